@@ -1,1 +1,3 @@
-//! x
+//! switchback.
+pub mod table;
+pub mod release;

@@ -1,0 +1,114 @@
+//! How one service came to be where it is: its phase, the way back, and what was edited over the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::table::{ServiceSpec, Split, VersionName, VersionSpec};
+
+/// A service's history as far as it decides what may come next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// What the file says of it.
+    pub spec: Arc<ServiceSpec>,
+    /// A digest of `spec`, so that an edited file is noticed over a restart.
+    pub file_digest: u64,
+    /// What the API changed about the file's versions and pools.
+    pub edits: BTreeMap<VersionName, Edit>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The way back.
+    pub previous: Option<Previous>,
+}
+
+/// The split before the last flip, ramp or weight change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// Who carried the service.
+    pub stable: VersionName,
+    /// The weights.
+    pub split: Split,
+}
+
+/// One version's difference from the file, made through the API.
+///
+/// It lasts until the file's own definition of that version changes: then the file says what exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// The version is this, in place of what the file said (`None`: it is not in the file).
+    Is {
+        /// The version as it is.
+        version: VersionSpec,
+        /// The file's definition that this replaces.
+        over: Option<VersionSpec>,
+    },
+    /// The version is not there, though the file said this.
+    Removed {
+        /// The file's definition that was taken away.
+        over: VersionSpec,
+    },
+}
+
+impl Edit {
+    /// True while the file says what it said when the edit was made.
+    pub(super) fn holds_over(&self, file: Option<&VersionSpec>) -> bool {
+        match self {
+            Self::Is { over, .. } => over.as_ref() == file,
+            Self::Removed { over } => Some(over) == file,
+        }
+    }
+}
+
+/// Where a service stands in a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// One version has everything and nothing is leaving.
+    #[default]
+    Steady,
+    /// Several versions share the new requests.
+    Canary,
+    /// Versions without weight still have requests in flight.
+    Draining {
+        /// Those versions, by name.
+        leaving: Vec<VersionName>,
+    },
+}
+
+impl Phase {
+    /// The contract's token for it.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Canary => "canary",
+            Self::Draining { .. } => "draining",
+        }
+    }
+
+    /// The versions that are leaving.
+    #[must_use]
+    pub fn leaving(&self) -> &[VersionName] {
+        match self {
+            Self::Draining { leaving } => leaving,
+            Self::Steady | Self::Canary => &[],
+        }
+    }
+
+    /// The phase of a service with this split while `leaving` still have work.
+    #[must_use]
+    pub fn of(split: &Split, mut leaving: Vec<VersionName>) -> Self {
+        leaving.sort();
+        leaving.dedup();
+        match (leaving.is_empty(), split.is_whole()) {
+            (false, _) => Self::Draining { leaving },
+            (true, true) => Self::Steady,
+            (true, false) => Self::Canary,
+        }
+    }
+
+    /// This phase once nothing is left on `version`.
+    #[must_use]
+    pub fn without(&self, version: &VersionName, split: &Split) -> Self {
+        let leaving = self.leaving().iter().filter(|name| *name != version);
+        Self::of(split, leaving.cloned().collect())
+    }
+}

@@ -1,0 +1,416 @@
+//! A change in the making: edits are applied to a copy, and only a draft that is whole becomes the next state.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::deployment::{Deployment, Edit, Phase, Previous};
+use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
+use super::overlay::{effective, initial, restore, still_holding, without_the_gone};
+use super::{Command, Effects, Refused, State};
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, Table, VersionName, VersionRef,
+    VersionSpec,
+};
+
+/// The services as they will be.
+pub(super) struct Draft<'s> {
+    base: &'s State,
+    epoch: Epoch,
+    /// The services touched so far; all of them when the file was read.
+    services: BTreeMap<ServiceName, Item>,
+    /// True when the file was read: services that are not here are gone.
+    configured: bool,
+    notes: Vec<String>,
+    dropped: Vec<ServiceRecord>,
+}
+
+/// A service in the making.
+struct Item {
+    service: Service,
+    deployment: Deployment,
+    /// What was remembered of it before.
+    before: Option<ServiceRecord>,
+}
+
+impl<'s> Draft<'s> {
+    pub(super) fn of(base: &'s State) -> Self {
+        let epoch = base.table.epoch().next();
+        Self { base, epoch, services: BTreeMap::new(), configured: false, notes: Vec::new(), dropped: Vec::new() }
+    }
+
+    /// Applies one command.
+    pub(super) fn apply(&mut self, command: Command) -> Result<(), Refused> {
+        match command {
+            Command::Flip { service, to } => self.flip(&service, &to),
+            Command::Revert { service } => self.revert(&service),
+            Command::SetWeights { service, weights, rest } => self.set_weights(&service, weights, rest.as_ref()),
+            Command::PutVersion { service, version } => self.put_version(&service, version),
+            Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
+            Command::PutEndpoint { service, version, endpoint } => {
+                self.put_endpoint(&service, &version, endpoint)
+            }
+            Command::RemoveEndpoint { service, version, endpoint } => {
+                self.remove_endpoint(&service, &version, &endpoint)
+            }
+            Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
+            Command::Batch(commands) => commands.into_iter().try_for_each(|command| self.apply(command)),
+            Command::Undo { to, records } => self.undo(to, &records),
+            Command::Configure { services, records } => self.configure(services, &records),
+        }
+    }
+
+    fn flip(&mut self, name: &ServiceName, to: &VersionRef) -> Result<(), Refused> {
+        let version = self.resolve(name, to)?;
+        self.set_split(name, Split::all_to(version))
+    }
+
+    fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        let Item { deployment, .. } = self.entry(name)?;
+        let nothing = || Refused::NothingToRevert { service: name.clone() };
+        let previous = deployment.previous.clone().ok_or_else(nothing)?;
+        self.set_split(name, previous.split)?;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        deployment.previous = None;
+        if service.split.weight(&previous.stable) > BasisPoints::NONE {
+            service.stable = previous.stable;
+        }
+        Ok(())
+    }
+
+    fn set_weights(
+        &mut self,
+        name: &ServiceName,
+        weights: Vec<(VersionRef, BasisPoints)>,
+        rest: Option<&VersionRef>,
+    ) -> Result<(), Refused> {
+        let named = weights.into_iter().map(|(version, weight)| Ok((self.resolve(name, &version)?, weight)));
+        let mut weights: Vec<_> = named.collect::<Result<_, Refused>>()?;
+        if let Some(rest) = rest {
+            let rest = self.resolve(name, rest)?;
+            let given: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
+            let missing = u64::from(BasisPoints::ALL.points()).saturating_sub(given);
+            if !weights.iter().any(|(version, _)| *version == rest) {
+                weights.push((rest, BasisPoints::new(missing).unwrap_or_default()));
+            }
+        }
+        let split =
+            Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
+        self.set_split(name, split)
+    }
+
+    fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
+        let Item { service, .. } = self.entry(name)?;
+        let mut version = version;
+        if let Some(present) = service.version(&version.name) {
+            if *present == version {
+                return Ok(());
+            }
+            if present.endpoints == version.endpoints {
+                version.endpoints = Arc::clone(&present.endpoints);
+            }
+        }
+        let weight = service.split.weight(&version.name);
+        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+            return Err(Refused::EmptyVersion { service: name.clone(), version: version.name });
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    fn remove_version(&mut self, name: &ServiceName, version: &VersionName) -> Result<(), Refused> {
+        self.resolve(name, &version.clone().into())?;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        let weight = service.split.weight(version);
+        if weight > BasisPoints::NONE {
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
+        }
+        // A way back that leads to a version that is gone is no way back.
+        if deployment.previous.as_ref().is_some_and(|way| way.split.weight(version) > BasisPoints::NONE) {
+            deployment.previous = None;
+        }
+        self.edit(name, version.clone(), None)
+    }
+
+    fn put_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.version(name, version)?;
+        if version.endpoints.contains(&endpoint) {
+            return Ok(());
+        }
+        version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    fn remove_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.version(name, version)?;
+        let (service, endpoint) = (name.clone(), endpoint.clone());
+        if !version.endpoints.contains(&endpoint) {
+            return Err(Refused::UnknownEndpoint { service, version: version.name, endpoint });
+        }
+        version.endpoints = version.endpoints.iter().filter(|other| **other != endpoint).cloned().collect();
+        let weight = self.entry(name)?.service.split.weight(&version.name);
+        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+            return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    fn undo(&mut self, to: Epoch, records: &[ServiceRecord]) -> Result<(), Refused> {
+        let changed = self.base.table.services().iter().filter(|service| service.epoch > to);
+        for name in changed.map(|service| &service.name) {
+            let then = records.iter().find(|record| record.service == *name);
+            let Some(standing) = then.and_then(|record| record.standing.as_ref()) else {
+                self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
+                continue;
+            };
+            let epoch = self.epoch;
+            let item = self.entry(name)?;
+            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch)
+                .map_err(|version| Refused::Gone { to, service: name.clone(), version })?;
+            let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
+            if (&service.split, &service.stable, &deployment.edits) != present {
+                // Undoing is itself a step that can be reverted.
+                let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
+                deployment.previous = Some(Previous { stable, split });
+                (item.service, item.deployment) = (service, deployment);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file says what exists; what it does not say stays: the store's records at start, the present on a reload.
+    fn configure(&mut self, specs: Vec<ServiceSpec>, records: &[ServiceRecord]) -> Result<(), Refused> {
+        let base = self.base.table.services().iter().zip(&self.base.deployments);
+        let mut remembered: BTreeMap<_, _> = records.iter().map(|record| (&record.service, record.clone())).collect();
+        remembered.extend(base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))));
+        for spec in specs {
+            let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
+            let name = spec.name.clone();
+            let item = self.lay_over(Arc::new(spec), before)?;
+            self.services.insert(name, item);
+        }
+        let gone = remembered.into_values().filter(|record| record.standing.is_some());
+        let epoch = self.epoch;
+        self.dropped.extend(gone.map(|record| ServiceRecord { epoch, standing: None, ..record }));
+        for record in &self.dropped {
+            self.notes.push(format!("service `{}` is no longer in the file; dropped", record.service));
+        }
+        self.configured = true;
+        Ok(())
+    }
+
+    /// A service of the file with what is remembered of it laid over.
+    fn lay_over(&mut self, spec: Arc<ServiceSpec>, before: Option<ServiceRecord>) -> Result<Item, Refused> {
+        let bad = |why| Refused::BadWeights { service: spec.name.clone(), why };
+        let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?))) else {
+            let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
+            return Ok(Item { service, deployment, before });
+        };
+        for version in still_holding(&spec, &standing.edits).1 {
+            let name = &spec.name;
+            self.notes.push(format!("the file's `{version}` of `{name}` changed; the API's edits of it are dropped"));
+        }
+        let (service, deployment) = match restore(&spec, standing, epoch) {
+            Ok(restored) => restored,
+            Err(gone) => {
+                let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
+                let (name, split) = (&spec.name, &service.split);
+                self.notes.push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
+                (service, deployment)
+            }
+        };
+        let present = self.base.deployment(&spec.name);
+        if present.is_some_and(|present| present.spec.weights != spec.weights) {
+            let (name, split) = (&spec.name, &service.split);
+            self.notes.push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
+        }
+        Ok(Item { service, deployment, before })
+    }
+
+    /// Puts `version` in place of what the service had under that name, or takes it away.
+    fn edit(
+        &mut self,
+        name: &ServiceName,
+        version: VersionName,
+        new: Option<VersionSpec>,
+    ) -> Result<(), Refused> {
+        let epoch = self.epoch;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
+        match (new, over) {
+            (Some(new), over) if over.as_ref() == Some(&new) => {
+                deployment.edits.remove(&version);
+            }
+            (Some(new), over) => {
+                deployment.edits.insert(version, Edit::Is { version: new, over });
+            }
+            (None, Some(over)) => {
+                deployment.edits.insert(version, Edit::Removed { over });
+            }
+            (None, None) => {
+                deployment.edits.remove(&version);
+            }
+        }
+        let versions = effective(&deployment.spec, &deployment.edits);
+        let (stable, split) = (service.stable.clone(), service.split.clone());
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch);
+        Ok(())
+    }
+
+    /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
+    fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
+        let epoch = self.epoch;
+        let before = self.base.table.service(name).cloned();
+        let Item { service, deployment, .. } = self.entry(name)?;
+        for (version, _) in split.shares() {
+            match service.version(version) {
+                Some(spec) if spec.endpoints.is_empty() => {
+                    return Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() });
+                }
+                Some(_) => {}
+                None => return Err(unknown(service, &version.clone().into())),
+            }
+        }
+        if split == service.split {
+            return Ok(());
+        }
+        let stable = if split.weight(&service.stable) > BasisPoints::NONE {
+            service.stable.clone()
+        } else {
+            split.heaviest().clone()
+        };
+        if let Some(before) = before {
+            deployment.previous = Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
+        }
+        let versions = std::mem::take(&mut service.versions);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch);
+        Ok(())
+    }
+
+    /// The service to edit, copied from the base on first touch.
+    fn entry(&mut self, name: &ServiceName) -> Result<&mut Item, Refused> {
+        match self.services.entry(name.clone()) {
+            Entry::Occupied(present) => Ok(present.into_mut()),
+            Entry::Vacant(vacant) => {
+                let unknown = || Refused::UnknownService { service: name.clone() };
+                let index = self.base.table.index(name).ok_or_else(unknown)?;
+                let service = Service::clone(&self.base.table.services()[index]);
+                let deployment = Deployment::clone(&self.base.deployments[index]);
+                let before = Some(ServiceRecord::of(&service, &deployment));
+                Ok(vacant.insert(Item { service, deployment, before }))
+            }
+        }
+    }
+
+    fn resolve(&mut self, name: &ServiceName, version: &VersionRef) -> Result<VersionName, Refused> {
+        let Item { service, .. } = self.entry(name)?;
+        service.resolve(version).cloned().ok_or_else(|| unknown(service, version))
+    }
+
+    fn version(&mut self, name: &ServiceName, version: &VersionRef) -> Result<VersionSpec, Refused> {
+        let version_name = self.resolve(name, version)?;
+        let Item { service, .. } = self.entry(name)?;
+        service.version(&version_name).cloned().ok_or_else(|| unknown(service, version))
+    }
+
+    /// The next state, if the draft differs from the base; else the base and no change.
+    pub(super) fn finish(
+        mut self,
+        kind: ChangeKind,
+        actor: Actor,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<(State, Effects), Refused> {
+        let mut effects = Effects { notes: std::mem::take(&mut self.notes), ..Effects::default() };
+        let mut records = std::mem::take(&mut self.dropped);
+        records.extend(self.settle(&mut effects));
+        let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
+        let next = self.build(epoch)?;
+        if !records.is_empty() {
+            let summary = summarise(&records);
+            effects.change = Some(Change { epoch, at: now, kind, actor, reason, summary, services: records });
+        }
+        Ok((next, effects))
+    }
+
+    /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
+    fn settle(&mut self, effects: &mut Effects) -> Vec<ServiceRecord> {
+        let mut records = Vec::new();
+        for (name, Item { service, deployment, before }) in &mut self.services {
+            if let Some(index) = self.base.table.index(name) {
+                let (old, phase) = (&self.base.table.services()[index].split, &self.base.deployments[index].phase);
+                let (returned, leaving): (Vec<_>, Vec<_>) =
+                    phase.leaving().iter().partition(|version| service.split.weight(version) > BasisPoints::NONE);
+                let left = old.shares().map(|(version, _)| version);
+                let left: Vec<_> =
+                    left.filter(|version| service.split.weight(version) == BasisPoints::NONE).collect();
+                deployment.phase = Phase::of(&service.split, left.iter().chain(&leaving).copied().cloned().collect());
+                effects.left.extend(left.into_iter().map(|version| (name.clone(), version.clone())));
+                effects.returned.extend(returned.into_iter().map(|version| (name.clone(), version.clone())));
+            }
+            let after = ServiceRecord::of(service, deployment);
+            let same = before.as_ref().is_some_and(|before| before.standing == after.standing);
+            if !same {
+                service.epoch = self.epoch;
+                records.push(ServiceRecord { epoch: self.epoch, ..after });
+            } else if let Some(before) = before {
+                service.epoch = before.epoch;
+            }
+        }
+        for record in self.base.table.services().iter().filter(|_| self.configured) {
+            if !self.services.contains_key(&record.name) {
+                let left = record.split.shares().map(|(version, _)| (record.name.clone(), version.clone()));
+                effects.left.extend(left);
+            }
+        }
+        records
+    }
+
+    fn build(self, epoch: Epoch) -> Result<State, Refused> {
+        if self.configured {
+            // The map is sorted by name, and so are the table's services: the two lists stay parallel.
+            let items = self.services.into_values();
+            let (services, deployments) =
+                items.map(|item| (Arc::new(item.service), Arc::new(item.deployment))).unzip();
+            return Ok(State { table: Arc::new(Table::build(epoch, services)?), deployments });
+        }
+        let mut next = self.base.clone();
+        let mut changed = Vec::with_capacity(self.services.len());
+        for (name, item) in self.services {
+            if let Some(index) = self.base.table.index(&name) {
+                next.deployments[index] = Arc::new(item.deployment);
+                changed.push((index, Arc::new(item.service)));
+            }
+        }
+        next.table = Arc::new(self.base.table.with(epoch, changed));
+        Ok(next)
+    }
+}
+
+fn unknown(service: &Service, version: &VersionRef) -> Refused {
+    let known = service.versions.iter().map(|version| version.name.clone()).collect();
+    Refused::UnknownVersion { service: service.name.clone(), version: version.clone(), known }
+}
+
+/// `shop: blue 95 %, green 5 %; cart: dropped`.
+fn summarise(records: &[ServiceRecord]) -> String {
+    const MOST: usize = 8;
+    let line = |record: &ServiceRecord| match &record.standing {
+        Some(standing) => format!("{}: {}", record.service, standing.split),
+        None => format!("{}: dropped", record.service),
+    };
+    let mut lines: Vec<_> = records.iter().take(MOST).map(line).collect();
+    if records.len() > MOST {
+        lines.push(format!("and {} more", records.len() - MOST));
+    }
+    lines.join("; ")
+}

@@ -1,0 +1,186 @@
+//! What is remembered: every change with its epoch, who, why and when, and each service as it stood after it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::deployment::{Edit, Previous};
+use super::{Command, Deployment};
+use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp(pub u64);
+
+/// Who asked for a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// What sort of actor.
+    pub kind: ActorKind,
+    /// Who exactly: `uid=0 gid=0 pid=4711`, a file's path.
+    pub name: String,
+}
+
+/// The sorts of actors, as in the label `actor` of `switchback_changes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ActorKind {
+    /// A person, through the command line.
+    Operator,
+    /// A program, through the API.
+    Controller,
+    /// switchback's own supervision.
+    Supervisor,
+    /// The configuration file.
+    File,
+}
+
+impl ActorKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Controller, Self::Supervisor, Self::File];
+
+    /// The contract's token for it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Controller => "controller",
+            Self::Supervisor => "supervisor",
+            Self::File => "file",
+        }
+    }
+}
+
+/// The sorts of changes, as in the label `kind` of `switchback_changes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// All to one version.
+    Flip,
+    /// Back to the split before.
+    Revert,
+    /// New weights.
+    Weights,
+    /// A version came or its pool was replaced, or it went.
+    Versions,
+    /// An endpoint came or went.
+    Endpoints,
+    /// Several edits at once.
+    Batch,
+    /// Back to an epoch.
+    Undo,
+    /// The file was read.
+    Configure,
+}
+
+impl ChangeKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Flip,
+        Self::Revert,
+        Self::Weights,
+        Self::Versions,
+        Self::Endpoints,
+        Self::Batch,
+        Self::Undo,
+        Self::Configure,
+    ];
+
+    /// The sort of change that `command` makes.
+    #[must_use]
+    pub fn of(command: &Command) -> Self {
+        match command {
+            Command::Flip { .. } => Self::Flip,
+            Command::Revert { .. } => Self::Revert,
+            Command::SetWeights { .. } => Self::Weights,
+            Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
+            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } => Self::Endpoints,
+            Command::Batch(_) => Self::Batch,
+            Command::Undo { .. } => Self::Undo,
+            Command::Configure { .. } => Self::Configure,
+        }
+    }
+
+    /// Its token.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Flip => "flip",
+            Self::Revert => "revert",
+            Self::Weights => "weights",
+            Self::Versions => "versions",
+            Self::Endpoints => "endpoints",
+            Self::Batch => "batch",
+            Self::Undo => "undo",
+            Self::Configure => "configure",
+        }
+    }
+}
+
+/// One atomic edit of the table, as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The table's number after it.
+    pub epoch: Epoch,
+    /// When.
+    pub at: Timestamp,
+    /// What sort.
+    pub kind: ChangeKind,
+    /// Who.
+    pub actor: Actor,
+    /// Why; may be empty.
+    pub reason: String,
+    /// What it did, in one line for people.
+    pub summary: String,
+    /// Every service it touched, as it stands after it.
+    pub services: Vec<ServiceRecord>,
+}
+
+/// What the store remembers of one service at one epoch: all that the file does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRecord {
+    /// The service.
+    pub service: ServiceName,
+    /// The epoch of the change that left it so.
+    pub epoch: Epoch,
+    /// Who carries it, with what weights, and the way back; `None` when the file no longer has the service.
+    pub standing: Option<Standing>,
+}
+
+/// Where a service's traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The version that carries the service.
+    pub stable: VersionName,
+    /// The weights.
+    pub split: Split,
+    /// The way back.
+    pub previous: Option<Previous>,
+    /// What the API changed about the file's versions.
+    pub edits: BTreeMap<VersionName, Edit>,
+    /// A digest of what the file said, so that an edited file is noticed over a restart.
+    pub file_digest: u64,
+}
+
+impl ServiceRecord {
+    /// The record of a service as it stands.
+    #[must_use]
+    pub fn of(service: &Service, deployment: &Deployment) -> Self {
+        let standing = Standing {
+            stable: service.stable.clone(),
+            split: service.split.clone(),
+            previous: deployment.previous.clone(),
+            edits: deployment.edits.clone(),
+            file_digest: deployment.file_digest,
+        };
+        Self { service: service.name.clone(), epoch: service.epoch, standing: Some(standing) }
+    }
+}
+
+impl fmt::Display for Split {
+    /// `blue 95 %, green 5 %`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (version, weight)) in self.shares().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{version} {weight}")?;
+        }
+        Ok(())
+    }
+}

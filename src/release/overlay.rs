@@ -1,0 +1,117 @@
+//! The file says what exists; what is remembered says where the traffic goes: the one laid over the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::deployment::{Deployment, Edit, Phase};
+use super::history::Standing;
+use crate::table::{
+    BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec,
+};
+
+/// Lays `edits` over the versions of the file: those that still hold, in the file's order, added versions last.
+pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
+    let of_file = spec.versions.iter().filter_map(|file| match edits.get(&file.name) {
+        Some(edit) if edit.holds_over(Some(file)) => match edit {
+            Edit::Is { version, .. } => Some(version.clone()),
+            Edit::Removed { .. } => None,
+        },
+        _ => Some(file.clone()),
+    });
+    let in_file = |name: &VersionName| spec.versions.iter().any(|file| file.name == *name);
+    let added = edits.iter().filter_map(|(name, edit)| match edit {
+        Edit::Is { version, over: None } if !in_file(name) => Some(version.clone()),
+        Edit::Is { .. } | Edit::Removed { .. } => None,
+    });
+    of_file.chain(added).collect()
+}
+
+/// The edits that still hold over `spec`, and the names of those that the file has overruled.
+pub(super) fn still_holding(
+    spec: &ServiceSpec,
+    edits: &BTreeMap<VersionName, Edit>,
+) -> (BTreeMap<VersionName, Edit>, Vec<VersionName>) {
+    let file = |name: &VersionName| spec.versions.iter().find(|file| file.name == *name);
+    let (kept, overruled): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        edits.clone().into_iter().partition(|(name, edit)| edit.holds_over(file(name)));
+    (kept, overruled.into_keys().collect())
+}
+
+/// A service that nothing is remembered of: as the file says.
+///
+/// # Errors
+/// When the file's weights are not a split.
+pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service, Deployment), Invalid> {
+    let weights = spec.weights.iter();
+    let weights = weights.map(|(name, points)| Ok((name.clone(), BasisPoints::new(u64::from(*points))?)));
+    let split = Split::new(weights.collect::<Result<Vec<_>, Invalid>>()?)?;
+    Ok(assemble(spec, BTreeMap::new(), spec.stable.clone(), split, epoch))
+}
+
+/// A service as `standing` remembers it, over what the file says now.
+///
+/// # Errors
+/// The first version that carried traffic then and is gone or empty now.
+pub(super) fn restore(
+    spec: &Arc<ServiceSpec>,
+    standing: &Standing,
+    epoch: Epoch,
+) -> Result<(Service, Deployment), VersionName> {
+    let (edits, _) = still_holding(spec, &standing.edits);
+    let versions = effective(spec, &edits);
+    if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(&versions, name)) {
+        return Err(gone.clone());
+    }
+    let stable = if is_usable(&versions, &standing.stable) { &standing.stable } else { standing.split.heaviest() };
+    let (service, mut deployment) = assemble(spec, edits, stable.clone(), standing.split.clone(), epoch);
+    let whole = |way: &super::Previous| way.split.shares().all(|(name, _)| is_usable(&versions, name));
+    deployment.previous = standing.previous.clone().filter(whole);
+    Ok((service, deployment))
+}
+
+/// The remembered service when versions with weight are gone: what they had goes to stable, or to whoever is left.
+///
+/// # Errors
+/// When nothing usable is left and the file's own weights are not a split.
+pub(super) fn without_the_gone(
+    spec: &Arc<ServiceSpec>,
+    standing: &Standing,
+    epoch: Epoch,
+) -> Result<(Service, Deployment), Invalid> {
+    let (edits, _) = still_holding(spec, &standing.edits);
+    let versions = effective(spec, &edits);
+    let candidates = [&standing.stable, &spec.stable].into_iter().chain(versions.iter().map(|version| &version.name));
+    let Some(heir) = candidates.into_iter().find(|name| is_usable(&versions, name)).cloned() else {
+        return initial(spec, epoch);
+    };
+    let kept = standing.split.shares().filter(|(name, _)| is_usable(&versions, name) && **name != heir);
+    let mut weights: Vec<_> = kept.map(|(name, weight)| (name.clone(), weight)).collect();
+    let sum: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
+    weights.push((heir.clone(), BasisPoints::new(u64::from(BasisPoints::ALL.points()).saturating_sub(sum))?));
+    Ok(assemble(spec, edits, heir, Split::new(weights)?, epoch))
+}
+
+/// True when the version is there and has an endpoint.
+fn is_usable(versions: &[VersionSpec], name: &VersionName) -> bool {
+    versions.iter().any(|version| version.name == *name && !version.endpoints.is_empty())
+}
+
+fn assemble(
+    spec: &Arc<ServiceSpec>,
+    edits: BTreeMap<VersionName, Edit>,
+    stable: VersionName,
+    split: Split,
+    epoch: Epoch,
+) -> (Service, Deployment) {
+    let phase = Phase::of(&split, Vec::new());
+    let service = Service::new(spec, effective(spec, &edits), stable, split, epoch);
+    let (spec, file_digest) = (Arc::clone(spec), digest(spec));
+    (service, Deployment { spec, file_digest, edits, phase, previous: None })
+}
+
+/// FNV-1a over the definition's text form.
+fn digest(spec: &ServiceSpec) -> u64 {
+    format!("{spec:?}").bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,102 @@
+//! WHERE traffic goes: the whole routing state as one immutable value.
+//!
+//! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
+
+pub mod matcher;
+pub mod name;
+pub mod service;
+pub mod split;
+
+use std::sync::Arc;
+
+pub use matcher::{HostPattern, Route, RouteKey, Router};
+pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
+pub use service::{Protocol, Service, ServiceSpec, Timeouts, VersionSpec};
+pub use split::Split;
+
+/// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    epoch: Epoch,
+    /// Sorted by name; a service's index is its handle within this table.
+    services: Vec<Arc<Service>>,
+    router: Arc<Router>,
+}
+
+/// Two services claim the same route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("services `{first}` and `{second}` both have the route {route}")]
+pub struct RouteTaken {
+    /// The route, as `host/path`.
+    pub route: String,
+    /// The service that has it, first by name.
+    pub first: ServiceName,
+    /// The other one.
+    pub second: ServiceName,
+}
+
+impl Table {
+    /// A table of these services.
+    ///
+    /// Cost: O(routes); a table that differs only in splits or pools is made by [`Table::with`] instead.
+    ///
+    /// # Errors
+    /// [`RouteTaken`] when two services have a route with the same host, path and headers.
+    pub fn build(epoch: Epoch, mut services: Vec<Arc<Service>>) -> Result<Self, RouteTaken> {
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let all = || {
+            let indexed = services.iter().enumerate();
+            indexed.flat_map(|(index, service)| service.routes.iter().map(move |route| (route, index)))
+        };
+        let mut sorted: Vec<_> = all().collect();
+        sorted.sort();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let [first, second] = [pair[0].1, pair[1].1].map(|index| services[index].name.clone());
+            return Err(RouteTaken { route: pair[0].0.to_string(), first, second });
+        }
+        let router = Arc::new(Router::new(all()));
+        Ok(Self { epoch, services, router })
+    }
+
+    /// This table at `epoch` with some services replaced, by index; their routes must be the ones they had.
+    ///
+    /// Cost: one pointer copy a service, no matter how many routes.
+    #[must_use]
+    pub fn with(&self, epoch: Epoch, changed: impl IntoIterator<Item = (usize, Arc<Service>)>) -> Self {
+        let mut next = Self { epoch, ..self.clone() };
+        for (index, service) in changed {
+            debug_assert_eq!(next.services[index].routes, service.routes);
+            next.services[index] = service;
+        }
+        next
+    }
+
+    /// The number of this table.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// All services, sorted by name.
+    #[must_use]
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// The index of the service with this name.
+    #[must_use]
+    pub fn index(&self, name: &ServiceName) -> Option<usize> {
+        self.services.binary_search_by(|service| service.name.cmp(name)).ok()
+    }
+
+    /// The service with this name.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.index(name).map(|index| &self.services[index])
+    }
+
+    /// The index of the service that a request is for, by its most specific route.
+    pub fn route(&self, key: &impl RouteKey) -> Option<usize> {
+        self.router.route(key)
+    }
+}

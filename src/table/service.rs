@@ -1,0 +1,137 @@
+//! A service as the table holds it: its routes, its versions, and the split among them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::matcher::Route;
+use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::split::{Coin, Split};
+
+/// What an endpoint of a version speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text.
+    #[default]
+    Http1,
+}
+
+/// One release of a service as it was defined: a label and a pool of endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VersionSpec {
+    /// The label.
+    pub name: VersionName,
+    /// The pool, in the order it was written; the same list, by pointer, as long as the pool is the same.
+    pub endpoints: Arc<[EndpointAddr]>,
+    /// What the endpoints speak.
+    pub protocol: Protocol,
+}
+
+/// How long the parts of a request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timeouts {
+    /// Until an endpoint accepts the connection; default 5 s.
+    pub connect: Duration,
+    /// From the request's last byte to the response's head; default 60 s.
+    pub response: Duration,
+    /// Between two bytes of a body, either way; default 30 s.
+    pub progress: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let [connect, response, progress] = [5, 60, 30].map(Duration::from_secs);
+        Self { connect, response, progress }
+    }
+}
+
+/// A service as the configuration file says it exists; where its traffic goes is the store's to say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServiceSpec {
+    /// The name.
+    pub name: ServiceName,
+    /// The routes that lead to it; at least one.
+    pub routes: Arc<[Route]>,
+    /// The versions of the file; at least one.
+    pub versions: Vec<VersionSpec>,
+    /// The version that carries the service at first.
+    pub stable: VersionName,
+    /// The first weights: (version, basis points), summing to 10,000.
+    pub weights: Vec<(VersionName, u16)>,
+    /// Time limits of its requests.
+    pub timeouts: Timeouts,
+}
+
+/// A service in the table. Built only by [`Service::new`], so its coin always fits its split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The name.
+    pub name: ServiceName,
+    /// The routes that lead to it.
+    pub routes: Arc<[Route]>,
+    /// Every version, with weight or without.
+    pub versions: Vec<VersionSpec>,
+    /// The version that carries the service.
+    pub stable: VersionName,
+    /// The present weights.
+    pub split: Split,
+    /// The epoch of the last change of this service.
+    pub epoch: Epoch,
+    /// Time limits of its requests.
+    pub timeouts: Timeouts,
+    coin: Coin,
+}
+
+impl Service {
+    /// The service of `spec` with these versions and this split, changed last at `epoch`.
+    #[must_use]
+    pub fn new(
+        spec: &ServiceSpec,
+        versions: Vec<VersionSpec>,
+        stable: VersionName,
+        split: Split,
+        epoch: Epoch,
+    ) -> Self {
+        let coin = Coin::new(&split, versions.iter().map(|version| &version.name));
+        Self {
+            name: spec.name.clone(),
+            routes: Arc::clone(&spec.routes),
+            timeouts: spec.timeouts,
+            versions,
+            stable,
+            split,
+            epoch,
+            coin,
+        }
+    }
+
+    /// The index of the version that an unkeyed request with this coin is assigned to (G4).
+    ///
+    /// `None` only for a service without weights, which [`crate::release`] never makes.
+    #[must_use]
+    pub fn assign(&self, coin: u32) -> Option<usize> {
+        self.coin.toss(coin)
+    }
+
+    /// The version with this label.
+    #[must_use]
+    pub fn version(&self, name: &VersionName) -> Option<&VersionSpec> {
+        self.versions.iter().find(|version| version.name == *name)
+    }
+
+    /// The version that is tried against stable: the heaviest of the others that have weight.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&VersionName> {
+        let others = self.split.shares().filter(|(name, _)| **name != self.stable);
+        others.max_by_key(|(_, weight)| *weight).map(|(name, _)| name)
+    }
+
+    /// The version that `reference` names, if there is one now.
+    #[must_use]
+    pub fn resolve(&self, reference: &VersionRef) -> Option<&VersionName> {
+        match reference {
+            VersionRef::Name(name) => self.version(name).map(|version| &version.name),
+            VersionRef::Stable => Some(&self.stable),
+            VersionRef::Candidate => self.candidate(),
+        }
+    }
+}
