@@ -1,3 +1,7 @@
 //! switchback.
 pub mod table;
 pub mod release;
+pub mod proxy;
+pub mod control;
+pub mod store;
+pub mod metrics;

@@ -1,0 +1,298 @@
+//! One worker's counters of one version: plain loads and stores, read by the collector at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Adds to a counter that only this thread writes: no locked instruction.
+fn bump(cell: &AtomicU64, by: u64) {
+    // Single writer; the collector reads with Relaxed and may see the sum a little late.
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// What sort of work is in flight, as in the label `kind` of `switchback_in_flight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An ordinary request.
+    Request,
+    /// A request whose body is still on its way to the version.
+    Upload,
+    /// A response without a known length.
+    Stream,
+    /// A server-sent event stream.
+    Sse,
+    /// A WebSocket.
+    Websocket,
+    /// A gRPC call.
+    Grpc,
+    /// Any other upgraded connection.
+    Tunnel,
+}
+
+impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Request, Self::Upload, Self::Stream, Self::Sse, Self::Websocket, Self::Grpc, Self::Tunnel];
+
+    /// The label's value.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Upload => "upload",
+            Self::Stream => "stream",
+            Self::Sse => "sse",
+            Self::Websocket => "websocket",
+            Self::Grpc => "grpc",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// Why the proxy answered in a version's place, or gave up on it: the token of `switchback-reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// No route leads anywhere.
+    NoRoute,
+    /// The version has no endpoint.
+    NoEndpoint,
+    /// The endpoint refused the connection, or was not reachable.
+    ConnectFailed,
+    /// The endpoint did not accept in time.
+    ConnectTimeout,
+    /// The endpoint closed or reset the connection before an answer.
+    UpstreamClosed,
+    /// The endpoint's answer was not HTTP, or ambiguous.
+    UpstreamProtocol,
+    /// No response head in time.
+    ResponseTimeout,
+    /// The endpoint's body stopped.
+    BodyStalled,
+    /// The endpoint closed in the middle of a body.
+    BodyTruncated,
+    /// The client's body stopped, or broke off.
+    RequestBody,
+    /// The client went away.
+    ClientGone,
+    /// The request was malformed or ambiguous.
+    BadRequest,
+    /// The request's head was over the limit.
+    HeadTooLarge,
+    /// The method is not served.
+    Method,
+    /// An expectation other than 100-continue.
+    Expectation,
+    /// The request's head or next request did not come in time.
+    RequestTimeout,
+    /// A limit on connections or memory was reached.
+    Overload,
+    /// The proxy is shutting down.
+    ShuttingDown,
+    /// A fault of the proxy's own.
+    Internal,
+}
+
+impl Reason {
+    /// All of them, in order.
+    pub const ALL: [Self; 19] = [
+        Self::NoRoute,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamProtocol,
+        Self::ResponseTimeout,
+        Self::BodyStalled,
+        Self::BodyTruncated,
+        Self::RequestBody,
+        Self::ClientGone,
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::Method,
+        Self::Expectation,
+        Self::RequestTimeout,
+        Self::Overload,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
+    /// The stable token, and the status that goes with it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        self.both().0
+    }
+
+    /// The status of the proxy's answer, or the code it is counted under (499: the client went away).
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.both().1
+    }
+
+    fn both(self) -> (&'static str, u16) {
+        match self {
+            Self::NoRoute => ("no_route", 404),
+            Self::NoEndpoint => ("no_endpoint", 503),
+            Self::ConnectFailed => ("connect_failed", 502),
+            Self::ConnectTimeout => ("connect_timeout", 504),
+            Self::UpstreamClosed => ("upstream_closed", 502),
+            Self::UpstreamProtocol => ("upstream_protocol", 502),
+            Self::ResponseTimeout => ("response_timeout", 504),
+            Self::BodyStalled => ("body_stalled", 504),
+            Self::BodyTruncated => ("body_truncated", 502),
+            Self::RequestBody => ("request_body", 400),
+            Self::ClientGone => ("client_gone", 499),
+            Self::BadRequest => ("bad_request", 400),
+            Self::HeadTooLarge => ("head_too_large", 431),
+            Self::Method => ("method_not_allowed", 405),
+            Self::Expectation => ("expectation_failed", 417),
+            Self::RequestTimeout => ("request_timeout", 408),
+            Self::Overload => ("overload", 503),
+            Self::ShuttingDown => ("shutting_down", 503),
+            Self::Internal => ("internal", 500),
+        }
+    }
+}
+
+/// How one request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status, or 499.
+    pub code: u16,
+    /// Set when the proxy made the answer or gave up.
+    pub reason: Option<Reason>,
+    /// From admission to the last byte from the version, in microseconds.
+    pub micros: u64,
+}
+
+/// The status codes that have a cell of their own, ascending; others are counted in their class's cell (`4xx`).
+pub const CODES: [u16; 72] = [
+    100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400,
+    401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,
+    426, 428, 429, 431, 444, 451, 460, 494, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511, 520, 521, 522,
+    523, 524, 530,
+];
+
+/// The classes of the codes without a cell of their own.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+const SLOTS: usize = CODES.len() + CLASSES.len();
+
+/// Requests by status code.
+#[derive(Debug)]
+pub struct Codes([AtomicU64; SLOTS]);
+
+impl Default for Codes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Codes {
+    fn count(&self, code: u16) {
+        let class = usize::from((code / 100).clamp(1, 5) - 1);
+        // 200 is most of the world; the rest is a search in a table of two cache lines.
+        let slot = match code {
+            200 => 4,
+            _ => CODES.binary_search(&code).unwrap_or(CODES.len() + class),
+        };
+        bump(&self.0[slot], 1);
+    }
+
+    /// (code or class, count) of every cell, zero or not.
+    pub fn each(&self) -> impl Iterator<Item = (String, u64)> {
+        let names = CODES.iter().map(u16::to_string).chain(CLASSES.iter().map(ToString::to_string));
+        names.zip(self.0.iter().map(|cell| cell.load(Ordering::Relaxed)))
+    }
+}
+
+/// Upper bounds of the duration histogram's buckets in microseconds: 0.5 ms to 60 s, at most a factor of 1.67 apart.
+pub const BOUNDS: [u64; 26] = [
+    500, 750, 1_000, 1_500, 2_500, 4_000, 6_000, 10_000, 15_000, 25_000, 40_000, 60_000, 100_000, 150_000, 250_000,
+    400_000, 600_000, 1_000_000, 1_500_000, 2_500_000, 4_000_000, 6_000_000, 10_000_000, 15_000_000, 30_000_000,
+    60_000_000,
+];
+
+/// Durations in buckets.
+#[derive(Debug)]
+pub struct Histogram {
+    /// One more than the bounds: the last is above all of them.
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    sum_micros: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum_micros: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Counts one duration. Single writer.
+    pub fn observe(&self, micros: u64) {
+        bump(&self.buckets[BOUNDS.partition_point(|bound| *bound < micros)], 1);
+        bump(&self.sum_micros, micros);
+    }
+
+    /// Adds these counts to `buckets` (one more than [`BOUNDS`]) and gives the sum in microseconds.
+    pub fn add_to(&self, buckets: &mut [u64]) -> u64 {
+        for (total, cell) in buckets.iter_mut().zip(&self.buckets) {
+            *total += cell.load(Ordering::Relaxed);
+        }
+        self.sum_micros.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker's counters of one version.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// What the version did.
+    pub upstream: Codes,
+    /// What users saw.
+    pub client: Codes,
+    /// Of both, those that the proxy answered or gave up on, by reason; in the order of [`Reason::ALL`].
+    pub upstream_reasons: [AtomicU64; Reason::ALL.len()],
+    /// What users saw of the proxy's own answers, by reason.
+    pub client_reasons: [AtomicU64; Reason::ALL.len()],
+    /// How long the version took.
+    pub upstream_seconds: Histogram,
+    /// How long users waited.
+    pub client_seconds: Histogram,
+    /// In flight by kind: ever entered and ever left, in the order of [`Kind::ALL`].
+    entered: [AtomicU64; Kind::ALL.len()],
+    left: [AtomicU64; Kind::ALL.len()],
+}
+
+impl Cells {
+    /// Counts what the version did with one request (its first attempt, or a retry).
+    pub fn record_upstream(&self, outcome: Outcome) {
+        match outcome.reason {
+            Some(reason) => bump(&self.upstream_reasons[reason as usize], 1),
+            None => self.upstream.count(outcome.code),
+        }
+        self.upstream_seconds.observe(outcome.micros);
+    }
+
+    /// Counts what the user saw of one request.
+    pub fn record_client(&self, outcome: Outcome) {
+        match outcome.reason {
+            Some(reason) => bump(&self.client_reasons[reason as usize], 1),
+            None => self.client.count(outcome.code),
+        }
+        self.client_seconds.observe(outcome.micros);
+    }
+
+    /// One more of this kind in flight.
+    pub fn enter(&self, kind: Kind) {
+        bump(&self.entered[kind as usize], 1);
+    }
+
+    /// One less.
+    pub fn leave(&self, kind: Kind) {
+        bump(&self.left[kind as usize], 1);
+    }
+
+    /// How many of `kind` are in flight here.
+    #[must_use]
+    pub fn in_flight(&self, kind: Kind) -> u64 {
+        let left = self.left[kind as usize].load(Ordering::Relaxed);
+        self.entered[kind as usize].load(Ordering::Relaxed).saturating_sub(left)
+    }
+}

@@ -1,0 +1,106 @@
+//! The admission protocol: how a request and a change agree on who came first.
+//!
+//! A request counts itself in on its version, *then* looks whether the epoch it chose under is still the published one.
+//! A change publishes its epoch, *then* reads the counts. Between the two steps of either side stands a sequentially
+//! consistent fence, so at least one of them sees the other: the request takes the new table, or the change counts the
+//! request. From this follow the fence (G1), kill-safety (G3) and the exclusive flip.
+//!
+//! This file is compiled a second time by `tests/loom_admission.rs` with loom's atomics, which tries every interleaving
+//! the memory model allows, beside variants that are wrong and must fail.
+
+use super::atomic::{AtomicU64, Ordering, fence};
+
+/// The epoch that requests are admitted under. One a process; written by control, read by every worker.
+#[derive(Debug)]
+pub struct Published(AtomicU64);
+
+impl Published {
+    /// Nothing but `epoch` is published at first.
+    pub fn new(epoch: u64) -> Self {
+        Self(AtomicU64::new(epoch))
+    }
+
+    /// Publishes `epoch`: when this returns, no request is admitted under an older one.
+    ///
+    /// Counts read after this, by the same thread, contain every request admitted before.
+    pub fn publish(&self, epoch: u64) {
+        // Pairs with the load in `Counts::admit`.
+        self.0.store(epoch, Ordering::Release);
+        // Pairs with the fence in `Counts::admit`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The present epoch.
+    pub fn epoch(&self) -> u64 {
+        // Pairs with the store in `publish`.
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A newer epoch was published between choosing and counting in; choose again from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superseded;
+
+/// One worker's requests on one version. Only that worker writes; anybody reads.
+#[derive(Debug)]
+pub struct Counts {
+    admitted: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Counts {
+    /// Nothing in flight.
+    pub fn new() -> Self {
+        Self { admitted: AtomicU64::new(0), ended: AtomicU64::new(0) }
+    }
+
+    /// Counts one request in, unless an epoch newer than `chosen_under` is published.
+    ///
+    /// Lock-free: one store to this worker's own cache line, a fence and one load.
+    ///
+    /// # Errors
+    /// [`Superseded`] when a newer epoch was published; the request is then not counted.
+    pub fn admit(&self, published: &Published, chosen_under: u64) -> Result<(), Superseded> {
+        // Single writer: a plain load and store make an increment. Read by `in_flight`.
+        self.admitted.store(self.admitted.load(Ordering::Relaxed) + 1, Ordering::Release);
+        // Pairs with the fence in `Published::publish`.
+        fence(Ordering::SeqCst);
+        // A snapshot is visible an instant before its epoch is published: newer is as good as equal.
+        if published.epoch() <= chosen_under {
+            return Ok(());
+        }
+        self.end();
+        Err(Superseded)
+    }
+
+    /// Counts one request out. Call exactly once for each admitted one.
+    pub fn end(&self) {
+        // Release: whoever sees the request ended also sees that it had been admitted. Read by `in_flight`.
+        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Requests that have ended. Sum these over all shards *before* any [`Counts::admitted`].
+    pub fn ended(&self) -> u64 {
+        // Pairs with the store in `end`.
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Requests that were ever counted in.
+    pub fn admitted(&self) -> u64 {
+        // Pairs with the store in `admit`.
+        self.admitted.load(Ordering::Acquire)
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Requests in flight over all workers' counts: never fewer than there are, because ends are read before admissions.
+pub fn in_flight<'c>(shards: impl Iterator<Item = &'c Counts> + Clone) -> u64 {
+    let ended: u64 = shards.clone().map(Counts::ended).sum();
+    let admitted: u64 = shards.map(Counts::admitted).sum();
+    admitted - ended
+}

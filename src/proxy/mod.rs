@@ -1,0 +1,9 @@
+//! DATA PLANE
+
+/// The atomics of the admission protocol; the loom model puts its own in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
+pub mod admission;
+pub mod live;
+pub mod upstream;

@@ -1,0 +1,104 @@
+//! What survives: every acknowledged change, and where each service's traffic goes.
+
+pub mod memory;
+pub mod sqlite;
+
+use crate::release::{Change, ServiceRecord};
+use crate::table::{Epoch, ServiceName};
+
+/// Keeps changes. Calls block; control makes them from a thread of their own.
+pub trait Store: Send {
+    /// The newest epoch and the newest record of every service, dropped ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Appends `change`, and with it the answer to a caller who gave an idempotency key: both or neither.
+    ///
+    /// Durable when it returns: survives power loss.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was kept.
+    fn append(&mut self, change: &Change, answer: Option<&Answer>) -> Result<(), StoreError>;
+
+    /// The newest changes first, at most `limit`, older than `before`, touching `service` if given.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn history(&mut self, query: &HistoryQuery) -> Result<Vec<Change>, StoreError>;
+
+    /// Every service's record as of `epoch`; `None` when the history does not reach back that far.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn records_at(&mut self, epoch: Epoch) -> Result<Option<Vec<ServiceRecord>>, StoreError>;
+
+    /// The answer that was kept with a change under this idempotency key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn answer(&mut self, key: &str) -> Result<Option<Answer>, StoreError>;
+}
+
+/// What the store remembers at start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// The epoch of the newest change; 0 when there is none.
+    pub epoch: Epoch,
+    /// The oldest epoch that `records_at` still knows.
+    pub oldest: Epoch,
+    /// The newest record of every service.
+    pub records: Vec<ServiceRecord>,
+}
+
+/// An answer that is given again to the same idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The caller's key.
+    pub key: String,
+    /// A digest of what was asked: the same key for something else is an error of the caller's.
+    pub fingerprint: String,
+    /// The answer's body, JSON.
+    pub body: String,
+}
+
+/// Which changes to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only changes older than this epoch.
+    pub before: Option<Epoch>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only changes that touched this service.
+    pub service: Option<ServiceName>,
+}
+
+/// The store could not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened.
+    #[error("cannot open the state store {path}: {why}")]
+    Open {
+        /// Where.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// It was written by a newer switchback.
+    #[error("the state store {path} has schema {found}; this switchback knows up to {known}: use a newer switchback, or another state.dir")]
+    NewerSchema {
+        /// Where.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The newest one this build knows.
+        known: i64,
+    },
+    /// Reading or writing failed.
+    #[error("the state store failed: {0}")]
+    Io(String),
+    /// A record does not say what it should.
+    #[error("the state store holds a record that cannot be read: {0}")]
+    Corrupt(String),
+}
