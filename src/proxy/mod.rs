@@ -6,4 +6,7 @@ mod atomic {
 }
 pub mod admission;
 pub mod live;
+pub mod permit;
+pub mod clock;
+pub mod headers;
 pub mod upstream;
