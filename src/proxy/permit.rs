@@ -57,6 +57,13 @@ impl Permit {
         }
     }
 
+    /// Work of the kind `before` is now work of the kind `after`.
+    pub fn becomes_if(&self, before: Kind, after: Kind) {
+        if self.kind.get() == before {
+            self.becomes(after);
+        }
+    }
+
     /// The version answered with this status; its body may still fail.
     pub fn answered(&self, code: u16) {
         self.code.set(code);
