@@ -11,7 +11,7 @@ use crate::{
     origin::Origin,
     peer::{self, Peer, Running},
     process::Scratch,
-    report::{Spread, table},
+    report::{Spread, ratio_to, table},
 };
 
 /// Connections of each kind.
@@ -109,8 +109,9 @@ impl IdleTable {
             "## idle-memory: resident bytes for each of {} idle client connections\n\n",
             self.connections
         );
-        let columns = ["peer", "never sent a request", "ratio", "one request answered", "ratio", "note"];
         let reference = self.rows.first();
+        let ratio = ratio_to(reference.map(|row| row.peer.as_str()));
+        let columns = ["peer", "never sent a request", &ratio, "one request answered", &ratio, "note"];
         let rows = self.rows.iter().map(|row| {
             let mut cells = vec![format!("{} {}", row.peer, row.version)];
             cells.extend(pair(row.silent, reference.and_then(|first| first.silent)));

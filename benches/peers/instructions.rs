@@ -11,7 +11,7 @@ use crate::{
     origin::Origin,
     peer::{self, Peer},
     process::{Argv, Scratch, find_program},
-    report::table,
+    report::{ratio_to, table},
 };
 
 /// The two lengths of a run. What both do (start, connect, stop) is not in their difference.
@@ -107,6 +107,7 @@ impl InstructionTable {
                 row.problem.clone().unwrap_or_default(),
             ]
         });
-        head + &table(&["peer", "instructions/request", "ratio", "note"], rows)
+        let ratio = ratio_to(self.rows.first().map(|row| row.peer.as_str()));
+        head + &table(&["peer", "instructions/request", &ratio, "note"], rows)
     }
 }

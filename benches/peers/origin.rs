@@ -75,7 +75,7 @@ impl Connection {
                 Body::Sized(length) => self.skip(length).await?,
                 Body::Chunked => self.skip_chunks().await?,
             }
-            self.stream.write_all(&head.answer).await?;
+            self.stream.write_all(head.answer.bytes(head.close)).await?;
             if head.close {
                 return Ok(self.stream.shutdown().await?);
             }
@@ -145,7 +145,7 @@ impl Connection {
 
 /// What matters of a request.
 struct Head {
-    answer: Rc<[u8]>,
+    answer: Rc<Answer>,
     body: Body,
     close: bool,
 }
@@ -182,17 +182,33 @@ impl Head {
 /// Answers by path, each built once.
 #[derive(Default)]
 struct Answers {
-    built: RefCell<HashMap<String, Rc<[u8]>>>,
+    built: RefCell<HashMap<String, Rc<Answer>>>,
 }
 
 impl Answers {
-    fn find(&self, path: &str) -> Result<Rc<[u8]>> {
+    fn find(&self, path: &str) -> Result<Rc<Answer>> {
         if let Some(answer) = self.built.borrow().get(path) {
             return Ok(Rc::clone(answer));
         }
-        let answer: Rc<[u8]> = answer(size(path)?).into();
+        let answer = Rc::new(Answer::of(size(path)?));
         self.built.borrow_mut().insert(path.to_owned(), Rc::clone(&answer));
         Ok(answer)
+    }
+}
+
+/// The bytes of an answer, in both of its forms.
+struct Answer {
+    keep_alive: Vec<u8>,
+    close: Vec<u8>,
+}
+
+impl Answer {
+    fn of(size: usize) -> Self {
+        Self { keep_alive: answer(size, ""), close: answer(size, "Connection: close\r\n") }
+    }
+
+    fn bytes(&self, close: bool) -> &[u8] {
+        if close { &self.close } else { &self.keep_alive }
     }
 }
 
@@ -206,7 +222,8 @@ fn size(path: &str) -> Result<usize> {
     Ok(number.parse::<usize>()? << shift)
 }
 
-fn answer(size: usize) -> Vec<u8> {
+/// Seven headers and one more.
+fn answer(size: usize, more: &str) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\n\
          Server: origin\r\n\
@@ -215,7 +232,7 @@ fn answer(size: usize) -> Vec<u8> {
          Content-Length: {size}\r\n\
          Cache-Control: no-cache\r\n\
          ETag: \"5f3759df\"\r\n\
-         X-Request-Cost: 1\r\n\r\n"
+         X-Request-Cost: 1\r\n{more}\r\n"
     );
     let mut answer = head.into_bytes();
     answer.resize(answer.len() + size, b'x');

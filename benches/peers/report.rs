@@ -92,8 +92,9 @@ impl LoadTable {
     /// The first row is what the others are compared with.
     pub(crate) fn text(&self) -> String {
         let head = format!("## {}: {}\n\n", self.scenario, self.about);
+        let ratio = ratio_to(self.rows.first().map(|row| row.peer.as_str()));
         let columns =
-            ["peer", "CPU µs/request", "ratio", "requests/s", "p50 ms", "p99 ms", "CPU busy", "rounds"];
+            ["peer", "CPU µs/request", &ratio, "requests/s", "p50 ms", "p99 ms", "CPU busy", "rounds"];
         let reference =
             self.rows.first().and_then(|row| row.summary.as_ref()).map(|summary| summary.cpu_us.median);
         head + &table(&columns, self.rows.iter().map(|row| row.cells(reference)))
@@ -191,6 +192,11 @@ impl fmt::Display for Spread {
         let digits = f.precision().unwrap_or(1);
         write!(f, "{:.digits$} ({:.digits$} to {:.digits$})", self.median, self.min, self.max)
     }
+}
+
+/// Names the column of ratios after the first row, which is what the others are divided by.
+pub(crate) fn ratio_to(first: Option<&str>) -> String {
+    format!("ratio to {}", first.unwrap_or("nothing"))
 }
 
 /// A Markdown table with aligned columns.

@@ -31,15 +31,18 @@ impl Peer for Haproxy {
             "global
     nbthread 1
     maxconn 6000
-    # The default is 16 KiB; larger ones make large bodies cheaper. Idle connections hold no buffer.
-    tune.bufsize 65536
+    # The default of 16 KiB: larger buffers make small answers dearer and large ones no cheaper than splice does.
+    tune.bufsize 16384
+    # At 1 MiB, splice into pipes of 256 KiB needs a quarter of the CPU of copying; into the default 64 KiB, half.
+    tune.pipesize 262144
 defaults
     mode http
     no log
     balance roundrobin
     http-reuse always
     option forwardfor
-    option splice-auto
+    option splice-request
+    option splice-response
     timeout connect 5s
     timeout client 300s
     timeout server 300s
