@@ -1,6 +1,9 @@
 //! Rounds of load on several targets, interleaved so that a noisy minute hits all of them alike.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io::{self, IsTerminal},
+};
 
 use anyhow::{Result, ensure};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -79,14 +82,21 @@ pub(crate) fn measure(
         for &index in &order {
             let target = &mut targets[index];
             if pass < wanted || target.lacks_clean(wanted) {
-                eprint!("\r\x1b[K{}: pass {}, {}", scenario.name, pass + 1, target.name);
+                progress(&format!("{}: pass {}, {}", scenario.name, pass + 1, target.name));
                 target.round(load, args, scratch);
             }
         }
     }
-    eprint!("\r\x1b[K");
+    progress("");
     let rows = targets.into_iter().map(|target| target.into_row(wanted)).collect();
     Ok(LoadTable { scenario: scenario.name, about: scenario.about, rows })
+}
+
+/// Replaces the last line of a terminal.
+fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+    }
 }
 
 impl Target {

@@ -33,7 +33,7 @@ impl Peer for Haproxy {
     maxconn 6000
     # The default of 16 KiB: larger buffers make small answers dearer and large ones no cheaper than splice does.
     tune.bufsize 16384
-    # At 1 MiB, splice into pipes of 256 KiB needs a quarter of the CPU of copying; into the default 64 KiB, half.
+    # At 1 MiB, splice into pipes of 256 KiB needs less than half the CPU of copying, and less than the default 64 KiB.
     tune.pipesize 262144
 defaults
     mode http

@@ -95,14 +95,14 @@ pub(crate) fn start(
     Ok(Running { process, listen: place.listen })
 }
 
-/// The version a peer prints.
+/// The version a peer prints; empty when it prints none.
 pub(crate) fn version(peer: &dyn Peer) -> Result<String> {
     let output = Command::new(program(peer)?).args(peer.version_arguments()).output()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let mut words = text.split(|c: char| c.is_whitespace() || c == '/');
     let version = words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    Ok(version.unwrap_or("of unknown version").to_owned())
+    Ok(version.unwrap_or_default().to_owned())
 }
 
 fn program(peer: &dyn Peer) -> Result<PathBuf> {

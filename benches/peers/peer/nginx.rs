@@ -55,7 +55,7 @@ http {{
     fastcgi_temp_path {dir}/fastcgi;
     uwsgi_temp_path {dir}/uwsgi;
     scgi_temp_path {dir}/scgi;
-    # For bodies the default is 8 x 4 KiB, and a file for what does not fit: twice as dear at 64 KiB and at 1 MiB.
+    # For bodies the default is 8 x 4 KiB, and a file for what does not fit: nearly twice as dear at 64 KiB and at 1 MiB.
     # The buffer for heads is best left at 4 KiB: with 32 KiB small answers cost more.
     proxy_buffer_size 4k;
     proxy_buffers 16 32k;

@@ -15,7 +15,7 @@ impl Switchback {
     pub(super) fn with_services(services: usize) -> Self {
         let name = match services {
             1 => Self::NAME.to_owned(),
-            _ => format!("{}, {services} services", Self::NAME),
+            _ => format!("{services} services, {}", Self::NAME),
         };
         Self { services, name }
     }
