@@ -1,6 +1,7 @@
 //! What operators write, right and wrong.
 
 mod refused;
+mod sample;
 
 use std::path::PathBuf;
 
