@@ -90,6 +90,7 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let connect = section.or("connect", default.connect, |node| node.duration(SOME_TIME));
     let response = section.or("response", default.response, |node| node.duration(SOME_TIME));
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
+    let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
     section.finish();
-    Some(Timeouts { connect: connect?, response: response?, progress: progress? })
+    Some(Timeouts { connect: connect?, response: response?, progress: progress?, stream: stream? })
 }

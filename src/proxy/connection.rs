@@ -178,9 +178,9 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// hyper answers a head that it cannot read by itself, when no request is under way: the reason is put in its place.
+    /// hyper answers a head that it cannot read by itself, without a request: an answer with its reason is put in place.
     fn is_hypers_refusal(&self, bytes: &[u8]) -> Option<Reason> {
-        let is_alone = self.phase.get() != Phase::Busy && self.is_flushed.get();
+        let is_alone = self.phase.get() == Phase::Head && self.is_flushed.get();
         let status = bytes.strip_prefix(b"HTTP/1.1 ").filter(|_| is_alone)?;
         match status.get(..3)? {
             b"431" | b"414" => Some(Reason::HeadTooLarge),
@@ -200,7 +200,7 @@ fn refusal(reason: Reason) -> Vec<u8> {
         headers::append(&mut text, name.as_str().as_bytes(), value.as_bytes());
     }
     headers::append(&mut text, b"content-length", answer.body().len().to_string().as_bytes());
-    text.extend_from_slice(b"connection: close\r\n\r\n");
+    text.extend_from_slice(b"\r\n");
     text.extend_from_slice(answer.body());
     text
 }

@@ -1,7 +1,7 @@
 //! Answers that the proxy makes itself: a status, a stable reason, no addresses.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::metrics::Reason;
@@ -32,6 +32,9 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(REASON, HeaderValue::from_static(reason.token()));
+    if in_doubt(reason) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     match status {
         StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
         StatusCode::METHOD_NOT_ALLOWED => {
@@ -40,6 +43,15 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
         _ => None,
     };
     response
+}
+
+/// True when it is not certain where the request ends: nothing more is read from that client.
+fn in_doubt(reason: Reason) -> bool {
+    use Reason::{BadRequest, Expectation, HeadTooLarge, Method, RequestBody, RequestTimeout, ShuttingDown};
+    matches!(
+        reason,
+        BadRequest | Expectation | HeadTooLarge | Method | RequestBody | RequestTimeout | ShuttingDown
+    )
 }
 
 /// What a person reads.

@@ -79,12 +79,16 @@ pub struct Exchange {
     is_sent: bool,
     /// True when the endpoint takes no more of the request; its answer may still come.
     is_deaf: bool,
+    /// True when a held body was just let go.
+    is_let_go: bool,
     input: BytesMut,
     interims: u32,
     decoder: Decoder,
     keep_alive: bool,
     /// How long the answer's body may pause.
     patience: Duration,
+    /// Why the answer broke off; told one poll later, so that hyper flushes what came before.
+    broken_off: Option<Reason>,
 }
 
 impl Exchange {
@@ -110,6 +114,8 @@ impl Exchange {
             outgoing,
             is_sent: false,
             is_deaf: false,
+            is_let_go: false,
+            broken_off: None,
             input: BytesMut::new(),
             interims: 0,
             decoder: Decoder::Length(0),
@@ -128,6 +134,9 @@ impl Exchange {
             let progressed = self.send(cx).map_err(Failure::Because)?;
             if let Some(head) = self.take_head(method)? {
                 return Poll::Ready(Ok(head));
+            }
+            if std::mem::take(&mut self.is_let_go) {
+                continue;
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -183,7 +192,10 @@ impl Exchange {
         }
         // hyper sends its own `100 Continue` to the client when the body is first asked for.
         self.outgoing = match std::mem::replace(&mut self.outgoing, Outgoing::Nothing) {
-            Outgoing::Held(body, coding) => Outgoing::Open(body, coding),
+            Outgoing::Held(body, coding) => {
+                self.is_let_go = true;
+                Outgoing::Open(body, coding)
+            }
             other => other,
         };
     }
@@ -222,9 +234,12 @@ impl Exchange {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if let Some(reason) = self.broken_off.take() {
+            return Poll::Ready(Some(Err(reason)));
+        }
         loop {
             if !self.is_sent && self.send(cx).is_err() {
-                return Poll::Ready(Some(Err(self.fail(Reason::RequestBody))));
+                return self.break_off(cx, Reason::RequestBody);
             }
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
@@ -243,7 +258,7 @@ impl Exchange {
                     return Poll::Ready(None);
                 }
                 Ok(Decoded::More) => {}
-                Err(_) => return Poll::Ready(Some(Err(self.fail(Reason::UpstreamProtocol)))),
+                Err(_) => return self.break_off(cx, Reason::UpstreamProtocol),
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -251,9 +266,9 @@ impl Exchange {
                     self.finish();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(_) => return Poll::Ready(Some(Err(self.fail(Reason::BodyTruncated)))),
+                Poll::Ready(_) => return self.break_off(cx, Reason::BodyTruncated),
                 Poll::Pending if self.is_late(cx, self.patience, false) => {
-                    return Poll::Ready(Some(Err(self.fail(Reason::BodyStalled))));
+                    return self.break_off(cx, Reason::BodyStalled);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -262,7 +277,7 @@ impl Exchange {
 
     /// True when the answer's last byte was handed on.
     pub fn is_over(&self) -> bool {
-        self.permit.is_none()
+        self.permit.is_none() && self.broken_off.is_none()
     }
 
     /// How many bytes of the answer's body are left, if that is known.
@@ -290,12 +305,15 @@ impl Exchange {
         }
     }
 
-    fn fail(&mut self, reason: Reason) -> Reason {
+    fn break_off<T>(&mut self, cx: &Context<'_>, reason: Reason) -> Poll<T> {
         self.stream = None;
+        self.client.alarm.clear();
         if let Some(permit) = self.permit.take() {
             permit.failed(reason);
         }
-        reason
+        self.broken_off = Some(reason);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
