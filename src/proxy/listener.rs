@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -135,7 +134,7 @@ impl Listener {
 }
 
 /// Accepts on `socket` until `closed`, then takes what the kernel has already queued.
-pub async fn run(worker: Rc<Worker>, socket: Accepting, trusted: Rc<[IpNet]>, closed: impl Future<Output = ()>) {
+pub async fn run(worker: Rc<Worker>, address: ListenAddr, socket: Accepting, closed: impl Future<Output = ()>) {
     let listener = match Listener::of(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
@@ -145,11 +144,11 @@ pub async fn run(worker: Rc<Worker>, socket: Accepting, trusted: Rc<[IpNet]>, cl
         tokio::select! {
             biased;
             () = &mut closed => break,
-            accepted = next(&worker, &listener) => take(&worker, accepted, &trusted).await,
+            accepted = next(&worker, &listener) => take(&worker, &address, accepted).await,
         }
     }
     while let Some(accepted @ Ok(_)) = listener.accept().now_or_never() {
-        take(&worker, accepted, &trusted).await;
+        take(&worker, &address, accepted).await;
     }
 }
 
@@ -164,7 +163,11 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
     }
 }
 
-async fn take(worker: &Rc<Worker>, accepted: io::Result<(Stream, Option<IpAddr>)>, trusted: &[IpNet]) {
+async fn take(
+    worker: &Rc<Worker>,
+    listener: &ListenAddr,
+    accepted: io::Result<(Stream, Option<IpAddr>)>,
+) {
     let (stream, address) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -175,7 +178,7 @@ async fn take(worker: &Rc<Worker>, accepted: io::Result<(Stream, Option<IpAddr>)
             return;
         }
     };
-    let is_trusted = address.is_none_or(|address| trusted.iter().any(|net| net.contains(&address)));
+    let is_trusted = worker.settings().trusts(listener, address);
     let worker = Rc::clone(worker);
     worker.opened();
     tokio::task::spawn_local(async move {

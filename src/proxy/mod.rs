@@ -21,6 +21,7 @@ pub mod upstream;
 pub mod headers;
 pub mod error;
 pub mod worker;
+pub mod crew;
 pub mod listener;
 pub mod clock;
 

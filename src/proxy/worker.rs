@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +45,18 @@ pub struct Settings {
     pub epoch_header: bool,
     /// Our name in `Via`.
     pub via: String,
+    /// By listener: the networks whose `X-Forwarded-*` are believed.
+    pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+}
+
+impl Settings {
+    /// True when what comes from `address` to `listener` may say who is asking; a Unix socket's peers always may.
+    #[must_use]
+    pub fn trusts(&self, listener: &ListenAddr, address: Option<IpAddr>) -> bool {
+        let Some(address) = address else { return true };
+        let nets = self.trusted.get(listener);
+        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    }
 }
 
 /// One thread's part of the data plane. Everything in it belongs to that thread but the snapshot and the counters.
@@ -163,8 +176,6 @@ pub enum Order {
         address: ListenAddr,
         /// This worker's socket of it.
         socket: Accepting,
-        /// Networks whose `X-Forwarded-*` are believed.
-        trusted: Vec<IpNet>,
     },
     /// Accept no more on this listener; its connections live on.
     Close(ListenAddr),
@@ -178,7 +189,7 @@ pub enum Order {
 const ORDERS: usize = 64;
 
 /// Starts worker `id` on a thread of its own; it ends when it is told to stop and nothing is left, or when the sender
-/// is gone.
+/// is gone; the receiver says when.
 ///
 /// # Errors
 /// When there is no thread or no runtime to be had.
@@ -187,15 +198,20 @@ pub fn start(
     live: Arc<Live>,
     settings: Settings,
     stats: Arc<WorkerStats>,
-) -> std::io::Result<(mpsc::Sender<Order>, std::thread::JoinHandle<()>)> {
+) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
+    let (end, ended) = oneshot::channel();
     let runtime = move || tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let run = move || match runtime() {
-        Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
-        Err(error) => tracing::error!(%error, worker = id, "cannot start"),
+    let run = move || {
+        // Dropped with the thread, also when it panics.
+        let _end = end;
+        match runtime() {
+            Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
+            Err(error) => tracing::error!(%error, worker = id, "cannot start"),
+        }
     };
-    let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
-    Ok((orders, thread))
+    std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
+    Ok((orders, ended))
 }
 
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
@@ -206,10 +222,10 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::Listen { address, socket, trusted } => {
+            Order::Listen { address, socket } => {
                 let (close, closed) = oneshot::channel();
                 let closed = async move { drop(closed.await) };
-                spawn_local(listener::run(Rc::clone(&worker), socket, trusted.into(), closed));
+                spawn_local(listener::run(Rc::clone(&worker), address.clone(), socket, closed));
                 open.insert(address, close);
             }
             // Dropping the sender closes it.
