@@ -1,8 +1,8 @@
 //! switchback.
-pub mod table;
-pub mod release;
-pub mod proxy;
-pub mod control;
-pub mod store;
 pub mod config;
+pub mod control;
 pub mod metrics;
+pub mod proxy;
+pub mod release;
+pub mod store;
+pub mod table;

@@ -29,9 +29,8 @@ impl Snapshot {
     ) -> Self {
         let join = |(index, service): (usize, &Arc<Service>)| {
             // Most services are the same value in the same place: no lookup for those.
-            let unmoved = before.filter(|old| {
-                old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service))
-            });
+            let unmoved = before
+                .filter(|old| old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service)));
             if let Some(old) = unmoved {
                 return Arc::clone(&old.upstreams[index]);
             }

@@ -9,8 +9,8 @@ use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
 use super::overlay::{effective, initial, restore, still_holding, without_the_gone};
 use super::{Command, Effects, Refused, State};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, Table, VersionName, VersionRef,
-    VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, Table, VersionName,
+    VersionRef, VersionSpec,
 };
 
 /// The services as they will be.
@@ -36,7 +36,14 @@ struct Item {
 impl<'s> Draft<'s> {
     pub(super) fn of(base: &'s State) -> Self {
         let epoch = base.table.epoch().next();
-        Self { base, epoch, services: BTreeMap::new(), configured: false, notes: Vec::new(), dropped: Vec::new() }
+        Self {
+            base,
+            epoch,
+            services: BTreeMap::new(),
+            configured: false,
+            notes: Vec::new(),
+            dropped: Vec::new(),
+        }
     }
 
     /// Applies one command.
@@ -44,7 +51,9 @@ impl<'s> Draft<'s> {
         match command {
             Command::Flip { service, to } => self.flip(&service, &to),
             Command::Revert { service } => self.revert(&service),
-            Command::SetWeights { service, weights, rest } => self.set_weights(&service, weights, rest.as_ref()),
+            Command::SetWeights { service, weights, rest } => {
+                self.set_weights(&service, weights, rest.as_ref())
+            }
             Command::PutVersion { service, version } => self.put_version(&service, version),
             Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
             Command::PutEndpoint { service, version, endpoint } => {
@@ -94,8 +103,7 @@ impl<'s> Draft<'s> {
                 weights.push((rest, BasisPoints::new(missing).unwrap_or_default()));
             }
         }
-        let split =
-            Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
+        let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
         self.set_split(name, split)
     }
 
@@ -190,8 +198,11 @@ impl<'s> Draft<'s> {
     /// The file says what exists; what it does not say stays: the store's records at start, the present on a reload.
     fn configure(&mut self, specs: Vec<ServiceSpec>, records: &[ServiceRecord]) -> Result<(), Refused> {
         let base = self.base.table.services().iter().zip(&self.base.deployments);
-        let mut remembered: BTreeMap<_, _> = records.iter().map(|record| (&record.service, record.clone())).collect();
-        remembered.extend(base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))));
+        let mut remembered: BTreeMap<_, _> =
+            records.iter().map(|record| (&record.service, record.clone())).collect();
+        remembered.extend(
+            base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))),
+        );
         for spec in specs {
             let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
@@ -211,27 +222,32 @@ impl<'s> Draft<'s> {
     /// A service of the file with what is remembered of it laid over.
     fn lay_over(&mut self, spec: Arc<ServiceSpec>, before: Option<ServiceRecord>) -> Result<Item, Refused> {
         let bad = |why| Refused::BadWeights { service: spec.name.clone(), why };
-        let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?))) else {
+        let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?)))
+        else {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
             return Ok(Item { service, deployment, before });
         };
         for version in still_holding(&spec, &standing.edits).1 {
             let name = &spec.name;
-            self.notes.push(format!("the file's `{version}` of `{name}` changed; the API's edits of it are dropped"));
+            self.notes.push(format!(
+                "the file's `{version}` of `{name}` changed; the API's edits of it are dropped"
+            ));
         }
         let (service, deployment) = match restore(&spec, standing, epoch) {
             Ok(restored) => restored,
             Err(gone) => {
                 let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
                 let (name, split) = (&spec.name, &service.split);
-                self.notes.push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
+                self.notes
+                    .push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
                 (service, deployment)
             }
         };
         let present = self.base.deployment(&spec.name);
         if present.is_some_and(|present| present.spec.weights != spec.weights) {
             let (name, split) = (&spec.name, &service.split);
-            self.notes.push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
+            self.notes
+                .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
         }
         Ok(Item { service, deployment, before })
     }
@@ -289,7 +305,8 @@ impl<'s> Draft<'s> {
             split.heaviest().clone()
         };
         if let Some(before) = before {
-            deployment.previous = Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
+            deployment.previous =
+                Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
         }
         let versions = std::mem::take(&mut service.versions);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch);
@@ -347,13 +364,17 @@ impl<'s> Draft<'s> {
         let mut records = Vec::new();
         for (name, Item { service, deployment, before }) in &mut self.services {
             if let Some(index) = self.base.table.index(name) {
-                let (old, phase) = (&self.base.table.services()[index].split, &self.base.deployments[index].phase);
-                let (returned, leaving): (Vec<_>, Vec<_>) =
-                    phase.leaving().iter().partition(|version| service.split.weight(version) > BasisPoints::NONE);
+                let (old, phase) =
+                    (&self.base.table.services()[index].split, &self.base.deployments[index].phase);
+                let (returned, leaving): (Vec<_>, Vec<_>) = phase
+                    .leaving()
+                    .iter()
+                    .partition(|version| service.split.weight(version) > BasisPoints::NONE);
                 let left = old.shares().map(|(version, _)| version);
                 let left: Vec<_> =
                     left.filter(|version| service.split.weight(version) == BasisPoints::NONE).collect();
-                deployment.phase = Phase::of(&service.split, left.iter().chain(&leaving).copied().cloned().collect());
+                deployment.phase =
+                    Phase::of(&service.split, left.iter().chain(&leaving).copied().cloned().collect());
                 effects.left.extend(left.into_iter().map(|version| (name.clone(), version.clone())));
                 effects.returned.extend(returned.into_iter().map(|version| (name.clone(), version.clone())));
             }

@@ -86,7 +86,9 @@ pub enum StoreError {
         why: String,
     },
     /// It was written by a newer switchback.
-    #[error("the state store {path} has schema {found}; this switchback knows up to {known}: use a newer switchback, or another state.dir")]
+    #[error(
+        "the state store {path} has schema {found}; this switchback knows up to {known}: use a newer switchback, or another state.dir"
+    )]
     NewerSchema {
         /// Where.
         path: String,
