@@ -1,5 +1,6 @@
 //! The store's own thread: a slow sync blocks it and nobody else.
 
+use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
@@ -67,7 +68,7 @@ impl Keeper {
     ///
     /// # Errors
     /// As there.
-    pub async fn append(&self, change: Change, answer: Option<Answer>) -> Result<(), StoreError> {
+    pub async fn append(&self, change: Arc<Change>, answer: Option<Answer>) -> Result<(), StoreError> {
         self.ask(move |store| store.append(&change, answer.as_ref())).await
     }
 
