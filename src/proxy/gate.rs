@@ -12,8 +12,8 @@ use crate::table::RouteKey;
 pub struct Asked<'r> {
     /// Host and port as they were asked for; empty only in HTTP/1.0.
     pub host: &'r str,
-    /// Host without port.
-    name: &'r str,
+    /// The host without its port.
+    host_name: &'r str,
     /// Path and query, or `*`; raw.
     pub target: &'r str,
     path: &'r str,
@@ -49,13 +49,13 @@ impl<'r> Asked<'r> {
         }
         let expects_continue = expectation(headers)?;
         let path = if target == "*" { "/" } else { uri.path() };
-        Ok(Self { host, name: without_port(host), target, path, headers, expects_continue })
+        Ok(Self { host, host_name: without_port(host), target, path, headers, expects_continue })
     }
 }
 
 impl RouteKey for Asked<'_> {
     fn host(&self) -> &str {
-        self.name
+        self.host_name
     }
 
     fn path(&self) -> &str {
