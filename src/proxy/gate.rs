@@ -11,9 +11,9 @@ use crate::table::RouteKey;
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'r> {
     /// Host and port as they were asked for; empty only in HTTP/1.0.
-    pub host: &'r str,
+    pub authority: &'r str,
     /// The host without its port.
-    host_name: &'r str,
+    host: &'r str,
     /// Path and query, or `*`; raw.
     pub target: &'r str,
     path: &'r str,
@@ -49,13 +49,13 @@ impl<'r> Asked<'r> {
         }
         let expects_continue = expectation(headers)?;
         let path = if target == "*" { "/" } else { uri.path() };
-        Ok(Self { host, host_name: without_port(host), target, path, headers, expects_continue })
+        Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
     }
 }
 
 impl RouteKey for Asked<'_> {
     fn host(&self) -> &str {
-        self.host_name
+        self.host
     }
 
     fn path(&self) -> &str {

@@ -195,11 +195,11 @@ fn encode(
     endpoint: &Endpoint,
 ) -> Vec<u8> {
     let own;
-    let host = if asked.host.is_empty() {
+    let host = if asked.authority.is_empty() {
         own = endpoint.address.to_string();
         own.as_bytes()
     } else {
-        asked.host.as_bytes()
+        asked.authority.as_bytes()
     };
     let origin = Origin {
         client: client.address_text.as_deref(),
