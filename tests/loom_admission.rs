@@ -4,6 +4,8 @@
 //! Each model is a promise, checked for any [`Protocol`]. [`Rebuilt`] is the same protocol written out again with at
 //! most one [`Flaw`]; without a flaw it passes too, so it is the flaw that fails.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a model fails")]
+
 /// Loom's atomics, where `admission` looks for the standard ones.
 mod atomic {
     pub(super) use loom::sync::atomic::{Ordering, fence};
