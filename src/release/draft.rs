@@ -4,39 +4,46 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::deployment::{Deployment, Edit, Phase, Previous};
-use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
+use super::deployment::{Deployment, Edit, Previous};
+use super::history::ServiceRecord;
 use super::overlay::{effective, initial, restore, still_holding, without_the_gone};
-use super::{Command, Effects, Refused, State};
+use super::{Command, Refused, State};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, Table, VersionName, VersionRef,
+    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, VersionName, VersionRef,
     VersionSpec,
 };
 
 /// The services as they will be.
 pub(super) struct Draft<'s> {
-    base: &'s State,
-    epoch: Epoch,
+    pub(super) base: &'s State,
+    pub(super) epoch: Epoch,
     /// The services touched so far; all of them when the file was read.
-    services: BTreeMap<ServiceName, Item>,
+    pub(super) services: BTreeMap<ServiceName, Item>,
     /// True when the file was read: services that are not here are gone.
-    configured: bool,
-    notes: Vec<String>,
-    dropped: Vec<ServiceRecord>,
+    pub(super) configured: bool,
+    pub(super) notes: Vec<String>,
+    pub(super) dropped: Vec<ServiceRecord>,
 }
 
 /// A service in the making.
-struct Item {
-    service: Service,
-    deployment: Deployment,
+pub(super) struct Item {
+    pub(super) service: Service,
+    pub(super) deployment: Deployment,
     /// What was remembered of it before.
-    before: Option<ServiceRecord>,
+    pub(super) before: Option<ServiceRecord>,
 }
 
 impl<'s> Draft<'s> {
     pub(super) fn of(base: &'s State) -> Self {
         let epoch = base.table.epoch().next();
-        Self { base, epoch, services: BTreeMap::new(), configured: false, notes: Vec::new(), dropped: Vec::new() }
+        Self {
+            base,
+            epoch,
+            services: BTreeMap::new(),
+            configured: false,
+            notes: Vec::new(),
+            dropped: Vec::new(),
+        }
     }
 
     /// Applies one command.
@@ -44,7 +51,9 @@ impl<'s> Draft<'s> {
         match command {
             Command::Flip { service, to } => self.flip(&service, &to),
             Command::Revert { service } => self.revert(&service),
-            Command::SetWeights { service, weights, rest } => self.set_weights(&service, weights, rest.as_ref()),
+            Command::SetWeights { service, weights, rest } => {
+                self.set_weights(&service, weights, rest.as_ref())
+            }
             Command::PutVersion { service, version } => self.put_version(&service, version),
             Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
             Command::PutEndpoint { service, version, endpoint } => {
@@ -94,8 +103,7 @@ impl<'s> Draft<'s> {
                 weights.push((rest, BasisPoints::new(missing).unwrap_or_default()));
             }
         }
-        let split =
-            Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
+        let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
         self.set_split(name, split)
     }
 
@@ -190,8 +198,11 @@ impl<'s> Draft<'s> {
     /// The file says what exists; what it does not say stays: the store's records at start, the present on a reload.
     fn configure(&mut self, specs: Vec<ServiceSpec>, records: &[ServiceRecord]) -> Result<(), Refused> {
         let base = self.base.table.services().iter().zip(&self.base.deployments);
-        let mut remembered: BTreeMap<_, _> = records.iter().map(|record| (&record.service, record.clone())).collect();
-        remembered.extend(base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))));
+        let mut remembered: BTreeMap<_, _> =
+            records.iter().map(|record| (&record.service, record.clone())).collect();
+        remembered.extend(
+            base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))),
+        );
         for spec in specs {
             let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
@@ -211,27 +222,32 @@ impl<'s> Draft<'s> {
     /// A service of the file with what is remembered of it laid over.
     fn lay_over(&mut self, spec: Arc<ServiceSpec>, before: Option<ServiceRecord>) -> Result<Item, Refused> {
         let bad = |why| Refused::BadWeights { service: spec.name.clone(), why };
-        let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?))) else {
+        let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?)))
+        else {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
             return Ok(Item { service, deployment, before });
         };
         for version in still_holding(&spec, &standing.edits).1 {
             let name = &spec.name;
-            self.notes.push(format!("the file's `{version}` of `{name}` changed; the API's edits of it are dropped"));
+            self.notes.push(format!(
+                "the file's `{version}` of `{name}` changed; the API's edits of it are dropped"
+            ));
         }
         let (service, deployment) = match restore(&spec, standing, epoch) {
             Ok(restored) => restored,
             Err(gone) => {
                 let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
                 let (name, split) = (&spec.name, &service.split);
-                self.notes.push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
+                self.notes
+                    .push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
                 (service, deployment)
             }
         };
         let present = self.base.deployment(&spec.name);
         if present.is_some_and(|present| present.spec.weights != spec.weights) {
             let (name, split) = (&spec.name, &service.split);
-            self.notes.push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
+            self.notes
+                .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
         }
         Ok(Item { service, deployment, before })
     }
@@ -289,7 +305,8 @@ impl<'s> Draft<'s> {
             split.heaviest().clone()
         };
         if let Some(before) = before {
-            deployment.previous = Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
+            deployment.previous =
+                Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
         }
         let versions = std::mem::take(&mut service.versions);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch);
@@ -321,96 +338,9 @@ impl<'s> Draft<'s> {
         let Item { service, .. } = self.entry(name)?;
         service.version(&version_name).cloned().ok_or_else(|| unknown(service, version))
     }
-
-    /// The next state, if the draft differs from the base; else the base and no change.
-    pub(super) fn finish(
-        mut self,
-        kind: ChangeKind,
-        actor: Actor,
-        reason: String,
-        now: Timestamp,
-    ) -> Result<(State, Effects), Refused> {
-        let mut effects = Effects { notes: std::mem::take(&mut self.notes), ..Effects::default() };
-        let mut records = std::mem::take(&mut self.dropped);
-        records.extend(self.settle(&mut effects));
-        let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
-        let next = self.build(epoch)?;
-        if !records.is_empty() {
-            let summary = summarise(&records);
-            effects.change = Some(Change { epoch, at: now, kind, actor, reason, summary, services: records });
-        }
-        Ok((next, effects))
-    }
-
-    /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
-    fn settle(&mut self, effects: &mut Effects) -> Vec<ServiceRecord> {
-        let mut records = Vec::new();
-        for (name, Item { service, deployment, before }) in &mut self.services {
-            if let Some(index) = self.base.table.index(name) {
-                let (old, phase) = (&self.base.table.services()[index].split, &self.base.deployments[index].phase);
-                let (returned, leaving): (Vec<_>, Vec<_>) =
-                    phase.leaving().iter().partition(|version| service.split.weight(version) > BasisPoints::NONE);
-                let left = old.shares().map(|(version, _)| version);
-                let left: Vec<_> =
-                    left.filter(|version| service.split.weight(version) == BasisPoints::NONE).collect();
-                deployment.phase = Phase::of(&service.split, left.iter().chain(&leaving).copied().cloned().collect());
-                effects.left.extend(left.into_iter().map(|version| (name.clone(), version.clone())));
-                effects.returned.extend(returned.into_iter().map(|version| (name.clone(), version.clone())));
-            }
-            let after = ServiceRecord::of(service, deployment);
-            let same = before.as_ref().is_some_and(|before| before.standing == after.standing);
-            if !same {
-                service.epoch = self.epoch;
-                records.push(ServiceRecord { epoch: self.epoch, ..after });
-            } else if let Some(before) = before {
-                service.epoch = before.epoch;
-            }
-        }
-        for record in self.base.table.services().iter().filter(|_| self.configured) {
-            if !self.services.contains_key(&record.name) {
-                let left = record.split.shares().map(|(version, _)| (record.name.clone(), version.clone()));
-                effects.left.extend(left);
-            }
-        }
-        records
-    }
-
-    fn build(self, epoch: Epoch) -> Result<State, Refused> {
-        if self.configured {
-            // The map is sorted by name, and so are the table's services: the two lists stay parallel.
-            let items = self.services.into_values();
-            let (services, deployments) =
-                items.map(|item| (Arc::new(item.service), Arc::new(item.deployment))).unzip();
-            return Ok(State { table: Arc::new(Table::build(epoch, services)?), deployments });
-        }
-        let mut next = self.base.clone();
-        let mut changed = Vec::with_capacity(self.services.len());
-        for (name, item) in self.services {
-            if let Some(index) = self.base.table.index(&name) {
-                next.deployments[index] = Arc::new(item.deployment);
-                changed.push((index, Arc::new(item.service)));
-            }
-        }
-        next.table = Arc::new(self.base.table.with(epoch, changed));
-        Ok(next)
-    }
 }
 
 fn unknown(service: &Service, version: &VersionRef) -> Refused {
     let known = service.versions.iter().map(|version| version.name.clone()).collect();
     Refused::UnknownVersion { service: service.name.clone(), version: version.clone(), known }
-}
-
-/// `shop: blue 95 %, green 5 %; cart: dropped`.
-fn summarise(records: &[ServiceRecord]) -> String {
-    const MOST: usize = 8;
-    let line = |record: &ServiceRecord| match &record.standing {
-        Some(standing) => format!("{}: {}", record.service, standing.split),
-        None => format!("{}: dropped", record.service),
-    };
-    let mut lines: Vec<_> = records.iter().take(MOST).map(line).collect();
-    if records.len() > MOST {
-        lines.push(format!("and {} more", records.len() - MOST));
-    }
-    lines.join("; ")
 }

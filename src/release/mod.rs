@@ -13,6 +13,7 @@
 
 pub mod deployment;
 mod draft;
+mod finish;
 pub mod history;
 mod overlay;
 
@@ -230,7 +231,9 @@ pub enum Refused {
         endpoint: EndpointAddr,
     },
     /// The last endpoint of a version that carries traffic cannot be taken away.
-    #[error("{endpoint} is the last endpoint of version `{version}` of service `{service}`, which carries {weight} of the traffic")]
+    #[error(
+        "{endpoint} is the last endpoint of version `{version}` of service `{service}`, which carries {weight} of the traffic"
+    )]
     LastEndpoint {
         /// The service.
         service: ServiceName,
@@ -311,21 +314,30 @@ impl Refused {
         match self {
             Self::UnknownService { .. } => "`switchback status` lists the services".to_owned(),
             Self::UnknownVersion { service, .. } => {
-                format!("add it to the file or with `switchback versions add {service} VERSION --endpoint HOST:PORT`")
+                format!(
+                    "add it to the file or with `switchback versions add {service} VERSION --endpoint HOST:PORT`"
+                )
             }
             Self::EmptyVersion { service, version } => {
                 format!("`switchback endpoints add {service}/{version} HOST:PORT`, then try again")
             }
             Self::NothingToRevert { .. } => {
-                "`switchback history` shows the changes; `switchback undo --to EPOCH` goes further back".to_owned()
+                "`switchback history` shows the changes; `switchback undo --to EPOCH` goes further back"
+                    .to_owned()
             }
-            Self::BadWeights { .. } => "name every version that shall get traffic; the sum must be 100 %".to_owned(),
+            Self::BadWeights { .. } => {
+                "name every version that shall get traffic; the sum must be 100 %".to_owned()
+            }
             Self::VersionInUse { service, .. } => {
                 format!("move its traffic away first: `switchback flip {service} --to OTHER`")
             }
-            Self::UnknownEndpoint { service, .. } => format!("`switchback status {service}` lists the endpoints"),
+            Self::UnknownEndpoint { service, .. } => {
+                format!("`switchback status {service}` lists the endpoints")
+            }
             Self::LastEndpoint { service, .. } => {
-                format!("add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`")
+                format!(
+                    "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
+                )
             }
             Self::Conflict { .. } => "read the service again and decide anew".to_owned(),
             Self::UnknownEpoch { .. } => "`switchback history` lists the epochs".to_owned(),

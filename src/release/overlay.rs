@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::deployment::{Deployment, Edit, Phase};
 use super::history::Standing;
-use crate::table::{
-    BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec,
-};
+use crate::table::{BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec};
 
 /// Lays `edits` over the versions of the file: those that still hold, in the file's order, added versions last.
 pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
@@ -62,7 +60,8 @@ pub(super) fn restore(
     if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(&versions, name)) {
         return Err(gone.clone());
     }
-    let stable = if is_usable(&versions, &standing.stable) { &standing.stable } else { standing.split.heaviest() };
+    let stable =
+        if is_usable(&versions, &standing.stable) { &standing.stable } else { standing.split.heaviest() };
     let (service, mut deployment) = assemble(spec, edits, stable.clone(), standing.split.clone(), epoch);
     let whole = |way: &super::Previous| way.split.shares().all(|(name, _)| is_usable(&versions, name));
     deployment.previous = standing.previous.clone().filter(whole);
@@ -80,7 +79,8 @@ pub(super) fn without_the_gone(
 ) -> Result<(Service, Deployment), Invalid> {
     let (edits, _) = still_holding(spec, &standing.edits);
     let versions = effective(spec, &edits);
-    let candidates = [&standing.stable, &spec.stable].into_iter().chain(versions.iter().map(|version| &version.name));
+    let candidates =
+        [&standing.stable, &spec.stable].into_iter().chain(versions.iter().map(|version| &version.name));
     let Some(heir) = candidates.into_iter().find(|name| is_usable(&versions, name)).cloned() else {
         return initial(spec, epoch);
     };
