@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::deployment::{Deployment, Edit, Previous};
 use super::history::ServiceRecord;
-use super::overlay::{effective, initial, restore, still_holding, without_the_gone};
+use super::overlay::{carrier, effective, initial, restore, still_holding, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, VersionName, VersionRef,
@@ -120,21 +120,16 @@ impl<'s> Draft<'s> {
         }
         let weight = service.split.weight(&version.name);
         if version.endpoints.is_empty() && weight > BasisPoints::NONE {
-            return Err(Refused::EmptyVersion { service: name.clone(), version: version.name });
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
         }
         self.edit(name, version.name.clone(), Some(version))
     }
 
     fn remove_version(&mut self, name: &ServiceName, version: &VersionName) -> Result<(), Refused> {
         self.resolve(name, &version.clone().into())?;
-        let Item { service, deployment, .. } = self.entry(name)?;
-        let weight = service.split.weight(version);
+        let weight = self.entry(name)?.service.split.weight(version);
         if weight > BasisPoints::NONE {
             return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
-        }
-        // A way back that leads to a version that is gone is no way back.
-        if deployment.previous.as_ref().is_some_and(|way| way.split.weight(version) > BasisPoints::NONE) {
-            deployment.previous = None;
         }
         self.edit(name, version.clone(), None)
     }
@@ -299,11 +294,7 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
-        let stable = if split.weight(&service.stable) > BasisPoints::NONE {
-            service.stable.clone()
-        } else {
-            split.heaviest().clone()
-        };
+        let stable = carrier(&service.stable, &split);
         if let Some(before) = before {
             deployment.previous =
                 Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
