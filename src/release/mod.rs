@@ -18,6 +18,8 @@ pub mod history;
 mod overlay;
 mod refused;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
