@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Adds to a counter that only this thread writes: no locked instruction.
-fn bump(cell: &AtomicU64, by: u64) {
+pub fn bump(cell: &AtomicU64, by: u64) {
     // Single writer; the collector reads with Relaxed and may see the sum a little late.
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }

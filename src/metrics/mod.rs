@@ -3,4 +3,4 @@
 mod cells;
 pub mod names;
 
-pub use cells::{Cells, Histogram, Kind, Outcome, Reason};
+pub use cells::{Cells, Histogram, Kind, Outcome, Reason, bump};

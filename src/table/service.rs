@@ -33,14 +33,16 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request's last byte to the response's head; default 60 s.
     pub response: Duration,
-    /// Between two bytes of a body, either way; default 30 s.
+    /// Between two bytes of a request's body, or of an answer of known length; default 30 s.
     pub progress: Duration,
+    /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
+    pub stream: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let [connect, response, progress] = [5, 60, 30].map(Duration::from_secs);
-        Self { connect, response, progress }
+        let [connect, response, progress, stream] = [5, 60, 30, 300].map(Duration::from_secs);
+        Self { connect, response, progress, stream }
     }
 }
 

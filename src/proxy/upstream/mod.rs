@@ -1,7 +1,14 @@
 //! A version's tenure: the handle that lives as long as the version is in the table, or still has work.
 
+pub mod http1;
+pub mod pool;
+pub mod stream;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use pool::{Endpoint, Local};
+pub use stream::Stream;
 
 use super::admission::{Counts, in_flight};
 use crate::metrics::Cells;

@@ -1,0 +1,89 @@
+//! switchback itself, with one service or with many.
+
+use std::{env, fmt::Write, io, net::SocketAddr, path::PathBuf};
+
+use super::{Argv, Peer, Place, write};
+
+pub(super) struct Switchback {
+    services: usize,
+    name: String,
+}
+
+impl Switchback {
+    pub(super) const NAME: &str = "switchback";
+
+    pub(super) fn with_services(services: usize) -> Self {
+        let name = match services {
+            1 => Self::NAME.to_owned(),
+            _ => format!("{services} services, {}", Self::NAME),
+        };
+        Self { services, name }
+    }
+}
+
+impl Peer for Switchback {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn program(&self) -> Option<PathBuf> {
+        let program =
+            env::var_os("SWITCHBACK_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_switchback").into());
+        Some(PathBuf::from(program)).filter(|program| program.exists())
+    }
+
+    fn install_hint(&self) -> &'static str {
+        "SWITCHBACK_BIN names no file"
+    }
+
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["--version"]
+    }
+
+    fn configure(&self, place: &Place) -> io::Result<()> {
+        let Place { dir, listen, origin } = place;
+        let mut text = format!(
+            r#"[admin]
+socket = "{dir}/admin.sock"
+[state]
+dir = "{dir}/state"
+[[listeners]]
+listen = "{listen}"
+"#,
+            dir = dir.display()
+        );
+        match self.services {
+            1 => service(&mut text, "shop", r#"{ path = "/" }"#, origin),
+            services => {
+                for number in 0..services {
+                    let name = format!("s{number:05}");
+                    let route = |path| format!(r#"{{ host = "{name}.example.com", path = "{path}" }}"#);
+                    let routes = ["/", "/api/", "/static/"].map(route).join(", ");
+                    service(&mut text, &name, &routes, origin);
+                }
+            }
+        }
+        write(dir, "switchback.toml", &text)
+    }
+
+    fn arguments(&self, place: &Place) -> Argv {
+        let config = place.dir.join("switchback.toml");
+        vec!["run".into(), "--config".into(), config.into(), "--workers".into(), "1".into()]
+    }
+}
+
+/// Adds one service; both of its versions are the origin.
+fn service(text: &mut String, name: &str, routes: &str, origin: &SocketAddr) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        r#"[services.{name}]
+routes = [{routes}]
+weights = {{ blue = 90, green = 10 }}
+[services.{name}.versions.blue]
+endpoints = ["{origin}"]
+[services.{name}.versions.green]
+endpoints = ["{origin}"]
+"#
+    );
+}

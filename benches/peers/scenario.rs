@@ -1,0 +1,116 @@
+//! What is asked of every peer.
+
+/// One thing to measure.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// One line for the head of the table.
+    pub(crate) about: &'static str,
+    /// Runs when no scenario is named.
+    pub(crate) by_default: bool,
+    pub(crate) kind: Kind,
+}
+
+/// How a scenario is measured.
+pub(crate) enum Kind {
+    /// Rounds of load on every target side by side.
+    Load(&'static Load),
+    /// Resident memory of connections that do nothing.
+    IdleMemory,
+}
+
+/// The load of one scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// The origin reads the size of its answer from this: `/64k`.
+    pub(crate) path: &'static str,
+    /// Bytes in the body of each answer; a shorter one fails the round.
+    pub(crate) answer: u64,
+    /// Bytes in the body of each request; with any, it is a POST.
+    pub(crate) upload: usize,
+    pub(crate) connections: u16,
+    pub(crate) reuse: Reuse,
+    /// Requests go to this many hosts in turn.
+    pub(crate) hosts: usize,
+    pub(crate) targets: Targets,
+}
+
+/// What becomes of a client connection after its first answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    KeepAlive,
+    /// Every request says `Connection: close`.
+    Close,
+}
+
+/// Who stands side by side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Targets {
+    /// Every peer asked for.
+    Peers,
+    /// switchback with one service, and with [`MANY_SERVICES`].
+    SwitchbackSizes,
+}
+
+/// Services of the large configuration, each with three routes.
+pub(crate) const MANY_SERVICES: usize = 10_000;
+
+const GET_1K: Load = Load {
+    path: "/1k",
+    answer: 1 << 10,
+    upload: 0,
+    connections: 64,
+    reuse: Reuse::KeepAlive,
+    hosts: 1,
+    targets: Targets::Peers,
+};
+const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
+const GET_1M: Load = Load { path: "/1m", answer: 1 << 20, ..GET_1K };
+const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
+const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
+const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
+
+/// Every scenario, in the order of the report.
+pub(crate) const ALL: [Scenario; 7] = [
+    Scenario {
+        name: "h1-1k",
+        about: "GET, answers of 1 KiB, 64 keep-alive connections",
+        by_default: true,
+        kind: Kind::Load(&GET_1K),
+    },
+    Scenario {
+        name: "h1-64k",
+        about: "GET, answers of 64 KiB, 64 keep-alive connections",
+        by_default: true,
+        kind: Kind::Load(&GET_64K),
+    },
+    Scenario {
+        name: "h1-1m",
+        about: "GET, answers of 1 MiB, 64 keep-alive connections",
+        by_default: false,
+        kind: Kind::Load(&GET_1M),
+    },
+    Scenario {
+        name: "new-connection",
+        about: "GET, answers of 1 KiB, a new client connection for each request, 64 at a time",
+        by_default: true,
+        kind: Kind::Load(&NEW_CONNECTION),
+    },
+    Scenario {
+        name: "upload-64k",
+        about: "POST of 64 KiB, empty answers, 64 keep-alive connections",
+        by_default: false,
+        kind: Kind::Load(&UPLOAD_64K),
+    },
+    Scenario {
+        name: "routes-10k",
+        about: "as h1-1k, requests to 10,000 hosts in turn: 10,000 services of 3 routes, beside 1 service for all",
+        by_default: false,
+        kind: Kind::Load(&ROUTES_10K),
+    },
+    Scenario {
+        name: "idle-memory",
+        about: "resident memory of idle client connections",
+        by_default: false,
+        kind: Kind::IdleMemory,
+    },
+];

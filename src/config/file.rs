@@ -1,0 +1,275 @@
+//! The sections of the main file, and what of it a team's file may hold.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::document::Place;
+use super::later;
+use super::service::Services;
+use super::walk::{Node, Section};
+use super::{Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir};
+use crate::table::ServiceSpec;
+
+/// The shortest duration where none at all makes no sense.
+pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
+
+/// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+const SECTIONS: [&str; 7] = ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy"];
+
+/// What the main file says, without its services.
+pub(super) struct Main {
+    listeners: Vec<Listener>,
+    admin: Admin,
+    metrics: Option<Metrics>,
+    state: StateDir,
+    limits: Limits,
+    shutdown: Shutdown,
+    proxy: Proxy,
+}
+
+impl Main {
+    /// Reads the whole file; its services go to `services`.
+    pub(super) fn read(
+        mut root: Section<'_>,
+        base: &Path,
+        host: &Host,
+        services: &mut Services,
+    ) -> Option<Self> {
+        let mut taken = Taken::default();
+        let listeners = listeners(&mut root, base, &mut taken);
+        let admin = admin(&mut root, base, host);
+        let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
+        let state = state(&mut root, base, host);
+        let limits = root.or("limits", Limits::default(), limits);
+        let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
+        let proxy = root.or("proxy", Proxy::default(), proxy);
+        if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
+            services.read(&section);
+        }
+        root.finish();
+        let metrics = metrics.map_or(Some(None), |metrics| metrics.map(Some))?;
+        Some(Self {
+            listeners: listeners?,
+            admin: admin?,
+            metrics,
+            state: state?,
+            limits: limits?,
+            shutdown: shutdown?,
+            proxy: proxy?,
+        })
+    }
+
+    /// The config of this file with the services of all.
+    pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
+        let Self { listeners, admin, metrics, state, limits, shutdown, proxy } = self;
+        let warnings = Vec::new();
+        Config { listeners, admin, metrics, state, limits, shutdown, proxy, services, warnings, files }
+    }
+}
+
+/// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.
+pub(super) fn read_team(root: &Section<'_>, main: &Path, services: &mut Services) {
+    for entry in root.entries() {
+        if entry.key == "services" {
+            if let Some(section) = entry.value.section("[services]") {
+                services.read(&section);
+            }
+        } else if SECTIONS.contains(&entry.key) {
+            let message = format!("`{}` belongs in {}", entry.key, main.display());
+            entry.at.error_with(message, "a file of conf.d holds [services.…] and nothing else");
+        } else {
+            entry.unknown(&root.what, &["services"]);
+        }
+    }
+}
+
+/// Addresses that are listened on, and where the file says so.
+#[derive(Default)]
+struct Taken(HashMap<ListenAddr, Place>);
+
+impl Taken {
+    /// Notes it when the address at `node` is another listener's too.
+    fn claim(&mut self, node: Node<'_>, address: &ListenAddr) {
+        if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
+            return;
+        }
+        match self.0.get(address) {
+            Some(first) => node.at.error(format_args!("{address} is already listened on: {first}")),
+            None => {
+                self.0.insert(address.clone(), node.at.place());
+            }
+        }
+    }
+}
+
+fn listeners(root: &mut Section<'_>, base: &Path, taken: &mut Taken) -> Option<Vec<Listener>> {
+    let node = root.required("listeners", "[[listeners]] with listen = \"0.0.0.0:8080\"")?;
+    let list = node.list("one or more [[listeners]]")?;
+    if list.is_empty() {
+        node.at.error("there has to be at least one listener");
+    }
+    let read = list.into_iter().map(|node| listener(node, base, taken));
+    // All are read, whether or not one of them is wrong.
+    let read: Vec<_> = read.collect();
+    let opened: Vec<Option<Listener>> = read.into_iter().collect::<Option<_>>()?;
+    Some(opened.into_iter().flatten().collect())
+}
+
+/// A listener; `Some(None)` when it is right, but not for this build to open.
+fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Listener>> {
+    let mut section = node.section("a listener")?;
+    let listen = section.required("listen", "listen = \"0.0.0.0:8080\"");
+    let listen = listen.and_then(|node| {
+        let address = node.parse::<ListenAddr>("an address such as \"0.0.0.0:8080\"")?;
+        if let ListenAddr::Unix(path) = &address {
+            fits_a_socket(node, path)?;
+        }
+        taken.claim(node, &address);
+        Some(address)
+    });
+    let trusted = section.or("trusted_proxies", Vec::new(), networks);
+    let tls = section.take("tls");
+    section.finish();
+    if let Some(tls) = tls {
+        later::tls(tls, base, &section, listen.as_ref());
+        return Some(None);
+    }
+    Some(Some(Listener { listen: listen?, trusted_proxies: trusted? }))
+}
+
+fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
+    let list = node.list("a list of networks such as [\"10.0.0.0/8\"]")?;
+    let networks: Vec<_> = list.into_iter().map(network).collect();
+    networks.into_iter().collect()
+}
+
+fn network(node: Node<'_>) -> Option<IpNet> {
+    let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
+    let text = node.text(expected)?;
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| address()).ok().or_else(|| node.unexpected(expected))
+}
+
+fn metrics(node: Node<'_>, taken: &mut Taken) -> Option<Metrics> {
+    let mut section = node.section("[metrics]")?;
+    let listen = section.required("listen", "listen = \"127.0.0.1:9900\"").and_then(|node| {
+        let expected = "an address such as \"127.0.0.1:9900\"";
+        let address = node.text(expected)?.parse::<SocketAddr>().ok();
+        let listen = address.or_else(|| node.unexpected(expected))?;
+        taken.claim(node, &ListenAddr::Tcp(listen));
+        Some(listen)
+    });
+    section.finish();
+    Some(Metrics { listen: listen? })
+}
+
+fn admin(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<Admin> {
+    let mut at = root.at;
+    let mut socket = None;
+    if let Some(node) = root.take("admin") {
+        let mut section = node.section("[admin]")?;
+        at = section.at;
+        socket = section.take("socket");
+        section.finish();
+    }
+    let Some(node) = socket else {
+        let default = host.admin_socket();
+        if default.is_none() {
+            at.missing(
+                "there is no place for the admin socket: XDG_RUNTIME_DIR is not set",
+                "name one: [admin] socket = \"/path/to/admin.sock\"",
+            );
+        }
+        return Some(Admin { socket: default? });
+    };
+    let socket = node.path(base, "the path of a Unix socket")?;
+    fits_a_socket(node, &socket)?;
+    Some(Admin { socket })
+}
+
+fn fits_a_socket(node: Node<'_>, path: &Path) -> Option<()> {
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let message =
+            format!("a path of {length} bytes is too long for a Unix socket: at most {MAX_SOCKET_PATH}");
+        node.at.error_with(message, format!("it is {}", path.display()));
+        return None;
+    }
+    Some(())
+}
+
+fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
+    let (mut at, mut dir, mut history) = (root.at, None, Some(StateDir::HISTORY));
+    if let Some(node) = root.take("state") {
+        let mut section = node.section("[state]")?;
+        at = section.at;
+        dir = section.take("dir");
+        history = section.or("history", StateDir::HISTORY, |node| node.count(&(1..=100_000_000)));
+        section.finish();
+    }
+    let dir = match dir {
+        Some(node) => node.path(base, "the path of a directory"),
+        None => host.state_dir().or_else(|| {
+            at.missing(
+                "there is no place for the state: neither XDG_STATE_HOME nor HOME is set",
+                "name one: [state] dir = \"/path/to/directory\"",
+            );
+            None
+        }),
+    };
+    Some(StateDir { dir: dir?, history: history? })
+}
+
+fn limits(node: Node<'_>) -> Option<Limits> {
+    let mut section = node.section("[limits]")?;
+    let default = Limits::default();
+    let connections = section.or("connections", default.connections, |node| node.count(&(1..=100_000_000)));
+    let idle = section.or("idle", default.idle, |node| node.duration(SOME_TIME));
+    let head = section.or("head", default.head, |node| node.duration(SOME_TIME));
+    let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
+    let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
+    let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
+    let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
+    section.finish();
+    Some(Limits {
+        connections: connections?,
+        idle: idle?,
+        head: head?,
+        head_bytes: head_bytes?,
+        headers: headers?,
+        pool_idle: pool_idle?,
+        pool_size: pool_size?,
+    })
+}
+
+fn shutdown(node: Node<'_>) -> Option<Shutdown> {
+    let mut section = node.section("[shutdown]")?;
+    let default = Shutdown::default().deadline;
+    let deadline = section.or("deadline", default, |node| node.duration(Duration::ZERO));
+    section.finish();
+    Some(Shutdown { deadline: deadline? })
+}
+
+fn proxy(node: Node<'_>) -> Option<Proxy> {
+    let mut section = node.section("[proxy]")?;
+    let default = Proxy::default();
+    let epoch_header = section.or("epoch_header", default.epoch_header, Node::flag);
+    let via = section.or("via", default.via, |node| {
+        let expected = "a name of letters, digits and - . _ :";
+        let text = node.text(expected)?;
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+        if plain && !text.is_empty() && text.len() <= 255 {
+            Some(text.to_owned())
+        } else {
+            node.unexpected(expected)
+        }
+    });
+    section.finish();
+    Some(Proxy { epoch_header: epoch_header?, via: via? })
+}

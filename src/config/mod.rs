@@ -1,0 +1,180 @@
+//! What the operator wrote: `switchback.toml` and the `conf.d/*.toml` beside it, read whole or refused whole.
+//!
+//! A [`Config`] is valid by construction; a file that is not yields *all* of its errors at once, each with its place.
+//! The file says what exists; where the traffic goes is the store's to say.
+
+pub mod diagnostic;
+mod document;
+pub mod duration;
+mod file;
+pub mod host;
+mod later;
+mod load;
+mod pool;
+mod route;
+mod service;
+mod split;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use diagnostic::{Diagnostic, Errors, Severity};
+pub use host::Host;
+pub use load::{Report, check, check_on};
+
+use crate::table::{Invalid, ServiceSpec};
+
+/// Everything that the files say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect; may be empty when every listener needs what this build does not serve.
+    pub listeners: Vec<Listener>,
+    /// Where the CLI connects.
+    pub admin: Admin,
+    /// Where metrics are scraped; `None`: nowhere.
+    pub metrics: Option<Metrics>,
+    /// Where changes are kept.
+    pub state: StateDir,
+    /// What everything is bounded by.
+    pub limits: Limits,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// What the proxy tells of itself.
+    pub proxy: Proxy,
+    /// What exists, in the order of the files.
+    pub services: Vec<ServiceSpec>,
+    /// What is accepted but does not mean what its author may think.
+    pub warnings: Vec<Diagnostic>,
+    /// Every file that was read, and the `conf.d` directory if there is one; absolute.
+    pub files: Vec<PathBuf>,
+}
+
+/// One place where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address.
+    pub listen: ListenAddr,
+    /// Whose `X-Forwarded-*` are believed; those of strangers are replaced. Default: nobody's.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddr {
+    /// `0.0.0.0:8080`, `[::]:8080`; port 0 is any free one.
+    Tcp(SocketAddr),
+    /// `unix:/run/switchback/http.sock`.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddr {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let unix = text.strip_prefix("unix:").map(PathBuf::from).filter(|path| path.is_absolute());
+        let tcp = text.parse().map(Self::Tcp).ok();
+        unix.map(Self::Unix).or(tcp).ok_or_else(|| {
+            Invalid(format!(
+                "`{}` is not an address to listen on: expected ip:port, [v6]:port or unix:/path",
+                text.escape_default()
+            ))
+        })
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Its socket; default [`Host::admin_socket`].
+    pub socket: PathBuf,
+}
+
+/// The metrics listener: `/metrics`, `/healthz`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Its address.
+    pub listen: SocketAddr,
+}
+
+/// The store's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir {
+    /// Where; default [`Host::state_dir`].
+    pub dir: PathBuf,
+    /// How many changes are remembered; default [`StateDir::HISTORY`].
+    pub history: usize,
+}
+
+impl StateDir {
+    /// The default of `history`.
+    pub const HISTORY: usize = 10_000;
+}
+
+/// What everything is bounded by (G8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at a time in the whole process; default 65,536.
+    pub connections: usize,
+    /// How long a kept-alive client connection may wait for its next request; default 60 s.
+    pub idle: Duration,
+    /// How long a request's head may take to arrive; default 10 s.
+    pub head: Duration,
+    /// Bytes of a request's head, from 8 KiB; default 32 KiB.
+    pub head_bytes: usize,
+    /// Header fields of a request; default 100.
+    pub headers: usize,
+    /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
+    pub pool_idle: Duration,
+    /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
+    pub pool_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let [idle, head, pool_idle] = [60, 10, 55].map(Duration::from_secs);
+        let (connections, head_bytes) = (65_536, 32 * 1024);
+        Self { connections, idle, head, head_bytes, headers: 100, pool_idle, pool_size: 256 }
+    }
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests in flight may take after SIGTERM, 0 ends them at once; default 30 s.
+    pub deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30) }
+    }
+}
+
+/// What the proxy tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Answers carry `switchback-epoch`; default false.
+    pub epoch_header: bool,
+    /// The name in `Via` (RFC 9110 §7.6.3); default `switchback`.
+    pub via: String,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { epoch_header: false, via: "switchback".to_owned() }
+    }
+}

@@ -1,0 +1,74 @@
+//! The versions of a service and their endpoints.
+
+use super::diagnostic::did_you_mean;
+use super::document::Spot;
+use super::walk::{Entry, Node, Section};
+use crate::table::{EndpointAddr, Protocol, VersionName, VersionSpec};
+
+/// A version as it is listed, with enough said about it to say more.
+pub(super) struct Listed<'a> {
+    /// The version; when something was wrong with it, as far as it could be read.
+    pub(super) version: VersionSpec,
+    /// Where its empty list of endpoints is.
+    pub(super) empty: Option<Spot<'a>>,
+}
+
+/// The versions of the service, in the order of the file.
+pub(super) fn versions<'a>(service: &mut Section<'a>) -> Vec<Listed<'a>> {
+    let example = "versions.blue.endpoints = [\"127.0.0.1:9001\"]";
+    let Some(node) = service.required("versions", example) else { return Vec::new() };
+    let Some(section) = node.section(format!("the versions of {}", service.what)) else { return Vec::new() };
+    let entries = section.entries();
+    if entries.is_empty() {
+        node.at.missing(format_args!("{} has no versions", service.what), format!("for example: {example}"));
+    }
+    entries.into_iter().filter_map(|entry| version(entry, &service.what)).collect()
+}
+
+fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
+    let name = entry.name::<VersionName>();
+    let Some(mut section) =
+        entry.value.section(format!("version `{}` of {service}", entry.key.escape_debug()))
+    else {
+        let version = VersionSpec { name: name?, endpoints: [].into(), protocol: Protocol::default() };
+        return Some(Listed { version, empty: None });
+    };
+    let endpoints = section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]");
+    let protocol = section.or("protocol", Protocol::default(), protocol);
+    section.finish();
+    let list = endpoints
+        .and_then(|node| Some((node, node.list("a list of endpoints such as [\"127.0.0.1:9001\"]")?)));
+    let empty = list.as_ref().filter(|(_, list)| list.is_empty()).map(|(node, _)| node.at);
+    let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default().into();
+    let protocol = protocol.unwrap_or_default();
+    Some(Listed { version: VersionSpec { name: name?, endpoints, protocol }, empty })
+}
+
+/// The endpoints that can be read, each once.
+fn pool(list: Vec<Node<'_>>) -> Vec<EndpointAddr> {
+    let mut pool = Vec::with_capacity(list.len());
+    for node in list {
+        match node.parse::<EndpointAddr>("an endpoint such as \"127.0.0.1:9001\"") {
+            Some(endpoint) if pool.contains(&endpoint) => {
+                node.at.error(format_args!("endpoint {endpoint} is listed twice"));
+            }
+            endpoint => pool.extend(endpoint),
+        }
+    }
+    pool
+}
+
+fn protocol(node: Node<'_>) -> Option<Protocol> {
+    match node.text("a protocol such as \"http1\"")? {
+        "http1" => return Some(Protocol::Http1),
+        word @ ("h2c" | "h2" | "https") => {
+            node.at
+                .error_with(format_args!("protocol `{word}` is not served by this build yet"), "use `http1`");
+        }
+        word => {
+            let hint = did_you_mean(word, ["http1", "h2c", "h2", "https"], "protocols are");
+            node.at.error_with(format_args!("`{}` is not a protocol", word.escape_debug()), hint);
+        }
+    }
+    None
+}

@@ -1,0 +1,96 @@
+//! The `[services.…]` of all files: each service once, each route once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::document::Place;
+use super::file::SOME_TIME;
+use super::walk::{Entry, Node, Section};
+use super::{later, pool, route, split};
+use crate::table::{Route, ServiceName, ServiceSpec, Timeouts};
+
+/// The services read so far, and who said what first.
+#[derive(Default)]
+pub(super) struct Services {
+    specs: Vec<ServiceSpec>,
+    names: HashMap<String, Place>,
+    routes: HashMap<Route, (String, Place)>,
+}
+
+impl Services {
+    /// Reads one file's `[services]`.
+    pub(super) fn read(&mut self, section: &Section<'_>) {
+        for entry in section.entries() {
+            let spec = self.service(entry);
+            self.specs.extend(spec);
+        }
+    }
+
+    /// True when no file has a service, right or wrong.
+    pub(super) fn are_none(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(super) fn into_specs(self) -> Vec<ServiceSpec> {
+        self.specs
+    }
+
+    fn service(&mut self, entry: Entry<'_>) -> Option<ServiceSpec> {
+        let name = entry.name::<ServiceName>();
+        let first = self.names.get(entry.key).cloned();
+        self.names.entry(entry.key.to_owned()).or_insert_with(|| entry.at.place());
+        if let Some(first) = first {
+            let message = format!("service `{}` is already defined: {first}", entry.key.escape_debug());
+            entry.at.error_with(message, "one service, one file");
+            return None;
+        }
+        let mut section = entry.value.section(format!("service `{}`", entry.key.escape_debug()))?;
+        let routes = self.routes(&mut section, entry.key);
+        let versions = pool::versions(&mut section);
+        let split = split::read(&mut section, &versions);
+        let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
+        if let Some(node) = section.take("sticky") {
+            later::sticky(node);
+        }
+        section.finish();
+        let (stable, split) = split?;
+        let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
+        let versions = versions.into_iter().map(|listed| listed.version).collect();
+        Some(ServiceSpec { name: name?, routes: routes?, versions, stable, weights, timeouts: timeouts? })
+    }
+
+    fn routes(&mut self, section: &mut Section<'_>, service: &str) -> Option<Arc<[Route]>> {
+        let node = section.required("routes", "routes = [{ host = \"shop.example.com\", path = \"/\" }]")?;
+        let list = node.list("a list of routes such as [{ host = \"shop.example.com\", path = \"/\" }]")?;
+        if list.is_empty() {
+            node.at
+                .error_with(format_args!("{} has no routes", section.what), "a service needs at least one");
+        }
+        let routes: Vec<_> = list.into_iter().map(|node| self.route(node, service)).collect();
+        routes.into_iter().collect()
+    }
+
+    fn route(&mut self, node: Node<'_>, service: &str) -> Option<Route> {
+        let route = route::read(node)?;
+        if let Some((first, place)) = self.routes.get(&route) {
+            node.at.error(format_args!(
+                "route {route} already leads to service `{}`: {place}",
+                first.escape_debug()
+            ));
+            return None;
+        }
+        self.routes.insert(route.clone(), (service.to_owned(), node.at.place()));
+        Some(route)
+    }
+}
+
+fn timeouts(node: Node<'_>) -> Option<Timeouts> {
+    let mut section = node.section("`timeouts`")?;
+    let default = Timeouts::default();
+    let connect = section.or("connect", default.connect, |node| node.duration(SOME_TIME));
+    let response = section.or("response", default.response, |node| node.duration(SOME_TIME));
+    let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
+    let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
+    section.finish();
+    Some(Timeouts { connect: connect?, response: response?, progress: progress?, stream: stream? })
+}

@@ -1,0 +1,270 @@
+//! What operators write, right and wrong.
+
+mod refused;
+mod sample;
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory with configuration files.
+struct Files(TempDir);
+
+impl Files {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let directory = Self(TempDir::new().unwrap());
+        for (name, text) in files {
+            directory.write(name, text);
+        }
+        directory
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("switchback.toml")
+    }
+
+    fn load(&self) -> Result<Config, Errors> {
+        Config::load_on(&self.path(), &root())
+    }
+
+    /// What `check` says, as if the directory were the working directory.
+    fn check(&self) -> String {
+        let report = check_on(&self.path(), &root());
+        assert_eq!(report.ok, self.load().is_ok());
+        self.relative(&report.text)
+    }
+
+    fn relative(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+fn root() -> Host {
+    Host { root: true, ..Host::default() }
+}
+
+fn check_text(text: &str) -> String {
+    Files::of(&[("switchback.toml", text)]).check()
+}
+
+/// What is said about a service, after a main file that is in order.
+fn check_service(text: &str) -> String {
+    Files::of(&[("switchback.toml", "listeners = [{ listen = \"0.0.0.0:80\" }]"), ("conf.d/a.toml", text)])
+        .check()
+}
+
+fn load_text(text: &str) -> Config {
+    Files::of(&[("switchback.toml", text)]).load().unwrap()
+}
+
+const SMALL: &str = r#"
+    listeners = [{ listen = "127.0.0.1:8080" }]
+    [services.shop]
+    routes = [{}]
+    versions.blue.endpoints = ["127.0.0.1:9001"]
+"#;
+
+#[test]
+fn the_contracts_sample_loads() {
+    let files = Files::of(&[(
+        "switchback.toml",
+        r#"
+[admin]
+socket = "run/admin.sock"
+[metrics]
+listen = "127.0.0.1:19900"
+[state]
+dir = "state"
+[[listeners]]
+listen = "127.0.0.1:18080"
+[[listeners]]
+listen = "127.0.0.1:18443"
+tls = { certificates = [{ cert = "shop.pem", key = "shop.key" }] }   # ALPN h2, http/1.1
+[services.shop]
+routes = [{ host = "shop.example.com", path = "/" }]
+stable = "blue"
+sticky = { cookie = "sb_id", mint = true } # or { header = "x-user" } or { client = true }; [none]
+[services.shop.versions.blue]
+endpoints = ["127.0.0.1:9001", "127.0.0.1:9002"]
+protocol = "http1"
+[services.shop.versions.green]
+endpoints = ["127.0.0.1:9101"]
+"#,
+    )]);
+    files.write("shop.pem", "");
+    files.write("shop.key", "");
+    let config = files.load().unwrap();
+    assert_eq!(config.admin.socket, files.0.path().join("run/admin.sock"));
+    assert_eq!(config.state.dir, files.0.path().join("state"));
+    assert_eq!(config.listeners.len(), 1, "the one with TLS is left out");
+    insta::assert_snapshot!(files.check(), @r#"
+    switchback.toml:10:1: warning: listener 127.0.0.1:18443 is not opened: TLS is not served by this build yet
+    switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
+    switchback.toml: 1 service, 2 versions, 1 listener: ok, 2 warnings
+    "#);
+    let [shop] = &config.services[..] else { panic!("one service") };
+    let pools: Vec<_> =
+        shop.versions.iter().map(|version| (version.name.as_str(), version.endpoints.len())).collect();
+    assert_eq!(pools, [("blue", 2), ("green", 1)]);
+    assert_eq!(shop.routes[0].to_string(), "shop.example.com/");
+    assert_eq!((shop.stable.as_str(), &shop.weights[..]), ("blue", &[("blue".parse().unwrap(), 10_000)][..]));
+}
+
+#[test]
+fn the_smallest_file_needs_a_listener_a_route_and_a_version() {
+    let config = load_text(SMALL);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.services[0].stable.as_str(), "blue");
+    assert_eq!(config.admin.socket, PathBuf::from("/run/switchback/admin.sock"));
+    assert_eq!(config.metrics, None);
+    insta::assert_snapshot!(check_text("[limits]"), @r#"
+    switchback.toml:1:1: the file has no `listeners`
+    hint: for example: [[listeners]] with listen = "0.0.0.0:8080"
+    switchback.toml: warning: there are no services: every request is answered 404
+    switchback.toml: 1 error
+    "#);
+}
+
+#[test]
+fn weights_are_exact_however_they_are_written() {
+    let service = |weights: &str| {
+        let config = load_text(&format!(
+            "listeners = [{{ listen = \"0.0.0.0:80\" }}]
+            [services.a]\nroutes = [{{}}]\nweights = {weights}
+            versions.blue.endpoints = [\"b:1\"]\nversions.green.endpoints = [\"g:1\"]"
+        ));
+        let [service] = config.services.try_into().unwrap();
+        (service.stable.to_string(), service.weights.iter().map(|(_, points)| *points).collect::<Vec<_>>())
+    };
+    assert_eq!(service("{ blue = 5, green = 95 }"), ("green".into(), vec![500, 9_500]));
+    assert_eq!(service("{ blue = 99.75, green = \"0.25%\" }"), ("blue".into(), vec![9_975, 25]));
+    assert_eq!(service("{ blue = 0.29, green = 99.71 }"), ("green".into(), vec![29, 9_971]));
+    assert_eq!(service("{ blue = 0x32, green = +5_0 }"), ("blue".into(), vec![5_000, 5_000]));
+    assert_eq!(service("{ blue = 0, green = 100.0 }\nstable = \"green\""), ("green".into(), vec![10_000]));
+    assert_eq!(service("{ blue = 1, green = 99 }\nstable = \"blue\""), ("blue".into(), vec![100, 9_900]));
+}
+
+#[test]
+fn each_team_has_its_own_file() {
+    let service = |name: &str, port: u16| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"/{name}\" }}]\nversions.v1.endpoints = [\"a:{port}\"]"
+        )
+    };
+    let files = Files::of(&[
+        ("switchback.toml", "listeners = [{ listen = \"0.0.0.0:80\" }]"),
+        ("conf.d/b.toml", &service("cart", 1)),
+        ("conf.d/a.toml", &service("shop", 2)),
+        ("conf.d/.hidden.toml", "]"),
+        ("conf.d/README.md", "]"),
+    ]);
+    let config = files.load().unwrap();
+    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["shop", "cart"]);
+    let read: Vec<_> = config.files.iter().map(|file| files.relative(&file.display().to_string())).collect();
+    assert_eq!(read, ["switchback.toml", "conf.d", "conf.d/a.toml", "conf.d/b.toml"]);
+    insta::assert_snapshot!(files.check(), @"switchback.toml: 2 services, 2 versions, 1 listener: ok");
+
+    files.write("conf.d/c.toml", format!("limits = {{}}\nservice = 1\n{}", service("shop", 3)));
+    std::fs::create_dir(files.0.path().join("conf.d/d.toml")).unwrap();
+    insta::assert_snapshot!(files.check(), @r#"
+    conf.d/c.toml:1:1: `limits` belongs in switchback.toml
+    hint: a file of conf.d holds [services.…] and nothing else
+    conf.d/c.toml:2:1: unknown key `service` in the file
+    hint: did you mean `services`?
+    conf.d/c.toml:3:11: service `shop` is already defined: conf.d/a.toml:1:11
+    hint: one service, one file
+    conf.d/d.toml: cannot be read: Is a directory (os error 21)
+    switchback.toml: 4 errors
+    "#);
+}
+
+#[test]
+fn what_is_not_served_yet_is_read_and_said() {
+    insta::assert_snapshot!(check_text(&format!(r#"{SMALL}
+sticky = {{ header = "x-user" }}
+[services.a]
+routes = [{{ path = "/a" }}]
+versions.v1.endpoints = ["a:1"]
+sticky = {{ header = "x user", client = 1, mint = true }}
+[services.b]
+routes = [{{ path = "/b" }}]
+versions.v1.endpoints = ["a:1"]
+versions.v1.protocol = "http3"
+sticky = {{}}
+"#)), @r#"
+    switchback.toml:7:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
+    switchback.toml:11:10: `sticky` is by exactly one of cookie, header and client
+    hint: { cookie = "sb_id", mint = true }, { header = "x-user" } or { client = true }
+    switchback.toml:11:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
+    switchback.toml:11:21: expected a name of letters, digits and - _, found `x user`
+    switchback.toml:11:40: expected true or false, found the integer 1
+    switchback.toml:11:50: `mint` is only of use with `cookie`
+    switchback.toml:15:24: `http3` is not a protocol
+    hint: did you mean `http1`?
+    switchback.toml:16:10: `sticky` is by exactly one of cookie, header and client
+    hint: { cookie = "sb_id", mint = true }, { header = "x-user" } or { client = true }
+    switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
+    switchback.toml: 6 errors
+    "#);
+    insta::assert_snapshot!(check_text(r#"
+[[listeners]]
+listen = "0.0.0.0:443"
+tls = { certificates = [{ cert = "a.pem", key = "a.key" }] }
+"#), @r#"
+    switchback.toml:2:1: warning: listener 0.0.0.0:443 is not opened: TLS is not served by this build yet
+    switchback.toml:4:34: warning: a.pem does not exist
+    switchback.toml:4:49: warning: a.key does not exist
+    switchback.toml: warning: there are no services: every request is answered 404
+    switchback.toml: 0 services, 0 versions, 0 listeners: ok, 4 warnings
+    "#);
+    insta::assert_snapshot!(check_text(r#"
+[[listeners]]
+listen = "0.0.0.0:443"
+tls = { certificates = [] }
+[[listeners]]
+listen = "0.0.0.0:444"
+tls = { certificates = [{ crt = "a.pem" }], alpn = [] }
+"#), @r#"
+    switchback.toml:2:1: warning: listener 0.0.0.0:443 is not opened: TLS is not served by this build yet
+    switchback.toml:4:24: there has to be at least one certificate
+    hint: for example: certificates = [{ cert = "shop.pem", key = "shop.key" }]
+    switchback.toml:5:1: warning: listener 0.0.0.0:444 is not opened: TLS is not served by this build yet
+    switchback.toml:7:25: a certificate has no `cert`
+    hint: for example: cert = "shop.pem"
+    switchback.toml:7:25: a certificate has no `key`
+    hint: for example: key = "shop.key"
+    switchback.toml:7:27: unknown key `crt` in a certificate
+    hint: did you mean `cert`?
+    switchback.toml:7:45: unknown key `alpn` in `tls`
+    hint: its keys are: certificates
+    switchback.toml: warning: there are no services: every request is answered 404
+    switchback.toml: 5 errors
+    "#);
+}
+
+#[test]
+fn a_user_without_directories_is_told_what_to_name() {
+    let files = Files::of(&[("switchback.toml", SMALL)]);
+    let report = check_on(&files.path(), &Host::default());
+    insta::assert_snapshot!(files.relative(&report.text), @r#"
+    switchback.toml:1:1: there is no place for the admin socket: XDG_RUNTIME_DIR is not set
+    hint: name one: [admin] socket = "/path/to/admin.sock"
+    switchback.toml:1:1: there is no place for the state: neither XDG_STATE_HOME nor HOME is set
+    hint: name one: [state] dir = "/path/to/directory"
+    switchback.toml: 2 errors
+    "#);
+    let host =
+        Host { runtime_dir: Some("/run/user/7".into()), state_home: Some("/home/a/s".into()), root: false };
+    let config = Config::load_on(&files.path(), &host).unwrap();
+    assert_eq!(config.admin.socket, PathBuf::from("/run/user/7/switchback/admin.sock"));
+    assert_eq!(config.state.dir, PathBuf::from("/home/a/s/switchback"));
+}

@@ -1,0 +1,162 @@
+//! A worker's coarse clock and its alarms: one sweep every tick instead of a timer a request.
+//!
+//! Time-outs of connections and requests need no precision below a tick. Setting an alarm is one store; nothing is
+//! allocated and no timer wheel is touched on the request path (a tokio timer a request cost 6 % more instructions).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+/// How long a tick is; alarms ring up to one tick late.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Not set.
+const NEVER: u64 = u64::MAX;
+
+/// One worker's ticks and alarms.
+#[derive(Debug, Default)]
+pub struct Clock {
+    now: Cell<u64>,
+    bells: RefCell<Slab<Rc<Bell>>>,
+}
+
+#[derive(Debug)]
+struct Bell {
+    due: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One deadline that is set and cleared many times; made once a connection.
+#[derive(Debug)]
+pub struct Alarm {
+    clock: Rc<Clock>,
+    key: usize,
+    bell: Rc<Bell>,
+}
+
+impl Clock {
+    /// Ticks since the worker started.
+    pub fn ticks(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// How many ticks `duration` is, rounded up.
+    pub fn ticks_in(duration: Duration) -> u64 {
+        let ticks = duration.as_millis().div_ceil(TICK.as_millis());
+        u64::try_from(ticks).unwrap_or(NEVER / 2)
+    }
+
+    /// A new alarm, not set.
+    pub fn alarm(self: &Rc<Self>) -> Alarm {
+        let bell = Rc::new(Bell { due: Cell::new(NEVER), waker: RefCell::new(None) });
+        let key = self.bells.borrow_mut().insert(Rc::clone(&bell));
+        Alarm { clock: Rc::clone(self), key, bell }
+    }
+
+    /// Moves time to `elapsed` since the start and rings what is due.
+    pub fn advance(&self, elapsed: Duration) {
+        let now = u64::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(NEVER - 1);
+        self.now.set(now);
+        self.wake(|bell| bell.due.get() <= now);
+    }
+
+    /// Wakes everyone who waits for an alarm, due or not: something they should look at has changed.
+    pub fn wake_all(&self) {
+        self.wake(|_| true);
+    }
+
+    fn wake(&self, which: impl Fn(&Bell) -> bool) {
+        // Collected first: a woken task may make or drop alarms.
+        let bells = self.bells.borrow();
+        let wakers: Vec<_> =
+            bells.iter().filter(|(_, bell)| which(bell)).filter_map(|(_, bell)| bell.waker.take()).collect();
+        drop(bells);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Runs the clock for as long as the worker runs.
+    pub async fn run(&self) {
+        let start = now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.advance(start.elapsed());
+        }
+    }
+}
+
+impl Alarm {
+    /// Rings `after` from now.
+    pub fn set(&self, after: Duration) {
+        // One more: the present tick is already partly over.
+        let due = self.clock.ticks().saturating_add(Clock::ticks_in(after)).saturating_add(1);
+        self.bell.due.set(due);
+    }
+
+    /// Sets it unless it is set already.
+    pub fn set_once(&self, after: Duration) {
+        if self.bell.due.get() == NEVER {
+            self.set(after);
+        }
+    }
+
+    /// Does not ring.
+    pub fn clear(&self) {
+        self.bell.due.set(NEVER);
+    }
+
+    /// Ready when it has rung; it stays so until it is set or cleared. Else the task is woken when it does.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.bell.due.get() <= self.clock.ticks() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.bell.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.clock.bells.borrow_mut().remove(self.key);
+    }
+}
+
+/// The clock that requests are measured with; the data plane's only other reading of time.
+#[expect(clippy::disallowed_methods, reason = "the data plane's edge: durations of requests, and the ticks")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_rings_when_due_and_not_before() {
+        let clock = Rc::new(Clock::default());
+        let alarm = clock.alarm();
+        let rings = || alarm.poll(&Context::from_waker(Waker::noop())).is_ready();
+        assert!(!rings(), "not set");
+        alarm.set(Duration::from_secs(1));
+        clock.advance(Duration::from_millis(1_000));
+        assert!(!rings(), "the tick it was set in does not count");
+        clock.advance(Duration::from_millis(1_100));
+        assert!(rings());
+        alarm.clear();
+        assert!(!rings());
+    }
+
+    #[test]
+    fn a_dropped_alarm_leaves_nothing_behind() {
+        let clock = Rc::new(Clock::default());
+        drop(clock.alarm());
+        assert!(clock.bells.borrow().is_empty());
+    }
+}

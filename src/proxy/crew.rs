@@ -1,0 +1,151 @@
+//! All workers together: started, told and stopped as one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::{join_all, select_all};
+use tokio::sync::{mpsc, oneshot};
+
+use super::listener::{self, Accepting, ListenAddr};
+use super::live::Live;
+use super::worker::{self, Order, Settings, WorkerStats};
+
+/// The workers of this process and what they listen on.
+#[derive(Debug)]
+pub struct Crew {
+    workers: Vec<Hand>,
+    /// What was asked for, and where it is really bound (port 0 takes a free one).
+    bound: BTreeMap<ListenAddr, ListenAddr>,
+}
+
+#[derive(Debug)]
+struct Hand {
+    orders: mpsc::Sender<Order>,
+    ended: oneshot::Receiver<()>,
+    stats: Arc<WorkerStats>,
+}
+
+/// Sockets that are bound and not yet served.
+#[derive(Debug)]
+pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>);
+
+/// A listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {why}")]
+pub struct CannotListen {
+    /// Where.
+    pub address: ListenAddr,
+    /// Why.
+    #[source]
+    pub why: io::Error,
+}
+
+impl CannotListen {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self.why.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another address",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable",
+            io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+            _ => "choose another address",
+        }
+    }
+}
+
+/// Binds those of `wanted` that `crew` does not listen on yet, for `workers` workers; nothing is accepted yet.
+///
+/// # Errors
+/// [`CannotListen`] for the first that cannot be had; then none is kept.
+pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Result<Bound, CannotListen> {
+    let is_new = |address: &&ListenAddr| crew.is_none_or(|crew| !crew.bound.contains_key(*address));
+    let bind = |address: &ListenAddr| match listener::bind(address, workers) {
+        Ok((bound, sockets)) => Ok((address.clone(), bound, sockets)),
+        Err(why) => Err(CannotListen { address: address.clone(), why }),
+    };
+    wanted.iter().filter(is_new).map(bind).collect::<Result<_, _>>().map(Bound)
+}
+
+impl Crew {
+    /// Starts `workers` workers that serve what `live` publishes.
+    ///
+    /// # Errors
+    /// When there is no thread or no runtime to be had.
+    pub fn start(workers: usize, live: &Arc<Live>, settings: &Settings) -> io::Result<Self> {
+        let start = |id| {
+            let stats = Arc::new(WorkerStats::default());
+            let (orders, ended) = worker::start(id, Arc::clone(live), settings.clone(), Arc::clone(&stats))?;
+            Ok(Hand { orders, ended, stats })
+        };
+        let workers = (0..workers).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { workers, bound: BTreeMap::new() })
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// What is listened on: as asked for, and as bound.
+    #[must_use]
+    pub fn listeners(&self) -> &BTreeMap<ListenAddr, ListenAddr> {
+        &self.bound
+    }
+
+    /// Each worker's counters that belong to no version.
+    pub fn stats(&self) -> impl Iterator<Item = &Arc<WorkerStats>> {
+        self.workers.iter().map(|hand| &hand.stats)
+    }
+
+    /// Accepts on `bound`, no more on listeners that are not `wanted`, and takes over `settings`.
+    ///
+    /// Connections that are open live on, also those of a closed listener.
+    pub async fn follow(&mut self, wanted: &[ListenAddr], bound: Bound, settings: &Settings) {
+        for hand in &self.workers {
+            hand.tell(Order::Follow(Box::new(settings.clone()))).await;
+        }
+        for (address, real, sockets) in bound.0 {
+            for (hand, socket) in self.workers.iter().zip(sockets) {
+                hand.tell(Order::Listen { address: address.clone(), socket }).await;
+            }
+            self.bound.insert(address, real);
+        }
+        let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains(address)).cloned().collect();
+        for address in gone {
+            for hand in &self.workers {
+                hand.tell(Order::Close(address.clone())).await;
+            }
+            self.bound.remove(&address);
+        }
+    }
+
+    /// Resolves when a worker has ended without being told: its connections are lost and it does not come back.
+    pub async fn failed(&mut self) {
+        if !self.workers.is_empty() {
+            select_all(self.workers.iter_mut().map(|hand| &mut hand.ended)).await.0.unwrap_or(());
+        }
+    }
+
+    /// Accepts nothing more, finishes what is in flight, and resolves when every worker is done.
+    pub async fn stop(self) {
+        for hand in &self.workers {
+            hand.tell(Order::Stop).await;
+        }
+        let paths = self.bound.values().filter_map(|address| match address {
+            ListenAddr::Unix(path) => Some(path),
+            ListenAddr::Tcp(_) => None,
+        });
+        // Nobody is to find a socket that nobody serves. It may be gone already.
+        paths.for_each(|path| drop(std::fs::remove_file(path)));
+        join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
+    }
+}
+
+impl Hand {
+    async fn tell(&self, order: Order) {
+        // A worker that has ended is noticed by `failed`.
+        drop(self.orders.send(order).await);
+    }
+}

@@ -1,0 +1,154 @@
+//! The ingress gate: what a request must be before it is routed. Nothing behind it checks again.
+
+use http::header::{EXPECT, HOST};
+use http::{HeaderMap, Method, Request, Version};
+
+use crate::metrics::Reason;
+use crate::table::RouteKey;
+
+/// An unambiguous request: where it wants to go, in its own bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'r> {
+    /// Host and port as they were asked for; empty only in HTTP/1.0.
+    pub host: &'r str,
+    /// Host without port.
+    name: &'r str,
+    /// Path and query, or `*`; raw.
+    pub target: &'r str,
+    path: &'r str,
+    headers: &'r HeaderMap,
+    /// True when the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+impl<'r> Asked<'r> {
+    /// Lets a request pass that can be read in one way only.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    pub fn of<B>(request: &'r Request<B>) -> Result<Self, Reason> {
+        let (uri, headers) = (request.uri(), request.headers());
+        if *request.method() == Method::CONNECT {
+            return Err(Reason::Method);
+        }
+        let header = only_host(headers)?;
+        let host = match (uri.authority(), header) {
+            (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
+                return Err(Reason::BadRequest);
+            }
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host,
+            (None, None) if request.version() < Version::HTTP_11 => "",
+            (None, None) => return Err(Reason::BadRequest),
+        };
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let is_target = target.starts_with('/') || (target == "*" && *request.method() == Method::OPTIONS);
+        if !is_target || !(host.is_empty() || is_host(host)) {
+            return Err(Reason::BadRequest);
+        }
+        let expects_continue = expectation(headers)?;
+        let path = if target == "*" { "/" } else { uri.path() };
+        Ok(Self { host, name: without_port(host), target, path, headers, expects_continue })
+    }
+}
+
+impl RouteKey for Asked<'_> {
+    fn host(&self) -> &str {
+        self.name
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn has_header(&self, name: &str, value: &str) -> bool {
+        self.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
+    }
+}
+
+/// The one `Host` field (RFC 9112 §3.2: more than one is an error).
+fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Reason> {
+    let mut values = headers.get_all(HOST).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(host), None) => host.to_str().map(Some).map_err(|_| Reason::BadRequest),
+        (Some(_), Some(_)) => Err(Reason::BadRequest),
+    }
+}
+
+/// Only `100-continue` can be expected (RFC 9110 §10.1.1).
+fn expectation(headers: &HeaderMap) -> Result<bool, Reason> {
+    let mut values = headers.get_all(EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        _ => Err(Reason::Expectation),
+    }
+}
+
+fn same_host(authority: &str, host: &str, scheme: Option<&str>) -> bool {
+    let default = if scheme == Some("https") { ":443" } else { ":80" };
+    let bare = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
+    authority.eq_ignore_ascii_case(host) || bare(authority) == bare(host)
+}
+
+/// A registered name, IPv4 or bracketed IPv6 address with an optional port: no userinfo, list, blank or path.
+fn is_host(host: &str) -> bool {
+    let name = without_port(host);
+    let port = &host[name.len()..];
+    let is_port = port.is_empty() || (port.len() <= 6 && port[1..].bytes().all(|byte| byte.is_ascii_digit()));
+    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte)),
+    };
+    is_name && is_port && !name.is_empty()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<(String, String, bool), Reason> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        Asked::of(&request).map(|asked| (asked.host().to_owned(), asked.target.to_owned(), asked.expects_continue))
+    }
+
+    #[test]
+    fn one_valid_host_passes() {
+        for (host, name) in [("a.b", "a.b"), ("a.b:80", "a.b"), ("[::1]:8080", "[::1]"), ("127.0.0.1", "127.0.0.1")] {
+            assert_eq!(asked("GET", "/x?y", &[("host", host)]), Ok((name.into(), "/x?y".into(), false)));
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_host_is_refused() {
+        let refused = |headers: &[(&str, &str)]| assert_eq!(asked("GET", "/", headers), Err(Reason::BadRequest), "{headers:?}");
+        refused(&[]);
+        refused(&[("host", "a"), ("host", "a")]);
+        for host in ["", "a,b", "u@a", "a b", "a/b", "a:b", "a:1:2", "[::1", "[zz]", ":80", "a:123456", "a\\b"] {
+            refused(&[("host", host)]);
+        }
+        assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
+        assert!(asked("GET", "http://a/x", &[("host", "A:80")]).is_ok());
+    }
+
+    #[test]
+    fn what_a_reverse_proxy_does_not_do_is_refused_by_name() {
+        assert_eq!(asked("CONNECT", "a:443", &[("host", "a:443")]), Err(Reason::Method));
+        assert_eq!(asked("POST", "/", &[("host", "a"), ("expect", "200-ok")]), Err(Reason::Expectation));
+        assert_eq!(asked("POST", "/", &[("host", "a"), ("expect", "100-Continue")]).map(|asked| asked.2), Ok(true));
+        assert_eq!(asked("OPTIONS", "*", &[("host", "a")]).map(|asked| asked.1), Ok("*".into()));
+        assert_eq!(asked("GET", "*", &[("host", "a")]), Err(Reason::BadRequest));
+    }
+}

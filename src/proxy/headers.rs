@@ -1,0 +1,176 @@
+//! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// True for fields that are for one connection only (RFC 9110 §7.6.1).
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // By first letter: most names are decided by one comparison.
+    match name.as_str().as_bytes().first() {
+        Some(b'c') => *name == CONNECTION,
+        Some(b'k') => *name == KEEP_ALIVE,
+        Some(b'p') => *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE || *name == PROXY_AUTHORIZATION,
+        Some(b't') => *name == TE || *name == TRANSFER_ENCODING,
+        Some(b'u') => *name == UPGRADE,
+        _ => false,
+    }
+}
+
+/// True for fields that `Connection` may not make hop-by-hop: they route, frame, or say who is asking
+/// (the abuse of CVE-2022-31813 and CVE-2024-45410).
+#[must_use]
+pub fn is_protected(token: &[u8]) -> bool {
+    const PROTECTED: [&[u8]; 7] =
+        [b"host", b"content-length", b"transfer-encoding", b"te", b"forwarded", b"via", b"authorization"];
+    let token = token.to_ascii_lowercase();
+    PROTECTED.contains(&&token[..]) || token.starts_with(b"x-forwarded-") || token.starts_with(b"switchback-")
+}
+
+/// True for fields that may come after a body: none that frame, route or authenticate (RFC 9110 §6.5.1).
+#[must_use]
+pub fn may_be_trailer(name: &HeaderName) -> bool {
+    let refused = [HOST, CONTENT_LENGTH, TRAILER, EXPECT, FORWARDED, VIA, http::header::AUTHORIZATION];
+    !is_hop_by_hop(name) && !is_protected(name.as_str().as_bytes()) && !refused.contains(name)
+}
+
+/// Appends one field line.
+pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Who is asking, for the fields that say so.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'c> {
+    /// The client's address; `None` for a Unix socket.
+    pub client: Option<IpAddr>,
+    /// True when the client is a proxy whose word is taken.
+    pub is_trusted: bool,
+    /// `http` or `https`.
+    pub scheme: &'c str,
+    /// The host that was asked for, with its port.
+    pub host: &'c [u8],
+    /// Our name in `Via`.
+    pub via: &'c str,
+}
+
+/// How a request's body is delimited towards the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// No body and no word about it.
+    None,
+    /// So many bytes.
+    Known(u64),
+    /// Chunked.
+    Unknown,
+}
+
+/// Appends a request's head, rebuilt from what was parsed: nothing raw is passed on.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    body: BodyLength,
+    origin: Origin<'_>,
+) {
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    append(out, b"host", origin.host);
+    let nominated = Nominated::of(headers);
+    for (name, value) in headers {
+        let passes = *name != HOST
+            && *name != CONTENT_LENGTH
+            && !is_hop_by_hop(name)
+            && !is_forwarding(name)
+            && !nominated.contains(name);
+        if passes {
+            append(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    match body {
+        BodyLength::None => {}
+        BodyLength::Known(length) => {
+            append(out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
+    }
+    write_forwarding(out, headers, origin);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// True for the fields with which a proxy says who is asking.
+fn is_forwarding(name: &HeaderName) -> bool {
+    match name.as_str().as_bytes().first() {
+        Some(b'x') => *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO || *name == X_FORWARDED_HOST,
+        Some(b'f') => *name == FORWARDED,
+        _ => false,
+    }
+}
+
+/// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
+/// came from is appended.
+fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) {
+    use std::io::Write;
+    let kept = |name: &HeaderName| headers.get(name).filter(|_| origin.is_trusted).map(HeaderValue::as_bytes);
+    if let Some(client) = origin.client {
+        out.extend_from_slice(b"x-forwarded-for: ");
+        if origin.is_trusted {
+            for before in headers.get_all(&X_FORWARDED_FOR) {
+                out.extend_from_slice(before.as_bytes());
+                out.extend_from_slice(b", ");
+            }
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{}\r\n", client.to_canonical());
+    } else if let Some(before) = kept(&X_FORWARDED_FOR) {
+        append(out, b"x-forwarded-for", before);
+    }
+    append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
+    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.host));
+    if let Some(forwarded) = kept(&FORWARDED) {
+        append(out, b"forwarded", forwarded);
+    }
+    out.extend_from_slice(b"via: 1.1 ");
+    out.extend_from_slice(origin.via.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that a request's `Connection` names.
+struct Nominated<'h>(Vec<&'h [u8]>);
+
+impl<'h> Nominated<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut tokens = Vec::new();
+        for value in headers.get_all(CONNECTION) {
+            let named = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            tokens.extend(named.filter(|token| {
+                !token.is_empty()
+                    && !token.eq_ignore_ascii_case(b"close")
+                    && !token.eq_ignore_ascii_case(b"keep-alive")
+                    && !is_protected(token)
+            }));
+        }
+        Self(tokens)
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|token| name.as_str().as_bytes().eq_ignore_ascii_case(token))
+    }
+}

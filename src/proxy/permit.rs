@@ -1,0 +1,106 @@
+//! A permit: the proof that a request is counted in on its version, and the pen that records how it ended.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::admission::Superseded;
+use super::clock;
+use super::live::Live;
+use super::upstream::Local;
+use crate::metrics::{Cells, Kind, Outcome, Reason};
+use crate::table::Epoch;
+
+/// One request in flight on one version. Counts until dropped: move it into the body or the tunnel, so that it ends
+/// with the last byte and not with the head.
+#[derive(Debug)]
+pub struct Permit {
+    local: Rc<Local>,
+    kind: Cell<Kind>,
+    since: Instant,
+    /// What to record at the end; a request dropped before anything is known was left by its client.
+    code: Cell<u16>,
+    reason: Cell<Option<Reason>>,
+    /// The epoch it was admitted under.
+    pub epoch: Epoch,
+}
+
+impl Permit {
+    /// Counts one request in on this version, unless the snapshot it was chosen from is no longer the published one.
+    ///
+    /// # Errors
+    /// [`Superseded`] when a newer epoch was published in between; choose again from it.
+    pub fn admit(local: &Rc<Local>, live: &Live, chosen_under: Epoch, kind: Kind) -> Result<Self, Superseded> {
+        local.shard().counts.admit(live.published(), chosen_under.0)?;
+        local.shard().cells().enter(kind);
+        Ok(Self {
+            local: Rc::clone(local),
+            kind: Cell::new(kind),
+            since: clock::now(),
+            code: Cell::new(Reason::ClientGone.status()),
+            reason: Cell::new(Some(Reason::ClientGone)),
+            epoch: chosen_under,
+        })
+    }
+
+    /// The worker's part of the version it counts on.
+    pub fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    /// From now on this is work of another kind.
+    pub fn becomes(&self, kind: Kind) {
+        let before = self.kind.replace(kind);
+        if before != kind {
+            self.cells().enter(kind);
+            self.cells().leave(before);
+        }
+    }
+
+    /// Work of the kind `before` is now work of the kind `after`.
+    pub fn becomes_if(&self, before: Kind, after: Kind) {
+        if self.kind.get() == before {
+            self.becomes(after);
+        }
+    }
+
+    /// The version answered with this status; its body may still fail.
+    pub fn answered(&self, code: u16) {
+        self.code.set(code);
+    }
+
+    /// The whole answer has come.
+    pub fn complete(&self) {
+        self.reason.set(None);
+    }
+
+    /// It failed for this reason, whatever was answered before.
+    pub fn failed(&self, reason: Reason) {
+        self.reason.set(Some(reason));
+    }
+
+    /// One attempt failed, and another one is made within this permit.
+    pub fn attempt_failed(&self, reason: Reason) {
+        self.cells().record_upstream(self.outcome(Some(reason)));
+    }
+
+    fn outcome(&self, reason: Option<Reason>) -> Outcome {
+        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Outcome { code: self.code.get(), reason, micros }
+    }
+
+    fn cells(&self) -> &Cells {
+        self.local.shard().cells()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let outcome = self.outcome(self.reason.get());
+        self.cells().record_upstream(outcome);
+        self.cells().record_client(outcome);
+        self.cells().leave(self.kind.get());
+        // Last: whoever sees nothing in flight also sees everything recorded.
+        self.local.shard().counts.end();
+    }
+}

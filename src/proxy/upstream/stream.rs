@@ -1,0 +1,83 @@
+//! A byte stream to an endpoint or from a client: TCP or a Unix socket.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::table::EndpointAddr;
+
+/// An open connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP, with Nagle's algorithm off.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Opens a connection to an endpoint; names are resolved now, and their addresses tried in order.
+    ///
+    /// # Errors
+    /// When no address of it accepts.
+    pub async fn connect(endpoint: &EndpointAddr) -> io::Result<Self> {
+        let tcp = match endpoint {
+            EndpointAddr::Tcp(address) => TcpStream::connect(address).await?,
+            EndpointAddr::Named { host, port } => TcpStream::connect((&**host, *port)).await?,
+            EndpointAddr::Unix(path) => return UnixStream::connect(path).await.map(Self::Unix),
+        };
+        Self::tcp(tcp)
+    }
+
+    /// A TCP connection, with Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// When the socket is already gone.
+    pub fn tcp(tcp: TcpStream) -> io::Result<Self> {
+        tcp.set_nodelay(true)?;
+        Ok(Self::Tcp(tcp))
+    }
+
+    /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
+    /// unless something has happened on the socket.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let read = match self {
+            Self::Tcp(tcp) => tcp.try_read(&mut [0]),
+            Self::Unix(unix) => unix.try_read(&mut [0]),
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}

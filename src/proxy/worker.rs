@@ -1,0 +1,249 @@
+//! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ipnet::IpNet;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use tokio::runtime::LocalOptions;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_local;
+
+use super::clock::Clock;
+use super::listener::{self, Accepting, ListenAddr};
+use super::live::{Live, View};
+use super::upstream::{Local, Upstream};
+use crate::metrics::{Reason, bump};
+
+/// What the operator may set about the data plane; replaced whole on a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Most client connections a worker; further ones wait in the listen queue.
+    pub connections: usize,
+    /// How long a kept-alive connection may be idle.
+    pub idle: Duration,
+    /// How long a request's head may take, and the first byte after accept.
+    pub head: Duration,
+    /// Longest request head in bytes.
+    pub head_bytes: usize,
+    /// Most fields in a request's head.
+    pub headers: usize,
+    /// Between two bytes of a response that a client takes.
+    pub progress: Duration,
+    /// How long a connection to an endpoint is kept idle; below what the endpoints keep.
+    pub pool_idle: Duration,
+    /// Most idle connections to one endpoint.
+    pub pool_size: usize,
+    /// Whether answers carry `switchback-epoch`.
+    pub epoch_header: bool,
+    /// Our name in `Via`.
+    pub via: String,
+    /// By listener: the networks whose `X-Forwarded-*` are believed.
+    pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+}
+
+impl Settings {
+    /// True when what comes from `address` to `listener` may say who is asking; a Unix socket's peers always may.
+    #[must_use]
+    pub fn trusts(&self, listener: &ListenAddr, address: Option<IpAddr>) -> bool {
+        let Some(address) = address else { return true };
+        let nets = self.trusted.get(listener);
+        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    }
+}
+
+/// One thread's part of the data plane. Everything in it belongs to that thread but the snapshot and the counters.
+#[derive(Debug)]
+pub struct Worker {
+    /// 0, 1, 2, …
+    pub id: usize,
+    /// What is published.
+    pub view: View,
+    /// Ticks and alarms.
+    pub clock: Rc<Clock>,
+    /// Where endpoints' bytes are read into; what is not used up at once is split off.
+    pub scratch: RefCell<BytesMut>,
+    settings: RefCell<Rc<Settings>>,
+    locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
+    coin: RefCell<SmallRng>,
+    stats: Arc<WorkerStats>,
+    /// True from the moment the worker winds down.
+    pub(super) is_stopping: Cell<bool>,
+    pub(super) connections: Cell<usize>,
+    pub(super) vacancy: Notify,
+}
+
+/// What one worker counts that belongs to no version. Written by it alone, read by the collector.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Open client connections.
+    pub connections: AtomicU64,
+    /// Client connections ever accepted.
+    pub accepted: AtomicU64,
+    /// Answers without a version, by reason, in the order of [`Reason::ALL`].
+    pub refused: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Worker {
+    /// Worker `id`, serving what `live` publishes.
+    #[must_use]
+    pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        Self {
+            id,
+            view: View::of(live),
+            clock: Rc::default(),
+            scratch: RefCell::default(),
+            settings: RefCell::new(Rc::new(settings)),
+            locals: RefCell::default(),
+            coin: RefCell::new(rand::make_rng()),
+            stats,
+            is_stopping: Cell::new(false),
+            connections: Cell::new(0),
+            vacancy: Notify::new(),
+        }
+    }
+
+    /// The settings of now.
+    #[must_use]
+    pub fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    /// Takes over new settings; connections that are open keep what they started with.
+    pub fn follow(&self, settings: Settings) {
+        *self.settings.borrow_mut() = Rc::new(settings);
+        self.vacancy.notify_waiters();
+    }
+
+    /// An unkeyed request's coin: 32 bits of a xoshiro256++ seeded from the system's entropy (G4).
+    #[must_use]
+    pub fn coin(&self) -> u32 {
+        self.coin.borrow_mut().next_u32()
+    }
+
+    /// This worker's part of a version.
+    #[must_use]
+    pub fn local(&self, upstream: &Arc<Upstream>) -> Rc<Local> {
+        let mut locals = self.locals.borrow_mut();
+        let made = || Rc::new(Local::new(Arc::clone(upstream), self.id));
+        Rc::clone(locals.entry(upstream.id).or_insert_with(made))
+    }
+
+    /// Counts an answer that no version was asked for.
+    pub fn refused(&self, reason: Reason) {
+        bump(&self.stats.refused[reason as usize], 1);
+    }
+
+    /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let keep = Clock::ticks_in(self.settings.borrow().pool_idle);
+            let oldest = self.clock.ticks().saturating_sub(keep);
+            // A part that nobody holds and nobody used lately is made again when it is needed.
+            self.locals.borrow_mut().retain(|_, local| !local.sweep(oldest) || Rc::strong_count(local) > 1);
+        }
+    }
+
+    /// A client connection came.
+    pub(super) fn opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+        bump(&self.stats.accepted, 1);
+        self.stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
+    }
+
+    /// A client connection went.
+    pub(super) fn closed(&self) {
+        self.connections.set(self.connections.get() - 1);
+        self.stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
+        self.vacancy.notify_waiters();
+    }
+}
+
+/// What a worker is told to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept on this socket too.
+    Listen {
+        /// Which listener.
+        address: ListenAddr,
+        /// This worker's socket of it.
+        socket: Accepting,
+    },
+    /// Accept no more on this listener; its connections live on.
+    Close(ListenAddr),
+    /// New settings.
+    Follow(Box<Settings>),
+    /// Accept nothing more, finish what is in flight, and end.
+    Stop,
+}
+
+/// Most orders that wait for a worker.
+const ORDERS: usize = 64;
+
+/// Starts worker `id` on a thread of its own; it ends when it is told to stop and nothing is left, or when the sender
+/// is gone; the receiver says when.
+///
+/// # Errors
+/// When there is no thread or no runtime to be had.
+pub fn start(
+    id: usize,
+    live: Arc<Live>,
+    settings: Settings,
+    stats: Arc<WorkerStats>,
+) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
+    let (orders, inbox) = mpsc::channel(ORDERS);
+    let (end, ended) = oneshot::channel();
+    let runtime = move || tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let run = move || {
+        // Dropped with the thread, also when it panics.
+        let _end = end;
+        match runtime() {
+            Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
+            Err(error) => tracing::error!(%error, worker = id, "cannot start"),
+        }
+    };
+    std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
+    Ok((orders, ended))
+}
+
+async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
+    let clock = Rc::clone(&worker.clock);
+    spawn_local(async move { clock.run().await });
+    let sweeper = Rc::clone(&worker);
+    spawn_local(async move { sweeper.sweep().await });
+    let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
+    while let Some(order) = inbox.recv().await {
+        match order {
+            Order::Listen { address, socket } => {
+                let (close, closed) = oneshot::channel();
+                let closed = async move { drop(closed.await) };
+                spawn_local(listener::run(Rc::clone(&worker), address.clone(), socket, closed));
+                open.insert(address, close);
+            }
+            // Dropping the sender closes it.
+            Order::Close(address) => drop(open.remove(&address)),
+            Order::Follow(settings) => worker.follow(*settings),
+            Order::Stop => break,
+        }
+    }
+    open.clear();
+    worker.is_stopping.set(true);
+    // Lets the listeners take what the kernel has queued.
+    tokio::task::yield_now().await;
+    worker.clock.wake_all();
+    loop {
+        let vacancy = worker.vacancy.notified();
+        if worker.connections.get() == 0 {
+            return;
+        }
+        vacancy.await;
+    }
+}
