@@ -1,5 +1,6 @@
 //! One worker's counters of one version: plain loads and stores, read by the collector at any time.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Adds to a counter that only this thread writes: no locked instruction.
@@ -163,7 +164,7 @@ pub struct Outcome {
 }
 
 /// The status codes that have a cell of their own, ascending; others are counted in their class's cell (`4xx`).
-pub const CODES: [u16; 72] = [
+const CODES: [u16; 72] = [
     100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307,
     308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421,
     422, 423, 424, 425, 426, 428, 429, 431, 444, 451, 460, 494, 499, 500, 501, 502, 503, 504, 505, 506, 507,
@@ -171,13 +172,14 @@ pub const CODES: [u16; 72] = [
 ];
 
 /// The classes of the codes without a cell of their own.
-pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-const SLOTS: usize = CODES.len() + CLASSES.len();
+/// How many cells: one a code, one a class.
+pub(super) const SLOTS: usize = CODES.len() + CLASSES.len();
 
 /// Requests by status code.
 #[derive(Debug)]
-pub struct Codes([AtomicU64; SLOTS]);
+pub(super) struct Codes([AtomicU64; SLOTS]);
 
 impl Default for Codes {
     fn default() -> Self {
@@ -196,15 +198,27 @@ impl Codes {
         bump(&self.0[slot], 1);
     }
 
-    /// (code or class, count) of every cell, zero or not.
-    pub fn each(&self) -> impl Iterator<Item = (String, u64)> {
-        let names = CODES.iter().map(u16::to_string).chain(CLASSES.iter().map(ToString::to_string));
-        names.zip(self.0.iter().map(|cell| cell.load(Ordering::Relaxed)))
+    /// Adds these counts to `totals`, in the order of [`code_labels`].
+    pub(super) fn add_to(&self, totals: &mut [u64; SLOTS]) {
+        for (total, cell) in totals.iter_mut().zip(&self.0) {
+            *total += cell.load(Ordering::Relaxed);
+        }
     }
 }
 
+/// The label of every cell: a code, or the class of those without a cell of their own.
+pub(super) fn code_labels() -> &'static [String; SLOTS] {
+    static LABELS: LazyLock<[String; SLOTS]> = LazyLock::new(|| {
+        std::array::from_fn(|slot| match CODES.get(slot) {
+            Some(code) => code.to_string(),
+            None => CLASSES[slot - CODES.len()].to_owned(),
+        })
+    });
+    &LABELS
+}
+
 /// Upper bounds of the duration histogram's buckets in microseconds: 0.5 ms to 60 s, at most a factor of 1.67 apart.
-pub const BOUNDS: [u64; 26] = [
+pub(super) const BOUNDS: [u64; 26] = [
     500, 750, 1_000, 1_500, 2_500, 4_000, 6_000, 10_000, 15_000, 25_000, 40_000, 60_000, 100_000, 150_000,
     250_000, 400_000, 600_000, 1_000_000, 1_500_000, 2_500_000, 4_000_000, 6_000_000, 10_000_000, 15_000_000,
     30_000_000, 60_000_000,
@@ -231,8 +245,8 @@ impl Histogram {
         bump(&self.sum_micros, micros);
     }
 
-    /// Adds these counts to `buckets` (one more than [`BOUNDS`]) and gives the sum in microseconds.
-    pub fn add_to(&self, buckets: &mut [u64]) -> u64 {
+    /// Adds these counts to `buckets` (one more than the bounds) and gives the sum in microseconds.
+    pub(super) fn add_to(&self, buckets: &mut [u64]) -> u64 {
         for (total, cell) in buckets.iter_mut().zip(&self.buckets) {
             *total += cell.load(Ordering::Relaxed);
         }
@@ -244,17 +258,17 @@ impl Histogram {
 #[derive(Debug, Default)]
 pub struct Cells {
     /// What the version did.
-    pub upstream: Codes,
+    pub(super) upstream: Codes,
     /// What users saw.
-    pub client: Codes,
+    pub(super) client: Codes,
     /// Of both, those that the proxy answered or gave up on, by reason; in the order of [`Reason::ALL`].
-    pub upstream_reasons: [AtomicU64; Reason::ALL.len()],
+    pub(super) upstream_reasons: [AtomicU64; Reason::ALL.len()],
     /// What users saw of the proxy's own answers, by reason.
-    pub client_reasons: [AtomicU64; Reason::ALL.len()],
+    pub(super) client_reasons: [AtomicU64; Reason::ALL.len()],
     /// How long the version took.
-    pub upstream_seconds: Histogram,
+    pub(super) upstream_seconds: Histogram,
     /// How long users waited.
-    pub client_seconds: Histogram,
+    pub(super) client_seconds: Histogram,
     /// In flight by kind: ever entered and ever left, in the order of [`Kind::ALL`].
     entered: [AtomicU64; Kind::ALL.len()],
     left: [AtomicU64; Kind::ALL.len()],

@@ -1,6 +1,17 @@
 //! Counters: sharded cells that a worker alone writes, gathered into Prometheus' form when somebody asks.
+//!
+//! This room knows only the table. What it shows belongs to the data plane and to control: they implement [`Tenure`]
+//! and fill [`Inputs`], and whoever wires the process hands an [`Exposition`] its [`Source`]. So nothing here imports
+//! the rooms that import this one.
 
 mod cells;
+mod collector;
+mod family;
+mod inputs;
 pub mod names;
+mod process;
+mod sums;
 
 pub use cells::{Cells, Histogram, Kind, Outcome, Reason, bump};
+pub use collector::Exposition;
+pub use inputs::{Buckets, Edge, Inputs, Operations, Source, Tenure};

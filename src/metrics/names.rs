@@ -1,4 +1,84 @@
-//! Each metric's name, once.
+//! Each metric's name, once, with what it means and its labels (contract §7).
 
-/// Requests a version got, by what it answered; judge a version by this one.
-pub const UPSTREAM_REQUESTS: &str = "switchback_upstream_requests_total";
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations in buckets.
+    Histogram,
+}
+
+/// A metric as it is exposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, in one line.
+    pub help: &'static str,
+    /// What it is.
+    pub sort: Sort,
+    /// Its labels, in the order in which they are written. Values come from the configuration, never from a client.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $sort:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: Metric = Metric {
+            name: $name,
+            help: $help,
+            sort: Sort::$sort,
+            labels: &[$($label),*],
+        };)*
+
+        /// All of them.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    UPSTREAM_REQUESTS = Counter "switchback_upstream_requests_total" ["service", "version", "code", "reason"]
+        "What the version did with the requests it got, each attempt once: judge a version by this one. The reason is set where the proxy gave up on it.";
+    UPSTREAM_SECONDS = Histogram "switchback_upstream_request_duration_seconds" ["service", "version"]
+        "From admission to the last byte from the version.";
+    CLIENT_REQUESTS = Counter "switchback_client_requests_total" ["service", "version", "code", "reason"]
+        "What users saw. The reason is set where the proxy made the answer; service and version are empty where none was asked.";
+    CLIENT_SECONDS = Histogram "switchback_client_request_duration_seconds" ["service"]
+        "How long users waited, to the last byte.";
+    IN_FLIGHT = Gauge "switchback_in_flight" ["service", "version", "kind"]
+        "Requests, streams and tunnels that are with a version now.";
+    WEIGHT = Gauge "switchback_split_weight_ratio" ["service", "version"]
+        "The share of a service's new requests that a version gets, 0 to 1.";
+    EPOCH = Gauge "switchback_epoch" []
+        "The number of the table: one more for every change.";
+    SERVICE_EPOCH = Gauge "switchback_service_epoch" ["service"]
+        "The epoch of the service's last change.";
+    FENCE_SECONDS = Histogram "switchback_flip_fence_seconds" ["service"]
+        "From publishing a change until no worker admits a request under an older table.";
+    DRAIN_SECONDS = Histogram "switchback_drain_seconds" ["service"]
+        "From the change that left a version until nothing was in flight on it.";
+    CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
+        "Changes of the table, by what they did and who asked.";
+    CONNECTIONS = Gauge "switchback_client_connections" []
+        "Open client connections.";
+    ACCEPTED = Counter "switchback_client_connections_accepted_total" []
+        "Client connections ever accepted.";
+    BUILD_INFO = Gauge "switchback_build_info" ["version"]
+        "Always 1; the label says which switchback this is.";
+    PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" []
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Number of open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "Maximum number of open file descriptors.";
+    PROCESS_RESIDENT_BYTES = Gauge "process_resident_memory_bytes" []
+        "Resident memory size in bytes.";
+    PROCESS_VIRTUAL_BYTES = Gauge "process_virtual_memory_bytes" []
+        "Virtual memory size in bytes.";
+    PROCESS_START_SECONDS = Gauge "process_start_time_seconds" []
+        "Start time of the process since unix epoch in seconds.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Number of OS threads in the process.";
+}

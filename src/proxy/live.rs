@@ -104,7 +104,10 @@ impl Live {
 ///
 /// Holds its snapshot by an `Rc` of its own, so that a request's clone writes nothing that another worker reads.
 #[derive(Debug)]
-#[expect(clippy::redundant_allocation, reason = "the inner count is the process's, the outer one this worker's")]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the inner count is the process's, the outer one this worker's"
+)]
 pub struct View {
     live: Arc<Live>,
     current: RefCell<Rc<Arc<Snapshot>>>,

@@ -4,33 +4,33 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::deployment::{Deployment, Edit, Phase, Previous};
-use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
-use super::overlay::{effective, initial, restore, still_holding, without_the_gone};
-use super::{Command, Effects, Refused, State};
+use super::deployment::{Deployment, Edit, Previous};
+use super::history::ServiceRecord;
+use super::overlay::{carrier, effective, initial, restore, still_holding, without_the_gone};
+use super::{Command, Refused, State};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, Table, VersionName,
-    VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, VersionName, VersionRef,
+    VersionSpec,
 };
 
 /// The services as they will be.
 pub(super) struct Draft<'s> {
-    base: &'s State,
-    epoch: Epoch,
+    pub(super) base: &'s State,
+    pub(super) epoch: Epoch,
     /// The services touched so far; all of them when the file was read.
-    services: BTreeMap<ServiceName, Item>,
+    pub(super) services: BTreeMap<ServiceName, Item>,
     /// True when the file was read: services that are not here are gone.
-    configured: bool,
-    notes: Vec<String>,
-    dropped: Vec<ServiceRecord>,
+    pub(super) configured: bool,
+    pub(super) notes: Vec<String>,
+    pub(super) dropped: Vec<ServiceRecord>,
 }
 
 /// A service in the making.
-struct Item {
-    service: Service,
-    deployment: Deployment,
+pub(super) struct Item {
+    pub(super) service: Service,
+    pub(super) deployment: Deployment,
     /// What was remembered of it before.
-    before: Option<ServiceRecord>,
+    pub(super) before: Option<ServiceRecord>,
 }
 
 impl<'s> Draft<'s> {
@@ -120,21 +120,16 @@ impl<'s> Draft<'s> {
         }
         let weight = service.split.weight(&version.name);
         if version.endpoints.is_empty() && weight > BasisPoints::NONE {
-            return Err(Refused::EmptyVersion { service: name.clone(), version: version.name });
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
         }
         self.edit(name, version.name.clone(), Some(version))
     }
 
     fn remove_version(&mut self, name: &ServiceName, version: &VersionName) -> Result<(), Refused> {
         self.resolve(name, &version.clone().into())?;
-        let Item { service, deployment, .. } = self.entry(name)?;
-        let weight = service.split.weight(version);
+        let weight = self.entry(name)?.service.split.weight(version);
         if weight > BasisPoints::NONE {
             return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
-        }
-        // A way back that leads to a version that is gone is no way back.
-        if deployment.previous.as_ref().is_some_and(|way| way.split.weight(version) > BasisPoints::NONE) {
-            deployment.previous = None;
         }
         self.edit(name, version.clone(), None)
     }
@@ -299,11 +294,7 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
-        let stable = if split.weight(&service.stable) > BasisPoints::NONE {
-            service.stable.clone()
-        } else {
-            split.heaviest().clone()
-        };
+        let stable = carrier(&service.stable, &split);
         if let Some(before) = before {
             deployment.previous =
                 Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
@@ -338,100 +329,9 @@ impl<'s> Draft<'s> {
         let Item { service, .. } = self.entry(name)?;
         service.version(&version_name).cloned().ok_or_else(|| unknown(service, version))
     }
-
-    /// The next state, if the draft differs from the base; else the base and no change.
-    pub(super) fn finish(
-        mut self,
-        kind: ChangeKind,
-        actor: Actor,
-        reason: String,
-        now: Timestamp,
-    ) -> Result<(State, Effects), Refused> {
-        let mut effects = Effects { notes: std::mem::take(&mut self.notes), ..Effects::default() };
-        let mut records = std::mem::take(&mut self.dropped);
-        records.extend(self.settle(&mut effects));
-        let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
-        let next = self.build(epoch)?;
-        if !records.is_empty() {
-            let summary = summarise(&records);
-            effects.change = Some(Change { epoch, at: now, kind, actor, reason, summary, services: records });
-        }
-        Ok((next, effects))
-    }
-
-    /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
-    fn settle(&mut self, effects: &mut Effects) -> Vec<ServiceRecord> {
-        let mut records = Vec::new();
-        for (name, Item { service, deployment, before }) in &mut self.services {
-            if let Some(index) = self.base.table.index(name) {
-                let (old, phase) =
-                    (&self.base.table.services()[index].split, &self.base.deployments[index].phase);
-                let (returned, leaving): (Vec<_>, Vec<_>) = phase
-                    .leaving()
-                    .iter()
-                    .partition(|version| service.split.weight(version) > BasisPoints::NONE);
-                let left = old.shares().map(|(version, _)| version);
-                let left: Vec<_> =
-                    left.filter(|version| service.split.weight(version) == BasisPoints::NONE).collect();
-                deployment.phase =
-                    Phase::of(&service.split, left.iter().chain(&leaving).copied().cloned().collect());
-                effects.left.extend(left.into_iter().map(|version| (name.clone(), version.clone())));
-                effects.returned.extend(returned.into_iter().map(|version| (name.clone(), version.clone())));
-            }
-            let after = ServiceRecord::of(service, deployment);
-            let same = before.as_ref().is_some_and(|before| before.standing == after.standing);
-            if !same {
-                service.epoch = self.epoch;
-                records.push(ServiceRecord { epoch: self.epoch, ..after });
-            } else if let Some(before) = before {
-                service.epoch = before.epoch;
-            }
-        }
-        for record in self.base.table.services().iter().filter(|_| self.configured) {
-            if !self.services.contains_key(&record.name) {
-                let left = record.split.shares().map(|(version, _)| (record.name.clone(), version.clone()));
-                effects.left.extend(left);
-            }
-        }
-        records
-    }
-
-    fn build(self, epoch: Epoch) -> Result<State, Refused> {
-        if self.configured {
-            // The map is sorted by name, and so are the table's services: the two lists stay parallel.
-            let items = self.services.into_values();
-            let (services, deployments) =
-                items.map(|item| (Arc::new(item.service), Arc::new(item.deployment))).unzip();
-            return Ok(State { table: Arc::new(Table::build(epoch, services)?), deployments });
-        }
-        let mut next = self.base.clone();
-        let mut changed = Vec::with_capacity(self.services.len());
-        for (name, item) in self.services {
-            if let Some(index) = self.base.table.index(&name) {
-                next.deployments[index] = Arc::new(item.deployment);
-                changed.push((index, Arc::new(item.service)));
-            }
-        }
-        next.table = Arc::new(self.base.table.with(epoch, changed));
-        Ok(next)
-    }
 }
 
 fn unknown(service: &Service, version: &VersionRef) -> Refused {
     let known = service.versions.iter().map(|version| version.name.clone()).collect();
     Refused::UnknownVersion { service: service.name.clone(), version: version.clone(), known }
-}
-
-/// `shop: blue 95 %, green 5 %; cart: dropped`.
-fn summarise(records: &[ServiceRecord]) -> String {
-    const MOST: usize = 8;
-    let line = |record: &ServiceRecord| match &record.standing {
-        Some(standing) => format!("{}: {}", record.service, standing.split),
-        None => format!("{}: dropped", record.service),
-    };
-    let mut lines: Vec<_> = records.iter().take(MOST).map(line).collect();
-    if records.len() > MOST {
-        lines.push(format!("and {} more", records.len() - MOST));
-    }
-    lines.join("; ")
 }

@@ -13,18 +13,23 @@
 
 pub mod deployment;
 mod draft;
+mod finish;
 pub mod history;
 mod overlay;
+mod refused;
+mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub use deployment::{Deployment, Edit, Phase, Previous};
 use draft::Draft;
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
+pub use refused::Refused;
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Invalid, RouteTaken, ServiceName, ServiceSpec, Table, VersionName,
-    VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, ServiceName, ServiceSpec, Table, VersionName, VersionRef, VersionSpec,
 };
 
 /// Everything that decides where traffic goes and what may be done about it next.
@@ -166,187 +171,6 @@ pub struct Effects {
     pub returned: Vec<(ServiceName, VersionName)>,
     /// Things the operator should know that are no reason to refuse.
     pub notes: Vec<String>,
-}
-
-/// Why an order was refused. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// No service of this name.
-    #[error("no service `{service}`")]
-    UnknownService {
-        /// The name asked for.
-        service: ServiceName,
-    },
-    /// The service has no such version.
-    #[error("service `{service}` has no version `{version}`; it has {}", list(known))]
-    UnknownVersion {
-        /// The service.
-        service: ServiceName,
-        /// The version asked for.
-        version: VersionRef,
-        /// The versions it has.
-        known: Vec<VersionName>,
-    },
-    /// A version without endpoints cannot carry traffic.
-    #[error("version `{version}` of service `{service}` has no endpoints")]
-    EmptyVersion {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-    },
-    /// There is no split to put back.
-    #[error("nothing to revert in `{service}`: its split is the one before the last flip or weight change")]
-    NothingToRevert {
-        /// The service.
-        service: ServiceName,
-    },
-    /// The weights are not a split.
-    #[error("service `{service}`: {why}")]
-    BadWeights {
-        /// The service.
-        service: ServiceName,
-        /// What is wrong with them.
-        why: Invalid,
-    },
-    /// A version that carries traffic cannot be taken away.
-    #[error("version `{version}` of service `{service}` carries {weight} of the traffic")]
-    VersionInUse {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// Its weight.
-        weight: BasisPoints,
-    },
-    /// The pool has no such endpoint.
-    #[error("version `{version}` of service `{service}` has no endpoint {endpoint}")]
-    UnknownEndpoint {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// The endpoint asked for.
-        endpoint: EndpointAddr,
-    },
-    /// The last endpoint of a version that carries traffic cannot be taken away.
-    #[error(
-        "{endpoint} is the last endpoint of version `{version}` of service `{service}`, which carries {weight} of the traffic"
-    )]
-    LastEndpoint {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// The endpoint.
-        endpoint: EndpointAddr,
-        /// The version's weight.
-        weight: BasisPoints,
-    },
-    /// Somebody else changed the service in between.
-    #[error("service `{service}` is at epoch {present}, not {expected}")]
-    Conflict {
-        /// The service.
-        service: ServiceName,
-        /// The epoch the order was made for.
-        expected: Epoch,
-        /// The epoch of its last change.
-        present: Epoch,
-    },
-    /// The epoch is in the future, or older than the history.
-    #[error("cannot go back to epoch {to}: the history reaches from {oldest} to {newest}")]
-    UnknownEpoch {
-        /// The epoch asked for.
-        to: Epoch,
-        /// The oldest one known.
-        oldest: Epoch,
-        /// The present one.
-        newest: Epoch,
-    },
-    /// What the old epoch needs is no longer there.
-    #[error("cannot go back to epoch {to}: then `{service}` sent traffic to `{version}`, which is gone")]
-    Gone {
-        /// The epoch asked for.
-        to: Epoch,
-        /// The service.
-        service: ServiceName,
-        /// The version that is missing now.
-        version: VersionName,
-    },
-    /// Two services with the same route.
-    #[error(transparent)]
-    RouteTaken(#[from] RouteTaken),
-    /// A change with nothing in it.
-    #[error("the change is empty")]
-    EmptyChange,
-}
-
-fn list(names: &[VersionName]) -> String {
-    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
-}
-
-impl Refused {
-    /// A stable token for machines, as in `type` of the problem details.
-    #[must_use]
-    pub fn token(&self) -> &'static str {
-        match self {
-            Self::UnknownService { .. } => "unknown_service",
-            Self::UnknownVersion { .. } => "unknown_version",
-            Self::EmptyVersion { .. } => "empty_version",
-            Self::NothingToRevert { .. } => "nothing_to_revert",
-            Self::BadWeights { .. } => "bad_weights",
-            Self::VersionInUse { .. } => "version_in_use",
-            Self::UnknownEndpoint { .. } => "unknown_endpoint",
-            Self::LastEndpoint { .. } => "last_endpoint",
-            Self::Conflict { .. } => "conflict",
-            Self::UnknownEpoch { .. } => "unknown_epoch",
-            Self::Gone { .. } => "gone",
-            Self::RouteTaken(_) => "route_taken",
-            Self::EmptyChange => "empty_change",
-        }
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> String {
-        match self {
-            Self::UnknownService { .. } => "`switchback status` lists the services".to_owned(),
-            Self::UnknownVersion { service, .. } => {
-                format!(
-                    "add it to the file or with `switchback versions add {service} VERSION --endpoint HOST:PORT`"
-                )
-            }
-            Self::EmptyVersion { service, version } => {
-                format!("`switchback endpoints add {service}/{version} HOST:PORT`, then try again")
-            }
-            Self::NothingToRevert { .. } => {
-                "`switchback history` shows the changes; `switchback undo --to EPOCH` goes further back"
-                    .to_owned()
-            }
-            Self::BadWeights { .. } => {
-                "name every version that shall get traffic; the sum must be 100 %".to_owned()
-            }
-            Self::VersionInUse { service, .. } => {
-                format!("move its traffic away first: `switchback flip {service} --to OTHER`")
-            }
-            Self::UnknownEndpoint { service, .. } => {
-                format!("`switchback status {service}` lists the endpoints")
-            }
-            Self::LastEndpoint { service, .. } => {
-                format!(
-                    "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
-                )
-            }
-            Self::Conflict { .. } => "read the service again and decide anew".to_owned(),
-            Self::UnknownEpoch { .. } => "`switchback history` lists the epochs".to_owned(),
-            Self::Gone { service, version, .. } => {
-                format!("put `{version}` of `{service}` back first, or undo to a later epoch")
-            }
-            Self::RouteTaken(_) => "give one of them another host, path or header".to_owned(),
-            Self::EmptyChange => "name at least one edit".to_owned(),
-        }
-    }
 }
 
 /// The next state and what to do about it.

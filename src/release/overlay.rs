@@ -35,6 +35,11 @@ pub(super) fn still_holding(
     (kept, overruled.into_keys().collect())
 }
 
+/// The version that carries a service with this split: `stable` while it has weight, else the heaviest.
+pub(super) fn carrier(stable: &VersionName, split: &Split) -> VersionName {
+    if split.weight(stable) > BasisPoints::NONE { stable.clone() } else { split.heaviest().clone() }
+}
+
 /// A service that nothing is remembered of: as the file says.
 ///
 /// # Errors
@@ -43,7 +48,8 @@ pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service,
     let weights = spec.weights.iter();
     let weights = weights.map(|(name, points)| Ok((name.clone(), BasisPoints::new(u64::from(*points))?)));
     let split = Split::new(weights.collect::<Result<Vec<_>, Invalid>>()?)?;
-    Ok(assemble(spec, BTreeMap::new(), spec.stable.clone(), split, epoch))
+    let stable = carrier(&spec.stable, &split);
+    Ok(assemble(spec, BTreeMap::new(), stable, split, epoch))
 }
 
 /// A service as `standing` remembers it, over what the file says now.
@@ -60,11 +66,9 @@ pub(super) fn restore(
     if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(&versions, name)) {
         return Err(gone.clone());
     }
-    let stable =
-        if is_usable(&versions, &standing.stable) { &standing.stable } else { standing.split.heaviest() };
-    let (service, mut deployment) = assemble(spec, edits, stable.clone(), standing.split.clone(), epoch);
-    let whole = |way: &super::Previous| way.split.shares().all(|(name, _)| is_usable(&versions, name));
-    deployment.previous = standing.previous.clone().filter(whole);
+    let stable = carrier(&standing.stable, &standing.split);
+    let (service, mut deployment) = assemble(spec, edits, stable, standing.split.clone(), epoch);
+    deployment.previous.clone_from(&standing.previous);
     Ok((service, deployment))
 }
 
@@ -79,8 +83,9 @@ pub(super) fn without_the_gone(
 ) -> Result<(Service, Deployment), Invalid> {
     let (edits, _) = still_holding(spec, &standing.edits);
     let versions = effective(spec, &edits);
-    let candidates =
-        [&standing.stable, &spec.stable].into_iter().chain(versions.iter().map(|version| &version.name));
+    let served = standing.split.shares().map(|(name, _)| name);
+    let all = versions.iter().map(|version| &version.name);
+    let candidates = [&standing.stable, &spec.stable].into_iter().chain(served).chain(all);
     let Some(heir) = candidates.into_iter().find(|name| is_usable(&versions, name)).cloned() else {
         return initial(spec, epoch);
     };

@@ -6,6 +6,8 @@ pub mod matcher;
 pub mod name;
 pub mod service;
 pub mod split;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

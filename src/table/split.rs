@@ -128,6 +128,22 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Of two: with three, the intervals between move too, which is why sticky keys do not use this coin (G5).
+        #[test]
+        fn raising_one_of_two_takes_no_coin_from_it(low in 0u64..=10_000, high in 0u64..=10_000, value: u32) {
+            let (low, high) = (low.min(high), low.max(high));
+            let names = ["blue", "green"].map(version);
+            let coin = |green: u64| {
+                let weights = [10_000 - green, green].map(|points| BasisPoints::new(points).unwrap());
+                Coin::new(&Split::new(names.iter().cloned().zip(weights)).unwrap(), names.iter())
+            };
+            if coin(low).toss(value) == Some(1) {
+                prop_assert_eq!(coin(high).toss(value), Some(1));
+            }
+        }
+    }
+
     #[test]
     fn none_is_none_and_all_is_all() {
         let names = ["blue", "green"].map(version);

@@ -11,7 +11,7 @@ pub use pool::{Endpoint, Local};
 pub use stream::Stream;
 
 use super::admission::{Counts, in_flight};
-use crate::metrics::Cells;
+use crate::metrics::{Cells, Tenure};
 use crate::table::{ServiceName, VersionName};
 
 /// One version's time in the table: its counts and its metrics, a shard a worker.
@@ -71,5 +71,20 @@ impl Upstream {
     /// The metric cells of the workers that have had a request.
     pub fn cells(&self) -> impl Iterator<Item = &Cells> {
         self.shards.iter().filter_map(|shard| shard.cells.get()).map(|cells| &**cells)
+    }
+}
+
+impl Tenure for Upstream {
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn service(&self) -> &ServiceName {
+        &self.service
+    }
+    fn version(&self) -> &VersionName {
+        &self.version
+    }
+    fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
+        self.cells().for_each(see);
     }
 }

@@ -1,0 +1,207 @@
+//! What is shown to Prometheus: the inputs of one moment as metric families, and those as text.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+
+use super::cells::{Kind, Reason, code_labels};
+use super::family::Family;
+use super::inputs::{Inputs, Source};
+use super::sums::{Requests, Versions, Waits, versions};
+use super::{names, process};
+use crate::table::{BasisPoints, Table};
+
+/// The codes that are there from 0 on, so that the first one is seen as a rise.
+const FROM_ZERO: [&str; 7] = ["200", "404", "499", "500", "502", "503", "504"];
+
+/// The reasons that a version can give, there from 0 on too.
+const REASONS_FROM_ZERO: [Reason; 9] = [
+    Reason::NoEndpoint,
+    Reason::ConnectFailed,
+    Reason::ConnectTimeout,
+    Reason::UpstreamClosed,
+    Reason::UpstreamProtocol,
+    Reason::ResponseTimeout,
+    Reason::BodyStalled,
+    Reason::BodyTruncated,
+    Reason::ClientGone,
+];
+
+/// Everything that `/metrics` shows. One a process: it remembers what versions that are gone had counted.
+pub struct Exposition {
+    registry: Registry,
+}
+
+impl Exposition {
+    /// The metrics of `source`.
+    ///
+    /// # Panics
+    /// When two metrics of [`names::ALL`] have one name, which a test rules out.
+    #[must_use]
+    pub fn of(source: impl Source + 'static) -> Self {
+        let registry = Registry::new();
+        let gathering = Gathering::of(Box::new(source));
+        #[allow(clippy::expect_used, reason = "the names are constants")]
+        registry.register(Box::new(gathering)).expect("each metric once");
+        Self { registry }
+    }
+
+    /// The text of `/metrics`, sorted by name and labels. Cost: O(versions), on the caller's thread.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        match TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            Ok(()) => text,
+            // Only a family without a name or samples is refused, and such do not leave the registry.
+            Err(why) => format!("# {why}\n"),
+        }
+    }
+}
+
+impl fmt::Debug for Exposition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exposition").finish_non_exhaustive()
+    }
+}
+
+struct Gathering {
+    source: Box<dyn Source>,
+    descriptions: Vec<Desc>,
+    waits: Mutex<Waits>,
+}
+
+impl Gathering {
+    fn of(source: Box<dyn Source>) -> Self {
+        let describe = |metric: &names::Metric| {
+            let labels = metric.labels.iter().map(ToString::to_string).collect();
+            Desc::new(
+                metric.name.to_owned(),
+                metric.help.to_owned(),
+                labels,
+                std::collections::HashMap::new(),
+            )
+            .ok()
+        };
+        let descriptions = names::ALL.iter().filter_map(describe).collect();
+        Self { source, descriptions, waits: Mutex::default() }
+    }
+}
+
+impl Collector for Gathering {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // Held while the inputs are taken, so that two scrapes at once do not go back in time for each other.
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs = self.source.inputs();
+        let versions = versions(&inputs.tenures);
+        let mut client_seconds = Family::of(&names::CLIENT_SECONDS);
+        for (service, durations) in waits.by_service(&inputs.tenures, &versions) {
+            client_seconds.durations(&[service.as_str()], &durations.buckets());
+        }
+        drop(waits);
+        let mut families = vec![client_seconds, build_info()];
+        families.extend(of_versions(&versions, &inputs));
+        families.extend(of_table(&inputs.table, &versions));
+        families.extend(of_operations(&inputs));
+        families.extend(of_edges(&inputs));
+        families.extend(process::families());
+        families.into_iter().map(Family::finish).collect()
+    }
+}
+
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 4] {
+    let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
+    let mut client = Family::of(&names::CLIENT_REQUESTS);
+    let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
+    let mut in_flight = Family::of(&names::IN_FLIGHT);
+    for ((service, version), sum) in versions {
+        let (service, version) = (service.as_str(), version.as_str());
+        requests(&mut upstream, service, version, &sum.upstream);
+        requests(&mut client, service, version, &sum.client);
+        upstream_seconds.durations(&[service, version], &sum.upstream_seconds.buckets());
+        for (kind, count) in Kind::ALL.iter().zip(sum.in_flight) {
+            in_flight.count(&[service, version, kind.token()], count);
+        }
+    }
+    refusals(&mut client, inputs);
+    [upstream, client, upstream_seconds, in_flight]
+}
+
+fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {
+    for (code, count) in code_labels().iter().zip(requests.codes) {
+        if count > 0 || FROM_ZERO.contains(&code.as_str()) {
+            family.count(&[service, version, code, ""], count);
+        }
+    }
+    for (reason, count) in Reason::ALL.into_iter().zip(requests.reasons) {
+        if count > 0 || REASONS_FROM_ZERO.contains(&reason) {
+            family.count(&[service, version, &reason.status().to_string(), reason.token()], count);
+        }
+    }
+}
+
+/// Answers that no version was asked for: service and version are empty, which to Prometheus is no label at all.
+fn refusals(family: &mut Family, inputs: &Inputs) {
+    for (index, reason) in Reason::ALL.into_iter().enumerate() {
+        let count: u64 = inputs.edges.iter().map(|edge| edge.refused[index]).sum();
+        if count > 0 || reason == Reason::NoRoute {
+            family.count(&["", "", &reason.status().to_string(), reason.token()], count);
+        }
+    }
+}
+
+fn of_table(table: &Table, versions: &Versions) -> [Family; 3] {
+    let mut epoch = Family::of(&names::EPOCH);
+    let mut service_epoch = Family::of(&names::SERVICE_EPOCH);
+    let mut weight = Family::of(&names::WEIGHT);
+    epoch.count(&[], table.epoch().0);
+    for service in table.services() {
+        service_epoch.count(&[service.name.as_str()], service.epoch.0);
+        for version in &service.versions {
+            let points = service.split.weight(&version.name).points();
+            let share = f64::from(points) / f64::from(BasisPoints::ALL.points());
+            weight.value(&[service.name.as_str(), version.name.as_str()], share);
+        }
+    }
+    let is_gone =
+        |(service, version)| table.service(service).is_none_or(|service| service.version(version).is_none());
+    for (service, version) in versions.keys().filter(|(service, version)| is_gone((service, version))) {
+        weight.value(&[service.as_str(), version.as_str()], 0.0);
+    }
+    [epoch, service_epoch, weight]
+}
+
+fn of_operations(inputs: &Inputs) -> [Family; 3] {
+    let mut changes = Family::of(&names::CHANGES);
+    let mut fence = Family::of(&names::FENCE_SECONDS);
+    let mut drain = Family::of(&names::DRAIN_SECONDS);
+    for (service, operations) in &inputs.operations {
+        let service = service.as_str();
+        for (kind, actor, count) in &operations.changes {
+            changes.count(&[service, kind, actor], *count);
+        }
+        fence.durations(&[service], &operations.fence);
+        drain.durations(&[service], &operations.drain);
+    }
+    [changes, fence, drain]
+}
+
+fn of_edges(inputs: &Inputs) -> [Family; 2] {
+    let mut connections = Family::of(&names::CONNECTIONS);
+    let mut accepted = Family::of(&names::ACCEPTED);
+    connections.count(&[], inputs.edges.iter().map(|edge| edge.connections).sum());
+    accepted.count(&[], inputs.edges.iter().map(|edge| edge.accepted).sum());
+    [connections, accepted]
+}
+
+fn build_info() -> Family {
+    let mut info = Family::of(&names::BUILD_INFO);
+    info.count(&[env!("CARGO_PKG_VERSION")], 1);
+    info
+}

@@ -1,0 +1,77 @@
+//! What the collector is told when somebody asks for the metrics.
+
+use std::sync::Arc;
+
+use super::cells::{Cells, Reason};
+use crate::table::{ServiceName, Table, VersionName};
+
+/// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.
+pub trait Source: Send + Sync {
+    /// Everything at this moment.
+    fn inputs(&self) -> Inputs;
+}
+
+impl<F: Fn() -> Inputs + Send + Sync> Source for F {
+    fn inputs(&self) -> Inputs {
+        self()
+    }
+}
+
+/// One version's time in the table, as far as its metrics go.
+pub trait Tenure: Send + Sync {
+    /// Unique in this process.
+    fn id(&self) -> u64;
+    /// The service.
+    fn service(&self) -> &ServiceName;
+    /// The version.
+    fn version(&self) -> &VersionName;
+    /// Shows the cells of each worker that has had a request.
+    fn each_cells(&self, see: &mut dyn FnMut(&Cells));
+}
+
+/// Everything at one moment.
+pub struct Inputs {
+    /// Epochs and weights.
+    pub table: Arc<Table>,
+    /// Every tenure whose series are shown: those of the table, and for a while those that are gone.
+    ///
+    /// Tenures of the same service and version are added up, so one of them may only be left out with all of them.
+    pub tenures: Vec<Arc<dyn Tenure>>,
+    /// What control counted, by service.
+    pub operations: Vec<(ServiceName, Operations)>,
+    /// What each worker counted that belongs to no version.
+    pub edges: Vec<Edge>,
+}
+
+/// What control counted of one service.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    /// (kind, actor, how many); name those that never happened too, so that their first one is seen as a rise.
+    pub changes: Vec<(&'static str, &'static str, u64)>,
+    /// How long publishing took.
+    pub fence: Buckets,
+    /// How long versions took to drain.
+    pub drain: Buckets,
+}
+
+/// A histogram as it stands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Buckets {
+    /// (upper bound in seconds, how many were at most so long), ascending, without +Inf.
+    pub cumulative: Vec<(f64, u64)>,
+    /// How many there were.
+    pub count: u64,
+    /// All of them together, in seconds.
+    pub sum: f64,
+}
+
+/// What one worker counted that belongs to no version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// Open client connections.
+    pub connections: u64,
+    /// Client connections ever accepted.
+    pub accepted: u64,
+    /// Answers without a version, in the order of [`Reason::ALL`].
+    pub refused: [u64; Reason::ALL.len()],
+}

@@ -1,0 +1,138 @@
+//! The cells of all workers and tenures added up.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cells::{BOUNDS, Cells, Codes, Histogram, Kind, Reason, SLOTS};
+use super::inputs::{Buckets, Tenure};
+use crate::table::{ServiceName, VersionName};
+
+/// Requests by status code, and by the reason where the proxy gave up.
+#[derive(Debug, Clone)]
+pub(super) struct Requests {
+    pub(super) codes: [u64; SLOTS],
+    pub(super) reasons: [u64; Reason::ALL.len()],
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { codes: [0; SLOTS], reasons: [0; Reason::ALL.len()] }
+    }
+}
+
+impl Requests {
+    fn add(&mut self, codes: &Codes, reasons: &[AtomicU64]) {
+        codes.add_to(&mut self.codes);
+        for (total, cell) in self.reasons.iter_mut().zip(reasons) {
+            *total += cell.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Durations in the buckets of [`BOUNDS`], not cumulative.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Durations {
+    counts: [u64; BOUNDS.len() + 1],
+    micros: u64,
+}
+
+impl Durations {
+    fn add(&mut self, histogram: &Histogram) {
+        self.micros += histogram.add_to(&mut self.counts);
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(total, count)| *total += count);
+        self.micros += other.micros;
+    }
+
+    /// In the form in which they are exposed.
+    pub(super) fn buckets(&self) -> Buckets {
+        let cumulative = BOUNDS.iter().zip(self.counts).scan(0, |sum, (bound, count)| {
+            *sum += count;
+            Some((seconds(*bound), *sum))
+        });
+        Buckets {
+            cumulative: cumulative.collect(),
+            count: self.counts.iter().sum(),
+            sum: seconds(self.micros),
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "exact below 285 years")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// One version, over all workers and tenures.
+#[derive(Debug, Clone, Default)]
+pub(super) struct VersionSum {
+    pub(super) upstream: Requests,
+    pub(super) client: Requests,
+    pub(super) upstream_seconds: Durations,
+    pub(super) client_seconds: Durations,
+    /// In the order of [`Kind::ALL`].
+    pub(super) in_flight: [u64; Kind::ALL.len()],
+}
+
+impl VersionSum {
+    fn add(&mut self, cells: &Cells) {
+        self.upstream.add(&cells.upstream, &cells.upstream_reasons);
+        self.client.add(&cells.client, &cells.client_reasons);
+        self.upstream_seconds.add(&cells.upstream_seconds);
+        self.client_seconds.add(&cells.client_seconds);
+        for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {
+            *total += cells.in_flight(kind);
+        }
+    }
+}
+
+/// Every version that is shown, by service and version.
+pub(super) type Versions = BTreeMap<(ServiceName, VersionName), VersionSum>;
+
+/// Adds up the tenures; a version without traffic is there too, with nothing but zeros.
+pub(super) fn versions(tenures: &[Arc<dyn Tenure>]) -> Versions {
+    let mut versions = Versions::new();
+    for tenure in tenures {
+        let sum = versions.entry((tenure.service().clone(), tenure.version().clone())).or_default();
+        tenure.each_cells(&mut |cells| sum.add(cells));
+    }
+    versions
+}
+
+/// What users waited for, by service: a counter that goes on when the versions it was counted on are gone.
+///
+/// Prometheus takes a counter that falls for one that started again, and would see all that is left as new.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// The tenures of the scrape before. What leaves them is read a last time, and then let go.
+    shown: HashMap<u64, Arc<dyn Tenure>>,
+    gone: BTreeMap<ServiceName, Durations>,
+}
+
+impl Waits {
+    /// Each shown service's durations.
+    pub(super) fn by_service(
+        &mut self,
+        tenures: &[Arc<dyn Tenure>],
+        versions: &Versions,
+    ) -> BTreeMap<ServiceName, Durations> {
+        let present = tenures.iter().map(|tenure| (tenure.id(), Arc::clone(tenure))).collect();
+        let before = std::mem::replace(&mut self.shown, present);
+        for (id, tenure) in before {
+            if !self.shown.contains_key(&id) {
+                let gone = self.gone.entry(tenure.service().clone()).or_default();
+                tenure.each_cells(&mut |cells| gone.add(&cells.client_seconds));
+            }
+        }
+        let services: HashSet<_> = versions.keys().map(|(service, _)| service).collect();
+        self.gone.retain(|service, _| services.contains(service));
+        let mut waits = self.gone.clone();
+        for ((service, _), sum) in versions {
+            waits.entry(service.clone()).or_default().merge(&sum.client_seconds);
+        }
+        waits
+    }
+}

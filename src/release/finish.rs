@@ -1,0 +1,151 @@
+//! A draft becomes the next state: what really changed gets the epoch, a record and a line of history.
+
+use std::sync::Arc;
+
+use super::deployment::{Deployment, Phase};
+use super::draft::{Draft, Item};
+use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
+use super::summary::{describe, summarise};
+use super::{Effects, Refused, State};
+use crate::table::{BasisPoints, Epoch, Service, ServiceName, Table, VersionName};
+
+/// What became of the services that a draft touched.
+#[derive(Default)]
+struct Settled {
+    records: Vec<ServiceRecord>,
+    /// What happened to each of them, for people.
+    lines: Vec<String>,
+}
+
+impl Draft<'_> {
+    /// The next state, if the draft differs from the base; else the base and no change.
+    pub(super) fn finish(
+        mut self,
+        kind: ChangeKind,
+        actor: Actor,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<(State, Effects), Refused> {
+        let mut effects = Effects::default();
+        let Settled { records, lines } = self.settle(&mut effects);
+        effects.notes = std::mem::take(&mut self.notes);
+        let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
+        let next = self.build(epoch)?;
+        if !records.is_empty() {
+            let summary = summarise(lines);
+            effects.change = Some(Change { epoch, at: now, kind, actor, reason, summary, services: records });
+        }
+        Ok((next, effects))
+    }
+
+    /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
+    fn settle(&mut self, effects: &mut Effects) -> Settled {
+        let mut settled = Settled::default();
+        for record in std::mem::take(&mut self.dropped) {
+            settled.lines.push(format!("{}: dropped", record.service));
+            settled.records.push(record);
+        }
+        for (name, item) in &mut self.services {
+            let base = self.base.table.index(name);
+            let base =
+                base.map(|index| (&*self.base.table.services()[index], &*self.base.deployments[index]));
+            self.notes.extend(item.settle_way_back(base));
+            if let Some((service, deployment)) = base {
+                item.settle_phase(name, service, deployment, effects);
+            }
+            let after = ServiceRecord::of(&item.service, &item.deployment);
+            let before = item.before.as_ref();
+            if let Some(same) = before.filter(|before| before.standing == after.standing) {
+                item.service.epoch = same.epoch;
+                continue;
+            }
+            item.service.epoch = self.epoch;
+            settled.lines.push(describe(base.map(|(service, _)| service), before, &item.service));
+            settled.records.push(ServiceRecord { epoch: self.epoch, ..after });
+        }
+        let gone = self
+            .base
+            .table
+            .services()
+            .iter()
+            .filter(|service| self.configured && !self.services.contains_key(&service.name));
+        for service in gone {
+            effects
+                .left
+                .extend(service.split.shares().map(|(version, _)| (service.name.clone(), version.clone())));
+        }
+        settled
+    }
+
+    fn build(self, epoch: Epoch) -> Result<State, Refused> {
+        let mut next = self.base.clone();
+        if self.configured {
+            // The map is sorted by name, and so are the table's services: the two lists stay parallel.
+            let items = self.services.into_values().map(|item| item.share(self.base));
+            let (services, deployments) = items.unzip();
+            return Ok(State { table: Arc::new(Table::build(epoch, services)?), deployments });
+        }
+        let mut changed = Vec::with_capacity(self.services.len());
+        for (name, item) in self.services {
+            if let Some(index) = self.base.table.index(&name) {
+                let (service, deployment) = item.share(self.base);
+                next.deployments[index] = deployment;
+                changed.push((index, service));
+            }
+        }
+        next.table = Arc::new(self.base.table.with(epoch, changed));
+        Ok(next)
+    }
+}
+
+impl Item {
+    /// Keeps the way back true: it leads to another split than the present one, over versions that exist.
+    ///
+    /// Gives a note when it is lost.
+    fn settle_way_back(&mut self, base: Option<(&Service, &Deployment)>) -> Option<String> {
+        let Self { service, deployment, .. } = self;
+        // Edits that moved nothing in the end (a batch there and back) are no step to take back.
+        if let Some((old, before)) = base
+            && (&old.split, &old.stable) == (&service.split, &service.stable)
+        {
+            deployment.previous.clone_from(&before.previous);
+        }
+        let way_back = deployment.previous.as_ref()?;
+        let (gone, _) = way_back.split.shares().find(|(version, _)| service.version(version).is_none())?;
+        let name = &service.name;
+        let note =
+            format!("`{name}` cannot be reverted any more: its split before needs `{gone}`, which is gone");
+        deployment.previous = None;
+        Some(note)
+    }
+
+    /// The phase after the step from `old`, and which versions left or returned by it.
+    fn settle_phase(
+        &mut self,
+        name: &ServiceName,
+        old: &Service,
+        before: &Deployment,
+        effects: &mut Effects,
+    ) {
+        let split = &self.service.split;
+        let is_served = |version: &&VersionName| split.weight(version) > BasisPoints::NONE;
+        let (returned, leaving): (Vec<_>, Vec<_>) = before.phase.leaving().iter().partition(is_served);
+        let left: Vec<_> = old.split.shares().map(|(version, _)| version).filter(|v| !is_served(v)).collect();
+        self.deployment.phase = Phase::of(split, left.iter().chain(&leaving).copied().cloned().collect());
+        let named = |version: &VersionName| (name.clone(), version.clone());
+        effects.left.extend(left.into_iter().map(named));
+        effects.returned.extend(returned.into_iter().map(named));
+    }
+
+    /// The finished service: the base's own value where nothing is different, so that nobody looks at it again.
+    fn share(self, base: &State) -> (Arc<Service>, Arc<Deployment>) {
+        let Self { service, deployment, .. } = self;
+        let Some(index) = base.table.index(&service.name) else {
+            return (Arc::new(service), Arc::new(deployment));
+        };
+        let (old_service, old_deployment) = (&base.table.services()[index], &base.deployments[index]);
+        let service = if **old_service == service { Arc::clone(old_service) } else { Arc::new(service) };
+        let same = **old_deployment == deployment;
+        (service, if same { Arc::clone(old_deployment) } else { Arc::new(deployment) })
+    }
+}

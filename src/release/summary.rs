@@ -1,0 +1,61 @@
+//! A change in one line for people, as the history shows it.
+
+use super::history::ServiceRecord;
+use crate::table::{Service, VersionSpec};
+
+/// The most services that a line of history names.
+const MOST: usize = 8;
+
+/// `shop: blue 95 %, green 5 %; cart: dropped`.
+pub(super) fn summarise(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(MOST);
+    lines.truncate(MOST);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("; ")
+}
+
+/// `shop: v3 added, blue 95 %, v3 5 %`: what happened to a service since it was `old` in the table and `before` in
+/// the history.
+pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, new: &Service) -> String {
+    let standing = before.and_then(|before| before.standing.as_ref());
+    let mut parts = old.map_or_else(Vec::new, |old| versions(old, new));
+    if standing.is_none_or(|standing| standing.split != new.split) {
+        parts.push(new.split.to_string());
+    }
+    if parts.is_empty() {
+        parts.push("as the file says now".to_owned());
+    }
+    format!("{}: {}", new.name, parts.join(", "))
+}
+
+/// The versions that came, changed and went.
+fn versions(old: &Service, new: &Service) -> Vec<String> {
+    let gone = old.versions.iter().filter(|version| new.version(&version.name).is_none());
+    let gone = gone.map(|version| format!("{} removed", version.name));
+    let came_or_changed = new.versions.iter().filter_map(|version| match old.version(&version.name) {
+        None => Some(format!("{} added with {}", version.name, endpoints(version.endpoints.len()))),
+        Some(same) if same == version => None,
+        Some(before) => Some(pool(before, version)),
+    });
+    came_or_changed.chain(gone).collect()
+}
+
+/// `green +127.0.0.1:9102 -127.0.0.1:9101`.
+fn pool(old: &VersionSpec, new: &VersionSpec) -> String {
+    let came =
+        new.endpoints.iter().filter(|endpoint| !old.endpoints.contains(endpoint)).map(|e| format!("+{e}"));
+    let went =
+        old.endpoints.iter().filter(|endpoint| !new.endpoints.contains(endpoint)).map(|e| format!("-{e}"));
+    let moves: Vec<_> = came.chain(went).collect();
+    match moves.len() {
+        0 => format!("{} redefined", new.name),
+        few if few <= MOST => format!("{} {}", new.name, moves.join(" ")),
+        _ => format!("{} now with {}", new.name, endpoints(new.endpoints.len())),
+    }
+}
+
+fn endpoints(count: usize) -> String {
+    if count == 1 { "1 endpoint".to_owned() } else { format!("{count} endpoints") }
+}

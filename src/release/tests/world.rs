@@ -1,0 +1,130 @@
+//! Names, services and states in one line each.
+
+use std::sync::Arc;
+
+use crate::release::{
+    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
+};
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, Protocol, Route, ServiceName, ServiceSpec, Split, Timeouts,
+    VersionName, VersionRef, VersionSpec,
+};
+
+pub(super) fn service(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+pub(super) fn version(name: &str) -> VersionName {
+    name.parse().unwrap()
+}
+
+pub(super) fn reference(name: &str) -> VersionRef {
+    name.parse().unwrap()
+}
+
+pub(super) fn weight(text: &str) -> BasisPoints {
+    text.parse().unwrap()
+}
+
+pub(super) fn endpoint(port: u16) -> EndpointAddr {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
+/// A version with an endpoint on each of these ports.
+pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
+    let endpoints = ports.iter().copied().map(endpoint).collect();
+    VersionSpec { name: version(name), endpoints, protocol: Protocol::default() }
+}
+
+/// A service of the file, all of it on `stable`, with one route of its own.
+pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> ServiceSpec {
+    let route =
+        Route { host: format!("{name}.example.com").parse().unwrap(), path: "/".into(), headers: vec![] };
+    ServiceSpec {
+        name: service(name),
+        routes: Arc::new([route]),
+        versions: versions.iter().map(|(name, ports)| pool(name, ports)).collect(),
+        stable: version(stable),
+        weights: vec![(version(stable), 10_000)],
+        timeouts: Timeouts::default(),
+    }
+}
+
+/// The file that most tests start from: `shop` (blue, green, and hollow without endpoints) and `cart` (one, two).
+pub(super) fn the_file() -> Vec<ServiceSpec> {
+    vec![
+        spec("shop", "blue", &[("blue", &[9001, 9002]), ("green", &[9101]), ("hollow", &[])]),
+        spec("cart", "one", &[("one", &[9201]), ("two", &[9301])]),
+    ]
+}
+
+pub(super) fn flip(name: &str, to: &str) -> Command {
+    Command::Flip { service: service(name), to: reference(to) }
+}
+
+pub(super) fn revert(name: &str) -> Command {
+    Command::Revert { service: service(name) }
+}
+
+/// `weights("shop", &[("green", "5")], Some("@stable"))`, as on the command line.
+pub(super) fn weights(name: &str, weights: &[(&str, &str)], rest: Option<&str>) -> Command {
+    let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
+    Command::SetWeights { service: service(name), weights, rest: rest.map(reference) }
+}
+
+pub(super) fn put(name: &str, version: VersionSpec) -> Command {
+    Command::PutVersion { service: service(name), version }
+}
+
+pub(super) fn remove(name: &str, gone: &str) -> Command {
+    Command::RemoveVersion { service: service(name), version: version(gone) }
+}
+
+pub(super) fn add_endpoint(name: &str, version: &str, port: u16) -> Command {
+    Command::PutEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
+}
+
+pub(super) fn remove_endpoint(name: &str, version: &str, port: u16) -> Command {
+    Command::RemoveEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
+}
+
+pub(super) fn configure(services: Vec<ServiceSpec>) -> Command {
+    Command::Configure { services, records: Vec::new() }
+}
+
+pub(super) fn order(command: Command) -> Event {
+    let actor = Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() };
+    Event::Order(Order { command, actor, reason: "because".to_owned(), expected: Vec::new() })
+}
+
+pub(super) fn drained(name: &str, gone: &str) -> Event {
+    Event::Drained { service: service(name), version: version(gone) }
+}
+
+pub(super) fn run(state: &State, command: Command) -> Result<(State, Effects), Refused> {
+    step(state, order(command), Timestamp(1))
+}
+
+/// The state after these commands, none of which may be refused.
+pub(super) fn after(state: &State, commands: impl IntoIterator<Item = Command>) -> State {
+    commands.into_iter().fold(state.clone(), |state, command| run(&state, command).unwrap().0)
+}
+
+/// A fresh start with this file.
+pub(super) fn start(file: Vec<ServiceSpec>) -> State {
+    after(&State::at(Epoch(0)), [configure(file)])
+}
+
+/// What the store would give at the next start.
+pub(super) fn records(state: &State) -> Vec<ServiceRecord> {
+    let services = state.table.services().iter().zip(&state.deployments);
+    services.map(|(service, deployment)| ServiceRecord::of(service, deployment)).collect()
+}
+
+pub(super) fn split(state: &State, name: &str) -> Split {
+    state.table.service(&service(name)).unwrap().split.clone()
+}
+
+pub(super) fn stable(state: &State, name: &str) -> String {
+    state.table.service(&service(name)).unwrap().stable.to_string()
+}
