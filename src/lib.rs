@@ -1,8 +1,54 @@
-//! switchback.
+//! switchback: a layer-7 reverse proxy made for the moment when traffic moves from one version of a service to another.
+//!
+//! It stands in front of the services as their load balancer, and the deployment controller works it like a switch.
+//! This page tells how it is built; the modules below stand in the order a newcomer should read them.
+//!
+//! # Two questions, kept apart
+//!
+//! *Where* does a request go? [`table`]: routes, services, versions, splits, as one immutable value with a number, its
+//! epoch. *When* does that change? [`release`]: one function, [`release::step`], from a state and an event to the next
+//! state and what has to be done about it. Both are pure: no clock, no randomness, no I/O, no atomics; time and coins come
+//! in as arguments. All of the deployment logic can be read, tested and replayed there.
+//!
+//! # One request
+//!
+//! [`proxy`] is the data plane: one thread a core, each with its own runtime, accept sockets, upstream connections and
+//! counters. [`proxy::serve`] is a request from top to bottom: hyper has parsed its head; the [gate](proxy::gate) makes
+//! it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is for; its coin says which
+//! version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published in between, and then it
+//! chooses again; an [exchange](proxy::forward) carries head and body both ways as streams, polled in place; the permit
+//! ends with the last byte and records the outcome. On this path nothing is written that another worker writes, no lock
+//! is taken, no task is spawned.
+//!
+//! # One flip
+//!
+//! `switchback flip shop --to green` → [`cli`] → admin socket → [`admin`] → the one task of [`control`], which owns the
+//! state. It steps; refused events change nothing. Then, always in this order: **persist** (the [`store`] syncs the
+//! change to disk, or nothing has happened), **publish** (every worker takes the new snapshot with its next request),
+//! **close** (the version that was left begins to drain), **report** (answer, event, metric). Why the acknowledgement
+//! can be believed: a request counts itself in and *then* looks at the published epoch; control publishes the epoch and
+//! *then* reads the counts ([`proxy::admission`], model-checked with loom in `tests/loom_admission.rs`).
+//!
+//! # What always holds
+//!
+//! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.
+//! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte.
+//! - `drained` is said only when nothing is in flight on a version and nothing can arrive.
+//! - The file says what exists, the store says where the traffic goes; a bad file, call or store leaves both as they were.
+//! - Everything that waits or piles up has a bound with a name.
+//!
+//! # Who may know whom
+//!
+//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `config, store →
+//! table, release` · `admin → control's handle` · `cli → admin's wire types, config`; `cli::serve` alone wires all.
+//! `tests/tidy.rs` enforces it.
+
 pub mod table;
 pub mod release;
 pub mod proxy;
 pub mod control;
 pub mod store;
-pub mod config;
+pub mod admin;
 pub mod metrics;
+pub mod config;
+pub mod cli;

@@ -234,6 +234,7 @@ fn limits(node: Node<'_>) -> Option<Limits> {
     let head = section.or("head", default.head, |node| node.duration(SOME_TIME));
     let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
     let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
+    let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
     let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
     let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
     section.finish();
@@ -243,6 +244,7 @@ fn limits(node: Node<'_>) -> Option<Limits> {
         head: head?,
         head_bytes: head_bytes?,
         headers: headers?,
+        write_stall: write_stall?,
         pool_idle: pool_idle?,
         pool_size: pool_size?,
     })

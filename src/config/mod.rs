@@ -137,6 +137,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields of a request; default 100.
     pub headers: usize,
+    /// How long a client may take no byte of its answer; default 30 s.
+    pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
     pub pool_idle: Duration,
     /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
@@ -145,9 +147,9 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let [idle, head, pool_idle] = [60, 10, 55].map(Duration::from_secs);
+        let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
         let (connections, head_bytes) = (65_536, 32 * 1024);
-        Self { connections, idle, head, head_bytes, headers: 100, pool_idle, pool_size: 256 }
+        Self { connections, idle, head, head_bytes, headers: 100, write_stall, pool_idle, pool_size: 256 }
     }
 }
 

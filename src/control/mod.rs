@@ -1,103 +1,246 @@
 //! CONTROL PLANE: one task owns the state; it takes an order, steps, and performs the effects in a fixed order:
 //! *persist → publish → close → report*. Everybody else holds a snapshot.
 
+mod clock;
+mod drain;
+mod figures;
+mod handle;
+mod perform;
+pub mod reload;
+mod tenures;
+
+#[cfg(test)]
+mod tests;
+
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::sleep_until;
 
-use crate::release::{Actor, Change, Command, Effects, Refused, State};
-use crate::store::{HistoryQuery, StoreError};
-use crate::table::{Epoch, ServiceName, VersionName};
+use drain::Drains;
+pub use figures::{DRAIN_BOUNDS, Durations, FENCE_BOUNDS, Figures, ServiceFigures};
+pub use handle::{Asked, Done, Failed, Handle, Notice, Waited, Wanted};
+use handle::{Request, Seen};
+use perform::Doubt;
+pub use tenures::Tenures;
 
-/// What outsiders hold: a way to ask for changes, and what is to be seen.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
-    state: watch::Receiver<Arc<State>>,
+use crate::proxy::live::{Live, Snapshot};
+use crate::proxy::upstream::Upstream;
+use crate::release::{Actor, Command, Effects, Event, Order, Refused, State, step};
+use crate::store::keeper::Keeper;
+use crate::store::{Answer, Store, StoreError};
+use crate::table::ServiceSpec;
+
+/// Requests that wait for control at most; more wait in their callers.
+const REQUESTS: usize = 256;
+/// How many notices a listener may fall behind before it loses the oldest.
+pub const NOTICES: usize = 1024;
+/// How long after a store that failed did not say whether it had kept a change it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The owner of the state: decides and performs. Runs by [`Control::run`].
+#[derive(Debug)]
+pub struct Control {
+    state: Arc<State>,
+    workers: usize,
+    live: Arc<Live>,
+    keeper: Keeper,
+    drains: Drains,
+    doubt: Option<Doubt>,
+    tenures: Arc<Tenures>,
+    figures: Arc<Figures>,
+    requests: mpsc::Receiver<Request>,
+    seen: watch::Sender<Seen>,
     notices: broadcast::Sender<Notice>,
 }
 
-/// A wanted change with all that comes with it.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// What.
-    pub command: Asked,
-    /// Who.
-    pub actor: Actor,
-    /// Why; may be empty.
-    pub reason: String,
-    /// Refuse unless these services are at these epochs.
-    pub expected: Vec<(ServiceName, Epoch)>,
-    /// The caller's idempotency key with a digest of what is asked.
-    pub idempotency: Option<(String, String)>,
-    /// Only say what would happen.
-    pub dry_run: bool,
-    /// Makes the answer's body from the state after the change, so that it can be kept with it for the idempotency key.
-    pub render: fn(&State, &Effects) -> String,
-}
-
-/// What is asked for; an undo needs the store's memory before it becomes a command.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    /// A command of the heart.
-    Command(Command),
-    /// Everything back to where it was at this epoch.
-    UndoTo(Epoch),
-}
-
-/// What became of a wanted change.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// The state after it (for a dry run: as it would be).
-    pub state: Arc<State>,
-    /// What it did, or would do; no change in it: everything was so already.
-    pub effects: Effects,
-    /// The body of the answer, by [`Wanted::render`] or as it was kept.
-    pub body: String,
-    /// True when the answer is the one given to the same key before.
-    pub replayed: bool,
-}
-
-/// Why nothing was changed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Failed {
-    /// The heart refused.
+/// Why control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailed {
+    /// The store cannot be read, or the file differs from what it remembers and that cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file's services do not make a table.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The change could not be made durable; nothing has changed.
-    #[error("nothing was changed: {0}")]
-    Store(#[from] StoreError),
-    /// The same idempotency key was used for something else.
-    #[error("the idempotency key `{0}` was used for a different request")]
-    KeyReused(String),
-    /// The proxy is shutting down.
-    #[error("the proxy is shutting down")]
-    Closed,
+    /// There is no thread for the store.
+    #[error("cannot start the store's thread")]
+    Thread(#[from] std::io::Error),
 }
 
-/// What control tells whoever listens (`GET /v1/events`).
-#[derive(Debug, Clone)]
-pub enum Notice {
-    /// A change was published.
-    Changed(Arc<Change>),
-    /// A version that was left has nothing in flight any more.
-    Drained {
-        /// The service.
-        service: ServiceName,
-        /// The version that is safe to stop.
-        version: VersionName,
-        /// From the change that left it to its last request's end, in seconds.
-        seconds: f64,
-    },
-    /// The file was read and refused; what it said before stays.
-    ReloadFailed {
-        /// Every error, one a line.
-        errors: String,
-    },
+/// Lays what `store` remembers over the services of the file, keeps the change if there is one, and is ready to run.
+///
+/// Blocks. `workers` is the number of shards of every version's counts; `file` is named as the actor of the change.
+/// [`Handle::live`] is what the workers serve from, from now on.
+///
+/// # Errors
+/// [`OpenFailed`]; nothing was kept then.
+pub fn open(
+    mut store: Box<dyn Store>,
+    services: Vec<ServiceSpec>,
+    workers: usize,
+    file: Actor,
+) -> Result<(Control, Handle), OpenFailed> {
+    let loaded = store.load()?;
+    let command = Command::Configure { services, records: loaded.records };
+    let order = Order { command, actor: file, reason: "start".to_owned(), expected: Vec::new() };
+    let (state, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
+    if let Some(change) = &effects.change {
+        store.append(change, None)?;
+    }
+    let keeper = Keeper::start(store)?;
+    let (control, handle) = assemble(Arc::new(state), keeper, workers);
+    perform::log(&effects);
+    control.figures.show(&control.state.table);
+    if let Some(change) = &effects.change {
+        control.figures.on_change(change, &control.state.table, None, clock::instant());
+    }
+    Ok((control, handle))
 }
 
-#[derive(Debug)]
-enum Request {
-    Change(Box<Wanted>, oneshot::Sender<Result<Done, Failed>>),
-    History(HistoryQuery, oneshot::Sender<Result<Vec<Change>, StoreError>>),
+fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Handle) {
+    let first = Snapshot::join(Arc::clone(&state.table), None, |service, version| {
+        Arc::new(Upstream::open(service.name.clone(), version.name.clone(), workers))
+    });
+    let live = Arc::new(Live::new(first));
+    let (tenures, figures) = (Arc::new(Tenures::of(Arc::clone(&live))), Arc::new(Figures::default()));
+    let (asking, requests) = mpsc::channel(REQUESTS);
+    let (showing, seen) = watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]) });
+    let notices = broadcast::Sender::new(NOTICES);
+    let handle = Handle {
+        requests: asking,
+        seen,
+        notices: notices.clone(),
+        live: Arc::clone(&live),
+        tenures: Arc::clone(&tenures),
+        figures: Arc::clone(&figures),
+    };
+    let (drains, doubt) = (Drains::default(), None);
+    let control = Control {
+        state,
+        workers,
+        live,
+        keeper,
+        drains,
+        doubt,
+        tenures,
+        figures,
+        requests,
+        seen: showing,
+        notices,
+    };
+    (control, handle)
+}
+
+impl Control {
+    /// Takes requests until `shutdown`; then finishes the one at hand, refuses the others, and closes the store.
+    ///
+    /// To be run on a thread that does nothing else: a fence is as fast as this task is polled.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = wait_until(wake) => self.on_wake().await,
+                request = self.requests.recv() => match request {
+                    Some(request) => self.on_request(request).await,
+                    None => break,
+                },
+            }
+        }
+        drop(self.requests);
+        self.keeper.close().await;
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.ask_at);
+        self.drains.next_poll().into_iter().chain(doubt).min()
+    }
+
+    async fn on_wake(&mut self) {
+        let now = clock::instant();
+        if self.drains.next_poll().is_some_and(|at| at <= now) {
+            self.poll_drains();
+        }
+        if self.doubt.as_ref().is_some_and(|doubt| doubt.ask_at <= now) {
+            // Still no answer: it is asked again.
+            let _ = self.resolve_doubt().await;
+        }
+    }
+
+    async fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Change(wanted, reply) => {
+                let done = self.change(*wanted).await;
+                // The caller went away; the change stands.
+                let _ = reply.send(done);
+            }
+            Request::History(query, reply) => {
+                let answer = move |store: &mut dyn Store| {
+                    let _ = reply.send(store.history(&query));
+                };
+                self.keeper.tell(answer).await;
+            }
+        }
+    }
+
+    /// Decides a wanted change and performs it.
+    async fn change(&mut self, wanted: Wanted) -> Result<Done, Failed> {
+        self.resolve_doubt().await?;
+        let Wanted { command, actor, reason, expected, idempotency, dry_run, render } = wanted;
+        let idempotency = idempotency.filter(|_| !dry_run);
+        if let Some((key, fingerprint)) = &idempotency
+            && let Some(done) = self.replay(key, fingerprint).await?
+        {
+            return Ok(done);
+        }
+        let command = self.command(command).await?;
+        let order = Order { command, actor, reason, expected };
+        let (next, effects) = step(&self.state, Event::Order(order), clock::now())?;
+        let body = render(&next, &effects);
+        if dry_run {
+            return Ok(Done { state: Arc::new(next), effects, body, replayed: false });
+        }
+        let answer = idempotency.map(|(key, fingerprint)| Answer { key, fingerprint, body: body.clone() });
+        self.perform(next, &effects, answer).await?;
+        Ok(Done { state: Arc::clone(&self.state), effects, body, replayed: false })
+    }
+
+    /// The answer that was given to this key before.
+    async fn replay(&self, key: &str, fingerprint: &str) -> Result<Option<Done>, Failed> {
+        let asked = key.to_owned();
+        let Some(kept) = self.keeper.ask(move |store| store.answer(&asked)).await? else { return Ok(None) };
+        if kept.fingerprint != fingerprint {
+            return Err(Failed::KeyReused(kept.key));
+        }
+        let (state, effects) = (Arc::clone(&self.state), Effects::default());
+        Ok(Some(Done { state, effects, body: kept.body, replayed: true }))
+    }
+
+    /// The command that is asked for; an undo with what the store remembers of then.
+    async fn command(&self, asked: Asked) -> Result<Command, Failed> {
+        let to = match asked {
+            Asked::Command(command) => return Ok(command),
+            Asked::UndoTo(to) => to,
+        };
+        let newest = self.state.table.epoch();
+        let remembered = self.keeper.ask(move |store| match store.records_at(to)? {
+            Some(records) => Ok(Ok(records)),
+            None => Ok(Err(store.load()?.oldest)),
+        });
+        match remembered.await? {
+            Ok(records) => Ok(Command::Undo { to, records }),
+            Err(oldest) => Err(Refused::UnknownEpoch { to, oldest, newest }.into()),
+        }
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -64,7 +64,9 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Stream(exchange) => exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Stream(exchange) => {
+                exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

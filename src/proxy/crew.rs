@@ -47,7 +47,9 @@ impl CannotListen {
     pub fn hint(&self) -> &'static str {
         match self.why.kind() {
             io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another address",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable"
+            }
             io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
             _ => "choose another address",
         }

@@ -86,13 +86,17 @@ fn takes_problems(headers: &HeaderMap) -> bool {
     if ranges.peek().is_none() {
         return true;
     }
-    let accepted: Vec<_> = ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let accepted: Vec<_> =
+        ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
     let quality = |kinds: [&str; 3]| {
         // The most specific range that is given decides.
         kinds.iter().find_map(|kind| accepted.iter().find_map(|range| quality_of(range, kind))).unwrap_or(0)
     };
-    let json = quality(["application/problem+json", "application/*", "*/*"])
-        .max(quality(["application/json", "application/json", "application/json"]));
+    let json = quality(["application/problem+json", "application/*", "*/*"]).max(quality([
+        "application/json",
+        "application/json",
+        "application/json",
+    ]));
     json > 0 && json >= quality(["text/plain", "text/*", "*/*"])
 }
 
@@ -124,10 +128,13 @@ mod tests {
 
     #[test]
     fn problem_details_go_to_those_who_take_them() {
-        for accept in [None, Some("*/*"), Some("application/json"), Some("application/problem+json, text/plain;q=0.5")] {
+        for accept in
+            [None, Some("*/*"), Some("application/json"), Some("application/problem+json, text/plain;q=0.5")]
+        {
             assert_eq!(kind(accept), "application/problem+json", "{accept:?}");
         }
-        for accept in ["text/plain", "text/html", "text/plain, */*;q=0.1", "application/problem+json;q=0", ""] {
+        for accept in ["text/plain", "text/html", "text/plain, */*;q=0.1", "application/problem+json;q=0", ""]
+        {
             assert_eq!(kind(Some(accept)), "text/plain; charset=utf-8", "{accept:?}");
         }
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -81,7 +81,7 @@ pub struct Exchange {
     is_deaf: bool,
     /// True when a held body was just let go.
     is_let_go: bool,
-    input: BytesMut,
+    input: Bytes,
     interims: u32,
     decoder: Decoder,
     keep_alive: bool,
@@ -116,7 +116,7 @@ impl Exchange {
             is_deaf: false,
             is_let_go: false,
             broken_off: None,
-            input: BytesMut::new(),
+            input: Bytes::new(),
             interims: 0,
             decoder: Decoder::Length(0),
             keep_alive: false,
@@ -210,7 +210,7 @@ impl Exchange {
         }
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
-            let body = self.input.split_to(length).freeze();
+            let body = self.input.split_to(length);
             self.finish();
             return Source::Full(body);
         }
@@ -331,18 +331,21 @@ impl Exchange {
         late
     }
 
-    /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer when nothing is left over from before.
+    /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        if !self.input.is_empty() {
-            return poll_read_buf(Pin::new(stream), cx, &mut self.input);
-        }
         let mut scratch = self.client.worker.scratch.borrow_mut();
-        if scratch.capacity() - scratch.len() < READ / 4 {
+        if scratch.capacity() < READ / 4 {
             scratch.reserve(READ);
         }
         let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
-        self.input = scratch.split();
+        let fresh = scratch.split().freeze();
+        self.input = if self.input.is_empty() {
+            fresh
+        } else {
+            // A head or a chunk's line that came in two reads: rare, and short.
+            [std::mem::take(&mut self.input), fresh].concat().into()
+        };
         Poll::Ready(read)
     }
 
@@ -371,6 +374,7 @@ impl Exchange {
 
     fn on_sent(&mut self) {
         self.is_sent = true;
+        self.client.worker.give_back(std::mem::take(&mut self.out));
         if let Some(permit) = &self.permit {
             permit.becomes_if(Kind::Upload, Kind::Request);
         }
@@ -405,7 +409,9 @@ impl Exchange {
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
         match (frame.into_data(), coding) {
-            (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => self.out.extend_from_slice(&data),
+            (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
+                self.out.extend_from_slice(&data)
+            }
             (Ok(data), Coding::Plain) => self.frame = data,
             // A chunk of length 0 would end the body.
             (Ok(data), Coding::Chunked) if data.is_empty() => {}
@@ -420,7 +426,9 @@ impl Exchange {
 
     /// Writes what was gathered; true when something was written.
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
         let mut moved = false;
         let mut written = 0;
         while written < self.out.len() {

@@ -1,7 +1,8 @@
 //! The ingress gate: what a request must be before it is routed. Nothing behind it checks again.
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, Method, Request, Version};
+use http::request::Parts;
+use http::{HeaderMap, Method, Version};
 
 use crate::metrics::Reason;
 use crate::table::RouteKey;
@@ -10,9 +11,9 @@ use crate::table::RouteKey;
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'r> {
     /// Host and port as they were asked for; empty only in HTTP/1.0.
-    pub host: &'r str,
-    /// Host without port.
-    name: &'r str,
+    pub authority: &'r str,
+    /// The host without its port.
+    host: &'r str,
     /// Path and query, or `*`; raw.
     pub target: &'r str,
     path: &'r str,
@@ -26,9 +27,9 @@ impl<'r> Asked<'r> {
     ///
     /// # Errors
     /// The reason of the refusal.
-    pub fn of<B>(request: &'r Request<B>) -> Result<Self, Reason> {
-        let (uri, headers) = (request.uri(), request.headers());
-        if *request.method() == Method::CONNECT {
+    pub fn of(request: &'r Parts) -> Result<Self, Reason> {
+        let (uri, headers) = (&request.uri, &request.headers);
+        if request.method == Method::CONNECT {
             return Err(Reason::Method);
         }
         let header = only_host(headers)?;
@@ -37,24 +38,24 @@ impl<'r> Asked<'r> {
                 return Err(Reason::BadRequest);
             }
             (Some(authority), _) => authority.as_str(),
-            (None, Some(host)) => host,
-            (None, None) if request.version() < Version::HTTP_11 => "",
-            (None, None) => return Err(Reason::BadRequest),
+            (None, Some(host)) if !host.is_empty() => host,
+            (None, _) if request.version < Version::HTTP_11 => "",
+            (None, _) => return Err(Reason::BadRequest),
         };
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let is_target = target.starts_with('/') || (target == "*" && *request.method() == Method::OPTIONS);
+        let is_target = target.starts_with('/') || (target == "*" && request.method == Method::OPTIONS);
         if !is_target || !(host.is_empty() || is_host(host)) {
             return Err(Reason::BadRequest);
         }
         let expects_continue = expectation(headers)?;
         let path = if target == "*" { "/" } else { uri.path() };
-        Ok(Self { host, name: without_port(host), target, path, headers, expects_continue })
+        Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
     }
 }
 
 impl RouteKey for Asked<'_> {
     fn host(&self) -> &str {
-        self.name
+        self.host
     }
 
     fn path(&self) -> &str {
@@ -116,27 +117,34 @@ mod tests {
     use super::*;
 
     fn asked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<(String, String, bool), Reason> {
-        let mut request = Request::builder().method(method).uri(uri);
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(()).unwrap();
-        Asked::of(&request).map(|asked| (asked.host().to_owned(), asked.target.to_owned(), asked.expects_continue))
+        let (request, ()) = request.body(()).unwrap().into_parts();
+        Asked::of(&request)
+            .map(|asked| (asked.host().to_owned(), asked.target.to_owned(), asked.expects_continue))
     }
 
     #[test]
     fn one_valid_host_passes() {
-        for (host, name) in [("a.b", "a.b"), ("a.b:80", "a.b"), ("[::1]:8080", "[::1]"), ("127.0.0.1", "127.0.0.1")] {
+        for (host, name) in
+            [("a.b", "a.b"), ("a.b:80", "a.b"), ("[::1]:8080", "[::1]"), ("127.0.0.1", "127.0.0.1")]
+        {
             assert_eq!(asked("GET", "/x?y", &[("host", host)]), Ok((name.into(), "/x?y".into(), false)));
         }
     }
 
     #[test]
     fn an_ambiguous_host_is_refused() {
-        let refused = |headers: &[(&str, &str)]| assert_eq!(asked("GET", "/", headers), Err(Reason::BadRequest), "{headers:?}");
+        let refused = |headers: &[(&str, &str)]| {
+            assert_eq!(asked("GET", "/", headers), Err(Reason::BadRequest), "{headers:?}")
+        };
         refused(&[]);
         refused(&[("host", "a"), ("host", "a")]);
-        for host in ["", "a,b", "u@a", "a b", "a/b", "a:b", "a:1:2", "[::1", "[zz]", ":80", "a:123456", "a\\b"] {
+        for host in
+            ["", "a,b", "u@a", "a b", "a/b", "a:b", "a:1:2", "[::1", "[zz]", ":80", "a:123456", "a\\b"]
+        {
             refused(&[("host", host)]);
         }
         assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
@@ -147,7 +155,10 @@ mod tests {
     fn what_a_reverse_proxy_does_not_do_is_refused_by_name() {
         assert_eq!(asked("CONNECT", "a:443", &[("host", "a:443")]), Err(Reason::Method));
         assert_eq!(asked("POST", "/", &[("host", "a"), ("expect", "200-ok")]), Err(Reason::Expectation));
-        assert_eq!(asked("POST", "/", &[("host", "a"), ("expect", "100-Continue")]).map(|asked| asked.2), Ok(true));
+        assert_eq!(
+            asked("POST", "/", &[("host", "a"), ("expect", "100-Continue")]).map(|asked| asked.2),
+            Ok(true)
+        );
         assert_eq!(asked("OPTIONS", "*", &[("host", "a")]).map(|asked| asked.1), Ok("*".into()));
         assert_eq!(asked("GET", "*", &[("host", "a")]), Err(Reason::BadRequest));
     }

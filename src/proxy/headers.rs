@@ -1,10 +1,8 @@
 //! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
 
-use std::net::IpAddr;
-
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -21,7 +19,9 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().as_bytes().first() {
         Some(b'c') => *name == CONNECTION,
         Some(b'k') => *name == KEEP_ALIVE,
-        Some(b'p') => *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE || *name == PROXY_AUTHORIZATION,
+        Some(b'p') => {
+            *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE || *name == PROXY_AUTHORIZATION
+        }
         Some(b't') => *name == TE || *name == TRANSFER_ENCODING,
         Some(b'u') => *name == UPGRADE,
         _ => false,
@@ -56,8 +56,8 @@ pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Who is asking, for the fields that say so.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'c> {
-    /// The client's address; `None` for a Unix socket.
-    pub client: Option<IpAddr>,
+    /// The client's address as text; `None` for a Unix socket.
+    pub client: Option<&'c str>,
     /// True when the client is a proxy whose word is taken.
     pub is_trusted: bool,
     /// `http` or `https`.
@@ -127,7 +127,6 @@ fn is_forwarding(name: &HeaderName) -> bool {
 /// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
 /// came from is appended.
 fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) {
-    use std::io::Write;
     let kept = |name: &HeaderName| headers.get(name).filter(|_| origin.is_trusted).map(HeaderValue::as_bytes);
     if let Some(client) = origin.client {
         out.extend_from_slice(b"x-forwarded-for: ");
@@ -137,8 +136,8 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
                 out.extend_from_slice(b", ");
             }
         }
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{}\r\n", client.to_canonical());
+        out.extend_from_slice(client.as_bytes());
+        out.extend_from_slice(b"\r\n");
     } else if let Some(before) = kept(&X_FORWARDED_FOR) {
         append(out, b"x-forwarded-for", before);
     }

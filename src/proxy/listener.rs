@@ -134,7 +134,12 @@ impl Listener {
 }
 
 /// Accepts on `socket` until `closed`, then takes what the kernel has already queued.
-pub async fn run(worker: Rc<Worker>, address: ListenAddr, socket: Accepting, closed: impl Future<Output = ()>) {
+pub async fn run(
+    worker: Rc<Worker>,
+    address: ListenAddr,
+    socket: Accepting,
+    closed: impl Future<Output = ()>,
+) {
     let listener = match Listener::of(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
@@ -163,11 +168,7 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
     }
 }
 
-async fn take(
-    worker: &Rc<Worker>,
-    listener: &ListenAddr,
-    accepted: io::Result<(Stream, Option<IpAddr>)>,
-) {
+async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(Stream, Option<IpAddr>)>) {
     let (stream, address) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {

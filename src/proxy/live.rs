@@ -29,9 +29,8 @@ impl Snapshot {
     ) -> Self {
         let join = |(index, service): (usize, &Arc<Service>)| {
             // Most services are the same value in the same place: no lookup for those.
-            let unmoved = before.filter(|old| {
-                old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service))
-            });
+            let unmoved = before
+                .filter(|old| old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service)));
             if let Some(old) = unmoved {
                 return Arc::clone(&old.upstreams[index]);
             }
@@ -105,6 +104,10 @@ impl Live {
 ///
 /// Holds its snapshot by an `Rc` of its own, so that a request's clone writes nothing that another worker reads.
 #[derive(Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the inner count is the process's, the outer one this worker's"
+)]
 pub struct View {
     live: Arc<Live>,
     current: RefCell<Rc<Arc<Snapshot>>>,

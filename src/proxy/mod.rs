@@ -11,19 +11,19 @@ mod atomic {
 }
 
 pub mod admission;
+pub mod body;
+pub mod clock;
+pub mod connection;
+pub mod crew;
+pub mod error;
+pub mod forward;
+pub mod gate;
+pub mod headers;
+pub mod listener;
 pub mod live;
 pub mod permit;
-pub mod gate;
-pub mod forward;
-pub mod body;
-pub mod connection;
 pub mod upstream;
-pub mod headers;
-pub mod error;
 pub mod worker;
-pub mod crew;
-pub mod listener;
-pub mod clock;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -31,6 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -53,7 +54,6 @@ use crate::table::{EndpointAddr, Timeouts};
 pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let turn = client.begin();
     let (head, body) = request.into_parts();
-    let head = Request::from_parts(head, ());
     let mut epoch = None;
     let answer = match Asked::of(&head) {
         Ok(asked) => match admit(&client, &asked, &body) {
@@ -65,7 +65,7 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
         },
         Err(reason) => refuse(&client, reason),
     };
-    let mut response = answer.unwrap_or_else(|reason| error::answer(reason, head.headers()).map(Source::Full));
+    let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
@@ -108,13 +108,13 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
 /// connection, when a kept one was closed and the request may be repeated.
 async fn forward(
     client: &Rc<Client>,
-    head: &Request<()>,
+    head: &Parts,
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
     let Admitted { mut permit, endpoints, timeouts } = admitted;
-    let (length, mut outgoing) = outgoing(head.headers(), body, asked.expects_continue);
+    let (length, mut outgoing) = outgoing(&head.headers, body, asked.expects_continue);
     let has_body = !matches!(outgoing, Outgoing::Nothing);
     let mut may_reuse = true;
     for is_last in [false, true] {
@@ -131,9 +131,8 @@ async fn forward(
             }
         };
         let encoded = encode(client, head, asked, length, &endpoint);
-        let mut exchange =
-            Exchange::new(client, permit, endpoint, stream, (encoded, outgoing), timeouts);
-        let failure = match poll_fn(|cx| exchange.poll_head(cx, head.method())).await {
+        let mut exchange = Exchange::new(client, permit, endpoint, stream, (encoded, outgoing), timeouts);
+        let failure = match poll_fn(|cx| exchange.poll_head(cx, &head.method)).await {
             Ok(answer) => {
                 let mut response = Response::new(exchange.answer(&answer));
                 (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
@@ -146,7 +145,7 @@ async fn forward(
         match failure {
             Failure::Because(reason) => return fail(permit, reason),
             // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
-            Failure::Stale if is_last || has_body || !head.method().is_idempotent() => {
+            Failure::Stale if is_last || has_body || !head.method.is_idempotent() => {
                 return fail(permit, Reason::UpstreamClosed);
             }
             Failure::Stale => may_reuse = false,
@@ -190,26 +189,26 @@ fn outgoing(headers: &HeaderMap, body: Incoming, expects_continue: bool) -> (Bod
 /// The request's head as the endpoint gets it.
 fn encode(
     client: &Client,
-    head: &Request<()>,
+    head: &Parts,
     asked: &Asked<'_>,
     length: BodyLength,
     endpoint: &Endpoint,
 ) -> Vec<u8> {
     let own;
-    let host = if asked.host.is_empty() {
+    let host = if asked.authority.is_empty() {
         own = endpoint.address.to_string();
         own.as_bytes()
     } else {
-        asked.host.as_bytes()
+        asked.authority.as_bytes()
     };
     let origin = Origin {
-        client: client.address,
+        client: client.address_text.as_deref(),
         is_trusted: client.is_trusted,
         scheme: "http",
         host,
         via: &client.settings.via,
     };
-    let mut out = Vec::with_capacity(1024);
-    headers::write_request(&mut out, head.method(), asked.target, head.headers(), length, origin);
+    let mut out = client.worker.take_buffer();
+    headers::write_request(&mut out, &head.method, asked.target, &head.headers, length, origin);
     out
 }

@@ -30,7 +30,12 @@ impl Permit {
     ///
     /// # Errors
     /// [`Superseded`] when a newer epoch was published in between; choose again from it.
-    pub fn admit(local: &Rc<Local>, live: &Live, chosen_under: Epoch, kind: Kind) -> Result<Self, Superseded> {
+    pub fn admit(
+        local: &Rc<Local>,
+        live: &Live,
+        chosen_under: Epoch,
+        kind: Kind,
+    ) -> Result<Self, Superseded> {
         local.shard().counts.admit(live.published(), chosen_under.0)?;
         local.shard().cells().enter(kind);
         Ok(Self {

@@ -70,6 +70,8 @@ pub struct Worker {
     pub clock: Rc<Clock>,
     /// Where endpoints' bytes are read into; what is not used up at once is split off.
     pub scratch: RefCell<BytesMut>,
+    /// An empty buffer for the next request's head.
+    head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
     locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
     coin: RefCell<SmallRng>,
@@ -79,6 +81,9 @@ pub struct Worker {
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
 }
+
+/// Largest buffer that is kept for the next request's head.
+const MOST_KEPT: usize = 64 * 1024;
 
 /// What one worker counts that belongs to no version. Written by it alone, read by the collector.
 #[derive(Debug, Default)]
@@ -100,6 +105,7 @@ impl Worker {
             view: View::of(live),
             clock: Rc::default(),
             scratch: RefCell::default(),
+            head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
             locals: RefCell::default(),
             coin: RefCell::new(rand::make_rng()),
@@ -126,6 +132,20 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// A buffer to write a request's head into.
+    #[must_use]
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.head.take()
+    }
+
+    /// Keeps a buffer for the next request, unless it has grown large.
+    pub fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= MOST_KEPT {
+            buffer.clear();
+            self.head.replace(buffer);
+        }
     }
 
     /// This worker's part of a version.
@@ -201,7 +221,9 @@ pub fn start(
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
-    let runtime = move || tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    };
     let run = move || {
         // Dropped with the thread, also when it panics.
         let _end = end;

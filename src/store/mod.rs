@@ -1,7 +1,12 @@
 //! What survives: every acknowledged change, and where each service's traffic goes.
 
+pub mod keeper;
 pub mod memory;
+pub mod record;
 pub mod sqlite;
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
 
 use crate::release::{Change, ServiceRecord};
 use crate::table::{Epoch, ServiceName};
@@ -16,10 +21,10 @@ pub trait Store: Send {
 
     /// Appends `change`, and with it the answer to a caller who gave an idempotency key: both or neither.
     ///
-    /// Durable when it returns: survives power loss.
+    /// Durable when it returns: survives power loss. The change's epoch must be the one after the newest.
     ///
     /// # Errors
-    /// [`StoreError`] when nothing was kept.
+    /// [`StoreError`] when it is not known to be kept; what [`Store::history`] shows afterwards is kept.
     fn append(&mut self, change: &Change, answer: Option<&Answer>) -> Result<(), StoreError>;
 
     /// The newest changes first, at most `limit`, older than `before`, touching `service` if given.
@@ -28,7 +33,13 @@ pub trait Store: Send {
     /// [`StoreError`] when it cannot be read.
     fn history(&mut self, query: &HistoryQuery) -> Result<Vec<Change>, StoreError>;
 
-    /// Every service's record as of `epoch`; `None` when the history does not reach back that far.
+    /// Keeps the answer to an order that changed nothing, so that it changes nothing when it is sent again later.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    fn remember(&mut self, answer: &Answer) -> Result<(), StoreError>;
+
+    /// The record of every service that existed at `epoch`, by name; `None` when the history does not reach back that far.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -46,11 +57,14 @@ pub trait Store: Send {
 pub struct Loaded {
     /// The epoch of the newest change; 0 when there is none.
     pub epoch: Epoch,
-    /// The oldest epoch that `records_at` still knows.
+    /// The oldest epoch that `records_at` still knows; 0 as long as nothing is forgotten.
     pub oldest: Epoch,
-    /// The newest record of every service.
+    /// The newest record of every service, by name.
     pub records: Vec<ServiceRecord>,
 }
+
+/// How many answers are kept at most; older ones are forgotten first.
+pub const MOST_ANSWERS: usize = 10_000;
 
 /// An answer that is given again to the same idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +100,9 @@ pub enum StoreError {
         why: String,
     },
     /// It was written by a newer switchback.
-    #[error("the state store {path} has schema {found}; this switchback knows up to {known}: use a newer switchback, or another state.dir")]
+    #[error(
+        "the state store {path} has schema {found}; this switchback knows up to {known}: use a newer switchback, or another state.dir"
+    )]
     NewerSchema {
         /// Where.
         path: String,
@@ -98,6 +114,11 @@ pub enum StoreError {
     /// Reading or writing failed.
     #[error("the state store failed: {0}")]
     Io(String),
+    /// Writing failed, and then so did asking whether it had.
+    #[error(
+        "the state store failed and does not say whether it kept the change (if it did, the change takes effect when the store answers again): {0}"
+    )]
+    InDoubt(String),
     /// A record does not say what it should.
     #[error("the state store holds a record that cannot be read: {0}")]
     Corrupt(String),

@@ -168,7 +168,9 @@ impl HostRoutes {
         self.lengths.sort_unstable_by(|a, b| b.cmp(a));
         self.lengths.dedup();
         for leaves in self.by_path.values_mut() {
-            leaves.sort_by(|a, b| b.headers.len().cmp(&a.headers.len()).then_with(|| a.headers.cmp(&b.headers)));
+            leaves.sort_by(|a, b| {
+                b.headers.len().cmp(&a.headers.len()).then_with(|| a.headers.cmp(&b.headers))
+            });
         }
     }
 

@@ -235,8 +235,7 @@ fn is_host_name(host: &str) -> bool {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    let last_is_number =
-        host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    let last_is_number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     host.len() <= 253 && host.split('.').all(label) && !last_is_number
 }
 
@@ -279,8 +278,17 @@ mod tests {
         for text in ["127.0.0.1:80", "[::1]:9001", "app.internal:80", "unix:/run/a.sock", "localhost:1"] {
             assert_eq!(text.parse::<EndpointAddr>().unwrap().to_string(), text);
         }
-        for bad in ["", "127.0.0.1", "127.0.0.1:0", "a b:80", "::1:80", "unix:x", "300.1.1.1:80", "h:99999", "http://x:80"]
-        {
+        for bad in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "a b:80",
+            "::1:80",
+            "unix:x",
+            "300.1.1.1:80",
+            "h:99999",
+            "http://x:80",
+        ] {
             assert!(bad.parse::<EndpointAddr>().is_err(), "{bad}");
         }
     }

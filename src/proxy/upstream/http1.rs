@@ -4,9 +4,8 @@
 //! Most requests go this way, and hyper's client is what costs most on it: 8,300 instructions a request were measured.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -56,11 +55,14 @@ pub struct Head {
 ///
 /// # Errors
 /// [`Malformed`]; the connection is then of no further use.
-pub fn parse_head(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut response, input, &mut fields);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        input,
+        &mut fields,
+    );
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
@@ -73,14 +75,12 @@ pub fn parse_head(input: &mut BytesMut, method: &Method) -> Result<Option<Head>,
         return Err(Malformed::Head);
     }
     let Connection { close, keep_alive, nominated } = Connection::of(response.headers);
-    // Offsets, because the fields borrow from the buffer that is about to be frozen.
-    let spans = Spans::of(response.headers, input);
-    let head = input.split_to(length).freeze();
     let mut framing = Framing::default();
-    let mut kept = HeaderMap::with_capacity(spans.count);
-    for (name, value) in spans.each() {
-        let name = HeaderName::from_bytes(&head[name]).map_err(|_| Malformed::Head)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(value)).map_err(|_| Malformed::Head)?;
+    let mut kept = HeaderMap::with_capacity(response.headers.len());
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
+        let value =
+            HeaderValue::from_maybe_shared(input.slice_ref(field.value)).map_err(|_| Malformed::Head)?;
         if name == TRANSFER_ENCODING {
             framing.transfer_encoding(&value)?;
         } else if name == CONTENT_LENGTH {
@@ -96,36 +96,9 @@ pub fn parse_head(input: &mut BytesMut, method: &Method) -> Result<Option<Head>,
     if matches!(body, Decoder::Chunked(_)) {
         kept.remove(CONTENT_LENGTH);
     }
+    input.advance(length);
     let keep_alive = !close && (version == 1 || keep_alive) && !matches!(body, Decoder::UntilClose);
     Ok(Some(Head { status, headers: kept, body, keep_alive }))
-}
-
-/// Where the names and values of a head's fields stand in it.
-struct Spans {
-    spans: [[u32; 4]; MAX_FIELDS],
-    count: usize,
-}
-
-impl Spans {
-    fn of(fields: &[httparse::Header<'_>], head: &[u8]) -> Self {
-        let offset = |part: &[u8]| {
-            // An empty value may point anywhere. Heads are shorter than 4 GiB by far.
-            let offset = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-            u32::try_from(offset).ok().filter(|_| !part.is_empty()).unwrap_or(0)
-        };
-        let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(0);
-        let mut spans = [[0; 4]; MAX_FIELDS];
-        for (span, field) in spans.iter_mut().zip(fields) {
-            let name = field.name.as_bytes();
-            *span = [offset(name), length(name), offset(field.value), length(field.value)];
-        }
-        Self { spans, count: fields.len() }
-    }
-
-    fn each(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let range = |from: u32, length: u32| from as usize..(from + length) as usize;
-        self.spans[..self.count].iter().map(move |[a, b, c, d]| (range(*a, *b), range(*c, *d)))
-    }
 }
 
 fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
@@ -134,12 +107,7 @@ fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
 
 /// True when a line feed comes without its carriage return; httparse lets that pass.
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    let mut before = 0;
-    head.iter().any(|byte| {
-        let bare = *byte == b'\n' && before != b'\r';
-        before = *byte;
-        bare
-    })
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
 /// What the `Connection` field says.
@@ -217,7 +185,8 @@ fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    let value =
+        text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (value < 1 << 63).then_some(value)
 }
 
@@ -280,26 +249,26 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Malformed`]; the connection is then of no further use.
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Decoded, Malformed> {
+    pub fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, Malformed> {
         match self {
             Self::Length(0) | Self::Chunked(Chunks::End) => Ok(Decoded::End),
             _ if input.is_empty() => Ok(Decoded::More),
             Self::Length(left) => Ok(Decoded::Data(take(input, left))),
-            Self::UntilClose => Ok(Decoded::Data(input.split().freeze())),
+            Self::UntilClose => Ok(Decoded::Data(std::mem::take(input))),
             Self::Chunked(chunks) => chunks.decode(input),
         }
     }
 }
 
 /// At most `left` bytes off the front; counts them off.
-fn take(input: &mut BytesMut, left: &mut u64) -> Bytes {
+fn take(input: &mut Bytes, left: &mut u64) -> Bytes {
     let length = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
     *left -= length as u64;
-    input.split_to(length).freeze()
+    input.split_to(length)
 }
 
 impl Chunks {
-    fn decode(&mut self, input: &mut BytesMut) -> Result<Decoded, Malformed> {
+    fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, Malformed> {
         loop {
             match self {
                 Self::Size => match chunk_size(input)? {
@@ -337,8 +306,8 @@ impl Chunks {
 }
 
 /// Takes a chunk-size line; extensions are passed over (RFC 9112 §7.1.1).
-fn chunk_size(input: &mut BytesMut) -> Result<Option<u64>, Malformed> {
-    let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
+fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
+    let Some(end) = memchr::memchr(b'\n', input) else {
         let hopeless = input.len() > MAX_CHUNK_LINE || !input.first().is_none_or(u8::is_ascii_hexdigit);
         return if hopeless { Err(Malformed::Chunk) } else { Ok(None) };
     };
@@ -365,7 +334,7 @@ fn hex(digit: u8) -> u8 {
 }
 
 /// Takes a trailer section with its closing empty line; fields that frame or route are dropped (RFC 9110 §6.5.1).
-fn trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
+fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
     if input.starts_with(b"\r\n") {
         input.advance(2);
         return Ok(Some(HeaderMap::new()));

@@ -1,0 +1,301 @@
+//! What a change is asked with and answered with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Phase, PreviousSplit, weights};
+use crate::release::{Effects, State};
+use crate::table::{ServiceName, Split};
+
+/// All new requests of a service to one version.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flip {
+    /// The version that gets everything: its label, `@stable` or `@candidate`.
+    #[schema(example = "green")]
+    pub to: String,
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Not served yet: refused unless false or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<Value>,
+    /// Not served yet: refused unless false or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervise: Option<Value>,
+}
+
+/// Back to the split before the last flip or weight change.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revert {
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Every service back to where it was at an epoch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Undo {
+    /// The epoch to go back to.
+    pub to_epoch: u64,
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A version as it shall be.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutVersion {
+    /// Its pool: `host:port`, `[v6]:port` or `unix:/path`.
+    #[schema(example = json!(["127.0.0.1:9101"]))]
+    pub endpoints: Vec<String>,
+    /// What they speak; `http1` when absent.
+    #[serde(default)]
+    #[schema(example = "http1")]
+    pub protocol: Option<String>,
+}
+
+/// Basis points by version: 0 to 10,000, together 10,000 unless `rest` takes what is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(value_type = BTreeMap<String, u64>, example = json!({"green": 500, "blue": 9500}))]
+pub struct Weights(pub BTreeMap<String, u64>);
+
+impl<'de> Deserialize<'de> for Weights {
+    /// A version named twice is an error, not the last one winning.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Weights;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of basis points by version, such as {\"green\": 500, \"blue\": 9500}")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Weights, A::Error> {
+                let mut weights = BTreeMap::new();
+                while let Some((version, points)) = map.next_entry::<String, u64>()? {
+                    if weights.insert(version.clone(), points).is_some() {
+                        return Err(serde::de::Error::custom(format!("version `{version}` is named twice")));
+                    }
+                }
+                Ok(Weights(weights))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// Who gets what the named weights leave over: a version's label, `stable` or `@candidate`.
+pub type Rest = Option<String>;
+
+/// Several edits, over one service or many, as one change with one epoch: all or none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// The edits, in order.
+    pub changes: Vec<Edit>,
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One edit of one service: exactly one of `flip`, `revert`, `weights`, `put_version`, `remove_version`,
+/// `put_endpoint`, `remove_endpoint`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The service.
+    pub service: String,
+    /// Refuse the whole change unless this service is at this epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_epoch: Option<u64>,
+    /// Everything to one version; a `reason` belongs to the whole change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flip: Option<Flip>,
+    /// Back to the split before; an empty object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revert: Option<Revert>,
+    /// New weights in basis points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
+    /// With `weights`: who gets the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rest: Rest,
+    /// A version comes, or its pool is replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub put_version: Option<VersionEdit>,
+    /// A version without weight goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_version: Option<String>,
+    /// An endpoint joins a pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub put_endpoint: Option<EndpointEdit>,
+    /// An endpoint leaves a pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_endpoint: Option<EndpointEdit>,
+}
+
+/// A version with its label, for a batch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VersionEdit {
+    /// Its label.
+    pub version: String,
+    /// Its pool.
+    pub endpoints: Vec<String>,
+    /// What they speak; `http1` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+/// An endpoint of a version, for a batch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointEdit {
+    /// The version: its label, `@stable` or `@candidate`.
+    pub version: String,
+    /// The address.
+    pub endpoint: String,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeAnswer {
+    /// The table's epoch after it.
+    pub epoch: u64,
+    /// False when everything was so already: then there is no new epoch.
+    pub changed: bool,
+    /// How far it has come.
+    pub state: Reached,
+    /// True when nothing was done: this is the plan.
+    pub dry_run: bool,
+    /// Every service it was about, as it stands after it.
+    pub services: BTreeMap<String, Standing>,
+    /// Versions of those services that get no new requests and were not empty when this was written.
+    pub leaving: Vec<Leaving>,
+    /// Things to know that are no reason to refuse.
+    pub notes: Vec<String>,
+    /// In a plan: which weights would move.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
+}
+
+/// How far a change has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reached {
+    /// Durable, and no request is admitted under an older epoch any more.
+    Fenced,
+    /// And nothing is left on the versions that it took the traffic from.
+    Drained,
+}
+
+/// A version that gets no new requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Leaving {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+}
+
+/// A version whose weight would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Move {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// Its weight now, in basis points.
+    pub from: u16,
+    /// Its weight then.
+    pub to: u16,
+}
+
+/// Where a service's traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Standing {
+    /// The epoch of the last change of this service: its `ETag`.
+    pub epoch: u64,
+    /// Where it stands in a deployment.
+    pub phase: Phase,
+    /// The version that carries it.
+    pub stable: String,
+    /// The version tried against it, if any.
+    pub candidate: Option<String>,
+    /// Basis points by version; versions without weight are left out.
+    #[schema(example = json!({"green": 500, "blue": 9500}))]
+    pub weights: BTreeMap<String, u16>,
+    /// Versions that get no new requests and still have work.
+    pub leaving: Vec<String>,
+    /// What a revert would put back.
+    pub previous: Option<PreviousSplit>,
+}
+
+impl Standing {
+    /// The standing of the service of this name, if there is one.
+    #[must_use]
+    pub fn of(state: &State, name: &ServiceName) -> Option<Self> {
+        let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
+        Some(Self {
+            epoch: service.epoch.0,
+            phase: (&deployment.phase).into(),
+            stable: service.stable.to_string(),
+            candidate: service.candidate().map(ToString::to_string),
+            weights: weights(&service.split),
+            leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
+            previous: deployment.previous.as_ref().map(PreviousSplit::from),
+        })
+    }
+}
+
+impl ChangeAnswer {
+    /// The answer to a change that left `state` and had these effects.
+    #[must_use]
+    pub fn of(state: &State, effects: &Effects) -> Self {
+        let mut answer = Self {
+            epoch: state.table.epoch().0,
+            changed: effects.change.is_some(),
+            state: Reached::Fenced,
+            dry_run: false,
+            services: BTreeMap::new(),
+            leaving: Vec::new(),
+            notes: effects.notes.clone(),
+            moves: Vec::new(),
+        };
+        let records = effects.change.iter().flat_map(|change| &change.services);
+        records.for_each(|record| answer.add(state, &record.service));
+        answer
+    }
+
+    /// Adds a service that the change was about, as it stands in `state`.
+    pub fn add(&mut self, state: &State, name: &ServiceName) {
+        let Some(standing) = Standing::of(state, name) else { return };
+        let leaving = standing.leaving.iter().cloned();
+        self.leaving.extend(leaving.map(|version| Leaving { service: name.to_string(), version }));
+        self.leaving.sort();
+        self.leaving.dedup();
+        self.services.insert(name.to_string(), standing);
+    }
+}
+
+impl Move {
+    /// The weights of `service` that differ between two splits.
+    #[must_use]
+    pub fn between(service: &ServiceName, from: &Split, to: &Split) -> Vec<Self> {
+        let versions: BTreeSet<_> = from.shares().chain(to.shares()).map(|(version, _)| version).collect();
+        let moves = versions.into_iter().map(|version| Self {
+            service: service.to_string(),
+            version: version.to_string(),
+            from: from.weight(version).points(),
+            to: to.weight(version).points(),
+        });
+        moves.filter(|step| step.from != step.to).collect()
+    }
+}

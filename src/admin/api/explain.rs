@@ -1,0 +1,66 @@
+//! Which version would get a request, and why.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Route;
+
+/// A request to explain.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// The method; GET when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// `http://host/path`, or `/path` with the host in `headers`.
+    #[schema(example = "http://shop.example.com/cart")]
+    pub uri: String,
+    /// The request's headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+}
+
+/// Where the request would go, by the table of this epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Explained {
+    /// The table's epoch.
+    pub epoch: u64,
+    /// The service; absent when no route matches.
+    pub service: Option<String>,
+    /// Its route that matched.
+    pub route: Option<Route>,
+    /// Why it goes where it goes.
+    pub reason: Reason,
+    /// The version, when only one is possible.
+    pub version: Option<String>,
+    /// Every version that could get it.
+    pub chances: Vec<Chance>,
+}
+
+/// What decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No route matches: 404.
+    NoRoute,
+    /// One version has all the weight.
+    Single,
+    /// A coin a request.
+    Coin,
+}
+
+/// One version's chance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Chance {
+    /// The version.
+    pub version: String,
+    /// Its weight in basis points.
+    pub weight: u16,
+    /// The same as a probability, 0 to 1.
+    pub probability: f64,
+}

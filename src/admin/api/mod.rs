@@ -1,0 +1,23 @@
+//! The wire types of the admin API: the contract in serde, apart from the heart, so that a rename inside changes nothing
+//! outside. Requests refuse members they do not know; answers may gain members.
+
+mod change;
+mod event;
+mod explain;
+mod history;
+mod problem;
+mod service;
+pub mod text;
+
+pub use change::{
+    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Leaving, Move, PutVersion, Reached, Rest, Revert,
+    Standing, Undo, VersionEdit, Weights,
+};
+pub use event::Event;
+pub use explain::{Chance, Explain, Explained, Reason};
+pub use history::{Actor, Change, History, Was};
+pub use problem::{Left, Problem};
+pub use service::{
+    Drain, Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Remaining, Route, Service, Services,
+    Status, Version, weights,
+};

@@ -1,0 +1,297 @@
+//! What `GET /v1/services` and its like say: where each service stands.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Change, Standing};
+use crate::control::Handle;
+use crate::metrics::Kind;
+use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::Upstream;
+use crate::release::{self, Previous, State};
+use crate::table::{self, ServiceName, Split, VersionName, VersionSpec};
+
+/// All services.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// The table's epoch.
+    pub epoch: u64,
+    /// Sorted by name.
+    pub services: Vec<Service>,
+}
+
+/// One service: where its traffic goes, and what is in flight.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// The routes that lead to it.
+    pub routes: Vec<Route>,
+    /// Every version, with weight or without.
+    pub versions: Vec<Version>,
+    /// Its last changes, newest first; only when one service is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<Change>>,
+}
+
+/// Where a service stands in a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// One version has everything and nothing is leaving.
+    Steady,
+    /// Several versions share the new requests.
+    Canary,
+    /// Versions without weight still have requests in flight.
+    Draining,
+}
+
+impl Phase {
+    /// Its token.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Canary => "canary",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl From<&release::Phase> for Phase {
+    fn from(phase: &release::Phase) -> Self {
+        match phase {
+            release::Phase::Steady => Self::Steady,
+            release::Phase::Canary => Self::Canary,
+            release::Phase::Draining { .. } => Self::Draining,
+        }
+    }
+}
+
+/// Host + path prefix (+ headers) that lead to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Route {
+    /// `shop.example.com`, `*.example.com`, or `*` for any.
+    pub host: String,
+    /// Raw path prefix.
+    pub path: String,
+    /// Headers that must have exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl From<&table::Route> for Route {
+    fn from(route: &table::Route) -> Self {
+        let headers = route.headers.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        Self { host: route.host.to_string(), path: route.path.to_string(), headers: headers.collect() }
+    }
+}
+
+/// A split that can be gone back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PreviousSplit {
+    /// The version that carried the service.
+    pub stable: String,
+    /// The weights, in basis points.
+    #[schema(example = json!({"blue": 10000}))]
+    pub weights: BTreeMap<String, u16>,
+}
+
+impl From<&Previous> for PreviousSplit {
+    fn from(previous: &Previous) -> Self {
+        Self { stable: previous.stable.to_string(), weights: weights(&previous.split) }
+    }
+}
+
+/// A split as a map of basis points; versions without weight are left out.
+#[must_use]
+pub fn weights(split: &Split) -> BTreeMap<String, u16> {
+    split.shares().map(|(version, weight)| (version.to_string(), weight.points())).collect()
+}
+
+/// One release of a service.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// Its label.
+    pub name: String,
+    /// Its weight in basis points, 0 to 10,000.
+    pub weight: u16,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
+    /// Its pool.
+    pub endpoints: Vec<Endpoint>,
+    /// What is in flight on it, over all workers.
+    pub in_flight: InFlight,
+}
+
+/// What the endpoints of a version speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text.
+    #[default]
+    Http1,
+}
+
+impl From<table::Protocol> for Protocol {
+    fn from(protocol: table::Protocol) -> Self {
+        match protocol {
+            table::Protocol::Http1 => Self::Http1,
+        }
+    }
+}
+
+impl From<Protocol> for table::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1,
+        }
+    }
+}
+
+/// One address of a version's pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Endpoint {
+    /// `host:port`, `[v6]:port` or `unix:/path`.
+    #[schema(example = "127.0.0.1:9001")]
+    pub address: String,
+}
+
+/// Requests, streams and tunnels that are not over.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct InFlight {
+    /// All of them; never fewer than there are.
+    pub total: u64,
+    /// By kind (request, upload, stream, sse, websocket, grpc, tunnel); kinds without any are left out.
+    #[schema(example = json!({"request": 3}))]
+    pub by_kind: BTreeMap<String, u64>,
+}
+
+impl InFlight {
+    /// What is in flight on one tenure.
+    #[must_use]
+    pub fn on(upstream: &Upstream) -> Self {
+        let total = upstream.in_flight();
+        let count = |kind: Kind| (kind, upstream.cells().map(|cells| cells.in_flight(kind)).sum::<u64>());
+        let mut by_kind: BTreeMap<_, _> = Kind::ALL.into_iter().map(count).collect();
+        // The kinds are counted a little later than the total: a request without one yet is an ordinary request.
+        let known: u64 = by_kind.values().sum();
+        *by_kind.entry(Kind::Request).or_default() += total.saturating_sub(known);
+        let some = by_kind.into_iter().filter(|(_, count)| *count > 0);
+        Self { total, by_kind: some.map(|(kind, count)| (kind.token().to_owned(), count)).collect() }
+    }
+
+    /// What is in flight on a version's present tenure; nothing when it is not in the snapshot.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> Self {
+        let tenure = || {
+            let index = snapshot.table.index(service)?;
+            let mut versions = snapshot.table.services()[index].versions.iter();
+            Some(snapshot.upstream(index, versions.position(|other| other.name == *version)?))
+        };
+        tenure().map_or_else(Self::default, |upstream| Self::on(upstream))
+    }
+
+    /// What is in flight on all tenures of a version, those included that were removed and are not over.
+    #[must_use]
+    pub fn left(control: &Handle, service: &ServiceName, version: &VersionName) -> Self {
+        let tenures = control.tenures().tenures();
+        let its = tenures.iter().filter(|tenure| tenure.service == *service && tenure.version == *version);
+        its.map(|tenure| Self::on(tenure)).fold(Self::default(), |mut sum, one| {
+            sum.total += one.total;
+            one.by_kind.into_iter().for_each(|(kind, count)| *sum.by_kind.entry(kind).or_default() += count);
+            sum
+        })
+    }
+
+    /// As the drain answer tells it.
+    #[must_use]
+    pub fn remaining(self) -> Vec<Remaining> {
+        self.by_kind.into_iter().map(|(kind, count)| Remaining { kind, count }).collect()
+    }
+}
+
+/// So many of one kind are left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Remaining {
+    /// request, upload, stream, sse, websocket, grpc or tunnel.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// May this version be stopped?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    /// True only when the version has no weight, nothing is left on it on any worker, and nothing can arrive.
+    pub drained: bool,
+    /// Its weight in basis points: a version with weight never drains.
+    pub weight: u16,
+    /// What is left, by kind.
+    pub remaining: Vec<Remaining>,
+}
+
+/// The proxy itself.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// The table's epoch.
+    pub epoch: u64,
+    /// Since the process started.
+    pub uptime_seconds: u64,
+    /// The process.
+    pub pid: u32,
+    /// How many workers serve.
+    pub workers: usize,
+    /// Where clients are accepted.
+    pub listeners: Vec<Listener>,
+    /// True when it serves; false while it starts or winds down.
+    pub ready: bool,
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Listener {
+    /// As configured.
+    pub listen: String,
+    /// As bound: the port that port 0 became.
+    pub bound: String,
+}
+
+impl Services {
+    /// All services of `state`, with what is in flight by `snapshot`.
+    #[must_use]
+    pub fn of(state: &State, snapshot: &Snapshot) -> Self {
+        let names = state.table.services().iter().map(|service| &service.name);
+        let services = names.filter_map(|name| Service::of(state, snapshot, name)).collect();
+        Self { epoch: state.table.epoch().0, services }
+    }
+}
+
+impl Service {
+    /// The service of this name, if there is one.
+    #[must_use]
+    pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {
+        let service = state.table.service(name)?;
+        let version = |spec: &VersionSpec| Version {
+            name: spec.name.to_string(),
+            weight: service.split.weight(&spec.name).points(),
+            protocol: spec.protocol.into(),
+            endpoints: spec.endpoints.iter().map(|at| Endpoint { address: at.to_string() }).collect(),
+            in_flight: InFlight::of(snapshot, name, &spec.name),
+        };
+        Some(Self {
+            name: name.to_string(),
+            standing: Standing::of(state, name)?,
+            routes: service.routes.iter().map(Route::from).collect(),
+            versions: service.versions.iter().map(version).collect(),
+            changes: None,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Times and durations as text.
+
+use std::time::Duration;
+
+use crate::table::Invalid;
+
+const DAY: u64 = 86_400_000;
+
+/// Milliseconds since 1970 as `2026-01-02T03:04:05.678Z`.
+#[must_use]
+pub fn rfc3339(millis: u64) -> String {
+    let (year, month, day) = civil(millis / DAY);
+    let (seconds, rest) = (millis % DAY / 1000, millis % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{rest:03}Z")
+}
+
+/// Reads what [`rfc3339`] writes; `None` for anything else.
+#[must_use]
+pub fn millis(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let numbers =
+        |text: &str, by: &[char]| text.split(by).map(|n| n.parse().ok()).collect::<Option<Vec<u64>>>();
+    let [year, month, day] = numbers(date, &['-'])?.try_into().ok()?;
+    let [hour, minute, second, rest] = numbers(time, &[':', '.'])?.try_into().ok()?;
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    Some(days(year, month, day) * DAY + ((hour * 60 + minute) * 60 + second) * 1000 + rest)
+}
+
+/// Days since 1970-01-01 to (year, month, day), after H. Hinnant, "chrono-compatible low-level date algorithms".
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// The inverse of [`civil`], from 1970 on.
+fn days(year: u64, month: u64, day: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`.
+///
+/// # Errors
+/// [`Invalid`] for anything else, and for more than a day.
+pub fn duration(text: &str) -> Result<Duration, Invalid> {
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit = UNITS.iter().find(|(name, _)| *name == unit);
+    let millis = unit.and_then(|(_, length)| number.parse::<u64>().ok()?.checked_mul(*length));
+    millis.filter(|millis| *millis <= DAY).map(Duration::from_millis).ok_or_else(|| {
+        let text = text.escape_default();
+        Invalid(format!("`{text}` is not a duration: expected 500ms, 30s, 5m or 1h, at most a day"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_767_323_045_678), "2026-01-02T03:04:05.678Z");
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_reads_back(time in 0u64..250_000_000_000_000) {
+            prop_assert_eq!(millis(&rfc3339(time)), Some(time));
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "s", "-1s", "1.5s", "25h", "1d", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

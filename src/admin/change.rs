@@ -1,0 +1,109 @@
+//! The calls that change something: each reads what is asked, and makes an order of it.
+#![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
+
+use axum::response::Response;
+
+use super::api::{Batch, Flip, Problem, PutVersion, Revert, Undo, Weights};
+use super::call::Call;
+use super::edit;
+use super::openapi::{ChangeHeaders, ChangeResponses};
+use super::order::{ChangeQuery, Order, make};
+use super::refusal::Blame;
+use crate::control::Asked;
+use crate::release::Command;
+use crate::table::Epoch;
+
+/// All new requests of a service to one version.
+#[utoipa::path(post, path = "/v1/services/{service}/flip", tag = "changes", request_body = Flip,
+    params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn flip(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, body) = (call.service()?, call.json::<Flip>()?);
+    let order = Order::one(service.clone(), edit::flip(service, &body)?);
+    make(&call, order.because(body.reason).blaming(Blame::Member("to"))).await
+}
+
+/// The split as it was before the last flip or weight change.
+#[utoipa::path(post, path = "/v1/services/{service}/revert", tag = "changes", request_body = Option<Revert>,
+    params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn revert(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, body) = (call.service()?, call.json_or_default::<Revert>()?);
+    make(&call, Order::one(service.clone(), Command::Revert { service }).because(body.reason)).await
+}
+
+/// New weights, in basis points.
+#[utoipa::path(put, path = "/v1/services/{service}/weights", tag = "changes", request_body = Weights,
+    params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn put_weights(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, weights) = (call.service()?, call.json::<Weights>()?);
+    let rest = call.query::<ChangeQuery>()?.rest;
+    let command = edit::weights(service.clone(), &weights, rest.as_deref())?;
+    let named = weights.0.into_keys().collect();
+    make(&call, Order::one(service, command).blaming(Blame::Weights(named))).await
+}
+
+/// A version comes, or its pool is replaced.
+#[utoipa::path(put, path = "/v1/services/{service}/versions/{version}", tag = "changes", request_body = PutVersion,
+    params(("service" = String, Path), ("version" = String, Path), ChangeQuery, ChangeHeaders),
+    responses(ChangeResponses))]
+pub(super) async fn put_version(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, version, body) = (call.service()?, call.version()?, call.json::<PutVersion>()?);
+    let protocol = body.protocol.as_deref();
+    let command = edit::put_version(service.clone(), version.as_str(), &body.endpoints, protocol)?;
+    make(&call, Order::one(service, command)).await
+}
+
+/// A version without weight goes.
+#[utoipa::path(delete, path = "/v1/services/{service}/versions/{version}", tag = "changes",
+    params(("service" = String, Path), ("version" = String, Path), ChangeQuery, ChangeHeaders),
+    responses(ChangeResponses))]
+pub(super) async fn remove_version(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, version) = (call.service()?, call.version()?);
+    make(&call, Order::one(service.clone(), Command::RemoveVersion { service, version })).await
+}
+
+/// An endpoint joins a pool.
+#[utoipa::path(put, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}", tag = "changes",
+    params(("service" = String, Path), ("version" = String, Path),
+        ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`"),
+        ChangeQuery, ChangeHeaders),
+    responses(ChangeResponses))]
+pub(super) async fn put_endpoint(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, version, endpoint) = (call.service()?, call.version_ref()?, call.endpoint()?);
+    make(&call, Order::one(service.clone(), Command::PutEndpoint { service, version, endpoint })).await
+}
+
+/// An endpoint leaves a pool.
+#[utoipa::path(delete, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}", tag = "changes",
+    params(("service" = String, Path), ("version" = String, Path),
+        ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`"),
+        ChangeQuery, ChangeHeaders),
+    responses(ChangeResponses))]
+pub(super) async fn remove_endpoint(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, version, endpoint) = (call.service()?, call.version_ref()?, call.endpoint()?);
+    make(&call, Order::one(service.clone(), Command::RemoveEndpoint { service, version, endpoint })).await
+}
+
+/// Several edits, over one service or many, as one change with one epoch.
+#[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
+    params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
+    let body = call.json::<Batch>()?;
+    let (mut services, mut expected, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, asked) in body.changes.into_iter().enumerate() {
+        let (service, epoch, command) = edit::edit(index, asked)?;
+        expected.extend(epoch.map(|epoch| (service.clone(), epoch)));
+        services.push(service);
+        commands.push(command);
+    }
+    let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
+    make(&call, Order { asked, reason: body.reason, services, expected, blame }).await
+}
+
+/// Every service back to where it was at an epoch.
+#[utoipa::path(post, path = "/v1/undo", tag = "changes", request_body = Undo,
+    params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn undo(call: Call) -> Result<Response, Box<Problem>> {
+    let Undo { to_epoch, reason } = call.json()?;
+    let (services, expected, blame) = (Vec::new(), Vec::new(), Blame::Path);
+    make(&call, Order { asked: Asked::UndoTo(Epoch(to_epoch)), reason, services, expected, blame }).await
+}

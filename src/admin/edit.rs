@@ -1,0 +1,161 @@
+//! From what is asked on the wire to a command of the heart.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::api::{Edit, EndpointEdit, Flip, Problem, Weights};
+use super::call::parse;
+use crate::release::Command;
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, ServiceName, VersionRef, VersionSpec,
+};
+
+/// The longest reason that is kept, in bytes.
+const MAX_REASON: usize = 1024;
+
+pub(super) fn flip(service: ServiceName, flip: &Flip) -> Result<Command, Box<Problem>> {
+    for (field, value) in [("exclusive", &flip.exclusive), ("supervise", &flip.supervise)] {
+        if value.as_ref().is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false))) {
+            return Err(not_served(field, &format!("`{field}` is not served by this version of switchback")));
+        }
+    }
+    Ok(Command::Flip { service, to: parse("to", &flip.to)? })
+}
+
+pub(super) fn weights(
+    service: ServiceName,
+    weights: &Weights,
+    rest: Option<&str>,
+) -> Result<Command, Box<Problem>> {
+    let weight = |(version, points): (&String, &u64)| {
+        let points = BasisPoints::new(*points);
+        let bad = |Invalid(why)| Problem::new(422, "bad_weights", why).at(version);
+        Ok((parse(version, version)?, points.map_err(bad)?))
+    };
+    let weights = weights.0.iter().map(weight).collect::<Result<Vec<_>, Box<Problem>>>()?;
+    let rest = match rest {
+        Some("stable") => Some(VersionRef::Stable),
+        Some("candidate") => Some(VersionRef::Candidate),
+        Some(version) => Some(parse("rest", version)?),
+        None => None,
+    };
+    Ok(Command::SetWeights { service, weights, rest })
+}
+
+pub(super) fn put_version(
+    service: ServiceName,
+    version: &str,
+    endpoints: &[String],
+    protocol: Option<&str>,
+) -> Result<Command, Box<Problem>> {
+    let endpoint = |(index, text): (usize, &String)| parse(&format!("endpoints[{index}]"), text);
+    let mut read: Vec<EndpointAddr> = Vec::with_capacity(endpoints.len());
+    for item in endpoints.iter().enumerate() {
+        let address = endpoint(item)?;
+        if read.contains(&address) {
+            let detail = format!("{address} is named twice");
+            return Err(Problem::new(422, "bad_value", detail).at(format!("endpoints[{}]", item.0)));
+        }
+        read.push(address);
+    }
+    let name = parse("version", version)?;
+    let version = VersionSpec { name, endpoints: Arc::from(read), protocol: read_protocol(protocol)? };
+    Ok(Command::PutVersion { service, version })
+}
+
+fn read_protocol(protocol: Option<&str>) -> Result<Protocol, Box<Problem>> {
+    match protocol {
+        None | Some("http1") => Ok(Protocol::Http1),
+        Some(later @ ("h2c" | "h2" | "https")) => Err(not_served(
+            "protocol",
+            &format!("`{later}` is not served by this version of switchback: only http1"),
+        )),
+        Some(other) => {
+            let detail = format!("`{}` is not a protocol: expected http1", other.escape_default());
+            Err(Problem::new(400, "bad_value", detail).at("protocol"))
+        }
+    }
+}
+
+fn not_served(field: &str, detail: &str) -> Box<Problem> {
+    Problem::new(422, "not_served_yet", detail).hint(format!("leave `{field}` out")).at(field)
+}
+
+/// The reason, if any; at most 1 KiB, without control characters, which could forge lines of a log or a terminal.
+pub(super) fn reason(body: Option<String>, query: Option<&String>) -> Result<String, Box<Problem>> {
+    let reason = body.or_else(|| query.cloned()).unwrap_or_default();
+    if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
+        let detail =
+            format!("a reason is at most {MAX_REASON} bytes on one line, without control characters");
+        return Err(Problem::new(400, "bad_value", detail).at("reason"));
+    }
+    Ok(reason)
+}
+
+/// An edit of a batch, with the service and the epoch it is expected at.
+pub(super) fn edit(index: usize, edit: Edit) -> Result<(ServiceName, Option<Epoch>, Command), Box<Problem>> {
+    let inside = |mut problem: Box<Problem>| {
+        let field = problem.field.take();
+        problem
+            .at(field
+                .map_or_else(|| format!("changes[{index}]"), |field| format!("changes[{index}].{field}")))
+    };
+    let service: ServiceName = parse("service", &edit.service).map_err(inside)?;
+    let expected = edit.if_epoch.map(Epoch);
+    let command = command(service.clone(), edit).map_err(inside)?;
+    Ok((service, expected, command))
+}
+
+fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
+    let own_reason = [
+        ("flip.reason", edit.flip.as_ref().and_then(|flip| flip.reason.as_ref())),
+        ("revert.reason", edit.revert.as_ref().and_then(|revert| revert.reason.as_ref())),
+    ];
+    if let Some((field, _)) = own_reason.iter().find(|(_, reason)| reason.is_some()) {
+        return Err(Problem::new(400, "bad_value", "the reason belongs to the whole change").at(*field));
+    }
+    if edit.rest.is_some() && edit.weights.is_none() {
+        return Err(Problem::new(400, "bad_value", "`rest` goes with `weights`").at("rest"));
+    }
+    let mut commands = Vec::new();
+    if let Some(asked) = &edit.flip {
+        commands.push(flip(service.clone(), asked)?);
+    }
+    if edit.revert.is_some() {
+        commands.push(Command::Revert { service: service.clone() });
+    }
+    if let Some(asked) = &edit.weights {
+        commands.push(weights(service.clone(), asked, edit.rest.as_deref())?);
+    }
+    commands.extend(pool_edits(&service, &edit)?);
+    let only = if commands.len() == 1 { commands.pop() } else { None };
+    only.ok_or_else(|| {
+        Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, put_version, remove_version, put_endpoint, remove_endpoint")
+    })
+}
+
+fn pool_edits(service: &ServiceName, edit: &Edit) -> Result<Vec<Command>, Box<Problem>> {
+    let mut commands = Vec::new();
+    let address = |field: &str, asked: &EndpointEdit| -> Result<(VersionRef, EndpointAddr), Box<Problem>> {
+        let version = parse(&format!("{field}.version"), &asked.version)?;
+        Ok((version, parse(&format!("{field}.endpoint"), &asked.endpoint)?))
+    };
+    if let Some(asked) = &edit.put_version {
+        let protocol = asked.protocol.as_deref();
+        commands.push(put_version(service.clone(), &asked.version, &asked.endpoints, protocol)?);
+    }
+    if let Some(version) = &edit.remove_version {
+        let version = parse("remove_version", version)?;
+        commands.push(Command::RemoveVersion { service: service.clone(), version });
+    }
+    if let Some(asked) = &edit.put_endpoint {
+        let (version, endpoint) = address("put_endpoint", asked)?;
+        commands.push(Command::PutEndpoint { service: service.clone(), version, endpoint });
+    }
+    if let Some(asked) = &edit.remove_endpoint {
+        let (version, endpoint) = address("remove_endpoint", asked)?;
+        commands.push(Command::RemoveEndpoint { service: service.clone(), version, endpoint });
+    }
+    Ok(commands)
+}

@@ -1,0 +1,56 @@
+//! `GET /v1/events`: what happens, as it happens.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::api::{Event, Problem};
+use super::call::Call;
+use super::openapi::ReadResponses;
+use crate::control::Notice;
+
+/// A comment line after so much silence shows that the stream is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Server-sent events: changes and drains as they happen. A listener that is too slow is told by `lagged`.
+#[utoipa::path(get, path = "/v1/events", tag = "proxy",
+    responses((status = 200, body = Event, description = "one a `data` line; its `type` is the event's name",
+        content_type = "text/event-stream"), ReadResponses))]
+pub(super) async fn events(call: Call) -> Result<Response, Box<Problem>> {
+    let permit = std::sync::Arc::clone(&call.app.streams).try_acquire_owned();
+    let permit =
+        permit.map_err(|_| Problem::new(503, "too_many_streams", "too many event streams are open"))?;
+    // Subscribed before the epoch is read: nothing falls between the two.
+    let notices = call.app.control.subscribe();
+    let hello = Event::Hello { epoch: call.app.control.live().epoch().0 };
+    let events =
+        stream::iter([hello]).chain(follow(notices, permit)).map(|event| Ok::<_, Infallible>(line(&event)));
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+fn follow(notices: Receiver<Notice>, permit: OwnedSemaphorePermit) -> impl Stream<Item = Event> {
+    stream::unfold((notices, permit), |(mut notices, permit)| async {
+        let event = match notices.recv().await {
+            Ok(notice) => Event::from(&notice),
+            Err(RecvError::Lagged(missed)) => Event::Lagged { missed },
+            Err(RecvError::Closed) => return None,
+        };
+        Some((event, (notices, permit)))
+    })
+}
+
+fn line(event: &Event) -> sse::Event {
+    let text = serde_json::to_string(event).unwrap_or_default();
+    let line = sse::Event::default().event(event.name()).data(text);
+    match event {
+        Event::Changed { change } => line.id(change.epoch.to_string()),
+        Event::Hello { .. } | Event::Drained { .. } | Event::ReloadFailed { .. } | Event::Lagged { .. } => {
+            line
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `POST /v1/explain`: which version would get a request, and why, from the live table.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::Uri;
+
+use super::api::{Chance, Explain, Explained, Problem, Reason, Route};
+use super::call::Call;
+use super::openapi::ReadResponses;
+use crate::table::{BasisPoints, RouteKey, Router, Service, Table};
+
+/// Where a request would go, and why.
+#[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
+    responses((status = 200, body = Explained), ReadResponses))]
+pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
+    let asked: Explain = call.json()?;
+    let request = Request::read(asked)?;
+    Ok(Json(explained(&call.app.control.state().table, &request)).into_response())
+}
+
+/// A request as the router sees it.
+struct Request {
+    host: String,
+    path: String,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+}
+
+impl RouteKey for Request {
+    fn host(&self) -> &str {
+        &self.host
+    }
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn has_header(&self, name: &str, value: &str) -> bool {
+        self.headers.iter().any(|(other, found)| other == name && found == value)
+    }
+}
+
+impl Request {
+    fn read(asked: Explain) -> Result<Self, Box<Problem>> {
+        let bad = |field: &'static str, detail: String| Problem::new(400, "bad_value", detail).at(field);
+        let uri: Uri = asked.uri.parse().map_err(|why| bad("uri", format!("`uri` is no URI: {why}")))?;
+        if uri.path().is_empty() || !uri.path().starts_with('/') {
+            return Err(bad("uri", "`uri` is http://host/path, or /path".to_owned()));
+        }
+        if let Some(method) = &asked.method {
+            let read = http::Method::from_bytes(method.as_bytes());
+            read.map_err(|_| bad("method", "`method` is no HTTP method".to_owned()))?;
+        }
+        if let Some(client) = &asked.client {
+            let read = client.parse::<std::net::IpAddr>();
+            read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))?;
+        }
+        let headers: Vec<_> =
+            asked.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        let header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
+        let authority =
+            uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
+        Ok(Self { host: without_port(authority).to_owned(), path: uri.path().to_owned(), headers })
+    }
+}
+
+/// `shop.example.com:80` and `[::1]:80` without the port.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => authority,
+    }
+}
+
+fn explained(table: &Table, request: &Request) -> Explained {
+    let epoch = table.epoch().0;
+    let Some(service) = table.route(request).map(|index| &table.services()[index]) else {
+        let (reason, chances) = (Reason::NoRoute, Vec::new());
+        return Explained { epoch, service: None, route: None, reason, version: None, chances };
+    };
+    let chances: Vec<_> =
+        service.split.shares().map(|(version, weight)| chance(version.as_str(), weight)).collect();
+    let reason = if service.split.is_whole() { Reason::Single } else { Reason::Coin };
+    let version = service.split.is_whole().then(|| service.split.heaviest().to_string());
+    let (route, service) = (matched(service, request), Some(service.name.to_string()));
+    Explained { epoch, service, route, reason, version, chances }
+}
+
+fn chance(version: &str, weight: BasisPoints) -> Chance {
+    let probability = f64::from(weight.points()) / f64::from(BasisPoints::ALL.points());
+    Chance { version: version.to_owned(), weight: weight.points(), probability }
+}
+
+/// The route of the service that matched, by the router's own rule.
+fn matched(service: &Service, request: &Request) -> Option<Route> {
+    let router = Router::new(service.routes.iter().zip(0..));
+    router.route(request).map(|index| (&service.routes[index]).into())
+}

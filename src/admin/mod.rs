@@ -1,0 +1,56 @@
+//! ADMIN: the API that operators and controllers drive the switch with, on a Unix socket.
+//!
+//! A request passes: [`socket`] (who may connect) → [`server`] (limits, peer credentials) → [`router`] → [`call`] (what
+//! is asked, read strictly) → [`change`] and [`order`], or [`read`] → control's handle. The wire types are in [`api`].
+
+pub mod api;
+mod call;
+mod change;
+mod edit;
+mod events;
+mod explain;
+mod openapi;
+mod order;
+mod precondition;
+mod read;
+mod refusal;
+mod router;
+mod server;
+pub mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+pub use openapi::document;
+pub use server::{serve, serve_metrics};
+pub use socket::{BindError, Socket};
+pub use status::{Readiness, Status};
+
+use crate::control::Handle;
+
+/// The text of `/metrics`, made when somebody asks.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Event streams open at once: they stay open, and must not take the connections that an operator needs.
+const STREAMS: usize = 64;
+
+/// What the admin API answers from.
+pub struct App {
+    control: Handle,
+    status: Arc<Status>,
+    metrics: Metrics,
+    streams: Arc<Semaphore>,
+}
+
+impl App {
+    /// An admin API over `control`.
+    #[must_use]
+    pub fn new(control: Handle, status: Arc<Status>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { control, status, metrics, streams: Arc::new(Semaphore::new(STREAMS)) })
+    }
+}

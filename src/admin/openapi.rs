@@ -1,0 +1,98 @@
+//! The OpenAPI 3.1 document, made from the handlers and the wire types themselves.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
+
+use super::api::{ChangeAnswer, Problem};
+use super::{change, events, explain, precondition, read};
+
+/// The document of `GET /v1/openapi.json`.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "switchback admin API", license(name = "Apache-2.0 OR MIT"),
+        description = "Served on the admin socket. Errors are problem details (RFC 9457); `type` is stable."),
+    paths(
+        read::services, read::service, read::drain, read::changes, read::status, read::openapi, read::metrics,
+        read::healthz, read::readyz, change::flip, change::revert, change::put_weights, change::put_version,
+        change::remove_version, change::put_endpoint, change::remove_endpoint, change::batch, change::undo,
+        explain::explain, events::events
+    ),
+    components(schemas(ChangeAnswer, Problem)),
+    tags(
+        (name = "services", description = "where traffic goes"),
+        (name = "changes", description = "what moves it; each is atomic and has an epoch"),
+        (name = "proxy", description = "the process itself")
+    )
+)]
+struct Document;
+
+/// What every change takes in its headers.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "describes the headers; `precondition` reads them")]
+pub(super) struct ChangeHeaders {
+    /// The service's epoch that the change was decided on, as its `etag` told it; else 412 with the present state.
+    #[param(rename = "If-Match", example = "\"41\"")]
+    if_match: Option<String>,
+    /// A repeated call with the same key gets the same answer and makes no second change.
+    #[param(rename = "Idempotency-Key", max_length = 255)]
+    idempotency_key: Option<String>,
+}
+
+/// What every change is answered with.
+pub(super) struct ChangeResponses;
+
+impl IntoResponses for ChangeResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let done = ResponseBuilder::new().description("made and fenced, or so already, or the plan");
+        let done = done.content("application/json", content(ChangeAnswer::name().as_ref()));
+        let header = |text: &str| utoipa::openapi::HeaderBuilder::new().description(Some(text)).build();
+        let done = done.header("etag", header("the service's epoch"));
+        let done =
+            done.header(precondition::REPLAYED_HEADER, header("true: the answer that this key got before"));
+        let mut all = BTreeMap::from([("200".to_owned(), done.build().into())]);
+        all.extend(problems(&[
+            ("400", "not understood; `field` is at fault"),
+            ("404", "no such service, version or endpoint"),
+            ("409", "not possible as the service stands"),
+            ("412", "the service has changed since; `present` is how it stands"),
+            ("422", "understood, but not possible"),
+            ("503", "could not be made durable, nothing was changed; or the proxy is stopping"),
+            ("504", "the change is made; what was waited for has not come yet: `left`"),
+        ]));
+        all
+    }
+}
+
+/// What every read may be refused with.
+pub(super) struct ReadResponses;
+
+impl IntoResponses for ReadResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[
+            ("400", "not understood; `field` is at fault"),
+            ("404", "no such service or version"),
+            ("503", "the store cannot be read"),
+        ])
+    }
+}
+
+fn problems(all: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    let problem = |(status, description): &(&str, &str)| {
+        let response = ResponseBuilder::new().description(*description);
+        let response = response.content("application/problem+json", content(Problem::name().as_ref()));
+        ((*status).to_owned(), response.build().into())
+    };
+    all.iter().map(problem).collect()
+}
+
+fn content(schema: &str) -> Content {
+    Content::new(Some(Ref::from_schema_name(schema)))
+}

@@ -1,0 +1,147 @@
+//! One change: asked of control, waited for, answered.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{ETAG, HeaderValue};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::api::{ChangeAnswer, Move, Problem};
+use super::call::Call;
+use super::refusal::{self, Blame};
+use super::{edit, precondition, read, wait};
+use crate::control::{Asked, Done, Wanted};
+use crate::release::{Command, Effects, State};
+use crate::table::{Epoch, ServiceName};
+
+/// What every change takes in its query.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChangeQuery {
+    /// True: only answer what would happen.
+    pub(super) dry_run: Option<bool>,
+    /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
+    /// (and nothing is left on the versions that were left).
+    pub(super) wait: Option<String>,
+    /// With `wait=drained`: for how long, `500ms`, `30s` (the default), `5m`.
+    pub(super) timeout: Option<String>,
+    /// Why, where the body has no place for it.
+    pub(super) reason: Option<String>,
+    /// With weights: who gets what they leave over: a version, `stable` or `@candidate`.
+    pub(super) rest: Option<String>,
+}
+
+/// What a call asks for.
+pub(super) struct Order {
+    pub(super) asked: Asked,
+    pub(super) reason: Option<String>,
+    /// The services it names.
+    pub(super) services: Vec<ServiceName>,
+    /// Those of them that must be at an epoch.
+    pub(super) expected: Vec<(ServiceName, Epoch)>,
+    /// What is at fault when a version is not there.
+    pub(super) blame: Blame,
+}
+
+impl Order {
+    pub(super) fn one(service: ServiceName, command: Command) -> Self {
+        let asked = Asked::Command(command);
+        Self { asked, reason: None, services: vec![service], expected: Vec::new(), blame: Blame::Path }
+    }
+
+    pub(super) fn because(self, reason: Option<String>) -> Self {
+        Self { reason, ..self }
+    }
+
+    pub(super) fn blaming(self, blame: Blame) -> Self {
+        Self { blame, ..self }
+    }
+}
+
+/// Asks control for the change, waits as wanted, and answers.
+pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Problem>> {
+    let query: ChangeQuery = call.query()?;
+    let (patience, dry_run) = (wait::patience(&query)?, query.dry_run.unwrap_or(false));
+    if query.rest.is_some() && !matches!(order.blame, Blame::Weights(_)) {
+        return Err(Problem::new(400, "bad_query", "`rest` goes with weights").at("rest"));
+    }
+    let before = call.app.control.state();
+    let wanted = Wanted {
+        command: order.asked,
+        actor: call.actor(),
+        reason: edit::reason(order.reason, query.reason.as_ref())?,
+        expected: expected(call, order.expected, &before)?,
+        idempotency: precondition::idempotency(call)?,
+        dry_run,
+        render,
+    };
+    let done = call.app.control.change(wanted).await;
+    let done = done.map_err(|failed| refusal::failed(&call.app, failed, &order.blame))?;
+    let mut answer = answer(&done, &order.services);
+    if dry_run {
+        (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
+    } else if let Some(patience) = patience {
+        wait::until_drained(call, &mut answer, patience).await?;
+    }
+    Ok(respond(&answer, done.replayed))
+}
+
+/// What `If-Match` and the body expect.
+///
+/// Of several epochs the one that is present now is taken; control compares it again when it makes the change.
+fn expected(
+    call: &Call,
+    mut expected: Vec<(ServiceName, Epoch)>,
+    state: &State,
+) -> Result<Vec<(ServiceName, Epoch)>, Box<Problem>> {
+    let epochs = precondition::if_match(&call.parts.headers)?;
+    let Some(first) = epochs.first() else { return Ok(expected) };
+    let Ok(service) = call.service() else {
+        let problem =
+            Problem::new(400, "bad_if_match", "`if-match` is about one service, this call about many");
+        return Err(problem.hint("in a batch, give an edit its `if_epoch`").at("if-match"));
+    };
+    let present = state.table.service(&service).map(|service| service.epoch);
+    let epoch = present.filter(|present| epochs.contains(present)).unwrap_or(*first);
+    expected.push((service, epoch));
+    Ok(expected)
+}
+
+/// The answer's body as it is kept for the idempotency key.
+fn render(state: &State, effects: &Effects) -> String {
+    serde_json::to_string(&ChangeAnswer::of(state, effects)).unwrap_or_default()
+}
+
+fn answer(done: &Done, services: &[ServiceName]) -> ChangeAnswer {
+    let kept = serde_json::from_str(&done.body);
+    let mut answer = kept.unwrap_or_else(|_| ChangeAnswer::of(&done.state, &done.effects));
+    if !answer.changed {
+        // Nothing is recorded of a change that is none: tell how the services stand that it was about.
+        services.iter().for_each(|service| answer.add(&done.state, service));
+    }
+    answer
+}
+
+/// Which weights the planned change would move.
+fn moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<Move> {
+    let names =
+        after.table.services().iter().filter(|service| answer.services.contains_key(service.name.as_str()));
+    let pairs = names.filter_map(|new| Some((before.table.service(&new.name)?, new)));
+    pairs.flat_map(|(old, new)| Move::between(&new.name, &old.split, &new.split)).collect()
+}
+
+fn respond(answer: &ChangeAnswer, replayed: bool) -> Response {
+    let mut response = Json(answer).into_response();
+    let headers = response.headers_mut();
+    let mut epochs = answer.services.values().map(|standing| standing.epoch);
+    let first = epochs.next();
+    // One tag for several services only where it is right for each of them.
+    if let Some(epoch) = first.filter(|first| epochs.all(|epoch| epoch == *first)) {
+        headers.insert(ETAG, read::etag(epoch));
+    }
+    if replayed {
+        headers.insert(precondition::REPLAYED_HEADER, HeaderValue::from_static("true"));
+    }
+    response
+}

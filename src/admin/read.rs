@@ -1,0 +1,172 @@
+//! The calls that only read.
+#![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::api::{self, Change, Drain, History, InFlight, Problem, Service, Services};
+use super::call::{Call, parse};
+use super::openapi::ReadResponses;
+use super::{App, Readiness, openapi, refusal};
+use crate::control::Handle;
+use crate::release::Refused;
+use crate::store::HistoryQuery;
+use crate::table::{self, Epoch, ServiceName, VersionName, VersionRef};
+
+/// Changes that a service's detail shows.
+const LAST_CHANGES: usize = 5;
+/// Changes that one call lists at most.
+const MOST_CHANGES: usize = 1000;
+
+/// No parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// An entity tag: the epoch.
+pub(super) fn etag(epoch: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{epoch}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+/// All services: versions, endpoints, split, phase, what is in flight.
+#[utoipa::path(get, path = "/v1/services", tag = "services",
+    responses((status = 200, body = Services, headers(("etag" = String))), ReadResponses))]
+pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (state, snapshot) = (call.app.control.state(), call.app.control.live().snapshot());
+    let services = Services::of(&state, &snapshot);
+    Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
+}
+
+/// One service, with its last changes.
+#[utoipa::path(get, path = "/v1/services/{service}", tag = "services", params(("service" = String, Path)),
+    responses((status = 200, body = Service, headers(("etag" = String))), ReadResponses))]
+pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (name, control) = (call.service()?, &call.app.control);
+    let present = Service::of(&control.state(), &control.live().snapshot(), &name);
+    let mut service = present.ok_or_else(|| no_service(&name))?;
+    let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
+    let changes = control.history(query).await.map_err(|why| refusal::store(&why))?;
+    service.changes = Some(changes.iter().map(Change::from).collect());
+    Ok(([(ETAG, etag(service.standing.epoch))], Json(service)).into_response())
+}
+
+fn no_service(name: &ServiceName) -> Box<Problem> {
+    let why = Refused::UnknownService { service: name.clone() };
+    Problem::new(404, why.token(), why.to_string()).hint(why.hint())
+}
+
+/// May this version be stopped? `drained` is an answer, not a timer.
+#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
+    params(("service" = String, Path), ("version" = String, Path)),
+    responses((status = 200, body = Drain, headers(("etag" = String))), ReadResponses))]
+pub(super) async fn drain(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (name, reference, control) = (call.service()?, call.version_ref()?, &call.app.control);
+    let state = control.state();
+    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
+    let version = drained_version(control, service, &reference)?;
+    // Before the counts: what control has stopped draining it counted after publishing, so nothing can arrive any more.
+    let (weight, draining) = (service.split.weight(&version).points(), control.is_draining(&name, &version));
+    let in_flight = InFlight::left(control, &name, &version);
+    let drained = weight == 0 && in_flight.total == 0 && !draining;
+    let drain = Drain { drained, weight, remaining: in_flight.remaining() };
+    Ok(([(ETAG, etag(service.epoch.0))], Json(drain)).into_response())
+}
+
+/// The version of that name or part; one that was removed as long as it drains.
+fn drained_version(
+    control: &Handle,
+    service: &table::Service,
+    reference: &VersionRef,
+) -> Result<VersionName, Box<Problem>> {
+    let gone = || match reference {
+        VersionRef::Name(version) if control.is_draining(&service.name, version) => Some(version),
+        VersionRef::Name(_) | VersionRef::Stable | VersionRef::Candidate => None,
+    };
+    service.resolve(reference).or_else(gone).cloned().ok_or_else(|| {
+        let known = service.versions.iter().map(|version| version.name.clone()).collect();
+        let why =
+            Refused::UnknownVersion { service: service.name.clone(), version: reference.clone(), known };
+        Problem::new(404, why.token(), why.to_string()).hint(why.hint())
+    })
+}
+
+/// Which changes to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChangesQuery {
+    /// At most so many, 1 to 1000; 20 when absent.
+    limit: Option<usize>,
+    /// Only changes older than this epoch.
+    before: Option<u64>,
+    /// Only changes that touched this service.
+    service: Option<String>,
+}
+
+/// Past changes, newest first.
+#[utoipa::path(get, path = "/v1/changes", tag = "changes", params(ChangesQuery),
+    responses((status = 200, body = History), ReadResponses))]
+pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
+    let query: ChangesQuery = call.query()?;
+    let limit = query.limit.unwrap_or(20);
+    if !(1..=MOST_CHANGES).contains(&limit) {
+        return Err(Problem::new(400, "bad_query", format!("limit is 1 to {MOST_CHANGES}")).at("limit"));
+    }
+    let service = query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    // One more than asked for tells whether there are more.
+    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service };
+    let found = call.app.control.history(query).await.map_err(|why| refusal::store(&why))?;
+    let changes: Vec<_> = found.iter().take(limit).map(Change::from).collect();
+    let next_before = changes.last().filter(|_| found.len() > limit).map(|oldest| oldest.epoch);
+    Ok(Json(History { changes, next_before }).into_response())
+}
+
+/// The proxy itself.
+#[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status), ReadResponses))]
+pub(super) async fn status(State(app): State<Arc<App>>) -> Json<api::Status> {
+    Json(app.status.told(app.control.live().epoch()))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "proxy",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
+pub(super) async fn openapi() -> Response {
+    Json(openapi::document()).into_response()
+}
+
+/// Prometheus metrics.
+#[utoipa::path(get, path = "/metrics", tag = "proxy",
+    responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain")))]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(CONTENT_TYPE, kind)], (app.metrics)()).into_response()
+}
+
+/// The process is there.
+#[utoipa::path(get, path = "/healthz", tag = "proxy", responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Traffic may be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "proxy",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = String, description = "starting or stopping", content_type = "text/plain")))]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let readiness = app.status.readiness();
+    let status = match readiness {
+        Readiness::Ready => StatusCode::OK,
+        Readiness::Starting | Readiness::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, format!("{}\n", readiness.token()))
+}

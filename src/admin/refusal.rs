@@ -1,0 +1,118 @@
+//! What control refuses, as problem details.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+
+use super::api::{Problem, Service};
+use super::{App, precondition};
+use crate::control::Failed;
+use crate::release::Refused;
+use crate::store::StoreError;
+use crate::table::{ServiceName, VersionRef};
+
+impl IntoResponse for Box<Problem> {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(*self)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+/// Which part of the call named a version: that part is at fault when there is no such version.
+pub(super) enum Blame {
+    /// The path, which the status tells.
+    Path,
+    /// This member of the body.
+    Member(&'static str),
+    /// The body's members are versions; those of them that were named.
+    Weights(Vec<String>),
+    /// The edits of a batch, by the service they are about.
+    Edits(Vec<ServiceName>),
+}
+
+impl Blame {
+    fn field(&self, service: &ServiceName, version: &VersionRef) -> Option<String> {
+        match self {
+            Self::Path => None,
+            Self::Member(member) => Some((*member).to_owned()),
+            Self::Weights(named) => {
+                let version = version.to_string();
+                Some(if named.contains(&version) { version } else { "rest".to_owned() })
+            }
+            Self::Edits(services) => {
+                services.iter().position(|other| other == service).map(|index| format!("changes[{index}]"))
+            }
+        }
+    }
+}
+
+/// The problem that a failed change is.
+pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
+    match failed {
+        Failed::Refused(why) => refused(app, &why, blame),
+        Failed::Store(why) => store(&why),
+        Failed::KeyReused(_) => Problem::new(422, "key_reused", failed.to_string())
+            .hint("make a new key for every change")
+            .at(precondition::KEY_HEADER),
+        Failed::Closed => Problem::new(503, "shutting_down", failed.to_string()),
+    }
+}
+
+/// The problem that a broken store is.
+pub(super) fn store(why: &StoreError) -> Box<Problem> {
+    Problem::new(503, "store_failed", why.to_string())
+        .hint("nothing was changed and traffic goes on as before; see to the state directory, then try again")
+}
+
+fn refused(app: &App, why: &Refused, blame: &Blame) -> Box<Problem> {
+    let field = field(why, blame);
+    let status = match (status(why), why) {
+        // Named in the body, not in the path: the resource is there, its content is wrong.
+        (404, Refused::UnknownVersion { .. }) if field.is_some() => 422,
+        (status, _) => status,
+    };
+    let mut problem = Problem::new(status, why.token(), why.to_string()).hint(why.hint());
+    if let Refused::Conflict { service, .. } = why {
+        problem.present = Service::of(&app.control.state(), &app.control.live().snapshot(), service);
+    }
+    problem.field = field;
+    problem
+}
+
+fn status(why: &Refused) -> u16 {
+    match why {
+        Refused::UnknownService { .. } | Refused::UnknownVersion { .. } | Refused::UnknownEndpoint { .. } => {
+            404
+        }
+        Refused::Conflict { .. } => 412,
+        Refused::NothingToRevert { .. }
+        | Refused::VersionInUse { .. }
+        | Refused::LastEndpoint { .. }
+        | Refused::Gone { .. }
+        | Refused::RouteTaken(_) => 409,
+        Refused::EmptyVersion { .. }
+        | Refused::BadWeights { .. }
+        | Refused::UnknownEpoch { .. }
+        | Refused::EmptyChange => 422,
+    }
+}
+
+fn field(why: &Refused, blame: &Blame) -> Option<String> {
+    match why {
+        Refused::UnknownVersion { service, version, .. } => blame.field(service, version),
+        Refused::EmptyVersion { service, version } => blame.field(service, &version.clone().into()),
+        Refused::UnknownEpoch { .. } | Refused::Gone { .. } => Some("to_epoch".to_owned()),
+        Refused::EmptyChange => Some("changes".to_owned()),
+        Refused::Conflict { .. } => Some("if-match".to_owned()),
+        Refused::UnknownService { .. }
+        | Refused::NothingToRevert { .. }
+        | Refused::BadWeights { .. }
+        | Refused::VersionInUse { .. }
+        | Refused::UnknownEndpoint { .. }
+        | Refused::LastEndpoint { .. }
+        | Refused::RouteTaken(_) => None,
+    }
+}

@@ -1,0 +1,115 @@
+//! The admin socket's file: private from the first instant, taken over from the dead, never from the living.
+
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::UnixListener;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// A bound admin socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    /// (device, inode) of our file: one that a successor has put in its place is left alone.
+    identity: (u64, u64),
+}
+
+/// Why the admin socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A running switchback answers there.
+    #[error("another switchback serves this socket: {0}")]
+    Served(PathBuf),
+    /// A file, a directory or a link stands where the socket shall be.
+    #[error(
+        "cannot make the admin socket {0}: something that is not a socket is there; move it away or set admin.socket"
+    )]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot {doing} for the admin socket: {path}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Socket {
+    /// Binds `path`, mode 0600; makes its directory, mode 0700, when it is missing. Needs a tokio runtime.
+    ///
+    /// A socket that nobody listens on any more is taken over.
+    ///
+    /// # Errors
+    /// [`BindError`] names the path and what is wrong with it.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |doing| move |source| BindError::Io { doing, path: path.to_owned(), source };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+            made.map_err(failed("make the directory"))?;
+        }
+        make_way(path)?;
+        let listener = listen(path).map_err(failed("bind"))?;
+        let identity = identity(&fs::symlink_metadata(path).map_err(failed("read"))?);
+        let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
+        Ok(Self { listener, path: path.to_owned(), identity })
+    }
+
+    /// Where it is bound.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity);
+        if ours {
+            // Best effort: a socket left behind is taken over by the next process.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Removes a socket whose process is dead.
+fn make_way(path: &Path) -> Result<(), BindError> {
+    let failed = |doing| move |source| BindError::Io { doing, path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look")(error)),
+        Ok(there) if !there.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::Served(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("remove a dead process's socket"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("look who listens")(error)),
+    }
+}
+
+/// Before `listen` a connection is refused, so nobody can slip in before the mode is set.
+fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(std::os::fd::OwnedFd::from(socket).into())
+}

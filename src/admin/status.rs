@@ -1,0 +1,84 @@
+//! What the process tells about itself: filled in by the wiring, read by the API.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::api;
+use crate::table::Epoch;
+
+/// Shared between the wiring, which knows, and the API, which tells.
+#[derive(Debug)]
+pub struct Status {
+    started: Instant,
+    workers: usize,
+    changing: Mutex<Changing>,
+}
+
+#[derive(Debug)]
+struct Changing {
+    readiness: Readiness,
+    listeners: Vec<api::Listener>,
+}
+
+/// May a load balancer in front send traffic here?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet: listeners or state are still missing.
+    Starting,
+    /// Yes.
+    Ready,
+    /// No more: it winds down.
+    Stopping,
+}
+
+impl Readiness {
+    pub(super) fn token(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Status {
+    /// A process that starts now, with so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new() };
+        Self { started: Instant::now(), workers, changing: Mutex::new(changing) }
+    }
+
+    /// From now on `/readyz` says this.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        self.changing().readiness = readiness;
+    }
+
+    /// The listening sockets, in the order of the configuration.
+    pub fn set_listeners(&self, listeners: Vec<api::Listener>) {
+        self.changing().listeners = listeners;
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        self.changing().readiness
+    }
+
+    pub(super) fn told(&self, epoch: Epoch) -> api::Status {
+        let changing = self.changing();
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: epoch.0,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            pid: std::process::id(),
+            workers: self.workers,
+            listeners: changing.listeners.clone(),
+            ready: changing.readiness == Readiness::Ready,
+        }
+    }
+
+    fn changing(&self) -> std::sync::MutexGuard<'_, Changing> {
+        // Plain values: whole even if a holder panicked.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,212 @@
+//! Each call does what the contract says, and refuses what it must.
+
+use serde_json::json;
+
+use super::World;
+
+#[tokio::test]
+async fn a_service_tells_where_it_stands() {
+    let world = World::new();
+    let reply = world.get("/v1/services/shop").await;
+    assert_eq!((reply.status, reply.header("etag")), (200, Some("\"1\"")));
+    assert_eq!(reply.json["weights"], json!({"blue": 10_000}));
+    assert_eq!(reply.json["phase"], "steady");
+    assert_eq!(reply.json["routes"], json!([{"host": "shop.example.com", "path": "/"}]));
+    assert_eq!(reply.json["versions"][0]["endpoints"], json!([{"address": "127.0.0.1:9001"}]));
+    assert_eq!(reply.json["changes"][0]["actor"]["kind"], "file");
+    assert_eq!(world.get("/v1/services").await.json["services"][0]["name"], "cart");
+    assert_eq!(world.get("/v1/services/nix").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_flip_is_made_by_whom_the_kernel_says() {
+    let world = World::new();
+    let reply = world.post("/v1/services/shop/flip", r#"{"to":"green","reason":"v2 is out"}"#).await;
+    assert_eq!((reply.status, reply.header("etag")), (200, Some("\"2\"")));
+    assert_eq!(reply.json["state"], "fenced");
+    assert_eq!(reply.json["services"]["shop"]["weights"], json!({"green": 10_000}));
+    assert_eq!(reply.json["leaving"], json!([{"service": "shop", "version": "blue"}]));
+    let change = &world.get("/v1/changes?limit=1").await.json["changes"][0];
+    assert_eq!((&change["kind"], &change["reason"]), (&json!("flip"), &json!("v2 is out")));
+    assert_eq!(change["actor"]["kind"], "controller");
+    let own = format!("pid={}", std::process::id());
+    assert!(change["actor"]["name"].as_str().unwrap().ends_with(&own));
+}
+
+#[tokio::test]
+async fn our_own_command_line_is_an_operator() {
+    let world = World::new();
+    world.send("POST", "/v1/services/shop/flip", &["switchback-client: cli"], r#"{"to":"green"}"#).await;
+    assert_eq!(world.get("/v1/changes").await.json["changes"][0]["actor"]["kind"], "operator");
+}
+
+#[tokio::test]
+async fn a_revert_needs_no_body_and_a_way_back() {
+    let world = World::new();
+    let refused = world.post("/v1/services/shop/revert", "").await;
+    assert_eq!(
+        (refused.status, &refused.json["type"]),
+        (409, &json!("urn:switchback:problem:nothing_to_revert"))
+    );
+    assert!(refused.json["hint"].as_str().unwrap().contains("undo"));
+    world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
+    let reply = world.post("/v1/services/shop/revert", "").await;
+    assert_eq!(reply.json["services"]["shop"]["weights"], json!({"blue": 10_000}));
+}
+
+#[tokio::test]
+async fn weights_sum_or_their_rest_goes_where_it_is_told() {
+    let world = World::new();
+    let path = "/v1/services/shop/weights";
+    let reply = world.put(&format!("{path}?rest=stable&reason=canary"), r#"{"green":500}"#).await;
+    assert_eq!(reply.json["services"]["shop"]["weights"], json!({"green": 500, "blue": 9500}));
+    assert_eq!(reply.json["services"]["shop"]["phase"], "canary");
+    for (query, body, status, token, field) in [
+        ("", r#"{"green":500}"#, 422, "bad_weights", json!(null)),
+        ("", r#"{"green":20000}"#, 422, "bad_weights", json!("green")),
+        ("", r#"{"red":10000}"#, 422, "unknown_version", json!("red")),
+        ("?rest=red", r#"{"green":1}"#, 422, "unknown_version", json!("rest")),
+        ("", r#"{"green":1,"green":2}"#, 400, "bad_json", json!(null)),
+        ("", r#"{"green":-1}"#, 400, "bad_json", json!("green")),
+        ("", r#"{"green":"5%"}"#, 400, "bad_json", json!("green")),
+        ("?rset=stable", r#"{"green":500}"#, 400, "bad_query", json!("rset")),
+    ] {
+        let reply = world.put(&format!("{path}{query}"), body).await;
+        assert_eq!(reply.status, status, "{query} {body}: {}", reply.text);
+        assert_eq!(reply.json["type"], format!("urn:switchback:problem:{token}"), "{body}");
+        assert_eq!(reply.json["field"], field, "{query} {body}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn pools_are_edited_by_path() {
+    let world = World::new();
+    let version = "/v1/services/shop/versions/v3";
+    let body = r#"{"endpoints":["127.0.0.1:9301"],"protocol":"http1"}"#;
+    assert_eq!(world.put(version, body).await.json["changed"], true);
+    assert_eq!(world.put(version, body).await.json["changed"], false);
+    let unix = format!("{version}/endpoints/unix:%2Frun%2Fapp.sock");
+    assert_eq!(world.put(&unix, "").await.status, 200);
+    let shop = world.get("/v1/services/shop").await;
+    assert_eq!(shop.json["versions"][3]["endpoints"][1]["address"], "unix:/run/app.sock");
+    assert_eq!(world.send("DELETE", &unix, &[], "").await.status, 200);
+    assert_eq!(world.send("DELETE", &unix, &[], "").await.status, 404);
+    assert_eq!(world.send("DELETE", version, &[], "").await.status, 200);
+    assert_eq!(world.send("DELETE", version, &[], "").await.status, 404);
+    assert_eq!(world.send("DELETE", "/v1/services/shop/versions/blue", &[], "").await.status, 409);
+    let last = "/v1/services/shop/versions/blue/endpoints/127.0.0.1:9001";
+    assert_eq!(world.send("DELETE", last, &[], "").await.status, 409);
+    let later = world.put(version, r#"{"endpoints":[],"protocol":"h2c"}"#).await;
+    assert_eq!((later.status, &later.json["field"]), (422, &json!("protocol")));
+    let bad = world.put(version, r#"{"endpoints":["127.0.0.1:1","nix"]}"#).await;
+    assert_eq!((bad.status, &bad.json["field"]), (400, &json!("endpoints[1]")));
+}
+
+#[tokio::test]
+async fn a_batch_is_one_change_or_none() {
+    let world = World::new();
+    let body = r#"{"changes":[{"service":"shop","flip":{"to":"green"}},
+        {"service":"cart","weights":{"v2":1000},"rest":"stable"}],"reason":"release 7"}"#;
+    let reply = world.post("/v1/changes", body).await;
+    assert_eq!((reply.status, &reply.json["epoch"]), (200, &json!(2)));
+    assert_eq!(reply.header("etag"), Some("\"2\""));
+    assert_eq!(reply.json["services"]["cart"]["weights"], json!({"v1": 9000, "v2": 1000}));
+    for (body, status, field) in [
+        (r#"{"changes":[]}"#, 422, "changes"),
+        (
+            r#"{"changes":[{"service":"shop","flip":{"to":"blue"}},{"service":"cart","flip":{"to":"v9"}}]}"#,
+            422,
+            "changes[1]",
+        ),
+        (r#"{"changes":[{"service":"shop","flip":{"to":"blue"},"revert":{}}]}"#, 400, "changes[0]"),
+        (r#"{"changes":[{"service":"shop","flap":{}}]}"#, 400, "changes[0].flap"),
+        (
+            r#"{"changes":[{"service":"shop","flip":{"to":"blue","reason":"x"}}]}"#,
+            400,
+            "changes[0].flip.reason",
+        ),
+        (r#"{"changes":[{"flip":{"to":"blue"}}]}"#, 400, "changes[0].service"),
+        (r#"{"changes":[{"service":"shop","if_epoch":1,"flip":{"to":"blue"}}]}"#, 412, "if-match"),
+    ] {
+        let reply = world.post("/v1/changes", body).await;
+        assert_eq!((reply.status, &reply.json["field"]), (status, &json!(field)), "{body}: {}", reply.text);
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 2, "a refused batch changes nothing");
+}
+
+#[tokio::test]
+async fn an_undo_goes_back_to_an_epoch() {
+    let world = World::new();
+    world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
+    world.post("/v1/services/cart/flip", r#"{"to":"v2"}"#).await;
+    let reply = world.post("/v1/undo", r#"{"to_epoch":1,"reason":"night"}"#).await;
+    assert_eq!(reply.json["services"]["shop"]["weights"], json!({"blue": 10_000}));
+    assert_eq!(reply.json["services"]["cart"]["weights"], json!({"v1": 10_000}));
+    let refused = world.post("/v1/undo", r#"{"to_epoch":99}"#).await;
+    assert_eq!((refused.status, &refused.json["field"]), (422, &json!("to_epoch")));
+}
+
+#[tokio::test]
+async fn what_is_not_served_yet_is_said_so() {
+    let world = World::new();
+    for (body, field) in [
+        (r#"{"to":"green","exclusive":true}"#, "exclusive"),
+        (r#"{"to":"green","supervise":"10m"}"#, "supervise"),
+    ] {
+        let reply = world.post("/v1/services/shop/flip", body).await;
+        assert_eq!((reply.status, &reply.json["field"]), (422, &json!(field)));
+        assert_eq!(reply.json["type"], "urn:switchback:problem:not_served_yet");
+    }
+    assert_eq!(world.post("/v1/services/shop/flip", r#"{"to":"green","exclusive":false}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_names_the_field() {
+    let world = World::new();
+    for (body, status, field) in [
+        (r#"{"to":"green","force":true}"#, 400, json!("force")),
+        (r#"{"to":5}"#, 400, json!("to")),
+        (r"{}", 400, json!("to")),
+        (r#"{"to":"green""#, 400, json!(null)),
+        (r#"{"to":"green"} {}"#, 400, json!(null)),
+        ("", 400, json!(null)),
+        (r#"{"to":"a/b"}"#, 400, json!("to")),
+        (r#"{"to":"red"}"#, 422, json!("to")),
+        (r#"{"to":"empty"}"#, 422, json!("to")),
+        (r#"{"to":"@candidate"}"#, 422, json!("to")),
+        (r#"{"to":"green","reason":"\u001b[2J"}"#, 400, json!("reason")),
+    ] {
+        let reply = world.post("/v1/services/shop/flip", body).await;
+        assert_eq!((reply.status, &reply.json["field"]), (status, &field), "{body}: {}", reply.text);
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    }
+    assert_eq!(world.post("/v1/services/nix/flip", r#"{"to":"green"}"#).await.status, 404);
+    assert_eq!(world.post("/v1/services/a%2fb/flip", r#"{"to":"green"}"#).await.json["field"], "service");
+    let big = format!(r#"{{"to":"{}"}}"#, "x".repeat(1024 * 1024));
+    assert_eq!(world.post("/v1/services/shop/flip", &big).await.status, 413);
+}
+
+#[tokio::test]
+async fn an_explanation_follows_the_live_table() {
+    let world = World::new();
+    let asked = r#"{"uri":"http://shop.example.com:8080/x"}"#;
+    let reply = world.post("/v1/explain", asked).await;
+    assert_eq!(reply.json["reason"], "single");
+    assert_eq!(reply.json["version"], "blue");
+    world.put("/v1/services/shop/weights", r#"{"green":500,"blue":9500}"#).await;
+    let reply = world.post("/v1/explain", r#"{"uri":"/x","headers":{"Host":"shop.example.com"}}"#).await;
+    assert_eq!((&reply.json["reason"], &reply.json["version"]), (&json!("coin"), &json!(null)));
+    assert_eq!(reply.json["chances"][1], json!({"version": "green", "weight": 500, "probability": 0.05}));
+    let reply = world.post("/v1/explain", r#"{"uri":"http://other/x"}"#).await;
+    assert_eq!((&reply.json["reason"], &reply.json["service"]), (&json!("no_route"), &json!(null)));
+    assert_eq!(world.post("/v1/explain", r#"{"uri":"a b"}"#).await.json["field"], "uri");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_and_changes_nothing() {
+    let world = World::new();
+    world.control.break_store();
+    let reply = world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
+    assert_eq!((reply.status, &reply.json["type"]), (503, &json!("urn:switchback:problem:store_failed")));
+    assert_eq!(world.get("/v1/services/shop").await.json["weights"], json!({"blue": 10_000}));
+}

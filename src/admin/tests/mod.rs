@@ -1,0 +1,115 @@
+//! The admin API as a client on its socket sees it.
+
+mod calls;
+mod contract;
+mod sockets;
+mod waits;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use super::{App, Socket, Status, serve};
+use crate::control::Handle;
+use crate::table::{ServiceSpec, Timeouts, VersionSpec};
+
+/// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
+struct World {
+    control: Handle,
+    status: Arc<Status>,
+    socket: PathBuf,
+    _server: JoinSet<()>,
+    _dir: TempDir,
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    json: Value,
+    text: String,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
+    let version = |(name, endpoints): &(&str, &[&str])| VersionSpec {
+        name: name.parse().unwrap(),
+        endpoints: endpoints.iter().map(|at| at.parse().unwrap()).collect(),
+        protocol: crate::table::Protocol::Http1,
+    };
+    let first: crate::table::VersionName = versions[0].0.parse().unwrap();
+    let route = crate::table::Route {
+        host: format!("{service}.example.com").parse().unwrap(),
+        path: "/".into(),
+        headers: Vec::new(),
+    };
+    ServiceSpec {
+        name: service.parse().unwrap(),
+        routes: [route].into(),
+        versions: versions.iter().map(version).collect(),
+        stable: first.clone(),
+        weights: vec![(first, 10_000)],
+        timeouts: Timeouts::default(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let shop =
+            spec("shop", &[("blue", &["127.0.0.1:9001"]), ("green", &["127.0.0.1:9101"]), ("empty", &[])]);
+        let cart = spec("cart", &[("v1", &["127.0.0.1:9201"]), ("v2", &["127.0.0.1:9202"])]);
+        let control = Handle::shim(vec![cart, shop]).unwrap();
+        let (status, dir) = (Arc::new(Status::new(2)), tempfile::tempdir().unwrap());
+        let path = dir.path().join("run/admin.sock");
+        let app = App::new(control.clone(), Arc::clone(&status), Arc::new(|| "a_metric 1\n".to_owned()));
+        let mut server = JoinSet::new();
+        server.spawn(serve(Socket::bind(&path).unwrap(), app, std::future::pending()));
+        Self { control, status, socket: path, _server: server, _dir: dir }
+    }
+
+    async fn send(&self, method: &str, target: &str, headers: &[&str], body: &str) -> Reply {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        headers.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
+        let call = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        stream.write_all(call.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let json = serde_json::from_str(text).unwrap_or(Value::Null);
+        Reply { status, head: head.to_owned(), json, text: text.to_owned() }
+    }
+
+    async fn get(&self, target: &str) -> Reply {
+        self.send("GET", target, &[], "").await
+    }
+
+    async fn post(&self, target: &str, body: &str) -> Reply {
+        self.send("POST", target, &[], body).await
+    }
+
+    async fn put(&self, target: &str, body: &str) -> Reply {
+        self.send("PUT", target, &[], body).await
+    }
+
+    /// One request in flight on this version, until [`World::leave`].
+    fn enter(&self, service: &str, version: &str) -> Arc<crate::proxy::upstream::Upstream> {
+        let (live, snapshot) = (self.control.live(), self.control.live().snapshot());
+        let found =
+            snapshot.upstreams().find(|u| u.service.as_str() == service && u.version.as_str() == version);
+        let upstream = Arc::clone(found.unwrap());
+        upstream.shard(0).counts.admit(live.published(), snapshot.table.epoch().0).unwrap();
+        upstream
+    }
+}

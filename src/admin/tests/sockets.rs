@@ -1,0 +1,121 @@
+//! The socket's file and the connections to it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinSet;
+
+use super::World;
+use crate::admin::{App, Readiness, Socket, api, serve_metrics};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_alone_and_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/switchback/admin.sock");
+    let socket = Socket::bind(&path).unwrap();
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    drop(socket);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_dead_process_socket_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    Socket::bind(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_live_process_socket_is_refused() {
+    let world = World::new();
+    let refused = Socket::bind(&world.socket).unwrap_err().to_string();
+    assert_eq!(refused, format!("another switchback serves this socket: {}", world.socket.display()));
+    assert_eq!(world.get("/healthz").await.status, 200, "and goes on");
+}
+
+#[tokio::test]
+async fn a_file_in_the_sockets_place_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    std::fs::write(&path, "precious").unwrap();
+    assert!(Socket::bind(&path).unwrap_err().to_string().contains("not a socket"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    let long = dir.path().join("x".repeat(120));
+    assert!(Socket::bind(&long).is_err());
+}
+
+#[tokio::test]
+async fn a_successors_socket_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let first = Socket::bind(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _second = Socket::bind(&path).unwrap();
+    drop(first);
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn too_many_connections_are_turned_away_with_a_word() {
+    let world = World::new();
+    let mut open = Vec::new();
+    for _ in 0..256 {
+        open.push(UnixStream::connect(&world.socket).await.unwrap());
+    }
+    let mut late = UnixStream::connect(&world.socket).await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("too many admin connections"),
+        "{answer}"
+    );
+    let length: usize = "too many admin connections".len();
+    assert!(answer.contains(&format!("content-length: {length}\r\n")));
+}
+
+#[tokio::test]
+async fn readiness_and_listeners_are_told() {
+    let world = World::new();
+    assert_eq!((world.get("/readyz").await.status, world.get("/healthz").await.status), (503, 200));
+    let listener = api::Listener { listen: "0.0.0.0:0".to_owned(), bound: "0.0.0.0:8080".to_owned() };
+    world.status.set_listeners(vec![listener]);
+    world.status.set_readiness(Readiness::Ready);
+    assert_eq!(world.get("/readyz").await.status, 200);
+    let status = world.get("/v1/status").await.json;
+    assert_eq!((&status["ready"], &status["workers"]), (&true.into(), &2.into()));
+    assert_eq!(status["listeners"][0]["bound"], "0.0.0.0:8080");
+    world.status.set_readiness(Readiness::Stopping);
+    assert_eq!(world.get("/readyz").await.text, "stopping\n");
+}
+
+#[tokio::test]
+async fn the_metrics_listener_serves_nothing_else() {
+    let world = World::new();
+    let app =
+        App::new(world.control.clone(), Arc::clone(&world.status), Arc::new(|| "a_metric 1\n".to_owned()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut server = JoinSet::new();
+    server.spawn(serve_metrics(listener, app, std::future::pending()));
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("text/plain; version=0.0.4") && metrics.ends_with("a_metric 1\n"), "{metrics}");
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/v1/services").await.starts_with("HTTP/1.1 404"));
+}

@@ -1,0 +1,116 @@
+//! Waiting: for drains, for events.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+
+use super::World;
+
+const FLIP: &str = "/v1/services/shop/flip?wait=drained";
+const DRAIN: &str = "/v1/services/shop/versions/blue/drain";
+
+#[tokio::test]
+async fn a_version_is_drained_when_nothing_is_left_on_it() {
+    let world = World::new();
+    assert_eq!(world.get(DRAIN).await.json, json!({"drained": false, "weight": 10_000, "remaining": []}));
+    let blue = world.enter("shop", "blue");
+    let late = world.post(&format!("{FLIP}&timeout=20ms"), r#"{"to":"green"}"#).await;
+    assert_eq!((late.status, &late.json["type"]), (504, &json!("urn:switchback:problem:timed_out")));
+    assert_eq!(
+        late.json["left"],
+        json!([{"service": "shop", "version": "blue", "kind": "request", "count": 1}])
+    );
+    assert_eq!(late.json["change"]["epoch"], 2, "the change is made");
+    assert_eq!(world.get(DRAIN).await.json["remaining"], json!([{"kind": "request", "count": 1}]));
+    blue.shard(0).counts.end();
+    assert_eq!(world.get(DRAIN).await.json, json!({"drained": true, "weight": 0, "remaining": []}));
+    assert_eq!(world.get("/v1/services/shop/versions/red/drain").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_flip_can_wait_for_the_drain() {
+    let world = World::new();
+    let blue = world.enter("shop", "blue");
+    let ending = async {
+        while world.get("/v1/services/shop").await.json["phase"] != "draining" {}
+        blue.shard(0).counts.end();
+    };
+    let (reply, ()) = tokio::join!(world.post(FLIP, r#"{"to":"green"}"#), ending);
+    assert_eq!((reply.status, &reply.json["state"]), (200, &json!("drained")));
+    assert_eq!(
+        (&reply.json["leaving"], &reply.json["services"]["shop"]["phase"]),
+        (&json!([]), &json!("steady"))
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_gets_traffic_again_is_not_called_drained() {
+    let world = World::new();
+    let _blue = world.enter("shop", "blue");
+    let returning = async {
+        while world.get("/v1/services/shop").await.json["phase"] != "draining" {}
+        world.post("/v1/services/shop/revert", "").await
+    };
+    let (reply, reverted) = tokio::join!(world.post(FLIP, r#"{"to":"green"}"#), returning);
+    assert_eq!((reverted.status, reply.status), (200, 409));
+    assert_eq!(reply.json["type"], "urn:switchback:problem:returned");
+}
+
+#[tokio::test]
+async fn what_to_wait_for_is_checked_before_anything_is_changed() {
+    let world = World::new();
+    for (query, status, field) in [
+        ("wait=forever", 400, "wait"),
+        ("wait=drained&timeout=5", 400, "timeout"),
+        ("wait=finished", 422, "wait"),
+    ] {
+        let reply = world.post(&format!("/v1/services/shop/flip?{query}"), r#"{"to":"green"}"#).await;
+        assert_eq!((reply.status, &reply.json["field"]), (status, &json!(field)));
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 1);
+}
+
+async fn listen(world: &World) -> Lines<BufReader<UnixStream>> {
+    let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    BufReader::new(stream).lines()
+}
+
+async fn event(lines: &mut Lines<BufReader<UnixStream>>) -> Value {
+    let next = async {
+        loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Some(data) = line.strip_prefix("data: ") {
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), next).await.unwrap()
+}
+
+#[tokio::test]
+async fn events_tell_changes_and_drains() {
+    let world = World::new();
+    let mut lines = listen(&world).await;
+    assert_eq!(event(&mut lines).await, json!({"type": "hello", "epoch": 1}));
+    world.post(FLIP, r#"{"to":"green"}"#).await;
+    let changed = event(&mut lines).await;
+    assert_eq!((&changed["type"], &changed["change"]["epoch"]), (&json!("changed"), &json!(2)));
+    let drained = event(&mut lines).await;
+    assert_eq!((&drained["type"], &drained["version"]), (&json!("drained"), &json!("blue")));
+}
+
+#[tokio::test]
+async fn event_streams_leave_room_for_an_operator() {
+    let world = World::new();
+    let mut open = Vec::new();
+    for _ in 0..super::super::STREAMS {
+        let mut lines = listen(&world).await;
+        event(&mut lines).await;
+        open.push(lines);
+    }
+    assert_eq!(world.get("/v1/events").await.status, 503);
+    assert_eq!(world.get("/v1/services").await.status, 200);
+}

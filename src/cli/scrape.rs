@@ -1,0 +1,71 @@
+//! What `/metrics` is made of: control's figures, the versions' cells and the workers' own, brought together.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::admin::Metrics;
+use crate::control::{Durations, Handle, ServiceFigures};
+use crate::metrics::{Buckets, Cells, Edge, Exposition, Inputs, Operations, Tenure};
+use crate::proxy::upstream::Upstream;
+use crate::proxy::worker::WorkerStats;
+use crate::release::{ActorKind, ChangeKind};
+use crate::table::{ServiceName, VersionName};
+
+/// The text of `/metrics` of this process.
+pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
+    let handle = handle.clone();
+    let exposition = Exposition::of(move || Inputs {
+        table: Arc::clone(&handle.state().table),
+        tenures: handle.tenures().tenures().into_iter().map(|upstream| Arc::new(Seen(upstream)) as _).collect(),
+        operations: handle.figures().services().iter().map(operations).collect(),
+        edges: workers.iter().map(|stats| edge(stats)).collect(),
+    });
+    Arc::new(move || exposition.render())
+}
+
+struct Seen(Arc<Upstream>);
+
+impl Tenure for Seen {
+    fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    fn service(&self) -> &ServiceName {
+        &self.0.service
+    }
+
+    fn version(&self) -> &VersionName {
+        &self.0.version
+    }
+
+    fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
+        self.0.cells().for_each(see);
+    }
+}
+
+/// Every kind of change by everybody, also those that never happened: their first one is then seen as a rise.
+fn operations((service, figures): (&ServiceName, &ServiceFigures)) -> (ServiceName, Operations) {
+    let kinds = ChangeKind::ALL.into_iter().flat_map(|kind| ActorKind::ALL.map(|actor| (kind, actor)));
+    let changes = kinds.map(|(kind, actor)| {
+        let count = figures.changes.get(&(kind, actor)).copied().unwrap_or(0);
+        (kind.token(), actor.token(), count)
+    });
+    let operations = Operations {
+        changes: changes.collect(),
+        fence: buckets(&figures.fence),
+        drain: buckets(&figures.drain),
+    };
+    (service.clone(), operations)
+}
+
+fn buckets(durations: &Durations) -> Buckets {
+    Buckets { cumulative: durations.buckets().collect(), count: durations.count(), sum: durations.sum() }
+}
+
+fn edge(stats: &WorkerStats) -> Edge {
+    Edge {
+        connections: stats.connections.load(Ordering::Relaxed),
+        accepted: stats.accepted.load(Ordering::Relaxed),
+        refused: std::array::from_fn(|reason| stats.refused[reason].load(Ordering::Relaxed)),
+    }
+}

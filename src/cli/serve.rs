@@ -1,0 +1,300 @@
+//! `switchback run`: the only place where the rooms are wired together.
+//!
+//! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
+//! which serves the admin API and takes signals.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::args::Run;
+use super::scrape;
+use crate::admin::{self, App, Readiness, Status, api};
+use crate::config::{self, Config};
+use crate::control::reload::{Trigger, Watched, watch};
+use crate::control::{self, Control, Handle};
+use crate::proxy::crew::{self, Crew};
+use crate::proxy::listener::ListenAddr;
+use crate::proxy::worker::Settings;
+use crate::release::{Actor, ActorKind};
+use crate::store::sqlite::Sqlite;
+
+/// Where the configuration is looked for when nobody says.
+const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// When it cannot start; nothing is left behind then.
+pub fn run(args: &Run) -> Result<ExitCode> {
+    start_log();
+    let file = configuration(args.config.as_deref())?;
+    // Before the first reading: what changes in between is noticed.
+    let (trigger, reloads) = Trigger::new();
+    let _watching = watch(watched(&file), trigger.clone())
+        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"));
+    let config = Config::load(&file)?;
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let workers = args.workers.map_or_else(cores, usize::from);
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let process = Process::start(file, config, workers).await?;
+        process.live(trigger, reloads).await
+    })
+}
+
+/// The file that was named, or the first that is there.
+///
+/// # Errors
+/// When there is none.
+pub fn configuration(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(file) = named {
+        return Ok(file.to_owned());
+    }
+    let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
+    found.ok_or_else(|| anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor ")))
+}
+
+fn watched(file: &Path) -> Watched {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Watched { files: vec![file.to_owned()], dirs: vec![folder.join("conf.d")] }
+}
+
+/// Everything that runs.
+struct Process {
+    file: PathBuf,
+    config: Config,
+    crew: Crew,
+    handle: Handle,
+    status: Arc<Status>,
+    /// Ends control; it says when it has ended.
+    stop_control: oneshot::Sender<()>,
+    control: oneshot::Receiver<()>,
+    stop_admin: CancellationToken,
+    admin: Vec<JoinHandle<()>>,
+    signals: Signals,
+}
+
+impl Process {
+    /// Everything that can fail comes first, the first accepted connection last.
+    async fn start(file: PathBuf, config: Config, workers: usize) -> Result<Self> {
+        let signals = Signals::take()?;
+        let socket = admin::Socket::bind(&config.admin.socket)?;
+        let metrics = match &config.metrics {
+            Some(metrics) => Some(bind_metrics(metrics.listen).await?),
+            None => None,
+        };
+        let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
+        let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
+        let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))?;
+        let (stop_control, control) = on_own_thread(control)?;
+        let mut crew = Crew::start(workers, handle.live(), &settings(&config, workers))?;
+        crew.follow(&addresses(&config), bound, &settings(&config, workers)).await;
+
+        let status = Arc::new(Status::new(workers));
+        let text = scrape::of(&handle, crew.stats().cloned().collect());
+        let app = App::new(handle.clone(), Arc::clone(&status), text);
+        let stop_admin = CancellationToken::new();
+        let mut admin = vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
+        admin.extend(metrics.map(|metrics| spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))));
+        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin, signals };
+        process.show_listeners();
+        process.status.set_readiness(Readiness::Ready);
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            epoch = process.handle.live().epoch().0,
+            workers,
+            services = process.config.services.len(),
+            admin = %process.config.admin.socket.display(),
+            "ready"
+        );
+        Ok(process)
+    }
+
+    /// Serves until it is told to stop.
+    async fn live(mut self, trigger: Trigger, mut reloads: mpsc::Receiver<()>) -> Result<ExitCode> {
+        loop {
+            tokio::select! {
+                _ = reloads.recv() => self.reload().await,
+                _ = self.signals.hang_up.recv() => trigger.pull(),
+                () = self.signals.stop() => return self.wind_down().await,
+                () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
+                _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
+            }
+        }
+    }
+
+    /// Reads the file again: all of it takes effect, or nothing.
+    async fn reload(&mut self) {
+        match self.try_reload().await {
+            Ok(()) => info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read"),
+            Err(error) => {
+                let errors = format!("{error:#}");
+                error!("the configuration is not used, everything stays as it was:\n{errors}");
+                self.handle.reload_failed(errors);
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<()> {
+        let config = Config::load(&self.file)?;
+        config.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let wanted = addresses(&config);
+        let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
+        self.handle.reload(config.services.clone(), actor(&self.file)).await?;
+        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size())).await;
+        let fixed = |config: &Config| (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone());
+        if fixed(&config) != fixed(&self.config) {
+            warn!("changes of [admin], [metrics] and [state] take effect at the next start");
+        }
+        self.config = config;
+        self.show_listeners();
+        Ok(())
+    }
+
+    fn show_listeners(&self) {
+        let listeners = self.crew.listeners().iter();
+        let listeners = listeners.map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
+        self.status.set_listeners(listeners.collect());
+    }
+
+    /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
+    async fn wind_down(self) -> Result<ExitCode> {
+        let Self { config, crew, status, stop_control, control, stop_admin, admin, mut signals, .. } = self;
+        status.set_readiness(Readiness::Stopping);
+        let deadline = config.shutdown.deadline;
+        info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
+        let code = tokio::select! {
+            ended = timeout(deadline, crew.stop()) => {
+                if ended.is_err() {
+                    warn!("the deadline has come; what is still in flight is cut");
+                }
+                ExitCode::SUCCESS
+            }
+            () = signals.stop() => {
+                warn!("told twice; what is still in flight is cut");
+                ExitCode::SUCCESS
+            }
+        };
+        stop_admin.cancel();
+        for task in admin {
+            drop(task.await);
+        }
+        drop(stop_control);
+        drop(control.await);
+        info!("stopped");
+        Ok(code)
+    }
+}
+
+/// The signals that are taken.
+struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self> {
+        let [hang_up, terminate, interrupt] =
+            [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        Ok(Self { hang_up: hang_up?, terminate: terminate?, interrupt: interrupt? })
+    }
+
+    /// The next wish that it may stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
+fn on_own_thread(control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // Dropped with the thread, also when it panics.
+        let _end = end;
+        runtime.block_on(control.run(async { drop(stopped.await) }));
+    })?;
+    Ok((stop, ended))
+}
+
+async fn bind_metrics(listen: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
+}
+
+fn cannot_listen(error: crew::CannotListen) -> anyhow::Error {
+    let hint = error.hint();
+    anyhow::Error::new(error.why).context(format!("cannot listen on {}; {hint}", error.address))
+}
+
+fn actor(file: &Path) -> Actor {
+    Actor { kind: ActorKind::File, name: file.display().to_string() }
+}
+
+fn address(listener: &config::Listener) -> ListenAddr {
+    match &listener.listen {
+        config::ListenAddr::Tcp(address) => ListenAddr::Tcp(*address),
+        config::ListenAddr::Unix(path) => ListenAddr::Unix(path.clone()),
+    }
+}
+
+fn addresses(config: &Config) -> Vec<ListenAddr> {
+    config.listeners.iter().map(address).collect()
+}
+
+/// What the workers need of the configuration.
+fn settings(config: &Config, workers: usize) -> Settings {
+    let limits = &config.limits;
+    let trusted = config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
+    Settings {
+        connections: limits.connections.div_ceil(workers.max(1)),
+        idle: limits.idle,
+        head: limits.head,
+        head_bytes: limits.head_bytes,
+        headers: limits.headers,
+        progress: limits.write_stall,
+        pool_idle: limits.pool_idle,
+        pool_size: limits.pool_size,
+        epoch_header: config.proxy.epoch_header,
+        via: config.proxy.via.clone(),
+        trusted: trusted.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A proxy needs two descriptors a request: as many as the system lets it have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit on open files stays where it is");
+    }
+}
+
+/// Logs to standard error; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
+fn start_log() {
+    let level = std::env::var("SWITCHBACK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,153 @@
+//! Drains: the tenures that get no new requests, watched until nothing is left on them (G3).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::proxy::upstream::Upstream;
+use crate::table::{ServiceName, VersionName};
+
+/// How often a young drain is looked at: most end with the requests of this moment.
+const SOONEST: Duration = Duration::from_millis(5);
+/// How often an old one is.
+const LATEST: Duration = Duration::from_millis(50);
+/// In between, an answer is late by at most this part of the drain's age.
+const PART: u32 = 20;
+/// How many ends are handled before other work has its turn.
+const A_TURN: usize = 64;
+
+/// The open drains. Counts are read by the thread that published, after it published: none is too low.
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    open: Vec<Drain>,
+    /// When to look again.
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Drain {
+    upstream: Arc<Upstream>,
+    since: Instant,
+}
+
+/// A drain that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) seconds: f64,
+}
+
+impl Ended {
+    /// True for a tenure of this version.
+    pub(super) fn is_of(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.upstream.service == *service && self.upstream.version == *version
+    }
+}
+
+impl Drains {
+    /// Starts the drain of a tenure that gets no new requests since `now`; one that is open goes on.
+    pub(super) fn open(&mut self, upstream: Arc<Upstream>, now: Instant) {
+        if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
+            self.open.push(Drain { upstream, since: now });
+            self.next = Some(now);
+        }
+    }
+
+    /// The tenure carries traffic again.
+    pub(super) fn cancel(&mut self, id: u64) {
+        self.open.retain(|drain| drain.upstream.id != id);
+        self.schedule_if_empty();
+    }
+
+    /// The drains that have ended, at most a turn's worth; sets when to look again.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Ended> {
+        let mut left = A_TURN;
+        let empty = |drain: &mut Drain| {
+            let ends = left > 0 && drain.upstream.in_flight() == 0;
+            left -= usize::from(ends);
+            ends
+        };
+        let ended = self.open.extract_if(.., empty);
+        let seconds = |drain: &Drain| now.saturating_duration_since(drain.since).as_secs_f64();
+        let ended: Vec<_> =
+            ended.map(|drain| Ended { seconds: seconds(&drain), upstream: drain.upstream }).collect();
+        let youngest = self.open.iter().map(|drain| now.saturating_duration_since(drain.since)).min();
+        let pause = youngest.map(|age| (age / PART).clamp(SOONEST, LATEST));
+        self.next = if left == 0 { Some(now) } else { pause.map(|pause| now + pause) };
+        self.schedule_if_empty();
+        ended
+    }
+
+    /// When to look again; `None` while nothing is open.
+    pub(super) fn next_poll(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// True while any tenure of this version is open.
+    pub(super) fn is_open(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.open.iter().any(|drain| drain.upstream.service == *service && drain.upstream.version == *version)
+    }
+
+    /// The versions that are draining.
+    pub(super) fn names(&self) -> Arc<[(ServiceName, VersionName)]> {
+        let name = |drain: &Drain| (drain.upstream.service.clone(), drain.upstream.version.clone());
+        self.open.iter().map(name).collect()
+    }
+
+    fn schedule_if_empty(&mut self) {
+        if self.open.is_empty() {
+            self.next = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::clock;
+    use crate::proxy::admission::Published;
+
+    fn busy(version: &str) -> Arc<Upstream> {
+        let upstream = Upstream::open("shop".parse().unwrap(), version.parse().unwrap(), 2);
+        upstream.shard(1).counts.admit(&Published::new(1), 1).unwrap();
+        Arc::new(upstream)
+    }
+
+    #[test]
+    fn a_drain_ends_with_the_last_request_and_not_before() {
+        let (mut drains, blue, start) = (Drains::default(), busy("blue"), clock::instant());
+        assert_eq!(drains.next_poll(), None);
+        drains.open(Arc::clone(&blue), start);
+        assert_eq!(drains.next_poll(), Some(start));
+        assert!(drains.poll(start).is_empty());
+        blue.shard(1).counts.end();
+        let ended = drains.poll(start + Duration::from_secs(2));
+        assert_eq!((ended.len(), ended[0].seconds), (1, 2.0));
+        assert_eq!(drains.next_poll(), None);
+    }
+
+    #[test]
+    fn the_older_a_drain_the_rarer_a_look() {
+        let (mut drains, start) = (Drains::default(), clock::instant());
+        drains.open(busy("blue"), start);
+        for (age, pause) in [(0, 5), (200, 10), (900, 45), (60_000, 50)]
+            .map(|(age, pause)| (Duration::from_millis(age), Duration::from_millis(pause)))
+        {
+            drains.poll(start + age);
+            assert_eq!(drains.next_poll(), Some(start + age + pause));
+        }
+    }
+
+    #[test]
+    fn many_ends_are_handled_in_turns() {
+        let (mut drains, start) = (Drains::default(), clock::instant());
+        for _ in 0..A_TURN + 1 {
+            let blue = busy("blue");
+            blue.shard(1).counts.end();
+            drains.open(blue, start);
+        }
+        assert_eq!(drains.poll(start).len(), A_TURN);
+        assert_eq!(drains.next_poll(), Some(start), "at once");
+        assert_eq!(drains.poll(start).len(), 1);
+        assert_eq!(drains.next_poll(), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! What everybody else holds of control: a way to ask for changes, and what is to be seen.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::figures::Figures;
+use super::tenures::Tenures;
+use crate::proxy::live::Live;
+use crate::release::{Actor, Change, Command, Effects, Refused, State};
+use crate::store::{HistoryQuery, StoreError};
+use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
+
+/// What outsiders hold: a way to ask for changes, and what is to be seen. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) notices: broadcast::Sender<Notice>,
+    pub(super) live: Arc<Live>,
+    pub(super) tenures: Arc<Tenures>,
+    pub(super) figures: Arc<Figures>,
+}
+
+/// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) state: Arc<State>,
+    /// The versions that still have work, dropped ones included.
+    pub(super) draining: Arc<[(ServiceName, VersionName)]>,
+}
+
+/// A wanted change with all that comes with it.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What.
+    pub command: Asked,
+    /// Who.
+    pub actor: Actor,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Refuse unless these services are at these epochs.
+    pub expected: Vec<(ServiceName, Epoch)>,
+    /// The caller's idempotency key with a digest of what is asked.
+    pub idempotency: Option<(String, String)>,
+    /// Only say what would happen.
+    pub dry_run: bool,
+    /// Makes the answer's body from the state after the change, so that it can be kept with it for the idempotency key.
+    pub render: fn(&State, &Effects) -> String,
+}
+
+/// What is asked for; an undo needs the store's memory before it becomes a command.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    /// A command of the heart.
+    Command(Command),
+    /// Everything back to where it was at this epoch.
+    UndoTo(Epoch),
+}
+
+/// What became of a wanted change.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The state after it (for a dry run: as it would be).
+    pub state: Arc<State>,
+    /// What it did, or would do; no change in it: everything was so already.
+    pub effects: Effects,
+    /// The body of the answer, by [`Wanted::render`] or as it was kept.
+    pub body: String,
+    /// True when the answer is the one given to the same key before.
+    pub replayed: bool,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failed {
+    /// The heart refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The change could not be made durable; nothing has changed.
+    #[error("nothing has changed: {0}")]
+    Store(#[from] StoreError),
+    /// The same idempotency key was used for something else.
+    #[error("the idempotency key `{0}` was used for a different request")]
+    KeyReused(String),
+    /// The proxy is shutting down.
+    #[error("the proxy is shutting down")]
+    Closed,
+}
+
+/// What control tells whoever listens (`GET /v1/events`).
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A change was published.
+    Changed(Arc<Change>),
+    /// A version that was left has nothing in flight any more.
+    Drained {
+        /// The service.
+        service: ServiceName,
+        /// The version that is safe to stop.
+        version: VersionName,
+        /// From the change that left it to its last request's end, in seconds.
+        seconds: f64,
+    },
+    /// The file was read and refused; what it said before stays.
+    ReloadFailed {
+        /// Every error, one a line.
+        errors: String,
+    },
+}
+
+/// How a wait for drains ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a version that carries traffic again is not safe to stop"]
+pub enum Waited {
+    /// Nothing is left on any of the versions, and nothing can arrive.
+    Drained,
+    /// These carry traffic again.
+    Returned(Vec<VersionName>),
+}
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Change(Box<Wanted>, oneshot::Sender<Result<Done, Failed>>),
+    History(HistoryQuery, oneshot::Sender<Result<Vec<Change>, StoreError>>),
+}
+
+impl Handle {
+    /// Asks for a change; when this returns `Ok`, it is durable and fenced (G1, G6).
+    ///
+    /// When dropped early the change may happen nevertheless; an idempotency key tells.
+    ///
+    /// # Errors
+    /// [`Failed`] says why nothing has changed.
+    pub async fn change(&self, wanted: Wanted) -> Result<Done, Failed> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Change(Box::new(wanted), reply);
+        self.requests.send(request).await.map_err(|_| Failed::Closed)?;
+        answer.await.map_err(|_| Failed::Closed)?
+    }
+
+    /// Tells control what the file says now: these services exist, and no others.
+    ///
+    /// # Errors
+    /// As [`Handle::change`].
+    pub async fn reload(&self, services: Vec<ServiceSpec>, file: Actor) -> Result<Done, Failed> {
+        let wanted = Wanted {
+            command: Asked::Command(Command::Configure { services, records: Vec::new() }),
+            actor: file,
+            reason: String::new(),
+            expected: Vec::new(),
+            idempotency: None,
+            dry_run: false,
+            render: |_, _| String::new(),
+        };
+        self.change(wanted).await
+    }
+
+    /// Tells whoever listens that the file was read and refused.
+    pub fn reload_failed(&self, errors: String) {
+        // Nobody listens: nobody to tell.
+        let _ = self.notices.send(Notice::ReloadFailed { errors });
+    }
+
+    /// The newest changes first. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<Change>, StoreError> {
+        let closed = || StoreError::Io(Failed::Closed.to_string());
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::History(query, reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.seen.borrow().state)
+    }
+
+    /// Everything that happens from now on; who falls behind by more than [`super::NOTICES`] is told so.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// What the workers serve from.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// All tenures that the metrics show.
+    #[must_use]
+    pub fn tenures(&self) -> &Arc<Tenures> {
+        &self.tenures
+    }
+
+    /// Control's own metrics.
+    #[must_use]
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    /// True while `version` has work left from before the change that left it.
+    #[must_use]
+    pub fn is_draining(&self, service: &ServiceName, version: &VersionName) -> bool {
+        is_draining(&self.seen.borrow(), service, std::slice::from_ref(version))
+    }
+
+    /// Waits until none of `versions` is draining any more: at once when none is. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Failed::Closed`] when the proxy shuts down first.
+    pub async fn wait_drained(
+        &self,
+        service: &ServiceName,
+        versions: &[VersionName],
+    ) -> Result<Waited, Failed> {
+        let mut seen = self.seen.clone();
+        let ended = seen.wait_for(|seen| !is_draining(seen, service, versions)).await;
+        let state = ended.map(|seen| Arc::clone(&seen.state)).map_err(|_| Failed::Closed)?;
+        let carries = |version: &&VersionName| weight(&state, service, version) > BasisPoints::NONE;
+        let returned: Vec<_> = versions.iter().filter(carries).cloned().collect();
+        Ok(if returned.is_empty() { Waited::Drained } else { Waited::Returned(returned) })
+    }
+}
+
+fn is_draining(seen: &Seen, service: &ServiceName, versions: &[VersionName]) -> bool {
+    seen.draining.iter().any(|(name, version)| name == service && versions.contains(version))
+}
+
+/// What `version` carries; nothing when it is not there.
+pub(super) fn weight(state: &State, service: &ServiceName, version: &VersionName) -> BasisPoints {
+    state.table.service(service).map_or(BasisPoints::NONE, |service| service.split.weight(version))
+}

@@ -1,0 +1,221 @@
+//! What a step asks for is done here, in one order: *persist → publish → close → report*.
+//!
+//! Until it is persisted nothing has happened; once it is, nothing can fail any more.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::drain::Ended;
+use super::handle::{Notice, Seen, weight};
+use super::{Control, clock};
+use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::Upstream;
+use crate::release::{Change, Effects, Event, State, step};
+use crate::store::{Answer, StoreError};
+use crate::table::{BasisPoints, ServiceName, VersionName};
+
+/// A change that the store may have kept or not: it failed, and then did not say.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    next: State,
+    change: Arc<Change>,
+    effects: Effects,
+    /// When to ask again.
+    pub(super) ask_at: Instant,
+}
+
+impl Control {
+    /// Performs what a step asks for. On an error nothing has changed.
+    pub(super) async fn perform(
+        &mut self,
+        next: State,
+        effects: &Effects,
+        answer: Option<Answer>,
+    ) -> Result<(), StoreError> {
+        let Some(change) = effects.change.clone().map(Arc::new) else {
+            log(effects);
+            return self.remember(answer).await;
+        };
+        if let Err(error) = self.persist(&change, answer).await {
+            if matches!(error, StoreError::InDoubt(_)) {
+                let (effects, ask_at) = (effects.clone(), clock::instant() + super::ASK_AGAIN);
+                self.doubt = Some(Doubt { next, change, effects, ask_at });
+            }
+            return Err(error);
+        }
+        self.enact(next, change, effects);
+        Ok(())
+    }
+
+    /// Keeps `change`; a store that fails is asked whether it has kept it.
+    async fn persist(&self, change: &Arc<Change>, answer: Option<Answer>) -> Result<(), StoreError> {
+        let Err(error) = self.keeper.append(Arc::clone(change), answer).await else { return Ok(()) };
+        match self.keeper.newest().await {
+            Ok(newest) if newest.as_ref() == Some(&**change) => {
+                warn!(epoch = change.epoch.0, %error, "the store has kept a change although it failed");
+                Ok(())
+            }
+            Ok(_) => Err(error),
+            Err(_) => Err(StoreError::InDoubt(error.to_string())),
+        }
+    }
+
+    /// An order that changed nothing has an answer all the same.
+    async fn remember(&self, answer: Option<Answer>) -> Result<(), StoreError> {
+        match answer {
+            Some(answer) => self.keeper.ask(move |store| store.remember(&answer)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out what became of a doubtful change, and follows the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] while the store does not answer: nothing else can be decided before.
+    pub(super) async fn resolve_doubt(&mut self) -> Result<(), StoreError> {
+        let Some(mut doubt) = self.doubt.take() else { return Ok(()) };
+        match self.keeper.newest().await {
+            Ok(newest) if newest.as_ref() == Some(&*doubt.change) => {
+                warn!(epoch = doubt.change.epoch.0, "the store has kept a change although it failed");
+                self.enact(doubt.next, doubt.change, &doubt.effects);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                doubt.ask_at = clock::instant() + super::ASK_AGAIN;
+                self.doubt = Some(doubt);
+                Err(error)
+            }
+        }
+    }
+
+    /// Publish, close, report: a change that is kept takes effect.
+    fn enact(&mut self, next: State, change: Arc<Change>, effects: &Effects) {
+        let before = self.live.snapshot();
+        let workers = self.workers;
+        let after = Arc::new(Snapshot::join(Arc::clone(&next.table), Some(&before), |service, version| {
+            Arc::new(Upstream::open(service.name.clone(), version.name.clone(), workers))
+        }));
+        let gone = gone(&change, &before, &after);
+        gone.iter().for_each(|upstream| self.tenures.leave(Arc::clone(upstream), None));
+
+        let start = clock::instant();
+        self.live.publish(Arc::clone(&after));
+        let now = clock::instant();
+
+        self.close(effects, &before, &after, &gone, now);
+
+        self.state = Arc::new(next);
+        let fence = now.saturating_duration_since(start);
+        self.figures.on_change(&change, &self.state.table, Some(fence), now);
+        self.tenures.sweep(now);
+        self.show();
+        log(effects);
+        self.tell(Notice::Changed(change));
+    }
+
+    /// Starts the drains of what was left, and ends those of what is back.
+    fn close(
+        &mut self,
+        effects: &Effects,
+        before: &Snapshot,
+        after: &Snapshot,
+        gone: &[Arc<Upstream>],
+        now: Instant,
+    ) {
+        for upstream in
+            effects.returned.iter().filter_map(|(service, version)| tenure(after, service, version))
+        {
+            self.drains.cancel(upstream.id);
+        }
+        for upstream in effects.left.iter().filter_map(|(service, version)| tenure(before, service, version))
+        {
+            self.drains.open(Arc::clone(upstream), now);
+        }
+        for upstream in gone {
+            if upstream.in_flight() > 0 {
+                self.drains.open(Arc::clone(upstream), now);
+            } else {
+                self.tenures.on_drained(upstream.id, now);
+            }
+        }
+    }
+
+    /// Handles the drains that have ended.
+    pub(super) fn poll_drains(&mut self) {
+        let now = clock::instant();
+        let ended = self.drains.poll(now);
+        if ended.is_empty() {
+            return;
+        }
+        let mut notices = Vec::new();
+        for (index, Ended { upstream, seconds }) in ended.iter().enumerate() {
+            self.figures.on_drained(&upstream.service, *seconds);
+            self.tenures.on_drained(upstream.id, now);
+            let Upstream { service, version, .. } = &**upstream;
+            let another = ended[index + 1..].iter().any(|ended| ended.is_of(service, version));
+            if !another && !self.drains.is_open(service, version) {
+                notices.extend(self.on_drained(service, version, *seconds));
+            }
+        }
+        self.show();
+        notices.into_iter().for_each(|notice| self.tell(notice));
+    }
+
+    /// No tenure of this version has anything left; nothing to say when the version is back.
+    fn on_drained(&mut self, service: &ServiceName, version: &VersionName, seconds: f64) -> Option<Notice> {
+        if weight(&self.state, service, version) > BasisPoints::NONE {
+            return None;
+        }
+        let (service, version) = (service.clone(), version.clone());
+        let event = Event::Drained { service: service.clone(), version: version.clone() };
+        if let Ok((next, _)) = step(&self.state, event, clock::now()) {
+            self.state = Arc::new(next);
+        }
+        info!(%service, %version, seconds, "drained");
+        Some(Notice::Drained { service, version, seconds })
+    }
+
+    /// Shows the present state with its drains, as one.
+    fn show(&self) {
+        self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining: self.drains.names() });
+    }
+
+    fn tell(&self, notice: Notice) {
+        // Nobody listens: nobody to tell.
+        let _ = self.notices.send(notice);
+    }
+}
+
+/// What a step has to say to the operator's log.
+pub(super) fn log(effects: &Effects) {
+    for note in &effects.notes {
+        warn!(note);
+    }
+    if let Some(Change { epoch, kind, actor, reason, summary, .. }) = &effects.change {
+        let (kind, name) = (kind.token(), &actor.name);
+        info!(epoch = epoch.0, kind, actor = actor.kind.token(), name, reason, summary, "changed");
+    }
+}
+
+fn tenure<'s>(
+    snapshot: &'s Snapshot,
+    service: &ServiceName,
+    version: &VersionName,
+) -> Option<&'s Arc<Upstream>> {
+    let index = snapshot.table.index(service)?;
+    let versions = &snapshot.table.services()[index].versions;
+    let position = versions.iter().position(|spec| spec.name == *version)?;
+    Some(snapshot.upstream(index, position))
+}
+
+/// The tenures of `before` that `after` no longer has; only services of the change can have lost any.
+fn gone(change: &Change, before: &Snapshot, after: &Snapshot) -> Vec<Arc<Upstream>> {
+    let touched = change.services.iter().filter_map(|record| before.table.service(&record.service));
+    let versions =
+        touched.flat_map(|service| service.versions.iter().map(|version| (&service.name, &version.name)));
+    let lost = versions.filter(|(service, version)| tenure(after, service, version).is_none());
+    lost.filter_map(|(service, version)| tenure(before, service, version).cloned()).collect()
+}

@@ -1,0 +1,238 @@
+//! When to read the file again: watches the configuration's directories and says so when its contents have changed.
+//!
+//! Directories and not files, because editors and Kubernetes do not write files, they put others in their place.
+//! Contents and not events, because most events change nothing. What is done about it is not decided here.
+//!
+//! Limit: a writer that truncates a file and pauses for longer than [`QUIET`] before it goes on is read half-way.
+//! Write beside it and rename.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::clock;
+
+/// How long nothing must happen before the files are looked at.
+pub const QUIET: Duration = Duration::from_millis(100);
+/// When they are looked at however much happens.
+const RESTLESS: Duration = Duration::from_secs(1);
+/// How often they are looked at when nothing happens: network file systems do not tell.
+const RESCAN: Duration = Duration::from_secs(30);
+/// Signals that wait for the watching thread; one that waits stands for all.
+const SIGNALS: usize = 1;
+/// Triggers that wait to be acted on; one that waits stands for all.
+const TRIGGERS: usize = 1;
+
+/// What the configuration is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// These files, there or not.
+    pub files: Vec<PathBuf>,
+    /// Every `*.toml` in these directories, there or not; names that begin with a dot are not looked at.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Asks for a reload. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Trigger(mpsc::Sender<()>);
+
+impl Trigger {
+    /// A trigger, and where to wait for it: one message for any number of pulls that were not acted on yet.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
+        let (trigger, triggers) = mpsc::channel(TRIGGERS);
+        (Self(trigger), triggers)
+    }
+
+    /// Asks for a reload now, whether anything has changed or not (SIGHUP).
+    pub fn pull(&self) {
+        // Full: one is waiting already. Closed: nobody reloads any more.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// The configuration cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch the configuration for changes: {0}; SIGHUP still reloads it")]
+pub struct WatchFailed(String);
+
+/// A running watch; ends when dropped.
+#[derive(Debug)]
+pub struct Watch {
+    signals: SyncSender<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Signal {
+    Touched,
+    Stop,
+}
+
+/// Pulls `trigger` whenever the contents of `watched` are no longer what they are now.
+///
+/// Start it *before* the first load, so that no change falls in between.
+///
+/// # Errors
+/// [`WatchFailed`] when the system has no watch or no thread to give.
+pub fn watch(watched: Watched, trigger: Trigger) -> Result<Watch, WatchFailed> {
+    let (signals, received) = sync_channel(SIGNALS);
+    let touched = signals.clone();
+    let on_event = move |event: notify::Result<notify::Event>| {
+        if event.map_or(true, |event| is_of_interest(event.kind)) {
+            // Full: one is waiting already.
+            let _ = touched.try_send(Signal::Touched);
+        }
+    };
+    let watcher = notify::recommended_watcher(on_event).map_err(|why| WatchFailed(why.to_string()))?;
+    let mut scout = Scout { watched, watcher, dirs: BTreeSet::new(), contents: 0 };
+    scout.follow();
+    scout.contents = scout.watched.contents();
+    let run = move || scout.run(&received, &trigger);
+    let thread = thread::Builder::new().name("reload".to_owned()).spawn(run);
+    let thread = thread.map_err(|why| WatchFailed(why.to_string()))?;
+    Ok(Watch { signals, thread: Some(thread) })
+}
+
+/// Reading is not: our own reads would wake us again.
+fn is_of_interest(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The thread takes every signal, and ends at this one; it panics nowhere that anybody could help.
+        let _ = self.signals.send(Signal::Stop);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The watching thread's own.
+struct Scout {
+    watched: Watched,
+    watcher: RecommendedWatcher,
+    /// The directories that are watched now.
+    dirs: BTreeSet<PathBuf>,
+    contents: u64,
+}
+
+impl Scout {
+    fn run(mut self, signals: &Receiver<Signal>, trigger: &Trigger) {
+        while wait(signals) {
+            // Links may lead elsewhere now. What changes from here on is seen by the new watches.
+            self.follow();
+            let contents = self.watched.contents();
+            if contents != self.contents {
+                self.contents = contents;
+                trigger.pull();
+            }
+        }
+    }
+
+    /// Watches the directories where the configuration is now.
+    fn follow(&mut self) {
+        let dirs = self.watched.directories();
+        for dir in self.dirs.difference(&dirs) {
+            // Gone already, most likely.
+            let _ = self.watcher.unwatch(dir);
+        }
+        // Those of before too: a directory that was replaced by another of its name is a new one.
+        for dir in &dirs {
+            if let Err(why) = self.watcher.watch(dir, RecursiveMode::NonRecursive) {
+                debug!(dir = %dir.display(), %why, "cannot watch; looking from time to time");
+            }
+        }
+        self.dirs = dirs;
+    }
+}
+
+/// Waits until something has happened and it is quiet again, or for a while; false to stop.
+fn wait(signals: &Receiver<Signal>) -> bool {
+    match signals.recv_timeout(RESCAN) {
+        Ok(Signal::Touched) => {}
+        Err(RecvTimeoutError::Timeout) => return true,
+        Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+    }
+    let since = clock::instant();
+    loop {
+        match signals.recv_timeout(QUIET) {
+            Ok(Signal::Touched) if clock::instant().saturating_duration_since(since) < RESTLESS => {}
+            Ok(Signal::Touched) | Err(RecvTimeoutError::Timeout) => return true,
+            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+impl Watched {
+    /// A digest of all the contents; what is not there or cannot be read has one as well.
+    fn contents(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for file in self.all_files() {
+            file.hash(&mut hasher);
+            match read(&file) {
+                Ok(bytes) => (true, bytes).hash(&mut hasher),
+                Err(error) => (false, error.kind()).hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+
+    fn all_files(&self) -> Vec<PathBuf> {
+        let mut all = self.files.clone();
+        all.extend(self.dirs.iter().flat_map(|dir| fragments(dir)));
+        all
+    }
+
+    /// Every directory in which an event can mean that the contents change, without links.
+    fn directories(&self) -> BTreeSet<PathBuf> {
+        let named = self.all_files().into_iter().chain(self.dirs.iter().cloned());
+        // Where the name is, and where what it leads to is.
+        let around = named.flat_map(|path| {
+            [parent(&path), path.canonicalize().map_or_else(|_| parent(&path), |real| parent(&real))]
+        });
+        around.chain(self.dirs.iter().cloned()).filter_map(|dir| dir.canonicalize().ok()).collect()
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        Some(_) | None => PathBuf::from("."),
+    }
+}
+
+/// The `*.toml` of a directory, in order.
+fn fragments(dir: &Path) -> Vec<PathBuf> {
+    let is_fragment = |path: &PathBuf| {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        !hidden && path.extension().is_some_and(|extension| extension == "toml")
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut fragments: Vec<_> = entries.filter(is_fragment).collect();
+    fragments.sort();
+    fragments
+}
+
+/// Regular files only: a pipe would be waited for.
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    if fs::metadata(file)?.is_file() { fs::read(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+}
+
+#[cfg(test)]
+mod tests;

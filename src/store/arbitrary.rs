@@ -1,0 +1,97 @@
+//! Any change that the heart could make, for property tests of the stores.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::release::history::Standing;
+use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp};
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, Protocol, ServiceName, Split, VersionName, VersionSpec,
+};
+
+fn version_name() -> impl Strategy<Value = VersionName> {
+    "[a-c][A-Z0-9._-]{0,2}".prop_map(|text| text.parse().unwrap())
+}
+
+fn service_name() -> impl Strategy<Value = ServiceName> {
+    "[s-v]".prop_map(|text| text.parse().unwrap())
+}
+
+fn split() -> impl Strategy<Value = Split> {
+    (version_name(), version_name(), 0u64..=10_000).prop_map(|(first, second, points)| {
+        if first == second {
+            return Split::all_to(first);
+        }
+        let weights = [(first, points), (second, 10_000 - points)];
+        Split::new(weights.map(|(name, points)| (name, BasisPoints::new(points).unwrap()))).unwrap()
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = EndpointAddr> {
+    let text =
+        "(127\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}|\\[::1\\]:80|[a-z]{1,5}\\.internal:443|unix:/run/[a-z ]{1,4})";
+    text.prop_map(|text| text.parse().unwrap())
+}
+
+fn version() -> impl Strategy<Value = VersionSpec> {
+    (version_name(), prop::collection::vec(endpoint(), 0..3)).prop_map(|(name, endpoints)| VersionSpec {
+        name,
+        endpoints: endpoints.into(),
+        protocol: Protocol::Http1,
+    })
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        (version(), prop::option::of(version())).prop_map(|(version, over)| Edit::Is { version, over }),
+        version().prop_map(|over| Edit::Removed { over }),
+    ]
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    let previous = (version_name(), split()).prop_map(|(stable, split)| Previous { stable, split });
+    let edits = prop::collection::btree_map(version_name(), edit(), 0..3);
+    (version_name(), split(), prop::option::of(previous), edits, any::<u64>()).prop_map(
+        |(stable, split, previous, edits, file_digest)| Standing {
+            stable,
+            split,
+            previous,
+            edits,
+            file_digest,
+        },
+    )
+}
+
+/// Any change, at any epoch from 1 on; its records carry its epoch.
+pub(crate) fn change() -> impl Strategy<Value = Change> {
+    let records = prop::collection::btree_map(service_name(), prop::option::of(standing()), 0..4);
+    let actor = (0..ActorKind::ALL.len(), ".{0,8}");
+    let words = (".{0,12}", ".{0,12}");
+    (1..1u64 << 62, 0..1u64 << 62, 0..ChangeKind::ALL.len(), actor, words, records).prop_map(
+        |(epoch, at, kind, (actor, name), (reason, summary), records)| Change {
+            epoch: Epoch(epoch),
+            at: Timestamp(at),
+            kind: ChangeKind::ALL[kind],
+            actor: Actor { kind: ActorKind::ALL[actor], name },
+            reason,
+            summary,
+            services: records_at(Epoch(epoch), records),
+        },
+    )
+}
+
+fn records_at(epoch: Epoch, records: BTreeMap<ServiceName, Option<Standing>>) -> Vec<ServiceRecord> {
+    records.into_iter().map(|(service, standing)| ServiceRecord { service, epoch, standing }).collect()
+}
+
+/// A history without gaps: changes of the epochs 1, 2, 3, …
+pub(crate) fn changes(most: usize) -> impl Strategy<Value = Vec<Change>> {
+    prop::collection::vec(change(), 0..most).prop_map(|mut changes| {
+        for (change, epoch) in changes.iter_mut().zip(1..) {
+            change.epoch = Epoch(epoch);
+            change.services.iter_mut().for_each(|record| record.epoch = Epoch(epoch));
+        }
+        changes
+    })
+}

@@ -1,0 +1,329 @@
+//! The disk form of a change: types of their own, so that a rename in the heart never changes what was written.
+//!
+//! JSON text; fields that this build does not know are skipped on reading, fields that are missing are an error.
+//! Every store that keeps text uses it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::release::history::Standing;
+use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp};
+use crate::table::{BasisPoints, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
+
+/// A [`Change`] as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeForm {
+    epoch: u64,
+    at_ms: u64,
+    kind: String,
+    actor: ActorForm,
+    reason: String,
+    summary: String,
+    services: Vec<RecordForm>,
+}
+
+/// An [`Actor`] as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorForm {
+    kind: String,
+    name: String,
+}
+
+/// A [`ServiceRecord`] as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordForm {
+    service: String,
+    epoch: u64,
+    standing: Option<StandingForm>,
+}
+
+/// A [`Standing`] as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingForm {
+    stable: String,
+    weights: Weights,
+    previous: Option<PreviousForm>,
+    edits: BTreeMap<String, EditForm>,
+    /// Hexadecimal: not every reader of JSON has whole numbers of 64 bits.
+    file_digest: String,
+}
+
+/// Basis points by version.
+type Weights = BTreeMap<String, u16>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PreviousForm {
+    stable: String,
+    weights: Weights,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EditForm {
+    Is { version: VersionForm, over: Option<VersionForm> },
+    Removed { over: VersionForm },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct VersionForm {
+    name: String,
+    endpoints: Vec<String>,
+    protocol: ProtocolForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProtocolForm {
+    Http1,
+}
+
+/// The text of a form.
+///
+/// # Errors
+/// [`StoreError::Io`]; none of the forms can cause it.
+pub fn to_text(form: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(form).map_err(|error| StoreError::Io(format!("cannot write a record: {error}")))
+}
+
+/// Reads a form, and from it the heart's value.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it is not what was written; `place` says which record.
+pub fn from_text<'t, F, T>(text: &'t str, place: impl FnOnce() -> String) -> Result<T, StoreError>
+where
+    F: Deserialize<'t>,
+    T: TryFrom<F, Error = Invalid>,
+{
+    let form: Result<F, _> = serde_json::from_str(text);
+    let value =
+        form.map_err(|error| error.to_string()).and_then(|form| T::try_from(form).map_err(|why| why.0));
+    value.map_err(|why| StoreError::Corrupt(format!("{}: {why}", place())))
+}
+
+/// The sort of change with this token.
+///
+/// # Errors
+/// [`Invalid`] when there is none.
+pub fn change_kind(token: &str) -> Result<ChangeKind, Invalid> {
+    let found = ChangeKind::ALL.into_iter().find(|kind| kind.token() == token);
+    found.ok_or_else(|| Invalid(format!("`{token}` is no kind of change")))
+}
+
+/// The sort of actor with this token.
+///
+/// # Errors
+/// [`Invalid`] when there is none.
+pub fn actor_kind(token: &str) -> Result<ActorKind, Invalid> {
+    let found = ActorKind::ALL.into_iter().find(|kind| kind.token() == token);
+    found.ok_or_else(|| Invalid(format!("`{token}` is no kind of actor")))
+}
+
+impl From<&Change> for ChangeForm {
+    fn from(change: &Change) -> Self {
+        Self {
+            epoch: change.epoch.0,
+            at_ms: change.at.0,
+            kind: change.kind.token().to_owned(),
+            actor: ActorForm { kind: change.actor.kind.token().to_owned(), name: change.actor.name.clone() },
+            reason: change.reason.clone(),
+            summary: change.summary.clone(),
+            services: change.services.iter().map(RecordForm::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<ChangeForm> for Change {
+    type Error = Invalid;
+    fn try_from(form: ChangeForm) -> Result<Self, Invalid> {
+        Ok(Self {
+            epoch: Epoch(form.epoch),
+            at: Timestamp(form.at_ms),
+            kind: change_kind(&form.kind)?,
+            actor: Actor { kind: actor_kind(&form.actor.kind)?, name: form.actor.name },
+            reason: form.reason,
+            summary: form.summary,
+            services: form.services.into_iter().map(ServiceRecord::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&ServiceRecord> for RecordForm {
+    fn from(record: &ServiceRecord) -> Self {
+        let standing = record.standing.as_ref().map(StandingForm::from);
+        Self { service: record.service.to_string(), epoch: record.epoch.0, standing }
+    }
+}
+
+impl TryFrom<RecordForm> for ServiceRecord {
+    type Error = Invalid;
+    fn try_from(form: RecordForm) -> Result<Self, Invalid> {
+        let standing = form.standing.map(Standing::try_from).transpose()?;
+        Ok(Self { service: form.service.parse()?, epoch: Epoch(form.epoch), standing })
+    }
+}
+
+impl From<&Standing> for StandingForm {
+    fn from(standing: &Standing) -> Self {
+        let edits = standing.edits.iter();
+        Self {
+            stable: standing.stable.to_string(),
+            weights: weights(&standing.split),
+            previous: standing.previous.as_ref().map(PreviousForm::from),
+            edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
+            file_digest: format!("{:016x}", standing.file_digest),
+        }
+    }
+}
+
+impl TryFrom<StandingForm> for Standing {
+    type Error = Invalid;
+    fn try_from(form: StandingForm) -> Result<Self, Invalid> {
+        let digest = u64::from_str_radix(&form.file_digest, 16);
+        let edits = form.edits.into_iter().map(|(name, edit)| Ok((name.parse()?, Edit::try_from(edit)?)));
+        Ok(Self {
+            stable: form.stable.parse()?,
+            split: split(form.weights)?,
+            previous: form.previous.map(Previous::try_from).transpose()?,
+            edits: edits.collect::<Result<_, Invalid>>()?,
+            file_digest: digest.map_err(|_| Invalid(format!("`{}` is not a digest", form.file_digest)))?,
+        })
+    }
+}
+
+fn weights(split: &Split) -> Weights {
+    split.shares().map(|(version, weight)| (version.to_string(), weight.points())).collect()
+}
+
+fn split(weights: Weights) -> Result<Split, Invalid> {
+    let share = |(version, points): (String, u16)| {
+        Ok((version.parse::<VersionName>()?, BasisPoints::new(u64::from(points))?))
+    };
+    Split::new(weights.into_iter().map(share).collect::<Result<Vec<_>, Invalid>>()?)
+}
+
+impl From<&Previous> for PreviousForm {
+    fn from(previous: &Previous) -> Self {
+        Self { stable: previous.stable.to_string(), weights: weights(&previous.split) }
+    }
+}
+
+impl TryFrom<PreviousForm> for Previous {
+    type Error = Invalid;
+    fn try_from(form: PreviousForm) -> Result<Self, Invalid> {
+        Ok(Self { stable: form.stable.parse()?, split: split(form.weights)? })
+    }
+}
+
+impl From<&Edit> for EditForm {
+    fn from(edit: &Edit) -> Self {
+        match edit {
+            Edit::Is { version, over } => {
+                Self::Is { version: version.into(), over: over.as_ref().map(VersionForm::from) }
+            }
+            Edit::Removed { over } => Self::Removed { over: over.into() },
+        }
+    }
+}
+
+impl TryFrom<EditForm> for Edit {
+    type Error = Invalid;
+    fn try_from(form: EditForm) -> Result<Self, Invalid> {
+        Ok(match form {
+            EditForm::Is { version, over } => {
+                Self::Is { version: version.try_into()?, over: over.map(VersionSpec::try_from).transpose()? }
+            }
+            EditForm::Removed { over } => Self::Removed { over: over.try_into()? },
+        })
+    }
+}
+
+impl From<&VersionSpec> for VersionForm {
+    fn from(version: &VersionSpec) -> Self {
+        Self {
+            name: version.name.to_string(),
+            endpoints: version.endpoints.iter().map(ToString::to_string).collect(),
+            protocol: match version.protocol {
+                Protocol::Http1 => ProtocolForm::Http1,
+            },
+        }
+    }
+}
+
+impl TryFrom<VersionForm> for VersionSpec {
+    type Error = Invalid;
+    fn try_from(form: VersionForm) -> Result<Self, Invalid> {
+        Ok(Self {
+            name: form.name.parse()?,
+            endpoints: form.endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            protocol: match form.protocol {
+                ProtocolForm::Http1 => Protocol::Http1,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::arbitrary;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Change, StoreError> {
+        from_text::<ChangeForm, Change>(text, || "change 1".to_owned())
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_reads_as_it_was_written(change in arbitrary::change()) {
+            let text = to_text(&ChangeForm::from(&change)).unwrap();
+            prop_assert_eq!(read(&text).unwrap(), change);
+        }
+    }
+
+    /// What was written stays readable: this text is never edited, only added to.
+    const WRITTEN: &str = r#"{"epoch":7,"at_ms":1700000000000,"kind":"flip","actor":{"kind":"operator","name":"uid=0"},
+        "reason":"r","summary":"s","services":[
+        {"service":"shop","epoch":7,"standing":{"stable":"green","weights":{"green":10000},
+         "previous":{"stable":"blue","weights":{"blue":9500,"green":500}},
+         "edits":{"green":{"is":{"version":{"name":"green","endpoints":["127.0.0.1:9101","unix:/run/a.sock"],
+           "protocol":"http1"},"over":null}},
+           "old":{"removed":{"over":{"name":"old","endpoints":[],"protocol":"http1"}}}},
+         "file_digest":"cbf29ce484222325"}},
+        {"service":"cart","epoch":7,"standing":null}]}"#;
+
+    #[test]
+    fn the_first_form_stays_readable() {
+        let change = read(WRITTEN).unwrap();
+        assert_eq!((change.epoch, change.kind), (Epoch(7), ChangeKind::Flip));
+        let standing = change.services[0].standing.as_ref().unwrap();
+        assert_eq!(standing.edits.len(), 2);
+        assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
+        assert_eq!(change.services[1].standing, None);
+    }
+
+    #[test]
+    fn a_field_of_a_later_build_is_skipped() {
+        let later = WRITTEN.replacen("\"reason\"", "\"ticket\":{\"id\":4},\"reason\"", 1);
+        assert_eq!(read(&later).unwrap(), read(WRITTEN).unwrap());
+    }
+
+    #[test]
+    fn a_record_that_says_something_impossible_is_corrupt() {
+        for (was, is) in [
+            ("\"green\":10000", "\"green\":9999"),
+            ("\"kind\":\"flip\"", "\"kind\":\"flop\""),
+            ("\"stable\":\"blue\"", "\"stable\":\"b/lue\""),
+            ("127.0.0.1:9101", "127.0.0.1"),
+            ("cbf29ce484222325", "xyz"),
+            ("\"reason\":\"r\",", ""),
+            ("{\"epoch\"", "{{\"epoch\""),
+        ] {
+            let text = WRITTEN.replacen(was, is, 1);
+            assert_ne!(text, WRITTEN, "{was}");
+            let error = read(&text).unwrap_err();
+            assert!(matches!(&error, StoreError::Corrupt(why) if why.starts_with("change 1: ")), "{error}");
+        }
+    }
+}

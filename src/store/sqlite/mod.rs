@@ -1,0 +1,138 @@
+//! The store of a single proxy: one SQLite file in `state.dir`, written with WAL and a sync a change.
+
+mod open;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{Answer, HistoryQuery, Loaded, MOST_ANSWERS, Store, StoreError, record};
+use crate::release::{Change, ServiceRecord};
+use crate::table::Epoch;
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct Sqlite {
+    connection: Connection,
+    /// How many changes are remembered.
+    history: u64,
+    /// Held for as long as this process uses the directory.
+    _lock: File,
+}
+
+impl Sqlite {
+    /// Opens the store in `dir`, which is made if it is not there; remembers the last `history` changes, at least one.
+    ///
+    /// Blocks; syncs what it makes. The directory is this process's until the store is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when the directory cannot be used, or another process uses it;
+    /// [`StoreError::NewerSchema`]; [`StoreError::Corrupt`].
+    pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
+        open::directory(dir)?;
+        let lock = open::lock(dir)?;
+        let connection = open::database(dir)?;
+        open::sync(dir)?;
+        let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
+        let mut store = Self { connection, history, _lock: lock };
+        store.forget_all()?;
+        Ok(store)
+    }
+
+    /// Forgets what a shorter history than the last one no longer holds.
+    fn forget_all(&mut self) -> Result<(), StoreError> {
+        let history = self.history;
+        self.transact(|transaction| {
+            let newest = rows::newest(transaction)?;
+            rows::forget(transaction, 0, oldest_to_keep(newest, history))
+        })
+    }
+
+    /// All of `work` or nothing of it; on any error the store is as it was, and usable.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Dropping the transaction rolls it back, after a failed commit too.
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let value = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(value)
+    }
+}
+
+/// The oldest change that is remembered once `newest` is the newest.
+fn oldest_to_keep(newest: Epoch, history: u64) -> u64 {
+    newest.0.saturating_sub(history) + 1
+}
+
+impl Store for Sqlite {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let (epoch, oldest) = (rows::newest(&self.connection)?, rows::oldest(&self.connection)?);
+        let records = rows::records_until(&self.connection, Epoch(rows::MOST))?;
+        Ok(Loaded { epoch, oldest, records })
+    }
+
+    fn append(&mut self, change: &Change, answer: Option<&Answer>) -> Result<(), StoreError> {
+        let history = self.history;
+        self.transact(|transaction| {
+            let newest = rows::newest(transaction)?;
+            if change.epoch != newest.next() {
+                let (epoch, next) = (change.epoch, newest.next());
+                return Err(StoreError::Io(format!(
+                    "change {epoch} is out of order: the next one is {next}"
+                )));
+            }
+            rows::insert_change(transaction, change)?;
+            for (record, position) in change.services.iter().zip(0..) {
+                rows::insert_record(transaction, change.epoch, record, position)?;
+            }
+            if let Some(answer) = answer {
+                rows::insert_answer(transaction, change.epoch, answer)?;
+            }
+            let oldest = oldest_to_keep(change.epoch, history);
+            rows::forget(transaction, oldest.saturating_sub(1), oldest)
+        })
+    }
+
+    fn remember(&mut self, answer: &Answer) -> Result<(), StoreError> {
+        self.transact(|transaction| rows::insert_answer(transaction, rows::newest(transaction)?, answer))
+    }
+
+    fn history(&mut self, query: &HistoryQuery) -> Result<Vec<Change>, StoreError> {
+        rows::changes(&self.connection, query)
+    }
+
+    fn records_at(&mut self, epoch: Epoch) -> Result<Option<Vec<ServiceRecord>>, StoreError> {
+        if epoch < rows::oldest(&self.connection)? || epoch > rows::newest(&self.connection)? {
+            return Ok(None);
+        }
+        let mut records = rows::records_until(&self.connection, epoch)?;
+        records.retain(|record| record.standing.is_some());
+        Ok(Some(records))
+    }
+
+    fn answer(&mut self, key: &str) -> Result<Option<Answer>, StoreError> {
+        rows::answer(&self.connection, key)
+    }
+}
+
+/// What SQLite says, in our words.
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits map_err")]
+fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::Corrupt(error.to_string())
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            StoreError::Io(format!("{error}: another program writes to it; end that program"))
+        }
+        Some(_) | None => StoreError::Io(error.to_string()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Versions of a service: real HTTP/1.1 servers on threads, good ones and ones named after what they do wrong.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What an origin does with a request.
+pub type Behave = dyn Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync;
+
+/// What becomes of the connection afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Keep,
+    Close,
+}
+
+/// A request as the origin saw it.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub line: String,
+    /// Names in lower case, in order.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn path(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or("")
+    }
+}
+
+/// One endpoint.
+pub struct Origin {
+    pub name: String,
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    behave: Box<Behave>,
+    /// Reads bodies before it behaves; off for origins that answer early.
+    reads_bodies: bool,
+    seen: Mutex<Vec<Seen>>,
+    served: AtomicU64,
+    connections: AtomicU64,
+    is_closed: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Origin {
+    /// Answers everything with 200 and `x-version: NAME`, the body says what was asked.
+    pub fn start(name: &str) -> Self {
+        let version = name.to_owned();
+        Self::behaving(name, move |seen, stream| {
+            let body = format!("{} {}\n", version, seen.line);
+            let text = if seen.line.starts_with("HEAD") { "" } else { &body };
+            write!(stream, "HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-length: {}\r\n\r\n{text}", body.len())?;
+            Ok(Then::Keep)
+        })
+    }
+
+    /// Does what `behave` says with each request, whose body has been read.
+    pub fn behaving(
+        name: &str,
+        behave: impl Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listening(name, true, Box::new(behave))
+    }
+
+    /// The same, with the body still unread in the stream.
+    pub fn answering_early(
+        name: &str,
+        behave: impl Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listening(name, false, Box::new(behave))
+    }
+
+    fn listening(name: &str, reads_bodies: bool, behave: Box<Behave>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            behave,
+            reads_bodies,
+            seen: Mutex::default(),
+            served: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        let serving = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &serving));
+        Self { name: name.to_owned(), address, shared }
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The only request so far.
+    pub fn only(&self) -> Seen {
+        let mut seen = self.seen();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        seen.remove(0)
+    }
+
+    /// How many requests it got.
+    pub fn served(&self) -> u64 {
+        self.shared.served.load(Ordering::SeqCst)
+    }
+
+    /// How many connections it accepted.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Cuts every connection it has open; it goes on accepting.
+    pub fn cut(&self) {
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            // It may be gone already.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the accepting thread, which then ends.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+    }
+}
+
+/// An address on which nobody listens.
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        if shared.is_closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.set_nodelay(true);
+        let mut open = shared.open.lock().unwrap();
+        open.extend(stream.try_clone());
+        drop(open);
+        let shared = Arc::clone(shared);
+        // The proxy closes when it likes; that is no failure of the origin's.
+        thread::spawn(move || drop(serve(stream, &shared)));
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut seen = Seen { line: line(&mut reader)?, ..Seen::default() };
+        seen.headers = fields(&mut reader)?;
+        if seen.header("expect").is_some() && shared.reads_bodies {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        if shared.reads_bodies {
+            read_body(&mut reader, &mut seen)?;
+        }
+        shared.served.fetch_add(1, Ordering::SeqCst);
+        let mut all = shared.seen.lock().unwrap();
+        // Bounded: tests with many requests look at counts.
+        if all.len() < 10_000 {
+            all.push(seen.clone());
+        }
+        drop(all);
+        if (shared.behave)(&seen, &mut stream)? == Then::Close {
+            return stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> io::Result<()> {
+    if let Some(length) = seen.header("content-length") {
+        let mut body = vec![0; length.parse().map_err(io::Error::other)?];
+        reader.read_exact(&mut body)?;
+        seen.body = body;
+    } else if seen.header("transfer-encoding") == Some("chunked") {
+        loop {
+            let size = usize::from_str_radix(&line(reader)?, 16).map_err(io::Error::other)?;
+            if size == 0 {
+                seen.trailers = fields(reader)?;
+                return Ok(());
+            }
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            seen.body.extend_from_slice(&chunk[..size]);
+        }
+    }
+    Ok(())
+}
+
+fn fields(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut fields = Vec::new();
+    loop {
+        let line = line(reader)?;
+        let Some((name, value)) = line.split_once(':') else { return Ok(fields) };
+        fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
+fn line(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
