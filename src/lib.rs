@@ -43,12 +43,12 @@
 //! table, release` · `admin → control's handle` · `cli → admin's wire types, config`; `cli::serve` alone wires all.
 //! `tests/tidy.rs` enforces it.
 
-pub mod table;
-pub mod release;
-pub mod proxy;
-pub mod control;
-pub mod store;
 pub mod admin;
-pub mod metrics;
-pub mod config;
 pub mod cli;
+pub mod config;
+pub mod control;
+pub mod metrics;
+pub mod proxy;
+pub mod release;
+pub mod store;
+pub mod table;

@@ -1,1 +1,155 @@
-//! CLI
+//! CLI: the commands of an operator. `run` starts the proxy; all others talk to its admin socket.
+//!
+//! A verb is a function from a [`Session`] and its arguments to an [`Exit`]: the binary gives it the terminal,
+//! [`execute`] a string, so that the demo and tests run what an operator would have typed.
+
+pub mod args;
+mod change;
+pub mod check;
+pub mod client;
+mod completions;
+mod demo;
+mod drain;
+mod explain;
+mod flip;
+mod history;
+mod pools;
+mod render;
+mod scrape;
+mod serve;
+mod session;
+mod status;
+mod style;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use args::{Cli, Verb};
+use client::{Client, Error};
+pub use session::{Exit, Format, Session};
+pub use style::Style;
+
+use crate::config::Host;
+
+/// The program: reads the command line, does it, and ends with the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = if cli.json { Format::Json } else { Format::Text };
+    let done = match cli.verb {
+        Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
+        Verb::Demo(args) => demo::run(args).map(|()| Exit::Done),
+        verb => on_terminal(verb, cli.socket, format),
+    };
+    done.unwrap_or_else(|error| tell_error(&error, format, &mut print, &mut complain)).into()
+}
+
+/// Does what the words after `switchback` say, on this socket; gives the exit status and all that it would have printed.
+///
+/// `run` and `demo` are not for this.
+pub async fn execute<W: Into<OsString> + Clone>(
+    socket: &Path,
+    words: impl IntoIterator<Item = W>,
+    style: Style,
+) -> (Exit, String) {
+    let words = std::iter::once("switchback".into()).chain(words.into_iter().map(Into::into));
+    let cli = match Cli::try_parse_from::<_, OsString>(words) {
+        Ok(cli) => cli,
+        Err(error) => return (Exit::Usage, error.to_string()),
+    };
+    let format = if cli.json { Format::Json } else { Format::Text };
+    let mut text = String::new();
+    let mut out = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    let socket = cli.socket.unwrap_or_else(|| socket.to_owned());
+    let mut session = Session { client: Client::new(socket), format, style, out: &mut out };
+    let done = perform(&mut session, cli.verb).await;
+    let exit = done.unwrap_or_else(|error| {
+        let mut complaint = String::new();
+        let exit = tell_error(&error, format, &mut out, &mut |line| complaint.push_str(&format!("{line}\n")));
+        if !complaint.is_empty() {
+            out(complaint.trim_end());
+        }
+        exit
+    });
+    (exit, text)
+}
+
+fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::Result<Exit> {
+    let socket = match (&verb, socket) {
+        (_, Some(socket)) => socket,
+        (Verb::Check(_) | Verb::Completions(_), None) => PathBuf::new(),
+        (_, None) => Host::of_process().admin_socket().context(
+            "where is the admin socket? XDG_RUNTIME_DIR is not set: use --socket or SWITCHBACK_SOCKET",
+        )?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut out = print;
+    let mut session =
+        Session { client: Client::new(socket), format, style: Style::of_stdout(), out: &mut out };
+    runtime.block_on(perform(&mut session, verb))
+}
+
+async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Check(args) => check::run(session, &args),
+        Verb::Status(args) => status::run(session, &args).await,
+        Verb::Flip(args) => flip::flip(session, &args).await,
+        Verb::Revert(args) => flip::revert(session, &args).await,
+        Verb::Weights(args) => flip::weights(session, &args).await,
+        Verb::Versions(args) => pools::versions(session, &args).await,
+        Verb::Endpoints(args) => pools::endpoints(session, &args).await,
+        Verb::Drain(args) => drain::run(session, &args).await,
+        Verb::History(args) => history::run(session, &args).await,
+        Verb::Undo(args) => flip::undo(session, &args).await,
+        Verb::Explain(args) => explain::run(session, &args).await,
+        Verb::Completions(args) => completions::run(session, &args),
+        Verb::Run(_) | Verb::Demo(_) => anyhow::bail!("run and demo need a terminal of their own"),
+    }
+}
+
+/// Tells what went wrong and what to do: for machines the problem document on `out`, for people on `err`.
+fn tell_error(
+    error: &anyhow::Error,
+    format: Format,
+    out: &mut dyn FnMut(&str),
+    err: &mut dyn FnMut(&str),
+) -> Exit {
+    let cause = error.downcast_ref::<Error>();
+    let problem = match cause {
+        Some(Error::Refused(problem)) => Some(problem),
+        Some(
+            Error::Nobody { .. } | Error::Forbidden { .. } | Error::Broken { .. } | Error::Silent { .. },
+        )
+        | None => None,
+    };
+    match (format, problem) {
+        (Format::Json, Some(problem)) => out(&serde_json::to_string_pretty(problem).unwrap_or_default()),
+        (Format::Text, _) | (Format::Json, None) => {
+            // What a server says is made fit for a terminal line by line.
+            format!("{error:#}").lines().for_each(|text| err(&style::line(text, usize::MAX)));
+            if let Some(hint) = problem.and_then(|problem| problem.hint.as_deref()) {
+                err(&format!("hint: {}", style::line(hint, usize::MAX)));
+            }
+        }
+    }
+    let timed_out = problem.is_some_and(|problem| problem.token() == "timed_out");
+    if timed_out || matches!(cause, Some(Error::Silent { .. })) { Exit::TimedOut } else { Exit::Failed }
+}
+
+/// A reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).ok();
+}
+
+fn complain(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").ok();
+}

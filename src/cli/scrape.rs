@@ -16,7 +16,12 @@ pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
     let handle = handle.clone();
     let exposition = Exposition::of(move || Inputs {
         table: Arc::clone(&handle.state().table),
-        tenures: handle.tenures().tenures().into_iter().map(|upstream| Arc::new(Seen(upstream)) as _).collect(),
+        tenures: handle
+            .tenures()
+            .tenures()
+            .into_iter()
+            .map(|upstream| Arc::new(Seen(upstream)) as _)
+            .collect(),
         operations: handle.figures().services().iter().map(operations).collect(),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
     });

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
@@ -38,9 +37,9 @@ const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml
 ///
 /// # Errors
 /// When it cannot start; nothing is left behind then.
-pub fn run(args: &Run) -> Result<ExitCode> {
+pub(super) fn run(args: Run) -> Result<()> {
     start_log();
-    let file = configuration(args.config.as_deref())?;
+    let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
     let (trigger, reloads) = Trigger::new();
     let _watching = watch(watched(&file), trigger.clone())
@@ -49,7 +48,8 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let workers = args.workers.map_or_else(cores, usize::from);
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let process = Process::start(file, config, workers).await?;
         process.live(trigger, reloads).await
@@ -60,12 +60,14 @@ pub fn run(args: &Run) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When there is none.
-pub fn configuration(named: Option<&Path>) -> Result<PathBuf> {
+pub(super) fn configuration(named: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(file) = named {
-        return Ok(file.to_owned());
+        return Ok(file);
     }
     let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    found.ok_or_else(|| anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor ")))
+    found.ok_or_else(|| {
+        anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor "))
+    })
 }
 
 fn watched(file: &Path) -> Watched {
@@ -108,9 +110,13 @@ impl Process {
         let text = scrape::of(&handle, crew.stats().cloned().collect());
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
-        let mut admin = vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
-        admin.extend(metrics.map(|metrics| spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))));
-        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin, signals };
+        let mut admin =
+            vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
+        admin.extend(metrics.map(|metrics| {
+            spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
+        }));
+        let process =
+            Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin, signals };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -125,12 +131,14 @@ impl Process {
     }
 
     /// Serves until it is told to stop.
-    async fn live(mut self, trigger: Trigger, mut reloads: mpsc::Receiver<()>) -> Result<ExitCode> {
+    async fn live(mut self, trigger: Trigger, mut reloads: mpsc::Receiver<()>) -> Result<()> {
         loop {
             tokio::select! {
                 _ = reloads.recv() => self.reload().await,
-                _ = self.signals.hang_up.recv() => trigger.pull(),
-                () = self.signals.stop() => return self.wind_down().await,
+                signal = self.signals.next() => match signal {
+                    Told::Reload => trigger.pull(),
+                    Told::Stop => return self.wind_down().await,
+                },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
@@ -140,7 +148,9 @@ impl Process {
     /// Reads the file again: all of it takes effect, or nothing.
     async fn reload(&mut self) {
         match self.try_reload().await {
-            Ok(()) => info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read"),
+            Ok(()) => {
+                info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
+            }
             Err(error) => {
                 let errors = format!("{error:#}");
                 error!("the configuration is not used, everything stays as it was:\n{errors}");
@@ -156,7 +166,9 @@ impl Process {
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
         self.crew.follow(&wanted, bound, &settings(&config, self.crew.size())).await;
-        let fixed = |config: &Config| (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone());
+        let fixed = |config: &Config| {
+            (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
+        };
         if fixed(&config) != fixed(&self.config) {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
@@ -167,28 +179,23 @@ impl Process {
 
     fn show_listeners(&self) {
         let listeners = self.crew.listeners().iter();
-        let listeners = listeners.map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
+        let listeners = listeners
+            .map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
         self.status.set_listeners(listeners.collect());
     }
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
-    async fn wind_down(self) -> Result<ExitCode> {
+    async fn wind_down(self) -> Result<()> {
         let Self { config, crew, status, stop_control, control, stop_admin, admin, mut signals, .. } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
-        let code = tokio::select! {
-            ended = timeout(deadline, crew.stop()) => {
-                if ended.is_err() {
-                    warn!("the deadline has come; what is still in flight is cut");
-                }
-                ExitCode::SUCCESS
-            }
-            () = signals.stop() => {
-                warn!("told twice; what is still in flight is cut");
-                ExitCode::SUCCESS
-            }
-        };
+        tokio::select! {
+            ended = timeout(deadline, crew.stop()) => if ended.is_err() {
+                warn!("the deadline has come; what is still in flight is cut");
+            },
+            () = signals.stop() => warn!("told twice; what is still in flight is cut"),
+        }
         stop_admin.cancel();
         for task in admin {
             drop(task.await);
@@ -196,7 +203,7 @@ impl Process {
         drop(stop_control);
         drop(control.await);
         info!("stopped");
-        Ok(code)
+        Ok(())
     }
 }
 
@@ -214,13 +221,25 @@ impl Signals {
         Ok(Self { hang_up: hang_up?, terminate: terminate?, interrupt: interrupt? })
     }
 
-    /// The next wish that it may stop.
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => Told::Reload,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
         }
     }
+
+    /// The next one that says stop.
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Told {
+    Reload,
+    Stop,
 }
 
 /// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
@@ -237,7 +256,9 @@ fn on_own_thread(control: Control) -> Result<(oneshot::Sender<()>, oneshot::Rece
 }
 
 async fn bind_metrics(listen: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
 }
 
 fn cannot_listen(error: crew::CannotListen) -> anyhow::Error {
@@ -263,7 +284,8 @@ fn addresses(config: &Config) -> Vec<ListenAddr> {
 /// What the workers need of the configuration.
 fn settings(config: &Config, workers: usize) -> Settings {
     let limits = &config.limits;
-    let trusted = config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
+    let trusted =
+        config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
     Settings {
         connections: limits.connections.div_ceil(workers.max(1)),
         idle: limits.idle,
@@ -295,6 +317,9 @@ fn raise_file_limit() {
 
 /// Logs to standard error; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
 fn start_log() {
-    let level = std::env::var("SWITCHBACK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
+    let level = std::env::var("SWITCHBACK_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(tracing::Level::INFO);
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
 }

@@ -12,7 +12,13 @@ use super::client::Answer;
 ///
 /// # Errors
 /// When there is no answer.
-pub fn call(socket: &Path, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+pub fn call(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(super::PATIENCE))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: switchback\r\nconnection: close\r\n");
@@ -20,7 +26,10 @@ pub fn call(socket: &Path, method: &str, path: &str, headers: &[(&str, &str)], b
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     if !body.is_empty() && body != "null" {
-        head.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        head.push_str(&format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
     } else {
         head.push_str("\r\n");
     }

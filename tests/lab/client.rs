@@ -113,7 +113,10 @@ impl Client {
     }
 
     pub fn post(&mut self, path: &str, body: &[u8]) -> Answer {
-        self.send(format!("POST {path} HTTP/1.1\r\nhost: shop.test\r\ncontent-length: {}\r\n\r\n", body.len()));
+        self.send(format!(
+            "POST {path} HTTP/1.1\r\nhost: shop.test\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        ));
         self.send(body).answer()
     }
 
@@ -166,7 +169,8 @@ impl<S: Read> Reader<S> {
             if line.is_empty() {
                 return Ok(fields);
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other(format!("not a field: {line:?}")))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| io::Error::other(format!("not a field: {line:?}")))?;
             fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
@@ -194,7 +198,8 @@ impl<S: Read> Reader<S> {
         let broken = |answer: &mut Answer| answer.is_whole = false;
         loop {
             let Ok(line) = self.line() else { return Ok(broken(answer)) };
-            let size = usize::from_str_radix(line.split(';').next().unwrap_or(""), 16).map_err(io::Error::other)?;
+            let size =
+                usize::from_str_radix(line.split(';').next().unwrap_or(""), 16).map_err(io::Error::other)?;
             if size == 0 {
                 match self.fields() {
                     Ok(trailers) => answer.trailers = trailers,

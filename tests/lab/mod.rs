@@ -59,9 +59,15 @@ impl Lab {
     /// On these origins, one a version, named after them.
     pub fn on(origins: Vec<Origin>, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut services = format!("[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"{}\"\n", origins[0].name);
+        let mut services =
+            format!("[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"{}\"\n", origins[0].name);
         for origin in &origins {
-            writeln!(services, "[services.shop.versions.{}]\nendpoints = [\"{}\"]", origin.name, origin.address).unwrap();
+            writeln!(
+                services,
+                "[services.shop.versions.{}]\nendpoints = [\"{}\"]",
+                origin.name, origin.address
+            )
+            .unwrap();
         }
         Self::configured(dir, origins, &format!("{extra}\n{services}"))
     }
@@ -95,7 +101,8 @@ impl Lab {
 
     /// Starts the proxy and waits until it is ready.
     pub fn spawn(&self, workers: usize) -> Proxy {
-        Proxy::start(&self.config(), &self.socket(), workers).unwrap_or_else(|log| panic!("the proxy did not start:\n{log}"))
+        Proxy::start(&self.config(), &self.socket(), workers)
+            .unwrap_or_else(|log| panic!("the proxy did not start:\n{log}"))
     }
 
     /// Kills the proxy as a power cut would and starts it again.
@@ -154,7 +161,8 @@ impl Lab {
     /// The value of a metric's first sample whose line contains all of `parts`.
     pub fn metric(&self, parts: &[&str]) -> Option<f64> {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
-        let line = text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
+        let line =
+            text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
@@ -183,7 +191,8 @@ impl Drop for Lab {
         assert!(status.success(), "the proxy ended with {status}:\n{log}");
         assert_eq!(in_flight, 0.0, "requests are still counted in flight");
         let bad = |line: &&str| {
-            (line.contains("panicked") || line.contains("ERROR")) && !self.expected_errors.iter().any(|words| line.contains(words))
+            (line.contains("panicked") || line.contains("ERROR"))
+                && !self.expected_errors.iter().any(|words| line.contains(words))
         };
         let bad: Vec<_> = log.lines().filter(bad).collect();
         assert!(bad.is_empty(), "unexpected in the proxy's log:\n{}", bad.join("\n"));
@@ -195,7 +204,9 @@ impl Lab {
     fn settled_in_flight(&self) -> f64 {
         let since = Instant::now();
         loop {
-            let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").map(|answer| answer.text()).unwrap_or_default();
+            let text = admin::call(&self.socket(), "GET", "/metrics", &[], "")
+                .map(|answer| answer.text())
+                .unwrap_or_default();
             let samples = text.lines().filter(|line| line.starts_with("switchback_in_flight{"));
             let sum: f64 = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
             if sum == 0.0 || since.elapsed() > Duration::from_secs(5) {
@@ -236,7 +247,8 @@ impl Proxy {
             return Err(log.lock().unwrap().clone());
         }
         let status = admin::call(socket, "GET", "/v1/status", &[], "").expect("the status").json();
-        let address = status["listeners"][0]["bound"].as_str().expect("a listener").parse().expect("an address");
+        let address =
+            status["listeners"][0]["bound"].as_str().expect("a listener").parse().expect("an address");
         Ok(Self { child, address, log, reader: Some(reader) })
     }
 

@@ -1,6 +1,6 @@
 //! Versions of a service: real HTTP/1.1 servers on threads, good ones and ones named after what they do wrong.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -62,7 +62,11 @@ impl Origin {
         Self::behaving(name, move |seen, stream| {
             let body = format!("{} {}\n", version, seen.line);
             let text = if seen.line.starts_with("HEAD") { "" } else { &body };
-            write!(stream, "HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-length: {}\r\n\r\n{text}", body.len())?;
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-length: {}\r\n\r\n{text}",
+                body.len()
+            )?;
             Ok(Then::Keep)
         })
     }

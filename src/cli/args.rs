@@ -1,0 +1,379 @@
+//! The command line as clap reads it; the help texts are the CLI's reference.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::api::text;
+use crate::table::BasisPoints;
+
+/// A reverse proxy made for the moment when traffic moves from one version of a service to another.
+///
+/// `switchback run` starts the proxy; the other commands talk to a running one through its admin socket.
+/// They wait until what was asked is done, and the last line says what is safe to stop.
+///
+/// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 timed out.
+#[derive(Debug, Parser)]
+#[command(name = "switchback", version, max_term_width = 100)]
+pub struct Cli {
+    /// The admin socket [as root /run/switchback/admin.sock, else $XDG_RUNTIME_DIR/switchback/admin.sock].
+    #[arg(long, global = true, env = "SWITCHBACK_SOCKET", value_name = "PATH", hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+    /// Answer with one JSON document, for machines.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start the proxy.
+    Run(Run),
+    /// Tell whether a configuration file can be used, and everything that is wrong with it.
+    Check(Check),
+    /// Show where every service stands: weights, requests in flight, the last change, and the way back.
+    Status(Status),
+    /// Send all new requests of a service to one version, then wait until the version it left is empty.
+    #[command(after_help = FLIP_HELP)]
+    Flip(Flip),
+    /// Put back the split as it was before the last flip or weight change.
+    Revert(Revert),
+    /// Set the weights of a service's versions, in per cent.
+    #[command(after_help = WEIGHTS_HELP)]
+    Weights(Weights),
+    /// List, add or remove the versions of a service.
+    #[command(after_help = VERSIONS_HELP)]
+    Versions(Versions),
+    /// Add endpoints to a version's pool, or remove them.
+    Endpoints(Endpoints),
+    /// Tell whether a version is empty, or wait until it is; exit status 0 only when it is safe to stop.
+    #[command(after_help = DRAIN_HELP)]
+    Drain(Drain),
+    /// List past changes: what, who, when and why.
+    History(History),
+    /// Put every service back to where it was at an epoch, in one change.
+    Undo(Undo),
+    /// Tell which version would get a request, and why.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(Explain),
+    /// Print the completions for a shell.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(Completions),
+    /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
+    Demo(Demo),
+}
+
+const FLIP_HELP: &str = "Examples:
+  switchback flip shop --to green --reason 'v42 is out'
+  switchback flip shop --to green --dry-run     only say what would happen
+  switchback flip shop --to @stable             by the part a version plays";
+
+const WEIGHTS_HELP: &str = "Examples:
+  switchback weights shop green=5               5 % to green, the rest to the stable version
+  switchback weights shop green=0.25%
+  switchback weights shop blue=50 green=50";
+
+const VERSIONS_HELP: &str = "Examples:
+  switchback versions shop
+  switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
+  switchback versions rm shop v41";
+
+const DRAIN_HELP: &str = "Example:
+  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue";
+
+const EXPLAIN_HELP: &str = "Example:
+  switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
+
+const COMPLETIONS_HELP: &str = "Examples:
+  switchback completions bash > /etc/bash_completion.d/switchback
+  switchback completions zsh > ~/.zfunc/_switchback
+  switchback completions fish > ~/.config/fish/completions/switchback.fish";
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file [./switchback.toml, then /etc/switchback/switchback.toml].
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Worker threads [one a CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration file [./switchback.toml, then /etc/switchback/switchback.toml].
+    pub file: Option<PathBuf>,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Leave the proxy running at the end, to play with.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this service.
+    pub service: Option<String>,
+    /// Show it again every second, until ctrl-c.
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// What every change takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Change {
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Refuse unless the service is still at this epoch.
+    #[arg(long, value_name = "N")]
+    pub if_epoch: Option<u64>,
+    /// Only say what would happen.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How long a change waits for versions that it left.
+#[derive(Debug, Clone, Args)]
+pub struct Wait {
+    /// How long to wait until the version that was left is empty: 500ms, 30s, 5m, 1h.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Do not wait for that: return as soon as no new request goes the old way.
+    #[arg(long = "async")]
+    pub no_wait: bool,
+}
+
+/// `flip`.
+#[derive(Debug, Args)]
+pub struct Flip {
+    /// The service.
+    pub service: String,
+    /// The version that gets everything: its label, @stable or @candidate.
+    #[arg(long, value_name = "VERSION")]
+    pub to: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `revert`.
+#[derive(Debug, Args)]
+pub struct Revert {
+    /// The service.
+    pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `weights`.
+#[derive(Debug, Args)]
+pub struct Weights {
+    /// The service.
+    pub service: String,
+    /// Per cent by version: green=5, green=0.25%; at most two decimals.
+    #[arg(required = true, value_name = "VERSION=PERCENT", value_parser = weight)]
+    pub weights: Vec<(String, BasisPoints)>,
+    /// Who gets what they leave over to 100 %.
+    #[arg(long, value_name = "VERSION", default_value = "@stable")]
+    pub rest: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `versions`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Versions {
+    /// List the versions of this service.
+    pub service: Option<String>,
+    /// Or change them.
+    #[command(subcommand)]
+    pub edit: Option<VersionEdit>,
+}
+
+/// `versions add`, `versions rm`.
+#[derive(Debug, Subcommand)]
+pub enum VersionEdit {
+    /// Add a version, or replace the pool of one; it gets no traffic by that.
+    Add {
+        /// The service.
+        service: String,
+        /// The version's label.
+        version: String,
+        /// host:port, [v6]:port or unix:/path; may be repeated.
+        #[arg(long = "endpoint", short, required = true, value_name = "ADDR")]
+        endpoints: Vec<String>,
+        /// What the endpoints speak.
+        #[arg(long, default_value = "http1")]
+        protocol: String,
+        /// Common options.
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Remove a version that carries no traffic.
+    Rm {
+        /// The service.
+        service: String,
+        /// The version's label.
+        version: String,
+        /// Common options.
+        #[command(flatten)]
+        change: Change,
+        /// Waiting.
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+/// `endpoints`.
+#[derive(Debug, Args)]
+pub struct Endpoints {
+    /// What to do.
+    #[command(subcommand)]
+    pub edit: EndpointEdit,
+}
+
+/// `endpoints add`, `endpoints rm`.
+#[derive(Debug, Subcommand)]
+pub enum EndpointEdit {
+    /// Add an endpoint to a version's pool.
+    Add(EndpointOf),
+    /// Remove an endpoint from a version's pool.
+    Rm(EndpointOf),
+}
+
+/// One endpoint.
+#[derive(Debug, Args)]
+pub struct EndpointOf {
+    /// The version.
+    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
+    pub version: VersionOf,
+    /// host:port, [v6]:port or unix:/path.
+    #[arg(value_name = "ADDR")]
+    pub endpoint: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// The version.
+    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
+    pub version: VersionOf,
+    /// Wait until it is empty.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait: 500ms, 30s, 5m, 1h.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Only changes of this service.
+    pub service: Option<String>,
+    /// At most so many.
+    #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub limit: u16,
+    /// Only changes before this epoch.
+    #[arg(long, value_name = "EPOCH")]
+    pub before: Option<u64>,
+}
+
+/// `undo`.
+#[derive(Debug, Args)]
+pub struct Undo {
+    /// The epoch to go back to; `switchback history` lists them.
+    #[arg(long = "to", value_name = "EPOCH")]
+    pub to_epoch: u64,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only say what would happen.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// http://host/path.
+    pub url: String,
+    /// A header of the request; may be repeated.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// The request's method.
+    #[arg(long, short = 'X', default_value = "GET")]
+    pub method: String,
+    /// The client's address.
+    #[arg(long, value_name = "IP")]
+    pub client: Option<String>,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `SERVICE/VERSION`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionOf {
+    /// The service.
+    pub service: String,
+    /// The version: its label, `@stable` or `@candidate`.
+    pub version: String,
+}
+
+fn version_of(text: &str) -> Result<VersionOf, String> {
+    match text.split_once('/') {
+        Some((service, version)) if !service.is_empty() && !version.is_empty() => {
+            Ok(VersionOf { service: service.to_owned(), version: version.to_owned() })
+        }
+        _ => Err("expected SERVICE/VERSION, such as shop/blue".to_owned()),
+    }
+}
+
+fn weight(text: &str) -> Result<(String, BasisPoints), String> {
+    let (version, percent) = text.split_once('=').ok_or("expected VERSION=PERCENT, such as green=5")?;
+    Ok((version.to_owned(), percent.parse::<BasisPoints>().map_err(|why| why.to_string())?))
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected 'NAME: VALUE'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text::duration(text).map_err(|why| why.to_string())
+}

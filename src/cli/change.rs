@@ -1,0 +1,116 @@
+//! What all changes have in common: ask, say what was done, wait, and say what is safe to stop.
+
+use anyhow::Context;
+
+use super::args::{Change, VersionOf, Wait};
+use super::client::Call;
+use super::drain::{self, State};
+use super::render;
+use super::session::{Exit, Format, Session};
+use crate::admin::api::ChangeAnswer;
+
+/// What a change moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moves {
+    /// Traffic: a revert or an undo takes it back.
+    Traffic,
+    /// Versions and endpoints: a revert would not bring them back.
+    Pools,
+}
+
+/// Makes the change and tells it; `what` begins the sentence when it fails: "cannot flip `shop` to `green`".
+pub(super) async fn perform(
+    session: &mut Session<'_>,
+    call: Call,
+    change: &Change,
+    wait: &Wait,
+    what: String,
+    moves: Moves,
+) -> anyhow::Result<Exit> {
+    let mut call = with_options(call, change);
+    if session.format == Format::Json && !wait.no_wait {
+        // For machines the server waits: one call, one document.
+        call = call.query("wait", "drained").query("timeout", &format!("{}ms", wait.timeout.as_millis()));
+        call = call.waits(wait.timeout);
+    }
+    let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
+    session.tell(&answer, render::change)?;
+    match (session.format, answer.dry_run) {
+        (Format::Json, _) => Ok(Exit::Done),
+        (Format::Text, true) => {
+            session.say("nothing was changed: this was a dry run");
+            Ok(Exit::Done)
+        }
+        (Format::Text, false) => {
+            if let Some(way) = render::way_back(&answer).filter(|_| moves == Moves::Traffic) {
+                session.say(way);
+            }
+            conclude(session, &answer, wait).await
+        }
+    }
+}
+
+/// As [`perform`], for changes that move no traffic; `last` says what that means for stopping.
+pub(super) async fn perform_quietly(
+    session: &mut Session<'_>,
+    call: Call,
+    change: &Change,
+    what: String,
+    last: String,
+) -> anyhow::Result<Exit> {
+    let answer: ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
+    session.tell(&answer, render::change)?;
+    if session.format == Format::Text {
+        session.say(if answer.dry_run { "nothing was changed: this was a dry run" } else { &last });
+    }
+    Ok(Exit::Done)
+}
+
+fn with_options(mut call: Call, change: &Change) -> Call {
+    if change.dry_run {
+        call = call.query("dry_run", "true");
+    }
+    if let Some(reason) = &change.reason {
+        call = call.query("reason", reason);
+    }
+    call.if_epoch(change.if_epoch)
+}
+
+/// Waits for what the change left, and says what is safe to stop.
+async fn conclude(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &Wait) -> anyhow::Result<Exit> {
+    let versions = left(answer);
+    if versions.is_empty() {
+        session.say(render::carriers(answer));
+        return Ok(Exit::Done);
+    }
+    let patience = (!wait.no_wait).then_some(wait.timeout);
+    let states = drain::wait(session, &versions, patience).await?;
+    let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_)));
+    if is_left && !wait.no_wait {
+        let (epoch, timeout) = (answer.epoch, wait.timeout.as_secs());
+        session.say(format!("timed out after {timeout} s; the change itself is made (epoch {epoch})"));
+    }
+    session.say(render::safety(&states, session.style));
+    Ok(match (is_left, wait.no_wait) {
+        (true, false) => Exit::TimedOut,
+        (true, true) | (false, _) => Exit::Done,
+    })
+}
+
+/// The versions to tell about: those that the change left, or, when it changed nothing, those left before.
+fn left(answer: &ChangeAnswer) -> Vec<VersionOf> {
+    let leaving = answer.leaving.iter();
+    let mut versions: Vec<_> = leaving
+        .map(|left| VersionOf { service: left.service.clone(), version: left.version.clone() })
+        .collect();
+    for (service, standing) in &answer.services {
+        let previous = standing.previous.iter().flat_map(|previous| previous.weights.keys());
+        for version in previous.filter(|version| !standing.weights.contains_key(*version)) {
+            let version = VersionOf { service: service.clone(), version: version.clone() };
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+    }
+    versions
+}

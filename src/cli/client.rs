@@ -1,0 +1,201 @@
+//! A small HTTP client over the admin socket: one connection a call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, IF_MATCH};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::admin::api::Problem;
+
+/// How long an answer may take, beyond what the call itself waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes: 10,000 services with room to spare.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// What may stand in a path segment or a query value as it is.
+const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':').remove(b'@');
+
+/// Talks to the switchback behind one socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Why there is no answer, or not the one hoped for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody is there.
+    #[error("no switchback answers at {0}: is it running? (--socket, SWITCHBACK_SOCKET)", socket.display())]
+    Nobody {
+        /// Where.
+        socket: PathBuf,
+    },
+    /// The socket is there, but not for us.
+    #[error("the socket {0} is not open to this user: use the account that switchback runs as, or sudo", socket.display())]
+    Forbidden {
+        /// Where.
+        socket: PathBuf,
+    },
+    /// The connection failed.
+    #[error("the connection to {0} failed: {why}", socket.display())]
+    Broken {
+        /// Where.
+        socket: PathBuf,
+        /// How.
+        why: String,
+    },
+    /// It does not answer.
+    #[error("no answer from {0} within {seconds} s: what was asked may have happened nevertheless", socket.display())]
+    Silent {
+        /// Where.
+        socket: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// It refused.
+    #[error("{}", .0.detail)]
+    Refused(Box<Problem>),
+}
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    method: Method,
+    target: String,
+    body: Bytes,
+    if_epoch: Option<u64>,
+    patience: Duration,
+}
+
+impl Call {
+    /// `method` on the path of these segments, each encoded as needed.
+    #[must_use]
+    pub fn new(method: Method, segments: &[&str]) -> Self {
+        let target =
+            segments.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, &PLAIN))).collect();
+        Self { method, target, body: Bytes::new(), if_epoch: None, patience: PATIENCE }
+    }
+
+    /// With this parameter in the query.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        let mark = if self.target.contains('?') { '&' } else { '?' };
+        self.target.push_str(&format!("{mark}{name}={}", utf8_percent_encode(value, &PLAIN)));
+        self
+    }
+
+    /// With this as its body.
+    #[must_use]
+    pub fn json(mut self, body: &impl Serialize) -> Self {
+        // The wire types have string keys only, so this cannot fail.
+        self.body = serde_json::to_vec(body).unwrap_or_default().into();
+        self
+    }
+
+    /// Only if the service is at this epoch.
+    #[must_use]
+    pub fn if_epoch(mut self, epoch: Option<u64>) -> Self {
+        self.if_epoch = epoch;
+        self
+    }
+
+    /// The call itself waits for so long.
+    #[must_use]
+    pub fn waits(mut self, time: Duration) -> Self {
+        self.patience = PATIENCE + time;
+        self
+    }
+
+    fn request(self) -> http::Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder().method(self.method).uri(self.target);
+        request = request.header(HOST, "switchback").header("switchback-client", "cli");
+        if let Some(epoch) = self.if_epoch {
+            request = request.header(IF_MATCH, format!("\"{epoch}\""));
+        }
+        if !self.body.is_empty() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        request.body(Full::new(self.body))
+    }
+}
+
+impl Client {
+    /// A client of the switchback behind `socket`; connects when called.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Reads what is at the path of these segments.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, Error> {
+        self.send(Call::new(Method::GET, segments)).await
+    }
+
+    /// Makes the call and reads its answer.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Refused`] when the answer is a problem.
+    pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let patience = call.patience;
+        let request = call.request().map_err(|why| self.broken(why))?;
+        let answered = tokio::time::timeout(patience, self.exchange(request)).await;
+        let silent = |_| Error::Silent { socket: self.socket.clone(), seconds: patience.as_secs() };
+        let response = answered.map_err(silent)??;
+        if response.status().is_success() {
+            return serde_json::from_slice(response.body()).map_err(|why| self.broken(why));
+        }
+        let problem = serde_json::from_slice(response.body());
+        Err(problem.map(Error::Refused).unwrap_or_else(|_| self.broken(plain(&response))))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Error> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.unreachable(&why))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|why| self.broken(why))?;
+        // The sender goes with the answer, which ends the connection: both halves end.
+        let answer = async move {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(head, body))
+        };
+        let (answer, _) = futures_util::join!(answer, connection);
+        answer.map_err(|why| self.broken(why))
+    }
+
+    fn unreachable(&self, why: &io::Error) -> Error {
+        let socket = self.socket.clone();
+        match why.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { socket },
+            io::ErrorKind::PermissionDenied => Error::Forbidden { socket },
+            _ => self.broken(why),
+        }
+    }
+
+    fn broken(&self, why: impl ToString) -> Error {
+        Error::Broken { socket: self.socket.clone(), why: why.to_string() }
+    }
+}
+
+/// What an answer that is no problem document says.
+fn plain(response: &Response<Bytes>) -> String {
+    let text = String::from_utf8_lossy(response.body());
+    format!("it answered {}: {}", response.status(), text.chars().take(200).collect::<String>())
+}

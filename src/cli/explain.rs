@@ -1,0 +1,25 @@
+//! `explain`: which version would get a request, and why.
+
+use anyhow::Context;
+use http::Method;
+
+use super::args;
+use super::client::Call;
+use super::render;
+use super::session::{Exit, Session};
+use crate::admin::api;
+
+/// `switchback explain URL`; exit status 1 when no route matches.
+pub(super) async fn run(session: &mut Session<'_>, args: &args::Explain) -> anyhow::Result<Exit> {
+    let body = api::Explain {
+        method: Some(args.method.clone()),
+        uri: args.url.clone(),
+        headers: args.headers.iter().cloned().collect(),
+        client: args.client.clone(),
+    };
+    let call = Call::new(Method::POST, &["v1", "explain"]).json(&body);
+    let explained: api::Explained =
+        session.client.send(call).await.with_context(|| format!("cannot explain {}", args.url))?;
+    session.tell(&explained, |explained, style| render::explained(&args.url, explained, style))?;
+    Ok(if explained.reason == api::Reason::NoRoute { Exit::Failed } else { Exit::Done })
+}

@@ -1,0 +1,137 @@
+//! What a change did, and what is safe to stop.
+
+use std::collections::BTreeMap;
+
+use crate::admin::api::{ChangeAnswer, Remaining, Standing};
+use crate::cli::args::VersionOf;
+use crate::cli::drain::State;
+use crate::cli::style::{Style, Tone, and, counted, line, percent};
+
+/// A change: where each service stands now.
+pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
+    let mut lines = Vec::new();
+    for (name, standing) in &answer.services {
+        lines.push(stands(answer, name, standing, style));
+    }
+    if answer.services.is_empty() {
+        lines.push(format!("nothing to do: everything is so already (epoch {})", answer.epoch));
+    }
+    lines.extend(answer.notes.iter().map(|note| format!("note: {}", line(note, usize::MAX))));
+    lines.join("\n")
+}
+
+fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, style: Style) -> String {
+    let (service, now) = (style.paint(Tone::Strong, name), split(&standing.weights));
+    let epoch = standing.epoch;
+    if answer.dry_run {
+        let moves = answer.moves.iter().filter(|step| step.service == name);
+        let moves: Vec<_> = moves
+            .map(|step| format!("{} {} → {}", step.version, percent(step.from), percent(step.to)))
+            .collect();
+        let moves = if moves.is_empty() { format!("stays at {now}") } else { moves.join(", ") };
+        return format!("{service}: would be {moves}");
+    }
+    if !answer.changed {
+        return format!("{service}: nothing to do, it is {now} already (epoch {epoch})");
+    }
+    let before = standing.previous.as_ref().filter(|previous| previous.weights != standing.weights);
+    let before = before.map(|previous| format!(", was {}", split(&previous.weights))).unwrap_or_default();
+    format!("{service}: {}{before} (epoch {epoch})", style.paint(Tone::Good, &now))
+}
+
+/// How to take back a change that moved traffic.
+pub(in crate::cli) fn way_back(answer: &ChangeAnswer) -> Option<String> {
+    if answer.dry_run || !answer.changed {
+        return None;
+    }
+    let mut services = answer.services.iter();
+    match (services.next(), services.next()) {
+        (Some((name, standing)), None) if standing.previous.is_some() => {
+            Some(format!("the way back: switchback revert {name}"))
+        }
+        (Some(_), Some(_)) => {
+            Some(format!("the way back: switchback undo --to {}", answer.epoch.saturating_sub(1)))
+        }
+        _ => None,
+    }
+}
+
+/// `green 5 %, blue 95 %`.
+pub(super) fn split(weights: &BTreeMap<String, u16>) -> String {
+    let shares: Vec<_> =
+        weights.iter().map(|(version, points)| format!("{version} {}", percent(*points))).collect();
+    shares.join(", ")
+}
+
+/// The last line of a change that left nothing: what carries traffic, and so must not be stopped.
+pub(in crate::cli) fn carriers(answer: &ChangeAnswer) -> String {
+    let services = answer.services.iter();
+    let carriers: Vec<_> = services
+        .flat_map(|(service, standing)| standing.weights.keys().map(move |version| (service, version)))
+        .map(|(service, version)| named(answer.services.len() == 1, service, version))
+        .collect();
+    match &carriers[..] {
+        [] => "no version was left: there is nothing that became safe to stop".to_owned(),
+        [one] => format!("{one} carries the traffic: do not stop it"),
+        [one, other] => format!("{one} and {other} carry traffic: stop neither"),
+        more => format!("{} carry traffic: stop none of them", and(more)),
+    }
+}
+
+fn named(is_alone: bool, service: &str, version: &str) -> String {
+    if is_alone { version.to_owned() } else { format!("{service}/{version}") }
+}
+
+/// The last line: what is safe to stop, and what is not.
+pub(in crate::cli) fn safety(states: &[(VersionOf, State)], style: Style) -> String {
+    let unsafe_ones: Vec<_> =
+        states.iter().filter_map(|(version, state)| objection(states, version, state)).collect();
+    if !unsafe_ones.is_empty() {
+        return style.paint(Tone::Bad, &unsafe_ones.join("; "));
+    }
+    let names: Vec<_> = states.iter().map(|(version, _)| name(states, version)).collect();
+    let text = match &names[..] {
+        [one] => format!("{one} is safe to stop: nothing is left on it"),
+        more => format!("{} are safe to stop: nothing is left on them", and(more)),
+    };
+    style.paint(Tone::Good, &text)
+}
+
+fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) -> Option<String> {
+    let name = name(states, version);
+    match state {
+        State::Empty => None,
+        State::Left(left) if left.is_empty() => Some(format!("{name} is still draining: do not stop it yet")),
+        State::Left(left) => {
+            Some(format!("{name} still has {} in flight: do not stop it yet", amounts(left)))
+        }
+        State::Carries(points) => {
+            Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
+        }
+    }
+}
+
+/// What a wait is waiting for.
+pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> String {
+    let left = states.iter().filter_map(|(version, state)| match state {
+        State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
+        State::Left(left) => Some(format!("{} has {} in flight", name(states, version), amounts(left))),
+        State::Empty | State::Carries(_) => None,
+    });
+    style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
+}
+
+fn name(states: &[(VersionOf, State)], version: &VersionOf) -> String {
+    let is_alone = states.iter().all(|(other, _)| other.service == version.service);
+    named(is_alone, &version.service, &version.version)
+}
+
+/// `3 requests and 1 websocket`.
+pub(super) fn amounts(left: &[Remaining]) -> String {
+    let noun = |kind: &str| match kind {
+        "sse" => "event stream".to_owned(),
+        "grpc" => "gRPC call".to_owned(),
+        other => line(other, 32),
+    };
+    and(&left.iter().map(|left| counted(left.count, &noun(&left.kind))).collect::<Vec<_>>())
+}

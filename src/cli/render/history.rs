@@ -1,0 +1,62 @@
+//! Past changes, and explanations.
+
+use super::change::split;
+use crate::admin::api::{Change, Explained, History, Reason};
+use crate::cli::style::{Style, Tone, line};
+
+/// One change a line, newest first.
+pub(in crate::cli) fn history(history: &History, style: Style) -> String {
+    if history.changes.is_empty() {
+        return "no changes".to_owned();
+    }
+    let rows: Vec<_> = history.changes.iter().map(cells).collect();
+    let width = |column: fn(&[String; 4]) -> &str| rows.iter().map(|row| column(row).chars().count()).max();
+    let epoch = width(|row| &row[0]).unwrap_or(0).max(5);
+    let kind = width(|row| &row[1]).unwrap_or(0);
+    let who = width(|row| &row[2]).unwrap_or(0).min(40);
+    let head = format!("{:>epoch$}  {:<19}  {:<kind$}  {:<who$}  WHAT", "EPOCH", "WHEN (UTC)", "KIND", "WHO");
+    let mut lines = vec![style.paint(Tone::Faint, &head)];
+    for (change, [number, what, actor, summary]) in history.changes.iter().zip(&rows) {
+        let actor = line(actor, who);
+        let begin = format!("{number:>epoch$}  {}  {what:<kind$}  {actor:<who$}  ", when(change));
+        let room = style.width.saturating_sub(begin.chars().count()).max(30);
+        lines.push(format!("{begin}{}", line(summary, room)));
+    }
+    if let Some(before) = history.next_before {
+        lines.push(style.paint(Tone::Faint, &format!("older ones: switchback history --before {before}")));
+    }
+    lines.join("\n")
+}
+
+fn cells(change: &Change) -> [String; 4] {
+    let Change { actor, reason, summary, .. } = change;
+    let who =
+        if actor.name.is_empty() { actor.kind.clone() } else { format!("{} {}", actor.kind, actor.name) };
+    let what = if reason.is_empty() { summary.clone() } else { format!("{summary} · {reason}") };
+    [change.epoch.to_string(), line(&change.kind, 16), who, what]
+}
+
+/// `2026-01-02 03:04:05`.
+fn when(change: &Change) -> String {
+    let text: String = change.at.chars().take(19).collect();
+    format!("{:<19}", line(&text.replace('T', " "), 19))
+}
+
+/// Where a request would go, and why.
+pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) -> String {
+    let url = line(url, style.width);
+    let Some(service) = &explained.service else {
+        return format!("{url}: no route matches, the answer is 404 (epoch {})", explained.epoch);
+    };
+    let route = explained.route.as_ref().map(|route| format!(", by the route {}{}", route.host, route.path));
+    let head = format!("{url} goes to {}{}", style.paint(Tone::Strong, service), route.unwrap_or_default());
+    let weights = explained.chances.iter().map(|chance| (chance.version.clone(), chance.weight)).collect();
+    let epoch = explained.epoch;
+    let why = match (&explained.version, explained.reason) {
+        (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
+        (None, Reason::Coin | Reason::Single | Reason::NoRoute) => {
+            format!("a coin for each request: {} (epoch {epoch})", split(&weights))
+        }
+    };
+    format!("{head}\n{why}")
+}

@@ -1,0 +1,186 @@
+//! The picture of `status`: for each service what it is, who carries it, what is in flight, what was done last, and
+//! what can be done next.
+
+use super::change::{amounts, split};
+use crate::admin::api::{self, Change, Phase, Service, Version, text};
+use crate::cli::status::Picture;
+use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
+
+/// The whole picture.
+pub(in crate::cli) fn status(picture: &Picture, style: Style) -> String {
+    let mut blocks = vec![proxy(&picture.proxy, style)];
+    for service in &picture.services {
+        let last = picture.changes.iter().find(|change| change.services.contains_key(&service.name));
+        blocks.push(block(service, last, picture.at, style));
+    }
+    if picture.services.is_empty() {
+        blocks.push("there are no services: name some in the configuration file".to_owned());
+    }
+    blocks.join("\n\n")
+}
+
+fn proxy(proxy: &api::Status, style: Style) -> String {
+    let ready =
+        if proxy.ready { style.paint(Tone::Good, "ready") } else { style.paint(Tone::Bad, "not ready") };
+    let workers = counted(proxy.workers as u64, "worker");
+    let mut listeners: Vec<_> = proxy.listeners.iter().map(|listener| listener.bound.as_str()).collect();
+    if listeners.is_empty() {
+        listeners.push("no listeners");
+    }
+    format!(
+        "switchback {} · {ready} · epoch {} · up {} · {workers} · pid {} · {}",
+        line(&proxy.version, 32),
+        proxy.epoch,
+        span(proxy.uptime_seconds),
+        proxy.pid,
+        listeners.join(", "),
+    )
+}
+
+fn block(service: &Service, last: Option<&Change>, now: u64, style: Style) -> String {
+    let mut lines = vec![head(service, style), table(service, style)];
+    lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));
+    lines.extend(next(service).into_iter().map(|text| format!("  {text}")));
+    lines.extend(stops(service).map(|(tone, text)| format!("  stop: {}", style.paint(tone, &text))));
+    lines.join("\n")
+}
+
+fn head(service: &Service, style: Style) -> String {
+    let phase = service.standing.phase;
+    let tone = match phase {
+        Phase::Steady => Tone::Good,
+        Phase::Canary | Phase::Draining => Tone::Moving,
+    };
+    let name = style.paint(Tone::Strong, &service.name);
+    let begin = format!("{name} · {} · epoch {}", style.paint(tone, phase.token()), service.standing.epoch);
+    let routes: Vec<_> = service.routes.iter().map(route).collect();
+    let used = service.name.len() + phase.token().len() + service.standing.epoch.to_string().len() + 15;
+    let routes = line(&routes.join(", "), style.width.saturating_sub(used).max(12));
+    format!("{begin} · {}", style.paint(Tone::Faint, &routes))
+}
+
+fn route(route: &api::Route) -> String {
+    let headers: String = route.headers.iter().map(|(name, value)| format!(" [{name}: {value}]")).collect();
+    format!("{}{}{headers}", route.host, route.path)
+}
+
+/// The versions of one service, as `switchback versions` lists them.
+pub(in crate::cli) fn versions(service: &Service, style: Style) -> String {
+    format!("{}\n{}", head(service, style), table(service, style))
+}
+
+/// Below this many columns a row tells fewer details.
+const ROOMY: usize = 80;
+/// Below this many columns a row has no bar.
+const NARROW: usize = 70;
+
+/// One line a version: name, weight, bar, in flight, part, endpoints.
+fn table(service: &Service, style: Style) -> String {
+    let names = service.versions.iter().map(|version| version.name.chars().count());
+    let name_width = names.max().unwrap_or(0).max(4);
+    let in_flight: Vec<_> = service.versions.iter().map(|version| flying(version, style)).collect();
+    let flying_width = in_flight.iter().map(|text| text.chars().count()).max().unwrap_or(0);
+    let bar_width = if style.width < NARROW { 0 } else { (style.width / 5).min(20) };
+    let rows = service.versions.iter().zip(in_flight).map(|(version, in_flight)| {
+        let (part, tone) = part(service, version);
+        let begin = format!("  {:<name_width$}  {:>7}  ", version.name, percent(version.weight));
+        let rest = format!("  {in_flight:>flying_width$}  {part:<9}  ");
+        let used = begin.chars().count() + bar_width + rest.chars().count();
+        let endpoints = pool(version, style.width.saturating_sub(used));
+        let bar = style.paint(tone, &bar(version.weight, bar_width));
+        format!("{begin}{bar}{rest}{}", style.paint(Tone::Faint, &endpoints)).trim_end().to_owned()
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+/// A weight above 0 shows at least one block, one below 100 % at least one gap: the ends mean none and all.
+fn bar(weight: u16, width: usize) -> String {
+    let filled = match weight {
+        0 => 0,
+        10_000 => width,
+        some => (usize::from(some) * width / 10_000).clamp(1, width.saturating_sub(1).max(1)),
+    };
+    format!("{}{}", "█".repeat(filled), "·".repeat(width.saturating_sub(filled)))
+}
+
+fn flying(version: &Version, style: Style) -> String {
+    let total = version.in_flight.total;
+    let others = version.in_flight.by_kind.iter().filter(|(kind, _)| *kind != "request");
+    let others: Vec<_> =
+        others.map(|(kind, count)| api::Remaining { kind: kind.clone(), count: *count }).collect();
+    if others.is_empty() || style.width < ROOMY {
+        format!("{total} in flight")
+    } else {
+        format!("{total} in flight ({})", amounts(&others))
+    }
+}
+
+fn part(service: &Service, version: &Version) -> (&'static str, Tone) {
+    let standing = &service.standing;
+    if standing.leaving.contains(&version.name) {
+        ("leaving", Tone::Moving)
+    } else if standing.stable == version.name {
+        ("stable", Tone::Good)
+    } else if standing.candidate.as_ref() == Some(&version.name) {
+        ("candidate", Tone::Moving)
+    } else {
+        ("", Tone::Faint)
+    }
+}
+
+/// All addresses if there is room, else the first ones, else how many there are.
+fn pool(version: &Version, width: usize) -> String {
+    let all: Vec<_> = version.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+    let shown = |shown: usize| match all.len() - shown {
+        0 => all.join(", "),
+        more => format!("{} +{more}", all[..shown].join(", ")),
+    };
+    let fitting = (1..=all.len()).rev().map(shown).find(|text| text.chars().count() <= width);
+    let number =
+        || if all.is_empty() { "no endpoints".to_owned() } else { counted(all.len() as u64, "endpoint") };
+    line(&fitting.unwrap_or_else(number), usize::MAX)
+}
+
+/// `flip 12 s ago by operator uid=0 gid=0 pid=4711: v2 is out`.
+fn what_happened(service: &Service, change: &Change, now: u64) -> String {
+    let at = text::millis(&change.at).unwrap_or(now);
+    let ago = span(now.saturating_sub(at) / 1000);
+    let own = if change.epoch == service.standing.epoch { "" } else { "before: " };
+    let why = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
+    format!("{own}{} {ago} ago by {} {}{why}", change.kind, change.actor.kind, change.actor.name)
+}
+
+fn indent(text: &str, tone: Tone, style: Style) -> String {
+    format!("  {}", style.paint(tone, &line(text, style.width.saturating_sub(2).max(20))))
+}
+
+/// What can be done next.
+fn next(service: &Service) -> Vec<String> {
+    let (name, standing) = (&service.name, &service.standing);
+    let mut all = Vec::new();
+    if let Some(previous) = &standing.previous {
+        all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
+    }
+    if let Some(candidate) = &standing.candidate {
+        all.push(format!("on:   switchback flip {name} --to {candidate}"));
+    }
+    all
+}
+
+/// What may be stopped, and what not yet; nothing when every version has weight.
+fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
+    let leaving = &service.standing.leaving;
+    let runs = |version: &&Version| !version.endpoints.is_empty() || version.in_flight.total > 0;
+    let weightless = service.versions.iter().filter(|version| version.weight == 0).filter(runs);
+    let (busy, empty): (Vec<_>, Vec<_>) =
+        weightless.partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
+    let busy = busy.into_iter().map(|version| {
+        let left: Vec<_> = version.in_flight.clone().remaining();
+        let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
+        (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
+    });
+    let empty: Vec<_> = empty.into_iter().map(|version| version.name.clone()).collect();
+    let verb = if empty.len() == 1 { "is" } else { "are" };
+    let safe = (!empty.is_empty()).then(|| (Tone::Good, format!("{} {verb} safe to stop", and(&empty))));
+    busy.chain(safe).collect::<Vec<_>>().into_iter()
+}

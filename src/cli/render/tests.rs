@@ -1,0 +1,227 @@
+//! The pictures, as people see them.
+
+use std::collections::BTreeMap;
+
+use insta::assert_snapshot;
+
+use super::{change, explained, history, safety, status, versions, waiting};
+use crate::admin::api::{
+    self, Actor, Chance, Change, ChangeAnswer, Endpoint, Explained, History, InFlight, Leaving, Listener,
+    Move, Phase, PreviousSplit, Reached, Reason, Remaining, Route, Service, Standing, Version, text,
+};
+use crate::cli::Style;
+use crate::cli::args::VersionOf;
+use crate::cli::drain::State;
+use crate::cli::status::Picture;
+
+const NOW: u64 = 1_767_323_045_678;
+
+fn weights(all: &[(&str, u16)]) -> BTreeMap<String, u16> {
+    all.iter().map(|(version, points)| ((*version).to_owned(), *points)).collect()
+}
+
+fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving: &[&str]) -> Standing {
+    let previous = PreviousSplit { stable: "blue".to_owned(), weights: weights(previous) };
+    Standing {
+        epoch: 42,
+        phase,
+        stable: all[0].0.to_owned(),
+        candidate: all.get(1).map(|(version, _)| (*version).to_owned()),
+        weights: weights(all),
+        leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
+        previous: (!previous.weights.is_empty()).then_some(previous),
+    }
+}
+
+fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str]) -> Version {
+    let by_kind: BTreeMap<_, _> =
+        in_flight.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+    Version {
+        name: name.to_owned(),
+        weight,
+        protocol: api::Protocol::Http1,
+        endpoints: endpoints.iter().map(|at| Endpoint { address: (*at).to_owned() }).collect(),
+        in_flight: InFlight { total: by_kind.values().sum(), by_kind },
+    }
+}
+
+fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
+    let route = Route { host: format!("{name}.example.com"), path: "/".to_owned(), headers: BTreeMap::new() };
+    Service { name: name.to_owned(), standing, routes: vec![route], versions, changes: None }
+}
+
+fn draining() -> Service {
+    let standing = standing(Phase::Draining, &[("green", 10_000)], &[("blue", 10_000)], &["blue"]);
+    let many = ["10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001", "10.0.0.4:9001", "10.0.0.5:9001"];
+    let blue = version("blue", 0, &[("request", 3), ("websocket", 1)], &many);
+    service("shop", standing, vec![blue, version("green", 10_000, &[("request", 12)], &["127.0.0.1:9101"])])
+}
+
+fn canary() -> Service {
+    let standing = standing(Phase::Canary, &[("v41", 9_975), ("v42", 25)], &[("v41", 10_000)], &[]);
+    let versions = vec![
+        version("v40", 0, &[], &["unix:/run/cart-v40.sock"]),
+        version("v41", 9_975, &[], &["cart-41.internal:8080"]),
+        version("v42", 25, &[], &["cart-42.internal:8080"]),
+        version("v43", 0, &[], &[]),
+    ];
+    service("cart", standing, versions)
+}
+
+fn past(epoch: u64, service: &str, kind: &str, reason: &str, summary: &str) -> Change {
+    Change {
+        epoch,
+        at: text::rfc3339(NOW - 72_000),
+        kind: kind.to_owned(),
+        actor: Actor { kind: "operator".to_owned(), name: "uid=0 gid=0 pid=4711".to_owned() },
+        reason: reason.to_owned(),
+        summary: summary.to_owned(),
+        services: BTreeMap::from([(service.to_owned(), None)]),
+    }
+}
+
+fn picture(services: Vec<Service>) -> Picture {
+    let listener = Listener { listen: "0.0.0.0:8080".to_owned(), bound: "0.0.0.0:8080".to_owned() };
+    let proxy = api::Status {
+        version: "0.1.0".to_owned(),
+        epoch: 42,
+        uptime_seconds: 11_520,
+        pid: 4242,
+        workers: 2,
+        listeners: vec![listener],
+        ready: true,
+    };
+    let changes = vec![
+        past(42, "shop", "flip", "v2 is out", "shop: green 100 %"),
+        past(40, "cart", "weights", "", "cart: v41 99.75 %, v42 0.25 %"),
+    ];
+    Picture { proxy, services, changes, at: NOW }
+}
+
+#[test]
+fn status_shows_what_a_tired_operator_needs() {
+    assert_snapshot!(status(&picture(vec![canary(), draining()]), Style::PLAIN));
+}
+
+#[test]
+fn status_fits_a_narrow_terminal() {
+    let text = status(&picture(vec![draining()]), Style { colour: false, width: 60 });
+    assert_snapshot!(text);
+}
+
+#[test]
+fn status_in_colour() {
+    assert_snapshot!(status(&picture(vec![draining()]), Style { colour: true, width: 100 }));
+}
+
+#[test]
+fn status_without_services() {
+    assert_snapshot!(status(&picture(Vec::new()), Style::PLAIN));
+}
+
+#[test]
+fn the_versions_of_a_service() {
+    assert_snapshot!(versions(&canary(), Style::PLAIN));
+}
+
+fn answer(services: &[(&str, Standing)]) -> ChangeAnswer {
+    let services: BTreeMap<_, _> =
+        services.iter().map(|(name, at)| ((*name).to_owned(), at.clone())).collect();
+    let leaving = services.iter().flat_map(|(service, at)| {
+        at.leaving.iter().map(|version| Leaving { service: service.clone(), version: version.clone() })
+    });
+    ChangeAnswer {
+        epoch: 42,
+        changed: true,
+        state: Reached::Fenced,
+        dry_run: false,
+        leaving: leaving.collect(),
+        services: services.clone(),
+        notes: Vec::new(),
+        moves: Vec::new(),
+    }
+}
+
+#[test]
+fn what_a_change_did() {
+    let flipped = draining().standing;
+    let one = answer(&[("shop", flipped.clone())]);
+    let two = answer(&[("shop", flipped.clone()), ("cart", canary().standing)]);
+    let none = ChangeAnswer { changed: false, ..one.clone() };
+    let step = |version: &str, from, to| Move { service: "shop".into(), version: version.into(), from, to };
+    let moves = vec![step("blue", 10_000, 0), step("green", 0, 10_000)];
+    let notes = vec!["`old` did not exist at epoch 7".to_owned()];
+    let plan = ChangeAnswer { dry_run: true, moves, notes, ..one.clone() };
+    let told = |answer: &ChangeAnswer| {
+        let lines = [Some(change(answer, Style::PLAIN)), super::way_back(answer)];
+        lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!([one, two, none, plan].map(|answer| told(&answer)).join("\n--\n"));
+}
+
+#[test]
+fn the_last_line_says_what_is_safe_to_stop() {
+    let of = |service: &str, version: &str| VersionOf { service: service.into(), version: version.into() };
+    let left = |kind: &str, count| Remaining { kind: kind.into(), count };
+    let (three, more) = (vec![left("request", 3)], vec![left("request", 1), left("sse", 2)]);
+    let cases = [
+        vec![(of("shop", "blue"), State::Empty)],
+        vec![(of("shop", "blue"), State::Left(three.clone()))],
+        vec![(of("shop", "blue"), State::Left(more.clone()))],
+        vec![(of("shop", "blue"), State::Left(Vec::new()))],
+        vec![(of("shop", "blue"), State::Carries(500))],
+        vec![(of("shop", "blue"), State::Empty), (of("cart", "v1"), State::Empty)],
+        vec![(of("shop", "blue"), State::Empty), (of("cart", "v1"), State::Left(three))],
+    ];
+    let mut lines: Vec<_> = cases.iter().map(|states| safety(states, Style::PLAIN)).collect();
+    lines.push(waiting(&cases[6], Style::PLAIN));
+    lines.push(super::carriers(&answer(&[("shop", draining().standing)])));
+    lines.push(super::carriers(&answer(&[("cart", canary().standing)])));
+    lines.push(super::carriers(&answer(&[("cart", canary().standing), ("shop", draining().standing)])));
+    assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn history_is_a_table() {
+    let changes = vec![
+        past(42, "shop", "flip", "v2 is out", "shop: green 100 %"),
+        past(41, "shop", "configure", "evil \x1b[2J\nreason", "shop: blue 100 %"),
+        past(
+            9,
+            "cart",
+            "batch",
+            "",
+            "a long summary of many services that does not fit on one line of a terminal at all",
+        ),
+    ];
+    assert_snapshot!(history(&History { changes, next_before: Some(9) }, Style::PLAIN));
+    assert_eq!(history(&History { changes: Vec::new(), next_before: None }, Style::PLAIN), "no changes");
+}
+
+#[test]
+fn explanations() {
+    let route = Route { host: "shop.example.com".into(), path: "/".into(), headers: BTreeMap::new() };
+    let chance = |version: &str, weight| Chance {
+        version: version.into(),
+        weight,
+        probability: f64::from(weight) / 10_000.0,
+    };
+    let coin = Explained {
+        epoch: 42,
+        service: Some("shop".into()),
+        route: Some(route),
+        reason: Reason::Coin,
+        version: None,
+        chances: vec![chance("blue", 9_500), chance("green", 500)],
+    };
+    let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
+    let none = Explained {
+        service: None,
+        route: None,
+        reason: Reason::NoRoute,
+        chances: Vec::new(),
+        ..coin.clone()
+    };
+    let all = [coin, single, none].map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
+    assert_snapshot!(all.join("\n--\n"));
+}

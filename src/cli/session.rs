@@ -1,0 +1,74 @@
+//! What a verb works with: the client, and where its words go.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::Style;
+use super::client::Client;
+
+/// How a verb ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: refused or failed.
+    Failed,
+    /// 2: not understood.
+    Usage,
+    /// 3: timed out.
+    TimedOut,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::TimedOut => 3,
+        })
+    }
+}
+
+/// For whom a verb writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For machines: one JSON document.
+    Json,
+}
+
+/// One verb's surroundings.
+pub struct Session<'o> {
+    /// Who is asked.
+    pub client: Client,
+    /// For whom.
+    pub format: Format,
+    /// How it may look.
+    pub style: Style,
+    /// Takes each line as it comes, without a newline at its end.
+    pub out: &'o mut dyn FnMut(&str),
+}
+
+impl Session<'_> {
+    /// One line, or several.
+    pub(super) fn say(&mut self, text: impl AsRef<str>) {
+        (self.out)(text.as_ref());
+    }
+
+    /// `value` for machines, else what `text` makes of it for people.
+    pub(super) fn tell<T: Serialize>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce(&T, Style) -> String,
+    ) -> anyhow::Result<()> {
+        let text = match self.format {
+            Format::Json => serde_json::to_string_pretty(value)?,
+            Format::Text => text(value, self.style),
+        };
+        self.say(text);
+        Ok(())
+    }
+}
