@@ -10,22 +10,38 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-pub mod admission;
-pub mod body;
-pub mod clock;
-pub mod connection;
-pub mod crew;
-pub mod error;
-pub mod forward;
+// In reading order: what a request passes, what that stands on, what it runs in.
+
 pub mod gate;
-pub mod headers;
-pub mod listener;
+
+pub mod admission;
 pub mod live;
-pub mod outgoing;
+
 pub mod permit;
-pub mod sentry;
+
+pub mod forward;
+
+pub mod outgoing;
+
+pub mod body;
+
+pub mod headers;
+
+pub mod error;
+
 pub mod upstream;
+
+pub mod connection;
+
+pub mod sentry;
+
+pub mod listener;
+
 pub mod worker;
+
+pub mod crew;
+
+pub mod clock;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
