@@ -155,9 +155,8 @@ async fn forward(
         let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
             Ok(mut answer) => {
-                let mut response = Response::new(exchange.answer(&mut answer));
-                (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
-                return Ok(response);
+                let body = exchange.answer(&mut answer);
+                return Ok(answer.into_response(body));
             }
             Err(failure) => failure,
         };

@@ -73,6 +73,16 @@ impl Lab {
         Self::configured(dir, origins, &format!("{extra}\n{services}"))
     }
 
+    /// On these origins, all of them endpoints of the one version `blue`, with `settings` of the service.
+    pub fn pool(origins: Vec<Origin>, extra: &str, settings: &str) -> Self {
+        let endpoints: Vec<_> = origins.iter().map(|origin| origin.address.to_string()).collect();
+        let services = format!(
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
+        );
+        Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)
+    }
+
     /// With services of your own; listeners, admin socket and state are the lab's.
     pub fn configured(dir: TempDir, origins: Vec<Origin>, services: &str) -> Self {
         let mut lab = Self { dir, origins, proxy: None, expected_errors: Vec::new() };
@@ -167,6 +177,15 @@ impl Lab {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
+    /// Waits until a metric has this value.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        let since = Instant::now();
+        while self.metric(parts) != Some(value) {
+            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Runs the command line against this proxy: exit code, standard output and standard error.
     pub fn cli(&self, args: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_switchback"))
@@ -259,6 +278,13 @@ impl Proxy {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Sends a signal by its name: `HUP`, `TERM`.
