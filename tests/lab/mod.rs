@@ -10,10 +10,19 @@
 //! dropped it winds the proxy down and checks what must always hold: it ends by itself and cleanly, nothing is in flight,
 //! nothing panicked, nothing was logged as an error that the test did not expect.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part of the lab")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses its part of the lab"
+)]
 
 pub mod admin;
 pub mod client;
+pub mod events;
+pub mod gate;
+pub mod history;
 pub mod origin;
 
 use std::fmt::Write as _;
@@ -30,6 +39,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use client::{Answer, Client};
+pub use events::Events;
+pub use gate::Gate;
 pub use origin::Origin;
 
 /// How long anything may take before the test is a failure: a guard, never a pause.
@@ -139,6 +150,16 @@ impl Lab {
         (answer.status, answer.json())
     }
 
+    /// The same with headers of your own, and all of the answer.
+    pub fn call_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        admin::call(&self.socket(), method, path, headers, &body.to_string()).expect("an answer")
+    }
+
+    /// Listens to what happens from now on.
+    pub fn events(&self) -> Events {
+        Events::of(&self.socket())
+    }
+
     /// Flips `shop`; the answer's body.
     pub fn flip(&self, to: &str) -> Value {
         let (status, body) = self.call("POST", "/v1/services/shop/flip", &serde_json::json!({ "to": to }));
@@ -151,6 +172,11 @@ impl Lab {
         let (status, body) = self.call("PUT", "/v1/services/shop/weights", weights);
         assert_eq!(status, 200, "{body}");
         body
+    }
+
+    /// The table's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.call("GET", "/v1/status", &Value::Null).1["epoch"].as_u64().expect("an epoch")
     }
 
     /// The state of `shop`.
@@ -250,6 +276,32 @@ impl Proxy {
         let address =
             status["listeners"][0]["bound"].as_str().expect("a listener").parse().expect("an address");
         Ok(Self { child, address, log, reader: Some(reader) })
+    }
+
+    /// Runs it on a configuration with which it cannot start, to its end: exit code and standard error.
+    pub fn refused(config: &Path) -> (i32, String) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_switchback"))
+            .args(["run", "--workers", "2", "--config"])
+            .arg(config)
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let (log, reader, _ready) = follow(child.stderr.take().expect("a pipe"));
+        let since = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a status") {
+                break status;
+            }
+            if since.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("it was not refused:\n{}", log.lock().unwrap());
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let _ = reader.join();
+        let log = log.lock().unwrap().clone();
+        (status.code().unwrap_or(-1), log)
     }
 
     pub fn pid(&self) -> u32 {
