@@ -19,7 +19,7 @@ mod server;
 pub mod socket;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wait;
 
 use std::sync::Arc;

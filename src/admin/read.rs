@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use serde::Deserialize;
+use tracing::warn;
 use utoipa::IntoParams;
 
 use super::api::{self, Change, Drain, History, InFlight, Problem, Service, Services};
@@ -45,7 +46,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
-/// One service, with its last changes.
+/// One service, with its last changes; without them when the store cannot be read.
 #[utoipa::path(get, path = "/v1/services/{service}", tag = "services", params(("service" = String, Path)),
     responses((status = 200, body = Service, headers(("etag" = String))), ReadResponses))]
 pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
@@ -54,8 +55,10 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let present = Service::of(&control.state(), &control.live().snapshot(), &name);
     let mut service = present.ok_or_else(|| no_service(&name))?;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
-    let changes = control.history(query).await.map_err(|why| refusal::store(&why))?;
-    service.changes = Some(changes.iter().map(Change::from).collect());
+    // Where traffic goes is told even when the store is lost: that is when somebody looks.
+    let changes = control.history(query).await;
+    let changes = changes.inspect_err(|error| warn!(%error, "cannot read the last changes of a service"));
+    service.changes = changes.ok().map(|changes| changes.iter().map(Change::from).collect());
     Ok(([(ETAG, etag(service.standing.epoch))], Json(service)).into_response())
 }
 

@@ -5,7 +5,7 @@
 
 pub mod args;
 mod change;
-pub mod check;
+mod check;
 pub mod client;
 mod completions;
 mod demo;
@@ -20,6 +20,8 @@ mod serve;
 mod session;
 mod status;
 mod style;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::io::Write;

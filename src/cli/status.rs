@@ -7,7 +7,7 @@ use http::Method;
 use serde::Serialize;
 
 use super::args;
-use super::client::{Call, Error};
+use super::client::{Call, Client, Error};
 use super::render;
 use super::session::{Exit, Format, Session};
 use crate::admin::api;
@@ -22,6 +22,9 @@ const CHANGES: &str = "200";
 pub(super) struct Picture {
     /// The proxy.
     pub(super) proxy: api::Status,
+    /// Why something is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<String>,
     /// The services asked for.
     pub(super) services: Vec<api::Service>,
     /// Changes among which the last one of each service is, unless it is long ago.
@@ -69,14 +72,23 @@ async fn look(session: &Session<'_>, service: Option<&str>) -> anyhow::Result<Pi
         }
         None => client.get::<api::Services>(&["v1", "services"]).await?.services,
     };
-    let changes = match services.first().and_then(|only| only.changes.clone()) {
-        Some(changes) => changes,
-        None => {
-            let call = Call::new(Method::GET, &["v1", "changes"]).query("limit", CHANGES);
-            client.send::<api::History>(call).await?.changes
-        }
+    let known = services.first().and_then(|only| only.changes.clone());
+    let (changes, warning) = match known {
+        Some(changes) => (changes, None),
+        None => last_changes(client).await?,
     };
-    Ok(Picture { proxy: client.get(&["v1", "status"]).await?, services, changes, at: now() })
+    let proxy = client.get(&["v1", "status"]).await?;
+    Ok(Picture { proxy, warning, services, changes, at: now() })
+}
+
+/// The newest changes; a store that cannot be read is a warning here, for the rest is still true.
+async fn last_changes(client: &Client) -> anyhow::Result<(Vec<api::Change>, Option<String>)> {
+    let call = Call::new(Method::GET, &["v1", "changes"]).query("limit", CHANGES);
+    match client.send::<api::History>(call).await {
+        Ok(history) => Ok((history.changes, None)),
+        Err(Error::Refused(why)) => Ok((Vec::new(), Some(why.detail))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Milliseconds since 1970, for the ages of things.

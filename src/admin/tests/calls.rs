@@ -205,8 +205,10 @@ async fn an_explanation_follows_the_live_table() {
 #[tokio::test]
 async fn a_store_that_fails_is_told_and_changes_nothing() {
     let world = World::new();
-    world.control.break_store();
+    world.lose_the_store();
     let reply = world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
     assert_eq!((reply.status, &reply.json["type"]), (503, &json!("urn:switchback:problem:store_failed")));
-    assert_eq!(world.get("/v1/services/shop").await.json["weights"], json!({"blue": 10_000}));
+    let shop = world.get("/v1/services/shop").await;
+    assert_eq!((shop.status, &shop.json["weights"]), (200, &json!({"blue": 10_000})));
+    assert_eq!(world.get("/v1/changes").await.status, 503);
 }

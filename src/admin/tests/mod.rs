@@ -15,15 +15,18 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::{App, Socket, Status, serve};
-use crate::control::Handle;
+use crate::control::{self, Handle};
+use crate::release::{Actor, ActorKind};
+use crate::store::memory::Memory;
 use crate::table::{ServiceSpec, Timeouts, VersionSpec};
 
 /// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
-struct World {
-    control: Handle,
+pub(crate) struct World {
+    pub(crate) control: Handle,
+    store: Memory,
     status: Arc<Status>,
-    socket: PathBuf,
-    _server: JoinSet<()>,
+    pub(crate) socket: PathBuf,
+    _tasks: JoinSet<()>,
     _dir: TempDir,
 }
 
@@ -64,17 +67,24 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shop =
             spec("shop", &[("blue", &["127.0.0.1:9001"]), ("green", &["127.0.0.1:9101"]), ("empty", &[])]);
         let cart = spec("cart", &[("v1", &["127.0.0.1:9201"]), ("v2", &["127.0.0.1:9202"])]);
-        let control = Handle::shim(vec![cart, shop]).unwrap();
+        let store = Memory::default();
+        let file = Actor { kind: ActorKind::File, name: "switchback.toml".to_owned() };
+        let (task, control) = control::open(Box::new(store.clone()), vec![cart, shop], 1, file).unwrap();
         let (status, dir) = (Arc::new(Status::new(2)), tempfile::tempdir().unwrap());
         let path = dir.path().join("run/admin.sock");
         let app = App::new(control.clone(), Arc::clone(&status), Arc::new(|| "a_metric 1\n".to_owned()));
-        let mut server = JoinSet::new();
-        server.spawn(serve(Socket::bind(&path).unwrap(), app, std::future::pending()));
-        Self { control, status, socket: path, _server: server, _dir: dir }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.run(std::future::pending()));
+        tasks.spawn(serve(Socket::bind(&path).unwrap(), app, std::future::pending()));
+        Self { control, store, status, socket: path, _tasks: tasks, _dir: dir }
+    }
+
+    pub(crate) fn lose_the_store(&self) {
+        self.store.go_down();
     }
 
     async fn send(&self, method: &str, target: &str, headers: &[&str], body: &str) -> Reply {
@@ -104,7 +114,7 @@ impl World {
     }
 
     /// One request in flight on this version, until [`World::leave`].
-    fn enter(&self, service: &str, version: &str) -> Arc<crate::proxy::upstream::Upstream> {
+    pub(crate) fn enter(&self, service: &str, version: &str) -> Arc<crate::proxy::upstream::Upstream> {
         let (live, snapshot) = (self.control.live(), self.control.live().snapshot());
         let found =
             snapshot.upstreams().find(|u| u.service.as_str() == service && u.version.as_str() == version);

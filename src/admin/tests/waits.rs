@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 
 use super::World;
+use crate::control::Waited;
 
 const FLIP: &str = "/v1/services/shop/flip?wait=drained";
 const DRAIN: &str = "/v1/services/shop/versions/blue/drain";
@@ -25,6 +26,8 @@ async fn a_version_is_drained_when_nothing_is_left_on_it() {
     assert_eq!(late.json["change"]["epoch"], 2, "the change is made");
     assert_eq!(world.get(DRAIN).await.json["remaining"], json!([{"kind": "request", "count": 1}]));
     blue.shard(0).counts.end();
+    let (shop, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
+    assert_eq!(world.control.wait_drained(&shop, &[version]).await.unwrap(), Waited::Drained);
     assert_eq!(world.get(DRAIN).await.json, json!({"drained": true, "weight": 0, "remaining": []}));
     assert_eq!(world.get("/v1/services/shop/versions/red/drain").await.status, 404);
 }

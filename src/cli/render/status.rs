@@ -9,6 +9,9 @@ use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
 /// The whole picture.
 pub(in crate::cli) fn status(picture: &Picture, style: Style) -> String {
     let mut blocks = vec![proxy(&picture.proxy, style)];
+    blocks.extend(picture.warning.iter().map(|text| {
+        style.paint(Tone::Bad, &format!("the history is not shown: {}", line(text, usize::MAX)))
+    }));
     for service in &picture.services {
         let last = picture.changes.iter().find(|change| change.services.contains_key(&service.name));
         blocks.push(block(service, last, picture.at, style));

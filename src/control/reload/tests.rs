@@ -1,3 +1,5 @@
+//! A real directory, watched: editors that rename, Kubernetes that swaps a link.
+
 use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;

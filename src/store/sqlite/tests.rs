@@ -1,3 +1,5 @@
+//! A real file on a real disk: what survives, what is refused, and that nothing is half there.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,0 +1,191 @@
+//! What an operator types, against a real admin socket.
+
+use clap::CommandFactory;
+
+use super::args::Cli;
+use super::{Exit, Style, execute};
+use crate::admin::tests::World;
+
+impl World {
+    async fn type_in(&self, words: &str) -> (Exit, String) {
+        execute(&self.socket, words.split(' '), Style::PLAIN).await
+    }
+}
+
+fn last(text: &str) -> &str {
+    text.trim_end().lines().next_back().unwrap_or_default()
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[tokio::test]
+async fn a_flip_ends_with_what_is_safe_to_stop() {
+    let world = World::new();
+    let (exit, text) = world.type_in("flip shop --to green --reason out").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert!(text.starts_with("shop: green 100 %, was blue 100 % (epoch 2)\n"), "{text}");
+    assert!(text.contains("the way back: switchback revert shop\n"), "{text}");
+    assert_eq!(last(&text), "blue is safe to stop: nothing is left on it");
+    let (exit, text) = world.type_in("flip shop --to green").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"), "{text}");
+    let (_, text) = world.type_in("history -n 1").await;
+    assert!(text.contains("operator uid=") && text.contains("· out"), "{text}");
+}
+
+#[tokio::test]
+async fn a_flip_whose_drain_takes_too_long_times_out_and_says_so() {
+    let world = World::new();
+    let _blue = world.enter("shop", "blue");
+    let (exit, text) = world.type_in("flip shop --to green --timeout 50ms").await;
+    assert_eq!(exit, Exit::TimedOut);
+    assert!(text.contains("the change itself is made (epoch 2)"), "{text}");
+    assert_eq!(last(&text), "blue still has 1 request in flight: do not stop it yet");
+    let (exit, text) = world.type_in("drain shop/blue").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, "blue still has 1 request in flight: do not stop it yet"));
+    let (exit, _) = world.type_in("drain shop/blue --wait --timeout 1ms").await;
+    assert_eq!(exit, Exit::TimedOut);
+    let (exit, text) = world.type_in("revert shop").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "green is safe to stop: nothing is left on it"));
+    let (exit, text) = world.type_in("drain shop/blue --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, "blue carries 100 % of the traffic: do not stop it"));
+}
+
+#[tokio::test]
+async fn async_does_not_wait() {
+    let world = World::new();
+    let _blue = world.enter("shop", "blue");
+    let (exit, text) = world.type_in("flip shop --to green --async").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue still has 1 request in flight: do not stop it yet"));
+}
+
+#[tokio::test]
+async fn weights_give_the_rest_to_stable() {
+    let world = World::new();
+    let (exit, text) = world.type_in("weights shop green=0.25%").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue and green carry traffic: stop neither"));
+    assert!(text.starts_with("shop: blue 99.75 %, green 0.25 %, was blue 100 % (epoch 2)\n"), "{text}");
+    let (exit, text) = world.type_in("weights shop green=5 --dry-run").await;
+    assert_eq!(exit, Exit::Done);
+    assert!(text.contains("would be blue 99.75 % → 95 %, green 0.25 % → 5 %"), "{text}");
+    assert_eq!(last(&text), "nothing was changed: this was a dry run");
+    let (exit, text) = world.type_in("weights shop green=five").await;
+    assert_eq!(exit, Exit::Usage);
+    assert!(text.contains("expected a percentage"), "{text}");
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let world = World::new();
+    let (exit, text) = world.type_in("flip shop --to red").await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(
+        text.starts_with("cannot flip `shop` to `red`: service `shop` has no version `red`; it has "),
+        "{text}"
+    );
+    assert!(
+        last(&text).starts_with("hint: add it to the file or with `switchback versions add shop"),
+        "{text}"
+    );
+    let (exit, text) = world.type_in("flip shop --to green --if-epoch 7 --json").await;
+    let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &problem["status"]), (Exit::Failed, &412.into()));
+}
+
+#[tokio::test]
+async fn machines_get_one_document() {
+    let world = World::new();
+    let (exit, text) = world.type_in("flip shop --to green --json").await;
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &answer["state"]), (Exit::Done, &"drained".into()));
+    for words in [
+        "status --json",
+        "status shop --json",
+        "history --json",
+        "drain shop/blue --json",
+        "versions shop --json",
+    ] {
+        let (exit, text) = world.type_in(words).await;
+        assert!(
+            exit == Exit::Done && serde_json::from_str::<serde_json::Value>(&text).is_ok(),
+            "{words}: {text}"
+        );
+    }
+    let _green = world.enter("shop", "green");
+    let (exit, text) = world.type_in("revert shop --json --timeout 20ms").await;
+    let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &problem["change"]["epoch"]), (Exit::TimedOut, &3.into()));
+}
+
+#[tokio::test]
+async fn pools_are_edited() {
+    let world = World::new();
+    let (exit, text) =
+        world.type_in("versions add shop v3 --endpoint 127.0.0.1:9301 -e unix:/run/a.sock").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert!(last(&text).ends_with("Next: switchback flip shop --to v3"), "{text}");
+    let (exit, text) = world.type_in("endpoints rm shop/v3 unix:/run/a.sock").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    let (_, text) = world.type_in("versions shop").await;
+    assert!(text.contains("v3") && text.contains("127.0.0.1:9301") && !text.contains("a.sock"), "{text}");
+    let (exit, text) = world.type_in("versions rm shop v3").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert_eq!(world.type_in("versions rm shop blue").await.0, Exit::Failed);
+    assert_eq!(world.type_in("endpoints add shop 127.0.0.1:1").await.0, Exit::Usage);
+}
+
+#[tokio::test]
+async fn undo_and_explain_and_status() {
+    let world = World::new();
+    world.type_in("flip shop --to green").await;
+    world.type_in("flip cart --to v2").await;
+    let (exit, text) = world.type_in("undo --to 1").await;
+    assert_eq!(
+        (exit, last(&text)),
+        (Exit::Done, "cart/v2 and shop/green are safe to stop: nothing is left on them")
+    );
+    assert!(text.contains("the way back: switchback undo --to 3"), "{text}");
+    let (exit, text) = world.type_in("explain http://shop.example.com/x").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "always to blue: it carries 100 % (epoch 4)"));
+    assert_eq!(world.type_in("explain http://nix/x").await.0, Exit::Failed);
+    let (exit, text) = world.type_in("status shop").await;
+    assert!(exit == Exit::Done && text.contains("undo 0 s ago by operator uid="), "{text}");
+}
+
+#[tokio::test]
+async fn status_is_shown_when_the_store_is_lost() {
+    let world = World::new();
+    world.lose_the_store();
+    for words in ["status", "status shop"] {
+        let (exit, text) = world.type_in(words).await;
+        assert!(
+            exit == Exit::Done && text.contains("the history is not shown") && text.contains("blue"),
+            "{text}"
+        );
+    }
+    let (exit, text) = world.type_in("flip shop --to green").await;
+    assert!(exit == Exit::Failed && text.contains("hint: nothing was changed and traffic goes on"), "{text}");
+}
+
+#[tokio::test]
+async fn nobody_at_the_socket_is_told_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let (exit, text) = execute(&socket, ["status"], Style::PLAIN).await;
+    let expected = format!(
+        "no switchback answers at {}: is it running? (--socket, SWITCHBACK_SOCKET)\n",
+        socket.display()
+    );
+    assert_eq!((exit, text), (Exit::Failed, expected));
+}
+
+#[tokio::test]
+async fn completions_know_the_verbs() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let (exit, script) = world.type_in(&format!("completions {shell}")).await;
+        assert!(exit == Exit::Done && script.contains("revert"), "{shell}");
+    }
+}
