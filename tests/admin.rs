@@ -1,5 +1,7 @@
 //! The admin API over its real socket: preconditions, repeats, plans, events, the past.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod lab;
 
 use lab::{Gate, Lab, Origin};

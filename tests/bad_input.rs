@@ -1,5 +1,7 @@
 //! Bad input is a clear error that names the place and the remedy, and the running proxy is untouched (G7).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod lab;
 
 use std::fs;

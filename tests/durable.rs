@@ -3,6 +3,14 @@
 //!
 //! `SWITCHBACK_KILLS=200 cargo test --release --test durable -- --nocapture` is the full run, with its figures.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
 mod lab;
 
 use std::collections::BTreeMap;

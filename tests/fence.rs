@@ -2,6 +2,14 @@
 //!
 //! `SWITCHBACK_FLIPS=10000 cargo test --release --test fence -- --nocapture` is the full run, with its figures.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
 mod lab;
 
 use std::time::{Duration, Instant};

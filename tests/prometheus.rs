@@ -1,5 +1,13 @@
 //! A real Prometheus scrapes the real proxy and answers the query by which a version is judged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
 mod lab;
 
 use std::fs;
@@ -100,7 +108,7 @@ impl Drop for Prometheus {
 fn lab_with_metrics() -> (Lab, SocketAddr) {
     let counter = std::sync::atomic::AtomicU64::new(0);
     let green = Origin::behaving("green", move |_, stream| {
-        let is_third = counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 == 0;
+        let is_third = counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst).is_multiple_of(3);
         let status = if is_third { "500 Internal Server Error" } else { "200 OK" };
         write!(stream, "HTTP/1.1 {status}\r\nx-version: green\r\ncontent-length: 0\r\n\r\n")?;
         Ok(Then::Keep)

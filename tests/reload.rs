@@ -1,10 +1,12 @@
 //! The file's rule: it says what exists, the store says where the traffic goes; a bad file changes nothing (G7), a good one
 //! takes effect without a dropped connection (G2).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod lab;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -231,9 +233,7 @@ fn read_times(lab: &Lab) -> usize {
 fn reload(lab: &Lab, services: &str) {
     let before = read_times(lab);
     lab.write_config(services);
-    while read_times(lab) == before {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    lab::wait_until("the configuration is read", || read_times(lab) > before);
 }
 
 #[test]
@@ -249,10 +249,7 @@ fn a_listener_comes_and_goes_and_what_came_by_it_is_finished() {
     lab.origin("blue").wait_served(2);
     reload(&lab, &shop(&lab));
     // Nobody listens there any more, and what is open goes on.
-    let since = std::time::Instant::now();
-    while std::net::TcpStream::connect(second).is_ok() {
-        assert!(since.elapsed() < lab::PATIENCE, "the listener is still there");
-    }
+    lab::wait_until("nobody listens", || TcpStream::connect(second).is_err());
     assert_eq!(idle.get("/").status, 200);
     gate.open();
     let answer = held.answer();

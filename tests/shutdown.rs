@@ -1,5 +1,13 @@
 //! SIGTERM finishes what is in flight and nothing else; a second one does not wait.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
 mod lab;
 
 use std::net::TcpStream;
@@ -34,10 +42,7 @@ fn a_download_is_finished_and_nothing_new_is_taken() {
     // Everybody is told to go elsewhere: whoever looks, and whoever connects.
     let ready = lab.call_with("GET", "/readyz", &[], &Value::Null);
     assert_eq!((ready.status, ready.text().as_str()), (503, "stopping\n"));
-    let since = Instant::now();
-    while TcpStream::connect(lab.address()).is_ok() {
-        assert!(since.elapsed() < lab::PATIENCE, "it still listens");
-    }
+    lab::wait_until("nobody listens", || TcpStream::connect(lab.address()).is_err());
     gate.open();
     let answer = client.answer();
     assert_eq!((answer.text().as_str(), answer.is_whole), (gate::HELD, true));
@@ -52,10 +57,8 @@ fn an_upload_is_finished() {
     let (mut lab, _gate) = held("");
     let mut client = lab.client();
     client.send("POST / HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 10\r\n\r\n01234");
-    let since = Instant::now();
-    while lab.metric(&["switchback_in_flight{", "\"shop\"", "\"blue\"", "\"upload\""]) != Some(1.0) {
-        assert!(since.elapsed() < lab::PATIENCE, "the upload never came in");
-    }
+    let uploads = || lab.metric(&["switchback_in_flight{", "\"shop\"", "\"blue\"", "\"upload\""]);
+    lab::wait_until("the upload is under way", || uploads() == Some(1.0));
     terminate(&lab);
     client.send("56789");
     let answer = client.answer();
@@ -108,13 +111,8 @@ fn connections_that_wait_for_a_request_are_closed() {
     let mut used = lab.client();
     assert_eq!(used.get("/").status, 200);
     let mut fresh = lab.client();
-    let accepted = || {
-        lab.metric(&["switchback_client_connections{"]).or(lab.metric(&["switchback_client_connections "]))
-    };
-    let since = Instant::now();
-    while accepted().is_some_and(|open| open < 3.0) {
-        assert!(since.elapsed() < lab::PATIENCE, "{:?}", accepted());
-    }
+    let open = || lab.metric(&["switchback_client_connections"]);
+    lab::wait_until("all three are accepted", || open() == Some(3.0));
     terminate(&lab);
     assert!(used.is_closed_within(lab::PATIENCE));
     assert!(fresh.is_closed_within(lab::PATIENCE));

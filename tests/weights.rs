@@ -1,5 +1,7 @@
 //! G4: the share that a version really gets is its weight, by independent coins.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod lab;
 
 use std::sync::Arc;

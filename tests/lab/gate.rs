@@ -51,10 +51,6 @@ impl Origin {
 
     /// Waits until it got `count` requests.
     pub fn wait_served(&self, count: u64) {
-        let since = std::time::Instant::now();
-        while self.served() < count {
-            assert!(since.elapsed() < super::PATIENCE, "{} got {} of {count}", self.name, self.served());
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        super::wait_until("requests arrive", || self.served() >= count);
     }
 }

@@ -17,6 +17,13 @@
     missing_docs,
     reason = "each test file uses its part of the lab"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "what fails here fails a test"
+)]
 
 pub mod admin;
 pub mod client;
@@ -45,6 +52,15 @@ pub use origin::Origin;
 
 /// How long anything may take before the test is a failure: a guard, never a pause.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `is_so`, for what nobody tells.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "it never came to this: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// A proxy with the service `shop`, its versions, and what they stand on.
 pub struct Lab {
