@@ -12,6 +12,8 @@ use crate::cli::style::{Style, Tone, percent};
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
 /// Columns of a row without its bar.
 const TABLE: usize = 57;
+/// Below this many columns its lines would wrap.
+pub(super) const NARROWEST: usize = 76;
 /// Columns of a bar at most.
 const BAR: usize = 24;
 
@@ -80,7 +82,7 @@ impl Picture {
         }
     }
 
-    /// Its lines; each fits into 80 columns, or fewer when there are fewer.
+    /// Its lines; each fits into the columns that there are, from [`NARROWEST`] on.
     pub(super) fn lines(&self, style: Style) -> Vec<String> {
         let bar = style.width.saturating_sub(TABLE).min(BAR);
         let head = format!(
@@ -154,10 +156,9 @@ mod tests {
     #[test]
     fn it_is_a_table_of_eighty_columns() {
         insta::assert_snapshot!(picture().lines(Style::PLAIN).join("\n"));
-        for width in [80, 60] {
+        for width in [80, NARROWEST] {
             let lines = picture().lines(Style { colour: false, width });
-            let widest = lines.iter().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(width.max(TABLE + 3)), "{lines:#?}");
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
         }
     }
 

@@ -3,12 +3,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use super::picture::NARROWEST;
 use crate::cli::Style;
 
 /// The longest lines that are made: more is hard to read.
 const WIDEST: usize = 100;
-/// Below this many columns a picture would wrap, which cannot be drawn over.
-const NARROWEST: usize = 62;
 
 /// Standard output.
 pub(super) struct Screen {
@@ -25,6 +24,7 @@ impl Screen {
         let mut style = Style::of_stdout();
         style.width = style.width.min(WIDEST);
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        // Wrapped lines cannot be drawn over.
         let is_live = io::stdout().is_terminal() && !is_dumb && style.width >= NARROWEST;
         Self { style, is_live, drawn: 0 }
     }

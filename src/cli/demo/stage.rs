@@ -63,11 +63,6 @@ impl Stage {
         Client::new(self.socket())
     }
 
-    /// The proxy's process.
-    pub(super) fn pid(&self) -> u32 {
-        self.proxy.child.id()
-    }
-
     /// Where clients connect, once the proxy is ready.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::judge::{Change, Verdict};
+use super::log::Sample;
 use super::origin::Quality;
 use super::picture::grouped;
 use super::show::Show;
@@ -38,6 +39,9 @@ pub(super) async fn tell(show: &mut Show, keep: bool) -> Result<()> {
     let verdict = show.verdict();
     conclude(show, &verdict, &flip, &revert)?;
     ensure!(verdict.holds(), "the switch did not keep its promises: see above");
+    if !keep {
+        show.say("\nNext: `switchback demo --keep`, to play with it; README.md, for a tutorial.")?;
+    }
     Ok(())
 }
 
@@ -46,9 +50,9 @@ fn introduce(show: &mut Show) -> Result<()> {
     let origins = show.stage.origins().iter();
     let versions: Vec<_> =
         origins.map(|origin| format!("  {:<8}http://{}", origin.name, origin.address)).collect();
-    let (config, pid) = (show.stage.config(), show.stage.pid());
+    let config = show.stage.config();
     show.say(&versions.join("\n"))?;
-    show.say(&format!("  proxy   switchback run --config {}   (pid {pid})", config.display()))?;
+    show.say(&format!("  proxy   switchback run --config {}", config.display()))?;
     show.say(&format!(
         "  clients {CLIENTS} kept-alive connections through the proxy, {} requests/s",
         Traffic::RATE
@@ -80,8 +84,8 @@ async fn half(show: &mut Show) -> Result<()> {
 async fn flip(show: &mut Show, keep: bool) -> Result<Change> {
     show.headline(
         "4/6 · flip: green takes over",
-        "When the first line is there, the change is on disk and in force on every worker:\n\
-         no request starts on blue any more. The last line says what is safe to stop.",
+        "When its first line is there, the change is on disk and in force on every\n\
+         worker: nothing starts on blue any more. The last line says what may be stopped.",
     )?;
     show.animate(READING).await?;
     let flip = show.split(&["flip", "shop", "--to", "green", "--reason", "v2 is out"], &["green"]).await?;
@@ -102,6 +106,13 @@ async fn bad_version(show: &mut Show) -> Result<()> {
     let address = show.stage.deploy(FAULTY, Quality::Faulty)?.to_string();
     show.command(&["versions", "add", "shop", FAULTY, "--endpoint", &address]).await?;
     show.split(&["weights", "shop", "v3=5", "--reason", "canary"], &["green", FAULTY]).await?;
+    // On a busy machine the first error may be a while in coming.
+    for _ in 0..10 {
+        if show.log.samples().iter().any(Sample::is_error) {
+            break;
+        }
+        show.animate(READING).await?;
+    }
     show.watch(WATCHING).await
 }
 
@@ -109,7 +120,7 @@ async fn revert(show: &mut Show) -> Result<Change> {
     show.headline("6/6 · revert: as if it had never been", "One command puts back the split of before.")?;
     let revert = show.split(&["revert", "shop", "--reason", "v3 answers 500"], &["green"]).await?;
     show.watch(WATCHING).await?;
-    show.command(&["history", "shop"]).await?;
+    show.command(&["status", "shop"]).await?;
     Ok(revert)
 }
 
@@ -117,12 +128,12 @@ fn conclude(show: &mut Show, verdict: &Verdict, flip: &Change, revert: &Change) 
     let Verdict { sent, failed, own_errors, after, strays, slowest } = verdict;
     show.headline("What the clients saw, whatever the proxy says", "")?;
     let lines = [
-        (failed.is_empty(), format!("{} requests sent, {} failed", grouped(*sent), grouped(failed.len()))),
+        (failed.is_empty(), format!("{} requests, {} failed", grouped(*sent), grouped(failed.len()))),
         (true, format!("{} errors were answers of v3 itself, the bad version", grouped(*own_errors))),
         (
             *strays == 0,
             format!(
-                "{} requests began after an acknowledgement; {} of them got a version it had left",
+                "{} began after an acknowledgement; {} of them got a version it had left",
                 grouped(*after),
                 grouped(*strays)
             ),
