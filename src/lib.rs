@@ -43,12 +43,22 @@
 //! table, release` · `admin → control's handle` · `cli → admin's wire types, config`; `cli::serve` alone wires all.
 //! `tests/tidy.rs` enforces it.
 
-pub mod admin;
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod metrics;
-pub mod proxy;
-pub mod release;
-pub mod store;
+// In reading order, a blank line between them so that it stays.
+
 pub mod table;
+
+pub mod release;
+
+pub mod proxy;
+
+pub mod control;
+
+pub mod store;
+
+pub mod admin;
+
+pub mod metrics;
+
+pub mod config;
+
+pub mod cli;

@@ -222,7 +222,7 @@ pub enum VersionEdit {
         service: String,
         /// The version's label.
         version: String,
-        /// host:port, [v6]:port or unix:/path; may be repeated.
+        /// `host:port`, `[v6]:port` or `unix:/path`; may be repeated.
         #[arg(long = "endpoint", short, required = true, value_name = "ADDR")]
         endpoints: Vec<String>,
         /// What the endpoints speak.
@@ -270,7 +270,7 @@ pub struct EndpointOf {
     /// The version.
     #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
     pub version: VersionOf,
-    /// host:port, [v6]:port or unix:/path.
+    /// `host:port`, `[v6]:port` or `unix:/path`.
     #[arg(value_name = "ADDR")]
     pub endpoint: String,
     /// Common options.

@@ -22,6 +22,8 @@ pub struct Body {
 pub enum Source {
     /// All of it is here.
     Full(Bytes),
+    /// None, though its length is told.
+    Unsent(u64),
     /// From an endpoint, as it comes. Boxed: most bodies are whole, and hyper moves this around.
     Stream(Box<Exchange>),
 }
@@ -50,6 +52,7 @@ impl http_body::Body for Body {
         match &mut self.get_mut().source {
             Source::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Unsent(_) => Poll::Ready(None),
             Source::Stream(exchange) => exchange.poll_frame(cx).map_err(BrokenOff),
         }
     }
@@ -57,6 +60,8 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Full(bytes) => bytes.is_empty(),
+            // Else hyper would drop the length.
+            Source::Unsent(_) => false,
             Source::Stream(exchange) => exchange.is_over(),
         }
     }
@@ -64,6 +69,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Unsent(length) => SizeHint::with_exact(*length),
             Source::Stream(exchange) => {
                 exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
             }

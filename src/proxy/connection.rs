@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use hyper::server::conn::http1;
@@ -15,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::Alarm;
+use super::sentry::{Refused, Sentry};
 use super::upstream::Stream;
 use super::worker::{Settings, Worker};
 use super::{error, headers};
@@ -41,6 +44,9 @@ pub struct Client {
     first: RefCell<Vec<u8>>,
     /// True when everything that hyper wrote has gone out.
     is_flushed: Cell<bool>,
+    sentry: RefCell<Sentry>,
+    /// True when a head that the sentry refused is the next to be answered.
+    is_refused: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,8 @@ enum Phase {
     Head,
     /// A request is being answered.
     Busy,
+    /// Its answer is done, but for the bytes that are on their way out.
+    Done,
 }
 
 /// A request's turn on its connection; over when dropped with the last byte of its answer.
@@ -59,8 +67,7 @@ pub struct Turn(Rc<Client>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.phase.set(Phase::Idle);
-        self.0.watch.set(self.0.settings.idle);
+        self.0.phase.set(Phase::Done);
     }
 }
 
@@ -74,6 +81,8 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         stream: RefCell::new(stream),
         first: RefCell::default(),
         is_flushed: Cell::new(true),
+        sentry: RefCell::default(),
+        is_refused: Cell::new(false),
         worker,
         settings,
         address_text: address.map(|address| address.to_string().into()),
@@ -83,8 +92,16 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
     // Silent connections cost no buffers: hyper comes in with the first byte.
     if poll_fn(|cx| client.poll_first_byte(cx)).await.is_some() {
         serve(&client).await;
+        if !client.sentry.borrow().is_between() {
+            client.watch.set(LINGER);
+            poll_fn(|cx| client.poll_linger(cx)).await;
+        }
     }
 }
+
+/// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
+/// could overtake the answer that says why (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
 
 async fn serve(client: &Rc<Client>) {
     let service = service_fn(|request| super::serve(Rc::clone(client), request));
@@ -108,6 +125,10 @@ async fn serve(client: &Rc<Client>) {
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+        }
+        if client.is_refused.get() {
+            client.refuse(Reason::BadRequest);
+            return Poll::Ready(());
         }
         ready!(client.watch.poll(cx));
         client.on_overdue();
@@ -167,9 +188,57 @@ impl Client {
     /// A client that began a request and did not go on is told so; one that was idle, or reads nothing, is left.
     fn on_overdue(&self) {
         if self.phase.get() == Phase::Head && self.is_flushed.get() {
-            self.worker.refused(Reason::RequestTimeout);
-            self.push(refusal(Reason::RequestTimeout));
+            self.refuse(Reason::RequestTimeout);
         }
+    }
+
+    /// Answers what never became a request.
+    fn refuse(&self, reason: Reason) {
+        self.worker.refused(reason);
+        self.push(error::refusal(reason));
+    }
+
+    /// Says that the answer is over, then reads and forgets what still comes, until the client has seen it.
+    fn poll_linger(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watch.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if ready!(self.poll_write_first(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        let mut stream = self.stream.borrow_mut();
+        if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        loop {
+            let mut forgotten = [MaybeUninit::uninit(); 4096];
+            let mut forgotten = ReadBuf::uninit(&mut forgotten);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut forgotten));
+            if read.is_err() || forgotten.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// The answer has gone out: what is waited for now.
+    fn on_answered(&self, cx: &Context<'_>) {
+        let sentry = self.sentry.borrow();
+        let (phase, limit) = match sentry.is_in_head() {
+            true => (Phase::Head, self.settings.head),
+            false => (Phase::Idle, self.settings.idle),
+        };
+        self.phase.set(phase);
+        self.watch.set(limit);
+        if sentry.has_refused() {
+            // hyper waits for bytes; it has to ask for them again to be answered.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Holds back what the sentry refused; the refusal is due when all before it is answered and hyper asks for more.
+    fn hold_back(&self) -> Poll<io::Result<()>> {
+        self.is_refused.set(matches!(self.phase.get(), Phase::Idle | Phase::Head));
+        Poll::Pending
     }
 
     fn poll_write_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -183,7 +252,7 @@ impl Client {
 
     /// hyper answers a head that it cannot read by itself, without a request: an answer with its reason is put in place.
     fn is_hypers_refusal(&self, bytes: &[u8]) -> Option<Reason> {
-        let is_alone = self.phase.get() == Phase::Head && self.is_flushed.get();
+        let is_alone = matches!(self.phase.get(), Phase::Idle | Phase::Head) && self.is_flushed.get();
         let status = bytes.strip_prefix(b"HTTP/1.1 ").filter(|_| is_alone)?;
         match status.get(..3)? {
             b"431" | b"414" => Some(Reason::HeadTooLarge),
@@ -193,29 +262,28 @@ impl Client {
     }
 }
 
-/// A whole answer for a client whose request never became one.
-fn refusal(reason: Reason) -> Vec<u8> {
-    let answer = error::answer(reason, &HeaderMap::new());
-    let status = answer.status();
-    let mut text =
-        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
-    for (name, value) in answer.headers() {
-        headers::append(&mut text, name.as_str().as_bytes(), value.as_bytes());
-    }
-    headers::append(&mut text, b"content-length", answer.body().len().to_string().as_bytes());
-    text.extend_from_slice(b"\r\n");
-    text.extend_from_slice(answer.body());
-    text
-}
-
 /// The client's socket as hyper sees it.
 struct Socket(Rc<Client>);
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let client = &self.0;
+        let mut sentry = client.sentry.borrow_mut();
+        if sentry.has_refused() {
+            return client.hold_back();
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut *client.stream.borrow_mut()).poll_read(cx, buf))?;
+        match sentry.follow(&buf.filled()[before..]) {
+            Ok(()) => {}
+            Err(Refused::Chunk) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            Err(Refused::Head(sound)) => {
+                buf.set_filled(before + sound);
+                if sound == 0 {
+                    return client.hold_back();
+                }
+            }
+        }
         if buf.filled().len() > before && client.phase.get() == Phase::Idle {
             client.phase.set(Phase::Head);
             client.watch.set(client.settings.head);
@@ -229,8 +297,7 @@ impl AsyncWrite for Socket {
         let client = &self.0;
         ready!(client.poll_write_first(cx))?;
         if let Some(reason) = client.is_hypers_refusal(bytes) {
-            client.worker.refused(reason);
-            client.push(refusal(reason));
+            client.refuse(reason);
             client.is_flushed.set(false);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -238,7 +305,7 @@ impl AsyncWrite for Socket {
         let written = Pin::new(&mut *client.stream.borrow_mut()).poll_write(cx, bytes);
         match written {
             Poll::Pending => client.watch.set_once(client.settings.progress),
-            Poll::Ready(_) if client.phase.get() == Phase::Busy => client.watch.clear(),
+            Poll::Ready(_) if matches!(client.phase.get(), Phase::Busy | Phase::Done) => client.watch.clear(),
             Poll::Ready(_) => {}
         }
         written
@@ -247,6 +314,9 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_write_first(cx))?;
         self.0.is_flushed.set(true);
+        if self.0.phase.get() == Phase::Done {
+            self.0.on_answered(cx);
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use super::headers;
 use crate::metrics::Reason;
 
 /// The field that names the reason in every answer of the proxy's own.
@@ -43,6 +44,22 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
         _ => None,
     };
     response
+}
+
+/// A whole answer for a client whose request never became one.
+#[must_use]
+pub fn refusal(reason: Reason) -> Vec<u8> {
+    let answer = answer(reason, &HeaderMap::new());
+    let status = answer.status();
+    let mut text =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in answer.headers() {
+        headers::append(&mut text, name.as_str().as_bytes(), value.as_bytes());
+    }
+    headers::append(&mut text, b"content-length", answer.body().len().to_string().as_bytes());
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(answer.body());
+    text
 }
 
 /// True when it is not certain where the request ends: nothing more is read from that client.

@@ -9,49 +9,28 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use http::StatusCode;
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
-use tokio::io::AsyncWrite;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, Version};
+use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
 use super::connection::Client;
+use super::outgoing::{Outgoing, Waiting};
 use super::permit::Permit;
 use super::upstream::http1::{self, Decoded, Decoder, Head};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How much of a body is gathered before it is written.
-const BATCH: usize = 16 * 1024;
 /// How much is read at once.
 const READ: usize = 64 * 1024;
 /// Most interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 32;
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What is left to send of a request.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// Nothing.
-    Nothing,
-    /// A body that waits for the endpoint's `100 Continue`.
-    Held(Incoming, Coding),
-    /// A body on its way.
-    Open(Incoming, Coding),
-}
-
-/// How a request's body is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
-    /// As it is; its length was announced.
-    Plain,
-    /// In chunks.
-    Chunked,
-}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -60,6 +39,13 @@ pub enum Failure {
     Stale,
     /// For this reason.
     Because(Reason),
+}
+
+/// What was taken off the input while a head is waited for.
+enum Taken {
+    Final(Head),
+    Continue,
+    Nothing,
 }
 
 /// A request on its way to an endpoint and its answer on the way back.
@@ -72,15 +58,9 @@ pub struct Exchange {
     stream: Option<Stream>,
     is_reused: bool,
     timeouts: Timeouts,
-    /// Bytes to write before `frame`.
-    out: Vec<u8>,
-    frame: Bytes,
     outgoing: Outgoing,
-    is_sent: bool,
-    /// True when the endpoint takes no more of the request; its answer may still come.
-    is_deaf: bool,
-    /// True when a held body was just let go.
-    is_let_go: bool,
+    /// What the rest of the request waits for.
+    waiting: Waiting,
     input: Bytes,
     interims: u32,
     decoder: Decoder,
@@ -92,29 +72,25 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// An exchange over `stream`, beginning with the encoded `head`.
+    /// An exchange over `stream`, which was kept from an earlier one or not.
     pub fn new(
         client: &Rc<Client>,
         permit: Permit,
-        endpoint: Rc<Endpoint>,
+        endpoint: &Rc<Endpoint>,
         (stream, is_reused): (Stream, bool),
-        (head, outgoing): (Vec<u8>, Outgoing),
+        outgoing: Outgoing,
         timeouts: Timeouts,
     ) -> Self {
         client.alarm.clear();
         Self {
             client: Rc::clone(client),
             permit: Some(permit),
-            endpoint,
+            endpoint: Rc::clone(endpoint),
             stream: Some(stream),
             is_reused,
             timeouts,
-            out: head,
-            frame: Bytes::new(),
             outgoing,
-            is_sent: false,
-            is_deaf: false,
-            is_let_go: false,
+            waiting: Waiting::Endpoint,
             broken_off: None,
             input: Bytes::new(),
             interims: 0,
@@ -124,19 +100,18 @@ impl Exchange {
         }
     }
 
-    /// Sends the request and waits for the answer's head, relaying interim answers.
+    /// Sends the request `asked` and waits for the answer's head, relaying interim answers.
     ///
     /// # Errors
-    /// [`Failure`]; the exchange is then over and can be taken apart with [`Exchange::into_parts`].
-    pub fn poll_head(&mut self, cx: &mut Context<'_>, method: &http::Method) -> Poll<Result<Head, Failure>> {
+    /// [`Failure`]; the exchange is then over, and [`Exchange::into_permit`] is what is left of it.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Poll<Result<Head, Failure>> {
         loop {
-            let was_sent = self.is_sent;
-            let progressed = self.send(cx).map_err(Failure::Because)?;
-            if let Some(head) = self.take_head(method)? {
-                return Poll::Ready(Ok(head));
-            }
-            if std::mem::take(&mut self.is_let_go) {
-                continue;
+            let before = self.waiting;
+            let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
+            match self.take_head(asked)? {
+                Taken::Final(head) => return Poll::Ready(Ok(head)),
+                Taken::Continue if self.outgoing.let_go() => continue,
+                Taken::Continue | Taken::Nothing => {}
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -144,65 +119,55 @@ impl Exchange {
                     return Poll::Ready(Err(Failure::Stale));
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
-                Poll::Pending => {
-                    let limit = match (self.is_sent, &self.outgoing) {
-                        (true, _) => self.timeouts.response,
-                        (false, Outgoing::Held(..)) => EXPECT_PATIENCE,
-                        (false, _) => self.timeouts.progress,
-                    };
-                    if !self.is_late(cx, limit, progressed || was_sent != self.is_sent) {
-                        return Poll::Pending;
+                Poll::Pending if !self.is_late(cx, self.limit(), moved) => return Poll::Pending,
+                Poll::Pending => match self.waiting {
+                    Waiting::Continue => drop(self.outgoing.let_go()),
+                    Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
+                    Waiting::Endpoint | Waiting::Sent => {
+                        return Poll::Ready(Err(Failure::Because(Reason::ResponseTimeout)));
                     }
-                    match std::mem::replace(&mut self.outgoing, Outgoing::Nothing) {
-                        Outgoing::Held(body, coding) => self.outgoing = Outgoing::Open(body, coding),
-                        Outgoing::Open(..) if self.out.is_empty() && self.frame.is_empty() => {
-                            return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout)));
-                        }
-                        Outgoing::Open(..) | Outgoing::Nothing => {
-                            return Poll::Ready(Err(Failure::Because(Reason::ResponseTimeout)));
-                        }
-                    }
-                }
+                },
             }
         }
     }
 
-    /// A head off the input, if it is final; interim ones are relayed.
-    fn take_head(&mut self, method: &http::Method) -> Result<Option<Head>, Failure> {
+    /// How long nothing may move before the answer's head.
+    fn limit(&self) -> Duration {
+        match self.waiting {
+            Waiting::Sent => self.timeouts.response,
+            Waiting::Continue => EXPECT_PATIENCE,
+            Waiting::Client | Waiting::Endpoint => self.timeouts.progress,
+        }
+    }
+
+    /// A head off the input; interim ones are relayed to a client that can read them (RFC 9110 §15.2).
+    fn take_head(&mut self, asked: &Parts) -> Result<Taken, Failure> {
+        let mut taken = Taken::Nothing;
         while !self.input.is_empty() {
             let malformed = |_| Failure::Because(Reason::UpstreamProtocol);
-            let Some(head) = http1::parse_head(&mut self.input, method).map_err(malformed)? else {
-                return Ok(None);
+            let Some(head) = http1::parse_head(&mut self.input, &asked.method).map_err(malformed)? else {
+                break;
             };
             if !head.status.is_informational() {
-                return Ok(Some(head));
+                return Ok(Taken::Final(head));
             }
             self.interims += 1;
             if self.interims > MAX_INTERIM || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
-            self.on_interim(&head);
-        }
-        Ok(None)
-    }
-
-    fn on_interim(&mut self, head: &Head) {
-        if head.status != StatusCode::CONTINUE {
-            return self.client.relay_interim(head.status, &head.headers);
-        }
-        // hyper sends its own `100 Continue` to the client when the body is first asked for.
-        self.outgoing = match std::mem::replace(&mut self.outgoing, Outgoing::Nothing) {
-            Outgoing::Held(body, coding) => {
-                self.is_let_go = true;
-                Outgoing::Open(body, coding)
+            if head.status == StatusCode::CONTINUE {
+                // hyper sends its own to the client when the body is first asked for.
+                taken = Taken::Continue;
+            } else if asked.version >= Version::HTTP_11 {
+                self.client.relay_interim(head.status, &head.headers);
             }
-            other => other,
-        };
+        }
+        Ok(taken)
     }
 
-    /// The answer to `head`: whole when its body is already here, else a stream.
+    /// The body of the answer `head`: whole when it is already here, else a stream.
     #[must_use]
-    pub fn answer(mut self, head: &Head) -> Source {
+    pub fn answer(mut self, head: &mut Head) -> Source {
         self.client.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {
@@ -211,8 +176,12 @@ impl Exchange {
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
+            if !self.outgoing.is_over() {
+                // What the client is still sending will not be read (RFC 9112 §9.3).
+                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             self.finish();
-            return Source::Full(body);
+            return if head.status == StatusCode::NOT_MODIFIED { unsent(head) } else { Source::Full(body) };
         }
         self.classify(head);
         Source::Stream(Box::new(self))
@@ -238,8 +207,12 @@ impl Exchange {
             return Poll::Ready(Some(Err(reason)));
         }
         loop {
-            if !self.is_sent && self.send(cx).is_err() {
-                return self.break_off(cx, Reason::RequestBody);
+            let mut moved = false;
+            if !self.outgoing.is_over() {
+                match self.send(cx) {
+                    Ok(sent) => moved = sent,
+                    Err(reason) => return self.break_off(cx, reason),
+                }
             }
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
@@ -267,7 +240,7 @@ impl Exchange {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(_) => return self.break_off(cx, Reason::BodyTruncated),
-                Poll::Pending if self.is_late(cx, self.patience, false) => {
+                Poll::Pending if self.is_late(cx, self.patience, moved) => {
                     return self.break_off(cx, Reason::BodyStalled);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -285,17 +258,16 @@ impl Exchange {
         self.decoder.remaining()
     }
 
-    /// What is left after a [`Failure`]: the permit, and the request's body if nothing was taken from it.
-    pub fn into_parts(mut self) -> (Option<Permit>, Outgoing) {
+    /// What is left after a [`Failure`].
+    pub fn into_permit(mut self) -> Option<Permit> {
         self.client.alarm.clear();
-        let outgoing = std::mem::replace(&mut self.outgoing, Outgoing::Nothing);
-        (self.permit.take(), outgoing)
+        self.permit.take()
     }
 
     /// Gives the connection back if its next answer can only be the next request's, and ends the permit.
     fn finish(&mut self) {
         self.client.alarm.clear();
-        let clean = self.keep_alive && self.is_sent && !self.is_deaf && self.input.is_empty();
+        let clean = self.keep_alive && self.outgoing.is_whole() && self.input.is_empty();
         if let Some(stream) = self.stream.take().filter(|_| clean) {
             let worker = &self.client.worker;
             self.endpoint.keep(stream, self.client.settings.pool_size, &worker.clock);
@@ -354,103 +326,23 @@ impl Exchange {
     /// # Errors
     /// When the client's body breaks off.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
-        let mut progressed = false;
-        while !self.is_sent {
-            let waiting = self.gather(cx)?;
-            match self.flush(cx) {
-                Poll::Ready(Ok(moved)) => progressed |= moved,
-                Poll::Ready(Err(_)) => self.go_deaf(),
-                Poll::Pending => return Ok(progressed),
-            }
-            match self.outgoing {
-                Outgoing::Nothing => self.on_sent(),
-                Outgoing::Held(..) => return Ok(progressed),
-                Outgoing::Open(..) if waiting => return Ok(progressed),
-                Outgoing::Open(..) => {}
+        if self.waiting == Waiting::Sent {
+            return Ok(false);
+        }
+        let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
+        self.waiting = waiting;
+        if waiting == Waiting::Sent {
+            self.client.worker.give_back(self.outgoing.take_buffer());
+            if let Some(permit) = &self.permit {
+                permit.becomes_if(Kind::Upload, Kind::Request);
             }
         }
-        Ok(progressed)
+        Ok(moved)
     }
+}
 
-    fn on_sent(&mut self) {
-        self.is_sent = true;
-        self.client.worker.give_back(std::mem::take(&mut self.out));
-        if let Some(permit) = &self.permit {
-            permit.becomes_if(Kind::Upload, Kind::Request);
-        }
-    }
-
-    /// The endpoint closed its ear; it may have answered already (413, say), so that is still read.
-    fn go_deaf(&mut self) {
-        (self.is_deaf, self.is_sent) = (true, true);
-        self.outgoing = Outgoing::Nothing;
-        (self.out, self.frame) = (Vec::new(), Bytes::new());
-    }
-
-    /// Takes frames of the request's body until there is a batch to write; true when the client has to be waited for.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
-        while self.frame.is_empty() && self.out.len() < BATCH {
-            let Outgoing::Open(body, coding) = &mut self.outgoing else { return Ok(false) };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
-            let coding = *coding;
-            match frame {
-                Some(Ok(frame)) => self.encode(frame, coding),
-                Some(Err(_)) => return Err(Reason::RequestBody),
-                None => {
-                    if coding == Coding::Chunked {
-                        http1::encode_end(&mut self.out, None);
-                    }
-                    self.outgoing = Outgoing::Nothing;
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
-        match (frame.into_data(), coding) {
-            (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
-                self.out.extend_from_slice(&data)
-            }
-            (Ok(data), Coding::Plain) => self.frame = data,
-            // A chunk of length 0 would end the body.
-            (Ok(data), Coding::Chunked) if data.is_empty() => {}
-            (Ok(data), Coding::Chunked) => http1::encode_chunk(&mut self.out, &data),
-            (Err(frame), Coding::Chunked) => {
-                http1::encode_end(&mut self.out, frame.trailers_ref());
-                self.outgoing = Outgoing::Nothing;
-            }
-            (Err(_), Coding::Plain) => {}
-        }
-    }
-
-    /// Writes what was gathered; true when something was written.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        let mut moved = false;
-        let mut written = 0;
-        while written < self.out.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.out[written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(length)) => written += length,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.out.drain(..written);
-                    return Poll::Pending;
-                }
-            }
-            moved = true;
-        }
-        self.out.clear();
-        while !self.frame.is_empty() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, &self.frame))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                length => self.frame.advance(length),
-            }
-            moved = true;
-        }
-        Poll::Ready(Ok(moved))
-    }
+/// No body, with the length of the one that the client has already (RFC 9110 §15.4.5).
+fn unsent(head: &Head) -> Source {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.map_or(Source::Full(Bytes::new()), Source::Unsent)
 }

@@ -47,7 +47,8 @@ impl<'r> Asked<'r> {
         if !is_target || !(host.is_empty() || is_host(host)) {
             return Err(Reason::BadRequest);
         }
-        let expects_continue = expectation(headers)?;
+        // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
+        let expects_continue = expectation(headers)? && request.version >= Version::HTTP_11;
         let path = if target == "*" { "/" } else { uri.path() };
         Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
     }

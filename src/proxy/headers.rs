@@ -4,7 +4,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -80,15 +81,12 @@ pub enum BodyLength {
 }
 
 /// Appends a request's head, rebuilt from what was parsed: nothing raw is passed on.
-pub fn write_request(
-    out: &mut Vec<u8>,
-    method: &Method,
-    target: &str,
-    headers: &HeaderMap,
-    body: BodyLength,
-    origin: Origin<'_>,
-) {
-    out.extend_from_slice(method.as_str().as_bytes());
+pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: BodyLength, origin: Origin<'_>) {
+    let headers = &request.headers;
+    // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
+    let may_expect = request.version >= Version::HTTP_11;
+    let mut takes_trailers = false;
+    out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -99,7 +97,9 @@ pub fn write_request(
             && *name != CONTENT_LENGTH
             && !is_hop_by_hop(name)
             && !is_forwarding(name)
-            && !nominated.contains(name);
+            && !nominated.contains(name)
+            && (may_expect || *name != EXPECT);
+        takes_trailers |= *name == TE && has_token(value, b"trailers");
         if passes {
             append(out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -112,7 +112,16 @@ pub fn write_request(
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
     write_forwarding(out, headers, origin);
+    if takes_trailers {
+        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// True when the list `value` names `token`, whatever its quality.
+fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
+    let named = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }
 
 /// True for the fields with which a proxy says who is asking.
@@ -128,23 +137,19 @@ fn is_forwarding(name: &HeaderName) -> bool {
 /// came from is appended.
 fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) {
     let kept = |name: &HeaderName| headers.get(name).filter(|_| origin.is_trusted).map(HeaderValue::as_bytes);
-    if let Some(client) = origin.client {
-        out.extend_from_slice(b"x-forwarded-for: ");
-        if origin.is_trusted {
-            for before in headers.get_all(&X_FORWARDED_FOR) {
-                out.extend_from_slice(before.as_bytes());
-                out.extend_from_slice(b", ");
-            }
-        }
-        out.extend_from_slice(client.as_bytes());
+    let before = headers.get_all(&X_FORWARDED_FOR).iter().filter(|_| origin.is_trusted);
+    let addresses = before.map(HeaderValue::as_bytes).chain(origin.client.map(str::as_bytes));
+    for (index, address) in addresses.enumerate() {
+        out.extend_from_slice(if index == 0 { b"x-forwarded-for: " } else { b", " });
+        out.extend_from_slice(address);
+    }
+    if origin.client.is_some() || kept(&X_FORWARDED_FOR).is_some() {
         out.extend_from_slice(b"\r\n");
-    } else if let Some(before) = kept(&X_FORWARDED_FOR) {
-        append(out, b"x-forwarded-for", before);
     }
     append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
     append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.host));
-    if let Some(forwarded) = kept(&FORWARDED) {
-        append(out, b"forwarded", forwarded);
+    for forwarded in headers.get_all(FORWARDED).iter().filter(|_| origin.is_trusted) {
+        append(out, b"forwarded", forwarded.as_bytes());
     }
     out.extend_from_slice(b"via: 1.1 ");
     out.extend_from_slice(origin.via.as_bytes());

@@ -10,39 +10,56 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-pub mod admission;
-pub mod body;
-pub mod clock;
-pub mod connection;
-pub mod crew;
-pub mod error;
-pub mod forward;
+// In reading order: what a request passes, what that stands on, what it runs in.
+
 pub mod gate;
-pub mod headers;
-pub mod listener;
+
+pub mod admission;
 pub mod live;
+
 pub mod permit;
+
+pub mod forward;
+
+pub mod outgoing;
+
+pub mod body;
+
+pub mod headers;
+
+pub mod error;
+
 pub mod upstream;
+
+pub mod connection;
+
+pub mod sentry;
+
+pub mod listener;
+
 pub mod worker;
+
+pub mod crew;
+
+pub mod clock;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use body::{Body, Source};
 use connection::Client;
-use forward::{Coding, Exchange, Failure, Outgoing};
+use forward::{Exchange, Failure};
 use gate::Asked;
-use headers::{BodyLength, Origin};
+use outgoing::{Outgoing, Upload};
 use permit::Permit;
-use upstream::{Endpoint, Stream};
+use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
 use crate::table::{EndpointAddr, Timeouts};
@@ -104,8 +121,8 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
     }
 }
 
-/// Sends the request to the version's endpoints: once more, to another one, when nothing of it was sent; or over a fresh
-/// connection, when a kept one was closed and the request may be repeated.
+/// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
+/// connection when a kept one had been closed and the request may be repeated.
 async fn forward(
     client: &Rc<Client>,
     head: &Parts,
@@ -114,101 +131,42 @@ async fn forward(
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
     let Admitted { mut permit, endpoints, timeouts } = admitted;
-    let (length, mut outgoing) = outgoing(&head.headers, body, asked.expects_continue);
-    let has_body = !matches!(outgoing, Outgoing::Nothing);
-    let mut may_reuse = true;
-    for is_last in [false, true] {
-        let local = permit.local();
-        let Some(endpoint) = local.pick(&endpoints, &client.worker.clock) else {
-            return fail(permit, Reason::NoEndpoint);
-        };
-        let stream = match open(&endpoint, may_reuse, timeouts).await {
+    let mut upload = Upload::of(head, body, asked);
+    // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
+    let may_repeat = upload.is_empty() && head.method.is_idempotent();
+    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
+        permit.local().pick(&endpoints, not, &client.worker.clock)
+    };
+    let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
+    let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
+    loop {
+        let stream = match endpoint.open(may_reuse, timeouts.connect).await {
             Ok(stream) => stream,
-            Err(reason) if is_last || endpoints.len() < 2 => return fail(permit, reason),
-            Err(reason) => {
-                permit.attempt_failed(reason);
-                continue;
-            }
+            Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
+                None => return permit.fail(reason),
+                Some(other) => {
+                    permit.attempt_failed(reason);
+                    (endpoint, may_switch, may_reuse) = (other, false, true);
+                    continue;
+                }
+            },
         };
-        let encoded = encode(client, head, asked, length, &endpoint);
-        let mut exchange = Exchange::new(client, permit, endpoint, stream, (encoded, outgoing), timeouts);
-        let failure = match poll_fn(|cx| exchange.poll_head(cx, &head.method)).await {
-            Ok(answer) => {
-                let mut response = Response::new(exchange.answer(&answer));
+        let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
+        let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
+        let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
+            Ok(mut answer) => {
+                let mut response = Response::new(exchange.answer(&mut answer));
                 (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
                 return Ok(response);
             }
             Err(failure) => failure,
         };
-        let (Some(kept), left) = exchange.into_parts() else { return Err(Reason::Internal) };
-        (permit, outgoing) = (kept, left);
+        let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };
+        permit = kept;
         match failure {
-            Failure::Because(reason) => return fail(permit, reason),
-            // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
-            Failure::Stale if is_last || has_body || !head.method.is_idempotent() => {
-                return fail(permit, Reason::UpstreamClosed);
-            }
-            Failure::Stale => may_reuse = false,
+            Failure::Because(reason) => return permit.fail(reason),
+            Failure::Stale if may_repeat => may_reuse = false,
+            Failure::Stale => return permit.fail(Reason::UpstreamClosed),
         }
     }
-    fail(permit, Reason::Internal)
-}
-
-fn fail<T>(permit: Permit, reason: Reason) -> Result<T, Reason> {
-    permit.failed(reason);
-    Err(reason)
-}
-
-/// A kept connection if there is a good one, else a new one in time; true when it was kept.
-async fn open(endpoint: &Endpoint, may_reuse: bool, timeouts: Timeouts) -> Result<(Stream, bool), Reason> {
-    if let Some(stream) = endpoint.reuse().filter(|_| may_reuse) {
-        return Ok((stream, true));
-    }
-    match tokio::time::timeout(timeouts.connect, Stream::connect(&endpoint.address)).await {
-        Ok(Ok(stream)) => Ok((stream, false)),
-        Ok(Err(_)) => Err(Reason::ConnectFailed),
-        Err(_) => Err(Reason::ConnectTimeout),
-    }
-}
-
-/// How the request's body is delimited, and the body itself if there is one.
-fn outgoing(headers: &HeaderMap, body: Incoming, expects_continue: bool) -> (BodyLength, Outgoing) {
-    let announced = headers.contains_key(CONTENT_LENGTH);
-    if body.is_end_stream() && !headers.contains_key(TRANSFER_ENCODING) {
-        let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-        return (length, Outgoing::Nothing);
-    }
-    let (length, coding) = match body.size_hint().exact() {
-        Some(length) => (BodyLength::Known(length), Coding::Plain),
-        None => (BodyLength::Unknown, Coding::Chunked),
-    };
-    let state = if expects_continue { Outgoing::Held } else { Outgoing::Open };
-    (length, state(body, coding))
-}
-
-/// The request's head as the endpoint gets it.
-fn encode(
-    client: &Client,
-    head: &Parts,
-    asked: &Asked<'_>,
-    length: BodyLength,
-    endpoint: &Endpoint,
-) -> Vec<u8> {
-    let own;
-    let host = if asked.authority.is_empty() {
-        own = endpoint.address.to_string();
-        own.as_bytes()
-    } else {
-        asked.authority.as_bytes()
-    };
-    let origin = Origin {
-        client: client.address_text.as_deref(),
-        is_trusted: client.is_trusted,
-        scheme: "http",
-        host,
-        via: &client.settings.via,
-    };
-    let mut out = client.worker.take_buffer();
-    headers::write_request(&mut out, &head.method, asked.target, &head.headers, length, origin);
-    out
 }

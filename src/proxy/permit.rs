@@ -84,6 +84,15 @@ impl Permit {
         self.reason.set(Some(reason));
     }
 
+    /// It failed for this reason, and is over.
+    ///
+    /// # Errors
+    /// The reason, always.
+    pub fn fail<T>(self, reason: Reason) -> Result<T, Reason> {
+        self.failed(reason);
+        Err(reason)
+    }
+
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
         self.cells().record_upstream(self.outcome(Some(reason)));

@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::stream::Stream;
 use super::{Shard, Upstream};
+use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
 use crate::table::EndpointAddr;
 
@@ -63,14 +65,23 @@ impl Local {
         &self.upstream
     }
 
-    /// The next endpoint of `list` in turn; `None` when it is empty.
-    pub fn pick(&self, list: &Arc<[EndpointAddr]>, clock: &Clock) -> Option<Rc<Endpoint>> {
+    /// The next endpoint of `list` in turn, any but `not` if there is another; `None` when the list is empty.
+    pub fn pick(
+        &self,
+        list: &Arc<[EndpointAddr]>,
+        not: Option<&Rc<Endpoint>>,
+        clock: &Clock,
+    ) -> Option<Rc<Endpoint>> {
         self.used.set(clock.ticks());
         let mut pool = self.pool.borrow_mut();
         if !Arc::ptr_eq(&pool.list, list) {
             pool.follow(list);
         }
-        let turn = self.next.get() % pool.endpoints.len().max(1);
+        let count = pool.endpoints.len().max(1);
+        let mut turn = self.next.get() % count;
+        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| Rc::ptr_eq(next, not))) {
+            turn = (turn + 1) % count;
+        }
         self.next.set(turn + 1);
         pool.endpoints.get(turn).cloned()
     }
@@ -110,8 +121,23 @@ impl Endpoint {
         self.idle.borrow_mut().clear();
     }
 
+    /// A kept connection if there is a good one and it may be used, else a new one in time; true when it was kept.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
+        if let Some(stream) = self.reuse().filter(|_| may_reuse) {
+            return Ok((stream, true));
+        }
+        match tokio::time::timeout(limit, Stream::connect(&self.address)).await {
+            Ok(Ok(stream)) => Ok((stream, false)),
+            Ok(Err(_)) => Err(Reason::ConnectFailed),
+            Err(_) => Err(Reason::ConnectTimeout),
+        }
+    }
+
     /// The idle connection used last, if one is still good: on it the endpoint is least likely to close just now.
-    pub fn reuse(&self) -> Option<Stream> {
+    fn reuse(&self) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         std::iter::from_fn(|| idle.pop()).map(|idle| idle.stream).find(Stream::is_quiet)
     }

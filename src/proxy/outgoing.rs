@@ -1,0 +1,264 @@
+//! A request on its way to an endpoint: its head, then its body as the client sends it.
+
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use tokio::io::AsyncWrite;
+
+use super::connection::Client;
+use super::gate::Asked;
+use super::headers::{self, BodyLength, Origin};
+use super::upstream::http1;
+use super::upstream::{Endpoint, Stream};
+use crate::metrics::Reason;
+
+/// How much of a body is gathered before it is written.
+const BATCH: usize = 16 * 1024;
+
+/// A request's body, of which nothing has been taken yet.
+#[derive(Debug)]
+pub struct Upload {
+    rest: Rest,
+    length: BodyLength,
+}
+
+/// What is left to take of a body.
+#[derive(Debug)]
+enum Rest {
+    Nothing,
+    /// Waits for the endpoint's `100 Continue`.
+    Held(Incoming, Coding),
+    /// On its way.
+    Open(Incoming, Coding),
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// As it is; its length was announced.
+    Plain,
+    Chunked,
+}
+
+/// What is left to send of a request.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Bytes to write before `frame`.
+    out: Vec<u8>,
+    frame: Bytes,
+    rest: Rest,
+    is_sent: bool,
+    /// True when the endpoint took not all of it.
+    is_cut: bool,
+}
+
+/// What a request waits for before more of it can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// For nothing: all of it is sent.
+    Sent,
+    /// For the endpoint's `100 Continue`.
+    Continue,
+    /// For the client's next bytes.
+    Client,
+    /// For the endpoint to read.
+    Endpoint,
+}
+
+impl Upload {
+    /// The body of the request `head`, and how it is delimited towards the endpoint.
+    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>) -> Self {
+        if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
+            let announced = head.headers.contains_key(CONTENT_LENGTH);
+            let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
+            return Self { rest: Rest::Nothing, length };
+        }
+        let (length, coding) = match body.size_hint().exact() {
+            Some(length) => (BodyLength::Known(length), Coding::Plain),
+            None => (BodyLength::Unknown, Coding::Chunked),
+        };
+        let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
+        Self { rest: rest(body, coding), length }
+    }
+
+    /// True when there is no body.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+}
+
+impl Outgoing {
+    /// The request as `endpoint` gets it; takes the body out of `upload`.
+    pub fn new(
+        client: &Client,
+        head: &Parts,
+        asked: &Asked<'_>,
+        upload: &mut Upload,
+        endpoint: &Endpoint,
+    ) -> Self {
+        let own;
+        let host = if asked.authority.is_empty() {
+            own = endpoint.address.to_string();
+            own.as_bytes()
+        } else {
+            asked.authority.as_bytes()
+        };
+        let origin = Origin {
+            client: client.address_text.as_deref(),
+            is_trusted: client.is_trusted,
+            scheme: "http",
+            host,
+            via: &client.settings.via,
+        };
+        let mut out = client.worker.take_buffer();
+        headers::write_request(&mut out, head, asked.target, upload.length, origin);
+        let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
+        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false }
+    }
+
+    /// True when there is nothing more to send, whether or not the endpoint took it all.
+    pub fn is_over(&self) -> bool {
+        self.is_sent
+    }
+
+    /// True when the endpoint has all of it.
+    pub fn is_whole(&self) -> bool {
+        self.is_sent && !self.is_cut
+    }
+
+    /// Lets a held body go; true when there was one.
+    pub fn let_go(&mut self) -> bool {
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Held(body, coding) => {
+                self.rest = Rest::Open(body, coding);
+                true
+            }
+            other => {
+                self.rest = other;
+                false
+            }
+        }
+    }
+
+    /// Gives up the rest: the endpoint closed its ear. It may have answered already (413, say), so that is still read.
+    fn cut(&mut self) {
+        (self.is_sent, self.is_cut) = (true, true);
+        self.rest = Rest::Nothing;
+        (self.out, self.frame) = (Vec::new(), Bytes::new());
+    }
+
+    /// The emptied buffer, for the next request's head.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Sends as much as goes: whether any byte moved, and what the rest waits for.
+    ///
+    /// # Errors
+    /// When the client's body breaks off.
+    pub fn send(
+        &mut self,
+        stream: &mut Option<Stream>,
+        cx: &mut Context<'_>,
+    ) -> Result<(bool, Waiting), Reason> {
+        let mut moved = false;
+        while !self.is_sent {
+            let waits_for_client = self.gather(cx)?;
+            let Some(stream) = stream else {
+                self.cut();
+                break;
+            };
+            match self.flush(stream, &mut moved, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.cut(),
+                Poll::Pending => return Ok((moved, Waiting::Endpoint)),
+            }
+            match self.rest {
+                Rest::Nothing => self.is_sent = true,
+                Rest::Held(..) => return Ok((moved, Waiting::Continue)),
+                Rest::Open(..) if waits_for_client => return Ok((moved, Waiting::Client)),
+                Rest::Open(..) => {}
+            }
+        }
+        Ok((moved, Waiting::Sent))
+    }
+
+    /// Takes frames of the body until there is a batch to write; true when the client has to be waited for.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
+        while self.frame.is_empty() && self.out.len() < BATCH {
+            let Rest::Open(body, coding) = &mut self.rest else { return Ok(false) };
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
+            let coding = *coding;
+            match frame {
+                Some(Ok(frame)) => self.encode(frame, coding),
+                Some(Err(error)) if is_gone(&error) => return Err(Reason::ClientGone),
+                Some(Err(_)) => return Err(Reason::RequestBody),
+                None => {
+                    if coding == Coding::Chunked {
+                        http1::encode_end(&mut self.out, None);
+                    }
+                    self.rest = Rest::Nothing;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
+        match (frame.into_data(), coding) {
+            (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
+                self.out.extend_from_slice(&data);
+            }
+            (Ok(data), Coding::Plain) => self.frame = data,
+            // A chunk of length 0 would end the body.
+            (Ok(data), Coding::Chunked) if data.is_empty() => {}
+            (Ok(data), Coding::Chunked) => http1::encode_chunk(&mut self.out, &data),
+            (Err(frame), Coding::Chunked) => {
+                http1::encode_end(&mut self.out, frame.trailers_ref());
+                self.rest = Rest::Nothing;
+            }
+            (Err(_), Coding::Plain) => {}
+        }
+    }
+
+    /// Writes what was gathered; `moved` when something was written.
+    fn flush(&mut self, stream: &mut Stream, moved: &mut bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        while written < self.out.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &self.out[written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(length)) => written += length,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.out.drain(..written);
+                    return Poll::Pending;
+                }
+            }
+            *moved = true;
+        }
+        self.out.clear();
+        while !self.frame.is_empty() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &self.frame))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.frame.advance(length),
+            }
+            *moved = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// True when the client's connection ended in the middle of its body; else what it sent was no body.
+fn is_gone(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = cause.map(io::Error::kind);
+    matches!(kind, None | Some(UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe))
+}

@@ -1,0 +1,397 @@
+//! The sentry: reads a client's bytes before hyper does, and lets nothing pass whose end two readers could see differently.
+//!
+//! hyper drops `Content-Length` beside `Transfer-Encoding`, takes lists of codings and equal lengths twice, and ends lines
+//! at a bare line feed: each of them a way to smuggle a request past one of two readers (RFC 9112 §11.2). The sentry
+//! follows the stream from head to head (lines, the two framing fields, lengths, chunks) and judges those alone;
+//! everything else in a head is hyper's and the gate's.
+//!
+//! It is strict where it need not agree with hyper: what either of them refuses is refused, so both must only be right
+//! about what is valid. 260 instructions for a browser's GET of 400 bytes.
+
+/// Follows one connection's bytes.
+#[derive(Debug, Default)]
+pub struct Sentry {
+    at: At,
+    /// The beginning of a line that came without its end.
+    line: Vec<u8>,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+/// Where in the stream the next byte stands.
+///
+/// ```text
+/// Start ─ request line ─▶ Fields ─ empty line ─▶ Body(n) ─▶ Start
+///                            │                ─▶ Chunks ──▶ Start
+///                            └── anything ambiguous ──▶ Refused
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum At {
+    #[default]
+    Start,
+    Fields,
+    Body(u64),
+    Chunks(Chunks),
+    Refused,
+}
+
+/// Where in the chunked coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunks {
+    /// In the size; so many digits so far.
+    Size(u64, u32),
+    Extension(u64),
+    SizeEnd(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailer,
+    InTrailer,
+    TrailerLf,
+    EndLf,
+}
+
+/// What the sentry refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// A head; everything before this offset is sound. Nothing of it, or after it, may be read.
+    Head(usize),
+    /// A chunk: the request that it belongs to cannot be finished.
+    Chunk,
+}
+
+impl Sentry {
+    /// Follows the next bytes.
+    ///
+    /// # Errors
+    /// [`Refused`]; and again for all that follows.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut from = 0;
+        while from < bytes.len() {
+            let rest = &bytes[from..];
+            from += match &mut self.at {
+                At::Start | At::Fields => match self.head(rest) {
+                    Some(taken) => taken,
+                    None => {
+                        self.at = At::Refused;
+                        return Err(Refused::Head(from));
+                    }
+                },
+                At::Body(left) => {
+                    let taken = skip(left, rest);
+                    if *left == 0 {
+                        self.at = At::Start;
+                    }
+                    taken
+                }
+                At::Chunks(chunks) => match chunks.follow(rest) {
+                    Some((taken, is_end)) => {
+                        if is_end {
+                            self.at = At::Start;
+                        }
+                        taken
+                    }
+                    None => {
+                        self.at = At::Refused;
+                        return Err(Refused::Chunk);
+                    }
+                },
+                At::Refused => return Err(Refused::Head(from)),
+            };
+        }
+        Ok(())
+    }
+
+    /// True when the client is in the middle of a head.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        self.at == At::Fields || !self.line.is_empty()
+    }
+
+    /// True when every request that was begun has been read to its end.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.at == At::Start && self.line.is_empty()
+    }
+
+    /// True when nothing more may be read.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        self.at == At::Refused
+    }
+
+    /// Takes lines up to the end of the head or of `bytes`; `None` for a head that must not pass.
+    fn head(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            let goes_on = if self.line.is_empty() {
+                self.line(&bytes[start..end])?
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(&bytes[start..end]);
+                self.line(&line)?
+            };
+            start = end + 1;
+            if !goes_on {
+                return Some(start);
+            }
+        }
+        self.line.extend_from_slice(&bytes[start..]);
+        Some(bytes.len())
+    }
+
+    /// One line without its line feed; false when it was the head's last.
+    #[inline]
+    fn line(&mut self, line: &[u8]) -> Option<bool> {
+        let line = line.strip_suffix(b"\r")?;
+        if self.at == At::Start {
+            // Empty lines before a request are passed over (RFC 9112 §2.2).
+            if !line.is_empty() {
+                self.at = At::Fields;
+            }
+            return Some(true);
+        }
+        match line.first() {
+            None => {
+                self.at = self.body()?;
+                return Some(false);
+            }
+            Some(b'c' | b'C') => self.content_length(line)?,
+            Some(b't' | b'T') => self.transfer_encoding(line)?,
+            Some(_) => {}
+        }
+        Some(true)
+    }
+
+    /// What follows the head; forgets its framing.
+    fn body(&mut self) -> Option<At> {
+        match (std::mem::take(&mut self.is_chunked), self.length.take()) {
+            (false, None | Some(0)) => Some(At::Start),
+            (false, Some(length)) => Some(At::Body(length)),
+            (true, None) => Some(At::Chunks(Chunks::Size(0, 0))),
+            (true, Some(_)) => None,
+        }
+    }
+
+    /// Once, digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.
+    fn content_length(&mut self, line: &[u8]) -> Option<()> {
+        let Some(value) = value_of(line, b"content-length") else { return Some(()) };
+        if self.length.is_some() || value.is_empty() || value.len() > 19 {
+            return None;
+        }
+        let add = |sum: u64, byte: &u8| {
+            byte.is_ascii_digit().then(|| sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0')))
+        };
+        self.length = value.iter().try_fold(0, add).filter(|length| *length < 1 << 63);
+        self.length.map(drop)
+    }
+
+    /// Once, and nothing but `chunked`.
+    fn transfer_encoding(&mut self, line: &[u8]) -> Option<()> {
+        let Some(value) = value_of(line, b"transfer-encoding") else { return Some(()) };
+        let is_sound = !self.is_chunked && value.eq_ignore_ascii_case(b"chunked");
+        self.is_chunked = true;
+        is_sound.then_some(())
+    }
+}
+
+/// The value of the field on this line, if it is the field `name`.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let (given, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":").filter(|_| given.eq_ignore_ascii_case(name))?;
+    Some(value.trim_ascii())
+}
+
+/// Passes over at most `left` bytes and counts them off.
+fn skip(left: &mut u64, bytes: &[u8]) -> usize {
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+    *left -= taken as u64;
+    taken
+}
+
+impl Chunks {
+    /// Takes bytes up to the end of the body or of `bytes`: how many, and whether the body is over.
+    fn follow(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let Self::Data(left) = self {
+                at += skip(left, &bytes[at..]);
+                if *left == 0 {
+                    *self = Self::DataCr;
+                }
+                continue;
+            }
+            let is_last = *self == Self::EndLf;
+            *self = self.after(bytes[at])?;
+            at += 1;
+            if is_last {
+                return Some((at, true));
+            }
+        }
+        Some((at, false))
+    }
+
+    /// One byte that is not data (RFC 9112 §7.1). White space behind a size is read as an extension: hyper, which reads
+    /// it too, knows better what may follow.
+    fn after(self, byte: u8) -> Option<Self> {
+        Some(match (self, byte) {
+            (Self::Size(size, digits @ ..15), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                Self::Size(size << 4 | u64::from(char::from(byte).to_digit(16)?), digits + 1)
+            }
+            (Self::Size(size, 1..), b'\r') | (Self::Extension(size), b'\r') => Self::SizeEnd(size),
+            (Self::Size(size, 1..), b';' | b' ' | b'\t') => Self::Extension(size),
+            (Self::Extension(size), b' '..=b'~' | b'\t' | 0x80..) => Self::Extension(size),
+            (Self::SizeEnd(0), b'\n') => Self::Trailer,
+            (Self::SizeEnd(size), b'\n') => Self::Data(size),
+            (Self::DataCr, b'\r') => Self::DataLf,
+            (Self::DataLf, b'\n') => Self::Size(0, 0),
+            (Self::Trailer, b'\r') => Self::EndLf,
+            (Self::InTrailer, b'\r') => Self::TrailerLf,
+            (Self::Trailer | Self::InTrailer, 1..=9 | 11..) => Self::InTrailer,
+            (Self::TrailerLf, b'\n') => Self::Trailer,
+            // The caller sees that this was the last byte.
+            (Self::EndLf, b'\n') => Self::Trailer,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Follows `text` in one piece and cut in two at every place; all must judge alike.
+    fn judge(text: &[u8]) -> Result<bool, Refused> {
+        let mut sentry = Sentry::default();
+        let whole = sentry.follow(text).map(|()| sentry.is_between());
+        for cut in 0..text.len() {
+            let mut sentry = Sentry::default();
+            let halves = sentry.follow(&text[..cut]).and_then(|()| {
+                sentry.follow(&text[cut..]).map_err(|refused| match refused {
+                    Refused::Head(at) => Refused::Head(at + cut),
+                    Refused::Chunk => Refused::Chunk,
+                })
+            });
+            let halves = halves.map(|()| sentry.is_between());
+            // Of a head that came in two parts only the second can still be held back.
+            let at_most_later = match (whole, halves) {
+                (Err(Refused::Head(one)), Err(Refused::Head(two))) => two == one || two == cut,
+                (one, two) => one == two,
+            };
+            assert!(at_most_later, "cut at {cut}: {whole:?} {halves:?}");
+        }
+        whole
+    }
+
+    fn with(fields: &str) -> Vec<u8> {
+        format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n").into_bytes()
+    }
+
+    #[test]
+    fn sound_streams_are_followed_from_head_to_head() {
+        for text in [
+            "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\na\nb\ncGET / HTTP/1.1\r\ncookie: c\r\n\r\n",
+            "POST / HTTP/1.1\r\ncontent-length:0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked \r\n\r\n5\r\na\nb\nc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1 ;x=\"y\"\r\na\r\n00\r\na: b\r\nc: d\r\n\r\n",
+        ] {
+            assert_eq!(judge(text.as_bytes()), Ok(true), "{text:?}");
+        }
+        for text in ["GET", "GET / HTTP/1.1\r\nhost: a\r\n", "POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nab"]
+        {
+            assert_eq!(judge(text.as_bytes()), Ok(false), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_can_be_framed_in_two_ways_is_refused() {
+        for fields in [
+            "content-length: 3\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: 3",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked, chunked",
+            "transfer-encoding: chunked, identity",
+            "transfer-encoding: gzip, chunked",
+            "transfer-encoding: xchunked",
+            "transfer-encoding:",
+            "content-length: 3\r\ncontent-length: 3",
+            "content-length: 3, 3",
+            "content-length: +3",
+            "content-length: -3",
+            "content-length: 0x3",
+            "content-length:",
+            "content-length: 3 3",
+            "content-length: 9223372036854775808",
+            "content-length: 00000000000000000003",
+            "x: y\nz: w",
+            "x: y\n",
+        ] {
+            assert_eq!(judge(&with(fields)), Err(Refused::Head(0)), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_before_an_unsound_head_passes() {
+        let text = "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\nhost: a\r\n\r\n";
+        let mut sentry = Sentry::default();
+        assert_eq!(sentry.follow(text.as_bytes()), Err(Refused::Head(27)));
+        assert_eq!(sentry.follow(b"GET / HTTP/1.1\r\n\r\n"), Err(Refused::Head(0)));
+    }
+
+    #[test]
+    fn broken_chunks_are_refused() {
+        for chunks in [
+            "\r\n",
+            ";x\r\n",
+            "-1\r\n",
+            "0x1\r\na\r\n",
+            "1\na\r\n",
+            "1\r\nab",
+            "1\r\na\n",
+            "1;\n\r\na\r\n",
+            "1;a\rb\r\n",
+            "1;\0\r\n",
+            "1000000000000000\r\n",
+            "0\r\na: b\n\r\n",
+            "0\r\n\n",
+            "g\r\n",
+        ] {
+            let text = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+            assert_eq!(judge(text.as_bytes()), Err(Refused::Chunk), "{chunks:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever the pieces are, the sentry finds the end of every body.
+        #[test]
+        fn any_body_is_followed_to_its_end(
+            bodies in proptest::collection::vec(
+                (proptest::bool::ANY, proptest::collection::vec(proptest::num::u8::ANY, 0..300)), 1..6,
+            ),
+            piece in 1usize..50,
+        ) {
+            let mut text = Vec::new();
+            for (is_chunked, body) in &bodies {
+                if *is_chunked {
+                    text.extend_from_slice(b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+                    for chunk in body.chunks(77) {
+                        text.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                        text.extend_from_slice(chunk);
+                        text.extend_from_slice(b"\r\n");
+                    }
+                    text.extend_from_slice(b"0\r\n\r\n");
+                } else {
+                    text.extend_from_slice(format!("PUT / HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
+                    text.extend_from_slice(body);
+                }
+            }
+            let mut sentry = Sentry::default();
+            for piece in text.chunks(piece) {
+                proptest::prop_assert_eq!(sentry.follow(piece), Ok(()));
+            }
+            proptest::prop_assert!(sentry.is_between());
+        }
+    }
+}
