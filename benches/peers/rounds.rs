@@ -1,8 +1,6 @@
 //! Rounds of load on several targets, interleaved so that a noisy minute hits all of them alike.
 
-use std::{
-    io::{self, IsTerminal},
-};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Result, ensure};
 use rand::{rngs::SmallRng, seq::SliceRandom};
