@@ -284,6 +284,22 @@ fn a_store_that_another_program_holds_refuses_the_change_until_it_lets_go() {
     assert_eq!(load.stop().failures, [] as [&str; 0]);
 }
 
+#[test]
+fn a_store_that_is_lost_refuses_the_change_and_leaves_the_traffic_alone() {
+    for lost in ["switchback.db", "switchback.db-wal"] {
+        let lab = two_services(tempfile::tempdir().unwrap());
+        lab.flip("green");
+        fs::remove_file(lab.dir.path().join("state").join(lost)).unwrap();
+        let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "blue" }));
+        assert_eq!(status, 503, "{refused}");
+        let detail = refused["detail"].as_str().unwrap();
+        let said = format!("{lost} is gone, or another file stands in its place: put it back");
+        assert!(detail.contains(&said), "{refused}");
+        assert_eq!(lab.get("/shop").version(), "green");
+        assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+    }
+}
+
 /// What the proxy says that cannot start on this state directory: exit code and log.
 fn refused_on(state: &Path, dir: &Path) -> (i32, String) {
     let config = dir.join("refused.toml");
