@@ -309,6 +309,23 @@ fn a_listener_that_cannot_be_had_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_listener_that_would_only_move_on_its_port_is_told_so() {
+    let mut lab = Lab::start(&["blue"]);
+    lab.expected_errors.push("the configuration is not used");
+    let address = lab::origin::nobody();
+    reload(&lab, &(listeners(&[address]) + &shop(&lab)));
+    let mut events = lab.events();
+    let wider = SocketAddr::new("0.0.0.0".parse().unwrap(), address.port());
+    lab.write_config(&(listeners(&[wider]) + &shop(&lab)));
+    let errors = events.wait_for(|event| event["type"] == "reload_failed")["errors"].take();
+    let said = format!(
+        "cannot listen on {wider}; this proxy itself listens on that port, at another address: restart"
+    );
+    assert!(errors.as_str().unwrap().contains(&said), "{errors}");
+    assert_eq!(Client::connect(address).get("/").status, 200);
+}
+
+#[test]
 fn limits_of_a_reload_hold_for_the_connections_that_come_then() {
     let lab = Lab::start(&["blue"]);
     let request = "GET / HTTP/1.1\r\nhost: shop.test\r\na: 1\r\nb: 2\r\nc: 3\r\n\r\n";

@@ -54,6 +54,8 @@ pub struct CannotListen {
     /// Why.
     #[source]
     pub why: io::Error,
+    /// True when it is this proxy that listens on the port, at another address.
+    pub is_own: bool,
 }
 
 impl CannotListen {
@@ -61,6 +63,9 @@ impl CannotListen {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self.why.kind() {
+            io::ErrorKind::AddrInUse if self.is_own => {
+                "this proxy itself listens on that port, at another address: restart to move it"
+            }
             io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another address",
             io::ErrorKind::PermissionDenied => {
                 "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable"
@@ -80,7 +85,9 @@ pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Resul
     let mut all = Bound::default();
     for address in wanted.iter().filter(is_new) {
         let bound = listener::bind(address, workers);
-        let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why })?;
+        let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
+        let is_own = crew.is_some_and(|crew| crew.bound.values().any(is_ours));
+        let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
         all.0.push((address.clone(), real, sockets));
     }
     Ok(all)
