@@ -99,6 +99,17 @@ impl Lab {
         Self::configured(dir, origins, &format!("{extra}\n{services}"))
     }
 
+    /// On these origins, all of them endpoints of the one version `blue`, as are `others`; with `settings` of the service.
+    pub fn pool(origins: Vec<Origin>, others: &[SocketAddr], extra: &str, settings: &str) -> Self {
+        let addresses = origins.iter().map(|origin| origin.address).chain(others.iter().copied());
+        let endpoints: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let services = format!(
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
+        );
+        Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)
+    }
+
     /// With services of your own; listeners, admin socket and state are the lab's.
     pub fn configured(dir: TempDir, origins: Vec<Origin>, services: &str) -> Self {
         let mut lab = Self { dir, origins, proxy: None, expected_errors: Vec::new() };
