@@ -16,7 +16,7 @@ mod lab;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -147,6 +147,33 @@ fn a_kill_at_any_instant_loses_nothing_that_was_acknowledged() {
          ready again in {median:.1?} (median), {longest:.1?} (longest)"
     );
     assert!(longest <= Duration::from_secs(10), "{longest:?}");
+}
+
+#[test]
+fn a_kill_while_it_starts_leaves_what_it_can_start_from() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let (state, elsewhere) = (lab.dir.path().join("state"), lab.dir.path().join("before"));
+    for round in 0..20 {
+        // Every other time there is nothing yet, and the kill is among the first files that are made.
+        if round % 2 == 0 {
+            let _ = fs::remove_dir_all(&elsewhere);
+            fs::rename(&state, &elsewhere).unwrap();
+        }
+        let mut starting = Command::new(env!("CARGO_BIN_EXE_switchback"))
+            .args(["run", "--workers", "1", "--config"])
+            .arg(lab.config())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_micros(chance(40_000)));
+        starting.kill().unwrap();
+        starting.wait().unwrap();
+        let proxy = lab.spawn(1);
+        let (_, all) = lab.call("GET", "/v1/services", &Value::Null);
+        assert_eq!((&all["epoch"], green(&all["services"][1])), (&json!(1), 0), "in round {round}");
+        assert!(proxy.stop().0.success());
+    }
 }
 
 /// A disk of its own for a test; unmounted when dropped.

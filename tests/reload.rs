@@ -222,6 +222,24 @@ fn a_service_that_the_file_no_longer_has_is_dropped_with_a_logged_change() {
     assert_eq!(lab.get("/cart").version(), "green");
 }
 
+#[test]
+fn a_request_of_a_service_that_is_dropped_is_finished() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let mut client = lab.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let mut events = lab.events();
+    lab.write_config(&service("cart", &[("v1", lab.origin("blue").address)]));
+    assert_eq!(events.change()["services"]["shop"], Value::Null);
+    assert_eq!(lab.get("/").status, 404);
+    gate.open();
+    let answer = client.answer();
+    assert_eq!((answer.text().as_str(), answer.is_whole), (gate::HELD, true));
+    events.drained("blue");
+    assert_eq!(client.get("/").status, 404, "the same connection, the new table");
+}
+
 /// The lab's listener comes first; these are further ones.
 fn listeners(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| format!("[[listeners]]\nlisten = \"{address}\"\n")).collect()
@@ -260,6 +278,20 @@ fn a_listener_comes_and_goes_and_what_came_by_it_is_finished() {
     // And it can come back on the same port.
     reload(&lab, &(listeners(&[second]) + &shop(&lab)));
     assert_eq!(Client::connect(second).get("/").status, 200);
+}
+
+#[test]
+fn a_unix_listener_comes_and_goes_with_its_file() {
+    let lab = Lab::start(&["blue"]);
+    let path = lab.dir.path().join("http.sock");
+    let listener = format!("[[listeners]]\nlisten = \"unix:{}\"\n", path.display());
+    for _ in 0..2 {
+        reload(&lab, &(listener.clone() + &shop(&lab)));
+        let answer = lab::admin::call(&path, "GET", "/", &[], "").unwrap();
+        assert_eq!((answer.status, answer.version()), (200, "blue"));
+        reload(&lab, &shop(&lab));
+        assert!(!path.exists(), "nobody is to find a socket that nobody serves");
+    }
 }
 
 #[test]

@@ -26,9 +26,24 @@ struct Hand {
     stats: Arc<WorkerStats>,
 }
 
-/// Sockets that are bound and not yet served.
-#[derive(Debug)]
+/// Sockets that are bound and not yet served; nothing is left of them when nobody ever does.
+#[derive(Debug, Default)]
 pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(_, real, _)| remove(real));
+    }
+}
+
+/// Nobody is to find a Unix socket that nobody serves.
+fn remove(address: &ListenAddr) {
+    match address {
+        // It may be gone already.
+        ListenAddr::Unix(path) => drop(std::fs::remove_file(path)),
+        ListenAddr::Tcp(_) => {}
+    }
+}
 
 /// A listener cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +77,13 @@ impl CannotListen {
 /// [`CannotListen`] for the first that cannot be had; then none is kept.
 pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Result<Bound, CannotListen> {
     let is_new = |address: &&ListenAddr| crew.is_none_or(|crew| !crew.bound.contains_key(*address));
-    let bind = |address: &ListenAddr| match listener::bind(address, workers) {
-        Ok((bound, sockets)) => Ok((address.clone(), bound, sockets)),
-        Err(why) => Err(CannotListen { address: address.clone(), why }),
-    };
-    wanted.iter().filter(is_new).map(bind).collect::<Result<_, _>>().map(Bound)
+    let mut all = Bound::default();
+    for address in wanted.iter().filter(is_new) {
+        let bound = listener::bind(address, workers);
+        let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why })?;
+        all.0.push((address.clone(), real, sockets));
+    }
+    Ok(all)
 }
 
 impl Crew {
@@ -104,11 +121,11 @@ impl Crew {
     /// Accepts on `bound`, no more on listeners that are not `wanted`, and takes over `settings`.
     ///
     /// Connections that are open live on, also those of a closed listener.
-    pub async fn follow(&mut self, wanted: &[ListenAddr], bound: Bound, settings: &Settings) {
+    pub async fn follow(&mut self, wanted: &[ListenAddr], mut bound: Bound, settings: &Settings) {
         for hand in &self.workers {
             hand.tell(Order::Follow(Box::new(settings.clone()))).await;
         }
-        for (address, real, sockets) in bound.0 {
+        for (address, real, sockets) in std::mem::take(&mut bound.0) {
             for (hand, socket) in self.workers.iter().zip(sockets) {
                 hand.tell(Order::Listen { address: address.clone(), socket }).await;
             }
@@ -119,7 +136,7 @@ impl Crew {
             for hand in &self.workers {
                 hand.tell(Order::Close(address.clone())).await;
             }
-            self.bound.remove(&address);
+            self.bound.remove(&address).iter().for_each(remove);
         }
     }
 
@@ -135,12 +152,7 @@ impl Crew {
         for hand in &self.workers {
             hand.tell(Order::Stop).await;
         }
-        let paths = self.bound.values().filter_map(|address| match address {
-            ListenAddr::Unix(path) => Some(path),
-            ListenAddr::Tcp(_) => None,
-        });
-        // Nobody is to find a socket that nobody serves. It may be gone already.
-        paths.for_each(|path| drop(std::fs::remove_file(path)));
+        self.bound.values().for_each(remove);
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
     }
 }

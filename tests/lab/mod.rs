@@ -22,6 +22,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_precision_loss,
     reason = "what fails here fails a test"
 )]
 
@@ -217,6 +218,13 @@ impl Lab {
         let line =
             text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+
+    /// All samples together whose line begins so.
+    pub fn metric_sum(&self, begins: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(begins));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Runs the command line against this proxy: exit code, standard output and standard error.
