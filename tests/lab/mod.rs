@@ -287,6 +287,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Errors
