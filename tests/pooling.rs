@@ -1,5 +1,13 @@
 //! Connections are kept on both sides, none of them costs a request when it closes, and nothing waits for ever.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
 mod lab;
 
 use std::io::Write;

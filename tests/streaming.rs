@@ -1,5 +1,13 @@
 //! Bodies stream both ways: nothing waits for their end, nothing piles up, and a break on one side shows on the other.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
 mod lab;
 
 use std::io::{self, ErrorKind, Write};

@@ -212,6 +212,15 @@ impl Lab {
         self.call("GET", "/v1/services/shop", &Value::Null).1
     }
 
+    /// Waits until a metric's first sample whose line contains all of `parts` is `value`.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        let since = Instant::now();
+        while self.metric(parts) != Some(value) {
+            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The value of a metric's first sample whose line contains all of `parts`.
     pub fn metric(&self, parts: &[&str]) -> Option<f64> {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
@@ -288,10 +297,10 @@ pub struct Proxy {
 
 impl Proxy {
     /// Its resident memory in bytes.
-    pub fn memory(&self) -> u64 {
+    pub fn memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Starts it and waits until it says that it is ready.
