@@ -127,7 +127,9 @@ fn a_signal_reads_the_file_though_it_is_the_same() {
 fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let mut lab = Lab::start(&["blue", "green"]);
     lab.expected_errors.push("the configuration is not used");
-    lab.flip("green");
+    // Drained, so that nothing but the file could change what is seen.
+    let flip = lab.call("POST", "/v1/services/shop/flip?wait=drained", &json!({ "to": "green" }));
+    assert_eq!(flip.0, 200);
     let (before, epoch) = (lab.shop(), lab.epoch());
     let mut events = lab.events();
     // Everything else in it is good, and must not take effect.

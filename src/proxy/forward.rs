@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version};
+use http::{StatusCode, Version};
 use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
@@ -25,8 +25,6 @@ use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How much is read at once.
-const READ: usize = 64 * 1024;
 /// Most interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 32;
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
@@ -167,7 +165,7 @@ impl Exchange {
 
     /// The body of the answer `head`: whole when it is already here, else a stream.
     #[must_use]
-    pub fn answer(mut self, head: &mut Head) -> Source {
+    pub fn answer(mut self, head: &Head) -> Source {
         self.client.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {
@@ -176,10 +174,6 @@ impl Exchange {
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
-            if !self.outgoing.is_over() {
-                // What the client is still sending will not be read (RFC 9112 §9.3).
-                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
             self.finish();
             return if head.status == StatusCode::NOT_MODIFIED { unsent(head) } else { Source::Full(body) };
         }
@@ -306,10 +300,7 @@ impl Exchange {
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let mut scratch = self.client.worker.scratch.borrow_mut();
-        if scratch.capacity() < READ / 4 {
-            scratch.reserve(READ);
-        }
+        let mut scratch = self.client.worker.read_buffer();
         let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
         let fresh = scratch.split().freeze();
         self.input = if self.input.is_empty() {

@@ -102,6 +102,11 @@ impl Client {
         }
     }
 
+    /// Half of the connection, for another thread to send on.
+    pub fn sender(&self) -> TcpStream {
+        self.reader.source.try_clone().expect("a second handle")
+    }
+
     pub fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\n\r\n")).answer()
     }
@@ -131,9 +136,10 @@ impl Client {
     }
 }
 
-struct Reader<S> {
-    pending: Vec<u8>,
-    source: S,
+/// Bytes as they come, taken apart by lines and counts.
+pub(super) struct Reader<S> {
+    pub(super) pending: Vec<u8>,
+    pub(super) source: S,
 }
 
 type Fields = Vec<(String, String)>;
@@ -162,7 +168,7 @@ impl<S: Read> Reader<S> {
         Ok((status, self.fields()?))
     }
 
-    fn fields(&mut self) -> io::Result<Fields> {
+    pub(super) fn fields(&mut self) -> io::Result<Fields> {
         let mut fields = Vec::new();
         loop {
             let line = self.line()?;
@@ -218,7 +224,7 @@ impl<S: Read> Reader<S> {
         }
     }
 
-    fn line(&mut self) -> io::Result<String> {
+    pub(super) fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\r\n") {
                 let line: Vec<u8> = self.pending.drain(..end + 2).take(end).collect();
@@ -228,7 +234,7 @@ impl<S: Read> Reader<S> {
         }
     }
 
-    fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         self.fill(count)?;
         Ok(self.pending.drain(..count).collect())
     }
@@ -240,7 +246,7 @@ impl<S: Read> Reader<S> {
         Ok(())
     }
 
-    fn more(&mut self) -> io::Result<()> {
+    pub(super) fn more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         match self.source.read(&mut buffer)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -100,6 +100,17 @@ impl Lab {
         Self::configured(dir, origins, &format!("{extra}\n{services}"))
     }
 
+    /// On these origins, all of them endpoints of the one version `blue`, as are `others`; with `settings` of the service.
+    pub fn pool(origins: Vec<Origin>, others: &[SocketAddr], extra: &str, settings: &str) -> Self {
+        let addresses = origins.iter().map(|origin| origin.address).chain(others.iter().copied());
+        let endpoints: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let services = format!(
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
+        );
+        Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)
+    }
+
     /// With services of your own; listeners, admin socket and state are the lab's.
     pub fn configured(dir: TempDir, origins: Vec<Origin>, services: &str) -> Self {
         let mut lab = Self { dir, origins, proxy: None, expected_errors: Vec::new() };
@@ -201,6 +212,15 @@ impl Lab {
         self.call("GET", "/v1/services/shop", &Value::Null).1
     }
 
+    /// Waits until a metric's first sample whose line contains all of `parts` is `value`.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        let since = Instant::now();
+        while self.metric(parts) != Some(value) {
+            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The value of a metric's first sample whose line contains all of `parts`.
     pub fn metric(&self, parts: &[&str]) -> Option<f64> {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
@@ -276,6 +296,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use super::client::Reader;
+
 /// What an origin does with a request.
 pub type Behave = dyn Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync;
 
@@ -44,10 +46,58 @@ pub struct Origin {
     shared: Arc<Shared>,
 }
 
+/// What is done with a connection.
+enum Serve {
+    Requests {
+        behave: Box<Behave>,
+        /// Reads bodies before it behaves; off for origins that answer early.
+        reads_bodies: bool,
+    },
+    Script(Arc<Script>),
+}
+
+type Script = dyn Fn(&mut Peer) -> io::Result<()> + Send + Sync;
+
+/// The proxy's end of a connection, as a scripted origin sees it.
+pub struct Peer(Reader<TcpStream>);
+
+impl Peer {
+    /// The next request's line and fields; its body is still to be read.
+    pub fn head(&mut self) -> io::Result<Seen> {
+        let line = self.0.line()?;
+        Ok(Seen { line, headers: self.0.fields()?, ..Seen::default() })
+    }
+
+    pub fn line(&mut self) -> io::Result<String> {
+        self.0.line()
+    }
+
+    pub fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        self.0.take(count)
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.source.write_all(bytes.as_ref())
+    }
+
+    /// True when the proxy ends the connection without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        self.0.pending.is_empty() && self.0.more().is_err()
+    }
+
+    /// The bytes that have come and were not read, and those that still come.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.0.more().is_ok() {}
+        std::mem::take(&mut self.0.pending)
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.0.source
+    }
+}
+
 struct Shared {
-    behave: Box<Behave>,
-    /// Reads bodies before it behaves; off for origins that answer early.
-    reads_bodies: bool,
+    serve: Serve,
     seen: Mutex<Vec<Seen>>,
     served: AtomicU64,
     connections: AtomicU64,
@@ -76,7 +126,7 @@ impl Origin {
         name: &str,
         behave: impl Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::listening(name, true, Box::new(behave))
+        Self::listening(name, Serve::Requests { behave: Box::new(behave), reads_bodies: true })
     }
 
     /// The same, with the body still unread in the stream.
@@ -84,15 +134,23 @@ impl Origin {
         name: &str,
         behave: impl Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::listening(name, false, Box::new(behave))
+        Self::listening(name, Serve::Requests { behave: Box::new(behave), reads_bodies: false })
     }
 
-    fn listening(name: &str, reads_bodies: bool, behave: Box<Behave>) -> Self {
+    /// Does what `script` says with each connection, byte by byte.
+    pub fn scripted(
+        name: &str,
+        script: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let script = Arc::new(script);
+        Self::listening(name, Serve::Script(script))
+    }
+
+    fn listening(name: &str, serve: Serve) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
-            behave,
-            reads_bodies,
+            serve,
             seen: Mutex::default(),
             served: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -167,14 +225,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    let (behave, reads_bodies) = match &shared.serve {
+        Serve::Requests { behave, reads_bodies } => (behave, *reads_bodies),
+        Serve::Script(script) => {
+            stream.set_read_timeout(Some(super::PATIENCE))?;
+            let end = script(&mut Peer(Reader { pending: Vec::new(), source: stream.try_clone()? }));
+            // The clone that is kept for cutting would hold it open.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            return end;
+        }
+    };
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut seen = Seen { line: line(&mut reader)?, ..Seen::default() };
         seen.headers = fields(&mut reader)?;
-        if seen.header("expect").is_some() && shared.reads_bodies {
+        if seen.header("expect").is_some() && reads_bodies {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        if shared.reads_bodies {
+        if reads_bodies {
             read_body(&mut reader, &mut seen)?;
         }
         shared.served.fetch_add(1, Ordering::SeqCst);
@@ -184,7 +252,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             all.push(seen.clone());
         }
         drop(all);
-        if (shared.behave)(&seen, &mut stream)? == Then::Close {
+        if behave(&seen, &mut stream)? == Then::Close {
             return stream.shutdown(std::net::Shutdown::Both);
         }
     }
