@@ -328,7 +328,7 @@ fn a_client_that_reads_late_is_not_held_against_the_origin() {
         stream.write_all(&vec![b'x'; ALL])?;
         Ok(Then::Keep)
     });
-    let limits = "timeouts = { response = \"200ms\", progress = \"200ms\", stream = \"200ms\" }";
+    let limits = "timeouts = { response = \"20s\", progress = \"200ms\", stream = \"200ms\" }";
     let lab = Lab::pool(vec![origin], &[], "", limits);
     let mut client = lab.client();
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
