@@ -165,8 +165,14 @@ impl Client {
     /// A request begins.
     pub fn begin(self: &Rc<Self>) -> Turn {
         self.phase.set(Phase::Busy);
+        self.is_refused.set(false);
         self.watch.clear();
         Turn(Rc::clone(self))
+    }
+
+    /// True when the body of a request has not come to its end.
+    pub fn is_sending(&self) -> bool {
+        self.sentry.borrow().is_in_body()
     }
 
     /// Waits for the first bytes of a request; false when the client is not worth waiting for.
@@ -268,16 +274,22 @@ impl Client {
         };
         self.phase.set(phase);
         self.watch.set(limit);
-        if sentry.has_refused() {
+        if sentry.refused().is_some() {
             // hyper waits for bytes; it has to ask for them again to be answered.
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Holds back what the sentry refused; the refusal is due when all before it is answered and hyper asks for more.
-    fn hold_back(&self) -> Poll<io::Result<()>> {
-        self.is_refused.set(matches!(self.phase.get(), Phase::Idle | Phase::Head));
-        Poll::Pending
+    /// Holds back what the sentry refused. A head's refusal is due when all before it is answered and hyper asks for
+    /// more; a chunk breaks its request's body off.
+    fn hold_back(&self, refused: Refused) -> Poll<io::Result<()>> {
+        match refused {
+            Refused::Head => {
+                self.is_refused.set(matches!(self.phase.get(), Phase::Idle | Phase::Head));
+                Poll::Pending
+            }
+            Refused::Chunk => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
     }
 
     fn poll_write_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,20 +320,15 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let client = &self.0;
         let mut sentry = client.sentry.borrow_mut();
-        if sentry.has_refused() {
-            return client.hold_back();
+        if let Some(refused) = sentry.refused() {
+            return client.hold_back(refused);
         }
         let before = buf.filled().len();
         ready!(client.poll_next_bytes(cx, buf))?;
-        match sentry.follow(&buf.filled()[before..]) {
-            Ok(()) => {}
-            Err(Refused::Chunk) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            Err(Refused::Head(sound)) => {
-                buf.set_filled(before + sound);
-                if sound == 0 {
-                    return client.hold_back();
-                }
-            }
+        let sound = sentry.follow(&buf.filled()[before..]);
+        buf.set_filled(before + sound);
+        if let Some(refused) = sentry.refused().filter(|_| sound == 0) {
+            return client.hold_back(refused);
         }
         if buf.filled().len() > before && client.phase.get() == Phase::Idle {
             client.phase.set(Phase::Head);

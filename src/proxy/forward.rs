@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version};
+use http::{StatusCode, Version};
 use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
@@ -165,7 +165,7 @@ impl Exchange {
 
     /// The body of the answer `head`: whole when it is already here, else a stream.
     #[must_use]
-    pub fn answer(mut self, head: &mut Head) -> Source {
+    pub fn answer(mut self, head: &Head) -> Source {
         self.client.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {
@@ -174,10 +174,6 @@ impl Exchange {
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
-            if !self.outgoing.is_over() {
-                // What the client is still sending will not be read (RFC 9112 §9.3).
-                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
             self.finish();
             return if head.status == StatusCode::NOT_MODIFIED { unsent(head) } else { Source::Full(body) };
         }

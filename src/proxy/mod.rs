@@ -48,6 +48,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
@@ -85,6 +86,10 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
+    }
+    if client.is_sending() && !matches!(response.body(), Source::Stream(_)) {
+        // What is left of the request will not be read (RFC 9112 §9.3).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|source| Body::new(source, turn)))
 }
@@ -154,8 +159,8 @@ async fn forward(
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(mut answer) => {
-                let body = exchange.answer(&mut answer);
+            Ok(answer) => {
+                let body = exchange.answer(&answer);
                 return Ok(answer.into_response(body));
             }
             Err(failure) => failure,

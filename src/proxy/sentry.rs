@@ -32,7 +32,7 @@ enum At {
     Fields,
     Body(u64),
     Chunks(Chunks),
-    Refused,
+    Refused(Refused),
 }
 
 /// Where in the chunked coding.
@@ -51,31 +51,25 @@ enum Chunks {
     EndLf,
 }
 
-/// What the sentry refuses.
+/// What the sentry refuses; nothing of it, or after it, may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// A head; everything before this offset is sound. Nothing of it, or after it, may be read.
-    Head(usize),
+    /// A head, which never becomes a request.
+    Head,
     /// A chunk: the request that it belongs to cannot be finished.
     Chunk,
 }
 
 impl Sentry {
-    /// Follows the next bytes.
-    ///
-    /// # Errors
-    /// [`Refused`]; and again for all that follows.
-    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    /// Follows the next bytes: how many of them may be read, all unless something was [refused](Self::refused).
+    pub fn follow(&mut self, bytes: &[u8]) -> usize {
         let mut from = 0;
         while from < bytes.len() {
             let rest = &bytes[from..];
             from += match &mut self.at {
                 At::Start | At::Fields => match self.head(rest) {
                     Some(taken) => taken,
-                    None => {
-                        self.at = At::Refused;
-                        return Err(Refused::Head(from));
-                    }
+                    None => self.refuse(Refused::Head),
                 },
                 At::Body(left) => {
                     let taken = skip(left, rest);
@@ -91,15 +85,27 @@ impl Sentry {
                         }
                         taken
                     }
-                    None => {
-                        self.at = At::Refused;
-                        return Err(Refused::Chunk);
-                    }
+                    None => self.refuse(Refused::Chunk),
                 },
-                At::Refused => return Err(Refused::Head(from)),
+                At::Refused(_) => break,
             };
         }
-        Ok(())
+        from
+    }
+
+    #[cold]
+    fn refuse(&mut self, refused: Refused) -> usize {
+        self.at = At::Refused(refused);
+        0
+    }
+
+    /// What was refused, for good.
+    #[must_use]
+    pub fn refused(&self) -> Option<Refused> {
+        match self.at {
+            At::Refused(refused) => Some(refused),
+            At::Start | At::Fields | At::Body(_) | At::Chunks(_) => None,
+        }
     }
 
     /// True when the client is in the middle of a head.
@@ -108,16 +114,16 @@ impl Sentry {
         self.at == At::Fields || !self.line.is_empty()
     }
 
+    /// True when the client is in the middle of a body.
+    #[must_use]
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.at, At::Body(_) | At::Chunks(_))
+    }
+
     /// True when every request that was begun has been read to its end.
     #[must_use]
     pub fn is_between(&self) -> bool {
         self.at == At::Start && self.line.is_empty()
-    }
-
-    /// True when nothing more may be read.
-    #[must_use]
-    pub fn has_refused(&self) -> bool {
-        self.at == At::Refused
     }
 
     /// Takes lines up to the end of the head or of `bytes`; `None` for a head that must not pass.
@@ -260,25 +266,17 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// Follows `text` in one piece and cut in two at every place; all must judge alike.
+    /// Follows `text` in one piece and cut in two at every place, which must be judged alike: whether it is at rest.
     fn judge(text: &[u8]) -> Result<bool, Refused> {
         let mut sentry = Sentry::default();
-        let whole = sentry.follow(text).map(|()| sentry.is_between());
+        let sound = sentry.follow(text);
+        let whole = sentry.refused().map_or(Ok(sentry.is_between()), Err);
         for cut in 0..text.len() {
             let mut sentry = Sentry::default();
-            let halves = sentry.follow(&text[..cut]).and_then(|()| {
-                sentry.follow(&text[cut..]).map_err(|refused| match refused {
-                    Refused::Head(at) => Refused::Head(at + cut),
-                    Refused::Chunk => Refused::Chunk,
-                })
-            });
-            let halves = halves.map(|()| sentry.is_between());
-            // Of a head that came in two parts only the second can still be held back.
-            let at_most_later = match (whole, halves) {
-                (Err(Refused::Head(one)), Err(Refused::Head(two))) => two == one || two == cut,
-                (one, two) => one == two,
-            };
-            assert!(at_most_later, "cut at {cut}: {whole:?} {halves:?}");
+            let halves = sentry.follow(&text[..cut]) + sentry.follow(&text[cut..]);
+            assert_eq!(sentry.refused().map_or(Ok(sentry.is_between()), Err), whole, "cut at {cut}");
+            // Of what came in two parts only the second can still be held back.
+            assert!(halves == sound || (whole.is_err() && halves == cut), "cut at {cut}: {sound} {halves}");
         }
         whole
     }
@@ -328,7 +326,7 @@ mod tests {
             "x: y\nz: w",
             "x: y\n",
         ] {
-            assert_eq!(judge(&with(fields)), Err(Refused::Head(0)), "{fields:?}");
+            assert_eq!(judge(&with(fields)), Err(Refused::Head), "{fields:?}");
         }
     }
 
@@ -336,8 +334,9 @@ mod tests {
     fn what_comes_before_an_unsound_head_passes() {
         let text = "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\nhost: a\r\n\r\n";
         let mut sentry = Sentry::default();
-        assert_eq!(sentry.follow(text.as_bytes()), Err(Refused::Head(27)));
-        assert_eq!(sentry.follow(b"GET / HTTP/1.1\r\n\r\n"), Err(Refused::Head(0)));
+        assert_eq!(sentry.follow(text.as_bytes()), 27);
+        assert_eq!(sentry.follow(b"GET / HTTP/1.1\r\n\r\n"), 0);
+        assert_eq!(sentry.refused(), Some(Refused::Head));
     }
 
     #[test]
@@ -389,7 +388,7 @@ mod tests {
             }
             let mut sentry = Sentry::default();
             for piece in text.chunks(piece) {
-                proptest::prop_assert_eq!(sentry.follow(piece), Ok(()));
+                proptest::prop_assert_eq!(sentry.follow(piece), piece.len());
             }
             proptest::prop_assert!(sentry.is_between());
         }

@@ -22,6 +22,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_precision_loss,
     reason = "what fails here fails a test"
 )]
 
@@ -97,6 +98,17 @@ impl Lab {
             .unwrap();
         }
         Self::configured(dir, origins, &format!("{extra}\n{services}"))
+    }
+
+    /// On these origins, all of them endpoints of the one version `blue`, as are `others`; with `settings` of the service.
+    pub fn pool(origins: Vec<Origin>, others: &[SocketAddr], extra: &str, settings: &str) -> Self {
+        let addresses = origins.iter().map(|origin| origin.address).chain(others.iter().copied());
+        let endpoints: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let services = format!(
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
+        );
+        Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)
     }
 
     /// With services of your own; listeners, admin socket and state are the lab's.
@@ -200,12 +212,28 @@ impl Lab {
         self.call("GET", "/v1/services/shop", &Value::Null).1
     }
 
+    /// Waits until a metric's first sample whose line contains all of `parts` is `value`.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        let since = Instant::now();
+        while self.metric(parts) != Some(value) {
+            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The value of a metric's first sample whose line contains all of `parts`.
     pub fn metric(&self, parts: &[&str]) -> Option<f64> {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
         let line =
             text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+
+    /// All samples together whose line begins so.
+    pub fn metric_sum(&self, begins: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(begins));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Runs the command line against this proxy: exit code, standard output and standard error.
@@ -268,6 +296,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Errors
