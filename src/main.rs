@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Two per cent fewer instructions a request than glibc's, and what idle connections give back goes to the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     switchback::cli::main()
 }

@@ -1,5 +1,13 @@
 //! What is asked and what is answered passes as it was said; what is for one connection only does not (RFC 9110, 9112).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
 mod lab;
 
 use std::io::Write;

@@ -1,12 +1,9 @@
 //! Rounds of load on several targets, interleaved so that a noisy minute hits all of them alike.
 
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    io::{self, IsTerminal},
-};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Result, ensure};
-use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{rngs::SmallRng, seq::SliceRandom};
 use serde::Serialize;
 
 use crate::{
@@ -75,7 +72,7 @@ pub(crate) fn measure(
     }
     let wanted = usize::from(args.rounds);
     let mut order: Vec<usize> = (0..targets.len()).collect();
-    let mut random = StdRng::seed_from_u64(RandomState::new().build_hasher().finish());
+    let mut random = rand::make_rng::<SmallRng>();
     // As many passes again are given to those whose rounds were spoilt by noise.
     for pass in 0..wanted * 2 {
         order.shuffle(&mut random);

@@ -17,7 +17,8 @@ use crate::control::Notice;
 /// A comment line after so much silence shows that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Server-sent events: changes and drains as they happen. A listener that is too slow is told by `lagged`.
+/// Server-sent events: changes and drains as they happen, until the proxy stops. A listener that is too slow is told by
+/// `lagged`.
 #[utoipa::path(get, path = "/v1/events", tag = "proxy",
     responses((status = 200, body = Event, description = "one a `data` line; its `type` is the event's name",
         content_type = "text/event-stream"), ReadResponses))]
@@ -28,8 +29,9 @@ pub(super) async fn events(call: Call) -> Result<Response, Box<Problem>> {
     // Subscribed before the epoch is read: nothing falls between the two.
     let notices = call.app.control.subscribe();
     let hello = Event::Hello { epoch: call.app.control.live().epoch().0 };
-    let events =
-        stream::iter([hello]).chain(follow(notices, permit)).map(|event| Ok::<_, Infallible>(line(&event)));
+    let events = stream::iter([hello]).chain(follow(notices, permit));
+    let events = events.take_until(call.app.closing.clone().cancelled_owned());
+    let events = events.map(|event| Ok::<_, Infallible>(line(&event)));
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 

@@ -25,6 +25,7 @@ mod wait;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub use openapi::document;
 pub use server::{serve, serve_metrics};
@@ -45,12 +46,15 @@ pub struct App {
     status: Arc<Status>,
     metrics: Metrics,
     streams: Arc<Semaphore>,
+    /// Ends the event streams, which end by nothing else.
+    closing: CancellationToken,
 }
 
 impl App {
     /// An admin API over `control`.
     #[must_use]
     pub fn new(control: Handle, status: Arc<Status>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { control, status, metrics, streams: Arc::new(Semaphore::new(STREAMS)) })
+        let (streams, closing) = (Arc::new(Semaphore::new(STREAMS)), CancellationToken::new());
+        Arc::new(Self { control, status, metrics, streams, closing })
     }
 }

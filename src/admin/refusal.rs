@@ -63,8 +63,18 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
 
 /// The problem that a broken store is.
 pub(super) fn store(why: &StoreError) -> Box<Problem> {
-    Problem::new(503, "store_failed", why.to_string())
-        .hint("nothing was changed and traffic goes on as before; see to the state directory, then try again")
+    let hint = match why {
+        StoreError::InDoubt(_) => {
+            "traffic goes on as before; see to the state directory, then look at `switchback history` before trying again"
+        }
+        StoreError::Open { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::Io(_)
+        | StoreError::Corrupt(_) => {
+            "nothing was changed and traffic goes on as before; see to the state directory, then try again"
+        }
+    };
+    Problem::new(503, "store_failed", why.to_string()).hint(hint)
 }
 
 fn refused(app: &App, why: &Refused, blame: &Blame) -> Box<Problem> {
@@ -114,5 +124,17 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::UnknownEndpoint { .. }
         | Refused::LastEndpoint { .. }
         | Refused::RouteTaken(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_in_doubt_is_not_said_to_have_changed_nothing() {
+        let says_nothing = |why| store(&why).hint.unwrap().contains("nothing was changed");
+        assert!(says_nothing(StoreError::Io("disk full".to_owned())));
+        assert!(!says_nothing(StoreError::InDoubt("disk full".to_owned())));
     }
 }

@@ -34,7 +34,7 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/pla
 
 /// Serves the admin API on `socket` until `stop` is done; then finishes what is being answered, for 2 s at most.
 pub async fn serve(socket: Socket, app: Arc<App>, stop: impl Future<Output = ()>) {
-    let router = router::admin(app);
+    let router = router::admin(Arc::clone(&app));
     let (mut connections, ending) = (JoinSet::new(), CancellationToken::new());
     tokio::pin!(stop);
     loop {
@@ -53,6 +53,7 @@ pub async fn serve(socket: Socket, app: Arc<App>, stop: impl Future<Output = ()>
         }
     }
     drop(socket);
+    app.closing.cancel();
     wind_down(connections, &ending).await;
 }
 

@@ -24,8 +24,8 @@ pub struct Socket {
 /// Why the admin socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A running switchback answers there.
-    #[error("another switchback serves this socket: {0}")]
+    /// A living process answers there.
+    #[error("another process serves this socket: {0}; stop that one, or set another admin.socket")]
     Served(PathBuf),
     /// A file, a directory or a link stands where the socket shall be.
     #[error(

@@ -101,7 +101,8 @@ impl Process {
         };
         let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
-        let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))?;
+        let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
+            .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
         let mut crew = Crew::start(workers, handle.live(), &settings(&config, workers))?;
         crew.follow(&addresses(&config), bound, &settings(&config, workers)).await;

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::clock::Alarm;
 use super::sentry::{Refused, Sentry};
@@ -40,6 +42,8 @@ pub struct Client {
     watch: Alarm,
     phase: Cell<Phase>,
     stream: RefCell<Stream>,
+    /// Bytes that came before hyper did.
+    early: RefCell<Bytes>,
     /// Bytes that go out before anything else of hyper's.
     first: RefCell<Vec<u8>>,
     /// True when everything that hyper wrote has gone out.
@@ -79,6 +83,7 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         watch: worker.clock.alarm(),
         phase: Cell::new(Phase::Idle),
         stream: RefCell::new(stream),
+        early: RefCell::default(),
         first: RefCell::default(),
         is_flushed: Cell::new(true),
         sentry: RefCell::default(),
@@ -89,21 +94,38 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         is_trusted,
     });
     client.watch.set(client.settings.head);
-    // Silent connections cost no buffers: hyper comes in with the first byte.
-    if poll_fn(|cx| client.poll_first_byte(cx)).await.is_some() {
-        serve(&client).await;
+    while poll_fn(|cx| client.poll_first_bytes(cx)).await {
+        // hyper and its two buffers of 8 KiB are there only while they are needed: of a silent or dozing connection
+        // only this small task is left.
+        if Box::pin(serve(&client)).await == Left::Dozing {
+            client.watch.set(client.settings.idle.saturating_sub(DOZE));
+            continue;
+        }
         if !client.sentry.borrow().is_between() {
             client.watch.set(LINGER);
             poll_fn(|cx| client.poll_linger(cx)).await;
         }
+        return;
     }
 }
+
+/// How a connection was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It is to be closed.
+    Over,
+    /// It is idle; hyper can come again with the next request.
+    Dozing,
+}
+
+/// After how long an idle connection dozes: later than a busy client's next request, earlier than many sleepers hurt.
+const DOZE: Duration = Duration::from_secs(2);
 
 /// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
 /// could overtake the answer that says why (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-async fn serve(client: &Rc<Client>) {
+async fn serve(client: &Rc<Client>) -> Left {
     let service = service_fn(|request| super::serve(Rc::clone(client), request));
     let mut builder = http1::Builder::new();
     // One `send` of head and small body instead of a `writev`: 1.8 µs a request were measured. No timer: one of
@@ -117,24 +139,23 @@ async fn serve(client: &Rc<Client>) {
     poll_fn(|cx| {
         // First: a request that has already arrived is still answered when the worker winds down.
         if connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(Left::Over);
         }
         if client.worker.is_stopping.get() && !is_told {
             is_told = true;
             connection.as_mut().graceful_shutdown();
             if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(Left::Over);
             }
         }
         if client.is_refused.get() {
             client.refuse(Reason::BadRequest);
-            return Poll::Ready(());
+            return Poll::Ready(Left::Over);
         }
         ready!(client.watch.poll(cx));
-        client.on_overdue();
-        Poll::Ready(())
+        Poll::Ready(client.on_overdue())
     })
-    .await;
+    .await
 }
 
 /// hyper's lower bound.
@@ -154,16 +175,28 @@ impl Client {
         self.sentry.borrow().is_in_body()
     }
 
-    /// `Some` when the first byte is there; `None` when the client is not worth waiting for.
-    fn poll_first_byte(&self, cx: &mut Context<'_>) -> Poll<Option<()>> {
-        let ready = match &*self.stream.borrow() {
-            Stream::Tcp(tcp) => tcp.poll_read_ready(cx),
-            Stream::Unix(unix) => unix.poll_read_ready(cx),
-        };
-        if ready.is_pending() && (self.worker.is_stopping.get() || self.watch.poll(cx).is_ready()) {
-            return Poll::Ready(None);
+    /// Waits for the first bytes of a request; false when the client is not worth waiting for.
+    fn poll_first_bytes(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut scratch = self.worker.read_buffer();
+        match poll_read_buf(Pin::new(&mut *self.stream.borrow_mut()), cx, &mut *scratch) {
+            Poll::Ready(read) => {
+                self.early.replace(scratch.split().freeze());
+                Poll::Ready(read.is_ok_and(|read| read > 0))
+            }
+            Poll::Pending if self.worker.is_stopping.get() => Poll::Ready(false),
+            Poll::Pending => self.watch.poll(cx).map(|()| false),
         }
-        ready.map(Result::ok)
+    }
+
+    /// The next bytes of the client: those that came early first.
+    fn poll_next_bytes(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut early = self.early.borrow_mut();
+        if early.is_empty() {
+            return Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf);
+        }
+        let length = early.len().min(buf.remaining());
+        buf.put_slice(&early.split_to(length));
+        Poll::Ready(Ok(()))
     }
 
     /// Tells the client an interim answer, unless earlier bytes are still on their way out.
@@ -191,11 +224,17 @@ impl Client {
         self.first.borrow_mut().append(&mut text);
     }
 
-    /// A client that began a request and did not go on is told so; one that was idle, or reads nothing, is left.
-    fn on_overdue(&self) {
-        if self.phase.get() == Phase::Head && self.is_flushed.get() {
-            self.refuse(Reason::RequestTimeout);
+    /// A client that began a request and did not go on is told so; one that reads nothing is left; one that is idle may
+    /// doze for the rest of its time.
+    fn on_overdue(&self) -> Left {
+        match self.phase.get() {
+            Phase::Head if self.is_flushed.get() => self.refuse(Reason::RequestTimeout),
+            Phase::Idle if self.settings.idle > DOZE && self.sentry.borrow().is_between() => {
+                return Left::Dozing;
+            }
+            Phase::Idle | Phase::Head | Phase::Busy | Phase::Done => {}
         }
+        Left::Over
     }
 
     /// Answers what never became a request.
@@ -231,7 +270,7 @@ impl Client {
         let sentry = self.sentry.borrow();
         let (phase, limit) = match sentry.is_in_head() {
             true => (Phase::Head, self.settings.head),
-            false => (Phase::Idle, self.settings.idle),
+            false => (Phase::Idle, self.settings.idle.min(DOZE)),
         };
         self.phase.set(phase);
         self.watch.set(limit);
@@ -285,13 +324,13 @@ impl AsyncRead for Socket {
             return client.hold_back(refused);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut *client.stream.borrow_mut()).poll_read(cx, buf))?;
+        ready!(client.poll_next_bytes(cx, buf))?;
         let sound = sentry.follow(&buf.filled()[before..]);
         buf.set_filled(before + sound);
         if let Some(refused) = sentry.refused().filter(|_| sound == 0) {
             return client.hold_back(refused);
         }
-        if buf.filled().len() > before && client.phase.get() == Phase::Idle {
+        if client.phase.get() == Phase::Idle && sentry.is_in_head() {
             client.phase.set(Phase::Head);
             client.watch.set(client.settings.head);
         }

@@ -25,8 +25,6 @@ use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How much is read at once.
-const READ: usize = 64 * 1024;
 /// Most interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 32;
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
@@ -302,10 +300,7 @@ impl Exchange {
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let mut scratch = self.client.worker.scratch.borrow_mut();
-        if scratch.capacity() < READ / 4 {
-            scratch.reserve(READ);
-        }
+        let mut scratch = self.client.worker.read_buffer();
         let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
         let fresh = scratch.split().freeze();
         self.input = if self.input.is_empty() {

@@ -201,22 +201,25 @@ impl<S: Read> Reader<S> {
     }
 
     fn chunks(&mut self, answer: &mut Answer) -> io::Result<()> {
-        let broken = |answer: &mut Answer| answer.is_whole = false;
+        let broken = |answer: &mut Answer| {
+            answer.is_whole = false;
+            Ok(())
+        };
         loop {
-            let Ok(line) = self.line() else { return Ok(broken(answer)) };
+            let Ok(line) = self.line() else { return broken(answer) };
             let size =
                 usize::from_str_radix(line.split(';').next().unwrap_or(""), 16).map_err(io::Error::other)?;
             if size == 0 {
                 match self.fields() {
                     Ok(trailers) => answer.trailers = trailers,
-                    Err(_) => broken(answer),
+                    Err(_) => return broken(answer),
                 }
                 return Ok(());
             }
-            let Ok(data) = self.take(size) else { return Ok(broken(answer)) };
+            let Ok(data) = self.take(size) else { return broken(answer) };
             answer.body.extend_from_slice(&data);
             if self.take(2).ok().as_deref() != Some(b"\r\n") {
-                return Ok(broken(answer));
+                return broken(answer);
             }
         }
     }

@@ -10,10 +10,26 @@
 //! dropped it winds the proxy down and checks what must always hold: it ends by itself and cleanly, nothing is in flight,
 //! nothing panicked, nothing was logged as an error that the test did not expect.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part of the lab")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses its part of the lab"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "what fails here fails a test"
+)]
 
 pub mod admin;
 pub mod client;
+pub mod events;
+pub mod gate;
+pub mod history;
 pub mod origin;
 
 use std::fmt::Write as _;
@@ -30,10 +46,21 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use client::{Answer, Client};
+pub use events::Events;
+pub use gate::Gate;
 pub use origin::Origin;
 
 /// How long anything may take before the test is a failure: a guard, never a pause.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `is_so`, for what nobody tells.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "it never came to this: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// A proxy with the service `shop`, its versions, and what they stand on.
 pub struct Lab {
@@ -150,6 +177,16 @@ impl Lab {
         (answer.status, answer.json())
     }
 
+    /// The same with headers of your own, and all of the answer.
+    pub fn call_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        admin::call(&self.socket(), method, path, headers, &body.to_string()).expect("an answer")
+    }
+
+    /// Listens to what happens from now on.
+    pub fn events(&self) -> Events {
+        Events::of(&self.socket())
+    }
+
     /// Flips `shop`; the answer's body.
     pub fn flip(&self, to: &str) -> Value {
         let (status, body) = self.call("POST", "/v1/services/shop/flip", &serde_json::json!({ "to": to }));
@@ -164,6 +201,11 @@ impl Lab {
         body
     }
 
+    /// The table's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.call("GET", "/v1/status", &Value::Null).1["epoch"].as_u64().expect("an epoch")
+    }
+
     /// The state of `shop`.
     pub fn shop(&self) -> Value {
         self.call("GET", "/v1/services/shop", &Value::Null).1
@@ -175,15 +217,6 @@ impl Lab {
         let line =
             text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-    }
-
-    /// Waits until a metric has this value.
-    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
-        let since = Instant::now();
-        while self.metric(parts) != Some(value) {
-            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
-            thread::sleep(Duration::from_millis(2));
-        }
     }
 
     /// Runs the command line against this proxy: exit code, standard output and standard error.
@@ -272,19 +305,38 @@ impl Proxy {
         Ok(Self { child, address, log, reader: Some(reader) })
     }
 
+    /// Runs it on a configuration with which it cannot start, to its end: exit code and standard error.
+    pub fn refused(config: &Path) -> (i32, String) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_switchback"))
+            .args(["run", "--workers", "2", "--config"])
+            .arg(config)
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let (log, reader, _ready) = follow(child.stderr.take().expect("a pipe"));
+        let since = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a status") {
+                break status;
+            }
+            if since.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("it was not refused:\n{}", log.lock().unwrap());
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let _ = reader.join();
+        let log = log.lock().unwrap().clone();
+        (status.code().unwrap_or(-1), log)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
-    }
-
-    /// Its resident memory in bytes.
-    pub fn memory(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Sends a signal by its name: `HUP`, `TERM`.

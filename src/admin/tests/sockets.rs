@@ -39,7 +39,13 @@ async fn a_dead_process_socket_is_taken_over() {
 async fn a_live_process_socket_is_refused() {
     let world = World::new();
     let refused = Socket::bind(&world.socket).unwrap_err().to_string();
-    assert_eq!(refused, format!("another switchback serves this socket: {}", world.socket.display()));
+    assert_eq!(
+        refused,
+        format!(
+            "another process serves this socket: {}; stop that one, or set another admin.socket",
+            world.socket.display()
+        )
+    );
     assert_eq!(world.get("/healthz").await.status, 200, "and goes on");
 }
 

@@ -36,11 +36,11 @@ impl Sqlite {
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
         open::directory(dir)?;
         let lock = open::lock(dir)?;
-        let connection = open::database(dir)?;
+        let connection = open::database(dir).map_err(at(dir))?;
         open::sync(dir)?;
         let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
         let mut store = Self { connection, history, _lock: lock };
-        store.forget_all()?;
+        store.forget_all().map_err(at(dir))?;
         Ok(store)
     }
 
@@ -123,6 +123,15 @@ impl Store for Sqlite {
     }
 }
 
+/// Names the directory in what went wrong while it was opened.
+fn at(dir: &Path) -> impl Fn(StoreError) -> StoreError {
+    let path = dir.display().to_string();
+    move |error| match error {
+        StoreError::Io(why) => StoreError::Open { path: path.clone(), why },
+        other => other,
+    }
+}
+
 /// What SQLite says, in our words.
 #[expect(clippy::needless_pass_by_value, reason = "so that it fits map_err")]
 fn failed(error: rusqlite::Error) -> StoreError {
@@ -132,6 +141,9 @@ fn failed(error: rusqlite::Error) -> StoreError {
         }
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             StoreError::Io(format!("{error}: another program writes to it; end that program"))
+        }
+        Some(rusqlite::ErrorCode::DiskFull) => {
+            StoreError::Io(format!("{error}: make room on the disk that holds state.dir"))
         }
         Some(_) | None => StoreError::Io(error.to_string()),
     }

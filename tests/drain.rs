@@ -1,0 +1,219 @@
+//! G3: `drained` is an answer, not a timer; and pools change under traffic without a loss (G2).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use std::net::SocketAddr;
+
+use lab::history::Load;
+use lab::{Client, Gate, Lab, Origin, gate};
+use serde_json::{Value, json};
+
+fn held() -> (Lab, Gate) {
+    let gate = Gate::default();
+    (Lab::on(vec![Origin::held("blue", &gate), Origin::held("green", &gate)], ""), gate)
+}
+
+/// A client in the middle of a download from blue.
+fn download(lab: &Lab) -> Client {
+    let before = lab.origin("blue").served();
+    let mut client = lab.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    lab.origin("blue").wait_served(before + 1);
+    client
+}
+
+fn assert_whole(client: &mut Client) {
+    let answer = client.answer();
+    assert_eq!((answer.version(), answer.text().as_str(), answer.is_whole), ("blue", gate::HELD, true));
+}
+
+/// What the drain endpoint says of a version of `shop`.
+fn drain(lab: &Lab, version: &str) -> Value {
+    let (status, body) =
+        lab.call("GET", &format!("/v1/services/shop/versions/{version}/drain"), &Value::Null);
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+#[test]
+fn a_version_is_drained_when_its_last_request_has_ended_and_not_before() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let mut events = lab.events();
+    let done = lab.flip("green");
+    assert_eq!(done["leaving"], json!([{ "service": "shop", "version": "blue" }]), "{done}");
+    let shop = lab.shop();
+    assert_eq!((&shop["phase"], &shop["leaving"]), (&json!("draining"), &json!(["blue"])));
+    assert_eq!(
+        drain(&lab, "blue"),
+        json!({ "drained": false, "weight": 0, "remaining": [{ "kind": "request", "count": 1 }] })
+    );
+    assert_eq!(drain(&lab, "green")["drained"], false, "it carries everything");
+    assert_eq!(lab.get("/").version(), "green");
+    gate.open();
+    assert_whole(&mut client);
+    let drained = events.drained("blue");
+    assert_eq!(drained["service"], "shop");
+    assert_eq!(drain(&lab, "blue"), json!({ "drained": true, "weight": 0, "remaining": [] }));
+    assert_eq!(lab.shop()["phase"], "steady");
+    let order: Vec<_> = events.past.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(order, ["hello", "changed", "drained"]);
+}
+
+#[test]
+fn an_upload_is_named_as_what_is_left() {
+    let (lab, _gate) = held();
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 4\r\n\r\nab");
+    lab::wait_until("the upload is under way", || lab.shop()["versions"][0]["in_flight"]["total"] == 1);
+    let mut events = lab.events();
+    lab.flip("green");
+    assert_eq!(drain(&lab, "blue")["remaining"], json!([{ "kind": "upload", "count": 1 }]));
+    client.send("cd");
+    assert_eq!(client.answer().version(), "blue");
+    events.drained("blue");
+}
+
+#[test]
+fn a_flip_can_wait_for_the_drain() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let wait = |timeout: &str| format!("/v1/services/shop/flip?wait=drained&timeout={timeout}");
+    let (status, late) = lab.call("POST", &wait("50ms"), &json!({ "to": "green" }));
+    assert_eq!((status, &late["change"]["changed"]), (504, &json!(true)), "{late}");
+    assert_eq!(
+        late["left"],
+        json!([{ "service": "shop", "version": "blue", "kind": "request", "count": 1 }]),
+        "{late}"
+    );
+    std::thread::scope(|scope| {
+        // The drain goes on; whoever changes the service next can wait for it.
+        let waiting = scope.spawn(|| {
+            let path = "/v1/services/shop/versions/next?wait=drained&timeout=30s";
+            lab.call("PUT", path, &json!({ "endpoints": ["127.0.0.1:1"] }))
+        });
+        gate.open();
+        assert_whole(&mut client);
+        let (status, done) = waiting.join().unwrap();
+        assert_eq!((status, &done["state"]), (200, &json!("drained")), "{done}");
+    });
+    assert_eq!(drain(&lab, "blue")["drained"], true);
+}
+
+#[test]
+fn a_revert_during_the_drain_keeps_the_request() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let mut events = lab.events();
+    lab.flip("green");
+    let (status, _) = lab.call("POST", "/v1/services/shop/revert", &Value::Null);
+    assert_eq!(status, 200);
+    assert_eq!(lab.get("/").version(), "blue");
+    let back = drain(&lab, "blue");
+    assert_eq!((&back["drained"], &back["weight"]), (&json!(false), &json!(10_000)));
+    gate.open();
+    assert_whole(&mut client);
+    // Blue drains when it is left the next time, and was not said to have drained before.
+    lab.flip("green");
+    events.drained("blue");
+    let about_blue =
+        events.past.iter().filter(|event| event["type"] == "drained" && event["version"] == "blue");
+    assert_eq!(about_blue.count(), 1);
+    assert_eq!(events.past.iter().filter(|event| event["type"] == "changed").count(), 3);
+}
+
+#[test]
+fn a_version_that_is_removed_while_it_serves_finishes_what_it_has() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let mut events = lab.events();
+    lab.flip("green");
+    let (status, body) = lab.call("DELETE", "/v1/services/shop/versions/blue", &Value::Null);
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(drain(&lab, "blue")["remaining"][0]["count"], 1, "gone from the table, not from the proxy");
+    assert_eq!(lab.get("/").version(), "green");
+    gate.open();
+    assert_whole(&mut client);
+    events.drained("blue");
+    let (status, gone) = lab.call("GET", "/v1/services/shop/versions/blue/drain", &Value::Null);
+    assert_eq!((status, &gone["type"]), (404, &json!("urn:switchback:problem:unknown_version")));
+}
+
+#[test]
+fn a_version_is_added_and_flipped_to_while_the_other_serves() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let v42 = Origin::start("v42");
+    let load = Load::start(lab.address(), 2, &[("shop", "/")]);
+    let body = json!({ "endpoints": [v42.address.to_string()] });
+    let (status, done) = lab.call("PUT", "/v1/services/shop/versions/v42", &body);
+    assert_eq!(status, 200, "{done}");
+    lab.flip("v42");
+    assert_eq!(lab.get("/").version(), "v42");
+    load.wait_for_more(3);
+    assert_eq!(load.stop().failures, [] as [&str; 0]);
+    gate.open();
+    assert_whole(&mut client);
+}
+
+/// One version with a pool of these.
+fn pool(origins: Vec<Origin>) -> Lab {
+    let endpoints: Vec<_> = origins.iter().map(|origin| format!("\"{}\"", origin.address)).collect();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nversions.v1.endpoints = [{}]\n",
+        endpoints.join(", ")
+    );
+    Lab::configured(tempfile::tempdir().unwrap(), origins, &services)
+}
+
+fn endpoint(lab: &Lab, method: &str, at: SocketAddr) {
+    let path = format!("/v1/services/shop/versions/v1/endpoints/{at}");
+    let (status, body) = lab.call(method, &path, &Value::Null);
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn endpoints_come_and_go_under_traffic_without_a_loss() {
+    let lab = pool(["a", "b", "c"].map(Origin::start).into());
+    let load = Load::start(lab.address(), 4, &[("shop", "/")]);
+    for _ in 0..10 {
+        for name in ["a", "b", "c"] {
+            let origin = lab.origin(name);
+            endpoint(&lab, "DELETE", origin.address);
+            load.wait_for_more(2);
+            let served = origin.served();
+            load.wait_for_more(2);
+            assert_eq!(origin.served(), served, "nothing new arrives at what was removed");
+            endpoint(&lab, "PUT", origin.address);
+        }
+    }
+    let traffic = load.stop();
+    assert_eq!(traffic.failures, [] as [&str; 0]);
+    let sent: u64 = lab.origins.iter().map(Origin::served).sum();
+    assert_eq!(sent, traffic.requests.len() as u64, "each request went to one of them, once");
+}
+
+#[test]
+fn a_request_on_an_endpoint_that_is_removed_is_finished() {
+    let gate = Gate::default();
+    let lab = pool(vec![Origin::held("blue", &gate), Origin::start("other")]);
+    // By turns: one of two goes to the one that holds.
+    let mut clients: Vec<_> = (0..2).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    let mut held: Vec<_> = (0..4).map(|_| lab.client()).collect();
+    for client in &mut held {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    lab.origin("blue").wait_served(1);
+    endpoint(&lab, "DELETE", lab.origin("blue").address);
+    gate.open();
+    for client in clients.iter_mut().chain(&mut held) {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.is_whole), (200, true));
+    }
+    assert_eq!(lab.get("/").version(), "other");
+}

@@ -1,0 +1,312 @@
+//! G6 and G7: an acknowledged change survives kill -9, one that was not is whole or absent, and a store that fails
+//! refuses the change, says why, and leaves the traffic alone.
+//!
+//! `SWITCHBACK_KILLS=200 cargo test --release --test durable -- --nocapture` is the full run, with its figures.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::history::Load;
+use lab::{Lab, Origin, Proxy, admin};
+use serde_json::{Value, json};
+
+/// Two services over the same two origins: `/shop` and `/cart`.
+fn two_services(dir: tempfile::TempDir) -> Lab {
+    let origins = vec![Origin::start("blue"), Origin::start("green")];
+    let service = |name: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"/{name}\" }}]\nstable = \"blue\"\n\
+             [services.{name}.versions.blue]\nendpoints = [\"{}\"]\n\
+             [services.{name}.versions.green]\nendpoints = [\"{}\"]\n",
+            origins[0].address, origins[1].address
+        )
+    };
+    let services = format!("[proxy]\nepoch_header = true\n{}{}", service("shop"), service("cart"));
+    Lab::configured(dir, origins, &services)
+}
+
+/// Both services' green at `points`, in one change.
+fn batch(points: u64) -> Value {
+    let weights = json!({ "blue": 10_000 - points, "green": points });
+    let edit = |service: &str| json!({ "service": service, "weights": weights });
+    json!({ "changes": [edit("shop"), edit("cart")] })
+}
+
+fn green(service: &Value) -> u64 {
+    service["weights"]["green"].as_u64().unwrap_or(0)
+}
+
+/// What the stream of changes knows when the proxy dies under it.
+#[derive(Default)]
+struct Stream {
+    /// Green's weight by epoch, of every change that was acknowledged.
+    acknowledged: Mutex<BTreeMap<u64, u64>>,
+    /// The weight that was asked for last, acknowledged or not.
+    asked: AtomicU64,
+}
+
+impl Stream {
+    /// Changes without a pause until the proxy is gone; no two changes in a row ask for the same.
+    fn run(&self, socket: &Path) {
+        loop {
+            let points = (self.asked.load(Ordering::SeqCst) + 1) % 10_000;
+            self.asked.store(points, Ordering::SeqCst);
+            let body = batch(points).to_string();
+            let Ok(answer) = admin::call(socket, "POST", "/v1/changes", &[], &body) else { return };
+            if !answer.is_whole || answer.json().is_null() {
+                return;
+            }
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let epoch = answer.json()["epoch"].as_u64().unwrap();
+            let before = self.acknowledged.lock().unwrap().insert(epoch, points);
+            assert_eq!(before, None, "epoch {epoch} was used twice");
+        }
+    }
+}
+
+/// A number below `end` that nobody can foresee.
+fn chance(end: u64) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) % end
+}
+
+/// Everything that is promised of a start after a kill.
+fn check_restart(lab: &Lab, stream: &Stream, seen_in_traffic: u64) {
+    let (_, all) = lab.call("GET", "/v1/services", &Value::Null);
+    let epoch = all["epoch"].as_u64().unwrap();
+    let [cart, shop] = [0, 1].map(|index| green(&all["services"][index]));
+    assert_eq!(cart, shop, "half a change at epoch {epoch}");
+    let mut acknowledged = stream.acknowledged.lock().unwrap();
+    let (last, points) = acknowledged.last_key_value().map(|(last, points)| (*last, *points)).unwrap();
+    let asked = stream.asked.load(Ordering::SeqCst);
+    assert!(epoch >= last, "epoch {last} was acknowledged, and is lost: now {epoch}");
+    assert!(
+        epoch >= seen_in_traffic,
+        "epoch {seen_in_traffic} has served requests, and is lost: now {epoch}"
+    );
+    match epoch - last {
+        0 => assert_eq!(shop, points, "epoch {epoch} is another one now"),
+        1 => assert_eq!(shop, asked, "nothing else was under way"),
+        _ => panic!("changes that nobody asked for: {last}, then {epoch}"),
+    }
+    acknowledged.insert(epoch, shop);
+    let (_, history) = lab.call("GET", "/v1/changes?limit=1000", &Value::Null);
+    for change in history["changes"].as_array().unwrap() {
+        let epoch = change["epoch"].as_u64().unwrap();
+        let was = [green(&change["services"]["shop"]), green(&change["services"]["cart"])];
+        assert_eq!(was[0], was[1], "{change}");
+        if let Some(points) = acknowledged.get(&epoch) {
+            assert_eq!(was[0], *points, "{change}");
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_instant_loses_nothing_that_was_acknowledged() {
+    let kills = std::env::var("SWITCHBACK_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20);
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    let stream = Arc::new(Stream::default());
+    stream.acknowledged.lock().unwrap().insert(lab.epoch(), 0);
+    let mut starts = Vec::new();
+    for _ in 0..kills {
+        let (running, socket) = (Arc::clone(&stream), lab.socket());
+        let changes = thread::spawn(move || running.run(&socket));
+        let load = Load::start(lab.address(), 1, &[("shop", "/shop")]);
+        // Not a wait for anything: the instant is what is tried.
+        thread::sleep(Duration::from_micros(chance(60_000)));
+        lab.proxy.take().unwrap().kill();
+        changes.join().unwrap();
+        let traffic = load.stop();
+        let seen = traffic.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
+        let since = Instant::now();
+        lab.proxy = Some(lab.spawn(2));
+        starts.push(since.elapsed());
+        check_restart(&lab, &stream, seen);
+    }
+    starts.sort();
+    let (median, longest) = (starts[starts.len() / 2], starts[starts.len() - 1]);
+    let acknowledged = stream.acknowledged.lock().unwrap().len();
+    println!(
+        "{kills} kills within {acknowledged} changes: none lost, none half; \
+         ready again in {median:.1?} (median), {longest:.1?} (longest)"
+    );
+    assert!(longest <= Duration::from_secs(10), "{longest:?}");
+}
+
+/// A disk of its own for a test; unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn at(path: &Path) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(path).output();
+        mount.ok().filter(|done| done.status.success()).map(|_| Self(path.to_owned()))
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        // It is meant to fail.
+        let _ = fs::write(&ballast, vec![1; 4 << 20]);
+        ballast
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+/// Makes changes until one is refused: its answer, and how often green had been flipped to before.
+fn until_refused(lab: &Lab) -> Value {
+    for points in 1..5_000 {
+        let weights = json!({ "blue": 10_000 - points, "green": points });
+        let (status, answer) = lab.call("PUT", "/v1/services/shop/weights", &weights);
+        if status != 200 {
+            assert_eq!(status, 503, "{answer}");
+            assert_eq!(green(&lab.shop()), points - 1, "nothing of the refused change is there");
+            return answer;
+        }
+    }
+    panic!("a full disk takes any number of changes");
+}
+
+#[test]
+fn a_full_disk_refuses_the_change_and_says_why_while_traffic_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::at(&dir.path().join("state")) else {
+        eprintln!("skipped: lacks the right to mount a tmpfs (run as root)");
+        return;
+    };
+    let mut lab = two_services(dir);
+    lab.flip("blue");
+    let epoch = lab.epoch();
+    let load = Load::start(lab.address(), 2, &[("shop", "/shop"), ("cart", "/cart")]);
+    let ballast = disk.fill();
+    let refused = until_refused(&lab);
+    assert_eq!(refused["type"], "urn:switchback:problem:store_failed");
+    assert!(refused["detail"].as_str().unwrap().contains("full: make room on the disk"), "{refused}");
+    assert!(
+        refused["hint"].as_str().unwrap().starts_with("nothing was changed and traffic goes on"),
+        "{refused}"
+    );
+    let (at, standing) = (lab.epoch(), lab.shop()["weights"].clone());
+    assert!(at >= epoch);
+    // Refused again, as long as it is full; the changes of before are all there.
+    let (status, _) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green" }));
+    assert_eq!(status, 503);
+    load.wait_for_more(5);
+    fs::remove_file(ballast).unwrap();
+    let done = lab.flip("green");
+    assert_eq!(done["epoch"], at + 1, "no epoch was used up by what was refused");
+    let traffic = load.stop();
+    assert_eq!(traffic.failures, [] as [&str; 0]);
+    lab.kill_and_restart();
+    assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+    assert_eq!(lab.shop()["previous"]["weights"], standing);
+    drop(lab);
+    drop(disk);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_an_error_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::at(&dir.path().join("state")) else {
+        eprintln!("skipped: lacks the right to mount a tmpfs (run as root)");
+        return;
+    };
+    disk.fill();
+    let (code, log) = refused_on(&dir.path().join("state"), dir.path());
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("full: make room on the disk"), "{log}");
+    assert!(log.contains(&format!("{}", dir.path().join("state").display())), "says which one: {log}");
+}
+
+#[test]
+fn a_store_that_another_program_holds_refuses_the_change_until_it_lets_go() {
+    let lab = two_services(tempfile::tempdir().unwrap());
+    let other = rusqlite::Connection::open(lab.dir.path().join("state/switchback.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let load = Load::start(lab.address(), 2, &[("shop", "/shop")]);
+    let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green" }));
+    assert_eq!(status, 503, "{refused}");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("another program writes to it; end that program"), "{refused}");
+    load.wait_for_more(5);
+    assert_eq!(lab.get("/shop").version(), "blue");
+    other.execute_batch("ROLLBACK").unwrap();
+    lab.flip("green");
+    assert_eq!(lab.get("/shop").version(), "green");
+    assert_eq!(load.stop().failures, [] as [&str; 0]);
+}
+
+/// What the proxy says that cannot start on this state directory: exit code and log.
+fn refused_on(state: &Path, dir: &Path) -> (i32, String) {
+    let config = dir.join("refused.toml");
+    let text = format!(
+        "[admin]\nsocket = \"{}/refused.sock\"\n[state]\ndir = \"{}\"\n[[listeners]]\nlisten = \"127.0.0.1:0\"\n\
+         [services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.v1]\nendpoints = [\"127.0.0.1:1\"]\n",
+        dir.display(),
+        state.display()
+    );
+    fs::write(&config, text).unwrap();
+    let refused = Proxy::refused(&config);
+    assert!(!dir.join("refused.sock").exists(), "nothing is left behind");
+    refused
+}
+
+#[test]
+fn a_state_directory_of_a_newer_schema_is_refused_with_the_remedy_and_left_alone() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let (dir, state) = (lab.dir.path(), lab.dir.path().join("state"));
+    let store = rusqlite::Connection::open(state.join("switchback.db")).unwrap();
+    store.pragma_update(None, "user_version", 99).unwrap();
+    let (code, log) = refused_on(&state, dir);
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("has schema 99; this switchback knows up to 1"), "{log}");
+    assert!(log.contains("use a newer switchback, or another state.dir"), "{log}");
+    assert!(log.contains(&*state.display().to_string()), "{log}");
+    store.pragma_update(None, "user_version", 1).unwrap();
+    drop(store);
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!(lab.get("/shop").version(), "green");
+}
+
+#[test]
+fn a_second_process_on_the_same_state_is_refused_and_the_first_one_goes_on() {
+    let lab = two_services(tempfile::tempdir().unwrap());
+    let (code, log) = refused_on(&lab.dir.path().join("state"), lab.dir.path());
+    assert_eq!(code, 1, "{log}");
+    let holder = format!("process {} uses it; stop that one, or set another state.dir", lab.proxy().pid());
+    assert!(log.contains(&holder), "{log}");
+    lab.flip("green");
+    assert_eq!(lab.get("/shop").version(), "green");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_is_refused_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let (code, log) = refused_on(&dir.path().join("file/state"), dir.path());
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("make the directory writable, or set another state.dir"), "{log}");
+}

@@ -1,0 +1,205 @@
+//! A real Prometheus scrapes the real proxy and answers the query by which a version is judged.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::origin::Then;
+use lab::{Client, Lab, Origin, admin};
+use serde_json::{Value, json};
+
+/// The error rate of each version (the question of every canary).
+const ERROR_RATE: &str = "sum by (version) (rate(switchback_upstream_requests_total{code=~\"5..\"}[1m])) / \
+                          sum by (version) (rate(switchback_upstream_requests_total[1m]))";
+
+/// True when the program is here; says what the test lacks when not.
+fn is_here(program: &str) -> bool {
+    let here = Command::new(program).arg("--version").output().is_ok();
+    if !here {
+        eprintln!("skipped: lacks `{program}` (Debian's package `prometheus`)");
+    }
+    here
+}
+
+/// A running Prometheus; ended by its pid when dropped.
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// One that scrapes `target`, on a free port, with all that it writes in `dir`.
+    fn start(dir: &Path, target: SocketAddr) -> Self {
+        let config = dir.join("prometheus.yml");
+        let text = format!(
+            "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\nscrape_configs:\n  - job_name: switchback\n    \
+             static_configs:\n      - targets: ['{target}']\n"
+        );
+        fs::write(&config, text).unwrap();
+        // Somebody may take the free port first; then another one is tried.
+        (0..5).find_map(|_| Self::try_start(dir, &config, lab::origin::nobody())).expect("prometheus starts")
+    }
+
+    fn try_start(dir: &Path, config: &Path, address: SocketAddr) -> Option<Self> {
+        let mut child = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("prometheus runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("Server is ready to receive web requests"));
+        // Whoever reads no more would hold it up.
+        thread::spawn(move || lines.for_each(drop));
+        if is_ready {
+            return Some(Self { child, address });
+        }
+        let _ = child.wait();
+        None
+    }
+
+    /// What a query gives now.
+    fn query(&self, query: &str) -> Value {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = Client::connect(self.address).get(&format!("/api/v1/query?query={encoded}"));
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["status"], "success", "{body}");
+        body["data"]["result"].clone()
+    }
+
+    /// Asks until the answer is `wanted`: it comes with some scrape, and nobody tells when.
+    fn until(&self, query: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let since = Instant::now();
+        loop {
+            let result = self.query(query);
+            if wanted(&result) {
+                return result;
+            }
+            assert!(since.elapsed() < lab::PATIENCE, "{query}: {result}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Blue is well; of green's answers every third is a 500.
+fn lab_with_metrics() -> (Lab, SocketAddr) {
+    let counter = std::sync::atomic::AtomicU64::new(0);
+    let green = Origin::behaving("green", move |_, stream| {
+        let is_third = counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst).is_multiple_of(3);
+        let status = if is_third { "500 Internal Server Error" } else { "200 OK" };
+        write!(stream, "HTTP/1.1 {status}\r\nx-version: green\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let metrics = lab::origin::nobody();
+    let lab = Lab::on(vec![Origin::start("blue"), green], &format!("[metrics]\nlisten = \"{metrics}\"\n"));
+    (lab, metrics)
+}
+
+#[test]
+fn a_real_prometheus_answers_which_version_fails() {
+    if !is_here("prometheus") {
+        return;
+    }
+    let (lab, metrics) = lab_with_metrics();
+    let dir = tempfile::tempdir().unwrap();
+    let prometheus = Prometheus::start(dir.path(), metrics);
+    let version = |result: &Value, version: &str| -> Option<f64> {
+        let of = |sample: &&Value| sample["metric"]["version"] == version;
+        let found = result.as_array()?.iter().find(of)?;
+        found["value"][1].as_str()?.parse().ok()
+    };
+    // Scraped before the first request: what comes then is counted whole.
+    prometheus.until("switchback_epoch", |result| result[0]["value"][1] == "1");
+    let mut client = lab.client();
+    (0..30).for_each(|_| assert_eq!(client.get("/").status, 200));
+    lab.flip("green");
+    let failed = (0..30).filter(|_| client.get("/").status == 500).count();
+    assert_eq!(failed, 10);
+    let rates =
+        prometheus.until(ERROR_RATE, |result| version(result, "green").is_some_and(|rate| rate > 0.0));
+    let rates = if version(&rates, "green").is_some_and(|rate| (rate - 1.0 / 3.0).abs() < 1e-9) {
+        rates
+    } else {
+        // Scraped in the middle of the thirty.
+        prometheus.until(ERROR_RATE, |result| {
+            version(result, "green").is_some_and(|rate| (rate - 1.0 / 3.0).abs() < 1e-9)
+        })
+    };
+    assert_eq!(version(&rates, "blue"), Some(0.0), "well, and not unknown: {rates}");
+    let total = prometheus.query("sum(switchback_client_requests_total)");
+    assert_eq!(total[0]["value"][1], "60");
+    let weights = prometheus.query("switchback_split_weight_ratio");
+    assert_eq!(version(&weights, "green"), Some(1.0));
+}
+
+#[test]
+fn prometheus_own_checker_has_nothing_to_say() {
+    if !is_here("promtool") {
+        return;
+    }
+    let (lab, metrics) = lab_with_metrics();
+    let mut client = lab.client();
+    (0..6).for_each(|_| drop(client.get("/")));
+    lab.flip("green");
+    (0..6).for_each(|_| drop(client.get("/")));
+    lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
+    let text = Client::connect(metrics).get("/metrics").text();
+    for part in [
+        "switchback_upstream_requests_total{",
+        "switchback_flip_fence_seconds_count{",
+        "switchback_drain_seconds",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let words = [said.stdout, said.stderr].concat();
+    assert!(said.status.success() && words.is_empty(), "{}", String::from_utf8_lossy(&words));
+}
+
+#[test]
+fn the_metrics_listener_serves_what_monitoring_reads_and_nothing_else() {
+    let (lab, metrics) = lab_with_metrics();
+    let get = |path: &str| Client::connect(metrics).get(path);
+    assert_eq!((get("/healthz").status, get("/readyz").status), (200, 200));
+    assert_eq!(get("/v1/services").status, 404);
+    let flip = Client::connect(metrics).post("/v1/services/shop/flip", b"{\"to\":\"green\"}");
+    assert_eq!(flip.status, 404);
+    assert_eq!(lab.get("/").version(), "blue");
+    let both = [get("/metrics"), admin::call(&lab.socket(), "GET", "/metrics", &[], "").unwrap()];
+    let names = |text: String| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("# TYPE")).map(str::to_owned).collect()
+    };
+    let [over_tcp, over_socket] = both.map(|answer| names(answer.text()));
+    assert_eq!(over_tcp, over_socket);
+}

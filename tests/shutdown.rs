@@ -1,0 +1,146 @@
+//! SIGTERM finishes what is in flight and nothing else; a second one does not wait.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use lab::{Client, Gate, Lab, Origin, gate};
+use serde_json::Value;
+
+fn held(extra: &str) -> (Lab, Gate) {
+    let gate = Gate::default();
+    (Lab::on(vec![Origin::held("blue", &gate), Origin::held("green", &gate)], extra), gate)
+}
+
+/// A client in the middle of a download.
+fn download(lab: &Lab) -> Client {
+    let mut client = lab.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    client
+}
+
+fn terminate(lab: &Lab) {
+    lab.proxy().signal("TERM");
+    lab.proxy().wait_for_log("winding down");
+}
+
+#[test]
+fn a_download_is_finished_and_nothing_new_is_taken() {
+    let (mut lab, gate) = held("");
+    let mut client = download(&lab);
+    terminate(&lab);
+    // Everybody is told to go elsewhere: whoever looks, and whoever connects.
+    let ready = lab.call_with("GET", "/readyz", &[], &Value::Null);
+    assert_eq!((ready.status, ready.text().as_str()), (503, "stopping\n"));
+    lab::wait_until("nobody listens", || TcpStream::connect(lab.address()).is_err());
+    gate.open();
+    let answer = client.answer();
+    assert_eq!((answer.text().as_str(), answer.is_whole), (gate::HELD, true));
+    assert!(client.is_closed_within(lab::PATIENCE), "and then there is nothing more to come");
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!lab.socket().exists(), "the admin socket goes with the process");
+}
+
+#[test]
+fn an_upload_is_finished() {
+    let (mut lab, _gate) = held("");
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 10\r\n\r\n01234");
+    let uploads = || lab.metric(&["switchback_in_flight{", "\"shop\"", "\"blue\"", "\"upload\""]);
+    lab::wait_until("the upload is under way", || uploads() == Some(1.0));
+    terminate(&lab);
+    client.send("56789");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.version()), (200, "blue"));
+    assert_eq!(lab.origin("blue").only().body, b"0123456789");
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
+
+#[test]
+fn the_deadline_of_the_file_ends_what_does_not_end() {
+    let (mut lab, _gate) = held("[shutdown]\ndeadline = \"300ms\"\n");
+    let mut client = download(&lab);
+    let since = Instant::now();
+    terminate(&lab);
+    let answer = client.answer();
+    assert!(since.elapsed() >= Duration::from_millis(250), "not before: {:?}", since.elapsed());
+    assert!(!answer.is_whole, "a cut is not passed off as an end");
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("the deadline has come; what is still in flight is cut"), "{log}");
+}
+
+#[test]
+fn the_second_signal_ends_it_at_once() {
+    let (mut lab, _gate) = held("[shutdown]\ndeadline = \"1h\"\n");
+    let mut client = download(&lab);
+    terminate(&lab);
+    lab.proxy().signal("TERM");
+    assert!(!client.answer().is_whole);
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("told twice"), "{log}");
+}
+
+#[test]
+fn somebody_who_listens_to_events_does_not_hold_it_up() {
+    let (mut lab, _gate) = held("");
+    let events = lab.events();
+    terminate(&lab);
+    let since = Instant::now();
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+    assert!(since.elapsed() < Duration::from_millis(1_500), "{:?}", since.elapsed());
+    drop(events);
+}
+
+#[test]
+fn connections_that_wait_for_a_request_are_closed() {
+    let (mut lab, gate) = held("");
+    let mut busy = download(&lab);
+    let mut used = lab.client();
+    assert_eq!(used.get("/").status, 200);
+    let mut fresh = lab.client();
+    let open = || lab.metric(&["switchback_client_connections"]);
+    lab::wait_until("all three are accepted", || open() == Some(3.0));
+    terminate(&lab);
+    assert!(used.is_closed_within(lab::PATIENCE));
+    assert!(fresh.is_closed_within(lab::PATIENCE));
+    // While the one with work goes on.
+    gate.open();
+    assert!(busy.answer().is_whole);
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
+
+#[test]
+fn where_the_traffic_goes_survives() {
+    let (mut lab, _gate) = held("");
+    lab.flip("green");
+    let (before, epoch) = (lab.shop(), lab.epoch());
+    let (status, log) = lab.proxy.take().unwrap().stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!((lab.shop(), lab.epoch()), (before, epoch));
+    assert_eq!(lab.get("/").version(), "green");
+}
+
+#[test]
+fn an_interrupt_from_the_keyboard_is_the_same() {
+    let (mut lab, gate) = held("");
+    let mut client = download(&lab);
+    lab.proxy().signal("INT");
+    lab.proxy().wait_for_log("winding down");
+    gate.open();
+    assert!(client.answer().is_whole);
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
