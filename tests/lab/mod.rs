@@ -219,6 +219,11 @@ impl Lab {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
+    /// Waits until a metric has this value.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        wait_until(&format!("{parts:?} = {value}"), || self.metric(parts) == Some(value));
+    }
+
     /// Runs the command line against this proxy: exit code, standard output and standard error.
     pub fn cli(&self, args: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_switchback"))
@@ -337,6 +342,13 @@ impl Proxy {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Sends a signal by its name: `HUP`, `TERM`.
