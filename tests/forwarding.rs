@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "a test, and it measures"
 )]
-
 mod lab;
 
 use std::io::Write;

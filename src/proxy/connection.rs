@@ -331,7 +331,7 @@ impl AsyncRead for Socket {
         if let Some(refused) = sentry.refused().filter(|_| sound == 0) {
             return client.hold_back(refused);
         }
-        if buf.filled().len() > before && client.phase.get() == Phase::Idle {
+        if client.phase.get() == Phase::Idle && sentry.is_in_head() {
             client.phase.set(Phase::Head);
             client.watch.set(client.settings.head);
         }

@@ -6,7 +6,8 @@
 //! everything else in a head is hyper's and the gate's.
 //!
 //! It is strict where it need not agree with hyper: what either of them refuses is refused, so both must only be right
-//! about what is valid. 260 instructions for a browser's GET of 400 bytes.
+//! about what is valid. 420 instructions were measured for a GET of 200 bytes, 310 for one of 40; a head that frames a
+//! body, or that comes in pieces, costs 90 a line.
 
 /// Follows one connection's bytes.
 #[derive(Debug, Default)]
@@ -129,44 +130,57 @@ impl Sentry {
     /// Takes lines up to the end of the head or of `bytes`; `None` for a head that must not pass.
     fn head(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', bytes) {
-            let goes_on = if self.line.is_empty() {
-                self.line(&bytes[start..end])?
-            } else {
-                let mut line = std::mem::take(&mut self.line);
-                line.extend_from_slice(&bytes[start..end]);
-                self.line(&line)?
-            };
+        if self.line.is_empty() {
+            if self.at == At::Start && is_plain(bytes) {
+                return Some(bytes.len());
+            }
+        } else {
+            let Some(end) = memchr::memchr(b'\n', bytes) else { return Some(self.carry(bytes, 0)) };
+            let mut line = std::mem::take(&mut self.line);
+            line.extend_from_slice(&bytes[..end]);
             start = end + 1;
-            if !goes_on {
+            if self.line(&line)? {
                 return Some(start);
             }
         }
-        self.line.extend_from_slice(&bytes[start..]);
-        Some(bytes.len())
+        let from = start;
+        for end in memchr::memchr_iter(b'\n', &bytes[from..]) {
+            let end = from + end;
+            let is_last = self.line(&bytes[start..end])?;
+            start = end + 1;
+            if is_last {
+                return Some(start);
+            }
+        }
+        Some(self.carry(bytes, start))
     }
 
-    /// One line without its line feed; false when it was the head's last.
+    /// Keeps the line that begins at `start` for its end to come; all bytes are taken then.
+    #[cold]
+    fn carry(&mut self, bytes: &[u8], start: usize) -> usize {
+        self.line.extend_from_slice(&bytes[start..]);
+        bytes.len()
+    }
+
+    /// One line without its line feed; true when it was the head's last.
     #[inline]
     fn line(&mut self, line: &[u8]) -> Option<bool> {
-        let line = line.strip_suffix(b"\r")?;
+        let [line @ .., b'\r'] = line else { return None };
         if self.at == At::Start {
             // Empty lines before a request are passed over (RFC 9112 §2.2).
             if !line.is_empty() {
                 self.at = At::Fields;
             }
-            return Some(true);
+            return Some(false);
         }
-        match line.first() {
-            None => {
-                self.at = self.body()?;
-                return Some(false);
-            }
-            Some(b'c' | b'C') => self.content_length(line)?,
-            Some(b't' | b'T') => self.transfer_encoding(line)?,
-            Some(_) => {}
+        match line {
+            [] => self.at = self.body()?,
+            // Both names have a hyphen that few others have there.
+            [b'c' | b'C', _, _, _, _, _, _, b'-', ..] => self.content_length(line)?,
+            [b't' | b'T', _, _, _, _, _, _, _, b'-', ..] => self.transfer_encoding(line)?,
+            [..] => {}
         }
-        Some(true)
+        Some(line.is_empty())
     }
 
     /// What follows the head; forgets its framing.
@@ -199,6 +213,37 @@ impl Sentry {
         self.is_chunked = true;
         is_sound.then_some(())
     }
+}
+
+/// True for one whole head without a framing field, as most are: then there is nothing to follow. Never true for
+/// anything else. Written so that the compiler looks at many bytes at once: a third of the work of going line by line.
+fn is_plain(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.len().checked_sub(BLOCK + REACH) else { return false };
+    let whole = last - last % BLOCK + BLOCK;
+    // The last block overlaps the one before, and ends where no framing field would fit any more.
+    let is_odd = is_odd(&bytes[..whole + REACH]) | is_odd(&bytes[last..]);
+    let ends = &bytes[bytes.len() - REACH..];
+    !is_odd && bytes[0] > b' ' && ends.ends_with(b"\r\n\r\n") && !ends[1..6].contains(&b'\n')
+}
+
+const BLOCK: usize = 32;
+/// How far around a byte is looked: one before it and nine behind.
+const REACH: usize = 10;
+
+/// True when one of the bytes, [`REACH`] taken off, is a line feed without its carriage return, or before an empty line, or
+/// before a field that may frame: both names have a hyphen where few others have one.
+fn is_odd(bytes: &[u8]) -> bool {
+    let count = bytes.len() - REACH;
+    let behind = |by: usize| bytes[by..][..count].iter();
+    let lines = std::iter::zip(behind(0), behind(1));
+    let names = std::iter::zip(behind(2), std::iter::zip(behind(9), behind(10)));
+    let mut odd = 0;
+    for ((before, here), (first, (seventh, eighth))) in std::iter::zip(lines, names) {
+        let letter = first | 0x20;
+        let may_frame = (letter == b'c') & (*seventh == b'-') | (letter == b't') & (*eighth == b'-');
+        odd |= u8::from((*here == b'\n') & ((*before != b'\r') | (*first == b'\r') | may_frame));
+    }
+    odd != 0
 }
 
 /// The value of the field on this line, if it is the field `name`.
@@ -363,6 +408,23 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// A head at one look and byte by byte is the same head.
+        #[test]
+        fn the_quick_look_sees_what_the_slow_one_sees(
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                "GET / HTTP/1.1\r\n", "a: b\r\n", "cookie: a-b\r\n", "\r\n", "\r\n\r\n", "\n", "\r", "x: yyyyyyyyyyyyyyyyyyyyyyy\r\n",
+                "content-length:0\r\n", "Content-Length: 1\r\n", "transfer-encoding:chunked\r\n", "c", "content-language: x\r\n",
+            ]), 0..12),
+        ) {
+            let text = parts.concat() + "\r\n\r\n";
+            let (mut quick, mut slow) = (Sentry::default(), Sentry::default());
+            quick.follow(text.as_bytes());
+            for byte in text.as_bytes().chunks(1) {
+                slow.follow(byte);
+            }
+            proptest::prop_assert_eq!((quick.at, quick.line), (slow.at, slow.line));
+        }
+
         /// Whatever the pieces are, the sentry finds the end of every body.
         #[test]
         fn any_body_is_followed_to_its_end(
