@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use lab::history::Load;
 use lab::{Lab, Origin, Proxy, admin};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -138,6 +139,34 @@ fn a_port_that_somebody_would_share_is_refused_all_the_same() {
     let (dir, address) = (tempfile::tempdir().unwrap(), taken.local_addr().unwrap().as_socket().unwrap());
     let said = refused(dir.path(), &config(dir.path(), address, ""));
     assert!(said.contains(&format!("cannot listen on {address}; {PORT_TAKEN}")), "{said}");
+}
+
+#[test]
+fn a_second_proxy_on_the_same_port_is_refused_and_takes_nobody_away() {
+    let lab = Lab::start(&["blue"]);
+    let load = Load::start(lab.address(), 2, &[("shop", "/")]);
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let said = refused(dir.path(), &config(dir.path(), lab.address(), ""));
+        assert!(said.contains(&format!("cannot listen on {}; {PORT_TAKEN}", lab.address())), "{said}");
+        (0..20).for_each(|_| assert_eq!(lab.get("/").status, 200));
+    }
+    load.wait_for_more(2);
+    assert_eq!(load.stop().failures, [] as [&str; 0]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_listening_socket_behind() {
+    let lab = Lab::start(&["blue"]);
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("[[listeners]]\nlisten = \"unix:{}/http.sock\"\n", dir.path().display());
+    let text = config(dir.path(), any_port(), &unix);
+    // Its state is another's: that is found out after the listeners were bound.
+    let state = format!("{}/state", lab.dir.path().display());
+    let said = refused(dir.path(), &text.replacen(&format!("{}/state", dir.path().display()), &state, 1));
+    assert!(said.contains("stop that one, or set another state.dir"), "{said}");
+    assert!(!dir.path().join("http.sock").exists());
+    assert!(!dir.path().join("admin.sock").exists());
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod lab;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -149,6 +149,33 @@ fn a_kill_at_any_instant_loses_nothing_that_was_acknowledged() {
     assert!(longest <= Duration::from_secs(10), "{longest:?}");
 }
 
+#[test]
+fn a_kill_while_it_starts_leaves_what_it_can_start_from() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let (state, elsewhere) = (lab.dir.path().join("state"), lab.dir.path().join("before"));
+    for round in 0..20 {
+        // Every other time there is nothing yet, and the kill is among the first files that are made.
+        if round % 2 == 0 {
+            let _ = fs::remove_dir_all(&elsewhere);
+            fs::rename(&state, &elsewhere).unwrap();
+        }
+        let mut starting = Command::new(env!("CARGO_BIN_EXE_switchback"))
+            .args(["run", "--workers", "1", "--config"])
+            .arg(lab.config())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_micros(chance(40_000)));
+        starting.kill().unwrap();
+        starting.wait().unwrap();
+        let proxy = lab.spawn(1);
+        let (_, all) = lab.call("GET", "/v1/services", &Value::Null);
+        assert_eq!((&all["epoch"], green(&all["services"][1])), (&json!(1), 0), "in round {round}");
+        assert!(proxy.stop().0.success());
+    }
+}
+
 /// A disk of its own for a test; unmounted when dropped.
 struct SmallDisk(PathBuf);
 
@@ -255,6 +282,22 @@ fn a_store_that_another_program_holds_refuses_the_change_until_it_lets_go() {
     lab.flip("green");
     assert_eq!(lab.get("/shop").version(), "green");
     assert_eq!(load.stop().failures, [] as [&str; 0]);
+}
+
+#[test]
+fn a_store_that_is_lost_refuses_the_change_and_leaves_the_traffic_alone() {
+    for lost in ["switchback.db", "switchback.db-wal"] {
+        let lab = two_services(tempfile::tempdir().unwrap());
+        lab.flip("green");
+        fs::remove_file(lab.dir.path().join("state").join(lost)).unwrap();
+        let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "blue" }));
+        assert_eq!(status, 503, "{refused}");
+        let detail = refused["detail"].as_str().unwrap();
+        let said = format!("{lost} is gone, or another file stands in its place: put it back");
+        assert!(detail.contains(&said), "{refused}");
+        assert_eq!(lab.get("/shop").version(), "green");
+        assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+    }
 }
 
 /// What the proxy says that cannot start on this state directory: exit code and log.

@@ -127,6 +127,8 @@ fn flips_under_load_lose_nothing_and_hold_from_their_acknowledgement_on() {
         times[times.len() - 1],
     );
     assert!(history.by_version().len() == 2, "both versions served");
+    let counted = || lab.metric_sum("switchback_client_requests_total{");
+    lab::wait_until("every request is counted, once", || counted() == history.requests.len() as f64);
     assert!(fence <= FENCE_ON_A_BUSY_MACHINE, "{fence:?}");
 }
 

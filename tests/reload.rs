@@ -127,7 +127,9 @@ fn a_signal_reads_the_file_though_it_is_the_same() {
 fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let mut lab = Lab::start(&["blue", "green"]);
     lab.expected_errors.push("the configuration is not used");
-    lab.flip("green");
+    // Drained, so that nothing but the file could change what is seen.
+    let flip = lab.call("POST", "/v1/services/shop/flip?wait=drained", &json!({ "to": "green" }));
+    assert_eq!(flip.0, 200);
     let (before, epoch) = (lab.shop(), lab.epoch());
     let mut events = lab.events();
     // Everything else in it is good, and must not take effect.
@@ -220,6 +222,24 @@ fn a_service_that_the_file_no_longer_has_is_dropped_with_a_logged_change() {
     assert_eq!(lab.get("/cart").version(), "green");
 }
 
+#[test]
+fn a_request_of_a_service_that_is_dropped_is_finished() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let mut client = lab.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let mut events = lab.events();
+    lab.write_config(&service("cart", &[("v1", lab.origin("blue").address)]));
+    assert_eq!(events.change()["services"]["shop"], Value::Null);
+    assert_eq!(lab.get("/").status, 404);
+    gate.open();
+    let answer = client.answer();
+    assert_eq!((answer.text().as_str(), answer.is_whole), (gate::HELD, true));
+    events.drained("blue");
+    assert_eq!(client.get("/").status, 404, "the same connection, the new table");
+}
+
 /// The lab's listener comes first; these are further ones.
 fn listeners(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| format!("[[listeners]]\nlisten = \"{address}\"\n")).collect()
@@ -261,6 +281,20 @@ fn a_listener_comes_and_goes_and_what_came_by_it_is_finished() {
 }
 
 #[test]
+fn a_unix_listener_comes_and_goes_with_its_file() {
+    let lab = Lab::start(&["blue"]);
+    let path = lab.dir.path().join("http.sock");
+    let listener = format!("[[listeners]]\nlisten = \"unix:{}\"\n", path.display());
+    for _ in 0..2 {
+        reload(&lab, &(listener.clone() + &shop(&lab)));
+        let answer = lab::admin::call(&path, "GET", "/", &[], "").unwrap();
+        assert_eq!((answer.status, answer.version()), (200, "blue"));
+        reload(&lab, &shop(&lab));
+        assert!(!path.exists(), "nobody is to find a socket that nobody serves");
+    }
+}
+
+#[test]
 fn a_listener_that_cannot_be_had_leaves_everything_as_it_was() {
     let mut lab = Lab::start(&["blue"]);
     lab.expected_errors.push("the configuration is not used");
@@ -274,6 +308,23 @@ fn a_listener_that_cannot_be_had_leaves_everything_as_it_was() {
     assert!(errors.as_str().unwrap().contains(&said), "{errors}");
     assert!(!has_cart(&lab));
     assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn a_listener_that_would_only_move_on_its_port_is_told_so() {
+    let mut lab = Lab::start(&["blue"]);
+    lab.expected_errors.push("the configuration is not used");
+    let address = lab::origin::nobody();
+    reload(&lab, &(listeners(&[address]) + &shop(&lab)));
+    let mut events = lab.events();
+    let wider = SocketAddr::new("0.0.0.0".parse().unwrap(), address.port());
+    lab.write_config(&(listeners(&[wider]) + &shop(&lab)));
+    let errors = events.wait_for(|event| event["type"] == "reload_failed")["errors"].take();
+    let said = format!(
+        "cannot listen on {wider}; this proxy itself listens on that port, at another address: restart"
+    );
+    assert!(errors.as_str().unwrap().contains(&said), "{errors}");
+    assert_eq!(Client::connect(address).get("/").status, 200);
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Nothing passes that two readers could take apart differently: not from clients, not from origins (RFC 9112 §11.2).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
 
 mod lab;
 

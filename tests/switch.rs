@@ -1,5 +1,13 @@
 //! The switch, on the real binary with real traffic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
 mod lab;
 
 use lab::Lab;

@@ -26,9 +26,24 @@ struct Hand {
     stats: Arc<WorkerStats>,
 }
 
-/// Sockets that are bound and not yet served.
-#[derive(Debug)]
+/// Sockets that are bound and not yet served; nothing is left of them when nobody ever does.
+#[derive(Debug, Default)]
 pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(_, real, _)| remove(real));
+    }
+}
+
+/// Nobody is to find a Unix socket that nobody serves.
+fn remove(address: &ListenAddr) {
+    match address {
+        // It may be gone already.
+        ListenAddr::Unix(path) => drop(std::fs::remove_file(path)),
+        ListenAddr::Tcp(_) => {}
+    }
+}
 
 /// A listener cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +54,8 @@ pub struct CannotListen {
     /// Why.
     #[source]
     pub why: io::Error,
+    /// True when it is this proxy that listens on the port, at another address.
+    pub is_own: bool,
 }
 
 impl CannotListen {
@@ -46,6 +63,9 @@ impl CannotListen {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self.why.kind() {
+            io::ErrorKind::AddrInUse if self.is_own => {
+                "this proxy itself listens on that port, at another address: restart to move it"
+            }
             io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another address",
             io::ErrorKind::PermissionDenied => {
                 "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable"
@@ -62,11 +82,15 @@ impl CannotListen {
 /// [`CannotListen`] for the first that cannot be had; then none is kept.
 pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Result<Bound, CannotListen> {
     let is_new = |address: &&ListenAddr| crew.is_none_or(|crew| !crew.bound.contains_key(*address));
-    let bind = |address: &ListenAddr| match listener::bind(address, workers) {
-        Ok((bound, sockets)) => Ok((address.clone(), bound, sockets)),
-        Err(why) => Err(CannotListen { address: address.clone(), why }),
-    };
-    wanted.iter().filter(is_new).map(bind).collect::<Result<_, _>>().map(Bound)
+    let mut all = Bound::default();
+    for address in wanted.iter().filter(is_new) {
+        let bound = listener::bind(address, workers);
+        let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
+        let is_own = crew.is_some_and(|crew| crew.bound.values().any(is_ours));
+        let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
+        all.0.push((address.clone(), real, sockets));
+    }
+    Ok(all)
 }
 
 impl Crew {
@@ -104,11 +128,11 @@ impl Crew {
     /// Accepts on `bound`, no more on listeners that are not `wanted`, and takes over `settings`.
     ///
     /// Connections that are open live on, also those of a closed listener.
-    pub async fn follow(&mut self, wanted: &[ListenAddr], bound: Bound, settings: &Settings) {
+    pub async fn follow(&mut self, wanted: &[ListenAddr], mut bound: Bound, settings: &Settings) {
         for hand in &self.workers {
             hand.tell(Order::Follow(Box::new(settings.clone()))).await;
         }
-        for (address, real, sockets) in bound.0 {
+        for (address, real, sockets) in std::mem::take(&mut bound.0) {
             for (hand, socket) in self.workers.iter().zip(sockets) {
                 hand.tell(Order::Listen { address: address.clone(), socket }).await;
             }
@@ -119,7 +143,7 @@ impl Crew {
             for hand in &self.workers {
                 hand.tell(Order::Close(address.clone())).await;
             }
-            self.bound.remove(&address);
+            self.bound.remove(&address).iter().for_each(remove);
         }
     }
 
@@ -135,12 +159,7 @@ impl Crew {
         for hand in &self.workers {
             hand.tell(Order::Stop).await;
         }
-        let paths = self.bound.values().filter_map(|address| match address {
-            ListenAddr::Unix(path) => Some(path),
-            ListenAddr::Tcp(_) => None,
-        });
-        // Nobody is to find a socket that nobody serves. It may be gone already.
-        paths.for_each(|path| drop(std::fs::remove_file(path)));
+        self.bound.values().for_each(remove);
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
     }
 }

@@ -22,6 +22,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_precision_loss,
     reason = "what fails here fails a test"
 )]
 
@@ -211,6 +212,15 @@ impl Lab {
         self.call("GET", "/v1/services/shop", &Value::Null).1
     }
 
+    /// Waits until a metric's first sample whose line contains all of `parts` is `value`.
+    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
+        let since = Instant::now();
+        while self.metric(parts) != Some(value) {
+            assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The value of a metric's first sample whose line contains all of `parts`.
     pub fn metric(&self, parts: &[&str]) -> Option<f64> {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
@@ -219,9 +229,11 @@ impl Lab {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
-    /// Waits until a metric has this value.
-    pub fn wait_for_metric(&self, parts: &[&str], value: f64) {
-        wait_until(&format!("{parts:?} = {value}"), || self.metric(parts) == Some(value));
+    /// All samples together whose line begins so.
+    pub fn metric_sum(&self, begins: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(begins));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Runs the command line against this proxy: exit code, standard output and standard error.
@@ -284,6 +296,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Errors
@@ -342,13 +361,6 @@ impl Proxy {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
-    }
-
-    /// Its resident memory in bytes.
-    pub fn memory(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Sends a signal by its name: `HUP`, `TERM`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::log::{Sample, Seen};
-use crate::admin::api::Service;
+use crate::admin::api::{Service, Version};
 use crate::cli::style::{Style, Tone, percent};
 
 /// Over how long rates are taken.
@@ -44,6 +44,32 @@ struct Row {
     tone: Tone,
 }
 
+impl Row {
+    /// What a version got of the requests since the step; the rate is another matter.
+    fn of(version: &Version, is_stable: bool, since: &[&Sample]) -> Self {
+        let errors = answers(since, version).filter(|sample| sample.is_error()).count();
+        let share = || answers(since, version).count() as f64 / since.len() as f64;
+        Self {
+            name: version.name.clone(),
+            weight: version.weight,
+            got: (!since.is_empty()).then(share),
+            rate: 0.0,
+            errors,
+            in_flight: version.in_flight.total,
+            tone: match (errors, is_stable) {
+                (1.., _) => Tone::Bad,
+                (0, true) => Tone::Good,
+                (0, false) => Tone::Moving,
+            },
+        }
+    }
+}
+
+/// Those of the samples that this version answered.
+fn answers<'s>(samples: &'s [&Sample], version: &'s Version) -> impl Iterator<Item = &'s Sample> {
+    samples.iter().copied().filter(|sample| sample.version() == Some(&*version.name))
+}
+
 impl Picture {
     /// The picture at `now`; shares and errors count from `step` on, when the last command was acknowledged.
     pub(super) fn of(service: &Service, samples: &[Sample], step: Instant, now: Instant) -> Self {
@@ -51,31 +77,17 @@ impl Picture {
         let window = now.duration_since(start).min(WINDOW).as_secs_f64().max(0.1);
         let recent: Vec<_> = samples.iter().rev().take_while(|sample| sample.ended + WINDOW > now).collect();
         let since: Vec<_> = samples.iter().filter(|sample| sample.began >= step).collect();
-        let rows = service.versions.iter().map(|version| {
-            let own = |samples: &[&Sample]| -> Vec<Sample> {
-                let own = samples.iter().filter(|sample| sample.version() == Some(&*version.name));
-                own.map(|sample| (*sample).clone()).collect()
-            };
-            let answers = own(&since);
-            let errors = answers.iter().filter(|sample| sample.is_error()).count();
-            Row {
-                name: version.name.clone(),
-                weight: version.weight,
-                got: (!since.is_empty()).then(|| answers.len() as f64 / since.len() as f64),
-                rate: own(&recent).len() as f64 / window,
-                errors,
-                in_flight: version.in_flight.total,
-                tone: match (errors, service.standing.stable == version.name) {
-                    (1.., _) => Tone::Bad,
-                    (0, true) => Tone::Good,
-                    (0, false) => Tone::Moving,
-                },
-            }
-        });
+        let mut rows = Vec::new();
+        for version in &service.versions {
+            let is_stable = service.standing.stable == version.name;
+            let mut row = Row::of(version, is_stable, &since);
+            row.rate = answers(&recent, version).count() as f64 / window;
+            rows.push(row);
+        }
         Self {
             epoch: service.standing.epoch,
             phase: service.standing.phase.token(),
-            rows: rows.collect(),
+            rows,
             rate: recent.len() as f64 / window,
             requests: samples.len(),
             failed: samples.iter().filter(|sample| matches!(sample.seen, Seen::Failed(_))).count(),

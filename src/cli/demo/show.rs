@@ -160,7 +160,9 @@ impl Show {
 
     async fn picture(&mut self) -> Result<Vec<String>> {
         let service = self.stage.client().get::<Service>(&["v1", "services", "shop"]).await;
-        let service = service.context("the proxy does not answer")?;
+        let service = service.with_context(|| {
+            format!("the proxy does not answer; its log ends with:\n{}\n", self.stage.last_words())
+        })?;
         let picture = Picture::of(&service, &self.log.samples(), self.step, Instant::now());
         Ok(picture.lines(self.screen.style))
     }

@@ -79,8 +79,14 @@ impl Stage {
             }
             sleep(PAUSE).await;
         }
+        bail!("the proxy does not start; its log ends with:\n{}", self.last_words());
+    }
+
+    /// The end of the proxy's log.
+    pub(super) fn last_words(&self) -> String {
         let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        bail!("the proxy does not start; its log:\n{log}");
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
     /// The versions that run.

@@ -125,33 +125,32 @@ async fn revert(show: &mut Show) -> Result<Change> {
 }
 
 fn conclude(show: &mut Show, verdict: &Verdict, flip: &Change, revert: &Change) -> Result<()> {
-    let Verdict { sent, failed, own_errors, after, strays, slowest } = verdict;
     show.headline("What the clients saw, whatever the proxy says", "")?;
-    let lines = [
-        (failed.is_empty(), format!("{} requests, {} failed", grouped(*sent), grouped(failed.len()))),
-        (true, format!("{} errors were answers of v3 itself, the bad version", grouped(*own_errors))),
-        (
-            *strays == 0,
-            format!(
-                "{} began after an acknowledgement; {} of them got a version it had left",
-                grouped(*after),
-                grouped(*strays)
-            ),
-        ),
-        (true, format!("the flip was acknowledged in {}, on disk and in force", ms(flip.took()))),
-        (
-            true,
-            format!("the revert in {}; the slowest request of all took {}", ms(revert.took()), ms(*slowest)),
-        ),
-    ];
-    for (holds, line) in lines {
+    for (holds, line) in findings(verdict, flip, revert) {
         let (tone, mark) = if holds { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
         show.say_in(tone, &format!("  {mark} {line}"))?;
     }
-    for why in failed.iter().take(5) {
+    for why in verdict.failed.iter().take(5) {
         show.say_in(Tone::Bad, &format!("      {why}"))?;
     }
     Ok(())
+}
+
+/// Each a line, and whether it is as it should be.
+fn findings(verdict: &Verdict, flip: &Change, revert: &Change) -> [(bool, String); 5] {
+    let Verdict { sent, failed, own_errors, after, strays, slowest } = verdict;
+    let [sent, errors, after, old] = [*sent, *own_errors, *after, *strays].map(grouped);
+    let (flip, revert, slowest) = (ms(flip.took()), ms(revert.took()), ms(*slowest));
+    [
+        (failed.is_empty(), format!("{sent} requests, {} failed", grouped(failed.len()))),
+        (true, format!("{errors} errors were answers of v3 itself, the bad version")),
+        (
+            *strays == 0,
+            format!("{after} began after an acknowledgement; {old} of them got a version it had left"),
+        ),
+        (true, format!("the flip was acknowledged in {flip}, on disk and in force")),
+        (true, format!("the revert in {revert}; the slowest request of all took {slowest}")),
+    ]
 }
 
 fn ms(time: Duration) -> String {

@@ -3,12 +3,17 @@
 //! Strict in what it accepts (RFC 9112): an answer whose framing could be read in two ways is an error, never repaired.
 //! Most requests go this way, and hyper's client is what costs most on it: 8,300 instructions a request were measured.
 
+mod body;
+#[cfg(test)]
+mod tests;
+
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use hyper::ext::ReasonPhrase;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end};
 
 use crate::proxy::headers;
 
@@ -16,8 +21,6 @@ use crate::proxy::headers;
 const MAX_FIELDS: usize = 128;
 /// Longest response head, or trailer section, in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
-/// Longest chunk-size line with its extensions, in bytes.
-const MAX_CHUNK_LINE: usize = 16 * 1024;
 
 /// Why an endpoint's bytes are not an HTTP/1.1 response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,19 +53,6 @@ pub struct Head {
     pub body: Decoder,
     /// True when the endpoint keeps the connection open afterwards.
     pub keep_alive: bool,
-}
-
-impl Head {
-    /// The response with this head and `body`.
-    pub fn into_response<B>(self, body: B) -> Response<B> {
-        let mut response = Response::new(body);
-        (*response.status_mut(), *response.headers_mut()) = (self.status, self.headers);
-        if self.status.canonical_reason().is_none() {
-            // Else hyper would write `<none>`.
-            response.extensions_mut().insert(ReasonPhrase::from_static(b""));
-        }
-        response
-    }
 }
 
 /// Takes a response head off the front of `input`, if it is all there. Its values share `input`'s memory.
@@ -203,200 +193,3 @@ fn decimal(text: &[u8]) -> Option<u64> {
         text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (value < 1 << 63).then_some(value)
 }
-
-/// Takes a body off the bytes that follow a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decoder {
-    /// So many bytes are left.
-    Length(u64),
-    /// Chunked coding.
-    Chunked(Chunks),
-    /// Everything until the endpoint closes.
-    UntilClose,
-}
-
-/// Where in the chunked coding the next byte stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chunks {
-    /// At a chunk-size line.
-    Size,
-    /// So many bytes of a chunk are left, its line end not counted.
-    Data(u64),
-    /// At the line end after a chunk.
-    DataEnd,
-    /// At a trailer section.
-    Trailers,
-    /// Behind the last byte.
-    End,
-}
-
-/// What a decoder made of some bytes.
-#[derive(Debug)]
-pub enum Decoded {
-    /// Bytes of the body, at least one.
-    Data(Bytes),
-    /// The trailers; nothing follows.
-    Trailers(HeaderMap),
-    /// The body is over.
-    End,
-    /// More bytes are needed.
-    More,
-}
-
-impl Decoder {
-    /// True when the body is over and was delimited.
-    #[must_use]
-    pub fn is_end(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunks::End))
-    }
-
-    /// How many bytes are left, if that is known.
-    #[must_use]
-    pub fn remaining(&self) -> Option<u64> {
-        match self {
-            Self::Length(left) => Some(*left),
-            Self::Chunked(_) | Self::UntilClose => None,
-        }
-    }
-
-    /// Takes the next part of the body off the front of `input`.
-    ///
-    /// # Errors
-    /// [`Malformed`]; the connection is then of no further use.
-    pub fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, Malformed> {
-        match self {
-            Self::Length(0) | Self::Chunked(Chunks::End) => Ok(Decoded::End),
-            _ if input.is_empty() => Ok(Decoded::More),
-            Self::Length(left) => Ok(Decoded::Data(take(input, left))),
-            Self::UntilClose => Ok(Decoded::Data(std::mem::take(input))),
-            Self::Chunked(chunks) => chunks.decode(input),
-        }
-    }
-}
-
-/// At most `left` bytes off the front; counts them off.
-fn take(input: &mut Bytes, left: &mut u64) -> Bytes {
-    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-    *left -= length as u64;
-    input.split_to(length)
-}
-
-impl Chunks {
-    fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, Malformed> {
-        loop {
-            match self {
-                Self::Size => match chunk_size(input)? {
-                    None => return Ok(Decoded::More),
-                    Some(0) => *self = Self::Trailers,
-                    Some(size) => *self = Self::Data(size),
-                },
-                Self::Data(left) => {
-                    if input.is_empty() {
-                        return Ok(Decoded::More);
-                    }
-                    let data = take(input, left);
-                    if *left == 0 {
-                        *self = Self::DataEnd;
-                    }
-                    return Ok(Decoded::Data(data));
-                }
-                Self::DataEnd => match input.as_ref() {
-                    [] | [b'\r'] => return Ok(Decoded::More),
-                    [b'\r', b'\n', ..] => {
-                        input.advance(2);
-                        *self = Self::Size;
-                    }
-                    _ => return Err(Malformed::Chunk),
-                },
-                Self::Trailers => {
-                    let Some(trailers) = trailers(input)? else { return Ok(Decoded::More) };
-                    *self = Self::End;
-                    return Ok(if trailers.is_empty() { Decoded::End } else { Decoded::Trailers(trailers) });
-                }
-                Self::End => return Ok(Decoded::End),
-            }
-        }
-    }
-}
-
-/// Takes a chunk-size line; extensions are passed over (RFC 9112 §7.1.1).
-fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
-    let Some(end) = memchr::memchr(b'\n', input) else {
-        let hopeless = input.len() > MAX_CHUNK_LINE || !input.first().is_none_or(u8::is_ascii_hexdigit);
-        return if hopeless { Err(Malformed::Chunk) } else { Ok(None) };
-    };
-    let line = input[..end].strip_suffix(b"\r").ok_or(Malformed::Chunk)?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (number, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
-    let rest_is_extension = rest.is_empty() || rest.starts_with(b";");
-    let controls = rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-    if !(1..=15).contains(&digits) || !rest_is_extension || controls || end > MAX_CHUNK_LINE {
-        return Err(Malformed::Chunk);
-    }
-    let size = number.iter().fold(0u64, |size, digit| size << 4 | u64::from(hex(*digit)));
-    input.advance(end + 1);
-    Ok(Some(size))
-}
-
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
-}
-
-/// Takes a trailer section with its closing empty line; fields that frame or route are dropped (RFC 9110 §6.5.1).
-fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
-    if input.starts_with(b"\r\n") {
-        input.advance(2);
-        return Ok(Some(HeaderMap::new()));
-    }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let (length, fields) = match httparse::parse_headers(input, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length <= MAX_HEAD => (length, fields),
-        Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
-        Err(_) => return Err(Malformed::Chunk),
-    };
-    let mut trailers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
-        if headers::may_be_trailer(&name) {
-            trailers.append(name, value);
-        }
-    }
-    if has_bare_line_feed(&input[..length]) {
-        return Err(Malformed::Chunk);
-    }
-    input.advance(length);
-    Ok(Some(trailers))
-}
-
-/// Appends one chunk of a request body.
-pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let significant = (usize::BITS - data.len().leading_zeros()).div_ceil(4).max(1);
-    for nibble in (0..significant).rev() {
-        out.push(DIGITS[(data.len() >> (nibble * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends the last chunk with the trailers that may be sent.
-pub fn encode_end(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
-    out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
-        if headers::may_be_trailer(name) {
-            headers::append(out, name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-#[cfg(test)]
-mod tests;

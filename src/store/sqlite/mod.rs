@@ -1,5 +1,6 @@
 //! The store of a single proxy: one SQLite file in `state.dir`, written with WAL and a sync a change.
 
+mod files;
 mod open;
 mod rows;
 
@@ -11,6 +12,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use files::Files;
+
 use super::{Answer, HistoryQuery, Loaded, MOST_ANSWERS, Store, StoreError, record};
 use crate::release::{Change, ServiceRecord};
 use crate::table::Epoch;
@@ -19,6 +22,8 @@ use crate::table::Epoch;
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
+    /// What is written to.
+    files: Files,
     /// How many changes are remembered.
     history: u64,
     /// Held for as long as this process uses the directory.
@@ -39,7 +44,8 @@ impl Sqlite {
         let connection = open::database(dir).map_err(at(dir))?;
         open::sync(dir)?;
         let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
-        let mut store = Self { connection, history, _lock: lock };
+        let files = Files::of(&dir.join(open::FILE));
+        let mut store = Self { connection, files, history, _lock: lock };
         store.forget_all().map_err(at(dir))?;
         Ok(store)
     }
@@ -62,6 +68,8 @@ impl Sqlite {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let value = work(&transaction)?;
+        // As late as can be: a file that goes after this was there when the change was kept.
+        self.files.check()?;
         transaction.commit().map_err(failed)?;
         Ok(value)
     }

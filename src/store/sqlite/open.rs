@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{StoreError, failed};
 
 /// The database file.
-const FILE: &str = "switchback.db";
+pub(super) const FILE: &str = "switchback.db";
 /// The lock file; it holds the pid of its owner and is never deleted, so that nobody locks a file that is not there.
 const LOCK: &str = "switchback.lock";
 /// `swbk`: tells our file from any other SQLite file.

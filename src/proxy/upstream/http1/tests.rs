@@ -1,5 +1,6 @@
 //! Answers of endpoints, well-formed and not.
 
+use super::body::MAX_CHUNK_LINE;
 use super::*;
 use proptest::prelude::*;
 
