@@ -7,6 +7,7 @@
     clippy::disallowed_methods,
     reason = "a test, and it measures"
 )]
+
 mod lab;
 
 use std::io::Write;

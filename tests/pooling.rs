@@ -361,10 +361,13 @@ fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
 
 #[test]
 fn an_idle_client_is_closed_without_a_word() {
-    let lab = Lab::with(&["blue"], "[limits]\nidle = \"200ms\"");
-    let mut client = lab.client();
-    assert_eq!(client.get("/").status, 200);
-    assert!(client.is_closed_within(PATIENCE));
+    let lab = Lab::with(&["blue"], "[limits]\nidle = \"300ms\"");
+    for after in ["", "\r\n"] {
+        // Some old clients end a body with an empty line: no request begins with it.
+        let mut client = lab.client();
+        assert_eq!(client.get("/").status, 200);
+        assert!(client.send(after).is_closed_within(PATIENCE));
+    }
 }
 
 #[test]

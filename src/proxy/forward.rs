@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{StatusCode, Version};
+use http::{Response, StatusCode, Version};
 use http_body::Frame;
+use hyper::ext::ReasonPhrase;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
@@ -163,9 +164,20 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// The body of the answer `head`: whole when it is already here, else a stream.
+    /// The answer with this head.
     #[must_use]
-    pub fn answer(mut self, head: &Head) -> Source {
+    pub fn answer(self, head: Head) -> Response<Source> {
+        let mut response = Response::new(self.body(&head));
+        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+        if head.status.canonical_reason().is_none() {
+            // Else hyper would write `<none>`.
+            response.extensions_mut().insert(ReasonPhrase::from_static(b""));
+        }
+        response
+    }
+
+    /// The answer's body: whole when it is already here, else a stream.
+    fn body(mut self, head: &Head) -> Source {
         self.client.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {

@@ -159,10 +159,7 @@ async fn forward(
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(answer) => {
-                let body = exchange.answer(&answer);
-                return Ok(answer.into_response(body));
-            }
+            Ok(answer) => return Ok(exchange.answer(answer)),
             Err(failure) => failure,
         };
         let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };

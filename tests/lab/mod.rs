@@ -296,6 +296,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Errors
@@ -354,13 +361,6 @@ impl Proxy {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
-    }
-
-    /// Its resident memory in bytes.
-    pub fn memory(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// Sends a signal by its name: `HUP`, `TERM`.

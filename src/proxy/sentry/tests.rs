@@ -1,4 +1,4 @@
-//! What the sentry lets pass and what not, however the bytes arrive.
+//! What the sentry lets pass and what it does not, whole, cut in two, and byte by byte.
 
 use super::*;
 

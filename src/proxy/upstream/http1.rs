@@ -11,8 +11,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use hyper::ext::ReasonPhrase;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end};
 
@@ -54,19 +53,6 @@ pub struct Head {
     pub body: Decoder,
     /// True when the endpoint keeps the connection open afterwards.
     pub keep_alive: bool,
-}
-
-impl Head {
-    /// The response with this head and `body`.
-    pub fn into_response<B>(self, body: B) -> Response<B> {
-        let mut response = Response::new(body);
-        (*response.status_mut(), *response.headers_mut()) = (self.status, self.headers);
-        if self.status.canonical_reason().is_none() {
-            // Else hyper would write `<none>`.
-            response.extensions_mut().insert(ReasonPhrase::from_static(b""));
-        }
-        response
-    }
 }
 
 /// Takes a response head off the front of `input`, if it is all there. Its values share `input`'s memory.
