@@ -1,4 +1,8 @@
 //! hyper on one client connection, watched for clients that are slow, silent or gone.
+//!
+//! A client that closes its sending side is taken to be gone, as nginx, Envoy and Caddy take it: nothing else tells a
+//! client that left from one that waits. It is not noticed while its bytes are not read, because an endpoint does not take
+//! them or because a next request already waits; then the progress limits end it.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
