@@ -75,14 +75,23 @@ pub(super) async fn drain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, reference, control) = (call.service()?, call.version_ref()?, &call.app.control);
     let state = control.state();
-    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
-    let version = drained_version(control, service, &reference)?;
-    // Before the counts: what control has stopped draining it counted after publishing, so nothing can arrive any more.
-    let (weight, draining) = (service.split.weight(&version).points(), control.is_draining(&name, &version));
+    let version = match (state.table.service(&name), &reference) {
+        (Some(service), _) => drained_version(control, service, &reference)?,
+        // A service that was dropped, as long as it drains.
+        (None, VersionRef::Name(version)) if control.is_draining(&name, version) => version.clone(),
+        (None, _) => return Err(no_service(&name)),
+    };
+    // In this order. First whether it drains; then its weight, so that a flip back in between is seen; the counts last:
+    // what has no weight in a published table gets nothing new, so what they do not show cannot arrive.
+    let draining = control.is_draining(&name, &version);
+    let state = control.state();
+    let service = state.table.service(&name);
+    let weight = service.map_or(0, |service| service.split.weight(&version).points());
     let in_flight = InFlight::left(control, &name, &version);
     let drained = weight == 0 && in_flight.total == 0 && !draining;
     let drain = Drain { drained, weight, remaining: in_flight.remaining() };
-    Ok(([(ETAG, etag(service.epoch.0))], Json(drain)).into_response())
+    let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
+    Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
 }
 
 /// The version of that name or part; one that was removed as long as it drains.

@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::net::TcpListener;
@@ -33,6 +34,9 @@ use crate::store::sqlite::Sqlite;
 
 /// Where the configuration is looked for when nobody says.
 const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
+
+/// How long the store may take to close.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -203,7 +207,13 @@ impl Process {
             drop(task.await);
         }
         drop(stop_control);
-        drop(control.await);
+        // Every acknowledged change is on disk already: a store that hangs may be left.
+        tokio::select! {
+            ended = timeout(LAST_PATIENCE, control) => if ended.is_err() {
+                warn!("the store does not close; left as it is");
+            },
+            () = signals.stop() => {}
+        }
         info!("stopped");
         Ok(())
     }

@@ -53,6 +53,8 @@ pub struct Client {
     /// True when everything that hyper wrote has gone out.
     is_flushed: Cell<bool>,
     sentry: RefCell<Sentry>,
+    /// True when the request at hand has a body that is not known to have come to its end.
+    has_unread: Cell<bool>,
     /// True when a head that the sentry refused is the next to be answered.
     is_refused: Cell<bool>,
 }
@@ -91,6 +93,7 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         first: RefCell::default(),
         is_flushed: Cell::new(true),
         sentry: RefCell::default(),
+        has_unread: Cell::new(false),
         is_refused: Cell::new(false),
         worker,
         settings,
@@ -168,7 +171,8 @@ const MIN_BUFFER: usize = 8192;
 
 impl Client {
     /// A request begins.
-    pub fn begin(self: &Rc<Self>) -> Turn {
+    pub fn begin(self: &Rc<Self>, has_body: bool) -> Turn {
+        self.has_unread.set(has_body);
         self.phase.set(Phase::Busy);
         self.is_refused.set(false);
         self.watch.clear();
@@ -177,7 +181,13 @@ impl Client {
 
     /// True when the body of a request has not come to its end.
     pub fn is_sending(&self) -> bool {
-        self.sentry.borrow().is_in_body()
+        // The sentry may be further on, in the body of a request that waits behind this one.
+        self.has_unread.get() && self.sentry.borrow().is_in_body()
+    }
+
+    /// The body of the request at hand has been read to its end.
+    pub fn on_body_read(&self) {
+        self.has_unread.set(false);
     }
 
     /// Waits for the first bytes of a request; false when the client is not worth waiting for.
@@ -206,7 +216,7 @@ impl Client {
 
     /// Tells the client an interim answer, unless earlier bytes are still on their way out.
     pub fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        if !self.is_flushed.get() {
+        if !self.is_flushed.get() || !self.first.borrow().is_empty() {
             return;
         }
         let mut text =
@@ -219,14 +229,17 @@ impl Client {
         self.push(text);
     }
 
-    /// Writes `text` now as far as it goes, the rest before hyper's next byte.
+    /// Writes `text` now as far as it goes, the rest before hyper's next byte and behind what waits already.
     fn push(&self, mut text: Vec<u8>) {
-        let written = match &*self.stream.borrow() {
-            Stream::Tcp(tcp) => tcp.try_write(&text),
-            Stream::Unix(unix) => unix.try_write(&text),
-        };
-        text.drain(..written.unwrap_or(0));
-        self.first.borrow_mut().append(&mut text);
+        let mut first = self.first.borrow_mut();
+        if first.is_empty() {
+            let written = match &*self.stream.borrow() {
+                Stream::Tcp(tcp) => tcp.try_write(&text),
+                Stream::Unix(unix) => unix.try_write(&text),
+            };
+            text.drain(..written.unwrap_or(0));
+        }
+        first.append(&mut text);
     }
 
     /// A client that began a request and did not go on is told so; one that reads nothing is left; one that is idle may
@@ -297,11 +310,23 @@ impl Client {
         }
     }
 
+    /// Writes what comes before hyper's bytes; a client that does not take it is under the same limit as for those.
     fn poll_write_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut first = self.first.borrow_mut();
+        if first.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !first.is_empty() {
-            let written = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &first))?;
-            first.drain(..written);
+            match Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &first) {
+                Poll::Ready(written) => drop(first.drain(..written?)),
+                Poll::Pending => {
+                    self.watch.set_once(self.settings.progress);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if matches!(self.phase.get(), Phase::Busy | Phase::Done) {
+            self.watch.clear();
         }
         Poll::Ready(Ok(()))
     }

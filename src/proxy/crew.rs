@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::{join_all, select_all};
@@ -17,6 +19,7 @@ pub struct Crew {
     workers: Vec<Hand>,
     /// What was asked for, and where it is really bound (port 0 takes a free one).
     bound: BTreeMap<ListenAddr, ListenAddr>,
+    files: Vec<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -28,21 +31,38 @@ struct Hand {
 
 /// Sockets that are bound and not yet served; nothing is left of them when nobody ever does.
 #[derive(Debug, Default)]
-pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>);
+pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>, Vec<SocketFile>);
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        self.0.iter().for_each(|(_, real, _)| remove(real));
+        self.1.iter().for_each(SocketFile::remove);
     }
 }
 
-/// Nobody is to find a Unix socket that nobody serves.
-fn remove(address: &ListenAddr) {
-    match address {
-        // It may be gone already.
-        ListenAddr::Unix(path) => drop(std::fs::remove_file(path)),
-        ListenAddr::Tcp(_) => {}
+/// A Unix socket's file, recognised by more than its path: a successor's in its place is left alone.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(address: &ListenAddr) -> Option<Self> {
+        let ListenAddr::Unix(path) = address else { return None };
+        Some(Self { path: path.clone(), identity: identity(path)? })
     }
+
+    /// Nobody is to find a socket that nobody serves. It may be gone already.
+    fn remove(&self) {
+        if identity(&self.path) == Some(self.identity) {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// A listener cannot be had.
@@ -88,6 +108,7 @@ pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Resul
         let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
         let is_own = crew.is_some_and(|crew| crew.bound.values().any(is_ours));
         let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
+        all.1.extend(SocketFile::of(&real));
         all.0.push((address.clone(), real, sockets));
     }
     Ok(all)
@@ -105,7 +126,7 @@ impl Crew {
             Ok(Hand { orders, ended, stats })
         };
         let workers = (0..workers).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, bound: BTreeMap::new() })
+        Ok(Self { workers, bound: BTreeMap::new(), files: Vec::new() })
     }
 
     /// How many workers there are.
@@ -132,6 +153,7 @@ impl Crew {
         for hand in &self.workers {
             hand.tell(Order::Follow(Box::new(settings.clone()))).await;
         }
+        self.files.append(&mut bound.1);
         for (address, real, sockets) in std::mem::take(&mut bound.0) {
             for (hand, socket) in self.workers.iter().zip(sockets) {
                 hand.tell(Order::Listen { address: address.clone(), socket }).await;
@@ -140,10 +162,14 @@ impl Crew {
         }
         let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains(address)).cloned().collect();
         for address in gone {
+            // Before its end: who finds no file may make one of his own.
+            self.files
+                .extract_if(.., |file| ListenAddr::Unix(file.path.clone()) == address)
+                .for_each(|file| file.remove());
             for hand in &self.workers {
                 hand.tell(Order::Close(address.clone())).await;
             }
-            self.bound.remove(&address).iter().for_each(remove);
+            self.bound.remove(&address);
         }
     }
 
@@ -156,10 +182,10 @@ impl Crew {
 
     /// Accepts nothing more, finishes what is in flight, and resolves when every worker is done.
     pub async fn stop(self) {
+        self.files.iter().for_each(SocketFile::remove);
         for hand in &self.workers {
             hand.tell(Order::Stop).await;
         }
-        self.bound.values().for_each(remove);
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
     }
 }

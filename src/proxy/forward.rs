@@ -186,6 +186,9 @@ impl Exchange {
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
+            if self.outgoing.is_whole() {
+                self.client.on_body_read();
+            }
             self.finish();
             return if head.status == StatusCode::NOT_MODIFIED { unsent(head) } else { Source::Full(body) };
         }

@@ -70,8 +70,8 @@ use crate::table::{EndpointAddr, Timeouts};
 /// # Errors
 /// Never: what goes wrong becomes an answer.
 pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let turn = client.begin();
     let (head, body) = request.into_parts();
+    let turn = client.begin(!body.is_end_stream());
     let mut epoch = None;
     let answer = match Asked::of(&head) {
         Ok(asked) => match admit(&client, &asked, &body) {

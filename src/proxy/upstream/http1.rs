@@ -89,7 +89,8 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
             framing.transfer_encoding(&value)?;
         } else if name == CONTENT_LENGTH {
             // The second of two equal lengths is dropped, as RFC 9110 §8.6 allows.
-            if framing.content_length(&value)? {
+            // An interim answer has no content, whatever it says (RFC 9110 §8.6).
+            if framing.content_length(&value)? && !status.is_informational() {
                 kept.append(name, value);
             }
         } else if !headers::is_hop_by_hop(&name) && !is_nominated(&nominated, &name) {

@@ -74,12 +74,13 @@ impl Local {
     ) -> Option<Rc<Endpoint>> {
         self.used.set(clock.ticks());
         let mut pool = self.pool.borrow_mut();
-        if !Arc::ptr_eq(&pool.list, list) {
+        // Never on a second pick: `list` may be older by then than what another request has brought in.
+        if not.is_none() && !Arc::ptr_eq(&pool.list, list) {
             pool.follow(list);
         }
         let count = pool.endpoints.len().max(1);
         let mut turn = self.next.get() % count;
-        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| Rc::ptr_eq(next, not))) {
+        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| next.address == not.address)) {
             turn = (turn + 1) % count;
         }
         self.next.set(turn + 1);
