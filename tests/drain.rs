@@ -217,3 +217,16 @@ fn a_request_on_an_endpoint_that_is_removed_is_finished() {
     }
     assert_eq!(lab.get("/").version(), "other");
 }
+
+#[test]
+fn a_service_that_was_dropped_is_not_said_to_be_gone_while_it_has_work() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let mut events = lab.events();
+    lab.write_config("[services.cart]\nroutes = [{ path = \"/cart\" }]\n[services.cart.versions.v1]\nendpoints = [\"127.0.0.1:9\"]\n");
+    events.change();
+    let left = drain(&lab, "blue");
+    assert_eq!((&left["drained"], &left["remaining"][0]["count"]), (&json!(false), &json!(1)), "{left}");
+    gate.open();
+    assert_whole(&mut client);
+}

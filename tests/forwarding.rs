@@ -582,3 +582,28 @@ fn an_answers_head_may_come_byte_by_byte() {
     let answer = lab.get("/");
     assert_eq!((answer.status, answer.interim.len(), answer.text().as_str()), (200, 1, "hi"));
 }
+
+#[test]
+fn an_interim_answer_never_announces_a_body() {
+    let origin = Origin::behaving("blue", |_, stream| {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\ncontent-length: 40\r\nlink: </a>\r\n\r\n")?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let lab = Lab::on(vec![origin], "");
+    let answer = lab.get("/");
+    assert_eq!(answer.interim, [(103, vec![("link".to_owned(), "</a>".to_owned())])]);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn an_upload_that_waits_behind_another_request_is_served() {
+    let lab = Lab::start(&["blue"]);
+    let mut client = lab.client();
+    let first = "GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
+    client.send(format!("{first}POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n12345"));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    assert_eq!(client.send("67890").answer().status, 200);
+    assert_eq!(lab.origins[0].seen()[1].body, b"1234567890");
+}

@@ -146,3 +146,15 @@ fn an_interrupt_from_the_keyboard_is_the_same() {
     assert!(client.answer().is_whole);
     assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
 }
+
+#[test]
+fn a_successors_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.sock");
+    let mut lab = Lab::with(&["blue"], &format!("[[listeners]]\nlisten = \"unix:{}\"\n", path.display()));
+    std::fs::remove_file(&path).unwrap();
+    let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (status, log) = lab.proxy.take().unwrap().stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(path.exists(), "its file is gone");
+}

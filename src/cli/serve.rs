@@ -16,7 +16,7 @@ use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -25,7 +25,7 @@ use super::scrape;
 use crate::admin::{self, App, Readiness, Status, api};
 use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watched, watch};
-use crate::control::{self, Control, Handle};
+use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::worker::Settings;
@@ -35,6 +35,8 @@ use crate::store::sqlite::Sqlite;
 /// Where the configuration is looked for when nobody says.
 const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
 
+/// After how long a reload that the store refused is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,8 +58,9 @@ pub(super) fn run(args: Run) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
+        let signals = Signals::take()?;
         let process = Process::start(file, config, workers).await?;
-        process.live(trigger, reloads).await
+        process.live(signals, trigger, reloads).await
     })
 }
 
@@ -92,13 +95,11 @@ struct Process {
     control: oneshot::Receiver<()>,
     stop_admin: CancellationToken,
     admin: Vec<JoinHandle<()>>,
-    signals: Signals,
 }
 
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
     async fn start(file: PathBuf, config: Config, workers: usize) -> Result<Self> {
-        let signals = Signals::take()?;
         let socket = admin::Socket::bind(&config.admin.socket)?;
         let metrics = match &config.metrics {
             Some(metrics) => Some(bind_metrics(metrics.listen).await?),
@@ -121,8 +122,7 @@ impl Process {
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process =
-            Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin, signals };
+        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -137,13 +137,22 @@ impl Process {
     }
 
     /// Serves until it is told to stop.
-    async fn live(mut self, trigger: Trigger, mut reloads: mpsc::Receiver<()>) -> Result<()> {
+    async fn live(
+        mut self,
+        mut signals: Signals,
+        trigger: Trigger,
+        mut reloads: mpsc::Receiver<()>,
+    ) -> Result<()> {
         loop {
             tokio::select! {
-                _ = reloads.recv() => self.reload().await,
-                signal = self.signals.next() => match signal {
+                _ = reloads.recv() => tokio::select! {
+                    () = self.reload(&trigger) => {}
+                    // A store that hangs does not keep it from stopping.
+                    () = signals.stop() => return self.wind_down(signals).await,
+                },
+                signal = signals.next() => match signal {
                     Told::Reload => trigger.pull(),
-                    Told::Stop => return self.wind_down().await,
+                    Told::Stop => return self.wind_down(signals).await,
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
@@ -152,14 +161,26 @@ impl Process {
     }
 
     /// Reads the file again: all of it takes effect, or nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, trigger: &Trigger) {
         match self.try_reload().await {
             Ok(()) => {
                 info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
             }
             Err(error) => {
                 let errors = format!("{error:#}");
-                error!("the configuration is not used, everything stays as it was:\n{errors}");
+                if matches!(error.downcast_ref(), Some(Failed::Store(_))) {
+                    // Not the file's fault, and perhaps kept after all: it is read again until that is settled.
+                    error!(
+                        "the configuration is not in force yet, the store has failed; trying again:\n{errors}"
+                    );
+                    let trigger = trigger.clone();
+                    spawn_local(async move {
+                        sleep(TRY_AGAIN).await;
+                        trigger.pull();
+                    });
+                } else {
+                    error!("the configuration is not used, everything stays as it was:\n{errors}");
+                }
                 self.handle.reload_failed(errors);
             }
         }
@@ -191,8 +212,8 @@ impl Process {
     }
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
-    async fn wind_down(self) -> Result<()> {
-        let Self { config, crew, status, stop_control, control, stop_admin, admin, mut signals, .. } = self;
+    async fn wind_down(self, mut signals: Signals) -> Result<()> {
+        let Self { config, crew, status, stop_control, control, stop_admin, admin, .. } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
