@@ -87,13 +87,15 @@ pub enum Reason {
     Overload,
     /// The proxy is shutting down.
     ShuttingDown,
+    /// The request is for another host than its connection's TLS.
+    Misdirected,
     /// A fault of the proxy's own.
     Internal,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -112,6 +114,7 @@ impl Reason {
         Self::RequestTimeout,
         Self::Overload,
         Self::ShuttingDown,
+        Self::Misdirected,
         Self::Internal,
     ];
 
@@ -147,6 +150,7 @@ impl Reason {
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
             Self::ShuttingDown => ("shutting_down", 503),
+            Self::Misdirected => ("misdirected_request", 421),
             Self::Internal => ("internal", 500),
         }
     }

@@ -10,7 +10,6 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +26,7 @@ use tokio_util::io::poll_read_buf;
 use socket::Socket;
 
 use super::clock::Alarm;
+use super::entrance::Arrival;
 use super::sentry::{Refused, Sentry};
 use super::upstream::Stream;
 use super::worker::{Settings, Worker};
@@ -42,8 +42,8 @@ pub struct Client {
     pub settings: Rc<Settings>,
     /// Its address as text, written once for all its requests; `None` on a Unix socket.
     pub address_text: Option<Box<str>>,
-    /// True when its `X-Forwarded-*` are to be believed.
-    pub is_trusted: bool,
+    /// How it came.
+    pub arrival: Arrival,
     /// The time limits of its requests towards endpoints.
     pub alarm: Alarm,
     /// The time limits of its own doing.
@@ -86,7 +86,7 @@ impl Drop for Turn {
 }
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
-pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, worker: Rc<Worker>) {
+pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
     let settings = worker.settings();
     let client = Rc::new(Client {
         alarm: worker.clock.alarm(),
@@ -101,8 +101,8 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         is_refused: Cell::new(false),
         worker,
         settings,
-        address_text: address.map(|address| address.to_string().into()),
-        is_trusted,
+        address_text: arrival.address.map(|address| address.to_string().into()),
+        arrival,
     });
     client.watch.set(client.settings.head);
     while poll_fn(|cx| client.poll_first_bytes(cx)).await {
@@ -237,11 +237,8 @@ impl Client {
     fn push(&self, mut text: Vec<u8>) {
         let mut first = self.first.borrow_mut();
         if first.is_empty() {
-            let written = match &*self.stream.borrow() {
-                Stream::Tcp(tcp) => tcp.try_write(&text),
-                Stream::Unix(unix) => unix.try_write(&text),
-            };
-            text.drain(..written.unwrap_or(0));
+            let written = self.stream.borrow_mut().write_now(&text);
+            text.drain(..written);
         }
         first.append(&mut text);
     }

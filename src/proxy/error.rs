@@ -93,6 +93,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::RequestTimeout => "the request did not come in time",
         Reason::Overload => "too many connections",
         Reason::ShuttingDown => "shutting down",
+        Reason::Misdirected => "the request is for another host than its connection",
         Reason::Internal => "a fault of the proxy's own",
     }
 }

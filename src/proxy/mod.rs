@@ -37,6 +37,10 @@ pub mod sentry;
 
 pub mod listener;
 
+pub mod entrance;
+
+pub mod tls;
+
 pub mod worker;
 
 pub mod crew;
@@ -48,7 +52,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
@@ -74,11 +78,15 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     let turn = client.begin(!body.is_end_stream());
     let mut epoch = None;
     let answer = match Asked::of(&head) {
-        Ok(asked) => match admit(&client, &asked, &body) {
-            Ok(admitted) => {
-                epoch = Some(admitted.permit.epoch);
-                forward(&client, &head, &asked, body, admitted).await
-            }
+        Ok(asked) => match at_the_door(&client, &asked) {
+            Ok(Some(elsewhere)) => Ok(elsewhere),
+            Ok(None) => match admit(&client, &asked, &body) {
+                Ok(admitted) => {
+                    epoch = Some(admitted.permit.epoch);
+                    forward(&client, &head, &asked, body, admitted).await
+                }
+                Err(reason) => refuse(&client, reason),
+            },
             Err(reason) => refuse(&client, reason),
         },
         Err(reason) => refuse(&client, reason),
@@ -87,11 +95,26 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
+    if let Some(policy) = &client.arrival.entrance.hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
+    }
     if client.is_sending() && !matches!(response.body(), Source::Stream(_)) {
         // What is left of the request will not be read (RFC 9112 §9.3).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|source| Body::new(source, turn)))
+}
+
+/// What the listener itself has to say to a request: `Some` answer, or nothing.
+fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Source>>, Reason> {
+    let arrival = &client.arrival;
+    arrival.check_host(asked)?;
+    let Some(redirect) = &arrival.entrance.redirect else { return Ok(None) };
+    let answer = redirect.answer(asked)?;
+    if answer.is_some() {
+        client.worker.redirected();
+    }
+    Ok(answer.map(|answer| answer.map(Source::Full)))
 }
 
 /// Without a version there is nobody else to count it on.

@@ -55,6 +55,10 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_write_first(cx))?;
+        if Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx)?.is_pending() {
+            self.0.watch.set_once(self.0.settings.progress);
+            return Poll::Pending;
+        }
         self.0.is_flushed.set(true);
         if self.0.phase.get() == Phase::Done {
             self.0.on_answered(cx);

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::table::EndpointAddr;
 
@@ -16,6 +17,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// From a client, under TLS over one of the others.
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -48,8 +51,26 @@ impl Stream {
         let read = match self {
             Self::Tcp(tcp) => tcp.try_read(&mut [0]),
             Self::Unix(unix) => unix.try_read(&mut [0]),
+            // A client's connection is never kept for another.
+            Self::Tls(_) => return false,
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Writes what goes at once without waiting; how much. Errors come again with the next write.
+    pub fn write_now(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes).unwrap_or(0),
+            Self::Unix(unix) => unix.try_write(bytes).unwrap_or(0),
+            Self::Tls(tls) => {
+                // Nobody is woken for what does not go: whoever writes next polls again.
+                let mut cx = Context::from_waker(Waker::noop());
+                match Pin::new(tls).poll_write(&mut cx, bytes) {
+                    Poll::Ready(written) => written.unwrap_or(0),
+                    Poll::Pending => 0,
+                }
+            }
+        }
     }
 }
 
@@ -58,6 +79,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -67,17 +89,22 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }
