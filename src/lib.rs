@@ -40,8 +40,9 @@
 //!
 //! # Who may know whom
 //!
-//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `config, store →
-//! table, release` · `admin → control's handle` · `cli → admin's wire types, config`; `cli::serve` alone wires all.
+//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `store → table,
+//! release` · `config → table, release, metrics' reasons` · `admin → control's handle` · `cli → admin's wire types, config`;
+//! `cli::serve` alone wires all.
 //! `tests/tidy.rs` enforces it.
 
 // In reading order, a blank line between them so that it stays.

@@ -27,6 +27,7 @@ fn table() -> Arc<Table> {
         stable: "blue".parse().unwrap(),
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),
+        rules: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

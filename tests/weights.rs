@@ -103,6 +103,7 @@ fn service(points: u16) -> Arc<Service> {
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),
+        rules: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());
