@@ -46,13 +46,14 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         fence: buckets(0.001),
         drain: buckets(60.0),
     };
-    let mut edge = Edge { connections: 2, accepted: 7, refused: [0; Reason::ALL.len()] };
+    let mut edge = Edge { connections: 2, accepted: 7, ..Edge::default() };
     edge.refused[Reason::NoRoute as usize] = 4;
     Inputs {
         table: table(),
         tenures: tenures.iter().map(|tenure| Arc::clone(tenure) as Arc<dyn Tenure>).collect(),
         operations: vec![("shop".parse().unwrap(), operations)],
         edges: vec![edge, edge],
+        log_dropped: 0,
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 
 use lab::{Client, Lab};
 use serde_json::json;
+use switchback::proxy::identity::Identity;
 use switchback::proxy::live::{Live, Snapshot};
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Settings, Worker, WorkerStats};
@@ -130,6 +131,9 @@ fn worker(service: &Arc<Service>) -> Worker {
         epoch_header: false,
         via: "switchback".to_owned(),
         trusted: std::collections::BTreeMap::new(),
+        identity: Identity::default(),
+        error_pages: Arc::new([]),
+        log: None,
     };
     Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
 }

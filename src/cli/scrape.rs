@@ -1,7 +1,7 @@
 //! What `/metrics` is made of: control's figures, the versions' cells and the workers' own, brought together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::admin::Metrics;
 use crate::control::{Durations, Handle, ServiceFigures};
@@ -12,7 +12,7 @@ use crate::release::{ActorKind, ChangeKind};
 use crate::table::{ServiceName, VersionName};
 
 /// The text of `/metrics` of this process.
-pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
+pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>, log_dropped: Arc<AtomicU64>) -> Metrics {
     let handle = handle.clone();
     let exposition = Exposition::of(move || Inputs {
         table: Arc::clone(&handle.state().table),
@@ -24,6 +24,7 @@ pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
             .collect(),
         operations: handle.figures().services().iter().map(operations).collect(),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
+        log_dropped: log_dropped.load(Ordering::Relaxed),
     });
     Arc::new(move || exposition.render())
 }
@@ -72,5 +73,7 @@ fn edge(stats: &WorkerStats) -> Edge {
         connections: stats.connections.load(Ordering::Relaxed),
         accepted: stats.accepted.load(Ordering::Relaxed),
         refused: std::array::from_fn(|reason| stats.refused[reason].load(Ordering::Relaxed)),
+        redirects: stats.redirects.load(Ordering::Relaxed),
+        fixed: stats.fixed.load(Ordering::Relaxed),
     }
 }

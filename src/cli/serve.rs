@@ -3,6 +3,8 @@
 //! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
 //! which serves the admin API and takes signals.
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use log::Log;
+
 use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, api};
@@ -27,6 +31,7 @@ use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watched, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
+use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::worker::Settings;
 use crate::release::{Actor, ActorKind};
@@ -37,6 +42,8 @@ const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long the access log may take to be written to its end.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -88,6 +95,7 @@ struct Process {
     file: PathBuf,
     config: Config,
     crew: Crew,
+    log: Log,
     handle: Handle,
     status: Arc<Status>,
     /// Ends control; it says when it has ended.
@@ -106,15 +114,17 @@ impl Process {
             None => None,
         };
         let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
+        let log = Log::open(&config)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
-        let mut crew = Crew::start(workers, handle.live(), &settings(&config, workers))?;
-        crew.follow(&addresses(&config), bound, &settings(&config, workers)).await;
+        let settings = settings(&config, workers, &log);
+        let mut crew = Crew::start(workers, handle.live(), &settings)?;
+        crew.follow(&addresses(&config), bound, &settings).await;
 
         let status = Arc::new(Status::new(workers));
-        let text = scrape::of(&handle, crew.stats().cloned().collect());
+        let text = scrape::of(&handle, crew.stats().cloned().collect(), Arc::clone(&log.dropped));
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
         let mut admin =
@@ -122,7 +132,8 @@ impl Process {
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin };
+        let process =
+            Self { file, config, crew, log, handle, status, stop_control, control, stop_admin, admin };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -151,7 +162,11 @@ impl Process {
                     () = signals.stop() => return self.wind_down(signals).await,
                 },
                 signal = signals.next() => match signal {
-                    Told::Reload => trigger.pull(),
+                    Told::Reload => {
+                        // First, and whatever becomes of the configuration: the file may have been moved away.
+                        self.log.reopen();
+                        trigger.pull();
+                    }
                     Told::Stop => return self.wind_down(signals).await,
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
@@ -191,8 +206,10 @@ impl Process {
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
+        let log = self.log.prepare(&config)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size())).await;
+        self.log.follow(log);
+        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size(), &self.log)).await;
         let fixed = |config: &Config| {
             (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
         };
@@ -213,7 +230,7 @@ impl Process {
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     async fn wind_down(self, mut signals: Signals) -> Result<()> {
-        let Self { config, crew, status, stop_control, control, stop_admin, admin, .. } = self;
+        let Self { config, crew, log, status, stop_control, control, stop_admin, admin, .. } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
@@ -222,6 +239,9 @@ impl Process {
                 warn!("the deadline has come; what is still in flight is cut");
             },
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
+        }
+        if timeout(LOG_PATIENCE, log.finish()).await.is_err() {
+            warn!("the access log takes no more; its last lines are lost");
         }
         stop_admin.cancel();
         for task in admin {
@@ -315,7 +335,7 @@ fn addresses(config: &Config) -> Vec<ListenAddr> {
 }
 
 /// What the workers need of the configuration.
-fn settings(config: &Config, workers: usize) -> Settings {
+fn settings(config: &Config, workers: usize, log: &Log) -> Settings {
     let limits = &config.limits;
     let trusted =
         config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
@@ -331,7 +351,23 @@ fn settings(config: &Config, workers: usize) -> Settings {
         epoch_header: config.proxy.epoch_header,
         via: config.proxy.via.clone(),
         trusted: trusted.collect::<BTreeMap<_, _>>(),
+        identity: identity(&config.proxy),
+        error_pages: config.proxy.error_pages.clone().into(),
+        log: log.options(config.access_log.as_ref()),
     }
+}
+
+fn identity(proxy: &config::Proxy) -> Identity {
+    let request_id = proxy.request_id.map(|ids| RequestIds {
+        accept: match ids.accept {
+            config::Accept::Trusted => Accept::Trusted,
+            config::Accept::Always => Accept::Always,
+            config::Accept::Never => Accept::Never,
+        },
+        answer: ids.answer,
+    });
+    let trace = proxy.trace.map(|trace| Traces { start: trace.start, sampled: trace.sampled });
+    Identity { request_id, trace }
 }
 
 fn cores() -> usize {

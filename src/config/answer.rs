@@ -71,7 +71,9 @@ fn is_open(after_scheme: &Template) -> bool {
     let mut has_host = false;
     for part in after_scheme.parts() {
         match part {
-            Part::Text(text) if text.contains(['/', '?', '#']) => return !has_host && text.starts_with(['/', '?', '#']),
+            Part::Text(text) if text.contains(['/', '?', '#']) => {
+                return !has_host && text.starts_with(['/', '?', '#']);
+            }
             Part::Text(_) | Part::Of(Placeholder::Host | Placeholder::Authority) => has_host = true,
             // These begin with `/`.
             Part::Of(Placeholder::Path) => return !has_host,
@@ -117,7 +119,8 @@ pub(super) fn pages(node: Node<'_>, base: &Path) -> Option<Vec<ErrorPage>> {
 fn error_page(node: Node<'_>, base: &Path) -> Option<ErrorPage> {
     let mut section = node.section("an error page")?;
     let list = section.required("on", "on = [502, \"5xx\", \"no_endpoint\"]").and_then(|node| {
-        let list = node.list("a list of statuses, classes and reasons such as [502, \"5xx\", \"no_endpoint\"]")?;
+        let list =
+            node.list("a list of statuses, classes and reasons such as [502, \"5xx\", \"no_endpoint\"]")?;
         let on: Vec<_> = list.into_iter().map(occasion).collect();
         on.into_iter().collect::<Option<Vec<_>>>()
     });
@@ -161,7 +164,10 @@ fn page(section: &mut Section<'_>, base: &Path) -> Option<Page> {
             return None;
         }
         (None, None) => {
-            section.at.missing(format_args!("{} has no body", section.what), "body = \"…\", or file = \"sorry.html\"");
+            section.at.missing(
+                format_args!("{} has no body", section.what),
+                "body = \"…\", or file = \"sorry.html\"",
+            );
             return None;
         }
     };

@@ -8,10 +8,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::document::Place;
-use super::{access_log, answer, identity, later};
 use super::service::Services;
 use super::walk::{Node, Section};
-use super::{AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir};
+use super::{
+    AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
+};
+use super::{access_log, answer, identity, later};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.

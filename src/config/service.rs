@@ -106,12 +106,7 @@ impl Services {
         routes.into_iter().collect()
     }
 
-    fn route(
-        &mut self,
-        node: Node<'_>,
-        service: &str,
-        edits: &Edits,
-    ) -> Option<(Route, Option<RouteRules>)> {
+    fn route(&mut self, node: Node<'_>, service: &str, edits: &Edits) -> Option<(Route, Option<RouteRules>)> {
         let (route, rules) = route::read(node, edits, &self.base)?;
         if let Some((first, place)) = self.routes.get(&route) {
             node.at.error(format_args!(

@@ -41,6 +41,8 @@ pub struct Inputs {
     pub operations: Vec<(ServiceName, Operations)>,
     /// What each worker counted that belongs to no version.
     pub edges: Vec<Edge>,
+    /// Lines of the access log that were lost.
+    pub log_dropped: u64,
 }
 
 /// What control counted of one service.
@@ -66,7 +68,7 @@ pub struct Buckets {
 }
 
 /// What one worker counted that belongs to no version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Edge {
     /// Open client connections.
     pub connections: u64,
@@ -74,4 +76,8 @@ pub struct Edge {
     pub accepted: u64,
     /// Answers without a version, in the order of [`Reason::ALL`].
     pub refused: [u64; Reason::ALL.len()],
+    /// Redirects that routes gave by themselves.
+    pub redirects: u64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: u64,
 }

@@ -262,6 +262,7 @@ impl Client {
     /// Answers what never became a request.
     fn refuse(&self, reason: Reason) {
         self.worker.refused(reason);
+        self.worker.journal.refused(self, reason);
         self.push(error::refusal(reason));
     }
 

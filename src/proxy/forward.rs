@@ -19,6 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
 use super::connection::Client;
+use super::journal::Record;
 use super::outgoing::{Outgoing, Waiting};
 use super::permit::Permit;
 use super::upstream::http1::{self, Decoded, Decoder, Head};
@@ -52,6 +53,8 @@ enum Taken {
 pub struct Exchange {
     client: Rc<Client>,
     permit: Option<Permit>,
+    /// The request's line in the access log; written when the exchange is dropped.
+    record: Option<Rc<Record>>,
     endpoint: Rc<Endpoint>,
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
@@ -83,6 +86,7 @@ impl Exchange {
         client.alarm.clear();
         Self {
             client: Rc::clone(client),
+            record: permit.record().map(Rc::clone),
             permit: Some(permit),
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
@@ -183,6 +187,7 @@ impl Exchange {
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
+        self.record.as_ref().inspect(|record| record.first_byte());
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
@@ -226,6 +231,7 @@ impl Exchange {
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
                     self.client.alarm.clear();
+                    self.record.as_ref().inspect(|record| record.sent(data.len()));
                     if self.decoder.is_end() {
                         self.finish();
                     }
@@ -337,6 +343,7 @@ impl Exchange {
         }
         let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
         self.waiting = waiting;
+        self.record.as_ref().inspect(|record| record.received(self.outgoing.taken()));
         if waiting == Waiting::Sent {
             self.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {

@@ -17,10 +17,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::Clock;
+use super::identity::Identity;
+use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
 use super::upstream::{Local, Upstream};
 use crate::metrics::{Reason, bump};
+use crate::table::{ErrorPage, OwnAnswer};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,12 @@ pub struct Settings {
     pub via: String,
     /// By listener: the networks whose `X-Forwarded-*` are believed.
     pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// How requests get their ids and traces.
+    pub identity: Identity,
+    /// Bodies for the proxy's own answers, where no service's are for them.
+    pub error_pages: Arc<[ErrorPage]>,
+    /// What is written about requests, and where.
+    pub log: Option<journal::Options>,
 }
 
 impl Settings {
@@ -74,6 +83,8 @@ pub struct Worker {
     settings: RefCell<Rc<Settings>>,
     locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
     coin: RefCell<SmallRng>,
+    /// This worker's part of the access log.
+    pub journal: Rc<Journal>,
     stats: Arc<WorkerStats>,
     /// True from the moment the worker winds down.
     pub(super) is_stopping: Cell<bool>,
@@ -96,14 +107,21 @@ pub struct WorkerStats {
     pub accepted: AtomicU64,
     /// Answers without a version, by reason, in the order of [`Reason::ALL`].
     pub refused: [AtomicU64; Reason::ALL.len()],
+    /// Redirects that routes gave by themselves.
+    pub redirects: AtomicU64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: AtomicU64,
 }
 
 impl Worker {
     /// Worker `id`, serving what `live` publishes.
     #[must_use]
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        let journal = Rc::new(Journal::default());
+        journal.follow(settings.log.clone());
         Self {
             id,
+            journal,
             view: View::of(live),
             clock: Rc::default(),
             scratch: RefCell::default(),
@@ -126,6 +144,8 @@ impl Worker {
 
     /// Takes over new settings; connections that are open keep what they started with.
     pub fn follow(&self, settings: Settings) {
+        // The one setting that open connections follow too: a log that is turned on shows what goes on.
+        self.journal.follow(settings.log.clone());
         *self.settings.borrow_mut() = Rc::new(settings);
         self.vacancy.notify_waiters();
     }
@@ -134,6 +154,13 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// 128 random bits from where the coins come from; no secret.
+    #[must_use]
+    pub fn dice(&self) -> u128 {
+        let mut coin = self.coin.borrow_mut();
+        (u128::from(coin.next_u64()) << 64) | u128::from(coin.next_u64())
     }
 
     /// Where bytes are read into, empty and with room; what was read is to be split off.
@@ -170,6 +197,14 @@ impl Worker {
     /// Counts an answer that no version was asked for.
     pub fn refused(&self, reason: Reason) {
         bump(&self.stats.refused[reason as usize], 1);
+    }
+
+    /// Counts an answer that a route gave by itself.
+    pub fn answered(&self, own: &OwnAnswer) {
+        match own {
+            OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
+            OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
+        }
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
@@ -250,6 +285,8 @@ pub fn start(
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
+    let journal = Rc::clone(&worker.journal);
+    spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
@@ -275,7 +312,7 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() == 0 {
-            return;
+            return worker.journal.flush();
         }
         vacancy.await;
     }

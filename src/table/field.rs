@@ -44,7 +44,12 @@ pub fn protected(name: &str, side: Side) -> Option<&'static str> {
         "content-length" | "transfer-encoding" | "trailer" => {
             Some("it says where the body ends, which only the proxy knows")
         }
-        "connection" | "keep-alive" | "proxy-connection" | "upgrade" | "te" | "proxy-authenticate"
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "upgrade"
+        | "te"
+        | "proxy-authenticate"
         | "proxy-authorization" => Some("it belongs to one connection and is never passed on"),
         _ if name.starts_with("switchback-") => Some("fields of that name are the proxy's own"),
         "host" if side == Side::Request => {

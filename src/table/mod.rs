@@ -66,7 +66,10 @@ impl Table {
         }
         let indexed = services.iter().enumerate();
         let places = indexed.flat_map(|(service, spec)| {
-            spec.routes.iter().enumerate().map(move |(index, route)| (route, Routed { service, route: index }))
+            spec.routes
+                .iter()
+                .enumerate()
+                .map(move |(index, route)| (route, Routed { service, route: index }))
         });
         let router = Arc::new(Router::new(places));
         Ok(Self { epoch, services, router })

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::matcher::Route;
-use super::rules::Rules;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::rules::Rules;
 use super::split::{Coin, Split};
 
 /// What an endpoint of a version speaks.
