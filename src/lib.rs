@@ -18,7 +18,8 @@
 //! it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is for; its coin says which
 //! version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published in between, and then it
 //! chooses again; an [exchange](proxy::forward) carries head and body both ways as streams, polled in place; the permit
-//! ends with the last byte and records the outcome. On this path nothing is written that another worker writes, no lock
+//! ends with the last byte and records the outcome. What routes and versions change about requests and answers, and the
+//! line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing is written that another worker writes, no lock
 //! is taken, no task is spawned.
 //!
 //! # One flip

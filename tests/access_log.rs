@@ -256,10 +256,10 @@ fn stop(mut lab: Lab) -> (bool, tempfile::TempDir) {
 fn nothing_a_client_sends_forges_a_line() {
     let lab = logging(vec![Origin::start("blue")], "headers = [\"x-odd\"]\nquery = false");
     let mut client = lab.client();
-    client.send(b"GET /\"},{\"a\":\"?secret=1 HTTP/1.1\r\nhost: a\r\nx-odd: \xff\xc2\x85\"\\\t\xe2\x80\xa8\r\n\r\n").answer();
+    client.send(b"GET /\"},{\"a\":\"?secret=1 HTTP/1.1\r\nhost: a\r\nx-odd: \xc3\xa4\xc2\x85\"\\\t\xe2\x80\xa8\r\n\r\n").answer();
     let line = only(&lab);
     assert_eq!(line["path"], "/\"},{\"a\":\"");
-    assert_eq!(line["headers"]["x-odd"], "\u{fffd}\u{85}\"\\\t\u{2028}");
+    assert_eq!(line["headers"]["x-odd"], "\u{e4}\u{85}\"\\\t\u{2028}");
     let text = fs::read_to_string(path(&lab)).unwrap();
     assert!(!text.contains("secret") && !text.trim_end().chars().any(char::is_control), "{text}");
 }

@@ -183,6 +183,33 @@ fn a_route_redirects_without_asking_a_version() {
 }
 
 #[test]
+fn explain_knows_that_no_version_is_asked() {
+    let routes =
+        "{ path = \"/\" }, { path = \"/old\", redirect = { to = \"/\" } }, { path = \"/off\", answer = {} }";
+    let lab = lab("", routes, "", &[("blue", "")]);
+    let reason = |path: &str| {
+        let asked = json!({ "uri": format!("http://a{path}") });
+        lab.call("POST", "/v1/explain", &asked).1
+    };
+    assert_eq!((&reason("/")["reason"], &reason("/")["version"]), (&json!("single"), &json!("blue")));
+    assert_eq!((&reason("/old")["reason"], &reason("/old")["version"]), (&json!("redirect"), &Value::Null));
+    assert_eq!(reason("/off")["reason"], "fixed");
+    let (code, text, _) = lab.cli(&["explain", "http://a/old"]);
+    assert!(
+        code == 0 && text.contains("the route redirects by itself, no version is asked"),
+        "{code}: {text}"
+    );
+}
+
+#[test]
+fn a_redirect_to_the_host_needs_one() {
+    let lab = lab("", "{ redirect = { to = \"https://%{host}/\" } }", "", &[("blue", "")]);
+    let answer = ask(&lab, "GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (400, Some("bad_request")));
+    assert_eq!(ask(&lab, "GET / HTTP/1.0\r\nhost: a:1\r\n\r\n").header("location"), Some("https://a/"));
+}
+
+#[test]
 fn a_redirect_does_not_lead_where_a_client_wants() {
     let lab = lab("", "{ path = \"/old/\", redirect = { to = \"/%{rest}\" } }", "", &[("blue", "")]);
     for path in ["/old//evil.test/", "/old///evil.test/", "/old/\\evil.test/"] {

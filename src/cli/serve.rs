@@ -241,7 +241,7 @@ impl Process {
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
         }
         if timeout(LOG_PATIENCE, log.finish()).await.is_err() {
-            warn!("the access log takes no more; its last lines are lost");
+            warn!("the access log did not come to its end; its last lines may be lost");
         }
         stop_admin.cancel();
         for task in admin {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::diagnostic::did_you_mean;
+use super::diagnostic::close_to;
 use super::walk::{Node, Section};
 use crate::metrics::Reason;
 use crate::table::{ErrorPage, On, OwnAnswer, Page, Part, Placeholder, Template};
@@ -26,7 +26,7 @@ pub(super) fn read(route: &mut Section<'_>, base: &Path) -> Option<Option<OwnAns
 
 /// `{ to = "https://%{host}%{path}%{query}", status = 308 }`.
 fn redirect(node: Node<'_>) -> Option<OwnAnswer> {
-    let mut section = node.section("a redirect, such as { to = \"https://%{host}%{path}%{query}\" }")?;
+    let mut section = node.section("a redirect")?;
     let to = section.required("to", "to = \"https://%{host}%{path}%{query}\"").and_then(target);
     let status = section.or("status", 308, |node| {
         let statuses = [301, 302, 303, 307, 308];
@@ -75,7 +75,9 @@ fn is_open(after_scheme: &Template) -> bool {
                 return !has_host && text.starts_with(['/', '?', '#']);
             }
             Part::Text(_) | Part::Of(Placeholder::Host | Placeholder::Authority) => has_host = true,
-            // These begin with `/`.
+            // Begins with `?`, or is not there.
+            Part::Of(Placeholder::Query) => {}
+            // Begins with `/`.
             Part::Of(Placeholder::Path) => return !has_host,
             Part::Of(_) => return true,
         }
@@ -85,7 +87,7 @@ fn is_open(after_scheme: &Template) -> bool {
 
 /// `{ status = 503, file = "maintenance.html" }`.
 fn answer(node: Node<'_>, base: &Path) -> Option<OwnAnswer> {
-    let mut section = node.section("an answer, such as { status = 503, body = \"closed\" }")?;
+    let mut section = node.section("an answer")?;
     let status = section.or("status", 200, |node| {
         let status = u16::try_from(node.count(&(200..=599))?).ok()?;
         if (300..400).contains(&status) {
@@ -140,8 +142,11 @@ fn occasion(node: Node<'_>) -> Option<On> {
     let reason = Reason::ALL.into_iter().find(|reason| reason.token() == text);
     let found = status.or(class).or(reason.map(|reason| On::Reason(reason.token())));
     if found.is_none() {
-        let known = Reason::ALL.map(Reason::token);
-        let hint = did_you_mean(&text, known, "a status from 400 to 599, 4xx, 5xx, or one of");
+        let tokens = Reason::ALL.map(Reason::token);
+        let hint = close_to(&text, tokens).unwrap_or_else(|| {
+            "a status from 400 to 599, 4xx, 5xx, or a token of switchback-reason such as no_endpoint"
+                .to_owned()
+        });
         node.at.error_with(format_args!("`{}` is no error of the proxy's", text.escape_debug()), hint);
     }
     found

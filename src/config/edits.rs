@@ -15,8 +15,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Edits> {
 
 /// `{ remove = ["x-debug"], set = { x-env = "prod" }, add = { vary = "x-env" } }`, done in this order.
 fn fields(node: Node<'_>, side: Side) -> Option<Vec<FieldOp>> {
-    let what = "header operations, such as { set = { x-env = \"prod\" }, remove = [\"x-debug\"] }";
-    let mut section = node.section(what)?;
+    let mut section = node.section("header operations (remove, set, add)")?;
     let removed = section.or("remove", Vec::new(), |node| removed(node, side));
     let set = section.or("set", Vec::new(), |node| valued(node, side));
     let added = section.or("add", Vec::new(), |node| valued(node, side));

@@ -5,7 +5,7 @@ use super::{Accept, RequestId, Trace};
 
 /// `{ accept = "trusted", answer = true }`.
 pub(super) fn request_id(node: Node<'_>) -> Option<RequestId> {
-    let mut section = node.section("`request_id`, such as { accept = \"trusted\", answer = true }")?;
+    let mut section = node.section("`request_id`")?;
     let default = RequestId::default();
     let accept = section.or("accept", default.accept, |node| {
         match node.text("\"trusted\", \"always\" or \"never\"")? {
@@ -22,7 +22,7 @@ pub(super) fn request_id(node: Node<'_>) -> Option<RequestId> {
 
 /// `{ start = true, sampled = false }`.
 pub(super) fn trace(node: Node<'_>) -> Option<Trace> {
-    let mut section = node.section("`trace`, such as { start = true, sampled = false }")?;
+    let mut section = node.section("`trace`")?;
     let default = Trace::default();
     let start = section.or("start", default.start, Node::flag);
     let sampled = section.or("sampled", default.sampled, Node::flag);

@@ -95,7 +95,7 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
                 let head = rewritten.as_ref().map_or(&head, |rewritten| &rewritten.head);
                 forward(&client, head, &asked, body, admitted, story.record.as_deref()).await
             }
-            Ok(None) => story.answer(&client, &head, &asked),
+            Ok(None) => story.answer(&client, &head, &asked).or_else(|reason| refuse(&client, reason)),
             Err(reason) => refuse(&client, reason),
         },
         Err(reason) => refuse(&client, reason),

@@ -98,7 +98,8 @@ impl Story {
     /// The answer of a route that answers by itself.
     ///
     /// # Errors
-    /// [`Reason::Internal`] when the route does not.
+    /// [`Reason::BadRequest`] when it needs a host that HTTP/1.0 did not say; [`Reason::Internal`] when the route does
+    /// not answer.
     pub fn answer(
         &self,
         client: &Client,
@@ -106,6 +107,9 @@ impl Story {
         asked: &Asked<'_>,
     ) -> Result<Response<Source>, Reason> {
         let (Some(own), Some(place)) = (self.own_answer(), &self.place) else { return Err(Reason::Internal) };
+        if asked.authority.is_empty() && own.needs_host() {
+            return Err(Reason::BadRequest);
+        }
         client.worker.answered(own);
         if let Some(record) = &self.record {
             record.answered_by_itself(own);

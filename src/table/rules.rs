@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::field::FieldOp;
 use super::name::VersionName;
 use super::page::{ErrorPage, Page};
-use super::template::Template;
+use super::template::{Part, Placeholder, Template};
 
 /// A service's rules. A service that has none has no value of this at all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -135,6 +135,18 @@ pub enum OwnAnswer {
 }
 
 impl OwnAnswer {
+    /// True when it cannot be given to a client that did not say which host it asks.
+    #[must_use]
+    pub fn needs_host(&self) -> bool {
+        match self {
+            Self::Redirect { to, .. } => {
+                let mut parts = to.parts().iter();
+                parts.any(|part| matches!(part, Part::Of(Placeholder::Host | Placeholder::Authority)))
+            }
+            Self::Fixed { .. } => false,
+        }
+    }
+
     /// The kind of answer, as metrics and the access log call it.
     #[must_use]
     pub fn token(&self) -> &'static str {

@@ -4,15 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// Most batches that wait to be written; of 32 KiB each, so some 16 MiB.
-const QUEUE: usize = 512;
+/// Most batches that wait to be written.
+const QUEUE: usize = 4096;
+/// Most bytes that wait to be written.
+const MOST_WAITING: usize = 16 << 20;
 /// How long it takes at most until a new file is looked at when nothing is written.
 const LOOK: Duration = Duration::from_secs(1);
 /// For the owner, and for a group that may read.
@@ -79,6 +81,8 @@ pub struct Pipe {
 struct Shared {
     /// Lines that were lost; outlives the writer.
     dropped: Arc<AtomicU64>,
+    /// Bytes that were handed over and are not written yet. Added to once a batch, not once a request.
+    waiting: AtomicUsize,
     /// What is written to from now on. Only the writer and whoever reads the configuration lock it.
     next: Mutex<Option<Output>>,
 }
@@ -95,8 +99,11 @@ impl Eq for Pipe {}
 impl Pipe {
     /// Hands over so many lines; when there is no room they are dropped and counted.
     pub fn send(&self, batch: Vec<u8>, lines: u64) {
-        if self.batches.try_send((batch, lines)).is_err() {
-            // Only when the writer is behind: the one place where workers write to the same cell.
+        let length = batch.len();
+        // Relaxed: a bound, not a hand-over; the queue orders what is sent.
+        let before = self.shared.waiting.fetch_add(length, Ordering::Relaxed);
+        if before + length > MOST_WAITING || self.batches.try_send((batch, lines)).is_err() {
+            self.shared.waiting.fetch_sub(length, Ordering::Relaxed);
             self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
@@ -118,7 +125,7 @@ impl Writer {
     pub fn start(target: Target, dropped: Arc<AtomicU64>) -> io::Result<Self> {
         let output = target.open()?;
         let (batches, queue) = sync_channel(QUEUE);
-        let shared = Arc::new(Shared { dropped, next: Mutex::new(None) });
+        let shared = Arc::new(Shared { dropped, waiting: AtomicUsize::new(0), next: Mutex::new(None) });
         let (end, ended) = oneshot::channel();
         let seen = Arc::clone(&shared);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
@@ -184,6 +191,7 @@ impl Pen {
             match batch {
                 Ok((lines, _)) => {
                     let lost = self.write(&lines);
+                    shared.waiting.fetch_sub(lines.len(), Ordering::Relaxed);
                     shared.dropped.fetch_add(lost, Ordering::Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -272,11 +280,14 @@ mod tests {
     #[test]
     fn who_sends_to_a_full_queue_does_not_wait() {
         let (batches, queue) = sync_channel(1);
-        let shared = Shared { dropped: Arc::default(), next: Mutex::new(None) };
+        let shared = Shared { dropped: Arc::default(), waiting: AtomicUsize::new(0), next: Mutex::new(None) };
         let pipe = Pipe { batches, shared: Arc::new(shared) };
         pipe.send(b"a\n".to_vec(), 1);
         pipe.send(b"b\nc\n".to_vec(), 2);
         assert_eq!(pipe.shared.dropped.load(Ordering::Relaxed), 2);
         assert_eq!(queue.recv().unwrap().0, b"a\n");
+        // Bytes are bounded too, whatever room there is for batches.
+        pipe.send(vec![b'\n'; MOST_WAITING], 7);
+        assert_eq!(pipe.shared.dropped.load(Ordering::Relaxed), 9);
     }
 }
