@@ -18,7 +18,8 @@
 //! it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is for; its coin says which
 //! version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published in between, and then it
 //! chooses again; an [exchange](proxy::forward) carries head and body both ways as streams, polled in place; the permit
-//! ends with the last byte and records the outcome. On this path nothing is written that another worker writes, no lock
+//! ends with the last byte and records the outcome. What routes and versions change about requests and answers, and the
+//! line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing is written that another worker writes, no lock
 //! is taken, no task is spawned.
 //!
 //! # One flip
@@ -40,8 +41,9 @@
 //!
 //! # Who may know whom
 //!
-//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `config, store →
-//! table, release` · `admin → control's handle` · `cli → admin's wire types, config`; `cli::serve` alone wires all.
+//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `store → table,
+//! release` · `config → table, release, metrics' reasons` · `admin → control's handle` · `cli → admin's wire types, config`;
+//! `cli::serve` alone wires all.
 //! `tests/tidy.rs` enforces it.
 
 // In reading order, a blank line between them so that it stays.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, Exposition, Handshake, Inputs, Kind, Operations, Outcome, Reason, Tenure,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure,
     names,
 };
 use switchback::proxy::upstream::Upstream;
@@ -28,6 +28,7 @@ fn table() -> Arc<Table> {
         stable: "blue".parse().unwrap(),
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),
+        rules: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };
@@ -46,13 +47,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         fence: buckets(0.001),
         drain: buckets(60.0),
     };
-    let mut edge = Edge {
-        connections: 2,
-        accepted: 7,
-        refused: [0; Reason::ALL.len()],
-        handshakes: [0; Handshake::ALL.len()],
-        redirected: 0,
-    };
+    let mut edge = Edge { connections: 2, accepted: 7, ..Edge::default() };
     edge.refused[Reason::NoRoute as usize] = 4;
     Inputs {
         table: table(),
@@ -64,6 +59,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             file: "/etc/switchback/shop.pem".to_owned(),
             not_after: 1_800_000_000,
         }],
+        log_dropped: 0,
     }
 }
 

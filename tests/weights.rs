@@ -9,6 +9,7 @@ use std::thread;
 
 use lab::{Client, Lab};
 use serde_json::json;
+use switchback::proxy::identity::Identity;
 use switchback::proxy::live::{Live, Snapshot};
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Settings, Worker, WorkerStats};
@@ -103,6 +104,7 @@ fn service(points: u16) -> Arc<Service> {
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),
+        rules: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());
@@ -130,8 +132,11 @@ fn worker(service: &Arc<Service>) -> Worker {
         via: "switchback".to_owned(),
         trusted: std::collections::BTreeMap::new(),
         entrances: std::collections::BTreeMap::new(),
-        subject_headers: std::sync::Arc::new([]),
+        subject_headers: Arc::new([]),
         handshakes: 1,
+        identity: Identity::default(),
+        error_pages: Arc::new([]),
+        log: None,
     };
     Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
 }

@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use super::document::Place;
 use super::service::Services;
 use super::walk::{Node, Section};
-use super::{Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir};
-use super::{https, tls};
+use super::{
+    AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
+};
+use super::{access_log, answer, https, identity, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -20,7 +22,8 @@ pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-const SECTIONS: [&str; 7] = ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy"];
+const SECTIONS: [&str; 8] =
+    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy", "access_log"];
 
 /// What the main file says, without its services.
 pub(super) struct Main {
@@ -31,6 +34,7 @@ pub(super) struct Main {
     limits: Limits,
     shutdown: Shutdown,
     proxy: Proxy,
+    access_log: Option<AccessLog>,
 }
 
 impl Main {
@@ -48,7 +52,10 @@ impl Main {
         let state = state(&mut root, base, host);
         let limits = root.or("limits", Limits::default(), limits);
         let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
-        let proxy = root.or("proxy", Proxy::default(), proxy);
+        let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
+        let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
+        services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
+        services.beside(base);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
             services.read(&section);
         }
@@ -62,14 +69,27 @@ impl Main {
             limits: limits?,
             shutdown: shutdown?,
             proxy: proxy?,
+            access_log: access_log?,
         })
     }
 
     /// The config of this file with the services of all.
     pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
-        let Self { listeners, admin, metrics, state, limits, shutdown, proxy } = self;
+        let Self { listeners, admin, metrics, state, limits, shutdown, proxy, access_log } = self;
         let warnings = Vec::new();
-        Config { listeners, admin, metrics, state, limits, shutdown, proxy, services, warnings, files }
+        Config {
+            listeners,
+            admin,
+            metrics,
+            state,
+            limits,
+            shutdown,
+            proxy,
+            access_log,
+            services,
+            warnings,
+            files,
+        }
     }
 }
 
@@ -271,7 +291,7 @@ fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     Some(Shutdown { deadline: deadline? })
 }
 
-fn proxy(node: Node<'_>) -> Option<Proxy> {
+fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let mut section = node.section("[proxy]")?;
     let default = Proxy::default();
     let epoch_header = section.or("epoch_header", default.epoch_header, Node::flag);
@@ -285,6 +305,15 @@ fn proxy(node: Node<'_>) -> Option<Proxy> {
             node.unexpected(expected)
         }
     });
+    let request_id = section.or("request_id", None, |node| identity::request_id(node).map(Some));
+    let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
+    let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
     section.finish();
-    Some(Proxy { epoch_header: epoch_header?, via: via? })
+    Some(Proxy {
+        epoch_header: epoch_header?,
+        via: via?,
+        request_id: request_id?,
+        trace: trace?,
+        error_pages: error_pages?,
+    })
 }

@@ -112,6 +112,7 @@ fn read_all(path: &Path, host: &Host, found: &Found) -> Option<Config> {
     let teams = teams(&path.with_file_name("conf.d"), found);
     for team in &teams.files {
         if let Some(text) = read_text(team, found) {
+            services.beside(absolute(team).parent().unwrap_or(base));
             Document::walk(team, &text, found, |root| read_team(&root, path, &mut services));
         }
     }

@@ -2,8 +2,9 @@
 
 use super::diagnostic::did_you_mean;
 use super::document::Spot;
+use super::edits;
 use super::walk::{Entry, Node, Section};
-use crate::table::{EndpointAddr, Protocol, VersionName, VersionSpec};
+use crate::table::{Edits, EndpointAddr, Protocol, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -11,6 +12,8 @@ pub(super) struct Listed<'a> {
     pub(super) version: VersionSpec,
     /// Where its empty list of endpoints is.
     pub(super) empty: Option<Spot<'a>>,
+    /// What it changes about its requests and answers.
+    pub(super) edits: Edits,
 }
 
 /// The versions of the service, in the order of the file.
@@ -31,17 +34,19 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
         entry.value.section(format!("version `{}` of {service}", entry.key.escape_debug()))
     else {
         let version = VersionSpec { name: name?, endpoints: [].into(), protocol: Protocol::default() };
-        return Some(Listed { version, empty: None });
+        return Some(Listed { version, empty: None, edits: Edits::default() });
     };
     let endpoints = section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]");
     let protocol = section.or("protocol", Protocol::default(), protocol);
+    // What is wrong with them is noted: the file is refused.
+    let edits = edits::read(&mut section).unwrap_or_default();
     section.finish();
     let list = endpoints
         .and_then(|node| Some((node, node.list("a list of endpoints such as [\"127.0.0.1:9001\"]")?)));
     let empty = list.as_ref().filter(|(_, list)| list.is_empty()).map(|(node, _)| node.at);
     let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default().into();
     let protocol = protocol.unwrap_or_default();
-    Some(Listed { version: VersionSpec { name: name?, endpoints, protocol }, empty })
+    Some(Listed { version: VersionSpec { name: name?, endpoints, protocol }, empty, edits })
 }
 
 /// The endpoints that can be read, each once.

@@ -194,12 +194,17 @@ fn of_operations(inputs: &Inputs) -> [Family; 3] {
     [changes, fence, drain]
 }
 
-fn of_edges(inputs: &Inputs) -> [Family; 2] {
+fn of_edges(inputs: &Inputs) -> [Family; 4] {
     let mut connections = Family::of(&names::CONNECTIONS);
     let mut accepted = Family::of(&names::ACCEPTED);
     connections.count(&[], inputs.edges.iter().map(|edge| edge.connections).sum());
     accepted.count(&[], inputs.edges.iter().map(|edge| edge.accepted).sum());
-    [connections, accepted]
+    let mut own_answers = Family::of(&names::OWN_ANSWERS);
+    own_answers.count(&["redirect"], inputs.edges.iter().map(|edge| edge.redirects).sum());
+    own_answers.count(&["fixed"], inputs.edges.iter().map(|edge| edge.fixed).sum());
+    let mut log_dropped = Family::of(&names::LOG_DROPPED);
+    log_dropped.count(&[], inputs.log_dropped);
+    [connections, accepted, own_answers, log_dropped]
 }
 
 fn of_tls(inputs: &Inputs) -> [Family; 3] {

@@ -25,6 +25,16 @@ pub mod outgoing;
 
 pub mod body;
 
+pub mod story;
+
+pub mod identity;
+
+pub mod rewrite;
+
+pub mod answer;
+
+pub mod journal;
+
 pub mod headers;
 
 pub mod upgrade;
@@ -64,8 +74,10 @@ use body::{Incoming, Source};
 use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
+use journal::Record;
 use outgoing::{Outgoing, Upload};
 use permit::Permit;
+use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
@@ -73,11 +85,13 @@ use crate::table::{EndpointAddr, Epoch, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let client = &turn.client;
+    let mut story = Story::begin(client, &mut head);
     let mut epoch = None;
-    let answer = respond(&turn, &head, body, &mut epoch).await;
-    let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
+    let answer = respond(&turn, &head, body, &mut story, &mut epoch).await;
+    let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
+    story.finish(client, &head, &mut response);
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
@@ -92,6 +106,7 @@ async fn respond(
     turn: &Turn,
     head: &Parts,
     body: Incoming,
+    story: &mut Story,
     epoch: &mut Option<Epoch>,
 ) -> Result<Response<Source>, Reason> {
     let client = &turn.client;
@@ -104,9 +119,14 @@ async fn respond(
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
         return Ok(elsewhere);
     }
-    let admitted = admit(client, &asked, &body).map_err(refused)?;
+    let Some(admitted) = admit(client, &asked, &body, story).map_err(refused)? else {
+        return story.answer(client, head, &asked).map_err(refused);
+    };
     *epoch = Some(admitted.permit.epoch);
-    forward(turn, head, &asked, body, admitted).await
+    let rewritten = story.rewritten(client, head, &asked);
+    let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
+    let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
+    forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.
@@ -128,21 +148,31 @@ struct Admitted {
     timeouts: Timeouts,
 }
 
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
-fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted, Reason> {
+/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1). `None` when
+/// its route answers by itself.
+fn admit(
+    client: &Client,
+    asked: &Asked<'_>,
+    body: &Incoming,
+    story: &mut Story,
+) -> Result<Option<Admitted>, Reason> {
     let worker = &client.worker;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
-        let index = table.route(asked).ok_or(Reason::NoRoute)?;
-        let service = &table.services()[index];
+        let routed = table.route(asked).ok_or(Reason::NoRoute)?;
+        if story.take(&snapshot, routed) {
+            return Ok(None);
+        }
+        let service = &table.services()[routed.service];
         let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
-        let local = worker.local(snapshot.upstream(index, version));
-        if let Ok(permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+        let local = worker.local(snapshot.upstream(routed.service, version));
+        if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
             let endpoints = Arc::clone(&service.versions[version].endpoints);
-            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts });
+            story.assigned(service, version, &mut permit);
+            return Ok(Some(Admitted { permit, endpoints, timeouts: service.timeouts }));
         }
     }
 }
@@ -155,6 +185,7 @@ async fn forward(
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
+    record: Option<&Record>,
 ) -> Result<Response<Source>, Reason> {
     let Admitted { mut permit, endpoints, timeouts } = admitted;
     let client = &turn.client;
@@ -167,6 +198,7 @@ async fn forward(
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
     let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
     loop {
+        record.inspect(|record| record.attempt(&endpoint));
         let stream = match endpoint.open(may_reuse, timeouts.connect).await {
             Ok(stream) => stream,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
@@ -178,6 +210,7 @@ async fn forward(
                 }
             },
         };
+        record.inspect(|record| record.connected(stream.1));
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {

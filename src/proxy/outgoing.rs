@@ -18,6 +18,7 @@ use super::http1::{self, Head};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
+use crate::table::{EndpointAddr, SentHost};
 
 /// How much of a body is gathered before it is written.
 const BATCH: usize = 16 * 1024;
@@ -56,6 +57,8 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
+    /// How many bytes of the body were taken.
+    taken: u64,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
@@ -118,11 +121,13 @@ impl Outgoing {
         endpoint: &Endpoint,
     ) -> Self {
         let own;
-        let host = if asked.authority.is_empty() {
-            own = endpoint.address.to_string();
-            own.as_bytes()
-        } else {
-            asked.authority.as_bytes()
+        let host = match asked.sent_host {
+            Some(SentHost::Fixed(host)) => host.as_bytes(),
+            None if !asked.authority.is_empty() => asked.authority.as_bytes(),
+            Some(SentHost::Endpoint) | None => {
+                own = own_host(&endpoint.address);
+                own.as_bytes()
+            }
         };
         let origin = Origin {
             client: client.address_text.as_deref(),
@@ -131,6 +136,7 @@ impl Outgoing {
             subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
+            asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
             via: &client.settings.via,
         };
         let key = match asked.upgrade {
@@ -147,7 +153,8 @@ impl Outgoing {
             asked.upgrade.map(|upgrade| (upgrade, &*key)),
         );
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
-        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false, upgrade: asked.upgrade, key }
+        let upgrade = asked.upgrade;
+        Self { out, frame: Bytes::new(), rest, taken: 0, is_sent: false, is_cut: false, upgrade, key }
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -169,6 +176,11 @@ impl Outgoing {
                 Some(Upgrade::Http1) => head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1,
                 Some(Upgrade::Http2) => upgrade::is_accepted(&head.headers, self.key.as_bytes()),
             }
+    }
+
+    /// How many bytes of the body were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Lets a held body go; true when there was one.
@@ -250,6 +262,7 @@ impl Outgoing {
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
+        self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
         match (frame.into_data(), coding) {
             (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
                 self.out.extend_from_slice(&data);
@@ -290,5 +303,13 @@ impl Outgoing {
             *moved = true;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// An endpoint's own `Host`; a Unix socket has none, and everything is local to it.
+fn own_host(address: &EndpointAddr) -> String {
+    match address {
+        EndpointAddr::Unix(_) => "localhost".to_owned(),
+        EndpointAddr::Tcp(_) | EndpointAddr::Named { .. } => address.to_string(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::admission::Superseded;
 use super::clock;
+use super::journal::Record;
 use super::live::Live;
 use super::upstream::Local;
 use crate::metrics::{Cells, Kind, Outcome, Reason};
@@ -21,6 +22,8 @@ pub struct Permit {
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
     reason: Cell<Option<Reason>>,
+    /// Where its end is noted too: the access log, when that is on.
+    record: Option<Rc<Record>>,
     /// The epoch it was admitted under.
     pub epoch: Epoch,
 }
@@ -44,8 +47,19 @@ impl Permit {
             since: clock::now(),
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
+            record: None,
             epoch: chosen_under,
         })
+    }
+
+    /// Notes its end in `record` too.
+    pub fn note_in(&mut self, record: &Rc<Record>) {
+        self.record = Some(Rc::clone(record));
+    }
+
+    /// Where its end is noted.
+    pub fn record(&self) -> Option<&Rc<Record>> {
+        self.record.as_ref()
     }
 
     /// The worker's part of the version it counts on.
@@ -114,6 +128,9 @@ impl Drop for Permit {
         self.cells().record_upstream(outcome);
         self.cells().record_client(outcome);
         self.cells().leave(self.kind.get());
+        if let Some(record) = &self.record {
+            record.ended(self.reason.get());
+        }
         // Last: whoever sees nothing in flight also sees everything recorded.
         self.local.shard().counts.end();
     }

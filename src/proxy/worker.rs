@@ -19,11 +19,14 @@ use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
 use super::entrance::Entrance;
+use super::identity::Identity;
+use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
 use super::tls::Handshakes;
 use super::upstream::{Local, Upstream};
 use crate::metrics::{Handshake, Reason, bump};
+use crate::table::{ErrorPage, OwnAnswer};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
 #[derive(Debug, Clone)]
@@ -56,6 +59,12 @@ pub struct Settings {
     pub subject_headers: Arc<[HeaderName]>,
     /// Most TLS handshakes at a time and worker.
     pub handshakes: usize,
+    /// How requests get their ids and traces.
+    pub identity: Identity,
+    /// Bodies for the proxy's own answers, where no service's are for them.
+    pub error_pages: Arc<[ErrorPage]>,
+    /// What is written about requests, and where.
+    pub log: Option<journal::Options>,
 }
 
 impl Settings {
@@ -89,6 +98,8 @@ pub struct Worker {
     settings: RefCell<Rc<Settings>>,
     locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
     coin: RefCell<SmallRng>,
+    /// This worker's part of the access log.
+    pub journal: Rc<Journal>,
     /// The tick that `date` was written at, and it.
     date: Cell<(u64, [u8; 29])>,
     stats: Arc<WorkerStats>,
@@ -119,14 +130,21 @@ pub struct WorkerStats {
     pub handshakes: [AtomicU64; Handshake::ALL.len()],
     /// Requests that were sent on to https.
     pub redirected: AtomicU64,
+    /// Redirects that routes gave by themselves.
+    pub redirects: AtomicU64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: AtomicU64,
 }
 
 impl Worker {
     /// Worker `id`, serving what `live` publishes.
     #[must_use]
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        let journal = Rc::new(Journal::default());
+        journal.follow(settings.log.clone());
         Self {
             id,
+            journal,
             view: View::of(live),
             clock: Rc::default(),
             scratch: RefCell::default(),
@@ -151,6 +169,8 @@ impl Worker {
 
     /// Takes over new settings; connections that are open keep what they started with.
     pub fn follow(&self, settings: Settings) {
+        // The one setting that open connections follow too: a log that is turned on shows what goes on.
+        self.journal.follow(settings.log.clone());
         *self.settings.borrow_mut() = Rc::new(settings);
         self.vacancy.notify_waiters();
     }
@@ -159,6 +179,13 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// 128 random bits from where the coins come from; no secret.
+    #[must_use]
+    pub fn dice(&self) -> u128 {
+        let mut coin = self.coin.borrow_mut();
+        (u128::from(coin.next_u64()) << 64) | u128::from(coin.next_u64())
     }
 
     /// The time for a `Date` field (RFC 9110 §6.6.1), at most a second old.
@@ -217,6 +244,14 @@ impl Worker {
     /// Counts a request that was sent on to https.
     pub fn redirected(&self) {
         bump(&self.stats.redirected, 1);
+    }
+
+    /// Counts an answer that a route gave by itself.
+    pub fn answered(&self, own: &OwnAnswer) {
+        match own {
+            OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
+            OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
+        }
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
@@ -297,6 +332,8 @@ pub fn start(
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
+    let journal = Rc::clone(&worker.journal);
+    spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
@@ -322,7 +359,7 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() == 0 {
-            return;
+            return worker.journal.flush();
         }
         vacancy.await;
     }

@@ -82,6 +82,15 @@ pub trait RouteKey {
     fn has_header(&self, name: &str, value: &str) -> bool;
 }
 
+/// Where a request goes, within one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routed {
+    /// The index of the service.
+    pub service: usize,
+    /// The index of the route among the service's.
+    pub route: usize,
+}
+
 /// All routes of all services, arranged for lookup. Changes only when routes change, not when weights do.
 #[derive(Debug, Default)]
 pub struct Router {
@@ -99,26 +108,26 @@ fn map<T>() -> Map<T> {
 }
 
 impl Router {
-    /// Arranges `routes`, each with the index of the service it leads to.
+    /// Arranges `routes`, each with where it leads to.
     #[must_use]
-    pub fn new<'r>(routes: impl Iterator<Item = (&'r Route, usize)>) -> Self {
+    pub fn new<'r>(routes: impl Iterator<Item = (&'r Route, Routed)>) -> Self {
         let mut router = Self { exact: map(), wildcard: map(), any: HostRoutes::default() };
-        for (route, service) in routes {
+        for (route, routed) in routes {
             let host = match &route.host {
                 HostPattern::Exact(name) => router.exact.entry((**name).into()).or_default(),
                 HostPattern::Wildcard(suffix) => router.wildcard.entry((**suffix).into()).or_default(),
                 HostPattern::Any => &mut router.any,
             };
-            host.insert(route, service);
+            host.insert(route, routed);
         }
         let hosts = router.exact.values_mut().chain(router.wildcard.values_mut());
         hosts.chain(std::iter::once(&mut router.any)).for_each(HostRoutes::arrange);
         router
     }
 
-    /// The service of the most specific route that matches: exact host before wildcard (longest first) before any,
+    /// Where the most specific route that matches leads to: exact host before wildcard (longest first) before any,
     /// then the longest path, then the most headers.
-    pub fn route(&self, key: &impl RouteKey) -> Option<usize> {
+    pub fn route(&self, key: &impl RouteKey) -> Option<Routed> {
         let lower;
         let mut host = key.host().strip_suffix('.').unwrap_or(key.host());
         if host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -126,15 +135,15 @@ impl Router {
             host = &lower;
         }
         if !self.exact.is_empty()
-            && let Some(service) = self.exact.get(host).and_then(|routes| routes.find(key))
+            && let Some(routed) = self.exact.get(host).and_then(|routes| routes.find(key))
         {
-            return Some(service);
+            return Some(routed);
         }
         if !self.wildcard.is_empty() {
             let mut rest = host;
             while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(service) = self.wildcard.get(suffix).and_then(|routes| routes.find(key)) {
-                    return Some(service);
+                if let Some(routed) = self.wildcard.get(suffix).and_then(|routes| routes.find(key)) {
+                    return Some(routed);
                 }
                 rest = suffix;
             }
@@ -154,12 +163,12 @@ struct HostRoutes {
 #[derive(Debug)]
 struct Leaf {
     headers: Vec<(Arc<str>, Arc<str>)>,
-    service: usize,
+    routed: Routed,
 }
 
 impl HostRoutes {
-    fn insert(&mut self, route: &Route, service: usize) {
-        let leaf = Leaf { headers: route.headers.clone(), service };
+    fn insert(&mut self, route: &Route, routed: Routed) {
+        let leaf = Leaf { headers: route.headers.clone(), routed };
         self.by_path.entry((*route.path).into()).or_default().push(leaf);
     }
 
@@ -174,14 +183,14 @@ impl HostRoutes {
         }
     }
 
-    fn find(&self, key: &impl RouteKey) -> Option<usize> {
+    fn find(&self, key: &impl RouteKey) -> Option<Routed> {
         let path = key.path();
         let matches = |leaf: &&Leaf| leaf.headers.iter().all(|(name, value)| key.has_header(name, value));
         let prefixes = self.lengths.iter().filter_map(|length| path.get(..*length));
         prefixes
             .filter_map(|prefix| self.by_path.get(prefix))
             .find_map(|leaves| leaves.iter().find(matches))
-            .map(|leaf| leaf.service)
+            .map(|leaf| leaf.routed)
     }
 }
 
@@ -210,7 +219,11 @@ mod tests {
     }
 
     fn router(routes: &[Route]) -> Router {
-        Router::new(routes.iter().zip(0..))
+        Router::new(routes.iter().zip((0..).map(|route| Routed { service: 0, route })))
+    }
+
+    fn find(router: &Router, key: &Key<'_>) -> Option<usize> {
+        router.route(key).map(|routed| routed.route)
     }
 
     #[test]
@@ -223,7 +236,7 @@ mod tests {
             route("a.shop.example.com", "/api/", &[("x-beta", "1")]),
             route("a.shop.example.com", "/api/v2", &[]),
         ]);
-        let find = |host, path, headers| router.route(&Key(host, path, headers));
+        let find = |host, path, headers| find(&router, &Key(host, path, headers));
         assert_eq!(find("a.shop.example.com", "/api/x", &[]), Some(3));
         assert_eq!(find("A.Shop.Example.com.", "/api/x", &[("x-beta", "1")]), Some(4));
         assert_eq!(find("a.shop.example.com", "/api/v2/y", &[("x-beta", "1")]), Some(5));
@@ -261,7 +274,7 @@ mod tests {
             };
             let matching = routes.iter().enumerate().filter(|(_, route)| path.starts_with(&*route.path));
             let best = matching.filter_map(|(index, route)| Some((rank(route)?, route.path.len(), index)));
-            prop_assert_eq!(router(&routes).route(&Key(&host, &path, &[])), best.max().map(|(_, _, index)| index));
+            prop_assert_eq!(find(&router(&routes), &Key(&host, &path, &[])), best.max().map(|(_, _, index)| index));
         }
     }
 }

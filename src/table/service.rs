@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::rules::Rules;
 use super::split::{Coin, Split};
 
 /// What an endpoint of a version speaks.
@@ -63,6 +64,28 @@ pub struct ServiceSpec {
     pub weights: Vec<(VersionName, u16)>,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What its routes and versions change about requests and answers.
+    pub rules: Option<Arc<Rules>>,
+}
+
+/// What decided on a request's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignedBy {
+    /// There was no choice: one version has all the weight.
+    Single,
+    /// The request's own coin.
+    Coin,
+}
+
+impl AssignedBy {
+    /// The token for it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Coin => "coin",
+        }
+    }
 }
 
 /// A service in the table. Built only by [`Service::new`], so its coin always fits its split.
@@ -82,6 +105,8 @@ pub struct Service {
     pub epoch: Epoch,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What its routes and versions change about requests and answers; `None` when nothing.
+    pub rules: Option<Arc<Rules>>,
     coin: Coin,
 }
 
@@ -100,6 +125,7 @@ impl Service {
             name: spec.name.clone(),
             routes: Arc::clone(&spec.routes),
             timeouts: spec.timeouts,
+            rules: spec.rules.clone(),
             versions,
             stable,
             split,
@@ -114,6 +140,12 @@ impl Service {
     #[must_use]
     pub fn assign(&self, coin: u32) -> Option<usize> {
         self.coin.toss(coin)
+    }
+
+    /// What decides on the version of a request now.
+    #[must_use]
+    pub fn assigned_by(&self) -> AssignedBy {
+        if self.coin.is_certain() { AssignedBy::Single } else { AssignedBy::Coin }
     }
 
     /// The version with this label.

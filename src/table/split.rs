@@ -88,6 +88,12 @@ impl Coin {
         Self { bounds }
     }
 
+    /// True when every coin falls on the same version.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.bounds.len() == 1
+    }
+
     /// The index of the version this coin falls on. O(versions with weight); the first bound decides most.
     #[must_use]
     pub fn toss(&self, coin: u32) -> Option<usize> {

@@ -63,6 +63,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         stable: first.clone(),
         weights: vec![(first, 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
     }
 }
 

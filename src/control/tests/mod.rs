@@ -109,6 +109,7 @@ fn spec(name: &str) -> ServiceSpec {
         stable: version("blue"),
         weights: vec![(version("blue"), 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
     }
 }
 

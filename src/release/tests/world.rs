@@ -47,6 +47,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         stable: version(stable),
         weights: vec![(version(stable), 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
     }
 }
 
