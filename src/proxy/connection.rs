@@ -116,7 +116,10 @@ pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
             client.watch.set(LINGER);
             poll_fn(|cx| client.poll_linger(cx)).await;
         }
-        return;
+        break;
+    }
+    if client.phase.get() == Phase::Idle && client.sentry.borrow().is_between() {
+        client.stream.borrow_mut().end_now();
     }
 }
 

@@ -75,7 +75,7 @@ impl Alpn {
 }
 
 /// A bundle of authorities that sign certificates.
-pub type Authorities = Arc<[CertificateDer<'static>]>;
+type Authorities = Arc<[CertificateDer<'static>]>;
 
 /// Whether clients show a certificate, and who has to have signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -74,6 +74,18 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Ends it as far as that goes at once: under TLS with the word that this is the end (`close_notify`, RFC 8446 §6.1).
+    ///
+    /// Not where an answer was broken off: without that word it shows.
+    pub fn end_now(&mut self) {
+        if let Self::Tls(tls) = self {
+            // What does not go now is of no use: nobody may be there to read it.
+            let _ = Pin::new(tls).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
