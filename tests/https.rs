@@ -411,3 +411,26 @@ fn every_answer_of_a_tls_listener_carries_its_hsts_and_no_other_does() {
     assert_eq!((refused.status, policies(&refused.headers).len()), (405, 1));
     assert_eq!(policies(&lab.get("/").headers), ["max-age=0"], "the endpoint's own, in clear text");
 }
+
+#[test]
+fn the_last_bytes_reach_a_client_that_is_slow_to_read() {
+    let authority = Authority::new("ca");
+    let length = 400_000;
+    let origin = Origin::behaving("blue", move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")?;
+        stream.write_all(&vec![b'x'; length])?;
+        Ok(Then::Keep)
+    });
+    let (lab, at) = lab_on(origin, &authority.issue(&["shop.test"]), "", SHOP, "");
+    let caller = Caller::trusting(&authority);
+    let mut slow: Vec<_> =
+        (0..8).map(|_| caller.connect_with(at, "shop.test", Some(4096)).unwrap()).collect();
+    for secure in &mut slow {
+        secure.send("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    // A small window keeps most of it with the proxy until it is read.
+    lab::wait_until("all are asked", || lab.origin("blue").served() == 8);
+    for secure in &mut slow {
+        assert_eq!(secure.answer().body.len(), length);
+    }
+}

@@ -85,6 +85,8 @@ pub enum Reason {
     RequestTimeout,
     /// A limit on connections or memory was reached.
     Overload,
+    /// Far more of the client's frames carried nothing, or were given up, than an honest one has reason to.
+    Flood,
     /// The proxy is shutting down.
     ShuttingDown,
     /// The request is for another host than its connection's TLS.
@@ -95,7 +97,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -113,6 +115,7 @@ impl Reason {
         Self::Expectation,
         Self::RequestTimeout,
         Self::Overload,
+        Self::Flood,
         Self::ShuttingDown,
         Self::Misdirected,
         Self::Internal,
@@ -149,6 +152,7 @@ impl Reason {
             Self::Expectation => ("expectation_failed", 417),
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
+            Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
             Self::Misdirected => ("misdirected_request", 421),
             Self::Internal => ("internal", 500),

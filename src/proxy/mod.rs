@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → (TLS) → head parsed (hyper) → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -33,7 +33,7 @@ pub mod upstream;
 
 pub mod connection;
 
-pub mod sentry;
+pub mod http1;
 
 pub mod listener;
 
@@ -47,19 +47,17 @@ pub mod crew;
 
 pub mod clock;
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
-use body::{Body, Source};
-use connection::Client;
+use body::{Incoming, Source};
+use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
 use outgoing::{Outgoing, Upload};
@@ -67,30 +65,14 @@ use permit::Permit;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Timeouts};
+use crate::table::{EndpointAddr, Epoch, Timeouts};
 
-/// Answers one request.
-///
-/// # Errors
-/// Never: what goes wrong becomes an answer.
-pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Answers one request; what goes wrong becomes an answer too.
+pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (head, body) = request.into_parts();
-    let turn = client.begin(!body.is_end_stream());
+    let client = &turn.client;
     let mut epoch = None;
-    let answer = match Asked::of(&head) {
-        Ok(asked) => match at_the_door(&client, &asked) {
-            Ok(Some(elsewhere)) => Ok(elsewhere),
-            Ok(None) => match admit(&client, &asked, &body) {
-                Ok(admitted) => {
-                    epoch = Some(admitted.permit.epoch);
-                    forward(&client, &head, &asked, body, admitted).await
-                }
-                Err(reason) => refuse(&client, reason),
-            },
-            Err(reason) => refuse(&client, reason),
-        },
-        Err(reason) => refuse(&client, reason),
-    };
+    let answer = respond(&turn, &head, body, &mut epoch).await;
     let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
@@ -98,11 +80,29 @@ pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Res
     if let Some(policy) = &client.arrival.entrance.hsts {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
     }
-    if client.is_sending() && !matches!(response.body(), Source::Stream(_)) {
-        // What is left of the request will not be read (RFC 9112 §9.3).
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The answer of whoever the request is for; also the epoch under which it was admitted.
+async fn respond(
+    turn: &Turn,
+    head: &Parts,
+    body: Incoming,
+    epoch: &mut Option<Epoch>,
+) -> Result<Response<Source>, Reason> {
+    let client = &turn.client;
+    // Without a version there is nobody else to count it on.
+    let refused = |reason| {
+        client.worker.refused(reason);
+        reason
+    };
+    let asked = Asked::of(head).map_err(refused)?;
+    if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        return Ok(elsewhere);
     }
-    Ok(response.map(|source| Body::new(source, turn)))
+    let admitted = admit(client, &asked, &body).map_err(refused)?;
+    *epoch = Some(admitted.permit.epoch);
+    forward(turn, head, &asked, body, admitted).await
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.
@@ -115,12 +115,6 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
         client.worker.redirected();
     }
     Ok(answer.map(|answer| answer.map(Source::Full)))
-}
-
-/// Without a version there is nobody else to count it on.
-fn refuse<T>(client: &Client, reason: Reason) -> Result<T, Reason> {
-    client.worker.refused(reason);
-    Err(reason)
 }
 
 /// A request that is counted in on the version it was assigned to.
@@ -152,13 +146,14 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
 /// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
 /// connection when a kept one had been closed and the request may be repeated.
 async fn forward(
-    client: &Rc<Client>,
+    turn: &Turn,
     head: &Parts,
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
     let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let client = &turn.client;
     let mut upload = Upload::of(head, body, asked);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
@@ -180,7 +175,7 @@ async fn forward(
             },
         };
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
+        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
             Ok(answer) => return Ok(exchange.answer(answer)),
             Err(failure) => failure,

@@ -15,6 +15,8 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use super::client::{Answer, Reader};
 
 /// Signs certificates.
@@ -136,9 +138,22 @@ impl Caller {
     /// # Errors
     /// Why there is none, as the client sees it.
     pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<Secure> {
+        self.connect_with(address, name, None)
+    }
+
+    /// The same with a receive buffer of this size.
+    ///
+    /// # Errors
+    /// As [`Caller::connect`].
+    pub fn connect_with(&self, address: SocketAddr, name: &str, buffer: Option<usize>) -> io::Result<Secure> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        let mut stream = TcpStream::connect(address)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if let Some(size) = buffer {
+            socket.set_recv_buffer_size(size)?;
+        }
+        socket.connect(&address.into())?;
+        let mut stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(super::PATIENCE))?;
         while connection.is_handshaking() {

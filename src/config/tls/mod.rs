@@ -75,7 +75,7 @@ impl Alpn {
 }
 
 /// A bundle of authorities that sign certificates.
-type Authorities = Arc<[CertificateDer<'static>]>;
+pub(super) type Authorities = Arc<[CertificateDer<'static>]>;
 
 /// Whether clients show a certificate, and who has to have signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -41,7 +41,10 @@ use crate::metrics::Handshake;
 
 /// The application protocols that a connection can go on with after its handshake. Of a listener's list only these are
 /// offered.
-const SERVED: [&str; 1] = ["http/1.1"];
+const SERVED: [&str; 2] = [HTTP2, "http/1.1"];
+
+/// HTTP/2 over TLS (RFC 9113 §3.2).
+const HTTP2: &str = "h2";
 
 /// What a listener's TLS is made of. Everything in it was checked when the configuration was read.
 #[derive(Debug)]
@@ -101,6 +104,14 @@ pub struct Secured {
     pub subject: Option<HeaderValue>,
     /// Whether clients' certificates decide who may ask: then every request has to be for `server_name`.
     pub asks_clients: bool,
+}
+
+impl Secured {
+    /// True when HTTP/2 was agreed on.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.protocol == Some(HTTP2)
+    }
 }
 
 impl Tls {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -44,6 +44,16 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// Closing it will be seen as a reset, not as an end.
+    pub fn reset_on_close(&self) {
+        match self {
+            // It may be gone already.
+            Self::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
+        }
+    }
+
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
     /// unless something has happened on the socket.
     #[must_use]
@@ -55,34 +65,6 @@ impl Stream {
             Self::Tls(_) => return false,
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    /// Writes what goes at once without waiting; how much. Errors come again with the next write.
-    pub fn write_now(&mut self, bytes: &[u8]) -> usize {
-        match self {
-            Self::Tcp(tcp) => tcp.try_write(bytes).unwrap_or(0),
-            Self::Unix(unix) => unix.try_write(bytes).unwrap_or(0),
-            Self::Tls(tls) => {
-                // Nobody is woken for what does not go: whoever writes next polls again.
-                let mut cx = Context::from_waker(Waker::noop());
-                match Pin::new(tls).poll_write(&mut cx, bytes) {
-                    Poll::Ready(written) => written.unwrap_or(0),
-                    Poll::Pending => 0,
-                }
-            }
-        }
-    }
-}
-
-impl Stream {
-    /// Ends it as far as that goes at once: under TLS with the word that this is the end (`close_notify`, RFC 8446 §6.1).
-    ///
-    /// Not where an answer was broken off: without that word it shows.
-    pub fn end_now(&mut self) {
-        if let Self::Tls(tls) = self {
-            // What does not go now is of no use: nobody may be there to read it.
-            let _ = Pin::new(tls).poll_shutdown(&mut Context::from_waker(Waker::noop()));
-        }
     }
 }
 
@@ -103,6 +85,22 @@ impl AsyncWrite for Stream {
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
