@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
