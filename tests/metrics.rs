@@ -63,8 +63,7 @@ fn shown(tenures: &[Arc<Upstream>]) -> String {
 
 fn answer(tenure: &Upstream, worker: usize, code: u16, reason: Option<Reason>) {
     let outcome = Outcome { code, reason, micros: 2_000 };
-    tenure.shard(worker).cells().record_upstream(outcome);
-    tenure.shard(worker).cells().record_client(outcome);
+    tenure.shard(worker).cells().record(outcome);
 }
 
 /// The value of a series as it is written.

@@ -46,7 +46,6 @@ pub mod clock;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::CONNECTION;
 use http::request::Parts;
@@ -63,7 +62,7 @@ use permit::Permit;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Timeouts};
+use crate::table::Timeouts;
 
 /// Answers one request.
 ///
@@ -103,7 +102,6 @@ fn refuse<T>(client: &Client, reason: Reason) -> Result<T, Reason> {
 /// A request that is counted in on the version it was assigned to.
 struct Admitted {
     permit: Permit,
-    endpoints: Arc<[EndpointAddr]>,
     timeouts: Timeouts,
 }
 
@@ -116,12 +114,11 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
         let index = table.route(asked).ok_or(Reason::NoRoute)?;
-        let service = &table.services()[index];
-        let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
-        let local = worker.local(snapshot.upstream(index, version));
+        let lane = snapshot.assign(index, coin).ok_or(Reason::NoEndpoint)?;
+        let local = worker.local(lane);
         if let Ok(permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
-            let endpoints = Arc::clone(&service.versions[version].endpoints);
-            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts });
+            local.follow(&lane.endpoints);
+            return Ok(Admitted { permit, timeouts: lane.timeouts });
         }
     }
 }
@@ -135,15 +132,13 @@ async fn forward(
     body: Incoming,
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let Admitted { mut permit, timeouts } = admitted;
     let mut upload = Upload::of(head, body, asked);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
-        permit.local().pick(&endpoints, not, &client.worker.clock)
-    };
+    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
+    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
         let stream = match endpoint.open(may_reuse, timeouts.connect).await {
             Ok(stream) => stream,

@@ -114,6 +114,13 @@ impl Service {
         self.coin.toss(coin)
     }
 
+    /// Which coins are whose: of each version with weight the first coin that is not its any more, and its index;
+    /// ascending.
+    #[must_use]
+    pub fn bounds(&self) -> &[(u64, usize)] {
+        self.coin.bounds()
+    }
+
     /// The version with this label.
     #[must_use]
     pub fn version(&self, name: &VersionName) -> Option<&VersionSpec> {
