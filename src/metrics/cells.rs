@@ -85,6 +85,8 @@ pub enum Reason {
     RequestTimeout,
     /// A limit on connections or memory was reached.
     Overload,
+    /// Far more of the client's frames carried nothing, or were given up, than an honest one has reason to.
+    Flood,
     /// The proxy is shutting down.
     ShuttingDown,
     /// A fault of the proxy's own.
@@ -93,7 +95,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -111,6 +113,7 @@ impl Reason {
         Self::Expectation,
         Self::RequestTimeout,
         Self::Overload,
+        Self::Flood,
         Self::ShuttingDown,
         Self::Internal,
     ];
@@ -146,6 +149,7 @@ impl Reason {
             Self::Expectation => ("expectation_failed", 417),
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
+            Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
             Self::Internal => ("internal", 500),
         }

@@ -92,6 +92,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Expectation => "only 100-continue can be expected",
         Reason::RequestTimeout => "the request did not come in time",
         Reason::Overload => "too many connections",
+        Reason::Flood => "the client sends too much of nothing",
         Reason::ShuttingDown => "shutting down",
         Reason::Internal => "a fault of the proxy's own",
     }

@@ -6,8 +6,6 @@ pub mod pool;
 
 pub mod stream;
 
-pub mod http1;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
