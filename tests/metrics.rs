@@ -19,6 +19,7 @@ fn table() -> Arc<Table> {
         name: name.parse().unwrap(),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
+        tls: None,
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),

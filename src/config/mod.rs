@@ -16,6 +16,7 @@ mod service;
 mod split;
 #[cfg(test)]
 mod tests;
+mod upstream_tls;
 mod walk;
 
 use std::fmt;

@@ -59,6 +59,8 @@ pub enum Reason {
     ConnectFailed,
     /// The endpoint did not accept in time.
     ConnectTimeout,
+    /// The TLS handshake with the endpoint failed.
+    UpstreamTls,
     /// The endpoint closed or reset the connection before an answer.
     UpstreamClosed,
     /// The endpoint's answer was not HTTP, or ambiguous.
@@ -95,11 +97,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::UpstreamTls,
         Self::UpstreamClosed,
         Self::UpstreamProtocol,
         Self::ResponseTimeout,
@@ -136,6 +139,7 @@ impl Reason {
             Self::NoEndpoint => ("no_endpoint", 503),
             Self::ConnectFailed => ("connect_failed", 502),
             Self::ConnectTimeout => ("connect_timeout", 504),
+            Self::UpstreamTls => ("upstream_tls", 502),
             Self::UpstreamClosed => ("upstream_closed", 502),
             Self::UpstreamProtocol => ("upstream_protocol", 502),
             Self::ResponseTimeout => ("response_timeout", 504),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
-use super::upstream::Upstream;
-use crate::table::{EndpointAddr, Epoch, Service, Table, Timeouts, VersionSpec};
+use super::upstream::{Target, Upstream};
+use crate::table::{Epoch, Service, Table, Timeouts, VersionSpec};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Lane {
     /// [`Upstream::slot`].
     pub slot: usize,
     /// The version's pool.
-    pub endpoints: Arc<[EndpointAddr]>,
+    pub target: Target,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
 }
@@ -42,7 +42,7 @@ impl Lane {
             below: below.map_or(0, |(below, _)| *below),
             slot: upstream.slot(),
             upstream,
-            endpoints: Arc::clone(&service.versions[index].endpoints),
+            target: Target::of(&service.versions[index]),
             timeouts: service.timeouts,
         }
     }

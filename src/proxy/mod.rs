@@ -107,7 +107,7 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
         let lane = snapshot.assign(index, coin).ok_or(Reason::NoEndpoint)?;
         let local = worker.local(lane);
         if let Ok(permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
-            local.follow(&lane.endpoints);
+            local.follow(&lane.target);
             return Ok(Admitted { permit, timeouts: lane.timeouts });
         }
     }

@@ -104,14 +104,15 @@ impl Worker {
     /// Worker `id`, serving what `live` publishes.
     #[must_use]
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        let clock = Rc::<Clock>::default();
         Self {
             id,
             view: View::of(live),
-            clock: Rc::default(),
+            locals: Locals::new(id, Rc::clone(&clock)),
+            clock,
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
-            locals: Locals::new(id),
             coin: RefCell::new(rand::make_rng()),
             date: Cell::new((0, clock::http_date())),
             stats,

@@ -8,13 +8,15 @@ pub mod service;
 pub mod split;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 
 use std::sync::Arc;
 
 pub use matcher::{HostPattern, Route, RouteKey, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
-pub use service::{Protocol, Service, ServiceSpec, Timeouts, VersionSpec};
+pub use service::{Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
+pub use transport::{Identity, Protocol, UpstreamTls};
 
 /// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default)]

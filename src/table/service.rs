@@ -6,14 +6,7 @@ use std::time::Duration;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::split::{Coin, Split};
-
-/// What an endpoint of a version speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Protocol {
-    /// HTTP/1.1 in clear text.
-    #[default]
-    Http1,
-}
+use super::transport::{Protocol, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,6 +17,8 @@ pub struct VersionSpec {
     pub endpoints: Arc<[EndpointAddr]>,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How they are verified where that is over TLS; `None`: as [`UpstreamTls::default`]. The file's alone to say.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// How long the parts of a request may take.

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::{Destination, Endpoint, Pools};
+use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::clock::Clock;
-use crate::table::{EndpointAddr, Protocol};
+use crate::table::EndpointAddr;
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub struct Local {
 
 #[derive(Debug)]
 struct Pool {
-    /// The table's list that `endpoints` was made from: while it is the same, nothing has to be compared.
-    list: Arc<[EndpointAddr]>,
+    /// What `endpoints` was made from: while it is the same, nothing has to be compared.
+    target: Target,
     endpoints: Vec<Rc<Endpoint>>,
     /// True while the endpoints are named for this version.
     is_named: bool,
@@ -46,8 +47,8 @@ const STEP: usize = 4096;
 impl Locals {
     /// Nothing yet, of worker `worker`.
     #[must_use]
-    pub fn new(worker: usize) -> Self {
-        Self { worker, pools: Rc::default(), slots: RefCell::default(), cursor: Cell::new(0) }
+    pub fn new(worker: usize, clock: Rc<Clock>) -> Self {
+        Self { worker, pools: Rc::new(Pools::new(clock)), slots: RefCell::default(), cursor: Cell::new(0) }
     }
 
     /// This worker's part of a version; `slot` is its [`Upstream::slot`], which the caller has at hand.
@@ -84,7 +85,7 @@ impl Locals {
 
 impl Local {
     fn new(upstream: Arc<Upstream>, worker: usize, pools: Rc<Pools>) -> Self {
-        let pool = Pool { list: Arc::new([]), endpoints: Vec::new(), is_named: true };
+        let pool = Pool { target: Target::none(), endpoints: Vec::new(), is_named: true };
         Self {
             shard: Arc::clone(upstream.shard(worker)),
             pool: RefCell::new(pool),
@@ -107,11 +108,11 @@ impl Local {
         &self.upstream
     }
 
-    /// Takes over the endpoints of `list`, which is the newest table's.
-    pub fn follow(&self, list: &Arc<[EndpointAddr]>) {
+    /// Takes over the endpoints of `target`, which is the newest table's.
+    pub fn follow(&self, target: &Target) {
         let mut pool = self.pool.borrow_mut();
-        if !(pool.is_named && Arc::ptr_eq(&pool.list, list)) {
-            pool.follow(list, &self.pools);
+        if !(pool.is_named && pool.target.is_same(target)) {
+            pool.follow(target, &self.pools);
         }
     }
 
@@ -157,15 +158,16 @@ impl Drop for Local {
 }
 
 impl Pool {
-    /// Takes over the new list; endpoints that stay keep their connections, those that nobody else names lose them.
-    fn follow(&mut self, list: &Arc<[EndpointAddr]>, pools: &Rc<Pools>) {
+    /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
+    fn follow(&mut self, target: &Target, pools: &Rc<Pools>) {
+        let Target { endpoints: list, protocol, tls, .. } = target;
         let named = |address: &EndpointAddr| {
-            pools.name(Destination { address: address.clone(), protocol: Protocol::Http1 })
+            pools.name(Destination { address: address.clone(), protocol: *protocol, tls: tls.clone() })
         };
         // First named, then unnamed: what stays is never without a name.
         let endpoints = list.iter().map(named).collect();
         self.unname();
-        (self.endpoints, self.list, self.is_named) = (endpoints, Arc::clone(list), true);
+        (self.endpoints, self.target, self.is_named) = (endpoints, target.clone(), true);
     }
 
     fn unname(&mut self) {
@@ -179,8 +181,11 @@ impl Pool {
 mod tests {
     use super::*;
 
-    fn list(addresses: &[&str]) -> Arc<[EndpointAddr]> {
-        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    fn list(addresses: &[&str]) -> Target {
+        let endpoints = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let mut target = Target::none();
+        target.endpoints = endpoints;
+        target
     }
 
     fn part(locals: &Locals, upstream: &Arc<Upstream>) -> Rc<Local> {
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn versions_that_list_the_same_address_get_the_same_endpoint() {
-        let (locals, clock) = (Locals::new(0), Clock::default());
+        let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
         let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
             let local = part(&locals, upstream);
             local.follow(&list(addresses));
@@ -207,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_part_is_found_again_and_is_the_versions_own() {
-        let locals = Locals::new(0);
+        let locals = Locals::new(0, Rc::default());
         let upstreams: Vec<_> = (0..100).map(|number| upstream(&format!("v{number}"))).collect();
         let parts: Vec<_> = upstreams.iter().map(|upstream| part(&locals, upstream)).collect();
         for (upstream, made) in upstreams.iter().zip(&parts) {
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_not_used_is_forgotten_and_what_left_at_once() {
-        let (locals, clock) = (Locals::new(0), Clock::default());
+        let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
         clock.advance(std::time::Duration::from_secs(1));
         let (used, unused, gone) = (upstream("used"), upstream("unused"), upstream("gone"));
         let held = [&used, &gone].map(|upstream| {
@@ -237,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_used_again_when_nobody_has_the_tenure_any_more() {
-        let locals = Locals::new(0);
+        let locals = Locals::new(0, Rc::default());
         let first = upstream("first");
         let held = part(&locals, &first);
         drop(first);

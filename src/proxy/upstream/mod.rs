@@ -4,7 +4,11 @@ pub mod local;
 
 pub mod pool;
 
+pub mod target;
+
 pub mod stream;
+
+pub mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub use local::{Local, Locals};
 pub use pool::Endpoint;
 pub use stream::Stream;
+pub use target::Target;
 
 use super::admission::{Counts, in_flight};
 use crate::metrics::{Cells, Tenure};

@@ -5,13 +5,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::stream::Stream;
+use super::tls::Connector;
 use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
-use crate::table::{EndpointAddr, Protocol};
+use crate::table::{EndpointAddr, Protocol, UpstreamTls};
 
 /// What connections are shared by: two versions that agree in all of it use the same ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,11 +23,14 @@ pub struct Destination {
     pub address: EndpointAddr,
     /// What is spoken to it.
     pub protocol: Protocol,
+    /// How it is verified.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// Every endpoint that one worker's versions name, each once.
 #[derive(Debug, Default)]
 pub struct Pools {
+    clock: Rc<Clock>,
     endpoints: RefCell<HashMap<Destination, Weak<Endpoint>, ahash::RandomState>>,
     /// Those that may have idle connections: all that a sweep has to look at.
     idle: RefCell<Vec<Weak<Endpoint>>>,
@@ -35,7 +41,10 @@ pub struct Pools {
 pub struct Endpoint {
     /// Where it listens.
     pub address: EndpointAddr,
-    protocol: Protocol,
+    there: Destination,
+    connector: Option<Arc<Connector>>,
+    /// The tick before which a failed handshake is not worth a warning again.
+    warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
     /// How many pools of versions it is in; in none, its connections are closed instead of kept.
     names: Cell<usize>,
@@ -50,7 +59,15 @@ struct Idle {
     since: u64,
 }
 
+/// How often one endpoint's failing handshakes are worth a warning of one worker.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 impl Pools {
+    /// None yet.
+    pub(super) fn new(clock: Rc<Clock>) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// The endpoint there; named once more than before.
     pub(super) fn name(self: &Rc<Self>, there: Destination) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
@@ -74,9 +91,18 @@ impl Pools {
 
 impl Endpoint {
     fn new(there: Destination, home: Rc<Pools>) -> Self {
-        let Destination { address, protocol } = there;
-        let (names, is_listed) = (Cell::new(0), Cell::new(false));
-        Self { address, protocol, idle: RefCell::default(), names, is_listed, home }
+        let connector =
+            there.protocol.is_tls().then(|| Connector::shared(there.tls.as_ref(), there.protocol.is_http2()));
+        Self {
+            address: there.address.clone(),
+            there,
+            connector,
+            warn_from: Cell::new(0),
+            idle: RefCell::default(),
+            names: Cell::new(0),
+            is_listed: Cell::new(false),
+            home,
+        }
     }
 
     /// One more pool has it.
@@ -95,7 +121,7 @@ impl Endpoint {
     /// False when there is nothing left to sweep.
     fn sweep(&self, oldest: u64) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since >= oldest && idle.stream.is_quiet());
+        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet());
         self.is_listed.set(!idle.is_empty());
         self.is_listed.get()
     }
@@ -108,17 +134,38 @@ impl Endpoint {
         if let Some(stream) = self.reuse().filter(|_| may_reuse) {
             return Ok((stream, true));
         }
-        match tokio::time::timeout(limit, Stream::connect(&self.address)).await {
-            Ok(Ok(stream)) => Ok((stream, false)),
-            Ok(Err(_)) => Err(Reason::ConnectFailed),
-            Err(_) => Err(Reason::ConnectTimeout),
+        let connected = tokio::time::timeout(limit, self.connect()).await;
+        connected.unwrap_or(Err(Reason::ConnectTimeout)).map(|stream| (stream, false))
+    }
+
+    async fn connect(&self) -> Result<Stream, Reason> {
+        let stream = Stream::connect(&self.address).await.map_err(|_| Reason::ConnectFailed)?;
+        let Some(connector) = &self.connector else { return Ok(stream) };
+        // Boxed: a handshake is large and rare, and this is a part of every request.
+        let secured = Box::pin(connector.handshake(stream, &self.address)).await;
+        secured.map_err(|error| {
+            self.on_tls_failed(&error);
+            Reason::UpstreamTls
+        })
+    }
+
+    /// Says why, as a warning once in a while.
+    fn on_tls_failed(&self, error: &io::Error) {
+        let (now, address) = (self.home.clock.ticks(), &self.address);
+        if now < self.warn_from.get() {
+            tracing::debug!(%address, %error, "the TLS handshake with an endpoint failed");
+        } else {
+            self.warn_from.set(now + Clock::ticks_in(WARN_EVERY));
+            tracing::warn!(%address, %error, "the TLS handshake with an endpoint failed");
         }
     }
 
     /// The idle connection used last, if one is still good: on it the endpoint is least likely to close just now.
     fn reuse(&self) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).map(|idle| idle.stream).find(Stream::is_quiet)
+        std::iter::from_fn(|| idle.pop())
+            .map(|idle| idle.stream)
+            .find_map(|mut stream| stream.is_quiet().then_some(stream))
     }
 
     /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
@@ -136,8 +183,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        let there = Destination { address: self.address.clone(), protocol: self.protocol };
-        self.home.endpoints.borrow_mut().remove(&there);
+        self.home.endpoints.borrow_mut().remove(&self.there);
     }
 }
 
@@ -148,7 +194,7 @@ mod tests {
     use super::*;
 
     fn there(text: &str) -> Destination {
-        Destination { address: text.parse().unwrap(), protocol: Protocol::Http1 }
+        Destination { address: text.parse().unwrap(), protocol: Protocol::Http1, tls: None }
     }
 
     async fn connection() -> (Stream, Stream) {
@@ -181,7 +227,7 @@ mod tests {
         run(async {
             let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
             let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
-            let (stream, peer) = connection().await;
+            let (stream, mut peer) = connection().await;
             one.keep(stream, 1, &clock);
             one.unname();
             assert!(peer.is_quiet());
@@ -203,7 +249,7 @@ mod tests {
             let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
             let endpoints: Vec<_> =
                 (1..=100).map(|port| pools.name(there(&format!("[::1]:{port}")))).collect();
-            let (stream, peer) = connection().await;
+            let (stream, mut peer) = connection().await;
             endpoints[7].keep(stream, 1, &clock);
             assert_eq!(pools.idle.borrow().len(), 1);
             pools.sweep(0);

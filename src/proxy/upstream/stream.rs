@@ -2,10 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client;
 
 use crate::table::EndpointAddr;
 
@@ -16,6 +17,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// To an endpoint, under TLS over one of the others.
+    Secured(Box<client::TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -50,12 +53,17 @@ impl Stream {
     }
 
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
-    /// unless something has happened on the socket.
+    /// unless something has happened on the socket. Under TLS what is not for the application may have arrived.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let read = match self {
             Self::Tcp(tcp) => tcp.try_read(&mut [0]),
             Self::Unix(unix) => unix.try_read(&mut [0]),
+            Self::Secured(tls) => {
+                // Whoever takes it polls again, with a waker.
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending();
+            }
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -66,6 +74,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Secured(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -75,6 +84,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Self::Secured(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
@@ -86,6 +96,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
+            Self::Secured(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
         }
     }
 
@@ -93,14 +104,18 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Secured(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Secured(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }
