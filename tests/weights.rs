@@ -130,6 +130,9 @@ fn worker(service: &Arc<Service>) -> Worker {
         epoch_header: false,
         via: "switchback".to_owned(),
         trusted: std::collections::BTreeMap::new(),
+        entrances: std::collections::BTreeMap::new(),
+        subject_headers: std::sync::Arc::new([]),
+        handshakes: 1,
     };
     Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
 }

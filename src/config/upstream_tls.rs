@@ -1,20 +1,16 @@
 //! `tls = { … }` of a version: whom its endpoints have to be, and what is shown to them.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 
-use super::walk::{Node, Section};
+use super::tls::pem::Named;
+use super::walk::{Entry, Node, Section};
 use crate::table::{EndpointAddr, Identity, Protocol, UpstreamTls};
-
-/// The most that is read of one file: a bundle of some hundred authorities.
-const MAX_FILE: u64 = 4 << 20;
 
 /// The version's `tls`, and whether it fits the rest of the version. `Some(None)` when nothing is said.
 pub(super) fn read(
@@ -80,69 +76,43 @@ fn name(node: Node<'_>) -> Option<Arc<str>> {
 }
 
 fn authorities(node: Node<'_>) -> Option<Arc<[u8]>> {
-    let (bytes, certificates) = certificates(node)?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates {
+    let named = Named::read(node, node.at.directory())?;
+    let mut roots = RootCertStore::empty();
+    for certificate in named.certificates()? {
         if let Err(why) = roots.add(certificate) {
             node.at.error(format_args!("a certificate of it cannot be an authority: {why}"));
             return None;
         }
     }
-    Some(bytes)
+    Some(named.bytes.into())
 }
 
 fn identity(certificate: Node<'_>, key: Node<'_>) -> Option<Identity> {
-    let chain = certificates(certificate);
-    let key_bytes = contents(key);
-    let (chain, key_bytes) = (chain?, key_bytes?);
-    let Ok(private) = PrivateKeyDer::from_pem_slice(&key_bytes) else {
-        let hint = "it has to be PEM text with a line -----BEGIN PRIVATE KEY-----, not under a pass phrase";
-        key.at.error_with("it holds no private key that can be read", hint);
-        return None;
-    };
+    let pair = (Named::read(certificate, certificate.at.directory()), Named::read(key, key.at.directory()));
+    let (Some(chain), Some(named_key)) = pair else { return None };
+    let (certificates, private) = (chain.certificates(), named_key.key());
+    let (certificates, private) = (certificates?, private?);
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    if let Err(why) = CertifiedKey::from_der(chain.1, private, &provider) {
+    if let Err(why) = CertifiedKey::from_der(certificates, private, &provider) {
         key.at.error(format_args!("the key does not go with `client_cert`: {why}"));
         return None;
     }
-    Some(Identity { certificate: chain.0, key: key_bytes })
+    Some(Identity { certificate: chain.bytes.into(), key: named_key.bytes.into() })
 }
 
-/// The file at `node`, and the certificates in it: at least one.
-fn certificates(node: Node<'_>) -> Option<(Arc<[u8]>, Vec<CertificateDer<'static>>)> {
-    let bytes = contents(node)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => return Some((bytes, certificates)),
-        Ok(_) => node.at.error_with(
-            "it holds no certificate",
-            "it has to be PEM text with a line -----BEGIN CERTIFICATE-----",
-        ),
-        Err(why) => node.at.error(format_args!("it is not PEM text: {why}")),
+/// Every file that the versions' `tls` name, there or not, right or wrong: what is to be watched.
+pub(super) fn files(services: Node<'_>) -> Vec<PathBuf> {
+    fn inner<'a>(node: Node<'a>) -> Vec<Entry<'a>> {
+        node.section("").map(|section| section.entries()).unwrap_or_default()
     }
-    None
-}
-
-fn contents(node: Node<'_>) -> Option<Arc<[u8]>> {
-    let path = node.path(node.at.directory(), "a file's path")?;
-    match read_file(&path) {
-        Ok(bytes) => Some(bytes.into()),
-        Err(why) => {
-            node.at.error(format_args!("{} cannot be read: {why}", path.display()));
-            None
-        }
-    }
-}
-
-/// Regular files only: a pipe would be waited for.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let mut bytes = Vec::new();
-    let read = File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if read as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
-    }
-    Ok(bytes)
+    let services = inner(services).into_iter().filter_map(|entry| entry.value.section(""));
+    let versions = services.filter_map(|mut service| service.take("versions")).flat_map(inner);
+    let tls = versions.filter_map(|entry| entry.value.section("")?.take("tls")?.section(""));
+    let named = tls.flat_map(|mut tls| {
+        ["ca", "client_cert", "client_key"]
+            .into_iter()
+            .filter_map(move |key| tls.take(key))
+            .collect::<Vec<_>>()
+    });
+    named.filter_map(|node| node.path(node.at.directory(), "")).collect()
 }

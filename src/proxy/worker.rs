@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderName;
 use ipnet::IpNet;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -17,13 +18,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
+use super::entrance::Entrance;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Lane, Live, View};
+use super::tls::Handshakes;
 use super::upstream::{Local, Locals};
-use crate::metrics::{Reason, bump};
+use crate::metrics::{Handshake, Reason, bump};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
@@ -47,6 +50,12 @@ pub struct Settings {
     pub via: String,
     /// By listener: the networks whose `X-Forwarded-*` are believed.
     pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// By listener: what else it does with those who come.
+    pub entrances: BTreeMap<ListenAddr, Arc<Entrance>>,
+    /// The fields in which any listener tells endpoints whose certificate it has verified.
+    pub subject_headers: Arc<[HeaderName]>,
+    /// Most TLS handshakes at a time and worker.
+    pub handshakes: usize,
 }
 
 impl Settings {
@@ -56,6 +65,12 @@ impl Settings {
         let Some(address) = address else { return true };
         let nets = self.trusted.get(listener);
         nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    }
+
+    /// What `listener` does with those who come.
+    #[must_use]
+    pub fn entrance(&self, listener: &ListenAddr) -> Arc<Entrance> {
+        self.entrances.get(listener).cloned().unwrap_or_default()
     }
 }
 
@@ -81,6 +96,8 @@ pub struct Worker {
     pub(super) is_stopping: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
+    /// TLS handshakes that are under way.
+    pub(super) handshakes: Handshakes,
 }
 
 /// How much is read at once, at most; 16 KiB reads cost 36 % more at bodies of 64 KiB.
@@ -98,6 +115,10 @@ pub struct WorkerStats {
     pub accepted: AtomicU64,
     /// Answers without a version, by reason, in the order of [`Reason::ALL`].
     pub refused: [AtomicU64; Reason::ALL.len()],
+    /// TLS handshakes by how they ended, in the order of [`Handshake::ALL`].
+    pub handshakes: [AtomicU64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: AtomicU64,
 }
 
 impl Worker {
@@ -119,6 +140,7 @@ impl Worker {
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
             vacancy: Notify::new(),
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -184,6 +206,16 @@ impl Worker {
     /// Counts an answer that no version was asked for.
     pub fn refused(&self, reason: Reason) {
         bump(&self.stats.refused[reason as usize], 1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshaken(&self, ended: Handshake) {
+        bump(&self.stats.handshakes[ended as usize], 1);
+    }
+
+    /// Counts a request that was sent on to https.
+    pub fn redirected(&self) {
+        bump(&self.stats.redirected, 1);
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.

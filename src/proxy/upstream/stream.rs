@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client;
+use tokio_rustls::server::TlsStream;
 
 use crate::table::EndpointAddr;
 
@@ -19,6 +20,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// To an endpoint, under TLS over one of the others.
     Secured(Box<client::TlsStream<Stream>>),
+    /// From a client, under TLS over one of the others.
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -46,9 +49,12 @@ impl Stream {
 
     /// Closing it will be seen as a reset, not as an end.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(tcp) = self {
+        match self {
             // It may be gone already.
-            drop(tcp.set_zero_linger());
+            Self::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
+            Self::Secured(tls) => tls.get_ref().0.reset_on_close(),
         }
     }
 
@@ -64,6 +70,8 @@ impl Stream {
                 let mut cx = Context::from_waker(Waker::noop());
                 return Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending();
             }
+            // A client's connection is never kept for another.
+            Self::Tls(_) => return false,
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -75,6 +83,7 @@ impl AsyncRead for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Self::Secured(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -85,6 +94,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
             Self::Secured(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
@@ -97,6 +107,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
             Self::Secured(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
         }
     }
 
@@ -108,6 +119,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Secured(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -116,6 +128,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Self::Secured(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }
