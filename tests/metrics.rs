@@ -20,6 +20,7 @@ fn table() -> Arc<Table> {
         name: name.parse().unwrap(),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
+        tls: None,
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -71,8 +72,7 @@ fn shown(tenures: &[Arc<Upstream>]) -> String {
 
 fn answer(tenure: &Upstream, worker: usize, code: u16, reason: Option<Reason>) {
     let outcome = Outcome { code, reason, micros: 2_000 };
-    tenure.shard(worker).cells().record_upstream(outcome);
-    tenure.shard(worker).cells().record_client(outcome);
+    tenure.shard(worker).cells().record(outcome);
 }
 
 /// The value of a series as it is written.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::document::Place;
 use super::service::Services;
+use super::upstream_tls;
 use super::walk::{Node, Section};
 use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
@@ -98,7 +99,8 @@ pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
     let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
     let listeners = listeners.into_iter().filter_map(|node| node.section(""));
     let tls = listeners.filter_map(|mut listener| listener.take("tls"));
-    tls.flat_map(|node| tls::files(node, base)).collect()
+    let of_listeners = tls.flat_map(|node| tls::files(node, base));
+    of_listeners.chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
 }
 
 /// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.

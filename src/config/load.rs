@@ -45,10 +45,14 @@ impl Config {
 #[must_use]
 pub fn named_files(path: &Path) -> Vec<PathBuf> {
     let found = Found::default();
-    let Some(text) = read_text(path, &found) else { return Vec::new() };
     let path = absolute(path);
     let base = path.parent().unwrap_or(&path);
-    Document::walk(&path, &text, &found, |root| file::named_files(root, base))
+    let teams = teams(&path.with_file_name("conf.d"), &found).files;
+    let named = |path: &PathBuf| {
+        let text = read_text(path, &found).unwrap_or_default();
+        Document::walk(path, &text, &found, |root| file::named_files(root, base))
+    };
+    std::iter::once(&path).chain(&teams).flat_map(named).collect()
 }
 
 /// What `switchback check FILE` has to say.

@@ -22,6 +22,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstream_tls;
 mod walk;
 
 use std::fmt;

@@ -19,10 +19,11 @@ use crate::table::{BasisPoints, Table};
 const FROM_ZERO: [&str; 7] = ["200", "404", "499", "500", "502", "503", "504"];
 
 /// The reasons that a version can give, there from 0 on too.
-const REASONS_FROM_ZERO: [Reason; 9] = [
+const REASONS_FROM_ZERO: [Reason; 10] = [
     Reason::NoEndpoint,
     Reason::ConnectFailed,
     Reason::ConnectTimeout,
+    Reason::UpstreamTls,
     Reason::UpstreamClosed,
     Reason::UpstreamProtocol,
     Reason::ResponseTimeout,

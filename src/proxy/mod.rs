@@ -63,7 +63,6 @@ pub mod clock;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
@@ -81,7 +80,7 @@ use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Epoch, Timeouts};
+use crate::table::{Epoch, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
@@ -144,7 +143,6 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
 /// A request that is counted in on the version it was assigned to.
 struct Admitted {
     permit: Permit,
-    endpoints: Arc<[EndpointAddr]>,
     timeouts: Timeouts,
 }
 
@@ -166,13 +164,12 @@ fn admit(
         if story.take(&snapshot, routed) {
             return Ok(None);
         }
-        let service = &table.services()[routed.service];
-        let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
-        let local = worker.local(snapshot.upstream(routed.service, version));
+        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        let local = worker.local(lane);
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
-            let endpoints = Arc::clone(&service.versions[version].endpoints);
-            story.assigned(service, version, &mut permit);
-            return Ok(Some(Admitted { permit, endpoints, timeouts: service.timeouts }));
+            local.follow(&lane.target);
+            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            return Ok(Some(Admitted { permit, timeouts: lane.timeouts }));
         }
     }
 }
@@ -187,16 +184,14 @@ async fn forward(
     admitted: Admitted,
     record: Option<&Record>,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let Admitted { mut permit, timeouts } = admitted;
     let client = &turn.client;
     let mut upload = Upload::of(head, body, asked);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
-        permit.local().pick(&endpoints, not, &client.worker.clock)
-    };
+    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
+    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
         record.inspect(|record| record.attempt(&endpoint));
         let stream = match endpoint.open(may_reuse, timeouts.connect).await {

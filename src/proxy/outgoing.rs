@@ -302,7 +302,8 @@ impl Outgoing {
             }
             *moved = true;
         }
-        Poll::Ready(Ok(()))
+        // Under TLS what was taken may still be here.
+        Pin::new(stream).poll_flush(cx)
     }
 }
 

@@ -109,7 +109,7 @@ impl Permit {
 
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
-        self.cells().record_upstream(self.outcome(Some(reason)));
+        self.cells().record_unseen(self.outcome(Some(reason)));
     }
 
     fn outcome(&self, reason: Option<Reason>) -> Outcome {
@@ -124,9 +124,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let outcome = self.outcome(self.reason.get());
-        self.cells().record_upstream(outcome);
-        self.cells().record_client(outcome);
+        self.cells().record(self.outcome(self.reason.get()));
         self.cells().leave(self.kind.get());
         if let Some(record) = &self.record {
             record.ended(self.reason.get());

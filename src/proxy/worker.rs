@@ -1,7 +1,7 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use super::entrance::Entrance;
 use super::identity::Identity;
 use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
-use super::live::{Live, View};
+use super::live::{Lane, Live, View};
 use super::tls::Handshakes;
-use super::upstream::{Local, Upstream};
+use super::upstream::{Local, Locals};
 use crate::metrics::{Handshake, Reason, bump};
 use crate::table::{ErrorPage, OwnAnswer};
 
@@ -96,7 +96,7 @@ pub struct Worker {
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
-    locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
+    locals: Locals,
     coin: RefCell<SmallRng>,
     /// This worker's part of the access log.
     pub journal: Rc<Journal>,
@@ -142,15 +142,16 @@ impl Worker {
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
         let journal = Rc::new(Journal::default());
         journal.follow(settings.log.clone());
+        let clock = Rc::<Clock>::default();
         Self {
             id,
             journal,
             view: View::of(live),
-            clock: Rc::default(),
+            locals: Locals::new(id, Rc::clone(&clock)),
+            clock,
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
-            locals: RefCell::default(),
             coin: RefCell::new(rand::make_rng()),
             date: Cell::new((0, clock::http_date())),
             stats,
@@ -225,10 +226,8 @@ impl Worker {
 
     /// This worker's part of a version.
     #[must_use]
-    pub fn local(&self, upstream: &Arc<Upstream>) -> Rc<Local> {
-        let mut locals = self.locals.borrow_mut();
-        let made = || Rc::new(Local::new(Arc::clone(upstream), self.id));
-        Rc::clone(locals.entry(upstream.id).or_insert_with(made))
+    pub fn local(&self, lane: &Lane) -> Rc<Local> {
+        self.locals.of(&lane.upstream, lane.slot)
     }
 
     /// Counts an answer that no version was asked for.
@@ -260,8 +259,7 @@ impl Worker {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let keep = Clock::ticks_in(self.settings.borrow().pool_idle);
             let oldest = self.clock.ticks().saturating_sub(keep);
-            // A part that nobody holds and nobody used lately is made again when it is needed.
-            self.locals.borrow_mut().retain(|_, local| !local.sweep(oldest) || Rc::strong_count(local) > 1);
+            self.locals.sweep(oldest);
         }
     }
 

@@ -12,6 +12,7 @@ pub mod split;
 pub mod template;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 
 use std::sync::Arc;
 
@@ -20,9 +21,10 @@ pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
 pub use page::{ErrorPage, On, Page};
 pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
-pub use service::{AssignedBy, Protocol, Service, ServiceSpec, Timeouts, VersionSpec};
+pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
 pub use template::{Part, Placeholder, Template};
+pub use transport::{Identity, Protocol, UpstreamTls};
 
 /// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default)]

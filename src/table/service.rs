@@ -7,14 +7,7 @@ use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::rules::Rules;
 use super::split::{Coin, Split};
-
-/// What an endpoint of a version speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Protocol {
-    /// HTTP/1.1 in clear text.
-    #[default]
-    Http1,
-}
+use super::transport::{Protocol, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,6 +18,8 @@ pub struct VersionSpec {
     pub endpoints: Arc<[EndpointAddr]>,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How they are verified where that is over TLS; `None`: as [`UpstreamTls::default`]. The file's alone to say.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// How long the parts of a request may take.
@@ -146,6 +141,13 @@ impl Service {
     #[must_use]
     pub fn assigned_by(&self) -> AssignedBy {
         if self.coin.is_certain() { AssignedBy::Single } else { AssignedBy::Coin }
+    }
+
+    /// Which coins are whose: of each version with weight the first coin that is not its any more, and its index;
+    /// ascending.
+    #[must_use]
+    pub fn bounds(&self) -> &[(u64, usize)] {
+        self.coin.bounds()
     }
 
     /// The version with this label.

@@ -11,6 +11,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         name: version(name),
         endpoints: Arc::clone(&endpoints),
         protocol: Protocol::default(),
+        tls: None,
     };
     let spec = ServiceSpec {
         name: name.parse().unwrap(),

@@ -36,7 +36,7 @@ weights = { blue = 90, green = 9, gren = 1 }
 timeouts = { connect = "0s", respond = "1s" }
 [services.shop.versions.blue]
 endpoints = ["127.0.0.1", "127.0.0.1:9001", "127.0.0.1:9001"]
-protocol = "h2c"
+protocol = "h3"
 [services.shop.versions.green]
 endpoint = ["127.0.0.1:9101"]
 [services.cart]
@@ -78,8 +78,8 @@ fn all_errors_are_told_at_once() {
     hint: did you mean `response`?
     switchback.toml:34:14: `127.0.0.1` is not an endpoint: expected host:port, [v6]:port or unix:/path
     switchback.toml:34:45: endpoint 127.0.0.1:9001 is listed twice
-    switchback.toml:35:12: protocol `h2c` is not served by this build yet
-    hint: use `http1`
+    switchback.toml:35:12: `h3` is not a protocol
+    hint: did you mean `h2`?
     switchback.toml:36:1: version `green` of service `shop` has no `endpoints`
     hint: for example: endpoints = ["127.0.0.1:9001"]
     switchback.toml:37:1: unknown key `endpoint` in version `green` of service `shop`
@@ -380,6 +380,40 @@ fn an_access_log_that_cannot_be_is_refused() {
     switchback.toml:2:14: [access_log] has no `path`
     hint: for example: path = "access.log"
     switchback.toml: warning: there are no services: every request is answered 404
+    switchback.toml: 1 error
+    "#);
+}
+
+#[test]
+fn tls_of_a_version_that_cannot_be_is_refused() {
+    let with = |version: &str| {
+        check_service(&format!("[services.shop]\nroutes = [{{}}]\n[services.shop.versions.blue]\n{version}"))
+    };
+    let said = [
+        with("endpoints = [\"b:1\"]\ntls = {}"),
+        with("endpoints = [\"b:1\"]\nprotocol = \"https\"\ntls = { sever_name = \"a b\", ca = \"nix.pem\" }"),
+        with(
+            "endpoints = [\"b:1\"]\nprotocol = \"https\"\ntls = { server_name = \"a b\", client_cert = \"x.pem\" }",
+        ),
+        with("endpoints = [\"unix:/run/a.sock\"]\nprotocol = \"https\""),
+    ];
+    insta::assert_snapshot!(said.join("\n--\n"), @r#"
+    conf.d/a.toml:5:7: `tls` is of no use with protocol `http1`
+    hint: use `https`, or `h2` for HTTP/2
+    switchback.toml: 1 error
+    --
+    conf.d/a.toml:6:9: unknown key `sever_name` in `tls`
+    hint: did you mean `server_name`?
+    conf.d/a.toml:6:34: conf.d/nix.pem cannot be read: No such file or directory (os error 2)
+    switchback.toml: 2 errors
+    --
+    conf.d/a.toml:6:23: expected a host name such as "shop.internal", or an address, found the string "a b"
+    conf.d/a.toml:6:44: `client_cert` and `client_key` go together
+    hint: client_cert = "proxy.pem", client_key = "proxy.key"
+    switchback.toml: 2 errors
+    --
+    conf.d/a.toml:3:1: endpoint unix:/run/a.sock has no name that could be verified over TLS
+    hint: say whose certificate it has: tls = { server_name = "…" }
     switchback.toml: 1 error
     "#);
 }

@@ -97,6 +97,7 @@ fn spec(name: &str) -> ServiceSpec {
         name: version(name),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::Http1,
+        tls: None,
     };
     ServiceSpec {
         name: name.parse().unwrap(),
