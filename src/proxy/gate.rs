@@ -34,6 +34,10 @@ impl<'r> Asked<'r> {
         }
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
+            // An authority alone is CONNECT's target only (RFC 9112 §3.2.3), and HTTP/1.1 has a Host whatever the target
+            // says (§3.2); HTTP/2 has its authority instead.
+            (Some(_), _) if uri.scheme().is_none() => return Err(Reason::BadRequest),
+            (Some(_), None) if request.version == Version::HTTP_11 => return Err(Reason::BadRequest),
             (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
                 return Err(Reason::BadRequest);
             }
@@ -150,6 +154,8 @@ mod tests {
         }
         assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
         assert!(asked("GET", "http://a/x", &[("host", "A:80")]).is_ok());
+        assert_eq!(asked("GET", "http://a/x", &[]), Err(Reason::BadRequest));
+        assert_eq!(asked("GET", "a:80", &[("host", "a:80")]), Err(Reason::BadRequest));
     }
 
     #[test]

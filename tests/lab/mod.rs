@@ -32,6 +32,7 @@ pub mod events;
 pub mod gate;
 pub mod history;
 pub mod origin;
+pub mod wire;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -148,6 +149,13 @@ impl Lab {
     pub fn kill_and_restart(&mut self) {
         self.proxy.take().expect("a proxy").kill();
         self.proxy = Some(self.spawn(2));
+    }
+
+    /// Starts the proxy again with one worker, for tests that look at which connections are used again.
+    pub fn restrict_to_one_worker(&mut self) {
+        let (status, log) = self.proxy.take().expect("a proxy").stop();
+        assert!(status.success(), "{log}");
+        self.proxy = Some(self.spawn(1));
     }
 
     pub fn proxy(&self) -> &Proxy {

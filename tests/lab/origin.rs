@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::client::Reader;
+use super::wire::Parsed;
 
 /// What an origin does with a request.
 pub type Behave = dyn Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync;
@@ -93,6 +94,23 @@ impl Peer {
 
     pub fn stream(&self) -> &TcpStream {
         &self.0.source
+    }
+
+    /// The next message as `read` sees it; none when the proxy ends the connection before it is whole.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn parse(&mut self, read: fn(&[u8]) -> Result<Parsed, String>) -> Result<Option<Seen>, String> {
+        loop {
+            match read(&self.0.pending)? {
+                Parsed::Whole(seen, length) => {
+                    self.0.pending.drain(..length);
+                    return Ok(Some(seen));
+                }
+                Parsed::Partial if self.0.more().is_err() => return Ok(None),
+                Parsed::Partial => {}
+            }
+        }
     }
 }
 
