@@ -237,6 +237,13 @@ impl Lab {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
+    /// All samples of the metric `name` together whose line contains `part`.
+    pub fn metric_total(&self, name: &str, part: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// All samples together whose line begins so.
     pub fn metric_sum(&self, begins: &str) -> f64 {
         let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();

@@ -1,6 +1,6 @@
 //! Versions of a service: real HTTP/1.1 servers on threads, good ones and ones named after what they do wrong.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -90,6 +90,15 @@ impl Peer {
     pub fn rest(&mut self) -> Vec<u8> {
         while self.0.more().is_ok() {}
         std::mem::take(&mut self.0.pending)
+    }
+
+    /// What comes within `limit`, besides what was read already.
+    pub fn within(&mut self, limit: Duration) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.0.pending);
+        let _ = self.0.source.set_read_timeout(Some(limit));
+        let _ = self.0.source.read_to_end(&mut bytes);
+        let _ = self.0.source.set_read_timeout(Some(super::PATIENCE));
+        bytes
     }
 
     pub fn stream(&self) -> &TcpStream {
