@@ -116,21 +116,7 @@ fn worker(service: &Arc<Service>) -> Worker {
     let snapshot = Snapshot::join(table, None, |service, version| {
         Arc::new(Upstream::open(service.name.clone(), version.name.clone(), 1))
     });
-    let second = std::time::Duration::from_secs(1);
-    let settings = Settings {
-        connections: 1,
-        idle: second,
-        head: second,
-        head_bytes: 8192,
-        headers: 100,
-        progress: second,
-        pool_idle: second,
-        pool_size: 1,
-        epoch_header: false,
-        via: "switchback".to_owned(),
-        trusted: std::collections::BTreeMap::new(),
-    };
-    Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
+    Worker::new(0, Arc::new(Live::new(snapshot)), Settings::default(), Arc::new(WorkerStats::default()))
 }
 
 /// A million requests' coins, assigned as a worker does.

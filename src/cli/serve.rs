@@ -27,7 +27,9 @@ use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watched, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
+use crate::proxy::gate::Underscores;
 use crate::proxy::listener::ListenAddr;
+use crate::proxy::peer::Door;
 use crate::proxy::worker::Settings;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
@@ -317,8 +319,7 @@ fn addresses(config: &Config) -> Vec<ListenAddr> {
 /// What the workers need of the configuration.
 fn settings(config: &Config, workers: usize) -> Settings {
     let limits = &config.limits;
-    let trusted =
-        config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
+    let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
     Settings {
         connections: limits.connections.div_ceil(workers.max(1)),
         idle: limits.idle,
@@ -330,8 +331,18 @@ fn settings(config: &Config, workers: usize) -> Settings {
         pool_size: limits.pool_size,
         epoch_header: config.proxy.epoch_header,
         via: config.proxy.via.clone(),
-        trusted: trusted.collect::<BTreeMap<_, _>>(),
+        forwarded: config.proxy.forwarded,
+        underscores: match config.proxy.underscores_in_headers {
+            config::Underscores::Drop => Underscores::Drop,
+            config::Underscores::Allow => Underscores::Allow,
+            config::Underscores::Reject => Underscores::Reject,
+        },
+        doors: doors.collect::<BTreeMap<_, _>>(),
     }
+}
+
+fn door(listener: &config::Listener) -> Door {
+    Door { trusted: listener.trusted_proxies.clone(), proxy_protocol: listener.proxy_protocol }
 }
 
 fn cores() -> usize {

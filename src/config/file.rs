@@ -1,7 +1,7 @@
 //! The sections of the main file, and what of it a team's file may hold.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use super::document::Place;
 use super::later;
 use super::service::Services;
 use super::walk::{Node, Section};
-use super::{Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir};
+use super::{
+    Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir, Underscores,
+};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -99,12 +101,27 @@ impl Taken {
         if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
             return;
         }
+        if let Some((both, first)) = dual(address).and_then(|both| self.0.get_key_value(&both)) {
+            let hint = "[::] takes IPv4 too: leave this one out, or name the IPv6 addresses";
+            node.at.error_with(format_args!("{address} is already listened on by {both}: {first}"), hint);
+            return;
+        }
         match self.0.get(address) {
             Some(first) => node.at.error(format_args!("{address} is already listened on: {first}")),
             None => {
                 self.0.insert(address.clone(), node.at.place());
             }
         }
+    }
+}
+
+/// The address that takes IPv4 on this one's port too.
+fn dual(address: &ListenAddr) -> Option<ListenAddr> {
+    match address {
+        ListenAddr::Tcp(tcp) if tcp.is_ipv4() => {
+            Some(ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, tcp.port()).into()))
+        }
+        ListenAddr::Tcp(_) | ListenAddr::Unix(_) => None,
     }
 }
 
@@ -134,13 +151,25 @@ fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Lis
         Some(address)
     });
     let trusted = section.or("trusted_proxies", Vec::new(), networks);
+    let told = section.take("proxy_protocol");
+    let proxy_protocol = told.map_or(Some(false), Node::flag);
+    if let (Some(node), Some(true), Some([])) = (told, proxy_protocol, trusted.as_deref()) {
+        // Over a Unix socket, the socket's permissions say who may.
+        if matches!(listen, Some(ListenAddr::Tcp(_))) {
+            node.at.error_with(
+                "`proxy_protocol` believes whoever connects, and nobody is trusted",
+                "name the proxies in front: trusted_proxies = [\"10.0.0.0/8\"]",
+            );
+        }
+    }
     let tls = section.take("tls");
     section.finish();
     if let Some(tls) = tls {
         later::tls(tls, base, &section, listen.as_ref());
         return Some(None);
     }
-    Some(Some(Listener { listen: listen?, trusted_proxies: trusted? }))
+    let (trusted_proxies, proxy_protocol) = (trusted?, proxy_protocol?);
+    Some(Some(Listener { listen: listen?, trusted_proxies, proxy_protocol }))
 }
 
 fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
@@ -153,7 +182,15 @@ fn network(node: Node<'_>) -> Option<IpNet> {
     let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
     let text = node.text(expected)?;
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| address()).ok().or_else(|| node.unexpected(expected))
+    let net = text.parse::<IpNet>().or_else(|_| address()).ok();
+    net.map(canonical).or_else(|| node.unexpected(expected))
+}
+
+/// IPv4 in IPv6's form is IPv4, as it is in clients' addresses.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(net)
 }
 
 fn metrics(node: Node<'_>, taken: &mut Taken) -> Option<Metrics> {
@@ -272,6 +309,23 @@ fn proxy(node: Node<'_>) -> Option<Proxy> {
             node.unexpected(expected)
         }
     });
+    let forwarded = section.or("forwarded", default.forwarded, Node::flag);
+    let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
     section.finish();
-    Some(Proxy { epoch_header: epoch_header?, via: via? })
+    Some(Proxy {
+        epoch_header: epoch_header?,
+        via: via?,
+        forwarded: forwarded?,
+        underscores_in_headers: underscores?,
+    })
+}
+
+fn underscores(node: Node<'_>) -> Option<Underscores> {
+    let expected = "\"drop\", \"allow\" or \"reject\"";
+    match node.text(expected)? {
+        "drop" => Some(Underscores::Drop),
+        "allow" => Some(Underscores::Allow),
+        "reject" => Some(Underscores::Reject),
+        _ => node.unexpected(expected),
+    }
 }

@@ -60,8 +60,10 @@ pub struct Config {
 pub struct Listener {
     /// The address.
     pub listen: ListenAddr,
-    /// Whose `X-Forwarded-*` are believed; those of strangers are replaced. Default: nobody's.
+    /// Whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed; strangers' are replaced. Default: nobody's.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Every connection begins with a PROXY header, version 1 or 2; one from no trusted proxy is closed. Default: false.
+    pub proxy_protocol: bool,
 }
 
 /// An address to listen on.
@@ -173,10 +175,27 @@ pub struct Proxy {
     pub epoch_header: bool,
     /// The name in `Via` (RFC 9110 §7.6.3); default `switchback`.
     pub via: String,
+    /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
+    pub forwarded: bool,
+    /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
+    pub underscores_in_headers: Underscores,
 }
 
 impl Default for Proxy {
     fn default() -> Self {
-        Self { epoch_header: false, via: "switchback".to_owned() }
+        let underscores_in_headers = Underscores::default();
+        Self { epoch_header: false, via: "switchback".to_owned(), forwarded: false, underscores_in_headers }
     }
+}
+
+/// What becomes of fields with an underscore in their name, which many a server cannot tell from a hyphen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
 }

@@ -85,6 +85,18 @@ pub enum Reason {
     RequestTimeout,
     /// A limit on connections or memory was reached.
     Overload,
+    /// A PROXY header was malformed, missing or not allowed; nothing is answered.
+    ProxyProtocol,
+    /// The service has as many requests in flight as it may.
+    Concurrency,
+    /// The service, or this client, had as many requests a time as it may.
+    Rate,
+    /// The request's body is over the limit.
+    RequestTooLarge,
+    /// The answer's body is over the limit.
+    ResponseTooLarge,
+    /// The request took longer in all than it may.
+    Deadline,
     /// The proxy is shutting down.
     ShuttingDown,
     /// A fault of the proxy's own.
@@ -93,7 +105,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -111,6 +123,12 @@ impl Reason {
         Self::Expectation,
         Self::RequestTimeout,
         Self::Overload,
+        Self::ProxyProtocol,
+        Self::Concurrency,
+        Self::Rate,
+        Self::RequestTooLarge,
+        Self::ResponseTooLarge,
+        Self::Deadline,
         Self::ShuttingDown,
         Self::Internal,
     ];
@@ -146,6 +164,12 @@ impl Reason {
             Self::Expectation => ("expectation_failed", 417),
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
+            Self::ProxyProtocol => ("proxy_protocol", 400),
+            Self::Concurrency => ("concurrency", 503),
+            Self::Rate => ("rate", 429),
+            Self::RequestTooLarge => ("request_too_large", 413),
+            Self::ResponseTooLarge => ("response_too_large", 502),
+            Self::Deadline => ("deadline", 504),
             Self::ShuttingDown => ("shutting_down", 503),
             Self::Internal => ("internal", 500),
         }

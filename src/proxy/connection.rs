@@ -10,7 +10,6 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +26,7 @@ use tokio_util::io::poll_read_buf;
 use socket::Socket;
 
 use super::clock::Alarm;
+use super::peer::Peer;
 use super::sentry::{Refused, Sentry};
 use super::upstream::Stream;
 use super::worker::{Settings, Worker};
@@ -40,10 +40,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// What was set when it came.
     pub settings: Rc<Settings>,
-    /// Its address as text, written once for all its requests; `None` on a Unix socket.
-    pub address_text: Option<Box<str>>,
-    /// True when its `X-Forwarded-*` are to be believed.
-    pub is_trusted: bool,
+    /// Who it is.
+    pub peer: Peer,
     /// The time limits of its requests towards endpoints.
     pub alarm: Alarm,
     /// The time limits of its own doing.
@@ -86,7 +84,7 @@ impl Drop for Turn {
 }
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
-pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, worker: Rc<Worker>) {
+pub async fn run(stream: Stream, peer: Peer, worker: Rc<Worker>) {
     let settings = worker.settings();
     let client = Rc::new(Client {
         alarm: worker.clock.alarm(),
@@ -101,8 +99,7 @@ pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, work
         is_refused: Cell::new(false),
         worker,
         settings,
-        address_text: address.map(|address| address.to_string().into()),
-        is_trusted,
+        peer,
     });
     client.watch.set(client.settings.head);
     while poll_fn(|cx| client.poll_first_bytes(cx)).await {

@@ -37,7 +37,9 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
         }
@@ -91,7 +93,13 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Method => "this method is not served",
         Reason::Expectation => "only 100-continue can be expected",
         Reason::RequestTimeout => "the request did not come in time",
-        Reason::Overload => "too many connections",
+        Reason::Overload => "the proxy is overloaded",
+        Reason::ProxyProtocol => "no valid PROXY header",
+        Reason::Concurrency => "the service has too many requests at once",
+        Reason::Rate => "too many requests",
+        Reason::RequestTooLarge => "the request's body is too large",
+        Reason::ResponseTooLarge => "the service's answer is too large",
+        Reason::Deadline => "the request took too long",
         Reason::ShuttingDown => "shutting down",
         Reason::Internal => "a fault of the proxy's own",
     }

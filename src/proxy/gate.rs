@@ -2,7 +2,7 @@
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use crate::metrics::Reason;
 use crate::table::RouteKey;
@@ -55,6 +55,40 @@ impl<'r> Asked<'r> {
         let expects_continue = expectation(headers)? && request.version >= Version::HTTP_11;
         let path = if target == "*" { "/" } else { uri.path() };
         Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
+    }
+}
+
+/// What becomes of fields with an underscore in their name, which CGI and its like cannot tell from a hyphen:
+/// `x_forwarded_for` would be somebody's word on who is asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
+}
+
+impl Underscores {
+    /// Deals with such fields among `headers`.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    pub fn clean(self, headers: &mut HeaderMap) -> Result<(), Reason> {
+        let is_odd = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+        if self == Self::Allow || !headers.keys().any(is_odd) {
+            return Ok(());
+        }
+        if self == Self::Reject {
+            return Err(Reason::BadRequest);
+        }
+        let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
+        for name in odd {
+            headers.remove(name);
+        }
+        Ok(())
     }
 }
 

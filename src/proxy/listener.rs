@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,8 +14,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::connection;
+use super::peer::{Door, Peer};
+use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
 use super::worker::Worker;
+use crate::metrics::Reason;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -95,6 +99,10 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 too, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -190,15 +198,47 @@ async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(
             return;
         }
     };
-    let is_trusted = worker.settings().trusts(listener, address);
+    let door = worker.settings().door(listener);
     let worker = Rc::clone(worker);
     worker.opened();
     tokio::task::spawn_local(async move {
         // Counted out even when a request panics.
         let opened = Opened(Rc::clone(&worker));
-        connection::run(stream, address, is_trusted, worker).await;
+        if let Some((stream, peer)) = introduce(stream, address, door, &worker).await {
+            connection::run(stream, peer, worker).await;
+        }
         drop(opened);
     });
+}
+
+/// Who it is that came; nobody when a PROXY header should have said so and did not, or may not.
+///
+/// Nothing is answered then: who speaks the protocol does not expect HTTP, and who does not is no client of this listener.
+async fn introduce(
+    mut stream: Stream,
+    address: Option<IpAddr>,
+    door: Arc<Door>,
+    worker: &Worker,
+) -> Option<(Stream, Peer)> {
+    let peer = Peer::new(address, stream.local_port(), Arc::clone(&door));
+    if !door.proxy_protocol {
+        return Some((stream, peer));
+    }
+    if !peer.is_trusted {
+        worker.refused(Reason::ProxyProtocol);
+        return None;
+    }
+    let told = tokio::time::timeout(worker.settings().head, proxy_protocol::read(&mut stream)).await;
+    let peer = match told {
+        Ok(Ok(Told::Itself)) => peer,
+        Ok(Ok(Told::Unknown)) => Peer::unknown(door),
+        Ok(Ok(Told::Client { client, server })) => Peer::told(client, server, door),
+        Ok(Err(_)) | Err(_) => {
+            worker.refused(Reason::ProxyProtocol);
+            return None;
+        }
+    };
+    Some((stream, peer))
 }
 
 /// Errors of one connection that was gone before it was accepted (accept(2)).

@@ -27,6 +27,10 @@ pub mod body;
 
 pub mod headers;
 
+pub mod forwarded;
+
+pub mod peer;
+
 pub mod error;
 
 pub mod upstream;
@@ -36,6 +40,8 @@ pub mod connection;
 pub mod sentry;
 
 pub mod listener;
+
+pub mod proxy_protocol;
 
 pub mod worker;
 
@@ -70,10 +76,11 @@ use crate::table::{EndpointAddr, Timeouts};
 /// # Errors
 /// Never: what goes wrong becomes an answer.
 pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let turn = client.begin(!body.is_end_stream());
     let mut epoch = None;
-    let answer = match Asked::of(&head) {
+    let clean = client.settings.underscores.clean(&mut head.headers);
+    let answer = match clean.and_then(|()| Asked::of(&head)) {
         Ok(asked) => match admit(&client, &asked, &body) {
             Ok(admitted) => {
                 epoch = Some(admitted.permit.epoch);

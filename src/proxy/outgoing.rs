@@ -111,11 +111,13 @@ impl Outgoing {
             asked.authority.as_bytes()
         };
         let origin = Origin {
-            client: client.address_text.as_deref(),
-            is_trusted: client.is_trusted,
+            client: client.peer.text.as_deref(),
+            is_trusted: client.peer.is_trusted,
+            port: client.peer.port,
             scheme: "http",
             host,
             via: &client.settings.via,
+            forwarded: client.settings.forwarded,
         };
         let mut out = client.worker.take_buffer();
         headers::write_request(&mut out, head, asked.target, upload.length, origin);

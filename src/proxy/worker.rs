@@ -2,14 +2,12 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ipnet::IpNet;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::runtime::LocalOptions;
@@ -17,8 +15,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::Clock;
+use super::gate::Underscores;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
+use super::peer::Door;
 use super::upstream::{Local, Upstream};
 use crate::metrics::{Reason, bump};
 
@@ -45,17 +45,41 @@ pub struct Settings {
     pub epoch_header: bool,
     /// Our name in `Via`.
     pub via: String,
-    /// By listener: the networks whose `X-Forwarded-*` are believed.
-    pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// Whether `Forwarded` is sent beside `X-Forwarded-*`.
+    pub forwarded: bool,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// By listener: whom to trust.
+    pub doors: BTreeMap<ListenAddr, Arc<Door>>,
+}
+
+impl Default for Settings {
+    /// Those of a configuration that says nothing, for one worker.
+    fn default() -> Self {
+        let [idle, head, progress, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
+        Self {
+            connections: 65_536,
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            progress,
+            pool_idle,
+            pool_size: 256,
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            forwarded: false,
+            underscores: Underscores::default(),
+            doors: BTreeMap::new(),
+        }
+    }
 }
 
 impl Settings {
-    /// True when what comes from `address` to `listener` may say who is asking; a Unix socket's peers always may.
+    /// What is said about the clients of `listener`; one that has just been dropped trusts nobody.
     #[must_use]
-    pub fn trusts(&self, listener: &ListenAddr, address: Option<IpAddr>) -> bool {
-        let Some(address) = address else { return true };
-        let nets = self.trusted.get(listener);
-        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    pub fn door(&self, listener: &ListenAddr) -> Arc<Door> {
+        self.doors.get(listener).map(Arc::clone).unwrap_or_default()
     }
 }
 

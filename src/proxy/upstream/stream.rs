@@ -41,6 +41,15 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// The port on our side.
+    #[must_use]
+    pub fn local_port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
     /// unless something has happened on the socket.
     #[must_use]
