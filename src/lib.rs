@@ -13,8 +13,8 @@
 //! # One request
 //!
 //! [`proxy`] is the data plane: one thread a core, each with its own runtime, accept sockets, upstream connections and
-//! counters. [`proxy::serve`] is a request from top to bottom: hyper has parsed its head, after the
-//! [sentry](proxy::sentry) had read it; the [gate](proxy::gate) makes
+//! counters. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off the wire
+//! with our own [codec](proxy::http1), which reads in one way only what hyper would repair; the [gate](proxy::gate) makes
 //! it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is for; its coin says which
 //! version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published in between, and then it
 //! chooses again; an [exchange](proxy::forward) carries head and body both ways as streams, polled in place; the permit

@@ -1,78 +1,68 @@
-//! The body of an answer as hyper takes it: nothing, some bytes, or a stream from the endpoint.
+//! The two bodies of an exchange: what a client sends, and what it is answered with.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::connection::Turn;
+use super::connection::http1::Wire;
 use super::forward::Exchange;
-use crate::metrics::Reason;
 
-/// An answer's body. It ends the request's turn on its connection when it is dropped.
+/// A request's body, as it comes from the client.
 #[derive(Debug)]
-pub struct Body {
-    source: Source,
-    _turn: Turn,
+pub enum Incoming {
+    /// There is none.
+    None,
+    /// From an HTTP/1.1 connection.
+    Http1(Rc<Wire>),
 }
 
-/// Where a body's bytes come from.
-#[derive(Debug)]
-pub enum Source {
-    /// All of it is here.
-    Full(Bytes),
-    /// None, though its length is told.
-    Unsent(u64),
-    /// From an endpoint, as it comes. Boxed: most bodies are whole, and hyper moves this around.
-    Stream(Box<Exchange>),
+/// Why a request's body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The client went away.
+    #[error("the client went away")]
+    Gone,
+    /// What came is no body.
+    #[error("malformed body")]
+    Malformed,
 }
 
-/// The endpoint's body broke off; hyper then closes the client's connection so that it shows.
-#[derive(Debug, thiserror::Error)]
-#[error("the response broke off: {}", .0.token())]
-pub struct BrokenOff(pub Reason);
-
-impl Body {
-    /// A body of `source`, in this turn.
-    #[must_use]
-    pub fn new(source: Source, turn: Turn) -> Self {
-        Self { source, _turn: turn }
-    }
-}
-
-impl http_body::Body for Body {
+impl http_body::Body for Incoming {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        match &mut self.get_mut().source {
-            Source::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Unsent(_) => Poll::Ready(None),
-            Source::Stream(exchange) => exchange.poll_frame(cx).map_err(BrokenOff),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Http1(wire) => wire.poll_upload(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Full(bytes) => bytes.is_empty(),
-            // Else hyper would drop the length.
-            Source::Unsent(_) => false,
-            Source::Stream(exchange) => exchange.is_over(),
+        match self {
+            Self::None => true,
+            Self::Http1(wire) => wire.upload().is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Unsent(length) => SizeHint::with_exact(*length),
-            Source::Stream(exchange) => {
-                exchange.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(wire) => {
+                wire.upload().remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
         }
     }
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub enum Source {
+    /// All of it is here.
+    Full(Bytes),
+    /// From an endpoint, as it comes. Boxed: most bodies are whole.
+    Stream(Box<Exchange>),
 }

@@ -138,6 +138,16 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The time of now as `Date` has it (RFC 9110 §5.6.7).
+#[expect(clippy::disallowed_methods, reason = "the data plane's edge: the date that answers carry")]
+pub fn http_date() -> [u8; 29] {
+    let text = httpdate::HttpDate::from(std::time::SystemTime::now()).to_string();
+    let mut date = [b' '; 29];
+    // 29 bytes until the year 10000.
+    date.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    date
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,18 +10,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body::Frame;
-use hyper::ext::ReasonPhrase;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
-use super::connection::Client;
+use super::connection::Turn;
+use super::http1::{self, Decoded, Decoder, Head};
 use super::outgoing::{Outgoing, Waiting};
 use super::permit::Permit;
-use super::upstream::http1::{self, Decoded, Decoder, Head};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
@@ -50,7 +48,7 @@ enum Taken {
 /// A request on its way to an endpoint and its answer on the way back.
 #[derive(Debug)]
 pub struct Exchange {
-    client: Rc<Client>,
+    turn: Turn,
     permit: Option<Permit>,
     endpoint: Rc<Endpoint>,
     /// `None` once the connection was given back or is of no use.
@@ -66,23 +64,21 @@ pub struct Exchange {
     keep_alive: bool,
     /// How long the answer's body may pause.
     patience: Duration,
-    /// Why the answer broke off; told one poll later, so that hyper flushes what came before.
-    broken_off: Option<Reason>,
 }
 
 impl Exchange {
     /// An exchange over `stream`, which was kept from an earlier one or not.
     pub fn new(
-        client: &Rc<Client>,
+        turn: &Turn,
         permit: Permit,
         endpoint: &Rc<Endpoint>,
         (stream, is_reused): (Stream, bool),
         outgoing: Outgoing,
         timeouts: Timeouts,
     ) -> Self {
-        client.alarm.clear();
+        turn.alarm.clear();
         Self {
-            client: Rc::clone(client),
+            turn: turn.clone(),
             permit: Some(permit),
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
@@ -90,7 +86,6 @@ impl Exchange {
             timeouts,
             outgoing,
             waiting: Waiting::Endpoint,
-            broken_off: None,
             input: Bytes::new(),
             interims: 0,
             decoder: Decoder::Length(0),
@@ -155,10 +150,10 @@ impl Exchange {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
             if head.status == StatusCode::CONTINUE {
-                // hyper sends its own to the client when the body is first asked for.
+                // The client is sent ours when the body is first asked for.
                 taken = Taken::Continue;
             } else if asked.version >= Version::HTTP_11 {
-                self.client.relay_interim(head.status, &head.headers);
+                self.turn.relay_interim(head.status, &head.headers);
             }
         }
         Ok(taken)
@@ -169,16 +164,12 @@ impl Exchange {
     pub fn answer(self, head: Head) -> Response<Source> {
         let mut response = Response::new(self.body(&head));
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
-        if head.status.canonical_reason().is_none() {
-            // Else hyper would write `<none>`.
-            response.extensions_mut().insert(ReasonPhrase::from_static(b""));
-        }
         response
     }
 
     /// The answer's body: whole when it is already here, else a stream.
     fn body(mut self, head: &Head) -> Source {
-        self.client.alarm.clear();
+        self.turn.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
@@ -186,11 +177,8 @@ impl Exchange {
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
-            if self.outgoing.is_whole() {
-                self.client.on_body_read();
-            }
             self.finish();
-            return if head.status == StatusCode::NOT_MODIFIED { unsent(head) } else { Source::Full(body) };
+            return Source::Full(body);
         }
         self.classify(head);
         Source::Stream(Box::new(self))
@@ -212,20 +200,17 @@ impl Exchange {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        if let Some(reason) = self.broken_off.take() {
-            return Poll::Ready(Some(Err(reason)));
-        }
         loop {
             let mut moved = false;
             if !self.outgoing.is_over() {
                 match self.send(cx) {
                     Ok(sent) => moved = sent,
-                    Err(reason) => return self.break_off(cx, reason),
+                    Err(reason) => return self.break_off(reason),
                 }
             }
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
-                    self.client.alarm.clear();
+                    self.turn.alarm.clear();
                     if self.decoder.is_end() {
                         self.finish();
                     }
@@ -240,7 +225,7 @@ impl Exchange {
                     return Poll::Ready(None);
                 }
                 Ok(Decoded::More) => {}
-                Err(_) => return self.break_off(cx, Reason::UpstreamProtocol),
+                Err(_) => return self.break_off(Reason::UpstreamProtocol),
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -248,9 +233,9 @@ impl Exchange {
                     self.finish();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(_) => return self.break_off(cx, Reason::BodyTruncated),
+                Poll::Ready(_) => return self.break_off(Reason::BodyTruncated),
                 Poll::Pending if self.is_late(cx, self.patience, moved) => {
-                    return self.break_off(cx, Reason::BodyStalled);
+                    return self.break_off(Reason::BodyStalled);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -259,7 +244,7 @@ impl Exchange {
 
     /// True when the answer's last byte was handed on.
     pub fn is_over(&self) -> bool {
-        self.permit.is_none() && self.broken_off.is_none()
+        self.permit.is_none()
     }
 
     /// How many bytes of the answer's body are left, if that is known.
@@ -269,45 +254,43 @@ impl Exchange {
 
     /// What is left after a [`Failure`].
     pub fn into_permit(mut self) -> Option<Permit> {
-        self.client.alarm.clear();
+        self.turn.alarm.clear();
         self.permit.take()
     }
 
     /// Gives the connection back if its next answer can only be the next request's, and ends the permit.
     fn finish(&mut self) {
-        self.client.alarm.clear();
+        self.turn.alarm.clear();
         let clean = self.keep_alive && self.outgoing.is_whole() && self.input.is_empty();
         if let Some(stream) = self.stream.take().filter(|_| clean) {
-            let worker = &self.client.worker;
-            self.endpoint.keep(stream, self.client.settings.pool_size, &worker.clock);
+            let worker = &self.turn.client.worker;
+            self.endpoint.keep(stream, self.turn.client.settings.pool_size, &worker.clock);
         }
         if let Some(permit) = self.permit.take() {
             permit.complete();
         }
     }
 
-    fn break_off<T>(&mut self, cx: &Context<'_>, reason: Reason) -> Poll<T> {
+    fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {
         self.stream = None;
-        self.client.alarm.clear();
+        self.turn.alarm.clear();
         if let Some(permit) = self.permit.take() {
             permit.failed(reason);
         }
-        self.broken_off = Some(reason);
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Some(Err(reason)))
     }
 
     /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
     /// the other side.
     fn is_late(&self, cx: &Context<'_>, limit: Duration, progressed: bool) -> bool {
         if progressed {
-            self.client.alarm.set(limit);
+            self.turn.alarm.set(limit);
         } else {
-            self.client.alarm.set_once(limit);
+            self.turn.alarm.set_once(limit);
         }
-        let late = self.client.alarm.poll(cx).is_ready();
+        let late = self.turn.alarm.poll(cx).is_ready();
         if late {
-            self.client.alarm.clear();
+            self.turn.alarm.clear();
         }
         late
     }
@@ -315,7 +298,7 @@ impl Exchange {
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let mut scratch = self.client.worker.read_buffer();
+        let mut scratch = self.turn.client.worker.read_buffer();
         let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
         let fresh = scratch.split().freeze();
         self.input = if self.input.is_empty() {
@@ -338,17 +321,11 @@ impl Exchange {
         let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
         self.waiting = waiting;
         if waiting == Waiting::Sent {
-            self.client.worker.give_back(self.outgoing.take_buffer());
+            self.turn.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {
                 permit.becomes_if(Kind::Upload, Kind::Request);
             }
         }
         Ok(moved)
     }
-}
-
-/// No body, with the length of the one that the client has already (RFC 9110 §15.4.5).
-fn unsent(head: &Head) -> Source {
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    length.map_or(Source::Full(Bytes::new()), Source::Unsent)
 }

@@ -124,7 +124,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
 }
 
 /// True when the list `value` names `token`, whatever its quality.
-fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
+pub fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
     let named = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }

@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → head parsed (hyper) → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -37,7 +37,7 @@ pub mod upstream;
 
 pub mod connection;
 
-pub mod sentry;
+pub mod http1;
 
 pub mod listener;
 
@@ -49,19 +49,16 @@ pub mod crew;
 
 pub mod clock;
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
-use body::{Body, Source};
-use connection::Client;
+use body::{Incoming, Source};
+use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
 use outgoing::{Outgoing, Upload};
@@ -71,34 +68,27 @@ use upstream::Endpoint;
 use crate::metrics::{Kind, Reason};
 use crate::table::{EndpointAddr, Timeouts};
 
-/// Answers one request.
-///
-/// # Errors
-/// Never: what goes wrong becomes an answer.
-pub async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Answers one request; what goes wrong becomes an answer too.
+pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
-    let turn = client.begin(!body.is_end_stream());
+    let client = &turn.client;
     let mut epoch = None;
     let clean = client.settings.underscores.clean(&mut head.headers);
     let answer = match clean.and_then(|()| Asked::of(&head)) {
-        Ok(asked) => match admit(&client, &asked, &body) {
+        Ok(asked) => match admit(client, &asked, &body) {
             Ok(admitted) => {
                 epoch = Some(admitted.permit.epoch);
-                forward(&client, &head, &asked, body, admitted).await
+                forward(&turn, &head, &asked, body, admitted).await
             }
-            Err(reason) => refuse(&client, reason),
+            Err(reason) => refuse(client, reason),
         },
-        Err(reason) => refuse(&client, reason),
+        Err(reason) => refuse(client, reason),
     };
     let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
-    if client.is_sending() && !matches!(response.body(), Source::Stream(_)) {
-        // What is left of the request will not be read (RFC 9112 §9.3).
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response.map(|source| Body::new(source, turn)))
+    response
 }
 
 /// Without a version there is nobody else to count it on.
@@ -136,13 +126,14 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
 /// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
 /// connection when a kept one had been closed and the request may be repeated.
 async fn forward(
-    client: &Rc<Client>,
+    turn: &Turn,
     head: &Parts,
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
     let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let client = &turn.client;
     let mut upload = Upload::of(head, body, asked);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
@@ -164,7 +155,7 @@ async fn forward(
             },
         };
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(client, permit, &endpoint, stream, outgoing, timeouts);
+        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
             Ok(answer) => return Ok(exchange.answer(answer)),
             Err(failure) => failure,

@@ -1,6 +1,5 @@
 //! A request on its way to an endpoint: its head, then its body as the client sends it.
 
-use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,13 +8,13 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
+use super::body::{Broken, Incoming};
 use super::connection::Client;
 use super::gate::Asked;
 use super::headers::{self, BodyLength, Origin};
-use super::upstream::http1;
+use super::http1;
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
 
@@ -200,8 +199,8 @@ impl Outgoing {
             let coding = *coding;
             match frame {
                 Some(Ok(frame)) => self.encode(frame, coding),
-                Some(Err(error)) if is_gone(&error) => return Err(Reason::ClientGone),
-                Some(Err(_)) => return Err(Reason::RequestBody),
+                Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
+                Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
                 None => {
                     if coding == Coding::Chunked {
                         http1::encode_end(&mut self.out, None);
@@ -255,12 +254,4 @@ impl Outgoing {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// True when the client's connection ended in the middle of its body; else what it sent was no body.
-fn is_gone(error: &hyper::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let kind = cause.map(io::Error::kind);
-    matches!(kind, None | Some(UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe))
 }

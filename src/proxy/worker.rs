@@ -14,7 +14,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use super::clock::Clock;
+use super::clock::{self, Clock};
 use super::gate::Underscores;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
@@ -98,6 +98,8 @@ pub struct Worker {
     settings: RefCell<Rc<Settings>>,
     locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
     coin: RefCell<SmallRng>,
+    /// The tick that `date` was written at, and it.
+    date: Cell<(u64, [u8; 29])>,
     stats: Arc<WorkerStats>,
     /// True from the moment the worker winds down.
     pub(super) is_stopping: Cell<bool>,
@@ -135,6 +137,7 @@ impl Worker {
             settings: RefCell::new(Rc::new(settings)),
             locals: RefCell::default(),
             coin: RefCell::new(rand::make_rng()),
+            date: Cell::new((0, clock::http_date())),
             stats,
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
@@ -158,6 +161,18 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// The time for a `Date` field (RFC 9110 §6.6.1), at most a second old.
+    #[must_use]
+    pub fn date(&self) -> [u8; 29] {
+        let (written, date) = self.date.get();
+        if self.clock.ticks() < written + Clock::ticks_in(Duration::from_secs(1)) {
+            return date;
+        }
+        let date = clock::http_date();
+        self.date.set((self.clock.ticks(), date));
+        date
     }
 
     /// Where bytes are read into, empty and with room; what was read is to be split off.

@@ -1,6 +1,5 @@
 //! A version's tenure: the handle that lives as long as the version is in the table, or still has work.
 
-pub mod http1;
 pub mod pool;
 pub mod stream;
 

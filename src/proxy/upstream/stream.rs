@@ -50,6 +50,14 @@ impl Stream {
         }
     }
 
+    /// Closing it will be seen as a reset, not as an end.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(tcp) = self {
+            // It may be gone already.
+            drop(tcp.set_zero_linger());
+        }
+    }
+
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
     /// unless something has happened on the socket.
     #[must_use]
@@ -77,6 +85,21 @@ impl AsyncWrite for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,10 @@
 //! Answers of endpoints, well-formed and not.
 
-use super::body::MAX_CHUNK_LINE;
-use super::*;
+use crate::proxy::http1::body::MAX_CHUNK_LINE;
+use crate::proxy::http1::*;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Option<Head>, Malformed> {

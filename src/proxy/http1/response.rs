@@ -1,11 +1,4 @@
-//! HTTP/1.1 towards an endpoint: heads, framing and chunks, without I/O.
-//!
-//! Strict in what it accepts (RFC 9112): an answer whose framing could be read in two ways is an error, never repaired.
-//! Most requests go this way, and hyper's client is what costs most on it: 8,300 instructions a request were measured.
-
-mod body;
-#[cfg(test)]
-mod tests;
+//! A response's head as an endpoint sends it.
 
 use std::mem::MaybeUninit;
 
@@ -13,34 +6,8 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end};
-
+use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed};
 use crate::proxy::headers;
-
-/// Most fields of a response head or of its trailers.
-const MAX_FIELDS: usize = 128;
-/// Longest response head, or trailer section, in bytes.
-pub const MAX_HEAD: usize = 64 * 1024;
-
-/// Why an endpoint's bytes are not an HTTP/1.1 response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// The head does not parse.
-    #[error("malformed response head")]
-    Head,
-    /// The head, or the trailers, are longer than [`MAX_HEAD`] or have too many fields.
-    #[error("response head too large")]
-    TooLarge,
-    /// The body's length is ambiguous.
-    #[error("ambiguous response length")]
-    Framing,
-    /// The chunked coding is broken.
-    #[error("malformed chunk")]
-    Chunk,
-    /// 101 without having been asked.
-    #[error("unasked-for upgrade")]
-    Upgrade,
-}
 
 /// A response's head, hop-by-hop fields already dropped.
 #[derive(Debug)]
@@ -108,11 +75,6 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
 
 fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
     nominated.iter().any(|token| name.as_str().as_bytes().eq_ignore_ascii_case(token))
-}
-
-/// True when a line feed comes without its carriage return; httparse lets that pass.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
 /// What the `Connection` field says.
@@ -183,14 +145,4 @@ impl Framing {
             (false, None) => Decoder::UntilClose,
         })
     }
-}
-
-/// Digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value =
-        text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
-    (value < 1 << 63).then_some(value)
 }

@@ -182,14 +182,19 @@ fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
     Ok(Some(trailers))
 }
 
-/// Appends one chunk of a request body.
-pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
+/// Appends the line that begins a chunk of `length` bytes, which must not be 0: that would end the body.
+pub fn encode_size(out: &mut Vec<u8>, length: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let significant = (usize::BITS - data.len().leading_zeros()).div_ceil(4).max(1);
+    let significant = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
     for nibble in (0..significant).rev() {
-        out.push(DIGITS[(data.len() >> (nibble * 4)) & 15]);
+        out.push(DIGITS[(length >> (nibble * 4)) & 15]);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one chunk.
+pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    encode_size(out, data.len());
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
 }

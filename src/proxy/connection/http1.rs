@@ -1,0 +1,383 @@
+//! One client's HTTP/1.1 connection: head after head, each answered before the next is taken.
+//!
+//! Everything is polled in the connection's one task: the request's body is read when the exchange asks for it, the
+//! answer's body when the client has taken what came before. Between two requests no buffer is held.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Frame;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::answer::{self, Asked, Framing};
+use super::out::Out;
+use super::{Client, Turn};
+use crate::metrics::Reason;
+use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::clock::Alarm;
+use crate::proxy::error;
+use crate::proxy::forward::Exchange;
+use crate::proxy::http1::{self, Decoded, Decoder, Refused};
+use crate::proxy::upstream::Stream;
+
+/// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
+/// could overtake the answer that says why (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
+#[derive(Debug)]
+pub struct Wire {
+    client: Rc<Client>,
+    stream: RefCell<Stream>,
+    /// The time limits of the client's own doing.
+    watch: Alarm,
+    input: RefCell<Bytes>,
+    /// True when `input` may hold a whole head: a line has ended since it was last looked at.
+    is_worth_parsing: Cell<bool>,
+    /// What is left of the body of the request at hand.
+    body: Cell<Decoder>,
+    stage: Cell<Stage>,
+    out: RefCell<Out>,
+}
+
+/// How far the request at hand is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its client waits for `100 Continue` before it sends the body.
+    Expecting,
+    /// There is no answer yet.
+    Waiting,
+    /// The answer's head is on its way.
+    Answering,
+}
+
+/// How a connection was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It can take another request.
+    Open,
+    /// Everything that was asked has been read and answered.
+    Done,
+    /// The client may still be sending what nobody reads.
+    Unread,
+    /// The client is gone, or sees by the framing that its answer broke off.
+    Broken,
+    /// The client could take what it got for the whole answer, and must not.
+    Reset,
+}
+
+/// What is left of an answer's body.
+#[derive(Debug)]
+enum Rest {
+    Stream(Box<Exchange>),
+    Over,
+    BrokenOff,
+}
+
+/// Serves `stream` until it ends, idles too long, or the worker winds down.
+pub(super) async fn run(client: Rc<Client>, stream: Stream) {
+    let wire = Rc::new(Wire {
+        watch: client.worker.clock.alarm(),
+        client,
+        stream: RefCell::new(stream),
+        input: RefCell::default(),
+        is_worth_parsing: Cell::new(false),
+        body: Cell::new(Decoder::Length(0)),
+        stage: Cell::new(Stage::Waiting),
+        out: RefCell::default(),
+    });
+    let alarm = Rc::new(wire.client.worker.clock.alarm());
+    let turn = Turn { client: Rc::clone(&wire.client), alarm, wire: Some(Rc::clone(&wire)) };
+    // A silent client has as long for its first byte as for a head.
+    let mut patience = wire.client.settings.head;
+    let left = loop {
+        match poll_fn(|cx| wire.poll_head(cx, patience)).await {
+            Ok(Some(request)) => match wire.serve(&turn, request).await {
+                Left::Open => {
+                    patience = wire.client.settings.idle;
+                    wire.is_worth_parsing.set(true);
+                }
+                left => break left,
+            },
+            Ok(None) => break Left::Done,
+            Err(reason) => break wire.refuse(reason),
+        }
+    };
+    wire.close(left).await;
+}
+
+impl Wire {
+    /// The next request's head; `None` when there will be none.
+    fn poll_head(
+        &self,
+        cx: &mut Context<'_>,
+        patience: Duration,
+    ) -> Poll<Result<Option<http1::Request>, Reason>> {
+        let settings = &self.client.settings;
+        loop {
+            if let Some(request) = self.take_head()? {
+                self.watch.clear();
+                return Poll::Ready(Ok(Some(request)));
+            }
+            let is_begun = !self.input.borrow().is_empty();
+            self.watch.set_once(if is_begun { settings.head } else { patience });
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) if is_begun => {}
+                Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
+                Poll::Ready(_) => return Poll::Ready(Ok(None)),
+                Poll::Pending if !is_begun && self.client.worker.is_stopping.get() => {
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Pending => {
+                    ready!(self.watch.poll(cx));
+                    return Poll::Ready(if is_begun { Err(Reason::RequestTimeout) } else { Ok(None) });
+                }
+            }
+        }
+    }
+
+    fn take_head(&self) -> Result<Option<http1::Request>, Reason> {
+        let (mut input, settings) = (self.input.borrow_mut(), &self.client.settings);
+        // Not looked at for every byte of a client that sends them one by one.
+        if !self.is_worth_parsing.take() && input.len() < settings.head_bytes || input.is_empty() {
+            return Ok(None);
+        }
+        let request = http1::parse_request(&mut input, settings.head_bytes, settings.headers);
+        request.map_err(|refused| match refused {
+            Refused::Malformed => Reason::BadRequest,
+            Refused::TooLarge => Reason::HeadTooLarge,
+        })
+    }
+
+    /// Reads once; `Ok(0)` is the end.
+    fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = self.client.worker.read_buffer();
+        let stream = &mut *self.stream.borrow_mut();
+        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
+        let fresh = scratch.split().freeze();
+        let mut input = self.input.borrow_mut();
+        if input.is_empty() || memchr::memchr(b'\n', &fresh).is_some() {
+            self.is_worth_parsing.set(true);
+        }
+        *input = if input.is_empty() {
+            fresh
+        } else {
+            // A head or a chunk's line that came in two reads: rare, and short.
+            [std::mem::take(&mut *input), fresh].concat().into()
+        };
+        Poll::Ready(read)
+    }
+
+    /// Answers one request.
+    async fn serve(self: &Rc<Self>, turn: &Turn, request: http1::Request) -> Left {
+        let http1::Request { head, body, keep_alive } = request;
+        let asked = Asked::of(&head, keep_alive);
+        self.body.set(body);
+        self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
+        let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
+        let mut answer = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(_)) => Poll::Ready(None),
+                Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
+            }
+        });
+        match answer.await {
+            Some(answer) => self.answer(answer, asked).await,
+            None => Left::Broken,
+        }
+    }
+
+    /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.body.get().is_end() || !self.input.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        match self.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Writes an answer, head and body.
+    async fn answer(&self, response: Response<Source>, asked: Asked) -> Left {
+        let (mut head, source) = response.into_parts();
+        // What is left of the request will not be read once the answer is over (RFC 9112 §9.3).
+        let may_persist = (self.skip_body() || matches!(source, Source::Stream(_)))
+            && asked.keep_alive
+            && !self.client.worker.is_stopping.get();
+        self.stage.set(Stage::Answering);
+        let framing = Framing::of(&mut head, &source, asked, may_persist);
+        let mut rest = Rest::Over;
+        {
+            let out = &mut *self.out.borrow_mut();
+            let text = out.text(&self.client.worker);
+            answer::encode(text, &head, framing, asked, &self.client.worker);
+            match source {
+                Source::Full(data) if framing.has_body => out.push(data),
+                Source::Full(_) => {}
+                Source::Stream(exchange) => rest = Rest::Stream(exchange),
+            }
+        }
+        match poll_fn(|cx| self.poll_body(&mut rest, framing, cx)).await {
+            Err(_) => Left::Broken,
+            Ok(()) if matches!(rest, Rest::BrokenOff) && framing.until_close => Left::Reset,
+            Ok(()) if matches!(rest, Rest::BrokenOff) => Left::Broken,
+            Ok(()) if !self.skip_body() => Left::Unread,
+            Ok(()) if framing.persists => Left::Open,
+            Ok(()) if self.input.borrow().is_empty() => Left::Done,
+            Ok(()) => Left::Unread,
+        }
+    }
+
+    /// Writes the answer's body as it comes: gathered while more is there, at once when it has to be waited for.
+    fn poll_body(&self, rest: &mut Rest, framing: Framing, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Rest::Stream(exchange) = rest else { return self.poll_flush(cx) };
+            if self.out.borrow().is_full() {
+                ready!(self.poll_flush(cx))?;
+            }
+            match exchange.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if self.out.borrow_mut().add(frame, framing, &self.client.worker) {
+                        *rest = Rest::Over;
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => *rest = Rest::BrokenOff,
+                Poll::Ready(None) => {
+                    if framing.is_chunked {
+                        http1::encode_end(self.out.borrow_mut().text(&self.client.worker), None);
+                    }
+                    *rest = Rest::Over;
+                }
+                Poll::Pending => {
+                    if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return self.poll_gone(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+            }
+        }
+    }
+
+    /// Passes over what has come of a body that nobody wants; true when that was all of it.
+    fn skip_body(&self) -> bool {
+        let mut body = self.body.get();
+        let mut input = self.input.borrow_mut();
+        while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
+        self.body.set(body);
+        body.is_end()
+    }
+
+    /// Writes everything that waits; a client that takes none of it for too long has stalled.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out.borrow_mut();
+        if out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut stream = self.stream.borrow_mut();
+        match out.poll_write(&mut stream, cx, || self.watch.clear()) {
+            Poll::Ready(written) => {
+                out.give_back(&self.client.worker);
+                Poll::Ready(written)
+            }
+            Poll::Pending => {
+                self.watch.set_once(self.client.settings.progress);
+                self.watch.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// The next part of the body of the request at hand.
+    pub fn poll_upload(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            let mut body = self.body.get();
+            let decoded = body.decode(&mut self.input.borrow_mut());
+            self.body.set(body);
+            match decoded {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Some(Err(Broken::Malformed))),
+            }
+            if self.stage.get() == Stage::Expecting {
+                self.stage.set(Stage::Waiting);
+                let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+                self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Gone))),
+            }
+        }
+    }
+
+    /// How the body of the request at hand is delimited from here on.
+    pub fn upload(&self) -> Decoder {
+        self.body.get()
+    }
+
+    /// Tells the client an interim answer; too late once the final one is on its way.
+    pub(super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
+        if self.stage.get() != Stage::Answering {
+            let out = &mut *self.out.borrow_mut();
+            answer::encode_interim(out.text(&self.client.worker), status, fields);
+        }
+    }
+
+    /// Answers what never became a request.
+    fn refuse(&self, reason: Reason) -> Left {
+        self.client.worker.refused(reason);
+        self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&error::refusal(reason));
+        Left::Unread
+    }
+
+    /// Says that it is over; a client that may still be sending is heard until it has seen that.
+    async fn close(&self, left: Left) {
+        match left {
+            Left::Broken => return,
+            Left::Reset => return self.stream.borrow().reset_on_close(),
+            Left::Open | Left::Done | Left::Unread => {}
+        }
+        self.watch.set(LINGER);
+        poll_fn(|cx| {
+            if self.watch.poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if ready!(self.poll_flush(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let mut stream = self.stream.borrow_mut();
+            if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() || left != Left::Unread {
+                return Poll::Ready(());
+            }
+            poll_forget(&mut stream, cx)
+        })
+        .await;
+    }
+}
+
+/// Reads and forgets what still comes, until the client has closed.
+fn poll_forget(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        let mut forgotten = [MaybeUninit::uninit(); 4096];
+        let mut forgotten = ReadBuf::uninit(&mut forgotten);
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut forgotten));
+        if read.is_err() || forgotten.filled().is_empty() {
+            return Poll::Ready(());
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! HTTP/1.1 on both sides, without I/O: heads, framing and chunks as bytes in, values out.
+//!
+//! Strict in what it accepts (RFC 9112): a message whose framing could be read in two ways is an error, never repaired.
+//! Ours on both sides, because both face bytes that must be read in one way only, and because it is where a proxy's work
+//! is: hyper's client cost 8,300 instructions a request, its server 10,200 beside a reader of our own in front of it that
+//! had to refuse what hyper repairs.
+
+mod body;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end, encode_size};
+pub use request::{Refused, Request, parse_request};
+pub use response::{Head, parse_head};
+
+/// Most fields of a response head or of trailers.
+const MAX_FIELDS: usize = 128;
+/// Longest response head, or trailer section, in bytes.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Why a peer's bytes are not an HTTP/1.1 message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The head does not parse.
+    #[error("malformed head")]
+    Head,
+    /// The head, or the trailers, are longer than [`MAX_HEAD`] or have too many fields.
+    #[error("head too large")]
+    TooLarge,
+    /// The body's length is ambiguous.
+    #[error("ambiguous length")]
+    Framing,
+    /// The chunked coding is broken.
+    #[error("malformed chunk")]
+    Chunk,
+    /// 101 without having been asked.
+    #[error("unasked-for upgrade")]
+    Upgrade,
+}
+
+/// True when a line feed comes without its carriage return; httparse lets that pass.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+/// Digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value =
+        text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    (value < 1 << 63).then_some(value)
+}

@@ -1,0 +1,143 @@
+//! A request's head as a client sends it.
+//!
+//! What two readers could frame differently is refused, never repaired: a length beside a coding, a length twice, any
+//! coding but `chunked`, a line that ends with a bare line feed (RFC 9112 §6.3, §11.2). What the request *means* is the
+//! [gate](crate::proxy::gate)'s to judge.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+use super::{Chunks, Decoder, MAX_FIELDS, decimal, has_bare_line_feed};
+use crate::proxy::headers::has_token;
+
+/// A request's head and how its body is delimited.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target, version and all fields, as they came.
+    pub head: Parts,
+    /// How the body is delimited; at its end when there is none.
+    pub body: Decoder,
+    /// True when the client keeps the connection open afterwards.
+    pub keep_alive: bool,
+}
+
+/// Why a head is no request. Nothing behind it may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not parse, or could be framed in two ways.
+    Malformed,
+    /// It is longer than it may be, or has too many fields.
+    TooLarge,
+}
+
+/// Takes a request's head off the front of `input`, if it is all there: at most `most_bytes` long, with at most
+/// `most_fields` fields. Its values share `input`'s memory.
+///
+/// # Errors
+/// [`Refused`].
+pub fn parse_request(
+    input: &mut Bytes,
+    most_bytes: usize,
+    most_fields: usize,
+) -> Result<Option<Request>, Refused> {
+    // Empty lines before a request are passed over (RFC 9112 §2.2).
+    while input.starts_with(b"\r\n") {
+        input.advance(2);
+    }
+    let read = if most_fields <= MAX_FIELDS {
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        read(input, most_bytes, &mut fields[..most_fields])
+    } else {
+        read(input, most_bytes, &mut vec![MaybeUninit::uninit(); most_fields])
+    };
+    Ok(read?.map(|(length, request)| {
+        input.advance(length);
+        request
+    }))
+}
+
+/// The request at the front of `source`, and how long its head is.
+fn read<'s>(
+    source: &'s Bytes,
+    most_bytes: usize,
+    fields: &mut [MaybeUninit<httparse::Header<'s>>],
+) -> Result<Option<(usize, Request)>, Refused> {
+    let mut parsed = httparse::Request::new(&mut []);
+    let length = match parsed.parse_with_uninit_headers(source, fields) {
+        Ok(httparse::Status::Complete(length)) if length <= most_bytes => length,
+        Ok(httparse::Status::Partial) if source.len() < most_bytes => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
+        Err(_) => return Err(Refused::Malformed),
+    };
+    if has_bare_line_feed(&source[..length]) {
+        return Err(Refused::Malformed);
+    }
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(Refused::Malformed);
+    };
+    let mut head = http::Request::new(()).into_parts().0;
+    head.method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Malformed)?;
+    head.uri = uri(source.slice_ref(target.as_bytes()))?;
+    head.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut framing = Framing::default();
+    head.headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refused::Malformed)?;
+        let value = source.slice_ref(field.value);
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Refused::Malformed)?;
+        framing.see(&name, &value)?;
+        head.headers.append(name, value);
+    }
+    let body = framing.decoder(minor)?;
+    let keep_alive = !framing.close && (minor == 1 || framing.keep_alive);
+    Ok(Some((length, Request { head, body, keep_alive })))
+}
+
+/// A target has no fragment (RFC 9112 §3.2); one that came would be dropped without a word.
+fn uri(target: Bytes) -> Result<Uri, Refused> {
+    if memchr::memchr(b'#', &target).is_some() {
+        return Err(Refused::Malformed);
+    }
+    Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)
+}
+
+/// The fields that frame the message and keep the connection, as they are read.
+#[derive(Default)]
+struct Framing {
+    chunked: bool,
+    length: Option<u64>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Framing {
+    fn see(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Refused> {
+        if *name == CONTENT_LENGTH {
+            let length = decimal(value.as_bytes()).filter(|_| self.length.is_none());
+            self.length = Some(length.ok_or(Refused::Malformed)?);
+        } else if *name == TRANSFER_ENCODING {
+            let is_sound = !self.chunked && value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            self.chunked = true;
+            return if is_sound { Ok(()) } else { Err(Refused::Malformed) };
+        } else if *name == CONNECTION {
+            self.close |= has_token(value, b"close");
+            self.keep_alive |= has_token(value, b"keep-alive");
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 §6.3; a request never lasts until the connection closes.
+    fn decoder(&self, minor: u8) -> Result<Decoder, Refused> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Refused::Malformed),
+            // HTTP/1.0 knows no codings: who sends one is not who it seems.
+            (true, None) if minor == 0 => Err(Refused::Malformed),
+            (true, None) => Ok(Decoder::Chunked(Chunks::Size)),
+            (false, length) => Ok(Decoder::Length(length.unwrap_or(0))),
+        }
+    }
+}
