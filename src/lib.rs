@@ -19,7 +19,8 @@
 //! version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published in between, and then it
 //! chooses again; an [exchange](proxy::forward) carries head and body both ways as streams, polled in place; the permit
 //! ends with the last byte and records the outcome. On this path nothing is written that another worker writes, no lock
-//! is taken, no task is spawned.
+//! is taken, no task is spawned; only a service that the operator [limits](proxy::quota) shares its count of requests,
+//! because an exact limit is shared by nature.
 //!
 //! # One flip
 //!

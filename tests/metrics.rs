@@ -11,7 +11,7 @@ use switchback::metrics::{
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
-use switchback::table::{Epoch, Protocol, Route, ServiceSpec, Table, Timeouts, VersionSpec};
+use switchback::table::{Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec};
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
 fn table() -> Arc<Table> {
@@ -27,6 +27,7 @@ fn table() -> Arc<Table> {
         stable: "blue".parse().unwrap(),
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),
+        limits: ServiceLimits::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

@@ -13,7 +13,8 @@ use switchback::proxy::live::{Live, Snapshot};
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Settings, Worker, WorkerStats};
 use switchback::table::{
-    BasisPoints, Epoch, Protocol, Route, Service, ServiceSpec, Split, Table, Timeouts, VersionSpec,
+    BasisPoints, Epoch, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split, Table, Timeouts,
+    VersionSpec,
 };
 
 /// The promise: within so many standard deviations.
@@ -103,6 +104,7 @@ fn service(points: u16) -> Arc<Service> {
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),
+        limits: ServiceLimits::default(),
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

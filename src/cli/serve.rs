@@ -30,6 +30,7 @@ use crate::proxy::crew::{self, Crew};
 use crate::proxy::gate::Underscores;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::peer::Door;
+use crate::proxy::pressure::{self, MemoryLimit};
 use crate::proxy::worker::Settings;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
@@ -39,6 +40,8 @@ const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked at how much memory is used.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -145,8 +148,11 @@ impl Process {
         trigger: Trigger,
         mut reloads: mpsc::Receiver<()>,
     ) -> Result<()> {
+        let mut looks = tokio::time::interval(LOOK_AT_MEMORY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = looks.tick() => self.look_at_memory(),
                 _ = reloads.recv() => tokio::select! {
                     () = self.reload(&trigger) => {}
                     // A store that hangs does not keep it from stopping.
@@ -159,6 +165,19 @@ impl Process {
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
+        }
+    }
+
+    /// Tells the workers how tight memory is.
+    fn look_at_memory(&self) {
+        let (commons, limit) = (self.crew.commons(), settings(&self.config, self.crew.size()).memory);
+        let Some(memory) = pressure::memory() else { return };
+        let before = commons.pressure();
+        let now = limit.judge(memory, before);
+        if now != before {
+            let (used, all) = (memory.used >> 20, memory.all >> 20);
+            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
+            commons.set_pressure(now);
         }
     }
 
@@ -322,11 +341,18 @@ fn settings(config: &Config, workers: usize) -> Settings {
     let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
     Settings {
         connections: limits.connections.div_ceil(workers.max(1)),
+        connections_per_client: limits.connections_per_client,
+        memory: match limits.memory {
+            config::MemoryLimit::None => MemoryLimit::None,
+            config::MemoryLimit::Percent(percent) => MemoryLimit::Percent(percent),
+            config::MemoryLimit::Bytes(bytes) => MemoryLimit::Bytes(bytes),
+        },
         idle: limits.idle,
         head: limits.head,
         head_bytes: limits.head_bytes,
         headers: limits.headers,
         progress: limits.write_stall,
+        min_body_rate: limits.min_body_rate as u64,
         pool_idle: limits.pool_idle,
         pool_size: limits.pool_size,
         epoch_header: config.proxy.epoch_header,

@@ -8,12 +8,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::document::Place;
-use super::later;
 use super::service::Services;
 use super::walk::{Node, Section};
 use super::{
     Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir, Underscores,
 };
+use super::{later, limits};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -48,7 +48,7 @@ impl Main {
         let admin = admin(&mut root, base, host);
         let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
         let state = state(&mut root, base, host);
-        let limits = root.or("limits", Limits::default(), limits);
+        let limits = root.or("limits", Limits::default(), limits::of_process);
         let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
         let proxy = root.or("proxy", Proxy::default(), proxy);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
@@ -261,30 +261,6 @@ fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
         }),
     };
     Some(StateDir { dir: dir?, history: history? })
-}
-
-fn limits(node: Node<'_>) -> Option<Limits> {
-    let mut section = node.section("[limits]")?;
-    let default = Limits::default();
-    let connections = section.or("connections", default.connections, |node| node.count(&(1..=100_000_000)));
-    let idle = section.or("idle", default.idle, |node| node.duration(SOME_TIME));
-    let head = section.or("head", default.head, |node| node.duration(SOME_TIME));
-    let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
-    let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
-    let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
-    let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
-    let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
-    section.finish();
-    Some(Limits {
-        connections: connections?,
-        idle: idle?,
-        head: head?,
-        head_bytes: head_bytes?,
-        headers: headers?,
-        write_stall: write_stall?,
-        pool_idle: pool_idle?,
-        pool_size: pool_size?,
-    })
 }
 
 fn shutdown(node: Node<'_>) -> Option<Shutdown> {

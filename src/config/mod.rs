@@ -9,10 +9,12 @@ pub mod duration;
 mod file;
 pub mod host;
 mod later;
+mod limits;
 mod load;
 mod pool;
 mod route;
 mod service;
+pub mod size;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -131,6 +133,11 @@ impl StateDir {
 pub struct Limits {
     /// Client connections at a time in the whole process; default 65,536.
     pub connections: usize,
+    /// Client connections of one address at a time (IPv6: of one network of 64 bits), 0 is no limit; trusted proxies may
+    /// have any number. Default 8,192.
+    pub connections_per_client: usize,
+    /// How much memory may be used before connections, then requests are refused; default 90 % of what there is.
+    pub memory: MemoryLimit,
     /// How long a kept-alive client connection may wait for its next request; default 60 s.
     pub idle: Duration,
     /// How long a request's head may take to arrive; default 10 s.
@@ -139,6 +146,10 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields of a request; default 100.
     pub headers: usize,
+    /// Bytes a second that a request's body has to come with, on average, once it was waited for as long as it may
+    /// pause (`timeouts.progress`); 0 is no limit.
+    /// Default 100.
+    pub min_body_rate: usize,
     /// How long a client may take no byte of its answer; default 30 s.
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
@@ -150,9 +161,31 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
-        let (connections, head_bytes) = (65_536, 32 * 1024);
-        Self { connections, idle, head, head_bytes, headers: 100, write_stall, pool_idle, pool_size: 256 }
+        Self {
+            connections: 65_536,
+            connections_per_client: 8_192,
+            memory: MemoryLimit::Percent(90),
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            min_body_rate: 100,
+            write_stall,
+            pool_idle,
+            pool_size: 256,
+        }
     }
+}
+
+/// How much memory may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// As much as there is.
+    None,
+    /// So many percent of what there is: of the control group's limit, or of the machine's memory.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// How the process ends.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{later, pool, route, split};
-use crate::table::{Route, ServiceName, ServiceSpec, Timeouts};
+use super::{later, limits, pool, route, split};
+use crate::table::{Route, ServiceLimits, ServiceName, ServiceSpec, Timeouts};
 
 /// The services read so far, and who said what first.
 #[derive(Default)]
@@ -49,6 +49,7 @@ impl Services {
         let versions = pool::versions(&mut section);
         let split = split::read(&mut section, &versions);
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
+        let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
         }
@@ -56,7 +57,8 @@ impl Services {
         let (stable, split) = split?;
         let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
         let versions = versions.into_iter().map(|listed| listed.version).collect();
-        Some(ServiceSpec { name: name?, routes: routes?, versions, stable, weights, timeouts: timeouts? })
+        let (timeouts, limits) = (timeouts?, limits?);
+        Some(ServiceSpec { name: name?, routes: routes?, versions, stable, weights, timeouts, limits })
     }
 
     fn routes(&mut self, section: &mut Section<'_>, service: &str) -> Option<Arc<[Route]>> {
@@ -91,6 +93,13 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let response = section.or("response", default.response, |node| node.duration(SOME_TIME));
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
     let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
+    let total = section.or("total", default.total, |node| node.duration(SOME_TIME).map(Some));
     section.finish();
-    Some(Timeouts { connect: connect?, response: response?, progress: progress?, stream: stream? })
+    Some(Timeouts {
+        connect: connect?,
+        response: response?,
+        progress: progress?,
+        stream: stream?,
+        total: total?,
+    })
 }

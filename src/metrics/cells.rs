@@ -87,6 +87,8 @@ pub enum Reason {
     Overload,
     /// A PROXY header was malformed, missing or not allowed; nothing is answered.
     ProxyProtocol,
+    /// The client has as many connections as it may.
+    Connections,
     /// The service has as many requests in flight as it may.
     Concurrency,
     /// The service, or this client, had as many requests a time as it may.
@@ -105,7 +107,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -124,6 +126,7 @@ impl Reason {
         Self::RequestTimeout,
         Self::Overload,
         Self::ProxyProtocol,
+        Self::Connections,
         Self::Concurrency,
         Self::Rate,
         Self::RequestTooLarge,
@@ -165,6 +168,7 @@ impl Reason {
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
             Self::ProxyProtocol => ("proxy_protocol", 400),
+            Self::Connections => ("connections", 429),
             Self::Concurrency => ("concurrency", 503),
             Self::Rate => ("rate", 429),
             Self::RequestTooLarge => ("request_too_large", 413),

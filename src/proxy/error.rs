@@ -64,12 +64,24 @@ pub fn refusal(reason: Reason) -> Vec<u8> {
     text
 }
 
-/// True when it is not certain where the request ends: nothing more is read from that client.
+/// True when it is not certain where the request ends, or nothing more is wanted: nothing more is read from that client.
 fn in_doubt(reason: Reason) -> bool {
-    use Reason::{BadRequest, Expectation, HeadTooLarge, Method, RequestBody, RequestTimeout, ShuttingDown};
+    use Reason::{
+        BadRequest, Connections, Expectation, HeadTooLarge, Method, Overload, RequestBody, RequestTimeout,
+        RequestTooLarge, ShuttingDown,
+    };
     matches!(
         reason,
-        BadRequest | Expectation | HeadTooLarge | Method | RequestBody | RequestTimeout | ShuttingDown
+        BadRequest
+            | Connections
+            | Expectation
+            | HeadTooLarge
+            | Method
+            | Overload
+            | RequestBody
+            | RequestTimeout
+            | RequestTooLarge
+            | ShuttingDown
     )
 }
 
@@ -95,6 +107,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::RequestTimeout => "the request did not come in time",
         Reason::Overload => "the proxy is overloaded",
         Reason::ProxyProtocol => "no valid PROXY header",
+        Reason::Connections => "this client has too many connections",
         Reason::Concurrency => "the service has too many requests at once",
         Reason::Rate => "too many requests",
         Reason::RequestTooLarge => "the request's body is too large",

@@ -1,6 +1,8 @@
 //! Sockets that clients connect to: one a worker, all on the same address; the kernel shares out the connections.
 
+use std::cell::Cell;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
@@ -13,11 +15,13 @@ use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::connection;
+use super::commons::Guest;
 use super::peer::{Door, Peer};
+use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
 use super::worker::Worker;
+use super::{connection, error};
 use crate::metrics::Reason;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
@@ -163,16 +167,21 @@ pub async fn run(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
+    let spare = Spare::new();
     let mut closed = std::pin::pin!(closed);
     loop {
         tokio::select! {
             biased;
             () = &mut closed => break,
-            accepted = next(&worker, &listener) => take(&worker, &address, accepted).await,
+            accepted = next(&worker, &listener) => match accepted {
+                Ok(accepted) => take(&worker, &address, accepted),
+                Err(error) if is_clients(&error) => {}
+                Err(error) => spare.turn_away(&worker, &listener, &error).await,
+            },
         }
     }
-    while let Some(accepted @ Ok(_)) = listener.accept().now_or_never() {
-        take(&worker, &address, accepted).await;
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        take(&worker, &address, accepted);
     }
 }
 
@@ -187,17 +196,10 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
     }
 }
 
-async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(Stream, Option<IpAddr>)>) {
-    let (stream, address) = match accepted {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            if !is_clients(&error) {
-                tracing::warn!(%error, worker = worker.id, "cannot accept; trying again");
-                tokio::time::sleep(BACK_OFF).await;
-            }
-            return;
-        }
-    };
+fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<IpAddr>)) {
+    if worker.commons.pressure() >= Pressure::Tight {
+        return turn_away(worker, &stream, Reason::Overload);
+    }
     let door = worker.settings().door(listener);
     let worker = Rc::clone(worker);
     worker.opened();
@@ -205,10 +207,70 @@ async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(
         // Counted out even when a request panics.
         let opened = Opened(Rc::clone(&worker));
         if let Some((stream, peer)) = introduce(stream, address, door, &worker).await {
-            connection::run(stream, peer, worker).await;
+            match guest(&worker, &peer) {
+                Some(_guest) => connection::run(stream, peer, worker).await,
+                None => turn_away(&worker, &stream, Reason::Connections),
+            }
         }
         drop(opened);
     });
+}
+
+/// The place of one more connection of this client; `None` when it has as many as it may. Trusted proxies, and those of
+/// whom no address is known, may have any number.
+fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
+    let most = worker.settings().connections_per_client;
+    match peer.address.filter(|_| !peer.is_trusted && most > 0) {
+        Some(address) => worker.commons.let_in(address, most).map(Some),
+        None => Some(None),
+    }
+}
+
+/// Says why nobody listens, as far as that can be said at once, and counts it.
+fn turn_away(worker: &Worker, stream: &Stream, reason: Reason) {
+    worker.refused(reason);
+    let answer = error::refusal(reason);
+    let mut forgotten = [0; 4096];
+    // What has come is taken, so that closing is no reset, which could overtake the answer. All of it is best effort.
+    match stream {
+        Stream::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(&answer))),
+        Stream::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(&answer))),
+    }
+}
+
+/// A file descriptor that is kept for when there are none left: given up for as long as it takes to accept a client and
+/// turn it away. Without it nobody could be accepted, and accept would report the same client again and again.
+struct Spare {
+    file: Cell<Option<File>>,
+    /// True while there are none, so that it is said once.
+    is_short: Cell<bool>,
+}
+
+impl Spare {
+    fn new() -> Self {
+        Self { file: Cell::new(File::open("/dev/null").ok()), is_short: Cell::new(false) }
+    }
+
+    /// Deals with a client that could not be accepted because of `error`.
+    async fn turn_away(&self, worker: &Worker, listener: &Listener, error: &io::Error) {
+        use rustix::io::Errno;
+        if !self.is_short.replace(true) {
+            tracing::warn!(%error, worker = worker.id, "cannot accept; turning clients away");
+        }
+        let is_out = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        let had_one = self.file.take().is_some();
+        if is_out.contains(&error.raw_os_error())
+            && had_one
+            && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+        {
+            turn_away(worker, &stream, Reason::Overload);
+            drop(stream);
+            self.file.set(File::open("/dev/null").ok());
+        } else {
+            tokio::time::sleep(BACK_OFF).await;
+            self.file.set(File::open("/dev/null").ok());
+        }
+    }
 }
 
 /// Who it is that came; nobody when a PROXY header should have said so and did not, or may not.

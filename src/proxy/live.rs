@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
+use super::quota::Quota;
 use super::upstream::Upstream;
 use crate::table::{Epoch, Service, Table, VersionSpec};
 
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// By service index, then version index, as in the table.
     upstreams: Vec<Arc<[Arc<Upstream>]>>,
+    /// By service index: what is left of its limits, if it has any.
+    quotas: Vec<Option<Arc<Quota>>>,
 }
 
 impl Snapshot {
@@ -42,7 +45,18 @@ impl Snapshot {
             service.versions.iter().map(tenure).collect()
         };
         let upstreams = table.services().iter().enumerate().map(join).collect();
-        Self { table, upstreams }
+        let quota = |service: &Arc<Service>| {
+            let old = before.and_then(|old| old.quota(old.table.index(&service.name)?));
+            Quota::of(service.limits, old)
+        };
+        let quotas = table.services().iter().map(quota).collect();
+        Self { table, upstreams, quotas }
+    }
+
+    /// What is left of a service's limits, by the table's index; `None` when it has none.
+    #[must_use]
+    pub fn quota(&self, service: usize) -> Option<&Arc<Quota>> {
+        self.quotas[service].as_ref()
     }
 
     /// The tenure of a version, by the table's indices.

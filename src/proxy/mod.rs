@@ -17,11 +17,15 @@ pub mod gate;
 pub mod admission;
 pub mod live;
 
+pub mod quota;
+
 pub mod permit;
 
 pub mod forward;
 
 pub mod outgoing;
+
+pub mod bounds;
 
 pub mod body;
 
@@ -45,6 +49,10 @@ pub mod proxy_protocol;
 
 pub mod worker;
 
+pub mod commons;
+
+pub mod pressure;
+
 pub mod crew;
 
 pub mod clock;
@@ -58,15 +66,18 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
 use body::{Incoming, Source};
+use bounds::Bounds;
 use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
 use outgoing::{Outgoing, Upload};
 use permit::Permit;
+use pressure::Pressure;
+use quota::Slot;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Timeouts};
+use crate::table::{EndpointAddr, ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
@@ -75,7 +86,7 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let mut epoch = None;
     let clean = client.settings.underscores.clean(&mut head.headers);
     let answer = match clean.and_then(|()| Asked::of(&head)) {
-        Ok(asked) => match admit(client, &asked, &body) {
+        Ok(asked) => match admit(client, &head, &asked, &body) {
             Ok(admitted) => {
                 epoch = Some(admitted.permit.epoch);
                 forward(&turn, &head, &asked, body, admitted).await
@@ -102,11 +113,16 @@ struct Admitted {
     permit: Permit,
     endpoints: Arc<[EndpointAddr]>,
     timeouts: Timeouts,
+    limits: ServiceLimits,
 }
 
 /// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
-fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted, Reason> {
+fn admit(client: &Client, head: &Parts, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted, Reason> {
     let worker = &client.worker;
+    if worker.commons.pressure() == Pressure::Critical {
+        return Err(Reason::Overload);
+    }
+    let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
     loop {
@@ -114,11 +130,23 @@ fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted
         let table = &snapshot.table;
         let index = table.route(asked).ok_or(Reason::NoRoute)?;
         let service = &table.services()[index];
+        let limits = service.limits;
+        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
+            return Err(Reason::RequestTooLarge);
+        }
+        if let Some(quota) = snapshot.quota(index) {
+            // Once a request, also when a change came in between.
+            slot = match slot.filter(|slot| slot.is_of(quota)) {
+                None => Some(quota.enter(|| client.peer.client(&head.headers))?),
+                same => same,
+            };
+        }
         let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
         let local = worker.local(snapshot.upstream(index, version));
-        if let Ok(permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+        if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+            permit.slot = slot;
             let endpoints = Arc::clone(&service.versions[version].endpoints);
-            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts });
+            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts, limits });
         }
     }
 }
@@ -132,9 +160,10 @@ async fn forward(
     body: Incoming,
     admitted: Admitted,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let Admitted { mut permit, endpoints, timeouts, limits } = admitted;
     let client = &turn.client;
-    let mut upload = Upload::of(head, body, asked);
+    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    let mut upload = Upload::of(head, body, asked, limits.request_body);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
     let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
@@ -155,7 +184,7 @@ async fn forward(
             },
         };
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
+        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
             Ok(answer) => return Ok(exchange.answer(answer)),
             Err(failure) => failure,

@@ -26,6 +26,8 @@ const BATCH: usize = 16 * 1024;
 pub struct Upload {
     rest: Rest,
     length: BodyLength,
+    /// How many bytes it may have.
+    most: u64,
 }
 
 /// What is left to take of a body.
@@ -53,6 +55,9 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
+    /// How many bytes of the body the client has sent, and how many it may.
+    taken: u64,
+    most: u64,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
@@ -72,19 +77,20 @@ pub enum Waiting {
 }
 
 impl Upload {
-    /// The body of the request `head`, and how it is delimited towards the endpoint.
-    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>) -> Self {
+    /// The body of the request `head`, of at most so many bytes, and how it is delimited towards the endpoint.
+    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>, most: Option<u64>) -> Self {
+        let most = most.unwrap_or(u64::MAX);
         if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
             let announced = head.headers.contains_key(CONTENT_LENGTH);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-            return Self { rest: Rest::Nothing, length };
+            return Self { rest: Rest::Nothing, length, most };
         }
         let (length, coding) = match body.size_hint().exact() {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
         let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
-        Self { rest: rest(body, coding), length }
+        Self { rest: rest(body, coding), length, most }
     }
 
     /// True when there is no body.
@@ -121,7 +127,12 @@ impl Outgoing {
         let mut out = client.worker.take_buffer();
         headers::write_request(&mut out, head, asked.target, upload.length, origin);
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
-        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false }
+        Self { out, frame: Bytes::new(), rest, taken: 0, most: upload.most, is_sent: false, is_cut: false }
+    }
+
+    /// How many bytes of the body the client has sent.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -198,7 +209,13 @@ impl Outgoing {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
             let coding = *coding;
             match frame {
-                Some(Ok(frame)) => self.encode(frame, coding),
+                Some(Ok(frame)) => {
+                    self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if self.taken > self.most {
+                        return Err(Reason::RequestTooLarge);
+                    }
+                    self.encode(frame, coding);
+                }
                 Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
                 Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
                 None => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::admission::Superseded;
 use super::clock;
 use super::live::Live;
+use super::quota::Slot;
 use super::upstream::Local;
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
@@ -23,6 +24,8 @@ pub struct Permit {
     reason: Cell<Option<Reason>>,
     /// The epoch it was admitted under.
     pub epoch: Epoch,
+    /// Its place among those that its service may have at once, if there is a limit.
+    pub slot: Option<Slot>,
 }
 
 impl Permit {
@@ -45,6 +48,7 @@ impl Permit {
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             epoch: chosen_under,
+            slot: None,
         })
     }
 

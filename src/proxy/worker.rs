@@ -15,10 +15,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
+use super::commons::Commons;
 use super::gate::Underscores;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
 use super::peer::Door;
+use super::pressure::MemoryLimit;
 use super::upstream::{Local, Upstream};
 use crate::metrics::{Reason, bump};
 
@@ -27,6 +29,10 @@ use crate::metrics::{Reason, bump};
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
+    /// Most connections of one client in the whole process, 0 is no limit.
+    pub connections_per_client: usize,
+    /// How much memory the process may use.
+    pub memory: MemoryLimit,
     /// How long a kept-alive connection may be idle.
     pub idle: Duration,
     /// How long a request's head may take, and the first byte after accept.
@@ -37,6 +43,8 @@ pub struct Settings {
     pub headers: usize,
     /// Between two bytes of a response that a client takes.
     pub progress: Duration,
+    /// Bytes a second that a request's body has to come with, 0 is no limit.
+    pub min_body_rate: u64,
     /// How long a connection to an endpoint is kept idle; below what the endpoints keep.
     pub pool_idle: Duration,
     /// Most idle connections to one endpoint.
@@ -59,11 +67,14 @@ impl Default for Settings {
         let [idle, head, progress, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
         Self {
             connections: 65_536,
+            connections_per_client: 8_192,
+            memory: MemoryLimit::default(),
             idle,
             head,
             head_bytes: 32 * 1024,
             headers: 100,
             progress,
+            min_body_rate: 100,
             pool_idle,
             pool_size: 256,
             epoch_header: false,
@@ -92,6 +103,8 @@ pub struct Worker {
     pub view: View,
     /// Ticks and alarms.
     pub clock: Rc<Clock>,
+    /// What it shares with the others besides.
+    pub commons: Arc<Commons>,
     scratch: RefCell<BytesMut>,
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
@@ -132,6 +145,7 @@ impl Worker {
             id,
             view: View::of(live),
             clock: Rc::default(),
+            commons: Arc::default(),
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
@@ -143,6 +157,12 @@ impl Worker {
             connections: Cell::new(0),
             vacancy: Notify::new(),
         }
+    }
+
+    /// One that shares `commons` with other workers.
+    #[must_use]
+    pub fn sharing(self, commons: Arc<Commons>) -> Self {
+        Self { commons, ..self }
     }
 
     /// The settings of now.
@@ -268,6 +288,7 @@ pub fn start(
     live: Arc<Live>,
     settings: Settings,
     stats: Arc<WorkerStats>,
+    commons: Arc<Commons>,
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
@@ -278,7 +299,10 @@ pub fn start(
         // Dropped with the thread, also when it panics.
         let _end = end;
         match runtime() {
-            Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
+            Ok(runtime) => {
+                let worker = Worker::new(id, live, settings, stats).sharing(commons);
+                runtime.block_on(obey(Rc::new(worker), inbox));
+            }
             Err(error) => tracing::error!(%error, worker = id, "cannot start"),
         }
     };

@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod limits;
 pub mod matcher;
 pub mod name;
 pub mod service;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
 pub use service::{Protocol, Service, ServiceSpec, Timeouts, VersionSpec};

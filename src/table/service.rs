@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::split::{Coin, Split};
@@ -37,12 +38,14 @@ pub struct Timeouts {
     pub progress: Duration,
     /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
     pub stream: Duration,
+    /// For all of a request, from its head to the answer's last byte; default none.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let [connect, response, progress, stream] = [5, 60, 30, 300].map(Duration::from_secs);
-        Self { connect, response, progress, stream }
+        Self { connect, response, progress, stream, total: None }
     }
 }
 
@@ -61,6 +64,8 @@ pub struct ServiceSpec {
     pub weights: Vec<(VersionName, u16)>,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
 }
 
 /// A service in the table. Built only by [`Service::new`], so its coin always fits its split.
@@ -80,6 +85,8 @@ pub struct Service {
     pub epoch: Epoch,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
     coin: Coin,
 }
 
@@ -98,6 +105,7 @@ impl Service {
             name: spec.name.clone(),
             routes: Arc::clone(&spec.routes),
             timeouts: spec.timeouts,
+            limits: spec.limits,
             versions,
             stable,
             split,

@@ -19,6 +19,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         stable: version(weights[0].0),
         weights: Vec::new(),
         timeouts: Timeouts::default(),
+        limits: ServiceLimits::default(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();
