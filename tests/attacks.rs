@@ -128,9 +128,12 @@ fn class_05_a_host_that_two_readers_see_differently_is_refused() {
     refused(&payloads, 400, "bad_request");
 }
 
+/// Heads, each with what came behind it before it was answered.
+type Heads = Arc<Mutex<Vec<(Seen, Vec<u8>)>>>;
+
 /// An origin that looks for bytes behind a request's head before it answers 403; every head it got.
-fn suspicious() -> (Origin, Arc<Mutex<Vec<(Seen, Vec<u8>)>>>) {
-    let seen: Arc<Mutex<Vec<(Seen, Vec<u8>)>>> = Arc::default();
+fn suspicious() -> (Origin, Heads) {
+    let seen = Heads::default();
     let noted = Arc::clone(&seen);
     let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
         loop {
