@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, Exposition, Handshake, Inputs, Kind, Operations, Outcome, Reason, Tenure,
+    names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -46,13 +47,24 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         fence: buckets(0.001),
         drain: buckets(60.0),
     };
-    let mut edge = Edge { connections: 2, accepted: 7, refused: [0; Reason::ALL.len()] };
+    let mut edge = Edge {
+        connections: 2,
+        accepted: 7,
+        refused: [0; Reason::ALL.len()],
+        handshakes: [0; Handshake::ALL.len()],
+        redirected: 0,
+    };
     edge.refused[Reason::NoRoute as usize] = 4;
     Inputs {
         table: table(),
         tenures: tenures.iter().map(|tenure| Arc::clone(tenure) as Arc<dyn Tenure>).collect(),
         operations: vec![("shop".parse().unwrap(), operations)],
         edges: vec![edge, edge],
+        certificates: vec![Certificate {
+            listener: "0.0.0.0:443".to_owned(),
+            file: "/etc/switchback/shop.pem".to_owned(),
+            not_after: 1_800_000_000,
+        }],
     }
 }
 

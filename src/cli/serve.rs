@@ -3,10 +3,13 @@
 //! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
 //! which serves the admin API and takes signals.
 
-use std::collections::BTreeMap;
+mod entrances;
+mod files;
+mod settings;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,23 +23,22 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use entrances::Entrances;
+pub(super) use files::configuration;
+use files::{load, watched};
+use settings::{memory_limit, settings};
+
 use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, api};
 use crate::config::{self, Config};
-use crate::control::reload::{Trigger, Watched, watch};
+use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::gate::Underscores;
 use crate::proxy::listener::ListenAddr;
-use crate::proxy::peer::Door;
-use crate::proxy::pressure::{self, MemoryLimit};
-use crate::proxy::worker::Settings;
+use crate::proxy::pressure;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
-
-/// Where the configuration is looked for when nobody says.
-const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -54,9 +56,10 @@ pub(super) fn run(args: Run) -> Result<()> {
     let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
     let (trigger, reloads) = Trigger::new();
-    let _watching = watch(watched(&file), trigger.clone())
-        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"));
-    let config = Config::load(&file)?;
+    let watching = watch(watched(&file), trigger.clone())
+        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
+        .ok();
+    let config = load(&file, watching.as_ref())?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let workers = args.workers.map_or_else(cores, usize::from);
     raise_file_limit();
@@ -64,34 +67,18 @@ pub(super) fn run(args: Run) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
-        let process = Process::start(file, config, workers).await?;
+        let process = Process::start(file, watching, config, workers).await?;
         process.live(signals, trigger, reloads).await
     })
-}
-
-/// The file that was named, or the first that is there.
-///
-/// # Errors
-/// When there is none.
-pub(super) fn configuration(named: Option<PathBuf>) -> Result<PathBuf> {
-    if let Some(file) = named {
-        return Ok(file);
-    }
-    let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    found.ok_or_else(|| {
-        anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor "))
-    })
-}
-
-fn watched(file: &Path) -> Watched {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Watched { files: vec![file.to_owned()], dirs: vec![folder.join("conf.d")] }
 }
 
 /// Everything that runs.
 struct Process {
     file: PathBuf,
+    watching: Option<Watch>,
     config: Config,
+    entrances: Entrances,
+    certificates: scrape::Certificates,
     crew: Crew,
     handle: Handle,
     status: Arc<Status>,
@@ -104,7 +91,8 @@ struct Process {
 
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
-    async fn start(file: PathBuf, config: Config, workers: usize) -> Result<Self> {
+    async fn start(file: PathBuf, watching: Option<Watch>, config: Config, workers: usize) -> Result<Self> {
+        let entrances = Entrances::of(&config, None)?;
         let socket = admin::Socket::bind(&config.admin.socket)?;
         let metrics = match &config.metrics {
             Some(metrics) => Some(bind_metrics(metrics.listen).await?),
@@ -115,11 +103,13 @@ impl Process {
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
-        let mut crew = Crew::start(workers, handle.live(), &settings(&config, workers))?;
-        crew.follow(&addresses(&config), bound, &settings(&config, workers)).await;
+        let settings = settings(&config, &entrances, workers);
+        let mut crew = Crew::start(workers, handle.live(), &settings)?;
+        crew.follow(&addresses(&config), bound, &settings).await;
 
         let status = Arc::new(Status::new(workers));
-        let text = scrape::of(&handle, crew.stats().cloned().collect());
+        let certificates = scrape::Certificates::default();
+        let text = scrape::of(&handle, crew.stats().cloned().collect(), Arc::clone(&certificates));
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
         let mut admin =
@@ -127,7 +117,20 @@ impl Process {
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin };
+        let process = Self {
+            file,
+            watching,
+            config,
+            entrances,
+            certificates,
+            crew,
+            handle,
+            status,
+            stop_control,
+            control,
+            stop_admin,
+            admin,
+        };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -170,7 +173,7 @@ impl Process {
 
     /// Tells the workers how tight memory is.
     fn look_at_memory(&self) {
-        let (commons, limit) = (self.crew.commons(), settings(&self.config, self.crew.size()).memory);
+        let (commons, limit) = (self.crew.commons(), memory_limit(&self.config));
         let Some(memory) = pressure::memory() else { return };
         let before = commons.pressure();
         let now = limit.judge(memory, before);
@@ -208,19 +211,21 @@ impl Process {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        let config = Config::load(&self.file)?;
+        let config = load(&self.file, self.watching.as_ref())?;
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size())).await;
+        let settings = settings(&config, &entrances, self.crew.size());
+        self.crew.follow(&wanted, bound, &settings).await;
         let fixed = |config: &Config| {
             (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
         };
         if fixed(&config) != fixed(&self.config) {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
-        self.config = config;
+        (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
     }
@@ -230,6 +235,7 @@ impl Process {
         let listeners = listeners
             .map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
         self.status.set_listeners(listeners.collect());
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
@@ -333,42 +339,6 @@ fn address(listener: &config::Listener) -> ListenAddr {
 
 fn addresses(config: &Config) -> Vec<ListenAddr> {
     config.listeners.iter().map(address).collect()
-}
-
-/// What the workers need of the configuration.
-fn settings(config: &Config, workers: usize) -> Settings {
-    let limits = &config.limits;
-    let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
-    Settings {
-        connections: limits.connections.div_ceil(workers.max(1)),
-        connections_per_client: limits.connections_per_client,
-        memory: match limits.memory {
-            config::MemoryLimit::None => MemoryLimit::None,
-            config::MemoryLimit::Percent(percent) => MemoryLimit::Percent(percent),
-            config::MemoryLimit::Bytes(bytes) => MemoryLimit::Bytes(bytes),
-        },
-        idle: limits.idle,
-        head: limits.head,
-        head_bytes: limits.head_bytes,
-        headers: limits.headers,
-        progress: limits.write_stall,
-        min_body_rate: limits.min_body_rate as u64,
-        pool_idle: limits.pool_idle,
-        pool_size: limits.pool_size,
-        epoch_header: config.proxy.epoch_header,
-        via: config.proxy.via.clone(),
-        forwarded: config.proxy.forwarded,
-        underscores: match config.proxy.underscores_in_headers {
-            config::Underscores::Drop => Underscores::Drop,
-            config::Underscores::Allow => Underscores::Allow,
-            config::Underscores::Reject => Underscores::Reject,
-        },
-        doors: doors.collect::<BTreeMap<_, _>>(),
-    }
-}
-
-fn door(listener: &config::Listener) -> Door {
-    Door { trusted: listener.trusted_proxies.clone(), proxy_protocol: listener.proxy_protocol }
 }
 
 fn cores() -> usize {

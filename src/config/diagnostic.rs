@@ -64,7 +64,8 @@ pub(super) fn lines(diagnostics: &[Diagnostic]) -> String {
 /// A hint for a word that is none of `known`: the one that was probably meant, or all of them.
 pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>, all: &str) -> String {
     let known: Vec<_> = known.into_iter().collect();
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), candidate);
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
     // A third of the word may be wrong: `lisen` is `listen`, but `tsl` is not `id`.
     let close = known.iter().map(|candidate| (distance(candidate), *candidate)).min();
     match close.filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3)) {

@@ -24,6 +24,7 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
     let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
     let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
     let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
+    let handshakes = section.or("handshakes", default.handshakes, |node| node.count(&(1..=1_000_000)));
     section.finish();
     Some(Limits {
         connections: connections?,
@@ -37,6 +38,7 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
         write_stall: write_stall?,
         pool_idle: pool_idle?,
         pool_size: pool_size?,
+        handshakes: handshakes?,
     })
 }
 

@@ -8,6 +8,7 @@ mod document;
 pub mod duration;
 mod file;
 pub mod host;
+mod https;
 mod later;
 mod limits;
 mod load;
@@ -18,6 +19,7 @@ pub mod size;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod walk;
 
 use std::fmt;
@@ -28,14 +30,16 @@ use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
-pub use load::{Report, check, check_on};
+pub use https::Redirect;
+pub use load::{Report, check, check_on, named_files};
+pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 
 use crate::table::{Invalid, ServiceSpec};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect; may be empty when every listener needs what this build does not serve.
+    /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
     /// Where the CLI connects.
     pub admin: Admin,
@@ -66,6 +70,12 @@ pub struct Listener {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Every connection begins with a PROXY header, version 1 or 2; one from no trusted proxy is closed. Default: false.
     pub proxy_protocol: bool,
+    /// How its TLS is done; `None`: clear text.
+    pub tls: Option<Tls>,
+    /// Whether it only sends clients on to https; without TLS only.
+    pub redirect_to_https: Option<Redirect>,
+    /// `Strict-Transport-Security` of all its answers; with TLS only.
+    pub hsts: Option<http::HeaderValue>,
 }
 
 /// An address to listen on.
@@ -156,6 +166,8 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
     pub pool_size: usize,
+    /// TLS handshakes at a time and worker; default 512.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
@@ -173,6 +185,7 @@ impl Default for Limits {
             write_stall,
             pool_idle,
             pool_size: 256,
+            handshakes: 512,
         }
     }
 }

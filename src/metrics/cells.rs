@@ -99,15 +99,19 @@ pub enum Reason {
     ResponseTooLarge,
     /// The request took longer in all than it may.
     Deadline,
+    /// Far more of the client's frames carried nothing, or were given up, than an honest one has reason to.
+    Flood,
     /// The proxy is shutting down.
     ShuttingDown,
+    /// The request is for another host than its connection's TLS.
+    Misdirected,
     /// A fault of the proxy's own.
     Internal,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -132,7 +136,9 @@ impl Reason {
         Self::RequestTooLarge,
         Self::ResponseTooLarge,
         Self::Deadline,
+        Self::Flood,
         Self::ShuttingDown,
+        Self::Misdirected,
         Self::Internal,
     ];
 
@@ -174,7 +180,9 @@ impl Reason {
             Self::RequestTooLarge => ("request_too_large", 413),
             Self::ResponseTooLarge => ("response_too_large", 502),
             Self::Deadline => ("deadline", 504),
+            Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
+            Self::Misdirected => ("misdirected_request", 421),
             Self::Internal => ("internal", 500),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::{Cells, Reason};
+use super::handshake::Handshake;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.
@@ -41,6 +42,8 @@ pub struct Inputs {
     pub operations: Vec<(ServiceName, Operations)>,
     /// What each worker counted that belongs to no version.
     pub edges: Vec<Edge>,
+    /// The certificates that are presented to clients.
+    pub certificates: Vec<Certificate>,
 }
 
 /// What control counted of one service.
@@ -74,4 +77,19 @@ pub struct Edge {
     pub accepted: u64,
     /// Answers without a version, in the order of [`Reason::ALL`].
     pub refused: [u64; Reason::ALL.len()],
+    /// TLS handshakes, in the order of [`Handshake::ALL`].
+    pub handshakes: [u64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: u64,
+}
+
+/// A certificate that a listener presents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's address, as it is configured.
+    pub listener: String,
+    /// The certificate's file, as it is configured.
+    pub file: String,
+    /// When it expires, in seconds since 1970.
+    pub not_after: i64,
 }

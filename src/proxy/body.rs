@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::connection::http1::Wire;
+use super::connection::http2::Upload;
 use super::forward::Exchange;
 
 /// A request's body, as it comes from the client.
@@ -17,6 +18,8 @@ pub enum Incoming {
     None,
     /// From an HTTP/1.1 connection.
     Http1(Rc<Wire>),
+    /// From a stream of an HTTP/2 connection.
+    Http2(Upload),
 }
 
 /// Why a request's body broke off.
@@ -38,6 +41,7 @@ impl http_body::Body for Incoming {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
             Self::Http1(wire) => wire.poll_upload(cx),
+            Self::Http2(upload) => upload.poll_frame(cx),
         }
     }
 
@@ -45,16 +49,17 @@ impl http_body::Body for Incoming {
         match self {
             Self::None => true,
             Self::Http1(wire) => wire.upload().is_end(),
+            Self::Http2(upload) => upload.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::None => SizeHint::with_exact(0),
-            Self::Http1(wire) => {
-                wire.upload().remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-        }
+        let remaining = match self {
+            Self::None => Some(0),
+            Self::Http1(wire) => wire.upload().remaining(),
+            Self::Http2(upload) => upload.remaining(),
+        };
+        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

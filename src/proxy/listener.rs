@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::commons::Guest;
+use super::entrance::{Arrival, Entrance};
 use super::peer::{Door, Peer};
 use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
@@ -176,7 +177,10 @@ pub async fn run(
             accepted = next(&worker, &listener) => match accepted {
                 Ok(accepted) => take(&worker, &address, accepted),
                 Err(error) if is_clients(&error) => {}
-                Err(error) => spare.turn_away(&worker, &listener, &error).await,
+                Err(error) => {
+                    let entrance = worker.settings().entrance(&address);
+                    spare.turn_away(&worker, &listener, &entrance, &error).await;
+                }
             },
         }
     }
@@ -197,23 +201,41 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
 }
 
 fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<IpAddr>)) {
+    let settings = worker.settings();
+    let (door, entrance) = (settings.door(listener), settings.entrance(listener));
     if worker.commons.pressure() >= Pressure::Tight {
-        return turn_away(worker, &stream, Reason::Overload);
+        return turn_away(worker, &stream, &entrance, Reason::Overload);
     }
-    let door = worker.settings().door(listener);
     let worker = Rc::clone(worker);
     worker.opened();
     tokio::task::spawn_local(async move {
         // Counted out even when a request panics.
         let opened = Opened(Rc::clone(&worker));
-        if let Some((stream, peer)) = introduce(stream, address, door, &worker).await {
-            match guest(&worker, &peer) {
-                Some(_guest) => connection::run(stream, peer, worker).await,
-                None => turn_away(&worker, &stream, Reason::Connections),
-            }
-        }
+        serve(&worker, (stream, address), door, entrance).await;
         drop(opened);
     });
+}
+
+/// Lets a client in that may come in, and serves it.
+async fn serve(
+    worker: &Rc<Worker>,
+    (stream, address): (Stream, Option<IpAddr>),
+    door: Arc<Door>,
+    entrance: Arc<Entrance>,
+) {
+    let Some((stream, peer)) = introduce(stream, address, door, worker).await else { return };
+    let Some(_guest) = guest(worker, &peer) else {
+        return turn_away(worker, &stream, &entrance, Reason::Connections);
+    };
+    let secured = match &entrance.tls {
+        None => Some((stream, None)),
+        // Boxed: a clear-text connection's task shall not be the larger for it.
+        Some(tls) => Box::pin(tls.accept(stream, worker)).await.map(|(stream, how)| (stream, Some(how))),
+    };
+    if let Some((stream, secured)) = secured {
+        let arrival = Arrival { peer, entrance, secured };
+        connection::run(stream, arrival, Rc::clone(worker)).await;
+    }
 }
 
 /// The place of one more connection of this client; `None` when it has as many as it may. Trusted proxies, and those of
@@ -226,15 +248,20 @@ fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
     }
 }
 
-/// Says why nobody listens, as far as that can be said at once, and counts it.
-fn turn_away(worker: &Worker, stream: &Stream, reason: Reason) {
+/// Says why nobody listens, as far as that can be said at once, and counts it. Under TLS nothing can be said before the
+/// handshake, which is what costs most.
+fn turn_away(worker: &Worker, stream: &Stream, entrance: &Entrance, reason: Reason) {
     worker.refused(reason);
+    if entrance.tls.is_some() {
+        return;
+    }
     let answer = error::refusal(reason);
     let mut forgotten = [0; 4096];
     // What has come is taken, so that closing is no reset, which could overtake the answer. All of it is best effort.
     match stream {
         Stream::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(&answer))),
         Stream::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(&answer))),
+        Stream::Tls(_) => {}
     }
 }
 
@@ -252,7 +279,7 @@ impl Spare {
     }
 
     /// Deals with a client that could not be accepted because of `error`.
-    async fn turn_away(&self, worker: &Worker, listener: &Listener, error: &io::Error) {
+    async fn turn_away(&self, worker: &Worker, listener: &Listener, entrance: &Entrance, error: &io::Error) {
         use rustix::io::Errno;
         if !self.is_short.replace(true) {
             tracing::warn!(%error, worker = worker.id, "cannot accept; turning clients away");
@@ -263,7 +290,7 @@ impl Spare {
             && had_one
             && let Some(Ok((stream, _))) = listener.accept().now_or_never()
         {
-            turn_away(worker, &stream, Reason::Overload);
+            turn_away(worker, &stream, entrance, Reason::Overload);
             drop(stream);
             self.file.set(File::open("/dev/null").ok());
         } else {

@@ -47,6 +47,10 @@ pub mod listener;
 
 pub mod proxy_protocol;
 
+pub mod entrance;
+
+pub mod tls;
+
 pub mod worker;
 
 pub mod commons;
@@ -61,6 +65,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
@@ -77,35 +82,62 @@ use quota::Slot;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, ServiceLimits, Timeouts};
+use crate::table::{EndpointAddr, Epoch, ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
     let client = &turn.client;
     let mut epoch = None;
-    let clean = client.settings.underscores.clean(&mut head.headers);
-    let answer = match clean.and_then(|()| Asked::of(&head)) {
-        Ok(asked) => match admit(client, &head, &asked, &body) {
-            Ok(admitted) => {
-                epoch = Some(admitted.permit.epoch);
-                forward(&turn, &head, &asked, body, admitted).await
-            }
-            Err(reason) => refuse(client, reason),
-        },
-        Err(reason) => refuse(client, reason),
+    let answer = match client.settings.underscores.clean(&mut head.headers) {
+        Ok(()) => respond(&turn, &head, body, &mut epoch).await,
+        Err(reason) => {
+            client.worker.refused(reason);
+            Err(reason)
+        }
     };
     let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
+    if let Some(policy) = &client.arrival.entrance.hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
+    }
     response
 }
 
-/// Without a version there is nobody else to count it on.
-fn refuse<T>(client: &Client, reason: Reason) -> Result<T, Reason> {
-    client.worker.refused(reason);
-    Err(reason)
+/// The answer of whoever the request is for; also the epoch under which it was admitted.
+async fn respond(
+    turn: &Turn,
+    head: &Parts,
+    body: Incoming,
+    epoch: &mut Option<Epoch>,
+) -> Result<Response<Source>, Reason> {
+    let client = &turn.client;
+    // Without a version there is nobody else to count it on.
+    let refused = |reason| {
+        client.worker.refused(reason);
+        reason
+    };
+    let asked = Asked::of(head).map_err(refused)?;
+    if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        return Ok(elsewhere);
+    }
+    let admitted = admit(client, head, &asked, &body).map_err(refused)?;
+    *epoch = Some(admitted.permit.epoch);
+    forward(turn, head, &asked, body, admitted).await
+}
+
+/// What the listener itself has to say to a request: `Some` answer, or nothing.
+fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Source>>, Reason> {
+    let arrival = &client.arrival;
+    arrival.check_host(asked)?;
+    let Some(redirect) = &arrival.entrance.redirect else { return Ok(None) };
+    let answer = redirect.answer(asked)?;
+    if answer.is_some() {
+        client.worker.redirected();
+    }
+    Ok(answer.map(|answer| answer.map(Source::Full)))
 }
 
 /// A request that is counted in on the version it was assigned to.
@@ -137,7 +169,7 @@ fn admit(client: &Client, head: &Parts, asked: &Asked<'_>, body: &Incoming) -> R
         if let Some(quota) = snapshot.quota(index) {
             // Once a request, also when a change came in between.
             slot = match slot.filter(|slot| slot.is_of(quota)) {
-                None => Some(quota.enter(|| client.peer.client(&head.headers))?),
+                None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
                 same => same,
             };
         }

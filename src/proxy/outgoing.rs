@@ -116,10 +116,12 @@ impl Outgoing {
             asked.authority.as_bytes()
         };
         let origin = Origin {
-            client: client.peer.text.as_deref(),
-            is_trusted: client.peer.is_trusted,
-            port: client.peer.port,
-            scheme: "http",
+            client: client.arrival.peer.text.as_deref(),
+            is_trusted: client.arrival.peer.is_trusted,
+            port: client.arrival.peer.port,
+            scheme: client.arrival.scheme(),
+            subject: client.arrival.subject(),
+            subject_headers: &client.settings.subject_headers,
             host,
             via: &client.settings.via,
             forwarded: client.settings.forwarded,

@@ -183,6 +183,8 @@ async fn peek(stream: &Stream, window: &mut [u8]) -> io::Result<usize> {
             let look = || Ok(rustix::net::recv(unix, &mut *window, rustix::net::RecvFlags::PEEK)?.0);
             unix.async_io(Interest::READABLE, look).await
         }
+        // The header comes before the handshake.
+        Stream::Tls(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

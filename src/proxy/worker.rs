@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderName;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::runtime::LocalOptions;
@@ -16,23 +17,22 @@ use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
 use super::commons::Commons;
+use super::entrance::Entrance;
 use super::gate::Underscores;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
 use super::peer::Door;
-use super::pressure::MemoryLimit;
+use super::tls::Handshakes;
 use super::upstream::{Local, Upstream};
-use crate::metrics::{Reason, bump};
+use crate::metrics::{Handshake, Reason, bump};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
     /// Most connections of one client in the whole process, 0 is no limit.
     pub connections_per_client: usize,
-    /// How much memory the process may use.
-    pub memory: MemoryLimit,
     /// How long a kept-alive connection may be idle.
     pub idle: Duration,
     /// How long a request's head may take, and the first byte after accept.
@@ -59,6 +59,12 @@ pub struct Settings {
     pub underscores: Underscores,
     /// By listener: whom to trust.
     pub doors: BTreeMap<ListenAddr, Arc<Door>>,
+    /// By listener: what else it does with those who come.
+    pub entrances: BTreeMap<ListenAddr, Arc<Entrance>>,
+    /// The fields in which any listener tells endpoints whose certificate it has verified.
+    pub subject_headers: Arc<[HeaderName]>,
+    /// Most TLS handshakes at a time and worker.
+    pub handshakes: usize,
 }
 
 impl Default for Settings {
@@ -68,7 +74,6 @@ impl Default for Settings {
         Self {
             connections: 65_536,
             connections_per_client: 8_192,
-            memory: MemoryLimit::default(),
             idle,
             head,
             head_bytes: 32 * 1024,
@@ -82,6 +87,9 @@ impl Default for Settings {
             forwarded: false,
             underscores: Underscores::default(),
             doors: BTreeMap::new(),
+            entrances: BTreeMap::new(),
+            subject_headers: Arc::new([]),
+            handshakes: 512,
         }
     }
 }
@@ -91,6 +99,12 @@ impl Settings {
     #[must_use]
     pub fn door(&self, listener: &ListenAddr) -> Arc<Door> {
         self.doors.get(listener).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// What `listener` does with those who come.
+    #[must_use]
+    pub fn entrance(&self, listener: &ListenAddr) -> Arc<Entrance> {
+        self.entrances.get(listener).cloned().unwrap_or_default()
     }
 }
 
@@ -118,6 +132,8 @@ pub struct Worker {
     pub(super) is_stopping: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
+    /// TLS handshakes that are under way.
+    pub(super) handshakes: Handshakes,
 }
 
 /// How much is read at once, at most; 16 KiB reads cost 36 % more at bodies of 64 KiB.
@@ -135,6 +151,10 @@ pub struct WorkerStats {
     pub accepted: AtomicU64,
     /// Answers without a version, by reason, in the order of [`Reason::ALL`].
     pub refused: [AtomicU64; Reason::ALL.len()],
+    /// TLS handshakes by how they ended, in the order of [`Handshake::ALL`].
+    pub handshakes: [AtomicU64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: AtomicU64,
 }
 
 impl Worker {
@@ -156,6 +176,7 @@ impl Worker {
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
             vacancy: Notify::new(),
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -229,6 +250,16 @@ impl Worker {
     /// Counts an answer that no version was asked for.
     pub fn refused(&self, reason: Reason) {
         bump(&self.stats.refused[reason as usize], 1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshaken(&self, ended: Handshake) {
+        bump(&self.stats.handshakes[ended as usize], 1);
+    }
+
+    /// Counts a request that was sent on to https.
+    pub fn redirected(&self) {
+        bump(&self.stats.redirected, 1);
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.

@@ -36,7 +36,7 @@ impl Asked {
 /// How an answer's body is delimited, and what happens behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Framing {
-    length: Option<u64>,
+    pub(super) length: Option<u64>,
     pub(super) has_body: bool,
     pub(super) is_chunked: bool,
     pub(super) has_trailers: bool,

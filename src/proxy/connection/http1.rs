@@ -16,11 +16,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::io::poll_read_buf;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
-use super::{Client, Turn};
+use super::{Client, Ear, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Incoming, Source};
 use crate::proxy::clock::Alarm;
@@ -84,20 +83,19 @@ enum Rest {
 }
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down.
-pub(super) async fn run(client: Rc<Client>, stream: Stream) {
+pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let wire = Rc::new(Wire {
         watch: client.worker.clock.alarm(),
         client,
         stream: RefCell::new(stream),
-        input: RefCell::default(),
-        is_worth_parsing: Cell::new(false),
+        input: RefCell::new(early),
+        is_worth_parsing: Cell::new(true),
         body: Cell::new(Decoder::Length(0)),
         stage: Cell::new(Stage::Waiting),
         out: RefCell::default(),
     });
     let alarm = Rc::new(wire.client.worker.clock.alarm());
-    let turn = Turn { client: Rc::clone(&wire.client), alarm, wire: Some(Rc::clone(&wire)) };
-    // A silent client has as long for its first byte as for a head.
+    let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
     let mut patience = wire.client.settings.head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
@@ -160,10 +158,8 @@ impl Wire {
 
     /// Reads once; `Ok(0)` is the end.
     fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut scratch = self.client.worker.read_buffer();
-        let stream = &mut *self.stream.borrow_mut();
-        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
-        let fresh = scratch.split().freeze();
+        let fresh = ready!(poll_read(&self.client, &mut self.stream.borrow_mut(), cx))?;
+        let length = fresh.len();
         let mut input = self.input.borrow_mut();
         if input.is_empty() || memchr::memchr(b'\n', &fresh).is_some() {
             self.is_worth_parsing.set(true);
@@ -174,7 +170,7 @@ impl Wire {
             // A head or a chunk's line that came in two reads: rare, and short.
             [std::mem::take(&mut *input), fresh].concat().into()
         };
-        Poll::Ready(read)
+        Poll::Ready(Ok(length))
     }
 
     /// Answers one request.

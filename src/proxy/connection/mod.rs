@@ -10,14 +10,25 @@ mod answer;
 
 mod out;
 
-use std::rc::Rc;
+pub mod http2;
 
+mod deferred;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use tokio_util::io::poll_read_buf;
 
 use http1::Wire;
+use http2::Reply;
 
 use super::clock::Alarm;
-use super::peer::Peer;
+use super::entrance::Arrival;
 use super::upstream::Stream;
 use super::worker::{Settings, Worker};
 
@@ -28,8 +39,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// What was set when it came.
     pub settings: Rc<Settings>,
-    /// Who it is.
-    pub peer: Peer,
+    /// How it came.
+    pub arrival: Arrival,
 }
 
 /// One request's turn: whose it is, its time limits, and what its client can be told before the answer.
@@ -39,20 +50,77 @@ pub struct Turn {
     pub client: Rc<Client>,
     /// The time limits of the request towards endpoints.
     pub alarm: Rc<Alarm>,
-    wire: Option<Rc<Wire>>,
+    ear: Ear,
+}
+
+/// Where a client hears of its request before the answer.
+#[derive(Debug, Clone)]
+enum Ear {
+    Http1(Rc<Wire>),
+    Http2(Rc<Reply>),
 }
 
 impl Turn {
     /// Tells the client an interim answer (RFC 9110 §15.2), if that is possible now.
     pub fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        if let Some(wire) = &self.wire {
-            wire.relay_interim(status, fields);
+        match &self.ear {
+            Ear::Http1(wire) => wire.relay_interim(status, fields),
+            Ear::Http2(reply) => reply.relay_interim(status, fields),
         }
     }
 }
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
-pub async fn run(stream: Stream, peer: Peer, worker: Rc<Worker>) {
-    let client = Rc::new(Client { settings: worker.settings(), worker, peer });
-    http1::run(client, stream).await;
+pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
+    let client = Rc::new(Client { settings: worker.settings(), worker, arrival });
+    // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
+    let (stream, early, is_http2) = match &client.arrival.secured {
+        Some(secured) => (stream, Bytes::new(), secured.is_http2()),
+        None => match first_bytes(&client, stream).await {
+            Some((stream, early)) => {
+                let is_http2 = early.starts_with(PREFACE);
+                (stream, early, is_http2)
+            }
+            None => return,
+        },
+    };
+    if is_http2 {
+        // Boxed: most connections are not of this kind, and all would have its size.
+        Box::pin(http2::run(client, stream, early)).await;
+    } else {
+        http1::run(client, stream, early).await;
+    }
+}
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4); no HTTP/1.1 request begins so.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it is clear which protocol the client speaks; `None` when it says nothing in time or goes away.
+async fn first_bytes(client: &Client, mut stream: Stream) -> Option<(Stream, Bytes)> {
+    let watch = client.worker.clock.alarm();
+    watch.set(client.settings.head);
+    let mut early = Bytes::new();
+    while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
+        let read = poll_fn(|cx| match poll_read(client, &mut stream, cx) {
+            Poll::Pending if early.is_empty() && client.worker.is_stopping.get() => Poll::Ready(None),
+            Poll::Pending => watch.poll(cx).map(|()| None),
+            Poll::Ready(read) => Poll::Ready(read.ok().filter(|read| !read.is_empty())),
+        });
+        match read.await {
+            Some(read) if early.is_empty() => early = read,
+            Some(read) => early = [early, read].concat().into(),
+            // Of a begun request its own protocol says what is wrong.
+            None if early.is_empty() => return None,
+            None => break,
+        }
+    }
+    Some((stream, early))
+}
+
+/// Reads once, into the worker's buffer; nothing is the end.
+fn poll_read(client: &Client, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut scratch = client.worker.read_buffer();
+    let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
+    let fresh = scratch.split().freeze();
+    Poll::Ready(read.map(|_| fresh))
 }

@@ -1,0 +1,272 @@
+//! One stream: a request and its answer, under the flow control of both sides.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason as Code, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
+use http_body::Frame;
+
+use super::super::answer::{Asked, Framing};
+use super::super::{Client, Ear, Turn};
+use super::Tally;
+use crate::metrics::Reason;
+use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::clock::Alarm;
+use crate::proxy::error;
+use crate::proxy::forward::Exchange;
+
+/// The client has given the request up.
+struct GivenUp;
+
+/// Answers the stream's request; dropped when the connection ends.
+pub(super) async fn answer(
+    client: Rc<Client>,
+    tally: Rc<Tally>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (mut head, body) = request.into_parts();
+    let asked = Asked::of(&head, true);
+    join_cookies(&mut head.headers);
+    let reply = Rc::new(Reply(RefCell::new(respond)));
+    let alarm = Rc::new(client.worker.clock.alarm());
+    let is_small = head.headers.len() <= client.settings.headers;
+    let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
+    let answer = if is_small {
+        let expecting = asked.expects_continue.then(|| Rc::clone(&reply));
+        let incoming = Upload::of(&head.headers, body, expecting);
+        reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
+    } else {
+        turn.client.worker.refused(Reason::HeadTooLarge);
+        Ok(error::answer(Reason::HeadTooLarge, &head.headers).map(Source::Full))
+    };
+    let answered = match answer {
+        Ok(answer) => reply.answer(answer, asked, &turn).await,
+        Err(given_up) => Err(given_up),
+    };
+    let count = if answered.is_ok() { &tally.answered } else { &tally.given_up };
+    count.set(count.get() + 1);
+}
+
+/// A client may send its cookies one by one; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Where a stream's answer goes.
+#[derive(Debug)]
+pub struct Reply(RefCell<SendResponse<Bytes>>);
+
+impl Reply {
+    /// Tells the client an interim answer; it may be gone, which is noticed elsewhere.
+    pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
+        let mut interim = Response::new(());
+        (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
+        drop(self.0.borrow_mut().send_informational(interim));
+    }
+
+    /// What `answering` comes to, unless the client resets the stream first.
+    async fn unless_given_up<T>(&self, answering: impl Future<Output = T>) -> Result<T, GivenUp> {
+        let mut answering = pin!(answering);
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answer));
+            }
+            self.0.borrow_mut().poll_reset(cx).map(|_| Err(GivenUp))
+        })
+        .await
+    }
+
+    /// Sends an answer, head and body.
+    async fn answer(&self, response: Response<Source>, asked: Asked, turn: &Turn) -> Result<(), GivenUp> {
+        let (mut head, source) = response.into_parts();
+        let framing = Framing::of(&mut head, &source, asked, true);
+        finish(&mut head, framing, turn);
+        let data = match source {
+            Source::Stream(exchange) if framing.has_body => {
+                let send = self.send_head(head, false)?;
+                return Sending { send, alarm: turn.client.worker.clock.alarm(), turn }
+                    .stream(exchange)
+                    .await;
+            }
+            Source::Full(data) if framing.has_body => data,
+            Source::Full(_) | Source::Stream(_) => Bytes::new(),
+        };
+        let send = self.send_head(head, data.is_empty())?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        Sending { send, alarm: turn.client.worker.clock.alarm(), turn }.data(data, true).await
+    }
+
+    fn send_head(&self, head: response::Parts, is_end: bool) -> Result<SendStream<Bytes>, GivenUp> {
+        let sent = self.0.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
+        sent.map_err(|_| GivenUp)
+    }
+}
+
+/// The fields that HTTP/2 leaves to us.
+fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
+    if let Some(length) = framing.length {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !head.headers.contains_key(DATE)
+        && let Ok(date) = HeaderValue::from_bytes(&turn.client.worker.date())
+    {
+        head.headers.insert(DATE, date);
+    }
+}
+
+/// An answer's body on its way to the client.
+struct Sending<'t> {
+    send: SendStream<Bytes>,
+    /// How long the client may take nothing.
+    alarm: Alarm,
+    turn: &'t Turn,
+}
+
+impl Sending<'_> {
+    /// Sends a body as it comes from an endpoint; a part is asked for when the client has taken the one before.
+    async fn stream(mut self, mut exchange: Box<Exchange>) -> Result<(), GivenUp> {
+        loop {
+            let frame = poll_fn(|cx| match exchange.poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => self.send.poll_reset(cx).map(|_| Err(GivenUp)),
+            });
+            let frame = match frame.await? {
+                Some(Ok(frame)) => frame,
+                // A clean end would pass for a whole answer.
+                Some(Err(_)) => {
+                    self.send.send_reset(Code::INTERNAL_ERROR);
+                    return Ok(());
+                }
+                None => return self.send.send_data(Bytes::new(), true).map_err(|_| GivenUp),
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    let is_last = exchange.is_over();
+                    self.data(data, is_last).await?;
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return self.send.send_trailers(trailers).map_err(|_| GivenUp);
+                }
+            }
+        }
+    }
+
+    /// Sends bytes as the client's windows open.
+    async fn data(&mut self, mut data: Bytes, is_end: bool) -> Result<(), GivenUp> {
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
+            let part = data.split_to(room.min(data.len()));
+            let is_last = is_end && data.is_empty();
+            self.send.send_data(part, is_last).map_err(|_| GivenUp)?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes may be sent now, up to `wanted`; a client that opens no window for too long has stalled.
+    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
+        self.send.reserve_capacity(wanted);
+        loop {
+            let room = self.send.capacity();
+            if room > 0 {
+                self.alarm.clear();
+                return Poll::Ready(Ok(room));
+            }
+            match self.send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(GivenUp)),
+                Poll::Pending => break,
+            }
+        }
+        if self.send.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(GivenUp));
+        }
+        self.alarm.set_once(self.turn.client.settings.progress);
+        ready!(self.alarm.poll(cx));
+        self.send.send_reset(Code::CANCEL);
+        Poll::Ready(Err(GivenUp))
+    }
+}
+
+/// A request's body as it comes from a stream.
+#[derive(Debug)]
+pub struct Upload {
+    body: RecvStream,
+    /// How many bytes are to come, if that was announced; h2 holds the client to it.
+    remaining: Option<u64>,
+    is_read: bool,
+    /// Whom to tell to go on when the body is first asked for.
+    expecting: Option<Rc<Reply>>,
+}
+
+impl Upload {
+    fn of(headers: &HeaderMap, body: RecvStream, expecting: Option<Rc<Reply>>) -> Incoming {
+        if body.is_end_stream() {
+            return Incoming::None;
+        }
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        Incoming::Http2(Self { body, remaining: length, is_read: false, expecting })
+    }
+
+    /// The next part of the body.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(reply) = self.expecting.take() {
+            reply.relay_interim(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        if !self.is_read {
+            match ready!(self.body.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Taken is taken: the next is asked for when the endpoint has this one.
+                    drop(self.body.flow_control().release_capacity(data.len()));
+                    self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
+                None => self.is_read = true,
+            }
+        }
+        match ready!(self.body.poll_trailers(cx)) {
+            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Err(error) => Poll::Ready(Some(Err(broken(&error)))),
+        }
+    }
+
+    /// True when nothing is to come any more.
+    pub fn is_end(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// How many bytes are to come, if that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+}
+
+/// Who did not send what it announced, or anything malformed, has itself to blame; everybody else is just gone.
+fn broken(error: &h2::Error) -> Broken {
+    if error.is_library() && error.reason() == Some(Code::PROTOCOL_ERROR) {
+        Broken::Malformed
+    } else {
+        Broken::Gone
+    }
+}
