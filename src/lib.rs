@@ -22,7 +22,8 @@
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; the permit ends with the last byte and
 //! records the outcome. What routes and versions change about requests and answers, and the line in the access log, go
 //! along in its [story](proxy::story), which is empty for most. On this path nothing is written that another worker
-//! writes, no lock is taken, no task is spawned.
+//! writes, no lock is taken, no task is spawned; only a service that the operator [limits](proxy::quota) shares its
+//! count of requests, because an exact limit is shared by nature.
 //!
 //! # One flip
 //!

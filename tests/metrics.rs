@@ -7,12 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure,
-    names,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
-use switchback::table::{Epoch, Protocol, Route, ServiceSpec, Table, Timeouts, VersionSpec};
+use switchback::table::{Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec};
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
 fn table() -> Arc<Table> {
@@ -30,6 +29,7 @@ fn table() -> Arc<Table> {
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),
         rules: None,
+        limits: ServiceLimits::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

@@ -6,8 +6,8 @@
 mod entrances;
 mod files;
 mod log;
+mod settings;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -28,6 +28,7 @@ use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
 use log::Log;
+use settings::{memory_limit, settings};
 
 use super::args::Run;
 use super::scrape;
@@ -36,9 +37,8 @@ use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::listener::ListenAddr;
-use crate::proxy::worker::Settings;
+use crate::proxy::pressure;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
 
@@ -46,6 +46,8 @@ use crate::store::sqlite::Sqlite;
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the access log may take to be written to its end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at how much memory is used.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -157,8 +159,11 @@ impl Process {
         trigger: Trigger,
         mut reloads: mpsc::Receiver<()>,
     ) -> Result<()> {
+        let mut looks = tokio::time::interval(LOOK_AT_MEMORY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = looks.tick() => self.look_at_memory(),
                 _ = reloads.recv() => tokio::select! {
                     () = self.reload(&trigger) => {}
                     // A store that hangs does not keep it from stopping.
@@ -175,6 +180,19 @@ impl Process {
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
+        }
+    }
+
+    /// Tells the workers how tight memory is.
+    fn look_at_memory(&self) {
+        let (commons, limit) = (self.crew.commons(), memory_limit(&self.config));
+        let Some(memory) = pressure::memory() else { return };
+        let before = commons.pressure();
+        let now = limit.judge(memory, before);
+        if now != before {
+            let (used, all) = (memory.used >> 20, memory.all >> 20);
+            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
+            commons.set_pressure(now);
         }
     }
 
@@ -338,45 +356,6 @@ fn address(listener: &config::Listener) -> ListenAddr {
 
 fn addresses(config: &Config) -> Vec<ListenAddr> {
     config.listeners.iter().map(address).collect()
-}
-
-/// What the workers need of the configuration.
-fn settings(config: &Config, entrances: &Entrances, workers: usize, log: &Log) -> Settings {
-    let limits = &config.limits;
-    let trusted =
-        config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
-    Settings {
-        connections: limits.connections.div_ceil(workers.max(1)),
-        idle: limits.idle,
-        head: limits.head,
-        head_bytes: limits.head_bytes,
-        headers: limits.headers,
-        progress: limits.write_stall,
-        pool_idle: limits.pool_idle,
-        pool_size: limits.pool_size,
-        epoch_header: config.proxy.epoch_header,
-        via: config.proxy.via.clone(),
-        trusted: trusted.collect::<BTreeMap<_, _>>(),
-        entrances: entrances.by_address(),
-        subject_headers: entrances.subject_headers(),
-        handshakes: limits.handshakes,
-        identity: identity(&config.proxy),
-        error_pages: config.proxy.error_pages.clone().into(),
-        log: log.options(config.access_log.as_ref()),
-    }
-}
-
-fn identity(proxy: &config::Proxy) -> Identity {
-    let request_id = proxy.request_id.map(|ids| RequestIds {
-        accept: match ids.accept {
-            config::Accept::Trusted => Accept::Trusted,
-            config::Accept::Always => Accept::Always,
-            config::Accept::Never => Accept::Never,
-        },
-        answer: ids.answer,
-    });
-    let trace = proxy.trace.map(|trace| Traces { start: trace.start, sampled: trace.sampled });
-    Identity { request_id, trace }
 }
 
 fn cores() -> usize {

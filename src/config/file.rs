@@ -1,7 +1,7 @@
 //! The sections of the main file, and what of it a team's file may hold.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use super::upstream_tls;
 use super::walk::{Node, Section};
 use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
+    Underscores,
 };
-use super::{access_log, answer, https, identity, tls};
+use super::{access_log, answer, https, identity, limits, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -51,7 +52,7 @@ impl Main {
         let admin = admin(&mut root, base, host);
         let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
         let state = state(&mut root, base, host);
-        let limits = root.or("limits", Limits::default(), limits);
+        let limits = root.or("limits", Limits::default(), limits::of_process);
         let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
         let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
         let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
@@ -129,12 +130,27 @@ impl Taken {
         if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
             return;
         }
+        if let Some((both, first)) = dual(address).and_then(|both| self.0.get_key_value(&both)) {
+            let hint = "[::] takes IPv4 too: leave this one out, or name the IPv6 addresses";
+            node.at.error_with(format_args!("{address} is already listened on by {both}: {first}"), hint);
+            return;
+        }
         match self.0.get(address) {
             Some(first) => node.at.error(format_args!("{address} is already listened on: {first}")),
             None => {
                 self.0.insert(address.clone(), node.at.place());
             }
         }
+    }
+}
+
+/// The address that takes IPv4 on this one's port too.
+fn dual(address: &ListenAddr) -> Option<ListenAddr> {
+    match address {
+        ListenAddr::Tcp(tcp) if tcp.is_ipv4() => {
+            Some(ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, tcp.port()).into()))
+        }
+        ListenAddr::Tcp(_) | ListenAddr::Unix(_) => None,
     }
 }
 
@@ -162,6 +178,17 @@ fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Listener> 
         Some(address)
     });
     let trusted = section.or("trusted_proxies", Vec::new(), networks);
+    let told = section.take("proxy_protocol");
+    let proxy_protocol = told.map_or(Some(false), Node::flag);
+    if let (Some(node), Some(true), Some([])) = (told, proxy_protocol, trusted.as_deref()) {
+        // Over a Unix socket, the socket's permissions say who may.
+        if matches!(listen, Some(ListenAddr::Tcp(_))) {
+            node.at.error_with(
+                "`proxy_protocol` believes whoever connects, and nobody is trusted",
+                "name the proxies in front: trusted_proxies = [\"10.0.0.0/8\"]",
+            );
+        }
+    }
     let tls = section.take("tls");
     let redirect = https::redirect(&mut section, tls.is_some());
     let hsts = https::hsts(&mut section, tls.is_some());
@@ -170,6 +197,7 @@ fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Listener> 
     Some(Listener {
         listen: listen?,
         trusted_proxies: trusted?,
+        proxy_protocol: proxy_protocol?,
         tls: tls?,
         redirect_to_https: redirect?,
         hsts: hsts?,
@@ -186,7 +214,15 @@ fn network(node: Node<'_>) -> Option<IpNet> {
     let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
     let text = node.text(expected)?;
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| address()).ok().or_else(|| node.unexpected(expected))
+    let net = text.parse::<IpNet>().or_else(|_| address()).ok();
+    net.map(canonical).or_else(|| node.unexpected(expected))
+}
+
+/// IPv4 in IPv6's form is IPv4, as it is in clients' addresses.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(net)
 }
 
 fn metrics(node: Node<'_>, taken: &mut Taken) -> Option<Metrics> {
@@ -259,32 +295,6 @@ fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
     Some(StateDir { dir: dir?, history: history? })
 }
 
-fn limits(node: Node<'_>) -> Option<Limits> {
-    let mut section = node.section("[limits]")?;
-    let default = Limits::default();
-    let connections = section.or("connections", default.connections, |node| node.count(&(1..=100_000_000)));
-    let idle = section.or("idle", default.idle, |node| node.duration(SOME_TIME));
-    let head = section.or("head", default.head, |node| node.duration(SOME_TIME));
-    let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
-    let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
-    let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
-    let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
-    let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
-    let handshakes = section.or("handshakes", default.handshakes, |node| node.count(&(1..=1_000_000)));
-    section.finish();
-    Some(Limits {
-        connections: connections?,
-        idle: idle?,
-        head: head?,
-        head_bytes: head_bytes?,
-        headers: headers?,
-        write_stall: write_stall?,
-        pool_idle: pool_idle?,
-        pool_size: pool_size?,
-        handshakes: handshakes?,
-    })
-}
-
 fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     let mut section = node.section("[shutdown]")?;
     let default = Shutdown::default().deadline;
@@ -310,6 +320,8 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let request_id = section.or("request_id", None, |node| identity::request_id(node).map(Some));
     let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
     let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
+    let forwarded = section.or("forwarded", default.forwarded, Node::flag);
+    let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
     section.finish();
     Some(Proxy {
         epoch_header: epoch_header?,
@@ -317,5 +329,17 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
         request_id: request_id?,
         trace: trace?,
         error_pages: error_pages?,
+        forwarded: forwarded?,
+        underscores_in_headers: underscores?,
     })
+}
+
+fn underscores(node: Node<'_>) -> Option<Underscores> {
+    let expected = "\"drop\", \"allow\" or \"reject\"";
+    match node.text(expected)? {
+        "drop" => Some(Underscores::Drop),
+        "allow" => Some(Underscores::Allow),
+        "reject" => Some(Underscores::Reject),
+        _ => node.unexpected(expected),
+    }
 }

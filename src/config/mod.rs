@@ -14,10 +14,12 @@ pub mod host;
 mod https;
 mod identity;
 mod later;
+mod limits;
 mod load;
 mod pool;
 mod route;
 mod service;
+pub mod size;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -71,8 +73,10 @@ pub struct Config {
 pub struct Listener {
     /// The address.
     pub listen: ListenAddr,
-    /// Whose `X-Forwarded-*` are believed; those of strangers are replaced. Default: nobody's.
+    /// Whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed; strangers' are replaced. Default: nobody's.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Every connection begins with a PROXY header, version 1 or 2; one from no trusted proxy is closed. Default: false.
+    pub proxy_protocol: bool,
     /// How its TLS is done; `None`: clear text.
     pub tls: Option<Tls>,
     /// Whether it only sends clients on to https; without TLS only.
@@ -146,6 +150,11 @@ impl StateDir {
 pub struct Limits {
     /// Client connections at a time in the whole process; default 65,536.
     pub connections: usize,
+    /// Client connections of one address at a time (IPv6: of one network of 64 bits), 0 is no limit; trusted proxies may
+    /// have any number. Default 8,192.
+    pub connections_per_client: usize,
+    /// How much memory may be used before connections, then requests are refused; default 90 % of what there is.
+    pub memory: MemoryLimit,
     /// How long a kept-alive client connection may wait for its next request; default 60 s.
     pub idle: Duration,
     /// How long a request's head may take to arrive; default 10 s.
@@ -154,6 +163,10 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields of a request; default 100.
     pub headers: usize,
+    /// Bytes a second that a request's body has to come with, on average, once it was waited for as long as it may
+    /// pause (`timeouts.progress`); 0 is no limit.
+    /// Default 100.
+    pub min_body_rate: usize,
     /// How long a client may take no byte of its answer; default 30 s.
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
@@ -167,10 +180,32 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
-        let (connections, head_bytes) = (65_536, 32 * 1024);
-        let (headers, pool_size, handshakes) = (100, 256, 512);
-        Self { connections, idle, head, head_bytes, headers, write_stall, pool_idle, pool_size, handshakes }
+        Self {
+            connections: 65_536,
+            connections_per_client: 8_192,
+            memory: MemoryLimit::Percent(90),
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            min_body_rate: 100,
+            write_stall,
+            pool_idle,
+            pool_size: 256,
+            handshakes: 512,
+        }
     }
+}
+
+/// How much memory may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// As much as there is.
+    None,
+    /// So many percent of what there is: of the control group's limit, or of the machine's memory.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// How the process ends.
@@ -199,12 +234,23 @@ pub struct Proxy {
     pub trace: Option<Trace>,
     /// Bodies for the proxy's own answers; a service's own come first.
     pub error_pages: Vec<ErrorPage>,
+    /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
+    pub forwarded: bool,
+    /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
+    pub underscores_in_headers: Underscores,
 }
 
 impl Default for Proxy {
     fn default() -> Self {
-        let via = "switchback".to_owned();
-        Self { epoch_header: false, via, request_id: None, trace: None, error_pages: Vec::new() }
+        Self {
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            request_id: None,
+            trace: None,
+            error_pages: Vec::new(),
+            forwarded: false,
+            underscores_in_headers: Underscores::default(),
+        }
     }
 }
 
@@ -273,4 +319,16 @@ pub enum LogTarget {
     Stdout,
     /// The end of this file, which is made when it is not there.
     File(PathBuf),
+}
+
+/// What becomes of fields with an underscore in their name, which many a server cannot tell from a hyphen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
 }

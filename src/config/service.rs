@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, edits, later, pool, route, split};
+use super::{answer, edits, later, limits, pool, route, split};
 use crate::table::{
-    Edits, ErrorPage, Route, RouteRules, Rules, ServiceName, ServiceSpec, Timeouts, VersionName,
+    Edits, ErrorPage, Route, RouteRules, Rules, ServiceLimits, ServiceName, ServiceSpec, Timeouts,
+    VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -72,6 +73,7 @@ impl Services {
         let mut versions = pool::versions(&mut section);
         let split = split::read(&mut section, &versions);
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
+        let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
         }
@@ -92,6 +94,7 @@ impl Services {
             weights,
             timeouts: timeouts?,
             rules: (!rules.is_empty()).then(|| Arc::new(rules)),
+            limits: limits?,
         })
     }
 
@@ -134,6 +137,7 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
     let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
     let tunnel = section.or("tunnel", default.tunnel, |node| node.duration(SOME_TIME));
+    let total = section.or("total", default.total, |node| node.duration(SOME_TIME).map(Some));
     section.finish();
     Some(Timeouts {
         connect: connect?,
@@ -141,5 +145,6 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
         progress: progress?,
         stream: stream?,
         tunnel: tunnel?,
+        total: total?,
     })
 }

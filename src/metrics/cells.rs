@@ -87,6 +87,20 @@ pub enum Reason {
     RequestTimeout,
     /// A limit on connections or memory was reached.
     Overload,
+    /// A PROXY header was malformed, missing or not allowed; nothing is answered.
+    ProxyProtocol,
+    /// The client has as many connections as it may.
+    Connections,
+    /// The service has as many requests in flight as it may.
+    Concurrency,
+    /// The service, or this client, had as many requests a time as it may.
+    Rate,
+    /// The request's body is over the limit.
+    RequestTooLarge,
+    /// The answer's body is over the limit.
+    ResponseTooLarge,
+    /// The request took longer in all than it may.
+    Deadline,
     /// Far more of the client's frames carried nothing, or were given up, than an honest one has reason to.
     Flood,
     /// The proxy is shutting down.
@@ -99,7 +113,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 29] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -118,6 +132,13 @@ impl Reason {
         Self::Expectation,
         Self::RequestTimeout,
         Self::Overload,
+        Self::ProxyProtocol,
+        Self::Connections,
+        Self::Concurrency,
+        Self::Rate,
+        Self::RequestTooLarge,
+        Self::ResponseTooLarge,
+        Self::Deadline,
         Self::Flood,
         Self::ShuttingDown,
         Self::Misdirected,
@@ -156,6 +177,13 @@ impl Reason {
             Self::Expectation => ("expectation_failed", 417),
             Self::RequestTimeout => ("request_timeout", 408),
             Self::Overload => ("overload", 503),
+            Self::ProxyProtocol => ("proxy_protocol", 400),
+            Self::Connections => ("connections", 429),
+            Self::Concurrency => ("concurrency", 503),
+            Self::Rate => ("rate", 429),
+            Self::RequestTooLarge => ("request_too_large", 413),
+            Self::ResponseTooLarge => ("response_too_large", 502),
+            Self::Deadline => ("deadline", 504),
             Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
             Self::Misdirected => ("misdirected_request", 421),

@@ -1,6 +1,5 @@
 //! What a listener makes of those who come to it, beside accepting them: TLS, the redirect to it, and HSTS.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::gate::Asked;
+use super::peer::Peer;
 use super::tls::{Secured, Tls};
 use crate::metrics::Reason;
 use crate::table::RouteKey;
@@ -26,10 +26,8 @@ pub struct Entrance {
 /// One connection as it came in: all that its requests are told of it.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Where from; `None` on a Unix socket.
-    pub address: Option<IpAddr>,
-    /// True when its `X-Forwarded-*` are to be believed.
-    pub is_trusted: bool,
+    /// Who it is.
+    pub peer: Peer,
     /// The listener that it came to.
     pub entrance: Arc<Entrance>,
     /// What its TLS handshake has settled; `None`: clear text.

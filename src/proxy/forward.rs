@@ -16,6 +16,7 @@ use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
+use super::bounds::Bounds;
 use super::connection::Turn;
 use super::http1::{self, Decoded, Decoder, Head};
 use super::journal::Record;
@@ -59,6 +60,7 @@ pub struct Exchange {
     stream: Option<Stream>,
     is_reused: bool,
     timeouts: Timeouts,
+    bounds: Bounds,
     outgoing: Outgoing,
     /// What the rest of the request waits for.
     waiting: Waiting,
@@ -79,6 +81,7 @@ impl Exchange {
         (stream, is_reused): (Stream, bool),
         outgoing: Outgoing,
         timeouts: Timeouts,
+        bounds: Bounds,
     ) -> Self {
         turn.alarm.clear();
         Self {
@@ -89,6 +92,7 @@ impl Exchange {
             stream: Some(stream),
             is_reused,
             timeouts,
+            bounds,
             outgoing,
             waiting: Waiting::Endpoint,
             input: Bytes::new(),
@@ -106,8 +110,14 @@ impl Exchange {
     pub fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Poll<Result<Head, Failure>> {
         loop {
             let before = self.waiting;
+            if self.bounds.is_over(self.now()) {
+                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             match self.take_head(asked)? {
+                Taken::Final(head) if !self.bounds.fits(head.body.remaining()) => {
+                    return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));
+                }
                 Taken::Final(head) => return Poll::Ready(Ok(head)),
                 Taken::Continue if self.outgoing.let_go() => continue,
                 Taken::Continue | Taken::Nothing => {}
@@ -118,24 +128,43 @@ impl Exchange {
                     return Poll::Ready(Err(Failure::Stale));
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
-                Poll::Pending if !self.is_late(cx, self.limit(), moved) => return Poll::Pending,
-                Poll::Pending => match self.waiting {
-                    Waiting::Continue => drop(self.outgoing.let_go()),
-                    Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
-                    Waiting::Endpoint | Waiting::Sent => {
-                        return Poll::Ready(Err(Failure::Because(Reason::ResponseTimeout)));
-                    }
-                },
+                Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
             }
         }
     }
 
-    /// How long nothing may move before the answer's head.
-    fn limit(&self) -> Duration {
+    /// Ready when nothing has moved for too long: an error, unless something can be done about it.
+    fn poll_late(&mut self, cx: &Context<'_>, before: Waiting, moved: bool) -> Poll<Result<(), Failure>> {
+        let limit = self.limit(before);
+        if !self.is_late(cx, limit, moved) {
+            return Poll::Pending;
+        }
+        let reason = match self.waiting {
+            _ if self.bounds.is_over(self.now()) => Reason::Deadline,
+            Waiting::Continue => {
+                self.outgoing.let_go();
+                return Poll::Ready(Ok(()));
+            }
+            Waiting::Client => Reason::RequestTimeout,
+            Waiting::Endpoint | Waiting::Sent => Reason::ResponseTimeout,
+        };
+        Poll::Ready(Err(Failure::Because(reason)))
+    }
+
+    fn now(&self) -> u64 {
+        self.turn.client.worker.clock.ticks()
+    }
+
+    /// How long nothing may move before the answer's head, for one who waited for `before` until now.
+    fn limit(&mut self, before: Waiting) -> Duration {
         match self.waiting {
             Waiting::Sent => self.timeouts.response,
             Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Client | Waiting::Endpoint => self.timeouts.progress,
+            Waiting::Endpoint => self.timeouts.progress,
+            Waiting::Client => {
+                let (taken, now) = (self.outgoing.taken(), self.now());
+                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
+            }
         }
     }
 
@@ -223,6 +252,9 @@ impl Exchange {
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         loop {
+            if self.bounds.is_over(self.now()) {
+                return self.break_off(Reason::Deadline);
+            }
             let mut moved = false;
             if !self.outgoing.is_over() {
                 match self.send(cx) {
@@ -233,6 +265,9 @@ impl Exchange {
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
                     self.turn.alarm.clear();
+                    if !self.bounds.take(data.len()) {
+                        return self.break_off(Reason::ResponseTooLarge);
+                    }
                     self.record.as_ref().inspect(|record| record.sent(data.len()));
                     if self.decoder.is_end() {
                         self.finish();
@@ -258,6 +293,9 @@ impl Exchange {
                 }
                 Poll::Ready(_) => return self.break_off(Reason::BodyTruncated),
                 Poll::Pending if self.is_late(cx, self.patience, moved) => {
+                    if self.bounds.is_over(self.now()) {
+                        continue;
+                    }
                     return self.break_off(Reason::BodyStalled);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -306,6 +344,7 @@ impl Exchange {
     /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
     /// the other side.
     fn is_late(&self, cx: &Context<'_>, limit: Duration, progressed: bool) -> bool {
+        let limit = self.bounds.at_most(limit, self.now());
         if progressed {
             self.turn.alarm.set(limit);
         } else {

@@ -2,7 +2,7 @@
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::upgrade::Upgrade;
 use crate::metrics::Reason;
@@ -37,6 +37,10 @@ impl<'r> Asked<'r> {
         let upgrade = Upgrade::of(request)?;
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
+            // An authority alone is CONNECT's target only (RFC 9112 §3.2.3), and HTTP/1.1 has a Host whatever the target
+            // says (§3.2); HTTP/2 has its authority instead.
+            (Some(_), _) if uri.scheme().is_none() => return Err(Reason::BadRequest),
+            (Some(_), None) if request.version == Version::HTTP_11 => return Err(Reason::BadRequest),
             (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
                 return Err(Reason::BadRequest);
             }
@@ -81,6 +85,40 @@ impl<'r> Asked<'r> {
     #[must_use]
     pub fn raw_path(&self) -> &'r str {
         self.path
+    }
+}
+
+/// What becomes of fields with an underscore in their name, which CGI and its like cannot tell from a hyphen:
+/// `x_forwarded_for` would be somebody's word on who is asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
+}
+
+impl Underscores {
+    /// Deals with such fields among `headers`.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    pub fn clean(self, headers: &mut HeaderMap) -> Result<(), Reason> {
+        let is_odd = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+        if self == Self::Allow || !headers.keys().any(is_odd) {
+            return Ok(());
+        }
+        if self == Self::Reject {
+            return Err(Reason::BadRequest);
+        }
+        let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
+        for name in odd {
+            headers.remove(name);
+        }
+        Ok(())
     }
 }
 
@@ -180,6 +218,8 @@ mod tests {
         }
         assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
         assert!(asked("GET", "http://a/x", &[("host", "A:80")]).is_ok());
+        assert_eq!(asked("GET", "http://a/x", &[]), Err(Reason::BadRequest));
+        assert_eq!(asked("GET", "a:80", &[("host", "a:80")]), Err(Reason::BadRequest));
     }
 
     #[test]

@@ -11,9 +11,10 @@ use super::upgrade::Upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// True for fields that are for one connection only (RFC 9110 §7.6.1).
 #[must_use]
@@ -63,6 +64,8 @@ pub struct Origin<'c> {
     pub client: Option<&'c str>,
     /// True when the client is a proxy whose word is taken.
     pub is_trusted: bool,
+    /// The port that it connected to, if there is one.
+    pub port: Option<u16>,
     /// `http` or `https`.
     pub scheme: &'c str,
     /// Whose certificate was verified, and the field to tell it in.
@@ -75,6 +78,8 @@ pub struct Origin<'c> {
     pub asked: &'c [u8],
     /// Our name in `Via`.
     pub via: &'c str,
+    /// True when `Forwarded` is sent too.
+    pub forwarded: bool,
 }
 
 /// How a request's body is delimited towards the endpoint.
@@ -115,7 +120,7 @@ pub fn write_request(
         let passes = *name != HOST
             && *name != CONTENT_LENGTH
             && !is_hop_by_hop(name)
-            && !is_forwarding(name)
+            && !(is_forwarding(name) && (!origin.is_trusted || is_ours(name)))
             && !nominated.contains(name)
             && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
             && (may_expect || *name != EXPECT);
@@ -156,13 +161,20 @@ pub fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
     named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }
 
-/// True for the fields with which a proxy says who is asking.
+/// True for the fields with which proxies say who is asking, and how; a stranger's are dropped, also those that only
+/// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
 fn is_forwarding(name: &HeaderName) -> bool {
-    match name.as_str().as_bytes().first() {
-        Some(b'x') => *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO || *name == X_FORWARDED_HOST,
-        Some(b'f') => *name == FORWARDED,
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip",
+        Some(b'f') => name == FORWARDED.as_str(),
         _ => false,
     }
+}
+
+/// True for those of them that are written anew in any case.
+fn is_ours(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, FORWARDED].contains(name)
 }
 
 /// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
@@ -180,8 +192,16 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
     }
     append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
     append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.asked));
+    let mut digits = itoa::Buffer::new();
+    let port = origin.port.map(|port| digits.format(port).as_bytes());
+    if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
+        append(out, b"x-forwarded-port", port);
+    }
     for forwarded in headers.get_all(FORWARDED).iter().filter(|_| origin.is_trusted) {
         append(out, b"forwarded", forwarded.as_bytes());
+    }
+    if origin.forwarded {
+        write_forwarded(out, origin);
     }
     out.extend_from_slice(b"via: 1.1 ");
     out.extend_from_slice(origin.via.as_bytes());
@@ -209,6 +229,20 @@ pub fn drop_nominated(headers: &mut HeaderMap) {
     for name in names.into_iter().flatten().filter(|name| !is_kept(name)) {
         headers.remove(name);
     }
+}
+
+/// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
+fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
+    let client = match origin.client {
+        Some(v6) if v6.contains(':') => format!("\"[{v6}]\""),
+        Some(v4) => v4.to_owned(),
+        None => "unknown".to_owned(),
+    };
+    for part in [b"forwarded: for=", client.as_bytes(), b";host=\"", origin.asked, b"\";proto="] {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(origin.scheme.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The fields that a request's `Connection` names.

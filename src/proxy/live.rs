@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
+use super::quota::Quota;
 use super::upstream::{Target, Upstream};
-use crate::table::{Epoch, Service, Table, Timeouts, VersionSpec};
+use crate::table::{Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -35,10 +36,14 @@ pub struct Lane {
     pub target: Target,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What the service may be asked for.
+    pub limits: ServiceLimits,
+    /// What is left of that, if it has to be counted.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl Lane {
-    fn new(service: &Service, index: usize, upstream: Arc<Upstream>) -> Self {
+    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, quota: Option<Arc<Quota>>) -> Self {
         let below = service.bounds().iter().find(|(_, version)| *version == index);
         Self {
             below: below.map_or(0, |(below, _)| *below),
@@ -47,6 +52,8 @@ impl Lane {
             upstream,
             target: Target::of(&service.versions[index]),
             timeouts: service.timeouts,
+            limits: service.limits,
+            quota,
         }
     }
 }
@@ -71,8 +78,9 @@ impl Snapshot {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
                 kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
             };
+            let quota = Quota::of(service.limits, old.and_then(|old| old.first()?.quota.as_ref()));
             let tenures = service.versions.iter().map(tenure).enumerate();
-            tenures.map(|(index, upstream)| Lane::new(service, index, upstream)).collect()
+            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, quota.clone())).collect()
         };
         let lanes = table.services().iter().enumerate().map(join).collect();
         Self { table, lanes }

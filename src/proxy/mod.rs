@@ -17,11 +17,15 @@ pub mod gate;
 pub mod admission;
 pub mod live;
 
+pub mod quota;
+
 pub mod permit;
 
 pub mod forward;
 
 pub mod outgoing;
+
+pub mod bounds;
 
 pub mod body;
 
@@ -41,6 +45,10 @@ pub mod upgrade;
 
 pub mod tunnel;
 
+pub mod forwarded;
+
+pub mod peer;
+
 pub mod error;
 
 pub mod upstream;
@@ -51,11 +59,17 @@ pub mod http1;
 
 pub mod listener;
 
+pub mod proxy_protocol;
+
 pub mod entrance;
 
 pub mod tls;
 
 pub mod worker;
+
+pub mod commons;
+
+pub mod pressure;
 
 pub mod crew;
 
@@ -70,17 +84,20 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
 use body::{Incoming, Source};
+use bounds::Bounds;
 use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
 use journal::Record;
 use outgoing::{Outgoing, Upload};
 use permit::Permit;
+use pressure::Pressure;
+use quota::Slot;
 use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{Epoch, Timeouts};
+use crate::table::{Epoch, ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
@@ -88,7 +105,13 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
     let mut epoch = None;
-    let answer = respond(&turn, &head, body, &mut story, &mut epoch).await;
+    let answer = match client.settings.underscores.clean(&mut head.headers) {
+        Ok(()) => respond(&turn, &head, body, &mut story, &mut epoch).await,
+        Err(reason) => {
+            client.worker.refused(reason);
+            Err(reason)
+        }
+    };
     let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut response);
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
@@ -118,7 +141,7 @@ async fn respond(
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
         return Ok(elsewhere);
     }
-    let Some(admitted) = admit(client, &asked, &body, story).map_err(refused)? else {
+    let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
         return story.answer(client, head, &asked).map_err(refused);
     };
     *epoch = Some(admitted.permit.epoch);
@@ -144,17 +167,23 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
 struct Admitted {
     permit: Permit,
     timeouts: Timeouts,
+    limits: ServiceLimits,
 }
 
 /// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1). `None` when
 /// its route answers by itself.
 fn admit(
     client: &Client,
+    head: &Parts,
     asked: &Asked<'_>,
     body: &Incoming,
     story: &mut Story,
 ) -> Result<Option<Admitted>, Reason> {
     let worker = &client.worker;
+    if worker.commons.pressure() == Pressure::Critical {
+        return Err(Reason::Overload);
+    }
+    let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
     loop {
@@ -165,11 +194,23 @@ fn admit(
             return Ok(None);
         }
         let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        let limits = lane.limits;
+        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
+            return Err(Reason::RequestTooLarge);
+        }
+        if let Some(quota) = &lane.quota {
+            // Once a request, also when a change came in between.
+            slot = match slot.filter(|slot| slot.is_of(quota)) {
+                None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
+                same => same,
+            };
+        }
         let local = worker.local(lane);
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+            permit.slot = slot;
             local.follow(&lane.target);
             story.assigned(&table.services()[routed.service], lane.version, &mut permit);
-            return Ok(Some(Admitted { permit, timeouts: lane.timeouts }));
+            return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }
 }
@@ -184,9 +225,10 @@ async fn forward(
     admitted: Admitted,
     record: Option<&Record>,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, timeouts } = admitted;
+    let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
-    let mut upload = Upload::of(head, body, asked);
+    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    let mut upload = Upload::of(head, body, asked, limits.request_body);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
     let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
@@ -207,7 +249,7 @@ async fn forward(
         };
         record.inspect(|record| record.connected(stream.1));
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
+        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
             Ok(answer) => return Ok(exchange.answer(answer, upload)),
             Err(failure) => failure,

@@ -30,6 +30,8 @@ pub struct Upload {
     length: BodyLength,
     /// What a client's stream carries when it is a tunnel: no body.
     tunnel: Incoming,
+    /// How many bytes it may have.
+    most: u64,
 }
 
 /// What is left to take of a body.
@@ -57,8 +59,9 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
-    /// How many bytes of the body were taken.
+    /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
+    most: u64,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
@@ -81,23 +84,24 @@ pub enum Waiting {
 }
 
 impl Upload {
-    /// The body of the request `head`, and how it is delimited towards the endpoint.
-    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>) -> Self {
+    /// The body of the request `head`, of at most so many bytes, and how it is delimited towards the endpoint.
+    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>, most: Option<u64>) -> Self {
+        let most = most.unwrap_or(u64::MAX);
         if asked.upgrade.is_some() {
-            return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body };
+            return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body, most };
         }
         let tunnel = Incoming::None;
         if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
             let announced = head.headers.contains_key(CONTENT_LENGTH);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-            return Self { rest: Rest::Nothing, length, tunnel };
+            return Self { rest: Rest::Nothing, length, tunnel, most };
         }
         let (length, coding) = match body.size_hint().exact() {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
         let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
-        Self { rest: rest(body, coding), length, tunnel }
+        Self { rest: rest(body, coding), length, tunnel, most }
     }
 
     /// What a tunnel's client sends.
@@ -130,14 +134,16 @@ impl Outgoing {
             }
         };
         let origin = Origin {
-            client: client.address_text.as_deref(),
-            is_trusted: client.arrival.is_trusted,
+            client: client.arrival.peer.text.as_deref(),
+            is_trusted: client.arrival.peer.is_trusted,
+            port: client.arrival.peer.port,
             scheme: client.arrival.scheme(),
             subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
             via: &client.settings.via,
+            forwarded: client.settings.forwarded,
         };
         let key = match asked.upgrade {
             Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),
@@ -153,8 +159,17 @@ impl Outgoing {
             asked.upgrade.map(|upgrade| (upgrade, &*key)),
         );
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
-        let upgrade = asked.upgrade;
-        Self { out, frame: Bytes::new(), rest, taken: 0, is_sent: false, is_cut: false, upgrade, key }
+        Self {
+            out,
+            frame: Bytes::new(),
+            rest,
+            taken: 0,
+            most: upload.most,
+            is_sent: false,
+            is_cut: false,
+            upgrade: asked.upgrade,
+            key,
+        }
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -247,7 +262,13 @@ impl Outgoing {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
             let coding = *coding;
             match frame {
-                Some(Ok(frame)) => self.encode(frame, coding),
+                Some(Ok(frame)) => {
+                    self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if self.taken > self.most {
+                        return Err(Reason::RequestTooLarge);
+                    }
+                    self.encode(frame, coding);
+                }
                 Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
                 Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
                 None => {

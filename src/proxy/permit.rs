@@ -8,6 +8,7 @@ use super::admission::Superseded;
 use super::clock;
 use super::journal::Record;
 use super::live::Live;
+use super::quota::Slot;
 use super::upstream::Local;
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
@@ -26,6 +27,8 @@ pub struct Permit {
     record: Option<Rc<Record>>,
     /// The epoch it was admitted under.
     pub epoch: Epoch,
+    /// Its place among those that its service may have at once, if there is a limit.
+    pub slot: Option<Slot>,
 }
 
 impl Permit {
@@ -49,6 +52,7 @@ impl Permit {
             reason: Cell::new(Some(Reason::ClientGone)),
             record: None,
             epoch: chosen_under,
+            slot: None,
         })
     }
 

@@ -174,7 +174,7 @@ impl Story {
     ) -> Values<'v> {
         let service = place.service();
         Values {
-            client: client.address_text.as_deref().unwrap_or(""),
+            client: client.arrival.peer.text.as_deref().unwrap_or(""),
             asked,
             prefix: service.routes[place.routed.route].path.len(),
             service: service.name.as_str(),

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderName;
-use ipnet::IpNet;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::runtime::LocalOptions;
@@ -18,11 +16,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
+use super::commons::Commons;
 use super::entrance::Entrance;
+use super::gate::Underscores;
 use super::identity::Identity;
 use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Lane, Live, View};
+use super::peer::Door;
 use super::tls::Handshakes;
 use super::upstream::{Local, Locals};
 use crate::metrics::{Handshake, Reason, bump};
@@ -33,6 +34,8 @@ use crate::table::{ErrorPage, OwnAnswer};
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
+    /// Most connections of one client in the whole process, 0 is no limit.
+    pub connections_per_client: usize,
     /// How long a kept-alive connection may be idle.
     pub idle: Duration,
     /// How long a request's head may take, and the first byte after accept.
@@ -43,6 +46,8 @@ pub struct Settings {
     pub headers: usize,
     /// Between two bytes of a response that a client takes.
     pub progress: Duration,
+    /// Bytes a second that a request's body has to come with, 0 is no limit.
+    pub min_body_rate: u64,
     /// How long a connection to an endpoint is kept idle; below what the endpoints keep.
     pub pool_idle: Duration,
     /// Most idle connections to one endpoint.
@@ -51,8 +56,12 @@ pub struct Settings {
     pub epoch_header: bool,
     /// Our name in `Via`.
     pub via: String,
-    /// By listener: the networks whose `X-Forwarded-*` are believed.
-    pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// Whether `Forwarded` is sent beside `X-Forwarded-*`.
+    pub forwarded: bool,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// By listener: whom to trust.
+    pub doors: BTreeMap<ListenAddr, Arc<Door>>,
     /// By listener: what else it does with those who come.
     pub entrances: BTreeMap<ListenAddr, Arc<Entrance>>,
     /// The fields in which any listener tells endpoints whose certificate it has verified.
@@ -67,13 +76,41 @@ pub struct Settings {
     pub log: Option<journal::Options>,
 }
 
+impl Default for Settings {
+    /// Those of a configuration that says nothing, for one worker.
+    fn default() -> Self {
+        let [idle, head, progress, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
+        Self {
+            connections: 65_536,
+            connections_per_client: 8_192,
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            progress,
+            min_body_rate: 100,
+            pool_idle,
+            pool_size: 256,
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            forwarded: false,
+            underscores: Underscores::default(),
+            doors: BTreeMap::new(),
+            entrances: BTreeMap::new(),
+            subject_headers: Arc::new([]),
+            handshakes: 512,
+            identity: Identity::default(),
+            error_pages: Arc::new([]),
+            log: None,
+        }
+    }
+}
+
 impl Settings {
-    /// True when what comes from `address` to `listener` may say who is asking; a Unix socket's peers always may.
+    /// What is said about the clients of `listener`; one that has just been dropped trusts nobody.
     #[must_use]
-    pub fn trusts(&self, listener: &ListenAddr, address: Option<IpAddr>) -> bool {
-        let Some(address) = address else { return true };
-        let nets = self.trusted.get(listener);
-        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    pub fn door(&self, listener: &ListenAddr) -> Arc<Door> {
+        self.doors.get(listener).map(Arc::clone).unwrap_or_default()
     }
 
     /// What `listener` does with those who come.
@@ -92,6 +129,8 @@ pub struct Worker {
     pub view: View,
     /// Ticks and alarms.
     pub clock: Rc<Clock>,
+    /// What it shares with the others besides.
+    pub commons: Arc<Commons>,
     scratch: RefCell<BytesMut>,
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
@@ -149,6 +188,7 @@ impl Worker {
             view: View::of(live),
             locals: Locals::new(id, Rc::clone(&clock)),
             clock,
+            commons: Arc::default(),
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
@@ -160,6 +200,12 @@ impl Worker {
             vacancy: Notify::new(),
             handshakes: Handshakes::default(),
         }
+    }
+
+    /// One that shares `commons` with other workers.
+    #[must_use]
+    pub fn sharing(self, commons: Arc<Commons>) -> Self {
+        Self { commons, ..self }
     }
 
     /// The settings of now.
@@ -309,6 +355,7 @@ pub fn start(
     live: Arc<Live>,
     settings: Settings,
     stats: Arc<WorkerStats>,
+    commons: Arc<Commons>,
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
@@ -319,7 +366,10 @@ pub fn start(
         // Dropped with the thread, also when it panics.
         let _end = end;
         match runtime() {
-            Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
+            Ok(runtime) => {
+                let worker = Worker::new(id, live, settings, stats).sharing(commons);
+                runtime.block_on(obey(Rc::new(worker), inbox));
+            }
             Err(error) => tracing::error!(%error, worker = id, "cannot start"),
         }
     };

@@ -150,8 +150,7 @@ impl Router {
         if !self.wildcard.is_empty() {
             let mut rest = host;
             while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(routed) = self.wildcard.get(suffix.as_bytes()).and_then(|paths| paths.find(key))
-                {
+                if let Some(routed) = self.wildcard.get(suffix.as_bytes()).and_then(|paths| paths.find(key)) {
                     return Some(routed);
                 }
                 rest = suffix;

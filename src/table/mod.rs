@@ -3,6 +3,7 @@
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
 pub mod field;
+pub mod limits;
 pub mod matcher;
 pub mod name;
 pub mod page;
@@ -17,6 +18,7 @@ pub mod transport;
 use std::sync::Arc;
 
 pub use field::{FieldOp, Side};
+pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
 pub use page::{ErrorPage, On, Page};

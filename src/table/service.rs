@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::rules::Rules;
@@ -35,12 +36,14 @@ pub struct Timeouts {
     pub stream: Duration,
     /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
     pub tunnel: Duration,
+    /// For all of a request, from its head to the answer's last byte; default none.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let [connect, response, progress, stream, tunnel] = [5, 60, 30, 300, 3600].map(Duration::from_secs);
-        Self { connect, response, progress, stream, tunnel }
+        Self { connect, response, progress, stream, tunnel, total: None }
     }
 }
 
@@ -61,6 +64,8 @@ pub struct ServiceSpec {
     pub timeouts: Timeouts,
     /// What its routes and versions change about requests and answers.
     pub rules: Option<Arc<Rules>>,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
 }
 
 /// What decided on a request's version.
@@ -102,6 +107,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// What its routes and versions change about requests and answers; `None` when nothing.
     pub rules: Option<Arc<Rules>>,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
     coin: Coin,
 }
 
@@ -121,6 +128,7 @@ impl Service {
             routes: Arc::clone(&spec.routes),
             timeouts: spec.timeouts,
             rules: spec.rules.clone(),
+            limits: spec.limits,
             versions,
             stable,
             split,

@@ -21,6 +21,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         weights: Vec::new(),
         timeouts: Timeouts::default(),
         rules: None,
+        limits: ServiceLimits::default(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

@@ -33,6 +33,7 @@ pub mod gate;
 pub mod history;
 pub mod origin;
 pub mod tls;
+pub mod wire;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -151,6 +152,13 @@ impl Lab {
         self.proxy = Some(self.spawn(2));
     }
 
+    /// Starts the proxy again with one worker, for tests that look at which connections are used again.
+    pub fn restrict_to_one_worker(&mut self) {
+        let (status, log) = self.proxy.take().expect("a proxy").stop();
+        assert!(status.success(), "{log}");
+        self.proxy = Some(self.spawn(1));
+    }
+
     pub fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().expect("a proxy")
     }
@@ -236,6 +244,13 @@ impl Lab {
         let line =
             text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+
+    /// All samples of the metric `name` together whose line contains `part`.
+    pub fn metric_total(&self, name: &str, part: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// All samples together whose line begins so.

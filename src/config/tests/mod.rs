@@ -1,5 +1,6 @@
 //! What operators write, right and wrong.
 
+mod edge;
 mod refused;
 mod sample;
 mod tls;

@@ -15,7 +15,9 @@ use crate::release::ActorKind;
 use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
-use crate::table::{Epoch, HostPattern, Protocol, Route, ServiceName, Timeouts, VersionName, VersionSpec};
+use crate::table::{
+    Epoch, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName, VersionSpec,
+};
 
 /// A failure guard: whatever is waited for comes in milliseconds.
 const GUARD: Duration = Duration::from_secs(20);
@@ -111,6 +113,7 @@ fn spec(name: &str) -> ServiceSpec {
         weights: vec![(version("blue"), 10_000)],
         timeouts: Timeouts::default(),
         rules: None,
+        limits: ServiceLimits::default(),
     }
 }
 

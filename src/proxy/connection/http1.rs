@@ -358,12 +358,14 @@ impl Wire {
             Left::Reset => return self.stream.borrow().reset_on_close(),
             Left::Open | Left::Done | Left::Unread => {}
         }
+        // Under its own limit, which writing sets and clears.
+        self.watch.clear();
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return;
+        }
         self.watch.set(LINGER);
         poll_fn(|cx| {
             if self.watch.poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            if ready!(self.poll_flush(cx)).is_err() {
                 return Poll::Ready(());
             }
             let mut stream = self.stream.borrow_mut();

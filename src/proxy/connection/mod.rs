@@ -39,8 +39,6 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// What was set when it came.
     pub settings: Rc<Settings>,
-    /// Its address as text, written once for all its requests; `None` on a Unix socket.
-    pub address_text: Option<Box<str>>,
     /// How it came.
     pub arrival: Arrival,
 }
@@ -74,12 +72,7 @@ impl Turn {
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
 pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
-    let client = Rc::new(Client {
-        settings: worker.settings(),
-        worker,
-        address_text: arrival.address.map(|address| address.to_string().into()),
-        arrival,
-    });
+    let client = Rc::new(Client { settings: worker.settings(), worker, arrival });
     // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
     let (stream, early, is_http2) = match &client.arrival.secured {
         Some(secured) => (stream, Bytes::new(), secured.is_http2()),

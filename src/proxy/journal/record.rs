@@ -89,7 +89,7 @@ impl Record {
         json::key(&mut line, "time");
         json::moment(&mut line, clock::micros_since_1970());
         json::key(&mut line, "client");
-        json::maybe(&mut line, client.address_text.as_deref().map(str::as_bytes), MOST_FIELD);
+        json::maybe(&mut line, client.arrival.peer.text.as_deref().map(str::as_bytes), MOST_FIELD);
         Self {
             journal,
             options,
@@ -253,13 +253,7 @@ impl Drop for Record {
 }
 
 /// Appends what the head says.
-fn write_head(
-    line: &mut Vec<u8>,
-    scheme: &str,
-    head: &Parts,
-    options: &Options,
-    id: Option<&HeaderValue>,
-) {
+fn write_head(line: &mut Vec<u8>, scheme: &str, head: &Parts, options: &Options, id: Option<&HeaderValue>) {
     let (uri, headers) = (&head.uri, &head.headers);
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));

@@ -47,6 +47,17 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// The port on our side.
+    #[must_use]
+    pub fn local_port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+            Self::Tls(tls) => tls.get_ref().0.local_port(),
+            Self::Secured(tls) => tls.get_ref().0.local_port(),
+        }
+    }
+
     /// Closing it will be seen as a reset, not as an end.
     pub fn reset_on_close(&self) {
         match self {
