@@ -384,3 +384,60 @@ fn every_line_is_written_before_the_proxy_ends() {
     assert_eq!(read(&file).len(), 200);
     drop(dir);
 }
+
+#[test]
+fn what_a_listener_sends_on_to_https_has_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let origins = vec![Origin::start("blue")];
+    // The lab's text begins in its listener.
+    let text = format!("redirect_to_https = {{}}\n{}", config(dir.path(), &origins, "", "", ""));
+    let lab = Lab::configured(dir, origins, &text);
+    let answer = lab.get("/a?b");
+    assert_eq!(answer.header("location"), Some("https://shop.test/a?b"));
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("redirect"), &json!(answer.status)));
+    assert_eq!((&line["path"], &line["service"]), (&json!("/a?b"), &Value::Null));
+}
+
+#[test]
+fn requests_of_one_http_2_connection_have_a_line_each() {
+    let lab = logging_with(
+        vec![Origin::start("blue")],
+        "",
+        "[proxy]\nrequest_id = { answer = true }",
+        "response_headers = { set = { x-who = \"%{host}%{path}\" } }",
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ids = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(lab.address()).await.unwrap();
+        let (send, connection) = h2::client::handshake(socket).await.unwrap();
+        let mut send = send.ready().await.unwrap();
+        let asking = async {
+            let mut ids = Vec::new();
+            for path in ["/one", "/two?x"] {
+                let uri = format!("http://shop.test{path}");
+                let request = http::Request::get(uri).body(()).unwrap();
+                let answer = send.send_request(request, true).unwrap().0.await.unwrap();
+                assert_eq!(answer.headers()["x-who"], format!("shop.test{}", &path[..4]));
+                ids.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+            }
+            ids
+        };
+        tokio::select! {
+            ids = asking => ids,
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
+    });
+    let lines = lines(&path(&lab), 2);
+    let said: Vec<_> = lines
+        .iter()
+        .map(|line| (line["path"].as_str().unwrap(), line["request_id"].as_str().unwrap()))
+        .collect();
+    assert_eq!(said, [("/one", &*ids[0]), ("/two?x", &*ids[1])]);
+    for line in &lines {
+        assert_eq!(
+            (&line["protocol"], &line["host"], &line["status"]),
+            (&json!("HTTP/2"), &json!("shop.test"), &json!(200))
+        );
+    }
+}

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -54,6 +54,11 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         operations: vec![("shop".parse().unwrap(), operations)],
         edges: vec![edge, edge],
         log_dropped: 0,
+        certificates: vec![Certificate {
+            listener: "0.0.0.0:443".to_owned(),
+            file: "/etc/switchback/shop.pem".to_owned(),
+            not_after: 1_800_000_000,
+        }],
     }
 }
 

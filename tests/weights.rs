@@ -134,6 +134,9 @@ fn worker(service: &Arc<Service>) -> Worker {
         identity: Identity::default(),
         error_pages: Arc::new([]),
         log: None,
+        entrances: std::collections::BTreeMap::new(),
+        subject_headers: Arc::new([]),
+        handshakes: 1,
     };
     Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
 }

@@ -3,12 +3,15 @@
 //! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
 //! which serves the admin API and takes signals.
 
+mod entrances;
+mod files;
+mod identity;
 mod log;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,23 +25,22 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use entrances::Entrances;
+pub(super) use files::configuration;
+use files::{load, watched};
 use log::Log;
 
 use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, api};
 use crate::config::{self, Config};
-use crate::control::reload::{Trigger, Watched, watch};
+use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::worker::Settings;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
-
-/// Where the configuration is looked for when nobody says.
-const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -56,9 +58,10 @@ pub(super) fn run(args: Run) -> Result<()> {
     let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
     let (trigger, reloads) = Trigger::new();
-    let _watching = watch(watched(&file), trigger.clone())
-        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"));
-    let config = Config::load(&file)?;
+    let watching = watch(watched(&file), trigger.clone())
+        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
+        .ok();
+    let config = load(&file, watching.as_ref())?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let workers = args.workers.map_or_else(cores, usize::from);
     raise_file_limit();
@@ -66,34 +69,18 @@ pub(super) fn run(args: Run) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
-        let process = Process::start(file, config, workers).await?;
+        let process = Process::start(file, watching, config, workers).await?;
         process.live(signals, trigger, reloads).await
     })
-}
-
-/// The file that was named, or the first that is there.
-///
-/// # Errors
-/// When there is none.
-pub(super) fn configuration(named: Option<PathBuf>) -> Result<PathBuf> {
-    if let Some(file) = named {
-        return Ok(file);
-    }
-    let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    found.ok_or_else(|| {
-        anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor "))
-    })
-}
-
-fn watched(file: &Path) -> Watched {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Watched { files: vec![file.to_owned()], dirs: vec![folder.join("conf.d")] }
 }
 
 /// Everything that runs.
 struct Process {
     file: PathBuf,
+    watching: Option<Watch>,
     config: Config,
+    entrances: Entrances,
+    certificates: scrape::Certificates,
     crew: Crew,
     log: Log,
     handle: Handle,
@@ -107,7 +94,8 @@ struct Process {
 
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
-    async fn start(file: PathBuf, config: Config, workers: usize) -> Result<Self> {
+    async fn start(file: PathBuf, watching: Option<Watch>, config: Config, workers: usize) -> Result<Self> {
+        let entrances = Entrances::of(&config, None)?;
         let socket = admin::Socket::bind(&config.admin.socket)?;
         let metrics = match &config.metrics {
             Some(metrics) => Some(bind_metrics(metrics.listen).await?),
@@ -119,12 +107,14 @@ impl Process {
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
-        let settings = settings(&config, workers, &log);
+        let settings = settings(&config, &entrances, workers, &log);
         let mut crew = Crew::start(workers, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
         let status = Arc::new(Status::new(workers));
-        let text = scrape::of(&handle, crew.stats().cloned().collect(), Arc::clone(&log.dropped));
+        let certificates = scrape::Certificates::default();
+        let (stats, dropped) = (crew.stats().cloned().collect(), Arc::clone(&log.dropped));
+        let text = scrape::of(&handle, stats, Arc::clone(&certificates), dropped);
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
         let mut admin =
@@ -132,8 +122,21 @@ impl Process {
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process =
-            Self { file, config, crew, log, handle, status, stop_control, control, stop_admin, admin };
+        let process = Self {
+            file,
+            watching,
+            config,
+            entrances,
+            certificates,
+            crew,
+            log,
+            handle,
+            status,
+            stop_control,
+            control,
+            stop_admin,
+            admin,
+        };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -202,21 +205,23 @@ impl Process {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        let config = Config::load(&self.file)?;
+        let config = load(&self.file, self.watching.as_ref())?;
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
         let log = self.log.prepare(&config)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
         self.log.follow(log);
-        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size(), &self.log)).await;
+        let settings = settings(&config, &entrances, self.crew.size(), &self.log);
+        self.crew.follow(&wanted, bound, &settings).await;
         let fixed = |config: &Config| {
             (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
         };
         if fixed(&config) != fixed(&self.config) {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
-        self.config = config;
+        (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
     }
@@ -226,6 +231,7 @@ impl Process {
         let listeners = listeners
             .map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
         self.status.set_listeners(listeners.collect());
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
@@ -335,7 +341,7 @@ fn addresses(config: &Config) -> Vec<ListenAddr> {
 }
 
 /// What the workers need of the configuration.
-fn settings(config: &Config, workers: usize, log: &Log) -> Settings {
+fn settings(config: &Config, entrances: &Entrances, workers: usize, log: &Log) -> Settings {
     let limits = &config.limits;
     let trusted =
         config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
@@ -351,23 +357,13 @@ fn settings(config: &Config, workers: usize, log: &Log) -> Settings {
         epoch_header: config.proxy.epoch_header,
         via: config.proxy.via.clone(),
         trusted: trusted.collect::<BTreeMap<_, _>>(),
-        identity: identity(&config.proxy),
+        entrances: entrances.by_address(),
+        subject_headers: entrances.subject_headers(),
+        handshakes: limits.handshakes,
+        identity: identity::of(&config.proxy),
         error_pages: config.proxy.error_pages.clone().into(),
         log: log.options(config.access_log.as_ref()),
     }
-}
-
-fn identity(proxy: &config::Proxy) -> Identity {
-    let request_id = proxy.request_id.map(|ids| RequestIds {
-        accept: match ids.accept {
-            config::Accept::Trusted => Accept::Trusted,
-            config::Accept::Always => Accept::Always,
-            config::Accept::Never => Accept::Never,
-        },
-        answer: ids.answer,
-    });
-    let trace = proxy.trace.map(|trace| Traces { start: trace.start, sampled: trace.sampled });
-    Identity { request_id, trace }
 }
 
 fn cores() -> usize {

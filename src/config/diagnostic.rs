@@ -72,7 +72,8 @@ pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
 
 /// A hint for a word that is none of `known`, if one of them was probably meant.
 pub(super) fn close_to<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), candidate);
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
     // A third of the word may be wrong: `lisen` is `listen`, but `tsl` is not `id`.
     let close = known.into_iter().map(|candidate| (distance(candidate), candidate)).min();
     let close = close.filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3));

@@ -13,7 +13,7 @@ use super::walk::{Node, Section};
 use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
 };
-use super::{access_log, answer, identity, later};
+use super::{access_log, answer, https, identity, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -93,6 +93,14 @@ impl Main {
     }
 }
 
+/// Every file that the listeners of the main file name; what is wrong with them is not told.
+pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
+    let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
+    let listeners = listeners.into_iter().filter_map(|node| node.section(""));
+    let tls = listeners.filter_map(|mut listener| listener.take("tls"));
+    tls.flat_map(|node| tls::files(node, base)).collect()
+}
+
 /// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.
 pub(super) fn read_team(root: &Section<'_>, main: &Path, services: &mut Services) {
     for entry in root.entries() {
@@ -137,12 +145,10 @@ fn listeners(root: &mut Section<'_>, base: &Path, taken: &mut Taken) -> Option<V
     let read = list.into_iter().map(|node| listener(node, base, taken));
     // All are read, whether or not one of them is wrong.
     let read: Vec<_> = read.collect();
-    let opened: Vec<Option<Listener>> = read.into_iter().collect::<Option<_>>()?;
-    Some(opened.into_iter().flatten().collect())
+    read.into_iter().collect()
 }
 
-/// A listener; `Some(None)` when it is right, but not for this build to open.
-fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Listener>> {
+fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Listener> {
     let mut section = node.section("a listener")?;
     let listen = section.required("listen", "listen = \"0.0.0.0:8080\"");
     let listen = listen.and_then(|node| {
@@ -155,12 +161,17 @@ fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Lis
     });
     let trusted = section.or("trusted_proxies", Vec::new(), networks);
     let tls = section.take("tls");
+    let redirect = https::redirect(&mut section, tls.is_some());
+    let hsts = https::hsts(&mut section, tls.is_some());
     section.finish();
-    if let Some(tls) = tls {
-        later::tls(tls, base, &section, listen.as_ref());
-        return Some(None);
-    }
-    Some(Some(Listener { listen: listen?, trusted_proxies: trusted? }))
+    let tls = tls.map_or(Some(None), |node| tls::read(node, base).map(Some));
+    Some(Listener {
+        listen: listen?,
+        trusted_proxies: trusted?,
+        tls: tls?,
+        redirect_to_https: redirect?,
+        hsts: hsts?,
+    })
 }
 
 fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
@@ -257,6 +268,7 @@ fn limits(node: Node<'_>) -> Option<Limits> {
     let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
     let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
     let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
+    let handshakes = section.or("handshakes", default.handshakes, |node| node.count(&(1..=1_000_000)));
     section.finish();
     Some(Limits {
         connections: connections?,
@@ -267,6 +279,7 @@ fn limits(node: Node<'_>) -> Option<Limits> {
         write_stall: write_stall?,
         pool_idle: pool_idle?,
         pool_size: pool_size?,
+        handshakes: handshakes?,
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Errors, Severity, lines};
 use super::document::{Document, Found, position};
-use super::file::{Main, read_team};
+use super::file::{self, Main, read_team};
 use super::service::Services;
 use super::{Config, Host};
 
@@ -38,6 +38,17 @@ impl Config {
             }
         }
     }
+}
+
+/// Every file beside the configuration itself that `path` names, certificates and keys, there or not: what has to be
+/// watched with it. Of a file that cannot be read, as far as it can.
+#[must_use]
+pub fn named_files(path: &Path) -> Vec<PathBuf> {
+    let found = Found::default();
+    let Some(text) = read_text(path, &found) else { return Vec::new() };
+    let path = absolute(path);
+    let base = path.parent().unwrap_or(&path);
+    Document::walk(&path, &text, &found, |root| file::named_files(root, base))
 }
 
 /// What `switchback check FILE` has to say.

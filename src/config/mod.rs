@@ -11,6 +11,7 @@ pub mod duration;
 mod edits;
 mod file;
 pub mod host;
+mod https;
 mod identity;
 mod later;
 mod load;
@@ -20,6 +21,7 @@ mod service;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod walk;
 
 use std::fmt;
@@ -30,14 +32,16 @@ use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
-pub use load::{Report, check, check_on};
+pub use https::Redirect;
+pub use load::{Report, check, check_on, named_files};
+pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 
 use crate::table::{BasisPoints, ErrorPage, Invalid, ServiceSpec};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect; may be empty when every listener needs what this build does not serve.
+    /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
     /// Where the CLI connects.
     pub admin: Admin,
@@ -68,6 +72,12 @@ pub struct Listener {
     pub listen: ListenAddr,
     /// Whose `X-Forwarded-*` are believed; those of strangers are replaced. Default: nobody's.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How its TLS is done; `None`: clear text.
+    pub tls: Option<Tls>,
+    /// Whether it only sends clients on to https; without TLS only.
+    pub redirect_to_https: Option<Redirect>,
+    /// `Strict-Transport-Security` of all its answers; with TLS only.
+    pub hsts: Option<http::HeaderValue>,
 }
 
 /// An address to listen on.
@@ -149,13 +159,16 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
     pub pool_size: usize,
+    /// TLS handshakes at a time and worker; default 512.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
         let (connections, head_bytes) = (65_536, 32 * 1024);
-        Self { connections, idle, head, head_bytes, headers: 100, write_stall, pool_idle, pool_size: 256 }
+        let (headers, pool_size, handshakes) = (100, 256, 512);
+        Self { connections, idle, head, head_bytes, headers, write_stall, pool_idle, pool_size, handshakes }
     }
 }
 

@@ -76,6 +76,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    pub(super) fn is_flag(self) -> bool {
+        self.value.as_bool().is_some()
+    }
+
+    pub(super) fn is_text(self) -> bool {
+        self.value.as_str().is_some()
+    }
+
     pub(super) fn flag(self) -> Option<bool> {
         self.value.as_bool().or_else(|| self.unexpected("true or false"))
     }

@@ -89,13 +89,15 @@ pub enum Reason {
     Flood,
     /// The proxy is shutting down.
     ShuttingDown,
+    /// The request is for another host than its connection's TLS.
+    Misdirected,
     /// A fault of the proxy's own.
     Internal,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -115,6 +117,7 @@ impl Reason {
         Self::Overload,
         Self::Flood,
         Self::ShuttingDown,
+        Self::Misdirected,
         Self::Internal,
     ];
 
@@ -151,6 +154,7 @@ impl Reason {
             Self::Overload => ("overload", 503),
             Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
+            Self::Misdirected => ("misdirected_request", 421),
             Self::Internal => ("internal", 500),
         }
     }

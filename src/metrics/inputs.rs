@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::{Cells, Reason};
+use super::handshake::Handshake;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.
@@ -43,6 +44,8 @@ pub struct Inputs {
     pub edges: Vec<Edge>,
     /// Lines of the access log that were lost.
     pub log_dropped: u64,
+    /// The certificates that are presented to clients.
+    pub certificates: Vec<Certificate>,
 }
 
 /// What control counted of one service.
@@ -80,4 +83,19 @@ pub struct Edge {
     pub redirects: u64,
     /// Fixed answers that routes gave by themselves.
     pub fixed: u64,
+    /// TLS handshakes, in the order of [`Handshake::ALL`].
+    pub handshakes: [u64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: u64,
+}
+
+/// A certificate that a listener presents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's address, as it is configured.
+    pub listener: String,
+    /// The certificate's file, as it is configured.
+    pub file: String,
+    /// When it expires, in seconds since 1970.
+    pub not_after: i64,
 }

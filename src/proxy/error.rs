@@ -94,6 +94,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Overload => "too many connections",
         Reason::Flood => "the client sends too much of nothing",
         Reason::ShuttingDown => "shutting down",
+        Reason::Misdirected => "the request is for another host than its connection",
         Reason::Internal => "a fault of the proxy's own",
     }
 }

@@ -63,6 +63,10 @@ pub struct Origin<'c> {
     pub is_trusted: bool,
     /// `http` or `https`.
     pub scheme: &'c str,
+    /// Whose certificate was verified, and the field to tell it in.
+    pub subject: Option<(&'c HeaderName, &'c HeaderValue)>,
+    /// The fields that tell it anywhere: no client may send them.
+    pub subject_headers: &'c [HeaderName],
     /// The host that the endpoint is asked for, with its port.
     pub host: &'c [u8],
     /// The host that the client asked for, with its port.
@@ -100,6 +104,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
             && !is_hop_by_hop(name)
             && !is_forwarding(name)
             && !nominated.contains(name)
+            && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
             && (may_expect || *name != EXPECT);
         takes_trailers |= *name == TE && has_token(value, b"trailers");
         if passes {
@@ -114,10 +119,20 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
     write_forwarding(out, headers, origin);
+    if let Some((name, subject)) = origin.subject {
+        append(out, name.as_str().as_bytes(), subject.as_bytes());
+    }
     if takes_trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// True when an endpoint may read `name` as `meant`: many take an underscore for a hyphen (CGI's `HTTP_X_USER`).
+fn is_taken_for(name: &HeaderName, meant: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (name, meant) = (name.as_str().bytes().map(plain), meant.as_str().bytes().map(plain));
+    name.eq(meant)
 }
 
 /// True when the list `value` names `token`, whatever its quality.

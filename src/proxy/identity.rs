@@ -67,7 +67,7 @@ pub fn establish(client: &Client, head: &mut Parts) -> Option<HeaderValue> {
     }
     let ids = request_id?;
     let believed = match ids.accept {
-        Accept::Trusted => client.is_trusted,
+        Accept::Trusted => client.arrival.is_trusted,
         Accept::Always => true,
         Accept::Never => false,
     };

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::connection;
+use super::entrance::Arrival;
 use super::upstream::Stream;
 use super::worker::Worker;
 
@@ -190,13 +191,22 @@ async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(
             return;
         }
     };
-    let is_trusted = worker.settings().trusts(listener, address);
+    let settings = worker.settings();
+    let (is_trusted, entrance) = (settings.trusts(listener, address), settings.entrance(listener));
     let worker = Rc::clone(worker);
     worker.opened();
     tokio::task::spawn_local(async move {
         // Counted out even when a request panics.
         let opened = Opened(Rc::clone(&worker));
-        connection::run(stream, address, is_trusted, worker).await;
+        let secured = match &entrance.tls {
+            None => Some((stream, None)),
+            // Boxed: a clear-text connection's task shall not be the larger for it.
+            Some(tls) => Box::pin(tls.accept(stream, &worker)).await.map(|(stream, how)| (stream, Some(how))),
+        };
+        if let Some((stream, secured)) = secured {
+            let arrival = Arrival { address, is_trusted, entrance, secured };
+            connection::run(stream, arrival, worker).await;
+        }
         drop(opened);
     });
 }

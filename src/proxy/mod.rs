@@ -47,6 +47,10 @@ pub mod http1;
 
 pub mod listener;
 
+pub mod entrance;
+
+pub mod tls;
+
 pub mod worker;
 
 pub mod crew;
@@ -57,6 +61,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
@@ -79,33 +84,57 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
-    let mut epoch = None;
-    let answer = match Asked::of(&head) {
-        Ok(asked) => match admit(client, &asked, &body, &mut story) {
-            Ok(Some(admitted)) => {
-                epoch = Some(admitted.permit.epoch);
-                let rewritten = story.rewritten(client, &head, &asked);
-                let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
-                let head = rewritten.as_ref().map_or(&head, |rewritten| &rewritten.head);
-                forward(&turn, head, &asked, body, admitted, story.record.as_deref()).await
-            }
-            Ok(None) => story.answer(client, &head, &asked).or_else(|reason| refuse(client, reason)),
-            Err(reason) => refuse(client, reason),
-        },
-        Err(reason) => refuse(client, reason),
-    };
+    let answer = respond(&turn, &head, body, &mut story).await;
     let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut response);
-    if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
+    if let Some(epoch) = story.epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
+    }
+    if let Some(policy) = &client.arrival.entrance.hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
     }
     response
 }
 
-/// Without a version there is nobody else to count it on.
-fn refuse<T>(client: &Client, reason: Reason) -> Result<T, Reason> {
-    client.worker.refused(reason);
-    Err(reason)
+/// The answer of whoever the request is for.
+async fn respond(
+    turn: &Turn,
+    head: &Parts,
+    body: Incoming,
+    story: &mut Story,
+) -> Result<Response<Source>, Reason> {
+    let client = &turn.client;
+    // Without a version there is nobody else to count it on.
+    let refused = |reason| {
+        client.worker.refused(reason);
+        reason
+    };
+    let asked = Asked::of(head).map_err(refused)?;
+    if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
+        return Ok(elsewhere);
+    }
+    let Some(admitted) = admit(client, &asked, &body, story).map_err(refused)? else {
+        return story.answer(client, head, &asked).map_err(refused);
+    };
+    let rewritten = story.rewritten(client, head, &asked);
+    let (head, asked) = match &rewritten {
+        Some(rewritten) => (&rewritten.head, rewritten.asked(&asked)),
+        None => (head, asked),
+    };
+    forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
+}
+
+/// What the listener itself has to say to a request: `Some` answer, or nothing.
+fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Source>>, Reason> {
+    let arrival = &client.arrival;
+    arrival.check_host(asked)?;
+    let Some(redirect) = &arrival.entrance.redirect else { return Ok(None) };
+    let answer = redirect.answer(asked)?;
+    if answer.is_some() {
+        client.worker.redirected();
+    }
+    Ok(answer.map(|answer| answer.map(Source::Full)))
 }
 
 /// A request that is counted in on the version it was assigned to.

@@ -116,8 +116,10 @@ impl Outgoing {
         };
         let origin = Origin {
             client: client.address_text.as_deref(),
-            is_trusted: client.is_trusted,
-            scheme: "http",
+            is_trusted: client.arrival.is_trusted,
+            scheme: client.arrival.scheme(),
+            subject: client.arrival.subject(),
+            subject_headers: &client.settings.subject_headers,
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
             via: &client.settings.via,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderName;
 use ipnet::IpNet;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -17,16 +18,18 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
+use super::entrance::Entrance;
 use super::identity::Identity;
 use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Live, View};
+use super::tls::Handshakes;
 use super::upstream::{Local, Upstream};
-use crate::metrics::{Reason, bump};
+use crate::metrics::{Handshake, Reason, bump};
 use crate::table::{ErrorPage, OwnAnswer};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
@@ -50,6 +53,12 @@ pub struct Settings {
     pub via: String,
     /// By listener: the networks whose `X-Forwarded-*` are believed.
     pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// By listener: what else it does with those who come.
+    pub entrances: BTreeMap<ListenAddr, Arc<Entrance>>,
+    /// The fields in which any listener tells endpoints whose certificate it has verified.
+    pub subject_headers: Arc<[HeaderName]>,
+    /// Most TLS handshakes at a time and worker.
+    pub handshakes: usize,
     /// How requests get their ids and traces.
     pub identity: Identity,
     /// Bodies for the proxy's own answers, where no service's are for them.
@@ -65,6 +74,12 @@ impl Settings {
         let Some(address) = address else { return true };
         let nets = self.trusted.get(listener);
         nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    }
+
+    /// What `listener` does with those who come.
+    #[must_use]
+    pub fn entrance(&self, listener: &ListenAddr) -> Arc<Entrance> {
+        self.entrances.get(listener).cloned().unwrap_or_default()
     }
 }
 
@@ -92,6 +107,8 @@ pub struct Worker {
     pub(super) is_stopping: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
+    /// TLS handshakes that are under way.
+    pub(super) handshakes: Handshakes,
 }
 
 /// How much is read at once, at most; 16 KiB reads cost 36 % more at bodies of 64 KiB.
@@ -109,6 +126,10 @@ pub struct WorkerStats {
     pub accepted: AtomicU64,
     /// Answers without a version, by reason, in the order of [`Reason::ALL`].
     pub refused: [AtomicU64; Reason::ALL.len()],
+    /// TLS handshakes by how they ended, in the order of [`Handshake::ALL`].
+    pub handshakes: [AtomicU64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: AtomicU64,
     /// Redirects that routes gave by themselves.
     pub redirects: AtomicU64,
     /// Fixed answers that routes gave by themselves.
@@ -136,6 +157,7 @@ impl Worker {
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
             vacancy: Notify::new(),
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -220,6 +242,16 @@ impl Worker {
             OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
             OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
         }
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshaken(&self, ended: Handshake) {
+        bump(&self.stats.handshakes[ended as usize], 1);
+    }
+
+    /// Counts a request that was sent on to https.
+    pub fn redirected(&self) {
+        bump(&self.stats.redirected, 1);
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.

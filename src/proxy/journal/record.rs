@@ -14,7 +14,7 @@ use crate::proxy::body::Source;
 use crate::proxy::clock;
 use crate::proxy::connection::Client;
 use crate::proxy::upstream::{Endpoint, Local};
-use crate::table::{AssignedBy, Epoch, OwnAnswer, ServiceName};
+use crate::table::{AssignedBy, Epoch, ServiceName};
 
 /// Most bytes of a path that are written.
 const MOST_PATH: usize = 8 * 1024;
@@ -53,7 +53,7 @@ pub struct Record {
 enum Outcome {
     /// A version's answer, whole.
     Whole,
-    /// A route's own answer.
+    /// An answer of a route's own, or of a listener's.
     Own(&'static str),
     /// The proxy's answer, or one that broke off.
     Failed(Reason),
@@ -72,7 +72,7 @@ impl Record {
         let mut record = Self::of_nothing(journal, options, client, is_sampled);
         record.is_head = head.method == Method::HEAD;
         let mut line = record.line.take();
-        write_head(&mut line, head, &record.options, id);
+        write_head(&mut line, head, client.arrival.scheme(), &record.options, id);
         record.line.replace(line);
         record
     }
@@ -164,9 +164,9 @@ impl Record {
         }
     }
 
-    /// The route answers by itself.
-    pub fn answered_by_itself(&self, own: &OwnAnswer) {
-        self.outcome.set(Outcome::Own(own.token()));
+    /// A route or a listener answers by itself: `redirect` or `fixed`.
+    pub fn answered_by_itself(&self, kind: &'static str) {
+        self.outcome.set(Outcome::Own(kind));
     }
 
     /// So many bytes of the request's body have come, in all.
@@ -253,7 +253,7 @@ impl Drop for Record {
 }
 
 /// Appends what the head says.
-fn write_head(line: &mut Vec<u8>, head: &Parts, options: &Options, id: Option<&HeaderValue>) {
+fn write_head(line: &mut Vec<u8>, head: &Parts, scheme: &str, options: &Options, id: Option<&HeaderValue>) {
     let (uri, headers) = (&head.uri, &head.headers);
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
@@ -263,7 +263,7 @@ fn write_head(line: &mut Vec<u8>, head: &Parts, options: &Options, id: Option<&H
     };
     let texts = [
         ("method", Some(head.method.as_str().as_bytes()), MOST_FIELD),
-        ("scheme", Some(&b"http"[..]), MOST_FIELD),
+        ("scheme", Some(scheme.as_bytes()), MOST_FIELD),
         ("host", host, MOST_FIELD),
         ("path", Some(target.as_bytes()), MOST_PATH),
         ("protocol", Some(protocol(head.version).as_bytes()), MOST_FIELD),
