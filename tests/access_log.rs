@@ -441,3 +441,42 @@ fn requests_of_one_http_2_connection_have_a_line_each() {
         );
     }
 }
+
+#[test]
+fn a_websocket_has_its_line_when_it_ends_and_is_rewritten_as_any_request() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        let _ = tell.send(proxy.head()?);
+        proxy.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n",
+        )?;
+        proxy.bytes(5)?;
+        proxy.send("welcome")?;
+        while !proxy.is_closed() {}
+        Ok(())
+    });
+    let settings =
+        "request_headers = { set = { x-env = \"prod\" } }\nresponse_headers = { set = { x-out = \"1\" } }";
+    let lab = logging_with(vec![origin], "", "[proxy]\nrequest_id = {}", settings);
+    let mut client = lab.client();
+    client.send(
+        "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade, x-env\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("x-out")), (101, Some("1")));
+    let seen = told.recv().unwrap();
+    assert_eq!((seen.header("x-env"), seen.header("upgrade")), (Some("prod"), Some("websocket")));
+    client.send("hello");
+    assert_eq!(client.bytes(7), b"welcome");
+    // Another request's line comes first: this one is not over.
+    assert_eq!(lab.client().send("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").answer().status, 400);
+    assert_eq!(only(&lab)["status"], 400);
+    drop(client);
+    let line = lines(&path(&lab), 2).remove(1);
+    assert_eq!(
+        (&line["status"], &line["path"], &line["version"]),
+        (&json!(101), &json!("/chat"), &json!("blue"))
+    );
+    assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(5), &json!(7)));
+}

@@ -4,6 +4,7 @@ use http::header::{EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
+use super::upgrade::Upgrade;
 use crate::metrics::Reason;
 use crate::table::{RouteKey, SentHost};
 
@@ -22,6 +23,8 @@ pub struct Asked<'r> {
     pub sent_host: Option<&'r SentHost>,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The change of protocol that it asks for.
+    pub upgrade: Option<Upgrade>,
 }
 
 impl<'r> Asked<'r> {
@@ -31,9 +34,7 @@ impl<'r> Asked<'r> {
     /// The reason of the refusal.
     pub fn of(request: &'r Parts) -> Result<Self, Reason> {
         let (uri, headers) = (&request.uri, &request.headers);
-        if request.method == Method::CONNECT {
-            return Err(Reason::Method);
-        }
+        let upgrade = Upgrade::of(request)?;
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
             (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
@@ -60,6 +61,7 @@ impl<'r> Asked<'r> {
             headers,
             sent_host: None,
             expects_continue,
+            upgrade,
         })
     }
 

@@ -37,6 +37,10 @@ pub mod journal;
 
 pub mod headers;
 
+pub mod upgrade;
+
+pub mod tunnel;
+
 pub mod error;
 
 pub mod upstream;
@@ -210,7 +214,7 @@ async fn forward(
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(answer) => return Ok(exchange.answer(answer)),
+            Ok(answer) => return Ok(exchange.answer(answer, upload)),
             Err(failure) => failure,
         };
         let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };

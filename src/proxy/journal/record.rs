@@ -174,6 +174,11 @@ impl Record {
         self.request_bytes.set(total);
     }
 
+    /// So many more bytes of what goes to the endpoint were handed on.
+    pub fn received_more(&self, more: usize) {
+        self.request_bytes.set(self.request_bytes.get() + more as u64);
+    }
+
     /// So many more bytes of the answer's body were handed on.
     pub fn sent(&self, more: usize) {
         self.response_bytes.set(self.response_bytes.get() + more as u64);
