@@ -123,7 +123,7 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     response
 }
 
-/// The answer of whoever the request is for; also the epoch under which it was admitted.
+/// The answer of whoever the request is for.
 async fn respond(
     turn: &Turn,
     head: &Parts,
@@ -139,6 +139,7 @@ async fn respond(
     };
     let asked = Asked::of(head).map_err(refused)?;
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
     let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
