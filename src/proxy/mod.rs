@@ -97,24 +97,17 @@ use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{Epoch, ServiceLimits, Timeouts};
+use crate::table::{ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
-    let mut epoch = None;
-    let answer = match client.settings.underscores.clean(&mut head.headers) {
-        Ok(()) => respond(&turn, &head, body, &mut story, &mut epoch).await,
-        Err(reason) => {
-            client.worker.refused(reason);
-            Err(reason)
-        }
-    };
+    let answer = respond(&turn, &mut head, body, &mut story).await;
     let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut response);
-    if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
+    if let Some(epoch) = story.epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
     if let Some(policy) = &client.arrival.entrance.hsts {
@@ -126,10 +119,9 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
 /// The answer of whoever the request is for.
 async fn respond(
     turn: &Turn,
-    head: &Parts,
+    head: &mut Parts,
     body: Incoming,
     story: &mut Story,
-    epoch: &mut Option<Epoch>,
 ) -> Result<Response<Source>, Reason> {
     let client = &turn.client;
     // Without a version there is nobody else to count it on.
@@ -137,6 +129,8 @@ async fn respond(
         client.worker.refused(reason);
         reason
     };
+    client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
+    let head = &*head;
     let asked = Asked::of(head).map_err(refused)?;
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
@@ -145,7 +139,6 @@ async fn respond(
     let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
         return story.answer(client, head, &asked).map_err(refused);
     };
-    *epoch = Some(admitted.permit.epoch);
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);

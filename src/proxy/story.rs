@@ -178,6 +178,7 @@ impl Story {
         let service = place.service();
         Values {
             client: client.arrival.peer.text.as_deref().unwrap_or(""),
+            scheme: client.arrival.scheme(),
             asked,
             prefix: service.routes[place.routed.route].path.len(),
             service: service.name.as_str(),
