@@ -283,7 +283,6 @@ impl Outgoing {
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
-        self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
         match (frame.into_data(), coding) {
             (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
                 self.out.extend_from_slice(&data);
