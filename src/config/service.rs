@@ -94,6 +94,7 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
     let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
     let total = section.or("total", default.total, |node| node.duration(SOME_TIME).map(Some));
+    let tunnel = section.or("tunnel", default.tunnel, |node| node.duration(SOME_TIME));
     section.finish();
     Some(Timeouts {
         connect: connect?,
@@ -101,5 +102,6 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
         progress: progress?,
         stream: stream?,
         total: total?,
+        tunnel: tunnel?,
     })
 }

@@ -35,6 +35,10 @@ pub mod forwarded;
 
 pub mod peer;
 
+pub mod upgrade;
+
+pub mod tunnel;
+
 pub mod error;
 
 pub mod upstream;
@@ -218,7 +222,7 @@ async fn forward(
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(answer) => return Ok(exchange.answer(answer)),
+            Ok(answer) => return Ok(exchange.answer(answer, upload)),
             Err(failure) => failure,
         };
         let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };

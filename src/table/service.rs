@@ -40,12 +40,14 @@ pub struct Timeouts {
     pub stream: Duration,
     /// For all of a request, from its head to the answer's last byte; default none.
     pub total: Option<Duration>,
+    /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let [connect, response, progress, stream] = [5, 60, 30, 300].map(Duration::from_secs);
-        Self { connect, response, progress, stream, total: None }
+        let [connect, response, progress, stream, tunnel] = [5, 60, 30, 300, 3600].map(Duration::from_secs);
+        Self { connect, response, progress, stream, total: None, tunnel }
     }
 }
 
