@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::admission::Published;
 use super::quota::Quota;
 use super::upstream::Upstream;
-use crate::table::{Epoch, Service, Table, VersionSpec};
+use crate::table::{Epoch, Service, ServiceLimits, Table, VersionSpec};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -46,7 +46,10 @@ impl Snapshot {
         };
         let upstreams = table.services().iter().enumerate().map(join).collect();
         let quota = |service: &Arc<Service>| {
-            let old = before.and_then(|old| old.quota(old.table.index(&service.name)?));
+            // Most services have none: no lookup for those.
+            let is_limited = service.limits != ServiceLimits::default();
+            let old = before.filter(|_| is_limited);
+            let old = old.and_then(|old| old.quota(old.table.index(&service.name)?));
             Quota::of(service.limits, old)
         };
         let quotas = table.services().iter().map(quota).collect();
