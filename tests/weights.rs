@@ -96,6 +96,7 @@ fn service(points: u16) -> Arc<Service> {
         name: name.parse().unwrap(),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
+        tls: None,
     };
     let spec = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -104,6 +105,7 @@ fn service(points: u16) -> Arc<Service> {
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),
+        rules: None,
         limits: ServiceLimits::default(),
     };
     let weight =

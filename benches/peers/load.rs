@@ -1,12 +1,13 @@
-//! The load generator: `wrk`, with one thread.
+//! The load generator: `wrk` with one thread, or our own where every request needs a full TLS handshake.
 
-use std::{fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{env, fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    process::{Process, Scratch, find_program},
+    handshakes,
+    process::{Argv, Process, Scratch, find_program},
     scenario::{Load, Reuse},
 };
 
@@ -64,7 +65,7 @@ impl fmt::Display for Errors {
 /// Puts this load on one address for a number of seconds.
 ///
 /// # Errors
-/// When `wrk` is not installed, does not end in time, or prints no summary.
+/// When `wrk` is needed and not installed, when the load does not end in time, or prints no summary.
 pub(crate) fn run(
     load: &Load,
     to: SocketAddr,
@@ -72,21 +73,14 @@ pub(crate) fn run(
     cpu: usize,
     scratch: &Scratch,
 ) -> Result<Answered> {
-    let Some(wrk) = find_program("wrk") else { bail!("`wrk` is not installed: apt install wrk") };
     let dir = scratch.subdirectory("load-")?;
-    fs::write(dir.join("load.lua"), script(load)?)?;
-    let argv = vec![
-        wrk.into(),
-        "--threads=1".into(),
-        format!("--connections={}", load.connections).into(),
-        format!("--duration={seconds}s").into(),
-        "--script".into(),
-        dir.join("load.lua").into(),
-        format!("http://{to}{}", load.path).into(),
-    ];
+    let argv = match (load.tls, load.reuse) {
+        (true, Reuse::Close) => own(load, to, seconds)?,
+        (_, Reuse::KeepAlive | Reuse::Close) => wrk(load, to, seconds, &dir)?,
+    };
     let mut process = Process::start(&argv, cpu, dir.join("output"))?;
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
-        bail!("`wrk` did not end");
+        bail!("the load did not end");
     }
     let mut answered = read_summary(&dir.join("output"))?;
     if answered.bytes < answered.requests * load.answer {
@@ -95,11 +89,31 @@ pub(crate) fn run(
     Ok(answered)
 }
 
+fn wrk(load: &Load, to: SocketAddr, seconds: u16, dir: &Path) -> Result<Argv> {
+    let Some(wrk) = find_program("wrk") else { bail!("`wrk` is not installed: apt install wrk") };
+    fs::write(dir.join("load.lua"), script(load)?)?;
+    let scheme = if load.tls { "https" } else { "http" };
+    Ok(vec![
+        wrk.into(),
+        "--threads=1".into(),
+        format!("--connections={}", load.connections).into(),
+        format!("--duration={seconds}s").into(),
+        "--script".into(),
+        dir.join("load.lua").into(),
+        format!("{scheme}://{to}{}", load.path).into(),
+    ])
+}
+
+fn own(load: &Load, to: SocketAddr, seconds: u16) -> Result<Argv> {
+    let arguments = handshakes::arguments(to, load.path, load.connections, seconds);
+    Ok(std::iter::once(env::current_exe()?.into()).chain(arguments.into_iter().map(Into::into)).collect())
+}
+
 fn read_summary(output: &Path) -> Result<Answered> {
     let output = fs::read_to_string(output)?;
     let summary = output.lines().find_map(|line| line.strip_prefix("summary: "));
-    let summary = summary.with_context(|| format!("`wrk` printed no summary: {output}"))?;
-    serde_json::from_str(summary).with_context(|| format!("summary of `wrk`: {summary}"))
+    let summary = summary.with_context(|| format!("the load printed no summary: {output}"))?;
+    serde_json::from_str(summary).with_context(|| format!("summary of the load: {summary}"))
 }
 
 /// The script that shapes the requests and prints the summary.

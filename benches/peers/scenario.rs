@@ -29,6 +29,8 @@ pub(crate) struct Load {
     pub(crate) upload: usize,
     pub(crate) connections: u16,
     pub(crate) reuse: Reuse,
+    /// Under TLS 1.3.
+    pub(crate) tls: bool,
     /// Requests go to this many hosts in turn.
     pub(crate) hosts: usize,
     pub(crate) targets: Targets,
@@ -47,6 +49,8 @@ pub(crate) enum Reuse {
 pub(crate) enum Targets {
     /// Every peer asked for.
     Peers,
+    /// Those of them that speak TLS.
+    TlsPeers,
     /// switchback with one service, and with [`MANY_SERVICES`].
     SwitchbackSizes,
 }
@@ -60,6 +64,7 @@ const GET_1K: Load = Load {
     upload: 0,
     connections: 64,
     reuse: Reuse::KeepAlive,
+    tls: false,
     hosts: 1,
     targets: Targets::Peers,
 };
@@ -67,10 +72,12 @@ const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
 const GET_1M: Load = Load { path: "/1m", answer: 1 << 20, ..GET_1K };
 const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
 const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
+const TLS_1K: Load = Load { tls: true, targets: Targets::TlsPeers, ..GET_1K };
+const TLS_HANDSHAKE: Load = Load { reuse: Reuse::Close, ..TLS_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 7] = [
+pub(crate) const ALL: [Scenario; 9] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -100,6 +107,18 @@ pub(crate) const ALL: [Scenario; 7] = [
         about: "POST of 64 KiB, empty answers, 64 keep-alive connections",
         by_default: false,
         kind: Kind::Load(&UPLOAD_64K),
+    },
+    Scenario {
+        name: "tls-h1",
+        about: "GET, answers of 1 KiB, 64 keep-alive connections under TLS 1.3",
+        by_default: true,
+        kind: Kind::Load(&TLS_1K),
+    },
+    Scenario {
+        name: "tls-handshake",
+        about: "GET, answers of 1 KiB, a full TLS 1.3 handshake (X25519, ECDSA P-256) for each request, 64 at a time",
+        by_default: true,
+        kind: Kind::Load(&TLS_HANDSHAKE),
     },
     Scenario {
         name: "routes-10k",

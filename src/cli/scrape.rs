@@ -1,6 +1,6 @@
 //! What `/metrics` is made of: control's figures, the versions' cells and the workers' own, brought together.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admin::Metrics;
@@ -15,7 +15,12 @@ use crate::table::{ServiceName, VersionName};
 pub(super) type Certificates = Arc<Mutex<Vec<Certificate>>>;
 
 /// The text of `/metrics` of this process.
-pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>, certificates: Certificates) -> Metrics {
+pub(super) fn of(
+    handle: &Handle,
+    workers: Vec<Arc<WorkerStats>>,
+    certificates: Certificates,
+    log_dropped: Arc<AtomicU64>,
+) -> Metrics {
     let handle = handle.clone();
     let exposition = Exposition::of(move || Inputs {
         table: Arc::clone(&handle.state().table),
@@ -28,6 +33,7 @@ pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>, certificates: 
         operations: handle.figures().services().iter().map(operations).collect(),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
         certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        log_dropped: log_dropped.load(Ordering::Relaxed),
     });
     Arc::new(move || exposition.render())
 }
@@ -78,5 +84,7 @@ fn edge(stats: &WorkerStats) -> Edge {
         refused: std::array::from_fn(|reason| stats.refused[reason].load(Ordering::Relaxed)),
         handshakes: std::array::from_fn(|ended| stats.handshakes[ended].load(Ordering::Relaxed)),
         redirected: stats.redirected.load(Ordering::Relaxed),
+        redirects: stats.redirects.load(Ordering::Relaxed),
+        fixed: stats.fixed.load(Ordering::Relaxed),
     }
 }

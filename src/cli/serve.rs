@@ -5,6 +5,7 @@
 
 mod entrances;
 mod files;
+mod log;
 mod memory;
 mod settings;
 
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
+use log::Log;
 use settings::{memory_limit, settings};
 
 use super::args::Run;
@@ -43,6 +45,8 @@ use crate::store::sqlite::Sqlite;
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long the access log may take to be written to its end.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,6 +83,7 @@ struct Process {
     entrances: Entrances,
     certificates: scrape::Certificates,
     crew: Crew,
+    log: Log,
     handle: Handle,
     status: Arc<Status>,
     /// Ends control; it says when it has ended.
@@ -100,11 +105,12 @@ impl Process {
             None => None,
         };
         let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
+        let log = Log::open(&config)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
-        let settings = settings(&config, &entrances, workers);
+        let settings = settings(&config, &entrances, workers, &log);
         let mut crew = Crew::start(workers, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
@@ -112,7 +118,8 @@ impl Process {
         spawn_local(memory::look(Arc::clone(crew.commons()), limit));
         let status = Arc::new(Status::new(workers));
         let certificates = scrape::Certificates::default();
-        let text = scrape::of(&handle, crew.stats().cloned().collect(), Arc::clone(&certificates));
+        let stats = crew.stats().cloned().collect();
+        let text = scrape::of(&handle, stats, Arc::clone(&certificates), Arc::clone(&log.dropped));
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
         let mut admin =
@@ -127,6 +134,7 @@ impl Process {
             entrances,
             certificates,
             crew,
+            log,
             handle,
             status,
             stop_control,
@@ -163,7 +171,11 @@ impl Process {
                     () = signals.stop() => return self.wind_down(signals).await,
                 },
                 signal = signals.next() => match signal {
-                    Told::Reload => trigger.pull(),
+                    Told::Reload => {
+                        // First, and whatever becomes of the configuration: the file may have been moved away.
+                        self.log.reopen();
+                        trigger.pull();
+                    }
                     Told::Stop => return self.wind_down(signals).await,
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
@@ -204,8 +216,10 @@ impl Process {
         let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
+        let log = self.log.prepare(&config)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        let settings = settings(&config, &entrances, self.crew.size());
+        self.log.follow(log);
+        let settings = settings(&config, &entrances, self.crew.size(), &self.log);
         self.crew.follow(&wanted, bound, &settings).await;
         let fixed = |config: &Config| {
             (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
@@ -230,8 +244,9 @@ impl Process {
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     async fn wind_down(self, mut signals: Signals) -> Result<()> {
         // Memory is looked at until the end.
-        let Self { config, crew, status, stop_control, control, stop_admin, admin, memory: _memory, .. } =
-            self;
+        let Self {
+            config, crew, log, status, stop_control, control, stop_admin, admin, memory: _memory, ..
+        } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
@@ -240,6 +255,9 @@ impl Process {
                 warn!("the deadline has come; what is still in flight is cut");
             },
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
+        }
+        if timeout(LOG_PATIENCE, log.finish()).await.is_err() {
+            warn!("the access log did not come to its end; its last lines may be lost");
         }
         stop_admin.cancel();
         for task in admin {

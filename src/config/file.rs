@@ -9,11 +9,13 @@ use ipnet::IpNet;
 
 use super::document::Place;
 use super::service::Services;
+use super::upstream_tls;
 use super::walk::{Node, Section};
 use super::{
-    Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir, Underscores,
+    AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
+    Underscores,
 };
-use super::{https, limits, tls};
+use super::{access_log, answer, https, identity, limits, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -22,7 +24,8 @@ pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-const SECTIONS: [&str; 7] = ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy"];
+const SECTIONS: [&str; 8] =
+    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy", "access_log"];
 
 /// What the main file says, without its services.
 pub(super) struct Main {
@@ -33,6 +36,7 @@ pub(super) struct Main {
     limits: Limits,
     shutdown: Shutdown,
     proxy: Proxy,
+    access_log: Option<AccessLog>,
 }
 
 impl Main {
@@ -50,7 +54,10 @@ impl Main {
         let state = state(&mut root, base, host);
         let limits = root.or("limits", Limits::default(), limits::of_process);
         let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
-        let proxy = root.or("proxy", Proxy::default(), proxy);
+        let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
+        let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
+        services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
+        services.beside(base);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
             services.read(&section);
         }
@@ -64,14 +71,27 @@ impl Main {
             limits: limits?,
             shutdown: shutdown?,
             proxy: proxy?,
+            access_log: access_log?,
         })
     }
 
     /// The config of this file with the services of all.
     pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
-        let Self { listeners, admin, metrics, state, limits, shutdown, proxy } = self;
+        let Self { listeners, admin, metrics, state, limits, shutdown, proxy, access_log } = self;
         let warnings = Vec::new();
-        Config { listeners, admin, metrics, state, limits, shutdown, proxy, services, warnings, files }
+        Config {
+            listeners,
+            admin,
+            metrics,
+            state,
+            limits,
+            shutdown,
+            proxy,
+            access_log,
+            services,
+            warnings,
+            files,
+        }
     }
 }
 
@@ -80,7 +100,8 @@ pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
     let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
     let listeners = listeners.into_iter().filter_map(|node| node.section(""));
     let tls = listeners.filter_map(|mut listener| listener.take("tls"));
-    tls.flat_map(|node| tls::files(node, base)).collect()
+    let of_listeners = tls.flat_map(|node| tls::files(node, base));
+    of_listeners.chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
 }
 
 /// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.
@@ -282,7 +303,7 @@ fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     Some(Shutdown { deadline: deadline? })
 }
 
-fn proxy(node: Node<'_>) -> Option<Proxy> {
+fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let mut section = node.section("[proxy]")?;
     let default = Proxy::default();
     let epoch_header = section.or("epoch_header", default.epoch_header, Node::flag);
@@ -296,12 +317,18 @@ fn proxy(node: Node<'_>) -> Option<Proxy> {
             node.unexpected(expected)
         }
     });
+    let request_id = section.or("request_id", None, |node| identity::request_id(node).map(Some));
+    let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
+    let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
     let forwarded = section.or("forwarded", default.forwarded, Node::flag);
     let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
     section.finish();
     Some(Proxy {
         epoch_header: epoch_header?,
         via: via?,
+        request_id: request_id?,
+        trace: trace?,
+        error_pages: error_pages?,
         forwarded: forwarded?,
         underscores_in_headers: underscores?,
     })

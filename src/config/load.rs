@@ -45,10 +45,14 @@ impl Config {
 #[must_use]
 pub fn named_files(path: &Path) -> Vec<PathBuf> {
     let found = Found::default();
-    let Some(text) = read_text(path, &found) else { return Vec::new() };
     let path = absolute(path);
     let base = path.parent().unwrap_or(&path);
-    Document::walk(&path, &text, &found, |root| file::named_files(root, base))
+    let teams = teams(&path.with_file_name("conf.d"), &found).files;
+    let named = |path: &PathBuf| {
+        let text = read_text(path, &found).unwrap_or_default();
+        Document::walk(path, &text, &found, |root| file::named_files(root, base))
+    };
+    std::iter::once(&path).chain(&teams).flat_map(named).collect()
 }
 
 /// What `switchback check FILE` has to say.
@@ -112,6 +116,7 @@ fn read_all(path: &Path, host: &Host, found: &Found) -> Option<Config> {
     let teams = teams(&path.with_file_name("conf.d"), found);
     for team in &teams.files {
         if let Some(text) = read_text(team, found) {
+            services.beside(absolute(team).parent().unwrap_or(base));
             Document::walk(team, &text, found, |root| read_team(&root, path, &mut services));
         }
     }

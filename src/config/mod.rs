@@ -3,12 +3,16 @@
 //! A [`Config`] is valid by construction; a file that is not yields *all* of its errors at once, each with its place.
 //! The file says what exists; where the traffic goes is the store's to say.
 
+mod access_log;
+mod answer;
 pub mod diagnostic;
 mod document;
 pub mod duration;
+mod edits;
 mod file;
 pub mod host;
 mod https;
+mod identity;
 mod later;
 mod limits;
 mod load;
@@ -20,6 +24,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstream_tls;
 mod walk;
 
 use std::fmt;
@@ -34,7 +39,7 @@ pub use https::Redirect;
 pub use load::{Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 
-use crate::table::{Invalid, ServiceSpec};
+use crate::table::{BasisPoints, ErrorPage, Invalid, ServiceSpec};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What the proxy tells of itself.
     pub proxy: Proxy,
+    /// What is written about requests; `None`: nothing.
+    pub access_log: Option<AccessLog>,
     /// What exists, in the order of the files.
     pub services: Vec<ServiceSpec>,
     /// What is accepted but does not mean what its author may think.
@@ -214,13 +221,19 @@ impl Default for Shutdown {
     }
 }
 
-/// What the proxy tells of itself.
+/// What the proxy tells of itself, and what it says in the services' place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// Answers carry `switchback-epoch`; default false.
     pub epoch_header: bool,
     /// The name in `Via` (RFC 9110 §7.6.3); default `switchback`.
     pub via: String,
+    /// `x-request-id`; default `None`: it passes as any other field does.
+    pub request_id: Option<RequestId>,
+    /// W3C trace context; default `None`: it passes as any other field does.
+    pub trace: Option<Trace>,
+    /// Bodies for the proxy's own answers; a service's own come first.
+    pub error_pages: Vec<ErrorPage>,
     /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
     pub forwarded: bool,
     /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
@@ -229,9 +242,83 @@ pub struct Proxy {
 
 impl Default for Proxy {
     fn default() -> Self {
-        let underscores_in_headers = Underscores::default();
-        Self { epoch_header: false, via: "switchback".to_owned(), forwarded: false, underscores_in_headers }
+        Self {
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            request_id: None,
+            trace: None,
+            error_pages: Vec::new(),
+            forwarded: false,
+            underscores_in_headers: Underscores::default(),
+        }
     }
+}
+
+/// Every request has an id: one that came with it, or a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestId {
+    /// Whose ids are taken over; default [`Accept::Trusted`].
+    pub accept: Accept,
+    /// Answers carry it too; default false.
+    pub answer: bool,
+}
+
+/// Whose word is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// That of `trusted_proxies`.
+    #[default]
+    Trusted,
+    /// Everybody's.
+    Always,
+    /// Nobody's.
+    Never,
+}
+
+/// W3C trace context: a valid one passes as it is, an invalid one is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// One is started where there is none; default true.
+    pub start: bool,
+    /// The flag `sampled` of those that are started; default false.
+    pub sampled: bool,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { start: true, sampled: false }
+    }
+}
+
+/// What is written about requests: one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where to; default standard output.
+    pub target: LogTarget,
+    /// How many of the requests; default all.
+    pub sample: BasisPoints,
+    /// Requests that failed are written whatever `sample` says; default true.
+    pub errors: bool,
+    /// Paths with their queries; default true.
+    pub query: bool,
+    /// Request headers that are written too, in lower case; default none.
+    pub headers: Vec<String>,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        let (target, sample) = (LogTarget::Stdout, BasisPoints::ALL);
+        Self { target, sample, errors: true, query: true, headers: Vec::new() }
+    }
+}
+
+/// Where an access log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// The end of this file, which is made when it is not there.
+    File(PathBuf),
 }
 
 /// What becomes of fields with an underscore in their name, which many a server cannot tell from a hyphen.

@@ -163,6 +163,11 @@ impl<'a> Section<'a> {
         self.table.get(key).map(|value| Node::of(self.at.document, value))
     }
 
+    /// True when `key` is there; it is not taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// The value of `key`, which has to be there; `example` shows how it is written.
     pub(super) fn required(&mut self, key: &'static str, example: &str) -> Option<Node<'a>> {
         let node = self.take(key);

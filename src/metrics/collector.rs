@@ -19,10 +19,11 @@ use crate::table::{BasisPoints, Table};
 const FROM_ZERO: [&str; 7] = ["200", "404", "499", "500", "502", "503", "504"];
 
 /// The reasons that a version can give, there from 0 on too.
-const REASONS_FROM_ZERO: [Reason; 9] = [
+const REASONS_FROM_ZERO: [Reason; 10] = [
     Reason::NoEndpoint,
     Reason::ConnectFailed,
     Reason::ConnectTimeout,
+    Reason::UpstreamTls,
     Reason::UpstreamClosed,
     Reason::UpstreamProtocol,
     Reason::ResponseTimeout,
@@ -194,12 +195,17 @@ fn of_operations(inputs: &Inputs) -> [Family; 3] {
     [changes, fence, drain]
 }
 
-fn of_edges(inputs: &Inputs) -> [Family; 2] {
+fn of_edges(inputs: &Inputs) -> [Family; 4] {
     let mut connections = Family::of(&names::CONNECTIONS);
     let mut accepted = Family::of(&names::ACCEPTED);
     connections.count(&[], inputs.edges.iter().map(|edge| edge.connections).sum());
     accepted.count(&[], inputs.edges.iter().map(|edge| edge.accepted).sum());
-    [connections, accepted]
+    let mut own_answers = Family::of(&names::OWN_ANSWERS);
+    own_answers.count(&["redirect"], inputs.edges.iter().map(|edge| edge.redirects).sum());
+    own_answers.count(&["fixed"], inputs.edges.iter().map(|edge| edge.fixed).sum());
+    let mut log_dropped = Family::of(&names::LOG_DROPPED);
+    log_dropped.count(&[], inputs.log_dropped);
+    [connections, accepted, own_answers, log_dropped]
 }
 
 fn of_tls(inputs: &Inputs) -> [Family; 3] {

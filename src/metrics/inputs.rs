@@ -44,6 +44,8 @@ pub struct Inputs {
     pub edges: Vec<Edge>,
     /// The certificates that are presented to clients.
     pub certificates: Vec<Certificate>,
+    /// Lines of the access log that were lost.
+    pub log_dropped: u64,
 }
 
 /// What control counted of one service.
@@ -69,7 +71,7 @@ pub struct Buckets {
 }
 
 /// What one worker counted that belongs to no version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Edge {
     /// Open client connections.
     pub connections: u64,
@@ -81,6 +83,10 @@ pub struct Edge {
     pub handshakes: [u64; Handshake::ALL.len()],
     /// Requests that were sent on to https.
     pub redirected: u64,
+    /// Redirects that routes gave by themselves.
+    pub redirects: u64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: u64,
 }
 
 /// A certificate that a listener presents.

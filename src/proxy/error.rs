@@ -92,6 +92,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::NoRoute => "no service answers here",
         Reason::NoEndpoint => "the service has nowhere to send this",
         Reason::ConnectFailed => "the service does not accept connections",
+        Reason::UpstreamTls => "the service did not prove who it is",
         Reason::ConnectTimeout => "the service did not accept the connection in time",
         Reason::UpstreamClosed => "the service closed the connection without an answer",
         Reason::UpstreamProtocol => "the service's answer was not valid HTTP",

@@ -19,6 +19,7 @@ use super::body::Source;
 use super::bounds::Bounds;
 use super::connection::Turn;
 use super::http1::{self, Decoded, Decoder, Head};
+use super::journal::Record;
 use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::tunnel::Tunnel;
@@ -52,6 +53,8 @@ enum Taken {
 pub struct Exchange {
     turn: Turn,
     permit: Option<Permit>,
+    /// The request's line in the access log; written when the exchange is dropped.
+    record: Option<Rc<Record>>,
     endpoint: Rc<Endpoint>,
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
@@ -82,6 +85,7 @@ impl Exchange {
     ) -> Self {
         turn.alarm.clear();
         Self {
+            record: permit.record().map(Rc::clone),
             turn: turn.clone(),
             permit: Some(permit),
             endpoint: Rc::clone(endpoint),
@@ -220,6 +224,7 @@ impl Exchange {
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
+        self.record.as_ref().inspect(|record| record.first_byte());
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
@@ -263,6 +268,7 @@ impl Exchange {
                     if !self.bounds.take(data.len()) {
                         return self.break_off(Reason::ResponseTooLarge);
                     }
+                    self.record.as_ref().inspect(|record| record.sent(data.len()));
                     if self.decoder.is_end() {
                         self.finish();
                     }
@@ -376,6 +382,7 @@ impl Exchange {
         }
         let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
         self.waiting = waiting;
+        self.record.as_ref().inspect(|record| record.received(self.outgoing.taken()));
         if waiting == Waiting::Sent {
             self.turn.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {

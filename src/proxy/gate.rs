@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::upgrade::Upgrade;
 use crate::metrics::Reason;
-use crate::table::RouteKey;
+use crate::table::{RouteKey, SentHost};
 
 /// An unambiguous request: where it wants to go, in its own bytes.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ pub struct Asked<'r> {
     pub target: &'r str,
     path: &'r str,
     headers: &'r HeaderMap,
+    /// The `Host` for the endpoint, where it is not the one that was asked for.
+    pub sent_host: Option<&'r SentHost>,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The change of protocol that it asks for.
@@ -55,8 +57,34 @@ impl<'r> Asked<'r> {
         // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
         let expects_continue = expectation(headers)? && request.version >= Version::HTTP_11;
         let path = if target == "*" { "/" } else { uri.path() };
-        let bare = without_port(host);
-        Ok(Self { authority: host, host: bare, target, path, headers, expects_continue, upgrade })
+        Ok(Self {
+            authority: host,
+            host: without_port(host),
+            target,
+            path,
+            headers,
+            sent_host: None,
+            expects_continue,
+            upgrade,
+        })
+    }
+
+    /// The same with another target and another `Host` for the endpoint.
+    #[must_use]
+    pub fn sent_as(&self, target: &'r str, host: Option<&'r SentHost>) -> Self {
+        Self { target, sent_host: host, ..*self }
+    }
+
+    /// The host without its port.
+    #[must_use]
+    pub fn bare_host(&self) -> &'r str {
+        self.host
+    }
+
+    /// The path, raw; `/` for `*`.
+    #[must_use]
+    pub fn raw_path(&self) -> &'r str {
+        self.path
     }
 }
 

@@ -72,8 +72,10 @@ pub struct Origin<'c> {
     pub subject: Option<(&'c HeaderName, &'c HeaderValue)>,
     /// The fields that tell it anywhere: no client may send them.
     pub subject_headers: &'c [HeaderName],
-    /// The host that was asked for, with its port.
+    /// The host that the endpoint is asked for, with its port.
     pub host: &'c [u8],
+    /// The host that the client asked for, with its port.
+    pub asked: &'c [u8],
     /// Our name in `Via`.
     pub via: &'c str,
     /// True when `Forwarded` is sent too.
@@ -189,7 +191,7 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
         out.extend_from_slice(b"\r\n");
     }
     append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
-    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.host));
+    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.asked));
     let mut digits = itoa::Buffer::new();
     let port = origin.port.map(|port| digits.format(port).as_bytes());
     if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
@@ -206,6 +208,29 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
     out.extend_from_slice(b"\r\n");
 }
 
+/// Takes the fields away that `Connection` names; afterwards it names none.
+pub fn drop_nominated(headers: &mut HeaderMap) {
+    let names: Vec<_> = Nominated::of(headers).0.into_iter().map(HeaderName::from_bytes).collect();
+    if names.is_empty() {
+        return;
+    }
+    let is_option = |token: &&[u8]| {
+        [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|name| token.eq_ignore_ascii_case(name))
+    };
+    let values = headers.get_all(CONNECTION).iter();
+    let tokens =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let kept = tokens.filter(is_option).collect::<Vec<_>>().join(&b", "[..]);
+    match HeaderValue::from_bytes(&kept) {
+        Ok(kept) if !kept.is_empty() => drop(headers.insert(CONNECTION, kept)),
+        Ok(_) | Err(_) => drop(headers.remove(CONNECTION)),
+    }
+    let is_kept = |name: &HeaderName| *name == UPGRADE || *name == TE;
+    for name in names.into_iter().flatten().filter(|name| !is_kept(name)) {
+        headers.remove(name);
+    }
+}
+
 /// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
 fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
     let client = match origin.client {
@@ -213,7 +238,7 @@ fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
         Some(v4) => v4.to_owned(),
         None => "unknown".to_owned(),
     };
-    for part in [b"forwarded: for=", client.as_bytes(), b";host=\"", origin.host, b"\";proto="] {
+    for part in [b"forwarded: for=", client.as_bytes(), b";host=\"", origin.asked, b"\";proto="] {
         out.extend_from_slice(part);
     }
     out.extend_from_slice(origin.scheme.as_bytes());

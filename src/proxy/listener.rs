@@ -264,7 +264,7 @@ fn turn_away(worker: &Worker, stream: &Stream, entrance: &Entrance, reason: Reas
     match stream {
         Stream::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(&answer))),
         Stream::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(&answer))),
-        Stream::Tls(_) => {}
+        Stream::Tls(_) | Stream::Secured(_) => {}
     }
 }
 

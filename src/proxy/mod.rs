@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -29,15 +29,25 @@ pub mod bounds;
 
 pub mod body;
 
+pub mod story;
+
+pub mod identity;
+
+pub mod rewrite;
+
+pub mod answer;
+
+pub mod journal;
+
 pub mod headers;
-
-pub mod forwarded;
-
-pub mod peer;
 
 pub mod upgrade;
 
 pub mod tunnel;
+
+pub mod forwarded;
+
+pub mod peer;
 
 pub mod error;
 
@@ -67,7 +77,6 @@ pub mod clock;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
@@ -79,28 +88,32 @@ use bounds::Bounds;
 use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
+use journal::Record;
 use outgoing::{Outgoing, Upload};
 use permit::Permit;
 use pressure::Pressure;
 use quota::Slot;
+use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Epoch, ServiceLimits, Timeouts};
+use crate::table::{Epoch, ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
     let client = &turn.client;
+    let mut story = Story::begin(client, &mut head);
     let mut epoch = None;
     let answer = match client.settings.underscores.clean(&mut head.headers) {
-        Ok(()) => respond(&turn, &head, body, &mut epoch).await,
+        Ok(()) => respond(&turn, &head, body, &mut story, &mut epoch).await,
         Err(reason) => {
             client.worker.refused(reason);
             Err(reason)
         }
     };
-    let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
+    let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
+    story.finish(client, &head, &mut response);
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
@@ -115,6 +128,7 @@ async fn respond(
     turn: &Turn,
     head: &Parts,
     body: Incoming,
+    story: &mut Story,
     epoch: &mut Option<Epoch>,
 ) -> Result<Response<Source>, Reason> {
     let client = &turn.client;
@@ -127,9 +141,14 @@ async fn respond(
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
         return Ok(elsewhere);
     }
-    let admitted = admit(client, head, &asked, &body).map_err(refused)?;
+    let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
+        return story.answer(client, head, &asked).map_err(refused);
+    };
     *epoch = Some(admitted.permit.epoch);
-    forward(turn, head, &asked, body, admitted).await
+    let rewritten = story.rewritten(client, head, &asked);
+    let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
+    let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
+    forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.
@@ -147,13 +166,19 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
 /// A request that is counted in on the version it was assigned to.
 struct Admitted {
     permit: Permit,
-    endpoints: Arc<[EndpointAddr]>,
     timeouts: Timeouts,
     limits: ServiceLimits,
 }
 
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
-fn admit(client: &Client, head: &Parts, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted, Reason> {
+/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1). `None` when
+/// its route answers by itself.
+fn admit(
+    client: &Client,
+    head: &Parts,
+    asked: &Asked<'_>,
+    body: &Incoming,
+    story: &mut Story,
+) -> Result<Option<Admitted>, Reason> {
     let worker = &client.worker;
     if worker.commons.pressure() == Pressure::Critical {
         return Err(Reason::Overload);
@@ -164,25 +189,28 @@ fn admit(client: &Client, head: &Parts, asked: &Asked<'_>, body: &Incoming) -> R
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
-        let index = table.route(asked).ok_or(Reason::NoRoute)?;
-        let service = &table.services()[index];
-        let limits = service.limits;
+        let routed = table.route(asked).ok_or(Reason::NoRoute)?;
+        if story.take(&snapshot, routed) {
+            return Ok(None);
+        }
+        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        let limits = lane.limits;
         if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
             return Err(Reason::RequestTooLarge);
         }
-        if let Some(quota) = snapshot.quota(index) {
+        if let Some(quota) = &lane.quota {
             // Once a request, also when a change came in between.
             slot = match slot.filter(|slot| slot.is_of(quota)) {
                 None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
                 same => same,
             };
         }
-        let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
-        let local = worker.local(snapshot.upstream(index, version));
+        let local = worker.local(lane);
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
             permit.slot = slot;
-            let endpoints = Arc::clone(&service.versions[version].endpoints);
-            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts, limits });
+            local.follow(&lane.target);
+            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }
 }
@@ -195,19 +223,19 @@ async fn forward(
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
+    record: Option<&Record>,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, endpoints, timeouts, limits } = admitted;
+    let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
     let mut upload = Upload::of(head, body, asked, limits.request_body);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
-        permit.local().pick(&endpoints, not, &client.worker.clock)
-    };
+    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
+    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
+        record.inspect(|record| record.attempt(&endpoint));
         let stream = match endpoint.open(may_reuse, timeouts.connect).await {
             Ok(stream) => stream,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
@@ -219,6 +247,7 @@ async fn forward(
                 }
             },
         };
+        record.inspect(|record| record.connected(stream.1));
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
         let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {

@@ -18,6 +18,7 @@ use super::http1::{self, Head};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
+use crate::table::{EndpointAddr, SentHost};
 
 /// How much of a body is gathered before it is written.
 const BATCH: usize = 16 * 1024;
@@ -27,10 +28,10 @@ const BATCH: usize = 16 * 1024;
 pub struct Upload {
     rest: Rest,
     length: BodyLength,
-    /// How many bytes it may have.
-    most: u64,
     /// What a client's stream carries when it is a tunnel: no body.
     tunnel: Incoming,
+    /// How many bytes it may have.
+    most: u64,
 }
 
 /// What is left to take of a body.
@@ -88,20 +89,20 @@ impl Upload {
     pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>, most: Option<u64>) -> Self {
         let most = most.unwrap_or(u64::MAX);
         if asked.upgrade.is_some() {
-            return Self { rest: Rest::Nothing, length: BodyLength::None, most, tunnel: body };
+            return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body, most };
         }
         let tunnel = Incoming::None;
         if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
             let announced = head.headers.contains_key(CONTENT_LENGTH);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-            return Self { rest: Rest::Nothing, length, most, tunnel };
+            return Self { rest: Rest::Nothing, length, tunnel, most };
         }
         let (length, coding) = match body.size_hint().exact() {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
         let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
-        Self { rest: rest(body, coding), length, most, tunnel }
+        Self { rest: rest(body, coding), length, tunnel, most }
     }
 
     /// What a tunnel's client sends.
@@ -125,11 +126,13 @@ impl Outgoing {
         endpoint: &Endpoint,
     ) -> Self {
         let own;
-        let host = if asked.authority.is_empty() {
-            own = endpoint.address.to_string();
-            own.as_bytes()
-        } else {
-            asked.authority.as_bytes()
+        let host = match asked.sent_host {
+            Some(SentHost::Fixed(host)) => host.as_bytes(),
+            None if !asked.authority.is_empty() => asked.authority.as_bytes(),
+            Some(SentHost::Endpoint) | None => {
+                own = own_host(&endpoint.address);
+                own.as_bytes()
+            }
         };
         let origin = Origin {
             client: client.arrival.peer.text.as_deref(),
@@ -139,6 +142,7 @@ impl Outgoing {
             subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
+            asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
             via: &client.settings.via,
             forwarded: client.settings.forwarded,
         };
@@ -170,11 +174,6 @@ impl Outgoing {
         }
     }
 
-    /// How many bytes of the body the client has sent.
-    pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
     /// True when there is nothing more to send, whether or not the endpoint took it all.
     pub fn is_over(&self) -> bool {
         self.is_sent
@@ -194,6 +193,11 @@ impl Outgoing {
                 Some(Upgrade::Http1) => head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1,
                 Some(Upgrade::Http2) => upgrade::is_accepted(&head.headers, self.key.as_bytes()),
             }
+    }
+
+    /// How many bytes of the body were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Lets a held body go; true when there was one.
@@ -281,6 +285,7 @@ impl Outgoing {
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
+        self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
         match (frame.into_data(), coding) {
             (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
                 self.out.extend_from_slice(&data);
@@ -325,6 +330,15 @@ impl Outgoing {
             }
             *moved = true;
         }
-        Poll::Ready(Ok(()))
+        // Under TLS what was taken may still be here.
+        Pin::new(stream).poll_flush(cx)
+    }
+}
+
+/// An endpoint's own `Host`; a Unix socket has none, and everything is local to it.
+fn own_host(address: &EndpointAddr) -> String {
+    match address {
+        EndpointAddr::Unix(_) => "localhost".to_owned(),
+        EndpointAddr::Tcp(_) | EndpointAddr::Named { .. } => address.to_string(),
     }
 }

@@ -184,7 +184,7 @@ async fn peek(stream: &Stream, window: &mut [u8]) -> io::Result<usize> {
             unix.async_io(Interest::READABLE, look).await
         }
         // The header comes before the handshake.
-        Stream::Tls(_) => Err(io::ErrorKind::InvalidData.into()),
+        Stream::Tls(_) | Stream::Secured(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +19,15 @@ use super::clock::{self, Clock};
 use super::commons::Commons;
 use super::entrance::Entrance;
 use super::gate::Underscores;
+use super::identity::Identity;
+use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
-use super::live::{Live, View};
+use super::live::{Lane, Live, View};
 use super::peer::Door;
 use super::tls::Handshakes;
-use super::upstream::{Local, Upstream};
+use super::upstream::{Local, Locals};
 use crate::metrics::{Handshake, Reason, bump};
+use crate::table::{ErrorPage, OwnAnswer};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
 #[derive(Debug, Clone)]
@@ -65,6 +68,12 @@ pub struct Settings {
     pub subject_headers: Arc<[HeaderName]>,
     /// Most TLS handshakes at a time and worker.
     pub handshakes: usize,
+    /// How requests get their ids and traces.
+    pub identity: Identity,
+    /// Bodies for the proxy's own answers, where no service's are for them.
+    pub error_pages: Arc<[ErrorPage]>,
+    /// What is written about requests, and where.
+    pub log: Option<journal::Options>,
 }
 
 impl Default for Settings {
@@ -90,6 +99,9 @@ impl Default for Settings {
             entrances: BTreeMap::new(),
             subject_headers: Arc::new([]),
             handshakes: 512,
+            identity: Identity::default(),
+            error_pages: Arc::new([]),
+            log: None,
         }
     }
 }
@@ -123,8 +135,10 @@ pub struct Worker {
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
-    locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
+    locals: Locals,
     coin: RefCell<SmallRng>,
+    /// This worker's part of the access log.
+    pub journal: Rc<Journal>,
     /// The tick that `date` was written at, and it.
     date: Cell<(u64, [u8; 29])>,
     stats: Arc<WorkerStats>,
@@ -155,21 +169,29 @@ pub struct WorkerStats {
     pub handshakes: [AtomicU64; Handshake::ALL.len()],
     /// Requests that were sent on to https.
     pub redirected: AtomicU64,
+    /// Redirects that routes gave by themselves.
+    pub redirects: AtomicU64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: AtomicU64,
 }
 
 impl Worker {
     /// Worker `id`, serving what `live` publishes.
     #[must_use]
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        let journal = Rc::new(Journal::default());
+        journal.follow(settings.log.clone());
+        let clock = Rc::<Clock>::default();
         Self {
             id,
+            journal,
             view: View::of(live),
-            clock: Rc::default(),
+            locals: Locals::new(id, Rc::clone(&clock)),
+            clock,
             commons: Arc::default(),
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
-            locals: RefCell::default(),
             coin: RefCell::new(rand::make_rng()),
             date: Cell::new((0, clock::http_date())),
             stats,
@@ -194,6 +216,8 @@ impl Worker {
 
     /// Takes over new settings; connections that are open keep what they started with.
     pub fn follow(&self, settings: Settings) {
+        // The one setting that open connections follow too: a log that is turned on shows what goes on.
+        self.journal.follow(settings.log.clone());
         *self.settings.borrow_mut() = Rc::new(settings);
         self.vacancy.notify_waiters();
     }
@@ -202,6 +226,13 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// 128 random bits from where the coins come from; no secret.
+    #[must_use]
+    pub fn dice(&self) -> u128 {
+        let mut coin = self.coin.borrow_mut();
+        (u128::from(coin.next_u64()) << 64) | u128::from(coin.next_u64())
     }
 
     /// The time for a `Date` field (RFC 9110 §6.6.1), at most a second old.
@@ -241,10 +272,8 @@ impl Worker {
 
     /// This worker's part of a version.
     #[must_use]
-    pub fn local(&self, upstream: &Arc<Upstream>) -> Rc<Local> {
-        let mut locals = self.locals.borrow_mut();
-        let made = || Rc::new(Local::new(Arc::clone(upstream), self.id));
-        Rc::clone(locals.entry(upstream.id).or_insert_with(made))
+    pub fn local(&self, lane: &Lane) -> Rc<Local> {
+        self.locals.of(&lane.upstream, lane.slot)
     }
 
     /// Counts an answer that no version was asked for.
@@ -262,14 +291,21 @@ impl Worker {
         bump(&self.stats.redirected, 1);
     }
 
+    /// Counts an answer that a route gave by itself.
+    pub fn answered(&self, own: &OwnAnswer) {
+        match own {
+            OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
+            OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
+        }
+    }
+
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let keep = Clock::ticks_in(self.settings.borrow().pool_idle);
             let oldest = self.clock.ticks().saturating_sub(keep);
-            // A part that nobody holds and nobody used lately is made again when it is needed.
-            self.locals.borrow_mut().retain(|_, local| !local.sweep(oldest) || Rc::strong_count(local) > 1);
+            self.locals.sweep(oldest);
         }
     }
 
@@ -344,6 +380,8 @@ pub fn start(
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
+    let journal = Rc::clone(&worker.journal);
+    spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
@@ -369,7 +407,7 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() == 0 {
-            return;
+            return worker.journal.flush();
         }
         vacancy.await;
     }

@@ -32,6 +32,7 @@ pub mod events;
 pub mod gate;
 pub mod history;
 pub mod origin;
+pub mod tls;
 pub mod wire;
 
 use std::fmt::Write as _;
@@ -178,6 +179,14 @@ impl Lab {
     /// One GET over a connection of its own.
     pub fn get(&self, path: &str) -> Answer {
         self.client().get(path)
+    }
+
+    /// Where the listener that is configured as `listen` is really bound.
+    pub fn bound(&self, listen: &str) -> SocketAddr {
+        let (_, status) = self.call("GET", "/v1/status", &Value::Null);
+        let listeners = status["listeners"].as_array().expect("listeners");
+        let listener = listeners.iter().find(|listener| listener["listen"] == listen).expect("the listener");
+        listener["bound"].as_str().expect("an address").parse().expect("an address")
     }
 
     /// A call to the admin socket: status and body.

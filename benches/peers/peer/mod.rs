@@ -10,7 +10,7 @@ use std::{fs, io, net::SocketAddr, path::Path, path::PathBuf, process::Command};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    START_TIMEOUT, client,
+    START_TIMEOUT, certificate, client,
     process::{Argv, Process, Scratch, find_program, free_address},
     scenario::MANY_SERVICES,
 };
@@ -41,12 +41,14 @@ pub(crate) trait Peer {
     fn arguments(&self, place: &Place) -> Argv;
 }
 
-/// Where a peer lives, and between whom. Further listeners (TLS, h2) become further addresses here.
+/// Where a peer lives, and between whom. Further listeners (h2) become further addresses here.
 pub(crate) struct Place {
     /// Its own directory.
     pub(crate) dir: PathBuf,
     /// HTTP/1.1 in clear text.
     pub(crate) listen: SocketAddr,
+    /// HTTP/1.1 under TLS, with the certificate in `shop.pem`, `shop.key` and `shop.both`.
+    pub(crate) tls: SocketAddr,
     pub(crate) origin: SocketAddr,
 }
 
@@ -70,6 +72,14 @@ pub(crate) fn switchback_sizes() -> Vec<Box<dyn Peer>> {
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+impl Running {
+    /// Where it listens.
+    pub(crate) fn address(&self, with_tls: bool) -> SocketAddr {
+        if with_tls { self.tls } else { self.listen }
+    }
 }
 
 /// Starts a peer on this CPU, behind `wrapper` when that is not empty, and waits for its first answer.
@@ -84,7 +94,9 @@ pub(crate) fn start(
     wrapper: Argv,
 ) -> Result<Running> {
     let program = program(peer)?;
-    let place = Place { dir: scratch.subdirectory("peer-")?, listen: free_address()?, origin };
+    let dir = scratch.subdirectory("peer-")?;
+    certificate::write(&dir)?;
+    let place = Place { dir, listen: free_address()?, tls: free_address()?, origin };
     peer.configure(&place)?;
     let mut argv = wrapper;
     argv.push(program.into());
@@ -92,7 +104,7 @@ pub(crate) fn start(
     let mut process = Process::start(&argv, cpu, place.dir.join("output")).context("did not start")?;
     let answers = || client::get(place.listen, "/1k").is_ok_and(|length| length == 1 << 10);
     process.wait_until(START_TIMEOUT, answers).context("did not serve")?;
-    Ok(Running { process, listen: place.listen })
+    Ok(Running { process, listen: place.listen, tls: place.tls })
 }
 
 /// The version a peer prints; empty when it prints none.

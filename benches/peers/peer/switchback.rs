@@ -41,7 +41,7 @@ impl Peer for Switchback {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, origin } = place;
+        let Place { dir, listen, tls, origin } = place;
         let mut text = format!(
             r#"[admin]
 socket = "{dir}/admin.sock"
@@ -49,6 +49,9 @@ socket = "{dir}/admin.sock"
 dir = "{dir}/state"
 [[listeners]]
 listen = "{listen}"
+[[listeners]]
+listen = "{tls}"
+tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}
 "#,
             dir = dir.display()
         );

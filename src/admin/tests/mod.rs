@@ -49,6 +49,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         name: name.parse().unwrap(),
         endpoints: endpoints.iter().map(|at| at.parse().unwrap()).collect(),
         protocol: crate::table::Protocol::Http1,
+        tls: None,
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();
     let route = crate::table::Route {
@@ -63,6 +64,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         stable: first.clone(),
         weights: vec![(first, 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
         limits: ServiceLimits::default(),
     }
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use super::address;
 use super::entrances::Entrances;
+use super::log::Log;
 use crate::config::{self, Config};
 use crate::proxy::gate::Underscores;
+use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::peer::Door;
 use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::worker::Settings;
 
 /// What the workers need of the configuration.
-pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize) -> Settings {
+pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, log: &Log) -> Settings {
     let limits = &config.limits;
     let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
     Settings {
@@ -38,7 +40,23 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize) -
         entrances: entrances.by_address(),
         subject_headers: entrances.subject_headers(),
         handshakes: limits.handshakes,
+        identity: identity(&config.proxy),
+        error_pages: config.proxy.error_pages.clone().into(),
+        log: log.options(config.access_log.as_ref()),
     }
+}
+
+fn identity(proxy: &config::Proxy) -> Identity {
+    let request_id = proxy.request_id.map(|ids| RequestIds {
+        accept: match ids.accept {
+            config::Accept::Trusted => Accept::Trusted,
+            config::Accept::Always => Accept::Always,
+            config::Accept::Never => Accept::Never,
+        },
+        answer: ids.answer,
+    });
+    let trace = proxy.trace.map(|trace| Traces { start: trace.start, sampled: trace.sampled });
+    Identity { request_id, trace }
 }
 
 /// How much memory may be used.

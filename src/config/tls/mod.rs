@@ -1,7 +1,7 @@
 //! `tls = { … }` of a listener: what it presents to clients, and whom it lets in.
 
 mod certificate;
-mod pem;
+pub(super) mod pem;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

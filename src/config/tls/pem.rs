@@ -13,15 +13,15 @@ use crate::config::walk::Node;
 const MAX_FILE: u64 = 4 << 20;
 
 /// A file that was named, and what it holds.
-pub(super) struct Named<'a> {
-    pub(super) node: Node<'a>,
-    pub(super) path: PathBuf,
-    pub(super) bytes: Vec<u8>,
+pub(in crate::config) struct Named<'a> {
+    pub(in crate::config) node: Node<'a>,
+    pub(in crate::config) path: PathBuf,
+    pub(in crate::config) bytes: Vec<u8>,
 }
 
 impl<'a> Named<'a> {
     /// Reads the file at `node`; one that cannot be read is noted there.
-    pub(super) fn read(node: Node<'a>, base: &Path) -> Option<Self> {
+    pub(in crate::config) fn read(node: Node<'a>, base: &Path) -> Option<Self> {
         let path = node.path(base, "a file's path")?;
         match contents(&path) {
             Ok(bytes) => Some(Self { node, path, bytes }),
@@ -33,7 +33,7 @@ impl<'a> Named<'a> {
     }
 
     /// All certificates in it, at least one.
-    pub(super) fn certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
+    pub(in crate::config) fn certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.bytes).collect();
         match read {
             Ok(certificates) if !certificates.is_empty() => Some(certificates),
@@ -43,7 +43,7 @@ impl<'a> Named<'a> {
     }
 
     /// The one key in it.
-    pub(super) fn key(&self) -> Option<PrivateKeyDer<'static>> {
+    pub(in crate::config) fn key(&self) -> Option<PrivateKeyDer<'static>> {
         match PrivateKeyDer::from_pem_slice(&self.bytes) {
             Ok(key) => Some(key),
             Err(Error::NoItemsFound) if self.has("ENCRYPTED PRIVATE KEY") => {

@@ -99,6 +99,7 @@ fn spec(name: &str) -> ServiceSpec {
         name: version(name),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::Http1,
+        tls: None,
     };
     ServiceSpec {
         name: name.parse().unwrap(),
@@ -111,6 +112,7 @@ fn spec(name: &str) -> ServiceSpec {
         stable: version("blue"),
         weights: vec![(version("blue"), 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
         limits: ServiceLimits::default(),
     }
 }

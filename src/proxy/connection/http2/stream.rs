@@ -47,6 +47,7 @@ pub(super) async fn answer(
         reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
+        turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
         Ok(error::answer(Reason::HeadTooLarge, &head.headers).map(Source::Full))
     };
     let answered = match answer {
