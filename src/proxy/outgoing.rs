@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::body::{Broken, Incoming};
 use super::connection::Client;
-use super::gate::Asked;
+use super::gate::{Asked, Underscores};
 use super::headers::{self, BodyLength, Origin};
 use super::http1::{self, Head};
 use super::upgrade::{self, Upgrade};
@@ -59,6 +59,7 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
+    underscores: Underscores,
     /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
@@ -163,6 +164,7 @@ impl Outgoing {
             out,
             frame: Bytes::new(),
             rest,
+            underscores: client.settings.underscores,
             taken: 0,
             most: upload.most,
             is_sent: false,
@@ -292,7 +294,12 @@ impl Outgoing {
             (Ok(data), Coding::Chunked) if data.is_empty() => {}
             (Ok(data), Coding::Chunked) => http1::encode_chunk(&mut self.out, &data),
             (Err(frame), Coding::Chunked) => {
-                http1::encode_end(&mut self.out, frame.trailers_ref());
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                if self.underscores.clean(&mut trailers).is_err() {
+                    // It is too late to refuse the request for it.
+                    trailers.clear();
+                }
+                http1::encode_end(&mut self.out, Some(&trailers));
                 self.rest = Rest::Nothing;
             }
             (Err(_), Coding::Plain) => {}
