@@ -65,6 +65,8 @@ pub mod entrance;
 
 pub mod tls;
 
+pub mod settings;
+
 pub mod worker;
 
 pub mod commons;

@@ -26,8 +26,8 @@ use super::Client;
 use super::deferred::Deferred;
 use crate::metrics::Reason;
 use crate::proxy::clock::Alarm;
+use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
-use crate::proxy::worker::Settings;
 
 /// Requests at a time on one connection.
 const STREAMS: u32 = 100;

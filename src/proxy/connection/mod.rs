@@ -29,8 +29,9 @@ use http2::Reply;
 
 use super::clock::Alarm;
 use super::entrance::Arrival;
+use super::settings::Settings;
 use super::upstream::Stream;
-use super::worker::{Settings, Worker};
+use super::worker::Worker;
 
 /// What a connection's requests need to know of their client.
 #[derive(Debug)]
