@@ -30,7 +30,8 @@ pub struct Upload {
 
 /// What is left to take of a body.
 #[derive(Debug)]
-enum Rest {
+pub enum Rest {
+    /// Nothing.
     Nothing,
     /// Waits for the endpoint's `100 Continue`.
     Held(Incoming, Coding),
@@ -40,9 +41,10 @@ enum Rest {
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub enum Coding {
     /// As it is; its length was announced.
     Plain,
+    /// In chunks.
     Chunked,
 }
 
@@ -91,6 +93,11 @@ impl Upload {
     pub fn is_empty(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
+
+    /// Nothing of it was taken.
+    pub fn give_back(&mut self, rest: Rest) {
+        self.rest = rest;
+    }
 }
 
 impl Outgoing {
@@ -122,6 +129,11 @@ impl Outgoing {
         headers::write_request(&mut out, head, asked.target, upload.length, origin);
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
         Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false }
+    }
+
+    /// The head that was written, and the body that goes with it.
+    pub fn into_parts(self) -> (Vec<u8>, Rest) {
+        (self.out, self.rest)
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -199,8 +211,7 @@ impl Outgoing {
             let coding = *coding;
             match frame {
                 Some(Ok(frame)) => self.encode(frame, coding),
-                Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
-                Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
+                Some(Err(broken)) => return Err(because(broken)),
                 None => {
                     if coding == Coding::Chunked {
                         http1::encode_end(&mut self.out, None);
@@ -254,5 +265,13 @@ impl Outgoing {
         }
         // Under TLS what was taken may still be here.
         Pin::new(stream).poll_flush(cx)
+    }
+}
+
+/// What a request's broken body is counted as.
+pub(super) fn because(broken: Broken) -> Reason {
+    match broken {
+        Broken::Gone => Reason::ClientGone,
+        Broken::Malformed => Reason::RequestBody,
     }
 }

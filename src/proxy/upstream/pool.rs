@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::http2::{Connections, Ticket};
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::metrics::Reason;
@@ -46,11 +47,21 @@ pub struct Endpoint {
     /// The tick before which a failed handshake is not worth a warning again.
     warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
+    shared: Connections,
     /// How many pools of versions it is in; in none, its connections are closed instead of kept.
     names: Cell<usize>,
     /// True while it is in the list of those to sweep.
     is_listed: Cell<bool>,
     home: Rc<Pools>,
+}
+
+/// How a request gets to an endpoint.
+#[derive(Debug)]
+pub enum Opened {
+    /// Over a connection of its own; true when it was kept from an earlier one.
+    Own(Stream, bool),
+    /// As a stream of a connection that others use too.
+    Shared(Ticket),
 }
 
 #[derive(Debug)]
@@ -99,6 +110,7 @@ impl Endpoint {
             connector,
             warn_from: Cell::new(0),
             idle: RefCell::default(),
+            shared: Connections::default(),
             names: Cell::new(0),
             is_listed: Cell::new(false),
             home,
@@ -115,6 +127,7 @@ impl Endpoint {
         self.names.set(self.names.get() - 1);
         if self.names.get() == 0 {
             self.idle.take();
+            self.shared.close();
         }
     }
 
@@ -122,15 +135,50 @@ impl Endpoint {
     fn sweep(&self, oldest: u64) -> bool {
         let mut idle = self.idle.borrow_mut();
         idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet());
-        self.is_listed.set(!idle.is_empty());
+        self.is_listed.set(self.shared.sweep(oldest) || !idle.is_empty());
         self.is_listed.get()
     }
 
-    /// A kept connection if there is a good one and it may be used, else a new one in time; true when it was kept.
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.there.protocol.is_tls() { "https" } else { "http" }
+    }
+
+    /// A connection, or a place on one: one that is there if there is a good one and it may be used, else a new one in
+    /// time.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
+    pub async fn open(self: &Rc<Self>, may_reuse: bool, limit: Duration) -> Result<Opened, Reason> {
+        if !self.there.protocol.is_http2() {
+            return self
+                .open_own(may_reuse, limit)
+                .await
+                .map(|(stream, is_kept)| Opened::Own(stream, is_kept));
+        }
+        if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
+            return Ok(Opened::Shared(ticket));
+        }
+        // Boxed: rare, and this is a part of every request.
+        let taken = tokio::time::timeout(limit, Box::pin(self.open_shared(may_reuse))).await;
+        taken.unwrap_or(Err(Reason::ConnectTimeout)).map(Opened::Shared)
+    }
+
+    async fn open_shared(self: &Rc<Self>, may_reuse: bool) -> Result<Ticket, Reason> {
+        let refused = |error| {
+            tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
+            Reason::UpstreamProtocol
+        };
+        let ticket = self.shared.take(may_reuse, &self.home.clock, self.connect(), refused).await?;
+        if self.names.get() == 0 {
+            self.shared.close();
+        }
+        self.list();
+        Ok(ticket)
+    }
+
+    async fn open_own(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
         if let Some(stream) = self.reuse().filter(|_| may_reuse) {
             return Ok((stream, true));
         }
@@ -175,6 +223,13 @@ impl Endpoint {
             return;
         }
         idle.push(Idle { stream, since: clock.ticks() });
+        self.list();
+    }
+}
+
+impl Endpoint {
+    /// It has something to sweep.
+    fn list(self: &Rc<Self>) {
         if !self.is_listed.replace(true) {
             self.home.idle.borrow_mut().push(Rc::downgrade(self));
         }
