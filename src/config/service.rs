@@ -91,6 +91,13 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let response = section.or("response", default.response, |node| node.duration(SOME_TIME));
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
     let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
+    let tunnel = section.or("tunnel", default.tunnel, |node| node.duration(SOME_TIME));
     section.finish();
-    Some(Timeouts { connect: connect?, response: response?, progress: progress?, stream: stream? })
+    Some(Timeouts {
+        connect: connect?,
+        response: response?,
+        progress: progress?,
+        stream: stream?,
+        tunnel: tunnel?,
+    })
 }

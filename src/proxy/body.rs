@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use super::connection::http1::Wire;
 use super::connection::http2::Upload;
 use super::forward::{Call, Exchange};
+use super::tunnel::Tunnel;
 use crate::metrics::Reason;
 
 /// A request's body, as it comes from the client.
@@ -71,6 +72,8 @@ pub enum Source {
     Full(Bytes),
     /// From an endpoint, as it comes.
     Stream(Flow),
+    /// None: the connection, or the stream, is a tunnel from here on.
+    Tunnel(Box<Tunnel>),
 }
 
 /// An answer's body on its way from an endpoint. Boxed: most bodies are whole.

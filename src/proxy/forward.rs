@@ -20,8 +20,9 @@ use tokio_util::io::poll_read_buf;
 use super::body::{Flow, Source};
 use super::connection::Turn;
 use super::http1::{self, Decoded, Decoder, Head};
-use super::outgoing::{Outgoing, Waiting};
+use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
+use super::tunnel::Tunnel;
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
@@ -150,7 +151,7 @@ impl Exchange {
             let Some(head) = http1::parse_head(&mut self.input, &asked.method).map_err(malformed)? else {
                 break;
             };
-            if !head.status.is_informational() {
+            if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
                 return Ok(Taken::Final(head));
             }
             self.interims += 1;
@@ -167,12 +168,28 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// The answer with this head.
+    /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
-    pub fn answer(self, head: Head) -> Response<Source> {
-        let mut response = Response::new(self.body(&head));
+    pub fn answer(self, head: Head, upload: Upload) -> Response<Source> {
+        let source = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
+            _ => self.body(&head),
+        };
+        let mut response = Response::new(source);
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
         response
+    }
+
+    /// The endpoint has changed the protocol: what follows is not ours to read.
+    fn tunnel(mut self, upload: Upload) -> Source {
+        self.turn.alarm.clear();
+        let (Some(permit), Some(stream)) = (self.permit.take(), self.stream.take()) else {
+            return Source::Full(Bytes::new());
+        };
+        permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
+        let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
+        Source::Tunnel(Box::new(tunnel))
     }
 
     /// The answer's body: whole when it is already here, else a stream.

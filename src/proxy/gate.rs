@@ -4,6 +4,7 @@ use http::header::{EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
+use super::upgrade::Upgrade;
 use crate::metrics::Reason;
 use crate::table::RouteKey;
 
@@ -20,6 +21,8 @@ pub struct Asked<'r> {
     headers: &'r HeaderMap,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The change of protocol that it asks for.
+    pub upgrade: Option<Upgrade>,
 }
 
 impl<'r> Asked<'r> {
@@ -29,9 +32,7 @@ impl<'r> Asked<'r> {
     /// The reason of the refusal.
     pub fn of(request: &'r Parts) -> Result<Self, Reason> {
         let (uri, headers) = (&request.uri, &request.headers);
-        if request.method == Method::CONNECT {
-            return Err(Reason::Method);
-        }
+        let upgrade = Upgrade::of(request)?;
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
             (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
@@ -50,7 +51,8 @@ impl<'r> Asked<'r> {
         // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
         let expects_continue = expectation(headers)? && request.version >= Version::HTTP_11;
         let path = if target == "*" { "/" } else { uri.path() };
-        Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
+        let bare = without_port(host);
+        Ok(Self { authority: host, host: bare, target, path, headers, expects_continue, upgrade })
     }
 }
 

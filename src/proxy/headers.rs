@@ -5,7 +5,9 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use super::upgrade::Upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -99,12 +101,23 @@ pub enum BodyLength {
 }
 
 /// Appends a request's head, rebuilt from what was parsed: nothing raw is passed on.
-pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: BodyLength, origin: Origin<'_>) {
+///
+/// `upgrade` is the change of protocol that it asks for, with our key for it.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    request: &Parts,
+    target: &str,
+    body: BodyLength,
+    origin: Origin<'_>,
+    upgrade: Option<(Upgrade, &str)>,
+) {
     let headers = &request.headers;
     // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
     let may_expect = request.version >= Version::HTTP_11;
     let mut takes_trailers = false;
-    out.extend_from_slice(request.method.as_str().as_bytes());
+    // Of `CONNECT` only what is a `GET` in HTTP/1.1 gets here (RFC 8441 §5).
+    let method = if upgrade.is_some() { &Method::GET } else { &request.method };
+    out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -134,7 +147,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
     if let Some((name, subject)) = origin.subject {
         append(out, name.as_str().as_bytes(), subject.as_bytes());
     }
-    if takes_trailers {
+    if let Some((upgrade, key)) = upgrade {
+        upgrade.write(out, headers, key);
+    } else if takes_trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");

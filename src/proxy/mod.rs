@@ -29,6 +29,10 @@ pub mod headers;
 
 pub mod deferred;
 
+pub mod upgrade;
+
+pub mod tunnel;
+
 pub mod error;
 
 pub mod upstream;
@@ -181,7 +185,7 @@ async fn forward(
                 let way = (stream, is_kept);
                 let mut exchange = Exchange::new(turn, permit, &endpoint, way, outgoing, timeouts);
                 match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(exchange.answer(answer)),
+                    Ok(answer) => return Ok(exchange.answer(answer, upload)),
                     Err(failure) => (exchange.into_permit(), failure),
                 }
             }

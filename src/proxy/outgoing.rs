@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
@@ -14,7 +14,8 @@ use super::body::{Broken, Incoming};
 use super::connection::Client;
 use super::gate::Asked;
 use super::headers::{self, BodyLength, Origin};
-use super::http1;
+use super::http1::{self, Head};
+use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
 
@@ -26,6 +27,8 @@ const BATCH: usize = 16 * 1024;
 pub struct Upload {
     rest: Rest,
     length: BodyLength,
+    /// What a client's stream carries when it is a tunnel: no body.
+    tunnel: Incoming,
 }
 
 /// What is left to take of a body.
@@ -58,6 +61,9 @@ pub struct Outgoing {
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
+    upgrade: Option<Upgrade>,
+    /// Our key of the upgrade, for a client that has none.
+    key: String,
 }
 
 /// What a request waits for before more of it can be sent.
@@ -76,17 +82,26 @@ pub enum Waiting {
 impl Upload {
     /// The body of the request `head`, and how it is delimited towards the endpoint.
     pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>) -> Self {
+        if asked.upgrade.is_some() {
+            return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body };
+        }
+        let tunnel = Incoming::None;
         if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
             let announced = head.headers.contains_key(CONTENT_LENGTH);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-            return Self { rest: Rest::Nothing, length };
+            return Self { rest: Rest::Nothing, length, tunnel };
         }
         let (length, coding) = match body.size_hint().exact() {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
         let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
-        Self { rest: rest(body, coding), length }
+        Self { rest: rest(body, coding), length, tunnel }
+    }
+
+    /// What a tunnel's client sends.
+    pub fn into_tunnel(self) -> Incoming {
+        self.tunnel
     }
 
     /// True when there is no body.
@@ -125,10 +140,21 @@ impl Outgoing {
             host,
             via: &client.settings.via,
         };
+        let key = match asked.upgrade {
+            Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),
+            Some(Upgrade::Http1) | None => String::new(),
+        };
         let mut out = client.worker.take_buffer();
-        headers::write_request(&mut out, head, asked.target, upload.length, origin);
+        headers::write_request(
+            &mut out,
+            head,
+            asked.target,
+            upload.length,
+            origin,
+            asked.upgrade.map(|upgrade| (upgrade, &*key)),
+        );
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
-        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false }
+        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false, upgrade: asked.upgrade, key }
     }
 
     /// The head that was written, and the body that goes with it.
@@ -144,6 +170,17 @@ impl Outgoing {
     /// True when the endpoint has all of it.
     pub fn is_whole(&self) -> bool {
         self.is_sent && !self.is_cut
+    }
+
+    /// True when `head` is the change of protocol that was asked for.
+    pub fn is_accepted_by(&self, head: &Head) -> bool {
+        head.to_websocket
+            && match self.upgrade {
+                None => false,
+                // It is the client's key, and the client's to judge.
+                Some(Upgrade::Http1) => head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1,
+                Some(Upgrade::Http2) => upgrade::is_accepted(&head.headers, self.key.as_bytes()),
+            }
     }
 
     /// Lets a held body go; true when there was one.

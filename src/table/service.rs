@@ -32,12 +32,14 @@ pub struct Timeouts {
     pub progress: Duration,
     /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
     pub stream: Duration,
+    /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let [connect, response, progress, stream] = [5, 60, 30, 300].map(Duration::from_secs);
-        Self { connect, response, progress, stream }
+        let [connect, response, progress, stream, tunnel] = [5, 60, 30, 300, 3600].map(Duration::from_secs);
+        Self { connect, response, progress, stream, tunnel }
     }
 }
 

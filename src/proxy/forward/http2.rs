@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
@@ -442,11 +442,15 @@ fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) 
 /// is said in one place only.
 ///
 /// # Errors
-/// When its host cannot be an authority.
+/// When its host cannot be an authority, or when it asks for a change of protocol.
 pub fn request(written: &[u8], most_fields: usize, scheme: &'static str) -> Result<Request<()>, Reason> {
     let mut written = Bytes::copy_from_slice(written);
     let parsed = http1::parse_request(&mut written, usize::MAX, most_fields);
     let Ok(Some(http1::Request { mut head, .. })) = parsed else { return Err(Reason::BadRequest) };
+    if head.headers.contains_key(UPGRADE) {
+        // A WebSocket is not passed on over HTTP/2.
+        return Err(Reason::UpstreamProtocol);
+    }
     let host = head.headers.remove(HOST).ok_or(Reason::BadRequest)?;
     head.headers.remove(TRANSFER_ENCODING);
     head.headers.remove(CONNECTION);

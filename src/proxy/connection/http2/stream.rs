@@ -2,16 +2,17 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, COOKIE, DATE};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE, SEC_WEBSOCKET_ACCEPT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
@@ -20,6 +21,7 @@ use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
+use crate::proxy::tunnel::{End, Tunnel};
 
 /// The client has given the request up.
 struct GivenUp;
@@ -102,6 +104,7 @@ impl Reply {
                     .stream(exchange)
                     .await;
             }
+            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn).await,
             Source::Full(data) if framing.has_body => data,
             Source::Full(_) | Source::Stream(_) => Bytes::new(),
         };
@@ -110,6 +113,22 @@ impl Reply {
             return Ok(());
         }
         Sending { send, alarm: turn.client.worker.clock.alarm(), turn }.data(data, true).await
+    }
+
+    /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
+    async fn tunnel(
+        &self,
+        mut head: response::Parts,
+        mut tunnel: Box<Tunnel>,
+        turn: &Turn,
+    ) -> Result<(), GivenUp> {
+        head.status = StatusCode::OK;
+        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
+        let send = self.send_head(head, false)?;
+        let alarm = turn.client.worker.clock.alarm();
+        tunnel.join(&mut Side { sending: Sending { send, alarm, turn }, incoming }).await;
+        Ok(())
     }
 
     fn send_head(&self, head: response::Parts, is_end: bool) -> Result<SendStream<Bytes>, GivenUp> {
@@ -204,6 +223,43 @@ impl Sending<'_> {
         ready!(self.alarm.poll(cx));
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
+    }
+}
+
+/// The client's side of a tunnel.
+struct Side<'t> {
+    sending: Sending<'t>,
+    incoming: Incoming,
+}
+
+impl End for Side<'_> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                None => return Poll::Ready(Ok(Bytes::new())),
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    // Nothing is no end.
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Ok(data)),
+                    Err(_) => return Poll::Ready(Ok(Bytes::new())),
+                },
+            }
+        }
+    }
+
+    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !data.is_empty() {
+            let room = ready!(self.sending.poll_room(data.len(), cx));
+            let room = room.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            let part = data.split_to(room.min(data.len()));
+            self.sending.send.send_data(part, false).map_err(io::Error::other)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.sending.send.send_data(Bytes::new(), true).map_err(io::Error::other))
     }
 }
 
