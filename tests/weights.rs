@@ -131,7 +131,7 @@ fn worker(service: &Arc<Service>) -> Worker {
         via: "switchback".to_owned(),
         trusted: std::collections::BTreeMap::new(),
         entrances: std::collections::BTreeMap::new(),
-        subject_headers: std::sync::Arc::new([]),
+        subject_headers: Arc::new([]),
         handshakes: 1,
     };
     Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))

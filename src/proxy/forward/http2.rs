@@ -3,26 +3,30 @@
 //! Polled by the client's connection. Flow control holds on both sides: of the client's body no more is asked for than
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
+mod head;
+mod upload;
+
 use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Frame;
+
+pub use head::request;
 
 use super::{EXPECT_PATIENCE, Failure, MAX_INTERIM, is_grpc};
 use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::connection::Turn;
 use crate::proxy::headers;
-use crate::proxy::http1;
-use crate::proxy::outgoing::{Rest, Waiting, because};
+use crate::proxy::outgoing::{Rest, Waiting};
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::http2::Ticket;
 use crate::table::Timeouts;
@@ -347,119 +351,4 @@ impl Call {
         }
         late
     }
-
-    /// Sends as much of the body as the endpoint's window takes; true when something moved.
-    ///
-    /// # Errors
-    /// When the client's body breaks off.
-    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
-        let mut moved = false;
-        while self.waiting != Waiting::Sent {
-            let Some(send) = &mut self.send else {
-                self.sent();
-                break;
-            };
-            if self.part.is_empty() {
-                let Rest::Open(body, _) = &mut self.rest else {
-                    self.waiting = Waiting::Continue;
-                    break;
-                };
-                let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
-                    self.waiting = Waiting::Client;
-                    break;
-                };
-                (self.is_touched, moved) = (true, true);
-                let is_end = match frame {
-                    None => send.send_data(Bytes::new(), true).map(|()| true),
-                    Some(Err(broken)) => return Err(because(broken)),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => {
-                            self.part = data;
-                            let is_last = body.is_end_stream() && self.part.is_empty();
-                            if is_last {
-                                send.send_data(Bytes::new(), true).map(|()| true)
-                            } else {
-                                Ok(false)
-                            }
-                        }
-                        Err(frame) => {
-                            let trailers = frame.into_trailers().map(headers::only_trailers);
-                            send.send_trailers(trailers.unwrap_or_default()).map(|()| true)
-                        }
-                    },
-                };
-                // An endpoint that takes no more may have answered already.
-                if is_end.unwrap_or(true) {
-                    self.sent();
-                }
-                continue;
-            }
-            match poll_room(send, self.part.len(), cx) {
-                Poll::Pending => {
-                    self.waiting = Waiting::Endpoint;
-                    break;
-                }
-                Poll::Ready(None) => self.sent(),
-                Poll::Ready(Some(room)) => {
-                    let part = self.part.split_to(room.min(self.part.len()));
-                    let is_last = self.part.is_empty()
-                        && matches!(&self.rest, Rest::Open(body, _) if body.is_end_stream());
-                    if send.send_data(part, is_last).is_err() || is_last {
-                        self.sent();
-                    }
-                    moved = true;
-                }
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Nothing more is sent of the request.
-    fn sent(&mut self) {
-        (self.waiting, self.rest, self.part) = (Waiting::Sent, Rest::Nothing, Bytes::new());
-        if let Some(permit) = &self.permit {
-            permit.becomes_if(Kind::Upload, Kind::Request);
-        }
-    }
-}
-
-/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
-fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted);
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
-        }
-    }
-}
-
-/// A request's head as HTTP/2 has it, from the one that was written for HTTP/1.1: which fields pass and which are ours
-/// is said in one place only.
-///
-/// # Errors
-/// When its host cannot be an authority, or when it asks for a change of protocol.
-pub fn request(written: &[u8], most_fields: usize, scheme: &'static str) -> Result<Request<()>, Reason> {
-    let mut written = Bytes::copy_from_slice(written);
-    let parsed = http1::parse_request(&mut written, usize::MAX, most_fields);
-    let Ok(Some(http1::Request { mut head, .. })) = parsed else { return Err(Reason::BadRequest) };
-    if head.headers.contains_key(UPGRADE) {
-        // A WebSocket is not passed on over HTTP/2.
-        return Err(Reason::UpstreamProtocol);
-    }
-    let host = head.headers.remove(HOST).ok_or(Reason::BadRequest)?;
-    head.headers.remove(TRANSFER_ENCODING);
-    head.headers.remove(CONNECTION);
-    let target = head.uri.path_and_query().cloned().ok_or(Reason::BadRequest)?;
-    let uri = Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(target);
-    let mut request = Request::new(());
-    *request.method_mut() = head.method;
-    *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.headers;
-    Ok(request)
 }

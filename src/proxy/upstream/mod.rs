@@ -8,6 +8,10 @@ pub mod target;
 
 pub mod stream;
 
+pub mod names;
+
+pub mod eyeballs;
+
 pub mod tls;
 
 pub mod http2;

@@ -10,7 +10,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::{TcpStream, UnixStream};
+
+use super::eyeballs;
 use super::http2::{Connections, Ticket};
+use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::metrics::Reason;
@@ -44,6 +48,9 @@ pub struct Endpoint {
     pub address: EndpointAddr,
     there: Destination,
     connector: Option<Arc<Connector>>,
+    name: Option<Arc<Name>>,
+    /// Which address of the name is next.
+    turn: Cell<usize>,
     /// The tick before which a failed handshake is not worth a warning again.
     warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
@@ -106,6 +113,11 @@ impl Endpoint {
             there.protocol.is_tls().then(|| Connector::shared(there.tls.as_ref(), there.protocol.is_http2()));
         Self {
             address: there.address.clone(),
+            name: match &there.address {
+                EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
+                EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
+            },
+            turn: Cell::new(0),
             there,
             connector,
             warn_from: Cell::new(0),
@@ -187,7 +199,7 @@ impl Endpoint {
     }
 
     async fn connect(&self) -> Result<Stream, Reason> {
-        let stream = Stream::connect(&self.address).await.map_err(|_| Reason::ConnectFailed)?;
+        let stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
         let Some(connector) = &self.connector else { return Ok(stream) };
         // Boxed: a handshake is large and rare, and this is a part of every request.
         let secured = Box::pin(connector.handshake(stream, &self.address)).await;
@@ -195,6 +207,20 @@ impl Endpoint {
             self.on_tls_failed(&error);
             Reason::UpstreamTls
         })
+    }
+
+    /// Opens a connection; of a name that has several addresses, to another one each time.
+    async fn reach(&self) -> io::Result<Stream> {
+        let tcp = match (&self.address, &self.name) {
+            (EndpointAddr::Tcp(address), _) => TcpStream::connect(address).await?,
+            (EndpointAddr::Named { port, .. }, Some(name)) => {
+                let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+                Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?
+            }
+            (EndpointAddr::Named { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+            (EndpointAddr::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
+        };
+        Stream::tcp(tcp)
     }
 
     /// Says why, as a warning once in a while.
@@ -253,7 +279,7 @@ mod tests {
     }
 
     async fn connection() -> (Stream, Stream) {
-        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
         (Stream::Unix(ours), Stream::Unix(theirs))
     }
 
