@@ -342,7 +342,13 @@ pub struct Cells {
     kinds: [Flow; Kind::ALL.len()],
     /// What the version did and users did not see: attempts that another one made good.
     unseen: OnceLock<Box<Tally>>,
+    /// Status of gRPC calls, in the order of [`GRPC`].
+    grpc: OnceLock<Box<[AtomicU64; GRPC.len()]>>,
 }
+
+/// The status of a gRPC call by its number; the last is for all others.
+pub(super) const GRPC: [&str; 18] =
+    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "other"];
 
 impl Cells {
     /// Counts a request: what the version did, and the user saw.
@@ -353,6 +359,21 @@ impl Cells {
     /// Counts an attempt of the version's that the user does not see, because another one is made.
     pub fn record_unseen(&self, outcome: Outcome) {
         self.unseen.get_or_init(Box::default).record(outcome);
+    }
+
+    /// Counts the status of a gRPC call; `None` is no number.
+    pub fn record_grpc(&self, code: Option<usize>) {
+        let cells = self.grpc.get_or_init(|| Box::new(zeros()));
+        let last = GRPC.len() - 1;
+        bump(&cells[code.unwrap_or(last).min(last)], 1);
+    }
+
+    /// Adds the status of gRPC calls to `totals`; `None` when there were none.
+    pub(super) fn add_grpc(&self, totals: &mut Option<[u64; GRPC.len()]>) {
+        if let Some(cells) = self.grpc.get() {
+            let totals = totals.get_or_insert_default();
+            totals.iter_mut().zip(&**cells).for_each(|(total, cell)| *total += cell.load(Ordering::Relaxed));
+        }
     }
 
     /// What the version did, in parts to be added up.

@@ -36,7 +36,8 @@ pub struct Upload {
 
 /// What is left to take of a body.
 #[derive(Debug)]
-enum Rest {
+pub enum Rest {
+    /// Nothing.
     Nothing,
     /// Waits for the endpoint's `100 Continue`.
     Held(Incoming, Coding),
@@ -46,9 +47,10 @@ enum Rest {
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub enum Coding {
     /// As it is; its length was announced.
     Plain,
+    /// In chunks.
     Chunked,
 }
 
@@ -114,6 +116,11 @@ impl Upload {
     pub fn is_empty(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
+
+    /// Nothing of it was taken.
+    pub fn give_back(&mut self, rest: Rest) {
+        self.rest = rest;
+    }
 }
 
 impl Outgoing {
@@ -172,6 +179,11 @@ impl Outgoing {
             upgrade: asked.upgrade,
             key,
         }
+    }
+
+    /// The head that was written, and the body that goes with it.
+    pub fn into_parts(self) -> (Vec<u8>, Rest) {
+        (self.out, self.rest)
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -271,8 +283,7 @@ impl Outgoing {
                     }
                     self.encode(frame, coding);
                 }
-                Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
-                Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
+                Some(Err(broken)) => return Err(because(broken)),
                 None => {
                     if coding == Coding::Chunked {
                         http1::encode_end(&mut self.out, None);
@@ -339,5 +350,13 @@ fn own_host(address: &EndpointAddr) -> String {
     match address {
         EndpointAddr::Unix(_) => "localhost".to_owned(),
         EndpointAddr::Tcp(_) | EndpointAddr::Named { .. } => address.to_string(),
+    }
+}
+
+/// What a request's broken body is counted as.
+pub(super) fn because(broken: Broken) -> Reason {
+    match broken {
+        Broken::Gone => Reason::ClientGone,
+        Broken::Malformed => Reason::RequestBody,
     }
 }

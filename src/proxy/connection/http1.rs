@@ -23,10 +23,9 @@ use super::answer::{self, Asked, Framing};
 use super::out::Out;
 use super::{Client, Ear, Turn, poll_read};
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
-use crate::proxy::forward::Exchange;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
 use crate::proxy::upstream::Stream;
 
@@ -79,7 +78,7 @@ enum Left {
 /// What is left of an answer's body.
 #[derive(Debug)]
 enum Rest {
-    Stream(Box<Exchange>),
+    Stream(Flow),
     Over,
     BrokenOff,
 }

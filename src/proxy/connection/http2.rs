@@ -23,10 +23,10 @@ pub use flood::Frames;
 pub use stream::{Reply, Upload};
 
 use super::Client;
-use super::deferred::Deferred;
 use crate::metrics::Reason;
 use crate::proxy::clock::Alarm;
 use crate::proxy::settings::Settings;
+use crate::proxy::deferred::Deferred;
 use crate::proxy::upstream::Stream;
 
 /// Requests at a time on one connection.
@@ -50,7 +50,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down.
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
-    let io = Deferred::new(stream, early);
+    let io = Deferred::<Frames>::new(stream, early);
     let watch = client.worker.clock.alarm();
     watch.set(client.settings.head);
     let mut handshake = pin!(builder(&client.settings).handshake::<_, Bytes>(io.clone()));
@@ -141,8 +141,8 @@ impl Pulse {
 /// A connection after its handshake; `answer` makes the future that answers one of its streams.
 struct Serving<A, F> {
     client: Rc<Client>,
-    connection: Connection<Deferred, Bytes>,
-    io: Deferred,
+    connection: Connection<Deferred<Frames>, Bytes>,
+    io: Deferred<Frames>,
     answer: A,
     streams: FuturesUnordered<F>,
     watch: Alarm,
@@ -183,7 +183,7 @@ where
 
     /// What is waited for while nothing moves, and for how long.
     fn poll_limits(&mut self, cx: &mut Context<'_>, is_sent: bool) -> Poll<()> {
-        if self.tally.is_flood() || self.io.is_flooded(&self.client.worker.clock) {
+        if self.tally.is_flood() || self.io.watch().is_flood(self.client.worker.clock.ticks()) {
             self.client.worker.refused(Reason::Flood);
             self.connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
             (self.tally, self.is_ending) = (Rc::default(), true);

@@ -12,8 +12,6 @@ mod out;
 
 pub mod http2;
 
-mod deferred;
-
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;

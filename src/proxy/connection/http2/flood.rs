@@ -1,6 +1,8 @@
 //! Counts a client's frames that carry nothing: pings, settings, resets, empty data. An honest client needs few of them;
 //! a hostile one sends nothing else, because each costs us more than it (CVE-2019-9512 and its kin).
 
+use crate::proxy::deferred::Watch;
+
 /// Length of a frame's header (RFC 9113 §4.1), and of the preface before the first.
 const HEADER: usize = 9;
 const PREFACE: usize = 24;
@@ -40,9 +42,8 @@ impl Default for Frames {
     }
 }
 
-impl Frames {
-    /// Follows the next bytes of the client.
-    pub fn follow(&mut self, mut bytes: &[u8]) {
+impl Watch for Frames {
+    fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -58,11 +59,13 @@ impl Frames {
         }
     }
 
-    /// So many bytes went to the client, which may answer them with window updates.
-    pub fn sent(&mut self, bytes: usize) {
+    fn sent(&mut self, bytes: usize) {
+        // The client may answer them with window updates.
         self.sent = self.sent.saturating_add(bytes);
     }
+}
 
+impl Frames {
     fn judge(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.header;
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
@@ -101,7 +104,7 @@ mod tests {
     fn followed(frames: &[Vec<u8>], piece: usize) -> Frames {
         let mut counter = Frames::default();
         let text = [vec![0; PREFACE], frames.concat()].concat();
-        text.chunks(piece).for_each(|piece| counter.follow(piece));
+        text.chunks(piece).for_each(|piece| counter.read(piece));
         counter
     }
 
@@ -121,9 +124,9 @@ mod tests {
     fn a_window_update_is_owed_for_what_was_sent() {
         let mut frames = followed(&[], 1);
         frames.sent(2 * A_WINDOW);
-        frames.follow(&[frame(WINDOW_UPDATE, 0, &[0; 4]), frame(WINDOW_UPDATE, 0, &[0; 4])].concat());
+        frames.read(&[frame(WINDOW_UPDATE, 0, &[0; 4]), frame(WINDOW_UPDATE, 0, &[0; 4])].concat());
         assert_eq!(frames.idle, 0);
-        frames.follow(&frame(WINDOW_UPDATE, 0, &[0; 4]));
+        frames.read(&frame(WINDOW_UPDATE, 0, &[0; 4]));
         assert_eq!(frames.idle, 1);
     }
 

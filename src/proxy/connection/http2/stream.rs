@@ -18,10 +18,9 @@ use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
 use super::Tally;
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
-use crate::proxy::forward::Exchange;
 use crate::proxy::tunnel::{End, Tunnel};
 
 /// The client has given the request up.
@@ -161,7 +160,7 @@ struct Sending<'t> {
 
 impl Sending<'_> {
     /// Sends a body as it comes from an endpoint; a part is asked for when the client has taken the one before.
-    async fn stream(mut self, mut exchange: Box<Exchange>) -> Result<(), GivenUp> {
+    async fn stream(mut self, mut exchange: Flow) -> Result<(), GivenUp> {
         loop {
             let frame = poll_fn(|cx| match exchange.poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
