@@ -4,6 +4,7 @@
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
 mod head;
+mod limits;
 mod upload;
 
 use std::future::Future as _;
@@ -166,24 +167,6 @@ impl Call {
             self.send = Some(send);
         }
         Ok(())
-    }
-
-    /// How long nothing may move before the answer's head; a gRPC stream may be silent for long in either direction.
-    fn limit(&mut self, before: Waiting) -> Duration {
-        match self.waiting {
-            Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Sent | Waiting::Client if self.is_grpc => self.timeouts.stream,
-            Waiting::Sent => self.timeouts.response,
-            Waiting::Endpoint => self.timeouts.progress,
-            Waiting::Client => {
-                let (taken, now) = (self.taken, self.now());
-                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
-            }
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.turn.client.worker.clock.ticks()
     }
 
     /// Relays interim answers to a client that can read them; true when the body may go.
@@ -379,21 +362,6 @@ impl Call {
             permit.failed(reason);
         }
         Poll::Ready(Some(Err(reason)))
-    }
-
-    /// True when nothing has moved for `limit`; armed only while both sides wait.
-    fn is_late(&self, cx: &Context<'_>, limit: Duration, moved: bool) -> bool {
-        let (alarm, limit) = (&self.turn.alarm, self.bounds.at_most(limit, self.now()));
-        if moved {
-            alarm.set(limit)
-        } else {
-            alarm.set_once(limit)
-        }
-        let late = alarm.poll(cx).is_ready();
-        if late {
-            alarm.clear();
-        }
-        late
     }
 }
 
