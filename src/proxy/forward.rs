@@ -242,6 +242,14 @@ impl Exchange {
         }
     }
 
+    /// Sends more of the request while nobody asks for more of the answer. A body that breaks off is noticed by
+    /// whoever asks next.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        if !self.outgoing.is_over() && !self.is_over() {
+            let _ = self.send(cx);
+        }
+    }
+
     /// True when the answer's last byte was handed on.
     pub fn is_over(&self) -> bool {
         self.permit.is_none()

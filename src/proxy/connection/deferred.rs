@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,12 +13,16 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http2::Frames;
+use super::http2::{Frames, Tally};
 use crate::proxy::clock::Clock;
 use crate::proxy::upstream::Stream;
 
-/// How much waits at most before h2 is told to wait too.
+/// How much waits at most before h2 is told to wait too; one frame more can be there.
 const MOST: usize = 128 * 1024;
+/// The largest buffer that is kept between two turns: what `MOST` and a frame grow it to.
+const MOST_KEPT: usize = 2 * MOST;
+/// How much is read at once of what nobody wants.
+const FORGET: usize = 4 * 1024;
 
 /// A socket with its gathered bytes, shared by h2 and the connection that sends them.
 #[derive(Debug, Clone)]
@@ -32,6 +37,10 @@ struct Shared {
     /// True when h2 waits for room.
     is_blocked: Cell<bool>,
     frames: RefCell<Frames>,
+    /// True when the client has sent something since that was last asked.
+    was_heard: Cell<bool>,
+    /// Bytes that the client's side has taken.
+    sent: Cell<u64>,
 }
 
 impl Deferred {
@@ -44,13 +53,15 @@ impl Deferred {
             at: Cell::new(0),
             is_blocked: Cell::new(false),
             frames: RefCell::default(),
+            was_heard: Cell::new(false),
+            sent: Cell::new(0),
         }))
     }
 
-    /// Sends what was gathered: pending while the client does not take it. `moved` is called when something went.
+    /// Sends what was gathered: pending while the client does not take it.
     ///
     /// Ready with true when h2 had been waiting for room, and is to be polled again.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>, moved: impl Fn()) -> Poll<io::Result<bool>> {
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let Shared { stream, out, at, is_blocked, .. } = &*self.0;
         let (mut stream, mut out) = (stream.borrow_mut(), out.borrow_mut());
         while at.get() < out.len() {
@@ -59,21 +70,55 @@ impl Deferred {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             at.set(at.get() + written);
+            self.0.sent.set(self.0.sent.get() + written as u64);
             self.0.frames.borrow_mut().sent(written);
-            moved();
         }
         ready!(Pin::new(&mut *stream).poll_flush(cx))?;
         at.set(0);
         out.clear();
-        if out.capacity() > MOST {
+        if out.capacity() > MOST_KEPT {
             *out = Vec::new();
         }
         Poll::Ready(Ok(is_blocked.take()))
     }
 
-    /// True when the client sends far more frames that carry nothing than an honest one has reason to.
-    pub(super) fn is_flooded(&self, clock: &Clock) -> bool {
-        self.0.frames.borrow_mut().is_flood(clock.ticks())
+    /// Sends what was gathered, and says that there is no more.
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Reads and forgets what still comes. Ready when the client has closed.
+    pub(super) fn poll_forget(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [MaybeUninit::uninit(); FORGET];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            let read = ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.0.was_heard.set(true);
+        }
+    }
+
+    /// Bytes that went to the client so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.0.sent.get()
+    }
+
+    /// True when something came since this was last asked.
+    pub(super) fn was_heard(&self) -> bool {
+        self.0.was_heard.take()
+    }
+
+    /// True while the end of a request's head is waited for.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.0.frames.borrow().is_in_head()
+    }
+
+    /// Why the client is to be sent away, if it is.
+    pub(super) fn verdict(&self, clock: &Clock, tally: &Tally) -> Option<h2::Reason> {
+        self.0.frames.borrow_mut().verdict(clock.ticks(), tally)
     }
 
     /// Gives the buffer back while the connection is idle.
@@ -86,6 +131,7 @@ impl Deferred {
 }
 
 impl AsyncRead for Deferred {
+    /// Pending for good once the client has sent what it may not: then it is sent away by whoever polls.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let mut early = self.0.early.borrow_mut();
@@ -96,8 +142,14 @@ impl AsyncRead for Deferred {
             buf.put_slice(&early[..length]);
             early.advance(length);
         }
-        self.0.frames.borrow_mut().follow(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        let fresh = &buf.filled()[before..];
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.0.was_heard.set(true);
+        let taken = self.0.frames.borrow_mut().follow(fresh);
+        buf.set_filled(before + taken);
+        if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -118,7 +170,6 @@ impl AsyncWrite for Deferred {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, || {}))?;
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+        self.poll_end(cx)
     }
 }
