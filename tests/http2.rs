@@ -27,7 +27,9 @@ fn echo(name: &str) -> Origin {
         let Seen { body, .. } = seen;
         match seen.path() {
             "/204" => write!(stream, "HTTP/1.1 204 No Content\r\n\r\n")?,
-            "/304" => write!(stream, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: \"a\"\r\n\r\n")?,
+            "/304" => {
+                write!(stream, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: \"a\"\r\n\r\n")?
+            }
             "/chunks" => {
                 write!(stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n")?;
                 for part in body.chunks(9_001) {
@@ -148,7 +150,10 @@ fn an_announced_length_is_passed_on_and_an_unknown_one_is_chunked() {
         assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), (Some("5"), None));
         client.post("/", "hello").await;
         let seen = lab.origins[0].seen().pop().unwrap();
-        assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), (None, Some("chunked")));
+        assert_eq!(
+            (seen.header("content-length"), seen.header("transfer-encoding")),
+            (None, Some("chunked"))
+        );
     });
 }
 
@@ -219,7 +224,8 @@ fn cookies_that_come_one_by_one_are_joined() {
 /// What one request, made of these fields, is answered with: a status, or the code of its reset.
 fn told(connection: &mut Frames, stream: u32, fields: &[(&str, &str)]) -> Result<u16, u32> {
     connection.send(frame(HEADERS, WHOLE, stream, block(fields)));
-    let piece = connection.until(|piece| piece.stream == stream && [HEADERS, RST_STREAM].contains(&piece.kind));
+    let piece =
+        connection.until(|piece| piece.stream == stream && [HEADERS, RST_STREAM].contains(&piece.kind));
     if piece.kind == RST_STREAM { Err(piece.code()) } else { Ok(piece.status().unwrap()) }
 }
 
@@ -280,7 +286,8 @@ fn a_head_over_the_limits_is_refused_and_the_connection_goes_on() {
     connection.send(frame(frames::CONTINUATION, END_HEADERS, 7, &text[16_000..]));
     assert_eq!(connection.status(7), 431);
     assert_eq!(connection.ask(9, "/"), 200);
-    let counted = lab.metric(&["switchback_client_requests_total{", "code=\"431\"", "reason=\"head_too_large\""]);
+    let counted =
+        lab.metric(&["switchback_client_requests_total{", "code=\"431\"", "reason=\"head_too_large\""]);
     assert!(counted >= Some(1.0), "{counted:?}");
 }
 
@@ -394,7 +401,8 @@ fn an_early_answer_stops_an_upload_without_an_error() {
         connection.send(frame(DATA, 0, stream, [7; 100]));
         let head = connection.next(HEADERS, stream);
         assert_eq!(head.status(), Some(413));
-        connection.until(|piece| piece.stream == stream && piece.kind == DATA && piece.flags & END_STREAM != 0);
+        connection
+            .until(|piece| piece.stream == stream && piece.kind == DATA && piece.flags & END_STREAM != 0);
         assert_eq!(connection.next(RST_STREAM, stream).code(), 0, "NO_ERROR, once it is answered");
         // It had not seen that yet.
         connection.send(frame(DATA, END_STREAM, stream, [7; 100]));
@@ -477,8 +485,7 @@ fn a_request_without_a_known_route_is_answered_on_its_stream() {
         )
     };
     let origin = Origin::start("blue");
-    let lab =
-        Lab::configured(tempfile::tempdir().unwrap(), vec![], &services(origin.address.port()));
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![], &services(origin.address.port()));
     run(async {
         let client = Http2::to(lab.address()).await;
         assert_eq!(status_and_reason(&client.get("/").await), (404, Some("no_route")));

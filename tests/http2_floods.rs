@@ -18,8 +18,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lab::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PRIORITY, RST_STREAM, WHOLE,
-    block, frame, ping, reset, settings, window_update,
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PRIORITY, RST_STREAM,
+    WHOLE, block, frame, ping, reset, settings, window_update,
 };
 use lab::origin::Then;
 use lab::{Client, Frames, Gate, Http2, Lab, Origin};
@@ -221,10 +221,7 @@ fn class_17_pings_of_a_client_that_does_not_read() {
     while attacker.try_send(ping(b"12345678").repeat(1_000)).is_ok() {
         assert!(since.elapsed() < lab::PATIENCE, "it is let do for ever");
     }
-    siege.lab.wait_for_metric(
-        &["switchback_client_requests_total{service=\"\"", "reason=\"flood\""],
-        1.0,
-    );
+    siege.lab.wait_for_metric(&["switchback_client_requests_total{service=\"\"", "reason=\"flood\""], 1.0);
     siege.raise("flood");
 }
 
@@ -247,13 +244,19 @@ fn class_18_empty_tiny_and_padded_data() {
     let siege = Siege::lay();
     let padded = [&[250][..], b"", &[0; 250]].concat();
     let tiny_padded = [&[250][..], b"x", &[0; 250]].concat();
-    let floods = [("empty", 0, &b""[..]), ("tiny", 0, b"x"), ("padding alone", PADDED, &padded), ("padded", PADDED, &tiny_padded)];
+    let floods = [
+        ("empty", 0, &b""[..]),
+        ("tiny", 0, b"x"),
+        ("padding alone", PADDED, &padded),
+        ("padded", PADDED, &tiny_padded),
+    ];
     for (name, flags, payload) in floods {
         let mut attacker = siege.attacker();
         attacker.send(frame(HEADERS, END_HEADERS, 1, block(&frames::request("POST", "/"))));
         let burst = frame(DATA, flags, 1, payload).repeat(100);
         // Windows are opened as the endpoint takes it, so this one can go on only by being honest.
-        let (mut reader, since) = (Frames::over(Box::new(attacker.socket().try_clone().unwrap())), Instant::now());
+        let (mut reader, since) =
+            (Frames::over(Box::new(attacker.socket().try_clone().unwrap())), Instant::now());
         let reading = thread::spawn(move || reader.end());
         let mut sent = 0;
         while attacker.try_send(&burst).is_ok() && since.elapsed() < Duration::from_secs(3) {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use lab::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, WHOLE, frame,
-    window_update,
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, WHOLE,
+    frame, window_update,
 };
 use lab::http2::{self, answer, request, run};
 use lab::origin::Then;

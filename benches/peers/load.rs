@@ -1,4 +1,4 @@
-//! The load generator: `wrk`, with one thread.
+//! The load generators: `wrk` for HTTP/1.1 and `h2load` for HTTP/2, each with one thread.
 
 use std::{fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    h2load,
     process::{Process, Scratch, find_program},
-    scenario::{Load, Reuse},
+    scenario::{Load, Protocol, Reuse},
 };
 
 /// What came back in one run.
@@ -15,7 +16,7 @@ use crate::{
 pub(crate) struct Answered {
     pub(crate) seconds: f64,
     pub(crate) requests: u64,
-    bytes: u64,
+    pub(crate) bytes: u64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) errors: Errors,
@@ -25,11 +26,11 @@ pub(crate) struct Answered {
 #[derive(Deserialize, Serialize, Clone, Default)]
 pub(crate) struct Errors {
     connect: u64,
-    read: u64,
+    pub(crate) read: u64,
     write: u64,
-    timeout: u64,
+    pub(crate) timeout: u64,
     /// Answers above 399.
-    status: u64,
+    pub(crate) status: u64,
     /// Answers whose body cannot have been whole, judged by the bytes received in all.
     #[serde(default)]
     short: u64,
@@ -64,7 +65,7 @@ impl fmt::Display for Errors {
 /// Puts this load on one address for a number of seconds.
 ///
 /// # Errors
-/// When `wrk` is not installed, does not end in time, or prints no summary.
+/// When the generator is not installed, does not end in time, or prints no summary.
 pub(crate) fn run(
     load: &Load,
     to: SocketAddr,
@@ -72,6 +73,17 @@ pub(crate) fn run(
     cpu: usize,
     scratch: &Scratch,
 ) -> Result<Answered> {
+    let mut answered = match load.protocol {
+        Protocol::Http1 => wrk(load, to, seconds, cpu, scratch)?,
+        Protocol::H2c { streams } => h2load::run(load, streams, to, seconds, cpu, scratch)?,
+    };
+    if answered.bytes < answered.requests * load.answer {
+        answered.errors.short = answered.requests - answered.bytes / load.answer.max(1);
+    }
+    Ok(answered)
+}
+
+fn wrk(load: &Load, to: SocketAddr, seconds: u16, cpu: usize, scratch: &Scratch) -> Result<Answered> {
     let Some(wrk) = find_program("wrk") else { bail!("`wrk` is not installed: apt install wrk") };
     let dir = scratch.subdirectory("load-")?;
     fs::write(dir.join("load.lua"), script(load)?)?;
@@ -88,11 +100,7 @@ pub(crate) fn run(
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
         bail!("`wrk` did not end");
     }
-    let mut answered = read_summary(&dir.join("output"))?;
-    if answered.bytes < answered.requests * load.answer {
-        answered.errors.short = answered.requests - answered.bytes / load.answer.max(1);
-    }
-    Ok(answered)
+    read_summary(&dir.join("output"))
 }
 
 fn read_summary(output: &Path) -> Result<Answered> {

@@ -28,10 +28,21 @@ pub(crate) struct Load {
     /// Bytes in the body of each request; with any, it is a POST.
     pub(crate) upload: usize,
     pub(crate) connections: u16,
+    pub(crate) protocol: Protocol,
     pub(crate) reuse: Reuse,
     /// Requests go to this many hosts in turn.
     pub(crate) hosts: usize,
     pub(crate) targets: Targets,
+}
+
+/// What the clients speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// HTTP/2 in clear text, by prior knowledge, with this many requests at a time on each connection.
+    H2c {
+        streams: u16,
+    },
 }
 
 /// What becomes of a client connection after its first answer.
@@ -47,6 +58,8 @@ pub(crate) enum Reuse {
 pub(crate) enum Targets {
     /// Every peer asked for.
     Peers,
+    /// Those that are proxies: the relay has nobody behind it who speaks HTTP/2.
+    Proxies,
     /// switchback with one service, and with [`MANY_SERVICES`].
     SwitchbackSizes,
 }
@@ -59,18 +72,21 @@ const GET_1K: Load = Load {
     answer: 1 << 10,
     upload: 0,
     connections: 64,
+    protocol: Protocol::Http1,
     reuse: Reuse::KeepAlive,
     hosts: 1,
     targets: Targets::Peers,
 };
 const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
 const GET_1M: Load = Load { path: "/1m", answer: 1 << 20, ..GET_1K };
+const H2C_1K: Load =
+    Load { connections: 8, protocol: Protocol::H2c { streams: 32 }, targets: Targets::Proxies, ..GET_1K };
 const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
 const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 7] = [
+pub(crate) const ALL: [Scenario; 8] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -88,6 +104,12 @@ pub(crate) const ALL: [Scenario; 7] = [
         about: "GET, answers of 1 MiB, 64 keep-alive connections",
         by_default: false,
         kind: Kind::Load(&GET_1M),
+    },
+    Scenario {
+        name: "h2c",
+        about: "GET over HTTP/2 in clear text, answers of 1 KiB, 8 connections with 32 requests at a time each",
+        by_default: true,
+        kind: Kind::Load(&H2C_1K),
     },
     Scenario {
         name: "new-connection",

@@ -291,7 +291,9 @@ impl Frames {
         loop {
             match self.try_piece() {
                 Ok(piece) if piece.kind == GOAWAY => return false,
-                Ok(piece) if piece.kind == PING && piece.flags == ACK && piece.payload == text => return true,
+                Ok(piece) if piece.kind == PING && piece.flags == ACK && piece.payload == text => {
+                    return true;
+                }
                 Ok(_) => {}
                 Err(_) => return false,
             }

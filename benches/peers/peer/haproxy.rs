@@ -26,7 +26,7 @@ impl Peer for Haproxy {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, origin } = place;
+        let Place { dir, listen, h2c, origin } = place;
         let text = format!(
             "global
     nbthread 1
@@ -50,6 +50,7 @@ defaults
     timeout http-keep-alive 300s
 frontend clients
     bind {listen} backlog 4096
+    bind {h2c} backlog 4096 proto h2
     default_backend shop
 backend shop
     server blue {origin} weight 90

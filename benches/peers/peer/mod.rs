@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     START_TIMEOUT, client,
     process::{Argv, Process, Scratch, find_program, free_address},
-    scenario::MANY_SERVICES,
+    scenario::{MANY_SERVICES, Protocol},
 };
 use haproxy::Haproxy;
 use nginx::Nginx;
@@ -41,12 +41,14 @@ pub(crate) trait Peer {
     fn arguments(&self, place: &Place) -> Argv;
 }
 
-/// Where a peer lives, and between whom. Further listeners (TLS, h2) become further addresses here.
+/// Where a peer lives, and between whom. Further listeners (TLS) become further addresses here.
 pub(crate) struct Place {
     /// Its own directory.
     pub(crate) dir: PathBuf,
     /// HTTP/1.1 in clear text.
     pub(crate) listen: SocketAddr,
+    /// HTTP/2 in clear text.
+    pub(crate) h2c: SocketAddr,
     pub(crate) origin: SocketAddr,
 }
 
@@ -70,6 +72,17 @@ pub(crate) fn switchback_sizes() -> Vec<Box<dyn Peer>> {
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) listen: SocketAddr,
+    h2c: SocketAddr,
+}
+
+impl Running {
+    /// Where it speaks `protocol`.
+    pub(crate) fn address(&self, protocol: Protocol) -> SocketAddr {
+        match protocol {
+            Protocol::Http1 => self.listen,
+            Protocol::H2c { .. } => self.h2c,
+        }
+    }
 }
 
 /// Starts a peer on this CPU, behind `wrapper` when that is not empty, and waits for its first answer.
@@ -84,7 +97,8 @@ pub(crate) fn start(
     wrapper: Argv,
 ) -> Result<Running> {
     let program = program(peer)?;
-    let place = Place { dir: scratch.subdirectory("peer-")?, listen: free_address()?, origin };
+    let place =
+        Place { dir: scratch.subdirectory("peer-")?, listen: free_address()?, h2c: free_address()?, origin };
     peer.configure(&place)?;
     let mut argv = wrapper;
     argv.push(program.into());
@@ -92,7 +106,7 @@ pub(crate) fn start(
     let mut process = Process::start(&argv, cpu, place.dir.join("output")).context("did not start")?;
     let answers = || client::get(place.listen, "/1k").is_ok_and(|length| length == 1 << 10);
     process.wait_until(START_TIMEOUT, answers).context("did not serve")?;
-    Ok(Running { process, listen: place.listen })
+    Ok(Running { process, listen: place.listen, h2c: place.h2c })
 }
 
 /// The version a peer prints; empty when it prints none.

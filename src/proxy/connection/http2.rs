@@ -5,6 +5,7 @@
 mod flood;
 mod pulse;
 mod stream;
+mod trailers;
 
 use std::future::poll_fn;
 use std::pin::pin;

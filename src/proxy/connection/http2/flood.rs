@@ -7,6 +7,8 @@ use std::cell::Cell;
 
 use h2::Reason as Code;
 
+use super::trailers::Opening;
+
 /// Length of a frame's header (RFC 9113 §4.1), and of the preface before the first.
 const HEADER: usize = 9;
 const PREFACE: usize = 24;
@@ -50,6 +52,10 @@ pub struct Frames {
     is_begun: bool,
     /// True between HEADERS and the frame that ends them.
     is_in_head: bool,
+    /// The highest stream so far.
+    newest: u32,
+    /// The trailers that have begun, until it is known whether they may be.
+    opening: Option<Opening>,
     /// Why nothing more is taken from the client.
     fault: Option<Code>,
 }
@@ -66,6 +72,8 @@ impl Default for Frames {
             since: None,
             is_begun: false,
             is_in_head: false,
+            newest: 0,
+            opening: None,
             fault: None,
         }
     }
@@ -77,6 +85,10 @@ impl Frames {
         let mut at = 0;
         while at < bytes.len() && self.fault.is_none() {
             let skipped = self.skip.min(bytes.len() - at);
+            if self.is_malformed(&bytes[at..][..skipped]) {
+                self.fault = Some(Code::PROTOCOL_ERROR);
+                return at;
+            }
             self.skip -= skipped;
             at += skipped;
             let taken = (HEADER - self.filled).min(bytes.len() - at);
@@ -105,8 +117,17 @@ impl Frames {
         self.owed = (self.owed + frames).min(MOST_OWED);
     }
 
+    /// True when these bytes of a frame's payload show that its trailers are none.
+    fn is_malformed(&mut self, payload: &[u8]) -> bool {
+        let known = self.opening.as_mut().and_then(|opening| opening.take(payload));
+        if known.is_some() {
+            self.opening = None;
+        }
+        known == Some(true)
+    }
+
     fn judge(&mut self) {
-        let [high, middle, low, kind, flags, ..] = self.header;
+        let [high, middle, low, kind, flags, stream @ ..] = self.header;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.skip = length;
         let is_first = flags & FIRST_FLAG != 0;
@@ -121,7 +142,16 @@ impl Frames {
         };
         self.is_begun = true;
         match kind {
-            HEADERS | CONTINUATION => self.is_in_head = flags & END_HEADERS == 0,
+            HEADERS => {
+                self.is_in_head = flags & END_HEADERS == 0;
+                let stream = u32::from_be_bytes(stream) & u32::MAX >> 1;
+                if stream > self.newest {
+                    self.newest = stream;
+                } else if length > 0 {
+                    self.opening = Some(Opening::new(flags, length));
+                }
+            }
+            CONTINUATION => self.is_in_head = flags & END_HEADERS == 0,
             DATA => self.idle += u64::from(length == 0 && !is_first),
             SETTINGS | PING if is_first => {}
             // PRIORITY, RST_STREAM, WINDOW_UPDATE, and what h2 passes over because it does not know it.
@@ -256,6 +286,10 @@ mod tests {
             assert_eq!(frames.follow(&good), 0);
             assert_eq!(frames.verdict(0, &Tally::default()), Some(code));
         }
+        let trailers = [frame(HEADERS, 4, b"head"), frame(HEADERS, 5, b"\x42\x03GET")].concat();
+        let mut frames = followed(&[], 100);
+        assert_eq!(frames.follow(&trailers), trailers.len() - 5);
+        assert_eq!(frames.verdict(0, &Tally::default()), Some(Code::PROTOCOL_ERROR));
         let mut frames = Frames::default();
         let early = [vec![0; PREFACE], frame(HEADERS, 5, b"head")].concat();
         assert_eq!(frames.follow(&early), PREFACE, "settings come first");

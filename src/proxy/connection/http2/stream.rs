@@ -123,8 +123,7 @@ impl Reply {
         let is_end = data.is_empty() && exchange.is_none();
         let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
         self.is_answered.set(true);
-        let mut sending =
-            Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally };
+        let mut sending = Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally };
         match exchange {
             _ if is_end => Ok(()),
             Some(exchange) => sending.stream(exchange).await,
