@@ -16,7 +16,9 @@ use std::process::Command;
 use bytes::Bytes;
 use h2::Reason as Code;
 use http::{HeaderMap, HeaderValue, Method, Request};
-use lab::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, Piece, RST_STREAM, WHOLE, block, frame};
+use lab::frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, Piece, RST_STREAM, WHOLE, Way, block, frame,
+};
 use lab::http2::{answer, request, run, upload};
 use lab::origin::{Seen, Then};
 use lab::{Answer, Frames, Http2, Lab, Origin};
@@ -473,6 +475,25 @@ fn a_connection_made_by_tools_in_use_works() {
     assert_eq!(String::from_utf8_lossy(&nghttp.stdout).matches("blue GET /x").count(), 20);
     let h2load = Command::new("h2load").args(["-n2000", "-c4", "-m32", &url]).output().expect("h2load");
     let text = String::from_utf8_lossy(&h2load.stdout);
+    assert!(text.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+}
+
+#[test]
+fn it_is_the_same_under_tls() {
+    let (lab, ways) = frames::ways_to(Origin::start("blue"), "");
+    let Way::Tls(address, _) = &ways[1] else { unreachable!("the second one") };
+    let mut connection = ways[1].frames();
+    assert_eq!(connection.ask(1, "/"), 200);
+    assert_eq!(lab.origins[0].only().header("x-forwarded-proto"), Some("https"));
+    let url = format!("https://{address}/x");
+    let curl = Command::new("curl")
+        .args(["-sk", "--http2", "-d", "hello", "-w", "%{http_version} %{http_code}", &url])
+        .output()
+        .expect("curl is installed");
+    assert_eq!(String::from_utf8_lossy(&curl.stdout), "blue POST /x HTTP/1.1\n2 200");
+    let h2load = Command::new("h2load").args(["-n2000", "-c4", "-m32", &url]).output().expect("h2load");
+    let text = String::from_utf8_lossy(&h2load.stdout);
+    assert!(text.contains("Application protocol: h2"), "{text}");
     assert!(text.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
 }
 

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
-use switchback::table::{Epoch, Protocol, Route, ServiceSpec, Table, Timeouts, VersionSpec};
+use switchback::table::{Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec};
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
 fn table() -> Arc<Table> {
@@ -19,6 +19,7 @@ fn table() -> Arc<Table> {
         name: name.parse().unwrap(),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
+        tls: None,
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -27,6 +28,8 @@ fn table() -> Arc<Table> {
         stable: "blue".parse().unwrap(),
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };
@@ -45,13 +48,19 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         fence: buckets(0.001),
         drain: buckets(60.0),
     };
-    let mut edge = Edge { connections: 2, accepted: 7, refused: [0; Reason::ALL.len()] };
+    let mut edge = Edge { connections: 2, accepted: 7, ..Edge::default() };
     edge.refused[Reason::NoRoute as usize] = 4;
     Inputs {
         table: table(),
         tenures: tenures.iter().map(|tenure| Arc::clone(tenure) as Arc<dyn Tenure>).collect(),
         operations: vec![("shop".parse().unwrap(), operations)],
         edges: vec![edge, edge],
+        certificates: vec![Certificate {
+            listener: "0.0.0.0:443".to_owned(),
+            file: "/etc/switchback/shop.pem".to_owned(),
+            not_after: 1_800_000_000,
+        }],
+        log_dropped: 0,
     }
 }
 
@@ -63,8 +72,7 @@ fn shown(tenures: &[Arc<Upstream>]) -> String {
 
 fn answer(tenure: &Upstream, worker: usize, code: u16, reason: Option<Reason>) {
     let outcome = Outcome { code, reason, micros: 2_000 };
-    tenure.shard(worker).cells().record_upstream(outcome);
-    tenure.shard(worker).cells().record_client(outcome);
+    tenure.shard(worker).cells().record(outcome);
 }
 
 /// The value of a series as it is written.

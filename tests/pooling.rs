@@ -292,7 +292,7 @@ fn what_is_slow_but_moves_is_not_given_up() {
         drip(&mut stream, "twenty drips, twenty");
         Ok(Then::Keep)
     });
-    let lab = Lab::pool(vec![origin], &[], "", ONE_SECOND);
+    let lab = Lab::pool(vec![origin], &[], "[limits]\nmin_body_rate = 10", ONE_SECOND);
     let mut client = lab.client();
     let since = Instant::now();
     assert_eq!(client.get("/").text(), "twenty drips, twenty");

@@ -8,11 +8,17 @@
     reason = "a test, and it measures"
 )]
 
+#[path = "smuggling/answers.rs"]
+mod answers;
 mod lab;
+#[path = "smuggling/requests.rs"]
+mod requests;
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
-use lab::origin::{Peer, Then};
+use lab::origin::{Peer, Seen, Then};
+use lab::wire::{self, Parsed};
 use lab::{Lab, Origin};
 
 /// Each of these requests is refused, the connection is closed, and the origin hears nothing of it.
@@ -334,4 +340,232 @@ fn an_answer_that_nobody_asked_for_reaches_nobody() {
         assert_eq!(client.get(path).text(), path);
     }
     assert_eq!(lab.origins[0].connections(), 3);
+}
+
+/// What reached an origin that takes nothing that could be read in two ways: the requests, and why it hung up on others.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<(Vec<Seen>, Vec<String>)>>);
+
+impl Ledger {
+    /// What came since the last call.
+    fn take(&self) -> (Vec<Seen>, Vec<String>) {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// Answers each request with its own target.
+    fn origin(&self) -> Origin {
+        let ledger = self.clone();
+        Origin::scripted("blue", move |proxy: &mut Peer| {
+            loop {
+                match proxy.parse(wire::request) {
+                    Ok(Some(seen)) => {
+                        let path = seen.path().to_owned();
+                        ledger.0.lock().unwrap().0.push(seen);
+                        proxy.send(format!(
+                            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}",
+                            path.len()
+                        ))?;
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(why) => {
+                        ledger.0.lock().unwrap().1.push(why);
+                        return Ok(());
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// The answers among `bytes`, interim ones left out, read as strictly as the origin reads requests.
+fn answers_in(mut bytes: &[u8], methods: &[&str]) -> Vec<Seen> {
+    let mut answers = Vec::new();
+    while !bytes.is_empty() {
+        let method = methods.get(answers.len()).copied().unwrap_or("GET");
+        match wire::answer(bytes, method, true) {
+            Ok(Parsed::Whole(seen, length)) => {
+                bytes = &bytes[length..];
+                answers.extend(Some(seen).filter(|seen| wire::status(seen) >= Some(200)));
+            }
+            other => panic!("{other:?} in {:?}", String::from_utf8_lossy(bytes)),
+        }
+    }
+    answers
+}
+
+/// Sends each payload with `GET /next` behind it, and lets another client ask something between them.
+fn each_request_is_read_in_one_way(before: &str, cases: &[(requests::Verdict, &'static [u8])]) {
+    let ledger = Ledger::default();
+    let lab = Lab::on(vec![ledger.origin()], "");
+    let mut canary = lab.client();
+    let mut failed = Vec::new();
+    for (verdict, payload) in cases {
+        let next = "GET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let sent = [before.as_bytes(), payload, next.as_bytes()].concat();
+        let shown = String::from_utf8_lossy(&sent).into_owned();
+        let mut client = lab.client();
+        // It may be refused before all of it was sent.
+        let _ = client.try_send(&sent);
+        let got = answers_in(&client.rest(), &[]);
+        assert_eq!(canary.get("/canary").text(), "/canary", "behind {shown:?}");
+        let (mut seen, wrong) = ledger.take();
+        assert!(wrong.is_empty(), "the origin got {wrong:?} of {shown:?}");
+        assert_eq!(seen.pop().expect("the canary").path(), "/canary", "of {shown:?}");
+        let seen: Vec<_> =
+            seen.iter().map(|seen| (seen.path(), String::from_utf8_lossy(&seen.body))).collect();
+        let is_case = |body: &str, next: &[&str]| {
+            let is_first = seen.first().is_some_and(|(path, got)| path.contains("/case") && got == body);
+            is_first && seen[1..].iter().map(|(path, _)| *path).eq(next.iter().copied())
+        };
+        let statuses: Vec<_> = got.iter().filter_map(wire::status).collect();
+        let is_refused = seen.is_empty() && matches!(statuses[..], [400..=599]);
+        let is_passed = |body: &str| is_case(body, &["/next"]) && statuses == [200, 200];
+        let is_right = match verdict {
+            requests::Verdict::Refused => is_refused,
+            requests::Verdict::Passed(body) => is_passed(body),
+            requests::Verdict::Either(body) => is_refused || is_passed(body),
+            requests::Verdict::Last(body) => is_case(body, &[]) && statuses == [200],
+        };
+        if !is_right {
+            failed.push(format!(
+                "{verdict:?}: {shown:?}\n  the origin saw {seen:?}\n  the client got {statuses:?}"
+            ));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn codings_of_requests_are_read_in_one_way() {
+    each_request_is_read_in_one_way("", requests::CODINGS);
+}
+
+#[test]
+fn lengths_of_requests_are_read_in_one_way() {
+    each_request_is_read_in_one_way("", requests::LENGTHS);
+}
+
+#[test]
+fn lines_of_requests_are_read_in_one_way() {
+    each_request_is_read_in_one_way("", requests::LINES);
+}
+
+#[test]
+fn hosts_of_requests_are_read_in_one_way() {
+    each_request_is_read_in_one_way("", requests::HOSTS);
+}
+
+#[test]
+fn fields_of_requests_are_read_in_one_way() {
+    each_request_is_read_in_one_way("", requests::FIELDS);
+}
+
+#[test]
+fn chunks_of_requests_are_read_in_one_way() {
+    let head = "POST /case HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    each_request_is_read_in_one_way(head, requests::CHUNKS);
+}
+
+/// Answers `/case` with each payload in turn, then sees what the client makes of it, and of what it asks next.
+fn each_answer_is_read_in_one_way(
+    before: &'static str,
+    cases: &'static [(&'static str, answers::Verdict, &'static [u8], answers::Then)],
+) {
+    // The paths that came, each with the number of its connection.
+    let seen: Arc<Mutex<Vec<(String, usize)>>> = Arc::default();
+    let (noted, connections) = (Arc::clone(&seen), Mutex::new(0..));
+    let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
+        let connection = connections.lock().unwrap().next().unwrap();
+        while let Some(asked) = proxy.parse(wire::request).map_err(std::io::Error::other)? {
+            noted.lock().unwrap().push((asked.path().to_owned(), connection));
+            let Some(index) = asked.path().strip_prefix("/case/") else {
+                proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext")?;
+                continue;
+            };
+            let (_, _, payload, then) = cases[index.parse::<usize>().unwrap()];
+            proxy.send([before.as_bytes(), payload].concat())?;
+            if then == answers::Then::Closes {
+                return Ok(());
+            }
+        }
+        Ok(())
+    });
+    let mut lab = Lab::on(vec![origin], "");
+    lab.restrict_to_one_worker();
+    let mut failed = Vec::new();
+    for (index, (method, verdict, payload, _)) in cases.iter().enumerate() {
+        let shown = format!("{method} {:?}", String::from_utf8_lossy(payload));
+        let mut client = lab.client();
+        client.send(format!("{method} /case/{index} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        let bytes = client.rest();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert_eq!(lab.get("/next").text(), "next", "behind {shown}");
+        let came = std::mem::take(&mut *seen.lock().unwrap());
+        let is_reused = came.windows(2).any(|pair| pair[0].0 != "/next" && pair[0].1 == pair[1].1);
+        assert_eq!(came.last().map(|(path, _)| path.as_str()), Some("/next"), "behind {shown}");
+        let is_passed = |status: u16, body: &str| {
+            let answers = answers_in(&bytes, &[method]);
+            let is = |answer: &Seen| wire::status(answer) == Some(status) && answer.body == body.as_bytes();
+            answers.len() == 1 && is(&answers[0])
+        };
+        let is_right = match verdict {
+            answers::Verdict::Discarded => {
+                let answers = answers_in(&bytes, &[method]);
+                !is_reused && answers.len() == 1 && wire::status(&answers[0]) == Some(502)
+            }
+            answers::Verdict::Passed(status, body) => is_passed(*status, body),
+            answers::Verdict::Last(status, body) => !is_reused && is_passed(*status, body),
+            answers::Verdict::Cut(begun) => {
+                !is_reused && text.starts_with("HTTP/1.1 200 ") && breaks_off(&bytes, begun)
+            }
+        };
+        if !is_right {
+            failed.push(format!("{verdict:?}: {shown}\n  the client got {text:?}\n  the origin {came:?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// True when what came is the beginning of an answer whose body goes as far as `begun`, and is seen not to be all of it.
+fn breaks_off(bytes: &[u8], begun: &str) -> bool {
+    let answer = lab::Answer::of(bytes).expect("a head");
+    let is_framed = answer.header("content-length").is_some() || answer.header("transfer-encoding").is_some();
+    is_framed && !answer.is_whole && begun.as_bytes().starts_with(&answer.body)
+}
+
+#[test]
+fn the_framing_of_answers_is_read_in_one_way() {
+    each_answer_is_read_in_one_way("", answers::FRAMING);
+}
+
+#[test]
+fn what_comes_beside_an_answer_reaches_nobody() {
+    each_answer_is_read_in_one_way("", answers::LEFT_OVER);
+}
+
+#[test]
+fn heads_of_answers_are_read_in_one_way() {
+    each_answer_is_read_in_one_way("", answers::HEADS);
+}
+
+#[test]
+fn chunks_of_answers_are_read_in_one_way() {
+    let before = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    each_answer_is_read_in_one_way(before, answers::CHUNKS);
+}
+
+#[test]
+fn there_are_enough_of_them() {
+    let requests = [
+        requests::CODINGS,
+        requests::LENGTHS,
+        requests::LINES,
+        requests::HOSTS,
+        requests::FIELDS,
+        requests::CHUNKS,
+    ];
+    let answers = [answers::FRAMING, answers::LEFT_OVER, answers::HEADS, answers::CHUNKS];
+    let count = requests.iter().map(|cases| cases.len()).sum::<usize>()
+        + answers.iter().map(|cases| cases.len()).sum::<usize>();
+    assert!(count >= 150, "{count} payloads");
 }

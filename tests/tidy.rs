@@ -20,7 +20,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &["table"]),
     ("proxy", &["table", "metrics"]),
     ("store", &["table", "release"]),
-    ("config", &["table", "release"]),
+    // The reasons that error pages can be for.
+    ("config", &["table", "release", "metrics::Reason"]),
     (
         "control",
         &["table", "release", "store", "metrics", "proxy::live", "proxy::upstream", "proxy::admission"],

@@ -13,7 +13,8 @@ use switchback::proxy::live::{Live, Snapshot};
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Settings, Worker, WorkerStats};
 use switchback::table::{
-    BasisPoints, Epoch, Protocol, Route, Service, ServiceSpec, Split, Table, Timeouts, VersionSpec,
+    BasisPoints, Epoch, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split, Table, Timeouts,
+    VersionSpec,
 };
 
 /// The promise: within so many standard deviations.
@@ -95,6 +96,7 @@ fn service(points: u16) -> Arc<Service> {
         name: name.parse().unwrap(),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
+        tls: None,
     };
     let spec = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -103,6 +105,8 @@ fn service(points: u16) -> Arc<Service> {
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());
@@ -116,21 +120,7 @@ fn worker(service: &Arc<Service>) -> Worker {
     let snapshot = Snapshot::join(table, None, |service, version| {
         Arc::new(Upstream::open(service.name.clone(), version.name.clone(), 1))
     });
-    let second = std::time::Duration::from_secs(1);
-    let settings = Settings {
-        connections: 1,
-        idle: second,
-        head: second,
-        head_bytes: 8192,
-        headers: 100,
-        progress: second,
-        pool_idle: second,
-        pool_size: 1,
-        epoch_header: false,
-        via: "switchback".to_owned(),
-        trusted: std::collections::BTreeMap::new(),
-    };
-    Worker::new(0, Arc::new(Live::new(snapshot)), settings, Arc::new(WorkerStats::default()))
+    Worker::new(0, Arc::new(Live::new(snapshot)), Settings::default(), Arc::new(WorkerStats::default()))
 }
 
 /// A million requests' coins, assigned as a worker does.

@@ -63,6 +63,18 @@ pub(crate) enum Part {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// The load of full TLS handshakes.
+    #[command(hide = true)]
+    Handshakes {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        path: String,
+        #[arg(long)]
+        connections: u16,
+        #[arg(long)]
+        seconds: u16,
+    },
     /// The blind byte relay.
     #[command(hide = true)]
     Relay {

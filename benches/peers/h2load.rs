@@ -36,7 +36,7 @@ pub(crate) fn run(
         format!("--max-concurrent-streams={streams}").into(),
         format!("--duration={seconds}").into(),
         log_option,
-        format!("http://{to}{}", load.path).into(),
+        format!("{}://{to}{}", if load.tls { "https" } else { "http" }, load.path).into(),
     ];
     let mut process = Process::start(&argv, cpu, dir.join("output"))?;
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {

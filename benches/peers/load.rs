@@ -1,13 +1,14 @@
-//! The load generators: `wrk` for HTTP/1.1 and `h2load` for HTTP/2, each with one thread.
+//! The load generators, each with one thread: `wrk`, `h2load` for HTTP/2, or our own where every request needs a full TLS
+//! handshake.
 
-use std::{fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{env, fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    h2load,
-    process::{Process, Scratch, find_program},
+    h2load, handshakes,
+    process::{Argv, Process, Scratch, find_program},
     scenario::{Load, Protocol, Reuse},
 };
 
@@ -65,7 +66,7 @@ impl fmt::Display for Errors {
 /// Puts this load on one address for a number of seconds.
 ///
 /// # Errors
-/// When the generator is not installed, does not end in time, or prints no summary.
+/// When a generator is needed and not installed, when the load does not end in time, or prints no summary.
 pub(crate) fn run(
     load: &Load,
     to: SocketAddr,
@@ -74,8 +75,8 @@ pub(crate) fn run(
     scratch: &Scratch,
 ) -> Result<Answered> {
     let mut answered = match load.protocol {
-        Protocol::Http1 => wrk(load, to, seconds, cpu, scratch)?,
-        Protocol::H2c { streams } => h2load::run(load, streams, to, seconds, cpu, scratch)?,
+        Protocol::Http1 => http1(load, to, seconds, cpu, scratch)?,
+        Protocol::Http2 { streams } => h2load::run(load, streams, to, seconds, cpu, scratch)?,
     };
     if answered.bytes < answered.requests * load.answer {
         answered.errors.short = answered.requests - answered.bytes / load.answer.max(1);
@@ -83,31 +84,44 @@ pub(crate) fn run(
     Ok(answered)
 }
 
-fn wrk(load: &Load, to: SocketAddr, seconds: u16, cpu: usize, scratch: &Scratch) -> Result<Answered> {
-    let Some(wrk) = find_program("wrk") else { bail!("`wrk` is not installed: apt install wrk") };
+fn http1(load: &Load, to: SocketAddr, seconds: u16, cpu: usize, scratch: &Scratch) -> Result<Answered> {
     let dir = scratch.subdirectory("load-")?;
+    let argv = match (load.tls, load.reuse) {
+        (true, Reuse::Close) => own(load, to, seconds)?,
+        (_, Reuse::KeepAlive | Reuse::Close) => wrk(load, to, seconds, &dir)?,
+    };
+    let mut process = Process::start(&argv, cpu, dir.join("output"))?;
+    if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
+        bail!("the load did not end");
+    }
+    read_summary(&dir.join("output"))
+}
+
+fn wrk(load: &Load, to: SocketAddr, seconds: u16, dir: &Path) -> Result<Argv> {
+    let Some(wrk) = find_program("wrk") else { bail!("`wrk` is not installed: apt install wrk") };
     fs::write(dir.join("load.lua"), script(load)?)?;
-    let argv = vec![
+    let scheme = if load.tls { "https" } else { "http" };
+    Ok(vec![
         wrk.into(),
         "--threads=1".into(),
         format!("--connections={}", load.connections).into(),
         format!("--duration={seconds}s").into(),
         "--script".into(),
         dir.join("load.lua").into(),
-        format!("http://{to}{}", load.path).into(),
-    ];
-    let mut process = Process::start(&argv, cpu, dir.join("output"))?;
-    if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
-        bail!("`wrk` did not end");
-    }
-    read_summary(&dir.join("output"))
+        format!("{scheme}://{to}{}", load.path).into(),
+    ])
+}
+
+fn own(load: &Load, to: SocketAddr, seconds: u16) -> Result<Argv> {
+    let arguments = handshakes::arguments(to, load.path, load.connections, seconds);
+    Ok(std::iter::once(env::current_exe()?.into()).chain(arguments.into_iter().map(Into::into)).collect())
 }
 
 fn read_summary(output: &Path) -> Result<Answered> {
     let output = fs::read_to_string(output)?;
     let summary = output.lines().find_map(|line| line.strip_prefix("summary: "));
-    let summary = summary.with_context(|| format!("`wrk` printed no summary: {output}"))?;
-    serde_json::from_str(summary).with_context(|| format!("summary of `wrk`: {summary}"))
+    let summary = summary.with_context(|| format!("the load printed no summary: {output}"))?;
+    serde_json::from_str(summary).with_context(|| format!("summary of the load: {summary}"))
 }
 
 /// The script that shapes the requests and prints the summary.

@@ -21,7 +21,9 @@ mod machine;
 mod idle;
 mod instructions;
 
+mod certificate;
 mod client;
+mod handshakes;
 mod origin;
 mod relay;
 
@@ -42,6 +44,9 @@ fn main() -> Result<()> {
     match args.part {
         Some(Part::Origin { listen }) => return origin::serve(listen),
         Some(Part::Relay { listen, to }) => return relay::serve(listen, to),
+        Some(Part::Handshakes { to, ref path, connections, seconds }) => {
+            return handshakes::load(to, path, connections, seconds);
+        }
         None => {}
     }
     if !args.bench {

@@ -30,6 +30,8 @@ pub(crate) struct Load {
     pub(crate) connections: u16,
     pub(crate) protocol: Protocol,
     pub(crate) reuse: Reuse,
+    /// Under TLS 1.3.
+    pub(crate) tls: bool,
     /// Requests go to this many hosts in turn.
     pub(crate) hosts: usize,
     pub(crate) targets: Targets,
@@ -39,8 +41,8 @@ pub(crate) struct Load {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
-    /// HTTP/2 in clear text, by prior knowledge, with this many requests at a time on each connection.
-    H2c {
+    /// By prior knowledge in clear text, else by ALPN; with this many requests at a time on each connection.
+    Http2 {
         streams: u16,
     },
 }
@@ -58,7 +60,7 @@ pub(crate) enum Reuse {
 pub(crate) enum Targets {
     /// Every peer asked for.
     Peers,
-    /// Those that are proxies: the relay has nobody behind it who speaks HTTP/2.
+    /// Those of them that speak HTTP/2 and TLS: the relay passes on what the origin does not.
     Proxies,
     /// switchback with one service, and with [`MANY_SERVICES`].
     SwitchbackSizes,
@@ -74,19 +76,23 @@ const GET_1K: Load = Load {
     connections: 64,
     protocol: Protocol::Http1,
     reuse: Reuse::KeepAlive,
+    tls: false,
     hosts: 1,
     targets: Targets::Peers,
 };
 const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
 const GET_1M: Load = Load { path: "/1m", answer: 1 << 20, ..GET_1K };
 const H2C_1K: Load =
-    Load { connections: 8, protocol: Protocol::H2c { streams: 32 }, targets: Targets::Proxies, ..GET_1K };
+    Load { connections: 8, protocol: Protocol::Http2 { streams: 32 }, targets: Targets::Proxies, ..GET_1K };
+const H2_TLS_1K: Load = Load { tls: true, ..H2C_1K };
 const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
 const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
+const TLS_1K: Load = Load { tls: true, targets: Targets::Proxies, ..GET_1K };
+const TLS_HANDSHAKE: Load = Load { reuse: Reuse::Close, ..TLS_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 8] = [
+pub(crate) const ALL: [Scenario; 11] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -112,6 +118,12 @@ pub(crate) const ALL: [Scenario; 8] = [
         kind: Kind::Load(&H2C_1K),
     },
     Scenario {
+        name: "h2-tls",
+        about: "the same under TLS 1.3",
+        by_default: false,
+        kind: Kind::Load(&H2_TLS_1K),
+    },
+    Scenario {
         name: "new-connection",
         about: "GET, answers of 1 KiB, a new client connection for each request, 64 at a time",
         by_default: true,
@@ -122,6 +134,18 @@ pub(crate) const ALL: [Scenario; 8] = [
         about: "POST of 64 KiB, empty answers, 64 keep-alive connections",
         by_default: false,
         kind: Kind::Load(&UPLOAD_64K),
+    },
+    Scenario {
+        name: "tls-h1",
+        about: "GET, answers of 1 KiB, 64 keep-alive connections under TLS 1.3",
+        by_default: true,
+        kind: Kind::Load(&TLS_1K),
+    },
+    Scenario {
+        name: "tls-handshake",
+        about: "GET, answers of 1 KiB, a full TLS 1.3 handshake (X25519, ECDSA P-256) for each request, 64 at a time",
+        by_default: true,
+        kind: Kind::Load(&TLS_HANDSHAKE),
     },
     Scenario {
         name: "routes-10k",

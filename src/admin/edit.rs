@@ -60,21 +60,23 @@ pub(super) fn put_version(
         read.push(address);
     }
     let name = parse("version", version)?;
-    let version = VersionSpec { name, endpoints: Arc::from(read), protocol: read_protocol(protocol)? };
+    let protocol = read_protocol(protocol, &read)?;
+    let version = VersionSpec { name, endpoints: Arc::from(read), protocol, tls: None };
     Ok(Command::PutVersion { service, version })
 }
 
-fn read_protocol(protocol: Option<&str>) -> Result<Protocol, Box<Problem>> {
-    match protocol {
-        None | Some("http1") => Ok(Protocol::Http1),
-        Some(later @ ("h2c" | "h2" | "https")) => Err(not_served(
-            "protocol",
-            &format!("`{later}` is not served by this version of switchback: only http1"),
-        )),
-        Some(other) => {
-            let detail = format!("`{}` is not a protocol: expected http1", other.escape_default());
-            Err(Problem::new(400, "bad_value", detail).at("protocol"))
+/// A protocol; over TLS a version is verified by its endpoints' own names and the system's authorities, so each has to
+/// have a name.
+fn read_protocol(protocol: Option<&str>, endpoints: &[EndpointAddr]) -> Result<Protocol, Box<Problem>> {
+    let Some(text) = protocol else { return Ok(Protocol::default()) };
+    let refused = |why: Invalid| Problem::new(400, "bad_value", why.to_string()).at("protocol");
+    let protocol: Protocol = text.parse().map_err(refused)?;
+    match endpoints.iter().position(|endpoint| matches!(endpoint, EndpointAddr::Unix(_))) {
+        Some(index) if protocol.is_tls() => {
+            let detail = format!("{} has no name that could be verified over TLS", endpoints[index]);
+            Err(Problem::new(422, "bad_value", detail).at(format!("endpoints[{index}]")))
         }
+        _ => Ok(protocol),
     }
 }
 

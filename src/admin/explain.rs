@@ -7,7 +7,7 @@ use http::Uri;
 use super::api::{Chance, Explain, Explained, Problem, Reason, Route};
 use super::call::Call;
 use super::openapi::ReadResponses;
-use crate::table::{BasisPoints, RouteKey, Router, Service, Table};
+use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, Table};
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
@@ -72,25 +72,34 @@ fn without_port(authority: &str) -> &str {
 
 fn explained(table: &Table, request: &Request) -> Explained {
     let epoch = table.epoch().0;
-    let Some(service) = table.route(request).map(|index| &table.services()[index]) else {
+    let Some(routed) = table.route(request) else {
         let (reason, chances) = (Reason::NoRoute, Vec::new());
         return Explained { epoch, service: None, route: None, reason, version: None, chances };
     };
+    let service = &table.services()[routed.service];
+    if let Some(reason) = own_answer(service, routed.route) {
+        let route: Route = (&service.routes[routed.route]).into();
+        let (route, service) = (Some(route), Some(service.name.to_string()));
+        return Explained { epoch, service, route, reason, version: None, chances: Vec::new() };
+    }
     let chances: Vec<_> =
         service.split.shares().map(|(version, weight)| chance(version.as_str(), weight)).collect();
     let reason = if service.split.is_whole() { Reason::Single } else { Reason::Coin };
     let version = service.split.is_whole().then(|| service.split.heaviest().to_string());
-    let (route, service) = (matched(service, request), Some(service.name.to_string()));
+    let route: Route = (&service.routes[routed.route]).into();
+    let (route, service) = (Some(route), Some(service.name.to_string()));
     Explained { epoch, service, route, reason, version, chances }
+}
+
+/// What the route answers by itself, if it does.
+fn own_answer(service: &Service, route: usize) -> Option<Reason> {
+    Some(match service.rules.as_ref()?.route(route)?.answer.as_ref()? {
+        OwnAnswer::Redirect { .. } => Reason::Redirect,
+        OwnAnswer::Fixed { .. } => Reason::Fixed,
+    })
 }
 
 fn chance(version: &str, weight: BasisPoints) -> Chance {
     let probability = f64::from(weight.points()) / f64::from(BasisPoints::ALL.points());
     Chance { version: version.to_owned(), weight: weight.points(), probability }
-}
-
-/// The route of the service that matched, by the router's own rule.
-fn matched(service: &Service, request: &Request) -> Option<Route> {
-    let router = Router::new(service.routes.iter().zip(0..));
-    router.route(request).map(|index| (&service.routes[index]).into())
 }

@@ -1,18 +1,26 @@
 //! What `/metrics` is made of: control's figures, the versions' cells and the workers' own, brought together.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admin::Metrics;
 use crate::control::{Durations, Handle, ServiceFigures};
-use crate::metrics::{Buckets, Cells, Edge, Exposition, Inputs, Operations, Tenure};
+use crate::metrics::{Buckets, Cells, Certificate, Edge, Exposition, Inputs, Operations, Tenure};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::worker::WorkerStats;
 use crate::release::{ActorKind, ChangeKind};
 use crate::table::{ServiceName, VersionName};
 
+/// The certificates that are presented now; replaced on a reload.
+pub(super) type Certificates = Arc<Mutex<Vec<Certificate>>>;
+
 /// The text of `/metrics` of this process.
-pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
+pub(super) fn of(
+    handle: &Handle,
+    workers: Vec<Arc<WorkerStats>>,
+    certificates: Certificates,
+    log_dropped: Arc<AtomicU64>,
+) -> Metrics {
     let handle = handle.clone();
     let exposition = Exposition::of(move || Inputs {
         table: Arc::clone(&handle.state().table),
@@ -24,6 +32,8 @@ pub(super) fn of(handle: &Handle, workers: Vec<Arc<WorkerStats>>) -> Metrics {
             .collect(),
         operations: handle.figures().services().iter().map(operations).collect(),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
+        certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        log_dropped: log_dropped.load(Ordering::Relaxed),
     });
     Arc::new(move || exposition.render())
 }
@@ -72,5 +82,9 @@ fn edge(stats: &WorkerStats) -> Edge {
         connections: stats.connections.load(Ordering::Relaxed),
         accepted: stats.accepted.load(Ordering::Relaxed),
         refused: std::array::from_fn(|reason| stats.refused[reason].load(Ordering::Relaxed)),
+        handshakes: std::array::from_fn(|ended| stats.handshakes[ended].load(Ordering::Relaxed)),
+        redirected: stats.redirected.load(Ordering::Relaxed),
+        redirects: stats.redirects.load(Ordering::Relaxed),
+        fixed: stats.fixed.load(Ordering::Relaxed),
     }
 }

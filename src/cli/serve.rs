@@ -3,10 +3,14 @@
 //! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
 //! which serves the admin API and takes signals.
 
-use std::collections::BTreeMap;
+mod entrances;
+mod files;
+mod log;
+mod settings;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,23 +24,30 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use entrances::Entrances;
+pub(super) use files::configuration;
+use files::{load, watched};
+use log::Log;
+use settings::{memory_limit, settings};
+
 use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, api};
 use crate::config::{self, Config};
-use crate::control::reload::{Trigger, Watched, watch};
+use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
 use crate::proxy::listener::ListenAddr;
-use crate::proxy::worker::Settings;
+use crate::proxy::pressure;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
 
-/// Where the configuration is looked for when nobody says.
-const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
-
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long the access log may take to be written to its end.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at how much memory is used.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,9 +60,10 @@ pub(super) fn run(args: Run) -> Result<()> {
     let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
     let (trigger, reloads) = Trigger::new();
-    let _watching = watch(watched(&file), trigger.clone())
-        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"));
-    let config = Config::load(&file)?;
+    let watching = watch(watched(&file), trigger.clone())
+        .inspect_err(|error| warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
+        .ok();
+    let config = load(&file, watching.as_ref())?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let workers = args.workers.map_or_else(cores, usize::from);
     raise_file_limit();
@@ -59,35 +71,20 @@ pub(super) fn run(args: Run) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
-        let process = Process::start(file, config, workers).await?;
+        let process = Process::start(file, watching, config, workers).await?;
         process.live(signals, trigger, reloads).await
     })
-}
-
-/// The file that was named, or the first that is there.
-///
-/// # Errors
-/// When there is none.
-pub(super) fn configuration(named: Option<PathBuf>) -> Result<PathBuf> {
-    if let Some(file) = named {
-        return Ok(file);
-    }
-    let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    found.ok_or_else(|| {
-        anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor "))
-    })
-}
-
-fn watched(file: &Path) -> Watched {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Watched { files: vec![file.to_owned()], dirs: vec![folder.join("conf.d")] }
 }
 
 /// Everything that runs.
 struct Process {
     file: PathBuf,
+    watching: Option<Watch>,
     config: Config,
+    entrances: Entrances,
+    certificates: scrape::Certificates,
     crew: Crew,
+    log: Log,
     handle: Handle,
     status: Arc<Status>,
     /// Ends control; it says when it has ended.
@@ -99,22 +96,27 @@ struct Process {
 
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
-    async fn start(file: PathBuf, config: Config, workers: usize) -> Result<Self> {
+    async fn start(file: PathBuf, watching: Option<Watch>, config: Config, workers: usize) -> Result<Self> {
+        let entrances = Entrances::of(&config, None)?;
         let socket = admin::Socket::bind(&config.admin.socket)?;
         let metrics = match &config.metrics {
             Some(metrics) => Some(bind_metrics(metrics.listen).await?),
             None => None,
         };
         let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
+        let log = Log::open(&config)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
-        let mut crew = Crew::start(workers, handle.live(), &settings(&config, workers))?;
-        crew.follow(&addresses(&config), bound, &settings(&config, workers)).await;
+        let settings = settings(&config, &entrances, workers, &log);
+        let mut crew = Crew::start(workers, handle.live(), &settings)?;
+        crew.follow(&addresses(&config), bound, &settings).await;
 
         let status = Arc::new(Status::new(workers));
-        let text = scrape::of(&handle, crew.stats().cloned().collect());
+        let certificates = scrape::Certificates::default();
+        let stats = crew.stats().cloned().collect();
+        let text = scrape::of(&handle, stats, Arc::clone(&certificates), Arc::clone(&log.dropped));
         let app = App::new(handle.clone(), Arc::clone(&status), text);
         let stop_admin = CancellationToken::new();
         let mut admin =
@@ -122,7 +124,21 @@ impl Process {
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process = Self { file, config, crew, handle, status, stop_control, control, stop_admin, admin };
+        let process = Self {
+            file,
+            watching,
+            config,
+            entrances,
+            certificates,
+            crew,
+            log,
+            handle,
+            status,
+            stop_control,
+            control,
+            stop_admin,
+            admin,
+        };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
         info!(
@@ -143,20 +159,40 @@ impl Process {
         trigger: Trigger,
         mut reloads: mpsc::Receiver<()>,
     ) -> Result<()> {
+        let mut looks = tokio::time::interval(LOOK_AT_MEMORY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = looks.tick() => self.look_at_memory(),
                 _ = reloads.recv() => tokio::select! {
                     () = self.reload(&trigger) => {}
                     // A store that hangs does not keep it from stopping.
                     () = signals.stop() => return self.wind_down(signals).await,
                 },
                 signal = signals.next() => match signal {
-                    Told::Reload => trigger.pull(),
+                    Told::Reload => {
+                        // First, and whatever becomes of the configuration: the file may have been moved away.
+                        self.log.reopen();
+                        trigger.pull();
+                    }
                     Told::Stop => return self.wind_down(signals).await,
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
+        }
+    }
+
+    /// Tells the workers how tight memory is.
+    fn look_at_memory(&self) {
+        let (commons, limit) = (self.crew.commons(), memory_limit(&self.config));
+        let Some(memory) = pressure::memory() else { return };
+        let before = commons.pressure();
+        let now = limit.judge(memory, before);
+        if now != before {
+            let (used, all) = (memory.used >> 20, memory.all >> 20);
+            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
+            commons.set_pressure(now);
         }
     }
 
@@ -187,19 +223,23 @@ impl Process {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        let config = Config::load(&self.file)?;
+        let config = load(&self.file, self.watching.as_ref())?;
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
+        let log = self.log.prepare(&config)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        self.crew.follow(&wanted, bound, &settings(&config, self.crew.size())).await;
+        self.log.follow(log);
+        let settings = settings(&config, &entrances, self.crew.size(), &self.log);
+        self.crew.follow(&wanted, bound, &settings).await;
         let fixed = |config: &Config| {
             (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
         };
         if fixed(&config) != fixed(&self.config) {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
-        self.config = config;
+        (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
     }
@@ -209,11 +249,12 @@ impl Process {
         let listeners = listeners
             .map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
         self.status.set_listeners(listeners.collect());
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     async fn wind_down(self, mut signals: Signals) -> Result<()> {
-        let Self { config, crew, status, stop_control, control, stop_admin, admin, .. } = self;
+        let Self { config, crew, log, status, stop_control, control, stop_admin, admin, .. } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
@@ -222,6 +263,9 @@ impl Process {
                 warn!("the deadline has come; what is still in flight is cut");
             },
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
+        }
+        if timeout(LOG_PATIENCE, log.finish()).await.is_err() {
+            warn!("the access log did not come to its end; its last lines may be lost");
         }
         stop_admin.cancel();
         for task in admin {
@@ -312,26 +356,6 @@ fn address(listener: &config::Listener) -> ListenAddr {
 
 fn addresses(config: &Config) -> Vec<ListenAddr> {
     config.listeners.iter().map(address).collect()
-}
-
-/// What the workers need of the configuration.
-fn settings(config: &Config, workers: usize) -> Settings {
-    let limits = &config.limits;
-    let trusted =
-        config.listeners.iter().map(|listener| (address(listener), listener.trusted_proxies.clone()));
-    Settings {
-        connections: limits.connections.div_ceil(workers.max(1)),
-        idle: limits.idle,
-        head: limits.head,
-        head_bytes: limits.head_bytes,
-        headers: limits.headers,
-        progress: limits.write_stall,
-        pool_idle: limits.pool_idle,
-        pool_size: limits.pool_size,
-        epoch_header: config.proxy.epoch_header,
-        via: config.proxy.via.clone(),
-        trusted: trusted.collect::<BTreeMap<_, _>>(),
-    }
 }
 
 fn cores() -> usize {

@@ -64,14 +64,20 @@ pub(super) fn lines(diagnostics: &[Diagnostic]) -> String {
 /// A hint for a word that is none of `known`: the one that was probably meant, or all of them.
 pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>, all: &str) -> String {
     let known: Vec<_> = known.into_iter().collect();
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), candidate);
+    close_to(word, known.iter().copied()).unwrap_or_else(|| {
+        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        format!("{all}: {list}")
+    })
+}
+
+/// A hint for a word that is none of `known`, if one of them was probably meant.
+pub(super) fn close_to<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
     // A third of the word may be wrong: `lisen` is `listen`, but `tsl` is not `id`.
-    let close = known.iter().map(|candidate| (distance(candidate), *candidate)).min();
-    match close.filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3)) {
-        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None if known.is_empty() => format!("{all}: none"),
-        None => format!("{all}: {}", known.join(", ")),
-    }
+    let close = known.into_iter().map(|candidate| (distance(candidate), candidate)).min();
+    let close = close.filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3));
+    close.map(|(_, candidate)| format!("did you mean `{candidate}`?"))
 }
 
 #[cfg(test)]

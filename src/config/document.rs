@@ -88,7 +88,12 @@ pub(super) struct Spot<'a> {
     pub(super) start: usize,
 }
 
-impl Spot<'_> {
+impl<'a> Spot<'a> {
+    /// Where relative paths of this file begin.
+    pub(super) fn directory(self) -> &'a Path {
+        self.document.file.parent().unwrap_or(self.document.file)
+    }
+
     pub(super) fn place(self) -> Place {
         self.document.place(self.start)
     }

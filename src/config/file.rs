@@ -1,17 +1,21 @@
 //! The sections of the main file, and what of it a team's file may hold.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::document::Place;
-use super::later;
 use super::service::Services;
+use super::upstream_tls;
 use super::walk::{Node, Section};
-use super::{Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir};
+use super::{
+    AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
+    Underscores,
+};
+use super::{access_log, answer, https, identity, limits, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -20,7 +24,8 @@ pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-const SECTIONS: [&str; 7] = ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy"];
+const SECTIONS: [&str; 8] =
+    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy", "access_log"];
 
 /// What the main file says, without its services.
 pub(super) struct Main {
@@ -31,6 +36,7 @@ pub(super) struct Main {
     limits: Limits,
     shutdown: Shutdown,
     proxy: Proxy,
+    access_log: Option<AccessLog>,
 }
 
 impl Main {
@@ -46,9 +52,12 @@ impl Main {
         let admin = admin(&mut root, base, host);
         let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
         let state = state(&mut root, base, host);
-        let limits = root.or("limits", Limits::default(), limits);
+        let limits = root.or("limits", Limits::default(), limits::of_process);
         let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
-        let proxy = root.or("proxy", Proxy::default(), proxy);
+        let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
+        let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
+        services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
+        services.beside(base);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
             services.read(&section);
         }
@@ -62,15 +71,37 @@ impl Main {
             limits: limits?,
             shutdown: shutdown?,
             proxy: proxy?,
+            access_log: access_log?,
         })
     }
 
     /// The config of this file with the services of all.
     pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
-        let Self { listeners, admin, metrics, state, limits, shutdown, proxy } = self;
+        let Self { listeners, admin, metrics, state, limits, shutdown, proxy, access_log } = self;
         let warnings = Vec::new();
-        Config { listeners, admin, metrics, state, limits, shutdown, proxy, services, warnings, files }
+        Config {
+            listeners,
+            admin,
+            metrics,
+            state,
+            limits,
+            shutdown,
+            proxy,
+            access_log,
+            services,
+            warnings,
+            files,
+        }
     }
+}
+
+/// Every file that the listeners of the main file name; what is wrong with them is not told.
+pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
+    let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
+    let listeners = listeners.into_iter().filter_map(|node| node.section(""));
+    let tls = listeners.filter_map(|mut listener| listener.take("tls"));
+    let of_listeners = tls.flat_map(|node| tls::files(node, base));
+    of_listeners.chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
 }
 
 /// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.
@@ -99,12 +130,27 @@ impl Taken {
         if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
             return;
         }
+        if let Some((both, first)) = dual(address).and_then(|both| self.0.get_key_value(&both)) {
+            let hint = "[::] takes IPv4 too: leave this one out, or name the IPv6 addresses";
+            node.at.error_with(format_args!("{address} is already listened on by {both}: {first}"), hint);
+            return;
+        }
         match self.0.get(address) {
             Some(first) => node.at.error(format_args!("{address} is already listened on: {first}")),
             None => {
                 self.0.insert(address.clone(), node.at.place());
             }
         }
+    }
+}
+
+/// The address that takes IPv4 on this one's port too.
+fn dual(address: &ListenAddr) -> Option<ListenAddr> {
+    match address {
+        ListenAddr::Tcp(tcp) if tcp.is_ipv4() => {
+            Some(ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, tcp.port()).into()))
+        }
+        ListenAddr::Tcp(_) | ListenAddr::Unix(_) => None,
     }
 }
 
@@ -117,12 +163,10 @@ fn listeners(root: &mut Section<'_>, base: &Path, taken: &mut Taken) -> Option<V
     let read = list.into_iter().map(|node| listener(node, base, taken));
     // All are read, whether or not one of them is wrong.
     let read: Vec<_> = read.collect();
-    let opened: Vec<Option<Listener>> = read.into_iter().collect::<Option<_>>()?;
-    Some(opened.into_iter().flatten().collect())
+    read.into_iter().collect()
 }
 
-/// A listener; `Some(None)` when it is right, but not for this build to open.
-fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Listener>> {
+fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Listener> {
     let mut section = node.section("a listener")?;
     let listen = section.required("listen", "listen = \"0.0.0.0:8080\"");
     let listen = listen.and_then(|node| {
@@ -134,13 +178,30 @@ fn listener(node: Node<'_>, base: &Path, taken: &mut Taken) -> Option<Option<Lis
         Some(address)
     });
     let trusted = section.or("trusted_proxies", Vec::new(), networks);
-    let tls = section.take("tls");
-    section.finish();
-    if let Some(tls) = tls {
-        later::tls(tls, base, &section, listen.as_ref());
-        return Some(None);
+    let told = section.take("proxy_protocol");
+    let proxy_protocol = told.map_or(Some(false), Node::flag);
+    if let (Some(node), Some(true), Some([])) = (told, proxy_protocol, trusted.as_deref()) {
+        // Over a Unix socket, the socket's permissions say who may.
+        if matches!(listen, Some(ListenAddr::Tcp(_))) {
+            node.at.error_with(
+                "`proxy_protocol` believes whoever connects, and nobody is trusted",
+                "name the proxies in front: trusted_proxies = [\"10.0.0.0/8\"]",
+            );
+        }
     }
-    Some(Some(Listener { listen: listen?, trusted_proxies: trusted? }))
+    let tls = section.take("tls");
+    let redirect = https::redirect(&mut section, tls.is_some());
+    let hsts = https::hsts(&mut section, tls.is_some());
+    section.finish();
+    let tls = tls.map_or(Some(None), |node| tls::read(node, base).map(Some));
+    Some(Listener {
+        listen: listen?,
+        trusted_proxies: trusted?,
+        proxy_protocol: proxy_protocol?,
+        tls: tls?,
+        redirect_to_https: redirect?,
+        hsts: hsts?,
+    })
 }
 
 fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
@@ -153,7 +214,15 @@ fn network(node: Node<'_>) -> Option<IpNet> {
     let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
     let text = node.text(expected)?;
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| address()).ok().or_else(|| node.unexpected(expected))
+    let net = text.parse::<IpNet>().or_else(|_| address()).ok();
+    net.map(canonical).or_else(|| node.unexpected(expected))
+}
+
+/// IPv4 in IPv6's form is IPv4, as it is in clients' addresses.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(net)
 }
 
 fn metrics(node: Node<'_>, taken: &mut Taken) -> Option<Metrics> {
@@ -226,30 +295,6 @@ fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
     Some(StateDir { dir: dir?, history: history? })
 }
 
-fn limits(node: Node<'_>) -> Option<Limits> {
-    let mut section = node.section("[limits]")?;
-    let default = Limits::default();
-    let connections = section.or("connections", default.connections, |node| node.count(&(1..=100_000_000)));
-    let idle = section.or("idle", default.idle, |node| node.duration(SOME_TIME));
-    let head = section.or("head", default.head, |node| node.duration(SOME_TIME));
-    let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
-    let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
-    let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
-    let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
-    let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
-    section.finish();
-    Some(Limits {
-        connections: connections?,
-        idle: idle?,
-        head: head?,
-        head_bytes: head_bytes?,
-        headers: headers?,
-        write_stall: write_stall?,
-        pool_idle: pool_idle?,
-        pool_size: pool_size?,
-    })
-}
-
 fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     let mut section = node.section("[shutdown]")?;
     let default = Shutdown::default().deadline;
@@ -258,7 +303,7 @@ fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     Some(Shutdown { deadline: deadline? })
 }
 
-fn proxy(node: Node<'_>) -> Option<Proxy> {
+fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let mut section = node.section("[proxy]")?;
     let default = Proxy::default();
     let epoch_header = section.or("epoch_header", default.epoch_header, Node::flag);
@@ -272,6 +317,29 @@ fn proxy(node: Node<'_>) -> Option<Proxy> {
             node.unexpected(expected)
         }
     });
+    let request_id = section.or("request_id", None, |node| identity::request_id(node).map(Some));
+    let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
+    let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
+    let forwarded = section.or("forwarded", default.forwarded, Node::flag);
+    let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
     section.finish();
-    Some(Proxy { epoch_header: epoch_header?, via: via? })
+    Some(Proxy {
+        epoch_header: epoch_header?,
+        via: via?,
+        request_id: request_id?,
+        trace: trace?,
+        error_pages: error_pages?,
+        forwarded: forwarded?,
+        underscores_in_headers: underscores?,
+    })
+}
+
+fn underscores(node: Node<'_>) -> Option<Underscores> {
+    let expected = "\"drop\", \"allow\" or \"reject\"";
+    match node.text(expected)? {
+        "drop" => Some(Underscores::Drop),
+        "allow" => Some(Underscores::Allow),
+        "reject" => Some(Underscores::Reject),
+        _ => node.unexpected(expected),
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Errors, Severity, lines};
 use super::document::{Document, Found, position};
-use super::file::{Main, read_team};
+use super::file::{self, Main, read_team};
 use super::service::Services;
 use super::{Config, Host};
 
@@ -38,6 +38,21 @@ impl Config {
             }
         }
     }
+}
+
+/// Every file beside the configuration itself that `path` names, certificates and keys, there or not: what has to be
+/// watched with it. Of a file that cannot be read, as far as it can.
+#[must_use]
+pub fn named_files(path: &Path) -> Vec<PathBuf> {
+    let found = Found::default();
+    let path = absolute(path);
+    let base = path.parent().unwrap_or(&path);
+    let teams = teams(&path.with_file_name("conf.d"), &found).files;
+    let named = |path: &PathBuf| {
+        let text = read_text(path, &found).unwrap_or_default();
+        Document::walk(path, &text, &found, |root| file::named_files(root, base))
+    };
+    std::iter::once(&path).chain(&teams).flat_map(named).collect()
 }
 
 /// What `switchback check FILE` has to say.
@@ -101,6 +116,7 @@ fn read_all(path: &Path, host: &Host, found: &Found) -> Option<Config> {
     let teams = teams(&path.with_file_name("conf.d"), found);
     for team in &teams.files {
         if let Some(text) = read_text(team, found) {
+            services.beside(absolute(team).parent().unwrap_or(base));
             Document::walk(team, &text, found, |root| read_team(&root, path, &mut services));
         }
     }

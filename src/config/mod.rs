@@ -3,19 +3,28 @@
 //! A [`Config`] is valid by construction; a file that is not yields *all* of its errors at once, each with its place.
 //! The file says what exists; where the traffic goes is the store's to say.
 
+mod access_log;
+mod answer;
 pub mod diagnostic;
 mod document;
 pub mod duration;
+mod edits;
 mod file;
 pub mod host;
+mod https;
+mod identity;
 mod later;
+mod limits;
 mod load;
 mod pool;
 mod route;
 mod service;
+pub mod size;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod upstream_tls;
 mod walk;
 
 use std::fmt;
@@ -26,14 +35,16 @@ use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
-pub use load::{Report, check, check_on};
+pub use https::Redirect;
+pub use load::{Report, check, check_on, named_files};
+pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 
-use crate::table::{Invalid, ServiceSpec};
+use crate::table::{BasisPoints, ErrorPage, Invalid, ServiceSpec};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect; may be empty when every listener needs what this build does not serve.
+    /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
     /// Where the CLI connects.
     pub admin: Admin,
@@ -47,6 +58,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What the proxy tells of itself.
     pub proxy: Proxy,
+    /// What is written about requests; `None`: nothing.
+    pub access_log: Option<AccessLog>,
     /// What exists, in the order of the files.
     pub services: Vec<ServiceSpec>,
     /// What is accepted but does not mean what its author may think.
@@ -60,8 +73,16 @@ pub struct Config {
 pub struct Listener {
     /// The address.
     pub listen: ListenAddr,
-    /// Whose `X-Forwarded-*` are believed; those of strangers are replaced. Default: nobody's.
+    /// Whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed; strangers' are replaced. Default: nobody's.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Every connection begins with a PROXY header, version 1 or 2; one from no trusted proxy is closed. Default: false.
+    pub proxy_protocol: bool,
+    /// How its TLS is done; `None`: clear text.
+    pub tls: Option<Tls>,
+    /// Whether it only sends clients on to https; without TLS only.
+    pub redirect_to_https: Option<Redirect>,
+    /// `Strict-Transport-Security` of all its answers; with TLS only.
+    pub hsts: Option<http::HeaderValue>,
 }
 
 /// An address to listen on.
@@ -129,6 +150,11 @@ impl StateDir {
 pub struct Limits {
     /// Client connections at a time in the whole process; default 65,536.
     pub connections: usize,
+    /// Client connections of one address at a time (IPv6: of one network of 64 bits), 0 is no limit; trusted proxies may
+    /// have any number. Default 8,192.
+    pub connections_per_client: usize,
+    /// How much memory may be used before connections, then requests are refused; default 90 % of what there is.
+    pub memory: MemoryLimit,
     /// How long a kept-alive client connection may wait for its next request; default 60 s.
     pub idle: Duration,
     /// How long a request's head may take to arrive; default 10 s.
@@ -137,20 +163,49 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields of a request; default 100.
     pub headers: usize,
+    /// Bytes a second that a request's body has to come with, on average, once it was waited for as long as it may
+    /// pause (`timeouts.progress`); 0 is no limit.
+    /// Default 100.
+    pub min_body_rate: usize,
     /// How long a client may take no byte of its answer; default 30 s.
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
     pub pool_idle: Duration,
     /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
     pub pool_size: usize,
+    /// TLS handshakes at a time and worker; default 512.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
-        let (connections, head_bytes) = (65_536, 32 * 1024);
-        Self { connections, idle, head, head_bytes, headers: 100, write_stall, pool_idle, pool_size: 256 }
+        Self {
+            connections: 65_536,
+            connections_per_client: 8_192,
+            memory: MemoryLimit::Percent(90),
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            min_body_rate: 100,
+            write_stall,
+            pool_idle,
+            pool_size: 256,
+            handshakes: 512,
+        }
     }
+}
+
+/// How much memory may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// As much as there is.
+    None,
+    /// So many percent of what there is: of the control group's limit, or of the machine's memory.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// How the process ends.
@@ -166,17 +221,114 @@ impl Default for Shutdown {
     }
 }
 
-/// What the proxy tells of itself.
+/// What the proxy tells of itself, and what it says in the services' place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// Answers carry `switchback-epoch`; default false.
     pub epoch_header: bool,
     /// The name in `Via` (RFC 9110 §7.6.3); default `switchback`.
     pub via: String,
+    /// `x-request-id`; default `None`: it passes as any other field does.
+    pub request_id: Option<RequestId>,
+    /// W3C trace context; default `None`: it passes as any other field does.
+    pub trace: Option<Trace>,
+    /// Bodies for the proxy's own answers; a service's own come first.
+    pub error_pages: Vec<ErrorPage>,
+    /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
+    pub forwarded: bool,
+    /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
+    pub underscores_in_headers: Underscores,
 }
 
 impl Default for Proxy {
     fn default() -> Self {
-        Self { epoch_header: false, via: "switchback".to_owned() }
+        Self {
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            request_id: None,
+            trace: None,
+            error_pages: Vec::new(),
+            forwarded: false,
+            underscores_in_headers: Underscores::default(),
+        }
     }
+}
+
+/// Every request has an id: one that came with it, or a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestId {
+    /// Whose ids are taken over; default [`Accept::Trusted`].
+    pub accept: Accept,
+    /// Answers carry it too; default false.
+    pub answer: bool,
+}
+
+/// Whose word is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// That of `trusted_proxies`.
+    #[default]
+    Trusted,
+    /// Everybody's.
+    Always,
+    /// Nobody's.
+    Never,
+}
+
+/// W3C trace context: a valid one passes as it is, an invalid one is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// One is started where there is none; default true.
+    pub start: bool,
+    /// The flag `sampled` of those that are started; default false.
+    pub sampled: bool,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { start: true, sampled: false }
+    }
+}
+
+/// What is written about requests: one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where to; default standard output.
+    pub target: LogTarget,
+    /// How many of the requests; default all.
+    pub sample: BasisPoints,
+    /// Requests that failed are written whatever `sample` says; default true.
+    pub errors: bool,
+    /// Paths with their queries; default true.
+    pub query: bool,
+    /// Request headers that are written too, in lower case; default none.
+    pub headers: Vec<String>,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        let (target, sample) = (LogTarget::Stdout, BasisPoints::ALL);
+        Self { target, sample, errors: true, query: true, headers: Vec::new() }
+    }
+}
+
+/// Where an access log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// The end of this file, which is made when it is not there.
+    File(PathBuf),
+}
+
+/// What becomes of fields with an underscore in their name, which many a server cannot tell from a hyphen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
 }

@@ -2,8 +2,10 @@
 
 use super::diagnostic::did_you_mean;
 use super::document::Spot;
+use super::edits;
+use super::upstream_tls;
 use super::walk::{Entry, Node, Section};
-use crate::table::{EndpointAddr, Protocol, VersionName, VersionSpec};
+use crate::table::{Edits, EndpointAddr, Protocol, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -11,6 +13,8 @@ pub(super) struct Listed<'a> {
     pub(super) version: VersionSpec,
     /// Where its empty list of endpoints is.
     pub(super) empty: Option<Spot<'a>>,
+    /// What it changes about its requests and answers.
+    pub(super) edits: Edits,
 }
 
 /// The versions of the service, in the order of the file.
@@ -30,18 +34,23 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
     let Some(mut section) =
         entry.value.section(format!("version `{}` of {service}", entry.key.escape_debug()))
     else {
-        let version = VersionSpec { name: name?, endpoints: [].into(), protocol: Protocol::default() };
-        return Some(Listed { version, empty: None });
+        let version =
+            VersionSpec { name: name?, endpoints: [].into(), protocol: Protocol::default(), tls: None };
+        return Some(Listed { version, empty: None, edits: Edits::default() });
     };
     let endpoints = section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]");
     let protocol = section.or("protocol", Protocol::default(), protocol);
-    section.finish();
+    // What is wrong with them is noted: the file is refused.
+    let edits = edits::read(&mut section).unwrap_or_default();
     let list = endpoints
         .and_then(|node| Some((node, node.list("a list of endpoints such as [\"127.0.0.1:9001\"]")?)));
     let empty = list.as_ref().filter(|(_, list)| list.is_empty()).map(|(node, _)| node.at);
-    let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default().into();
+    let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default();
+    let tls = upstream_tls::read(&mut section, protocol, &endpoints).flatten();
+    section.finish();
     let protocol = protocol.unwrap_or_default();
-    Some(Listed { version: VersionSpec { name: name?, endpoints, protocol }, empty })
+    let version = VersionSpec { name: name?, endpoints: endpoints.into(), protocol, tls };
+    Some(Listed { version, empty, edits })
 }
 
 /// The endpoints that can be read, each once.
@@ -59,16 +68,10 @@ fn pool(list: Vec<Node<'_>>) -> Vec<EndpointAddr> {
 }
 
 fn protocol(node: Node<'_>) -> Option<Protocol> {
-    match node.text("a protocol such as \"http1\"")? {
-        "http1" => return Some(Protocol::Http1),
-        word @ ("h2c" | "h2" | "https") => {
-            node.at
-                .error_with(format_args!("protocol `{word}` is not served by this build yet"), "use `http1`");
-        }
-        word => {
-            let hint = did_you_mean(word, ["http1", "h2c", "h2", "https"], "protocols are");
-            node.at.error_with(format_args!("`{}` is not a protocol", word.escape_debug()), hint);
-        }
-    }
-    None
+    let word = node.text("a protocol such as \"http1\"")?;
+    word.parse::<Protocol>().ok().or_else(|| {
+        let hint = did_you_mean(word, Protocol::ALL.map(Protocol::token), "protocols are");
+        node.at.error_with(format_args!("`{}` is not a protocol", word.escape_debug()), hint);
+        None
+    })
 }

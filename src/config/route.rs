@@ -1,18 +1,55 @@
 //! One route of a service: `{ host = "shop.example.com", path = "/", headers = { x-beta = "1" } }`.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::walk::{Entry, Node};
-use crate::table::{HostPattern, Route};
+use super::walk::{Entry, Node, Section};
+use super::{answer, edits};
+use crate::table::{Edits, HostPattern, PathRewrite, Route, RouteRules};
 
-/// Reads a route; no host is any host, no path is every path.
-pub(super) fn read(node: Node<'_>) -> Option<Route> {
+/// Reads a route and its rules, if it has any; no host is any host, no path is every path. `service` are the edits of
+/// the service, which come first; relative paths are beside `base`.
+pub(super) fn read(node: Node<'_>, service: &Edits, base: &Path) -> Option<(Route, Option<RouteRules>)> {
     let mut section = node.section("a route")?;
     let host = section.or("host", HostPattern::Any, |node| node.parse("a host such as \"shop.example.com\""));
     let path = section.or("path", "/".into(), path);
     let headers = section.or("headers", Vec::new(), headers);
+    let rules = rules(&mut section, path.as_deref().unwrap_or("/"), service, base);
     section.finish();
-    Some(Route { host: host?, path: path?, headers: headers? })
+    Some((Route { host: host?, path: path?, headers: headers? }, rules?))
+}
+
+fn rules(section: &mut Section<'_>, path: &str, service: &Edits, base: &Path) -> Option<Option<RouteRules>> {
+    let own = edits::read(section);
+    let rewrite = rewrite(section, path);
+    let answer = answer::read(section, base);
+    let (own, rewrite, answer) = (own?, rewrite?, answer?);
+    if answer.is_some() && (rewrite.is_some() || !own.leaves_request()) {
+        let hint = "leave out strip_prefix, replace_prefix, rewrite_host and request_headers";
+        section.at.error_with("a route that answers by itself sends no request on", hint);
+        return None;
+    }
+    let edits = Edits {
+        request: [service.request.clone(), own.request].concat(),
+        response: [service.response.clone(), own.response].concat(),
+        host: own.host.or_else(|| service.host.clone()),
+    };
+    let rules = RouteRules { edits, path: rewrite, answer };
+    Some((rules != RouteRules::default()).then_some(rules))
+}
+
+/// `strip_prefix = true` or `replace_prefix = "/v2"`.
+fn rewrite(section: &mut Section<'_>, prefix: &str) -> Option<Option<PathRewrite>> {
+    let strip = section.or("strip_prefix", false, Node::flag);
+    let Some(node) = section.take("replace_prefix") else {
+        return Some(strip?.then(|| PathRewrite::new(prefix, "")));
+    };
+    let with = path(node)?;
+    if strip? {
+        node.at.error("the prefix is stripped or replaced, not both: leave out `strip_prefix`");
+        return None;
+    }
+    Some(Some(PathRewrite::new(prefix, &with)))
 }
 
 fn path(node: Node<'_>) -> Option<Arc<str>> {

@@ -1,13 +1,17 @@
 //! The `[services.…]` of all files: each service once, each route once.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{later, pool, route, split};
-use crate::table::{Route, ServiceName, ServiceSpec, Timeouts};
+use super::{answer, edits, later, limits, pool, route, split};
+use crate::table::{
+    Edits, ErrorPage, Route, RouteRules, Rules, ServiceLimits, ServiceName, ServiceSpec, Timeouts,
+    VersionName,
+};
 
 /// The services read so far, and who said what first.
 #[derive(Default)]
@@ -15,7 +19,14 @@ pub(super) struct Services {
     specs: Vec<ServiceSpec>,
     names: HashMap<String, Place>,
     routes: HashMap<Route, (String, Place)>,
+    /// The folder of the file that is being read.
+    base: PathBuf,
+    /// The pages of all services.
+    pages: Vec<ErrorPage>,
 }
+
+/// Routes with their rules, by index.
+type Ruled = (Vec<Route>, Vec<Option<RouteRules>>);
 
 impl Services {
     /// Reads one file's `[services]`.
@@ -24,6 +35,16 @@ impl Services {
             let spec = self.service(entry);
             self.specs.extend(spec);
         }
+    }
+
+    /// Relative paths are from now on beside `base`.
+    pub(super) fn beside(&mut self, base: &Path) {
+        base.clone_into(&mut self.base);
+    }
+
+    /// Every service gets these pages behind its own.
+    pub(super) fn common_pages(&mut self, pages: &[ErrorPage]) {
+        pages.clone_into(&mut self.pages);
     }
 
     /// True when no file has a service, right or wrong.
@@ -45,33 +66,51 @@ impl Services {
             return None;
         }
         let mut section = entry.value.section(format!("service `{}`", entry.key.escape_debug()))?;
-        let routes = self.routes(&mut section, entry.key);
-        let versions = pool::versions(&mut section);
+        let edits = edits::read(&mut section);
+        let base = self.base.clone();
+        let pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, &base));
+        let routes = self.routes(&mut section, entry.key, edits.as_ref().unwrap_or(&Edits::default()));
+        let mut versions = pool::versions(&mut section);
         let split = split::read(&mut section, &versions);
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
+        let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
         }
         section.finish();
         let (stable, split) = split?;
         let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
+        let edited: Vec<_> = versions.iter_mut().filter_map(edits_of).collect();
         let versions = versions.into_iter().map(|listed| listed.version).collect();
-        Some(ServiceSpec { name: name?, routes: routes?, versions, stable, weights, timeouts: timeouts? })
+        let (routes, of_routes) = routes?;
+        let pages = [pages?, self.pages.clone()].concat();
+        edits?;
+        let rules = Rules { routes: of_routes, versions: edited, pages };
+        Some(ServiceSpec {
+            name: name?,
+            routes: routes.into(),
+            versions,
+            stable,
+            weights,
+            timeouts: timeouts?,
+            rules: (!rules.is_empty()).then(|| Arc::new(rules)),
+            limits: limits?,
+        })
     }
 
-    fn routes(&mut self, section: &mut Section<'_>, service: &str) -> Option<Arc<[Route]>> {
+    fn routes(&mut self, section: &mut Section<'_>, service: &str, edits: &Edits) -> Option<Ruled> {
         let node = section.required("routes", "routes = [{ host = \"shop.example.com\", path = \"/\" }]")?;
         let list = node.list("a list of routes such as [{ host = \"shop.example.com\", path = \"/\" }]")?;
         if list.is_empty() {
             node.at
                 .error_with(format_args!("{} has no routes", section.what), "a service needs at least one");
         }
-        let routes: Vec<_> = list.into_iter().map(|node| self.route(node, service)).collect();
+        let routes: Vec<_> = list.into_iter().map(|node| self.route(node, service, edits)).collect();
         routes.into_iter().collect()
     }
 
-    fn route(&mut self, node: Node<'_>, service: &str) -> Option<Route> {
-        let route = route::read(node)?;
+    fn route(&mut self, node: Node<'_>, service: &str, edits: &Edits) -> Option<(Route, Option<RouteRules>)> {
+        let (route, rules) = route::read(node, edits, &self.base)?;
         if let Some((first, place)) = self.routes.get(&route) {
             node.at.error(format_args!(
                 "route {route} already leads to service `{}`: {place}",
@@ -80,8 +119,14 @@ impl Services {
             return None;
         }
         self.routes.insert(route.clone(), (service.to_owned(), node.at.place()));
-        Some(route)
+        Some((route, rules))
     }
+}
+
+/// A version's edits with its name, if it has any.
+fn edits_of(listed: &mut pool::Listed<'_>) -> Option<(VersionName, Edits)> {
+    let edits = std::mem::take(&mut listed.edits);
+    (!edits.is_empty()).then(|| (listed.version.name.clone(), edits))
 }
 
 fn timeouts(node: Node<'_>) -> Option<Timeouts> {
@@ -91,6 +136,15 @@ fn timeouts(node: Node<'_>) -> Option<Timeouts> {
     let response = section.or("response", default.response, |node| node.duration(SOME_TIME));
     let progress = section.or("progress", default.progress, |node| node.duration(SOME_TIME));
     let stream = section.or("stream", default.stream, |node| node.duration(SOME_TIME));
+    let tunnel = section.or("tunnel", default.tunnel, |node| node.duration(SOME_TIME));
+    let total = section.or("total", default.total, |node| node.duration(SOME_TIME).map(Some));
     section.finish();
-    Some(Timeouts { connect: connect?, response: response?, progress: progress?, stream: stream? })
+    Some(Timeouts {
+        connect: connect?,
+        response: response?,
+        progress: progress?,
+        stream: stream?,
+        tunnel: tunnel?,
+        total: total?,
+    })
 }

@@ -76,6 +76,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    pub(super) fn is_flag(self) -> bool {
+        self.value.as_bool().is_some()
+    }
+
+    pub(super) fn is_text(self) -> bool {
+        self.value.as_str().is_some()
+    }
+
     pub(super) fn flag(self) -> Option<bool> {
         self.value.as_bool().or_else(|| self.unexpected("true or false"))
     }
@@ -153,6 +161,11 @@ impl<'a> Section<'a> {
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         self.table.get(key).map(|value| Node::of(self.at.document, value))
+    }
+
+    /// True when `key` is there; it is not taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// The value of `key`, which has to be there; `example` shows how it is written.

@@ -135,6 +135,7 @@ impl Control {
             self.drains.open(Arc::clone(upstream), now);
         }
         for upstream in gone {
+            upstream.leave();
             if upstream.in_flight() > 0 {
                 self.drains.open(Arc::clone(upstream), now);
             } else {

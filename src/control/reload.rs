@@ -11,6 +11,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Watched {
     pub files: Vec<PathBuf>,
     /// Every `*.toml` in these directories, there or not; names that begin with a dot are not looked at.
     pub dirs: Vec<PathBuf>,
+    /// What the files name in their turn, such as certificates, there or not; see [`Watch::follow`].
+    pub named: Vec<PathBuf>,
 }
 
 /// Asks for a reload. Cheap to clone.
@@ -69,7 +72,15 @@ pub struct WatchFailed(String);
 #[derive(Debug)]
 pub struct Watch {
     signals: SyncSender<Signal>,
+    seen: Arc<Mutex<Seen>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What is watched, and a digest of what it held when it was last looked at.
+#[derive(Debug)]
+struct Seen {
+    watched: Watched,
+    contents: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,13 +105,42 @@ pub fn watch(watched: Watched, trigger: Trigger) -> Result<Watch, WatchFailed> {
         }
     };
     let watcher = notify::recommended_watcher(on_event).map_err(|why| WatchFailed(why.to_string()))?;
-    let mut scout = Scout { watched, watcher, dirs: BTreeSet::new(), contents: 0 };
+    let seen = Arc::new(Mutex::new(Seen { watched, contents: 0 }));
+    let mut scout = Scout { seen: Arc::clone(&seen), watcher, dirs: BTreeSet::new() };
     scout.follow();
-    scout.contents = scout.watched.contents();
+    lock(&seen).look();
     let run = move || scout.run(&received, &trigger);
     let thread = thread::Builder::new().name("reload".to_owned()).spawn(run);
     let thread = thread.map_err(|why| WatchFailed(why.to_string()))?;
-    Ok(Watch { signals, thread: Some(thread) })
+    Ok(Watch { signals, seen, thread: Some(thread) })
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    /// Looks at the contents; true when they are others than before.
+    fn look(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.contents, self.watched.contents());
+        self.contents != before
+    }
+}
+
+impl Watch {
+    /// Watches `named` as well, in place of what was named before. What they hold now is not news.
+    ///
+    /// Do it *before* they are read, so that no change falls in between. Blocks on the file system.
+    pub fn follow(&self, named: Vec<PathBuf>) {
+        let mut seen = lock(&self.seen);
+        if seen.watched.named != named {
+            seen.watched.named = named;
+            seen.look();
+            drop(seen);
+            // Full: one is waiting already, and what is watched is looked at then.
+            let _ = self.signals.try_send(Signal::Touched);
+        }
+    }
 }
 
 /// Reading is not: our own reads would wake us again.
@@ -125,11 +165,10 @@ impl Drop for Watch {
 
 /// The watching thread's own.
 struct Scout {
-    watched: Watched,
+    seen: Arc<Mutex<Seen>>,
     watcher: RecommendedWatcher,
     /// The directories that are watched now.
     dirs: BTreeSet<PathBuf>,
-    contents: u64,
 }
 
 impl Scout {
@@ -137,9 +176,7 @@ impl Scout {
         while wait(signals) {
             // Links may lead elsewhere now. What changes from here on is seen by the new watches.
             self.follow();
-            let contents = self.watched.contents();
-            if contents != self.contents {
-                self.contents = contents;
+            if lock(&self.seen).look() {
                 trigger.pull();
             }
         }
@@ -147,7 +184,7 @@ impl Scout {
 
     /// Watches the directories where the configuration is now.
     fn follow(&mut self) {
-        let dirs = self.watched.directories();
+        let dirs = lock(&self.seen).watched.directories();
         for dir in self.dirs.difference(&dirs) {
             // Gone already, most likely.
             let _ = self.watcher.unwatch(dir);
@@ -194,7 +231,7 @@ impl Watched {
     }
 
     fn all_files(&self) -> Vec<PathBuf> {
-        let mut all = self.files.clone();
+        let mut all = [&self.files[..], &self.named].concat();
         all.extend(self.dirs.iter().flat_map(|dir| fragments(dir)));
         all
     }

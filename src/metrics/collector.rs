@@ -9,6 +9,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::cells::{Kind, Reason, code_labels};
 use super::family::Family;
+use super::handshake::Handshake;
 use super::inputs::{Inputs, Source};
 use super::sums::{Requests, Versions, Waits, versions};
 use super::{names, process};
@@ -18,10 +19,11 @@ use crate::table::{BasisPoints, Table};
 const FROM_ZERO: [&str; 7] = ["200", "404", "499", "500", "502", "503", "504"];
 
 /// The reasons that a version can give, there from 0 on too.
-const REASONS_FROM_ZERO: [Reason; 9] = [
+const REASONS_FROM_ZERO: [Reason; 10] = [
     Reason::NoEndpoint,
     Reason::ConnectFailed,
     Reason::ConnectTimeout,
+    Reason::UpstreamTls,
     Reason::UpstreamClosed,
     Reason::UpstreamProtocol,
     Reason::ResponseTimeout,
@@ -110,6 +112,7 @@ impl Collector for Gathering {
         families.extend(of_table(&inputs.table, &versions));
         families.extend(of_operations(&inputs));
         families.extend(of_edges(&inputs));
+        families.extend(of_tls(&inputs));
         families.extend(process::families());
         families.into_iter().map(Family::finish).collect()
     }
@@ -192,12 +195,32 @@ fn of_operations(inputs: &Inputs) -> [Family; 3] {
     [changes, fence, drain]
 }
 
-fn of_edges(inputs: &Inputs) -> [Family; 2] {
+fn of_edges(inputs: &Inputs) -> [Family; 4] {
     let mut connections = Family::of(&names::CONNECTIONS);
     let mut accepted = Family::of(&names::ACCEPTED);
     connections.count(&[], inputs.edges.iter().map(|edge| edge.connections).sum());
     accepted.count(&[], inputs.edges.iter().map(|edge| edge.accepted).sum());
-    [connections, accepted]
+    let mut own_answers = Family::of(&names::OWN_ANSWERS);
+    own_answers.count(&["redirect"], inputs.edges.iter().map(|edge| edge.redirects).sum());
+    own_answers.count(&["fixed"], inputs.edges.iter().map(|edge| edge.fixed).sum());
+    let mut log_dropped = Family::of(&names::LOG_DROPPED);
+    log_dropped.count(&[], inputs.log_dropped);
+    [connections, accepted, own_answers, log_dropped]
+}
+
+fn of_tls(inputs: &Inputs) -> [Family; 3] {
+    let mut handshakes = Family::of(&names::HANDSHAKES);
+    for (index, ended) in Handshake::ALL.into_iter().enumerate() {
+        handshakes.count(&[ended.token()], inputs.edges.iter().map(|edge| edge.handshakes[index]).sum());
+    }
+    let mut redirects = Family::of(&names::HTTPS_REDIRECTS);
+    redirects.count(&[], inputs.edges.iter().map(|edge| edge.redirected).sum());
+    let mut expiry = Family::of(&names::CERTIFICATE_EXPIRY);
+    for certificate in &inputs.certificates {
+        #[allow(clippy::cast_precision_loss, reason = "exact below 285 million years")]
+        expiry.value(&[&certificate.listener, &certificate.file], certificate.not_after as f64);
+    }
+    [handshakes, redirects, expiry]
 }
 
 fn build_info() -> Family {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::{Cells, Reason};
+use super::handshake::Handshake;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.
@@ -41,6 +42,10 @@ pub struct Inputs {
     pub operations: Vec<(ServiceName, Operations)>,
     /// What each worker counted that belongs to no version.
     pub edges: Vec<Edge>,
+    /// The certificates that are presented to clients.
+    pub certificates: Vec<Certificate>,
+    /// Lines of the access log that were lost.
+    pub log_dropped: u64,
 }
 
 /// What control counted of one service.
@@ -66,7 +71,7 @@ pub struct Buckets {
 }
 
 /// What one worker counted that belongs to no version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Edge {
     /// Open client connections.
     pub connections: u64,
@@ -74,4 +79,23 @@ pub struct Edge {
     pub accepted: u64,
     /// Answers without a version, in the order of [`Reason::ALL`].
     pub refused: [u64; Reason::ALL.len()],
+    /// TLS handshakes, in the order of [`Handshake::ALL`].
+    pub handshakes: [u64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: u64,
+    /// Redirects that routes gave by themselves.
+    pub redirects: u64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: u64,
+}
+
+/// A certificate that a listener presents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's address, as it is configured.
+    pub listener: String,
+    /// The certificate's file, as it is configured.
+    pub file: String,
+    /// When it expires, in seconds since 1970.
+    pub not_after: i64,
 }

@@ -7,6 +7,7 @@
 mod cells;
 mod collector;
 mod family;
+mod handshake;
 mod inputs;
 pub mod names;
 mod process;
@@ -14,4 +15,5 @@ mod sums;
 
 pub use cells::{Cells, Histogram, Kind, Outcome, Reason, bump};
 pub use collector::Exposition;
-pub use inputs::{Buckets, Edge, Inputs, Operations, Source, Tenure};
+pub use handshake::Handshake;
+pub use inputs::{Buckets, Certificate, Edge, Inputs, Operations, Source, Tenure};

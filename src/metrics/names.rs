@@ -65,6 +65,16 @@ metrics! {
         "Open client connections.";
     ACCEPTED = Counter "switchback_client_connections_accepted_total" []
         "Client connections ever accepted.";
+    HANDSHAKES = Counter "switchback_tls_handshakes_total" ["result"]
+        "TLS handshakes with clients, by how they ended.";
+    HTTPS_REDIRECTS = Counter "switchback_https_redirects_total" []
+        "Requests that a clear-text listener sent on to https.";
+    CERTIFICATE_EXPIRY = Gauge "switchback_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
+        "When a certificate that clients are shown expires, in seconds since 1970.";
+    OWN_ANSWERS = Counter "switchback_route_answers_total" ["kind"]
+        "Answers that routes gave by themselves, without a version: redirect, fixed.";
+    LOG_DROPPED = Counter "switchback_access_log_dropped_total" []
+        "Lines of the access log that were lost: its writer was behind, or could not write.";
     BUILD_INFO = Gauge "switchback_build_info" ["version"]
         "Always 1; the label says which switchback this is.";
     PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" []

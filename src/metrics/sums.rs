@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cells::{BOUNDS, Cells, Codes, Histogram, Kind, Reason, SLOTS};
+use super::cells::{BOUNDS, Cells, Histogram, Kind, Reason, SLOTS, Tally};
 use super::inputs::{Buckets, Tenure};
 use crate::table::{ServiceName, VersionName};
 
@@ -22,11 +21,8 @@ impl Default for Requests {
 }
 
 impl Requests {
-    fn add(&mut self, codes: &Codes, reasons: &[AtomicU64]) {
-        codes.add_to(&mut self.codes);
-        for (total, cell) in self.reasons.iter_mut().zip(reasons) {
-            *total += cell.load(Ordering::Relaxed);
-        }
+    fn add(&mut self, tally: &Tally) {
+        tally.add_to(&mut self.codes, &mut self.reasons);
     }
 }
 
@@ -79,10 +75,12 @@ pub(super) struct VersionSum {
 
 impl VersionSum {
     fn add(&mut self, cells: &Cells) {
-        self.upstream.add(&cells.upstream, &cells.upstream_reasons);
-        self.client.add(&cells.client, &cells.client_reasons);
-        self.upstream_seconds.add(&cells.upstream_seconds);
-        self.client_seconds.add(&cells.client_seconds);
+        for tally in cells.upstream() {
+            self.upstream.add(tally);
+            self.upstream_seconds.add(&tally.durations);
+        }
+        self.client.add(cells.client());
+        self.client_seconds.add(&cells.client().durations);
         for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {
             *total += cells.in_flight(kind);
         }
@@ -124,7 +122,7 @@ impl Waits {
         for (id, tenure) in before {
             if !self.shown.contains_key(&id) {
                 let gone = self.gone.entry(tenure.service().clone()).or_default();
-                tenure.each_cells(&mut |cells| gone.add(&cells.client_seconds));
+                tenure.each_cells(&mut |cells| gone.add(&cells.client().durations));
             }
         }
         let services: HashSet<_> = versions.keys().map(|(service, _)| service).collect();

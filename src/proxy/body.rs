@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use super::connection::http1::Wire;
 use super::connection::http2::Upload;
 use super::forward::Exchange;
+use super::tunnel::Tunnel;
 
 /// A request's body, as it comes from the client.
 #[derive(Debug)]
@@ -70,4 +71,6 @@ pub enum Source {
     Full(Bytes),
     /// From an endpoint, as it comes. Boxed: most bodies are whole.
     Stream(Box<Exchange>),
+    /// None: the connection, or the stream, is a tunnel from here on.
+    Tunnel(Box<Tunnel>),
 }

@@ -140,6 +140,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The time of day, for the access log; 0 before 1970.
+#[expect(clippy::disallowed_methods, reason = "the data plane's edge: when a request came")]
+pub fn micros_since_1970() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0)
+}
+
 /// The time of now as `Date` has it (RFC 9110 §5.6.7).
 #[expect(clippy::disallowed_methods, reason = "the data plane's edge: the date that answers carry")]
 pub fn http_date() -> [u8; 29] {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::{join_all, select_all};
 use tokio::sync::{mpsc, oneshot};
 
+use super::commons::Commons;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::Live;
 use super::worker::{self, Order, Settings, WorkerStats};
@@ -20,6 +21,7 @@ pub struct Crew {
     /// What was asked for, and where it is really bound (port 0 takes a free one).
     bound: BTreeMap<ListenAddr, ListenAddr>,
     files: Vec<SocketFile>,
+    commons: Arc<Commons>,
 }
 
 #[derive(Debug)]
@@ -120,13 +122,21 @@ impl Crew {
     /// # Errors
     /// When there is no thread or no runtime to be had.
     pub fn start(workers: usize, live: &Arc<Live>, settings: &Settings) -> io::Result<Self> {
+        let commons: Arc<Commons> = Arc::default();
         let start = |id| {
             let stats = Arc::new(WorkerStats::default());
-            let (orders, ended) = worker::start(id, Arc::clone(live), settings.clone(), Arc::clone(&stats))?;
+            let (live, commons) = (Arc::clone(live), Arc::clone(&commons));
+            let (orders, ended) = worker::start(id, live, settings.clone(), Arc::clone(&stats), commons)?;
             Ok(Hand { orders, ended, stats })
         };
         let workers = (0..workers).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, bound: BTreeMap::new(), files: Vec::new() })
+        Ok(Self { workers, bound: BTreeMap::new(), files: Vec::new(), commons })
+    }
+
+    /// What they share besides what is published.
+    #[must_use]
+    pub fn commons(&self) -> &Arc<Commons> {
+        &self.commons
     }
 
     /// How many workers there are.

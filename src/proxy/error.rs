@@ -37,7 +37,9 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
         }
@@ -62,12 +64,24 @@ pub fn refusal(reason: Reason) -> Vec<u8> {
     text
 }
 
-/// True when it is not certain where the request ends: nothing more is read from that client.
+/// True when it is not certain where the request ends, or nothing more is wanted: nothing more is read from that client.
 fn in_doubt(reason: Reason) -> bool {
-    use Reason::{BadRequest, Expectation, HeadTooLarge, Method, RequestBody, RequestTimeout, ShuttingDown};
+    use Reason::{
+        BadRequest, Connections, Expectation, HeadTooLarge, Method, Overload, RequestBody, RequestTimeout,
+        RequestTooLarge, ShuttingDown,
+    };
     matches!(
         reason,
-        BadRequest | Expectation | HeadTooLarge | Method | RequestBody | RequestTimeout | ShuttingDown
+        BadRequest
+            | Connections
+            | Expectation
+            | HeadTooLarge
+            | Method
+            | Overload
+            | RequestBody
+            | RequestTimeout
+            | RequestTooLarge
+            | ShuttingDown
     )
 }
 
@@ -78,6 +92,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::NoRoute => "no service answers here",
         Reason::NoEndpoint => "the service has nowhere to send this",
         Reason::ConnectFailed => "the service does not accept connections",
+        Reason::UpstreamTls => "the service did not prove who it is",
         Reason::ConnectTimeout => "the service did not accept the connection in time",
         Reason::UpstreamClosed => "the service closed the connection without an answer",
         Reason::UpstreamProtocol => "the service's answer was not valid HTTP",
@@ -91,9 +106,17 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Method => "this method is not served",
         Reason::Expectation => "only 100-continue can be expected",
         Reason::RequestTimeout => "the request did not come in time",
-        Reason::Overload => "too many connections",
+        Reason::Overload => "the proxy is overloaded",
+        Reason::ProxyProtocol => "no valid PROXY header",
+        Reason::Connections => "this client has too many connections",
+        Reason::Concurrency => "the service has too many requests at once",
+        Reason::Rate => "too many requests",
+        Reason::RequestTooLarge => "the request's body is too large",
+        Reason::ResponseTooLarge => "the service's answer is too large",
+        Reason::Deadline => "the request took too long",
         Reason::Flood => "the client sends too much of nothing",
         Reason::ShuttingDown => "shutting down",
+        Reason::Misdirected => "the request is for another host than its connection",
         Reason::Internal => "a fault of the proxy's own",
     }
 }

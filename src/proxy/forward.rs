@@ -16,10 +16,13 @@ use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Source;
+use super::bounds::Bounds;
 use super::connection::Turn;
 use super::http1::{self, Decoded, Decoder, Head};
-use super::outgoing::{Outgoing, Waiting};
+use super::journal::Record;
+use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
+use super::tunnel::Tunnel;
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
@@ -50,11 +53,14 @@ enum Taken {
 pub struct Exchange {
     turn: Turn,
     permit: Option<Permit>,
+    /// The request's line in the access log; written when the exchange is dropped.
+    record: Option<Rc<Record>>,
     endpoint: Rc<Endpoint>,
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
     is_reused: bool,
     timeouts: Timeouts,
+    bounds: Bounds,
     outgoing: Outgoing,
     /// What the rest of the request waits for.
     waiting: Waiting,
@@ -75,15 +81,18 @@ impl Exchange {
         (stream, is_reused): (Stream, bool),
         outgoing: Outgoing,
         timeouts: Timeouts,
+        bounds: Bounds,
     ) -> Self {
         turn.alarm.clear();
         Self {
+            record: permit.record().map(Rc::clone),
             turn: turn.clone(),
             permit: Some(permit),
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
             is_reused,
             timeouts,
+            bounds,
             outgoing,
             waiting: Waiting::Endpoint,
             input: Bytes::new(),
@@ -101,8 +110,14 @@ impl Exchange {
     pub fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Poll<Result<Head, Failure>> {
         loop {
             let before = self.waiting;
+            if self.bounds.is_over(self.now()) {
+                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             match self.take_head(asked)? {
+                Taken::Final(head) if !self.bounds.fits(head.body.remaining()) => {
+                    return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));
+                }
                 Taken::Final(head) => return Poll::Ready(Ok(head)),
                 Taken::Continue if self.outgoing.let_go() => continue,
                 Taken::Continue | Taken::Nothing => {}
@@ -113,24 +128,43 @@ impl Exchange {
                     return Poll::Ready(Err(Failure::Stale));
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
-                Poll::Pending if !self.is_late(cx, self.limit(), moved) => return Poll::Pending,
-                Poll::Pending => match self.waiting {
-                    Waiting::Continue => drop(self.outgoing.let_go()),
-                    Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
-                    Waiting::Endpoint | Waiting::Sent => {
-                        return Poll::Ready(Err(Failure::Because(Reason::ResponseTimeout)));
-                    }
-                },
+                Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
             }
         }
     }
 
-    /// How long nothing may move before the answer's head.
-    fn limit(&self) -> Duration {
+    /// Ready when nothing has moved for too long: an error, unless something can be done about it.
+    fn poll_late(&mut self, cx: &Context<'_>, before: Waiting, moved: bool) -> Poll<Result<(), Failure>> {
+        let limit = self.limit(before);
+        if !self.is_late(cx, limit, moved) {
+            return Poll::Pending;
+        }
+        let reason = match self.waiting {
+            _ if self.bounds.is_over(self.now()) => Reason::Deadline,
+            Waiting::Continue => {
+                self.outgoing.let_go();
+                return Poll::Ready(Ok(()));
+            }
+            Waiting::Client => Reason::RequestTimeout,
+            Waiting::Endpoint | Waiting::Sent => Reason::ResponseTimeout,
+        };
+        Poll::Ready(Err(Failure::Because(reason)))
+    }
+
+    fn now(&self) -> u64 {
+        self.turn.client.worker.clock.ticks()
+    }
+
+    /// How long nothing may move before the answer's head, for one who waited for `before` until now.
+    fn limit(&mut self, before: Waiting) -> Duration {
         match self.waiting {
             Waiting::Sent => self.timeouts.response,
             Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Client | Waiting::Endpoint => self.timeouts.progress,
+            Waiting::Endpoint => self.timeouts.progress,
+            Waiting::Client => {
+                let (taken, now) = (self.outgoing.taken(), self.now());
+                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
+            }
         }
     }
 
@@ -142,7 +176,7 @@ impl Exchange {
             let Some(head) = http1::parse_head(&mut self.input, &asked.method).map_err(malformed)? else {
                 break;
             };
-            if !head.status.is_informational() {
+            if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
                 return Ok(Taken::Final(head));
             }
             self.interims += 1;
@@ -159,12 +193,28 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// The answer with this head.
+    /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
-    pub fn answer(self, head: Head) -> Response<Source> {
-        let mut response = Response::new(self.body(&head));
+    pub fn answer(self, head: Head, upload: Upload) -> Response<Source> {
+        let source = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
+            _ => self.body(&head),
+        };
+        let mut response = Response::new(source);
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
         response
+    }
+
+    /// The endpoint has changed the protocol: what follows is not ours to read.
+    fn tunnel(mut self, upload: Upload) -> Source {
+        self.turn.alarm.clear();
+        let (Some(permit), Some(stream)) = (self.permit.take(), self.stream.take()) else {
+            return Source::Full(Bytes::new());
+        };
+        permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
+        let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
+        Source::Tunnel(Box::new(tunnel))
     }
 
     /// The answer's body: whole when it is already here, else a stream.
@@ -174,6 +224,7 @@ impl Exchange {
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
+        self.record.as_ref().inspect(|record| record.first_byte());
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
@@ -201,6 +252,9 @@ impl Exchange {
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         loop {
+            if self.bounds.is_over(self.now()) {
+                return self.break_off(Reason::Deadline);
+            }
             let mut moved = false;
             if !self.outgoing.is_over() {
                 match self.send(cx) {
@@ -211,6 +265,10 @@ impl Exchange {
             match self.decoder.decode(&mut self.input) {
                 Ok(Decoded::Data(data)) => {
                     self.turn.alarm.clear();
+                    if !self.bounds.take(data.len()) {
+                        return self.break_off(Reason::ResponseTooLarge);
+                    }
+                    self.record.as_ref().inspect(|record| record.sent(data.len()));
                     if self.decoder.is_end() {
                         self.finish();
                     }
@@ -235,6 +293,9 @@ impl Exchange {
                 }
                 Poll::Ready(_) => return self.break_off(Reason::BodyTruncated),
                 Poll::Pending if self.is_late(cx, self.patience, moved) => {
+                    if self.bounds.is_over(self.now()) {
+                        continue;
+                    }
                     return self.break_off(Reason::BodyStalled);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -291,6 +352,7 @@ impl Exchange {
     /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
     /// the other side.
     fn is_late(&self, cx: &Context<'_>, limit: Duration, progressed: bool) -> bool {
+        let limit = self.bounds.at_most(limit, self.now());
         if progressed {
             self.turn.alarm.set(limit);
         } else {
@@ -328,6 +390,7 @@ impl Exchange {
         }
         let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
         self.waiting = waiting;
+        self.record.as_ref().inspect(|record| record.received(self.outgoing.taken()));
         if waiting == Waiting::Sent {
             self.turn.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {

@@ -2,10 +2,11 @@
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
+use super::upgrade::Upgrade;
 use crate::metrics::Reason;
-use crate::table::RouteKey;
+use crate::table::{RouteKey, SentHost};
 
 /// An unambiguous request: where it wants to go, in its own bytes.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +19,12 @@ pub struct Asked<'r> {
     pub target: &'r str,
     path: &'r str,
     headers: &'r HeaderMap,
+    /// The `Host` for the endpoint, where it is not the one that was asked for.
+    pub sent_host: Option<&'r SentHost>,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The change of protocol that it asks for.
+    pub upgrade: Option<Upgrade>,
 }
 
 impl<'r> Asked<'r> {
@@ -29,11 +34,13 @@ impl<'r> Asked<'r> {
     /// The reason of the refusal.
     pub fn of(request: &'r Parts) -> Result<Self, Reason> {
         let (uri, headers) = (&request.uri, &request.headers);
-        if request.method == Method::CONNECT {
-            return Err(Reason::Method);
-        }
+        let upgrade = Upgrade::of(request)?;
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
+            // An authority alone is CONNECT's target only (RFC 9112 §3.2.3), and HTTP/1.1 has a Host whatever the target
+            // says (§3.2); HTTP/2 has its authority instead.
+            (Some(_), _) if uri.scheme().is_none() => return Err(Reason::BadRequest),
+            (Some(_), None) if request.version == Version::HTTP_11 => return Err(Reason::BadRequest),
             (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
                 return Err(Reason::BadRequest);
             }
@@ -54,7 +61,68 @@ impl<'r> Asked<'r> {
         // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
         let expects_continue = expectation(headers)? && request.version >= Version::HTTP_11;
         let path = if target == "*" { "/" } else { uri.path() };
-        Ok(Self { authority: host, host: without_port(host), target, path, headers, expects_continue })
+        Ok(Self {
+            authority: host,
+            host: without_port(host),
+            target,
+            path,
+            headers,
+            sent_host: None,
+            expects_continue,
+            upgrade,
+        })
+    }
+
+    /// The same with another target and another `Host` for the endpoint.
+    #[must_use]
+    pub fn sent_as(&self, target: &'r str, host: Option<&'r SentHost>) -> Self {
+        Self { target, sent_host: host, ..*self }
+    }
+
+    /// The host without its port.
+    #[must_use]
+    pub fn bare_host(&self) -> &'r str {
+        self.host
+    }
+
+    /// The path, raw; `/` for `*`.
+    #[must_use]
+    pub fn raw_path(&self) -> &'r str {
+        self.path
+    }
+}
+
+/// What becomes of fields with an underscore in their name, which CGI and its like cannot tell from a hyphen:
+/// `x_forwarded_for` would be somebody's word on who is asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They do not reach anybody.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
+}
+
+impl Underscores {
+    /// Deals with such fields among `headers`.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    pub fn clean(self, headers: &mut HeaderMap) -> Result<(), Reason> {
+        let is_odd = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+        if self == Self::Allow || !headers.keys().any(is_odd) {
+            return Ok(());
+        }
+        if self == Self::Reject {
+            return Err(Reason::BadRequest);
+        }
+        let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
+        for name in odd {
+            headers.remove(name);
+        }
+        Ok(())
     }
 }
 
@@ -155,6 +223,8 @@ mod tests {
         assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
         assert!(asked("GET", "http://a/x", &[("host", "A:80")]).is_ok());
         assert_eq!(asked("GET", "ftp://a/x", &[("host", "a")]), Err(Reason::BadRequest));
+        assert_eq!(asked("GET", "http://a/x", &[]), Err(Reason::BadRequest));
+        assert_eq!(asked("GET", "a:80", &[("host", "a:80")]), Err(Reason::BadRequest));
     }
 
     #[test]

@@ -5,13 +5,16 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use super::upgrade::Upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// True for fields that are for one connection only (RFC 9110 §7.6.1).
 #[must_use]
@@ -61,12 +64,22 @@ pub struct Origin<'c> {
     pub client: Option<&'c str>,
     /// True when the client is a proxy whose word is taken.
     pub is_trusted: bool,
+    /// The port that it connected to, if there is one.
+    pub port: Option<u16>,
     /// `http` or `https`.
     pub scheme: &'c str,
-    /// The host that was asked for, with its port.
+    /// Whose certificate was verified, and the field to tell it in.
+    pub subject: Option<(&'c HeaderName, &'c HeaderValue)>,
+    /// The fields that tell it anywhere: no client may send them.
+    pub subject_headers: &'c [HeaderName],
+    /// The host that the endpoint is asked for, with its port.
     pub host: &'c [u8],
+    /// The host that the client asked for, with its port.
+    pub asked: &'c [u8],
     /// Our name in `Via`.
     pub via: &'c str,
+    /// True when `Forwarded` is sent too.
+    pub forwarded: bool,
 }
 
 /// How a request's body is delimited towards the endpoint.
@@ -81,12 +94,23 @@ pub enum BodyLength {
 }
 
 /// Appends a request's head, rebuilt from what was parsed: nothing raw is passed on.
-pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: BodyLength, origin: Origin<'_>) {
+///
+/// `upgrade` is the change of protocol that it asks for, with our key for it.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    request: &Parts,
+    target: &str,
+    body: BodyLength,
+    origin: Origin<'_>,
+    upgrade: Option<(Upgrade, &str)>,
+) {
     let headers = &request.headers;
     // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
     let may_expect = request.version >= Version::HTTP_11;
     let mut takes_trailers = false;
-    out.extend_from_slice(request.method.as_str().as_bytes());
+    // Of `CONNECT` only what is a `GET` in HTTP/1.1 gets here (RFC 8441 §5).
+    let method = if upgrade.is_some() { &Method::GET } else { &request.method };
+    out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -96,8 +120,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
         let passes = *name != HOST
             && *name != CONTENT_LENGTH
             && !is_hop_by_hop(name)
-            && !is_forwarding(name)
+            && !(is_forwarding(name) && (!origin.is_trusted || is_ours(name)))
             && !nominated.contains(name)
+            && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
             && (may_expect || *name != EXPECT);
         takes_trailers |= *name == TE && has_token(value, b"trailers");
         if passes {
@@ -112,10 +137,22 @@ pub fn write_request(out: &mut Vec<u8>, request: &Parts, target: &str, body: Bod
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
     write_forwarding(out, headers, origin);
-    if takes_trailers {
+    if let Some((name, subject)) = origin.subject {
+        append(out, name.as_str().as_bytes(), subject.as_bytes());
+    }
+    if let Some((upgrade, key)) = upgrade {
+        upgrade.write(out, headers, key);
+    } else if takes_trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// True when an endpoint may read `name` as `meant`: many take an underscore for a hyphen (CGI's `HTTP_X_USER`).
+fn is_taken_for(name: &HeaderName, meant: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (name, meant) = (name.as_str().bytes().map(plain), meant.as_str().bytes().map(plain));
+    name.eq(meant)
 }
 
 /// True when the list `value` names `token`, whatever its quality.
@@ -124,13 +161,20 @@ pub fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
     named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }
 
-/// True for the fields with which a proxy says who is asking.
+/// True for the fields with which proxies say who is asking, and how; a stranger's are dropped, also those that only
+/// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
 fn is_forwarding(name: &HeaderName) -> bool {
-    match name.as_str().as_bytes().first() {
-        Some(b'x') => *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO || *name == X_FORWARDED_HOST,
-        Some(b'f') => *name == FORWARDED,
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip",
+        Some(b'f') => name == FORWARDED.as_str(),
         _ => false,
     }
+}
+
+/// True for those of them that are written anew in any case.
+fn is_ours(name: &HeaderName) -> bool {
+    [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, FORWARDED].contains(name)
 }
 
 /// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
@@ -147,12 +191,57 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
         out.extend_from_slice(b"\r\n");
     }
     append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
-    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.host));
+    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.asked));
+    let mut digits = itoa::Buffer::new();
+    let port = origin.port.map(|port| digits.format(port).as_bytes());
+    if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
+        append(out, b"x-forwarded-port", port);
+    }
     for forwarded in headers.get_all(FORWARDED).iter().filter(|_| origin.is_trusted) {
         append(out, b"forwarded", forwarded.as_bytes());
     }
+    if origin.forwarded {
+        write_forwarded(out, origin);
+    }
     out.extend_from_slice(b"via: 1.1 ");
     out.extend_from_slice(origin.via.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Takes the fields away that `Connection` names; afterwards it names none.
+pub fn drop_nominated(headers: &mut HeaderMap) {
+    let names: Vec<_> = Nominated::of(headers).0.into_iter().map(HeaderName::from_bytes).collect();
+    if names.is_empty() {
+        return;
+    }
+    let is_option = |token: &&[u8]| {
+        [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|name| token.eq_ignore_ascii_case(name))
+    };
+    let values = headers.get_all(CONNECTION).iter();
+    let tokens =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let kept = tokens.filter(is_option).collect::<Vec<_>>().join(&b", "[..]);
+    match HeaderValue::from_bytes(&kept) {
+        Ok(kept) if !kept.is_empty() => drop(headers.insert(CONNECTION, kept)),
+        Ok(_) | Err(_) => drop(headers.remove(CONNECTION)),
+    }
+    let is_kept = |name: &HeaderName| *name == UPGRADE || *name == TE;
+    for name in names.into_iter().flatten().filter(|name| !is_kept(name)) {
+        headers.remove(name);
+    }
+}
+
+/// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
+fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
+    let client = match origin.client {
+        Some(v6) if v6.contains(':') => format!("\"[{v6}]\""),
+        Some(v4) => v4.to_owned(),
+        None => "unknown".to_owned(),
+    };
+    for part in [b"forwarded: for=", client.as_bytes(), b";host=\"", origin.asked, b"\";proto="] {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(origin.scheme.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

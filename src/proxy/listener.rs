@@ -1,20 +1,29 @@
 //! Sockets that clients connect to: one a worker, all on the same address; the kernel shares out the connections.
 
+use std::cell::Cell;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::connection;
+use super::commons::Guest;
+use super::entrance::{Arrival, Entrance};
+use super::peer::{Door, Peer};
+use super::pressure::Pressure;
+use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
 use super::worker::Worker;
+use super::{connection, error};
+use crate::metrics::Reason;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -95,6 +104,10 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 too, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -155,16 +168,24 @@ pub async fn run(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
+    let spare = Spare::new();
     let mut closed = std::pin::pin!(closed);
     loop {
         tokio::select! {
             biased;
             () = &mut closed => break,
-            accepted = next(&worker, &listener) => take(&worker, &address, accepted).await,
+            accepted = next(&worker, &listener) => match accepted {
+                Ok(accepted) => take(&worker, &address, accepted),
+                Err(error) if is_clients(&error) => {}
+                Err(error) => {
+                    let entrance = worker.settings().entrance(&address);
+                    spare.turn_away(&worker, &listener, &entrance, &error).await;
+                }
+            },
         }
     }
-    while let Some(accepted @ Ok(_)) = listener.accept().now_or_never() {
-        take(&worker, &address, accepted).await;
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        take(&worker, &address, accepted);
     }
 }
 
@@ -179,26 +200,134 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
     }
 }
 
-async fn take(worker: &Rc<Worker>, listener: &ListenAddr, accepted: io::Result<(Stream, Option<IpAddr>)>) {
-    let (stream, address) = match accepted {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            if !is_clients(&error) {
-                tracing::warn!(%error, worker = worker.id, "cannot accept; trying again");
-                tokio::time::sleep(BACK_OFF).await;
-            }
-            return;
-        }
-    };
-    let is_trusted = worker.settings().trusts(listener, address);
+fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<IpAddr>)) {
+    let settings = worker.settings();
+    let (door, entrance) = (settings.door(listener), settings.entrance(listener));
+    if worker.commons.pressure() >= Pressure::Tight {
+        return turn_away(worker, &stream, &entrance, Reason::Overload);
+    }
     let worker = Rc::clone(worker);
     worker.opened();
     tokio::task::spawn_local(async move {
         // Counted out even when a request panics.
         let opened = Opened(Rc::clone(&worker));
-        connection::run(stream, address, is_trusted, worker).await;
+        serve(&worker, (stream, address), door, entrance).await;
         drop(opened);
     });
+}
+
+/// Lets a client in that may come in, and serves it.
+async fn serve(
+    worker: &Rc<Worker>,
+    (stream, address): (Stream, Option<IpAddr>),
+    door: Arc<Door>,
+    entrance: Arc<Entrance>,
+) {
+    let Some((stream, peer)) = introduce(stream, address, door, worker).await else { return };
+    let Some(_guest) = guest(worker, &peer) else {
+        return turn_away(worker, &stream, &entrance, Reason::Connections);
+    };
+    let secured = match &entrance.tls {
+        None => Some((stream, None)),
+        // Boxed: a clear-text connection's task shall not be the larger for it.
+        Some(tls) => Box::pin(tls.accept(stream, worker)).await.map(|(stream, how)| (stream, Some(how))),
+    };
+    if let Some((stream, secured)) = secured {
+        let arrival = Arrival { peer, entrance, secured };
+        connection::run(stream, arrival, Rc::clone(worker)).await;
+    }
+}
+
+/// The place of one more connection of this client; `None` when it has as many as it may. Trusted proxies, and those of
+/// whom no address is known, may have any number.
+fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
+    let most = worker.settings().connections_per_client;
+    match peer.address.filter(|_| !peer.is_trusted && most > 0) {
+        Some(address) => worker.commons.let_in(address, most).map(Some),
+        None => Some(None),
+    }
+}
+
+/// Says why nobody listens, as far as that can be said at once, and counts it. Under TLS nothing can be said before the
+/// handshake, which is what costs most.
+fn turn_away(worker: &Worker, stream: &Stream, entrance: &Entrance, reason: Reason) {
+    worker.refused(reason);
+    if entrance.tls.is_some() {
+        return;
+    }
+    let answer = error::refusal(reason);
+    let mut forgotten = [0; 4096];
+    // What has come is taken, so that closing is no reset, which could overtake the answer. All of it is best effort.
+    match stream {
+        Stream::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(&answer))),
+        Stream::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(&answer))),
+        Stream::Tls(_) | Stream::Secured(_) => {}
+    }
+}
+
+/// A file descriptor that is kept for when there are none left: given up for as long as it takes to accept a client and
+/// turn it away. Without it nobody could be accepted, and accept would report the same client again and again.
+struct Spare {
+    file: Cell<Option<File>>,
+    /// True while there are none, so that it is said once.
+    is_short: Cell<bool>,
+}
+
+impl Spare {
+    fn new() -> Self {
+        Self { file: Cell::new(File::open("/dev/null").ok()), is_short: Cell::new(false) }
+    }
+
+    /// Deals with a client that could not be accepted because of `error`.
+    async fn turn_away(&self, worker: &Worker, listener: &Listener, entrance: &Entrance, error: &io::Error) {
+        use rustix::io::Errno;
+        if !self.is_short.replace(true) {
+            tracing::warn!(%error, worker = worker.id, "cannot accept; turning clients away");
+        }
+        let is_out = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        let had_one = self.file.take().is_some();
+        if is_out.contains(&error.raw_os_error())
+            && had_one
+            && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+        {
+            turn_away(worker, &stream, entrance, Reason::Overload);
+            drop(stream);
+            self.file.set(File::open("/dev/null").ok());
+        } else {
+            tokio::time::sleep(BACK_OFF).await;
+            self.file.set(File::open("/dev/null").ok());
+        }
+    }
+}
+
+/// Who it is that came; nobody when a PROXY header should have said so and did not, or may not.
+///
+/// Nothing is answered then: who speaks the protocol does not expect HTTP, and who does not is no client of this listener.
+async fn introduce(
+    mut stream: Stream,
+    address: Option<IpAddr>,
+    door: Arc<Door>,
+    worker: &Worker,
+) -> Option<(Stream, Peer)> {
+    let peer = Peer::new(address, stream.local_port(), Arc::clone(&door));
+    if !door.proxy_protocol {
+        return Some((stream, peer));
+    }
+    if !peer.is_trusted {
+        worker.refused(Reason::ProxyProtocol);
+        return None;
+    }
+    let told = tokio::time::timeout(worker.settings().head, proxy_protocol::read(&mut stream)).await;
+    let peer = match told {
+        Ok(Ok(Told::Itself)) => peer,
+        Ok(Ok(Told::Unknown)) => Peer::unknown(door),
+        Ok(Ok(Told::Client { client, server })) => Peer::told(client, server, door),
+        Ok(Err(_)) | Err(_) => {
+            worker.refused(Reason::ProxyProtocol);
+            return None;
+        }
+    };
+    Some((stream, peer))
 }
 
 /// Errors of one connection that was gone before it was accepted (accept(2)).

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
-use super::upstream::Upstream;
-use crate::table::{Epoch, Service, Table, VersionSpec};
+use super::quota::Quota;
+use super::upstream::{Target, Upstream};
+use crate::table::{Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -16,7 +17,45 @@ pub struct Snapshot {
     /// Where traffic goes.
     pub table: Arc<Table>,
     /// By service index, then version index, as in the table.
-    upstreams: Vec<Arc<[Arc<Upstream>]>>,
+    lanes: Vec<Arc<[Lane]>>,
+}
+
+/// What a request needs to know of the version that it is assigned to, of the service and of the tenure: side by side,
+/// because with ten thousand services each of them would be another cache miss.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its coins are those below this that are no earlier lane's; 0 without weight.
+    below: u64,
+    /// The index of the version in its service.
+    pub version: usize,
+    /// The version's tenure.
+    pub upstream: Arc<Upstream>,
+    /// [`Upstream::slot`].
+    pub slot: usize,
+    /// The version's pool.
+    pub target: Target,
+    /// Time limits of its requests.
+    pub timeouts: Timeouts,
+    /// What the service may be asked for.
+    pub limits: ServiceLimits,
+    /// What is left of that, if it has to be counted.
+    pub quota: Option<Arc<Quota>>,
+}
+
+impl Lane {
+    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, quota: Option<Arc<Quota>>) -> Self {
+        let below = service.bounds().iter().find(|(_, version)| *version == index);
+        Self {
+            below: below.map_or(0, |(below, _)| *below),
+            version: index,
+            slot: upstream.slot(),
+            upstream,
+            target: Target::of(&service.versions[index]),
+            timeouts: service.timeouts,
+            limits: service.limits,
+            quota,
+        }
+    }
 }
 
 impl Snapshot {
@@ -32,28 +71,36 @@ impl Snapshot {
             let unmoved = before
                 .filter(|old| old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service)));
             if let Some(old) = unmoved {
-                return Arc::clone(&old.upstreams[index]);
+                return Arc::clone(&old.lanes[index]);
             }
-            let old = before.and_then(|old| Some(&old.upstreams[old.table.index(&service.name)?]));
+            let old = before.and_then(|old| Some(&old.lanes[old.table.index(&service.name)?]));
             let tenure = |version: &VersionSpec| {
-                let kept = old.and_then(|old| old.iter().find(|upstream| upstream.version == version.name));
-                kept.map_or_else(|| open(service, version), Arc::clone)
+                let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
+                kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
             };
-            service.versions.iter().map(tenure).collect()
+            let quota = Quota::of(service.limits, old.and_then(|old| old.first()?.quota.as_ref()));
+            let tenures = service.versions.iter().map(tenure).enumerate();
+            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, quota.clone())).collect()
         };
-        let upstreams = table.services().iter().enumerate().map(join).collect();
-        Self { table, upstreams }
+        let lanes = table.services().iter().enumerate().map(join).collect();
+        Self { table, lanes }
+    }
+
+    /// The lane of an unkeyed request with this coin, of the service with this index (G4); as [`Service::assign`].
+    #[must_use]
+    pub fn assign(&self, service: usize, coin: u32) -> Option<&Lane> {
+        self.lanes[service].iter().find(|lane| u64::from(coin) < lane.below)
     }
 
     /// The tenure of a version, by the table's indices.
     #[must_use]
     pub fn upstream(&self, service: usize, version: usize) -> &Arc<Upstream> {
-        &self.upstreams[service][version]
+        &self.lanes[service][version].upstream
     }
 
     /// All tenures.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.upstreams.iter().flat_map(|versions| versions.iter())
+        self.lanes.iter().flat_map(|lanes| lanes.iter()).map(|lane| &lane.upstream)
     }
 }
 

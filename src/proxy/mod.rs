@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -17,15 +17,37 @@ pub mod gate;
 pub mod admission;
 pub mod live;
 
+pub mod quota;
+
 pub mod permit;
 
 pub mod forward;
 
 pub mod outgoing;
 
+pub mod bounds;
+
 pub mod body;
 
+pub mod story;
+
+pub mod identity;
+
+pub mod rewrite;
+
+pub mod answer;
+
+pub mod journal;
+
 pub mod headers;
+
+pub mod upgrade;
+
+pub mod tunnel;
+
+pub mod forwarded;
+
+pub mod peer;
 
 pub mod error;
 
@@ -37,7 +59,17 @@ pub mod http1;
 
 pub mod listener;
 
+pub mod proxy_protocol;
+
+pub mod entrance;
+
+pub mod tls;
+
 pub mod worker;
+
+pub mod commons;
+
+pub mod pressure;
 
 pub mod crew;
 
@@ -45,73 +77,140 @@ pub mod clock;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
 use body::{Incoming, Source};
+use bounds::Bounds;
 use connection::{Client, Turn};
 use forward::{Exchange, Failure};
 use gate::Asked;
+use journal::Record;
 use outgoing::{Outgoing, Upload};
 use permit::Permit;
+use pressure::Pressure;
+use quota::Slot;
+use story::Story;
 use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{EndpointAddr, Timeouts};
+use crate::table::{Epoch, ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let client = &turn.client;
+    let mut story = Story::begin(client, &mut head);
     let mut epoch = None;
-    let answer = match Asked::of(&head) {
-        Ok(asked) => match admit(client, &asked, &body) {
-            Ok(admitted) => {
-                epoch = Some(admitted.permit.epoch);
-                forward(&turn, &head, &asked, body, admitted).await
-            }
-            Err(reason) => refuse(client, reason),
-        },
-        Err(reason) => refuse(client, reason),
+    let answer = match client.settings.underscores.clean(&mut head.headers) {
+        Ok(()) => respond(&turn, &head, body, &mut story, &mut epoch).await,
+        Err(reason) => {
+            client.worker.refused(reason);
+            Err(reason)
+        }
     };
-    let mut response = answer.unwrap_or_else(|reason| error::answer(reason, &head.headers).map(Source::Full));
+    let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
+    story.finish(client, &head, &mut response);
     if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
+    }
+    if let Some(policy) = &client.arrival.entrance.hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
     }
     response
 }
 
-/// Without a version there is nobody else to count it on.
-fn refuse<T>(client: &Client, reason: Reason) -> Result<T, Reason> {
-    client.worker.refused(reason);
-    Err(reason)
+/// The answer of whoever the request is for; also the epoch under which it was admitted.
+async fn respond(
+    turn: &Turn,
+    head: &Parts,
+    body: Incoming,
+    story: &mut Story,
+    epoch: &mut Option<Epoch>,
+) -> Result<Response<Source>, Reason> {
+    let client = &turn.client;
+    // Without a version there is nobody else to count it on.
+    let refused = |reason| {
+        client.worker.refused(reason);
+        reason
+    };
+    let asked = Asked::of(head).map_err(refused)?;
+    if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        return Ok(elsewhere);
+    }
+    let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
+        return story.answer(client, head, &asked).map_err(refused);
+    };
+    *epoch = Some(admitted.permit.epoch);
+    let rewritten = story.rewritten(client, head, &asked);
+    let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
+    let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
+    forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
+}
+
+/// What the listener itself has to say to a request: `Some` answer, or nothing.
+fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Source>>, Reason> {
+    let arrival = &client.arrival;
+    arrival.check_host(asked)?;
+    let Some(redirect) = &arrival.entrance.redirect else { return Ok(None) };
+    let answer = redirect.answer(asked)?;
+    if answer.is_some() {
+        client.worker.redirected();
+    }
+    Ok(answer.map(|answer| answer.map(Source::Full)))
 }
 
 /// A request that is counted in on the version it was assigned to.
 struct Admitted {
     permit: Permit,
-    endpoints: Arc<[EndpointAddr]>,
     timeouts: Timeouts,
+    limits: ServiceLimits,
 }
 
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
-fn admit(client: &Client, asked: &Asked<'_>, body: &Incoming) -> Result<Admitted, Reason> {
+/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1). `None` when
+/// its route answers by itself.
+fn admit(
+    client: &Client,
+    head: &Parts,
+    asked: &Asked<'_>,
+    body: &Incoming,
+    story: &mut Story,
+) -> Result<Option<Admitted>, Reason> {
     let worker = &client.worker;
+    if worker.commons.pressure() == Pressure::Critical {
+        return Err(Reason::Overload);
+    }
+    let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
-        let index = table.route(asked).ok_or(Reason::NoRoute)?;
-        let service = &table.services()[index];
-        let version = service.assign(coin).ok_or(Reason::NoEndpoint)?;
-        let local = worker.local(snapshot.upstream(index, version));
-        if let Ok(permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
-            let endpoints = Arc::clone(&service.versions[version].endpoints);
-            return Ok(Admitted { permit, endpoints, timeouts: service.timeouts });
+        let routed = table.route(asked).ok_or(Reason::NoRoute)?;
+        if story.take(&snapshot, routed) {
+            return Ok(None);
+        }
+        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        let limits = lane.limits;
+        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
+            return Err(Reason::RequestTooLarge);
+        }
+        if let Some(quota) = &lane.quota {
+            // Once a request, also when a change came in between.
+            slot = match slot.filter(|slot| slot.is_of(quota)) {
+                None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
+                same => same,
+            };
+        }
+        let local = worker.local(lane);
+        if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+            permit.slot = slot;
+            local.follow(&lane.target);
+            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }
 }
@@ -124,18 +223,19 @@ async fn forward(
     asked: &Asked<'_>,
     body: Incoming,
     admitted: Admitted,
+    record: Option<&Record>,
 ) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, endpoints, timeouts } = admitted;
+    let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
-    let mut upload = Upload::of(head, body, asked);
+    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    let mut upload = Upload::of(head, body, asked, limits.request_body);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let may_repeat = upload.is_empty() && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| {
-        permit.local().pick(&endpoints, not, &client.worker.clock)
-    };
+    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (endpoints.len() > 1, true);
+    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
+        record.inspect(|record| record.attempt(&endpoint));
         let stream = match endpoint.open(may_reuse, timeouts.connect).await {
             Ok(stream) => stream,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
@@ -147,10 +247,11 @@ async fn forward(
                 }
             },
         };
+        record.inspect(|record| record.connected(stream.1));
         let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts);
+        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
         let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(answer) => return Ok(exchange.answer(answer)),
+            Ok(answer) => return Ok(exchange.answer(answer, upload)),
             Err(failure) => failure,
         };
         let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
@@ -14,9 +14,11 @@ use super::body::{Broken, Incoming};
 use super::connection::Client;
 use super::gate::Asked;
 use super::headers::{self, BodyLength, Origin};
-use super::http1;
+use super::http1::{self, Head};
+use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
+use crate::table::{EndpointAddr, SentHost};
 
 /// How much of a body is gathered before it is written.
 const BATCH: usize = 16 * 1024;
@@ -26,6 +28,10 @@ const BATCH: usize = 16 * 1024;
 pub struct Upload {
     rest: Rest,
     length: BodyLength,
+    /// What a client's stream carries when it is a tunnel: no body.
+    tunnel: Incoming,
+    /// How many bytes it may have.
+    most: u64,
 }
 
 /// What is left to take of a body.
@@ -53,9 +59,15 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
+    /// How many bytes of the body the client has sent, and how many it may.
+    taken: u64,
+    most: u64,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
+    upgrade: Option<Upgrade>,
+    /// Our key of the upgrade, for a client that has none.
+    key: String,
 }
 
 /// What a request waits for before more of it can be sent.
@@ -72,19 +84,29 @@ pub enum Waiting {
 }
 
 impl Upload {
-    /// The body of the request `head`, and how it is delimited towards the endpoint.
-    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>) -> Self {
+    /// The body of the request `head`, of at most so many bytes, and how it is delimited towards the endpoint.
+    pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>, most: Option<u64>) -> Self {
+        let most = most.unwrap_or(u64::MAX);
+        if asked.upgrade.is_some() {
+            return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body, most };
+        }
+        let tunnel = Incoming::None;
         if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
             let announced = head.headers.contains_key(CONTENT_LENGTH);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
-            return Self { rest: Rest::Nothing, length };
+            return Self { rest: Rest::Nothing, length, tunnel, most };
         }
         let (length, coding) = match body.size_hint().exact() {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
         let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
-        Self { rest: rest(body, coding), length }
+        Self { rest: rest(body, coding), length, tunnel, most }
+    }
+
+    /// What a tunnel's client sends.
+    pub fn into_tunnel(self) -> Incoming {
+        self.tunnel
     }
 
     /// True when there is no body.
@@ -103,23 +125,51 @@ impl Outgoing {
         endpoint: &Endpoint,
     ) -> Self {
         let own;
-        let host = if asked.authority.is_empty() {
-            own = endpoint.address.to_string();
-            own.as_bytes()
-        } else {
-            asked.authority.as_bytes()
+        let host = match asked.sent_host {
+            Some(SentHost::Fixed(host)) => host.as_bytes(),
+            None if !asked.authority.is_empty() => asked.authority.as_bytes(),
+            Some(SentHost::Endpoint) | None => {
+                own = own_host(&endpoint.address);
+                own.as_bytes()
+            }
         };
         let origin = Origin {
-            client: client.address_text.as_deref(),
-            is_trusted: client.is_trusted,
-            scheme: "http",
+            client: client.arrival.peer.text.as_deref(),
+            is_trusted: client.arrival.peer.is_trusted,
+            port: client.arrival.peer.port,
+            scheme: client.arrival.scheme(),
+            subject: client.arrival.subject(),
+            subject_headers: &client.settings.subject_headers,
             host,
+            asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
             via: &client.settings.via,
+            forwarded: client.settings.forwarded,
+        };
+        let key = match asked.upgrade {
+            Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),
+            Some(Upgrade::Http1) | None => String::new(),
         };
         let mut out = client.worker.take_buffer();
-        headers::write_request(&mut out, head, asked.target, upload.length, origin);
+        headers::write_request(
+            &mut out,
+            head,
+            asked.target,
+            upload.length,
+            origin,
+            asked.upgrade.map(|upgrade| (upgrade, &*key)),
+        );
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
-        Self { out, frame: Bytes::new(), rest, is_sent: false, is_cut: false }
+        Self {
+            out,
+            frame: Bytes::new(),
+            rest,
+            taken: 0,
+            most: upload.most,
+            is_sent: false,
+            is_cut: false,
+            upgrade: asked.upgrade,
+            key,
+        }
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -130,6 +180,22 @@ impl Outgoing {
     /// True when the endpoint has all of it.
     pub fn is_whole(&self) -> bool {
         self.is_sent && !self.is_cut
+    }
+
+    /// True when `head` is the change of protocol that was asked for.
+    pub fn is_accepted_by(&self, head: &Head) -> bool {
+        head.to_websocket
+            && match self.upgrade {
+                None => false,
+                // It is the client's key, and the client's to judge.
+                Some(Upgrade::Http1) => head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1,
+                Some(Upgrade::Http2) => upgrade::is_accepted(&head.headers, self.key.as_bytes()),
+            }
+    }
+
+    /// How many bytes of the body were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Lets a held body go; true when there was one.
@@ -196,7 +262,13 @@ impl Outgoing {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
             let coding = *coding;
             match frame {
-                Some(Ok(frame)) => self.encode(frame, coding),
+                Some(Ok(frame)) => {
+                    self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if self.taken > self.most {
+                        return Err(Reason::RequestTooLarge);
+                    }
+                    self.encode(frame, coding);
+                }
                 Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
                 Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
                 None => {
@@ -211,6 +283,7 @@ impl Outgoing {
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
+        self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
         match (frame.into_data(), coding) {
             (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
                 self.out.extend_from_slice(&data);
@@ -250,6 +323,15 @@ impl Outgoing {
             }
             *moved = true;
         }
-        Poll::Ready(Ok(()))
+        // Under TLS what was taken may still be here.
+        Pin::new(stream).poll_flush(cx)
+    }
+}
+
+/// An endpoint's own `Host`; a Unix socket has none, and everything is local to it.
+fn own_host(address: &EndpointAddr) -> String {
+    match address {
+        EndpointAddr::Unix(_) => "localhost".to_owned(),
+        EndpointAddr::Tcp(_) | EndpointAddr::Named { .. } => address.to_string(),
     }
 }

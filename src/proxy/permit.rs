@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::admission::Superseded;
 use super::clock;
+use super::journal::Record;
 use super::live::Live;
+use super::quota::Slot;
 use super::upstream::Local;
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
@@ -21,8 +23,12 @@ pub struct Permit {
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
     reason: Cell<Option<Reason>>,
+    /// Where its end is noted too: the access log, when that is on.
+    record: Option<Rc<Record>>,
     /// The epoch it was admitted under.
     pub epoch: Epoch,
+    /// Its place among those that its service may have at once, if there is a limit.
+    pub slot: Option<Slot>,
 }
 
 impl Permit {
@@ -44,8 +50,20 @@ impl Permit {
             since: clock::now(),
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
+            record: None,
             epoch: chosen_under,
+            slot: None,
         })
+    }
+
+    /// Notes its end in `record` too.
+    pub fn note_in(&mut self, record: &Rc<Record>) {
+        self.record = Some(Rc::clone(record));
+    }
+
+    /// Where its end is noted.
+    pub fn record(&self) -> Option<&Rc<Record>> {
+        self.record.as_ref()
     }
 
     /// The worker's part of the version it counts on.
@@ -95,7 +113,7 @@ impl Permit {
 
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
-        self.cells().record_upstream(self.outcome(Some(reason)));
+        self.cells().record_unseen(self.outcome(Some(reason)));
     }
 
     fn outcome(&self, reason: Option<Reason>) -> Outcome {
@@ -110,10 +128,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let outcome = self.outcome(self.reason.get());
-        self.cells().record_upstream(outcome);
-        self.cells().record_client(outcome);
+        self.cells().record(self.outcome(self.reason.get()));
         self.cells().leave(self.kind.get());
+        if let Some(record) = &self.record {
+            record.ended(self.reason.get());
+        }
         // Last: whoever sees nothing in flight also sees everything recorded.
         self.local.shard().counts.end();
     }

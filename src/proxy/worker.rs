@@ -1,15 +1,14 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ipnet::IpNet;
+use http::HeaderName;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::runtime::LocalOptions;
@@ -17,16 +16,26 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::clock::{self, Clock};
+use super::commons::Commons;
+use super::entrance::Entrance;
+use super::gate::Underscores;
+use super::identity::Identity;
+use super::journal::{self, Journal};
 use super::listener::{self, Accepting, ListenAddr};
-use super::live::{Live, View};
-use super::upstream::{Local, Upstream};
-use crate::metrics::{Reason, bump};
+use super::live::{Lane, Live, View};
+use super::peer::Door;
+use super::tls::Handshakes;
+use super::upstream::{Local, Locals};
+use crate::metrics::{Handshake, Reason, bump};
+use crate::table::{ErrorPage, OwnAnswer};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Most client connections a worker; further ones wait in the listen queue.
     pub connections: usize,
+    /// Most connections of one client in the whole process, 0 is no limit.
+    pub connections_per_client: usize,
     /// How long a kept-alive connection may be idle.
     pub idle: Duration,
     /// How long a request's head may take, and the first byte after accept.
@@ -37,6 +46,8 @@ pub struct Settings {
     pub headers: usize,
     /// Between two bytes of a response that a client takes.
     pub progress: Duration,
+    /// Bytes a second that a request's body has to come with, 0 is no limit.
+    pub min_body_rate: u64,
     /// How long a connection to an endpoint is kept idle; below what the endpoints keep.
     pub pool_idle: Duration,
     /// Most idle connections to one endpoint.
@@ -45,17 +56,67 @@ pub struct Settings {
     pub epoch_header: bool,
     /// Our name in `Via`.
     pub via: String,
-    /// By listener: the networks whose `X-Forwarded-*` are believed.
-    pub trusted: BTreeMap<ListenAddr, Vec<IpNet>>,
+    /// Whether `Forwarded` is sent beside `X-Forwarded-*`.
+    pub forwarded: bool,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// By listener: whom to trust.
+    pub doors: BTreeMap<ListenAddr, Arc<Door>>,
+    /// By listener: what else it does with those who come.
+    pub entrances: BTreeMap<ListenAddr, Arc<Entrance>>,
+    /// The fields in which any listener tells endpoints whose certificate it has verified.
+    pub subject_headers: Arc<[HeaderName]>,
+    /// Most TLS handshakes at a time and worker.
+    pub handshakes: usize,
+    /// How requests get their ids and traces.
+    pub identity: Identity,
+    /// Bodies for the proxy's own answers, where no service's are for them.
+    pub error_pages: Arc<[ErrorPage]>,
+    /// What is written about requests, and where.
+    pub log: Option<journal::Options>,
+}
+
+impl Default for Settings {
+    /// Those of a configuration that says nothing, for one worker.
+    fn default() -> Self {
+        let [idle, head, progress, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
+        Self {
+            connections: 65_536,
+            connections_per_client: 8_192,
+            idle,
+            head,
+            head_bytes: 32 * 1024,
+            headers: 100,
+            progress,
+            min_body_rate: 100,
+            pool_idle,
+            pool_size: 256,
+            epoch_header: false,
+            via: "switchback".to_owned(),
+            forwarded: false,
+            underscores: Underscores::default(),
+            doors: BTreeMap::new(),
+            entrances: BTreeMap::new(),
+            subject_headers: Arc::new([]),
+            handshakes: 512,
+            identity: Identity::default(),
+            error_pages: Arc::new([]),
+            log: None,
+        }
+    }
 }
 
 impl Settings {
-    /// True when what comes from `address` to `listener` may say who is asking; a Unix socket's peers always may.
+    /// What is said about the clients of `listener`; one that has just been dropped trusts nobody.
     #[must_use]
-    pub fn trusts(&self, listener: &ListenAddr, address: Option<IpAddr>) -> bool {
-        let Some(address) = address else { return true };
-        let nets = self.trusted.get(listener);
-        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(&address)))
+    pub fn door(&self, listener: &ListenAddr) -> Arc<Door> {
+        self.doors.get(listener).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// What `listener` does with those who come.
+    #[must_use]
+    pub fn entrance(&self, listener: &ListenAddr) -> Arc<Entrance> {
+        self.entrances.get(listener).cloned().unwrap_or_default()
     }
 }
 
@@ -68,12 +129,16 @@ pub struct Worker {
     pub view: View,
     /// Ticks and alarms.
     pub clock: Rc<Clock>,
+    /// What it shares with the others besides.
+    pub commons: Arc<Commons>,
     scratch: RefCell<BytesMut>,
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
-    locals: RefCell<HashMap<u64, Rc<Local>, ahash::RandomState>>,
+    locals: Locals,
     coin: RefCell<SmallRng>,
+    /// This worker's part of the access log.
+    pub journal: Rc<Journal>,
     /// The tick that `date` was written at, and it.
     date: Cell<(u64, [u8; 29])>,
     stats: Arc<WorkerStats>,
@@ -81,6 +146,8 @@ pub struct Worker {
     pub(super) is_stopping: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
+    /// TLS handshakes that are under way.
+    pub(super) handshakes: Handshakes,
 }
 
 /// How much is read at once, at most; 16 KiB reads cost 36 % more at bodies of 64 KiB.
@@ -98,27 +165,47 @@ pub struct WorkerStats {
     pub accepted: AtomicU64,
     /// Answers without a version, by reason, in the order of [`Reason::ALL`].
     pub refused: [AtomicU64; Reason::ALL.len()],
+    /// TLS handshakes by how they ended, in the order of [`Handshake::ALL`].
+    pub handshakes: [AtomicU64; Handshake::ALL.len()],
+    /// Requests that were sent on to https.
+    pub redirected: AtomicU64,
+    /// Redirects that routes gave by themselves.
+    pub redirects: AtomicU64,
+    /// Fixed answers that routes gave by themselves.
+    pub fixed: AtomicU64,
 }
 
 impl Worker {
     /// Worker `id`, serving what `live` publishes.
     #[must_use]
     pub fn new(id: usize, live: Arc<Live>, settings: Settings, stats: Arc<WorkerStats>) -> Self {
+        let journal = Rc::new(Journal::default());
+        journal.follow(settings.log.clone());
+        let clock = Rc::<Clock>::default();
         Self {
             id,
+            journal,
             view: View::of(live),
-            clock: Rc::default(),
+            locals: Locals::new(id, Rc::clone(&clock)),
+            clock,
+            commons: Arc::default(),
             scratch: RefCell::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
-            locals: RefCell::default(),
             coin: RefCell::new(rand::make_rng()),
             date: Cell::new((0, clock::http_date())),
             stats,
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
             vacancy: Notify::new(),
+            handshakes: Handshakes::default(),
         }
+    }
+
+    /// One that shares `commons` with other workers.
+    #[must_use]
+    pub fn sharing(self, commons: Arc<Commons>) -> Self {
+        Self { commons, ..self }
     }
 
     /// The settings of now.
@@ -129,6 +216,8 @@ impl Worker {
 
     /// Takes over new settings; connections that are open keep what they started with.
     pub fn follow(&self, settings: Settings) {
+        // The one setting that open connections follow too: a log that is turned on shows what goes on.
+        self.journal.follow(settings.log.clone());
         *self.settings.borrow_mut() = Rc::new(settings);
         self.vacancy.notify_waiters();
     }
@@ -137,6 +226,13 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// 128 random bits from where the coins come from; no secret.
+    #[must_use]
+    pub fn dice(&self) -> u128 {
+        let mut coin = self.coin.borrow_mut();
+        (u128::from(coin.next_u64()) << 64) | u128::from(coin.next_u64())
     }
 
     /// The time for a `Date` field (RFC 9110 §6.6.1), at most a second old.
@@ -176,15 +272,31 @@ impl Worker {
 
     /// This worker's part of a version.
     #[must_use]
-    pub fn local(&self, upstream: &Arc<Upstream>) -> Rc<Local> {
-        let mut locals = self.locals.borrow_mut();
-        let made = || Rc::new(Local::new(Arc::clone(upstream), self.id));
-        Rc::clone(locals.entry(upstream.id).or_insert_with(made))
+    pub fn local(&self, lane: &Lane) -> Rc<Local> {
+        self.locals.of(&lane.upstream, lane.slot)
     }
 
     /// Counts an answer that no version was asked for.
     pub fn refused(&self, reason: Reason) {
         bump(&self.stats.refused[reason as usize], 1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshaken(&self, ended: Handshake) {
+        bump(&self.stats.handshakes[ended as usize], 1);
+    }
+
+    /// Counts a request that was sent on to https.
+    pub fn redirected(&self) {
+        bump(&self.stats.redirected, 1);
+    }
+
+    /// Counts an answer that a route gave by itself.
+    pub fn answered(&self, own: &OwnAnswer) {
+        match own {
+            OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
+            OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
+        }
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
@@ -193,8 +305,7 @@ impl Worker {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let keep = Clock::ticks_in(self.settings.borrow().pool_idle);
             let oldest = self.clock.ticks().saturating_sub(keep);
-            // A part that nobody holds and nobody used lately is made again when it is needed.
-            self.locals.borrow_mut().retain(|_, local| !local.sweep(oldest) || Rc::strong_count(local) > 1);
+            self.locals.sweep(oldest);
         }
     }
 
@@ -244,6 +355,7 @@ pub fn start(
     live: Arc<Live>,
     settings: Settings,
     stats: Arc<WorkerStats>,
+    commons: Arc<Commons>,
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
@@ -254,7 +366,10 @@ pub fn start(
         // Dropped with the thread, also when it panics.
         let _end = end;
         match runtime() {
-            Ok(runtime) => runtime.block_on(obey(Rc::new(Worker::new(id, live, settings, stats)), inbox)),
+            Ok(runtime) => {
+                let worker = Worker::new(id, live, settings, stats).sharing(commons);
+                runtime.block_on(obey(Rc::new(worker), inbox));
+            }
             Err(error) => tracing::error!(%error, worker = id, "cannot start"),
         }
     };
@@ -265,6 +380,8 @@ pub fn start(
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
+    let journal = Rc::clone(&worker.journal);
+    spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
@@ -290,7 +407,7 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() == 0 {
-            return;
+            return worker.journal.flush();
         }
         vacancy.await;
     }

@@ -50,10 +50,20 @@ pub enum Edit {
 
 impl Edit {
     /// True while the file says what it said when the edit was made.
+    ///
+    /// Whatever it says of TLS: that is never edited, and a renewed certificate takes no edit back.
     pub(super) fn holds_over(&self, file: Option<&VersionSpec>) -> bool {
-        match self {
-            Self::Is { over, .. } => over.as_ref() == file,
-            Self::Removed { over } => Some(over) == file,
+        let over = match self {
+            Self::Is { over, .. } => over.as_ref(),
+            Self::Removed { over } => Some(over),
+        };
+        let same = |over: &VersionSpec, file: &VersionSpec| {
+            let VersionSpec { name, endpoints, protocol, tls: _ } = over;
+            (name, endpoints, protocol) == (&file.name, &file.endpoints, &file.protocol)
+        };
+        match (over, file) {
+            (Some(over), Some(file)) => same(over, file),
+            (over, file) => over.is_none() && file.is_none(),
         }
     }
 }

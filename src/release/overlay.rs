@@ -11,7 +11,8 @@ use crate::table::{BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, Ver
 pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
     let of_file = spec.versions.iter().filter_map(|file| match edits.get(&file.name) {
         Some(edit) if edit.holds_over(Some(file)) => match edit {
-            Edit::Is { version, .. } => Some(version.clone()),
+            // Who is to be believed is the file's to say.
+            Edit::Is { version, .. } => Some(VersionSpec { tls: file.tls.clone(), ..version.clone() }),
             Edit::Removed { .. } => None,
         },
         _ => Some(file.clone()),

@@ -39,6 +39,7 @@ fn version() -> impl Strategy<Value = VersionSpec> {
         name,
         endpoints: endpoints.into(),
         protocol: Protocol::Http1,
+        tls: None,
     })
 }
 

@@ -77,6 +77,9 @@ struct VersionForm {
 #[serde(rename_all = "snake_case")]
 enum ProtocolForm {
     Http1,
+    Https,
+    H2c,
+    H2,
 }
 
 /// The text of a form.
@@ -246,6 +249,9 @@ impl From<&VersionSpec> for VersionForm {
             endpoints: version.endpoints.iter().map(ToString::to_string).collect(),
             protocol: match version.protocol {
                 Protocol::Http1 => ProtocolForm::Http1,
+                Protocol::Https => ProtocolForm::Https,
+                Protocol::H2c => ProtocolForm::H2c,
+                Protocol::H2 => ProtocolForm::H2,
             },
         }
     }
@@ -259,7 +265,12 @@ impl TryFrom<VersionForm> for VersionSpec {
             endpoints: form.endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             protocol: match form.protocol {
                 ProtocolForm::Http1 => Protocol::Http1,
+                ProtocolForm::Https => Protocol::Https,
+                ProtocolForm::H2c => Protocol::H2c,
+                ProtocolForm::H2 => Protocol::H2,
             },
+            // Of the file's versions the file says it again.
+            tls: None,
         })
     }
 }

@@ -2,19 +2,31 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod field;
+pub mod limits;
 pub mod matcher;
 pub mod name;
+pub mod page;
+pub mod rules;
 pub mod service;
 pub mod split;
+pub mod template;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 
 use std::sync::Arc;
 
-pub use matcher::{HostPattern, Route, RouteKey, Router};
+pub use field::{FieldOp, Side};
+pub use limits::{Rate, RateBy, ServiceLimits};
+pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
-pub use service::{Protocol, Service, ServiceSpec, Timeouts, VersionSpec};
+pub use page::{ErrorPage, On, Page};
+pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
+pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
+pub use template::{Part, Placeholder, Template};
+pub use transport::{Identity, Protocol, UpstreamTls};
 
 /// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +68,14 @@ impl Table {
             let [first, second] = [pair[0].1, pair[1].1].map(|index| services[index].name.clone());
             return Err(RouteTaken { route: pair[0].0.to_string(), first, second });
         }
-        let router = Arc::new(Router::new(all()));
+        let indexed = services.iter().enumerate();
+        let places = indexed.flat_map(|(service, spec)| {
+            spec.routes
+                .iter()
+                .enumerate()
+                .map(move |(index, route)| (route, Routed { service, route: index }))
+        });
+        let router = Arc::new(Router::new(places));
         Ok(Self { epoch, services, router })
     }
 
@@ -97,8 +116,8 @@ impl Table {
         self.index(name).map(|index| &self.services[index])
     }
 
-    /// The index of the service that a request is for, by its most specific route.
-    pub fn route(&self, key: &impl RouteKey) -> Option<usize> {
+    /// The service that a request is for, and the most specific route that leads it there; by index.
+    pub fn route(&self, key: &impl RouteKey) -> Option<Routed> {
         self.router.route(key)
     }
 }

@@ -3,17 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::rules::Rules;
 use super::split::{Coin, Split};
-
-/// What an endpoint of a version speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Protocol {
-    /// HTTP/1.1 in clear text.
-    #[default]
-    Http1,
-}
+use super::transport::{Protocol, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,6 +19,8 @@ pub struct VersionSpec {
     pub endpoints: Arc<[EndpointAddr]>,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How they are verified where that is over TLS; `None`: as [`UpstreamTls::default`]. The file's alone to say.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// How long the parts of a request may take.
@@ -37,12 +34,16 @@ pub struct Timeouts {
     pub progress: Duration,
     /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
     pub stream: Duration,
+    /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
+    pub tunnel: Duration,
+    /// For all of a request, from its head to the answer's last byte; default none.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let [connect, response, progress, stream] = [5, 60, 30, 300].map(Duration::from_secs);
-        Self { connect, response, progress, stream }
+        let [connect, response, progress, stream, tunnel] = [5, 60, 30, 300, 3600].map(Duration::from_secs);
+        Self { connect, response, progress, stream, tunnel, total: None }
     }
 }
 
@@ -61,6 +62,30 @@ pub struct ServiceSpec {
     pub weights: Vec<(VersionName, u16)>,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What its routes and versions change about requests and answers.
+    pub rules: Option<Arc<Rules>>,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
+}
+
+/// What decided on a request's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignedBy {
+    /// There was no choice: one version has all the weight.
+    Single,
+    /// The request's own coin.
+    Coin,
+}
+
+impl AssignedBy {
+    /// The token for it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Coin => "coin",
+        }
+    }
 }
 
 /// A service in the table. Built only by [`Service::new`], so its coin always fits its split.
@@ -80,6 +105,10 @@ pub struct Service {
     pub epoch: Epoch,
     /// Time limits of its requests.
     pub timeouts: Timeouts,
+    /// What its routes and versions change about requests and answers; `None` when nothing.
+    pub rules: Option<Arc<Rules>>,
+    /// What it may be asked for.
+    pub limits: ServiceLimits,
     coin: Coin,
 }
 
@@ -98,6 +127,8 @@ impl Service {
             name: spec.name.clone(),
             routes: Arc::clone(&spec.routes),
             timeouts: spec.timeouts,
+            rules: spec.rules.clone(),
+            limits: spec.limits,
             versions,
             stable,
             split,
@@ -112,6 +143,19 @@ impl Service {
     #[must_use]
     pub fn assign(&self, coin: u32) -> Option<usize> {
         self.coin.toss(coin)
+    }
+
+    /// What decides on the version of a request now.
+    #[must_use]
+    pub fn assigned_by(&self) -> AssignedBy {
+        if self.coin.is_certain() { AssignedBy::Single } else { AssignedBy::Coin }
+    }
+
+    /// Which coins are whose: of each version with weight the first coin that is not its any more, and its index;
+    /// ascending.
+    #[must_use]
+    pub fn bounds(&self) -> &[(u64, usize)] {
+        self.coin.bounds()
     }
 
     /// The version with this label.

@@ -88,6 +88,18 @@ impl Coin {
         Self { bounds }
     }
 
+    /// True when every coin falls on the same version.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.bounds.len() == 1
+    }
+
+    /// Of each version with weight: the first coin that is not its any more, and its index; ascending.
+    #[must_use]
+    pub fn bounds(&self) -> &[(u64, usize)] {
+        &self.bounds
+    }
+
     /// The index of the version this coin falls on. O(versions with weight); the first bound decides most.
     #[must_use]
     pub fn toss(&self, coin: u32) -> Option<usize> {

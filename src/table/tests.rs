@@ -11,6 +11,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         name: version(name),
         endpoints: Arc::clone(&endpoints),
         protocol: Protocol::default(),
+        tls: None,
     };
     let spec = ServiceSpec {
         name: name.parse().unwrap(),
@@ -19,6 +20,8 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         stable: version(weights[0].0),
         weights: Vec::new(),
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();
@@ -47,8 +50,9 @@ fn services_are_found_by_name_and_by_route() {
     let name = |index: Option<usize>| table.services()[index.unwrap()].name.to_string();
     assert_eq!(name(table.index(&"cart".parse().unwrap())), "cart");
     assert_eq!(table.index(&"stop".parse().unwrap()), None);
-    assert_eq!(name(table.route(&At("/cart/7"))), "cart");
-    assert_eq!(name(table.route(&At("/"))), "shop");
+    let routed = |path| name(table.route(&At(path)).map(|routed| routed.service));
+    assert_eq!(routed("/cart/7"), "cart");
+    assert_eq!(routed("/"), "shop");
 }
 
 #[test]

@@ -145,7 +145,7 @@ pub(super) struct Reader<S> {
 type Fields = Vec<(String, String)>;
 
 impl<S: Read> Reader<S> {
-    fn answer(&mut self, is_head: bool) -> io::Result<Answer> {
+    pub(super) fn answer(&mut self, is_head: bool) -> io::Result<Answer> {
         let mut interim = Vec::new();
         loop {
             let (status, headers) = self.head()?;

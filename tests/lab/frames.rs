@@ -3,6 +3,11 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use rustls::{ClientConnection, StreamOwned};
+
+use super::tls::{Authority, Caller, Offer};
+use super::{Lab, Origin};
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
@@ -35,6 +40,53 @@ impl Wire for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
+}
+
+impl Wire for StreamOwned<ClientConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
+
+/// A way to the shop.
+pub enum Way {
+    Clear(SocketAddr),
+    /// Under TLS, with HTTP/2 agreed on by ALPN.
+    Tls(SocketAddr, Caller),
+}
+
+impl Way {
+    pub fn frames(&self) -> Frames {
+        self.with(&[])
+    }
+
+    /// A connection with these settings of the client's.
+    pub fn with(&self, values: &[(u16, u32)]) -> Frames {
+        match self {
+            Self::Clear(address) => Frames::silent(*address).open(values),
+            Self::Tls(address, caller) => {
+                let stream = caller.connect(*address, "shop.test").expect("a handshake").into_stream();
+                assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+                Frames::over(Box::new(stream)).open(values)
+            }
+        }
+    }
+}
+
+/// A lab with this origin, and the ways to it.
+pub fn ways_to(origin: Origin, extra: &str) -> (Lab, [Way; 2]) {
+    let (authority, dir) = (Authority::new("ca"), tempfile::tempdir().expect("a directory"));
+    authority.issue(&["shop.test"]).write(dir.path(), "shop");
+    let config = format!(
+        "{extra}\n[[listeners]]\nlisten = \"127.0.0.2:0\"\n\
+         tls = {{ certificates = [{{ cert = \"shop.pem\", key = \"shop.key\" }}] }}\n\
+         [services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let lab = Lab::configured(dir, vec![origin], &config);
+    let caller = Offer { alpn: &["h2"], ..Offer::to(&authority) }.caller();
+    let ways = [Way::Clear(lab.address()), Way::Tls(lab.bound("127.0.0.2:0"), caller)];
+    (lab, ways)
 }
 
 /// One frame.

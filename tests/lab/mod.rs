@@ -34,6 +34,8 @@ pub mod gate;
 pub mod history;
 pub mod http2;
 pub mod origin;
+pub mod tls;
+pub mod wire;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -154,6 +156,13 @@ impl Lab {
         self.proxy = Some(self.spawn(2));
     }
 
+    /// Starts the proxy again with one worker, for tests that look at which connections are used again.
+    pub fn restrict_to_one_worker(&mut self) {
+        let (status, log) = self.proxy.take().expect("a proxy").stop();
+        assert!(status.success(), "{log}");
+        self.proxy = Some(self.spawn(1));
+    }
+
     pub fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().expect("a proxy")
     }
@@ -174,6 +183,14 @@ impl Lab {
     /// One GET over a connection of its own.
     pub fn get(&self, path: &str) -> Answer {
         self.client().get(path)
+    }
+
+    /// Where the listener that is configured as `listen` is really bound.
+    pub fn bound(&self, listen: &str) -> SocketAddr {
+        let (_, status) = self.call("GET", "/v1/status", &Value::Null);
+        let listeners = status["listeners"].as_array().expect("listeners");
+        let listener = listeners.iter().find(|listener| listener["listen"] == listen).expect("the listener");
+        listener["bound"].as_str().expect("an address").parse().expect("an address")
     }
 
     /// A call to the admin socket: status and body.
@@ -231,6 +248,13 @@ impl Lab {
         let line =
             text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+
+    /// All samples of the metric `name` together whose line contains `part`.
+    pub fn metric_total(&self, name: &str, part: &str) -> f64 {
+        let text = admin::call(&self.socket(), "GET", "/metrics", &[], "").expect("metrics").text();
+        let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// All samples together whose line begins so.

@@ -1,6 +1,6 @@
 //! Versions of a service: real HTTP/1.1 servers on threads, good ones and ones named after what they do wrong.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::client::Reader;
+use super::wire::Parsed;
 
 /// What an origin does with a request.
 pub type Behave = dyn Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync;
@@ -91,8 +92,34 @@ impl Peer {
         std::mem::take(&mut self.0.pending)
     }
 
+    /// What comes within `limit`, besides what was read already.
+    pub fn within(&mut self, limit: Duration) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.0.pending);
+        let _ = self.0.source.set_read_timeout(Some(limit));
+        let _ = self.0.source.read_to_end(&mut bytes);
+        let _ = self.0.source.set_read_timeout(Some(super::PATIENCE));
+        bytes
+    }
+
     pub fn stream(&self) -> &TcpStream {
         &self.0.source
+    }
+
+    /// The next message as `read` sees it; none when the proxy ends the connection before it is whole.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn parse(&mut self, read: fn(&[u8]) -> Result<Parsed, String>) -> Result<Option<Seen>, String> {
+        loop {
+            match read(&self.0.pending)? {
+                Parsed::Whole(seen, length) => {
+                    self.0.pending.drain(..length);
+                    return Ok(Some(seen));
+                }
+                Parsed::Partial if self.0.more().is_err() => return Ok(None),
+                Parsed::Partial => {}
+            }
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use std::{fs, io, net::SocketAddr, path::Path, path::PathBuf, process::Command};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    START_TIMEOUT, client,
+    START_TIMEOUT, certificate, client,
     process::{Argv, Process, Scratch, find_program, free_address},
-    scenario::{MANY_SERVICES, Protocol},
+    scenario::{Load, MANY_SERVICES, Protocol},
 };
 use haproxy::Haproxy;
 use nginx::Nginx;
@@ -41,7 +41,7 @@ pub(crate) trait Peer {
     fn arguments(&self, place: &Place) -> Argv;
 }
 
-/// Where a peer lives, and between whom. Further listeners (TLS) become further addresses here.
+/// Where a peer lives, and between whom.
 pub(crate) struct Place {
     /// Its own directory.
     pub(crate) dir: PathBuf,
@@ -49,6 +49,8 @@ pub(crate) struct Place {
     pub(crate) listen: SocketAddr,
     /// HTTP/2 in clear text.
     pub(crate) h2c: SocketAddr,
+    /// Both under TLS, with the certificate in `shop.pem`, `shop.key` and `shop.both`.
+    pub(crate) tls: SocketAddr,
     pub(crate) origin: SocketAddr,
 }
 
@@ -73,14 +75,16 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) listen: SocketAddr,
     h2c: SocketAddr,
+    pub(crate) tls: SocketAddr,
 }
 
 impl Running {
-    /// Where it speaks `protocol`.
-    pub(crate) fn address(&self, protocol: Protocol) -> SocketAddr {
-        match protocol {
+    /// Where it takes this load.
+    pub(crate) fn address(&self, load: &Load) -> SocketAddr {
+        match load.protocol {
+            _ if load.tls => self.tls,
             Protocol::Http1 => self.listen,
-            Protocol::H2c { .. } => self.h2c,
+            Protocol::Http2 { .. } => self.h2c,
         }
     }
 }
@@ -97,8 +101,9 @@ pub(crate) fn start(
     wrapper: Argv,
 ) -> Result<Running> {
     let program = program(peer)?;
-    let place =
-        Place { dir: scratch.subdirectory("peer-")?, listen: free_address()?, h2c: free_address()?, origin };
+    let dir = scratch.subdirectory("peer-")?;
+    certificate::write(&dir)?;
+    let place = Place { dir, listen: free_address()?, h2c: free_address()?, tls: free_address()?, origin };
     peer.configure(&place)?;
     let mut argv = wrapper;
     argv.push(program.into());
@@ -106,7 +111,7 @@ pub(crate) fn start(
     let mut process = Process::start(&argv, cpu, place.dir.join("output")).context("did not start")?;
     let answers = || client::get(place.listen, "/1k").is_ok_and(|length| length == 1 << 10);
     process.wait_until(START_TIMEOUT, answers).context("did not serve")?;
-    Ok(Running { process, listen: place.listen, h2c: place.h2c })
+    Ok(Running { process, listen: place.listen, h2c: place.h2c, tls: place.tls })
 }
 
 /// The version a peer prints; empty when it prints none.

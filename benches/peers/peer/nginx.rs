@@ -28,7 +28,7 @@ impl Peer for Nginx {
     fn configure(&self, place: &Place) -> io::Result<()> {
         // The `user` directive means something to root only; without it root's worker is `nobody`.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let Place { dir, listen, h2c, origin } = place;
+        let Place { dir, listen, h2c, tls, origin } = place;
         let text = format!(
             r#"# Stays in the foreground; one worker beside the master, as in service.
 daemon off;
@@ -71,6 +71,12 @@ http {{
     server {{
         listen {listen} backlog=4096;
         listen {h2c} backlog=4096 http2;
+        listen {tls} ssl http2 backlog=4096;
+        ssl_certificate {dir}/shop.pem;
+        ssl_certificate_key {dir}/shop.key;
+        ssl_protocols TLSv1.3;
+        # OpenSSL's default are two tickets a handshake.
+        ssl_conf_command NumTickets 1;
         location / {{
             proxy_pass http://shop;
             proxy_http_version 1.1;

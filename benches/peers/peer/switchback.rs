@@ -41,7 +41,7 @@ impl Peer for Switchback {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, h2c, origin } = place;
+        let Place { dir, listen, h2c, tls, origin } = place;
         let mut text = format!(
             r#"[admin]
 socket = "{dir}/admin.sock"
@@ -51,6 +51,9 @@ dir = "{dir}/state"
 listen = "{listen}"
 [[listeners]]
 listen = "{h2c}"
+[[listeners]]
+listen = "{tls}"
+tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}
 "#,
             dir = dir.display()
         );

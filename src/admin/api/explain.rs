@@ -52,6 +52,10 @@ pub enum Reason {
     Single,
     /// A coin a request.
     Coin,
+    /// The route redirects by itself; no version is asked.
+    Redirect,
+    /// The route has a fixed answer; no version is asked.
+    Fixed,
 }
 
 /// One version's chance.

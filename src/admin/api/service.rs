@@ -136,12 +136,21 @@ pub enum Protocol {
     /// HTTP/1.1 in clear text.
     #[default]
     Http1,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 in clear text, by prior knowledge.
+    H2c,
+    /// HTTP/2 over TLS.
+    H2,
 }
 
 impl From<table::Protocol> for Protocol {
     fn from(protocol: table::Protocol) -> Self {
         match protocol {
             table::Protocol::Http1 => Self::Http1,
+            table::Protocol::Https => Self::Https,
+            table::Protocol::H2c => Self::H2c,
+            table::Protocol::H2 => Self::H2,
         }
     }
 }
@@ -150,6 +159,9 @@ impl From<Protocol> for table::Protocol {
     fn from(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Http1 => Self::Http1,
+            Protocol::Https => Self::Https,
+            Protocol::H2c => Self::H2c,
+            Protocol::H2 => Self::H2,
         }
     }
 }

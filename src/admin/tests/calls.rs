@@ -96,8 +96,10 @@ async fn pools_are_edited_by_path() {
     assert_eq!(world.send("DELETE", "/v1/services/shop/versions/blue", &[], "").await.status, 409);
     let last = "/v1/services/shop/versions/blue/endpoints/127.0.0.1:9001";
     assert_eq!(world.send("DELETE", last, &[], "").await.status, 409);
-    let later = world.put(version, r#"{"endpoints":[],"protocol":"h2c"}"#).await;
-    assert_eq!((later.status, &later.json["field"]), (422, &json!("protocol")));
+    let unknown = world.put(version, r#"{"endpoints":[],"protocol":"h3"}"#).await;
+    assert_eq!((unknown.status, &unknown.json["field"]), (400, &json!("protocol")));
+    let nameless = world.put(version, r#"{"endpoints":["unix:/run/a.sock"],"protocol":"https"}"#).await;
+    assert_eq!((nameless.status, &nameless.json["field"]), (422, &json!("endpoints[0]")));
     let bad = world.put(version, r#"{"endpoints":["127.0.0.1:1","nix"]}"#).await;
     assert_eq!((bad.status, &bad.json["field"]), (400, &json!("endpoints[1]")));
 }

@@ -18,7 +18,7 @@ use super::{App, Socket, Status, serve};
 use crate::control::{self, Handle};
 use crate::release::{Actor, ActorKind};
 use crate::store::memory::Memory;
-use crate::table::{ServiceSpec, Timeouts, VersionSpec};
+use crate::table::{ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
 
 /// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
 pub(crate) struct World {
@@ -49,6 +49,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         name: name.parse().unwrap(),
         endpoints: endpoints.iter().map(|at| at.parse().unwrap()).collect(),
         protocol: crate::table::Protocol::Http1,
+        tls: None,
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();
     let route = crate::table::Route {
@@ -63,6 +64,8 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         stable: first.clone(),
         weights: vec![(first, 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     }
 }
 

@@ -54,6 +54,10 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
     let epoch = explained.epoch;
     let why = match (&explained.version, explained.reason) {
         (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
+        (None, Reason::Redirect) => {
+            format!("the route redirects by itself, no version is asked (epoch {epoch})")
+        }
+        (None, Reason::Fixed) => format!("the route has a fixed answer, no version is asked (epoch {epoch})"),
         (None, Reason::Coin | Reason::Single | Reason::NoRoute) => {
             format!("a coin for each request: {} (epoch {epoch})", split(&weights))
         }

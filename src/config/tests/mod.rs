@@ -1,7 +1,9 @@
 //! What operators write, right and wrong.
 
+mod edge;
 mod refused;
 mod sample;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -99,16 +101,19 @@ protocol = "http1"
 endpoints = ["127.0.0.1:9101"]
 "#,
     )]);
-    files.write("shop.pem", "");
-    files.write("shop.key", "");
+    let shop = tls::Pair::of(&["shop.example.com"]);
+    files.write("shop.pem", shop.cert.pem());
+    files.write("shop.key", shop.key.serialize_pem());
     let config = files.load().unwrap();
     assert_eq!(config.admin.socket, files.0.path().join("run/admin.sock"));
     assert_eq!(config.state.dir, files.0.path().join("state"));
-    assert_eq!(config.listeners.len(), 1, "the one with TLS is left out");
+    assert_eq!(config.listeners.len(), 2);
+    let tls = config.listeners[1].tls.as_ref().unwrap();
+    assert_eq!(tls.certificates[0].names, ["shop.example.com"]);
+    assert_eq!(tls.alpn, [Alpn::Http2, Alpn::Http11]);
     insta::assert_snapshot!(files.check(), @r#"
-    switchback.toml:10:1: warning: listener 127.0.0.1:18443 is not opened: TLS is not served by this build yet
     switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
-    switchback.toml: 1 service, 2 versions, 1 listener: ok, 2 warnings
+    switchback.toml: 1 service, 2 versions, 2 listeners: ok, 1 warning
     "#);
     let [shop] = &config.services[..] else { panic!("one service") };
     let pools: Vec<_> =
@@ -214,40 +219,6 @@ sticky = {{}}
     hint: { cookie = "sb_id", mint = true }, { header = "x-user" } or { client = true }
     switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
     switchback.toml: 6 errors
-    "#);
-    insta::assert_snapshot!(check_text(r#"
-[[listeners]]
-listen = "0.0.0.0:443"
-tls = { certificates = [{ cert = "a.pem", key = "a.key" }] }
-"#), @r#"
-    switchback.toml:2:1: warning: listener 0.0.0.0:443 is not opened: TLS is not served by this build yet
-    switchback.toml:4:34: warning: a.pem does not exist
-    switchback.toml:4:49: warning: a.key does not exist
-    switchback.toml: warning: there are no services: every request is answered 404
-    switchback.toml: 0 services, 0 versions, 0 listeners: ok, 4 warnings
-    "#);
-    insta::assert_snapshot!(check_text(r#"
-[[listeners]]
-listen = "0.0.0.0:443"
-tls = { certificates = [] }
-[[listeners]]
-listen = "0.0.0.0:444"
-tls = { certificates = [{ crt = "a.pem" }], alpn = [] }
-"#), @r#"
-    switchback.toml:2:1: warning: listener 0.0.0.0:443 is not opened: TLS is not served by this build yet
-    switchback.toml:4:24: there has to be at least one certificate
-    hint: for example: certificates = [{ cert = "shop.pem", key = "shop.key" }]
-    switchback.toml:5:1: warning: listener 0.0.0.0:444 is not opened: TLS is not served by this build yet
-    switchback.toml:7:25: a certificate has no `cert`
-    hint: for example: cert = "shop.pem"
-    switchback.toml:7:25: a certificate has no `key`
-    hint: for example: key = "shop.key"
-    switchback.toml:7:27: unknown key `crt` in a certificate
-    hint: did you mean `cert`?
-    switchback.toml:7:45: unknown key `alpn` in `tls`
-    hint: its keys are: certificates
-    switchback.toml: warning: there are no services: every request is answered 404
-    switchback.toml: 5 errors
     "#);
 }
 

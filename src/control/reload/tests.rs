@@ -22,6 +22,7 @@ impl World {
         let watched = Watched {
             files: vec![dir.path().join("switchback.toml")],
             dirs: vec![dir.path().join("conf.d")],
+            named: Vec::new(),
         };
         let watch = watch(watched, trigger.clone()).unwrap();
         Self { dir, triggers, trigger, watch }
@@ -128,7 +129,7 @@ async fn a_fragment_directory_that_comes_later_is_seen() {
 fn what_changes_no_contents_triggers_nothing() {
     let world = World::start(plain);
     let (files, dirs) = (vec![world.path("switchback.toml")], vec![world.path("conf.d")]);
-    let watched = Watched { files, dirs };
+    let watched = Watched { files, dirs, named: Vec::new() };
     let before = watched.contents();
     fs::write(world.path("switchback.toml"), "a = 1").unwrap();
     fs::write(world.path("conf.d/.#shop.toml"), "lock").unwrap();
@@ -147,4 +148,32 @@ async fn pulls_that_nobody_acted_on_are_one() {
     drop((trigger, watch));
     assert_eq!(triggers.recv().await, Some(()));
     assert_eq!(triggers.recv().await, None, "the watch has ended, and with it its trigger");
+}
+
+#[tokio::test]
+async fn what_is_named_is_watched_from_then_on_and_no_longer() {
+    let mut world = World::start(plain);
+    fs::write(world.path("old.pem"), "1").unwrap();
+    world.watch.follow(vec![world.path("old.pem"), world.path("missing.pem")]);
+    fs::write(world.path("old.pem"), "2").unwrap();
+    world.triggered().await;
+    fs::write(world.path("missing.pem"), "now it is there").unwrap();
+    world.triggered().await;
+    // In a directory of its own, which has to be watched first.
+    fs::create_dir(world.path("live")).unwrap();
+    fs::write(world.path("live/new.pem"), "1").unwrap();
+    world.watch.follow(vec![world.path("live/new.pem")]);
+    fs::write(world.path("old.pem"), "3").unwrap();
+    fs::write(world.path("live/.tmp"), "2").unwrap();
+    fs::rename(world.path("live/.tmp"), world.path("live/new.pem")).unwrap();
+    world.triggered().await;
+}
+
+#[tokio::test]
+async fn following_is_no_news() {
+    let mut world = World::start(plain);
+    fs::write(world.path("a.pem"), "1").unwrap();
+    world.watch.follow(vec![world.path("a.pem")]);
+    tokio::time::sleep(3 * QUIET).await;
+    assert!(world.triggers.try_recv().is_err());
 }

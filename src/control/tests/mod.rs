@@ -15,7 +15,9 @@ use crate::release::ActorKind;
 use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
-use crate::table::{Epoch, HostPattern, Protocol, Route, ServiceName, Timeouts, VersionName, VersionSpec};
+use crate::table::{
+    Epoch, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName, VersionSpec,
+};
 
 /// A failure guard: whatever is waited for comes in milliseconds.
 const GUARD: Duration = Duration::from_secs(20);
@@ -97,6 +99,7 @@ fn spec(name: &str) -> ServiceSpec {
         name: version(name),
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::Http1,
+        tls: None,
     };
     ServiceSpec {
         name: name.parse().unwrap(),
@@ -109,6 +112,8 @@ fn spec(name: &str) -> ServiceSpec {
         stable: version("blue"),
         weights: vec![(version("blue"), 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     }
 }
 

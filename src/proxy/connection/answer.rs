@@ -43,6 +43,8 @@ pub(super) struct Framing {
     pub(super) until_close: bool,
     /// True when the connection can take another request.
     pub(super) persists: bool,
+    /// True when the connection is a tunnel from here on.
+    upgrades: bool,
 }
 
 impl Framing {
@@ -57,6 +59,7 @@ impl Framing {
         let length = match source {
             Source::Full(data) => Some(data.len() as u64),
             Source::Stream(exchange) => exchange.remaining(),
+            Source::Tunnel(_) => None,
         };
         let is_endless = has_body && length.is_none();
         let told = || told.as_ref().and_then(|told: &HeaderValue| told.to_str().ok()?.parse().ok());
@@ -71,6 +74,7 @@ impl Framing {
             is_chunked: is_endless && !asked.is_old,
             has_trailers: asked.takes_trailers,
             until_close: is_endless && asked.is_old,
+            upgrades: head.status == StatusCode::SWITCHING_PROTOCOLS,
             persists: may_persist && !closes && !(is_endless && asked.is_old),
         }
     }
@@ -98,6 +102,7 @@ pub(super) fn encode(
         append(out, b"date", &worker.date());
     }
     match (framing.persists, asked.is_old) {
+        _ if framing.upgrades => out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n"),
         (false, _) => append(out, b"connection", b"close"),
         (true, true) => append(out, b"connection", b"keep-alive"),
         (true, false) => {}

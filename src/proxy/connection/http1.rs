@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,6 +26,7 @@ use crate::proxy::clock::Alarm;
 use crate::proxy::error;
 use crate::proxy::forward::Exchange;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
+use crate::proxy::tunnel::End;
 use crate::proxy::upstream::Stream;
 
 /// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
@@ -216,7 +217,7 @@ impl Wire {
             && !self.client.worker.is_stopping.get();
         self.stage.set(Stage::Answering);
         let framing = Framing::of(&mut head, &source, asked, may_persist);
-        let mut rest = Rest::Over;
+        let (mut rest, mut tunnel) = (Rest::Over, None);
         {
             let out = &mut *self.out.borrow_mut();
             let text = out.text(&self.client.worker);
@@ -225,7 +226,15 @@ impl Wire {
                 Source::Full(data) if framing.has_body => out.push(data),
                 Source::Full(_) => {}
                 Source::Stream(exchange) => rest = Rest::Stream(exchange),
+                Source::Tunnel(joined) => tunnel = Some(joined),
             }
+        }
+        if let Some(tunnel) = tunnel {
+            if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
+                tunnel.join(&mut &*self).await;
+            }
+            // It may still be sending what its endpoint no longer hears.
+            return Left::Unread;
         }
         match poll_fn(|cx| self.poll_body(&mut rest, framing, cx)).await {
             Err(_) => Left::Broken,
@@ -337,6 +346,7 @@ impl Wire {
     /// Answers what never became a request.
     fn refuse(&self, reason: Reason) -> Left {
         self.client.worker.refused(reason);
+        self.client.worker.journal.refused(&self.client, reason);
         self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&error::refusal(reason));
         Left::Unread
     }
@@ -348,12 +358,14 @@ impl Wire {
             Left::Reset => return self.stream.borrow().reset_on_close(),
             Left::Open | Left::Done | Left::Unread => {}
         }
+        // Under its own limit, which writing sets and clears.
+        self.watch.clear();
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return;
+        }
         self.watch.set(LINGER);
         poll_fn(|cx| {
             if self.watch.poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            if ready!(self.poll_flush(cx)).is_err() {
                 return Poll::Ready(());
             }
             let mut stream = self.stream.borrow_mut();
@@ -363,6 +375,33 @@ impl Wire {
             poll_forget(&mut stream, cx)
         })
         .await;
+    }
+}
+
+/// The client's side of a tunnel; what it sent too early was kept for it.
+impl End for &Wire {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.input.borrow().is_empty() {
+            ready!(self.poll_fill(cx))?;
+        }
+        Poll::Ready(Ok(self.input.take()))
+    }
+
+    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        let mut stream = self.stream.borrow_mut();
+        while !data.is_empty() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, data))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => data.advance(written),
+            }
+        }
+        Pin::new(&mut *stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
 

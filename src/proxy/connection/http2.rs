@@ -63,6 +63,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         }
         match io.poll_send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(_)) | Poll::Pending if client.worker.is_stopping.get() => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
         }
     });
@@ -101,7 +102,8 @@ fn builder(settings: &Settings) -> Builder {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_concurrent_reset_streams(REMEMBERED)
         .reset_stream_duration(MEMORY)
-        .max_local_error_reset_streams(Some(ERROR_RESETS));
+        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .enable_connect_protocol();
     builder
 }
 

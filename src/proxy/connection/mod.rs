@@ -16,7 +16,6 @@ mod deferred;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -29,6 +28,7 @@ use http1::Wire;
 use http2::Reply;
 
 use super::clock::Alarm;
+use super::entrance::Arrival;
 use super::upstream::Stream;
 use super::worker::{Settings, Worker};
 
@@ -39,10 +39,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// What was set when it came.
     pub settings: Rc<Settings>,
-    /// Its address as text, written once for all its requests; `None` on a Unix socket.
-    pub address_text: Option<Box<str>>,
-    /// True when its `X-Forwarded-*` are to be believed.
-    pub is_trusted: bool,
+    /// How it came.
+    pub arrival: Arrival,
 }
 
 /// One request's turn: whose it is, its time limits, and what its client can be told before the answer.
@@ -73,15 +71,20 @@ impl Turn {
 }
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
-pub async fn run(stream: Stream, address: Option<IpAddr>, is_trusted: bool, worker: Rc<Worker>) {
-    let client = Rc::new(Client {
-        settings: worker.settings(),
-        worker,
-        address_text: address.map(|address| address.to_string().into()),
-        is_trusted,
-    });
-    let Some((stream, early)) = first_bytes(&client, stream).await else { return };
-    if early.starts_with(PREFACE) {
+pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
+    let client = Rc::new(Client { settings: worker.settings(), worker, arrival });
+    // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
+    let (stream, early, is_http2) = match &client.arrival.secured {
+        Some(secured) => (stream, Bytes::new(), secured.is_http2()),
+        None => match first_bytes(&client, stream).await {
+            Some((stream, early)) => {
+                let is_http2 = early.starts_with(PREFACE);
+                (stream, early, is_http2)
+            }
+            None => return,
+        },
+    };
+    if is_http2 {
         // Boxed: most connections are not of this kind, and all would have its size.
         Box::pin(http2::run(client, stream, early)).await;
     } else {

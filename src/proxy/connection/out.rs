@@ -26,10 +26,17 @@ pub(super) struct Out {
     at: usize,
     frame: Bytes,
     tail: &'static [u8],
+    /// True while TLS may hold records that have not gone out.
+    is_held: bool,
 }
 
 impl Out {
     pub(super) fn is_empty(&self) -> bool {
+        self.is_taken() && !self.is_held
+    }
+
+    /// True when the stream has taken all of it.
+    fn is_taken(&self) -> bool {
         self.text.is_empty() && self.frame.is_empty() && self.tail.is_empty()
     }
 
@@ -90,7 +97,8 @@ impl Out {
         cx: &mut Context<'_>,
         moved: impl Fn(),
     ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while !self.is_taken() {
+            self.is_held = true;
             let text = &self.text[self.at..];
             let written = if self.frame.is_empty() && self.tail.is_empty() {
                 // A `send` is cheaper than a `writev` of one.
@@ -106,7 +114,9 @@ impl Out {
             self.advance(written);
             moved();
         }
-        Pin::new(stream).poll_flush(cx)
+        ready!(Pin::new(stream).poll_flush(cx))?;
+        self.is_held = false;
+        Poll::Ready(Ok(()))
     }
 
     fn advance(&mut self, written: usize) {
@@ -130,12 +140,88 @@ impl Out {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::sync::Arc;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
+
+    const LENGTH: usize = 100_000;
+
+    /// Reads [`LENGTH`] bytes over TLS.
+    fn reader(socket: std::os::unix::net::UnixStream, config: ClientConfig) -> io::Result<Vec<u8>> {
+        let name = ServerName::try_from("shop.test").map_err(io::Error::other)?;
+        let client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut bytes = vec![0; LENGTH];
+        StreamOwned::new(client, socket).read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What both sides of a connection need.
+    fn configs() -> (ServerConfig, ClientConfig) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(["shop.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (server, client)
+    }
+
+    #[tokio::test]
+    async fn it_is_not_empty_while_tls_holds_the_last_of_it() {
+        let (server, client) = configs();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        // Far smaller than what TLS takes at once.
+        socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let reader = std::thread::spawn(move || reader(theirs, client));
+        let ours = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
+        let mut stream =
+            Stream::Tls(Box::new(TlsAcceptor::from(Arc::new(server)).accept(ours).await.unwrap()));
+        let mut out = Out { text: vec![b'x'; LENGTH], ..Out::default() };
+        let mut waited = 0;
+        let written = poll_fn(|cx| {
+            if out.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            waited += usize::from(out.is_taken());
+            out.poll_write(&mut stream, cx, || {})
+        });
+        written.await.unwrap();
+        let read = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+        assert_eq!(read.unwrap(), vec![b'x'; LENGTH]);
+        assert!(waited > 0, "the last of it went at once: this has shown nothing");
+    }
 
     #[test]
     fn what_is_written_is_taken_off_the_front_in_order() {
-        let mut out =
-            Out { text: b"head".to_vec(), at: 0, frame: Bytes::from_static(b"body"), tail: CHUNK_END };
+        let mut out = Out {
+            text: b"head".to_vec(),
+            frame: Bytes::from_static(b"body"),
+            tail: CHUNK_END,
+            ..Out::default()
+        };
         for (written, left) in [(3, "dbody\r\n"), (2, "ody\r\n"), (4, "\n"), (1, "")] {
             out.advance(written);
             let rest = [&out.text[out.at..], &out.frame, out.tail].concat();

@@ -133,7 +133,9 @@ fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
     let line = input[..end].strip_suffix(b"\r").ok_or(Malformed::Chunk)?;
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (number, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
+    // Blanks only: to others a carriage return here ends the line.
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let rest = &rest[blanks..];
     let rest_is_extension = rest.is_empty() || rest.starts_with(b";");
     let controls = rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
     if !(1..=15).contains(&digits) || !rest_is_extension || controls || end > MAX_CHUNK_LINE {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed};
@@ -20,6 +20,8 @@ pub struct Head {
     pub body: Decoder,
     /// True when the endpoint keeps the connection open afterwards.
     pub keep_alive: bool,
+    /// True when it changes to WebSocket, and to nothing else.
+    pub to_websocket: bool,
 }
 
 /// Takes a response head off the front of `input`, if it is all there. Its values share `input`'s memory.
@@ -45,7 +47,8 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     if has_bare_line_feed(&input[..length]) {
         return Err(Malformed::Head);
     }
-    let Connection { close, keep_alive, nominated } = Connection::of(response.headers);
+    let Connection { close, keep_alive, upgrade, nominated } = Connection::of(response.headers);
+    let mut protocol = 0;
     let mut framing = Framing::default();
     let mut kept = HeaderMap::with_capacity(response.headers.len());
     for field in response.headers.iter() {
@@ -60,6 +63,9 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
             if framing.content_length(&value)? && !status.is_informational() {
                 kept.append(name, value);
             }
+        } else if name == UPGRADE {
+            // Counted so that only one, and this one, is right.
+            protocol += if value.as_bytes().eq_ignore_ascii_case(b"websocket") { 1 } else { 2 };
         } else if !headers::is_hop_by_hop(&name) && !is_nominated(&nominated, &name) {
             kept.append(name, value);
         }
@@ -70,7 +76,8 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     }
     input.advance(length);
     let keep_alive = !close && (version == 1 || keep_alive) && !matches!(body, Decoder::UntilClose);
-    Ok(Some(Head { status, headers: kept, body, keep_alive }))
+    let to_websocket = status == StatusCode::SWITCHING_PROTOCOLS && upgrade && protocol == 1;
+    Ok(Some(Head { status, headers: kept, body, keep_alive, to_websocket }))
 }
 
 fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
@@ -82,6 +89,7 @@ fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
 struct Connection {
     close: bool,
     keep_alive: bool,
+    upgrade: bool,
     nominated: Vec<Bytes>,
 }
 
@@ -94,6 +102,8 @@ impl Connection {
                     connection.close = true;
                 } else if token.eq_ignore_ascii_case(b"keep-alive") {
                     connection.keep_alive = true;
+                } else if token.eq_ignore_ascii_case(b"upgrade") {
+                    connection.upgrade = true;
                 } else if !token.is_empty() && !headers::is_protected(token) {
                     connection.nominated.push(Bytes::copy_from_slice(token));
                 }

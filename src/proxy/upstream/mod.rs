@@ -1,13 +1,22 @@
 //! A version's tenure: the handle that lives as long as the version is in the table, or still has work.
 
+pub mod local;
+
 pub mod pool;
+
+pub mod target;
+
 pub mod stream;
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+pub mod tls;
 
-pub use pool::{Endpoint, Local};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+pub use local::{Local, Locals};
+pub use pool::Endpoint;
 pub use stream::Stream;
+pub use target::Target;
 
 use super::admission::{Counts, in_flight};
 use crate::metrics::{Cells, Tenure};
@@ -18,29 +27,35 @@ use crate::table::{ServiceName, VersionName};
 /// A version that is removed and comes again gets a new tenure.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Unique in this process; the key of the workers' own parts.
+    /// Unique in this process, for ever.
     pub id: u64,
     /// The service.
     pub service: ServiceName,
     /// The version.
     pub version: VersionName,
-    shards: Box<[Shard]>,
+    slot: Slot,
+    /// True once it is in the table no more.
+    left: AtomicBool,
+    /// Made at the worker's first request: a version without traffic costs nothing.
+    shards: Box<[OnceLock<Arc<Shard>>]>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
+///
+/// Of many versions none stays in a processor's cache, so what a usual request counts is in the first pair.
 #[derive(Debug, Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct Shard {
     /// Requests in flight.
     pub counts: Counts,
-    /// Metrics, made at the first request: a version without traffic costs nothing.
-    cells: OnceLock<Box<Cells>>,
+    /// Metrics.
+    cells: Cells,
 }
 
 impl Shard {
     /// This worker's metric cells of the version.
     pub fn cells(&self) -> &Cells {
-        self.cells.get_or_init(Box::default)
+        &self.cells
     }
 }
 
@@ -51,25 +66,47 @@ impl Upstream {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let shards = (0..workers).map(|_| Shard::default()).collect();
-        Self { id, service, version, shards }
+        let shards = (0..workers).map(|_| OnceLock::new()).collect();
+        Self { id, service, version, slot: Slot::take(), left: AtomicBool::new(false), shards }
     }
 
     /// One worker's part.
+    ///
+    /// The worker makes it before it counts its first request in, so whoever is sure to see the request
+    /// ([`Counts::admit`]) is sure to see the part.
     #[must_use]
-    pub fn shard(&self, worker: usize) -> &Shard {
-        &self.shards[worker]
+    pub fn shard(&self, worker: usize) -> &Arc<Shard> {
+        self.shards[worker].get_or_init(Arc::default)
+    }
+
+    /// A small number that no other living tenure has: the place of the workers' own parts.
+    #[must_use]
+    pub fn slot(&self) -> usize {
+        self.slot.0
+    }
+
+    /// It is in the table no more: the workers close its idle connections. Call after the change was published.
+    pub fn leave(&self) {
+        // Pairs with `has_left`; nothing else hangs on it.
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// True once it is in the table no more.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        // Pairs with `leave`; to see it a sweep later does no harm.
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Requests, streams and tunnels in flight on all workers; never fewer than there are.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        in_flight(self.shards.iter().map(|shard| &shard.counts))
+        in_flight(self.shards.iter().filter_map(OnceLock::get).map(|shard| &shard.counts))
     }
 
     /// The metric cells of the workers that have had a request.
     pub fn cells(&self) -> impl Iterator<Item = &Cells> {
-        self.shards.iter().filter_map(|shard| shard.cells.get()).map(|cells| &**cells)
+        self.shards.iter().filter_map(OnceLock::get).map(|shard| shard.cells())
     }
 }
 
@@ -85,5 +122,35 @@ impl Tenure for Upstream {
     }
     fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
         self.cells().for_each(see);
+    }
+}
+
+/// A number that is free again when it is dropped.
+#[derive(Debug)]
+struct Slot(usize);
+
+#[derive(Debug)]
+struct Slots {
+    next: usize,
+    free: Vec<usize>,
+}
+
+/// Locked when a tenure begins and when it is forgotten, never on the request path.
+static SLOTS: Mutex<Slots> = Mutex::new(Slots { next: 0, free: Vec::new() });
+
+impl Slot {
+    fn take() -> Self {
+        let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = slots.next;
+        Self(slots.free.pop().unwrap_or_else(|| {
+            slots.next += 1;
+            fresh
+        }))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        SLOTS.lock().unwrap_or_else(PoisonError::into_inner).free.push(self.0);
     }
 }

@@ -1,32 +1,39 @@
-//! One worker's part of a version: its endpoints, their idle connections, and whose turn it is.
+//! One worker's endpoints with their idle connections: by address, whichever versions name them.
+//!
+//! A thousand services behind one sidecar, or two versions of one service on the same machine, share what is open to
+//! it. An endpoint lives as long as a version names it; then its idle connections are closed at once.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::HashMap;
+use std::io;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::stream::Stream;
-use super::{Shard, Upstream};
+use super::tls::Connector;
 use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
-use crate::table::EndpointAddr;
+use crate::table::{EndpointAddr, Protocol, UpstreamTls};
 
-/// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
-#[derive(Debug)]
-pub struct Local {
-    upstream: Arc<Upstream>,
-    worker: usize,
-    pool: RefCell<Pool>,
-    next: Cell<usize>,
-    /// The tick of the last request, for the sweep.
-    used: Cell<u64>,
+/// What connections are shared by: two versions that agree in all of it use the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// Where it listens.
+    pub address: EndpointAddr,
+    /// What is spoken to it.
+    pub protocol: Protocol,
+    /// How it is verified.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
-#[derive(Debug)]
-struct Pool {
-    /// The table's list that `endpoints` was made from: while it is the same, nothing has to be compared.
-    list: Arc<[EndpointAddr]>,
-    endpoints: Vec<Rc<Endpoint>>,
+/// Every endpoint that one worker's versions name, each once.
+#[derive(Debug, Default)]
+pub struct Pools {
+    clock: Rc<Clock>,
+    endpoints: RefCell<HashMap<Destination, Weak<Endpoint>, ahash::RandomState>>,
+    /// Those that may have idle connections: all that a sweep has to look at.
+    idle: RefCell<Vec<Weak<Endpoint>>>,
 }
 
 /// One endpoint with this worker's idle connections to it.
@@ -34,9 +41,16 @@ struct Pool {
 pub struct Endpoint {
     /// Where it listens.
     pub address: EndpointAddr,
+    there: Destination,
+    connector: Option<Arc<Connector>>,
+    /// The tick before which a failed handshake is not worth a warning again.
+    warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
-    /// True when the endpoint is no longer in the pool: its connections are closed instead of kept.
-    retired: Cell<bool>,
+    /// How many pools of versions it is in; in none, its connections are closed instead of kept.
+    names: Cell<usize>,
+    /// True while it is in the list of those to sweep.
+    is_listed: Cell<bool>,
+    home: Rc<Pools>,
 }
 
 #[derive(Debug)]
@@ -45,81 +59,71 @@ struct Idle {
     since: u64,
 }
 
-impl Local {
-    /// Worker `worker`'s part of `upstream`.
-    #[must_use]
-    pub fn new(upstream: Arc<Upstream>, worker: usize) -> Self {
-        let pool = Pool { list: Arc::new([]), endpoints: Vec::new() };
-        Self { upstream, worker, pool: RefCell::new(pool), next: Cell::new(0), used: Cell::new(0) }
+/// How often one endpoint's failing handshakes are worth a warning of one worker.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+impl Pools {
+    /// None yet.
+    pub(super) fn new(clock: Rc<Clock>) -> Self {
+        Self { clock, ..Self::default() }
     }
 
-    /// This worker's counters of the version.
-    #[must_use]
-    pub fn shard(&self) -> &Shard {
-        self.upstream.shard(self.worker)
+    /// The endpoint there; named once more than before.
+    pub(super) fn name(self: &Rc<Self>, there: Destination) -> Rc<Endpoint> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let known = endpoints.get(&there).and_then(Weak::upgrade);
+        let endpoint = known.unwrap_or_else(|| {
+            let endpoint = Rc::new(Endpoint::new(there.clone(), Rc::clone(self)));
+            endpoints.insert(there, Rc::downgrade(&endpoint));
+            endpoint
+        });
+        endpoint.name();
+        endpoint
     }
 
-    /// The version's tenure.
-    #[must_use]
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
-    /// The next endpoint of `list` in turn, any but `not` if there is another; `None` when the list is empty.
-    pub fn pick(
-        &self,
-        list: &Arc<[EndpointAddr]>,
-        not: Option<&Rc<Endpoint>>,
-        clock: &Clock,
-    ) -> Option<Rc<Endpoint>> {
-        self.used.set(clock.ticks());
-        let mut pool = self.pool.borrow_mut();
-        // Never on a second pick: `list` may be older by then than what another request has brought in.
-        if not.is_none() && !Arc::ptr_eq(&pool.list, list) {
-            pool.follow(list);
-        }
-        let count = pool.endpoints.len().max(1);
-        let mut turn = self.next.get() % count;
-        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| next.address == not.address)) {
-            turn = (turn + 1) % count;
-        }
-        self.next.set(turn + 1);
-        pool.endpoints.get(turn).cloned()
-    }
-
-    /// Closes connections idle since before `oldest`; true when the whole part has not been used since then.
-    pub fn sweep(&self, oldest: u64) -> bool {
-        for endpoint in &self.pool.borrow().endpoints {
-            endpoint.idle.borrow_mut().retain(|idle| idle.since >= oldest && idle.stream.is_quiet());
-        }
-        self.used.get() < oldest
-    }
-}
-
-impl Pool {
-    /// Takes over the new list; endpoints that stay keep their connections, those that left lose them.
-    fn follow(&mut self, list: &Arc<[EndpointAddr]>) {
-        let mut before = std::mem::take(&mut self.endpoints);
-        for address in list.iter() {
-            let kept = before.iter().position(|endpoint| endpoint.address == *address);
-            self.endpoints.push(match kept {
-                Some(index) => before.swap_remove(index),
-                None => Rc::new(Endpoint::new(address.clone())),
-            });
-        }
-        before.iter().for_each(|endpoint| endpoint.retire());
-        self.list = Arc::clone(list);
+    /// Closes connections that are idle since before `oldest`, or that the other side has closed.
+    ///
+    /// Looks at endpoints with idle connections only, however many others there are.
+    pub(super) fn sweep(&self, oldest: u64) {
+        self.idle.borrow_mut().retain(|endpoint| endpoint.upgrade().is_some_and(|it| it.sweep(oldest)));
     }
 }
 
 impl Endpoint {
-    fn new(address: EndpointAddr) -> Self {
-        Self { address, idle: RefCell::default(), retired: Cell::new(false) }
+    fn new(there: Destination, home: Rc<Pools>) -> Self {
+        let connector =
+            there.protocol.is_tls().then(|| Connector::shared(there.tls.as_ref(), there.protocol.is_http2()));
+        Self {
+            address: there.address.clone(),
+            there,
+            connector,
+            warn_from: Cell::new(0),
+            idle: RefCell::default(),
+            names: Cell::new(0),
+            is_listed: Cell::new(false),
+            home,
+        }
     }
 
-    fn retire(&self) {
-        self.retired.set(true);
-        self.idle.borrow_mut().clear();
+    /// One more pool has it.
+    pub(super) fn name(&self) {
+        self.names.set(self.names.get() + 1);
+    }
+
+    /// One pool fewer has it; the last one closes its idle connections.
+    pub(super) fn unname(&self) {
+        self.names.set(self.names.get() - 1);
+        if self.names.get() == 0 {
+            self.idle.take();
+        }
+    }
+
+    /// False when there is nothing left to sweep.
+    fn sweep(&self, oldest: u64) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet());
+        self.is_listed.set(!idle.is_empty());
+        self.is_listed.get()
     }
 
     /// A kept connection if there is a good one and it may be used, else a new one in time; true when it was kept.
@@ -130,24 +134,131 @@ impl Endpoint {
         if let Some(stream) = self.reuse().filter(|_| may_reuse) {
             return Ok((stream, true));
         }
-        match tokio::time::timeout(limit, Stream::connect(&self.address)).await {
-            Ok(Ok(stream)) => Ok((stream, false)),
-            Ok(Err(_)) => Err(Reason::ConnectFailed),
-            Err(_) => Err(Reason::ConnectTimeout),
+        let connected = tokio::time::timeout(limit, self.connect()).await;
+        connected.unwrap_or(Err(Reason::ConnectTimeout)).map(|stream| (stream, false))
+    }
+
+    async fn connect(&self) -> Result<Stream, Reason> {
+        let stream = Stream::connect(&self.address).await.map_err(|_| Reason::ConnectFailed)?;
+        let Some(connector) = &self.connector else { return Ok(stream) };
+        // Boxed: a handshake is large and rare, and this is a part of every request.
+        let secured = Box::pin(connector.handshake(stream, &self.address)).await;
+        secured.map_err(|error| {
+            self.on_tls_failed(&error);
+            Reason::UpstreamTls
+        })
+    }
+
+    /// Says why, as a warning once in a while.
+    fn on_tls_failed(&self, error: &io::Error) {
+        let (now, address) = (self.home.clock.ticks(), &self.address);
+        if now < self.warn_from.get() {
+            tracing::debug!(%address, %error, "the TLS handshake with an endpoint failed");
+        } else {
+            self.warn_from.set(now + Clock::ticks_in(WARN_EVERY));
+            tracing::warn!(%address, %error, "the TLS handshake with an endpoint failed");
         }
     }
 
     /// The idle connection used last, if one is still good: on it the endpoint is least likely to close just now.
     fn reuse(&self) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).map(|idle| idle.stream).find(Stream::is_quiet)
+        std::iter::from_fn(|| idle.pop())
+            .map(|idle| idle.stream)
+            .find_map(|mut stream| stream.is_quiet().then_some(stream))
     }
 
-    /// Keeps a connection whose last exchange ended cleanly, up to `most` of them.
-    pub fn keep(&self, stream: Stream, most: usize, clock: &Clock) {
+    /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
+    pub fn keep(self: &Rc<Self>, stream: Stream, most: usize, clock: &Clock) {
         let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < most {
-            idle.push(Idle { stream, since: clock.ticks() });
+        if self.names.get() == 0 || idle.len() >= most {
+            return;
         }
+        idle.push(Idle { stream, since: clock.ticks() });
+        if !self.is_listed.replace(true) {
+            self.home.idle.borrow_mut().push(Rc::downgrade(self));
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.home.endpoints.borrow_mut().remove(&self.there);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn there(text: &str) -> Destination {
+        Destination { address: text.parse().unwrap(), protocol: Protocol::Http1, tls: None }
+    }
+
+    async fn connection() -> (Stream, Stream) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        (Stream::Unix(ours), Stream::Unix(theirs))
+    }
+
+    async fn is_closed(mut peer: Stream) -> bool {
+        peer.read(&mut [0]).await.is_ok_and(|read| read == 0)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn those_who_name_the_same_address_share_its_connections() {
+        run(async {
+            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
+            let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
+            let (stream, _peer) = connection().await;
+            one.keep(stream, 1, &clock);
+            assert!(other.reuse().is_some());
+            assert!(pools.name(there("127.0.0.1:2")).reuse().is_none());
+        });
+    }
+
+    #[test]
+    fn the_last_who_names_it_closes_its_connections() {
+        run(async {
+            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
+            let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
+            let (stream, mut peer) = connection().await;
+            one.keep(stream, 1, &clock);
+            one.unname();
+            assert!(peer.is_quiet());
+            other.unname();
+            assert!(is_closed(peer).await);
+            let (stream, peer) = connection().await;
+            one.keep(stream, 1, &clock);
+            assert!(is_closed(peer).await, "an exchange that ends later keeps nothing");
+            let again = pools.name(there("127.0.0.1:1"));
+            let (stream, _peer) = connection().await;
+            one.keep(stream, 1, &clock);
+            assert!(again.reuse().is_some(), "back again");
+        });
+    }
+
+    #[test]
+    fn a_sweep_looks_only_at_what_is_idle_and_nothing_is_left_of_what_went() {
+        run(async {
+            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
+            let endpoints: Vec<_> =
+                (1..=100).map(|port| pools.name(there(&format!("[::1]:{port}")))).collect();
+            let (stream, mut peer) = connection().await;
+            endpoints[7].keep(stream, 1, &clock);
+            assert_eq!(pools.idle.borrow().len(), 1);
+            pools.sweep(0);
+            assert!(peer.is_quiet());
+            pools.sweep(1);
+            assert!(is_closed(peer).await, "too old");
+            assert_eq!(pools.idle.borrow().len(), 0);
+            drop(endpoints);
+            assert_eq!(pools.endpoints.borrow().len(), 0);
+        });
     }
 }

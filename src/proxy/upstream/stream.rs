@@ -2,10 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client;
+use tokio_rustls::server::TlsStream;
 
 use crate::table::EndpointAddr;
 
@@ -16,6 +18,10 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// To an endpoint, under TLS over one of the others.
+    Secured(Box<client::TlsStream<Stream>>),
+    /// From a client, under TLS over one of the others.
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -41,21 +47,42 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// The port on our side.
+    #[must_use]
+    pub fn local_port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+            Self::Tls(tls) => tls.get_ref().0.local_port(),
+            Self::Secured(tls) => tls.get_ref().0.local_port(),
+        }
+    }
+
     /// Closing it will be seen as a reset, not as an end.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(tcp) = self {
+        match self {
             // It may be gone already.
-            drop(tcp.set_zero_linger());
+            Self::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
+            Self::Secured(tls) => tls.get_ref().0.reset_on_close(),
         }
     }
 
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
-    /// unless something has happened on the socket.
+    /// unless something has happened on the socket. Under TLS what is not for the application may have arrived.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let read = match self {
             Self::Tcp(tcp) => tcp.try_read(&mut [0]),
             Self::Unix(unix) => unix.try_read(&mut [0]),
+            Self::Secured(tls) => {
+                // Whoever takes it polls again, with a waker.
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending();
+            }
+            // A client's connection is never kept for another.
+            Self::Tls(_) => return false,
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -66,6 +93,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Secured(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -75,6 +104,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Self::Secured(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
@@ -83,9 +114,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = parts {
+            // rustls writes a single record so too, and a `send` is cheaper than a `writev` of one.
+            return self.poll_write(cx, only);
+        }
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
+            Self::Secured(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
         }
     }
 
@@ -93,14 +130,20 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Secured(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Secured(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::release::{
     Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Protocol, Route, ServiceName, ServiceSpec, Split, Timeouts,
-    VersionName, VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, Protocol, Route, ServiceLimits, ServiceName, ServiceSpec, Split,
+    Timeouts, VersionName, VersionRef, VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -33,7 +33,7 @@ pub(super) fn endpoint(port: u16) -> EndpointAddr {
 /// A version with an endpoint on each of these ports.
 pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
     let endpoints = ports.iter().copied().map(endpoint).collect();
-    VersionSpec { name: version(name), endpoints, protocol: Protocol::default() }
+    VersionSpec { name: version(name), endpoints, protocol: Protocol::default(), tls: None }
 }
 
 /// A service of the file, all of it on `stable`, with one route of its own.
@@ -47,6 +47,8 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         stable: version(stable),
         weights: vec![(version(stable), 10_000)],
         timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
     }
 }
 

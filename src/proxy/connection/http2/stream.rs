@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, COOKIE, DATE};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE, SEC_WEBSOCKET_ACCEPT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
@@ -21,6 +22,7 @@ use crate::proxy::body::{Broken, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
 use crate::proxy::forward::Exchange;
+use crate::proxy::tunnel::{End, Tunnel};
 
 /// Least that a client must take of an answer within its patience: who opens a window of one byte now and then takes
 /// nothing (CVE-2019-9517).
@@ -52,6 +54,7 @@ pub(super) async fn answer(
         reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
+        turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
         Ok(error::answer(Reason::HeadTooLarge, &head.headers).map(Source::Full))
     };
     let answered = match answer {
@@ -114,21 +117,49 @@ impl Reply {
         let (mut head, source) = response.into_parts();
         let framing = Framing::of(&mut head, &source, asked, true);
         finish(&mut head, framing, turn);
-        Tally::add(&tally.frames);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
+            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn, tally).await,
             Source::Full(data) if framing.has_body => (data, None),
             Source::Full(_) | Source::Stream(_) => (Bytes::new(), None),
         };
         let is_end = data.is_empty() && exchange.is_none();
-        let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
-        self.is_answered.set(true);
-        let mut sending = Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally };
+        let mut sending = self.begin(head, is_end, turn, tally)?;
         match exchange {
             _ if is_end => Ok(()),
             Some(exchange) => sending.stream(exchange).await,
             None => sending.data(data, true, None).await,
         }
+    }
+
+    /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
+    async fn tunnel(
+        &self,
+        mut head: response::Parts,
+        mut tunnel: Box<Tunnel>,
+        turn: &Turn,
+        tally: &Tally,
+    ) -> Result<(), GivenUp> {
+        head.status = StatusCode::OK;
+        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
+        let sending = self.begin(head, false, turn, tally)?;
+        tunnel.join(&mut Side { sending, incoming }).await;
+        Ok(())
+    }
+
+    /// Sends the head of an answer.
+    fn begin<'t>(
+        &self,
+        head: response::Parts,
+        is_end: bool,
+        turn: &'t Turn,
+        tally: &'t Tally,
+    ) -> Result<Sending<'t>, GivenUp> {
+        let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
+        self.is_answered.set(true);
+        Tally::add(&tally.frames);
+        Ok(Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally })
     }
 }
 
@@ -207,24 +238,24 @@ impl Sending<'_> {
                 self.poll_room(cx)
             });
             let room = room.await?;
-            let part = data.split_to(room.min(data.len()));
-            if data.is_empty() {
-                Tally::add(&self.tally.frames);
-            }
-            self.progress(part.len(), data.is_empty());
-            self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)?;
+            self.part(&mut data, room, is_end)?;
         }
         Ok(())
     }
 
-    /// The client has taken something: enough to be patient again, or all there was.
-    fn progress(&mut self, bytes: usize, is_all: bool) {
+    /// Sends what there is room for, and is patient again when that is enough, or all.
+    fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
+        let part = data.split_to(room.min(data.len()));
+        if data.is_empty() {
+            Tally::add(&self.tally.frames);
+        }
         if let Some(alarm) = &self.alarm {
-            self.taken += bytes;
-            if self.taken >= LEAST || is_all {
+            self.taken += part.len();
+            if self.taken >= LEAST || data.is_empty() {
                 alarm.clear();
             }
         }
+        self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
     }
 
     /// How many bytes may be sent now; a client that opens no window for too long has stalled.
@@ -251,6 +282,43 @@ impl Sending<'_> {
         ready!(alarm.poll(cx));
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
+    }
+}
+
+/// The client's side of a tunnel.
+struct Side<'t> {
+    sending: Sending<'t>,
+    incoming: Incoming,
+}
+
+impl End for Side<'_> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                None => return Poll::Ready(Ok(Bytes::new())),
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    // Nothing is no end.
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Ok(data)),
+                    Err(_) => return Poll::Ready(Ok(Bytes::new())),
+                },
+            }
+        }
+    }
+
+    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !data.is_empty() {
+            self.sending.send.reserve_capacity(data.len());
+            let room = ready!(self.sending.poll_room(cx));
+            let room = room.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            self.sending.part(data, room, false).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.sending.send.send_data(Bytes::new(), true).map_err(io::Error::other))
     }
 }
 

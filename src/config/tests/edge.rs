@@ -1,0 +1,50 @@
+//! Who is believed, and what everything is bounded by.
+
+use super::*;
+
+/// What is said about a file with these lines and a service.
+fn said(lines: &str) -> String {
+    check_text(&format!("{lines}\n[services.a]\nroutes = [{{}}]\nversions.v.endpoints = [\"a:1\"]\n"))
+}
+
+const LISTENER: &str = "[[listeners]]\nlisten = \"0.0.0.0:80\"\n";
+
+#[test]
+fn somebody_has_to_be_believed_who_may_introduce_others() {
+    insta::assert_snapshot!(said(&format!("{LISTENER}proxy_protocol = true")), @r#"
+    switchback.toml:3:18: `proxy_protocol` believes whoever connects, and nobody is trusted
+    hint: name the proxies in front: trusted_proxies = ["10.0.0.0/8"]
+    switchback.toml: 1 error
+    "#);
+    let unix = "[[listeners]]\nlisten = \"unix:/run/a.sock\"\nproxy_protocol = true";
+    insta::assert_snapshot!(said(unix), @"switchback.toml: 1 service, 1 version, 1 listener: ok");
+}
+
+#[test]
+fn an_address_is_taken_by_the_one_that_takes_both_families() {
+    insta::assert_snapshot!(said("[[listeners]]\nlisten = \"[::]:80\"\n[[listeners]]\nlisten = \"127.0.0.1:80\""), @r"
+    switchback.toml:4:10: 127.0.0.1:80 is already listened on by [::]:80: switchback.toml:2:10
+    hint: [::] takes IPv4 too: leave this one out, or name the IPv6 addresses
+    switchback.toml: 1 error
+    ");
+}
+
+#[test]
+fn ipv4_in_ipv6s_form_is_ipv4() {
+    let text = format!(
+        "{LISTENER}trusted_proxies = [\"::ffff:10.0.0.0/104\", \"::ffff:1.2.3.4\", \"fd00::/8\", \"::/0\"]"
+    );
+    let config =
+        load_text(&format!("{text}\n[services.a]\nroutes = [{{}}]\nversions.v.endpoints = [\"a:1\"]"));
+    let nets: Vec<_> = config.listeners[0].trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(nets, ["10.0.0.0/8", "1.2.3.4/32", "fd00::/8", "::/0"]);
+}
+
+#[test]
+fn underscores_are_dealt_with_in_one_of_three_ways() {
+    insta::assert_snapshot!(said(&format!("{LISTENER}[proxy]\nunderscores_in_headers = \"off\"\nforwarded = 1")), @r#"
+    switchback.toml:4:26: expected "drop", "allow" or "reject", found the string "off"
+    switchback.toml:5:13: expected true or false, found the integer 1
+    switchback.toml: 2 errors
+    "#);
+}

@@ -1,0 +1,104 @@
+//! What all workers share besides the snapshot: how many connections each client has, and how tight memory is.
+//!
+//! Written when a connection comes or goes and when memory is looked at, never for a request on an open connection.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::pressure::Pressure;
+use super::quota::network;
+
+/// Tables of clients; each is locked for as long as it takes to look one up.
+const SHARDS: usize = 64;
+
+/// One a process.
+#[derive(Debug)]
+pub struct Commons {
+    hasher: ahash::RandomState,
+    guests: Box<[Shard]>,
+    pressure: AtomicU8,
+}
+
+/// How many connections each client has.
+type Shard = Mutex<HashMap<IpAddr, usize, ahash::RandomState>>;
+
+impl Default for Commons {
+    fn default() -> Self {
+        let guests = (0..SHARDS).map(|_| Shard::default()).collect();
+        Self { hasher: ahash::RandomState::default(), guests, pressure: AtomicU8::default() }
+    }
+}
+
+/// One connection of a client, counted until it is dropped.
+#[derive(Debug)]
+pub struct Guest {
+    commons: Arc<Commons>,
+    network: IpAddr,
+}
+
+impl Commons {
+    /// Counts a connection of `address` (IPv6: of its network of 64 bits) in, unless there are `most` of it already.
+    #[must_use]
+    pub fn let_in(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Guest> {
+        let network = network(Some(address));
+        let mut guests = self.shard(network).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = guests.entry(network).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(guests);
+        Some(Guest { commons: Arc::clone(self), network })
+    }
+
+    fn shard(&self, network: IpAddr) -> &Shard {
+        &self.guests[usize::try_from(self.hasher.hash_one(network)).unwrap_or(0) % SHARDS]
+    }
+
+    /// How tight memory is.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        // Relaxed: nothing else is told by it, and a little late is early enough.
+        Pressure::from(self.pressure.load(Ordering::Relaxed))
+    }
+
+    /// Tells all workers how tight memory is.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        self.pressure.store(pressure as u8, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.commons.shard(self.network).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = guests.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_no_more_connections_than_it_may_and_leaves_nothing_behind() {
+        let commons = Arc::new(Commons::default());
+        let come = |address: &str| commons.let_in(address.parse().unwrap(), 2);
+        let (first, second) = (come("192.0.2.1"), come("192.0.2.1"));
+        assert!(first.is_some() && second.is_some() && come("192.0.2.1").is_none());
+        let other = come("192.0.2.2");
+        assert!(other.is_some());
+        drop(first);
+        assert!(come("192.0.2.1").is_some());
+        let (third, fourth) = (come("2001:db8::1"), come("2001:db8::2"));
+        assert!(third.is_some() && fourth.is_some() && come("2001:db8::3").is_none());
+        drop((second, other, third, fourth));
+        assert!(commons.guests.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+}

@@ -1,0 +1,73 @@
+//! Who is at the other end of a client's connection, and who is asking through it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use super::forwarded;
+
+/// What the operator says about a listener's clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Door {
+    /// The networks whose word on who is asking is believed.
+    pub trusted: Vec<IpNet>,
+    /// Whether a PROXY header comes first on every connection.
+    pub proxy_protocol: bool,
+}
+
+impl Door {
+    /// True for an address of a trusted network.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// The other end of one connection. Its address is the one that a PROXY header told, where there was one.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address, an IPv4 one never in IPv6's form; `None` on a Unix socket, or where nobody knows.
+    pub address: Option<IpAddr>,
+    /// The same as text, written once for all its requests.
+    pub text: Option<Box<str>>,
+    /// The port that it connected to.
+    pub port: Option<u16>,
+    /// True when its `X-Forwarded-*` and `Forwarded` are to be believed.
+    pub is_trusted: bool,
+    door: Arc<Door>,
+}
+
+impl Peer {
+    /// Who connected from `address` to `port`; over a Unix socket, without either, it is trusted: the socket's
+    /// permissions say who may.
+    #[must_use]
+    pub fn new(address: Option<IpAddr>, port: Option<u16>, door: Arc<Door>) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        let is_trusted = address.is_none_or(|address| door.trusts(address));
+        let text = address.map(|address| address.to_string().into());
+        Self { address, text, port, is_trusted, door }
+    }
+
+    /// Whom a trusted proxy named; it is trusted itself if its address is.
+    #[must_use]
+    pub fn told(client: SocketAddr, server: SocketAddr, door: Arc<Door>) -> Self {
+        Self::new(Some(client.ip()), Some(server.port()), door)
+    }
+
+    /// Somebody of whom a trusted proxy could say nothing.
+    #[must_use]
+    pub fn unknown(door: Arc<Door>) -> Self {
+        Self { address: None, text: None, port: None, is_trusted: false, door }
+    }
+
+    /// The client that asked for this: the peer, or the last one that is no trusted proxy in what trusted proxies say.
+    #[must_use]
+    pub fn client(&self, fields: &HeaderMap) -> Option<IpAddr> {
+        if !self.is_trusted {
+            return self.address;
+        }
+        forwarded::client(fields, self.address, |address| self.door.trusts(address))
+    }
+}

@@ -1,0 +1,186 @@
+//! What accompanies a request from its head to its answer: its id, the rules of its route and version, its line in the
+//! access log. Of all three most requests have nothing, and then this is three empty fields.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Response};
+
+use super::body::Source;
+use super::connection::Client;
+use super::gate::Asked;
+use super::identity::{self, REQUEST_ID};
+use super::journal::Record;
+use super::live::Snapshot;
+use super::permit::Permit;
+use super::rewrite::{self, Rewritten, Values};
+use super::{answer, error};
+use crate::metrics::Reason;
+use crate::table::{Edits, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
+
+/// One request's companion.
+#[derive(Debug)]
+pub struct Story {
+    request_id: Option<HeaderValue>,
+    /// Where it leads, if there are rules about that.
+    place: Option<Place>,
+    /// Its line in the access log.
+    pub record: Option<Rc<Record>>,
+}
+
+/// A route, and later a version, in the table of one epoch.
+#[derive(Debug)]
+#[expect(clippy::redundant_allocation, reason = "the worker's own pointer: no shared count is written")]
+struct Place {
+    snapshot: Rc<Arc<Snapshot>>,
+    routed: Routed,
+    version: Option<usize>,
+}
+
+impl Place {
+    fn service(&self) -> &Service {
+        &self.snapshot.table.services()[self.routed.service]
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        self.service().rules.as_deref()
+    }
+
+    fn route(&self) -> Option<&RouteRules> {
+        self.rules()?.route(self.routed.route)
+    }
+
+    fn version(&self) -> Option<&Edits> {
+        self.rules()?.version(&self.service().versions[self.version?].name)
+    }
+
+    /// The route's edits, then the version's.
+    fn edits(&self) -> impl Iterator<Item = &Edits> {
+        self.route().map(|route| &route.edits).into_iter().chain(self.version())
+    }
+}
+
+impl Story {
+    /// The beginning of the request `head`, which gets its id and trace.
+    pub fn begin(client: &Client, head: &mut Parts) -> Self {
+        let request_id = identity::establish(client, head);
+        let record = client.worker.journal.begin(client, head, request_id.as_ref());
+        Self { request_id, place: None, record }
+    }
+
+    /// The request took this route; again when a change came in between. True when the route answers by itself.
+    pub fn take(&mut self, snapshot: &Rc<Arc<Snapshot>>, routed: Routed) -> bool {
+        let service = &snapshot.table.services()[routed.service];
+        if let Some(record) = &self.record {
+            record.routed(&service.name, snapshot.table.epoch());
+        }
+        self.place =
+            service.rules.is_some().then(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
+        self.own_answer().is_some()
+    }
+
+    /// The request was assigned to this version of its service.
+    pub fn assigned(&mut self, service: &Service, version: usize, permit: &mut Permit) {
+        if let Some(place) = &mut self.place {
+            place.version = Some(version);
+        }
+        if let Some(record) = &self.record {
+            record.assigned(permit.local(), service.assigned_by());
+            permit.note_in(record);
+        }
+    }
+
+    fn own_answer(&self) -> Option<&OwnAnswer> {
+        self.place.as_ref()?.route()?.answer.as_ref()
+    }
+
+    /// The answer of a route that answers by itself.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] when it needs a host that HTTP/1.0 did not say; [`Reason::Internal`] when the route does
+    /// not answer.
+    pub fn answer(
+        &self,
+        client: &Client,
+        head: &Parts,
+        asked: &Asked<'_>,
+    ) -> Result<Response<Source>, Reason> {
+        let (Some(own), Some(place)) = (self.own_answer(), &self.place) else { return Err(Reason::Internal) };
+        if asked.authority.is_empty() && own.needs_host() {
+            return Err(Reason::BadRequest);
+        }
+        client.worker.answered(own);
+        if let Some(record) = &self.record {
+            record.answered_by_itself(own);
+        }
+        Ok(answer::of(own, head, &self.values(place, client, Some(asked))).map(Source::Full))
+    }
+
+    /// The request as it is sent on; `None`: as it was asked.
+    pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
+        let place = self.place.as_ref()?;
+        let path = place.route().and_then(|route| route.path.as_ref());
+        if path.is_none() && place.edits().all(Edits::leaves_request) {
+            return None;
+        }
+        let operations = place.edits().flat_map(|edits| &edits.request);
+        let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
+        let values = self.values(place, client, Some(asked));
+        Some(Rewritten::new(head, asked, operations, path, host, &values))
+    }
+
+    /// The proxy's own answer for `reason`, with the page that there is for it.
+    pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Response<Source> {
+        if let Some(record) = &self.record {
+            record.ended(Some(reason));
+        }
+        let mut response = error::answer(reason, &head.headers);
+        let pages: &[ErrorPage] = match self.place.as_ref().and_then(Place::rules) {
+            Some(rules) => &rules.pages,
+            None => &client.settings.error_pages,
+        };
+        if let Some(page) = ErrorPage::find(pages, response.status().as_u16(), reason.token()) {
+            answer::put_page(&mut response, page);
+        }
+        response.map(Source::Full)
+    }
+
+    /// The answer's head is about to go out: what is still changed about it, whoever made it.
+    pub fn finish(&self, client: &Client, head: &Parts, response: &mut Response<Source>) {
+        if let Some(place) = &self.place {
+            let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
+            if operations.peek().is_some() {
+                let asked = Asked::of(head).ok();
+                let values = self.values(place, client, asked.as_ref());
+                rewrite::apply(response.headers_mut(), operations, &values);
+            }
+        }
+        if let Some(id) = &self.request_id
+            && client.settings.identity.request_id.is_some_and(|ids| ids.answer)
+        {
+            response.headers_mut().insert(REQUEST_ID, id.clone());
+        }
+        if let Some(record) = &self.record {
+            record.answered(response);
+        }
+    }
+
+    fn values<'v>(
+        &'v self,
+        place: &'v Place,
+        client: &'v Client,
+        asked: Option<&'v Asked<'v>>,
+    ) -> Values<'v> {
+        let service = place.service();
+        Values {
+            client: client.arrival.peer.text.as_deref().unwrap_or(""),
+            asked,
+            prefix: service.routes[place.routed.route].path.len(),
+            service: service.name.as_str(),
+            version: place.version.map_or("", |version| service.versions[version].name.as_str()),
+            epoch: place.snapshot.table.epoch().0,
+            request_id: self.request_id.as_ref().map_or(b"", |id| id.as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The one change of protocol that is served: to WebSocket, over HTTP/1.1 (RFC 6455 §4) and HTTP/2 (RFC 8441).
+//!
+//! Anything else that `Upgrade` may name is dropped and the request served as it is; `h2c` above all, with which a
+//! request could leave the proxy's sight.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::headers::{append, has_token};
+use crate::metrics::Reason;
+
+/// How a client asks for a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// `GET` with `Upgrade: websocket`; the client's own key is passed on, and what answers it.
+    Http1,
+    /// Extended `CONNECT` of a stream; the handshake with the endpoint is ours.
+    Http2,
+}
+
+impl Upgrade {
+    /// What `request` asks for; `None` when it is an ordinary one, whatever its `Upgrade` says.
+    ///
+    /// # Errors
+    /// A `CONNECT` for anything else: tunnels to elsewhere are not served.
+    pub fn of(request: &Parts) -> Result<Option<Self>, Reason> {
+        if request.method == Method::CONNECT {
+            let protocol = request.extensions.get::<h2::ext::Protocol>();
+            let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+            return if is_websocket { Ok(Some(Self::Http2)) } else { Err(Reason::Method) };
+        }
+        let headers = &request.headers;
+        if request.version != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+            return Ok(None);
+        }
+        let has_body = headers.contains_key(TRANSFER_ENCODING)
+            || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+        let is_sound = request.method == Method::GET
+            && !has_body
+            && only(headers, &UPGRADE)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && headers.get_all(CONNECTION).iter().any(|value| has_token(value, b"upgrade"))
+            && only(headers, &SEC_WEBSOCKET_KEY).is_some();
+        Ok(is_sound.then_some(Self::Http1))
+    }
+
+    /// Appends the fields of the handshake towards an endpoint; `key` is ours, for a client that has none.
+    pub fn write(self, out: &mut Vec<u8>, headers: &HeaderMap, key: &str) {
+        out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+        if self == Self::Http2 {
+            append(out, b"sec-websocket-key", key.as_bytes());
+            if !headers.contains_key(SEC_WEBSOCKET_VERSION) {
+                append(out, b"sec-websocket-version", b"13");
+            }
+        }
+    }
+}
+
+fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// A handshake's key: 16 bytes that were not used before (RFC 6455 §4.1).
+#[must_use]
+pub fn key(random: [u32; 4]) -> String {
+    STANDARD.encode(random.map(u32::to_be_bytes).concat())
+}
+
+/// True when an endpoint's fields accept the handshake of `key`, once.
+#[must_use]
+pub fn is_accepted(headers: &HeaderMap, key: &[u8]) -> bool {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let expected = STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()));
+    only(headers, &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, fields: &[(&str, &str)]) -> Result<Option<Upgrade>, Reason> {
+        let mut request = http::Request::builder().method(method).uri("/");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        Upgrade::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    const ASKS: (&str, &str) = ("connection", "keep-alive, Upgrade");
+
+    #[test]
+    fn only_a_websocket_is_asked_for() {
+        assert_eq!(asked("GET", &[("upgrade", "WebSocket"), ASKS, KEY]), Ok(Some(Upgrade::Http1)));
+        for fields in [
+            vec![("upgrade", "h2c"), ASKS, KEY],
+            vec![("upgrade", "websocket, h2c"), ASKS, KEY],
+            vec![("upgrade", "websocket"), ("upgrade", "h2c"), ASKS, KEY],
+            vec![("upgrade", "websocket"), KEY],
+            vec![("upgrade", "websocket"), ASKS],
+            vec![("upgrade", "websocket"), ASKS, KEY, ("content-length", "3")],
+            vec![("upgrade", "websocket"), ASKS, KEY, ("transfer-encoding", "chunked")],
+            vec![ASKS, KEY],
+        ] {
+            assert_eq!(asked("GET", &fields), Ok(None), "{fields:?}");
+        }
+        assert_eq!(asked("POST", &[("upgrade", "websocket"), ASKS, KEY]), Ok(None));
+        assert_eq!(asked("CONNECT", &[]), Err(Reason::Method));
+    }
+
+    #[test]
+    fn an_accepted_key_is_known_by_its_digest() {
+        // The example of RFC 6455 §1.3.
+        let accepted = |values: &[&'static str]| {
+            let name = SEC_WEBSOCKET_ACCEPT;
+            let fields = values.iter().map(|value| (name.clone(), HeaderValue::from_static(value)));
+            is_accepted(&fields.collect(), KEY.1.as_bytes())
+        };
+        assert!(accepted(&["s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]));
+        assert!(!accepted(&["s3pPLMBiTxaQ9kYGzzhZRbK+xOp="]));
+        assert!(!accepted(&["s3pPLMBiTxaQ9kYGzzhZRbK+xOo="; 2]));
+        assert!(!accepted(&[]));
+    }
+
+    #[test]
+    fn keys_are_sixteen_bytes() {
+        assert_eq!(key([0; 4]), "AAAAAAAAAAAAAAAAAAAAAA==");
+    }
+}

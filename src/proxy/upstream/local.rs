@@ -1,0 +1,255 @@
+//! One worker's part of its versions: their counters, the endpoints they name, and whose turn it is.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::pool::{Destination, Endpoint, Pools};
+use super::target::Target;
+use super::{Shard, Upstream};
+use crate::proxy::clock::Clock;
+use crate::table::EndpointAddr;
+
+/// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
+#[derive(Debug)]
+pub struct Local {
+    shard: Arc<Shard>,
+    pool: RefCell<Pool>,
+    next: Cell<usize>,
+    /// The tick of the last request, for the sweep.
+    used: Cell<u64>,
+    upstream: Arc<Upstream>,
+    pools: Rc<Pools>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    /// What `endpoints` was made from: while it is the same, nothing has to be compared.
+    target: Target,
+    endpoints: Vec<Rc<Endpoint>>,
+    /// True while the endpoints are named for this version.
+    is_named: bool,
+}
+
+/// A worker's parts of all versions that it has had requests for, by [`Upstream::slot`].
+#[derive(Debug)]
+pub struct Locals {
+    worker: usize,
+    pools: Rc<Pools>,
+    slots: RefCell<Vec<Option<Rc<Local>>>>,
+    /// Where the next sweep goes on.
+    cursor: Cell<usize>,
+}
+
+/// How many versions one sweep looks at: a fraction of a millisecond, and thirty thousand versions within eight sweeps.
+const STEP: usize = 4096;
+
+impl Locals {
+    /// Nothing yet, of worker `worker`.
+    #[must_use]
+    pub fn new(worker: usize, clock: Rc<Clock>) -> Self {
+        Self { worker, pools: Rc::new(Pools::new(clock)), slots: RefCell::default(), cursor: Cell::new(0) }
+    }
+
+    /// This worker's part of a version; `slot` is its [`Upstream::slot`], which the caller has at hand.
+    #[must_use]
+    pub fn of(&self, upstream: &Arc<Upstream>, slot: usize) -> Rc<Local> {
+        let mut slots = self.slots.borrow_mut();
+        if let Some(Some(local)) = slots.get(slot) {
+            return Rc::clone(local);
+        }
+        let local = Rc::new(Local::new(Arc::clone(upstream), self.worker, Rc::clone(&self.pools)));
+        let length = slots.len().max(slot + 1);
+        slots.resize(length, None);
+        slots[slot] = Some(Rc::clone(&local));
+        local
+    }
+
+    /// Closes connections idle since before `oldest`, and those of versions that left the table; forgets the parts
+    /// that nobody holds and nobody used since then: they are made again when they are needed.
+    ///
+    /// Its cost grows with the idle connections alone: of the versions it looks at no more than a few thousand.
+    pub fn sweep(&self, oldest: u64) {
+        self.pools.sweep(oldest);
+        let mut slots = self.slots.borrow_mut();
+        let from = self.cursor.get().min(slots.len());
+        let upto = slots.len().min(from + STEP);
+        self.cursor.set(if upto == slots.len() { 0 } else { upto });
+        for slot in &mut slots[from..upto] {
+            if slot.as_ref().is_some_and(|local| local.is_to_forget(oldest)) {
+                *slot = None;
+            }
+        }
+    }
+}
+
+impl Local {
+    fn new(upstream: Arc<Upstream>, worker: usize, pools: Rc<Pools>) -> Self {
+        let pool = Pool { target: Target::none(), endpoints: Vec::new(), is_named: true };
+        Self {
+            shard: Arc::clone(upstream.shard(worker)),
+            pool: RefCell::new(pool),
+            next: Cell::new(0),
+            used: Cell::new(0),
+            upstream,
+            pools,
+        }
+    }
+
+    /// This worker's counters of the version.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The version's tenure.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Takes over the endpoints of `target`, which is the newest table's.
+    pub fn follow(&self, target: &Target) {
+        let mut pool = self.pool.borrow_mut();
+        if !(pool.is_named && pool.target.is_same(target)) {
+            pool.follow(target, &self.pools);
+        }
+    }
+
+    /// True when there is another endpoint to try.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        self.pool.borrow().endpoints.len() > 1
+    }
+
+    /// The next endpoint in turn, any but `not` if there is another; `None` when there is none.
+    pub fn pick(&self, not: Option<&Rc<Endpoint>>, clock: &Clock) -> Option<Rc<Endpoint>> {
+        self.used.set(clock.ticks());
+        let pool = self.pool.borrow();
+        let count = pool.endpoints.len().max(1);
+        let mut turn = self.next.get() % count;
+        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| next.address == not.address)) {
+            turn = (turn + 1) % count;
+        }
+        self.next.set(turn + 1);
+        pool.endpoints.get(turn).cloned()
+    }
+
+    /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight
+    /// goes on, and is not kept when it ends. The next request names them again.
+    pub fn leave(&self) {
+        self.pool.borrow_mut().unname();
+    }
+
+    /// True when nobody needs it any more; a version that left the table leaves its endpoints here.
+    fn is_to_forget(self: &Rc<Self>, oldest: u64) -> bool {
+        if self.upstream.has_left() {
+            self.leave();
+            return true;
+        }
+        self.used.get() < oldest && Rc::strong_count(self) == 1
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.pool.get_mut().unname();
+    }
+}
+
+impl Pool {
+    /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
+    fn follow(&mut self, target: &Target, pools: &Rc<Pools>) {
+        let Target { endpoints: list, protocol, tls, .. } = target;
+        let named = |address: &EndpointAddr| {
+            pools.name(Destination { address: address.clone(), protocol: *protocol, tls: tls.clone() })
+        };
+        // First named, then unnamed: what stays is never without a name.
+        let endpoints = list.iter().map(named).collect();
+        self.unname();
+        (self.endpoints, self.target, self.is_named) = (endpoints, target.clone(), true);
+    }
+
+    fn unname(&mut self) {
+        if std::mem::replace(&mut self.is_named, false) {
+            self.endpoints.iter().for_each(|endpoint| endpoint.unname());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(addresses: &[&str]) -> Target {
+        let endpoints = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let mut target = Target::none();
+        target.endpoints = endpoints;
+        target
+    }
+
+    fn part(locals: &Locals, upstream: &Arc<Upstream>) -> Rc<Local> {
+        locals.of(upstream, upstream.slot())
+    }
+
+    fn upstream(version: &str) -> Arc<Upstream> {
+        Arc::new(Upstream::open("shop".parse().unwrap(), version.parse().unwrap(), 1))
+    }
+
+    #[test]
+    fn versions_that_list_the_same_address_get_the_same_endpoint() {
+        let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
+        let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
+            let local = part(&locals, upstream);
+            local.follow(&list(addresses));
+            local.pick(None, &clock).unwrap()
+        };
+        let (blue, green) = (upstream("blue"), upstream("green"));
+        let shared = pick(&blue, &["127.0.0.1:1"]);
+        assert!(Rc::ptr_eq(&shared, &pick(&green, &["127.0.0.1:1"])));
+        assert!(!Rc::ptr_eq(&shared, &pick(&green, &["127.0.0.1:2"])));
+    }
+
+    #[test]
+    fn every_part_is_found_again_and_is_the_versions_own() {
+        let locals = Locals::new(0, Rc::default());
+        let upstreams: Vec<_> = (0..100).map(|number| upstream(&format!("v{number}"))).collect();
+        let parts: Vec<_> = upstreams.iter().map(|upstream| part(&locals, upstream)).collect();
+        for (upstream, made) in upstreams.iter().zip(&parts) {
+            assert!(Rc::ptr_eq(&part(&locals, upstream), made));
+            assert!(Arc::ptr_eq(made.upstream(), upstream));
+        }
+    }
+
+    #[test]
+    fn what_is_not_used_is_forgotten_and_what_left_at_once() {
+        let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
+        clock.advance(std::time::Duration::from_secs(1));
+        let (used, unused, gone) = (upstream("used"), upstream("unused"), upstream("gone"));
+        let held = [&used, &gone].map(|upstream| {
+            let local = part(&locals, upstream);
+            local.follow(&list(&["127.0.0.1:1"]));
+            local.pick(None, &clock).unwrap();
+            local
+        });
+        drop(part(&locals, &unused));
+        gone.leave();
+        locals.sweep(clock.ticks());
+        let known = |upstream: &Upstream| locals.slots.borrow()[upstream.slot()].is_some();
+        assert_eq!((known(&used), known(&unused), known(&gone)), (true, false, false));
+        assert!(!held[1].pool.borrow().is_named);
+    }
+
+    #[test]
+    fn a_slot_is_used_again_when_nobody_has_the_tenure_any_more() {
+        let locals = Locals::new(0, Rc::default());
+        let first = upstream("first");
+        let held = part(&locals, &first);
+        drop(first);
+        assert_ne!(
+            upstream("second").slot(),
+            held.upstream().slot(),
+            "a part holds the tenure, and its slot"
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! What is more than somebody may have is refused, by its reason, and counted; what is within its limits is not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lab::origin::{Peer, Then};
+use lab::{Answer, Gate, Lab, Origin, PATIENCE};
+
+fn said(answer: &Answer) -> (u16, &str) {
+    (answer.status, answer.header("switchback-reason").unwrap_or(""))
+}
+
+fn refused(lab: &Lab, reason: &str) -> f64 {
+    lab.metric_total("switchback_client_requests_total", &format!("reason=\"{reason}\""))
+}
+
+/// A service with these settings.
+fn shop(origin: Origin, settings: &str) -> Lab {
+    Lab::pool(vec![origin], &[], "", settings)
+}
+
+#[test]
+fn a_client_has_no_more_connections_than_it_may() {
+    let lab = Lab::with(&["blue"], "[limits]\nconnections_per_client = 3");
+    let mut clients: Vec<_> = (0..3).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..5 {
+        let mut more = lab.client();
+        let _ = more.try_send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let answer = Answer::of(&more.rest());
+        assert!(answer.is_none_or(|answer| said(&answer) == (429, "connections")));
+    }
+    assert_eq!(refused(&lab, "connections"), 5.0);
+    assert_eq!(clients[0].get("/").status, 200, "those who are in stay in");
+    clients.pop();
+    lab.wait_for_metric(&["switchback_client_connections "], 2.0);
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
+    let lab = Lab::with(&["blue"], "trusted_proxies = [\"127.0.0.1\"]\n[limits]\nconnections_per_client = 1");
+    let mut clients: Vec<_> = (0..5).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_service_has_no_more_requests_in_flight_than_it_may() {
+    let gate = Gate::default();
+    let lab = shop(Origin::held("blue", &gate), "limits = { in_flight = 2 }");
+    let mut held: Vec<_> = (0..2).map(|_| lab.client()).collect();
+    for client in &mut held {
+        client.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    lab.origins[0].wait_served(2);
+    let mut third = lab.client();
+    for _ in 0..3 {
+        let answer = third.get("/");
+        assert_eq!(said(&answer), (503, "concurrency"));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // A changed configuration does not forget those in flight.
+    let address = lab.origins[0].address;
+    lab.write_config(&format!(
+        "[services.shop]\nroutes = [{{}}]\nstable = \"blue\"\nlimits = {{ in_flight = 1 }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n"
+    ));
+    lab.proxy().wait_for_log("configuration read");
+    assert_eq!(said(&third.get("/")), (503, "concurrency"));
+    gate.open();
+    for client in &mut held {
+        assert_eq!(client.answer().text(), lab::gate::HELD);
+    }
+    assert_eq!(third.get("/").status, 200, "over the same connection");
+    assert_eq!(refused(&lab, "concurrency"), 4.0);
+}
+
+#[test]
+fn a_service_gets_no_more_requests_a_time_than_it_may() {
+    let lab = shop(Origin::start("blue"), "limits = { rate = \"1/h\", burst = 5 }");
+    let mut clients: Vec<_> = (0..4).map(|_| lab.client()).collect();
+    // Over connections of all workers: the limit is exact.
+    let answers: Vec<_> = (0..20).map(|n| clients[n % 4].get("/")).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 5);
+    let refusal = answers.last().unwrap();
+    assert_eq!(said(refusal), (429, "rate"));
+    assert_eq!(refusal.header("retry-after"), Some("1"));
+    assert_eq!(refused(&lab, "rate"), 15.0);
+    assert_eq!(lab.origins[0].served(), 5);
+}
+
+#[test]
+fn a_rate_by_client_is_each_clients_own_as_trusted_proxies_tell_them_apart() {
+    let lab = Lab::pool(
+        vec![Origin::start("blue")],
+        &[],
+        "trusted_proxies = [\"127.0.0.1\"]",
+        "limits = { rate = \"1/h\", burst = 2, rate_by = \"client\" }",
+    );
+    let mut client = lab.client();
+    let mut ask = |who: &str| {
+        client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {who}\r\n\r\n")).answer().status
+    };
+    assert_eq!([ask("192.0.2.1"), ask("192.0.2.1"), ask("192.0.2.1")], [200, 200, 429]);
+    assert_eq!(ask("192.0.2.2"), 200);
+    assert_eq!(ask("6.6.6.6, 192.0.2.1"), 429, "what a client says of itself changes nothing");
+    assert_eq!([ask("2001:db8::1"), ask("2001:db8::2"), ask("2001:db8::3")], [200, 200, 429]);
+}
+
+#[test]
+fn a_request_that_is_too_large_is_refused_before_it_is_sent() {
+    let lab = shop(Origin::start("blue"), "limits = { request_body = \"1KiB\" }");
+    let answer = lab.client().send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1025\r\n\r\n").answer();
+    assert_eq!(said(&answer), (413, "request_too_large"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    let waits = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1025\r\n\r\n";
+    let answer = lab.client().send(waits).answer();
+    assert_eq!((said(&answer), answer.interim.len()), ((413, "request_too_large"), 0));
+    assert_eq!(lab.origins[0].connections(), 0);
+    assert_eq!(lab.client().post("/", &[0; 1024]).status, 200);
+}
+
+#[test]
+fn a_request_that_becomes_too_large_is_broken_off() {
+    let (tell, gone) = mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
+        proxy.head()?;
+        let _ = tell.send(proxy.line()?);
+        let _ = tell.send(String::from_utf8_lossy(&proxy.rest()).into_owned());
+        Ok(())
+    });
+    let lab = shop(origin, "limits = { request_body = \"1KiB\" }");
+    let mut client = lab.client();
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"));
+    let begun = gone.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(begun, "200");
+    client.send(chunk.repeat(2));
+    assert_eq!(said(&client.answer()), (413, "request_too_large"));
+    let got = gone.recv_timeout(PATIENCE).unwrap();
+    assert!(!got.ends_with("0\r\n\r\n") && got.len() < 1200, "the origin sees that it is not whole: {got:?}");
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_refused_or_seen_to_break_off() {
+    let origin = Origin::behaving("blue", |seen, stream| {
+        match seen.path() {
+            "/told" => write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 1025\r\n\r\n{}", "x".repeat(1025))?,
+            "/chunks" => {
+                write!(stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                for _ in 0..3 {
+                    write!(stream, "200\r\n{}\r\n", "x".repeat(512))?;
+                }
+                stream.write_all(b"0\r\n\r\n")?;
+            }
+            _ => write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 1024\r\n\r\n{}", "x".repeat(1024))?,
+        }
+        Ok(Then::Keep)
+    });
+    let lab = shop(origin, "limits = { response_body = \"1KiB\" }");
+    assert_eq!(said(&lab.get("/told")), (502, "response_too_large"));
+    let answer = lab.get("/chunks");
+    assert!(answer.status == 200 && !answer.is_whole && answer.body.len() <= 1024, "{answer:?}");
+    assert_eq!(lab.get("/fits").body.len(), 1024);
+    let counted = lab.metric_total("switchback_upstream_requests_total", "reason=\"response_too_large\"");
+    assert_eq!(counted, 2.0);
+}
+
+#[test]
+fn a_request_takes_no_longer_in_all_than_it_may() {
+    let gate = Gate::default();
+    let lab = shop(Origin::held("blue", &gate), "timeouts = { total = \"300ms\" }");
+    assert_eq!(said(&lab.get("/late")), (504, "deadline"));
+    let answer = lab.get("/held");
+    assert!(answer.status == 200 && !answer.is_whole, "{answer:?}");
+    assert_eq!(refused(&lab, "deadline"), 2.0);
+    gate.open();
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn an_answer_that_keeps_moving_ends_at_its_deadline_too() {
+    let origin = Origin::behaving("blue", |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        loop {
+            stream.write_all(b"1\r\nx\r\n")?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let lab = shop(origin, "timeouts = { total = \"300ms\" }");
+    assert!(!lab.get("/").is_whole);
+}
+
+#[test]
+fn when_memory_is_tight_connections_and_requests_are_refused_until_it_is_not() {
+    let origin = Origin::start("blue");
+    let service =
+        format!("[services.shop]\nroutes = [{{}}]\nversions.blue.endpoints = [\"{}\"]\n", origin.address);
+    let config = |memory: &str| format!("[limits]\nmemory = \"{memory}\"\n{service}");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &config("off"));
+    let mut client = lab.client();
+    assert_eq!(client.get("/").status, 200);
+    // Less than it has already.
+    lab.write_config(&config("1MiB"));
+    lab.proxy().wait_for_log("pressure has changed");
+    let answer = client.get("/");
+    assert_eq!(said(&answer), (503, "overload"));
+    assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
+    let mut new = lab.client();
+    let _ = new.try_send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = Answer::of(&new.rest());
+    assert!(answer.is_none_or(|answer| said(&answer) == (503, "overload")));
+    assert_eq!(refused(&lab, "overload"), 2.0);
+    lab.write_config(&config("off"));
+    lab.proxy().wait_for_log("now=Calm");
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn without_file_descriptors_clients_are_turned_away_and_later_served() {
+    let lab = Lab::start(&["blue"]);
+    assert_eq!(lab.get("/").status, 200);
+    let pid = lab.proxy().pid();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = format!("--nofile={0}:{0}", open + 10);
+    let set = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
+    assert!(set.success());
+    let clients: Vec<_> = (0..100).map(|_| lab.client()).collect();
+    // The admin socket has no descriptor for us now either.
+    lab.proxy().wait_for_log("turning clients away");
+    let warnings = lab.proxy().log().matches("turning clients away").count();
+    drop(clients);
+    lab::wait_until("it serves again", || lab.client().try_get("/").is_ok_and(|answer| answer.status == 200));
+    assert!(refused(&lab, "overload") > 0.0);
+    assert!(warnings <= 2, "once a worker: {warnings}");
+}

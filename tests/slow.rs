@@ -1,0 +1,191 @@
+//! Twelve kinds of client that are slow or silent: each connection is reclaimed within its configured time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use lab::origin::Then;
+use lab::{Client, Lab, Origin, PATIENCE};
+use socket2::{Domain, Socket, Type};
+
+/// Everything a client may take its time for takes 300 ms at most.
+const LIMITS: &str =
+    "[limits]\nhead = \"300ms\"\nidle = \"300ms\"\nwrite_stall = \"300ms\"\nmin_body_rate = 1000";
+const TIMEOUTS: &str = "timeouts = { progress = \"300ms\" }";
+
+/// Much shorter than the limits, so that no pause alone is too long.
+const DRIP: Duration = Duration::from_millis(30);
+
+fn lab(origin: Origin) -> Lab {
+    Lab::pool(vec![origin], &[], LIMITS, TIMEOUTS)
+}
+
+fn quick() -> Lab {
+    lab(Origin::start("blue"))
+}
+
+/// Answers with more than any buffer holds.
+fn generous() -> Lab {
+    lab(Origin::behaving("blue", |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")?;
+        while stream.write_all(&[0; 65_536]).is_ok() {}
+        Ok(Then::Close)
+    }))
+}
+
+/// No connection is left.
+fn is_reclaimed(lab: &Lab) {
+    lab.wait_for_metric(&["switchback_client_connections "], 0.0);
+}
+
+/// Sends `first`, then `drips` one after the other and again, until the proxy has had enough: what it said.
+fn drips(lab: &Lab, first: &str, drips: &[&str]) -> u16 {
+    let mut client = lab.client();
+    client.send(first);
+    let since = Instant::now();
+    let mut sender = client.sender();
+    sender.set_read_timeout(Some(DRIP)).unwrap();
+    for drip in drips.iter().cycle() {
+        assert!(since.elapsed() < PATIENCE, "the proxy bears it for ever");
+        // The answer comes while it still drips.
+        if sender.write_all(drip.as_bytes()).is_err() || sender.peek(&mut [0]).is_ok() {
+            break;
+        }
+    }
+    let status = client.try_answer().map_or(0, |answer| answer.status);
+    // It is told, and stays all the same: the other half of the connection is still open.
+    is_reclaimed(lab);
+    status
+}
+
+#[test]
+fn who_says_nothing_behind_accept() {
+    let lab = quick();
+    let mut client = lab.client();
+    assert_eq!(client.rest(), b"", "closed without a word");
+    is_reclaimed(&lab);
+}
+
+#[test]
+fn whose_head_comes_byte_by_byte() {
+    let status = drips(&quick(), "GET / HTTP/1.1\r\nhost: a\r\nx: ", &["y"]);
+    assert!(matches!(status, 0 | 408), "{status}");
+}
+
+#[test]
+fn whose_head_comes_line_by_line() {
+    let status = drips(&quick(), "GET / HTTP/1.1\r\nhost: a\r\n", &["x: y\r\n"]);
+    assert!(matches!(status, 0 | 408), "{status}");
+}
+
+#[test]
+fn whose_body_of_known_length_comes_byte_by_byte() {
+    assert_eq!(drips(&quick(), "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n", &["y"]), 408);
+}
+
+#[test]
+fn whose_chunks_come_one_by_one() {
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert_eq!(drips(&quick(), chunked, &["1\r\ny\r\n"]), 408);
+}
+
+#[test]
+fn whose_chunk_size_never_ends() {
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=";
+    assert_eq!(drips(&quick(), chunked, &["y"]), 408);
+}
+
+#[test]
+fn whose_trailers_come_byte_by_byte() {
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: ";
+    assert_eq!(drips(&quick(), chunked, &["y"]), 408);
+}
+
+#[test]
+fn who_never_reads_the_answer() {
+    let lab = generous();
+    let mut client = lab.client();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    is_reclaimed(&lab);
+    drop(client);
+}
+
+#[test]
+fn who_reads_the_answer_byte_by_byte() {
+    let lab = generous();
+    // The smallest buffer there is: the window opens again only when half of it is free.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&lab.address().into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let since = Instant::now();
+    let mut byte = [0];
+    while lab.metric(&["switchback_client_connections "]) != Some(0.0) {
+        assert!(since.elapsed() < PATIENCE, "the proxy bears it for ever");
+        std::thread::sleep(DRIP);
+        let _ = stream.read(&mut byte);
+    }
+}
+
+#[test]
+fn who_keeps_the_connection_and_asks_nothing() {
+    let lab = quick();
+    let mut client = lab.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.rest(), b"", "closed without a word");
+    is_reclaimed(&lab);
+}
+
+#[test]
+fn who_closes_half_of_the_connection() {
+    let lab = quick();
+    for request in
+        ["", "GET / HTTP/1.1\r\nhost", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc"]
+    {
+        let mut client = lab.client();
+        client.send(request).finish_sending();
+        let _ = client.rest();
+        is_reclaimed(&lab);
+    }
+}
+
+#[test]
+fn who_asks_again_and_again_and_reads_nothing() {
+    let lab = generous();
+    let client: Client = lab.client();
+    let mut sender = client.sender();
+    sender.set_write_timeout(Some(DRIP)).unwrap();
+    let since = Instant::now();
+    loop {
+        assert!(since.elapsed() < PATIENCE, "the proxy bears it for ever");
+        let sent = sender.write_all(&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000));
+        if sent.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock) {
+            break;
+        }
+    }
+    is_reclaimed(&lab);
+}
+
+#[test]
+fn who_is_slow_but_sends_enough_is_served() {
+    let lab = quick();
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20000\r\n\r\n");
+    let mut sender = client.sender();
+    for _ in 0..20 {
+        sender.write_all(&[0; 1000]).unwrap();
+        std::thread::sleep(DRIP);
+    }
+    assert_eq!(client.answer().status, 200, "it took twice as long as it may pause");
+}
