@@ -26,15 +26,15 @@ pub(crate) struct Answered {
 /// Requests that were not answered as they should have been. The first five are named and counted by `wrk`.
 #[derive(Deserialize, Serialize, Clone, Default)]
 pub(crate) struct Errors {
-    connect: u64,
+    pub(crate) connect: u64,
     pub(crate) read: u64,
-    write: u64,
+    pub(crate) write: u64,
     pub(crate) timeout: u64,
     /// Answers above 399.
     pub(crate) status: u64,
     /// Answers whose body cannot have been whole, judged by the bytes received in all.
     #[serde(default)]
-    short: u64,
+    pub(crate) short: u64,
 }
 
 impl Errors {

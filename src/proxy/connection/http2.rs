@@ -31,8 +31,6 @@ use crate::proxy::upstream::Stream;
 use crate::proxy::worker::Settings;
 use pulse::Pulse;
 
-/// Requests at a time on one connection.
-const STREAMS: u32 = 100;
 /// Most bytes of a request's head, its fields counted as RFC 9113 §6.5.2 does.
 const HEAD_BYTES: u32 = 16 * 1024;
 /// Flow-control windows: what a stream, and a connection, may send ahead of the endpoint that takes it.
@@ -68,7 +66,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         }
     });
     let Some(mut connection) = connection.await else { return };
-    let pulse = Pulse::new(client.worker.clock.alarm(), connection.ping_pong());
+    let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
@@ -94,7 +92,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
 fn builder(settings: &Settings) -> Builder {
     let mut builder = Builder::new();
     builder
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(settings.streams)
         .max_header_list_size(HEAD_BYTES.min(u32::try_from(settings.head_bytes).unwrap_or(HEAD_BYTES)))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -8,9 +8,6 @@ use h2::{Ping, PingPong};
 use super::super::deferred::Deferred;
 use crate::proxy::clock::Alarm;
 
-/// How long a client may be quiet before it is asked, and how long it may take to answer.
-const PULSE: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(10);
 /// More than what asking takes: when so much was sent meanwhile, the question may still be behind it.
 const A_QUESTION: u64 = 1_024;
 
@@ -18,6 +15,8 @@ const A_QUESTION: u64 = 1_024;
 /// line takes minutes for.
 pub(super) struct Pulse {
     alarm: Alarm,
+    /// How long it may be quiet before it is asked; it has half as long to answer.
+    quiet: Duration,
     pings: Option<PingPong>,
     /// How much had been sent when the client was asked.
     asked: Option<u64>,
@@ -26,9 +25,9 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(alarm: Alarm, pings: Option<PingPong>) -> Self {
-        alarm.set(PULSE);
-        Self { alarm, pings, asked: None, sent: 0 }
+    pub(super) fn new(alarm: Alarm, quiet: Duration, pings: Option<PingPong>) -> Self {
+        alarm.set(quiet);
+        Self { alarm, quiet, pings, asked: None, sent: 0 }
     }
 
     /// Ready when the client did not answer in time.
@@ -53,7 +52,7 @@ impl Pulse {
                     self.asked = Some(self.sent);
                 }
             }
-            self.alarm.set(if self.asked.is_some() { PATIENCE } else { PULSE });
+            self.alarm.set(if self.asked.is_some() { self.quiet / 2 } else { self.quiet });
         }
         Poll::Pending
     }
