@@ -241,7 +241,8 @@ fn what_can_be_read_in_two_ways_is_refused() {
     let method = |method, path| {
         vec![(":method", method), (":scheme", "http"), (":path", path), (":authority", "shop.test")]
     };
-    let cases: &[(&str, Vec<(&str, &str)>, u16)] = &[
+    type Fields<'f> = Vec<(&'f str, &'f str)>;
+    let cases: &[(&str, Fields<'_>, u16)] = &[
         ("authority", with(&[(":authority", "shop.test")]), 200),
         ("authority and the same host", with(&[(":authority", "shop.test"), ("host", "shop.test")]), 200),
         ("host alone", no_authority.to_vec(), 200),

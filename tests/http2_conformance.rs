@@ -226,6 +226,12 @@ fn generic_streams_and_frames() {
             Answer(200),
             send![frame(HEADERS, WHOLE | PRIORITIZED, 1, [&[0, 0, 0, 0, 255][..], &get("/")].concat())],
         ),
+    ]);
+}
+
+#[test]
+fn generic_control_frames() {
+    judge(&[
         case("generic/3.3/1 priority 1", Answer(200), send![priority(1, 0, 0), whole(1)]),
         case("generic/3.3/2 priority 256", Answer(200), send![priority(1, 0, 255), whole(1)]),
         case(

@@ -195,7 +195,8 @@ fn class_16_continuation_flood() {
 #[test]
 fn class_17_control_frame_floods() {
     let siege = Siege::lay();
-    let floods: [(&str, fn(u32) -> Vec<u8>); 6] = [
+    type Piece = fn(u32) -> Vec<u8>;
+    let floods: [(&str, Piece); 6] = [
         ("pings", |_| ping(b"12345678")),
         ("settings", |_| settings(&[(4, 65_535)])),
         ("resets of what is closed", |_| reset(1, 8)),

@@ -303,8 +303,7 @@ impl Exchange {
         }
     }
 
-    /// Sends more of the request while nobody asks for more of the answer. A body that breaks off is noticed by
-    /// whoever asks next.
+    /// Sends more of the request while nobody asks for the answer; that its body broke off is told to who asks next.
     pub fn push(&mut self, cx: &mut Context<'_>) {
         if !self.outgoing.is_over() && !self.is_over() {
             let _ = self.send(cx);

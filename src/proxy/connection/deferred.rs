@@ -21,6 +21,8 @@ use crate::proxy::upstream::Stream;
 const MOST: usize = 128 * 1024;
 /// The largest buffer that is kept between two turns: what `MOST` and a frame grow it to.
 const MOST_KEPT: usize = 2 * MOST;
+/// What the buffer begins with: a turn of 32 small answers then needs no other one.
+const FIRST: usize = 64 * 1024;
 /// How much is read at once of what nobody wants.
 const FORGET: usize = 4 * 1024;
 
@@ -160,6 +162,9 @@ impl AsyncWrite for Deferred {
             // Woken by whoever sends: it polls h2 again.
             self.0.is_blocked.set(true);
             return Poll::Pending;
+        }
+        if out.capacity() == 0 {
+            out.reserve(FIRST);
         }
         out.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))

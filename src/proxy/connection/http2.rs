@@ -70,7 +70,10 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let tally: Rc<Tally> = Rc::default();
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
-        move |request, respond| stream::answer(Rc::clone(&client), Rc::clone(&tally), request, respond)
+        // Boxed: it is moved several times on its way into the set, and is large.
+        move |request, respond| {
+            Box::pin(stream::answer(Rc::clone(&client), Rc::clone(&tally), request, respond))
+        }
     };
     let mut serving = Serving {
         client,
@@ -153,7 +156,7 @@ struct Serving<A, F> {
 impl<A, F> Serving<A, F>
 where
     A: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
-    F: Future<Output = ()>,
+    F: Future<Output = ()> + Unpin,
 {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

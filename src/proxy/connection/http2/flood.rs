@@ -222,7 +222,9 @@ mod tests {
     fn followed(frames: &[Vec<u8>], piece: usize) -> Frames {
         let mut counter = Frames::default();
         let text = [vec![0; PREFACE], frame(SETTINGS, 0, b""), frames.concat()].concat();
-        text.chunks(piece).for_each(|piece| drop(counter.follow(piece)));
+        for piece in text.chunks(piece) {
+            counter.follow(piece);
+        }
         counter.idle -= 1;
         counter
     }
