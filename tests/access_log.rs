@@ -384,3 +384,99 @@ fn every_line_is_written_before_the_proxy_ends() {
     assert_eq!(read(&file).len(), 200);
     drop(dir);
 }
+
+#[test]
+fn what_a_listener_sends_on_to_https_has_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let origins = vec![Origin::start("blue")];
+    // The lab's text begins in its listener.
+    let text = format!("redirect_to_https = {{}}\n{}", config(dir.path(), &origins, "", "", ""));
+    let lab = Lab::configured(dir, origins, &text);
+    let answer = lab.get("/a?b");
+    assert_eq!(answer.header("location"), Some("https://shop.test/a?b"));
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("redirect"), &json!(answer.status)));
+    assert_eq!((&line["path"], &line["service"]), (&json!("/a?b"), &Value::Null));
+}
+
+#[test]
+fn requests_of_one_http_2_connection_have_a_line_each() {
+    let lab = logging_with(
+        vec![Origin::start("blue")],
+        "",
+        "[proxy]\nrequest_id = { answer = true }",
+        "response_headers = { set = { x-who = \"%{host}%{path}\" } }",
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ids = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(lab.address()).await.unwrap();
+        let (send, connection) = h2::client::handshake(socket).await.unwrap();
+        let mut send = send.ready().await.unwrap();
+        let asking = async {
+            let mut ids = Vec::new();
+            for path in ["/one", "/two?x"] {
+                let uri = format!("http://shop.test{path}");
+                let request = http::Request::get(uri).body(()).unwrap();
+                let answer = send.send_request(request, true).unwrap().0.await.unwrap();
+                assert_eq!(answer.headers()["x-who"], format!("shop.test{}", &path[..4]));
+                ids.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+            }
+            ids
+        };
+        tokio::select! {
+            ids = asking => ids,
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
+    });
+    let lines = lines(&path(&lab), 2);
+    let said: Vec<_> = lines
+        .iter()
+        .map(|line| (line["path"].as_str().unwrap(), line["request_id"].as_str().unwrap()))
+        .collect();
+    assert_eq!(said, [("/one", &*ids[0]), ("/two?x", &*ids[1])]);
+    for line in &lines {
+        assert_eq!(
+            (&line["protocol"], &line["host"], &line["status"]),
+            (&json!("HTTP/2"), &json!("shop.test"), &json!(200))
+        );
+    }
+}
+
+#[test]
+fn a_websocket_has_its_line_when_it_ends_and_is_rewritten_as_any_request() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        let _ = tell.send(proxy.head()?);
+        proxy.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n",
+        )?;
+        proxy.bytes(5)?;
+        proxy.send("welcome")?;
+        while !proxy.is_closed() {}
+        Ok(())
+    });
+    let settings =
+        "request_headers = { set = { x-env = \"prod\" } }\nresponse_headers = { set = { x-out = \"1\" } }";
+    let lab = logging_with(vec![origin], "", "[proxy]\nrequest_id = {}", settings);
+    let mut client = lab.client();
+    client.send(
+        "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade, x-env\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("x-out")), (101, Some("1")));
+    let seen = told.recv().unwrap();
+    assert_eq!((seen.header("x-env"), seen.header("upgrade")), (Some("prod"), Some("websocket")));
+    client.send("hello");
+    assert_eq!(client.bytes(7), b"welcome");
+    // Another request's line comes first: this one is not over.
+    assert_eq!(lab.client().send("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").answer().status, 400);
+    assert_eq!(only(&lab)["status"], 400);
+    drop(client);
+    let line = lines(&path(&lab), 2).remove(1);
+    assert_eq!(
+        (&line["status"], &line["path"], &line["version"]),
+        (&json!(101), &json!("/chat"), &json!("blue"))
+    );
+    assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(5), &json!(7)));
+}

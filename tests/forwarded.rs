@@ -89,6 +89,15 @@ fn class_26_a_field_with_an_underscore_reaches_nobody() {
 }
 
 #[test]
+fn class_26_trailers_are_fields_too() {
+    let request =
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx_y: 1\r\nx-y: 2\r\n\r\n";
+    let lab = Lab::start(&["blue"]);
+    assert_eq!(lab.client().send(request).answer().status, 200);
+    assert_eq!(lab.origins[0].only().trailers, [("x-y".to_owned(), "2".to_owned())]);
+}
+
+#[test]
 fn a_field_that_is_dropped_leads_nowhere_either() {
     let origin = lab::Origin::start("blue");
     let services = format!(

@@ -65,12 +65,19 @@ fn replace(dir: &Path, name: &str, text: &str) {
     fs::rename(dir.join("beside"), dir.join(name)).unwrap();
 }
 
+/// Both files, one after the other: a reload may fall in between, which is an error until the second is there.
+fn renew(lab: &mut Lab, new: &Pair) {
+    lab.expected_errors.push("the configuration is not used");
+    replace(lab.dir.path(), "shop.key", &new.key);
+    replace(lab.dir.path(), "shop.pem", &new.cert);
+}
+
 #[test]
 fn a_new_certificate_is_shown_without_a_signal_and_open_connections_live_on() {
     let authority = Authority::new("ca");
     let gate = Gate::default();
     let old = authority.issue(&["shop.test"]);
-    let (lab, at) = lab_on(Origin::held("blue", &gate), &old, "", SHOP, "");
+    let (mut lab, at) = lab_on(Origin::held("blue", &gate), &old, "", SHOP, "");
     let caller = Caller::trusting(&authority);
     let mut held = caller.connect(at, "shop.test").unwrap();
     held.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
@@ -78,8 +85,7 @@ fn a_new_certificate_is_shown_without_a_signal_and_open_connections_live_on() {
     assert_eq!(idle.get("shop.test", "/").status, 200);
 
     let new = authority.issue(&["shop.test"]);
-    replace(lab.dir.path(), "shop.key", &new.key);
-    replace(lab.dir.path(), "shop.pem", &new.cert);
+    renew(&mut lab, &new);
     wait_for_certificate(&caller, at, &new);
     gate.open();
     assert_eq!(held.answer().text(), gate::HELD);
@@ -91,7 +97,7 @@ fn a_new_certificate_is_shown_without_a_signal_and_open_connections_live_on() {
 #[test]
 fn no_session_of_the_old_certificate_is_resumed_under_the_new_one() {
     let authority = Authority::new("ca");
-    let (lab, at) = lab(&authority.issue(&["shop.test"]));
+    let (mut lab, at) = lab(&authority.issue(&["shop.test"]));
     let caller = Caller::trusting(&authority);
     for is_resumed in [false, true] {
         let mut secure = caller.connect(at, "shop.test").unwrap();
@@ -105,8 +111,7 @@ fn no_session_of_the_old_certificate_is_resumed_under_the_new_one() {
     let mut held = caller.connect(at, "shop.test").unwrap();
     assert_eq!(held.get("shop.test", "/").status, 200, "it has a ticket of the old keys");
     let new = authority.issue(&["shop.test"]);
-    replace(lab.dir.path(), "shop.key", &new.key);
-    replace(lab.dir.path(), "shop.pem", &new.cert);
+    renew(&mut lab, &new);
     wait_for_certificate(&Caller::trusting(&authority), at, &new);
     let secure = caller.connect(at, "shop.test").unwrap();
     assert!(!secure.is_resumed());
@@ -183,7 +188,7 @@ fn when_a_certificate_expires_is_a_metric_and_an_expired_one_is_said() {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     });
-    let (lab, at) = lab(&old);
+    let (mut lab, at) = lab(&old);
     lab.proxy().wait_for_log("shop.pem has expired on Fri, 01 Jan 2021 00:00:00 GMT");
     let parts = ["switchback_tls_certificate_expiry_timestamp_seconds", LISTEN, "/shop.pem\""];
     assert_eq!(lab.metric(&parts), Some(1_609_459_200.0));
@@ -191,8 +196,7 @@ fn when_a_certificate_expires_is_a_metric_and_an_expired_one_is_said() {
     lab.wait_for_metric(&["switchback_tls_handshakes_total", "\"refused\""], 1.0);
     let new =
         authority.issue_with(&["shop.test"], |params| params.not_after = rcgen::date_time_ymd(2100, 1, 1));
-    replace(lab.dir.path(), "shop.key", &new.key);
-    replace(lab.dir.path(), "shop.pem", &new.cert);
+    renew(&mut lab, &new);
     lab.wait_for_metric(&parts, 4_102_444_800.0);
 }
 

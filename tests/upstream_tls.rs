@@ -170,8 +170,15 @@ fn an_endpoint_that_does_not_prove_who_it_is_gets_no_request() {
 
 #[test]
 fn an_endpoint_that_speaks_no_tls_or_says_nothing_is_given_up() {
-    let plain = lab::Origin::start("plain");
-    assert_eq!(failed(&lab(plain.address, "", &[]).get("/")), (502, "upstream_tls"));
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = plain.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut tcp in plain.incoming().map_while(Result::ok) {
+            let _ = tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = tcp.read(&mut [0; 4096]);
+        }
+    });
+    assert_eq!(failed(&lab(address, "", &[]).get("/")), (502, "upstream_tls"));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut text = config(silent.local_addr().unwrap(), "https", "");
     text = text.replace("stable = \"blue\"", "timeouts = { connect = \"200ms\" }");
@@ -210,7 +217,8 @@ fn another_certificate_on_a_reload_is_the_one_that_counts() {
     let (old, new) = (Authority::new(), Authority::new());
     let origin = secure(&new, "localhost", None, &[]);
     let endpoint = format!("localhost:{}", origin.port());
-    let lab = lab(&endpoint, "tls = { ca = \"ca.pem\" }", &[("ca.pem", &old.pem)]);
+    let mut lab = lab(&endpoint, "tls = { ca = \"ca.pem\" }", &[("ca.pem", &old.pem)]);
+    lab.expected_errors = vec!["the configuration is not used", "has no certificate"];
     assert_eq!(failed(&lab.get("/")), (502, "upstream_tls"));
     write(lab.dir.path(), "ca.pem", &new.pem);
     // It is watched.

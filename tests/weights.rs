@@ -10,8 +10,9 @@ use std::thread;
 use lab::{Client, Lab};
 use serde_json::json;
 use switchback::proxy::live::{Live, Snapshot};
+use switchback::proxy::settings::Settings;
 use switchback::proxy::upstream::Upstream;
-use switchback::proxy::worker::{Settings, Worker, WorkerStats};
+use switchback::proxy::worker::{Worker, WorkerStats};
 use switchback::table::{
     BasisPoints, Epoch, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split, Table, Timeouts,
     VersionSpec,

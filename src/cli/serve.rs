@@ -6,6 +6,7 @@
 mod entrances;
 mod files;
 mod log;
+mod memory;
 mod settings;
 
 use std::io::IsTerminal;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
 use crate::proxy::listener::ListenAddr;
-use crate::proxy::pressure;
+use crate::proxy::pressure::MemoryLimit;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
 
@@ -46,8 +47,6 @@ use crate::store::sqlite::Sqlite;
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the access log may take to be written to its end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked at how much memory is used.
-const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -92,6 +91,8 @@ struct Process {
     control: oneshot::Receiver<()>,
     stop_admin: CancellationToken,
     admin: Vec<JoinHandle<()>>,
+    /// How much memory may be used, for who looks at it.
+    memory: channel::Sender<MemoryLimit>,
 }
 
 impl Process {
@@ -113,6 +114,8 @@ impl Process {
         let mut crew = Crew::start(workers, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
+        let (memory, limit) = channel::channel(memory_limit(&config));
+        spawn_local(memory::look(Arc::clone(crew.commons()), limit));
         let status = Arc::new(Status::new(workers));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
@@ -138,6 +141,7 @@ impl Process {
             control,
             stop_admin,
             admin,
+            memory,
         };
         process.show_listeners();
         process.status.set_readiness(Readiness::Ready);
@@ -159,11 +163,8 @@ impl Process {
         trigger: Trigger,
         mut reloads: mpsc::Receiver<()>,
     ) -> Result<()> {
-        let mut looks = tokio::time::interval(LOOK_AT_MEMORY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = looks.tick() => self.look_at_memory(),
                 _ = reloads.recv() => tokio::select! {
                     () = self.reload(&trigger) => {}
                     // A store that hangs does not keep it from stopping.
@@ -180,19 +181,6 @@ impl Process {
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
-        }
-    }
-
-    /// Tells the workers how tight memory is.
-    fn look_at_memory(&self) {
-        let (commons, limit) = (self.crew.commons(), memory_limit(&self.config));
-        let Some(memory) = pressure::memory() else { return };
-        let before = commons.pressure();
-        let now = limit.judge(memory, before);
-        if now != before {
-            let (used, all) = (memory.used >> 20, memory.all >> 20);
-            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
-            commons.set_pressure(now);
         }
     }
 
@@ -239,6 +227,7 @@ impl Process {
         if fixed(&config) != fixed(&self.config) {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
+        self.memory.send_replace(memory_limit(&config));
         (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
@@ -254,7 +243,10 @@ impl Process {
 
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     async fn wind_down(self, mut signals: Signals) -> Result<()> {
-        let Self { config, crew, log, status, stop_control, control, stop_admin, admin, .. } = self;
+        // Memory is looked at until the end.
+        let Self {
+            config, crew, log, status, stop_control, control, stop_admin, admin, memory: _memory, ..
+        } = self;
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");

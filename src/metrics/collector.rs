@@ -7,10 +7,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{Kind, Reason, code_labels};
+use super::cells::{GRPC, Kind, code_labels};
 use super::family::Family;
 use super::handshake::Handshake;
 use super::inputs::{Inputs, Source};
+use super::reason::Reason;
 use super::sums::{Requests, Versions, Waits, versions};
 use super::{names, process};
 use crate::table::{BasisPoints, Table};
@@ -118,22 +119,26 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 4] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 5] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
     let mut in_flight = Family::of(&names::IN_FLIGHT);
+    let mut grpc = Family::of(&names::UPSTREAM_GRPC_STATUS);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
         requests(&mut client, service, version, &sum.client);
         upstream_seconds.durations(&[service, version], &sum.upstream_seconds.buckets());
+        for (status, count) in GRPC.iter().zip(sum.grpc.into_iter().flatten()) {
+            grpc.count(&[service, version, status], count);
+        }
         for (kind, count) in Kind::ALL.iter().zip(sum.in_flight) {
             in_flight.count(&[service, version, kind.token()], count);
         }
     }
     refusals(&mut client, inputs);
-    [upstream, client, upstream_seconds, in_flight]
+    [upstream, client, upstream_seconds, in_flight, grpc]
 }
 
 fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {

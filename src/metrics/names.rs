@@ -43,6 +43,8 @@ metrics! {
         "What the version did with the requests it got, each attempt once: judge a version by this one. The reason is set where the proxy gave up on it.";
     UPSTREAM_SECONDS = Histogram "switchback_upstream_request_duration_seconds" ["service", "version"]
         "From admission to the last byte from the version.";
+    UPSTREAM_GRPC_STATUS = Counter "switchback_upstream_grpc_status_total" ["service", "version", "grpc_status"]
+        "Status of the gRPC calls that the version answered, by number. There from the version's first call on.";
     CLIENT_REQUESTS = Counter "switchback_client_requests_total" ["service", "version", "code", "reason"]
         "What users saw. The reason is set where the proxy made the answer; service and version are empty where none was asked.";
     CLIENT_SECONDS = Histogram "switchback_client_request_duration_seconds" ["service"]

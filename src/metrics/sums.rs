@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::cells::{BOUNDS, Cells, Histogram, Kind, Reason, SLOTS, Tally};
+use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
 use super::inputs::{Buckets, Tenure};
+use super::reason::Reason;
 use crate::table::{ServiceName, VersionName};
 
 /// Requests by status code, and by the reason where the proxy gave up.
@@ -71,6 +72,8 @@ pub(super) struct VersionSum {
     pub(super) client_seconds: Durations,
     /// In the order of [`Kind::ALL`].
     pub(super) in_flight: [u64; Kind::ALL.len()],
+    /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
+    pub(super) grpc: Option<[u64; GRPC.len()]>,
 }
 
 impl VersionSum {
@@ -79,6 +82,7 @@ impl VersionSum {
             self.upstream.add(tally);
             self.upstream_seconds.add(&tally.durations);
         }
+        cells.add_grpc(&mut self.grpc);
         self.client.add(cells.client());
         self.client_seconds.add(&cells.client().durations);
         for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {

@@ -84,7 +84,16 @@ mod tests {
     use super::*;
 
     fn values() -> Values<'static> {
-        Values { client: "", asked: None, prefix: 0, service: "s", version: "", epoch: 1, request_id: b"" }
+        Values {
+            client: "",
+            scheme: "http",
+            asked: None,
+            prefix: 0,
+            service: "s",
+            version: "",
+            epoch: 1,
+            request_id: b"",
+        }
     }
 
     fn asking(method: &str, tag: Option<&str>) -> Parts {

@@ -9,8 +9,9 @@ use http_body::{Frame, SizeHint};
 
 use super::connection::http1::Wire;
 use super::connection::http2::Upload;
-use super::forward::Exchange;
+use super::forward::{Call, Exchange};
 use super::tunnel::Tunnel;
+use crate::metrics::Reason;
 
 /// A request's body, as it comes from the client.
 #[derive(Debug)]
@@ -69,8 +70,53 @@ impl http_body::Body for Incoming {
 pub enum Source {
     /// All of it is here.
     Full(Bytes),
-    /// From an endpoint, as it comes. Boxed: most bodies are whole.
-    Stream(Box<Exchange>),
+    /// From an endpoint, as it comes.
+    Stream(Flow),
     /// None: the connection, or the stream, is a tunnel from here on.
     Tunnel(Box<Tunnel>),
+}
+
+/// An answer's body on its way from an endpoint. Boxed: most bodies are whole.
+#[derive(Debug)]
+pub enum Flow {
+    /// Over a connection of its own.
+    Http1(Box<Exchange>),
+    /// As a stream of a shared connection.
+    Http2(Box<Call>),
+}
+
+impl Flow {
+    /// The next part; meanwhile the request's body goes on.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        match self {
+            Self::Http1(exchange) => exchange.poll_frame(cx),
+            Self::Http2(call) => call.poll_frame(cx),
+        }
+    }
+
+    /// Sends more of the request while nobody asks for the answer.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1(exchange) => exchange.push(cx),
+            Self::Http2(call) => call.push(cx),
+        }
+    }
+
+    /// True when the last byte was handed on.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(exchange) => exchange.is_over(),
+            Self::Http2(call) => call.is_over(),
+        }
+    }
+
+    /// How many bytes are left, if that is known.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Http1(exchange) => exchange.remaining(),
+            Self::Http2(call) => call.remaining(),
+        }
+    }
 }

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::commons::Commons;
 use super::listener::{self, Accepting, ListenAddr};
 use super::live::Live;
-use super::worker::{self, Order, Settings, WorkerStats};
+use super::settings::Settings;
+use super::worker::{self, Order, WorkerStats};
 
 /// The workers of this process and what they listen on.
 #[derive(Debug)]

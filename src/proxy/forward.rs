@@ -3,6 +3,10 @@
 //! Polled in place by the client's connection: no task, no channel. A slow reader on either side stops the other side's
 //! reading, so that nothing is buffered beyond a few reads.
 
+pub mod http2;
+
+mod limits;
+
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,7 +19,7 @@ use http::{Response, StatusCode, Version};
 use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
-use super::body::Source;
+use super::body::{Flow, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
 use super::http1::{self, Decoded, Decoder, Head};
@@ -27,6 +31,8 @@ use super::upstream::{Endpoint, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
+pub use http2::Call;
+
 /// Most interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 32;
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
@@ -37,6 +43,8 @@ const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 pub enum Failure {
     /// The connection had been idle and was closed before a byte of the answer: the endpoint may not have seen anything.
     Stale,
+    /// The endpoint says that it has not looked at the request.
+    Refused,
     /// For this reason.
     Because(Reason),
 }
@@ -68,6 +76,7 @@ pub struct Exchange {
     interims: u32,
     decoder: Decoder,
     keep_alive: bool,
+    is_grpc: bool,
     /// How long the answer's body may pause.
     patience: Duration,
 }
@@ -99,6 +108,7 @@ impl Exchange {
             interims: 0,
             decoder: Decoder::Length(0),
             keep_alive: false,
+            is_grpc: false,
             patience: timeouts.progress,
         }
     }
@@ -129,41 +139,6 @@ impl Exchange {
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
                 Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
-            }
-        }
-    }
-
-    /// Ready when nothing has moved for too long: an error, unless something can be done about it.
-    fn poll_late(&mut self, cx: &Context<'_>, before: Waiting, moved: bool) -> Poll<Result<(), Failure>> {
-        let limit = self.limit(before);
-        if !self.is_late(cx, limit, moved) {
-            return Poll::Pending;
-        }
-        let reason = match self.waiting {
-            _ if self.bounds.is_over(self.now()) => Reason::Deadline,
-            Waiting::Continue => {
-                self.outgoing.let_go();
-                return Poll::Ready(Ok(()));
-            }
-            Waiting::Client => Reason::RequestTimeout,
-            Waiting::Endpoint | Waiting::Sent => Reason::ResponseTimeout,
-        };
-        Poll::Ready(Err(Failure::Because(reason)))
-    }
-
-    fn now(&self) -> u64 {
-        self.turn.client.worker.clock.ticks()
-    }
-
-    /// How long nothing may move before the answer's head, for one who waited for `before` until now.
-    fn limit(&mut self, before: Waiting) -> Duration {
-        match self.waiting {
-            Waiting::Sent => self.timeouts.response,
-            Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Endpoint => self.timeouts.progress,
-            Waiting::Client => {
-                let (taken, now) = (self.outgoing.taken(), self.now());
-                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
             }
         }
     }
@@ -232,7 +207,7 @@ impl Exchange {
             return Source::Full(body);
         }
         self.classify(head);
-        Source::Stream(Box::new(self))
+        Source::Stream(Flow::Http1(Box::new(self)))
     }
 
     /// What sort of work the answer is, and how long it may pause.
@@ -243,6 +218,8 @@ impl Exchange {
         let kind = head.headers.get(http::header::CONTENT_TYPE).map_or(Kind::Stream, |content| {
             if content.as_bytes().starts_with(b"text/event-stream") { Kind::Sse } else { Kind::Stream }
         });
+        self.is_grpc = is_grpc(&head.headers);
+        let kind = if self.is_grpc { Kind::Grpc } else { kind };
         self.patience = self.timeouts.stream;
         if let Some(permit) = &self.permit {
             permit.becomes(kind);
@@ -275,6 +252,9 @@ impl Exchange {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Decoded::Trailers(trailers)) => {
+                    if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
+                        permit.grpc_status(&trailers);
+                    }
                     self.finish();
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
@@ -348,22 +328,6 @@ impl Exchange {
         Poll::Ready(Some(Err(reason)))
     }
 
-    /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
-    /// the other side.
-    fn is_late(&self, cx: &Context<'_>, limit: Duration, progressed: bool) -> bool {
-        let limit = self.bounds.at_most(limit, self.now());
-        if progressed {
-            self.turn.alarm.set(limit);
-        } else {
-            self.turn.alarm.set_once(limit);
-        }
-        let late = self.turn.alarm.poll(cx).is_ready();
-        if late {
-            self.turn.alarm.clear();
-        }
-        late
-    }
-
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
@@ -398,4 +362,11 @@ impl Exchange {
         }
         Ok(moved)
     }
+}
+
+/// True for a gRPC call's fields, of whatever coding.
+fn is_grpc(fields: &http::HeaderMap) -> bool {
+    fields
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }

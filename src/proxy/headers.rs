@@ -49,6 +49,20 @@ pub fn may_be_trailer(name: &HeaderName) -> bool {
     !is_hop_by_hop(name) && !is_protected(name.as_str().as_bytes()) && !refused.contains(name)
 }
 
+/// Takes out of an answer what was for one connection only.
+pub fn strip_response(fields: &mut HeaderMap) {
+    let refused: Vec<_> = fields.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    refused.iter().for_each(|name| drop(fields.remove(name)));
+}
+
+/// Only the fields that may come after a body.
+#[must_use]
+pub fn only_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    let refused: Vec<_> = trailers.keys().filter(|name| !may_be_trailer(name)).cloned().collect();
+    refused.iter().for_each(|name| drop(trailers.remove(name)));
+    trailers
+}
+
 /// Appends one field line.
 pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);

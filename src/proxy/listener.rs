@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::clock::Clock;
 use super::commons::Guest;
 use super::entrance::{Arrival, Entrance};
 use super::peer::{Door, Peer};
@@ -27,6 +28,8 @@ use crate::metrics::Reason;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// How often a worker warns that it cannot accept.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 /// Pause when the process is out of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -269,19 +272,21 @@ fn turn_away(worker: &Worker, stream: &Stream, entrance: &Entrance, reason: Reas
 /// turn it away. Without it nobody could be accepted, and accept would report the same client again and again.
 struct Spare {
     file: Cell<Option<File>>,
-    /// True while there are none, so that it is said once.
-    is_short: Cell<bool>,
+    /// The tick from which it is worth a warning again.
+    warn_from: Cell<u64>,
 }
 
 impl Spare {
     fn new() -> Self {
-        Self { file: Cell::new(File::open("/dev/null").ok()), is_short: Cell::new(false) }
+        Self { file: Cell::new(File::open("/dev/null").ok()), warn_from: Cell::new(0) }
     }
 
     /// Deals with a client that could not be accepted because of `error`.
     async fn turn_away(&self, worker: &Worker, listener: &Listener, entrance: &Entrance, error: &io::Error) {
         use rustix::io::Errno;
-        if !self.is_short.replace(true) {
+        let now = worker.clock.ticks();
+        if now >= self.warn_from.get() {
+            self.warn_from.set(now + Clock::ticks_in(WARN_EVERY));
             tracing::warn!(%error, worker = worker.id, "cannot accept; turning clients away");
         }
         let is_out = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));

@@ -21,6 +21,8 @@ pub mod quota;
 
 pub mod permit;
 
+mod attempts;
+
 pub mod forward;
 
 pub mod outgoing;
@@ -40,6 +42,8 @@ pub mod answer;
 pub mod journal;
 
 pub mod headers;
+
+pub mod deferred;
 
 pub mod upgrade;
 
@@ -65,6 +69,8 @@ pub mod entrance;
 
 pub mod tls;
 
+pub mod settings;
+
 pub mod worker;
 
 pub mod commons;
@@ -75,46 +81,32 @@ pub mod crew;
 
 pub mod clock;
 
-use std::future::poll_fn;
-use std::rc::Rc;
-
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
+use attempts::forward;
 use body::{Incoming, Source};
-use bounds::Bounds;
 use connection::{Client, Turn};
-use forward::{Exchange, Failure};
 use gate::Asked;
-use journal::Record;
-use outgoing::{Outgoing, Upload};
 use permit::Permit;
 use pressure::Pressure;
 use quota::Slot;
 use story::Story;
-use upstream::Endpoint;
 
 use crate::metrics::{Kind, Reason};
-use crate::table::{Epoch, ServiceLimits, Timeouts};
+use crate::table::{ServiceLimits, Timeouts};
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     let (mut head, body) = request.into_parts();
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
-    let mut epoch = None;
-    let answer = match client.settings.underscores.clean(&mut head.headers) {
-        Ok(()) => respond(&turn, &head, body, &mut story, &mut epoch).await,
-        Err(reason) => {
-            client.worker.refused(reason);
-            Err(reason)
-        }
-    };
+    let answer = respond(&turn, &mut head, body, &mut story).await;
     let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut response);
-    if let Some(epoch) = epoch.filter(|_| client.settings.epoch_header) {
+    if let Some(epoch) = story.epoch.filter(|_| client.settings.epoch_header) {
         response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
     if let Some(policy) = &client.arrival.entrance.hsts {
@@ -123,13 +115,12 @@ pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
     response
 }
 
-/// The answer of whoever the request is for; also the epoch under which it was admitted.
+/// The answer of whoever the request is for.
 async fn respond(
     turn: &Turn,
-    head: &Parts,
+    head: &mut Parts,
     body: Incoming,
     story: &mut Story,
-    epoch: &mut Option<Epoch>,
 ) -> Result<Response<Source>, Reason> {
     let client = &turn.client;
     // Without a version there is nobody else to count it on.
@@ -137,14 +128,16 @@ async fn respond(
         client.worker.refused(reason);
         reason
     };
+    client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
+    let head = &*head;
     let asked = Asked::of(head).map_err(refused)?;
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+        story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
     let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
         return story.answer(client, head, &asked).map_err(refused);
     };
-    *epoch = Some(admitted.permit.epoch);
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
@@ -211,55 +204,6 @@ fn admit(
             local.follow(&lane.target);
             story.assigned(&table.services()[routed.service], lane.version, &mut permit);
             return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
-        }
-    }
-}
-
-/// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
-/// connection when a kept one had been closed and the request may be repeated.
-async fn forward(
-    turn: &Turn,
-    head: &Parts,
-    asked: &Asked<'_>,
-    body: Incoming,
-    admitted: Admitted,
-    record: Option<&Record>,
-) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, timeouts, limits } = admitted;
-    let client = &turn.client;
-    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
-    let mut upload = Upload::of(head, body, asked, limits.request_body);
-    // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
-    let may_repeat = upload.is_empty() && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
-    let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
-    loop {
-        record.inspect(|record| record.attempt(&endpoint));
-        let stream = match endpoint.open(may_reuse, timeouts.connect).await {
-            Ok(stream) => stream,
-            Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
-                None => return permit.fail(reason),
-                Some(other) => {
-                    permit.attempt_failed(reason);
-                    (endpoint, may_switch, may_reuse) = (other, false, true);
-                    continue;
-                }
-            },
-        };
-        record.inspect(|record| record.connected(stream.1));
-        let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let mut exchange = Exchange::new(turn, permit, &endpoint, stream, outgoing, timeouts, bounds);
-        let failure = match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-            Ok(answer) => return Ok(exchange.answer(answer, upload)),
-            Err(failure) => failure,
-        };
-        let Some(kept) = exchange.into_permit() else { return Err(Reason::Internal) };
-        permit = kept;
-        match failure {
-            Failure::Because(reason) => return permit.fail(reason),
-            Failure::Stale if may_repeat => may_reuse = false,
-            Failure::Stale => return permit.fail(Reason::UpstreamClosed),
         }
     }
 }

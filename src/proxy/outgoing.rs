@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::body::{Broken, Incoming};
 use super::connection::Client;
-use super::gate::Asked;
+use super::gate::{Asked, Underscores};
 use super::headers::{self, BodyLength, Origin};
 use super::http1::{self, Head};
 use super::upgrade::{self, Upgrade};
@@ -36,7 +36,8 @@ pub struct Upload {
 
 /// What is left to take of a body.
 #[derive(Debug)]
-enum Rest {
+pub enum Rest {
+    /// Nothing.
     Nothing,
     /// Waits for the endpoint's `100 Continue`.
     Held(Incoming, Coding),
@@ -46,9 +47,10 @@ enum Rest {
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub enum Coding {
     /// As it is; its length was announced.
     Plain,
+    /// In chunks.
     Chunked,
 }
 
@@ -59,6 +61,7 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
+    underscores: Underscores,
     /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
@@ -113,6 +116,11 @@ impl Upload {
     pub fn is_empty(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
+
+    /// Nothing of it was taken.
+    pub fn give_back(&mut self, rest: Rest) {
+        self.rest = rest;
+    }
 }
 
 impl Outgoing {
@@ -163,6 +171,7 @@ impl Outgoing {
             out,
             frame: Bytes::new(),
             rest,
+            underscores: client.settings.underscores,
             taken: 0,
             most: upload.most,
             is_sent: false,
@@ -170,6 +179,11 @@ impl Outgoing {
             upgrade: asked.upgrade,
             key,
         }
+    }
+
+    /// The head that was written, and the body that goes with it.
+    pub fn into_parts(self) -> (Vec<u8>, Rest) {
+        (self.out, self.rest)
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -269,8 +283,7 @@ impl Outgoing {
                     }
                     self.encode(frame, coding);
                 }
-                Some(Err(Broken::Gone)) => return Err(Reason::ClientGone),
-                Some(Err(Broken::Malformed)) => return Err(Reason::RequestBody),
+                Some(Err(broken)) => return Err(because(broken)),
                 None => {
                     if coding == Coding::Chunked {
                         http1::encode_end(&mut self.out, None);
@@ -283,7 +296,6 @@ impl Outgoing {
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
-        self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
         match (frame.into_data(), coding) {
             (Ok(data), Coding::Plain) if self.out.len() + data.len() <= BATCH => {
                 self.out.extend_from_slice(&data);
@@ -293,7 +305,12 @@ impl Outgoing {
             (Ok(data), Coding::Chunked) if data.is_empty() => {}
             (Ok(data), Coding::Chunked) => http1::encode_chunk(&mut self.out, &data),
             (Err(frame), Coding::Chunked) => {
-                http1::encode_end(&mut self.out, frame.trailers_ref());
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                if self.underscores.clean(&mut trailers).is_err() {
+                    // It is too late to refuse the request for it.
+                    trailers.clear();
+                }
+                http1::encode_end(&mut self.out, Some(&trailers));
                 self.rest = Rest::Nothing;
             }
             (Err(_), Coding::Plain) => {}
@@ -333,5 +350,13 @@ fn own_host(address: &EndpointAddr) -> String {
     match address {
         EndpointAddr::Unix(_) => "localhost".to_owned(),
         EndpointAddr::Tcp(_) | EndpointAddr::Named { .. } => address.to_string(),
+    }
+}
+
+/// What a request's broken body is counted as.
+pub(super) fn because(broken: Broken) -> Reason {
+    match broken {
+        Broken::Gone => Reason::ClientGone,
+        Broken::Malformed => Reason::RequestBody,
     }
 }

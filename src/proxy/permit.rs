@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
+use http::HeaderMap;
+
 use super::admission::Superseded;
 use super::clock;
 use super::journal::Record;
@@ -90,6 +92,14 @@ impl Permit {
     /// The version answered with this status; its body may still fail.
     pub fn answered(&self, code: u16) {
         self.code.set(code);
+    }
+
+    /// The status of a gRPC call, as its trailers tell it.
+    pub fn grpc_status(&self, trailers: &HeaderMap) {
+        if let Some(status) = trailers.get("grpc-status") {
+            let code = status.to_str().ok().and_then(|status| status.parse().ok());
+            self.cells().record_grpc(code);
+        }
     }
 
     /// The whole answer has come.

@@ -47,6 +47,8 @@ impl<'t> Rewritten<'t> {
 pub struct Values<'r> {
     /// The client's address as text.
     pub client: &'r str,
+    /// `http` or `https`.
+    pub scheme: &'r str,
     /// What was asked for; `None` when nobody could tell.
     pub asked: Option<&'r Asked<'r>>,
     /// The length of the route's path.
@@ -75,7 +77,7 @@ impl Values<'_> {
             Placeholder::ClientAddr => self.client.as_bytes(),
             Placeholder::Host => self.asked.map_or("", Asked::bare_host).as_bytes(),
             Placeholder::Authority => self.asked.map_or("", |asked| asked.authority).as_bytes(),
-            Placeholder::Scheme => b"http",
+            Placeholder::Scheme => self.scheme.as_bytes(),
             Placeholder::Path => path.as_bytes(),
             Placeholder::Query => query.as_bytes(),
             Placeholder::Rest => path.get(self.prefix..).unwrap_or_default().as_bytes(),

@@ -17,7 +17,7 @@ use super::permit::Permit;
 use super::rewrite::{self, Rewritten, Values};
 use super::{answer, error};
 use crate::metrics::Reason;
-use crate::table::{Edits, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
+use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
 
 /// One request's companion.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Story {
     request_id: Option<HeaderValue>,
     /// Where it leads, if there are rules about that.
     place: Option<Place>,
+    /// The epoch that it was admitted under.
+    pub epoch: Option<Epoch>,
     /// Its line in the access log.
     pub record: Option<Rc<Record>>,
 }
@@ -66,7 +68,7 @@ impl Story {
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
         let request_id = identity::establish(client, head);
         let record = client.worker.journal.begin(client, head, request_id.as_ref());
-        Self { request_id, place: None, record }
+        Self { request_id, place: None, epoch: None, record }
     }
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
@@ -82,6 +84,7 @@ impl Story {
 
     /// The request was assigned to this version of its service.
     pub fn assigned(&mut self, service: &Service, version: usize, permit: &mut Permit) {
+        self.epoch = Some(permit.epoch);
         if let Some(place) = &mut self.place {
             place.version = Some(version);
         }
@@ -112,7 +115,7 @@ impl Story {
         }
         client.worker.answered(own);
         if let Some(record) = &self.record {
-            record.answered_by_itself(own);
+            record.answered_by_itself(own.token());
         }
         Ok(answer::of(own, head, &self.values(place, client, Some(asked))).map(Source::Full))
     }
@@ -175,6 +178,7 @@ impl Story {
         let service = place.service();
         Values {
             client: client.arrival.peer.text.as_deref().unwrap_or(""),
+            scheme: client.arrival.scheme(),
             asked,
             prefix: service.routes[place.routed.route].path.len(),
             service: service.name.as_str(),

@@ -113,12 +113,13 @@ impl Tunnel {
         moved: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Reason>> {
-        let Self { up, stream, .. } = self;
+        let Self { up, stream, permit, .. } = self;
         while !up.is_over {
             while !up.data.is_empty() {
                 let written = ready!(Pin::new(&mut *stream).poll_write(cx, &up.data));
                 let written = written.map_err(|_| Reason::UpstreamClosed)?;
                 up.data.advance(written);
+                permit.record().inspect(|record| record.received_more(written));
                 *moved |= written > 0;
             }
             if up.is_read {
@@ -145,12 +146,14 @@ impl Tunnel {
         moved: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Reason>> {
-        let Self { down, stream, turn, .. } = self;
+        let Self { down, stream, turn, permit, .. } = self;
         while !down.is_over {
             if !down.data.is_empty() {
                 let before = down.data.len();
                 let written = client.poll_write(&mut down.data, cx);
-                *moved |= down.data.len() < before;
+                let gone = before - down.data.len();
+                permit.record().inspect(|record| record.sent(gone));
+                *moved |= gone > 0;
                 ready!(written).map_err(|_| Reason::ClientGone)?;
             }
             if down.is_read {

@@ -51,6 +51,9 @@ pub fn protected(name: &str, side: Side) -> Option<&'static str> {
         | "te"
         | "proxy-authenticate"
         | "proxy-authorization" => Some("it belongs to one connection and is never passed on"),
+        "sec-websocket-key" | "sec-websocket-accept" | "sec-websocket-version" => {
+            Some("it belongs to a WebSocket's handshake")
+        }
         _ if name.starts_with("switchback-") => Some("fields of that name are the proxy's own"),
         "host" if side == Side::Request => {
             Some("use `rewrite_host = \"internal.test\"`, or \"@endpoint\" for the endpoint's own address")

@@ -11,7 +11,7 @@ use crate::proxy::gate::Underscores;
 use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::peer::Door;
 use crate::proxy::pressure::MemoryLimit;
-use crate::proxy::worker::Settings;
+use crate::proxy::settings::Settings;
 
 /// What the workers need of the configuration.
 pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, log: &Log) -> Settings {

@@ -2,6 +2,7 @@
 
 mod edge;
 mod refused;
+mod rules;
 mod sample;
 mod tls;
 

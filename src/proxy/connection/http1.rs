@@ -3,6 +3,8 @@
 //! Everything is polled in the connection's one task: the request's body is read when the exchange asks for it, the
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
+mod tunnel;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
@@ -12,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,12 +23,10 @@ use super::answer::{self, Asked, Framing};
 use super::out::Out;
 use super::{Client, Ear, Turn, poll_read};
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
-use crate::proxy::forward::Exchange;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
-use crate::proxy::tunnel::End;
 use crate::proxy::upstream::Stream;
 
 /// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
@@ -78,7 +78,7 @@ enum Left {
 /// What is left of an answer's body.
 #[derive(Debug)]
 enum Rest {
-    Stream(Box<Exchange>),
+    Stream(Flow),
     Over,
     BrokenOff,
 }
@@ -375,33 +375,6 @@ impl Wire {
             poll_forget(&mut stream, cx)
         })
         .await;
-    }
-}
-
-/// The client's side of a tunnel; what it sent too early was kept for it.
-impl End for &Wire {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        if self.input.borrow().is_empty() {
-            ready!(self.poll_fill(cx))?;
-        }
-        Poll::Ready(Ok(self.input.take()))
-    }
-
-    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        let mut stream = self.stream.borrow_mut();
-        while !data.is_empty() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, data))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => data.advance(written),
-            }
-        }
-        Pin::new(&mut *stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
 

@@ -24,11 +24,11 @@ pub use flood::{Frames, Tally};
 pub use stream::{Reply, Upload};
 
 use super::Client;
-use super::deferred::Deferred;
 use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
+use crate::proxy::deferred::Deferred;
+use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
-use crate::proxy::worker::Settings;
 use pulse::Pulse;
 
 /// Most bytes of a request's head, its fields counted as RFC 9113 §6.5.2 does.
@@ -51,7 +51,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down.
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
-    let io = Deferred::new(stream, early);
+    let io = Deferred::<Frames>::new(stream, early);
     let watch = client.worker.clock.alarm();
     watch.set(client.settings.head);
     let mut handshake = pin!(builder(&client.settings).handshake::<_, Bytes>(io.clone()));
@@ -59,7 +59,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         if let Poll::Ready(connection) = handshake.as_mut().poll(cx) {
             return Poll::Ready(connection.ok());
         }
-        match io.poll_send(cx) {
+        match io.poll_send(cx, || {}) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending if client.worker.is_stopping.get() => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
@@ -138,8 +138,8 @@ enum Wait {
 /// A connection after its handshake; `answer` makes the future that answers one of its streams.
 struct Serving<A, F> {
     client: Rc<Client>,
-    connection: Connection<Deferred, Bytes>,
-    io: Deferred,
+    connection: Connection<Deferred<Frames>, Bytes>,
+    io: Deferred<Frames>,
     answer: A,
     streams: FuturesUnordered<F>,
     /// Streams so far.
@@ -178,7 +178,7 @@ where
                 Poll::Ready(None) => self.finish(None),
                 Poll::Pending => {}
             }
-            let is_sent = match self.io.poll_send(cx) {
+            let is_sent = match self.io.poll_send(cx, || {}) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(is_worth_polling)) => {
                     if is_worth_polling || self.phase == Phase::Over {
@@ -201,7 +201,7 @@ where
         let (wait, limit) = match self.phase {
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
             _ if !is_sent => (Wait::Room(self.io.sent()), Some(settings.progress)),
-            _ if self.io.is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
+            _ if self.io.watch().is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
             _ if !self.streams.is_empty() => (Wait::Nothing, None),
             Phase::Ending => (Wait::Close, Some(LINGER)),
             Phase::Open => {
@@ -235,7 +235,9 @@ where
     /// Sends a client away that sends what no honest one does; true when it was.
     fn refuse_floods(&mut self) -> bool {
         let code = match self.phase {
-            Phase::Open | Phase::Ending => self.io.verdict(&self.client.worker.clock, &self.tally),
+            Phase::Open | Phase::Ending => {
+                self.io.watch().verdict(self.client.worker.clock.ticks(), &self.tally)
+            }
             Phase::Refused | Phase::Over => None,
         };
         code.inspect(|code| self.refuse(reason(*code), *code)).is_some()

@@ -12,8 +12,6 @@ mod out;
 
 pub mod http2;
 
-mod deferred;
-
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -29,8 +27,9 @@ use http2::Reply;
 
 use super::clock::Alarm;
 use super::entrance::Arrival;
+use super::settings::Settings;
 use super::upstream::Stream;
-use super::worker::{Settings, Worker};
+use super::worker::Worker;
 
 /// What a connection's requests need to know of their client.
 #[derive(Debug)]

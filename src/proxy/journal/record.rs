@@ -14,7 +14,7 @@ use crate::proxy::body::Source;
 use crate::proxy::clock;
 use crate::proxy::connection::Client;
 use crate::proxy::upstream::{Endpoint, Local};
-use crate::table::{AssignedBy, Epoch, OwnAnswer, ServiceName};
+use crate::table::{AssignedBy, Epoch, ServiceName};
 
 /// Most bytes of a path that are written.
 const MOST_PATH: usize = 8 * 1024;
@@ -53,7 +53,7 @@ pub struct Record {
 enum Outcome {
     /// A version's answer, whole.
     Whole,
-    /// A route's own answer.
+    /// An answer of a route's own, or of a listener's.
     Own(&'static str),
     /// The proxy's answer, or one that broke off.
     Failed(Reason),
@@ -164,14 +164,19 @@ impl Record {
         }
     }
 
-    /// The route answers by itself.
-    pub fn answered_by_itself(&self, own: &OwnAnswer) {
-        self.outcome.set(Outcome::Own(own.token()));
+    /// A route or a listener answers by itself: `redirect` or `fixed`.
+    pub fn answered_by_itself(&self, kind: &'static str) {
+        self.outcome.set(Outcome::Own(kind));
     }
 
     /// So many bytes of the request's body have come, in all.
     pub fn received(&self, total: u64) {
         self.request_bytes.set(total);
+    }
+
+    /// So many more bytes of what goes to the endpoint were handed on.
+    pub fn received_more(&self, more: usize) {
+        self.request_bytes.set(self.request_bytes.get() + more as u64);
     }
 
     /// So many more bytes of the answer's body were handed on.

@@ -8,13 +8,19 @@ pub mod target;
 
 pub mod stream;
 
+pub mod names;
+
+pub mod eyeballs;
+
 pub mod tls;
+
+pub mod http2;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use local::{Local, Locals};
-pub use pool::Endpoint;
+pub use pool::{Endpoint, Opened};
 pub use stream::Stream;
 pub use target::Target;
 

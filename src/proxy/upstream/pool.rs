@@ -10,6 +10,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::{TcpStream, UnixStream};
+
+use super::eyeballs;
+use super::http2::{Connections, Ticket};
+use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::metrics::Reason;
@@ -43,14 +48,27 @@ pub struct Endpoint {
     pub address: EndpointAddr,
     there: Destination,
     connector: Option<Arc<Connector>>,
+    name: Option<Arc<Name>>,
+    /// Which address of the name is next.
+    turn: Cell<usize>,
     /// The tick before which a failed handshake is not worth a warning again.
     warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
+    shared: Connections,
     /// How many pools of versions it is in; in none, its connections are closed instead of kept.
     names: Cell<usize>,
     /// True while it is in the list of those to sweep.
     is_listed: Cell<bool>,
     home: Rc<Pools>,
+}
+
+/// How a request gets to an endpoint.
+#[derive(Debug)]
+pub enum Opened {
+    /// Over a connection of its own; true when it was kept from an earlier one.
+    Own(Stream, bool),
+    /// As a stream of a connection that others use too.
+    Shared(Ticket),
 }
 
 #[derive(Debug)]
@@ -95,10 +113,16 @@ impl Endpoint {
             there.protocol.is_tls().then(|| Connector::shared(there.tls.as_ref(), there.protocol.is_http2()));
         Self {
             address: there.address.clone(),
+            name: match &there.address {
+                EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
+                EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
+            },
+            turn: Cell::new(0),
             there,
             connector,
             warn_from: Cell::new(0),
             idle: RefCell::default(),
+            shared: Connections::default(),
             names: Cell::new(0),
             is_listed: Cell::new(false),
             home,
@@ -115,6 +139,7 @@ impl Endpoint {
         self.names.set(self.names.get() - 1);
         if self.names.get() == 0 {
             self.idle.take();
+            self.shared.close();
         }
     }
 
@@ -122,15 +147,50 @@ impl Endpoint {
     fn sweep(&self, oldest: u64) -> bool {
         let mut idle = self.idle.borrow_mut();
         idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet());
-        self.is_listed.set(!idle.is_empty());
+        self.is_listed.set(self.shared.sweep(oldest) || !idle.is_empty());
         self.is_listed.get()
     }
 
-    /// A kept connection if there is a good one and it may be used, else a new one in time; true when it was kept.
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.there.protocol.is_tls() { "https" } else { "http" }
+    }
+
+    /// A connection, or a place on one: one that is there if there is a good one and it may be used, else a new one in
+    /// time.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
+    pub async fn open(self: &Rc<Self>, may_reuse: bool, limit: Duration) -> Result<Opened, Reason> {
+        if !self.there.protocol.is_http2() {
+            return self
+                .open_own(may_reuse, limit)
+                .await
+                .map(|(stream, is_kept)| Opened::Own(stream, is_kept));
+        }
+        if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
+            return Ok(Opened::Shared(ticket));
+        }
+        // Boxed: rare, and this is a part of every request.
+        let taken = tokio::time::timeout(limit, Box::pin(self.open_shared(may_reuse))).await;
+        taken.unwrap_or(Err(Reason::ConnectTimeout)).map(Opened::Shared)
+    }
+
+    async fn open_shared(self: &Rc<Self>, may_reuse: bool) -> Result<Ticket, Reason> {
+        let refused = |error| {
+            tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
+            Reason::UpstreamProtocol
+        };
+        let ticket = self.shared.take(may_reuse, &self.home.clock, self.connect(), refused).await?;
+        if self.names.get() == 0 {
+            self.shared.close();
+        }
+        self.list();
+        Ok(ticket)
+    }
+
+    async fn open_own(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
         if let Some(stream) = self.reuse().filter(|_| may_reuse) {
             return Ok((stream, true));
         }
@@ -139,7 +199,7 @@ impl Endpoint {
     }
 
     async fn connect(&self) -> Result<Stream, Reason> {
-        let stream = Stream::connect(&self.address).await.map_err(|_| Reason::ConnectFailed)?;
+        let stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
         let Some(connector) = &self.connector else { return Ok(stream) };
         // Boxed: a handshake is large and rare, and this is a part of every request.
         let secured = Box::pin(connector.handshake(stream, &self.address)).await;
@@ -147,6 +207,20 @@ impl Endpoint {
             self.on_tls_failed(&error);
             Reason::UpstreamTls
         })
+    }
+
+    /// Opens a connection; of a name that has several addresses, to another one each time.
+    async fn reach(&self) -> io::Result<Stream> {
+        let tcp = match (&self.address, &self.name) {
+            (EndpointAddr::Tcp(address), _) => TcpStream::connect(address).await?,
+            (EndpointAddr::Named { port, .. }, Some(name)) => {
+                let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+                Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?
+            }
+            (EndpointAddr::Named { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+            (EndpointAddr::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
+        };
+        Stream::tcp(tcp)
     }
 
     /// Says why, as a warning once in a while.
@@ -175,6 +249,13 @@ impl Endpoint {
             return;
         }
         idle.push(Idle { stream, since: clock.ticks() });
+        self.list();
+    }
+}
+
+impl Endpoint {
+    /// It has something to sweep.
+    fn list(self: &Rc<Self>) {
         if !self.is_listed.replace(true) {
             self.home.idle.borrow_mut().push(Rc::downgrade(self));
         }
@@ -198,7 +279,7 @@ mod tests {
     }
 
     async fn connection() -> (Stream, Stream) {
-        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
         (Stream::Unix(ours), Stream::Unix(theirs))
     }
 

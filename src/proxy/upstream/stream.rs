@@ -9,8 +9,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 
-use crate::table::EndpointAddr;
-
 /// An open connection.
 #[derive(Debug)]
 pub enum Stream {
@@ -25,19 +23,6 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Opens a connection to an endpoint; names are resolved now, and their addresses tried in order.
-    ///
-    /// # Errors
-    /// When no address of it accepts.
-    pub async fn connect(endpoint: &EndpointAddr) -> io::Result<Self> {
-        let tcp = match endpoint {
-            EndpointAddr::Tcp(address) => TcpStream::connect(address).await?,
-            EndpointAddr::Named { host, port } => TcpStream::connect((&**host, *port)).await?,
-            EndpointAddr::Unix(path) => return UnixStream::connect(path).await.map(Self::Unix),
-        };
-        Self::tcp(tcp)
-    }
-
     /// A TCP connection, with Nagle's algorithm off.
     ///
     /// # Errors

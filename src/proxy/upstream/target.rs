@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::names::Name;
 use super::tls::Connector;
 use crate::table::{EndpointAddr, Protocol, UpstreamTls, VersionSpec};
 
@@ -16,6 +17,9 @@ pub struct Target {
     pub tls: Option<Arc<UpstreamTls>>,
     /// Made with the table and not by the first request, and alive as long as the table says so.
     connector: Option<Arc<Connector>>,
+    /// Being resolved for as long as the table has them.
+    #[expect(dead_code, reason = "held, not read: a name is resolved while somebody holds it")]
+    names: Arc<[Arc<Name>]>,
 }
 
 impl Target {
@@ -24,13 +28,19 @@ impl Target {
     pub fn of(version: &VersionSpec) -> Self {
         let VersionSpec { name: _, endpoints, protocol, tls } = version;
         let connector = protocol.is_tls().then(|| Connector::shared(tls.as_ref(), protocol.is_http2()));
-        Self { endpoints: Arc::clone(endpoints), protocol: *protocol, tls: tls.clone(), connector }
+        let name = |endpoint: &EndpointAddr| match endpoint {
+            EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
+            EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
+        };
+        let names = endpoints.iter().filter_map(name).collect();
+        Self { endpoints: Arc::clone(endpoints), protocol: *protocol, tls: tls.clone(), connector, names }
     }
 
     /// No endpoints.
     #[must_use]
     pub fn none() -> Self {
-        Self { endpoints: Arc::new([]), protocol: Protocol::default(), tls: None, connector: None }
+        let (endpoints, names) = (Arc::new([]), Arc::new([]));
+        Self { endpoints, protocol: Protocol::default(), tls: None, connector: None, names }
     }
 
     /// True when nothing has changed.

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use h2::Reason as Code;
 
 use super::trailers::Opening;
+use crate::proxy::deferred::Watch;
 
 /// Length of a frame's header (RFC 9113 §4.1), and of the preface before the first.
 const HEADER: usize = 9;
@@ -79,9 +80,9 @@ impl Default for Frames {
     }
 }
 
-impl Frames {
-    /// Follows the next bytes of the client; how many of them stand before a fault.
-    pub fn follow(&mut self, bytes: &[u8]) -> usize {
+impl Watch for Frames {
+    /// How many of the bytes stand before a fault.
+    fn read(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() && self.fault.is_none() {
             let skipped = self.skip.min(bytes.len() - at);
@@ -106,13 +107,15 @@ impl Frames {
         at
     }
 
-    /// So many bytes went to the client, which may answer them.
-    pub fn sent(&mut self, bytes: usize) {
+    /// The client may answer them.
+    fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
         self.owe(self.sent / BYTES);
         self.sent %= BYTES;
     }
+}
 
+impl Frames {
     fn owe(&mut self, frames: u64) {
         self.owed = (self.owed + frames).min(MOST_OWED);
     }
@@ -223,7 +226,7 @@ mod tests {
         let mut counter = Frames::default();
         let text = [vec![0; PREFACE], frame(SETTINGS, 0, b""), frames.concat()].concat();
         for piece in text.chunks(piece) {
-            counter.follow(piece);
+            counter.read(piece);
         }
         counter.idle -= 1;
         counter
@@ -250,15 +253,15 @@ mod tests {
         let mut frames = followed(&[], 1);
         frames.sent(500);
         frames.sent(12);
-        frames.follow(&window_updates(2));
+        frames.read(&window_updates(2));
         assert_eq!(frames.idle, 0);
-        frames.follow(&window_updates(1));
+        frames.read(&window_updates(1));
         assert_eq!(frames.idle, 1);
         // A small message is no 256 bytes.
         let tally = Tally::default();
         tally.frames.set(1);
         assert_eq!(frames.verdict(0, &tally), None);
-        frames.follow(&window_updates(5));
+        frames.read(&window_updates(5));
         assert_eq!(frames.idle, 2);
     }
 
@@ -284,17 +287,17 @@ mod tests {
         ] {
             let good = frame(DATA, 0, b"data");
             let mut frames = followed(&[], 100);
-            assert_eq!(frames.follow(&[good.clone(), faulty, good.clone()].concat()), good.len());
-            assert_eq!(frames.follow(&good), 0);
+            assert_eq!(frames.read(&[good.clone(), faulty, good.clone()].concat()), good.len());
+            assert_eq!(frames.read(&good), 0);
             assert_eq!(frames.verdict(0, &Tally::default()), Some(code));
         }
         let trailers = [frame(HEADERS, 4, b"head"), frame(HEADERS, 5, b"\x42\x03GET")].concat();
         let mut frames = followed(&[], 100);
-        assert_eq!(frames.follow(&trailers), trailers.len() - 5);
+        assert_eq!(frames.read(&trailers), trailers.len() - 5);
         assert_eq!(frames.verdict(0, &Tally::default()), Some(Code::PROTOCOL_ERROR));
         let mut frames = Frames::default();
         let early = [vec![0; PREFACE], frame(HEADERS, 5, b"head")].concat();
-        assert_eq!(frames.follow(&early), PREFACE, "settings come first");
+        assert_eq!(frames.read(&early), PREFACE, "settings come first");
         assert_eq!(frames.verdict(0, &Tally::default()), Some(Code::PROTOCOL_ERROR));
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use h2::{Ping, PingPong};
 
-use super::super::deferred::Deferred;
+use super::Frames;
 use crate::proxy::clock::Alarm;
+use crate::proxy::deferred::Deferred;
 
 /// More than what asking takes: when so much was sent meanwhile, the question may still be behind it.
 const A_QUESTION: u64 = 1_024;
@@ -31,7 +32,7 @@ impl Pulse {
     }
 
     /// Ready when the client did not answer in time.
-    pub(super) fn poll(&mut self, io: &Deferred, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, io: &Deferred<Frames>, cx: &mut Context<'_>) -> Poll<()> {
         while self.alarm.poll(cx).is_ready() {
             let Some(pings) = &mut self.pings else { return Poll::Pending };
             let heard = io.was_heard();

@@ -18,10 +18,9 @@ use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
 use super::Tally;
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Incoming, Source};
+use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::error;
-use crate::proxy::forward::Exchange;
 use crate::proxy::tunnel::{End, Tunnel};
 
 /// Least that a client must take of an answer within its patience: who opens a window of one byte now and then takes
@@ -188,7 +187,7 @@ struct Sending<'t> {
 
 impl Sending<'_> {
     /// Sends a body as it comes from an endpoint; a part is asked for when the client has taken the one before.
-    async fn stream(&mut self, mut exchange: Box<Exchange>) -> Result<(), GivenUp> {
+    async fn stream(&mut self, mut exchange: Flow) -> Result<(), GivenUp> {
         loop {
             let frame = poll_fn(|cx| match exchange.poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
@@ -224,7 +223,7 @@ impl Sending<'_> {
         &mut self,
         mut data: Bytes,
         is_end: bool,
-        mut exchange: Option<&mut Exchange>,
+        mut exchange: Option<&mut Flow>,
     ) -> Result<(), GivenUp> {
         while !data.is_empty() {
             self.send.reserve_capacity(data.len());

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn other_fields_are_none() {
         for payload in
-            [&b""[..], b"\x00\x05x-sum\x0212", b"\x40\x84\xf2\xb2\x21\x3f\x0212", b"\xbe", b"\x7a\x02ok"]
+            [&b"\x20"[..], b"\x00\x05x-sum\x0212", b"\x40\x84\xf2\xb2\x21\x3f\x0212", b"\xbe", b"\x7a\x02ok"]
         {
             assert!(!is_pseudo(0, payload), "{payload:?}");
         }

@@ -1,0 +1,38 @@
+//! The connection as one side of a tunnel.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWrite;
+
+use super::Wire;
+use crate::proxy::tunnel::End;
+
+/// The client's side of a tunnel; what it sent too early was kept for it.
+impl End for &Wire {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.input.borrow().is_empty() {
+            ready!(self.poll_fill(cx))?;
+        }
+        Poll::Ready(Ok(self.input.take()))
+    }
+
+    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        let mut stream = self.stream.borrow_mut();
+        while !data.is_empty() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, data))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => data.advance(written),
+            }
+        }
+        Pin::new(&mut *stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}

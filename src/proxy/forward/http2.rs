@@ -1,0 +1,378 @@
+//! One exchange as a stream of a shared HTTP/2 connection; what [`Exchange`](super::Exchange) is in HTTP/1.1.
+//!
+//! Polled by the client's connection. Flow control holds on both sides: of the client's body no more is asked for than
+//! the endpoint takes, and the endpoint's window opens only for what the client has taken.
+
+mod head;
+mod limits;
+mod upload;
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason as Code, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Frame;
+
+pub use head::request;
+
+use super::{EXPECT_PATIENCE, Failure, MAX_INTERIM, is_grpc};
+use crate::metrics::{Kind, Reason};
+use crate::proxy::body::{Flow, Source};
+use crate::proxy::bounds::Bounds;
+use crate::proxy::connection::Turn;
+use crate::proxy::gate::Underscores;
+use crate::proxy::headers;
+use crate::proxy::journal::Record;
+use crate::proxy::outgoing::{Rest, Waiting};
+use crate::proxy::permit::Permit;
+use crate::proxy::upstream::http2::Ticket;
+use crate::table::Timeouts;
+
+/// A request on its way to an endpoint and its answer on the way back.
+#[derive(Debug)]
+pub struct Call {
+    turn: Turn,
+    permit: Option<Permit>,
+    record: Option<Rc<Record>>,
+    timeouts: Timeouts,
+    bounds: Bounds,
+    request: Option<Request<()>>,
+    response: Option<ResponseFuture>,
+    answer: Option<RecvStream>,
+    send: Option<SendStream<Bytes>>,
+    rest: Rest,
+    /// A part of the body that waits for the endpoint's window.
+    part: Bytes,
+    /// True when something of the body was taken: it cannot be sent again.
+    is_touched: bool,
+    /// How many bytes of the body the client has sent, and how many it may; the rule for its trailers.
+    taken: u64,
+    most: u64,
+    underscores: Underscores,
+    waiting: Waiting,
+    interims: u32,
+    /// How much of the answer's body is to come, if that is known.
+    remaining: Option<u64>,
+    is_read: bool,
+    is_grpc: bool,
+    /// How long the answer's body may pause.
+    patience: Duration,
+    /// Last: what came before resets its stream when it is dropped, and the place is free only then.
+    ticket: Ticket,
+}
+
+impl Call {
+    /// A call of `request`, whose body is `rest` and may have so many bytes.
+    pub fn new(
+        turn: &Turn,
+        permit: Permit,
+        ticket: Ticket,
+        (request, rest, most): (Request<()>, Rest, u64),
+        timeouts: Timeouts,
+        bounds: Bounds,
+    ) -> Self {
+        turn.alarm.clear();
+        let is_grpc = is_grpc(request.headers());
+        if is_grpc {
+            permit.becomes(Kind::Grpc);
+        }
+        Self {
+            turn: turn.clone(),
+            record: permit.record().map(Rc::clone),
+            permit: Some(permit),
+            timeouts,
+            bounds,
+            request: Some(request),
+            response: None,
+            answer: None,
+            send: None,
+            rest,
+            part: Bytes::new(),
+            is_touched: false,
+            taken: 0,
+            most,
+            underscores: turn.client.settings.underscores,
+            waiting: Waiting::Endpoint,
+            interims: 0,
+            remaining: None,
+            is_read: false,
+            is_grpc,
+            patience: timeouts.progress,
+            ticket,
+        }
+    }
+
+    /// Sends the request and waits for the answer's head, relaying interim answers.
+    ///
+    /// # Errors
+    /// [`Failure`]; the call is then over, and [`Call::into_parts`] is what is left of it.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        asked: &Parts,
+    ) -> Poll<Result<Response<RecvStream>, Failure>> {
+        self.start()?;
+        loop {
+            let before = self.waiting;
+            if self.bounds.is_over(self.now()) {
+                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            }
+            let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
+            if self.take_interims(cx, asked)? && self.let_go() {
+                continue;
+            }
+            let Some(response) = &mut self.response else {
+                return Poll::Ready(Err(Failure::Because(Reason::Internal)));
+            };
+            if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
+                let answer = answer.map_err(|error| self.failure(&error))?;
+                let fits = self.bounds.fits(announced(answer.headers()));
+                let too_large = Failure::Because(Reason::ResponseTooLarge);
+                return Poll::Ready(if fits { Ok(answer) } else { Err(too_large) });
+            }
+            let limit = self.limit(before);
+            if !self.is_late(cx, limit, moved) {
+                return Poll::Pending;
+            }
+            match self.waiting {
+                _ if self.bounds.is_over(self.now()) => {
+                    return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+                }
+                Waiting::Continue => drop(self.let_go()),
+                Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
+                Waiting::Endpoint | Waiting::Sent => {
+                    self.ticket.doubt();
+                    return Poll::Ready(Err(Failure::Because(Reason::ResponseTimeout)));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        let Some(request) = self.request.take() else { return Ok(()) };
+        let is_end = matches!(self.rest, Rest::Nothing);
+        let (response, send) = self.ticket.send(request, is_end).map_err(|_| Failure::Refused)?;
+        self.response = Some(response);
+        if is_end {
+            self.waiting = Waiting::Sent;
+        } else {
+            self.send = Some(send);
+        }
+        Ok(())
+    }
+
+    /// Relays interim answers to a client that can read them; true when the body may go.
+    fn take_interims(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Result<bool, Failure> {
+        let mut may_go = false;
+        while let Some(response) = &mut self.response {
+            let Poll::Ready(Some(interim)) = response.poll_informational(cx) else { break };
+            let interim = interim.map_err(|error| self.failure(&error))?;
+            self.interims += 1;
+            if self.interims > MAX_INTERIM || interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Failure::Because(Reason::UpstreamProtocol));
+            }
+            if interim.status() == StatusCode::CONTINUE {
+                may_go = true;
+            } else if asked.version >= Version::HTTP_11 {
+                self.turn.relay_interim(interim.status(), interim.headers());
+            }
+        }
+        Ok(may_go)
+    }
+
+    /// Lets a held body go; true when there was one.
+    fn let_go(&mut self) -> bool {
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Held(body, coding) => {
+                self.rest = Rest::Open(body, coding);
+                true
+            }
+            other @ (Rest::Nothing | Rest::Open(..)) => {
+                self.rest = other;
+                false
+            }
+        }
+    }
+
+    /// What an error before the answer says about the request.
+    fn failure(&self, error: &h2::Error) -> Failure {
+        let is_refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
+        // h2 ends with the GOAWAY only what is above its last stream: the endpoint has not looked at it (RFC 9113 §6.8).
+        if error.is_remote() && (is_refused || error.is_go_away()) {
+            return Failure::Refused;
+        }
+        if error.is_library() {
+            return Failure::Because(Reason::UpstreamProtocol);
+        }
+        if self.ticket.is_reused && !error.is_reset() && self.interims == 0 {
+            return Failure::Stale;
+        }
+        Failure::Because(Reason::UpstreamClosed)
+    }
+
+    /// The answer with this head.
+    #[must_use]
+    pub fn answer(mut self, response: Response<RecvStream>) -> Response<Source> {
+        self.turn.alarm.clear();
+        self.record.as_ref().inspect(|record| record.first_byte());
+        self.response = None;
+        let (mut head, body) = response.into_parts();
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
+        headers::strip_response(&mut head.headers);
+        self.classify(&head.headers);
+        if let Some(permit) = &self.permit {
+            permit.answered(head.status.as_u16());
+        }
+        let is_end = body.is_end_stream();
+        self.answer = Some(body);
+        let source = if is_end {
+            self.told_status(&head.headers);
+            self.finish();
+            Source::Full(Bytes::new())
+        } else {
+            Source::Stream(Flow::Http2(Box::new(self)))
+        };
+        Response::from_parts(head, source)
+    }
+
+    /// What sort of work the answer is, and how long it may pause.
+    fn classify(&mut self, fields: &HeaderMap) {
+        self.is_grpc = is_grpc(fields);
+        self.remaining = announced(fields);
+        if self.remaining.is_some() {
+            return;
+        }
+        self.patience = self.timeouts.stream;
+        let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
+        let kind = match self.is_grpc {
+            true => Kind::Grpc,
+            false if content.starts_with(b"text/event-stream") => Kind::Sse,
+            false => Kind::Stream,
+        };
+        if let Some(permit) = &self.permit {
+            permit.becomes(kind);
+        }
+    }
+
+    /// The next part of the answer's body; meanwhile the request's body goes on.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.bounds.is_over(self.now()) {
+            return self.break_off(Reason::Deadline);
+        }
+        let moved = match self.send(cx) {
+            Ok(moved) => moved,
+            Err(reason) => return self.break_off(reason),
+        };
+        let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
+        if !self.is_read {
+            match answer.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => return self.on_data(data),
+                Poll::Ready(Some(Err(_))) => return self.break_off(Reason::BodyTruncated),
+                Poll::Ready(None) => self.is_read = true,
+                Poll::Pending => return self.poll_late(cx, moved),
+            }
+        }
+        match answer.poll_trailers(cx) {
+            Poll::Ready(Ok(trailers)) => {
+                let trailers = trailers.map(headers::only_trailers);
+                trailers.iter().for_each(|trailers| self.told_status(trailers));
+                self.finish();
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Poll::Ready(Err(_)) => self.break_off(Reason::BodyTruncated),
+            Poll::Pending => self.poll_late(cx, moved),
+        }
+    }
+
+    /// Sends more of the request while nobody asks for the answer; that its body broke off is told to who asks next.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        if !self.is_over() {
+            let _ = self.send(cx);
+        }
+    }
+
+    fn on_data(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        self.turn.alarm.clear();
+        if !self.bounds.take(data.len()) {
+            return self.break_off(Reason::ResponseTooLarge);
+        }
+        self.record.as_ref().inspect(|record| record.sent(data.len()));
+        self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
+        if let Some(answer) = &mut self.answer {
+            // The next is asked for when the client has taken this.
+            drop(answer.flow_control().release_capacity(data.len()));
+            if answer.is_end_stream() {
+                self.finish();
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn poll_late<T>(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Option<Result<T, Reason>>> {
+        if !self.is_late(cx, self.patience, moved) {
+            return Poll::Pending;
+        }
+        if self.bounds.is_over(self.now()) {
+            return self.break_off(Reason::Deadline);
+        }
+        self.ticket.doubt();
+        self.break_off(Reason::BodyStalled)
+    }
+
+    /// True when the answer's last byte was handed on.
+    pub fn is_over(&self) -> bool {
+        self.permit.is_none()
+    }
+
+    /// How many bytes of the answer's body are left, if that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+
+    /// What is left after a [`Failure`]: the permit, and the request's body if nothing of it was taken.
+    pub fn into_parts(mut self) -> (Option<Permit>, Rest) {
+        self.turn.alarm.clear();
+        let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
+        (self.permit.take(), if self.is_touched { Rest::Nothing } else { rest })
+    }
+
+    /// A gRPC call's status, in its trailers or beside its head.
+    fn told_status(&self, fields: &HeaderMap) {
+        if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
+            permit.grpc_status(fields);
+        }
+    }
+
+    /// The whole answer has come; a request that has not gone out whole is of no use any more.
+    fn finish(&mut self) {
+        self.turn.alarm.clear();
+        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
+        self.rest = Rest::Nothing;
+        if let Some(permit) = self.permit.take() {
+            permit.complete();
+        }
+    }
+
+    fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {
+        self.turn.alarm.clear();
+        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
+        if let Some(permit) = self.permit.take() {
+            permit.failed(reason);
+        }
+        Poll::Ready(Some(Err(reason)))
+    }
+}
+
+/// The length that an answer's fields announce.
+fn announced(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+}

@@ -1,0 +1,114 @@
+//! A request's body on its way to an endpoint, as the endpoint's window opens.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http_body::Body as _;
+
+use super::Call;
+use crate::metrics::{Kind, Reason};
+use crate::proxy::headers;
+use crate::proxy::outgoing::{Rest, Waiting, because};
+
+impl Call {
+    /// Sends as much of the body as the endpoint's window takes; true when something moved.
+    ///
+    /// # Errors
+    /// When the client's body breaks off.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
+        let mut moved = false;
+        while self.waiting != Waiting::Sent {
+            let Some(send) = &mut self.send else {
+                self.sent();
+                break;
+            };
+            if self.part.is_empty() {
+                let Rest::Open(body, _) = &mut self.rest else {
+                    self.waiting = Waiting::Continue;
+                    break;
+                };
+                let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                    self.waiting = Waiting::Client;
+                    break;
+                };
+                (self.is_touched, moved) = (true, true);
+                let is_end = match frame {
+                    None => send.send_data(Bytes::new(), true).map(|()| true),
+                    Some(Err(broken)) => return Err(because(broken)),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            self.taken += data.len() as u64;
+                            if self.taken > self.most {
+                                return Err(Reason::RequestTooLarge);
+                            }
+                            self.part = data;
+                            let is_last = body.is_end_stream() && self.part.is_empty();
+                            if is_last {
+                                send.send_data(Bytes::new(), true).map(|()| true)
+                            } else {
+                                Ok(false)
+                            }
+                        }
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().map(headers::only_trailers);
+                            let mut trailers = trailers.unwrap_or_default();
+                            if self.underscores.clean(&mut trailers).is_err() {
+                                // It is too late to refuse the request for it.
+                                trailers.clear();
+                            }
+                            send.send_trailers(trailers).map(|()| true)
+                        }
+                    },
+                };
+                // An endpoint that takes no more may have answered already.
+                if is_end.unwrap_or(true) {
+                    self.sent();
+                }
+                continue;
+            }
+            match poll_room(send, self.part.len(), cx) {
+                Poll::Pending => {
+                    self.waiting = Waiting::Endpoint;
+                    break;
+                }
+                Poll::Ready(None) => self.sent(),
+                Poll::Ready(Some(room)) => {
+                    let part = self.part.split_to(room.min(self.part.len()));
+                    let is_last = self.part.is_empty()
+                        && matches!(&self.rest, Rest::Open(body, _) if body.is_end_stream());
+                    if send.send_data(part, is_last).is_err() || is_last {
+                        self.sent();
+                    }
+                    moved = true;
+                }
+            }
+        }
+        self.record.as_ref().inspect(|record| record.received(self.taken));
+        Ok(moved)
+    }
+
+    /// Nothing more is sent of the request.
+    fn sent(&mut self) {
+        (self.waiting, self.rest, self.part) = (Waiting::Sent, Rest::Nothing, Bytes::new());
+        if let Some(permit) = &self.permit {
+            permit.becomes_if(Kind::Upload, Kind::Request);
+        }
+    }
+}
+
+/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
+fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    send.reserve_capacity(wanted);
+    loop {
+        let room = send.capacity();
+        if room > 0 {
+            return Poll::Ready(Some(room));
+        }
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(None),
+        }
+    }
+}

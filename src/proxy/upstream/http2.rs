@@ -1,0 +1,280 @@
+//! HTTP/2 towards an endpoint: connections that many requests share.
+//!
+//! h2 keeps the protocol. A connection has a small task of its own, which moves bytes and nothing else: a stream is
+//! polled by the request that it belongs to, and what all of them write in one turn goes out at once.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection as Inner, ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, SendStream};
+use http::Request;
+use tokio::task::spawn_local;
+
+use super::stream::Stream;
+use crate::proxy::clock::{Alarm, Clock};
+use crate::proxy::deferred::{Deferred, Watch};
+use crate::proxy::http1::MAX_HEAD;
+
+/// Most connections of a worker to one endpoint; beyond it requests queue for streams.
+const MOST: usize = 8;
+/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's is large enough
+/// for many slow clients, so that they do not hold up the others.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Most of a request's body that waits in a stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// After how long without an answer an endpoint is asked whether it is there. gRPC servers take pings that come more
+/// often than every five minutes for an attack; on suspicion one is sent at once.
+const PULSE: Duration = Duration::from_secs(310);
+const PULSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an endpoint may take nothing of what is written.
+const STALL: Duration = Duration::from_secs(30);
+
+/// A worker's connections to one endpoint.
+#[derive(Debug, Default)]
+pub struct Connections {
+    list: RefCell<Vec<Rc<Connection>>>,
+    /// Held by whoever opens one: those who wait may find room on it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    send: SendRequest<Bytes>,
+    state: Rc<State>,
+}
+
+/// What a connection's task and its requests tell each other.
+#[derive(Debug)]
+struct State {
+    clock: Rc<Clock>,
+    streams: Cell<usize>,
+    /// The tick at which the last of them ended.
+    used: Cell<u64>,
+    /// No request can be sent on it any more.
+    is_over: Cell<bool>,
+    /// A request had no answer in time: the connection may be dead.
+    is_doubted: Cell<bool>,
+    pulse: Alarm,
+}
+
+/// A request's place on a connection.
+#[derive(Debug)]
+pub struct Ticket {
+    connection: Rc<Connection>,
+    /// True when the connection had been there before.
+    pub is_reused: bool,
+}
+
+impl Connections {
+    /// A place on a connection that has room.
+    pub fn find(&self) -> Option<Ticket> {
+        let mut list = self.list.borrow_mut();
+        list.retain(|connection| !connection.state.is_over.get());
+        list.iter().find(|connection| connection.has_room()).map(|connection| Ticket::on(connection, true))
+    }
+
+    /// A place on a connection that has room, or on one that `connect` opens, or in the shortest queue.
+    ///
+    /// # Errors
+    /// Those of `connect`, and when the endpoint does not speak HTTP/2.
+    pub async fn take<E>(
+        &self,
+        may_reuse: bool,
+        clock: &Rc<Clock>,
+        connect: impl Future<Output = Result<Stream, E>>,
+        refused: impl FnOnce(io::Error) -> E,
+    ) -> Result<Ticket, E> {
+        let _turn = self.opening.lock().await;
+        let found = if may_reuse { self.find() } else { None };
+        if let Some(ticket) = found.or_else(|| self.shortest_queue()) {
+            return Ok(ticket);
+        }
+        let connection = Rc::new(start(connect.await?, clock).await.map_err(refused)?);
+        self.list.borrow_mut().push(Rc::clone(&connection));
+        Ok(Ticket::on(&connection, false))
+    }
+
+    /// When no further connection may be opened: the one with the fewest requests.
+    fn shortest_queue(&self) -> Option<Ticket> {
+        let list = self.list.borrow();
+        let shortest = list.iter().filter(|_| list.len() >= MOST).min_by_key(|it| it.state.streams.get());
+        shortest.map(|connection| Ticket::on(connection, true))
+    }
+
+    /// Closes those without requests since before `oldest`; true when some are left.
+    pub fn sweep(&self, oldest: u64) -> bool {
+        let mut list = self.list.borrow_mut();
+        list.retain(|connection| {
+            let state = &connection.state;
+            !state.is_over.get() && (state.streams.get() > 0 || state.used.get() >= oldest)
+        });
+        !list.is_empty()
+    }
+
+    /// Takes no more requests; each closes when its last one has ended.
+    pub fn close(&self) {
+        self.list.take();
+    }
+}
+
+impl Connection {
+    fn has_room(&self) -> bool {
+        !self.state.is_doubted.get() && self.state.streams.get() < self.send.current_max_send_streams()
+    }
+}
+
+impl Ticket {
+    fn on(connection: &Rc<Connection>, is_reused: bool) -> Self {
+        connection.state.streams.set(connection.state.streams.get() + 1);
+        Self { connection: Rc::clone(connection), is_reused }
+    }
+
+    /// Sends a request's head.
+    ///
+    /// # Errors
+    /// When the connection takes no more requests; nothing of it was sent then.
+    pub fn send(
+        &self,
+        request: Request<()>,
+        is_end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let sent = self.connection.send.clone().send_request(request, is_end);
+        sent.inspect_err(|_| self.connection.state.is_over.set(true))
+    }
+
+    /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
+    pub fn doubt(&self) {
+        let state = &self.connection.state;
+        if !state.is_doubted.replace(true) {
+            state.pulse.set(Duration::ZERO);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let state = &self.connection.state;
+        state.streams.set(state.streams.get() - 1);
+        state.used.set(state.clock.ticks());
+    }
+}
+
+/// Sees whether the endpoint has said anything.
+#[derive(Debug, Default)]
+struct Heard(usize);
+
+impl Watch for Heard {
+    fn read(&mut self, bytes: &[u8]) -> usize {
+        self.0 += bytes.len();
+        bytes.len()
+    }
+
+    fn sent(&mut self, _: usize) {}
+}
+
+/// The settings' frame (RFC 9113 §3.4: it comes first), if it is empty.
+const SETTINGS: usize = 9;
+
+/// Opens a connection over `stream`, and waits for the endpoint's settings: how many requests it takes at a time.
+async fn start(stream: Stream, clock: &Rc<Clock>) -> io::Result<Connection> {
+    let io = Deferred::<Heard>::new(stream, Bytes::new());
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER);
+    let (send, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await.map_err(io::Error::other)?;
+    poll_fn(|cx| {
+        let over = Pin::new(&mut connection).poll(cx);
+        match (over, io.poll_send(cx, || {})) {
+            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
+            (Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Pending, _) if io.watch().0 >= SETTINGS => Poll::Ready(Ok(())),
+            (Poll::Pending, _) => Poll::Pending,
+        }
+    })
+    .await?;
+    let state = Rc::new(State {
+        streams: Cell::new(0),
+        used: Cell::new(clock.ticks()),
+        is_over: Cell::new(false),
+        is_doubted: Cell::new(false),
+        pulse: clock.alarm(),
+        clock: Rc::clone(clock),
+    });
+    spawn_local(drive(connection, io, Rc::clone(&state)));
+    Ok(Connection { send, state })
+}
+
+/// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.
+async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, state: Rc<State>) {
+    let mut connection = pin!(connection);
+    let mut pulse = Pulse { pings: connection.ping_pong(), asked: false };
+    let stall = state.clock.alarm();
+    state.pulse.set(PULSE);
+    poll_fn(|cx| {
+        loop {
+            let is_over = connection.as_mut().poll(cx).is_ready();
+            match io.poll_send(cx, || stall.clear()) {
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) if is_over => return Poll::Ready(()),
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return pulse.poll(&state, cx),
+                Poll::Pending => {
+                    stall.set_once(STALL);
+                    return if stall.poll(cx).is_ready() { Poll::Ready(()) } else { pulse.poll(&state, cx) };
+                }
+            }
+        }
+    })
+    .await;
+    state.is_over.set(true);
+}
+
+/// Asks an endpoint whether it is still there.
+struct Pulse {
+    pings: Option<PingPong>,
+    asked: bool,
+}
+
+impl Pulse {
+    /// Ready when the endpoint did not answer in time.
+    fn poll(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        if self.asked && pings.poll_pong(cx).is_ready() {
+            self.asked = false;
+            state.is_doubted.set(false);
+            state.pulse.set(PULSE);
+        }
+        while state.pulse.poll(cx).is_ready() {
+            if self.asked {
+                return Poll::Ready(());
+            }
+            let is_waited_for = state.streams.get() > 0 || state.is_doubted.get();
+            if !is_waited_for {
+                state.pulse.set(PULSE);
+                continue;
+            }
+            if pings.send_ping(Ping::opaque()).is_err() {
+                return Poll::Ready(());
+            }
+            self.asked = true;
+            state.pulse.set(PULSE_PATIENCE);
+            // Its answer has to know whom to wake, and the ping has to go out.
+            drop(pings.poll_pong(cx));
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

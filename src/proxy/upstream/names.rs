@@ -1,0 +1,226 @@
+//! Endpoints that are given by name: one thread resolves the names of all workers, and again when they are due.
+//!
+//! No request waits for a lookup but the first ones of a name that is new. What was found stays until something else
+//! is found: a name server that fails takes no endpoint away.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use tokio::runtime::LocalOptions;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+
+use crate::proxy::clock;
+
+/// However short or long a name server says an answer holds, it is asked again no earlier and no later.
+const LEAST: Duration = Duration::from_secs(5);
+const MOST: Duration = Duration::from_secs(300);
+/// When it is asked again after it gave no answer.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A name that some endpoint has; it is resolved for as long as anybody holds it.
+#[derive(Debug)]
+pub struct Name {
+    host: Arc<str>,
+    answer: watch::Sender<Answer>,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, Default)]
+struct Answer {
+    /// Those of the last lookup that found any.
+    addresses: Arc<[IpAddr]>,
+    /// False until the first lookup has ended.
+    is_told: bool,
+    is_failing: bool,
+}
+
+/// Locked when the table changes, never on the request path.
+static NAMES: LazyLock<Mutex<HashMap<Arc<str>, Weak<Name>>>> = LazyLock::new(Mutex::default);
+
+/// The thread that resolves; as many names wait for it at most as the table has. `None` when there is no thread to be had.
+static RESOLVER: LazyLock<Option<mpsc::UnboundedSender<Weak<Name>>>> = LazyLock::new(|| {
+    let (send, names) = mpsc::unbounded_channel();
+    let started = std::thread::Builder::new().name("names".to_owned()).spawn(move || run(names));
+    started.inspect_err(|error| tracing::error!(%error, "no name can be resolved")).ok().map(|_| send)
+});
+
+impl Name {
+    /// The name `host`, which is being resolved from now on.
+    #[must_use]
+    pub fn shared(host: &Arc<str>) -> Arc<Self> {
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(host).and_then(Weak::upgrade) {
+            return known;
+        }
+        names.retain(|_, name| name.strong_count() > 0);
+        let name = Arc::new(Self::new(host));
+        names.insert(Arc::clone(host), Arc::downgrade(&name));
+        let sent = RESOLVER.as_ref().is_some_and(|resolver| resolver.send(Arc::downgrade(&name)).is_ok());
+        if !sent {
+            name.failed("there is no resolver");
+        }
+        name
+    }
+
+    fn new(host: &Arc<str>) -> Self {
+        Self { host: Arc::clone(host), answer: watch::Sender::default() }
+    }
+
+    /// Its addresses, as soon as a lookup has ended; none when it found none, nor any before it.
+    ///
+    /// Cancel-safe.
+    pub async fn addresses(&self) -> Arc<[IpAddr]> {
+        let mut told = self.answer.subscribe();
+        // The sender is in `self`: it cannot be gone.
+        told.wait_for(|answer| answer.is_told)
+            .await
+            .map(|answer| Arc::clone(&answer.addresses))
+            .unwrap_or_default()
+    }
+
+    /// Takes over what a lookup found; how long it holds.
+    fn on_looked_up(&self, found: Found) -> Duration {
+        match found {
+            Ok((addresses, _)) if addresses.is_empty() => self.failed("it has no address"),
+            Ok((addresses, holds)) => {
+                self.found(addresses);
+                return holds.clamp(LEAST, MOST);
+            }
+            Err(why) => self.failed(&why),
+        }
+        RETRY
+    }
+
+    fn found(&self, addresses: Vec<IpAddr>) {
+        self.answer.send_modify(|answer| {
+            if std::mem::replace(&mut answer.is_failing, false) {
+                tracing::info!(host = &*self.host, "a name is resolved again");
+            }
+            answer.is_told = true;
+            if *answer.addresses != *addresses {
+                tracing::debug!(host = &*self.host, ?addresses, "a name has other addresses");
+                answer.addresses = addresses.into();
+            }
+        });
+    }
+
+    fn failed(&self, why: &str) {
+        self.answer.send_modify(|answer| {
+            answer.is_told = true;
+            if !std::mem::replace(&mut answer.is_failing, true) {
+                let kept = answer.addresses.len();
+                tracing::warn!(host = &*self.host, why, kept, "a name cannot be resolved");
+            }
+        });
+    }
+}
+
+/// The addresses of a name, and how long they hold; or why there are none.
+type Found = Result<(Vec<IpAddr>, Duration), String>;
+
+fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            let system: Rc<System> = Rc::default();
+            while let Some(name) = names.recv().await {
+                let system = Rc::clone(&system);
+                spawn_local(keep(name, async move |host: Arc<str>| system.look_up(&host).await));
+            }
+        }),
+        Err(error) => tracing::error!(%error, "no name can be resolved"),
+    }
+}
+
+/// Resolves a name again and again until nobody holds it any more.
+async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>) -> Found) {
+    while let Some(host) = name.upgrade().map(|name| Arc::clone(&name.host)) {
+        let found = look_up(host).await;
+        let Some(name) = name.upgrade() else { return };
+        let pause = name.on_looked_up(found);
+        drop(name);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The system's way to resolve: its hosts file, its name servers.
+#[derive(Default)]
+struct System {
+    resolver: RefCell<Option<TokioResolver>>,
+    /// When its files were changed last, as far as it has read them.
+    seen: RefCell<[Option<SystemTime>; 2]>,
+}
+
+const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+impl System {
+    async fn look_up(&self, host: &str) -> Found {
+        let resolver = self.resolver()?;
+        let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+        let holds = found.valid_until().saturating_duration_since(clock::now());
+        let mut addresses: Vec<_> = found.iter().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok((addresses, holds))
+    }
+
+    /// One that has read the files as they are now.
+    fn resolver(&self) -> Result<TokioResolver, String> {
+        let now = FILES.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
+        let mut resolver = self.resolver.borrow_mut();
+        if let Some(resolver) = resolver.as_ref().filter(|_| *self.seen.borrow() == now) {
+            return Ok(resolver.clone());
+        }
+        let mut builder = TokioResolver::builder_tokio().map_err(|error| error.to_string())?;
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        let made = builder.build().map_err(|error| error.to_string())?;
+        self.seen.replace(now);
+        *resolver = Some(made.clone());
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn known(name: &Name) -> Arc<[IpAddr]> {
+        Arc::clone(&name.answer.borrow().addresses)
+    }
+
+    #[test]
+    fn the_last_good_answer_is_kept_and_a_new_one_taken_over() {
+        let name = Name::new(&"shop.internal".into());
+        assert_eq!(
+            name.on_looked_up(Ok((addresses(&["10.0.0.1"]), Duration::from_secs(60)))),
+            Duration::from_secs(60)
+        );
+        assert_eq!(name.on_looked_up(Ok((Vec::new(), MOST))), RETRY);
+        assert_eq!(name.on_looked_up(Err("no server".to_owned())), RETRY);
+        assert_eq!(*known(&name), addresses(&["10.0.0.1"])[..]);
+        assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::ZERO))), LEAST);
+        assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::MAX))), MOST);
+        assert_eq!(*known(&name), addresses(&["10.0.0.2"])[..]);
+    }
+
+    #[test]
+    fn localhost_is_known_to_every_system() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let name = Name::shared(&"localhost".into());
+        let found = runtime.block_on(name.addresses());
+        assert!(found.iter().any(IpAddr::is_loopback), "{found:?}");
+    }
+}

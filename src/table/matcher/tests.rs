@@ -1,0 +1,83 @@
+//! The most specific route wins, also by another way of looking.
+
+use super::*;
+use proptest::prelude::*;
+
+struct Key<'a>(&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+impl RouteKey for Key<'_> {
+    fn host(&self) -> &str {
+        self.0
+    }
+    fn path(&self) -> &str {
+        self.1
+    }
+    fn has_header(&self, name: &str, value: &str) -> bool {
+        self.2.contains(&(name, value))
+    }
+}
+
+fn route(host: &str, path: &str, headers: &[(&str, &str)]) -> Route {
+    let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    Route { host: host.parse().unwrap(), path: path.into(), headers }
+}
+
+fn router(routes: &[Route]) -> Router {
+    Router::new(routes.iter().zip((0..).map(|route| Routed { service: 0, route })))
+}
+
+fn find(router: &Router, key: &Key<'_>) -> Option<usize> {
+    router.route(key).map(|routed| routed.route)
+}
+
+#[test]
+fn the_most_specific_route_wins() {
+    let router = router(&[
+        route("*", "/", &[]),
+        route("*.example.com", "/", &[]),
+        route("*.shop.example.com", "/", &[]),
+        route("a.shop.example.com", "/api/", &[]),
+        route("a.shop.example.com", "/api/", &[("x-beta", "1")]),
+        route("a.shop.example.com", "/api/v2", &[]),
+    ]);
+    let find = |host, path, headers| find(&router, &Key(host, path, headers));
+    assert_eq!(find("a.shop.example.com", "/api/x", &[]), Some(3));
+    assert_eq!(find("A.Shop.Example.com.", "/api/x", &[("x-beta", "1")]), Some(4));
+    assert_eq!(find("a.shop.example.com", "/api/v2/y", &[("x-beta", "1")]), Some(5));
+    assert_eq!(find("a.shop.example.com", "/", &[]), Some(2), "falls through to the wildcard");
+    assert_eq!(find("b.c.shop.example.com", "/", &[]), Some(2));
+    assert_eq!(find("example.com", "/", &[]), Some(0), "a wildcard needs a label");
+    assert_eq!(find("other.org", "/api/", &[]), Some(0));
+}
+
+#[test]
+fn without_a_matching_route_there_is_no_service() {
+    assert_eq!(router(&[route("a.b", "/x", &[])]).route(&Key("a.b", "/y", &[])), None);
+    assert_eq!(router(&[]).route(&Key("", "/", &[])), None);
+}
+
+#[test]
+fn a_prefix_that_would_cut_a_character_does_not_match() {
+    assert_eq!(router(&[route("*", "/ab", &[])]).route(&Key("", "/aé", &[])), None);
+}
+
+proptest! {
+    /// The arranged lookup against the definition: filter all, take the most specific.
+    #[test]
+    fn lookup_agrees_with_its_definition(
+        specs in proptest::collection::vec(("(\\*|[ab]\\.c|\\*\\.c|\\*\\.b\\.c)", "/[ab]{0,3}(/static/[ab]{0,3})?"), 0..12),
+        host in "[ab](\\.[ab])?\\.c", path in "/[ab]{0,4}(/static/[ab]{0,4})?",
+    ) {
+        let mut routes: Vec<_> = specs.iter().map(|(host, path)| route(host, path, &[])).collect();
+        routes.sort();
+        routes.dedup();
+        let rank = |route: &Route| match &route.host {
+            HostPattern::Exact(name) => (&**name == host.as_str()).then_some(usize::MAX),
+            HostPattern::Wildcard(suffix) => host.ends_with(&format!(".{suffix}")).then_some(suffix.len()),
+            HostPattern::Any => Some(0),
+        };
+        let matching = routes.iter().enumerate().filter(|(_, route)| path.starts_with(&*route.path));
+        let best = matching.filter_map(|(index, route)| Some((rank(route)?, route.path.len(), index)));
+        prop_assert_eq!(find(&router(&routes), &Key(&host, &path, &[])), best.max().map(|(_, _, index)| index));
+    }
+}

@@ -1,0 +1,400 @@
+//! HTTP/2 towards endpoints: shared connections, streams in both directions, and no request lost in between.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use lab::{Lab, PATIENCE};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An origin that speaks HTTP/2 by prior knowledge.
+struct Shared {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    /// What it was told, or saw happen to its streams.
+    seen: mpsc::Receiver<String>,
+}
+
+/// What an origin does on its streams.
+#[derive(Clone, Copy, Default)]
+struct Habit {
+    /// Most requests at a time, if that is limited.
+    most: Option<u32>,
+    /// It refuses the first stream of its first connection.
+    refuses_first: bool,
+    /// It says goodbye after so many requests of a connection.
+    leaves_after: Option<usize>,
+}
+
+impl Shared {
+    fn start(habit: Habit) -> Self {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (tell, seen) = mpsc::channel();
+        let (address_tell, address) = mpsc::channel();
+        let count = Arc::clone(&connections);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                address_tell.send(listener.local_addr().unwrap()).unwrap();
+                while let Ok((tcp, _)) = listener.accept().await {
+                    let number = count.fetch_add(1, Ordering::SeqCst);
+                    #[allow(clippy::disallowed_methods, reason = "a test's origin")]
+                    tokio::spawn(serve(tcp, number, habit, tell.clone()));
+                }
+            });
+        });
+        Self { address: address.recv().unwrap(), connections, seen }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    fn saw(&self) -> String {
+        self.seen.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn lab(&self, settings: &str) -> Lab {
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n",
+            self.address
+        );
+        Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text)
+    }
+}
+
+async fn serve(tcp: TcpStream, number: usize, habit: Habit, tell: mpsc::Sender<String>) {
+    let mut builder = Builder::new();
+    if let Some(most) = habit.most {
+        builder.max_concurrent_streams(most);
+    }
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(tcp).await else { return };
+    let mut requests = 0;
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        requests += 1;
+        if habit.refuses_first && number == 0 && requests == 1 {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            continue;
+        }
+        if habit.leaves_after == Some(requests) {
+            connection.graceful_shutdown();
+        }
+        #[allow(clippy::disallowed_methods, reason = "a test's origin")]
+        tokio::spawn(answer(request, respond, tell.clone()));
+    }
+}
+
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, tell: mpsc::Sender<String>) {
+    let (head, mut body) = request.into_parts();
+    match head.uri.path() {
+        "/about" => {
+            let mut fields: Vec<_> = head
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            fields.sort();
+            let about = format!("{} {}\n{}", head.method, head.uri, fields.join("\n"));
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            send.send_data(about.into(), true).unwrap();
+        }
+        "/echo" => {
+            let mut response = Response::new(());
+            if let Some(content) = head.headers.get("content-type") {
+                response.headers_mut().insert("content-type", content.clone());
+            }
+            let mut send = respond.send_response(response, false).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                all(&mut send, data).await;
+            }
+            let trailers = body.trailers().await.unwrap().unwrap_or_default();
+            let mut told = HeaderMap::new();
+            told.insert("grpc-status", HeaderValue::from_static("0"));
+            told.extend(trailers);
+            send.send_trailers(told).unwrap();
+        }
+        "/status" => {
+            let response =
+                Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
+            respond.send_response(response.body(()).unwrap(), true).unwrap();
+        }
+        "/hangs" => {
+            tell.send("asked".into()).unwrap();
+            let reset = poll_fn(|cx| respond.poll_reset(cx)).await;
+            tell.send(format!("{reset:?}")).unwrap();
+        }
+        "/slow" => {
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            respond.send_response(Response::new(()), false).unwrap().send_data("slow".into(), true).unwrap();
+        }
+        "/large" => {
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            for _ in 0..64 {
+                all(&mut send, vec![b'x'; 64 << 10].into()).await;
+            }
+            send.send_data(Bytes::new(), true).unwrap();
+        }
+        "/breaks" => {
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            all(&mut send, "half".into()).await;
+            // A reset takes back what has not gone out.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            send.send_reset(Reason::INTERNAL_ERROR);
+        }
+        _ => drop(respond.send_response(Response::builder().status(404).body(()).unwrap(), true)),
+    }
+}
+
+/// Sends all of `data` as the windows open.
+async fn all(send: &mut SendStream<Bytes>, mut data: Bytes) {
+    while !data.is_empty() {
+        send.reserve_capacity(data.len());
+        let Some(Ok(room)) = poll_fn(|cx| send.poll_capacity(cx)).await else { return };
+        if send.send_data(data.split_to(room.min(data.len())), false).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs `test` with an HTTP/2 client of the proxy at `address`.
+fn with_client<T>(address: SocketAddr, test: impl AsyncFnOnce(h2::client::SendRequest<Bytes>) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (send, connection) = h2::client::handshake(tcp).await.unwrap();
+        #[allow(clippy::disallowed_methods, reason = "a test's client")]
+        tokio::spawn(async move { drop(connection.await) });
+        tokio::time::timeout(PATIENCE, test(send)).await.expect("in time")
+    })
+}
+
+fn post(path: &str) -> Request<()> {
+    let uri = format!("http://a.example{path}");
+    let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+    request.body(()).unwrap()
+}
+
+#[test]
+fn a_request_arrives_as_http2_knows_it() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    let answer = client
+        .send("GET /about HTTP/1.1\r\nhost: a.example\r\nconnection: x-mine\r\nx-mine: 1\r\nte: trailers, gzip\r\nx-kept: 1\r\n\r\n")
+        .answer();
+    let text = answer.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "GET http://a.example/about");
+    for field in ["te: trailers", "x-kept: 1", "x-forwarded-for: 127.0.0.1"] {
+        assert!(lines.contains(&field), "{text}");
+    }
+    for name in ["host: ", "connection", "x-mine"] {
+        assert!(!lines.iter().any(|line| line.starts_with(name)), "{text}");
+    }
+    assert_eq!(client.get("/nowhere").status, 404);
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    with_client(lab.address(), async |send| {
+        let answers: Vec<_> = (0..50)
+            .map(|_| {
+                let (answer, mut body) = send.clone().send_request(post("/slow"), false).unwrap();
+                body.send_data("body".into(), true).unwrap();
+                answer
+            })
+            .collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn an_endpoint_that_takes_few_at_a_time_gets_more_connections_and_no_request_is_lost() {
+    let origin = Shared::start(Habit { most: Some(4), ..Habit::default() });
+    let lab = origin.lab("");
+    with_client(lab.address(), async |send| {
+        let asked = || {
+            let (answer, mut body) = send.clone().send_request(post("/slow"), false).unwrap();
+            body.send_data("body".into(), true).unwrap();
+            answer
+        };
+        let answers: Vec<_> = (0..80).map(|_| asked()).collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 8, "no more than are allowed");
+}
+
+#[test]
+fn a_stream_goes_both_ways_at_once_with_trailers_and_its_status_is_counted() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    with_client(lab.address(), async |mut send| {
+        let (answer, mut upload) = send.send_request(post("/echo"), false).unwrap();
+        // The answer's head is there before the request has said anything.
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        assert_eq!(head.headers["content-type"], "application/grpc");
+        for word in ["one", "two", "three"] {
+            upload.send_data(word.into(), false).unwrap();
+            assert_eq!(body.data().await.unwrap().unwrap(), word);
+            body.flow_control().release_capacity(word.len()).unwrap();
+        }
+        assert_eq!(lab.metric(&["switchback_in_flight{", "kind=\"grpc\"", "blue"]), Some(1.0));
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-mine", HeaderValue::from_static("1"));
+        upload.send_trailers(trailers).unwrap();
+        assert!(body.data().await.is_none());
+        let trailers = body.trailers().await.unwrap().unwrap();
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers["x-mine"]),
+            (&HeaderValue::from_static("0"), &HeaderValue::from_static("1"))
+        );
+        let (answer, _) = send.send_request(post("/status"), true).unwrap();
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        assert_eq!(head.headers["grpc-status"], "5");
+        assert!(body.data().await.is_none());
+    });
+    for status in ["0", "5"] {
+        let labels = format!("grpc_status=\"{status}\"");
+        assert_eq!(lab.metric(&["switchback_upstream_grpc_status_total{", &labels]), Some(1.0));
+    }
+}
+
+#[test]
+fn bodies_are_whole_in_both_directions_and_both_protocols() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    assert_eq!(client.get("/large").text().len(), 64 * (64 << 10));
+    let body = vec![b'y'; 1 << 20];
+    assert_eq!(client.post("/echo", &body).text().into_bytes(), body);
+    client.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 1\r\n\r\n");
+    assert_eq!(client.answer().text(), "abc");
+    with_client(lab.address(), async |mut send| {
+        let (answer, mut upload) = send.send_request(post("/echo"), false).unwrap();
+        let sent = Bytes::from(vec![b'z'; 1 << 20]);
+        let (_, mut body) = answer.await.unwrap().into_parts();
+        let mut came = 0;
+        let receive = async {
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                came += data.len();
+                if came == 1 << 20 {
+                    break;
+                }
+            }
+        };
+        tokio::join!(all(&mut upload, sent), receive);
+        assert_eq!(came, 1 << 20);
+    });
+    assert_eq!(lab.client().post("/slow", b"x").text(), "slow");
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_stream_at_once_and_not_the_connection() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    client.send("GET /hangs HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(origin.saw(), "asked");
+    drop(client);
+    assert_eq!(origin.saw(), "Ok(CANCEL)");
+    with_client(lab.address(), async |mut send| {
+        let (answer, mut upload) = send.send_request(post("/hangs"), false).unwrap();
+        upload.send_data("x".into(), false).unwrap();
+        assert_eq!(origin.saw(), "asked");
+        upload.send_reset(Reason::CANCEL);
+        drop(answer);
+        assert_eq!(origin.saw(), "Ok(CANCEL)");
+    });
+    assert!(origin.connections() <= 2, "one for each worker");
+    lab.wait_for_metric(&["switchback_client_requests_total{", "blue", "reason=\"client_gone\""], 2.0);
+}
+
+#[test]
+fn a_refused_request_is_sent_again_whatever_its_method() {
+    for method in ["GET", "POST"] {
+        let origin = Shared::start(Habit { refuses_first: true, ..Habit::default() });
+        let lab = origin.lab("");
+        let answer = lab.client().send(format!("{method} /about HTTP/1.1\r\nhost: a\r\n\r\n")).answer();
+        assert_eq!(answer.status, 200);
+        assert_eq!(origin.connections(), 2);
+    }
+}
+
+#[test]
+fn no_request_is_lost_to_an_endpoint_that_says_goodbye() {
+    let origin = Shared::start(Habit { leaves_after: Some(3), ..Habit::default() });
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    for number in 0..60 {
+        assert_eq!(client.get("/about").status, 200, "{number}");
+    }
+    with_client(lab.address(), async |send| {
+        for _ in 0..10 {
+            let answers: Vec<_> =
+                (0..6).map(|_| send.clone().send_request(post("/about"), true).unwrap().0).collect();
+            for answer in answers {
+                assert_eq!(answer.await.unwrap().status(), 200);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_shows() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let answer = lab.get("/breaks");
+    assert_eq!((answer.text().as_str(), answer.is_whole), ("half", false));
+    let counted = lab.metric(&["switchback_upstream_requests_total{", "reason=\"body_truncated\""]);
+    assert_eq!(counted, Some(1.0));
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_or_does_not_speak_http2_is_given_up() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("timeouts = { response = \"200ms\" }");
+    let answer = lab.get("/hangs");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (504, Some("response_timeout")));
+    assert_eq!(origin.saw(), "asked");
+    assert_eq!(origin.saw(), "Ok(CANCEL)");
+    assert_eq!(lab.get("/about").status, 200);
+    let plain = lab::Origin::behaving("plain", |_, stream| {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(lab::origin::Then::Close)
+    });
+    let text = format!(
+        "[services.shop]\nroutes = [{{}}]\n[services.shop.versions.blue]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n",
+        plain.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![plain], &text);
+    let answer = lab.get("/");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
+}
