@@ -29,9 +29,9 @@ def parsed(data):
 class Backend:
     """The server, in clear text and over TLS."""
 
-    def __init__(self, name, directory, **ports):
+    def __init__(self, name, directory):
         self.name = name
-        self.cancelled = threading.Semaphore(0)
+        self.begun, self.cancelled = threading.Semaphore(0), threading.Semaphore(0)
         self.server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[Handlers(self)], options=LARGE)
         with open(f"{directory}/server.key", "rb") as key, open(f"{directory}/server.pem", "rb") as pem:
             secure = grpc.ssl_server_credentials([(key.read(), pem.read())])
@@ -87,7 +87,10 @@ class Handlers(grpc.GenericRpcHandler):
         return message(fields.get("size", 0), seen=size, deadline=deadline(context, metadata))
 
     def streaming_input(self, requests, context, metadata):
-        sizes = [parsed(request)[1] for request in requests]
+        sizes = []
+        for request in requests:
+            self.backend.begun.release()
+            sizes.append(parsed(request)[1])
         return message(sum=sum(sizes), count=len(sizes))
 
     def streaming_output(self, request, context, metadata):
