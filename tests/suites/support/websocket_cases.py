@@ -16,17 +16,21 @@ def frame(opcode, payload=b"", fin=True, rsv=0, mask=MASK, length=None):
         payload = payload.encode()
     size = len(payload) if length is None else length
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
-    masked = 0x80 if mask else 0
+    bit = 0x80 if mask else 0
     if size < 126:
-        head += bytes([masked | size])
+        head += bytes([bit | size])
     elif size < 1 << 16:
-        head += struct.pack("!BH", masked | 126, size)
+        head += struct.pack("!BH", bit | 126, size)
     else:
-        head += struct.pack("!BQ", masked | 127, size)
+        head += struct.pack("!BQ", bit | 127, size)
     if not mask:
         return head + payload
-    keyed = int.from_bytes(payload, "big") ^ int.from_bytes((mask * (len(payload) // 4 + 1))[: len(payload)], "big")
-    return head + mask + keyed.to_bytes(len(payload), "big")
+    return head + mask + masked(payload, mask)
+
+
+def masked(payload, mask):
+    keys = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(len(payload), "big")
 
 
 def close(code=1000, reason=b""):

@@ -1,6 +1,7 @@
 """WebSockets, directly and through the proxy: see `tests/suites/websocket`."""
 
 import concurrent.futures
+import contextlib
 import logging
 import os
 import random
@@ -37,10 +38,13 @@ def chosen(connection, offered):
 
 
 class Echo:
-    """A server in a thread of its own."""
+    """A proper server: says back what is said."""
 
     def __init__(self, **options):
-        self.server = serve(echo, "127.0.0.1", 0, max_size=MOST, ping_interval=None, close_timeout=1, **options)
+        self.server = serve(
+            lambda connection: [connection.send(message) for message in connection],
+            "127.0.0.1", 0, max_size=MOST, ping_interval=None, close_timeout=1, select_subprotocol=chosen, **options,
+        )  # fmt: skip
         self.address = "127.0.0.1:{}".format(self.server.socket.getsockname()[1])
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
@@ -50,12 +54,12 @@ class Echo:
         self.thread.join()
 
 
-class Scripted:
-    """A server that accepts the handshake and then sends the bytes that the path names, whatever they are."""
+class Bare:
+    """A server that accepts the handshake and leaves the rest to `talk(stream, path)`; then waits for the client's end."""
 
-    def __init__(self, scripts):
-        self.scripts = scripts
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, talk):
+        self.talk = talk
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = "127.0.0.1:{}".format(self.listener.getsockname()[1])
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -68,23 +72,105 @@ class Scripted:
             threading.Thread(target=self._serve, args=(stream,), daemon=True).start()
 
     def _serve(self, stream):
-        with stream:
+        with stream, contextlib.suppress(OSError):
+            stream.settimeout(stand.PATIENCE)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             head = read_head(stream)
             key = next(line.split(": ")[1] for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key"))
-            accept = websockets.utils.accept_key(key)
-            answer = f"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
-            script = self.scripts[int(head.split(" ")[1].removeprefix("/"))]
-            stream.sendall(answer.encode() + script[0])
-            for piece in script[1:]:
-                stream.sendall(piece)
-            stream.settimeout(stand.PATIENCE)
-            # Ends when the client has closed, and not by a reset.
+            answer = (
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+                f"sec-websocket-accept: {websockets.utils.accept_key(key)}\r\n\r\n"
+            )
+            self.talk(stream, answer.encode(), int(head.split(" ")[1].removeprefix("/") or 0))
+            # Ends when the client has closed, and not by a reset, which takes back what is on its way.
             stream.shutdown(socket.SHUT_WR)
-            while stream.recv(65_536):
+            while stream.recv(1 << 20):
                 pass
 
     def stop(self):
         self.listener.close()
+
+
+class Refused(Exception):
+    """What a server closes a WebSocket for."""
+
+
+def strict(stream, answer, _):
+    """Says back what is said, one frame after the other, and is strict: what it answers is a matter of the bytes alone."""
+    stream.sendall(answer)
+    reader = stream.makefile("rb")
+    try:
+        for opcode, payload in messages(reader):
+            stream.sendall(server_frame(opcode, payload))
+            if opcode == made.CLOSE:
+                return
+    except Refused as refused:
+        code, reason = refused.args
+        stream.sendall(server_frame(made.CLOSE, struct.pack("!H", code) + reason.encode()))
+
+
+def messages(reader):
+    """What is to be said back to the frames of `reader` (RFC 6455 §5)."""
+    begun, parts = None, []
+    while frame := read_frame(reader):
+        fin, opcode, payload = frame
+        if opcode >= made.CLOSE:
+            if not fin or len(payload) > 125:
+                raise Refused(1002, "a control frame")
+            yield from control(opcode, payload)
+            continue
+        if (opcode == 0) != (begun is not None):
+            raise Refused(1002, "a continuation")
+        begun = begun or opcode
+        parts.append(payload)
+        if fin:
+            whole = b"".join(parts)
+            if begun == made.TEXT:
+                decoded(whole)
+            yield begun, whole
+            begun, parts = None, []
+
+
+def read_frame(reader):
+    head = reader.read(2)
+    if len(head) < 2:
+        return None
+    if head[0] & 0x70:
+        raise Refused(1002, "reserved bits")
+    if head[0] & 0x0F not in (0, made.TEXT, made.BINARY, made.CLOSE, made.PING, made.PONG):
+        raise Refused(1002, "an opcode")
+    if not head[1] & 0x80:
+        raise Refused(1002, "no mask")
+    size = head[1] & 0x7F
+    if size > 125:
+        size = int.from_bytes(reader.read(2 if size == 126 else 8), "big")
+    if size > MOST:
+        raise Refused(1009, "too large")
+    mask, payload = reader.read(4), reader.read(size)
+    if len(payload) < size:
+        return None
+    # A mask undoes itself.
+    return bool(head[0] & 0x80), head[0] & 0x0F, made.masked(payload, mask)
+
+
+def control(opcode, payload):
+    if opcode == made.PING:
+        yield made.PONG, payload
+    if opcode == made.CLOSE:
+        if len(payload) == 1:
+            raise Refused(1002, "a close of one byte")
+        code = int.from_bytes(payload[:2], "big")
+        if payload and not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            raise Refused(1002, "a close code")
+        decoded(payload[2:])
+        yield made.CLOSE, payload
+
+
+def decoded(text):
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(1007, f"not UTF-8 at {error.start}") from error
 
 
 def read_head(stream):
@@ -161,16 +247,15 @@ def send(stream, pieces):
         pass
 
 
-def sent_by_clients(cases, direct, ways):
-    with concurrent.futures.ThreadPoolExecutor(6) as threads:
-        every = list(made.cases())
-        expected = list(threads.map(lambda case: transcript(direct, case[1]), every))
-        for (name, _), (said, end) in zip(every, expected):
-            cases.check(f"{name}, direct", said and end == "closed", (said[:100], end))
+def compared(cases, every, act, direct, ways):
+    """`act(way, what)` of every case comes to the same on all ways."""
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        expected = list(threads.map(lambda case: attempted(act, direct, case[1]), every))
         for way in ways:
-            seen = threads.map(lambda case: attempted(transcript, way, case[1]), every)
+            seen = threads.map(lambda case: attempted(act, way, case[1]), every)
             for (name, _), was, direct_was in zip(every, seen, expected):
                 cases.same(f"{name}, {way.name}", was, direct_was)
+    return expected
 
 
 def attempted(act, *arguments):
@@ -178,6 +263,13 @@ def attempted(act, *arguments):
         return act(*arguments)
     except Exception as error:
         return repr(error)
+
+
+def sent_by_clients(cases, direct, ways):
+    every = list(made.cases())
+    expected = compared(cases, every, transcript, direct, ways)
+    unanswered = [name for (name, _), (said, end) in zip(every, expected) if not said or end != "closed"]
+    cases.check("every case has an answer without the proxy", not unanswered, unanswered)
 
 
 # ---- What a server sends ----
@@ -196,39 +288,48 @@ def scripts():
     yield "byte by byte", [*made.chopped(server_frame(made.TEXT, "piecemeal"), 1), closing]
     yield "fragments", [server_frame(made.TEXT, "a", fin=False), server_frame(made.PING, "p"), server_frame(0, "b"), closing]
     for bits in range(1, 8):
-        yield f"reserved bits {bits}", [server_frame(made.TEXT, "x", rsv=bits)]
+        yield f"reserved bits {bits} from the server", [server_frame(made.TEXT, "x", rsv=bits)]
     for opcode in (3, 7, 11, 15):
-        yield f"opcode {opcode}", [server_frame(opcode, b"x")]
-    for text in made.INVALID[:12]:
-        yield f"text that is not UTF-8: {text}", [server_frame(made.TEXT, bytes.fromhex(text))]
+        yield f"opcode {opcode} from the server", [server_frame(opcode, b"x")]
+    for text in made.INVALID:
+        yield f"text from the server that is not UTF-8: {text}", [server_frame(made.TEXT, bytes.fromhex(text))]
     for code in (1000, 1001, 1011, 1012, 3000, 4999, 999, 1005, 1006, 5000):
-        yield f"close {code}", [server_frame(made.CLOSE, struct.pack("!H", code) + b"why")]
+        yield f"close {code} from the server", [server_frame(made.CLOSE, struct.pack("!H", code) + b"why")]
     yield "a masked frame", [made.frame(made.TEXT, "masked")]
     yield "a frame that is cut off", [server_frame(made.BINARY, b"half", length=100)]
     yield "nothing, then the end", [b""]
     yield "a message, then the end without a close", [server_frame(made.TEXT, "last words")]
 
 
+def scripted(every):
+    """A server's part: the path is the number of its script; what comes first goes out with the head."""
+
+    def talk(stream, answer, number):
+        _, pieces = every[number]
+        stream.sendall(answer + pieces[0])
+        for piece in pieces[1:]:
+            stream.sendall(piece)
+
+    return talk
+
+
 def heard(way, number):
-    """What a proper client makes of a script: its messages and how they ended."""
-    with way.connect(f"/{number}", compression=None) as client:
-        messages = []
-        try:
-            while True:
-                messages.append(client.recv(timeout=stand.PATIENCE))
-        except websockets.ConnectionClosed as closed:
-            ends = [(end.code, end.reason) if end else None for end in (closed.rcvd, closed.sent)]
-            return messages, ends
+    """All bytes of a script, to a client that says a lot meanwhile."""
+    with way.raw(f"/{number}") as stream:
+        sender = threading.Thread(target=send, args=(stream, [made.frame(made.BINARY, bytes(100_000))] * 20), daemon=True)
+        sender.start()
+        said = bytearray()
+        while data := stream.recv(65_536):
+            said += data
+        # Its sending must end, whatever becomes of the rest.
+        sender.join(stand.PATIENCE)
+        return bytes(said)
 
 
-def sent_by_servers(cases, direct, ways, names):
-    with concurrent.futures.ThreadPoolExecutor(6) as threads:
-        numbers = range(len(names))
-        expected = list(threads.map(lambda number: heard(direct, number), numbers))
-        for way in ways:
-            seen = threads.map(lambda number: attempted(heard, way, number), numbers)
-            for name, was, direct_was in zip(names, seen, expected):
-                cases.same(f"{name}, {way.name}", was, direct_was)
+def sent_by_servers(cases, direct, ways, every):
+    numbered = [(name, number) for number, (name, _) in enumerate(every)]
+    expected = compared(cases, numbered, heard, direct, ways)
+    cases.same("all bytes arrive without the proxy", expected, [b"".join(pieces) for _, pieces in every])
 
 
 # ---- Proper clients ----
@@ -237,7 +338,7 @@ def sent_by_servers(cases, direct, ways, names):
 def conversations(cases, ways):
     """What must hold everywhere, directly too."""
     for way in ways:
-        for talk in (compressed, uncompressed, subprotocols, large, both_ways_at_once, half_open, pings_by_client, many):
+        for talk in (compressed, uncompressed, subprotocols, large, both_ways_at_once, pings_by_client, many):
             name = f"{talk.__name__.replace('_', ' ')}, {way.name}"
             with cases.case(name):
                 talk(lambda what, seen, expected: cases.same(f"{name}: {what}", seen, expected), way)
@@ -284,19 +385,6 @@ def both_ways_at_once(same, way):
         same("all messages come back", back, count)
 
 
-def half_open(same, way):
-    """The server still has to hear and to answer what was said before the client closed its sending side."""
-    if way.context:
-        return
-    with way.raw() as stream:
-        stream.sendall(made.frame(made.TEXT, "last words") + made.close())
-        stream.shutdown(socket.SHUT_WR)
-        said = b""
-        while data := stream.recv(65_536):
-            said += data
-    same("the last words are answered", said, server_frame(made.TEXT, "last words") + server_frame(made.CLOSE, struct.pack("!H", 1000)))
-
-
 def pings_by_client(same, way):
     with way.connect() as client:
         waiting = [client.ping(bytes([number])) for number in range(20)]
@@ -304,18 +392,17 @@ def pings_by_client(same, way):
 
 
 def many(same, way):
-    clients = [way.connect() for _ in range(60)]
-    for number, client in enumerate(clients):
-        client.send(str(number))
-    back = [client.recv(timeout=stand.PATIENCE) for client in clients]
-    same("60 clients at once are not mixed up", back, [str(number) for number in range(60)])
-    for client in clients:
-        client.close()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(way.connect()) for _ in range(60)]
+        for number, client in enumerate(clients):
+            client.send(str(number))
+        back = [client.recv(timeout=stand.PATIENCE) for client in clients]
+        same("60 clients at once are not mixed up", back, [str(number) for number in range(60)])
 
 
 def survives_a_flip(cases, proxy, ways):
-    with cases.case("WebSockets survive a flip"):
-        before = [(way, way.connect()) for way in ways]
+    with cases.case("WebSockets survive a flip"), contextlib.ExitStack() as stack:
+        before = [(way, stack.enter_context(way.connect())) for way in ways]
         proxy.flip("ws", "green")
         for way, client in before:
             client.send("still here")
@@ -334,28 +421,29 @@ def survives_a_flip(cases, proxy, ways):
 def suite(cases, directory):
     context = ssl.create_default_context(cafile=f"{directory}/ca.pem")
     named = lambda version: lambda connection, request, response: response.headers.__setitem__("x-version", version)
-    blue, green = (
-        Echo(select_subprotocol=chosen, process_response=named(version)) for version in ("blue", "green")
-    )
+    blue, green = (Echo(process_response=named(version)) for version in ("blue", "green"))
     every = list(scripts())
-    scripted = Scripted([pieces for _, pieces in every])
+    servers = {"strict": Bare(strict), "scripted": Bare(scripted(every))}
     services = (
         f'[services.ws]\nroutes = [{{ host = "{HOST}" }}]\nstable = "blue"\n'
         f'[services.ws.versions.blue]\nendpoints = ["{blue.address}"]\n[services.ws.versions.green]\nendpoints = ["{green.address}"]\n'
-        f'[services.scripted]\nroutes = [{{ host = "scripted.suite.test" }}]\n'
-        f'[services.scripted.versions.only]\nendpoints = ["{scripted.address}"]\n'
+    ) + "".join(
+        f'[services.{name}]\nroutes = [{{ host = "{name}.suite.test" }}]\n'
+        f'[services.{name}.versions.only]\nendpoints = ["{server.address}"]\n'
+        for name, server in servers.items()
     )
     try:
         with stand.proxy(cases, directory, services) as proxy:
-            through = lambda host: [Way("ws", proxy.clear, host), Way("wss", proxy.secure, host, context)]
-            direct = Way("direct", blue.address)
-            sent_by_clients(cases, direct, through(HOST))
-            names = [name for name, _ in every]
-            sent_by_servers(cases, Way("direct", scripted.address), through("scripted.suite.test"), names)
-            conversations(cases, [direct, *through(HOST)])
+
+            def through(host):
+                return [Way("ws", proxy.clear, host), Way("wss", proxy.secure, host, context)]
+
+            sent_by_clients(cases, Way("direct", servers["strict"].address), through("strict.suite.test"))
+            sent_by_servers(cases, Way("direct", servers["scripted"].address), through("scripted.suite.test"), every)
+            conversations(cases, [Way("direct", blue.address), *through(HOST)])
             survives_a_flip(cases, proxy, through(HOST))
     finally:
-        for server in (blue, green, scripted):
+        for server in (blue, green, *servers.values()):
             server.stop()
 
 
