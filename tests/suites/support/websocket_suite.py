@@ -1,6 +1,6 @@
 """WebSockets, directly and through the proxy: see `tests/suites/websocket`."""
 
-import concurrent.futures
+import asyncio
 import contextlib
 import logging
 import os
@@ -11,7 +11,7 @@ import struct
 import threading
 
 import websockets
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 from websockets.sync.server import serve
 
 import stand
@@ -187,89 +187,85 @@ def read_head(stream):
 
 
 class Way:
-    """How to reach a server: directly, or through a listener of the proxy."""
+    """How to reach a server: directly, or through a listener of the proxy.
+
+    All clients are polled in one thread: Python's TLS connections do not bear two.
+    """
 
     def __init__(self, name, address, host=HOST, context=None):
-        self.name, self.address, self.host, self.context = name, address, host, context
+        self.name, self.host, self.context = name, host, context
+        self.ip, port = address.rsplit(":", 1)
+        self.port = int(port)
 
-    def raw(self, path="/", extra=""):
+    @contextlib.asynccontextmanager
+    async def raw(self, path="/"):
         """A connection after its handshake, in bytes."""
-        host, port = self.address.rsplit(":", 1)
-        stream = socket.create_connection((host, int(port)), timeout=stand.PATIENCE)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.context:
-            stream = self.context.wrap_socket(stream, server_hostname=self.host)
-        asked = (
-            f"GET {path} HTTP/1.1\r\nhost: {self.host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-            f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
-        )
-        stream.sendall(asked.encode())
-        head = read_head(stream)
-        if not head.startswith("HTTP/1.1 101 "):
-            raise ConnectionError(head)
-        return stream
+        tls = {"ssl": self.context, "server_hostname": self.host} if self.context else {}
+        reader, writer = await asyncio.open_connection(self.ip, self.port, limit=1 << 20, **tls)
+        try:
+            asked = (
+                f"GET {path} HTTP/1.1\r\nhost: {self.host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+                "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            writer.write(asked.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 101 "):
+                raise ConnectionError(head)
+            yield reader, writer
+        finally:
+            writer.close()
 
     def connect(self, path="/", **options):
-        host, port = self.address.rsplit(":", 1)
-        plain = socket.create_connection((host, int(port)), timeout=stand.PATIENCE)
+        """A proper client."""
         scheme = "wss" if self.context else "ws"
-        options.setdefault("ping_interval", None)
-        return connect(f"{scheme}://{self.host}{path}", sock=plain, ssl=self.context, max_size=MOST, proxy=None, **options)
+        options |= {"ssl": self.context, "max_size": MOST, "ping_interval": None, "proxy": None}
+        return connect(f"{scheme}://{self.host}{path}", host=self.ip, port=self.port, **options)
 
 
 # ---- What a client sends ----
 
 
-def transcript(way, pieces):
+async def transcript(way, pieces):
     """All that the server says to these pieces, until it closes."""
-    with way.raw() as stream:
-        sender = threading.Thread(target=send, args=(stream, pieces), daemon=True)
-        sender.start()
-        said = bytearray()
-        try:
-            while data := stream.recv(65_536):
-                said += data
-            end = "closed"
-        except TimeoutError:
-            end = "open"
-        except OSError:
-            # It closed while more was coming: what the system makes of it is a matter of luck.
-            end = "closed"
-        sender.join(stand.PATIENCE)
-    return bytes(said), end
+    async with way.raw() as (reader, writer):
+        _, said = await asyncio.gather(send(writer, pieces), reader.read())
+        return said
 
 
-def send(stream, pieces):
-    try:
+async def send(writer, pieces):
+    # A server that closes does not have to hear the rest.
+    with contextlib.suppress(ConnectionError):
         for piece in pieces:
-            stream.sendall(piece)
-    except OSError:
-        pass
+            writer.write(piece)
+            await writer.drain()
 
 
-def compared(cases, every, act, direct, ways):
+async def compared(cases, every, act, direct, ways):
     """`act(way, what)` of every case comes to the same on all ways."""
-    with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        expected = list(threads.map(lambda case: attempted(act, direct, case[1]), every))
-        for way in ways:
-            seen = threads.map(lambda case: attempted(act, way, case[1]), every)
-            for (name, _), was, direct_was in zip(every, seen, expected):
-                cases.same(f"{name}, {way.name}", was, direct_was)
+    few = asyncio.Semaphore(8)
+
+    async def attempted(way, what):
+        try:
+            async with few, asyncio.timeout(stand.PATIENCE):
+                return await act(way, what)
+        except Exception as error:
+            return repr(error)
+
+    async def all_of(way):
+        return await asyncio.gather(*(attempted(way, what) for _, what in every))
+
+    expected = await all_of(direct)
+    for way in ways:
+        for (name, _), was, direct_was in zip(every, await all_of(way), expected):
+            cases.same(f"{name}, {way.name}", was, direct_was)
     return expected
 
 
-def attempted(act, *arguments):
-    try:
-        return act(*arguments)
-    except Exception as error:
-        return repr(error)
-
-
-def sent_by_clients(cases, direct, ways):
+async def sent_by_clients(cases, direct, ways):
     every = list(made.cases())
-    expected = compared(cases, every, transcript, direct, ways)
-    unanswered = [name for (name, _), (said, end) in zip(every, expected) if not said or end != "closed"]
-    cases.check("every case has an answer without the proxy", not unanswered, unanswered)
+    expected = await compared(cases, every, transcript, direct, ways)
+    unanswered = [name for (name, _), said in zip(every, expected) if not said or isinstance(said, str)]
+    cases.same("every case has an answer without the proxy", unanswered, [])
 
 
 # ---- What a server sends ----
@@ -313,109 +309,131 @@ def scripted(every):
     return talk
 
 
-def heard(way, number):
+async def heard(way, number):
     """All bytes of a script, to a client that says a lot meanwhile."""
-    with way.raw(f"/{number}") as stream:
-        sender = threading.Thread(target=send, args=(stream, [made.frame(made.BINARY, bytes(100_000))] * 20), daemon=True)
-        sender.start()
-        said = bytearray()
-        while data := stream.recv(65_536):
-            said += data
-        # Its sending must end, whatever becomes of the rest.
-        sender.join(stand.PATIENCE)
-        return bytes(said)
+    async with way.raw(f"/{number}") as (reader, writer):
+        message = made.frame(made.BINARY, bytes(100_000))
+        _, said = await asyncio.gather(send(writer, [message] * 20), reader.read())
+        return said
 
 
-def sent_by_servers(cases, direct, ways, every):
+async def sent_by_servers(cases, direct, ways, every):
     numbered = [(name, number) for number, (name, _) in enumerate(every)]
-    expected = compared(cases, numbered, heard, direct, ways)
+    expected = await compared(cases, numbered, heard, direct, ways)
     cases.same("all bytes arrive without the proxy", expected, [b"".join(pieces) for _, pieces in every])
 
 
 # ---- Proper clients ----
 
 
-def conversations(cases, ways):
+async def conversations(cases, ways):
     """What must hold everywhere, directly too."""
     for way in ways:
-        for talk in (compressed, uncompressed, subprotocols, large, both_ways_at_once, pings_by_client, many):
+        for talk in (compressed, uncompressed, subprotocols, large, both_ways_at_once, pings_by_client, many, many_in_turn):
             name = f"{talk.__name__.replace('_', ' ')}, {way.name}"
             with cases.case(name):
-                talk(lambda what, seen, expected: cases.same(f"{name}: {what}", seen, expected), way)
+                async with asyncio.timeout(stand.PATIENCE):
+                    await talk(lambda what, seen, expected: cases.same(f"{name}: {what}", seen, expected), way)
 
 
-def compressed(same, way):
-    with way.connect() as client:
+async def compressed(same, way):
+    async with way.connect() as client:
         same("permessage-deflate is agreed on", [each.name for each in client.protocol.extensions], ["permessage-deflate"])
         for message in ("a" * 100_000, os.urandom(70_000), "", b"", "ä" * 3000):
-            client.send(message)
-            same("a message comes back", client.recv(timeout=stand.PATIENCE), message)
-        client.send(["frag", "men", "ts"])
-        same("and so do fragments", client.recv(timeout=stand.PATIENCE), "fragments")
+            await client.send(message)
+            same("a message comes back", await client.recv(), message)
+        await client.send(["frag", "men", "ts"])
+        same("and so do fragments", await client.recv(), "fragments")
 
 
-def uncompressed(same, way):
-    with way.connect(compression=None) as client:
+async def uncompressed(same, way):
+    async with way.connect(compression=None) as client:
         same("nothing is agreed on", list(client.protocol.extensions), [])
-        client.send("plain")
-        same("a message comes back", client.recv(timeout=stand.PATIENCE), "plain")
-        client.close(4321, "enough ☺")
+        await client.send("plain")
+        same("a message comes back", await client.recv(), "plain")
+        await client.close(4321, "enough ☺")
         same("a close is answered in kind", (client.close_code, client.close_reason), (4321, "enough ☺"))
 
 
-def subprotocols(same, way):
-    with way.connect(subprotocols=["chat.v2", "chat.v1"]) as client:
+async def subprotocols(same, way):
+    async with way.connect(subprotocols=["chat.v2", "chat.v1"]) as client:
         same("a subprotocol is agreed on", client.subprotocol, "chat.v1")
 
 
-def large(same, way):
-    with way.connect(compression=None) as client:
+async def large(same, way):
+    async with way.connect(compression=None) as client:
         message = random.Random(7).randbytes(16 << 20)
-        client.send(message)
-        same("16 MiB come back", client.recv(timeout=stand.PATIENCE) == message, True)
+        await client.send(message)
+        same("16 MiB come back", await client.recv() == message, True)
 
 
-def both_ways_at_once(same, way):
-    with way.connect(compression=None) as client:
-        count, message = 2000, os.urandom(3000)
-        sender = threading.Thread(target=lambda: [client.send(message) for _ in range(count)], daemon=True)
-        sender.start()
-        back = sum(client.recv(timeout=stand.PATIENCE) == message for _ in range(count))
-        sender.join()
-        same("all messages come back", back, count)
+async def both_ways_at_once(same, way):
+    count, message = 2000, os.urandom(3000)
+
+    async def say(client):
+        for _ in range(count):
+            await client.send(message)
+
+    async def hear(client):
+        return [await client.recv() == message for _ in range(count)]
+
+    async with way.connect(compression=None) as client:
+        _, back = await asyncio.gather(say(client), hear(client))
+        same("all messages come back", back, [True] * count)
 
 
-def pings_by_client(same, way):
-    with way.connect() as client:
-        waiting = [client.ping(bytes([number])) for number in range(20)]
-        same("every ping is answered", [pong.wait(stand.PATIENCE) for pong in waiting], [True] * 20)
+async def pings_by_client(same, way):
+    async with way.connect() as client:
+        pongs = [await client.ping(bytes([number])) for number in range(20)]
+        await asyncio.gather(*pongs)
+        same("every ping is answered", len(pongs), 20)
 
 
-def many(same, way):
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(way.connect()) for _ in range(60)]
+async def many(same, way):
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(way.connect()) for _ in range(60)]
         for number, client in enumerate(clients):
-            client.send(str(number))
-        back = [client.recv(timeout=stand.PATIENCE) for client in clients]
+            await client.send(str(number))
+        back = [await client.recv() for client in clients]
         same("60 clients at once are not mixed up", back, [str(number) for number in range(60)])
 
 
-def survives_a_flip(cases, proxy, ways):
-    with cases.case("WebSockets survive a flip"), contextlib.ExitStack() as stack:
-        before = [(way, stack.enter_context(way.connect())) for way in ways]
+async def many_in_turn(same, way):
+    few = asyncio.Semaphore(16)
+
+    async def once(number):
+        async with few, way.connect() as client:
+            await client.send(str(number))
+            return await client.recv()
+
+    back = await asyncio.gather(*(once(number) for number in range(300)))
+    same("300 clients in turn are served", back, [str(number) for number in range(300)])
+
+
+async def half_open(cases, ways):
+    """A client that closes its sending side still gets what it has asked for."""
+    for way in ways:
+        async with way.raw() as (reader, writer):
+            await send(writer, [made.frame(made.TEXT, "last words"), made.frame(made.PING)])
+            writer.write_eof()
+            expected = server_frame(made.TEXT, "last words") + server_frame(made.PONG)
+            cases.same(f"the last words of a half-open client are answered, {way.name}", await reader.read(), expected)
+
+
+async def survives_a_flip(cases, proxy, ways):
+    async with contextlib.AsyncExitStack() as stack:
+        before = [(way, await stack.enter_async_context(way.connect())) for way in ways]
         proxy.flip("ws", "green")
         for way, client in before:
-            client.send("still here")
-            cases.same(f"an open WebSocket lives on, {way.name}", client.recv(timeout=stand.PATIENCE), "still here")
+            await client.send("still here")
+            cases.same(f"an open WebSocket lives on, {way.name}", await client.recv(), "still here")
             cases.same(f"on its version, {way.name}", client.response.headers["x-version"], "blue")
         for way in ways:
-            with way.connect() as client:
+            async with way.connect() as client:
                 cases.same(f"a new one goes to the new version, {way.name}", client.response.headers["x-version"], "green")
         drain = proxy.call("GET", "/v1/services/ws/versions/blue/drain")["remaining"]
         cases.same("they are what blue waits for", [(of["kind"], of["count"]) for of in drain], [("websocket", len(ways))])
-        for _, client in before:
-            client.close()
-        stand.wait_until("blue is empty", lambda: proxy.call("GET", "/v1/services/ws/versions/blue/drain")["drained"])
+    stand.wait_until("blue is empty", lambda: proxy.call("GET", "/v1/services/ws/versions/blue/drain")["drained"])
 
 
 def suite(cases, directory):
@@ -438,10 +456,16 @@ def suite(cases, directory):
             def through(host):
                 return [Way("ws", proxy.clear, host), Way("wss", proxy.secure, host, context)]
 
-            sent_by_clients(cases, Way("direct", servers["strict"].address), through("strict.suite.test"))
-            sent_by_servers(cases, Way("direct", servers["scripted"].address), through("scripted.suite.test"), every)
-            conversations(cases, [Way("direct", blue.address), *through(HOST)])
-            survives_a_flip(cases, proxy, through(HOST))
+            async def everything():
+                to_strict = [Way("direct", servers["strict"].address), *through("strict.suite.test")]
+                await sent_by_clients(cases, to_strict[0], to_strict[1:])
+                await half_open(cases, to_strict[:2])
+                to_scripted = Way("direct", servers["scripted"].address)
+                await sent_by_servers(cases, to_scripted, through("scripted.suite.test"), every)
+                await conversations(cases, [Way("direct", blue.address), *through(HOST)])
+                await survives_a_flip(cases, proxy, through(HOST))
+
+            asyncio.run(everything())
     finally:
         for server in (blue, green, *servers.values()):
             server.stop()
