@@ -14,6 +14,7 @@ use std::thread;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use lab::{Lab, PATIENCE};
 use tokio::net::{TcpListener, TcpStream};
@@ -157,7 +158,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             send.send_data(Bytes::new(), true).unwrap();
         }
         "/breaks" => {
-            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            let mut response = Response::new(());
+            response
+                .headers_mut()
+                .extend(head.headers.get("content-type").map(|content| (CONTENT_TYPE, content.clone())));
+            let mut send = respond.send_response(response, false).unwrap();
             all(&mut send, "half".into()).await;
             // A reset takes back what has not gone out.
             for _ in 0..100 {
@@ -380,6 +385,40 @@ fn an_answer_that_breaks_off_shows() {
     assert_eq!((answer.text().as_str(), answer.is_whole), ("half", false));
     let counted = lab.metric(&["switchback_upstream_requests_total{", "reason=\"body_truncated\""]);
     assert_eq!(counted, Some(1.0));
+}
+
+#[test]
+fn a_call_that_breaks_off_ends_with_a_status_where_nothing_else_could_pass_for_one() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    with_client(lab.address(), async |mut send| {
+        for (content, is_told) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            let mut request = post("/breaks");
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
+            let (answer, _) = send.send_request(request, true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half");
+            if is_told {
+                assert!(body.data().await.is_none());
+                let trailers = body.trailers().await.unwrap().unwrap();
+                assert_eq!(
+                    (&trailers["grpc-status"], &trailers["switchback-reason"]),
+                    (&HeaderValue::from_static("14"), &HeaderValue::from_static("body_truncated"))
+                );
+            } else {
+                assert!(body.data().await.unwrap().is_err(), "{content}");
+            }
+        }
+    });
+    let counted = lab.metric(&["switchback_upstream_requests_total{", "reason=\"body_truncated\""]);
+    assert_eq!(counted, Some(4.0));
+    let told = lab.metric_total("switchback_upstream_grpc_status_total", "grpc_status=\"14\"");
+    assert_eq!(told, 0.0, "it is not the version's");
 }
 
 #[test]

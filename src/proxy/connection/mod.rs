@@ -69,6 +69,12 @@ impl Turn {
         }
     }
 
+    /// True when the client speaks HTTP/2, in which every answer may have trailers.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.ear, Ear::Http2(_))
+    }
+
     /// Tells the client an interim answer (RFC 9110 §15.2), if that is possible now.
     pub fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
         match &self.ear {

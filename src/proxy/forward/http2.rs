@@ -5,6 +5,7 @@
 
 mod head;
 mod limits;
+mod status;
 mod upload;
 
 use std::future::Future as _;
@@ -61,6 +62,8 @@ pub struct Call {
     remaining: Option<u64>,
     is_read: bool,
     is_grpc: bool,
+    /// True when the client looks for a gRPC status behind the answer.
+    takes_status: bool,
     /// How long the answer's body may pause.
     patience: Duration,
     /// Last: what came before resets its stream when it is dropped, and the place is free only then.
@@ -102,6 +105,7 @@ impl Call {
             remaining: None,
             is_read: false,
             is_grpc,
+            takes_status: false,
             patience: timeouts.progress,
             ticket,
         }
@@ -253,6 +257,7 @@ impl Call {
         if self.remaining.is_some() {
             return;
         }
+        self.takes_status = self.turn.is_http2() && status::is_behind(fields);
         self.patience = self.timeouts.stream;
         let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
         let kind = match self.is_grpc {
@@ -322,7 +327,7 @@ impl Call {
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
-    fn poll_late<T>(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Option<Result<T, Reason>>> {
+    fn poll_late(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         if !self.is_late(cx, self.patience, moved) {
             return Poll::Pending;
         }
@@ -367,13 +372,19 @@ impl Call {
         }
     }
 
-    fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {
+    /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
+    /// broken off; everybody else sees a body that is not whole.
+    fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         self.turn.alarm.clear();
         (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
         if let Some(permit) = self.permit.take() {
             permit.failed(reason);
         }
-        Poll::Ready(Some(Err(reason)))
+        let status = status::of(reason).filter(|_| self.takes_status);
+        Poll::Ready(Some(match status {
+            Some(status) => Ok(Frame::trailers(status::trailers(status, reason))),
+            None => Err(reason),
+        }))
     }
 }
 
