@@ -25,8 +25,8 @@ pub use stream::{Reply, Upload};
 use super::Client;
 use crate::metrics::Reason;
 use crate::proxy::clock::Alarm;
-use crate::proxy::settings::Settings;
 use crate::proxy::deferred::Deferred;
+use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
 
 /// Requests at a time on one connection.
