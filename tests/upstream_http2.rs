@@ -127,6 +127,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             told.extend(trailers);
             send.send_trailers(told).unwrap();
         }
+        "/nothing" => {
+            let response = Response::builder().status(204).body(()).unwrap();
+            let mut send = respond.send_response(response, false).unwrap();
+            drop(send.send_data(Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), true));
+        }
         "/status" => {
             let response =
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
@@ -397,4 +402,14 @@ fn an_endpoint_that_does_not_answer_or_does_not_speak_http2_is_given_up() {
     let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![plain], &text);
     let answer = lab.get("/");
     assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
+}
+
+#[test]
+fn what_comes_behind_an_answer_without_a_body_is_nobodys_answer() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    let answer = client.send("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+    assert_eq!(answer.status, 204);
+    assert!(client.get("/about").text().starts_with("GET "), "the next answer is the next request's");
 }

@@ -218,7 +218,7 @@ fn another_certificate_on_a_reload_is_the_one_that_counts() {
     let origin = secure(&new, "localhost", None, &[]);
     let endpoint = format!("localhost:{}", origin.port());
     let mut lab = lab(&endpoint, "tls = { ca = \"ca.pem\" }", &[("ca.pem", &old.pem)]);
-    lab.expected_errors = vec!["has no certificate"];
+    lab.expected_errors = vec!["the configuration is not used", "has no certificate"];
     assert_eq!(failed(&lab.get("/")), (502, "upstream_tls"));
     write(lab.dir.path(), "ca.pem", &new.pem);
     // It is watched.

@@ -7,10 +7,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{GRPC, Kind, Reason, code_labels};
+use super::cells::{GRPC, Kind, code_labels};
 use super::family::Family;
 use super::handshake::Handshake;
 use super::inputs::{Inputs, Source};
+use super::reason::Reason;
 use super::sums::{Requests, Versions, Waits, versions};
 use super::{names, process};
 use crate::table::{BasisPoints, Table};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::cells::{Cells, Reason};
+use super::cells::Cells;
 use super::handshake::Handshake;
+use super::reason::Reason;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.

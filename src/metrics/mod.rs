@@ -11,9 +11,11 @@ mod handshake;
 mod inputs;
 pub mod names;
 mod process;
+mod reason;
 mod sums;
 
-pub use cells::{Cells, Histogram, Kind, Outcome, Reason, bump};
+pub use cells::{Cells, Histogram, Kind, Outcome, bump};
 pub use collector::Exposition;
 pub use handshake::Handshake;
 pub use inputs::{Buckets, Certificate, Edge, Inputs, Operations, Source, Tenure};
+pub use reason::Reason;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, Reason, SLOTS, Tally};
+use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
 use super::inputs::{Buckets, Tenure};
+use super::reason::Reason;
 use crate::table::{ServiceName, VersionName};
 
 /// Requests by status code, and by the reason where the proxy gave up.

@@ -5,6 +5,8 @@
 
 pub mod http2;
 
+mod limits;
+
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -127,8 +129,8 @@ impl Exchange {
                     return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));
                 }
                 Taken::Final(head) => return Poll::Ready(Ok(head)),
-                Taken::Continue if self.outgoing.let_go() => continue,
-                Taken::Continue | Taken::Nothing => {}
+                Taken::Continue => continue,
+                Taken::Nothing => {}
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -137,41 +139,6 @@ impl Exchange {
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
                 Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
-            }
-        }
-    }
-
-    /// Ready when nothing has moved for too long: an error, unless something can be done about it.
-    fn poll_late(&mut self, cx: &Context<'_>, before: Waiting, moved: bool) -> Poll<Result<(), Failure>> {
-        let limit = self.limit(before);
-        if !self.is_late(cx, limit, moved) {
-            return Poll::Pending;
-        }
-        let reason = match self.waiting {
-            _ if self.bounds.is_over(self.now()) => Reason::Deadline,
-            Waiting::Continue => {
-                self.outgoing.let_go();
-                return Poll::Ready(Ok(()));
-            }
-            Waiting::Client => Reason::RequestTimeout,
-            Waiting::Endpoint | Waiting::Sent => Reason::ResponseTimeout,
-        };
-        Poll::Ready(Err(Failure::Because(reason)))
-    }
-
-    fn now(&self) -> u64 {
-        self.turn.client.worker.clock.ticks()
-    }
-
-    /// How long nothing may move before the answer's head, for one who waited for `before` until now.
-    fn limit(&mut self, before: Waiting) -> Duration {
-        match self.waiting {
-            Waiting::Sent => self.timeouts.response,
-            Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Endpoint => self.timeouts.progress,
-            Waiting::Client => {
-                let (taken, now) = (self.outgoing.taken(), self.now());
-                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
             }
         }
     }
@@ -192,7 +159,9 @@ impl Exchange {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
             if head.status == StatusCode::CONTINUE {
-                // The client is sent ours when the body is first asked for.
+                // At once: the final head may be behind it.
+                self.outgoing.let_go();
+                self.turn.go_on();
                 taken = Taken::Continue;
             } else if asked.version >= Version::HTTP_11 {
                 self.turn.relay_interim(head.status, &head.headers);
@@ -261,6 +230,9 @@ impl Exchange {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.permit.is_none() {
+            return Poll::Ready(None);
+        }
         loop {
             if self.bounds.is_over(self.now()) {
                 return self.break_off(Reason::Deadline);
@@ -352,22 +324,6 @@ impl Exchange {
             permit.failed(reason);
         }
         Poll::Ready(Some(Err(reason)))
-    }
-
-    /// True when nothing has moved for `limit`. Armed only while both sides wait, so a slow reader is not held against
-    /// the other side.
-    fn is_late(&self, cx: &Context<'_>, limit: Duration, progressed: bool) -> bool {
-        let limit = self.bounds.at_most(limit, self.now());
-        if progressed {
-            self.turn.alarm.set(limit);
-        } else {
-            self.turn.alarm.set_once(limit);
-        }
-        let late = self.turn.alarm.poll(cx).is_ready();
-        if late {
-            self.turn.alarm.clear();
-        }
-        late
     }
 
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.

@@ -21,6 +21,8 @@ pub mod quota;
 
 pub mod permit;
 
+mod attempts;
+
 pub mod forward;
 
 pub mod outgoing;
@@ -79,26 +81,19 @@ pub mod crew;
 
 pub mod clock;
 
-use std::future::poll_fn;
-use std::rc::Rc;
-
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
+use attempts::forward;
 use body::{Incoming, Source};
-use bounds::Bounds;
 use connection::{Client, Turn};
-use forward::{Call, Exchange, Failure};
 use gate::Asked;
-use journal::Record;
-use outgoing::{Outgoing, Upload};
 use permit::Permit;
 use pressure::Pressure;
 use quota::Slot;
 use story::Story;
-use upstream::{Endpoint, Opened};
 
 use crate::metrics::{Kind, Reason};
 use crate::table::{ServiceLimits, Timeouts};
@@ -209,84 +204,6 @@ fn admit(
             local.follow(&lane.target);
             story.assigned(&table.services()[routed.service], lane.version, &mut permit);
             return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
-        }
-    }
-}
-
-/// Most fields of a request as an endpoint gets it: those of the client and ours.
-const MOST_FIELDS: usize = 16 * 1024;
-
-/// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
-/// connection when a kept one had been closed and the request may be repeated.
-async fn forward(
-    turn: &Turn,
-    head: &Parts,
-    asked: &Asked<'_>,
-    body: Incoming,
-    admitted: Admitted,
-    record: Option<&Record>,
-) -> Result<Response<Source>, Reason> {
-    let Admitted { mut permit, timeouts, limits } = admitted;
-    let client = &turn.client;
-    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
-    let mut upload = Upload::of(head, body, asked, limits.request_body);
-    let most = limits.request_body.unwrap_or(u64::MAX);
-    // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
-    let has_body = !upload.is_empty();
-    let may_repeat = !has_body && head.method.is_idempotent();
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
-    let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
-    loop {
-        record.inspect(|record| record.attempt(&endpoint));
-        let opened = match endpoint.open(may_reuse, timeouts.connect).await {
-            Ok(opened) => opened,
-            Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
-                None => return permit.fail(reason),
-                Some(other) => {
-                    permit.attempt_failed(reason);
-                    (endpoint, may_switch, may_reuse) = (other, false, true);
-                    continue;
-                }
-            },
-        };
-        let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let (kept, failure) = match opened {
-            Opened::Own(stream, is_kept) => {
-                record.inspect(|record| record.connected(is_kept));
-                let way = (stream, is_kept);
-                let mut exchange = Exchange::new(turn, permit, &endpoint, way, outgoing, timeouts, bounds);
-                match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(exchange.answer(answer, upload)),
-                    Err(failure) => (exchange.into_permit(), failure),
-                }
-            }
-            Opened::Shared(ticket) => {
-                record.inspect(|record| record.connected(true));
-                let (written, rest) = outgoing.into_parts();
-                let request = forward::http2::request(&written, MOST_FIELDS, endpoint.scheme());
-                client.worker.give_back(written);
-                let mut call = match request {
-                    Ok(request) => Call::new(turn, permit, ticket, (request, rest, most), timeouts, bounds),
-                    Err(reason) => return permit.fail(reason),
-                };
-                match poll_fn(|cx| call.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(call.answer(answer)),
-                    Err(failure) => {
-                        let (permit, rest) = call.into_parts();
-                        upload.give_back(rest);
-                        (permit, failure)
-                    }
-                }
-            }
-        };
-        permit = kept.ok_or(Reason::Internal)?;
-        let is_whole = !has_body || !upload.is_empty();
-        match failure {
-            Failure::Because(reason) => return permit.fail(reason),
-            Failure::Refused if is_whole && may_reuse => may_reuse = false,
-            Failure::Stale if may_repeat => may_reuse = false,
-            Failure::Stale | Failure::Refused => return permit.fail(Reason::UpstreamClosed),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
 mod head;
+mod limits;
 mod upload;
 
 use std::future::Future as _;
@@ -27,7 +28,6 @@ use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
-use crate::proxy::gate::Underscores;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Waiting};
@@ -52,10 +52,9 @@ pub struct Call {
     part: Bytes,
     /// True when something of the body was taken: it cannot be sent again.
     is_touched: bool,
-    /// How many bytes of the body the client has sent, and how many it may; the rule for its trailers.
+    /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
-    underscores: Underscores,
     waiting: Waiting,
     interims: u32,
     /// How much of the answer's body is to come, if that is known.
@@ -98,7 +97,6 @@ impl Call {
             is_touched: false,
             taken: 0,
             most,
-            underscores: turn.client.settings.underscores,
             waiting: Waiting::Endpoint,
             interims: 0,
             remaining: None,
@@ -168,24 +166,6 @@ impl Call {
         Ok(())
     }
 
-    /// How long nothing may move before the answer's head; a gRPC stream may be silent for long in either direction.
-    fn limit(&mut self, before: Waiting) -> Duration {
-        match self.waiting {
-            Waiting::Continue => EXPECT_PATIENCE,
-            Waiting::Sent | Waiting::Client if self.is_grpc => self.timeouts.stream,
-            Waiting::Sent => self.timeouts.response,
-            Waiting::Endpoint => self.timeouts.progress,
-            Waiting::Client => {
-                let (taken, now) = (self.taken, self.now());
-                self.bounds.patience(before == Waiting::Client, taken, self.timeouts.progress, now)
-            }
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.turn.client.worker.clock.ticks()
-    }
-
     /// Relays interim answers to a client that can read them; true when the body may go.
     fn take_interims(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Result<bool, Failure> {
         let mut may_go = false;
@@ -193,13 +173,18 @@ impl Call {
             let Poll::Ready(Some(interim)) = response.poll_informational(cx) else { break };
             let interim = interim.map_err(|error| self.failure(&error))?;
             self.interims += 1;
-            if self.interims > MAX_INTERIM || interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let status = interim.status();
+            if self.interims > MAX_INTERIM || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
-            if interim.status() == StatusCode::CONTINUE {
+            if status == StatusCode::CONTINUE {
                 may_go = true;
             } else if asked.version >= Version::HTTP_11 {
-                self.turn.relay_interim(interim.status(), interim.headers());
+                let mut fields = interim.into_parts().0.headers;
+                headers::strip_response(&mut fields);
+                // An interim answer has no content (RFC 9110 §8.6).
+                fields.remove(CONTENT_LENGTH);
+                self.turn.relay_interim(status, &fields);
             }
         }
         Ok(may_go)
@@ -282,6 +267,9 @@ impl Call {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.permit.is_none() {
+            return Poll::Ready(None);
+        }
         if self.bounds.is_over(self.now()) {
             return self.break_off(Reason::Deadline);
         }
@@ -379,21 +367,6 @@ impl Call {
             permit.failed(reason);
         }
         Poll::Ready(Some(Err(reason)))
-    }
-
-    /// True when nothing has moved for `limit`; armed only while both sides wait.
-    fn is_late(&self, cx: &Context<'_>, limit: Duration, moved: bool) -> bool {
-        let (alarm, limit) = (&self.turn.alarm, self.bounds.at_most(limit, self.now()));
-        if moved {
-            alarm.set(limit)
-        } else {
-            alarm.set_once(limit)
-        }
-        let late = alarm.poll(cx).is_ready();
-        if late {
-            alarm.clear();
-        }
-        late
     }
 }
 

@@ -12,9 +12,10 @@ use crate::proxy::http1;
 ///
 /// # Errors
 /// When its host cannot be an authority, or when it asks for a change of protocol.
-pub fn request(written: &[u8], most_fields: usize, scheme: &'static str) -> Result<Request<()>, Reason> {
-    let mut written = Bytes::copy_from_slice(written);
-    let parsed = http1::parse_request(&mut written, usize::MAX, most_fields);
+pub fn request(written: &[u8], scheme: &'static str) -> Result<Request<()>, Reason> {
+    // As many fields as there are lines, and no more room than that: the head is our own.
+    let lines = memchr::memchr_iter(b'\n', written).count();
+    let parsed = http1::parse_request(&mut Bytes::copy_from_slice(written), usize::MAX, lines);
     let Ok(Some(http1::Request { mut head, .. })) = parsed else { return Err(Reason::BadRequest) };
     if head.headers.contains_key(UPGRADE) {
         // A WebSocket is not passed on over HTTP/2.
