@@ -10,9 +10,11 @@
 
 mod lab;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
 
 use lab::origin::Seen;
 use lab::{Answer, Lab, PATIENCE};
@@ -261,5 +263,45 @@ fn a_listener_on_any_ipv6_address_takes_ipv4_too() {
         let before = lab.origins[0].seen().len();
         exchange(connect(&format!("{host}:{port}")), &[GET]);
         assert_eq!(values(&lab.origins[0].seen()[before], "x-forwarded-for"), [client], "in IPv4's own form");
+    }
+}
+
+/// An origin that tells the first line of each connection, and answers.
+fn tells_first_lines() -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let mut rest = String::new();
+            while rest != "\r\n" {
+                rest.clear();
+                reader.read_line(&mut rest).unwrap();
+            }
+            reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").unwrap();
+            tell.send(line).unwrap();
+        }
+    });
+    (address, lines)
+}
+
+#[test]
+fn an_endpoint_is_told_whose_each_connection_is() {
+    let (address, lines) = tells_first_lines();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n\
+         versions.blue = {{ endpoints = [\"{address}\"], proxy_protocol = \"v1\" }}\n"
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![], &services);
+    for _ in 0..2 {
+        let stream = TcpStream::connect(lab.address()).unwrap();
+        let (from, to) = (stream.local_addr().unwrap(), lab.address());
+        let answer = exchange(stream, &[b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"]);
+        assert!(answer.ends_with(b"hi"), "{}", String::from_utf8_lossy(&answer));
+        let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", from.port(), to.port());
+        assert_eq!(lines.recv().unwrap(), line, "every request has a connection of its own");
     }
 }

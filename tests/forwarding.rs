@@ -375,6 +375,21 @@ fn a_body_goes_after_a_second_when_the_origin_says_nothing() {
 }
 
 #[test]
+fn a_body_that_waits_is_let_go_also_when_the_answer_comes_at_once() {
+    let origin = Origin::scripted("blue", |proxy| {
+        proxy.head()?;
+        proxy.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        assert_eq!(proxy.bytes(4)?, b"body");
+        proxy.send("2\r\nhi\r\n0\r\n\r\n")
+    });
+    let lab = Lab::on(vec![origin], "");
+    let mut client = lab.client();
+    client.send(EXPECTING);
+    assert_eq!((client.line(), client.line()), ("HTTP/1.1 100 Continue".into(), String::new()));
+    assert_eq!(client.send("body").answer().text(), "hi");
+}
+
+#[test]
 fn a_client_that_expects_need_not_wait() {
     let lab = Lab::start(&["blue"]);
     let answer = lab.client().send(format!("{EXPECTING}body")).answer();

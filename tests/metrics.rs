@@ -20,6 +20,7 @@ fn table() -> Arc<Table> {
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
         tls: None,
+        proxy_header: None,
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),

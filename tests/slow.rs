@@ -77,6 +77,11 @@ fn who_says_nothing_behind_accept() {
 }
 
 #[test]
+fn who_sends_nothing_but_empty_lines() {
+    drips(&quick(), "\r\n", &["\r\n"]);
+}
+
+#[test]
 fn whose_head_comes_byte_by_byte() {
     let status = drips(&quick(), "GET / HTTP/1.1\r\nhost: a\r\nx: ", &["y"]);
     assert!(matches!(status, 0 | 408), "{status}");

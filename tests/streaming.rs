@@ -247,6 +247,46 @@ fn an_answer_may_begin_before_the_request_ends() {
 }
 
 #[test]
+fn nothing_of_a_body_is_lost_when_the_answer_begins_before_it_is_taken() {
+    const ALL: usize = 16 * MIB;
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
+        proxy.head()?;
+        let _ = may_go.lock().unwrap().recv();
+        proxy.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        let mut taken = 0;
+        loop {
+            let size = usize::from_str_radix(&proxy.line()?, 16).unwrap();
+            proxy.bytes(size)?;
+            proxy.line()?;
+            taken += size;
+            if size == 0 {
+                return proxy.send([chunk(taken.to_string().as_bytes()), b"0\r\n\r\n".to_vec()].concat());
+            }
+        }
+    });
+    let lab = Lab::on(vec![origin], "");
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    // Small chunks: what the proxy has read and not sent on is many of them.
+    let body = [chunk(&[7; 1024]).repeat(ALL / 1024), b"0\r\n\r\n".to_vec()].concat();
+    let mut sender = client.sender();
+    sender.set_write_timeout(Some(Duration::from_millis(400))).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = sender.write(&body[sent..(sent + 65_536).min(body.len())]) {
+        sent += count;
+    }
+    sender.set_write_timeout(None).unwrap();
+    assert!(sent < body.len(), "the origin has not read anything yet");
+    go.send(()).unwrap();
+    while client.line() != "" {}
+    let rest = thread::spawn(move || sender.write_all(&body[sent..]));
+    assert_eq!((client.line(), client.line()), ("8".into(), ALL.to_string()));
+    rest.join().unwrap().unwrap();
+}
+
+#[test]
 fn an_early_refusal_reaches_a_client_that_is_still_sending() {
     let origin = Origin::scripted("blue", |proxy: &mut Peer| {
         if proxy.head()?.path() == "/small" {

@@ -128,6 +128,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             told.extend(trailers);
             send.send_trailers(told).unwrap();
         }
+        "/nothing" => {
+            let response = Response::builder().status(204).body(()).unwrap();
+            let mut send = respond.send_response(response, false).unwrap();
+            drop(send.send_data(Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), true));
+        }
         "/status" => {
             let response =
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
@@ -152,14 +157,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             }
             send.send_data(Bytes::new(), true).unwrap();
         }
-        "/ends-late" => {
-            let mut send = respond.send_response(Response::new(()), false).unwrap();
-            for part in ["all", " of it"] {
-                all(&mut send, part.into()).await;
-                tokio::task::yield_now().await;
-            }
-            send.send_data(Bytes::new(), true).unwrap();
-        }
+        "/ends-late" => ends_late(respond).await,
         "/breaks" => {
             let mut response = Response::new(());
             response
@@ -175,6 +173,16 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         _ => drop(respond.send_response(Response::builder().status(404).body(()).unwrap(), true)),
     }
+}
+
+/// Answers in parts, with the end in a frame of its own.
+async fn ends_late(mut respond: SendResponse<Bytes>) {
+    let mut send = respond.send_response(Response::new(()), false).unwrap();
+    for part in ["all", " of it"] {
+        all(&mut send, part.into()).await;
+        tokio::task::yield_now().await;
+    }
+    send.send_data(Bytes::new(), true).unwrap();
 }
 
 /// Sends all of `data` as the windows open.
@@ -462,4 +470,14 @@ fn an_endpoint_that_does_not_answer_or_does_not_speak_http2_is_given_up() {
     let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![plain], &text);
     let answer = lab.get("/");
     assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
+}
+
+#[test]
+fn what_comes_behind_an_answer_without_a_body_is_nobodys_answer() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let mut client = lab.client();
+    let answer = client.send("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+    assert_eq!(answer.status, 204);
+    assert!(client.get("/about").text().starts_with("GET "), "the next answer is the next request's");
 }

@@ -98,6 +98,7 @@ fn service(points: u16) -> Arc<Service> {
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::default(),
         tls: None,
+        proxy_header: None,
     };
     let spec = ServiceSpec {
         name: "shop".parse().unwrap(),

@@ -61,7 +61,7 @@ pub(super) fn put_version(
     }
     let name = parse("version", version)?;
     let protocol = read_protocol(protocol, &read)?;
-    let version = VersionSpec { name, endpoints: Arc::from(read), protocol, tls: None };
+    let version = VersionSpec { name, endpoints: Arc::from(read), protocol, tls: None, proxy_header: None };
     Ok(Command::PutVersion { service, version })
 }
 

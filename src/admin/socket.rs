@@ -3,7 +3,6 @@
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Type};
@@ -94,8 +93,15 @@ fn make_way(path: &Path) -> Result<(), BindError> {
         Ok(there) if !there.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::Served(path.to_owned())),
+    // Without waiting: an owner that is alive may be too busy to accept.
+    let probe = || {
+        let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        probe.connect(&SockAddr::unix(path)?)
+    };
+    match probe() {
+        Ok(()) => Err(BindError::Served(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::Served(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(failed("remove a dead process's socket"))
         }

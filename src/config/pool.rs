@@ -5,7 +5,7 @@ use super::document::Spot;
 use super::edits;
 use super::upstream_tls;
 use super::walk::{Entry, Node, Section};
-use crate::table::{Edits, EndpointAddr, Protocol, VersionName, VersionSpec};
+use crate::table::{Edits, EndpointAddr, Protocol, ProxyHeader, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -34,8 +34,13 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
     let Some(mut section) =
         entry.value.section(format!("version `{}` of {service}", entry.key.escape_debug()))
     else {
-        let version =
-            VersionSpec { name: name?, endpoints: [].into(), protocol: Protocol::default(), tls: None };
+        let version = VersionSpec {
+            name: name?,
+            endpoints: [].into(),
+            protocol: Protocol::default(),
+            tls: None,
+            proxy_header: None,
+        };
         return Some(Listed { version, empty: None, edits: Edits::default() });
     };
     let endpoints = section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]");
@@ -47,10 +52,28 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
     let empty = list.as_ref().filter(|(_, list)| list.is_empty()).map(|(node, _)| node.at);
     let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default();
     let tls = upstream_tls::read(&mut section, protocol, &endpoints).flatten();
+    let proxy_header = section.or("proxy_protocol", None, |node| proxy_header(node, protocol)).flatten();
     section.finish();
     let protocol = protocol.unwrap_or_default();
-    let version = VersionSpec { name: name?, endpoints: endpoints.into(), protocol, tls };
+    let version = VersionSpec { name: name?, endpoints: endpoints.into(), protocol, tls, proxy_header };
     Some(Listed { version, empty, edits })
+}
+
+/// `proxy_protocol = "v2"`: not where several clients' requests share a connection.
+fn proxy_header(node: Node<'_>, protocol: Option<Protocol>) -> Option<Option<ProxyHeader>> {
+    let expected = "\"v1\" or \"v2\"";
+    let header = match node.text(expected)? {
+        "v1" => ProxyHeader::V1,
+        "v2" => ProxyHeader::V2,
+        _ => return node.unexpected(expected),
+    };
+    if let Some(protocol) = protocol.filter(|protocol| protocol.is_http2()) {
+        let message = format!("a PROXY header cannot be sent with protocol `{}`", protocol.token());
+        node.at
+            .error_with(message, "its connections carry the requests of several clients: use http1 or https");
+        return None;
+    }
+    Some(Some(header))
 }
 
 /// The endpoints that can be read, each once.

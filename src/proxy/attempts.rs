@@ -35,13 +35,13 @@ pub(super) async fn forward(
     let most = limits.request_body.unwrap_or(u64::MAX);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let has_body = !upload.is_empty();
-    let may_repeat = !has_body && head.method.is_idempotent();
+    let may_repeat = !has_body && (head.method.is_idempotent() || asked.upgrade.is_some());
     let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
     let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
     let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
         record.inspect(|record| record.attempt(&endpoint));
-        let opened = match endpoint.open(may_reuse, timeouts.connect).await {
+        let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
             Ok(opened) => opened,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
                 None => return permit.fail(reason),

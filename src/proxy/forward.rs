@@ -129,8 +129,8 @@ impl Exchange {
                     return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));
                 }
                 Taken::Final(head) => return Poll::Ready(Ok(head)),
-                Taken::Continue if self.outgoing.let_go() => continue,
-                Taken::Continue | Taken::Nothing => {}
+                Taken::Continue => continue,
+                Taken::Nothing => {}
             }
             match self.receive(cx) {
                 Poll::Ready(Ok(1..)) => {}
@@ -159,7 +159,9 @@ impl Exchange {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
             if head.status == StatusCode::CONTINUE {
-                // The client is sent ours when the body is first asked for.
+                // At once: the final head may be behind it.
+                self.outgoing.let_go();
+                self.turn.go_on();
                 taken = Taken::Continue;
             } else if asked.version >= Version::HTTP_11 {
                 self.turn.relay_interim(head.status, &head.headers);
@@ -228,6 +230,9 @@ impl Exchange {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.permit.is_none() {
+            return Poll::Ready(None);
+        }
         loop {
             if self.bounds.is_over(self.now()) {
                 return self.break_off(Reason::Deadline);

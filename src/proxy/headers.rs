@@ -1,8 +1,8 @@
 //! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -45,8 +45,13 @@ pub fn is_protected(token: &[u8]) -> bool {
 /// True for fields that may come after a body: none that frame, route or authenticate (RFC 9110 §6.5.1).
 #[must_use]
 pub fn may_be_trailer(name: &HeaderName) -> bool {
-    let refused = [HOST, CONTENT_LENGTH, TRAILER, EXPECT, FORWARDED, VIA, http::header::AUTHORIZATION];
-    !is_hop_by_hop(name) && !is_protected(name.as_str().as_bytes()) && !refused.contains(name)
+    let text = name.as_str();
+    let refused = [HOST, TRAILER, EXPECT, VIA, AUTHORIZATION, COOKIE, SET_COOKIE, CACHE_CONTROL, RANGE];
+    !is_hop_by_hop(name)
+        && !is_protected(text.as_bytes())
+        && !is_forwarding(name)
+        && !text.starts_with("content-")
+        && !refused.contains(name)
 }
 
 /// Takes out of an answer what was for one connection only.
@@ -163,7 +168,7 @@ pub fn write_request(
 }
 
 /// True when an endpoint may read `name` as `meant`: many take an underscore for a hyphen (CGI's `HTTP_X_USER`).
-fn is_taken_for(name: &HeaderName, meant: &HeaderName) -> bool {
+pub(super) fn is_taken_for(name: &HeaderName, meant: &HeaderName) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let (name, meant) = (name.as_str().bytes().map(plain), meant.as_str().bytes().map(plain));
     name.eq(meant)

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::clock::Clock;
@@ -125,9 +125,12 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     use std::os::unix::net;
     if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        match net::UnixStream::connect(path) {
+        // Without waiting: an owner that is alive may be too busy to accept.
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        match probe.connect(&SockAddr::unix(path)?) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            _ => return Err(io::ErrorKind::AddrInUse.into()),
+            Ok(()) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
         }
     }
     let listener = net::UnixListener::bind(path)?;
@@ -149,11 +152,11 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
-                Ok((Stream::tcp(tcp)?, Some(peer.ip().to_canonical())))
+                Ok((Stream::tcp(tcp)?, Some(peer)))
             }
             Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
@@ -193,7 +196,7 @@ pub async fn run(
 }
 
 /// The next connection, once there is room for it; until then it waits in the kernel's queue.
-async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Option<IpAddr>)> {
+async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() < worker.settings().connections {
@@ -203,7 +206,7 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Optio
     }
 }
 
-fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<IpAddr>)) {
+fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<SocketAddr>)) {
     let settings = worker.settings();
     let (door, entrance) = (settings.door(listener), settings.entrance(listener));
     if worker.commons.pressure() >= Pressure::Tight {
@@ -222,7 +225,7 @@ fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, 
 /// Lets a client in that may come in, and serves it.
 async fn serve(
     worker: &Rc<Worker>,
-    (stream, address): (Stream, Option<IpAddr>),
+    (stream, address): (Stream, Option<SocketAddr>),
     door: Arc<Door>,
     entrance: Arc<Entrance>,
 ) {
@@ -310,11 +313,11 @@ impl Spare {
 /// Nothing is answered then: who speaks the protocol does not expect HTTP, and who does not is no client of this listener.
 async fn introduce(
     mut stream: Stream,
-    address: Option<IpAddr>,
+    address: Option<SocketAddr>,
     door: Arc<Door>,
     worker: &Worker,
 ) -> Option<(Stream, Peer)> {
-    let peer = Peer::new(address, stream.local_port(), Arc::clone(&door));
+    let peer = Peer::new(address, stream.local_address(), Arc::clone(&door));
     if !door.proxy_protocol {
         return Some((stream, peer));
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,9 +13,10 @@ use tokio::io::AsyncWrite;
 
 use super::body::{Broken, Incoming};
 use super::connection::Client;
-use super::gate::{Asked, Underscores};
+use super::gate::Asked;
 use super::headers::{self, BodyLength, Origin};
 use super::http1::{self, Head};
+use super::settings::Settings;
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
@@ -61,10 +63,12 @@ pub struct Outgoing {
     out: Vec<u8>,
     frame: Bytes,
     rest: Rest,
-    underscores: Underscores,
+    settings: Rc<Settings>,
     /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
+    /// How many it has announced.
+    announced: Option<u64>,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
@@ -171,9 +175,13 @@ impl Outgoing {
             out,
             frame: Bytes::new(),
             rest,
-            underscores: client.settings.underscores,
+            settings: Rc::clone(&client.settings),
             taken: 0,
             most: upload.most,
+            announced: match upload.length {
+                BodyLength::Known(length) => Some(length),
+                BodyLength::None | BodyLength::Unknown => None,
+            },
             is_sent: false,
             is_cut: false,
             upgrade: asked.upgrade,
@@ -284,6 +292,10 @@ impl Outgoing {
                     self.encode(frame, coding);
                 }
                 Some(Err(broken)) => return Err(because(broken)),
+                // An endpoint would take the next request's bytes for what is missing.
+                None if coding == Coding::Plain && self.announced != Some(self.taken) => {
+                    return Err(Reason::RequestBody);
+                }
                 None => {
                     if coding == Coding::Chunked {
                         http1::encode_end(&mut self.out, None);
@@ -306,10 +318,7 @@ impl Outgoing {
             (Ok(data), Coding::Chunked) => http1::encode_chunk(&mut self.out, &data),
             (Err(frame), Coding::Chunked) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
-                if self.underscores.clean(&mut trailers).is_err() {
-                    // It is too late to refuse the request for it.
-                    trailers.clear();
-                }
+                self.settings.clean_trailers(&mut trailers);
                 http1::encode_end(&mut self.out, Some(&trailers));
                 self.rest = Rest::Nothing;
             }

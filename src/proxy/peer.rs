@@ -34,32 +34,36 @@ pub struct Peer {
     pub text: Option<Box<str>>,
     /// The port that it connected to.
     pub port: Option<u16>,
+    /// Whose connection it is and where it was accepted, both known or neither.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
     /// True when its `X-Forwarded-*` and `Forwarded` are to be believed.
     pub is_trusted: bool,
     door: Arc<Door>,
 }
 
 impl Peer {
-    /// Who connected from `address` to `port`; over a Unix socket, without either, it is trusted: the socket's
+    /// Who connected from `from` to `to`; over a Unix socket, without either, it is trusted: the socket's
     /// permissions say who may.
     #[must_use]
-    pub fn new(address: Option<IpAddr>, port: Option<u16>, door: Arc<Door>) -> Self {
-        let address = address.map(|address| address.to_canonical());
+    pub fn new(from: Option<SocketAddr>, to: Option<SocketAddr>, door: Arc<Door>) -> Self {
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let (from, to) = (from.map(canonical), to.map(canonical));
+        let address = from.map(|from| from.ip());
         let is_trusted = address.is_none_or(|address| door.trusts(address));
         let text = address.map(|address| address.to_string().into());
-        Self { address, text, port, is_trusted, door }
+        Self { address, text, port: to.map(|to| to.port()), ends: from.zip(to), is_trusted, door }
     }
 
     /// Whom a trusted proxy named; it is trusted itself if its address is.
     #[must_use]
     pub fn told(client: SocketAddr, server: SocketAddr, door: Arc<Door>) -> Self {
-        Self::new(Some(client.ip()), Some(server.port()), door)
+        Self::new(Some(client), Some(server), door)
     }
 
     /// Somebody of whom a trusted proxy could say nothing.
     #[must_use]
     pub fn unknown(door: Arc<Door>) -> Self {
-        Self { address: None, text: None, port: None, is_trusted: false, door }
+        Self { address: None, text: None, port: None, ends: None, is_trusted: false, door }
     }
 
     /// The client that asked for this: the peer, or the last one that is no trusted proxy in what trusted proxies say.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use tokio::io::{AsyncReadExt, Interest};
 
 use super::upstream::Stream;
+use crate::table::ProxyHeader;
 
 /// Longest header of version 1, with its line end.
 const MAX_V1: usize = 107;
@@ -175,6 +176,41 @@ pub async fn read(stream: &mut Stream) -> io::Result<Told> {
     }
 }
 
+/// The header for a connection with these ends: whose it is, and where it was accepted; `None`: nobody knows.
+#[must_use]
+pub fn header(version: ProxyHeader, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    // Both of one family, or they cannot be told.
+    let ends = ends.filter(|(client, server)| client.is_ipv4() == server.is_ipv4());
+    match (version, ends) {
+        (ProxyHeader::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
+        (ProxyHeader::V1, Some((client, server))) => {
+            let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (client.ip(), server.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), server.port()).into_bytes()
+        }
+        (ProxyHeader::V2, ends) => header_v2(ends),
+    }
+}
+
+fn header_v2(ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    const PROXY: u8 = 0x21;
+    let (family, addresses) = match ends {
+        None => (0, Vec::new()),
+        Some((client, server)) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()].concat();
+            let family = if client.is_ipv4() { 0x11 } else { 0x21 };
+            (family, [octets(client.ip()), octets(server.ip()), ports].concat())
+        }
+    };
+    // At most 36.
+    let length = u16::try_from(addresses.len()).unwrap_or(0).to_be_bytes();
+    [&SIGNATURE[..], &[PROXY, family], &length, &addresses].concat()
+}
+
 /// Looks at what has come without taking it.
 async fn peek(stream: &Stream, window: &mut [u8]) -> io::Result<usize> {
     match stream {
@@ -192,6 +228,21 @@ async fn peek(stream: &Stream, window: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_sent_is_what_is_read() {
+        let (four, six) = ("192.0.2.1:5000".parse().unwrap(), "[2001:db8::1]:6000".parse().unwrap());
+        for version in [ProxyHeader::V1, ProxyHeader::V2] {
+            for ends in [Some((four, four)), Some((six, six)), Some((four, six)), None] {
+                let bytes = header(version, ends);
+                let told = match ends.filter(|(client, server)| client.is_ipv4() == server.is_ipv4()) {
+                    Some((client, server)) => Told::Client { client, server },
+                    None => Told::Unknown,
+                };
+                assert_eq!(parse(&bytes), Parsed::Header(told, bytes.len()), "{version:?} {ends:?}");
+            }
+        }
+    }
 
     fn told(client: &str, server: &str) -> Told {
         Told::Client { client: client.parse().unwrap(), server: server.parse().unwrap() }

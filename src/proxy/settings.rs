@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use super::entrance::Entrance;
 use super::gate::Underscores;
+use super::headers;
 use super::identity::Identity;
 use super::journal;
 use super::listener::ListenAddr;
@@ -96,6 +97,18 @@ impl Settings {
     #[must_use]
     pub fn door(&self, listener: &ListenAddr) -> Arc<Door> {
         self.doors.get(listener).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// Takes out of a client's trailers what it may not say there either. It is too late to refuse the request for it.
+    pub fn clean_trailers(&self, trailers: &mut HeaderMap) {
+        if self.underscores.clean(trailers).is_err() {
+            return trailers.clear();
+        }
+        let is_subject = |name: &HeaderName| {
+            self.subject_headers.iter().any(|subject| headers::is_taken_for(name, subject))
+        };
+        let refused: Vec<_> = trailers.keys().filter(|name| is_subject(name)).cloned().collect();
+        refused.iter().for_each(|name| drop(trailers.remove(name)));
     }
 
     /// What `listener` does with those who come.

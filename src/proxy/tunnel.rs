@@ -47,6 +47,8 @@ pub struct Tunnel {
 #[derive(Debug, Default)]
 struct Half {
     data: Bytes,
+    /// True while TLS may hold what was written and has not gone out.
+    is_held: bool,
     /// True when its source has ended.
     is_read: bool,
     /// True when its sink was told so.
@@ -148,12 +150,13 @@ impl Tunnel {
     ) -> Poll<Result<(), Reason>> {
         let Self { down, stream, turn, permit, .. } = self;
         while !down.is_over {
-            if !down.data.is_empty() {
+            if !down.data.is_empty() || down.is_held {
                 let before = down.data.len();
                 let written = client.poll_write(&mut down.data, cx);
                 let gone = before - down.data.len();
                 permit.record().inspect(|record| record.sent(gone));
                 *moved |= gone > 0;
+                down.is_held = written.is_pending();
                 ready!(written).map_err(|_| Reason::ClientGone)?;
             }
             if down.is_read {

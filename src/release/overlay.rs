@@ -12,7 +12,11 @@ pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>)
     let of_file = spec.versions.iter().filter_map(|file| match edits.get(&file.name) {
         Some(edit) if edit.holds_over(Some(file)) => match edit {
             // Who is to be believed is the file's to say.
-            Edit::Is { version, .. } => Some(VersionSpec { tls: file.tls.clone(), ..version.clone() }),
+            Edit::Is { version, .. } => Some(VersionSpec {
+                tls: file.tls.clone(),
+                proxy_header: file.proxy_header,
+                ..version.clone()
+            }),
             Edit::Removed { .. } => None,
         },
         _ => Some(file.clone()),

@@ -40,6 +40,7 @@ fn version() -> impl Strategy<Value = VersionSpec> {
         endpoints: endpoints.into(),
         protocol: Protocol::Http1,
         tls: None,
+        proxy_header: None,
     })
 }
 

@@ -271,6 +271,7 @@ impl TryFrom<VersionForm> for VersionSpec {
             },
             // Of the file's versions the file says it again.
             tls: None,
+            proxy_header: None,
         })
     }
 }

@@ -26,7 +26,7 @@ pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
 pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
 pub use template::{Part, Placeholder, Template};
-pub use transport::{Identity, Protocol, UpstreamTls};
+pub use transport::{Identity, Protocol, ProxyHeader, UpstreamTls};
 
 /// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::rules::Rules;
 use super::split::{Coin, Split};
-use super::transport::{Protocol, UpstreamTls};
+use super::transport::{Protocol, ProxyHeader, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub struct VersionSpec {
     pub protocol: Protocol,
     /// How they are verified where that is over TLS; `None`: as [`UpstreamTls::default`]. The file's alone to say.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// What comes first on a connection; such a one is for one request, and none of it is kept.
+    pub proxy_header: Option<ProxyHeader>,
 }
 
 /// How long the parts of a request may take.

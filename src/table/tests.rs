@@ -12,6 +12,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         endpoints: Arc::clone(&endpoints),
         protocol: Protocol::default(),
         tls: None,
+        proxy_header: None,
     };
     let spec = ServiceSpec {
         name: name.parse().unwrap(),

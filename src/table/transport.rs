@@ -55,6 +55,15 @@ impl Protocol {
     }
 }
 
+/// The PROXY header that comes first on a connection to an endpoint, and says whose requests it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
+}
+
 impl FromStr for Protocol {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {

@@ -50,6 +50,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         endpoints: endpoints.iter().map(|at| at.parse().unwrap()).collect(),
         protocol: crate::table::Protocol::Http1,
         tls: None,
+        proxy_header: None,
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();
     let route = crate::table::Route {

@@ -169,3 +169,14 @@ fn tls_of_a_version_that_cannot_be_is_refused() {
     switchback.toml: 1 error
     "#);
 }
+
+#[test]
+fn a_proxy_header_that_cannot_be_is_refused() {
+    let with = |version: &str| {
+        check_service(&format!("[services.shop]\nroutes = [{{}}]\n[services.shop.versions.blue]\n{version}"))
+    };
+    let said = with("endpoints = [\"b:1\"]\nprotocol = \"h2c\"\nproxy_protocol = \"v1\"");
+    assert!(said.contains("a PROXY header cannot be sent with protocol `h2c`"), "{said}");
+    let said = with("endpoints = [\"b:1\"]\nproxy_protocol = 2");
+    assert!(said.contains("expected \"v1\" or \"v2\", found the integer 2"), "{said}");
+}

@@ -100,6 +100,7 @@ fn spec(name: &str) -> ServiceSpec {
         endpoints: Arc::new([format!("127.0.0.1:{port}").parse().unwrap()]),
         protocol: Protocol::Http1,
         tls: None,
+        proxy_header: None,
     };
     ServiceSpec {
         name: name.parse().unwrap(),

@@ -3,13 +3,13 @@
 //! Everything is polled in the connection's one task: the request's body is read when the exchange asks for it, the
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
+mod close;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
@@ -28,10 +27,6 @@ use crate::proxy::clock::Alarm;
 use crate::proxy::error;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
 use crate::proxy::upstream::Stream;
-
-/// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
-/// could overtake the answer that says why (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
 
 /// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
 #[derive(Debug)]
@@ -47,6 +42,10 @@ pub struct Wire {
     body: Cell<Decoder>,
     stage: Cell<Stage>,
     out: RefCell<Out>,
+    /// True from the first byte behind the last request, also if it is of an empty line.
+    is_begun: Cell<bool>,
+    /// True while the watch is there for a client that takes nothing.
+    is_stalled: Cell<bool>,
 }
 
 /// How far the request at hand is.
@@ -83,10 +82,11 @@ enum Rest {
     BrokenOff,
 }
 
-/// Serves `stream` until it ends, idles too long, or the worker winds down.
-pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
+/// Serves `stream` until it ends, idles too long, or the worker winds down. `watch` is set where a head is begun already.
+pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch: Alarm) {
+    let is_begun = !early.is_empty();
     let wire = Rc::new(Wire {
-        watch: client.worker.clock.alarm(),
+        watch,
         client,
         stream: RefCell::new(stream),
         input: RefCell::new(early),
@@ -94,6 +94,8 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         body: Cell::new(Decoder::Length(0)),
         stage: Cell::new(Stage::Waiting),
         out: RefCell::default(),
+        is_begun: Cell::new(is_begun),
+        is_stalled: Cell::new(false),
     });
     let alarm = Rc::new(wire.client.worker.clock.alarm());
     let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
@@ -125,20 +127,22 @@ impl Wire {
         loop {
             if let Some(request) = self.take_head()? {
                 self.watch.clear();
+                self.is_begun.set(false);
                 return Poll::Ready(Ok(Some(request)));
             }
-            let is_begun = !self.input.borrow().is_empty();
-            self.watch.set_once(if is_begun { settings.head } else { patience });
+            let is_empty = self.input.borrow().is_empty();
+            self.is_begun.set(self.is_begun.get() || !is_empty);
+            self.watch.set_once(if self.is_begun.get() { settings.head } else { patience });
             match self.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) if is_begun => {}
+                Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Ok(None)),
-                Poll::Pending if !is_begun && self.client.worker.is_stopping.get() => {
+                Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
                     return Poll::Ready(Ok(None));
                 }
                 Poll::Pending => {
                     ready!(self.watch.poll(cx));
-                    return Poll::Ready(if is_begun { Err(Reason::RequestTimeout) } else { Ok(None) });
+                    return Poll::Ready(if is_empty { Ok(None) } else { Err(Reason::RequestTimeout) });
                 }
             }
         }
@@ -212,7 +216,8 @@ impl Wire {
     async fn answer(&self, response: Response<Source>, asked: Asked) -> Left {
         let (mut head, source) = response.into_parts();
         // What is left of the request will not be read once the answer is over (RFC 9112 §9.3).
-        let may_persist = (self.skip_body() || matches!(source, Source::Stream(_)))
+        // Not while the answer comes: until then it is still on its way to the endpoint.
+        let may_persist = (matches!(source, Source::Stream(_)) || self.skip_body())
             && asked.keep_alive
             && !self.client.worker.is_stopping.get();
         self.stage.set(Stage::Answering);
@@ -225,6 +230,8 @@ impl Wire {
             match source {
                 Source::Full(data) if framing.has_body => out.push(data),
                 Source::Full(_) => {}
+                // What an endpoint sends behind such a head is nobody's answer.
+                Source::Stream(_) if !framing.has_body => {}
                 Source::Stream(exchange) => rest = Rest::Stream(exchange),
                 Source::Tunnel(joined) => tunnel = Some(joined),
             }
@@ -293,12 +300,19 @@ impl Wire {
             return Poll::Ready(Ok(()));
         }
         let mut stream = self.stream.borrow_mut();
-        match out.poll_write(&mut stream, cx, || self.watch.clear()) {
+        let moved = || {
+            if self.is_stalled.replace(false) {
+                self.watch.clear();
+            }
+        };
+        match out.poll_write(&mut stream, cx, moved) {
             Poll::Ready(written) => {
+                moved();
                 out.give_back(&self.client.worker);
                 Poll::Ready(written)
             }
             Poll::Pending => {
+                self.is_stalled.set(true);
                 self.watch.set_once(self.client.settings.progress);
                 self.watch.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
@@ -318,15 +332,20 @@ impl Wire {
                 Ok(Decoded::More) => {}
                 Err(_) => return Poll::Ready(Some(Err(Broken::Malformed))),
             }
-            if self.stage.get() == Stage::Expecting {
-                self.stage.set(Stage::Waiting);
-                let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-                self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
-            }
+            self.go_on();
             match ready!(self.poll_fill(cx)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Gone))),
             }
+        }
+    }
+
+    /// Tells a client that waits for it to send the body.
+    pub(super) fn go_on(&self) {
+        if self.stage.get() == Stage::Expecting {
+            self.stage.set(Stage::Waiting);
+            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
         }
     }
 
@@ -349,43 +368,5 @@ impl Wire {
         self.client.worker.journal.refused(&self.client, reason);
         self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&error::refusal(reason));
         Left::Unread
-    }
-
-    /// Says that it is over; a client that may still be sending is heard until it has seen that.
-    async fn close(&self, left: Left) {
-        match left {
-            Left::Broken => return,
-            Left::Reset => return self.stream.borrow().reset_on_close(),
-            Left::Open | Left::Done | Left::Unread => {}
-        }
-        // Under its own limit, which writing sets and clears.
-        self.watch.clear();
-        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
-            return;
-        }
-        self.watch.set(LINGER);
-        poll_fn(|cx| {
-            if self.watch.poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            let mut stream = self.stream.borrow_mut();
-            if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() || left != Left::Unread {
-                return Poll::Ready(());
-            }
-            poll_forget(&mut stream, cx)
-        })
-        .await;
-    }
-}
-
-/// Reads and forgets what still comes, until the client has closed.
-fn poll_forget(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
-    loop {
-        let mut forgotten = [MaybeUninit::uninit(); 4096];
-        let mut forgotten = ReadBuf::uninit(&mut forgotten);
-        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut forgotten));
-        if read.is_err() || forgotten.filled().is_empty() {
-            return Poll::Ready(());
-        }
     }
 }

@@ -66,6 +66,15 @@ impl Turn {
         matches!(self.ear, Ear::Http2(_))
     }
 
+    /// Tells a client that waits for it to send the body.
+    pub fn go_on(&self) {
+        match &self.ear {
+            Ear::Http1(wire) => wire.go_on(),
+            // Told when the body is first asked for, which can be done behind the final head too.
+            Ear::Http2(_) => {}
+        }
+    }
+
     /// Tells the client an interim answer (RFC 9110 §15.2), if that is possible now.
     pub fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
         match &self.ear {
@@ -79,9 +88,10 @@ impl Turn {
 pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
     let client = Rc::new(Client { settings: worker.settings(), worker, arrival });
     // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
+    let watch = client.worker.clock.alarm();
     let (stream, early, is_http2) = match &client.arrival.secured {
         Some(secured) => (stream, Bytes::new(), secured.is_http2()),
-        None => match first_bytes(&client, stream).await {
+        None => match first_bytes(&client, stream, &watch).await {
             Some((stream, early)) => {
                 let is_http2 = early.starts_with(PREFACE);
                 (stream, early, is_http2)
@@ -93,7 +103,7 @@ pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
         // Boxed: most connections are not of this kind, and all would have its size.
         Box::pin(http2::run(client, stream, early)).await;
     } else {
-        http1::run(client, stream, early).await;
+        http1::run(client, stream, early, watch).await;
     }
 }
 
@@ -101,8 +111,7 @@ pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until it is clear which protocol the client speaks; `None` when it says nothing in time or goes away.
-async fn first_bytes(client: &Client, mut stream: Stream) -> Option<(Stream, Bytes)> {
-    let watch = client.worker.clock.alarm();
+async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Option<(Stream, Bytes)> {
     watch.set(client.settings.head);
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {

@@ -29,7 +29,6 @@ use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
-use crate::proxy::gate::Underscores;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Waiting};
@@ -54,10 +53,9 @@ pub struct Call {
     part: Bytes,
     /// True when something of the body was taken: it cannot be sent again.
     is_touched: bool,
-    /// How many bytes of the body the client has sent, and how many it may; the rule for its trailers.
+    /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
-    underscores: Underscores,
     waiting: Waiting,
     interims: u32,
     /// How much of the answer's body is to come, if that is known.
@@ -102,7 +100,6 @@ impl Call {
             is_touched: false,
             taken: 0,
             most,
-            underscores: turn.client.settings.underscores,
             waiting: Waiting::Endpoint,
             interims: 0,
             remaining: None,
@@ -180,13 +177,18 @@ impl Call {
             let Poll::Ready(Some(interim)) = response.poll_informational(cx) else { break };
             let interim = interim.map_err(|error| self.failure(&error))?;
             self.interims += 1;
-            if self.interims > MAX_INTERIM || interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let status = interim.status();
+            if self.interims > MAX_INTERIM || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
-            if interim.status() == StatusCode::CONTINUE {
+            if status == StatusCode::CONTINUE {
                 may_go = true;
             } else if asked.version >= Version::HTTP_11 {
-                self.turn.relay_interim(interim.status(), interim.headers());
+                let mut fields = interim.into_parts().0.headers;
+                headers::strip_response(&mut fields);
+                // An interim answer has no content (RFC 9110 §8.6).
+                fields.remove(CONTENT_LENGTH);
+                self.turn.relay_interim(status, &fields);
             }
         }
         Ok(may_go)
@@ -270,6 +272,9 @@ impl Call {
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.permit.is_none() {
+            return Poll::Ready(None);
+        }
         if self.bounds.is_over(self.now()) {
             return self.break_off(Reason::Deadline);
         }

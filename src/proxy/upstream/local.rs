@@ -160,9 +160,10 @@ impl Drop for Local {
 impl Pool {
     /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
     fn follow(&mut self, target: &Target, pools: &Rc<Pools>) {
-        let Target { endpoints: list, protocol, tls, .. } = target;
+        let Target { endpoints: list, protocol, proxy_header, tls, .. } = target;
         let named = |address: &EndpointAddr| {
-            pools.name(Destination { address: address.clone(), protocol: *protocol, tls: tls.clone() })
+            let (address, tls) = (address.clone(), tls.clone());
+            pools.name(Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls })
         };
         // First named, then unnamed: what stays is never without a name.
         let endpoints = list.iter().map(named).collect();

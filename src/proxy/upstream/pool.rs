@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::eyeballs;
@@ -19,7 +20,9 @@ use super::stream::Stream;
 use super::tls::Connector;
 use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
-use crate::table::{EndpointAddr, Protocol, UpstreamTls};
+use crate::proxy::peer::Peer;
+use crate::proxy::proxy_protocol;
+use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
 /// What connections are shared by: two versions that agree in all of it use the same ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +31,8 @@ pub struct Destination {
     pub address: EndpointAddr,
     /// What is spoken to it.
     pub protocol: Protocol,
+    /// What comes first on a connection.
+    pub proxy_header: Option<ProxyHeader>,
     /// How it is verified.
     pub tls: Option<Arc<UpstreamTls>>,
 }
@@ -157,17 +162,20 @@ impl Endpoint {
         if self.there.protocol.is_tls() { "https" } else { "http" }
     }
 
-    /// A connection, or a place on one: one that is there if there is a good one and it may be used, else a new one in
-    /// time.
+    /// A connection for a request of `peer`, or a place on one: one that is there if there is a good one and it may be
+    /// used, else a new one in time.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(self: &Rc<Self>, may_reuse: bool, limit: Duration) -> Result<Opened, Reason> {
+    pub async fn open(
+        self: &Rc<Self>,
+        may_reuse: bool,
+        limit: Duration,
+        peer: &Peer,
+    ) -> Result<Opened, Reason> {
         if !self.there.protocol.is_http2() {
-            return self
-                .open_own(may_reuse, limit)
-                .await
-                .map(|(stream, is_kept)| Opened::Own(stream, is_kept));
+            let opened = self.open_own(may_reuse, limit, peer).await;
+            return opened.map(|(stream, is_kept)| Opened::Own(stream, is_kept));
         }
         if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
             return Ok(Opened::Shared(ticket));
@@ -182,7 +190,7 @@ impl Endpoint {
             tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
             Reason::UpstreamProtocol
         };
-        let ticket = self.shared.take(may_reuse, &self.home.clock, self.connect(), refused).await?;
+        let ticket = self.shared.take(may_reuse, &self.home.clock, self.connect(None), refused).await?;
         if self.names.get() == 0 {
             self.shared.close();
         }
@@ -190,16 +198,27 @@ impl Endpoint {
         Ok(ticket)
     }
 
-    async fn open_own(&self, may_reuse: bool, limit: Duration) -> Result<(Stream, bool), Reason> {
-        if let Some(stream) = self.reuse().filter(|_| may_reuse) {
+    async fn open_own(
+        &self,
+        may_reuse: bool,
+        limit: Duration,
+        peer: &Peer,
+    ) -> Result<(Stream, bool), Reason> {
+        if may_reuse && let Some(stream) = self.reuse() {
             return Ok((stream, true));
         }
-        let connected = tokio::time::timeout(limit, self.connect()).await;
+        let connected = tokio::time::timeout(limit, self.connect(Some(peer))).await;
         connected.unwrap_or(Err(Reason::ConnectTimeout)).map(|stream| (stream, false))
     }
 
-    async fn connect(&self) -> Result<Stream, Reason> {
-        let stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
+    async fn connect(&self, peer: Option<&Peer>) -> Result<Stream, Reason> {
+        let mut stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
+        if let Some(header) = self.there.proxy_header {
+            // Before anything else, also before TLS.
+            let ends = peer.and_then(|peer| peer.ends);
+            let header = proxy_protocol::header(header, ends);
+            stream.write_all(&header).await.map_err(|_| Reason::ConnectFailed)?;
+        }
         let Some(connector) = &self.connector else { return Ok(stream) };
         // Boxed: a handshake is large and rare, and this is a part of every request.
         let secured = Box::pin(connector.handshake(stream, &self.address)).await;
@@ -245,7 +264,8 @@ impl Endpoint {
     /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
     pub fn keep(self: &Rc<Self>, stream: Stream, most: usize, clock: &Clock) {
         let mut idle = self.idle.borrow_mut();
-        if self.names.get() == 0 || idle.len() >= most {
+        // A connection that names a client is for that one alone.
+        if self.names.get() == 0 || idle.len() >= most || self.there.proxy_header.is_some() {
             return;
         }
         idle.push(Idle { stream, since: clock.ticks() });
@@ -275,7 +295,12 @@ mod tests {
     use super::*;
 
     fn there(text: &str) -> Destination {
-        Destination { address: text.parse().unwrap(), protocol: Protocol::Http1, tls: None }
+        Destination {
+            address: text.parse().unwrap(),
+            protocol: Protocol::Http1,
+            proxy_header: None,
+            tls: None,
+        }
     }
 
     async fn connection() -> (Stream, Stream) {

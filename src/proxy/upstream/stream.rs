@@ -1,6 +1,7 @@
 //! A byte stream to an endpoint or from a client: TCP or a Unix socket.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -32,14 +33,14 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
-    /// The port on our side.
+    /// The address on our side.
     #[must_use]
-    pub fn local_port(&self) -> Option<u16> {
+    pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(tcp) => tcp.local_addr().ok().map(|address| address.port()),
+            Self::Tcp(tcp) => tcp.local_addr().ok(),
             Self::Unix(_) => None,
-            Self::Tls(tls) => tls.get_ref().0.local_port(),
-            Self::Secured(tls) => tls.get_ref().0.local_port(),
+            Self::Tls(tls) => tls.get_ref().0.local_address(),
+            Self::Secured(tls) => tls.get_ref().0.local_address(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::names::Name;
 use super::tls::Connector;
-use crate::table::{EndpointAddr, Protocol, UpstreamTls, VersionSpec};
+use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls, VersionSpec};
 
 /// A version's pool as a request needs it. Comparing two of the same version reads nothing that they point to.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Target {
     pub endpoints: Arc<[EndpointAddr]>,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// What comes first on a connection.
+    pub proxy_header: Option<ProxyHeader>,
     /// How they are verified.
     pub tls: Option<Arc<UpstreamTls>>,
     /// Made with the table and not by the first request, and alive as long as the table says so.
@@ -26,21 +28,29 @@ impl Target {
     /// The pool of `version`.
     #[must_use]
     pub fn of(version: &VersionSpec) -> Self {
-        let VersionSpec { name: _, endpoints, protocol, tls } = version;
+        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header } = version;
         let connector = protocol.is_tls().then(|| Connector::shared(tls.as_ref(), protocol.is_http2()));
         let name = |endpoint: &EndpointAddr| match endpoint {
             EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
             EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
         };
         let names = endpoints.iter().filter_map(name).collect();
-        Self { endpoints: Arc::clone(endpoints), protocol: *protocol, tls: tls.clone(), connector, names }
+        let (endpoints, tls) = (Arc::clone(endpoints), tls.clone());
+        Self { endpoints, protocol: *protocol, proxy_header: *proxy_header, tls, connector, names }
     }
 
     /// No endpoints.
     #[must_use]
     pub fn none() -> Self {
         let (endpoints, names) = (Arc::new([]), Arc::new([]));
-        Self { endpoints, protocol: Protocol::default(), tls: None, connector: None, names }
+        Self {
+            endpoints,
+            protocol: Protocol::default(),
+            proxy_header: None,
+            tls: None,
+            connector: None,
+            names,
+        }
     }
 
     /// True when nothing has changed.
@@ -48,7 +58,7 @@ impl Target {
     pub fn is_same(&self, other: &Self) -> bool {
         let connector = |target: &Self| target.connector.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.endpoints, &other.endpoints)
-            && self.protocol == other.protocol
+            && (self.protocol, self.proxy_header) == (other.protocol, other.proxy_header)
             && connector(self) == connector(other)
     }
 }

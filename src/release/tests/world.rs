@@ -33,7 +33,13 @@ pub(super) fn endpoint(port: u16) -> EndpointAddr {
 /// A version with an endpoint on each of these ports.
 pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
     let endpoints = ports.iter().copied().map(endpoint).collect();
-    VersionSpec { name: version(name), endpoints, protocol: Protocol::default(), tls: None }
+    VersionSpec {
+        name: version(name),
+        endpoints,
+        protocol: Protocol::default(),
+        tls: None,
+        proxy_header: None,
+    }
 }
 
 /// A service of the file, all of it on `stable`, with one route of its own.

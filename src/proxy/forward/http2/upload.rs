@@ -54,10 +54,7 @@ impl Call {
                         Err(frame) => {
                             let trailers = frame.into_trailers().map(headers::only_trailers);
                             let mut trailers = trailers.unwrap_or_default();
-                            if self.underscores.clean(&mut trailers).is_err() {
-                                // It is too late to refuse the request for it.
-                                trailers.clear();
-                            }
+                            self.turn.client.settings.clean_trailers(&mut trailers);
                             send.send_trailers(trailers).map(|()| true)
                         }
                     },
