@@ -157,6 +157,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             }
             send.send_data(Bytes::new(), true).unwrap();
         }
+        "/ends-late" => ends_late(respond).await,
         "/breaks" => {
             let mut response = Response::new(());
             response
@@ -172,6 +173,16 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         _ => drop(respond.send_response(Response::builder().status(404).body(()).unwrap(), true)),
     }
+}
+
+/// Answers in parts, with the end in a frame of its own.
+async fn ends_late(mut respond: SendResponse<Bytes>) {
+    let mut send = respond.send_response(Response::new(()), false).unwrap();
+    for part in ["all", " of it"] {
+        all(&mut send, part.into()).await;
+        tokio::task::yield_now().await;
+    }
+    send.send_data(Bytes::new(), true).unwrap();
 }
 
 /// Sends all of `data` as the windows open.
@@ -375,6 +386,24 @@ fn no_request_is_lost_to_an_endpoint_that_says_goodbye() {
             }
         }
     });
+}
+
+#[test]
+fn an_end_in_a_frame_of_its_own_is_an_end() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    with_client(lab.address(), async |mut send| {
+        for _ in 0..100 {
+            let (answer, _) = send.send_request(post("/ends-late"), true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            let mut whole = Vec::new();
+            while let Some(data) = body.data().await {
+                whole.extend_from_slice(&data.expect("a clean end"));
+            }
+            assert_eq!(whole, b"all of it");
+        }
+    });
+    assert_eq!(lab.get("/ends-late").text(), "all of it");
 }
 
 #[test]

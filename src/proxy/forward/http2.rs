@@ -283,8 +283,10 @@ impl Call {
             Err(reason) => return self.break_off(reason),
         };
         let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
-        if !self.is_read {
+        while !self.is_read {
             match answer.poll_data(cx) {
+                // Often the end, in a frame of its own: it is told as the end, not as a part of the body.
+                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
                 Poll::Ready(Some(Ok(data))) => return self.on_data(data),
                 Poll::Ready(Some(Err(_))) => return self.break_off(Reason::BodyTruncated),
                 Poll::Ready(None) => self.is_read = true,

@@ -16,6 +16,8 @@ suite() {
         }
     fi
     # Asks the index only when something is missing.
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" || return
+    if (($#)); then
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" || return
+    fi
     SWITCHBACK="$root/target/debug/switchback" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 exec "$venv/bin/python" "$here/$program"
 }
