@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Length of one round.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) seconds: u16,
-    /// Scenario to run; may be repeated [default: h1-1k, h1-64k, new-connection, tls-h1, tls-handshake].
+    /// Scenario to run; may be repeated [default: h1-1k, h1-64k, h2c, new-connection, tls-h1, tls-handshake].
     #[arg(long = "scenario", value_parser = PossibleValuesParser::new(scenario::ALL.map(|scenario| scenario.name)))]
     scenarios: Vec<String>,
     /// Peer to run; may be repeated [default: all].

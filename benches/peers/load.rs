@@ -1,4 +1,5 @@
-//! The load generator: `wrk` with one thread, or our own where every request needs a full TLS handshake.
+//! The load generators, each with one thread: `wrk`, `h2load` for HTTP/2, or our own where every request needs a full TLS
+//! handshake.
 
 use std::{env, fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -6,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    handshakes,
+    h2load, handshakes,
     process::{Argv, Process, Scratch, find_program},
-    scenario::{Load, Reuse},
+    scenario::{Load, Protocol, Reuse},
 };
 
 /// What came back in one run.
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) struct Answered {
     pub(crate) seconds: f64,
     pub(crate) requests: u64,
-    bytes: u64,
+    pub(crate) bytes: u64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) errors: Errors,
@@ -25,15 +26,15 @@ pub(crate) struct Answered {
 /// Requests that were not answered as they should have been. The first five are named and counted by `wrk`.
 #[derive(Deserialize, Serialize, Clone, Default)]
 pub(crate) struct Errors {
-    connect: u64,
-    read: u64,
-    write: u64,
-    timeout: u64,
+    pub(crate) connect: u64,
+    pub(crate) read: u64,
+    pub(crate) write: u64,
+    pub(crate) timeout: u64,
     /// Answers above 399.
-    status: u64,
+    pub(crate) status: u64,
     /// Answers whose body cannot have been whole, judged by the bytes received in all.
     #[serde(default)]
-    short: u64,
+    pub(crate) short: u64,
 }
 
 impl Errors {
@@ -65,7 +66,7 @@ impl fmt::Display for Errors {
 /// Puts this load on one address for a number of seconds.
 ///
 /// # Errors
-/// When `wrk` is needed and not installed, when the load does not end in time, or prints no summary.
+/// When a generator is needed and not installed, when the load does not end in time, or prints no summary.
 pub(crate) fn run(
     load: &Load,
     to: SocketAddr,
@@ -73,6 +74,17 @@ pub(crate) fn run(
     cpu: usize,
     scratch: &Scratch,
 ) -> Result<Answered> {
+    let mut answered = match load.protocol {
+        Protocol::Http1 => http1(load, to, seconds, cpu, scratch)?,
+        Protocol::Http2 { streams } => h2load::run(load, streams, to, seconds, cpu, scratch)?,
+    };
+    if answered.bytes < answered.requests * load.answer {
+        answered.errors.short = answered.requests - answered.bytes / load.answer.max(1);
+    }
+    Ok(answered)
+}
+
+fn http1(load: &Load, to: SocketAddr, seconds: u16, cpu: usize, scratch: &Scratch) -> Result<Answered> {
     let dir = scratch.subdirectory("load-")?;
     let argv = match (load.tls, load.reuse) {
         (true, Reuse::Close) => own(load, to, seconds)?,
@@ -82,11 +94,7 @@ pub(crate) fn run(
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
         bail!("the load did not end");
     }
-    let mut answered = read_summary(&dir.join("output"))?;
-    if answered.bytes < answered.requests * load.answer {
-        answered.errors.short = answered.requests - answered.bytes / load.answer.max(1);
-    }
-    Ok(answered)
+    read_summary(&dir.join("output"))
 }
 
 fn wrk(load: &Load, to: SocketAddr, seconds: u16, dir: &Path) -> Result<Argv> {

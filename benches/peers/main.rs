@@ -14,6 +14,7 @@ mod scenario;
 mod peer;
 mod process;
 
+mod h2load;
 mod load;
 mod machine;
 

@@ -63,7 +63,7 @@ pub(crate) fn measure(
 ) -> Result<LoadTable> {
     let peers = match load.targets {
         Targets::Peers => args.peers(),
-        Targets::TlsPeers => args.peers().into_iter().filter(|peer| peer.name() != peer::RELAY).collect(),
+        Targets::Proxies => args.peers().into_iter().filter(|peer| peer.name() != peer::RELAY).collect(),
         Targets::SwitchbackSizes => peer::switchback_sizes(),
     };
     let mut targets: Vec<Target> =
@@ -110,7 +110,7 @@ impl Target {
     /// Fills the pool of upstream connections; what comes back is not looked at.
     fn warm_up(&mut self, load: &Load, args: &Args, scratch: &Scratch) {
         if let Ok(running) = &self.state {
-            let _ = load::run(load, running.address(load.tls), 1, args.cpus.load, scratch);
+            let _ = load::run(load, running.address(load), 1, args.cpus.load, scratch);
         }
     }
 
@@ -135,7 +135,7 @@ impl Target {
 impl Round {
     fn run(running: &Running, load: &Load, args: &Args, scratch: &Scratch) -> Result<Self> {
         let watch = Watch::start(args.cpus.proxy, &running.process)?;
-        let answered = load::run(load, running.address(load.tls), args.seconds, args.cpus.load, scratch)?;
+        let answered = load::run(load, running.address(load), args.seconds, args.cpus.load, scratch)?;
         let usage = watch.stop(&running.process)?;
         ensure!(answered.requests > 0, "nothing was answered in {} s ({})", args.seconds, answered.errors);
         let requests = answered.requests as f64;

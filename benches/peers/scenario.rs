@@ -28,12 +28,23 @@ pub(crate) struct Load {
     /// Bytes in the body of each request; with any, it is a POST.
     pub(crate) upload: usize,
     pub(crate) connections: u16,
+    pub(crate) protocol: Protocol,
     pub(crate) reuse: Reuse,
     /// Under TLS 1.3.
     pub(crate) tls: bool,
     /// Requests go to this many hosts in turn.
     pub(crate) hosts: usize,
     pub(crate) targets: Targets,
+}
+
+/// What the clients speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// By prior knowledge in clear text, else by ALPN; with this many requests at a time on each connection.
+    Http2 {
+        streams: u16,
+    },
 }
 
 /// What becomes of a client connection after its first answer.
@@ -49,8 +60,8 @@ pub(crate) enum Reuse {
 pub(crate) enum Targets {
     /// Every peer asked for.
     Peers,
-    /// Those of them that speak TLS.
-    TlsPeers,
+    /// Those of them that speak HTTP/2 and TLS: the relay passes on what the origin does not.
+    Proxies,
     /// switchback with one service, and with [`MANY_SERVICES`].
     SwitchbackSizes,
 }
@@ -63,6 +74,7 @@ const GET_1K: Load = Load {
     answer: 1 << 10,
     upload: 0,
     connections: 64,
+    protocol: Protocol::Http1,
     reuse: Reuse::KeepAlive,
     tls: false,
     hosts: 1,
@@ -70,14 +82,17 @@ const GET_1K: Load = Load {
 };
 const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
 const GET_1M: Load = Load { path: "/1m", answer: 1 << 20, ..GET_1K };
+const H2C_1K: Load =
+    Load { connections: 8, protocol: Protocol::Http2 { streams: 32 }, targets: Targets::Proxies, ..GET_1K };
+const H2_TLS_1K: Load = Load { tls: true, ..H2C_1K };
 const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
 const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
-const TLS_1K: Load = Load { tls: true, targets: Targets::TlsPeers, ..GET_1K };
+const TLS_1K: Load = Load { tls: true, targets: Targets::Proxies, ..GET_1K };
 const TLS_HANDSHAKE: Load = Load { reuse: Reuse::Close, ..TLS_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 9] = [
+pub(crate) const ALL: [Scenario; 11] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -95,6 +110,18 @@ pub(crate) const ALL: [Scenario; 9] = [
         about: "GET, answers of 1 MiB, 64 keep-alive connections",
         by_default: false,
         kind: Kind::Load(&GET_1M),
+    },
+    Scenario {
+        name: "h2c",
+        about: "GET over HTTP/2 in clear text, answers of 1 KiB, 8 connections with 32 requests at a time each",
+        by_default: true,
+        kind: Kind::Load(&H2C_1K),
+    },
+    Scenario {
+        name: "h2-tls",
+        about: "the same under TLS 1.3",
+        by_default: false,
+        kind: Kind::Load(&H2_TLS_1K),
     },
     Scenario {
         name: "new-connection",

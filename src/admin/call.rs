@@ -130,17 +130,22 @@ impl Call {
 
     /// The body as JSON; members that are not known are refused.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Box<Problem>> {
-        let mut json = serde_json::Deserializer::from_slice(&self.body);
-        let read = serde_path_to_error::deserialize(&mut json);
-        let value = read.map_err(|error| bad_json(&error.path().to_string(), error.inner()))?;
-        json.end().map_err(|error| bad_json(".", &error))?;
-        Ok(value)
+        from_json(&self.body)
     }
 
     /// The body as JSON, or the default when there is none.
     pub(super) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Box<Problem>> {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }
     }
+}
+
+/// Reads JSON and nothing behind it.
+pub(super) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json);
+    let value = read.map_err(|error| bad_json(&error.path().to_string(), error.inner()))?;
+    json.end().map_err(|error| bad_json(".", &error))?;
+    Ok(value)
 }
 
 /// Reads a word of the contract; what it says wrong is told with the name of the field.

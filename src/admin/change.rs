@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::api::{Batch, Flip, Problem, PutVersion, Revert, Undo, Weights};
 use super::call::Call;
-use super::edit;
+use super::edit::{self, Edits};
 use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
 use super::refusal::Blame;
@@ -87,16 +87,9 @@ pub(super) async fn remove_endpoint(call: Call) -> Result<Response, Box<Problem>
 #[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
     params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
-    let body = call.json::<Batch>()?;
-    let (mut services, mut expected, mut commands) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, asked) in body.changes.into_iter().enumerate() {
-        let (service, epoch, command) = edit::edit(index, asked)?;
-        expected.extend(epoch.map(|epoch| (service.clone(), epoch)));
-        services.push(service);
-        commands.push(command);
-    }
+    let Edits { commands, services, expected, reason } = Edits::read(&call.body)?;
     let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
-    make(&call, Order { asked, reason: body.reason, services, expected, blame }).await
+    make(&call, Order { asked, reason, services, expected, blame }).await
 }
 
 /// Every service back to where it was at an epoch.

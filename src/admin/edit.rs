@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::api::{Edit, EndpointEdit, Flip, Problem, Weights};
-use super::call::parse;
+use super::api::{Batch, Edit, EndpointEdit, Flip, Problem, Weights};
+use super::call::{from_json, parse};
 use crate::release::Command;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, ServiceName, VersionRef, VersionSpec,
@@ -95,8 +95,39 @@ pub(super) fn reason(body: Option<String>, query: Option<&String>) -> Result<Str
     Ok(reason)
 }
 
+/// What a batch asks for, in the heart's words.
+#[derive(Debug, Clone, Default)]
+pub struct Edits {
+    /// One command an edit, in order.
+    pub commands: Vec<Command>,
+    /// The service of each.
+    pub services: Vec<ServiceName>,
+    /// Those services that must be at an epoch.
+    pub expected: Vec<(ServiceName, Epoch)>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Edits {
+    /// Reads the body of a batch.
+    ///
+    /// # Errors
+    /// The problem, with the member at fault.
+    pub fn read(body: &[u8]) -> Result<Self, Box<Problem>> {
+        let batch: Batch = from_json(body)?;
+        let mut edits = Self { reason: batch.reason, ..Self::default() };
+        for (index, asked) in batch.changes.into_iter().enumerate() {
+            let (service, epoch, command) = edit(index, asked)?;
+            edits.expected.extend(epoch.map(|epoch| (service.clone(), epoch)));
+            edits.services.push(service);
+            edits.commands.push(command);
+        }
+        Ok(edits)
+    }
+}
+
 /// An edit of a batch, with the service and the epoch it is expected at.
-pub(super) fn edit(index: usize, edit: Edit) -> Result<(ServiceName, Option<Epoch>, Command), Box<Problem>> {
+fn edit(index: usize, edit: Edit) -> Result<(ServiceName, Option<Epoch>, Command), Box<Problem>> {
     let inside = |mut problem: Box<Problem>| {
         let field = problem.field.take();
         problem

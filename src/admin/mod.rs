@@ -27,6 +27,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use edit::Edits;
 pub use openapi::document;
 pub use server::{serve, serve_metrics};
 pub use socket::{BindError, Socket};

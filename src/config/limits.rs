@@ -25,6 +25,8 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
     let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
     let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
     let handshakes = section.or("handshakes", default.handshakes, |node| node.count(&(1..=1_000_000)));
+    let streams = section.or("streams", default.streams, |node| node.count(&(1..=10_000)));
+    let ping = section.or("ping", default.ping, |node| node.duration(SOME_TIME));
     section.finish();
     Some(Limits {
         connections: connections?,
@@ -39,6 +41,8 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
         pool_idle: pool_idle?,
         pool_size: pool_size?,
         handshakes: handshakes?,
+        streams: streams?,
+        ping: ping?,
     })
 }
 

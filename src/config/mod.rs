@@ -175,11 +175,16 @@ pub struct Limits {
     pub pool_size: usize,
     /// TLS handshakes at a time and worker; default 512.
     pub handshakes: usize,
+    /// Requests at a time on one HTTP/2 connection; default 100.
+    pub streams: usize,
+    /// How long an HTTP/2 client may be quiet before it is asked whether it is there, and then has half as long to answer;
+    /// default 20 s.
+    pub ping: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let [idle, head, write_stall, pool_idle] = [60, 10, 30, 55].map(Duration::from_secs);
+        let [idle, head, write_stall, pool_idle, ping] = [60, 10, 30, 55, 20].map(Duration::from_secs);
         Self {
             connections: 65_536,
             connections_per_client: 8_192,
@@ -193,6 +198,8 @@ impl Default for Limits {
             pool_idle,
             pool_size: 256,
             handshakes: 512,
+            streams: 100,
+            ping,
         }
     }
 }

@@ -94,6 +94,14 @@ impl Flow {
         }
     }
 
+    /// Sends more of the request while nobody asks for the answer.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1(exchange) => exchange.push(cx),
+            Self::Http2(call) => call.push(cx),
+        }
+    }
+
     /// True when the last byte was handed on.
     #[must_use]
     pub fn is_over(&self) -> bool {

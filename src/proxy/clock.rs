@@ -101,11 +101,13 @@ impl Alarm {
         self.bell.due.set(due);
     }
 
-    /// Sets it unless it is set already.
-    pub fn set_once(&self, after: Duration) {
-        if self.bell.due.get() == NEVER {
+    /// Sets it unless it is set already; true when it was not.
+    pub fn set_once(&self, after: Duration) -> bool {
+        let is_free = self.bell.due.get() == NEVER;
+        if is_free {
             self.set(after);
         }
+        is_free
     }
 
     /// Does not ring.

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,13 +15,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::upstream::Stream;
 
-/// How much waits at most before h2 is told to wait too.
+/// How much waits at most before h2 is told to wait too; one frame more can be there.
 const MOST: usize = 128 * 1024;
+/// The largest buffer that is kept between two turns: what `MOST` and a frame grow it to.
+const MOST_KEPT: usize = 2 * MOST;
+/// What the buffer begins with: a turn of 32 small answers then needs no other one.
+const FIRST: usize = 64 * 1024;
+/// How much is read at once of what nobody wants.
+const FORGET: usize = 4 * 1024;
 
 /// Who follows what goes over the socket.
 pub trait Watch {
-    /// These bytes came in.
-    fn read(&mut self, bytes: &[u8]);
+    /// These bytes came in; how many of them may be taken.
+    fn read(&mut self, bytes: &[u8]) -> usize;
     /// So many bytes went out.
     fn sent(&mut self, bytes: usize);
 }
@@ -44,6 +51,10 @@ struct Shared<W> {
     /// True when h2 waits for room.
     is_blocked: Cell<bool>,
     watch: RefCell<W>,
+    /// True when the peer has sent something since that was last asked.
+    was_heard: Cell<bool>,
+    /// Bytes that the peer's side has taken.
+    sent: Cell<u64>,
 }
 
 impl<W: Watch + Default> Deferred<W> {
@@ -56,10 +67,12 @@ impl<W: Watch + Default> Deferred<W> {
             at: Cell::new(0),
             is_blocked: Cell::new(false),
             watch: RefCell::default(),
+            was_heard: Cell::new(false),
+            sent: Cell::new(0),
         }))
     }
 
-    /// Sends what was gathered: pending while the client does not take it. `moved` is called when something went.
+    /// Sends what was gathered: pending while the client does not take it.
     ///
     /// Ready with true when h2 had been waiting for room, and is to be polled again.
     ///
@@ -74,19 +87,55 @@ impl<W: Watch + Default> Deferred<W> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             at.set(at.get() + written);
+            self.0.sent.set(self.0.sent.get() + written as u64);
             self.0.watch.borrow_mut().sent(written);
             moved();
         }
         ready!(Pin::new(&mut *stream).poll_flush(cx))?;
         at.set(0);
         out.clear();
-        if out.capacity() > MOST {
+        if out.capacity() > MOST_KEPT {
             *out = Vec::new();
         }
         Poll::Ready(Ok(is_blocked.take()))
     }
 
+    /// Sends what was gathered, and says that there is no more.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx, || {}))?;
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Reads and forgets what still comes. Ready when the peer has closed.
+    pub fn poll_forget(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [MaybeUninit::uninit(); FORGET];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            let read = ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.0.was_heard.set(true);
+        }
+    }
+
+    /// Bytes that went to the peer so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.0.sent.get()
+    }
+
+    /// True when something came since this was last asked.
+    #[must_use]
+    pub fn was_heard(&self) -> bool {
+        self.0.was_heard.take()
+    }
+
     /// Who follows it.
+    #[must_use]
     pub fn watch(&self) -> RefMut<'_, W> {
         self.0.watch.borrow_mut()
     }
@@ -101,6 +150,7 @@ impl<W: Watch + Default> Deferred<W> {
 }
 
 impl<W: Watch> AsyncRead for Deferred<W> {
+    /// Pending for good once whoever follows takes no more: it is then for whoever polls to end it.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let mut early = self.0.early.borrow_mut();
@@ -111,8 +161,14 @@ impl<W: Watch> AsyncRead for Deferred<W> {
             buf.put_slice(&early[..length]);
             early.advance(length);
         }
-        self.0.watch.borrow_mut().read(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        let fresh = &buf.filled()[before..];
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.0.was_heard.set(true);
+        let taken = self.0.watch.borrow_mut().read(fresh);
+        buf.set_filled(before + taken);
+        if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -124,6 +180,9 @@ impl<W: Watch + Default> AsyncWrite for Deferred<W> {
             self.0.is_blocked.set(true);
             return Poll::Pending;
         }
+        if out.capacity() == 0 {
+            out.reserve(FIRST);
+        }
         out.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -133,7 +192,6 @@ impl<W: Watch + Default> AsyncWrite for Deferred<W> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, || {}))?;
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+        self.poll_end(cx)
     }
 }

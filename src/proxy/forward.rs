@@ -288,6 +288,13 @@ impl Exchange {
         }
     }
 
+    /// Sends more of the request while nobody asks for the answer; that its body broke off is told to who asks next.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        if !self.outgoing.is_over() && !self.is_over() {
+            let _ = self.send(cx);
+        }
+    }
+
     /// True when the answer's last byte was handed on.
     pub fn is_over(&self) -> bool {
         self.permit.is_none()

@@ -49,6 +49,10 @@ impl<'r> Asked<'r> {
             (None, _) if request.version < Version::HTTP_11 => "",
             (None, _) => return Err(Reason::BadRequest),
         };
+        // Of a scheme that is not ours nobody knows what its target means (RFC 9110 §7.4).
+        if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+            return Err(Reason::BadRequest);
+        }
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let is_target = target.starts_with('/') || (target == "*" && request.method == Method::OPTIONS);
         if !is_target || !(host.is_empty() || is_host(host)) {
@@ -218,6 +222,7 @@ mod tests {
         }
         assert_eq!(asked("GET", "http://a/x", &[("host", "b")]), Err(Reason::BadRequest));
         assert!(asked("GET", "http://a/x", &[("host", "A:80")]).is_ok());
+        assert_eq!(asked("GET", "ftp://a/x", &[("host", "a")]), Err(Reason::BadRequest));
         assert_eq!(asked("GET", "http://a/x", &[]), Err(Reason::BadRequest));
         assert_eq!(asked("GET", "a:80", &[("host", "a:80")]), Err(Reason::BadRequest));
     }

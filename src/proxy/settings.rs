@@ -54,6 +54,10 @@ pub struct Settings {
     pub subject_headers: Arc<[HeaderName]>,
     /// Most TLS handshakes at a time and worker.
     pub handshakes: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+    /// How long an HTTP/2 client may be quiet before it is asked whether it is there; half of it to answer.
+    pub ping: Duration,
     /// How requests get their ids and traces.
     pub identity: Identity,
     /// Bodies for the proxy's own answers, where no service's are for them.
@@ -85,6 +89,8 @@ impl Default for Settings {
             entrances: BTreeMap::new(),
             subject_headers: Arc::new([]),
             handshakes: 512,
+            streams: 100,
+            ping: Duration::from_secs(20),
             identity: Identity::default(),
             error_pages: Arc::new([]),
             log: None,

@@ -29,8 +29,10 @@
 pub mod admin;
 pub mod client;
 pub mod events;
+pub mod frames;
 pub mod gate;
 pub mod history;
+pub mod http2;
 pub mod origin;
 pub mod tls;
 pub mod wire;
@@ -50,7 +52,9 @@ use tempfile::TempDir;
 
 pub use client::{Answer, Client};
 pub use events::Events;
+pub use frames::Frames;
 pub use gate::Gate;
+pub use http2::Http2;
 pub use origin::Origin;
 
 /// How long anything may take before the test is a failure: a guard, never a pause.

@@ -186,6 +186,11 @@ impl Secure {
         &self.reader.source.conn
     }
 
+    /// The bytes themselves, for other protocols.
+    pub fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.reader.source
+    }
+
     pub fn is_resumed(&self) -> bool {
         self.connection().handshake_kind() == Some(HandshakeKind::Resumed)
     }

@@ -26,7 +26,7 @@ impl Peer for Haproxy {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin } = place;
         let text = format!(
             "global
     nbthread 1
@@ -50,7 +50,8 @@ defaults
     timeout http-keep-alive 300s
 frontend clients
     bind {listen} backlog 4096
-    bind {tls} ssl crt {dir}/shop.both ssl-min-ver TLSv1.3 alpn http/1.1 backlog 4096
+    bind {h2c} backlog 4096 proto h2
+    bind {tls} ssl crt {dir}/shop.both ssl-min-ver TLSv1.3 alpn h2,http/1.1 backlog 4096
     default_backend shop
 backend shop
     server blue {origin} weight 90

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     START_TIMEOUT, certificate, client,
     process::{Argv, Process, Scratch, find_program, free_address},
-    scenario::MANY_SERVICES,
+    scenario::{Load, MANY_SERVICES, Protocol},
 };
 use haproxy::Haproxy;
 use nginx::Nginx;
@@ -41,13 +41,15 @@ pub(crate) trait Peer {
     fn arguments(&self, place: &Place) -> Argv;
 }
 
-/// Where a peer lives, and between whom. Further listeners (h2) become further addresses here.
+/// Where a peer lives, and between whom.
 pub(crate) struct Place {
     /// Its own directory.
     pub(crate) dir: PathBuf,
     /// HTTP/1.1 in clear text.
     pub(crate) listen: SocketAddr,
-    /// HTTP/1.1 under TLS, with the certificate in `shop.pem`, `shop.key` and `shop.both`.
+    /// HTTP/2 in clear text.
+    pub(crate) h2c: SocketAddr,
+    /// Both under TLS, with the certificate in `shop.pem`, `shop.key` and `shop.both`.
     pub(crate) tls: SocketAddr,
     pub(crate) origin: SocketAddr,
 }
@@ -72,13 +74,18 @@ pub(crate) fn switchback_sizes() -> Vec<Box<dyn Peer>> {
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) listen: SocketAddr,
+    h2c: SocketAddr,
     pub(crate) tls: SocketAddr,
 }
 
 impl Running {
-    /// Where it listens.
-    pub(crate) fn address(&self, with_tls: bool) -> SocketAddr {
-        if with_tls { self.tls } else { self.listen }
+    /// Where it takes this load.
+    pub(crate) fn address(&self, load: &Load) -> SocketAddr {
+        match load.protocol {
+            _ if load.tls => self.tls,
+            Protocol::Http1 => self.listen,
+            Protocol::Http2 { .. } => self.h2c,
+        }
     }
 }
 
@@ -96,7 +103,7 @@ pub(crate) fn start(
     let program = program(peer)?;
     let dir = scratch.subdirectory("peer-")?;
     certificate::write(&dir)?;
-    let place = Place { dir, listen: free_address()?, tls: free_address()?, origin };
+    let place = Place { dir, listen: free_address()?, h2c: free_address()?, tls: free_address()?, origin };
     peer.configure(&place)?;
     let mut argv = wrapper;
     argv.push(program.into());
@@ -104,7 +111,7 @@ pub(crate) fn start(
     let mut process = Process::start(&argv, cpu, place.dir.join("output")).context("did not start")?;
     let answers = || client::get(place.listen, "/1k").is_ok_and(|length| length == 1 << 10);
     process.wait_until(START_TIMEOUT, answers).context("did not serve")?;
-    Ok(Running { process, listen: place.listen, tls: place.tls })
+    Ok(Running { process, listen: place.listen, h2c: place.h2c, tls: place.tls })
 }
 
 /// The version a peer prints; empty when it prints none.

@@ -28,7 +28,7 @@ impl Peer for Nginx {
     fn configure(&self, place: &Place) -> io::Result<()> {
         // The `user` directive means something to root only; without it root's worker is `nobody`.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let Place { dir, listen, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin } = place;
         let text = format!(
             r#"# Stays in the foreground; one worker beside the master, as in service.
 daemon off;
@@ -70,7 +70,8 @@ http {{
     }}
     server {{
         listen {listen} backlog=4096;
-        listen {tls} ssl backlog=4096;
+        listen {h2c} backlog=4096 http2;
+        listen {tls} ssl http2 backlog=4096;
         ssl_certificate {dir}/shop.pem;
         ssl_certificate_key {dir}/shop.key;
         ssl_protocols TLSv1.3;

@@ -41,7 +41,7 @@ impl Peer for Switchback {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin } = place;
         let mut text = format!(
             r#"[admin]
 socket = "{dir}/admin.sock"
@@ -49,6 +49,8 @@ socket = "{dir}/admin.sock"
 dir = "{dir}/state"
 [[listeners]]
 listen = "{listen}"
+[[listeners]]
+listen = "{h2c}"
 [[listeners]]
 listen = "{tls}"
 tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}

@@ -40,6 +40,8 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, l
         entrances: entrances.by_address(),
         subject_headers: entrances.subject_headers(),
         handshakes: limits.handshakes,
+        streams: u32::try_from(limits.streams).unwrap_or(u32::MAX),
+        ping: limits.ping,
         identity: identity(&config.proxy),
         error_pages: config.proxy.error_pages.clone().into(),
         log: log.options(config.access_log.as_ref()),

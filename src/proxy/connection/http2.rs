@@ -3,9 +3,10 @@
 //! h2 keeps the protocol; the windows, the counts and the time limits that keep a hostile client small are set here.
 
 mod flood;
+mod pulse;
 mod stream;
+mod trailers;
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,21 +17,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, Reason as Code, RecvStream};
+use h2::{Reason as Code, RecvStream};
 use http::Request;
 
-pub use flood::Frames;
+pub use flood::{Frames, Tally};
 pub use stream::{Reply, Upload};
 
 use super::Client;
 use crate::metrics::Reason;
-use crate::proxy::clock::Alarm;
+use crate::proxy::clock::{Alarm, Clock};
 use crate::proxy::deferred::Deferred;
 use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
+use pulse::Pulse;
 
-/// Requests at a time on one connection.
-const STREAMS: u32 = 100;
 /// Most bytes of a request's head, its fields counted as RFC 9113 §6.5.2 does.
 const HEAD_BYTES: u32 = 16 * 1024;
 /// Flow-control windows: what a stream, and a connection, may send ahead of the endpoint that takes it.
@@ -42,10 +42,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that a client may make us reset by its errors (CVE-2025-8671).
 const ERROR_RESETS: usize = 64;
-/// How often a client is asked whether it is there, and how long it may take to say so.
-const PULSE: Duration = Duration::from_secs(20);
-const PULSE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client may take to close once it was told to.
+/// Streams that were reset are remembered, so many and so long: what is still on its way for them is no error. With h2's
+/// own 50 and a second, uploads that are refused by an early answer add up to a client's errors.
+const REMEMBERED: usize = 512;
+const MEMORY: Duration = Duration::from_secs(10);
+/// How long a client may be quiet before it closes, once it was told to.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down.
@@ -60,82 +61,78 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         }
         match io.poll_send(cx, || {}) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(_)) | Poll::Pending if client.worker.is_stopping.get() => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
         }
     });
     let Some(mut connection) = connection.await else { return };
-    watch.clear();
-    let pulse = Pulse { alarm: client.worker.clock.alarm(), pings: connection.ping_pong(), asked: false };
-    pulse.alarm.set(PULSE);
+    let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
-        move |request, respond| stream::answer(Rc::clone(&client), Rc::clone(&tally), request, respond)
+        // Boxed: it is moved several times on its way into the set, and is large.
+        move |request, respond| {
+            Box::pin(stream::answer(Rc::clone(&client), Rc::clone(&tally), request, respond))
+        }
     };
-    let streams = FuturesUnordered::new();
-    let mut serving =
-        Serving { client, connection, io, answer, streams, watch, pulse, tally, is_ending: false };
+    let mut serving = Serving {
+        client,
+        connection,
+        io,
+        answer,
+        streams: FuturesUnordered::new(),
+        accepted: 0,
+        watch,
+        wait: Wait::Nothing,
+        pulse,
+        tally,
+        phase: Phase::Open,
+        until: 0,
+    };
     poll_fn(|cx| serving.poll(cx)).await;
 }
 
 fn builder(settings: &Settings) -> Builder {
     let mut builder = Builder::new();
     builder
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(settings.streams)
         .max_header_list_size(HEAD_BYTES.min(u32::try_from(settings.head_bytes).unwrap_or(HEAD_BYTES)))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_concurrent_reset_streams(REMEMBERED)
+        .reset_stream_duration(MEMORY)
         .max_local_error_reset_streams(Some(ERROR_RESETS))
         .enable_connect_protocol();
     builder
 }
 
-/// What a connection's streams came to; too many that the client gave up is a flood.
-#[derive(Debug, Default)]
-struct Tally {
-    answered: Cell<u64>,
-    given_up: Cell<u64>,
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It takes requests.
+    Open,
+    /// The client was told to send no more of them (RFC 9113 §6.8); those it has sent are answered.
+    Ending,
+    /// The client was sent away.
+    Refused,
+    /// Nothing is served any more: what h2 has said last is sent, and the client may close.
+    Over,
 }
 
-impl Tally {
-    /// Resets that are nobody's fault: tabs that are closed, searches as one types.
-    const FREE: u64 = 100;
-
-    fn is_flood(&self) -> bool {
-        self.given_up.get() > Self::FREE + 2 * self.answered.get()
-    }
-}
-
-/// Asks a quiet client whether it is still there.
-struct Pulse {
-    alarm: Alarm,
-    pings: Option<PingPong>,
-    asked: bool,
-}
-
-impl Pulse {
-    /// Ready when the client did not answer in time.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
-        if self.asked && pings.poll_pong(cx).is_ready() {
-            self.asked = false;
-            self.alarm.set(PULSE);
-        }
-        if self.alarm.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if self.asked || pings.send_ping(Ping::opaque()).is_err() {
-            return Poll::Ready(());
-        }
-        self.asked = true;
-        self.alarm.set(PULSE_PATIENCE);
-        // Twice: the alarm and the answer both have to know whom to wake.
-        drop((self.alarm.poll(cx), pings.poll_pong(cx)));
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+/// What a connection waits for, each with its own patience. Another one of the same kind is another wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    /// For the client to take bytes, of which it has taken so many.
+    Room(u64),
+    /// For the end of a request's head, after so many requests.
+    Head(u64),
+    /// For the next request, after so many.
+    Request(u64),
+    /// For the client to close.
+    Close,
 }
 
 /// A connection after its handshake; `answer` makes the future that answers one of its streams.
@@ -145,82 +142,146 @@ struct Serving<A, F> {
     io: Deferred<Frames>,
     answer: A,
     streams: FuturesUnordered<F>,
+    /// Streams so far.
+    accepted: u64,
     watch: Alarm,
+    wait: Wait,
     pulse: Pulse,
     tally: Rc<Tally>,
-    /// True when the client was told that it is over.
-    is_ending: bool,
+    phase: Phase,
+    /// The tick at which a connection that is over ends at the latest.
+    until: u64,
 }
 
 impl<A, F> Serving<A, F>
 where
     A: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
-    F: Future<Output = ()>,
+    F: Future<Output = ()> + Unpin,
 {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.end_if_stopping();
+        if self.client.worker.is_stopping.get() {
+            self.end();
+        }
         loop {
+            if self.phase == Phase::Over {
+                return self.poll_close(cx);
+            }
             while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
-            let is_over = match self.connection.poll_accept(cx) {
+            match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.watch.clear();
+                    self.accepted += 1;
                     self.streams.push((self.answer)(request, respond));
                     continue;
                 }
-                Poll::Ready(Some(Err(_)) | None) => true,
+                Poll::Ready(Some(Err(error))) => self.finish(Some(&error)),
+                Poll::Ready(None) => self.finish(None),
+                Poll::Pending => {}
+            }
+            let is_sent = match self.io.poll_send(cx, || {}) {
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(is_worth_polling)) => {
+                    if is_worth_polling || self.phase == Phase::Over {
+                        continue;
+                    }
+                    true
+                }
                 Poll::Pending => false,
             };
-            match self.io.poll_send(cx, || self.watch.clear()) {
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) if is_over => return Poll::Ready(()),
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return self.poll_limits(cx, true),
-                Poll::Pending => return self.poll_limits(cx, false),
+            if self.refuse_floods() {
+                continue;
             }
+            return self.poll_limits(is_sent, cx);
         }
     }
 
-    /// What is waited for while nothing moves, and for how long.
-    fn poll_limits(&mut self, cx: &mut Context<'_>, is_sent: bool) -> Poll<()> {
-        if self.tally.is_flood() || self.io.watch().is_flood(self.client.worker.clock.ticks()) {
-            self.client.worker.refused(Reason::Flood);
-            self.connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
-            (self.tally, self.is_ending) = (Rc::default(), true);
-            self.watch.set(LINGER);
+    /// What is waited for while nothing moves, and for how long. Ready when it is over.
+    fn poll_limits(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let settings = &self.client.settings;
+        let (wait, limit) = match self.phase {
+            Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
+            _ if !is_sent => (Wait::Room(self.io.sent()), Some(settings.progress)),
+            _ if self.io.watch().is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
+            _ if !self.streams.is_empty() => (Wait::Nothing, None),
+            Phase::Ending => (Wait::Close, Some(LINGER)),
+            Phase::Open => {
+                self.io.rest();
+                (Wait::Request(self.accepted), Some(settings.idle))
+            }
+        };
+        if self.wait != wait {
+            self.wait = wait;
+            limit.map_or_else(|| self.watch.clear(), |limit| self.watch.set(limit));
+        }
+        if self.watch.poll(cx).is_ready() {
+            match wait {
+                Wait::Request(_) => self.end(),
+                Wait::Head(_) => self.refuse(Reason::RequestTimeout, Code::ENHANCE_YOUR_CALM),
+                Wait::Nothing | Wait::Room(_) | Wait::Close => return Poll::Ready(()),
+            }
             cx.waker().wake_by_ref();
         }
-        let limit = match (is_sent, self.streams.is_empty()) {
-            (false, _) => Some(self.client.settings.progress),
-            (true, true) if self.is_ending => Some(LINGER),
-            (true, true) => {
-                self.io.rest();
-                Some(self.client.settings.idle)
-            }
-            (true, false) => None,
-        };
-        limit.inspect(|limit| self.watch.set_once(*limit));
-        if self.watch.poll(cx).is_ready() {
-            if self.is_ending || !is_sent {
-                return Poll::Ready(());
-            }
-            self.end(cx);
-        }
-        self.pulse.poll(cx)
+        self.pulse.poll(&self.io, cx)
     }
 
-    /// The worker winds down: the client is told which of its requests will still be answered (RFC 9113 §6.8).
-    fn end_if_stopping(&mut self) {
-        if self.client.worker.is_stopping.get() && !self.is_ending {
-            self.is_ending = true;
+    /// Tells the client which of its requests will still be answered.
+    fn end(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Ending;
             self.connection.graceful_shutdown();
         }
     }
 
-    fn end(&mut self, cx: &Context<'_>) {
-        self.is_ending = true;
-        self.connection.graceful_shutdown();
-        self.watch.set(LINGER);
-        cx.waker().wake_by_ref();
+    /// Sends a client away that sends what no honest one does; true when it was.
+    fn refuse_floods(&mut self) -> bool {
+        let code = match self.phase {
+            Phase::Open | Phase::Ending => {
+                self.io.watch().verdict(self.client.worker.clock.ticks(), &self.tally)
+            }
+            Phase::Refused | Phase::Over => None,
+        };
+        code.inspect(|code| self.refuse(reason(*code), *code)).is_some()
     }
+
+    fn refuse(&mut self, reason: Reason, code: Code) {
+        self.client.worker.refused(reason);
+        self.phase = Phase::Refused;
+        self.connection.abrupt_shutdown(code);
+    }
+
+    /// h2 has nothing more to do: because the client has closed, was told to, or for this error.
+    fn finish(&mut self, error: Option<&h2::Error>) {
+        if let Some(error) = error.filter(|error| error.is_library() && error.is_go_away()) {
+            self.client.worker.refused(reason(error.reason().unwrap_or(Code::PROTOCOL_ERROR)));
+            self.phase = Phase::Refused;
+        }
+        let most = if self.phase == Phase::Refused { LINGER } else { self.client.settings.progress };
+        self.until = self.client.worker.clock.ticks() + Clock::ticks_in(most);
+        self.phase = Phase::Over;
+        self.streams.clear();
+        self.watch.set(LINGER);
+    }
+
+    /// Hears the client until it has closed. To close before would reset the connection at its next frame, and the reset
+    /// would overtake what it has not read yet: the frame that says why, or the end of its download.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_closed = match self.io.poll_end(cx) {
+            Poll::Ready(Ok(())) => self.io.poll_forget(cx).is_ready(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if is_closed {
+            return Poll::Ready(());
+        }
+        let may_go_on = self.client.worker.clock.ticks() < self.until;
+        if self.io.was_heard() && may_go_on {
+            self.watch.set(LINGER);
+        }
+        self.watch.poll(cx)
+    }
+}
+
+/// What a connection that ends with `code` is counted under.
+fn reason(code: Code) -> Reason {
+    if code == Code::ENHANCE_YOUR_CALM { Reason::Flood } else { Reason::BadRequest }
 }

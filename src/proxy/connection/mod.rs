@@ -60,12 +60,6 @@ enum Ear {
 }
 
 impl Turn {
-    /// True when the client speaks HTTP/2, in which every answer may have trailers.
-    #[must_use]
-    pub fn is_http2(&self) -> bool {
-        matches!(self.ear, Ear::Http2(_))
-    }
-
     /// Tells a client that waits for it to send the body.
     pub fn go_on(&self) {
         match &self.ear {
@@ -73,6 +67,12 @@ impl Turn {
             // Told when the body is first asked for, which can be done behind the final head too.
             Ear::Http2(_) => {}
         }
+    }
+
+    /// True when the client speaks HTTP/2, in which every answer may have trailers.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.ear, Ear::Http2(_))
     }
 
     /// Tells the client an interim answer (RFC 9110 §15.2), if that is possible now.

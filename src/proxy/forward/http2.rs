@@ -305,6 +305,13 @@ impl Call {
         }
     }
 
+    /// Sends more of the request while nobody asks for the answer; that its body broke off is told to who asks next.
+    pub fn push(&mut self, cx: &mut Context<'_>) {
+        if !self.is_over() {
+            let _ = self.send(cx);
+        }
+    }
+
     fn on_data(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         self.turn.alarm.clear();
         if !self.bounds.take(data.len()) {

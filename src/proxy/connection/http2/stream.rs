@@ -1,6 +1,6 @@
 //! One stream: a request and its answer, under the flow control of both sides.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,6 +23,13 @@ use crate::proxy::clock::Alarm;
 use crate::proxy::error;
 use crate::proxy::tunnel::{End, Tunnel};
 
+/// Least that a client must take of an answer within its patience: who opens a window of one byte now and then takes
+/// nothing (CVE-2019-9517).
+const LEAST: usize = 4 * 1024;
+/// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
+/// client takes nothing.
+const MOST_COPIED: usize = 16 * 1024;
+
 /// The client has given the request up.
 struct GivenUp;
 
@@ -36,7 +43,7 @@ pub(super) async fn answer(
     let (mut head, body) = request.into_parts();
     let asked = Asked::of(&head, true);
     join_cookies(&mut head.headers);
-    let reply = Rc::new(Reply(RefCell::new(respond)));
+    let reply = Rc::new(Reply { respond: RefCell::new(respond), is_answered: Cell::new(false) });
     let alarm = Rc::new(client.worker.clock.alarm());
     let is_small = head.headers.len() <= client.settings.headers;
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
@@ -50,11 +57,10 @@ pub(super) async fn answer(
         Ok(error::answer(Reason::HeadTooLarge, &head.headers).map(Source::Full))
     };
     let answered = match answer {
-        Ok(answer) => reply.answer(answer, asked, &turn).await,
+        Ok(answer) => reply.answer(answer, asked, &turn, &tally).await,
         Err(given_up) => Err(given_up),
     };
-    let count = if answered.is_ok() { &tally.answered } else { &tally.given_up };
-    count.set(count.get() + 1);
+    Tally::add(if answered.is_ok() { &tally.answered } else { &tally.given_up });
 }
 
 /// A client may send its cookies one by one; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
@@ -71,14 +77,20 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Where a stream's answer goes.
 #[derive(Debug)]
-pub struct Reply(RefCell<SendResponse<Bytes>>);
+pub struct Reply {
+    respond: RefCell<SendResponse<Bytes>>,
+    is_answered: Cell<bool>,
+}
 
 impl Reply {
-    /// Tells the client an interim answer; it may be gone, which is noticed elsewhere.
+    /// Tells the client an interim answer; too late once the final one is on its way. It may be gone, which is noticed
+    /// elsewhere.
     pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        let mut interim = Response::new(());
-        (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
-        drop(self.0.borrow_mut().send_informational(interim));
+        if !self.is_answered.get() {
+            let mut interim = Response::new(());
+            (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
+            drop(self.respond.borrow_mut().send_informational(interim));
+        }
     }
 
     /// What `answering` comes to, unless the client resets the stream first.
@@ -88,32 +100,35 @@ impl Reply {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            self.0.borrow_mut().poll_reset(cx).map(|_| Err(GivenUp))
+            self.respond.borrow_mut().poll_reset(cx).map(|_| Err(GivenUp))
         })
         .await
     }
 
     /// Sends an answer, head and body.
-    async fn answer(&self, response: Response<Source>, asked: Asked, turn: &Turn) -> Result<(), GivenUp> {
+    async fn answer(
+        &self,
+        response: Response<Source>,
+        asked: Asked,
+        turn: &Turn,
+        tally: &Tally,
+    ) -> Result<(), GivenUp> {
         let (mut head, source) = response.into_parts();
         let framing = Framing::of(&mut head, &source, asked, true);
         finish(&mut head, framing, turn);
-        let data = match source {
-            Source::Stream(exchange) if framing.has_body => {
-                let send = self.send_head(head, false)?;
-                return Sending { send, alarm: turn.client.worker.clock.alarm(), turn }
-                    .stream(exchange)
-                    .await;
-            }
-            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn).await,
-            Source::Full(data) if framing.has_body => data,
-            Source::Full(_) | Source::Stream(_) => Bytes::new(),
+        let (data, exchange) = match source {
+            Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
+            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn, tally).await,
+            Source::Full(data) if framing.has_body => (data, None),
+            Source::Full(_) | Source::Stream(_) => (Bytes::new(), None),
         };
-        let send = self.send_head(head, data.is_empty())?;
-        if data.is_empty() {
-            return Ok(());
+        let is_end = data.is_empty() && exchange.is_none();
+        let mut sending = self.begin(head, is_end, turn, tally)?;
+        match exchange {
+            _ if is_end => Ok(()),
+            Some(exchange) => sending.stream(exchange).await,
+            None => sending.data(data, true, None).await,
         }
-        Sending { send, alarm: turn.client.worker.clock.alarm(), turn }.data(data, true).await
     }
 
     /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
@@ -122,19 +137,28 @@ impl Reply {
         mut head: response::Parts,
         mut tunnel: Box<Tunnel>,
         turn: &Turn,
+        tally: &Tally,
     ) -> Result<(), GivenUp> {
         head.status = StatusCode::OK;
         head.headers.remove(SEC_WEBSOCKET_ACCEPT);
         let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
-        let send = self.send_head(head, false)?;
-        let alarm = turn.client.worker.clock.alarm();
-        tunnel.join(&mut Side { sending: Sending { send, alarm, turn }, incoming }).await;
+        let sending = self.begin(head, false, turn, tally)?;
+        tunnel.join(&mut Side { sending, incoming }).await;
         Ok(())
     }
 
-    fn send_head(&self, head: response::Parts, is_end: bool) -> Result<SendStream<Bytes>, GivenUp> {
-        let sent = self.0.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
-        sent.map_err(|_| GivenUp)
+    /// Sends the head of an answer.
+    fn begin<'t>(
+        &self,
+        head: response::Parts,
+        is_end: bool,
+        turn: &'t Turn,
+        tally: &'t Tally,
+    ) -> Result<Sending<'t>, GivenUp> {
+        let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
+        self.is_answered.set(true);
+        Tally::add(&tally.frames);
+        Ok(Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally })
     }
 }
 
@@ -153,14 +177,17 @@ fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
 /// An answer's body on its way to the client.
 struct Sending<'t> {
     send: SendStream<Bytes>,
-    /// How long the client may take nothing.
-    alarm: Alarm,
+    /// How long the client may take less than [`LEAST`]; most take everything at once and need none.
+    alarm: Option<Alarm>,
+    /// What it has taken since the alarm was set.
+    taken: usize,
     turn: &'t Turn,
+    tally: &'t Tally,
 }
 
 impl Sending<'_> {
     /// Sends a body as it comes from an endpoint; a part is asked for when the client has taken the one before.
-    async fn stream(mut self, mut exchange: Flow) -> Result<(), GivenUp> {
+    async fn stream(&mut self, mut exchange: Flow) -> Result<(), GivenUp> {
         loop {
             let frame = poll_fn(|cx| match exchange.poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
@@ -178,7 +205,7 @@ impl Sending<'_> {
             match frame.into_data() {
                 Ok(data) => {
                     let is_last = exchange.is_over();
-                    self.data(data, is_last).await?;
+                    self.data(data, is_last, Some(&mut exchange)).await?;
                     if is_last {
                         return Ok(());
                     }
@@ -191,24 +218,50 @@ impl Sending<'_> {
         }
     }
 
-    /// Sends bytes as the client's windows open.
-    async fn data(&mut self, mut data: Bytes, is_end: bool) -> Result<(), GivenUp> {
+    /// Sends bytes as the client's windows open; meanwhile the request's body goes on.
+    async fn data(
+        &mut self,
+        mut data: Bytes,
+        is_end: bool,
+        mut exchange: Option<&mut Flow>,
+    ) -> Result<(), GivenUp> {
         while !data.is_empty() {
-            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
-            let part = data.split_to(room.min(data.len()));
-            let is_last = is_end && data.is_empty();
-            self.send.send_data(part, is_last).map_err(|_| GivenUp)?;
+            self.send.reserve_capacity(data.len());
+            if self.send.capacity() == 0 && data.len() <= MOST_COPIED {
+                data = Bytes::copy_from_slice(&data);
+            }
+            let room = poll_fn(|cx| {
+                if let Some(exchange) = &mut exchange {
+                    exchange.push(cx);
+                }
+                self.poll_room(cx)
+            });
+            let room = room.await?;
+            self.part(&mut data, room, is_end)?;
         }
         Ok(())
     }
 
-    /// How many bytes may be sent now, up to `wanted`; a client that opens no window for too long has stalled.
-    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
-        self.send.reserve_capacity(wanted);
+    /// Sends what there is room for, and is patient again when that is enough, or all.
+    fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
+        let part = data.split_to(room.min(data.len()));
+        if data.is_empty() {
+            Tally::add(&self.tally.frames);
+        }
+        if let Some(alarm) = &self.alarm {
+            self.taken += part.len();
+            if self.taken >= LEAST || data.is_empty() {
+                alarm.clear();
+            }
+        }
+        self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
+    }
+
+    /// How many bytes may be sent now; a client that opens no window for too long has stalled.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
         loop {
             let room = self.send.capacity();
             if room > 0 {
-                self.alarm.clear();
                 return Poll::Ready(Ok(room));
             }
             match self.send.poll_capacity(cx) {
@@ -220,8 +273,12 @@ impl Sending<'_> {
         if self.send.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(GivenUp));
         }
-        self.alarm.set_once(self.turn.client.settings.progress);
-        ready!(self.alarm.poll(cx));
+        let client = &self.turn.client;
+        let alarm = self.alarm.get_or_insert_with(|| client.worker.clock.alarm());
+        if alarm.set_once(client.settings.progress) {
+            self.taken = 0;
+        }
+        ready!(alarm.poll(cx));
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
     }
@@ -251,10 +308,10 @@ impl End for Side<'_> {
 
     fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !data.is_empty() {
-            let room = ready!(self.sending.poll_room(data.len(), cx));
+            self.sending.send.reserve_capacity(data.len());
+            let room = ready!(self.sending.poll_room(cx));
             let room = room.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
-            let part = data.split_to(room.min(data.len()));
-            self.sending.send.send_data(part, false).map_err(io::Error::other)?;
+            self.sending.part(data, room, false).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
         Poll::Ready(Ok(()))
     }

@@ -29,9 +29,9 @@ impl Call {
     pub(super) fn is_late(&self, cx: &Context<'_>, limit: Duration, moved: bool) -> bool {
         let (alarm, limit) = (&self.turn.alarm, self.bounds.at_most(limit, self.now()));
         if moved {
-            alarm.set(limit)
+            alarm.set(limit);
         } else {
-            alarm.set_once(limit)
+            alarm.set_once(limit);
         }
         let late = alarm.poll(cx).is_ready();
         if late {

@@ -1,0 +1,60 @@
+//! Asks a quiet client whether it is still there.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+
+use super::Frames;
+use crate::proxy::clock::Alarm;
+use crate::proxy::deferred::Deferred;
+
+/// More than what asking takes: when so much was sent meanwhile, the question may still be behind it.
+const A_QUESTION: u64 = 1_024;
+
+/// What is known of a client's being there. Whatever moves is a sign of life: a ping can be behind megabytes that a slow
+/// line takes minutes for.
+pub(super) struct Pulse {
+    alarm: Alarm,
+    /// How long it may be quiet before it is asked; it has half as long to answer.
+    quiet: Duration,
+    pings: Option<PingPong>,
+    /// How much had been sent when the client was asked.
+    asked: Option<u64>,
+    /// How much had been sent when the alarm was set.
+    sent: u64,
+}
+
+impl Pulse {
+    pub(super) fn new(alarm: Alarm, quiet: Duration, pings: Option<PingPong>) -> Self {
+        alarm.set(quiet);
+        Self { alarm, quiet, pings, asked: None, sent: 0 }
+    }
+
+    /// Ready when the client did not answer in time.
+    pub(super) fn poll(&mut self, io: &Deferred<Frames>, cx: &mut Context<'_>) -> Poll<()> {
+        while self.alarm.poll(cx).is_ready() {
+            let Some(pings) = &mut self.pings else { return Poll::Pending };
+            let heard = io.was_heard();
+            let moved = io.sent() - self.sent;
+            self.sent = io.sent();
+            match self.asked {
+                _ if heard => self.asked = None,
+                Some(before) if io.sent() - before > A_QUESTION && moved > 0 => self.asked = Some(self.sent),
+                Some(_) => return Poll::Ready(()),
+                None if moved > 0 => {}
+                None => {
+                    // Takes the answer to an earlier one off, which need not have been waited for.
+                    drop(pings.poll_pong(cx));
+                    if pings.send_ping(Ping::opaque()).is_err() {
+                        return Poll::Ready(());
+                    }
+                    cx.waker().wake_by_ref();
+                    self.asked = Some(self.sent);
+                }
+            }
+            self.alarm.set(if self.asked.is_some() { self.quiet / 2 } else { self.quiet });
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,20 @@
+//! What reads bytes from outside, fuzzed; each target in `targets/` asserts what must hold, not only that nothing panics.
+//! `tests/suites/fuzz` runs them, from the kept corpus in `corpus/`.
+//!
+//! | target | reads | and must |
+//! |---|---|---|
+//! | `gate` | a client's request head and body | let nothing pass that another reader could frame or route differently |
+//! | `answers` | an endpoint's answers | make the same of them however they are cut, and write the body so that it stays it |
+//! | `frames` | a client's HTTP/2 frames | count as a plain reader does, however they are cut |
+//! | `proxy_header` | a PROXY header | end where it ends, and say what `ppp` reads |
+//! | `config` | `switchback.toml` | refuse with places, or give what can be put in force |
+//! | `admin` | the body of a batch | give commands or a problem; commands a sound table or a refusal |
+//! | `records` | the store's records | read what it writes as what it was |
+//!
+//! WebSocket frames are not among them: a tunnel passes bytes and reads none. HTTP/2 itself is read by `h2`, TLS by
+//! rustls, certificates by `x509-parser`, which have fuzzers of their own.
+
+#![forbid(unsafe_code)]
+
+pub mod pieces;
+pub mod strict;

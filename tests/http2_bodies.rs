@@ -1,0 +1,196 @@
+//! Bodies over HTTP/2: as large as they like, in bounded memory, and a slow side stops its own stream alone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use lab::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, WHOLE, block, frame, window_update};
+use lab::http2::{answer, request, run, upload};
+use lab::origin::{Peer, Then};
+use lab::{Frames, Gate, Http2, Lab, Origin};
+
+const MIB: usize = 1 << 20;
+/// So many of them.
+const LARGE: usize = 32;
+/// What the proxy may grow by, whatever passes: its buffers, and the allocator's first pages of each size.
+const GROWTH: usize = 16 * MIB;
+
+/// The `index`th piece of a large body, no two alike.
+fn piece(index: usize) -> Bytes {
+    let mut piece: Vec<u8> = (0..251u8).cycle().take(MIB).collect();
+    piece[..8].copy_from_slice(&index.to_be_bytes());
+    piece.into()
+}
+
+/// The pieces of a chunked request, until there are no more.
+fn swallow(proxy: &mut Peer, mut took: impl FnMut(&[u8])) -> io::Result<()> {
+    loop {
+        let size = usize::from_str_radix(&proxy.line()?, 16).map_err(io::Error::other)?;
+        let chunk = proxy.bytes(size + 2)?;
+        if size == 0 {
+            return Ok(());
+        }
+        took(&chunk[..size]);
+    }
+}
+
+#[test]
+fn large_bodies_pass_both_ways_in_bounded_memory() {
+    let origin = Origin::scripted("blue", |proxy| {
+        proxy.head()?;
+        let (mut index, mut body) = (0, Vec::new());
+        swallow(proxy, |part| {
+            body.extend_from_slice(part);
+            while body.len() >= MIB {
+                assert!(body[..MIB] == piece(index), "piece {index} of the request is another");
+                body.drain(..MIB);
+                index += 1;
+            }
+        })?;
+        assert_eq!((index, body.len()), (LARGE, 0));
+        proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", LARGE * MIB))?;
+        (0..LARGE).try_for_each(|index| proxy.send(piece(index)))
+    });
+    let lab = Lab::on(vec![origin], "");
+    let before = lab.proxy().memory();
+    run(async {
+        let client = Http2::to(lab.address()).await;
+        let (response, mut send) = client.start(request(Method::POST, "/"), false).await;
+        for index in 0..LARGE {
+            let mut part = piece(index);
+            while !part.is_empty() {
+                send.reserve_capacity(part.len());
+                let room = poll_fn(|cx| send.poll_capacity(cx)).await.unwrap().unwrap();
+                let part = part.split_to(room.min(part.len()));
+                send.send_data(part, false).unwrap();
+            }
+        }
+        send.send_data(Bytes::new(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let (mut index, mut read) = (0, Vec::new());
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            read.extend_from_slice(&data);
+            while read.len() >= MIB {
+                assert!(read[..MIB] == piece(index), "piece {index} of the answer is another");
+                read.drain(..MIB);
+                index += 1;
+            }
+        }
+        assert_eq!((index, read.len()), (LARGE, 0));
+    });
+    let grown = lab.proxy().memory().saturating_sub(before);
+    assert!(grown < GROWTH, "the proxy has grown by {grown} bytes");
+}
+
+#[test]
+fn a_client_that_stops_reading_one_stream_stops_its_endpoint_and_no_other_stream() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let origin = Origin::behaving("blue", move |seen, stream| {
+        if seen.path() == "/small" {
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+            return Ok(Then::Keep);
+        }
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 256 * MIB)?;
+        for _ in 0..256 {
+            stream.write_all(&piece(0))?;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(Then::Keep)
+    });
+    let lab = Lab::on(vec![origin], "");
+    let mut connection = Frames::to(lab.address());
+    connection.send(frame(HEADERS, WHOLE, 1, frames::get("/large")));
+    // The stream's window is used up; the connection's is opened for others.
+    let mut read = 0;
+    while read < 65_535 {
+        read += connection.next(DATA, 1).payload.len();
+    }
+    connection.send(window_update(0, 1 << 20));
+    for stream in (3..200).step_by(2) {
+        assert_eq!(connection.ask(stream, "/small"), 200);
+    }
+    lab::wait_until("the endpoint stands still", || {
+        let before = written.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(200));
+        written.load(Ordering::SeqCst) == before
+    });
+    let written = written.load(Ordering::SeqCst);
+    assert!(written < 64, "the endpoint could write {written} MiB");
+}
+
+#[test]
+fn an_endpoint_that_stops_reading_one_stream_stops_its_client_and_no_other_stream() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::scripted("blue", move |proxy| {
+        let head = proxy.head()?;
+        if head.path() == "/small" {
+            return proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+        opened.wait();
+        let mut length = 0;
+        swallow(proxy, |part| length += part.len())?;
+        proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{length}", length.to_string().len()))
+    });
+    let lab = Lab::on(vec![origin], "");
+    let before = lab.proxy().memory();
+    run(async {
+        let client = Http2::to(lab.address()).await;
+        let body: Bytes = vec![7; LARGE * MIB].into();
+        let (response, send) = client.start(request(Method::POST, "/held"), false).await;
+        let uploading = tokio::spawn(upload(send, body, None));
+        for _ in 0..50 {
+            assert_eq!(client.get("/small").await.text(), "ok");
+        }
+        assert!(!uploading.is_finished(), "nobody has read it");
+        let grown = lab.proxy().memory().saturating_sub(before);
+        assert!(grown < GROWTH, "the proxy has grown by {grown} bytes");
+        gate.open();
+        uploading.await.unwrap().unwrap();
+        assert_eq!(answer(response).await.unwrap().text(), (LARGE * MIB).to_string());
+    });
+}
+
+#[test]
+fn an_upload_goes_on_while_its_client_takes_none_of_an_early_answer() {
+    let origin = Origin::scripted("blue", |proxy| {
+        proxy.head()?;
+        proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {MIB}\r\n\r\n"))?;
+        proxy.send(&piece(0)[..MIB / 2])?;
+        swallow(proxy, |_| {})?;
+        proxy.send(&piece(0)[MIB / 2..])
+    });
+    let lab = Lab::on(vec![origin], "");
+    // A window of nothing, until all is sent.
+    let mut connection = Frames::silent(lab.address()).open(&[(4, 0)]);
+    connection.send(frame(HEADERS, END_HEADERS, 1, block(&frames::request("POST", "/"))));
+    assert_eq!(connection.status(1), 200);
+    for _ in 0..40 {
+        connection.send(frame(DATA, 0, 1, [7; 10_000]).repeat(4));
+        // Its window is opened again as the endpoint takes it.
+        connection.next(frames::WINDOW_UPDATE, 1);
+    }
+    connection.send(frame(DATA, END_STREAM, 1, []));
+    connection.send([window_update(0, 1 << 24), window_update(1, 1 << 24)].concat());
+    let mut read = 0;
+    while read < MIB {
+        read += connection.next(DATA, 1).payload.len();
+    }
+}
