@@ -21,8 +21,9 @@ pub(super) async fn look(commons: Arc<Commons>, mut limit: watch::Receiver<Memor
         let now = limit.borrow_and_update().judge(memory, before);
         if now != before {
             let (used, all) = (memory.used >> 20, memory.all >> 20);
-            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
             commons.set_pressure(now);
+            // After it holds: who reads this may rely on it.
+            warn!(used_mib = used, all_mib = all, ?now, ?before, "memory: pressure has changed");
         }
         tokio::select! {
             () = sleep(EVERY) => {}

@@ -1,5 +1,5 @@
 //! What reads bytes from outside, fuzzed; each target in `targets/` asserts what must hold, not only that nothing panics.
-//! `tests/suites/fuzz` runs them, from the kept corpus in `corpus/`.
+//! `tests/fuzz/run` runs them, from the kept corpus in `corpus/`.
 //!
 //! | target | reads | and must |
 //! |---|---|---|
