@@ -4,12 +4,12 @@
 //! |---|---|---|
 //! | 1–5 | length beside coding, lengths, chunks, fields, hosts | here by name; in breadth `smuggling.rs` |
 //! | 6, 7 | upgrades, CONNECT | here |
-//! | 8 | injection from HTTP/2 into HTTP/1.1 | with HTTP/2 |
+//! | 8 | injection from HTTP/2 into HTTP/1.1 | `tests/http2.rs`, `tests/http2_conformance.rs` |
 //! | 9–13 | answers that nobody asked for, early answers, `Expect`, hop-by-hop fields, who is asking | here; `forwarded.rs` |
-//! | 14–19 | resets, floods of frames, HPACK | with HTTP/2 |
+//! | 14–19 | resets, floods of frames, HPACK | `tests/http2_floods.rs` |
 //! | 20, 21 | those who do not read, do not write, or hardly | here; the twelve kinds one by one in `slow.rs` |
 //! | 22, 23 | bombs, paths | here |
-//! | 24, 25 | TLS on either side | with TLS |
+//! | 24, 25 | TLS on either side | `tests/tls.rs`, `tests/https.rs`, `tests/upstream_tls.rs` |
 //! | 26 | fields with an underscore | `forwarded.rs` |
 //! | 27, 28 | the admin socket, parsers, logs, labels | here; `admin.rs`, `bad_input.rs` |
 //! | 29, 30 | dependencies, memory | here, of `Cargo.lock` and `Cargo.toml` |
