@@ -42,6 +42,11 @@ pub enum Verb {
     Flip(Flip),
     /// Put back the split as it was before the last flip or weight change.
     Revert(Revert),
+    /// Let new requests of a service wait, bounded in number and time; none is refused.
+    #[command(after_help = HOLD_HELP)]
+    Hold(Hold),
+    /// Let requests that wait go on; an exclusive flip that is under way is called off.
+    Release(Release),
     /// Set the weights of a service's versions, in per cent.
     #[command(after_help = WEIGHTS_HELP)]
     Weights(Weights),
@@ -70,7 +75,18 @@ pub enum Verb {
 const FLIP_HELP: &str = "Examples:
   switchback flip shop --to green --reason 'v42 is out'
   switchback flip shop --to green --dry-run     only say what would happen
-  switchback flip shop --to @stable             by the part a version plays";
+  switchback flip shop --to @stable             by the part a version plays
+  switchback flip shop --to green --exclusive   two versions never serve at the same time: new requests
+                                                wait until the old version is empty
+  switchback flip shop --to green --exclusive=writes --hold-timeout 30s
+                                                the same for requests that may change something: GET, HEAD and
+                                                OPTIONS go on meanwhile
+
+An exclusive flip that cannot be made in time fails (status 3), and everything goes on where it was.";
+
+const HOLD_HELP: &str = "Examples:
+  switchback hold shop --timeout 30s && migrate && switchback release shop
+  switchback hold shop --writes                 GET, HEAD and OPTIONS go on";
 
 const WEIGHTS_HELP: &str = "Examples:
   switchback weights shop green=5               5 % to green, the rest to the stable version
@@ -162,6 +178,16 @@ pub struct Flip {
     /// The version that gets everything: its label, @stable or @candidate.
     #[arg(long, value_name = "VERSION")]
     pub to: String,
+    /// Two versions never serve at the same time; =writes: never two that may change something.
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+        value_parser = ["all", "writes"])]
+    pub exclusive: Option<String>,
+    /// With --exclusive: streams, WebSockets and the like of the old version are a reason to refuse, or are not waited for.
+    #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "ignore"])]
+    pub streams: Option<String>,
+    /// With --exclusive: how long requests may wait [as the service's `hold` says].
+    #[arg(long, value_name = "TIME", requires = "exclusive", value_parser = duration)]
+    pub hold_timeout: Option<Duration>,
     /// Common options.
     #[command(flatten)]
     pub change: Change,
@@ -181,6 +207,32 @@ pub struct Revert {
     /// Waiting.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// `hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// The service.
+    pub service: String,
+    /// Only requests that may change something: GET, HEAD and OPTIONS go on.
+    #[arg(long)]
+    pub writes: bool,
+    /// How long requests may wait: 500ms, 30s, at most 10m [as the service's `hold` says].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// `release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The service.
+    pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
 }
 
 /// `weights`.

@@ -37,6 +37,48 @@ impl Published {
     }
 }
 
+/// What a request in flight is to a flip that waits for it. Each class is counted apart, so that no request pays for what
+/// only others are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It changes nothing, and ends soon.
+    Read,
+    /// It may change something, and ends soon.
+    Write,
+    /// A stream, an event stream or the like that was asked for by a [`Class::Read`].
+    LastingRead,
+    /// The same, or a tunnel, through which something may be changed.
+    LastingWrite,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::LastingRead, Self::LastingWrite];
+
+    /// The class of a request that `writes`, or does not.
+    pub fn of(writes: bool) -> Self {
+        if writes { Self::Write } else { Self::Read }
+    }
+
+    /// True when it may change something.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::LastingWrite)
+    }
+
+    /// True when nobody knows how long it will take.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::LastingRead | Self::LastingWrite)
+    }
+
+    /// The same as lasting work.
+    pub fn lasting(self) -> Self {
+        match self {
+            Self::Read | Self::LastingRead => Self::LastingRead,
+            Self::Write | Self::LastingWrite => Self::LastingWrite,
+        }
+    }
+}
+
 /// A newer epoch was published between choosing and counting in; choose again from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superseded;
@@ -71,6 +113,14 @@ impl Counts {
         }
         self.end();
         Err(Superseded)
+    }
+
+    /// Takes one request over that is counted in `from`, which must be the same worker's: it is in flight all the time.
+    pub fn take_over(&self, from: &Self) {
+        // Pairs with `admitted`; no fence, because it was admitted before. Counted in here first: whoever sees its end there
+        // (the store in `end` is a release) sees it here.
+        self.admitted.store(self.admitted.load(Ordering::Relaxed) + 1, Ordering::Release);
+        from.end();
     }
 
     /// Counts one request out. Call exactly once for each admitted one.

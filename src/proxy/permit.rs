@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::admission::Superseded;
+use super::admission::{Class, Superseded};
 use super::clock;
 use super::journal::Record;
 use super::live::Live;
@@ -21,6 +21,8 @@ use crate::table::Epoch;
 pub struct Permit {
     local: Rc<Local>,
     kind: Cell<Kind>,
+    /// Among whom it is counted in.
+    class: Cell<Class>,
     since: Instant,
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
@@ -42,13 +44,14 @@ impl Permit {
         local: &Rc<Local>,
         live: &Live,
         chosen_under: Epoch,
-        kind: Kind,
+        (kind, class): (Kind, Class),
     ) -> Result<Self, Superseded> {
-        local.shard().counts.admit(live.published(), chosen_under.0)?;
+        local.shard().of(class).admit(live.published(), chosen_under.0)?;
         local.shard().cells().enter(kind);
         Ok(Self {
             local: Rc::clone(local),
             kind: Cell::new(kind),
+            class: Cell::new(class),
             since: clock::now(),
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
@@ -79,7 +82,19 @@ impl Permit {
         if before != kind {
             self.cells().enter(kind);
             self.cells().leave(before);
+            if is_lasting(kind) && !self.class.get().is_lasting() {
+                self.lasts();
+            }
         }
+    }
+
+    /// Nobody knows any more how long it will take.
+    fn lasts(&self) {
+        let before = self.class.get();
+        let after = before.lasting();
+        let shard = self.local.shard();
+        shard.of(after).take_over(shard.of(before));
+        self.class.set(after);
     }
 
     /// Work of the kind `before` is now work of the kind `after`.
@@ -144,6 +159,14 @@ impl Drop for Permit {
             record.ended(self.reason.get());
         }
         // Last: whoever sees nothing in flight also sees everything recorded.
-        self.local.shard().counts.end();
+        self.local.shard().of(self.class.get()).end();
+    }
+}
+
+/// Work that does not end with an answer of known length.
+fn is_lasting(kind: Kind) -> bool {
+    match kind {
+        Kind::Request | Kind::Upload => false,
+        Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Grpc | Kind::Tunnel => true,
     }
 }

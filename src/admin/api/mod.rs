@@ -10,8 +10,8 @@ mod service;
 pub mod text;
 
 pub use change::{
-    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Leaving, Move, PutVersion, Reached, Rest, Revert,
-    Standing, Undo, VersionEdit, Weights,
+    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutVersion, Reached,
+    Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
 };
 pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};

@@ -16,7 +16,8 @@ use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
 use crate::table::{
-    Epoch, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName, VersionSpec,
+    Epoch, HoldLimits, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName,
+    VersionSpec,
 };
 
 /// A failure guard: whatever is waited for comes in milliseconds.
@@ -115,6 +116,7 @@ fn spec(name: &str) -> ServiceSpec {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        hold: HoldLimits::standard(),
     }
 }
 
@@ -134,6 +136,7 @@ fn wanted(command: Asked) -> Wanted {
         expected: Vec::new(),
         idempotency: None,
         dry_run: false,
+        exclusive: None,
         render: |state, _| format!("epoch {}", state.table.epoch()),
     }
 }
