@@ -1,11 +1,17 @@
 //! The command line as clap reads it; the help texts are the CLI's reference.
 
+mod help;
+mod words;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::api::text;
+use help::{COMPLETIONS_HELP, DRAIN_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, VERSIONS_HELP, WEIGHTS_HELP};
+pub use words::VersionOf;
+use words::{duration, header, version_of, weight};
+
 use crate::table::BasisPoints;
 
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
@@ -71,43 +77,6 @@ pub enum Verb {
     /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
     Demo(Demo),
 }
-
-const FLIP_HELP: &str = "Examples:
-  switchback flip shop --to green --reason 'v42 is out'
-  switchback flip shop --to green --dry-run     only say what would happen
-  switchback flip shop --to @stable             by the part a version plays
-  switchback flip shop --to green --exclusive   two versions never serve at the same time: new requests
-                                                wait until the old version is empty
-  switchback flip shop --to green --exclusive=writes --hold-timeout 30s
-                                                the same for requests that may change something: GET, HEAD and
-                                                OPTIONS go on meanwhile
-
-An exclusive flip that cannot be made in time fails (status 3), and everything goes on where it was.";
-
-const HOLD_HELP: &str = "Examples:
-  switchback hold shop --timeout 30s && migrate && switchback release shop
-  switchback hold shop --writes                 GET, HEAD and OPTIONS go on";
-
-const WEIGHTS_HELP: &str = "Examples:
-  switchback weights shop green=5               5 % to green, the rest to the stable version
-  switchback weights shop green=0.25%
-  switchback weights shop blue=50 green=50";
-
-const VERSIONS_HELP: &str = "Examples:
-  switchback versions shop
-  switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
-  switchback versions rm shop v41";
-
-const DRAIN_HELP: &str = "Example:
-  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue";
-
-const EXPLAIN_HELP: &str = "Example:
-  switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
-
-const COMPLETIONS_HELP: &str = "Examples:
-  switchback completions bash > /etc/bash_completion.d/switchback
-  switchback completions zsh > ~/.zfunc/_switchback
-  switchback completions fish > ~/.config/fish/completions/switchback.fish";
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -396,36 +365,4 @@ pub struct Completions {
     /// The shell.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// `SERVICE/VERSION`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionOf {
-    /// The service.
-    pub service: String,
-    /// The version: its label, `@stable` or `@candidate`.
-    pub version: String,
-}
-
-fn version_of(text: &str) -> Result<VersionOf, String> {
-    match text.split_once('/') {
-        Some((service, version)) if !service.is_empty() && !version.is_empty() => {
-            Ok(VersionOf { service: service.to_owned(), version: version.to_owned() })
-        }
-        _ => Err("expected SERVICE/VERSION, such as shop/blue".to_owned()),
-    }
-}
-
-fn weight(text: &str) -> Result<(String, BasisPoints), String> {
-    let (version, percent) = text.split_once('=').ok_or("expected VERSION=PERCENT, such as green=5")?;
-    Ok((version.to_owned(), percent.parse::<BasisPoints>().map_err(|why| why.to_string())?))
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("expected 'NAME: VALUE'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    text::duration(text).map_err(|why| why.to_string())
 }
