@@ -148,6 +148,57 @@ impl Default for Counts {
     }
 }
 
+/// What requests wait behind while their service is held: closed, sealed or open. Once open, it is open for good.
+///
+/// A flip that must not overlap with anything *seals* it when nothing is in flight any more. That succeeds only if it has
+/// never been open, so nobody has passed since the hold was published; and from then on nobody passes before the flip.
+#[derive(Debug)]
+pub struct Latch(AtomicU64);
+
+const CLOSED: u64 = 0;
+const SEALED: u64 = 1;
+const OPEN: u64 = 2;
+
+impl Latch {
+    /// Closed.
+    pub fn new() -> Self {
+        Self(AtomicU64::new(CLOSED))
+    }
+
+    /// From now on it is opened by [`Latch::open`] alone; false when it is open.
+    pub fn seal(&self) -> bool {
+        self.turn(CLOSED, SEALED)
+    }
+
+    /// Opens it unless it is sealed or open, for the reason with this number; true when it did.
+    pub fn burst(&self, why: u64) -> bool {
+        self.turn(CLOSED, OPEN + why)
+    }
+
+    /// Opens it unless it is open. For whoever seals it.
+    pub fn open(&self, why: u64) {
+        // Nobody else turns it from closed to sealed, so it is neither only if it is open.
+        let _ = self.turn(CLOSED, OPEN + why) || self.turn(SEALED, OPEN + why);
+    }
+
+    /// The reason for which it is open, if it is.
+    pub fn reason(&self) -> Option<u64> {
+        // Pairs with `turn`: who sees it open sees all that was published before.
+        self.0.load(Ordering::Acquire).checked_sub(OPEN)
+    }
+
+    /// One object has one order: of two who would turn it the same way, one does.
+    fn turn(&self, from: u64, to: u64) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Default for Latch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Requests in flight over all workers' counts: never fewer than there are, because ends are read before admissions.
 pub fn in_flight<'c>(shards: impl Iterator<Item = &'c Counts> + Clone) -> u64 {
     let ended: u64 = shards.clone().map(Counts::ended).sum();

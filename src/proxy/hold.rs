@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 use tokio::sync::Notify;
 
+use super::admission::Latch;
 use super::connection::Turn;
 use super::worker::Worker;
 use super::{clock, error};
@@ -55,11 +56,6 @@ impl Ended {
         [Self::Released, Self::Requests, Self::Bytes, Self::Time, Self::Stopping, Self::Store];
 }
 
-const CLOSED: u8 = 0;
-const SEALED: u8 = 1;
-/// The first of the states that are open, each for a reason of [`Ended::ALL`].
-const OPEN: u8 = 2;
-
 /// One hold of one service.
 #[derive(Debug)]
 pub struct Gate {
@@ -67,7 +63,7 @@ pub struct Gate {
     limits: Arc<HoldLimits>,
     /// When it was closed.
     pub since: Instant,
-    state: AtomicU8,
+    latch: Latch,
     waiting: AtomicUsize,
     bytes: AtomicU64,
     /// All that have waited here so far.
@@ -91,7 +87,7 @@ impl Gate {
             hold,
             limits,
             since: clock::now(),
-            state: AtomicU8::new(CLOSED),
+            latch: Latch::new(),
             waiting: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             came: AtomicU64::new(0),
@@ -134,31 +130,24 @@ impl Gate {
     /// Why it is open, if it is.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
-        // Pairs with the exchanges below: who sees it open sees all that was published before.
-        let state = self.state.load(Ordering::Acquire);
-        Ended::ALL.get(usize::from(state.checked_sub(OPEN)?)).copied()
+        Ended::ALL.get(usize::try_from(self.latch.reason()?).ok()?).copied()
     }
 
     /// From now on it is opened by [`Gate::open`] alone; false when it is open already, and somebody may have passed.
     #[must_use]
     pub fn seal(&self) -> bool {
-        // One object, one order: nobody can have seen it open before, or will see it open before `open`.
-        self.state.compare_exchange(CLOSED, SEALED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.latch.seal()
     }
 
     /// Opens it, unless it is open, and wakes everybody. After the change that releases the service, or instead of it.
     pub fn open(&self, why: Ended) {
-        let open = OPEN + why as u8;
-        let closed = |state| (state < OPEN).then_some(open);
-        // Lost against another reason: that one stays.
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, closed);
+        self.latch.open(why as u64);
         self.opened.notify_waiters();
     }
 
     /// Opens it because of a bound, unless it is sealed or open, and tells control.
     pub fn burst(&self, why: Ended) {
-        let open = OPEN + why as u8;
-        if self.state.compare_exchange(CLOSED, open, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if self.latch.burst(why as u64) {
             self.opened.notify_waiters();
             self.alert.get().inspect(|alert| alert.notify_one());
         }
