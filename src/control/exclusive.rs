@@ -177,7 +177,7 @@ impl Control {
             Ok(Begun::Answered(done)) => drop(reply.send(Ok(*done))),
             Ok(Begun::Held(to)) => {
                 let others = self.others(&service, &to);
-                let errand = Errand { to, how, wanted, replies: vec![reply], others };
+                let errand = Box::new(Errand { to, how, wanted, replies: vec![reply], others });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }

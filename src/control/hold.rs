@@ -33,7 +33,7 @@ struct Holding {
     service: ServiceName,
     gate: Arc<Gate>,
     /// What is to be done once the others are empty.
-    errand: Option<Errand>,
+    errand: Option<Box<Errand>>,
     /// When to try again to publish that it is over.
     retry_at: Option<Instant>,
 }
@@ -84,11 +84,14 @@ impl Holds {
 
     /// The exclusive flip of this service that is under way.
     pub(super) fn errand(&mut self, service: &ServiceName) -> Option<&mut Errand> {
-        self.all.iter_mut().find(|holding| holding.service == *service)?.errand.as_mut()
+        self.all.iter_mut().find(|holding| holding.service == *service)?.errand.as_deref_mut()
     }
 
-    /// This service's hold ends with a flip; `None` gives the errand back: it is not held.
-    pub(super) fn entrust(&mut self, service: &ServiceName, errand: Errand) -> Result<(), Errand> {
+    /// This service's hold ends with a flip.
+    ///
+    /// # Errors
+    /// The errand, when the service is not held.
+    pub(super) fn entrust(&mut self, service: &ServiceName, errand: Box<Errand>) -> Result<(), Box<Errand>> {
         match self.all.iter_mut().find(|holding| holding.service == *service) {
             Some(holding) => {
                 holding.errand = Some(errand);
@@ -99,7 +102,7 @@ impl Holds {
     }
 
     /// Takes the errand behind this gate away.
-    pub(super) fn take_errand(&mut self, gate: &Arc<Gate>) -> Option<Errand> {
+    pub(super) fn take_errand(&mut self, gate: &Arc<Gate>) -> Option<Box<Errand>> {
         self.all.iter_mut().find(|holding| Arc::ptr_eq(&holding.gate, gate))?.errand.take()
     }
 
@@ -111,7 +114,7 @@ impl Holds {
 
     fn is_clear(&self, gate: &Arc<Gate>) -> bool {
         let holding = self.all.iter().find(|holding| Arc::ptr_eq(&holding.gate, gate));
-        holding.and_then(|holding| holding.errand.as_ref()).is_some_and(Errand::is_clear)
+        holding.and_then(|holding| holding.errand.as_deref()).is_some_and(Errand::is_clear)
     }
 
     fn retry(&mut self, gate: &Arc<Gate>, at: Instant) {

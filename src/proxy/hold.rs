@@ -9,14 +9,14 @@
 //! on, and then wakes the next one. So those of one worker go on in the order in which they came, also before those that come
 //! later and are not held any more.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+mod line;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 use tokio::sync::Notify;
+
+pub use line::Lines;
 
 use super::admission::Latch;
 use super::connection::Turn;
@@ -195,64 +197,6 @@ impl Drop for Ticket {
     }
 }
 
-/// The lines of one worker, one a service of which somebody waits.
-#[derive(Debug, Default)]
-pub struct Lines {
-    all: RefCell<HashMap<ServiceName, Line>>,
-    /// How many wait in all of them.
-    length: Cell<usize>,
-    next: Cell<u64>,
-}
-
-/// Those who wait, in the order in which they came, and whom to wake for each.
-#[derive(Debug, Default)]
-struct Line(BTreeMap<u64, Option<Waker>>);
-
-impl Lines {
-    /// True when nobody waits on this worker: what most requests look at, and nothing else.
-    #[must_use]
-    pub fn are_empty(&self) -> bool {
-        self.length.get() == 0
-    }
-
-    fn join(&self, service: &ServiceName) -> u64 {
-        let number = self.next.replace(self.next.get() + 1);
-        self.all.borrow_mut().entry(service.clone()).or_default().0.insert(number, None);
-        self.length.set(self.length.get() + 1);
-        number
-    }
-
-    /// Takes somebody out; the one who is first then has to look.
-    fn leave(&self, service: &ServiceName, number: u64) {
-        let mut all = self.all.borrow_mut();
-        let Some(Line(line)) = all.get_mut(service) else { return };
-        line.remove(&number);
-        self.length.set(self.length.get() - 1);
-        let next = line.first_entry().and_then(|mut first| first.get_mut().take());
-        if line.is_empty() {
-            all.remove(service);
-        }
-        drop(all);
-        next.into_iter().for_each(Waker::wake);
-    }
-
-    /// True when nobody of this service came before `number`.
-    fn is_first(&self, service: &ServiceName, number: u64) -> bool {
-        let all = self.all.borrow();
-        all.get(service).and_then(|line| line.0.keys().next()).is_none_or(|first| number <= *first)
-    }
-
-    fn poll_first(&self, service: &ServiceName, number: u64, cx: &Context<'_>) -> Poll<()> {
-        if self.is_first(service, number) {
-            return Poll::Ready(());
-        }
-        if let Some(waker) = self.all.borrow_mut().get_mut(service).and_then(|line| line.0.get_mut(&number)) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
-
 /// A request's place in the line of its service; it is the next one's turn when this is dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -364,4 +308,60 @@ pub fn answer() -> Response<Bytes> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(error::REASON, HeaderValue::from_static("held"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn gate(requests: usize, bytes: u64) -> Arc<Gate> {
+        let limits = Arc::new(HoldLimits { requests, bytes, ..HoldLimits::default() });
+        let hold = Hold { scope: crate::table::HoldScope::All, timeout: Duration::from_secs(10) };
+        Arc::new(Gate::new(hold, limits))
+    }
+
+    #[test]
+    fn a_bound_opens_the_gate_for_good() {
+        let requests = gate(2, 1_000);
+        let tickets = [requests.enter(400), requests.enter(400)];
+        assert_eq!((requests.ended(), requests.waiting()), (None, 2));
+        let third = requests.enter(100);
+        assert_eq!(requests.ended(), Some(Ended::Requests));
+        drop((tickets, third));
+        assert_eq!((requests.ended(), requests.waiting(), requests.came()), (Some(Ended::Requests), 0, 3));
+        requests.open(Ended::Released);
+        assert_eq!(requests.ended(), Some(Ended::Requests), "the first reason stays");
+        let bytes = gate(2, 1_000);
+        let _tickets = [bytes.enter(600), bytes.enter(600)];
+        assert_eq!(bytes.ended(), Some(Ended::Bytes));
+        assert!(!bytes.seal());
+    }
+
+    #[test]
+    fn a_sealed_gate_is_opened_by_whoever_sealed_it_alone() {
+        let gate = gate(1, 1_000);
+        assert!(gate.seal());
+        gate.burst(Ended::Time);
+        let _tickets = [gate.enter(1), gate.enter(1)];
+        assert_eq!(gate.ended(), None);
+        gate.open(Ended::Store);
+        assert_eq!(gate.ended(), Some(Ended::Store));
+    }
+
+    #[test]
+    fn control_is_told_when_it_opens_by_itself_also_if_it_looks_late() {
+        for is_late in [false, true] {
+            let (gate, alert) = (gate(1, 1), Arc::new(Notify::new()));
+            if is_late {
+                gate.burst(Ended::Time);
+            }
+            gate.watch(&alert);
+            gate.burst(Ended::Time);
+            let mut told = pin!(alert.notified());
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(told.as_mut().poll(cx).is_ready());
+        }
+    }
 }

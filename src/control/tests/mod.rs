@@ -1,6 +1,7 @@
 //! The promises of control, against the store in memory with its faults, and against SQLite over restarts.
 
 mod drains;
+mod holds;
 
 use std::path::Path;
 use std::thread::{self, JoinHandle};
