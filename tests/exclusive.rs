@@ -75,6 +75,24 @@ fn overlaps(mut served: Vec<Served>) -> Vec<String> {
     found
 }
 
+/// From the end of the last request of one version to the start of the first one of the next, ascending: how much longer
+/// somebody waited than for the oldest request in flight.
+fn gaps(mut served: Vec<Served>) -> Vec<Duration> {
+    served.sort_by_key(|served| served.start);
+    let mut gaps = Vec::new();
+    let mut last: Option<(&str, Instant)> = None;
+    for served in &served {
+        if let Some((_, end)) = last.filter(|(version, _)| *version != served.version) {
+            gaps.push(served.start.saturating_duration_since(end));
+            last = None;
+        }
+        let end = last.map_or(served.end, |(_, end)| end.max(served.end));
+        last = Some((served.version, end));
+    }
+    gaps.sort();
+    gaps
+}
+
 /// Clients that ask one request after the other, until told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -152,6 +170,14 @@ fn flip_under_load(exclusive: &Value, methods: &'static [&'static str]) -> Vec<S
 #[test]
 fn two_versions_never_serve_at_the_same_time() {
     let served = flip_under_load(&json!(true), &["GET", "POST"]);
+    let gaps = gaps(served.clone());
+    let at = |percent: usize| gaps[(gaps.len() * percent / 100).min(gaps.len() - 1)];
+    println!(
+        "from the last of the old to the first of the new: p50 {:?} p90 {:?} max {:?}",
+        at(50),
+        at(90),
+        at(100)
+    );
     let overlaps = overlaps(served);
     assert!(overlaps.is_empty(), "{} overlaps, such as\n{}", overlaps.len(), overlaps[0]);
 }
