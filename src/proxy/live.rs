@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::admission::Published;
 use super::quota::Quota;
 use super::upstream::{Target, Upstream};
-use crate::table::{Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
+use crate::table::{AssignedBy, Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub struct Lane {
     below: u64,
     /// The index of the version in its service.
     pub version: usize,
+    /// True when the service has [`Service::rules`].
+    has_rules: bool,
+    /// What decides on the version of a request.
+    pub assigned_by: AssignedBy,
     /// The version's tenure.
     pub upstream: Arc<Upstream>,
     /// [`Upstream::slot`].
@@ -48,6 +52,8 @@ impl Lane {
         Self {
             below: below.map_or(0, |(below, _)| *below),
             version: index,
+            has_rules: service.rules.is_some(),
+            assigned_by: service.assigned_by(),
             slot: upstream.slot(),
             upstream,
             target: Target::of(&service.versions[index]),
@@ -90,6 +96,12 @@ impl Snapshot {
     #[must_use]
     pub fn assign(&self, service: usize, coin: u32) -> Option<&Lane> {
         self.lanes[service].iter().find(|lane| u64::from(coin) < lane.below)
+    }
+
+    /// True when the service with this index changes something about its requests or answers; every service has a lane.
+    #[must_use]
+    pub fn has_rules(&self, service: usize) -> bool {
+        self.lanes[service].first().is_some_and(|lane| lane.has_rules)
     }
 
     /// The tenure of a version, by the table's indices.

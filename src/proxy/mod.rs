@@ -202,7 +202,7 @@ fn admit(
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
             permit.slot = slot;
             local.follow(&lane.target);
-            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            story.assigned(lane, &mut permit);
             return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }

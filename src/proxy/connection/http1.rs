@@ -74,6 +74,18 @@ enum Left {
     Reset,
 }
 
+/// What comes next on a connection.
+#[derive(Debug)]
+enum Next {
+    Request(Box<http1::Request>),
+    /// Something that cannot become a request.
+    Refused(Reason),
+    /// Nothing came for as long as that was waited for.
+    Nothing,
+    /// There will be no more.
+    End,
+}
+
 /// What is left of an answer's body.
 #[derive(Debug)]
 enum Rest {
@@ -81,6 +93,9 @@ enum Rest {
     Over,
     BrokenOff,
 }
+
+/// How long a connection is kept ready for its next request before what serving takes is given up.
+const DOZE: Duration = Duration::from_millis(200);
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down. `watch` is set where a head is begun already.
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch: Alarm) {
@@ -97,38 +112,54 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
     });
-    let alarm = Rc::new(wire.client.worker.clock.alarm());
-    let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
-    let mut patience = wire.client.settings.head;
+    let settings = &wire.client.settings;
+    let mut patience = settings.head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
-            Ok(Some(request)) => match wire.serve(&turn, request).await {
-                Left::Open => {
-                    patience = wire.client.settings.idle;
-                    wire.is_worth_parsing.set(true);
-                }
+            // Boxed: a connection that idles shall not have the size of one that is served.
+            Next::Request(request) => match Box::pin(wire.serve_while_busy(*request)).await {
+                Left::Open => patience = settings.idle.saturating_sub(DOZE),
                 left => break left,
             },
-            Ok(None) => break Left::Done,
-            Err(reason) => break wire.refuse(reason),
+            Next::Nothing | Next::End => break Left::Done,
+            Next::Refused(reason) => break wire.refuse(reason),
         }
     };
     wire.close(left).await;
 }
 
 impl Wire {
-    /// The next request's head; `None` when there will be none.
-    fn poll_head(
-        &self,
-        cx: &mut Context<'_>,
-        patience: Duration,
-    ) -> Poll<Result<Option<http1::Request>, Reason>> {
+    /// Answers a request, and those that follow without a pause.
+    async fn serve_while_busy(self: &Rc<Self>, mut request: http1::Request) -> Left {
+        let alarm = Rc::new(self.client.worker.clock.alarm());
+        let turn = Turn { client: Rc::clone(&self.client), alarm, ear: Ear::Http1(Rc::clone(self)) };
+        let moment = DOZE.min(self.client.settings.idle);
+        loop {
+            match self.serve(&turn, request).await {
+                Left::Open => self.is_worth_parsing.set(true),
+                left => return left,
+            }
+            request = match poll_fn(|cx| self.poll_head(cx, moment)).await {
+                Next::Request(next) => *next,
+                Next::Nothing => return Left::Open,
+                Next::End => return Left::Done,
+                Next::Refused(reason) => return self.refuse(reason),
+            };
+        }
+    }
+
+    /// The next request's head, if its first byte comes within `patience`.
+    fn poll_head(&self, cx: &mut Context<'_>, patience: Duration) -> Poll<Next> {
         let settings = &self.client.settings;
         loop {
-            if let Some(request) = self.take_head()? {
-                self.watch.clear();
-                self.is_begun.set(false);
-                return Poll::Ready(Ok(Some(request)));
+            match self.take_head() {
+                Ok(None) => {}
+                Ok(Some(request)) => {
+                    self.watch.clear();
+                    self.is_begun.set(false);
+                    return Poll::Ready(Next::Request(Box::new(request)));
+                }
+                Err(reason) => return Poll::Ready(Next::Refused(reason)),
             }
             let is_empty = self.input.borrow().is_empty();
             self.is_begun.set(self.is_begun.get() || !is_empty);
@@ -136,13 +167,18 @@ impl Wire {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
-                Poll::Ready(_) => return Poll::Ready(Ok(None)),
+                Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Next::End);
                 }
                 Poll::Pending => {
                     ready!(self.watch.poll(cx));
-                    return Poll::Ready(if is_empty { Ok(None) } else { Err(Reason::RequestTimeout) });
+                    self.watch.clear();
+                    return Poll::Ready(match (is_empty, self.is_begun.get()) {
+                        (true, false) => Next::Nothing,
+                        (true, true) => Next::End,
+                        (false, _) => Next::Refused(Reason::RequestTimeout),
+                    });
                 }
             }
         }
