@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 
 use super::admission::Published;
 use super::quota::Quota;
-use super::upstream::{Target, Upstream};
-use crate::table::{AssignedBy, Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
+use super::upstream::{Roll, Target, Upstream};
+use crate::table::{
+    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
+};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -104,10 +106,25 @@ impl Snapshot {
         self.lanes[service].first().is_some_and(|lane| lane.has_rules)
     }
 
+    /// The lane of a tenure; `None` when it is in the table no more.
+    #[must_use]
+    pub fn lane(&self, upstream: &Arc<Upstream>) -> Option<&Lane> {
+        let lanes = &self.lanes[self.table.index(&upstream.service)?];
+        lanes.iter().find(|lane| Arc::ptr_eq(&lane.upstream, upstream))
+    }
+
     /// The tenure of a version, by the table's indices.
     #[must_use]
     pub fn upstream(&self, service: usize, version: usize) -> &Arc<Upstream> {
         &self.lanes[service][version].upstream
+    }
+
+    /// The tenure of the version of this name.
+    #[must_use]
+    pub fn tenure(&self, service: &ServiceName, version: &VersionName) -> Option<&Arc<Upstream>> {
+        let index = self.table.index(service)?;
+        let position = self.table.services()[index].versions.iter().position(|spec| spec.name == *version)?;
+        Some(self.upstream(index, position))
     }
 
     /// All tenures.
@@ -121,6 +138,8 @@ impl Snapshot {
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     published: Published,
+    /// The workers that serve from it, to be asked what they have left.
+    pub roll: Roll,
 }
 
 impl Live {
@@ -128,7 +147,7 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let published = Published::new(first.table.epoch().0);
-        Self { snapshot: ArcSwap::from_pointee(first), published }
+        Self { snapshot: ArcSwap::from_pointee(first), published, roll: Roll::default() }
     }
 
     /// Publishes `next`: when this returns, no request is admitted under an older epoch on any worker (G1).

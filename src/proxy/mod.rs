@@ -73,6 +73,8 @@ pub mod settings;
 
 pub mod worker;
 
+mod usher;
+
 pub mod commons;
 
 pub mod pressure;
