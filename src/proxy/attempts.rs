@@ -31,6 +31,7 @@ pub(super) async fn forward(
     let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
     let most = limits.request_body.unwrap_or(u64::MAX);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).

@@ -29,6 +29,8 @@ pub mod outgoing;
 
 pub mod bounds;
 
+pub mod debt;
+
 pub mod body;
 
 pub mod story;
