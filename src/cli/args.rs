@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use help::{COMPLETIONS_HELP, DRAIN_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, VERSIONS_HELP, WEIGHTS_HELP};
+use help::{
+    COMPLETIONS_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, VERSIONS_HELP,
+    WEIGHTS_HELP,
+};
 pub use words::VersionOf;
 use words::{duration, header, version_of, weight};
 
@@ -59,7 +62,8 @@ pub enum Verb {
     /// List, add or remove the versions of a service.
     #[command(after_help = VERSIONS_HELP)]
     Versions(Versions),
-    /// Add endpoints to a version's pool, or remove them.
+    /// Add endpoints to a version's pool, remove or drain them.
+    #[command(after_help = ENDPOINTS_HELP)]
     Endpoints(Endpoints),
     /// Tell whether a version is empty, or wait until it is; exit status 0 only when it is safe to stop.
     #[command(after_help = DRAIN_HELP)]
@@ -276,13 +280,32 @@ pub struct Endpoints {
     pub edit: EndpointEdit,
 }
 
-/// `endpoints add`, `endpoints rm`.
+/// `endpoints add`, `endpoints rm`, `endpoints drain`.
 #[derive(Debug, Subcommand)]
 pub enum EndpointEdit {
-    /// Add an endpoint to a version's pool.
+    /// Add an endpoint to a version's pool; one that is drained serves again.
     Add(EndpointOf),
-    /// Remove an endpoint from a version's pool.
-    Rm(EndpointOf),
+    /// Remove an endpoint from a version's pool, then wait until it is empty.
+    Rm {
+        /// Which.
+        #[command(flatten)]
+        of: EndpointOf,
+        /// Waiting.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Send an endpoint no new requests; it stays in the pool, and `endpoints add` lets it serve again.
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        of: EndpointOf,
+        /// Wait until it is empty.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait: 500ms, 30s, 5m, 1h.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
 }
 
 /// One endpoint.
@@ -303,8 +326,11 @@ pub struct EndpointOf {
 #[derive(Debug, Args)]
 pub struct Drain {
     /// The version.
-    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
-    pub version: VersionOf,
+    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of, required_unless_present = "all")]
+    pub version: Option<VersionOf>,
+    /// Everything that gets no new requests; of a proxy that winds down, everything.
+    #[arg(long, conflicts_with = "version")]
+    pub all: bool,
     /// Wait until it is empty.
     #[arg(long)]
     pub wait: bool,

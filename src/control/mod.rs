@@ -146,7 +146,7 @@ impl Control {
     ///
     /// To be run on a thread that does nothing else: a fence is as fast as this task is polled.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = pin!(shutdown);
+        let (mut shutdown, bell) = (pin!(shutdown), self.drains.bell());
         loop {
             let wake = self.next_wake();
             let opened = Arc::clone(&self.holds.alert);
@@ -154,6 +154,7 @@ impl Control {
                 () = &mut shutdown => break,
                 () = wait_until(wake) => self.on_wake().await,
                 () = opened.notified() => self.poll_holds().await,
+                () = bell.notified() => self.poll_drains(),
                 request = self.requests.recv() => match request {
                     Some(request) => self.on_request(request).await,
                     None => break,

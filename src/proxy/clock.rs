@@ -134,6 +134,12 @@ impl Drop for Alarm {
     }
 }
 
+/// How long so many ticks are; thirteen years at most.
+#[must_use]
+pub fn span(ticks: u64) -> Duration {
+    TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
 /// The clock that requests are measured with; the data plane's only other reading of time.
 #[expect(clippy::disallowed_methods, reason = "the data plane's edge: durations of requests, and the ticks")]
 pub fn now() -> Instant {

@@ -31,6 +31,8 @@ pub mod outgoing;
 
 pub mod bounds;
 
+pub mod debt;
+
 pub mod body;
 
 pub mod story;
@@ -74,6 +76,8 @@ pub mod tls;
 pub mod settings;
 
 pub mod worker;
+
+mod usher;
 
 pub mod commons;
 
@@ -241,7 +245,7 @@ fn admit(
         {
             permit.slot = slot;
             local.follow(&lane.target);
-            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            story.assigned(lane, &mut permit);
             return Ok(Entry::Admitted(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }

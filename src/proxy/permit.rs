@@ -11,7 +11,7 @@ use super::clock;
 use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
-use super::upstream::Local;
+use super::upstream::{Endpoint, Local};
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
 
@@ -20,6 +20,8 @@ use crate::table::Epoch;
 #[derive(Debug)]
 pub struct Permit {
     local: Rc<Local>,
+    /// Its key among what is in flight there.
+    flight: usize,
     kind: Cell<Kind>,
     /// Among whom it is counted in.
     class: Cell<Class>,
@@ -48,11 +50,13 @@ impl Permit {
     ) -> Result<Self, Superseded> {
         local.shard().of(class).admit(live.published(), chosen_under.0)?;
         local.shard().cells().enter(kind);
+        let since = clock::now();
         Ok(Self {
             local: Rc::clone(local),
+            flight: local.flights().enter(kind, since),
             kind: Cell::new(kind),
             class: Cell::new(class),
-            since: clock::now(),
+            since,
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             record: None,
@@ -82,6 +86,7 @@ impl Permit {
         if before != kind {
             self.cells().enter(kind);
             self.cells().leave(before);
+            self.local.flights().becomes(self.flight, kind);
             if is_lasting(kind) && !self.class.get().is_lasting() {
                 self.lasts();
             }
@@ -95,6 +100,11 @@ impl Permit {
         let shard = self.local.shard();
         shard.of(after).take_over(shard.of(before));
         self.class.set(after);
+    }
+
+    /// It is tried with this endpoint.
+    pub fn goes_to(&self, endpoint: &Rc<Endpoint>) {
+        self.local.flights().goes_to(self.flight, endpoint);
     }
 
     /// Work of the kind `before` is now work of the kind `after`.
@@ -158,8 +168,9 @@ impl Drop for Permit {
         if let Some(record) = &self.record {
             record.ended(self.reason.get());
         }
+        self.local.flights().leave(self.flight);
         // Last: whoever sees nothing in flight also sees everything recorded.
-        self.local.shard().of(self.class.get()).end();
+        self.local.shard().end(self.class.get(), self.local.upstream());
     }
 }
 

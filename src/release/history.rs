@@ -97,7 +97,9 @@ impl ChangeKind {
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
-            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } => Self::Endpoints,
+            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } | Command::DrainEndpoint { .. } => {
+                Self::Endpoints
+            }
             Command::Hold { .. } => Self::Hold,
             Command::Release { .. } => Self::Release,
             Command::Batch(_) => Self::Batch,

@@ -26,8 +26,16 @@ pub(super) const VERSIONS_HELP: &str = "Examples:
   switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
   switchback versions rm shop v41";
 
-pub(super) const DRAIN_HELP: &str = "Example:
-  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue";
+pub(super) const ENDPOINTS_HELP: &str = "One machine after the other:
+  switchback endpoints drain shop/blue 127.0.0.1:9001 --wait --timeout 5m
+  systemctl restart shop@9001                   whatever it takes
+  switchback endpoints add shop/blue 127.0.0.1:9001";
+
+pub(super) const DRAIN_HELP: &str = "Examples:
+  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue
+  switchback drain --all                        what is left on versions that get no new requests
+
+One endpoint: switchback endpoints drain shop/blue 127.0.0.1:9001 --wait";
 
 pub(super) const EXPLAIN_HELP: &str = "Example:
   switchback explain http://shop.example.com/cart -H 'x-beta: 1'";

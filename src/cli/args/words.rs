@@ -1,4 +1,4 @@
-//! Words of the command line that are more than text.
+//! The words that people type, and how they are read.
 
 use std::time::Duration;
 

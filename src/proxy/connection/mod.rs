@@ -69,6 +69,14 @@ impl Turn {
         }
     }
 
+    /// Tells the connection at which tick the request is over, also while its client does not take the answer.
+    pub fn is_due(&self, tick: u64) {
+        match &self.ear {
+            Ear::Http1(wire) => wire.is_due(tick),
+            Ear::Http2(reply) => reply.is_due(tick),
+        }
+    }
+
     /// True when the client speaks HTTP/2, in which every answer may have trailers.
     #[must_use]
     pub fn is_http2(&self) -> bool {
