@@ -235,17 +235,21 @@ impl Wire {
             self.debt.set(debt);
         }
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
-        let mut answer = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
-        let answer = poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
-            }
-            match self.poll_flush(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(None),
-                Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
-            }
-        });
-        match answer.await {
+        // In a scope of its own: what answering takes is given up before the answer is written.
+        let answer = {
+            let mut answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+            poll_fn(|cx| {
+                if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                match self.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(None),
+                    Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
+                }
+            })
+            .await
+        };
+        match answer {
             Some(answer) => self.answer(answer, asked).await,
             None => Left::Broken,
         }

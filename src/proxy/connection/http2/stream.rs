@@ -52,7 +52,8 @@ pub(super) async fn answer(
     let answer = if is_small {
         let expecting = asked.expects_continue.then(|| Rc::clone(&reply));
         let incoming = Upload::of(&head.headers, body, expecting);
-        reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
+        let answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+        reply.unless_given_up(answering).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
         turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
@@ -102,9 +103,12 @@ impl Reply {
         }
     }
 
-    /// What `answering` comes to, unless the client resets the stream first.
-    async fn unless_given_up<T>(&self, answering: impl Future<Output = T>) -> Result<T, GivenUp> {
-        let mut answering = pin!(answering);
+    /// What `answering` comes to, unless the client resets the stream first. Pinned where it is made: taken by value it
+    /// would have room twice in every stream's future.
+    async fn unless_given_up<T>(
+        &self,
+        mut answering: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, GivenUp> {
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
