@@ -20,7 +20,7 @@ use http_body::Frame;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
-use super::{Client, Ear, Turn, poll_read};
+use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
@@ -46,6 +46,7 @@ pub struct Wire {
     is_begun: Cell<bool>,
     /// True while the watch is there for a client that takes nothing.
     is_stalled: Cell<bool>,
+    leave: Leave,
 }
 
 /// How far the request at hand is.
@@ -96,6 +97,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         out: RefCell::default(),
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
+        leave: Leave::default(),
     });
     let alarm = Rc::new(wire.client.worker.clock.alarm());
     let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
@@ -137,10 +139,11 @@ impl Wire {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Ok(None)),
-                Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Ok(None));
-                }
                 Poll::Pending => {
+                    // The watch is set to the head's time again when one begins.
+                    if !self.is_begun.get() {
+                        self.leave.take(&self.client.worker, &self.watch);
+                    }
                     ready!(self.watch.poll(cx));
                     return Poll::Ready(if is_empty { Ok(None) } else { Err(Reason::RequestTimeout) });
                 }

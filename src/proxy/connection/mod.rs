@@ -12,11 +12,13 @@ mod out;
 
 pub mod http2;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -113,15 +115,23 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Reads until it is clear which protocol the client speaks; `None` when it says nothing in time or goes away.
 async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Option<(Stream, Bytes)> {
     watch.set(client.settings.head);
+    let leave = Leave::default();
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
         let read = poll_fn(|cx| match poll_read(client, &mut stream, cx) {
-            Poll::Pending if early.is_empty() && client.worker.is_stopping.get() => Poll::Ready(None),
-            Poll::Pending => watch.poll(cx).map(|()| None),
+            Poll::Pending => {
+                if early.is_empty() {
+                    leave.take(&client.worker, watch);
+                }
+                watch.poll(cx).map(|()| None)
+            }
             Poll::Ready(read) => Poll::Ready(read.ok().filter(|read| !read.is_empty())),
         });
         match read.await {
-            Some(read) if early.is_empty() => early = read,
+            Some(read) if early.is_empty() => {
+                early = read;
+                leave.put_off(watch, client.settings.head);
+            }
             Some(read) => early = [early, read].concat().into(),
             // Of a begun request its own protocol says what is wrong.
             None if early.is_empty() => return None,
@@ -129,6 +139,27 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
         }
     }
     Some((stream, early))
+}
+
+/// Whether a connection that has no request knows when it ends, now that its worker winds down.
+#[derive(Debug, Default)]
+struct Leave(Cell<bool>);
+
+impl Leave {
+    /// Sets `watch` to that moment, the first time it is called when the worker winds down.
+    fn take(&self, worker: &Worker, watch: &Alarm) {
+        if let Some(stay) = worker.farewell().filter(|_| !self.0.get()) {
+            self.0.set(true);
+            watch.shorten(stay);
+        }
+    }
+
+    /// A request has begun: it has its own time.
+    fn put_off(&self, watch: &Alarm, time: Duration) {
+        if self.0.get() {
+            watch.set(time);
+        }
+    }
 }
 
 /// Reads once, into the worker's buffer; nothing is the end.
