@@ -167,6 +167,9 @@ pub struct Limits {
     /// pause (`timeouts.progress`); 0 is no limit.
     /// Default 100.
     pub min_body_rate: usize,
+    /// Bytes a second that a client has to take of an answer while it is waited for, on average and less what it takes in
+    /// `write_stall`; 0 is no limit. Default 100.
+    pub min_drain_rate: usize,
     /// How long a client may take no byte of its answer; default 30 s.
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
@@ -194,6 +197,7 @@ impl Default for Limits {
             head_bytes: 32 * 1024,
             headers: 100,
             min_body_rate: 100,
+            min_drain_rate: 100,
             write_stall,
             pool_idle,
             pool_size: 256,

@@ -27,6 +27,8 @@ pub enum Reason {
     RequestBody,
     /// The client went away.
     ClientGone,
+    /// The client did not take its answer, or too slowly.
+    ClientStalled,
     /// The request was malformed or ambiguous.
     BadRequest,
     /// The request's head was over the limit.
@@ -65,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -78,6 +80,7 @@ impl Reason {
         Self::BodyTruncated,
         Self::RequestBody,
         Self::ClientGone,
+        Self::ClientStalled,
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::Method,
@@ -123,6 +126,7 @@ impl Reason {
             Self::BodyTruncated => ("body_truncated", 502),
             Self::RequestBody => ("request_body", 400),
             Self::ClientGone => ("client_gone", 499),
+            Self::ClientStalled => ("client_stalled", 499),
             Self::BadRequest => ("bad_request", 400),
             Self::HeadTooLarge => ("head_too_large", 431),
             Self::Method => ("method_not_allowed", 405),

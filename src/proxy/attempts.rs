@@ -31,6 +31,7 @@ pub(super) async fn forward(
     let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
     let most = limits.request_body.unwrap_or(u64::MAX);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
@@ -41,6 +42,7 @@ pub(super) async fn forward(
     let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
         record.inspect(|record| record.attempt(&endpoint));
+        permit.goes_to(&endpoint);
         let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
             Ok(opened) => opened,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {

@@ -101,6 +101,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::BodyTruncated => "the service's answer broke off",
         Reason::RequestBody => "the request's body broke off",
         Reason::ClientGone => "the client went away",
+        Reason::ClientStalled => "the client did not take the answer",
         Reason::BadRequest => "the request is malformed or ambiguous",
         Reason::HeadTooLarge => "the request's head is too large",
         Reason::Method => "this method is not served",

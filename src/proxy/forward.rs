@@ -324,6 +324,11 @@ impl Exchange {
         }
     }
 
+    /// Ends it before its time, for a reason that is the client's.
+    pub fn give_up(&mut self, reason: Reason) {
+        let _: Poll<Option<Result<(), Reason>>> = self.break_off(reason);
+    }
+
     fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {
         self.stream = None;
         self.turn.alarm.clear();

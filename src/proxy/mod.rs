@@ -29,6 +29,8 @@ pub mod outgoing;
 
 pub mod bounds;
 
+pub mod debt;
+
 pub mod body;
 
 pub mod story;
@@ -74,6 +76,8 @@ pub mod tls;
 pub mod settings;
 
 pub mod worker;
+
+mod usher;
 
 pub mod commons;
 
@@ -204,7 +208,7 @@ fn admit(
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
             permit.slot = slot;
             local.follow(&lane.target);
-            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            story.assigned(lane, &mut permit);
             return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }

@@ -1,28 +1,30 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
+mod orders;
+
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::future::join_all;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
+
+pub use orders::{Farewell, Order, Queue};
 
 use super::clock::{self, Clock};
 use super::commons::Commons;
 use super::journal::Journal;
-use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Lane, Live, View};
 use super::settings::Settings;
 use super::tls::Handshakes;
-use super::upstream::{Local, Locals};
+use super::upstream::{Local, Locals, Remaining, Upstream};
+use super::usher;
 use crate::metrics::{Handshake, Reason, bump};
 use crate::table::OwnAnswer;
 
@@ -160,7 +162,7 @@ impl Worker {
     /// others at a steady rate, and never at once, so that none is closed whose next request is on its way.
     #[must_use]
     pub fn farewell(&self) -> Option<Duration> {
-        self.is_stopping.get().then(|| farewell(self.spread.get(), self.coin()))
+        self.is_stopping.get().then(|| orders::farewell(self.spread.get(), self.coin()))
     }
 
     /// Where bytes are read into, empty and with room; what was read is to be split off.
@@ -190,6 +192,16 @@ impl Worker {
     #[must_use]
     pub fn local(&self, lane: &Lane) -> Rc<Local> {
         self.locals.of(&lane.upstream, lane.slot)
+    }
+
+    /// What it has left on a version; from here on nothing goes to an endpoint that the newest table does not name.
+    #[must_use]
+    pub fn remaining(&self, upstream: &Arc<Upstream>) -> Vec<Remaining> {
+        let Some(local) = self.locals.known(upstream) else { return Vec::new() };
+        if let Some(lane) = self.view.newest().lane(upstream) {
+            local.refresh(&lane.target);
+        }
+        local.flights().remaining(clock::now())
     }
 
     /// Counts an answer that no version was asked for.
@@ -240,49 +252,6 @@ impl Worker {
     }
 }
 
-/// What a worker is told to do.
-#[derive(Debug)]
-pub enum Order {
-    /// Accept on this socket too.
-    Listen {
-        /// Which listener.
-        address: ListenAddr,
-        /// This worker's sockets of it: one, or more when it was given more than there are workers.
-        sockets: Vec<Accepting>,
-    },
-    /// Accept no more on this listener; its connections live on.
-    Close(ListenAddr),
-    /// New settings.
-    Follow(Box<Settings>),
-    /// Say that it is alive.
-    Echo(oneshot::Sender<()>),
-    /// Accept nothing more, finish what is in flight, and end.
-    Stop(Farewell),
-}
-
-/// How a worker winds down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Farewell {
-    /// Over how long connections without a request are closed.
-    pub spread: Duration,
-    /// Who takes the connections that the kernel has queued.
-    pub queue: Queue,
-}
-
-/// Who takes the connections that nobody has accepted yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queue {
-    /// This process: they would be reset when its sockets are closed.
-    Ours,
-    /// Another process that listens on the same sockets.
-    Successors,
-}
-
-/// At which part of `spread` the connection with this coin ends: evenly over all of it but the first tenth.
-fn farewell(spread: Duration, coin: u32) -> Duration {
-    spread.mul_f64(0.1 + 0.9 * f64::from(coin) / f64::from(u32::MAX))
-}
-
 /// Most orders that wait for a worker.
 const ORDERS: usize = 64;
 
@@ -318,66 +287,6 @@ pub fn start(
     Ok((orders, ended))
 }
 
-/// Does what it is told until it is told to stop, or nobody is left to tell it; its listeners are closed then, and what the
-/// kernel had queued for them is taken.
-async fn work(worker: &Rc<Worker>, inbox: &mut mpsc::Receiver<Order>) -> Farewell {
-    let mut open = Doors::default();
-    while let Some(order) = inbox.recv().await {
-        match order {
-            Order::Listen { address, sockets } => open.open(worker, address, sockets),
-            Order::Close(address) => open.close(&address, Queue::Ours).await,
-            Order::Follow(settings) => worker.follow(*settings),
-            Order::Echo(reply) => drop(reply.send(())),
-            Order::Stop(farewell) => {
-                open.close_all(farewell.queue).await;
-                return farewell;
-            }
-        }
-    }
-    open.close_all(Queue::Ours).await;
-    Farewell { spread: Duration::ZERO, queue: Queue::Ours }
-}
-
-/// What a worker accepts on.
-#[derive(Default)]
-struct Doors(BTreeMap<ListenAddr, Vec<Door>>);
-
-/// One socket's accept loop.
-struct Door {
-    close: oneshot::Sender<Queue>,
-    task: JoinHandle<()>,
-}
-
-impl Doors {
-    fn open(&mut self, worker: &Rc<Worker>, address: ListenAddr, sockets: Vec<Accepting>) {
-        let doors = self.0.entry(address.clone()).or_default();
-        doors.extend(sockets.into_iter().map(|socket| {
-            let (close, closed) = oneshot::channel();
-            let closed = async move { closed.await.unwrap_or(Queue::Ours) };
-            let task = spawn_local(listener::run(Rc::clone(worker), address.clone(), socket, closed));
-            Door { close, task }
-        }));
-    }
-
-    /// Returns when its sockets are closed.
-    async fn close(&mut self, address: &ListenAddr, queue: Queue) {
-        close(self.0.remove(address).unwrap_or_default(), queue).await;
-    }
-
-    async fn close_all(&mut self, queue: Queue) {
-        close(std::mem::take(&mut self.0).into_values().flatten(), queue).await;
-    }
-}
-
-async fn close(doors: impl IntoIterator<Item = Door>, queue: Queue) {
-    let tell = |door: Door| {
-        // One that could not listen has ended.
-        let _ = door.close.send(queue);
-        door.task
-    };
-    join_all(doors.into_iter().map(tell)).await;
-}
-
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
@@ -385,7 +294,9 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
-    let farewell = work(&worker, &mut inbox).await;
+    let inquiries = worker.view.live().roll.join();
+    spawn_local(usher::answer(Rc::clone(&worker), inquiries));
+    let farewell = orders::follow(&worker, &mut inbox).await;
     worker.spread.set(farewell.spread);
     worker.is_stopping.set(true);
     worker.clock.wake_all();

@@ -26,6 +26,7 @@ pub use stream::{Reply, Upload};
 use super::Client;
 use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
+use crate::proxy::debt::Debt;
 use crate::proxy::deferred::Deferred;
 use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
@@ -74,6 +75,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let Some(mut connection) = connection.await else { return };
     let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
+    let debt = Debt::none(&client.settings);
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
         // Boxed: it is moved several times on its way into the set, and is large.
@@ -95,6 +97,8 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         phase: Phase::Open,
         until: 0,
         leave: None,
+        debt,
+        taken: 0,
     };
     poll_fn(|cx| serving.poll(cx)).await;
 }
@@ -160,6 +164,10 @@ struct Serving<A, F> {
     until: u64,
     /// Rings when it is told to end, once the worker winds down.
     leave: Option<Alarm>,
+    /// What the client is behind in taking of all its answers.
+    debt: Debt,
+    /// How many bytes it had taken when that was last looked at.
+    taken: u64,
 }
 
 impl<A, F> Serving<A, F>
@@ -218,10 +226,11 @@ where
 
     /// What is waited for while nothing moves, and for how long. Ready when it is over.
     fn poll_limits(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let room = self.patience(is_sent);
         let settings = &self.client.settings;
         let (wait, limit) = match self.phase {
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
-            _ if !is_sent => (Wait::Room(self.io.sent()), Some(settings.progress)),
+            _ if !is_sent => (Wait::Room(self.io.sent()), Some(room)),
             _ if self.io.watch().is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
             _ if !self.streams.is_empty() => (Wait::Nothing, None),
             Phase::Ending => (Wait::Close, Some(LINGER)),
@@ -243,6 +252,16 @@ where
             cx.waker().wake_by_ref();
         }
         self.pulse.poll(&self.io, cx)
+    }
+
+    /// How long the client may still take for what waits for it.
+    fn patience(&mut self, is_sent: bool) -> Duration {
+        let (sent, now) = (self.io.sent(), self.client.worker.clock.ticks());
+        if is_sent || sent != self.taken {
+            self.debt.took(usize::try_from(sent - self.taken).unwrap_or(usize::MAX), now);
+            self.taken = sent;
+        }
+        if is_sent { Duration::MAX } else { self.debt.wait(now) }
     }
 
     /// Tells the client which of its requests will still be answered.

@@ -27,7 +27,7 @@ use tokio_util::io::poll_read_buf;
 use http1::Wire;
 use http2::Reply;
 
-use super::clock::Alarm;
+use super::clock::{Alarm, Clock};
 use super::entrance::Arrival;
 use super::settings::Settings;
 use super::upstream::Stream;
@@ -68,6 +68,14 @@ impl Turn {
             Ear::Http1(wire) => wire.go_on(),
             // Told when the body is first asked for, which can be done behind the final head too.
             Ear::Http2(_) => {}
+        }
+    }
+
+    /// Tells the connection at which tick the request is over, also while its client does not take the answer.
+    pub fn is_due(&self, tick: u64) {
+        match &self.ear {
+            Ear::Http1(wire) => wire.is_due(tick),
+            Ear::Http2(reply) => reply.is_due(tick),
         }
     }
 
@@ -141,22 +149,23 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
     Some((stream, early))
 }
 
-/// Whether a connection that has no request knows when it ends, now that its worker winds down.
+/// The tick at which a connection ends that has no request, once its worker winds down and it has drawn its lot.
 #[derive(Debug, Default)]
-struct Leave(Cell<bool>);
+struct Leave(Cell<Option<u64>>);
 
 impl Leave {
-    /// Sets `watch` to that moment, the first time it is called when the worker winds down.
+    /// Has `watch` ring by then, when the worker winds down.
     fn take(&self, worker: &Worker, watch: &Alarm) {
-        if let Some(stay) = worker.farewell().filter(|_| !self.0.get()) {
-            self.0.set(true);
-            watch.shorten(stay);
+        let draw = || Some(worker.clock.ticks() + Clock::ticks_in(worker.farewell()?) + 1);
+        if let Some(tick) = self.0.get().or_else(draw) {
+            self.0.set(Some(tick));
+            watch.ring_by(tick);
         }
     }
 
     /// A request has begun: it has its own time.
     fn put_off(&self, watch: &Alarm, time: Duration) {
-        if self.0.get() {
+        if self.0.get().is_some() {
             watch.set(time);
         }
     }

@@ -374,6 +374,11 @@ impl Call {
         }
     }
 
+    /// Ends it before its time, for a reason that is the client's.
+    pub fn give_up(&mut self, reason: Reason) {
+        let _ = self.break_off(reason);
+    }
+
     /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
     /// broken off; everybody else sees a body that is not whole.
     fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {

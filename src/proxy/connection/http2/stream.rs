@@ -19,13 +19,11 @@ use super::super::{Client, Ear, Turn};
 use super::Tally;
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
-use crate::proxy::clock::Alarm;
+use crate::proxy::clock::{Alarm, span};
+use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::tunnel::{End, Tunnel};
 
-/// Least that a client must take of an answer within its patience: who opens a window of one byte now and then takes
-/// nothing (CVE-2019-9517).
-const LEAST: usize = 4 * 1024;
 /// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
 /// client takes nothing.
 const MOST_COPIED: usize = 16 * 1024;
@@ -43,7 +41,11 @@ pub(super) async fn answer(
     let (mut head, body) = request.into_parts();
     let asked = Asked::of(&head, true);
     join_cookies(&mut head.headers);
-    let reply = Rc::new(Reply { respond: RefCell::new(respond), is_answered: Cell::new(false) });
+    let reply = Rc::new(Reply {
+        respond: RefCell::new(respond),
+        is_answered: Cell::new(false),
+        due: Cell::new(u64::MAX),
+    });
     let alarm = Rc::new(client.worker.clock.alarm());
     let is_small = head.headers.len() <= client.settings.headers;
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
@@ -80,9 +82,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 pub struct Reply {
     respond: RefCell<SendResponse<Bytes>>,
     is_answered: Cell<bool>,
+    /// The tick at which the request is over.
+    due: Cell<u64>,
 }
 
 impl Reply {
+    /// The request is over at this tick.
+    pub(in super::super) fn is_due(&self, tick: u64) {
+        self.due.set(tick);
+    }
+
     /// Tells the client an interim answer; too late once the final one is on its way. It may be gone, which is noticed
     /// elsewhere.
     pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
@@ -142,6 +151,7 @@ impl Reply {
         head.status = StatusCode::OK;
         head.headers.remove(SEC_WEBSOCKET_ACCEPT);
         let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
+        self.due.set(u64::MAX);
         let sending = self.begin(head, false, turn, tally)?;
         tunnel.join(&mut Side { sending, incoming }).await;
         Ok(())
@@ -158,7 +168,17 @@ impl Reply {
         let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
         self.is_answered.set(true);
         Tally::add(&tally.frames);
-        Ok(Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally })
+        let debt = Debt::none(&turn.client.settings);
+        let due = self.due.get();
+        Ok(Sending {
+            send: sent.map_err(|_| GivenUp)?,
+            alarm: None,
+            debt,
+            due,
+            is_stalled: false,
+            turn,
+            tally,
+        })
     }
 }
 
@@ -177,10 +197,14 @@ fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
 /// An answer's body on its way to the client.
 struct Sending<'t> {
     send: SendStream<Bytes>,
-    /// How long the client may take less than [`LEAST`]; most take everything at once and need none.
+    /// How long the client may take too little; most take everything at once and need none.
     alarm: Option<Alarm>,
-    /// What it has taken since the alarm was set.
-    taken: usize,
+    /// What it is behind in taking: who opens a window of one byte now and then takes nothing (CVE-2019-9517).
+    debt: Debt,
+    /// The tick at which the request is over.
+    due: u64,
+    /// True when the client was waited for long enough.
+    is_stalled: bool,
     turn: &'t Turn,
     tally: &'t Tally,
 }
@@ -236,23 +260,33 @@ impl Sending<'_> {
                 }
                 self.poll_room(cx)
             });
-            let room = room.await?;
+            let room = room.await.inspect_err(|_| self.blame(exchange.as_deref_mut()))?;
             self.part(&mut data, room, is_end)?;
         }
         Ok(())
     }
 
-    /// Sends what there is room for, and is patient again when that is enough, or all.
+    /// Tells an answer that is given up, if it is not over, whose fault that is.
+    fn blame(&self, exchange: Option<&mut Flow>) {
+        let reason = match self.is_stalled {
+            false => Reason::ClientGone,
+            true if self.turn.client.worker.clock.ticks() >= self.due => Reason::Deadline,
+            true => Reason::ClientStalled,
+        };
+        if let Some(exchange) = exchange.filter(|exchange| !exchange.is_over()) {
+            exchange.give_up(reason);
+        }
+    }
+
+    /// Sends what there is room for.
     fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
         let part = data.split_to(room.min(data.len()));
         if data.is_empty() {
             Tally::add(&self.tally.frames);
         }
         if let Some(alarm) = &self.alarm {
-            self.taken += part.len();
-            if self.taken >= LEAST || data.is_empty() {
-                alarm.clear();
-            }
+            alarm.clear();
+            self.debt.took(part.len(), self.turn.client.worker.clock.ticks());
         }
         self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
     }
@@ -273,12 +307,12 @@ impl Sending<'_> {
         if self.send.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(GivenUp));
         }
-        let client = &self.turn.client;
-        let alarm = self.alarm.get_or_insert_with(|| client.worker.clock.alarm());
-        if alarm.set_once(client.settings.progress) {
-            self.taken = 0;
-        }
+        let clock = &self.turn.client.worker.clock;
+        let alarm = self.alarm.get_or_insert_with(|| clock.alarm());
+        let now = clock.ticks();
+        alarm.set_once(self.debt.wait(now).min(span(self.due.saturating_sub(now))));
         ready!(alarm.poll(cx));
+        self.is_stalled = true;
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
     }
