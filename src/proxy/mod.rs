@@ -65,6 +65,8 @@ pub mod http1;
 
 pub mod listener;
 
+pub mod inherited;
+
 pub mod proxy_protocol;
 
 pub mod entrance;

@@ -20,7 +20,7 @@ use http_body::Frame;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
-use super::{Client, Ear, Turn, poll_read};
+use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::{Alarm, span};
@@ -47,6 +47,7 @@ pub struct Wire {
     is_begun: Cell<bool>,
     /// True while the watch is there for a client that takes nothing.
     is_stalled: Cell<bool>,
+    leave: Leave,
     /// What the client is behind in taking.
     debt: Cell<Debt>,
     /// The tick at which the request at hand is over.
@@ -118,6 +119,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         out: RefCell::default(),
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
+        leave: Leave::default(),
     });
     let settings = &wire.client.settings;
     let mut patience = settings.head;
@@ -175,10 +177,11 @@ impl Wire {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Next::End),
-                Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Next::End);
-                }
                 Poll::Pending => {
+                    // The watch is set to the head's time again when one begins.
+                    if !self.is_begun.get() {
+                        self.leave.take(&self.client.worker, &self.watch);
+                    }
                     ready!(self.watch.poll(cx));
                     self.watch.clear();
                     return Poll::Ready(match (is_empty, self.is_begun.get()) {
