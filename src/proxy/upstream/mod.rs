@@ -16,9 +16,12 @@ pub mod tls;
 
 pub mod http2;
 
+pub mod far;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use far::Far;
 pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened};
 pub use stream::Stream;
