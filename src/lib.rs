@@ -38,7 +38,9 @@
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.
 //! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte.
-//! - `drained` is said only when nothing is in flight on a version and nothing can arrive.
+//! - `drained` is said only when nothing is in flight on a version and nothing can arrive. Counts say *whether*; what is
+//!   left, since when and with which endpoint is a worker's own knowledge ([`proxy::upstream::flights`]), and told when the
+//!   workers are [asked](proxy::upstream::roll).
 //! - The file says what exists, the store says where the traffic goes; a bad file, call or store leaves both as they were.
 //! - Everything that waits or piles up has a bound with a name.
 //!

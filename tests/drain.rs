@@ -37,6 +37,12 @@ fn drain(lab: &Lab, version: &str) -> Value {
     body
 }
 
+/// Kinds and counts.
+fn amounts(remaining: &Value) -> Vec<(String, u64)> {
+    let amount = |left: &Value| (left["kind"].as_str().unwrap().to_owned(), left["count"].as_u64().unwrap());
+    remaining.as_array().unwrap().iter().map(amount).collect()
+}
+
 #[test]
 fn a_version_is_drained_when_its_last_request_has_ended_and_not_before() {
     let (lab, gate) = held();
@@ -46,17 +52,21 @@ fn a_version_is_drained_when_its_last_request_has_ended_and_not_before() {
     assert_eq!(done["leaving"], json!([{ "service": "shop", "version": "blue" }]), "{done}");
     let shop = lab.shop();
     assert_eq!((&shop["phase"], &shop["leaving"]), (&json!("draining"), &json!(["blue"])));
-    assert_eq!(
-        drain(&lab, "blue"),
-        json!({ "drained": false, "weight": 0, "remaining": [{ "kind": "request", "count": 1 }] })
-    );
+    let left = drain(&lab, "blue");
+    assert_eq!((&left["drained"], &left["weight"]), (&json!(false), &json!(0)));
+    assert_eq!(amounts(&left["remaining"]), [("request".to_owned(), 1)]);
+    assert_eq!(left["endpoints"][0]["endpoint"], lab.origin("blue").address.to_string());
+    assert_eq!(left["endpoints"][0]["remaining"], left["remaining"]);
     assert_eq!(drain(&lab, "green")["drained"], false, "it carries everything");
     assert_eq!(lab.get("/").version(), "green");
     gate.open();
     assert_whole(&mut client);
     let drained = events.drained("blue");
     assert_eq!(drained["service"], "shop");
-    assert_eq!(drain(&lab, "blue"), json!({ "drained": true, "weight": 0, "remaining": [] }));
+    assert_eq!(
+        drain(&lab, "blue"),
+        json!({ "drained": true, "weight": 0, "remaining": [], "endpoints": [] })
+    );
     assert_eq!(lab.shop()["phase"], "steady");
     let order: Vec<_> = events.past.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(order, ["hello", "changed", "drained"]);
@@ -70,7 +80,7 @@ fn an_upload_is_named_as_what_is_left() {
     lab::wait_until("the upload is under way", || lab.shop()["versions"][0]["in_flight"]["total"] == 1);
     let mut events = lab.events();
     lab.flip("green");
-    assert_eq!(drain(&lab, "blue")["remaining"], json!([{ "kind": "upload", "count": 1 }]));
+    assert_eq!(amounts(&drain(&lab, "blue")["remaining"]), [("upload".to_owned(), 1)]);
     client.send("cd");
     assert_eq!(client.answer().version(), "blue");
     events.drained("blue");
@@ -229,4 +239,87 @@ fn a_service_that_was_dropped_is_not_said_to_be_gone_while_it_has_work() {
     assert_eq!((&left["drained"], &left["remaining"][0]["count"]), (&json!(false), &json!(1)), "{left}");
     gate.open();
     assert_whole(&mut client);
+}
+
+/// What is said of one endpoint of version `v1`.
+fn endpoint_drain(lab: &Lab, at: SocketAddr) -> Value {
+    let (status, body) =
+        lab.call("GET", &format!("/v1/services/shop/versions/v1/endpoints/{at}/drain"), &Value::Null);
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+fn drain_endpoint(lab: &Lab, at: SocketAddr) {
+    let path = format!("/v1/services/shop/versions/v1/endpoints/{at}/drain");
+    let (status, body) = lab.call("POST", &path, &Value::Null);
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn an_endpoint_is_drained_when_its_last_request_has_ended_and_serves_again_when_it_is_put() {
+    let gate = Gate::default();
+    let lab = pool(vec![Origin::held("held", &gate), Origin::start("other")]);
+    let (held, other) = (lab.origin("held").address, lab.origin("other").address);
+    // By turns, on each worker: of enough requests some are with either.
+    let mut clients: Vec<_> = (0..8).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    lab.origin("held").wait_served(1);
+    lab::wait_until("the other ones are answered", || {
+        drain(&lab, "v1")["endpoints"].as_array().unwrap().len() == 1
+    });
+    let serving = endpoint_drain(&lab, held);
+    assert_eq!((&serving["drained"], &serving["draining"]), (&json!(false), &json!(false)));
+    drain_endpoint(&lab, held);
+    let left = endpoint_drain(&lab, held);
+    assert_eq!(
+        (&left["drained"], &left["draining"], &left["in_pool"]),
+        (&json!(false), &json!(true), &json!(true))
+    );
+    assert_eq!(left["remaining"][0]["kind"], "request");
+    assert!(left["remaining"][0]["oldest_seconds"].as_f64().unwrap() > 0.0, "{left}");
+    let before = lab.origin("held").served();
+    for _ in 0..20 {
+        assert_eq!(lab.get("/").version(), "other");
+    }
+    assert_eq!(lab.origin("held").served(), before, "nothing new arrives");
+    let (exit, out, _) =
+        lab.cli(&["endpoints", "drain", "shop/v1", &held.to_string(), "--wait", "--timeout", "50ms"]);
+    assert_eq!(exit, 3, "{out}");
+    assert!(out.trim_end().ends_with("in flight: do not stop it yet"), "{out}");
+    gate.open();
+    for client in &mut clients {
+        assert!(client.answer().is_whole);
+    }
+    let (exit, out, _) = lab.cli(&["endpoints", "drain", "shop/v1", &held.to_string(), "--wait"]);
+    assert_eq!(
+        (exit, out.lines().last().unwrap()),
+        (0, &*format!("{held} is safe to stop: nothing is left on it"))
+    );
+    assert_eq!(endpoint_drain(&lab, held)["drained"], true);
+    assert_eq!(endpoint_drain(&lab, other)["drained"], false);
+    endpoint(&lab, "PUT", held);
+    assert_eq!(endpoint_drain(&lab, held)["drained"], false);
+    lab::wait_until("it serves again", || lab.get("/").version() == "held");
+}
+
+#[test]
+fn the_whole_proxy_tells_what_is_left_of_versions_without_traffic() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let all = || lab.call("GET", "/v1/drain", &Value::Null).1;
+    assert_eq!(all()["drained"], true, "blue carries the traffic");
+    lab.flip("green");
+    let left = all();
+    assert_eq!(
+        (&left["drained"], &left["versions"][0]["version"]),
+        (&json!(false), &json!("blue")),
+        "{left}"
+    );
+    let (exit, out, _) = lab.cli(&["drain", "--all"]);
+    assert_eq!((exit, out.trim_end()), (1, "blue still has 1 request in flight: do not stop it yet"));
+    gate.open();
+    assert_whole(&mut client);
+    assert_eq!(lab.cli(&["drain", "--all", "--wait"]).0, 0);
 }

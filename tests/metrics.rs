@@ -21,6 +21,7 @@ fn table() -> Arc<Table> {
         protocol: Protocol::default(),
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),

@@ -166,13 +166,13 @@ fn lab(endpoint: SocketAddr, settings: &str) -> Lab {
 
 type Socket = WebSocket<TcpStream>;
 
-fn try_connect(lab: &Lab, path: &str) -> Result<(Socket, Response<Option<Vec<u8>>>), Error> {
+fn try_connect(lab: &Lab, path: &str) -> Result<Socket, Error> {
     let stream = TcpStream::connect(lab.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let url = format!("ws://{}{path}", lab.address());
     let mut request = client::IntoClientRequest::into_client_request(url)?;
     request.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
-    client(request, stream).map_err(|error| match error {
+    client(request, stream).map(|(socket, _)| socket).map_err(|error| match error {
         tokio_tungstenite::tungstenite::HandshakeError::Failure(error) => error,
         tokio_tungstenite::tungstenite::HandshakeError::Interrupted(_) => panic!("the socket blocks"),
     })
@@ -180,7 +180,7 @@ fn try_connect(lab: &Lab, path: &str) -> Result<(Socket, Response<Option<Vec<u8>
 
 fn connect(lab: &Lab) -> Socket {
     // The client checks the proof and the subprotocol.
-    try_connect(lab, "/chat?x=y").expect("a WebSocket").0
+    try_connect(lab, "/chat?x=y").expect("a WebSocket")
 }
 
 fn is_echoed(socket: &mut Socket, message: &Message) -> bool {

@@ -99,6 +99,7 @@ fn service(points: u16) -> Arc<Service> {
         protocol: Protocol::default(),
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     };
     let spec = ServiceSpec {
         name: "shop".parse().unwrap(),

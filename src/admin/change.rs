@@ -83,6 +83,17 @@ pub(super) async fn remove_endpoint(call: Call) -> Result<Response, Box<Problem>
     make(&call, Order::one(service.clone(), Command::RemoveEndpoint { service, version, endpoint })).await
 }
 
+/// An endpoint gets no new requests and stays in its pool, until it is put there again.
+#[utoipa::path(post, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain", tag = "changes",
+    params(("service" = String, Path), ("version" = String, Path),
+        ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`"),
+        ChangeQuery, ChangeHeaders),
+    responses(ChangeResponses))]
+pub(super) async fn drain_endpoint(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, version, endpoint) = (call.service()?, call.version_ref()?, call.endpoint()?);
+    make(&call, Order::one(service.clone(), Command::DrainEndpoint { service, version, endpoint })).await
+}
+
 /// Several edits, over one service or many, as one change with one epoch.
 #[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
     params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]

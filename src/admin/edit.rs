@@ -61,7 +61,8 @@ pub(super) fn put_version(
     }
     let name = parse("version", version)?;
     let protocol = read_protocol(protocol, &read)?;
-    let version = VersionSpec { name, endpoints: Arc::from(read), protocol, tls: None, proxy_header: None };
+    let (endpoints, draining) = (Arc::from(read), Arc::default());
+    let version = VersionSpec { name, endpoints, protocol, tls: None, proxy_header: None, draining };
     Ok(Command::PutVersion { service, version })
 }
 
@@ -164,7 +165,7 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
     commands.extend(pool_edits(&service, &edit)?);
     let only = if commands.len() == 1 { commands.pop() } else { None };
     only.ok_or_else(|| {
-        Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, put_version, remove_version, put_endpoint, remove_endpoint")
+        Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, put_version, remove_version, put_endpoint, remove_endpoint, drain_endpoint")
     })
 }
 
@@ -189,6 +190,10 @@ fn pool_edits(service: &ServiceName, edit: &Edit) -> Result<Vec<Command>, Box<Pr
     if let Some(asked) = &edit.remove_endpoint {
         let (version, endpoint) = address("remove_endpoint", asked)?;
         commands.push(Command::RemoveEndpoint { service: service.clone(), version, endpoint });
+    }
+    if let Some(asked) = &edit.drain_endpoint {
+        let (version, endpoint) = address("drain_endpoint", asked)?;
+        commands.push(Command::DrainEndpoint { service: service.clone(), version, endpoint });
     }
     Ok(commands)
 }

@@ -1,11 +1,12 @@
 //! ADMIN: the API that operators and controllers drive the switch with, on a Unix socket.
 //!
 //! A request passes: [`socket`] (who may connect) → [`server`] (limits, peer credentials) → [`router`] → [`call`] (what
-//! is asked, read strictly) → [`change`] and [`order`], or [`read`] → control's handle. The wire types are in [`api`].
+//! is asked, read strictly) → [`change`] and [`order`], or [`read`] and [`drain`] → control's handle. The wire types are in [`api`].
 
 pub mod api;
 mod call;
 mod change;
+mod drain;
 mod edit;
 mod events;
 mod explain;

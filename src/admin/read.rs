@@ -12,14 +12,13 @@ use serde::Deserialize;
 use tracing::warn;
 use utoipa::IntoParams;
 
-use super::api::{self, Change, Drain, History, InFlight, Problem, Service, Services};
+use super::api::{self, Change, History, Problem, Service, Services};
 use super::call::{Call, parse};
 use super::openapi::ReadResponses;
 use super::{App, Readiness, openapi, refusal};
-use crate::control::Handle;
 use crate::release::Refused;
 use crate::store::HistoryQuery;
-use crate::table::{self, Epoch, ServiceName, VersionName, VersionRef};
+use crate::table::{Epoch, ServiceName};
 
 /// Changes that a service's detail shows.
 const LAST_CHANGES: usize = 5;
@@ -29,7 +28,7 @@ const MOST_CHANGES: usize = 1000;
 /// No parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 /// An entity tag: the epoch.
 pub(super) fn etag(epoch: u64) -> HeaderValue {
@@ -62,54 +61,9 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     Ok(([(ETAG, etag(service.standing.epoch))], Json(service)).into_response())
 }
 
-fn no_service(name: &ServiceName) -> Box<Problem> {
+pub(super) fn no_service(name: &ServiceName) -> Box<Problem> {
     let why = Refused::UnknownService { service: name.clone() };
     Problem::new(404, why.token(), why.to_string()).hint(why.hint())
-}
-
-/// May this version be stopped? `drained` is an answer, not a timer.
-#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
-    params(("service" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Drain, headers(("etag" = String))), ReadResponses))]
-pub(super) async fn drain(call: Call) -> Result<Response, Box<Problem>> {
-    call.query::<Nothing>()?;
-    let (name, reference, control) = (call.service()?, call.version_ref()?, &call.app.control);
-    let state = control.state();
-    let version = match (state.table.service(&name), &reference) {
-        (Some(service), _) => drained_version(control, service, &reference)?,
-        // A service that was dropped, as long as it drains.
-        (None, VersionRef::Name(version)) if control.is_draining(&name, version) => version.clone(),
-        (None, _) => return Err(no_service(&name)),
-    };
-    // In this order. First whether it drains; then its weight, so that a flip back in between is seen; the counts last:
-    // what has no weight in a published table gets nothing new, so what they do not show cannot arrive.
-    let draining = control.is_draining(&name, &version);
-    let state = control.state();
-    let service = state.table.service(&name);
-    let weight = service.map_or(0, |service| service.split.weight(&version).points());
-    let in_flight = InFlight::left(control, &name, &version);
-    let drained = weight == 0 && in_flight.total == 0 && !draining;
-    let drain = Drain { drained, weight, remaining: in_flight.remaining() };
-    let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
-    Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
-}
-
-/// The version of that name or part; one that was removed as long as it drains.
-fn drained_version(
-    control: &Handle,
-    service: &table::Service,
-    reference: &VersionRef,
-) -> Result<VersionName, Box<Problem>> {
-    let gone = || match reference {
-        VersionRef::Name(version) if control.is_draining(&service.name, version) => Some(version),
-        VersionRef::Name(_) | VersionRef::Stable | VersionRef::Candidate => None,
-    };
-    service.resolve(reference).or_else(gone).cloned().ok_or_else(|| {
-        let known = service.versions.iter().map(|version| version.name.clone()).collect();
-        let why =
-            Refused::UnknownVersion { service: service.name.clone(), version: reference.clone(), known };
-        Problem::new(404, why.token(), why.to_string()).hint(why.hint())
-    })
 }
 
 /// Which changes to list.

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, events, explain, read};
+use super::{App, change, drain, events, explain, read};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -28,7 +28,12 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
             "/v1/services/{service}/versions/{version}/endpoints/{endpoint}",
             put(change::put_endpoint).delete(change::remove_endpoint),
         ),
-        ("/v1/services/{service}/versions/{version}/drain", get(read::drain)),
+        (
+            "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain",
+            get(drain::endpoint).post(change::drain_endpoint),
+        ),
+        ("/v1/services/{service}/versions/{version}/drain", get(drain::version)),
+        ("/v1/drain", get(drain::proxy)),
         ("/v1/changes", get(read::changes).post(change::batch)),
         ("/v1/undo", post(change::undo)),
         ("/v1/explain", post(explain::explain)),

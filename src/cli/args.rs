@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::api::text;
+mod words;
+
+pub use words::VersionOf;
+use words::{duration, header, version_of, weight};
+
 use crate::table::BasisPoints;
 
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
@@ -48,7 +52,8 @@ pub enum Verb {
     /// List, add or remove the versions of a service.
     #[command(after_help = VERSIONS_HELP)]
     Versions(Versions),
-    /// Add endpoints to a version's pool, or remove them.
+    /// Add endpoints to a version's pool, remove or drain them.
+    #[command(after_help = ENDPOINTS_HELP)]
     Endpoints(Endpoints),
     /// Tell whether a version is empty, or wait until it is; exit status 0 only when it is safe to stop.
     #[command(after_help = DRAIN_HELP)]
@@ -82,8 +87,16 @@ const VERSIONS_HELP: &str = "Examples:
   switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
   switchback versions rm shop v41";
 
-const DRAIN_HELP: &str = "Example:
-  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue";
+const ENDPOINTS_HELP: &str = "One machine after the other:
+  switchback endpoints drain shop/blue 127.0.0.1:9001 --wait --timeout 5m
+  systemctl restart shop@9001                   whatever it takes
+  switchback endpoints add shop/blue 127.0.0.1:9001";
+
+const DRAIN_HELP: &str = "Examples:
+  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue
+  switchback drain --all                        what is left on versions that get no new requests
+
+One endpoint: switchback endpoints drain shop/blue 127.0.0.1:9001 --wait";
 
 const EXPLAIN_HELP: &str = "Example:
   switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
@@ -255,13 +268,32 @@ pub struct Endpoints {
     pub edit: EndpointEdit,
 }
 
-/// `endpoints add`, `endpoints rm`.
+/// `endpoints add`, `endpoints rm`, `endpoints drain`.
 #[derive(Debug, Subcommand)]
 pub enum EndpointEdit {
-    /// Add an endpoint to a version's pool.
+    /// Add an endpoint to a version's pool; one that is drained serves again.
     Add(EndpointOf),
-    /// Remove an endpoint from a version's pool.
-    Rm(EndpointOf),
+    /// Remove an endpoint from a version's pool, then wait until it is empty.
+    Rm {
+        /// Which.
+        #[command(flatten)]
+        of: EndpointOf,
+        /// Waiting.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Send an endpoint no new requests; it stays in the pool, and `endpoints add` lets it serve again.
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        of: EndpointOf,
+        /// Wait until it is empty.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait: 500ms, 30s, 5m, 1h.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
 }
 
 /// One endpoint.
@@ -282,8 +314,11 @@ pub struct EndpointOf {
 #[derive(Debug, Args)]
 pub struct Drain {
     /// The version.
-    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
-    pub version: VersionOf,
+    #[arg(value_name = "SERVICE/VERSION", value_parser = version_of, required_unless_present = "all")]
+    pub version: Option<VersionOf>,
+    /// Everything that gets no new requests; of a proxy that winds down, everything.
+    #[arg(long, conflicts_with = "version")]
+    pub all: bool,
     /// Wait until it is empty.
     #[arg(long)]
     pub wait: bool,
@@ -344,36 +379,4 @@ pub struct Completions {
     /// The shell.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// `SERVICE/VERSION`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionOf {
-    /// The service.
-    pub service: String,
-    /// The version: its label, `@stable` or `@candidate`.
-    pub version: String,
-}
-
-fn version_of(text: &str) -> Result<VersionOf, String> {
-    match text.split_once('/') {
-        Some((service, version)) if !service.is_empty() && !version.is_empty() => {
-            Ok(VersionOf { service: service.to_owned(), version: version.to_owned() })
-        }
-        _ => Err("expected SERVICE/VERSION, such as shop/blue".to_owned()),
-    }
-}
-
-fn weight(text: &str) -> Result<(String, BasisPoints), String> {
-    let (version, percent) = text.split_once('=').ok_or("expected VERSION=PERCENT, such as green=5")?;
-    Ok((version.to_owned(), percent.parse::<BasisPoints>().map_err(|why| why.to_string())?))
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("expected 'NAME: VALUE'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    text::duration(text).map_err(|why| why.to_string())
 }

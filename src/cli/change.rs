@@ -66,7 +66,7 @@ pub(super) async fn perform_quietly(
     Ok(Exit::Done)
 }
 
-fn with_options(mut call: Call, change: &Change) -> Call {
+pub(super) fn with_options(mut call: Call, change: &Change) -> Call {
     if change.dry_run {
         call = call.query("dry_run", "true");
     }

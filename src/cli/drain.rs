@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::args::{self, VersionOf};
@@ -17,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TELL: Duration = Duration::from_secs(2);
 
 /// May a version be stopped?
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
     /// Yes: nothing is left, nothing can arrive.
     Empty,
@@ -27,23 +28,62 @@ pub(super) enum State {
     Carries(u16),
 }
 
-/// `switchback drain SERVICE/VERSION`.
+/// `switchback drain SERVICE/VERSION`, `switchback drain --all`.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Drain) -> anyhow::Result<Exit> {
-    let versions = [args.version.clone()];
-    let states = wait(session, &versions, args.wait.then_some(args.timeout)).await?;
+    let patience = args.wait.then_some(args.timeout);
+    match &args.version {
+        Some(version) => one(session, version, patience).await,
+        None => all(session, patience).await,
+    }
+}
+
+async fn one(
+    session: &mut Session<'_>,
+    version: &VersionOf,
+    patience: Option<Duration>,
+) -> anyhow::Result<Exit> {
+    let states = wait(session, std::slice::from_ref(version), patience).await?;
+    let document = look(&session.client, version).await?.1;
     let exit = match &states[..] {
         [(_, State::Empty)] => Exit::Done,
-        [(_, State::Left(_))] if args.wait => Exit::TimedOut,
+        [(_, State::Left(_))] if patience.is_some() => Exit::TimedOut,
         _ => Exit::Failed,
     };
     match session.format {
-        Format::Json => {
-            let document = look(&session.client, &args.version).await?.1;
-            session.tell(&document, |_, _| String::new())?;
+        Format::Json => session.tell(&document, |_, _| String::new())?,
+        Format::Text => {
+            document.endpoints.iter().for_each(|left| session.say(render::endpoint_left(left)));
+            session.say(render::safety(&states, session.style));
         }
-        Format::Text => session.say(render::safety(&states, session.style)),
     }
     Ok(exit)
+}
+
+/// Everything that gets no new requests; of a proxy that winds down, everything.
+async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::Result<Exit> {
+    let mut was_stopping = false;
+    let ask = async |client: &Client| -> anyhow::Result<api::Drains> {
+        let asked = client.get::<api::Drains>(&["v1", "drain"]).await;
+        match asked {
+            // It said that it would end, and it has.
+            Err(Error::Nobody { .. } | Error::Broken { .. }) if was_stopping => {
+                Ok(api::Drains { drained: true, stopping: true, versions: Vec::new() })
+            }
+            other => {
+                let drains = other.context("cannot look at what is left")?;
+                was_stopping = drains.stopping;
+                Ok(drains)
+            }
+        }
+    };
+    let is_over = |drains: &api::Drains| drains.drained;
+    let drains = until(session, patience, ask, is_over, render::waiting_for_all).await?;
+    session.tell(&drains, render::all_left)?;
+    Ok(match (drains.drained, patience) {
+        (true, _) => Exit::Done,
+        (false, Some(_)) => Exit::TimedOut,
+        (false, None) => Exit::Failed,
+    })
 }
 
 /// Looks at `versions` until each is empty or carries traffic, for at most `patience`; once when there is none.
@@ -52,20 +92,59 @@ pub(super) async fn wait(
     versions: &[VersionOf],
     patience: Option<Duration>,
 ) -> anyhow::Result<Vec<(VersionOf, State)>> {
+    let ask = async |client: &Client| -> anyhow::Result<Vec<(VersionOf, State)>> {
+        let mut states = Vec::with_capacity(versions.len());
+        for version in versions {
+            let (state, _) = look(client, version).await?;
+            states.push((version.clone(), state));
+        }
+        Ok(states)
+    };
+    let is_over =
+        |states: &Vec<(VersionOf, State)>| !states.iter().any(|(_, state)| matches!(state, State::Left(_)));
+    let told = |states: &Vec<(VersionOf, State)>, style| render::waiting(states, style);
+    until(session, patience, ask, is_over, told).await
+}
+
+/// Waits until an endpoint that gets no new requests is empty, for at most `patience`.
+pub(super) async fn wait_for_endpoint(
+    session: &mut Session<'_>,
+    version: &VersionOf,
+    endpoint: &str,
+    patience: Option<Duration>,
+) -> anyhow::Result<api::EndpointDrain> {
+    let VersionOf { service, version: name } = version;
+    let path = ["v1", "services", service, "versions", name, "endpoints", endpoint, "drain"];
+    let ask = async |client: &Client| -> anyhow::Result<api::EndpointDrain> {
+        look_at(client, &path, &format!("cannot look at {endpoint} of `{name}` of `{service}`")).await
+    };
+    // Who serves again is not waited for.
+    let is_over = |drain: &api::EndpointDrain| drain.drained || (drain.in_pool && !drain.draining);
+    let told = |drain: &api::EndpointDrain, style| render::waiting_for_endpoint(endpoint, drain, style);
+    until(session, patience, ask, is_over, told).await
+}
+
+async fn look_at<T: DeserializeOwned>(client: &Client, path: &[&str], what: &str) -> anyhow::Result<T> {
+    client.get(path).await.with_context(|| what.to_owned())
+}
+
+/// Asks until it is over, for at most `patience`, and tells now and then what is waited for; once when there is none.
+async fn until<T>(
+    session: &mut Session<'_>,
+    patience: Option<Duration>,
+    mut ask: impl AsyncFnMut(&Client) -> anyhow::Result<T>,
+    is_over: impl Fn(&T) -> bool,
+    told: impl Fn(&T, super::Style) -> String,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + patience.unwrap_or_default();
     let mut tell_at = Instant::now();
     loop {
-        let mut states = Vec::with_capacity(versions.len());
-        for version in versions {
-            let (state, _) = look(&session.client, version).await?;
-            states.push((version.clone(), state));
-        }
-        let is_over = !states.iter().any(|(_, state)| matches!(state, State::Left(_)));
-        if is_over || Instant::now() >= deadline {
-            return Ok(states);
+        let answer = ask(&session.client).await?;
+        if is_over(&answer) || Instant::now() >= deadline {
+            return Ok(answer);
         }
         if session.format == Format::Text && Instant::now() >= tell_at {
-            session.say(render::waiting(&states, session.style));
+            session.say(told(&answer, session.style));
             tell_at = Instant::now() + TELL;
         }
         tokio::time::sleep(PAUSE).await;
@@ -78,7 +157,8 @@ async fn look(client: &Client, version: &VersionOf) -> anyhow::Result<(State, ap
     let drain: api::Drain = match drain {
         // It was removed, and has been empty since.
         Err(Error::Refused(why)) if why.token() == "unknown_version" => {
-            let gone = api::Drain { drained: true, weight: 0, remaining: Vec::new() };
+            let (remaining, endpoints) = (Vec::new(), Vec::new());
+            let gone = api::Drain { drained: true, weight: 0, remaining, endpoints };
             return Ok((State::Empty, gone));
         }
         other => other.with_context(|| format!("cannot look at `{version}` of `{service}`"))?,

@@ -1,13 +1,16 @@
 //! The verbs about pools: `versions`, `endpoints`.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use http::Method;
 
 use super::args::{EndpointEdit, EndpointOf, Endpoints, VersionEdit, VersionOf, Versions};
-use super::change::{Moves, perform, perform_quietly};
+use super::change::{Moves, perform, perform_quietly, with_options};
 use super::client::Call;
+use super::drain::wait_for_endpoint;
 use super::render;
-use super::session::{Exit, Session};
+use super::session::{Exit, Format, Session};
 use crate::admin::api;
 
 /// `switchback versions SERVICE`, `versions add`, `versions rm`.
@@ -45,23 +48,74 @@ async fn edit_version(session: &mut Session<'_>, edit: &VersionEdit) -> anyhow::
     }
 }
 
-/// `switchback endpoints add`, `endpoints rm`.
+/// `switchback endpoints add`, `endpoints rm`, `endpoints drain`.
 pub(super) async fn endpoints(session: &mut Session<'_>, args: &Endpoints) -> anyhow::Result<Exit> {
-    let (method, EndpointOf { version: VersionOf { service, version }, endpoint, change }) = match &args.edit
-    {
-        EndpointEdit::Add(of) => (Method::PUT, of),
-        EndpointEdit::Rm(of) => (Method::DELETE, of),
-    };
-    let (verb, last) = match &args.edit {
-        EndpointEdit::Add(_) => ("add", format!("{endpoint} is in the pool: do not stop it")),
-        EndpointEdit::Rm(_) => (
-            "remove",
-            format!(
-                "{endpoint} gets no new requests; those already on it are not counted by endpoint: let them end before you stop it"
-            ),
-        ),
-    };
+    match &args.edit {
+        EndpointEdit::Add(of) => add(session, of).await,
+        EndpointEdit::Rm { of, wait } => {
+            let patience = (!wait.no_wait).then_some(wait.timeout);
+            take_out(session, of, Out::Removed, patience).await
+        }
+        EndpointEdit::Drain { of, wait, timeout } => {
+            take_out(session, of, Out::Drained, wait.then_some(*timeout)).await
+        }
+    }
+}
+
+async fn add(session: &mut Session<'_>, of: &EndpointOf) -> anyhow::Result<Exit> {
+    let EndpointOf { version: VersionOf { service, version }, endpoint, change } = of;
     let segments = ["v1", "services", service, "versions", version, "endpoints", endpoint];
-    let what = format!("cannot {verb} {endpoint} of `{version}` of `{service}`");
-    perform_quietly(session, Call::new(method, &segments), change, what, last).await
+    let what = format!("cannot add {endpoint} of `{version}` of `{service}`");
+    let last = format!("{endpoint} is in the pool: do not stop it");
+    perform_quietly(session, Call::new(Method::PUT, &segments), change, what, last).await
+}
+
+/// How an endpoint comes to get no new requests.
+#[derive(Clone, Copy)]
+enum Out {
+    Removed,
+    Drained,
+}
+
+/// Takes an endpoint out of the traffic, waits for what is left on it, and says whether it is safe to stop.
+async fn take_out(
+    session: &mut Session<'_>,
+    of: &EndpointOf,
+    out: Out,
+    patience: Option<Duration>,
+) -> anyhow::Result<Exit> {
+    let EndpointOf { version, endpoint, change } = of;
+    let (service, name) = (&version.service, &version.version);
+    let path = ["v1", "services", service, "versions", name, "endpoints", endpoint];
+    let (verb, call) = match out {
+        Out::Removed => ("remove", Call::new(Method::DELETE, &path)),
+        Out::Drained => ("drain", Call::new(Method::POST, &[&path[..], &["drain"]].concat())),
+    };
+    let what = format!("cannot {verb} {endpoint} of `{name}` of `{service}`");
+    let answer: api::ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
+    if session.format == Format::Text {
+        session.tell(&answer, render::change)?;
+    }
+    if answer.dry_run {
+        if session.format == Format::Json {
+            session.tell(&answer, render::change)?;
+        } else {
+            session.say("nothing was changed: this was a dry run");
+        }
+        return Ok(Exit::Done);
+    }
+    let drain = wait_for_endpoint(session, version, endpoint, patience).await?;
+    match (session.format, out) {
+        (Format::Json, Out::Removed) => session.tell(&answer, render::change)?,
+        (Format::Json, Out::Drained) | (Format::Text, _) => {
+            session.tell(&drain, |drain, style| render::endpoint_safety(endpoint, drain, style))?;
+        }
+    }
+    Ok(if drain.drained || patience.is_none() {
+        Exit::Done
+    } else if drain.in_pool && !drain.draining {
+        Exit::Failed
+    } else {
+        Exit::TimedOut
+    })
 }

@@ -137,6 +137,45 @@ async fn pools_are_edited() {
 }
 
 #[tokio::test]
+async fn an_endpoint_is_drained_and_serves_again() {
+    let world = World::new();
+    let blue = "shop/blue 127.0.0.1:9001";
+    let (exit, text) = world.type_in(&format!("endpoints drain {blue}")).await;
+    assert_eq!(exit, Exit::Failed, "the last one of a version with weight: {text}");
+    world.type_in("endpoints add shop/blue 127.0.0.1:9002").await;
+    let (exit, text) = world.type_in(&format!("endpoints drain {blue} --wait --reason kernel")).await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9001 is safe to stop: nothing is left on it"));
+    let (_, text) = world.type_in("versions shop").await;
+    assert!(text.contains("127.0.0.1:9001 (draining)"), "{text}");
+    let (_, text) = world.type_in("history -n 1 --json").await;
+    assert!(text.contains("blue 127.0.0.1:9001 draining") && text.contains("kernel"), "{text}");
+    let (exit, text) = world.type_in("endpoints rm shop/blue 127.0.0.1:9002").await;
+    assert!(exit == Exit::Failed && text.contains("9002"), "the other one is all that serves: {text}");
+    world.type_in(&format!("endpoints add {blue}")).await;
+    let (_, text) = world.type_in("versions shop").await;
+    assert!(text.contains("127.0.0.1:9001") && !text.contains("draining"), "{text}");
+    let (exit, text) = world.type_in("endpoints rm shop/blue 127.0.0.1:9002").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9002 is safe to stop: nothing is left on it"));
+    assert_eq!(world.type_in("endpoints drain shop/blue 127.0.0.1:9").await.0, Exit::Failed);
+}
+
+#[tokio::test]
+async fn everything_that_is_left_is_told_at_once() {
+    let world = World::new();
+    let (exit, text) = world.type_in("drain --all").await;
+    let safe = "every version without traffic is safe to stop: nothing is left on any";
+    assert_eq!((exit, last(&text)), (Exit::Done, safe));
+    let _blue = world.enter("shop", "blue");
+    world.type_in("flip shop --to green --async").await;
+    let (exit, text) = world.type_in("drain --all").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, "blue still has 1 request in flight: do not stop it yet"));
+    let (exit, _) = world.type_in("drain --all --wait --timeout 1ms").await;
+    assert_eq!(exit, Exit::TimedOut);
+    assert_eq!(world.type_in("drain").await.0, Exit::Usage);
+    assert_eq!(world.type_in("drain shop/blue --all").await.0, Exit::Usage);
+}
+
+#[tokio::test]
 async fn undo_and_explain_and_status() {
     let world = World::new();
     world.type_in("flip shop --to green").await;

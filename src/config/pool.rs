@@ -40,6 +40,7 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
             protocol: Protocol::default(),
             tls: None,
             proxy_header: None,
+            draining: [].into(),
         };
         return Some(Listed { version, empty: None, edits: Edits::default() });
     };
@@ -55,7 +56,8 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
     let proxy_header = section.or("proxy_protocol", None, |node| proxy_header(node, protocol)).flatten();
     section.finish();
     let protocol = protocol.unwrap_or_default();
-    let version = VersionSpec { name: name?, endpoints: endpoints.into(), protocol, tls, proxy_header };
+    let (endpoints, draining) = (endpoints.into(), [].into());
+    let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining };
     Some(Listed { version, empty, edits })
 }
 

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::proxy::upstream::Upstream;
 use crate::table::{ServiceName, VersionName};
+
+// A worker that has nothing left of a version tells so at once, which is when most drains end; what is told nobody else
+// is found by looking.
 
 /// How often a young drain is looked at: most end with the requests of this moment.
 const SOONEST: Duration = Duration::from_millis(5);
@@ -21,6 +26,8 @@ pub(super) struct Drains {
     open: Vec<Drain>,
     /// When to look again.
     next: Option<Instant>,
+    /// Rung by a worker that has nothing left of one of them.
+    bell: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,8 @@ impl Drains {
     /// Starts the drain of a tenure that gets no new requests since `now`; one that is open goes on.
     pub(super) fn open(&mut self, upstream: Arc<Upstream>, now: Instant) {
         if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
+            // Before it is looked at for the first time.
+            upstream.watch(&self.bell);
             self.open.push(Drain { upstream, since: now });
             self.next = Some(now);
         }
@@ -54,8 +63,13 @@ impl Drains {
 
     /// The tenure carries traffic again.
     pub(super) fn cancel(&mut self, id: u64) {
-        self.open.retain(|drain| drain.upstream.id != id);
+        self.open.extract_if(.., |drain| drain.upstream.id == id).for_each(|drain| drain.upstream.unwatch());
         self.schedule_if_empty();
+    }
+
+    /// Rung when it is worth looking before [`Drains::next_poll`].
+    pub(super) fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
     }
 
     /// The drains that have ended, at most a turn's worth; sets when to look again.
@@ -70,6 +84,7 @@ impl Drains {
         let seconds = |drain: &Drain| now.saturating_duration_since(drain.since).as_secs_f64();
         let ended: Vec<_> =
             ended.map(|drain| Ended { seconds: seconds(&drain), upstream: drain.upstream }).collect();
+        ended.iter().for_each(|ended| ended.upstream.unwatch());
         let youngest = self.open.iter().map(|drain| now.saturating_duration_since(drain.since)).min();
         let pause = youngest.map(|age| (age / PART).clamp(SOONEST, LATEST));
         self.next = if left == 0 { Some(now) } else { pause.map(|pause| now + pause) };

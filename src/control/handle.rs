@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::figures::Figures;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
+use crate::proxy::upstream::Remaining;
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{HistoryQuery, StoreError};
 use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
@@ -207,6 +208,18 @@ impl Handle {
     #[must_use]
     pub fn is_draining(&self, service: &ServiceName, version: &VersionName) -> bool {
         is_draining(&self.seen.borrow(), service, std::slice::from_ref(version))
+    }
+
+    /// What the workers have left on a version, all of its tenures together; `None` when one of them does not answer in
+    /// time. Cancel-safe.
+    pub async fn remaining(&self, service: &ServiceName, version: &VersionName) -> Option<Vec<Remaining>> {
+        self.live.roll.call(self.tenures.of_version(service, version)).await
+    }
+
+    /// The versions that still have work from before the change that left them.
+    #[must_use]
+    pub fn draining(&self) -> Arc<[(ServiceName, VersionName)]> {
+        Arc::clone(&self.seen.borrow().draining)
     }
 
     /// Waits until none of `versions` is draining any more: at once when none is. Cancel-safe.

@@ -139,12 +139,13 @@ impl Control {
     ///
     /// To be run on a thread that does nothing else: a fence is as fast as this task is polled.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = pin!(shutdown);
+        let (mut shutdown, bell) = (pin!(shutdown), self.drains.bell());
         loop {
             let wake = self.next_wake();
             tokio::select! {
                 () = &mut shutdown => break,
                 () = wait_until(wake) => self.on_wake().await,
+                () = bell.notified() => self.poll_drains(),
                 request = self.requests.recv() => match request {
                     Some(request) => self.on_request(request).await,
                     None => break,

@@ -126,12 +126,11 @@ impl Control {
         now: Instant,
     ) {
         for upstream in
-            effects.returned.iter().filter_map(|(service, version)| tenure(after, service, version))
+            effects.returned.iter().filter_map(|(service, version)| after.tenure(service, version))
         {
             self.drains.cancel(upstream.id);
         }
-        for upstream in effects.left.iter().filter_map(|(service, version)| tenure(before, service, version))
-        {
+        for upstream in effects.left.iter().filter_map(|(service, version)| before.tenure(service, version)) {
             self.drains.open(Arc::clone(upstream), now);
         }
         for upstream in gone {
@@ -201,22 +200,11 @@ pub(super) fn log(effects: &Effects) {
     }
 }
 
-fn tenure<'s>(
-    snapshot: &'s Snapshot,
-    service: &ServiceName,
-    version: &VersionName,
-) -> Option<&'s Arc<Upstream>> {
-    let index = snapshot.table.index(service)?;
-    let versions = &snapshot.table.services()[index].versions;
-    let position = versions.iter().position(|spec| spec.name == *version)?;
-    Some(snapshot.upstream(index, position))
-}
-
 /// The tenures of `before` that `after` no longer has; only services of the change can have lost any.
 fn gone(change: &Change, before: &Snapshot, after: &Snapshot) -> Vec<Arc<Upstream>> {
     let touched = change.services.iter().filter_map(|record| before.table.service(&record.service));
     let versions =
         touched.flat_map(|service| service.versions.iter().map(|version| (&service.name, &version.name)));
-    let lost = versions.filter(|(service, version)| tenure(after, service, version).is_none());
-    lost.filter_map(|(service, version)| tenure(before, service, version).cloned()).collect()
+    let lost = versions.filter(|(service, version)| after.tenure(service, version).is_none());
+    lost.filter_map(|(service, version)| before.tenure(service, version).cloned()).collect()
 }

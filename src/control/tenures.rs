@@ -69,6 +69,21 @@ impl Tenures {
         all
     }
 
+    /// The tenures of one version: the present one, and those that are gone and still shown.
+    #[must_use]
+    pub fn of_version(&self, service: &ServiceName, version: &VersionName) -> Vec<Arc<Upstream>> {
+        let gone = self.lock();
+        // Under the lock, as above.
+        let snapshot = self.live.snapshot();
+        let mut all: Vec<_> = snapshot.tenure(service, version).cloned().into_iter().collect();
+        for Gone { upstream, .. } in gone.iter().filter(|gone| name(&gone.upstream) == (service, version)) {
+            if !all.iter().any(|other| other.id == upstream.id) {
+                all.push(Arc::clone(upstream));
+            }
+        }
+        all
+    }
+
     /// `upstream` is about to leave the snapshot.
     pub(super) fn leave(&self, upstream: Arc<Upstream>, drained: Option<Instant>) {
         self.lock().push(Gone { upstream, drained });

@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 
 use super::admission::Published;
 use super::quota::Quota;
-use super::upstream::{Target, Upstream};
-use crate::table::{Epoch, Service, ServiceLimits, Table, Timeouts, VersionSpec};
+use super::upstream::{Roll, Target, Upstream};
+use crate::table::{
+    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
+};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct Lane {
     below: u64,
     /// The index of the version in its service.
     pub version: usize,
+    /// True when the service has [`Service::rules`].
+    has_rules: bool,
+    /// What decides on the version of a request.
+    pub assigned_by: AssignedBy,
     /// The version's tenure.
     pub upstream: Arc<Upstream>,
     /// [`Upstream::slot`].
@@ -48,6 +54,8 @@ impl Lane {
         Self {
             below: below.map_or(0, |(below, _)| *below),
             version: index,
+            has_rules: service.rules.is_some(),
+            assigned_by: service.assigned_by(),
             slot: upstream.slot(),
             upstream,
             target: Target::of(&service.versions[index]),
@@ -92,10 +100,31 @@ impl Snapshot {
         self.lanes[service].iter().find(|lane| u64::from(coin) < lane.below)
     }
 
+    /// True when the service with this index changes something about its requests or answers; every service has a lane.
+    #[must_use]
+    pub fn has_rules(&self, service: usize) -> bool {
+        self.lanes[service].first().is_some_and(|lane| lane.has_rules)
+    }
+
+    /// The lane of a tenure; `None` when it is in the table no more.
+    #[must_use]
+    pub fn lane(&self, upstream: &Arc<Upstream>) -> Option<&Lane> {
+        let lanes = &self.lanes[self.table.index(&upstream.service)?];
+        lanes.iter().find(|lane| Arc::ptr_eq(&lane.upstream, upstream))
+    }
+
     /// The tenure of a version, by the table's indices.
     #[must_use]
     pub fn upstream(&self, service: usize, version: usize) -> &Arc<Upstream> {
         &self.lanes[service][version].upstream
+    }
+
+    /// The tenure of the version of this name.
+    #[must_use]
+    pub fn tenure(&self, service: &ServiceName, version: &VersionName) -> Option<&Arc<Upstream>> {
+        let index = self.table.index(service)?;
+        let position = self.table.services()[index].versions.iter().position(|spec| spec.name == *version)?;
+        Some(self.upstream(index, position))
     }
 
     /// All tenures.
@@ -109,6 +138,8 @@ impl Snapshot {
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     published: Published,
+    /// The workers that serve from it, to be asked what they have left.
+    pub roll: Roll,
 }
 
 impl Live {
@@ -116,7 +147,7 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let published = Published::new(first.table.epoch().0);
-        Self { snapshot: ArcSwap::from_pointee(first), published }
+        Self { snapshot: ArcSwap::from_pointee(first), published, roll: Roll::default() }
     }
 
     /// Publishes `next`: when this returns, no request is admitted under an older epoch on any worker (G1).

@@ -75,6 +75,8 @@ pub mod settings;
 
 pub mod worker;
 
+mod usher;
+
 pub mod commons;
 
 pub mod pressure;
@@ -204,7 +206,7 @@ fn admit(
         if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
             permit.slot = slot;
             local.follow(&lane.target);
-            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
+            story.assigned(lane, &mut permit);
             return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }

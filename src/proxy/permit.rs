@@ -11,7 +11,7 @@ use super::clock;
 use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
-use super::upstream::Local;
+use super::upstream::{Endpoint, Local};
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
 
@@ -20,6 +20,8 @@ use crate::table::Epoch;
 #[derive(Debug)]
 pub struct Permit {
     local: Rc<Local>,
+    /// Its key among what is in flight there.
+    flight: usize,
     kind: Cell<Kind>,
     since: Instant,
     /// What to record at the end; a request dropped before anything is known was left by its client.
@@ -46,10 +48,12 @@ impl Permit {
     ) -> Result<Self, Superseded> {
         local.shard().counts.admit(live.published(), chosen_under.0)?;
         local.shard().cells().enter(kind);
+        let since = clock::now();
         Ok(Self {
             local: Rc::clone(local),
+            flight: local.flights().enter(kind, since),
             kind: Cell::new(kind),
-            since: clock::now(),
+            since,
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             record: None,
@@ -79,7 +83,13 @@ impl Permit {
         if before != kind {
             self.cells().enter(kind);
             self.cells().leave(before);
+            self.local.flights().becomes(self.flight, kind);
         }
+    }
+
+    /// It is tried with this endpoint.
+    pub fn goes_to(&self, endpoint: &Rc<Endpoint>) {
+        self.local.flights().goes_to(self.flight, endpoint);
     }
 
     /// Work of the kind `before` is now work of the kind `after`.
@@ -143,7 +153,8 @@ impl Drop for Permit {
         if let Some(record) = &self.record {
             record.ended(self.reason.get());
         }
+        self.local.flights().leave(self.flight);
         // Last: whoever sees nothing in flight also sees everything recorded.
-        self.local.shard().counts.end();
+        self.local.shard().end(self.local.upstream());
     }
 }

@@ -21,7 +21,8 @@ use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Lane, Live, View};
 use super::settings::Settings;
 use super::tls::Handshakes;
-use super::upstream::{Local, Locals};
+use super::upstream::{Local, Locals, Remaining, Upstream};
+use super::usher;
 use crate::metrics::{Handshake, Reason, bump};
 use crate::table::OwnAnswer;
 
@@ -181,6 +182,16 @@ impl Worker {
         self.locals.of(&lane.upstream, lane.slot)
     }
 
+    /// What it has left on a version; from here on nothing goes to an endpoint that the newest table does not name.
+    #[must_use]
+    pub fn remaining(&self, upstream: &Arc<Upstream>) -> Vec<Remaining> {
+        let Some(local) = self.locals.known(upstream) else { return Vec::new() };
+        if let Some(lane) = self.view.newest().lane(upstream) {
+            local.refresh(&lane.target);
+        }
+        local.flights().remaining(clock::now())
+    }
+
     /// Counts an answer that no version was asked for.
     pub fn refused(&self, reason: Reason) {
         bump(&self.stats.refused[reason as usize], 1);
@@ -289,6 +300,8 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
     spawn_local(async move { sweeper.sweep().await });
+    let inquiries = worker.view.live().roll.join();
+    spawn_local(usher::answer(Rc::clone(&worker), inquiries));
     let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
     while let Some(order) = inbox.recv().await {
         match order {

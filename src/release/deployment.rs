@@ -58,7 +58,7 @@ impl Edit {
             Self::Removed { over } => Some(over),
         };
         let same = |over: &VersionSpec, file: &VersionSpec| {
-            let VersionSpec { name, endpoints, protocol, tls: _, proxy_header: _ } = over;
+            let VersionSpec { name, endpoints, protocol, tls: _, proxy_header: _, draining: _ } = over;
             (name, endpoints, protocol) == (&file.name, &file.endpoints, &file.protocol)
         };
         match (over, file) {

@@ -62,6 +62,9 @@ impl<'s> Draft<'s> {
             Command::RemoveEndpoint { service, version, endpoint } => {
                 self.remove_endpoint(&service, &version, &endpoint)
             }
+            Command::DrainEndpoint { service, version, endpoint } => {
+                self.drain_endpoint(&service, &version, &endpoint)
+            }
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
             Command::Batch(commands) => commands.into_iter().try_for_each(|command| self.apply(command)),
             Command::Undo { to, records } => self.undo(to, &records),
@@ -134,6 +137,7 @@ impl<'s> Draft<'s> {
         self.edit(name, version.clone(), None)
     }
 
+    /// Adds the endpoint to the pool; one that is there and draining serves again.
     fn put_endpoint(
         &mut self,
         name: &ServiceName,
@@ -141,10 +145,13 @@ impl<'s> Draft<'s> {
         endpoint: EndpointAddr,
     ) -> Result<(), Refused> {
         let mut version = self.version(name, version)?;
-        if version.endpoints.contains(&endpoint) {
+        if version.serving().any(|serving| *serving == endpoint) {
             return Ok(());
         }
-        version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
+        version.draining = without(&version.draining, &endpoint);
+        if !version.endpoints.contains(&endpoint) {
+            version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
+        }
         self.edit(name, version.name.clone(), Some(version))
     }
 
@@ -154,14 +161,51 @@ impl<'s> Draft<'s> {
         version: &VersionRef,
         endpoint: &EndpointAddr,
     ) -> Result<(), Refused> {
-        let mut version = self.version(name, version)?;
-        let (service, endpoint) = (name.clone(), endpoint.clone());
-        if !version.endpoints.contains(&endpoint) {
-            return Err(Refused::UnknownEndpoint { service, version: version.name, endpoint });
+        let mut version = self.with_endpoint(name, version, endpoint)?;
+        version.endpoints = without(&version.endpoints, endpoint);
+        version.draining = without(&version.draining, endpoint);
+        self.serving_less(name, version, endpoint)
+    }
+
+    fn drain_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.with_endpoint(name, version, endpoint)?;
+        if version.draining.contains(endpoint) {
+            return Ok(());
         }
-        version.endpoints = version.endpoints.iter().filter(|other| **other != endpoint).cloned().collect();
+        version.draining = version.draining.iter().chain([endpoint]).cloned().collect();
+        self.serving_less(name, version, endpoint)
+    }
+
+    /// The version, which has this endpoint.
+    fn with_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<VersionSpec, Refused> {
+        let version = self.version(name, version)?;
+        if version.endpoints.contains(endpoint) {
+            return Ok(version);
+        }
+        let (service, endpoint) = (name.clone(), endpoint.clone());
+        Err(Refused::UnknownEndpoint { service, version: version.name, endpoint })
+    }
+
+    /// Takes over `version`, in which `endpoint` serves no more; the last one of a version with weight has to.
+    fn serving_less(
+        &mut self,
+        name: &ServiceName,
+        version: VersionSpec,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
         let weight = self.entry(name)?.service.split.weight(&version.name);
-        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+        if version.serving().next().is_none() && weight > BasisPoints::NONE {
+            let (service, endpoint) = (name.clone(), endpoint.clone());
             return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
         }
         self.edit(name, version.name.clone(), Some(version))
@@ -284,7 +328,7 @@ impl<'s> Draft<'s> {
         let Item { service, deployment, .. } = self.entry(name)?;
         for (version, _) in split.shares() {
             match service.version(version) {
-                Some(spec) if spec.endpoints.is_empty() => {
+                Some(spec) if spec.serving().next().is_none() => {
                     return Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() });
                 }
                 Some(_) => {}
@@ -334,4 +378,11 @@ impl<'s> Draft<'s> {
 fn unknown(service: &Service, version: &VersionRef) -> Refused {
     let known = service.versions.iter().map(|version| version.name.clone()).collect();
     Refused::UnknownVersion { service: service.name.clone(), version: version.clone(), known }
+}
+
+fn without(list: &Arc<[EndpointAddr]>, endpoint: &EndpointAddr) -> Arc<[EndpointAddr]> {
+    if list.contains(endpoint) {
+        return list.iter().filter(|other| *other != endpoint).cloned().collect();
+    }
+    Arc::clone(list)
 }

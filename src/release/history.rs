@@ -91,7 +91,9 @@ impl ChangeKind {
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
-            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } => Self::Endpoints,
+            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } | Command::DrainEndpoint { .. } => {
+                Self::Endpoints
+            }
             Command::Batch(_) => Self::Batch,
             Command::Undo { .. } => Self::Undo,
             Command::Configure { .. } => Self::Configure,

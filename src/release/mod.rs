@@ -142,6 +142,15 @@ pub enum Command {
         /// The endpoint.
         endpoint: EndpointAddr,
     },
+    /// An endpoint gets no new requests and stays in its pool, until it is put there again.
+    DrainEndpoint {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionRef,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+    },
     /// Several edits as one change with one epoch: all or none.
     Batch(Vec<Command>),
     /// Every service that changed since `to` goes back to where it was then.

@@ -101,9 +101,9 @@ pub(super) fn without_the_gone(
     Ok(assemble(spec, edits, heir, Split::new(weights)?, epoch))
 }
 
-/// True when the version is there and has an endpoint.
+/// True when the version is there and has an endpoint that serves.
 fn is_usable(versions: &[VersionSpec], name: &VersionName) -> bool {
-    versions.iter().any(|version| version.name == *name && !version.endpoints.is_empty())
+    versions.iter().any(|version| version.name == *name && version.serving().next().is_some())
 }
 
 fn assemble(

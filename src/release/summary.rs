@@ -1,7 +1,7 @@
 //! A change in one line for people, as the history shows it.
 
 use super::history::ServiceRecord;
-use crate::table::{Service, VersionSpec};
+use crate::table::{EndpointAddr, Service, VersionSpec};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -48,7 +48,12 @@ fn pool(old: &VersionSpec, new: &VersionSpec) -> String {
         new.endpoints.iter().filter(|endpoint| !old.endpoints.contains(endpoint)).map(|e| format!("+{e}"));
     let went =
         old.endpoints.iter().filter(|endpoint| !new.endpoints.contains(endpoint)).map(|e| format!("-{e}"));
-    let moves: Vec<_> = came.chain(went).collect();
+    let is_new = |list: &[EndpointAddr], endpoint: &&EndpointAddr| !list.contains(endpoint);
+    let drains = new.draining.iter().filter(|endpoint| is_new(&old.draining, endpoint));
+    let serves = old.draining.iter().filter(|endpoint| new.serving().any(|serving| serving == *endpoint));
+    let drains = drains.map(|endpoint| format!("{endpoint} draining"));
+    let serves = serves.map(|endpoint| format!("{endpoint} serving again"));
+    let moves: Vec<_> = came.chain(went).chain(drains).chain(serves).collect();
     match moves.len() {
         0 => format!("{} redefined", new.name),
         few if few <= MOST => format!("{} {}", new.name, moves.join(" ")),

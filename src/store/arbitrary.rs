@@ -35,13 +35,16 @@ fn endpoint() -> impl Strategy<Value = EndpointAddr> {
 }
 
 fn version() -> impl Strategy<Value = VersionSpec> {
-    (version_name(), prop::collection::vec(endpoint(), 0..3)).prop_map(|(name, endpoints)| VersionSpec {
-        name,
-        endpoints: endpoints.into(),
-        protocol: Protocol::Http1,
-        tls: None,
-        proxy_header: None,
-    })
+    (version_name(), [0..3, 0..2].map(|size| prop::collection::vec(endpoint(), size))).prop_map(
+        |(name, [endpoints, draining])| VersionSpec {
+            name,
+            endpoints: endpoints.into(),
+            protocol: Protocol::Http1,
+            tls: None,
+            proxy_header: None,
+            draining: draining.into(),
+        },
+    )
 }
 
 fn edit() -> impl Strategy<Value = Edit> {

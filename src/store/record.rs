@@ -71,6 +71,9 @@ struct VersionForm {
     name: String,
     endpoints: Vec<String>,
     protocol: ProtocolForm,
+    /// Endpoints that get no new requests; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    draining: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,6 +256,7 @@ impl From<&VersionSpec> for VersionForm {
                 Protocol::H2c => ProtocolForm::H2c,
                 Protocol::H2 => ProtocolForm::H2,
             },
+            draining: version.draining.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -272,6 +276,7 @@ impl TryFrom<VersionForm> for VersionSpec {
             // Of the file's versions the file says it again.
             tls: None,
             proxy_header: None,
+            draining: form.draining.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -23,6 +23,15 @@ pub struct VersionSpec {
     pub tls: Option<Arc<UpstreamTls>>,
     /// What comes first on a connection; such a one is for one request, and none of it is kept.
     pub proxy_header: Option<ProxyHeader>,
+    /// Endpoints of the pool that get no new requests, because somebody wants to stop them.
+    pub draining: Arc<[EndpointAddr]>,
+}
+
+impl VersionSpec {
+    /// The endpoints that new requests may go to, in the order of the pool.
+    pub fn serving(&self) -> impl Iterator<Item = &EndpointAddr> {
+        self.endpoints.iter().filter(|endpoint| !self.draining.contains(endpoint))
+    }
 }
 
 /// How long the parts of a request may take.

@@ -13,6 +13,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         protocol: Protocol::default(),
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     };
     let spec = ServiceSpec {
         name: name.parse().unwrap(),

@@ -106,7 +106,7 @@ pub struct Batch {
 }
 
 /// One edit of one service: exactly one of `flip`, `revert`, `weights`, `put_version`, `remove_version`,
-/// `put_endpoint`, `remove_endpoint`.
+/// `put_endpoint`, `remove_endpoint`, `drain_endpoint`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
@@ -139,6 +139,9 @@ pub struct Edit {
     /// An endpoint leaves a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove_endpoint: Option<EndpointEdit>,
+    /// An endpoint gets no new requests and stays in its pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_endpoint: Option<EndpointEdit>,
 }
 
 /// A version with its label, for a batch.

@@ -2,6 +2,7 @@
 //! outside. Requests refuse members they do not know; answers may gain members.
 
 mod change;
+mod drain;
 mod event;
 mod explain;
 mod history;
@@ -13,11 +14,12 @@ pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Leaving, Move, PutVersion, Reached, Rest, Revert,
     Standing, Undo, VersionEdit, Weights,
 };
+pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft};
 pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
 pub use service::{
-    Drain, Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Remaining, Route, Service, Services,
-    Status, Version, weights,
+    Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
+    weights,
 };

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, Standing};
+use super::{Change, Remaining, Standing};
 use crate::control::Handle;
 use crate::metrics::Kind;
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
 use crate::release::{self, Previous, State};
-use crate::table::{self, ServiceName, Split, VersionName, VersionSpec};
+use crate::table::{self, EndpointAddr, ServiceName, Split, VersionName, VersionSpec};
 
 /// All services.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -172,6 +172,9 @@ pub struct Endpoint {
     /// `host:port`, `[v6]:port` or `unix:/path`.
     #[schema(example = "127.0.0.1:9001")]
     pub address: String,
+    /// True when it gets no new requests.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// Requests, streams and tunnels that are not over.
@@ -201,51 +204,26 @@ impl InFlight {
     /// What is in flight on a version's present tenure; nothing when it is not in the snapshot.
     #[must_use]
     pub fn of(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> Self {
-        let tenure = || {
-            let index = snapshot.table.index(service)?;
-            let mut versions = snapshot.table.services()[index].versions.iter();
-            Some(snapshot.upstream(index, versions.position(|other| other.name == *version)?))
-        };
-        tenure().map_or_else(Self::default, |upstream| Self::on(upstream))
+        snapshot.tenure(service, version).map_or_else(Self::default, |upstream| Self::on(upstream))
     }
 
     /// What is in flight on all tenures of a version, those included that were removed and are not over.
     #[must_use]
     pub fn left(control: &Handle, service: &ServiceName, version: &VersionName) -> Self {
-        let tenures = control.tenures().tenures();
-        let its = tenures.iter().filter(|tenure| tenure.service == *service && tenure.version == *version);
-        its.map(|tenure| Self::on(tenure)).fold(Self::default(), |mut sum, one| {
+        let tenures = control.tenures().of_version(service, version);
+        tenures.iter().map(|tenure| Self::on(tenure)).fold(Self::default(), |mut sum, one| {
             sum.total += one.total;
             one.by_kind.into_iter().for_each(|(kind, count)| *sum.by_kind.entry(kind).or_default() += count);
             sum
         })
     }
 
-    /// As the drain answer tells it.
+    /// As a list.
     #[must_use]
     pub fn remaining(self) -> Vec<Remaining> {
-        self.by_kind.into_iter().map(|(kind, count)| Remaining { kind, count }).collect()
+        let oldest_seconds = None;
+        self.by_kind.into_iter().map(|(kind, count)| Remaining { kind, count, oldest_seconds }).collect()
     }
-}
-
-/// So many of one kind are left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Remaining {
-    /// request, upload, stream, sse, websocket, grpc or tunnel.
-    pub kind: String,
-    /// How many.
-    pub count: u64,
-}
-
-/// May this version be stopped?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Drain {
-    /// True only when the version has no weight, nothing is left on it on any worker, and nothing can arrive.
-    pub drained: bool,
-    /// Its weight in basis points: a version with weight never drains.
-    pub weight: u16,
-    /// What is left, by kind.
-    pub remaining: Vec<Remaining>,
 }
 
 /// The proxy itself.
@@ -276,6 +254,10 @@ pub struct Listener {
     pub bound: String,
 }
 
+fn endpoint(spec: &VersionSpec) -> impl Fn(&EndpointAddr) -> Endpoint {
+    |at| Endpoint { address: at.to_string(), draining: spec.draining.contains(at) }
+}
+
 impl Services {
     /// All services of `state`, with what is in flight by `snapshot`.
     #[must_use]
@@ -295,7 +277,7 @@ impl Service {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
             protocol: spec.protocol.into(),
-            endpoints: spec.endpoints.iter().map(|at| Endpoint { address: at.to_string() }).collect(),
+            endpoints: spec.endpoints.iter().map(endpoint(spec)).collect(),
             in_flight: InFlight::of(snapshot, name, &spec.name),
         };
         Some(Self {

@@ -12,7 +12,10 @@ async fn a_service_tells_where_it_stands() {
     assert_eq!(reply.json["weights"], json!({"blue": 10_000}));
     assert_eq!(reply.json["phase"], "steady");
     assert_eq!(reply.json["routes"], json!([{"host": "shop.example.com", "path": "/"}]));
-    assert_eq!(reply.json["versions"][0]["endpoints"], json!([{"address": "127.0.0.1:9001"}]));
+    assert_eq!(
+        reply.json["versions"][0]["endpoints"],
+        json!([{"address": "127.0.0.1:9001", "draining": false}])
+    );
     assert_eq!(reply.json["changes"][0]["actor"]["kind"], "file");
     assert_eq!(world.get("/v1/services").await.json["services"][0]["name"], "cart");
     assert_eq!(world.get("/v1/services/nix").await.status, 404);

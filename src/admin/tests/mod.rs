@@ -51,6 +51,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         protocol: crate::table::Protocol::Http1,
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();
     let route = crate::table::Route {

@@ -15,7 +15,10 @@ const DRAIN: &str = "/v1/services/shop/versions/blue/drain";
 #[tokio::test]
 async fn a_version_is_drained_when_nothing_is_left_on_it() {
     let world = World::new();
-    assert_eq!(world.get(DRAIN).await.json, json!({"drained": false, "weight": 10_000, "remaining": []}));
+    assert_eq!(
+        world.get(DRAIN).await.json,
+        json!({"drained": false, "weight": 10_000, "remaining": [], "endpoints": []})
+    );
     let blue = world.enter("shop", "blue");
     let late = world.post(&format!("{FLIP}&timeout=20ms"), r#"{"to":"green"}"#).await;
     assert_eq!((late.status, &late.json["type"]), (504, &json!("urn:switchback:problem:timed_out")));
@@ -24,11 +27,25 @@ async fn a_version_is_drained_when_nothing_is_left_on_it() {
         json!([{"service": "shop", "version": "blue", "kind": "request", "count": 1}])
     );
     assert_eq!(late.json["change"]["epoch"], 2, "the change is made");
-    assert_eq!(world.get(DRAIN).await.json["remaining"], json!([{"kind": "request", "count": 1}]));
+    let left = json!([{"kind": "request", "count": 1, "oldest_seconds": null}]);
+    assert_eq!(
+        world.get(DRAIN).await.json["remaining"],
+        left,
+        "there is no worker that could say since when"
+    );
+    let all = world.get("/v1/drain").await.json;
+    let blue_left = json!({"service": "shop", "version": "blue", "drained": false, "weight": 0,
+        "remaining": left, "endpoints": []});
+    assert_eq!(all, json!({"drained": false, "stopping": false, "versions": [blue_left]}));
     blue.shard(0).counts.end();
     let (shop, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
     assert_eq!(world.control.wait_drained(&shop, &[version]).await.unwrap(), Waited::Drained);
-    assert_eq!(world.get(DRAIN).await.json, json!({"drained": true, "weight": 0, "remaining": []}));
+    let drained = json!({"drained": true, "weight": 0, "remaining": [], "endpoints": []});
+    assert_eq!(world.get(DRAIN).await.json, drained);
+    assert_eq!(
+        world.get("/v1/drain").await.json,
+        json!({"drained": true, "stopping": false, "versions": []})
+    );
     assert_eq!(world.get("/v1/services/shop/versions/red/drain").await.status, 404);
 }
 

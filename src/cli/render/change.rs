@@ -1,11 +1,9 @@
-//! What a change did, and what is safe to stop.
+//! What a change did.
 
 use std::collections::BTreeMap;
 
-use crate::admin::api::{ChangeAnswer, Remaining, Standing};
-use crate::cli::args::VersionOf;
-use crate::cli::drain::State;
-use crate::cli::style::{Style, Tone, and, counted, line, percent};
+use crate::admin::api::{ChangeAnswer, Standing};
+use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// A change: where each service stands now.
 pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
@@ -78,60 +76,6 @@ pub(in crate::cli) fn carriers(answer: &ChangeAnswer) -> String {
     }
 }
 
-fn named(is_alone: bool, service: &str, version: &str) -> String {
+pub(super) fn named(is_alone: bool, service: &str, version: &str) -> String {
     if is_alone { version.to_owned() } else { format!("{service}/{version}") }
-}
-
-/// The last line: what is safe to stop, and what is not.
-pub(in crate::cli) fn safety(states: &[(VersionOf, State)], style: Style) -> String {
-    let unsafe_ones: Vec<_> =
-        states.iter().filter_map(|(version, state)| objection(states, version, state)).collect();
-    if !unsafe_ones.is_empty() {
-        return style.paint(Tone::Bad, &unsafe_ones.join("; "));
-    }
-    let names: Vec<_> = states.iter().map(|(version, _)| name(states, version)).collect();
-    let text = match &names[..] {
-        [one] => format!("{one} is safe to stop: nothing is left on it"),
-        more => format!("{} are safe to stop: nothing is left on them", and(more)),
-    };
-    style.paint(Tone::Good, &text)
-}
-
-fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) -> Option<String> {
-    let name = name(states, version);
-    match state {
-        State::Empty => None,
-        State::Left(left) if left.is_empty() => Some(format!("{name} is still draining: do not stop it yet")),
-        State::Left(left) => {
-            Some(format!("{name} still has {} in flight: do not stop it yet", amounts(left)))
-        }
-        State::Carries(points) => {
-            Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
-        }
-    }
-}
-
-/// What a wait is waiting for.
-pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> String {
-    let left = states.iter().filter_map(|(version, state)| match state {
-        State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
-        State::Left(left) => Some(format!("{} has {} in flight", name(states, version), amounts(left))),
-        State::Empty | State::Carries(_) => None,
-    });
-    style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
-}
-
-fn name(states: &[(VersionOf, State)], version: &VersionOf) -> String {
-    let is_alone = states.iter().all(|(other, _)| other.service == version.service);
-    named(is_alone, &version.service, &version.version)
-}
-
-/// `3 requests and 1 websocket`.
-pub(super) fn amounts(left: &[Remaining]) -> String {
-    let noun = |kind: &str| match kind {
-        "sse" => "event stream".to_owned(),
-        "grpc" => "gRPC call".to_owned(),
-        other => line(other, 32),
-    };
-    and(&left.iter().map(|left| counted(left.count, &noun(&left.kind))).collect::<Vec<_>>())
 }

@@ -1,11 +1,15 @@
 //! What the answers look like to people: pure functions from wire types to text, without a newline at the end.
 
 mod change;
+mod drain;
 mod history;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub(super) use change::{carriers, change, safety, waiting, way_back};
+pub(super) use change::{carriers, change, way_back};
+pub(super) use drain::{
+    all_left, endpoint_left, endpoint_safety, safety, waiting, waiting_for_all, waiting_for_endpoint,
+};
 pub(super) use history::{explained, history};
 pub(super) use status::{status, versions};

@@ -1,7 +1,8 @@
 //! The picture of `status`: for each service what it is, who carries it, what is in flight, what was done last, and
 //! what can be done next.
 
-use super::change::{amounts, split};
+use super::change::split;
+use super::drain::amounts;
 use crate::admin::api::{self, Change, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
@@ -109,8 +110,9 @@ fn bar(weight: u16, width: usize) -> String {
 fn flying(version: &Version, style: Style) -> String {
     let total = version.in_flight.total;
     let others = version.in_flight.by_kind.iter().filter(|(kind, _)| *kind != "request");
-    let others: Vec<_> =
-        others.map(|(kind, count)| api::Remaining { kind: kind.clone(), count: *count }).collect();
+    let others: Vec<_> = others
+        .map(|(kind, count)| api::Remaining { kind: kind.clone(), count: *count, oldest_seconds: None })
+        .collect();
     if others.is_empty() || style.width < ROOMY {
         format!("{total} in flight")
     } else {
@@ -133,7 +135,11 @@ fn part(service: &Service, version: &Version) -> (&'static str, Tone) {
 
 /// All addresses if there is room, else the first ones, else how many there are.
 fn pool(version: &Version, width: usize) -> String {
-    let all: Vec<_> = version.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+    let told = |endpoint: &api::Endpoint| match endpoint.draining {
+        true => format!("{} (draining)", endpoint.address),
+        false => endpoint.address.clone(),
+    };
+    let all: Vec<_> = version.endpoints.iter().map(told).collect();
     let shown = |shown: usize| match all.len() - shown {
         0 => all.join(", "),
         more => format!("{} +{more}", all[..shown].join(", ")),

@@ -40,7 +40,10 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
         name: name.to_owned(),
         weight,
         protocol: api::Protocol::Http1,
-        endpoints: endpoints.iter().map(|at| Endpoint { address: (*at).to_owned() }).collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|at| Endpoint { address: (*at).to_owned(), draining: false })
+            .collect(),
         in_flight: InFlight { total: by_kind.values().sum(), by_kind },
     }
 }
@@ -162,7 +165,7 @@ fn what_a_change_did() {
 #[test]
 fn the_last_line_says_what_is_safe_to_stop() {
     let of = |service: &str, version: &str| VersionOf { service: service.into(), version: version.into() };
-    let left = |kind: &str, count| Remaining { kind: kind.into(), count };
+    let left = |kind: &str, count| Remaining { kind: kind.into(), count, oldest_seconds: None };
     let (three, more) = (vec![left("request", 3)], vec![left("request", 1), left("sse", 2)]);
     let cases = [
         vec![(of("shop", "blue"), State::Empty)],

@@ -101,6 +101,7 @@ fn spec(name: &str) -> ServiceSpec {
         protocol: Protocol::Http1,
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     };
     ServiceSpec {
         name: name.parse().unwrap(),

@@ -4,6 +4,7 @@
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
 mod close;
+mod taking;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use super::out::Out;
 use super::{Client, Ear, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
-use crate::proxy::clock::{Alarm, span};
+use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
@@ -79,6 +80,18 @@ enum Left {
     Reset,
 }
 
+/// What comes next on a connection.
+#[derive(Debug)]
+enum Next {
+    Request(Box<http1::Request>),
+    /// Something that cannot become a request.
+    Refused(Reason),
+    /// Nothing came for as long as that was waited for.
+    Nothing,
+    /// There will be no more.
+    End,
+}
+
 /// What is left of an answer's body.
 #[derive(Debug)]
 enum Rest {
@@ -86,6 +99,9 @@ enum Rest {
     Over,
     BrokenOff,
 }
+
+/// How long a connection is kept ready for its next request before what serving takes is given up.
+const DOZE: Duration = Duration::from_millis(200);
 
 /// Serves `stream` until it ends, idles too long, or the worker winds down. `watch` is set where a head is begun already.
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch: Alarm) {
@@ -104,38 +120,54 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
     });
-    let alarm = Rc::new(wire.client.worker.clock.alarm());
-    let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
-    let mut patience = wire.client.settings.head;
+    let settings = &wire.client.settings;
+    let mut patience = settings.head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
-            Ok(Some(request)) => match wire.serve(&turn, request).await {
-                Left::Open => {
-                    patience = wire.client.settings.idle;
-                    wire.is_worth_parsing.set(true);
-                }
+            // Boxed: a connection that idles shall not have the size of one that is served.
+            Next::Request(request) => match Box::pin(wire.serve_while_busy(*request)).await {
+                Left::Open => patience = settings.idle.saturating_sub(DOZE),
                 left => break left,
             },
-            Ok(None) => break Left::Done,
-            Err(reason) => break wire.refuse(reason),
+            Next::Nothing | Next::End => break Left::Done,
+            Next::Refused(reason) => break wire.refuse(reason),
         }
     };
     wire.close(left).await;
 }
 
 impl Wire {
-    /// The next request's head; `None` when there will be none.
-    fn poll_head(
-        &self,
-        cx: &mut Context<'_>,
-        patience: Duration,
-    ) -> Poll<Result<Option<http1::Request>, Reason>> {
+    /// Answers a request, and those that follow without a pause.
+    async fn serve_while_busy(self: &Rc<Self>, mut request: http1::Request) -> Left {
+        let alarm = Rc::new(self.client.worker.clock.alarm());
+        let turn = Turn { client: Rc::clone(&self.client), alarm, ear: Ear::Http1(Rc::clone(self)) };
+        let moment = DOZE.min(self.client.settings.idle);
+        loop {
+            match self.serve(&turn, request).await {
+                Left::Open => self.is_worth_parsing.set(true),
+                left => return left,
+            }
+            request = match poll_fn(|cx| self.poll_head(cx, moment)).await {
+                Next::Request(next) => *next,
+                Next::Nothing => return Left::Open,
+                Next::End => return Left::Done,
+                Next::Refused(reason) => return self.refuse(reason),
+            };
+        }
+    }
+
+    /// The next request's head, if its first byte comes within `patience`.
+    fn poll_head(&self, cx: &mut Context<'_>, patience: Duration) -> Poll<Next> {
         let settings = &self.client.settings;
         loop {
-            if let Some(request) = self.take_head()? {
-                self.watch.clear();
-                self.is_begun.set(false);
-                return Poll::Ready(Ok(Some(request)));
+            match self.take_head() {
+                Ok(None) => {}
+                Ok(Some(request)) => {
+                    self.watch.clear();
+                    self.is_begun.set(false);
+                    return Poll::Ready(Next::Request(Box::new(request)));
+                }
+                Err(reason) => return Poll::Ready(Next::Refused(reason)),
             }
             let is_empty = self.input.borrow().is_empty();
             self.is_begun.set(self.is_begun.get() || !is_empty);
@@ -143,13 +175,18 @@ impl Wire {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
-                Poll::Ready(_) => return Poll::Ready(Ok(None)),
+                Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Next::End);
                 }
                 Poll::Pending => {
                     ready!(self.watch.poll(cx));
-                    return Poll::Ready(if is_empty { Ok(None) } else { Err(Reason::RequestTimeout) });
+                    self.watch.clear();
+                    return Poll::Ready(match (is_empty, self.is_begun.get()) {
+                        (true, false) => Next::Nothing,
+                        (true, true) => Next::End,
+                        (false, _) => Next::Refused(Reason::RequestTimeout),
+                    });
                 }
             }
         }
@@ -192,12 +229,7 @@ impl Wire {
         self.body.set(body);
         self.due.set(u64::MAX);
         self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
-        if self.out.borrow().is_empty() {
-            // Everything before was taken.
-            let mut debt = self.debt.get();
-            debt.forgive();
-            self.debt.set(debt);
-        }
+        self.forgive();
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
         let mut answer = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
         let answer = poll_fn(|cx| {
@@ -308,65 +340,6 @@ impl Wire {
         while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
         self.body.set(body);
         body.is_end()
-    }
-
-    /// Writes everything that waits; a client that takes none of it for too long, or too little, has stalled.
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out.borrow_mut();
-        if out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut stream = self.stream.borrow_mut();
-        match out.poll_write(&mut stream, cx, |bytes| self.on_taken(bytes)) {
-            Poll::Ready(written) => {
-                self.on_taken(0);
-                out.give_back(&self.client.worker);
-                Poll::Ready(written)
-            }
-            Poll::Pending => self.poll_stall(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    /// The client has taken so many bytes.
-    fn on_taken(&self, bytes: usize) {
-        if self.is_stalled.replace(false) {
-            self.watch.clear();
-        }
-        let mut debt = self.debt.get();
-        if !debt.is_settled() {
-            debt.took(bytes, self.client.worker.clock.ticks());
-            self.debt.set(debt);
-        }
-    }
-
-    /// Ready when the client was waited for long enough.
-    fn poll_stall(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_stalled.replace(true) {
-            let now = self.client.worker.clock.ticks();
-            let mut debt = self.debt.get();
-            let left = debt.wait(now);
-            self.debt.set(debt);
-            // Before the answer the request's own limits hold.
-            let is_bound = self.stage.get() == Stage::Answering;
-            self.watch.set(if is_bound { left.min(span(self.due.get().saturating_sub(now))) } else { left });
-        }
-        self.watch.poll(cx)
-    }
-
-    /// Why an answer ended that could not be written.
-    fn blame(&self, error: &io::Error) -> Reason {
-        if error.kind() != io::ErrorKind::TimedOut {
-            Reason::ClientGone
-        } else if self.client.worker.clock.ticks() >= self.due.get() {
-            Reason::Deadline
-        } else {
-            Reason::ClientStalled
-        }
-    }
-
-    /// The request at hand is over at this tick.
-    pub(super) fn is_due(&self, tick: u64) {
-        self.due.set(tick);
     }
 
     /// The next part of the body of the request at hand.

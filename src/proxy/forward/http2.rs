@@ -3,6 +3,7 @@
 //! Polled by the client's connection. Flow control holds on both sides: of the client's body no more is asked for than
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
+mod end;
 mod head;
 mod limits;
 mod status;
@@ -376,43 +377,6 @@ impl Call {
         self.turn.alarm.clear();
         let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
         (self.permit.take(), if self.is_touched { Rest::Nothing } else { rest })
-    }
-
-    /// A gRPC call's status, in its trailers or beside its head.
-    fn told_status(&self, fields: &HeaderMap) {
-        if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
-            permit.grpc_status(fields);
-        }
-    }
-
-    /// The whole answer has come; a request that has not gone out whole is of no use any more.
-    fn finish(&mut self) {
-        self.turn.alarm.clear();
-        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
-        self.rest = Rest::Nothing;
-        if let Some(permit) = self.permit.take() {
-            permit.complete();
-        }
-    }
-
-    /// Ends it before its time, for a reason that is the client's.
-    pub fn give_up(&mut self, reason: Reason) {
-        let _ = self.break_off(reason);
-    }
-
-    /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
-    /// broken off; everybody else sees a body that is not whole.
-    fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        self.turn.alarm.clear();
-        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
-        if let Some(permit) = self.permit.take() {
-            permit.failed(reason);
-        }
-        let status = status::of(reason).filter(|_| self.takes_status);
-        Poll::Ready(Some(match status {
-            Some(status) => Ok(Frame::trailers(status::trailers(status, reason))),
-            None => Err(reason),
-        }))
     }
 }
 

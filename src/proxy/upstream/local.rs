@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::flights::Flights;
 use super::pool::{Destination, Endpoint, Pools};
 use super::target::Target;
 use super::{Shard, Upstream};
@@ -14,6 +15,7 @@ use crate::table::EndpointAddr;
 #[derive(Debug)]
 pub struct Local {
     shard: Arc<Shard>,
+    flights: Flights,
     pool: RefCell<Pool>,
     next: Cell<usize>,
     /// The tick of the last request, for the sweep.
@@ -65,6 +67,14 @@ impl Locals {
         local
     }
 
+    /// This worker's part of a version, if it has one.
+    #[must_use]
+    pub fn known(&self, upstream: &Arc<Upstream>) -> Option<Rc<Local>> {
+        let slots = self.slots.borrow();
+        let local = slots.get(upstream.slot())?.as_ref()?;
+        Arc::ptr_eq(local.upstream(), upstream).then(|| Rc::clone(local))
+    }
+
     /// Closes connections idle since before `oldest`, and those of versions that left the table; forgets the parts
     /// that nobody holds and nobody used since then: they are made again when they are needed.
     ///
@@ -88,6 +98,7 @@ impl Local {
         let pool = Pool { target: Target::none(), endpoints: Vec::new(), is_named: true };
         Self {
             shard: Arc::clone(upstream.shard(worker)),
+            flights: Flights::default(),
             pool: RefCell::new(pool),
             next: Cell::new(0),
             used: Cell::new(0),
@@ -102,6 +113,12 @@ impl Local {
         &self.shard
     }
 
+    /// What this worker has in flight on the version.
+    #[must_use]
+    pub fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
     /// The version's tenure.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
@@ -113,6 +130,18 @@ impl Local {
         let mut pool = self.pool.borrow_mut();
         if !(pool.is_named && pool.target.is_same(target)) {
             pool.follow(target, &self.pools);
+        }
+    }
+
+    /// As [`Self::follow`], for somebody who has no request: endpoints that were left stay left.
+    pub fn refresh(&self, target: &Target) {
+        let mut pool = self.pool.borrow_mut();
+        if !pool.target.is_same(target) {
+            let was_named = pool.is_named;
+            pool.follow(target, &self.pools);
+            if !was_named {
+                pool.unname();
+            }
         }
     }
 
@@ -141,13 +170,14 @@ impl Local {
         self.pool.borrow_mut().unname();
     }
 
-    /// True when nobody needs it any more; a version that left the table leaves its endpoints here.
+    /// True when nobody needs it any more; a version that left the table leaves its endpoints here. What is in flight
+    /// holds it, so that it can be asked what that is.
     fn is_to_forget(self: &Rc<Self>, oldest: u64) -> bool {
-        if self.upstream.has_left() {
+        let has_left = self.upstream.has_left();
+        if has_left {
             self.leave();
-            return true;
         }
-        self.used.get() < oldest && Rc::strong_count(self) == 1
+        (has_left || self.used.get() < oldest) && Rc::strong_count(self) == 1
     }
 }
 
@@ -223,10 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_forgotten_and_what_left_at_once() {
+    fn what_is_not_used_is_forgotten_and_what_left_at_once_unless_it_has_work() {
         let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
         clock.advance(std::time::Duration::from_secs(1));
-        let (used, unused, gone) = (upstream("used"), upstream("unused"), upstream("gone"));
+        let (used, unused, gone, empty) =
+            (upstream("used"), upstream("unused"), upstream("gone"), upstream("empty"));
         let held = [&used, &gone].map(|upstream| {
             let local = part(&locals, upstream);
             local.follow(&list(&["127.0.0.1:1"]));
@@ -234,10 +265,13 @@ mod tests {
             local
         });
         drop(part(&locals, &unused));
+        drop(part(&locals, &empty));
+        part(&locals, &empty).pick(None, &clock);
         gone.leave();
+        empty.leave();
         locals.sweep(clock.ticks());
-        let known = |upstream: &Upstream| locals.slots.borrow()[upstream.slot()].is_some();
-        assert_eq!((known(&used), known(&unused), known(&gone)), (true, false, false));
+        let known = |upstream: &Arc<Upstream>| locals.known(upstream).is_some();
+        assert_eq!([&used, &unused, &gone, &empty].map(known), [true, false, true, false]);
         assert!(!held[1].pool.borrow().is_named);
     }
 

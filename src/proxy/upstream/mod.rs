@@ -2,6 +2,10 @@
 
 pub mod local;
 
+pub mod flights;
+
+pub mod roll;
+
 pub mod pool;
 
 pub mod target;
@@ -22,8 +26,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use far::Far;
+use tokio::sync::Notify;
+
 pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened};
+pub use roll::{Remaining, Roll};
 pub use stream::Stream;
 pub use target::Target;
 
@@ -47,6 +54,8 @@ pub struct Upstream {
     left: AtomicBool,
     /// Made at the worker's first request: a version without traffic costs nothing.
     shards: Box<[OnceLock<Arc<Shard>>]>,
+    /// Who is to be told when a worker has nothing left of it; from its first drain on.
+    watcher: OnceLock<Arc<Notify>>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
@@ -57,6 +66,8 @@ pub struct Upstream {
 pub struct Shard {
     /// Requests in flight.
     pub counts: Counts,
+    /// True while somebody waits for the last of it.
+    is_watched: AtomicBool,
     /// Metrics.
     cells: Cells,
 }
@@ -65,6 +76,16 @@ impl Shard {
     /// This worker's metric cells of the version.
     pub fn cells(&self) -> &Cells {
         &self.cells
+    }
+
+    /// Counts one request out, as its last word.
+    pub fn end(&self, upstream: &Upstream) {
+        self.counts.end();
+        // Relaxed, and without a fence before it: who watches also looks now and then, and this only makes him look at
+        // once. Pairs with `Upstream::watch`.
+        if self.is_watched.load(Ordering::Relaxed) && self.counts.admitted() == self.counts.ended() {
+            upstream.watcher.get().inspect(|watcher| watcher.notify_one());
+        }
     }
 }
 
@@ -76,7 +97,28 @@ impl Upstream {
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
-        Self { id, service, version, slot: Slot::take(), left: AtomicBool::new(false), shards }
+        let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
+        Self { id, service, version, slot, left, shards, watcher }
+    }
+
+    /// Tells `watcher` from now on whenever a worker has nothing left of it; the first watcher stays the only one.
+    ///
+    /// Look at [`Upstream::in_flight`] after this, and again now and then: what ends in this very moment, or on a worker
+    /// that had not had a request yet, is not told.
+    pub fn watch(&self, watcher: &Arc<Notify>) {
+        self.watcher.get_or_init(|| Arc::clone(watcher));
+        self.set_watched(true);
+    }
+
+    /// Nobody is told any more.
+    pub fn unwatch(&self) {
+        self.set_watched(false);
+    }
+
+    fn set_watched(&self, is_watched: bool) {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        // Pairs with `Shard::end`.
+        shards.for_each(|shard| shard.is_watched.store(is_watched, Ordering::Relaxed));
     }
 
     /// One worker's part.

@@ -9,7 +9,7 @@ use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls, VersionSpec
 /// A version's pool as a request needs it. Comparing two of the same version reads nothing that they point to.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The pool.
+    /// The pool, without those that are drained.
     pub endpoints: Arc<[EndpointAddr]>,
     /// What the endpoints speak.
     pub protocol: Protocol,
@@ -28,14 +28,18 @@ impl Target {
     /// The pool of `version`.
     #[must_use]
     pub fn of(version: &VersionSpec) -> Self {
-        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header } = version;
+        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header, draining } = version;
         let connector = protocol.is_tls().then(|| Connector::shared(tls.as_ref(), protocol.is_http2()));
         let name = |endpoint: &EndpointAddr| match endpoint {
             EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
             EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
         };
         let names = endpoints.iter().filter_map(name).collect();
-        let (endpoints, tls) = (Arc::clone(endpoints), tls.clone());
+        let serving = match draining.is_empty() {
+            true => Arc::clone(endpoints),
+            false => version.serving().cloned().collect(),
+        };
+        let (endpoints, tls) = (serving, tls.clone());
         Self { endpoints, protocol: *protocol, proxy_header: *proxy_header, tls, connector, names }
     }
 

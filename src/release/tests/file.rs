@@ -40,6 +40,22 @@ fn an_unchanged_file_changes_nothing_and_keeps_every_value() {
 }
 
 #[test]
+fn a_drained_endpoint_stays_so_over_a_restart_until_it_is_put_again() {
+    let drained = after(&shop(), [drain_endpoint("shop", "blue", 9001)]);
+    let file = Command::Configure { services: the_file(), records: records(&drained) };
+    let again = after(&State::at(Epoch(2)), [file]);
+    let serving = |state: &State| {
+        let service = state.table.service(&service("shop")).unwrap();
+        service.version(&version("blue")).unwrap().serving().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(serving(&again), [endpoint(9002)]);
+    assert_eq!(ports(&again, "shop", "blue").unwrap().len(), 2, "it stays in the pool");
+    let back = after(&again, [add_endpoint("shop", "blue", 9001)]);
+    assert_eq!(serving(&back), [endpoint(9001), endpoint(9002)], "in its place");
+    assert!(back.deployments[1].edits.is_empty(), "as the file says");
+}
+
+#[test]
 fn a_version_that_leaves_the_file_gives_its_weight_to_stable() {
     let canary = after(&shop(), [weights("shop", &[("green", "5")], Some("@stable"))]);
     let (next, effects) =

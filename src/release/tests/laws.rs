@@ -50,6 +50,7 @@ fn any_edit() -> impl Strategy<Value = Command> {
         1 => (any_service(), any_version()).prop_map(|(service, version)| remove(service, version)),
         1 => (any_service(), any_reference(), 9001u16..9004).prop_map(|(s, v, port)| add_endpoint(s, v, port)),
         1 => (any_service(), any_reference(), 9001u16..9004).prop_map(|(s, v, port)| remove_endpoint(s, v, port)),
+        1 => (any_service(), any_reference(), 9001u16..9004).prop_map(|(s, v, port)| drain_endpoint(s, v, port)),
     ]
 }
 

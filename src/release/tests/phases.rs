@@ -64,6 +64,9 @@ fn pool_commands() -> Named<Command> {
         ("add an endpoint to @candidate", add_endpoint("shop", "@candidate", 9102)),
         ("remove an endpoint of blue", remove_endpoint("shop", "blue", 9001)),
         ("remove the last endpoint of green", remove_endpoint("shop", "green", 9101)),
+        ("drain an endpoint of blue", drain_endpoint("shop", "blue", 9001)),
+        ("drain the last endpoint of green", drain_endpoint("shop", "green", 9101)),
+        ("drain an endpoint green lacks", drain_endpoint("shop", "green", 9999)),
         ("remove an endpoint green lacks", remove_endpoint("shop", "green", 9999)),
     ]
 }

@@ -39,6 +39,7 @@ pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
         protocol: Protocol::default(),
         tls: None,
         proxy_header: None,
+        draining: Arc::default(),
     }
 }
 
@@ -94,6 +95,10 @@ pub(super) fn add_endpoint(name: &str, version: &str, port: u16) -> Command {
 
 pub(super) fn remove_endpoint(name: &str, version: &str, port: u16) -> Command {
     Command::RemoveEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
+}
+
+pub(super) fn drain_endpoint(name: &str, version: &str, port: u16) -> Command {
+    Command::DrainEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
 }
 
 pub(super) fn configure(services: Vec<ServiceSpec>) -> Command {

@@ -1,0 +1,128 @@
+//! What is left on a version, an endpoint, or the whole proxy, and whether that may be stopped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::InFlight;
+use crate::proxy::upstream;
+use crate::table::EndpointAddr;
+
+/// So many of one kind are left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Remaining {
+    /// request, upload, stream, sse, websocket, grpc or tunnel.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// For how long the oldest of them has been in flight; null when a worker was too busy to say.
+    #[serde(default)]
+    pub oldest_seconds: Option<f64>,
+}
+
+/// What is left with one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointLeft {
+    /// `host:port`, `[v6]:port` or `unix:/path`.
+    #[schema(example = "127.0.0.1:9001")]
+    pub endpoint: String,
+    /// By kind.
+    pub remaining: Vec<Remaining>,
+}
+
+/// May this version be stopped?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    /// True only when the version has no weight, nothing is left on it on any worker, and nothing can arrive.
+    pub drained: bool,
+    /// Its weight in basis points: a version with weight never drains.
+    pub weight: u16,
+    /// What is left, by kind.
+    pub remaining: Vec<Remaining>,
+    /// The same by endpoint; what waits for an endpoint is in none.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointLeft>,
+}
+
+/// May this endpoint of a version be stopped?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointDrain {
+    /// True only when it gets no new requests of this version and nothing is left on it on any worker.
+    pub drained: bool,
+    /// True while it is in the version's pool.
+    pub in_pool: bool,
+    /// True while it is in the pool and gets no new requests.
+    pub draining: bool,
+    /// What is left, by kind.
+    pub remaining: Vec<Remaining>,
+}
+
+/// Everything that gets no new requests and is not over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Drains {
+    /// True when nothing is left on any version that gets no new requests. False while the proxy itself stops: that it
+    /// has ended says the rest.
+    pub drained: bool,
+    /// True while the proxy winds down; then every version is here that has anything left.
+    pub stopping: bool,
+    /// By service and version.
+    pub versions: Vec<VersionLeft>,
+}
+
+/// A version with what is left on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VersionLeft {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// What is left.
+    #[serde(flatten)]
+    pub drain: Drain,
+}
+
+impl Drain {
+    /// The answer for a version with this weight. `in_flight` was read last; `told` is what the workers said before.
+    #[must_use]
+    pub fn of(weight: u16, drains: bool, in_flight: &InFlight, told: Option<&[upstream::Remaining]>) -> Self {
+        let drained = weight == 0 && in_flight.total == 0 && !drains;
+        let told = told.filter(|_| in_flight.total > 0).unwrap_or_default();
+        let oldest =
+            |kind: &str| told.iter().filter(|left| left.kind.token() == kind).map(|left| left.oldest).max();
+        let remaining = in_flight.by_kind.iter();
+        let remaining = remaining.map(|(kind, count)| Remaining {
+            oldest_seconds: oldest(kind).map(seconds),
+            kind: kind.clone(),
+            count: *count,
+        });
+        Self { drained, weight, remaining: remaining.collect(), endpoints: by_endpoint(told) }
+    }
+}
+
+impl From<&upstream::Remaining> for Remaining {
+    fn from(left: &upstream::Remaining) -> Self {
+        let oldest_seconds = Some(seconds(left.oldest));
+        Self { kind: left.kind.token().to_owned(), count: left.count, oldest_seconds }
+    }
+}
+
+/// In thousandths of a second.
+fn seconds(age: Duration) -> f64 {
+    (age.as_secs_f64() * 1e3).round() / 1e3
+}
+
+fn by_endpoint(told: &[upstream::Remaining]) -> Vec<EndpointLeft> {
+    let mut endpoints: BTreeMap<&EndpointAddr, Vec<Remaining>> = BTreeMap::new();
+    for left in told {
+        if let Some(endpoint) = &left.endpoint {
+            endpoints.entry(endpoint).or_default().push(left.into());
+        }
+    }
+    let left = |(endpoint, remaining): (&EndpointAddr, _)| EndpointLeft {
+        endpoint: endpoint.to_string(),
+        remaining,
+    };
+    endpoints.into_iter().map(left).collect()
+}

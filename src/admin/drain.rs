@@ -1,0 +1,135 @@
+//! The calls about what is left, and whether it may be stopped: `drained` is an answer, not a timer (G3).
+#![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::ETAG;
+
+use super::Readiness;
+use super::api::{Drain, Drains, EndpointDrain, InFlight, Problem, VersionLeft};
+use super::call::Call;
+use super::openapi::ReadResponses;
+use super::read::{Nothing, etag, no_service};
+use crate::control::Handle;
+use crate::release::Refused;
+use crate::table::{self, ServiceName, VersionName, VersionRef};
+
+/// May this version be stopped? `drained` is an answer, not a timer.
+#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
+    params(("service" = String, Path), ("version" = String, Path)),
+    responses((status = 200, body = Drain, headers(("etag" = String))), ReadResponses))]
+pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (name, control) = (call.service()?, &call.app.control);
+    let version = named(control, &name, &call.version_ref()?)?;
+    let (drain, epoch) = look(control, &name, &version).await;
+    Ok(([(ETAG, etag(epoch))], Json(drain)).into_response())
+}
+
+/// May this endpoint of a version be stopped?
+#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain", tag = "services",
+    params(("service" = String, Path), ("version" = String, Path),
+        ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`")),
+    responses((status = 200, body = EndpointDrain, headers(("etag" = String))), ReadResponses))]
+pub(super) async fn endpoint(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (name, control, endpoint) = (call.service()?, &call.app.control, call.endpoint()?);
+    let version = named(control, &name, &call.version_ref()?)?;
+    let before = control.state().table.epoch();
+    let told = control.remaining(&name, &version).await;
+    let state = control.state();
+    let service = state.table.service(&name);
+    let spec = service.and_then(|service| service.version(&version));
+    let in_pool = spec.is_some_and(|spec| spec.endpoints.contains(&endpoint));
+    let draining = spec.is_some_and(|spec| spec.draining.contains(&endpoint));
+    let here = told.iter().flatten().filter(|left| left.endpoint.as_ref() == Some(&endpoint));
+    let remaining: Vec<_> = here.map(Into::into).collect();
+    let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
+    // What the workers said holds for a change that was published before they were asked.
+    let is_fenced = epoch <= before;
+    let drained = (draining || !in_pool) && is_fenced && told.is_some() && remaining.is_empty();
+    let drain = EndpointDrain { drained, in_pool, draining, remaining };
+    Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
+}
+
+/// What is left on all versions that get no new requests; while the proxy winds down, on all.
+#[utoipa::path(get, path = "/v1/drain", tag = "proxy", responses((status = 200, body = Drains), ReadResponses))]
+pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let control = &call.app.control;
+    let stopping = call.app.status.readiness() == Readiness::Stopping;
+    let mut versions = Vec::new();
+    for (service, version) in busy(control, stopping) {
+        let (drain, _) = look(control, &service, &version).await;
+        let is_leaving = drain.weight == 0 && !drain.drained;
+        if is_leaving || (stopping && !drain.remaining.is_empty()) {
+            let (service, version) = (service.to_string(), version.to_string());
+            versions.push(VersionLeft { service, version, drain });
+        }
+    }
+    Ok(Json(Drains { drained: versions.is_empty() && !stopping, stopping, versions }).into_response())
+}
+
+/// The versions worth a look: those that drain, and those with something in flight.
+fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)> {
+    let mut all: BTreeSet<_> = control.draining().iter().cloned().collect();
+    let state = control.state();
+    let weight = |service: &ServiceName, version: &VersionName| {
+        state.table.service(service).map_or(0, |service| service.split.weight(version).points())
+    };
+    for upstream in control.tenures().tenures() {
+        let counts = stopping || weight(&upstream.service, &upstream.version) == 0;
+        if counts && upstream.in_flight() > 0 {
+            all.insert((upstream.service.clone(), upstream.version.clone()));
+        }
+    }
+    all
+}
+
+/// What is left on a version, and the epoch of its service.
+async fn look(control: &Handle, service: &ServiceName, version: &VersionName) -> (Drain, u64) {
+    // In this order. First the workers, who tell since when; then whether it drains; then its weight, so that a flip back
+    // in between is seen; the counts last: what has no weight in a published table gets nothing new, so what they do not
+    // show cannot arrive.
+    let told = control.remaining(service, version).await;
+    let draining = control.is_draining(service, version);
+    let state = control.state();
+    let present = state.table.service(service);
+    let weight = present.map_or(0, |service| service.split.weight(version).points());
+    let in_flight = InFlight::left(control, service, version);
+    let epoch = present.map_or(state.table.epoch(), |service| service.epoch);
+    (Drain::of(weight, draining, &in_flight, told.as_deref()), epoch.0)
+}
+
+/// The version of that name or part; one that was removed, also with its service, as long as it drains.
+fn named(
+    control: &Handle,
+    service: &ServiceName,
+    reference: &VersionRef,
+) -> Result<VersionName, Box<Problem>> {
+    let state = control.state();
+    match (state.table.service(service), reference) {
+        (Some(service), _) => of_service(control, service, reference),
+        (None, VersionRef::Name(version)) if control.is_draining(service, version) => Ok(version.clone()),
+        (None, _) => Err(no_service(service)),
+    }
+}
+
+fn of_service(
+    control: &Handle,
+    service: &table::Service,
+    reference: &VersionRef,
+) -> Result<VersionName, Box<Problem>> {
+    let gone = || match reference {
+        VersionRef::Name(version) if control.is_draining(&service.name, version) => Some(version),
+        VersionRef::Name(_) | VersionRef::Stable | VersionRef::Candidate => None,
+    };
+    service.resolve(reference).or_else(gone).cloned().ok_or_else(|| {
+        let known = service.versions.iter().map(|version| version.name.clone()).collect();
+        let why =
+            Refused::UnknownVersion { service: service.name.clone(), version: reference.clone(), known };
+        Problem::new(404, why.token(), why.to_string()).hint(why.hint())
+    })
+}

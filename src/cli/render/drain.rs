@@ -1,0 +1,137 @@
+//! What is left, and what is safe to stop.
+
+use std::time::Duration;
+
+use super::change::named;
+use crate::admin::api::{Drains, EndpointDrain, EndpointLeft, Remaining};
+use crate::cli::args::VersionOf;
+use crate::cli::drain::State;
+use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
+
+/// The last line: what is safe to stop, and what is not.
+pub(in crate::cli) fn safety(states: &[(VersionOf, State)], style: Style) -> String {
+    let unsafe_ones: Vec<_> =
+        states.iter().filter_map(|(version, state)| objection(states, version, state)).collect();
+    if !unsafe_ones.is_empty() {
+        return style.paint(Tone::Bad, &unsafe_ones.join("; "));
+    }
+    let names: Vec<_> = states.iter().map(|(version, _)| name(states, version)).collect();
+    let text = match &names[..] {
+        [one] => format!("{one} is safe to stop: nothing is left on it"),
+        more => format!("{} are safe to stop: nothing is left on them", and(more)),
+    };
+    style.paint(Tone::Good, &text)
+}
+
+fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) -> Option<String> {
+    let name = name(states, version);
+    match state {
+        State::Empty => None,
+        State::Left(left) if left.is_empty() => Some(format!("{name} is still draining: do not stop it yet")),
+        State::Left(left) => Some(format!("{name} still has {}: do not stop it yet", in_flight(left))),
+        State::Carries(points) => {
+            Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
+        }
+    }
+}
+
+/// What a wait is waiting for.
+pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> String {
+    let left = states.iter().filter_map(|(version, state)| match state {
+        State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
+        State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
+        State::Empty | State::Carries(_) => None,
+    });
+    style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
+}
+
+fn name(states: &[(VersionOf, State)], version: &VersionOf) -> String {
+    let is_alone = states.iter().all(|(other, _)| other.service == version.service);
+    named(is_alone, &version.service, &version.version)
+}
+
+/// `3 requests and 1 websocket`.
+pub(super) fn amounts(left: &[Remaining]) -> String {
+    let noun = |kind: &str| match kind {
+        "sse" => "event stream".to_owned(),
+        "grpc" => "gRPC call".to_owned(),
+        other => line(other, 32),
+    };
+    and(&left.iter().map(|left| counted(left.count, &noun(&left.kind))).collect::<Vec<_>>())
+}
+
+/// `3 requests in flight, the oldest for 12 s`.
+fn in_flight(left: &[Remaining]) -> String {
+    let oldest = left.iter().filter_map(|left| left.oldest_seconds).reduce(f64::max);
+    // Below a second nobody cares.
+    let oldest = oldest.filter(|seconds| *seconds >= 1.0);
+    let oldest = oldest.map(|seconds| {
+        format!(
+            ", the oldest for {}",
+            span(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs())
+        )
+    });
+    format!("{} in flight{}", amounts(left), oldest.unwrap_or_default())
+}
+
+/// One endpoint's line of a version's drain.
+pub(in crate::cli) fn endpoint_left(left: &EndpointLeft) -> String {
+    format!("  {}  {}", line(&left.endpoint, usize::MAX), in_flight(&left.remaining))
+}
+
+/// Whether an endpoint is safe to stop.
+pub(in crate::cli) fn endpoint_safety(endpoint: &str, drain: &EndpointDrain, style: Style) -> String {
+    let endpoint = line(endpoint, usize::MAX);
+    let (tone, text) = match drain {
+        drain if drain.drained => (Tone::Good, format!("{endpoint} is safe to stop: nothing is left on it")),
+        drain if drain.in_pool && !drain.draining => {
+            (Tone::Bad, format!("{endpoint} gets requests again: do not stop it"))
+        }
+        drain if drain.remaining.is_empty() => {
+            (Tone::Bad, format!("{endpoint} is still draining: do not stop it yet"))
+        }
+        drain => {
+            let left = in_flight(&drain.remaining);
+            (Tone::Bad, format!("{endpoint} still has {left}: do not stop it yet"))
+        }
+    };
+    style.paint(tone, &text)
+}
+
+/// What a wait for an endpoint is waiting for.
+pub(in crate::cli) fn waiting_for_endpoint(endpoint: &str, drain: &EndpointDrain, style: Style) -> String {
+    let endpoint = line(endpoint, usize::MAX);
+    let text = match &drain.remaining[..] {
+        [] => format!("waiting: {endpoint} is draining"),
+        left => format!("waiting: {endpoint} has {}", in_flight(left)),
+    };
+    style.paint(Tone::Faint, &text)
+}
+
+fn all_states(drains: &Drains) -> Vec<(VersionOf, State)> {
+    let states = drains.versions.iter().map(|left| {
+        let version = VersionOf { service: left.service.clone(), version: left.version.clone() };
+        (version, State::Left(left.drain.remaining.clone()))
+    });
+    states.collect()
+}
+
+/// What a wait for everything is waiting for.
+pub(in crate::cli) fn waiting_for_all(drains: &Drains, style: Style) -> String {
+    match &all_states(drains)[..] {
+        [] => style.paint(Tone::Faint, "waiting: the proxy is stopping"),
+        states => waiting(states, style),
+    }
+}
+
+/// The answer about everything.
+pub(in crate::cli) fn all_left(drains: &Drains, style: Style) -> String {
+    match (drains.drained, drains.stopping, &all_states(drains)[..]) {
+        (true, true, _) => style.paint(Tone::Good, "the proxy has ended: nothing is left"),
+        (true, false, _) => {
+            style.paint(Tone::Good, "every version without traffic is safe to stop: nothing is left on any")
+        }
+        (false, _, []) => style.paint(Tone::Bad, "the proxy is stopping: do not stop anything yet"),
+        (false, _, states) => safety(states, style),
+    }
+}
