@@ -4,6 +4,7 @@
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
 mod close;
+mod taking;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use super::out::Out;
 use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
-use crate::proxy::clock::{Alarm, span};
+use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
@@ -231,12 +232,7 @@ impl Wire {
         self.body.set(body);
         self.due.set(u64::MAX);
         self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
-        if self.out.borrow().is_empty() {
-            // Everything before was taken.
-            let mut debt = self.debt.get();
-            debt.forgive();
-            self.debt.set(debt);
-        }
+        self.forgive();
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
         // In a scope of its own: what answering takes is given up before the answer is written.
         let answer = {
@@ -351,65 +347,6 @@ impl Wire {
         while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
         self.body.set(body);
         body.is_end()
-    }
-
-    /// Writes everything that waits; a client that takes none of it for too long, or too little, has stalled.
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out.borrow_mut();
-        if out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut stream = self.stream.borrow_mut();
-        match out.poll_write(&mut stream, cx, |bytes| self.on_taken(bytes)) {
-            Poll::Ready(written) => {
-                self.on_taken(0);
-                out.give_back(&self.client.worker);
-                Poll::Ready(written)
-            }
-            Poll::Pending => self.poll_stall(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    /// The client has taken so many bytes.
-    fn on_taken(&self, bytes: usize) {
-        if self.is_stalled.replace(false) {
-            self.watch.clear();
-        }
-        let mut debt = self.debt.get();
-        if !debt.is_settled() {
-            debt.took(bytes, self.client.worker.clock.ticks());
-            self.debt.set(debt);
-        }
-    }
-
-    /// Ready when the client was waited for long enough.
-    fn poll_stall(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_stalled.replace(true) {
-            let now = self.client.worker.clock.ticks();
-            let mut debt = self.debt.get();
-            let left = debt.wait(now);
-            self.debt.set(debt);
-            // Before the answer the request's own limits hold.
-            let is_bound = self.stage.get() == Stage::Answering;
-            self.watch.set(if is_bound { left.min(span(self.due.get().saturating_sub(now))) } else { left });
-        }
-        self.watch.poll(cx)
-    }
-
-    /// Why an answer ended that could not be written.
-    fn blame(&self, error: &io::Error) -> Reason {
-        if error.kind() != io::ErrorKind::TimedOut {
-            Reason::ClientGone
-        } else if self.client.worker.clock.ticks() >= self.due.get() {
-            Reason::Deadline
-        } else {
-            Reason::ClientStalled
-        }
-    }
-
-    /// The request at hand is over at this tick.
-    pub(super) fn is_due(&self, tick: u64) {
-        self.due.set(tick);
     }
 
     /// The next part of the body of the request at hand.

@@ -6,6 +6,7 @@ mod flood;
 mod pulse;
 mod stream;
 mod trailers;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::pin::pin;
