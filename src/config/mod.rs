@@ -223,13 +223,18 @@ pub enum MemoryLimit {
 /// How the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long requests in flight may take after SIGTERM, 0 ends them at once; default 30 s.
+    /// How long after SIGTERM everything is still served, while `/readyz` says no; default 0 s.
+    pub lame_duck: Duration,
+    /// Over how long connections without a request are closed then; default 2 s.
+    pub spread: Duration,
+    /// How long requests in flight may take from then on, 0 ends them at once; default 30 s.
     pub deadline: Duration,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30) }
+        let [spread, deadline] = [2, 30].map(Duration::from_secs);
+        Self { lame_duck: Duration::ZERO, spread, deadline }
     }
 }
 

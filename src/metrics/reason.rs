@@ -17,6 +17,8 @@ pub enum Reason {
     UpstreamClosed,
     /// The endpoint's answer was not HTTP, or ambiguous.
     UpstreamProtocol,
+    /// The endpoint speaks HTTP/2 and takes no WebSockets over it.
+    NoWebsocket,
     /// No response head in time.
     ResponseTimeout,
     /// The endpoint's body stopped.
@@ -67,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -75,6 +77,7 @@ impl Reason {
         Self::UpstreamTls,
         Self::UpstreamClosed,
         Self::UpstreamProtocol,
+        Self::NoWebsocket,
         Self::ResponseTimeout,
         Self::BodyStalled,
         Self::BodyTruncated,
@@ -121,6 +124,7 @@ impl Reason {
             Self::UpstreamTls => ("upstream_tls", 502),
             Self::UpstreamClosed => ("upstream_closed", 502),
             Self::UpstreamProtocol => ("upstream_protocol", 502),
+            Self::NoWebsocket => ("no_websocket", 502),
             Self::ResponseTimeout => ("response_timeout", 504),
             Self::BodyStalled => ("body_stalled", 504),
             Self::BodyTruncated => ("body_truncated", 502),

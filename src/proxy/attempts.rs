@@ -67,15 +67,18 @@ pub(super) async fn forward(
             }
             Opened::Shared(ticket) => {
                 record.inspect(|record| record.connected(true));
-                let (written, rest) = outgoing.into_parts();
+                let (written, rest, upgrade) = outgoing.into_parts();
                 let request = http2::request(&written, endpoint.scheme());
                 client.worker.give_back(written);
                 let mut call = match request {
-                    Ok(request) => Call::new(turn, permit, ticket, (request, rest, most), timeouts, bounds),
+                    Ok(request) => {
+                        let what = (request, upgrade, rest, most);
+                        Call::new(turn, permit, ticket, what, timeouts, bounds)
+                    }
                     Err(reason) => return permit.fail(reason),
                 };
                 match poll_fn(|cx| call.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(call.answer(answer)),
+                    Ok(answer) => return Ok(call.answer(answer, upload, head)),
                     Err(failure) => {
                         let (permit, rest) = call.into_parts();
                         upload.give_back(rest);

@@ -101,6 +101,18 @@ impl Alarm {
         self.bell.due.set(due);
     }
 
+    /// Rings at `tick` at the latest.
+    pub fn ring_by(&self, tick: u64) {
+        self.bell.due.set(self.bell.due.get().min(tick));
+    }
+
+    /// Rings `after` from now, unless it rings earlier anyhow.
+    pub fn shorten(&self, after: Duration) {
+        let due = self.bell.due.get();
+        self.set(after);
+        self.bell.due.set(due.min(self.bell.due.get()));
+    }
+
     /// Sets it unless it is set already; true when it was not.
     pub fn set_once(&self, after: Duration) -> bool {
         let is_free = self.bell.due.get() == NEVER;

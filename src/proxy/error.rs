@@ -96,6 +96,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::ConnectTimeout => "the service did not accept the connection in time",
         Reason::UpstreamClosed => "the service closed the connection without an answer",
         Reason::UpstreamProtocol => "the service's answer was not valid HTTP",
+        Reason::NoWebsocket => "the service takes no WebSockets",
         Reason::ResponseTimeout => "the service did not answer in time",
         Reason::BodyStalled => "the service's answer stopped",
         Reason::BodyTruncated => "the service's answer broke off",

@@ -27,7 +27,7 @@ use super::journal::Record;
 use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::tunnel::Tunnel;
-use super::upstream::{Endpoint, Stream};
+use super::upstream::{Endpoint, Far, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
@@ -190,6 +190,7 @@ impl Exchange {
         };
         permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
+        let stream = Far::Own(stream);
         let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
         Source::Tunnel(Box::new(tunnel))
     }

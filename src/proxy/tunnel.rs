@@ -13,7 +13,7 @@ use tokio_util::io::poll_read_buf;
 use super::body::Incoming;
 use super::connection::Turn;
 use super::permit::Permit;
-use super::upstream::Stream;
+use super::upstream::Far;
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
@@ -37,7 +37,7 @@ pub struct Tunnel {
     pub incoming: Incoming,
     turn: Turn,
     permit: Permit,
-    stream: Stream,
+    stream: Far,
     timeouts: Timeouts,
     up: Half,
     down: Half,
@@ -60,7 +60,7 @@ impl Tunnel {
     pub(super) fn new(
         turn: Turn,
         permit: Permit,
-        stream: Stream,
+        stream: Far,
         early: Bytes,
         incoming: Incoming,
         timeouts: Timeouts,

@@ -4,6 +4,7 @@
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
 mod close;
+mod taking;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +21,10 @@ use http_body::Frame;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
-use super::{Client, Ear, Turn, poll_read};
+use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
-use crate::proxy::clock::{Alarm, span};
+use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
@@ -47,6 +48,7 @@ pub struct Wire {
     is_begun: Cell<bool>,
     /// True while the watch is there for a client that takes nothing.
     is_stalled: Cell<bool>,
+    leave: Leave,
     /// What the client is behind in taking.
     debt: Cell<Debt>,
     /// The tick at which the request at hand is over.
@@ -118,6 +120,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         out: RefCell::default(),
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
+        leave: Leave::default(),
     });
     let settings = &wire.client.settings;
     let mut patience = settings.head;
@@ -175,10 +178,11 @@ impl Wire {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Next::End),
-                Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Next::End);
-                }
                 Poll::Pending => {
+                    // The watch is set to the head's time again when one begins.
+                    if !self.is_begun.get() {
+                        self.leave.take(&self.client.worker, &self.watch);
+                    }
                     ready!(self.watch.poll(cx));
                     self.watch.clear();
                     return Poll::Ready(match (is_empty, self.is_begun.get()) {
@@ -228,24 +232,23 @@ impl Wire {
         self.body.set(body);
         self.due.set(u64::MAX);
         self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
-        if self.out.borrow().is_empty() {
-            // Everything before was taken.
-            let mut debt = self.debt.get();
-            debt.forgive();
-            self.debt.set(debt);
-        }
+        self.forgive();
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
-        let mut answer = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
-        let answer = poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
-            }
-            match self.poll_flush(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(None),
-                Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
-            }
-        });
-        match answer.await {
+        // In a scope of its own: what answering takes is given up before the answer is written.
+        let answer = {
+            let mut answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+            poll_fn(|cx| {
+                if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                match self.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(None),
+                    Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
+                }
+            })
+            .await
+        };
+        match answer {
             Some(answer) => self.answer(answer, asked).await,
             None => Left::Broken,
         }
@@ -253,13 +256,23 @@ impl Wire {
 
     /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.get().is_end() || !self.input.borrow().is_empty() {
+        if self.is_unread() {
             return Poll::Pending;
         }
         match self.poll_fill(cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }
+    }
+
+    /// True while nobody reads: its client could be gone without that being noticed.
+    pub(super) fn is_unread(&self) -> bool {
+        !self.body.get().is_end() || !self.input.borrow().is_empty()
+    }
+
+    /// True when the client sends nothing more, whether or not all that it sent is read.
+    pub(super) fn has_left(&self) -> bool {
+        self.stream.borrow().has_left()
     }
 
     /// Writes an answer, head and body.
@@ -344,65 +357,6 @@ impl Wire {
         while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
         self.body.set(body);
         body.is_end()
-    }
-
-    /// Writes everything that waits; a client that takes none of it for too long, or too little, has stalled.
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out.borrow_mut();
-        if out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut stream = self.stream.borrow_mut();
-        match out.poll_write(&mut stream, cx, |bytes| self.on_taken(bytes)) {
-            Poll::Ready(written) => {
-                self.on_taken(0);
-                out.give_back(&self.client.worker);
-                Poll::Ready(written)
-            }
-            Poll::Pending => self.poll_stall(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    /// The client has taken so many bytes.
-    fn on_taken(&self, bytes: usize) {
-        if self.is_stalled.replace(false) {
-            self.watch.clear();
-        }
-        let mut debt = self.debt.get();
-        if !debt.is_settled() {
-            debt.took(bytes, self.client.worker.clock.ticks());
-            self.debt.set(debt);
-        }
-    }
-
-    /// Ready when the client was waited for long enough.
-    fn poll_stall(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_stalled.replace(true) {
-            let now = self.client.worker.clock.ticks();
-            let mut debt = self.debt.get();
-            let left = debt.wait(now);
-            self.debt.set(debt);
-            // Before the answer the request's own limits hold.
-            let is_bound = self.stage.get() == Stage::Answering;
-            self.watch.set(if is_bound { left.min(span(self.due.get().saturating_sub(now))) } else { left });
-        }
-        self.watch.poll(cx)
-    }
-
-    /// Why an answer ended that could not be written.
-    fn blame(&self, error: &io::Error) -> Reason {
-        if error.kind() != io::ErrorKind::TimedOut {
-            Reason::ClientGone
-        } else if self.client.worker.clock.ticks() >= self.due.get() {
-            Reason::Deadline
-        } else {
-            Reason::ClientStalled
-        }
-    }
-
-    /// The request at hand is over at this tick.
-    pub(super) fn is_due(&self, tick: u64) {
-        self.due.set(tick);
     }
 
     /// The next part of the body of the request at hand.

@@ -6,6 +6,7 @@ mod flood;
 mod pulse;
 mod stream;
 mod trailers;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -47,6 +48,8 @@ const ERROR_RESETS: usize = 64;
 /// own 50 and a second, uploads that are refused by an early answer add up to a client's errors.
 const REMEMBERED: usize = 512;
 const MEMORY: Duration = Duration::from_secs(10);
+/// How long a client that has come may take to begin, once the worker winds down.
+const BEGIN: Duration = Duration::from_secs(1);
 /// How long a client may be quiet before it closes, once it was told to.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -55,14 +58,18 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let io = Deferred::<Frames>::new(stream, early);
     let watch = client.worker.clock.alarm();
     watch.set(client.settings.head);
+    let mut is_hurried = false;
     let mut handshake = pin!(builder(&client.settings).handshake::<_, Bytes>(io.clone()));
     let connection = poll_fn(|cx| {
         if let Poll::Ready(connection) = handshake.as_mut().poll(cx) {
             return Poll::Ready(connection.ok());
         }
+        if client.worker.is_stopping.get() && !is_hurried {
+            is_hurried = true;
+            watch.shorten(BEGIN);
+        }
         match io.poll_send(cx, || {}) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
-            Poll::Ready(Ok(_)) | Poll::Pending if client.worker.is_stopping.get() => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
         }
     });
@@ -90,6 +97,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         tally,
         phase: Phase::Open,
         until: 0,
+        leave: None,
         debt,
         taken: 0,
     };
@@ -155,6 +163,8 @@ struct Serving<A, F> {
     phase: Phase,
     /// The tick at which a connection that is over ends at the latest.
     until: u64,
+    /// Rings when it is told to end, once the worker winds down.
+    leave: Option<Alarm>,
     /// What the client is behind in taking of all its answers.
     debt: Debt,
     /// How many bytes it had taken when that was last looked at.
@@ -168,9 +178,7 @@ where
 {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.client.worker.is_stopping.get() {
-            self.end();
-        }
+        self.poll_leave(cx);
         loop {
             if self.phase == Phase::Over {
                 return self.poll_close(cx);
@@ -200,6 +208,20 @@ where
                 continue;
             }
             return self.poll_limits(is_sent, cx);
+        }
+    }
+
+    /// Says goodbye when it is this connection's turn, once the worker winds down.
+    fn poll_leave(&mut self, cx: &Context<'_>) {
+        let Some(stay) = self.client.worker.farewell().filter(|_| self.phase == Phase::Open) else { return };
+        let clock = &self.client.worker.clock;
+        let leave = self.leave.get_or_insert_with(|| {
+            let leave = clock.alarm();
+            leave.set(stay);
+            leave
+        });
+        if leave.poll(cx).is_ready() {
+            self.end();
         }
     }
 

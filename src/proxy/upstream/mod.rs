@@ -20,9 +20,12 @@ pub mod tls;
 
 pub mod http2;
 
+pub mod far;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use far::Far;
 use tokio::sync::Notify;
 
 pub use local::{Local, Locals};

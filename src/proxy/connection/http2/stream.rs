@@ -2,17 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, COOKIE, DATE, SEC_WEBSOCKET_ACCEPT};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
@@ -22,14 +21,13 @@ use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
-use crate::proxy::tunnel::{End, Tunnel};
 
 /// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
 /// client takes nothing.
 const MOST_COPIED: usize = 16 * 1024;
 
 /// The client has given the request up.
-struct GivenUp;
+pub(super) struct GivenUp;
 
 /// Answers the stream's request; dropped when the connection ends.
 pub(super) async fn answer(
@@ -52,7 +50,8 @@ pub(super) async fn answer(
     let answer = if is_small {
         let expecting = asked.expects_continue.then(|| Rc::clone(&reply));
         let incoming = Upload::of(&head.headers, body, expecting);
-        reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
+        let answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+        reply.unless_given_up(answering).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
         turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
@@ -83,7 +82,7 @@ pub struct Reply {
     respond: RefCell<SendResponse<Bytes>>,
     is_answered: Cell<bool>,
     /// The tick at which the request is over.
-    due: Cell<u64>,
+    pub(super) due: Cell<u64>,
 }
 
 impl Reply {
@@ -102,9 +101,12 @@ impl Reply {
         }
     }
 
-    /// What `answering` comes to, unless the client resets the stream first.
-    async fn unless_given_up<T>(&self, answering: impl Future<Output = T>) -> Result<T, GivenUp> {
-        let mut answering = pin!(answering);
+    /// What `answering` comes to, unless the client resets the stream first. Pinned where it is made: taken by value it
+    /// would have room twice in every stream's future.
+    async fn unless_given_up<T>(
+        &self,
+        mut answering: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, GivenUp> {
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
@@ -140,25 +142,8 @@ impl Reply {
         }
     }
 
-    /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
-    async fn tunnel(
-        &self,
-        mut head: response::Parts,
-        mut tunnel: Box<Tunnel>,
-        turn: &Turn,
-        tally: &Tally,
-    ) -> Result<(), GivenUp> {
-        head.status = StatusCode::OK;
-        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
-        let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
-        self.due.set(u64::MAX);
-        let sending = self.begin(head, false, turn, tally)?;
-        tunnel.join(&mut Side { sending, incoming }).await;
-        Ok(())
-    }
-
     /// Sends the head of an answer.
-    fn begin<'t>(
+    pub(super) fn begin<'t>(
         &self,
         head: response::Parts,
         is_end: bool,
@@ -195,8 +180,8 @@ fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
 }
 
 /// An answer's body on its way to the client.
-struct Sending<'t> {
-    send: SendStream<Bytes>,
+pub(super) struct Sending<'t> {
+    pub(super) send: SendStream<Bytes>,
     /// How long the client may take too little; most take everything at once and need none.
     alarm: Option<Alarm>,
     /// What it is behind in taking: who opens a window of one byte now and then takes nothing (CVE-2019-9517).
@@ -279,7 +264,7 @@ impl Sending<'_> {
     }
 
     /// Sends what there is room for.
-    fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
+    pub(super) fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
         let part = data.split_to(room.min(data.len()));
         if data.is_empty() {
             Tally::add(&self.tally.frames);
@@ -292,7 +277,7 @@ impl Sending<'_> {
     }
 
     /// How many bytes may be sent now; a client that opens no window for too long has stalled.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
         loop {
             let room = self.send.capacity();
             if room > 0 {
@@ -315,43 +300,6 @@ impl Sending<'_> {
         self.is_stalled = true;
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
-    }
-}
-
-/// The client's side of a tunnel.
-struct Side<'t> {
-    sending: Sending<'t>,
-    incoming: Incoming,
-}
-
-impl End for Side<'_> {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
-                None => return Poll::Ready(Ok(Bytes::new())),
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    // Nothing is no end.
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Poll::Ready(Ok(data)),
-                    Err(_) => return Poll::Ready(Ok(Bytes::new())),
-                },
-            }
-        }
-    }
-
-    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !data.is_empty() {
-            self.sending.send.reserve_capacity(data.len());
-            let room = ready!(self.sending.poll_room(cx));
-            let room = room.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
-            self.sending.part(data, room, false).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.sending.send.send_data(Bytes::new(), true).map_err(io::Error::other))
     }
 }
 
