@@ -344,7 +344,11 @@ fn a_bound_that_is_hit_ends_it_and_nobody_is_refused() {
     assert!(waiting.into_iter().all(|waiting| waiting.answer().version() == "blue"));
     let answer = flip.answer();
     assert_eq!(problem(&answer), (409, "hold_overrun".to_owned()), "{}", answer.text());
-    assert_eq!(answer.json()["left"][0]["version"], "blue");
+    let left = &answer.json()["left"];
+    assert_eq!(
+        (left.as_array().unwrap().len(), &left[0]["version"], &left[0]["count"]),
+        (1, &json!("blue"), &json!(1))
+    );
     gate.open();
     assert_eq!(old.answer().version(), "blue");
 }
