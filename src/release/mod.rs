@@ -19,6 +19,7 @@ mod draft;
 mod finish;
 pub mod history;
 mod overlay;
+mod pools;
 mod refused;
 mod summary;
 #[cfg(test)]

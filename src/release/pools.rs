@@ -1,0 +1,153 @@
+//! Edits of a draft's versions and their pools.
+
+use std::sync::Arc;
+
+use super::Refused;
+use super::deployment::Edit;
+use super::draft::{Draft, Item};
+use super::overlay::effective;
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionRef, VersionSpec};
+
+impl Draft<'_> {
+    pub(super) fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
+        let Item { service, .. } = self.entry(name)?;
+        let mut version = version;
+        if let Some(present) = service.version(&version.name) {
+            if *present == version {
+                return Ok(());
+            }
+            if present.endpoints == version.endpoints {
+                version.endpoints = Arc::clone(&present.endpoints);
+            }
+        }
+        let weight = service.split.weight(&version.name);
+        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    pub(super) fn remove_version(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionName,
+    ) -> Result<(), Refused> {
+        self.resolve(name, &version.clone().into())?;
+        let weight = self.entry(name)?.service.split.weight(version);
+        if weight > BasisPoints::NONE {
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
+        }
+        self.edit(name, version.clone(), None)
+    }
+
+    /// Adds the endpoint to the pool; one that is there and draining serves again.
+    pub(super) fn put_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.version(name, version)?;
+        if version.serving().any(|serving| *serving == endpoint) {
+            return Ok(());
+        }
+        version.draining = without(&version.draining, &endpoint);
+        if !version.endpoints.contains(&endpoint) {
+            version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    pub(super) fn remove_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.with_endpoint(name, version, endpoint)?;
+        version.endpoints = without(&version.endpoints, endpoint);
+        version.draining = without(&version.draining, endpoint);
+        self.serving_less(name, version, endpoint)
+    }
+
+    pub(super) fn drain_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.with_endpoint(name, version, endpoint)?;
+        if version.draining.contains(endpoint) {
+            return Ok(());
+        }
+        version.draining = version.draining.iter().chain([endpoint]).cloned().collect();
+        self.serving_less(name, version, endpoint)
+    }
+
+    /// The version, which has this endpoint.
+    fn with_endpoint(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<VersionSpec, Refused> {
+        let version = self.version(name, version)?;
+        if version.endpoints.contains(endpoint) {
+            return Ok(version);
+        }
+        let (service, endpoint) = (name.clone(), endpoint.clone());
+        Err(Refused::UnknownEndpoint { service, version: version.name, endpoint })
+    }
+
+    /// Takes over `version`, in which `endpoint` serves no more; the last one of a version with weight has to.
+    fn serving_less(
+        &mut self,
+        name: &ServiceName,
+        version: VersionSpec,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let weight = self.entry(name)?.service.split.weight(&version.name);
+        if version.serving().next().is_none() && weight > BasisPoints::NONE {
+            let (service, endpoint) = (name.clone(), endpoint.clone());
+            return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    /// Puts `version` in place of what the service had under that name, or takes it away.
+    fn edit(
+        &mut self,
+        name: &ServiceName,
+        version: VersionName,
+        new: Option<VersionSpec>,
+    ) -> Result<(), Refused> {
+        let epoch = self.epoch;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
+        match (new, over) {
+            (Some(new), over) if over.as_ref() == Some(&new) => {
+                deployment.edits.remove(&version);
+            }
+            (Some(new), over) => {
+                deployment.edits.insert(version, Edit::Is { version: new, over });
+            }
+            (None, Some(over)) => {
+                deployment.edits.insert(version, Edit::Removed { over });
+            }
+            (None, None) => {
+                deployment.edits.remove(&version);
+            }
+        }
+        let versions = effective(&deployment.spec, &deployment.edits);
+        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        Ok(())
+    }
+}
+
+fn without(list: &Arc<[EndpointAddr]>, endpoint: &EndpointAddr) -> Arc<[EndpointAddr]> {
+    if list.contains(endpoint) {
+        return list.iter().filter(|other| *other != endpoint).cloned().collect();
+    }
+    Arc::clone(list)
+}
