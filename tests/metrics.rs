@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Lookups, Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -63,6 +63,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             not_after: 1_800_000_000,
         }],
         log_dropped: 0,
+        lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
     }
 }
 
