@@ -11,7 +11,9 @@ use switchback::metrics::{
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
-use switchback::table::{Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec};
+use switchback::table::{
+    Epoch, HoldLimits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
+};
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
 fn table() -> Arc<Table> {
@@ -32,6 +34,7 @@ fn table() -> Arc<Table> {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        hold: HoldLimits::standard(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };
@@ -62,6 +65,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             file: "/etc/switchback/shop.pem".to_owned(),
             not_after: 1_800_000_000,
         }],
+        held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
         lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
     }

@@ -10,6 +10,7 @@ mod document;
 pub mod duration;
 mod edits;
 mod file;
+mod hold;
 pub mod host;
 mod https;
 mod identity;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
+use super::hold::Gate;
 use super::quota::Quota;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
@@ -46,10 +47,29 @@ pub struct Lane {
     pub limits: ServiceLimits,
     /// What is left of that, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
+    /// Where the service's requests wait, while it is held.
+    pub hold: Option<Arc<Gate>>,
+}
+
+/// What the lanes of a service have in common.
+#[derive(Debug, Clone)]
+struct Shared {
+    quota: Option<Arc<Quota>>,
+    hold: Option<Arc<Gate>>,
+}
+
+impl Shared {
+    /// As it was in `before`, as far as it is the same.
+    fn of(service: &Service, before: Option<&Lane>) -> Self {
+        Self {
+            quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
+            hold: Gate::of(service, before.and_then(|before| before.hold.as_ref())),
+        }
+    }
 }
 
 impl Lane {
-    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, quota: Option<Arc<Quota>>) -> Self {
+    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, shared: Shared) -> Self {
         let below = service.bounds().iter().find(|(_, version)| *version == index);
         Self {
             below: below.map_or(0, |(below, _)| *below),
@@ -61,7 +81,8 @@ impl Lane {
             target: Target::of(&service.versions[index]),
             timeouts: service.timeouts,
             limits: service.limits,
-            quota,
+            quota: shared.quota,
+            hold: shared.hold,
         }
     }
 }
@@ -86,9 +107,9 @@ impl Snapshot {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
                 kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
             };
-            let quota = Quota::of(service.limits, old.and_then(|old| old.first()?.quota.as_ref()));
+            let shared = Shared::of(service, old.and_then(|old| old.first()));
             let tenures = service.versions.iter().map(tenure).enumerate();
-            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, quota.clone())).collect()
+            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, shared.clone())).collect()
         };
         let lanes = table.services().iter().enumerate().map(join).collect();
         Self { table, lanes }
@@ -117,6 +138,12 @@ impl Snapshot {
     #[must_use]
     pub fn upstream(&self, service: usize, version: usize) -> &Arc<Upstream> {
         &self.lanes[service][version].upstream
+    }
+
+    /// Where the requests of the service with this name wait, while it is held.
+    #[must_use]
+    pub fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
+        self.lanes[self.table.index(service)?].first()?.hold.as_ref()
     }
 
     /// The tenure of the version of this name.

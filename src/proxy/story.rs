@@ -18,7 +18,7 @@ use super::live::{Lane, Snapshot};
 use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
-use super::{answer, error};
+use super::{answer, error, hold};
 use crate::metrics::Reason;
 use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
 
@@ -122,6 +122,15 @@ impl Story {
             record.answered_by_itself(own.token());
         }
         Ok(answer::of(own, head, &self.values(place, client, Some(asked))).map(Source::Full))
+    }
+
+    /// The answer to a health check of a service that is held.
+    pub fn checked(&self, client: &Client) -> Response<Source> {
+        client.worker.checked();
+        if let Some(record) = &self.record {
+            record.answered_by_itself("held");
+        }
+        hold::answer().map(Source::Full)
     }
 
     /// The request as it is sent on; `None`: as it was asked.

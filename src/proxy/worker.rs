@@ -19,6 +19,7 @@ pub use orders::{Farewell, Order, Queue};
 
 use super::clock::{self, Clock};
 use super::commons::Commons;
+use super::hold::Lines;
 use super::journal::Journal;
 use super::live::{Lane, Live, View};
 use super::settings::Settings;
@@ -44,6 +45,8 @@ pub struct Worker {
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
     locals: Locals,
+    /// Who waits because a service is held.
+    pub(super) lines: Lines,
     coin: RefCell<SmallRng>,
     /// This worker's part of the access log.
     pub journal: Rc<Journal>,
@@ -83,6 +86,8 @@ pub struct WorkerStats {
     pub redirects: AtomicU64,
     /// Fixed answers that routes gave by themselves.
     pub fixed: AtomicU64,
+    /// Health checks that were answered for services that were held.
+    pub checked: AtomicU64,
 }
 
 impl Worker {
@@ -97,6 +102,7 @@ impl Worker {
             journal,
             view: View::of(live),
             locals: Locals::new(id, Rc::clone(&clock)),
+            lines: Lines::default(),
             clock,
             commons: Arc::default(),
             scratch: RefCell::default(),
@@ -225,6 +231,11 @@ impl Worker {
             OwnAnswer::Redirect { .. } => bump(&self.stats.redirects, 1),
             OwnAnswer::Fixed { .. } => bump(&self.stats.fixed, 1),
         }
+    }
+
+    /// Counts a health check that was answered for a service that is held.
+    pub fn checked(&self) {
+        bump(&self.stats.checked, 1);
     }
 
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.

@@ -3,6 +3,7 @@
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
 pub mod field;
+pub mod hold;
 pub mod limits;
 pub mod matcher;
 pub mod name;
@@ -18,6 +19,7 @@ pub mod transport;
 use std::sync::Arc;
 
 pub use field::{FieldOp, Side};
+pub use hold::{Hold, HoldLimits, HoldScope, LONGEST_HOLD};
 pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};

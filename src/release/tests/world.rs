@@ -6,8 +6,8 @@ use crate::release::{
     Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Protocol, Route, ServiceLimits, ServiceName, ServiceSpec, Split,
-    Timeouts, VersionName, VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldLimits, HoldScope, Protocol, Route, ServiceLimits, ServiceName,
+    ServiceSpec, Split, Timeouts, VersionName, VersionRef, VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -56,6 +56,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        hold: HoldLimits::standard(),
     }
 }
 
@@ -79,6 +80,18 @@ pub(super) fn revert(name: &str) -> Command {
 pub(super) fn weights(name: &str, weights: &[(&str, &str)], rest: Option<&str>) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
     Command::SetWeights { service: service(name), weights, rest: rest.map(reference) }
+}
+
+pub(super) fn hold(name: &str, scope: HoldScope) -> Command {
+    Command::Hold { service: service(name), scope, timeout: None }
+}
+
+pub(super) fn release(name: &str) -> Command {
+    Command::Release { service: service(name) }
+}
+
+pub(super) fn switch(name: &str, to: &str) -> Command {
+    Command::Switch { service: service(name), to: version(to) }
 }
 
 pub(super) fn put(name: &str, version: VersionSpec) -> Command {
