@@ -80,10 +80,11 @@ impl Shared {
                     tokio::spawn(async move {
                         match tls {
                             None => serve(tcp, number, habit, tell).await,
-                            Some(tls) => match tls.accept(tcp).await {
-                                Ok(stream) => serve(stream, number, habit, tell).await,
-                                Err(_) => (),
-                            },
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(tcp).await {
+                                    serve(stream, number, habit, tell).await;
+                                }
+                            }
                         }
                     });
                 }
