@@ -237,7 +237,10 @@ fn admit(
         if let Some(quota) = &lane.quota {
             // Once a request, also when a change came in between.
             slot = match slot.filter(|slot| slot.is_of(quota)) {
-                None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
+                None => {
+                    let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
+                    Some(entered.map_err(|not_now| story.not_now(not_now))?)
+                }
                 same => same,
             };
         }
