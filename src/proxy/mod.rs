@@ -152,7 +152,7 @@ async fn respond(
             Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
             Entry::Check => return Ok(story.checked(client)),
             // Boxed: hardly any request waits, and all would have its size.
-            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await,
+            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await.map_err(refused)?,
         }
     };
     // It is the next one's turn.

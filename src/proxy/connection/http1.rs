@@ -256,13 +256,23 @@ impl Wire {
 
     /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.get().is_end() || !self.input.borrow().is_empty() {
+        if self.is_unread() {
             return Poll::Pending;
         }
         match self.poll_fill(cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }
+    }
+
+    /// True while nobody reads: its client could be gone without that being noticed.
+    pub(super) fn is_unread(&self) -> bool {
+        !self.body.get().is_end() || !self.input.borrow().is_empty()
+    }
+
+    /// True when the client sends nothing more, whether or not all that it sent is read.
+    pub(super) fn has_left(&self) -> bool {
+        self.stream.borrow().has_left()
     }
 
     /// Writes an answer, head and body.
@@ -337,15 +347,6 @@ impl Wire {
                     return self.poll_gone(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()));
                 }
             }
-        }
-    }
-
-    /// Tells a client that waits for it to send the body.
-    pub(super) fn go_on(&self) {
-        if self.stage.get() == Stage::Expecting {
-            self.stage.set(Stage::Waiting);
-            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
         }
     }
 

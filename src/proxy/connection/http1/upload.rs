@@ -1,11 +1,11 @@
-//! The body of the request at hand, as it comes off the wire.
+//! The body of the request at hand: read when the exchange asks for it, passed over when nobody wants it.
 
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::Wire;
+use super::{Stage, Wire};
 use crate::proxy::body::Broken;
 use crate::proxy::http1::{Decoded, Decoder};
 
@@ -28,6 +28,15 @@ impl Wire {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Gone))),
             }
+        }
+    }
+
+    /// Tells a client that waits for it to send the body.
+    pub(in super::super) fn go_on(&self) {
+        if self.stage.get() == Stage::Expecting {
+            self.stage.set(Stage::Waiting);
+            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
         }
     }
 
