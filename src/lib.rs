@@ -43,6 +43,16 @@
 //! cannot be published, and then everybody goes on where they were. Requests in flight are counted by class (what may
 //! change something, what lasts), so that a flip waits for those alone that it is about, and reads pay nothing for it.
 //!
+//! # One process after the other
+//!
+//! `switchback upgrade` → [`admin`] → `cli::serve`, which starts the new program with every listening socket (by the protocol
+//! of socket activation, [`proxy::inherited`]) and a line to talk on. When that one is prepared, control closes the
+//! [store] and lends it (changes wait); the new process opens it, has table and epoch from there, accepts on
+//! the same sockets, and says so; only then the old one stops accepting, without touching what the kernel has queued. A
+//! process that fails gives the store back by ending. The old process may begin requests of connections that it has for some
+//! seconds more, by its table; so the new one acknowledges no change before the old one says that it begins none any
+//! more. From then on what is left there only becomes less, and counts as [elders'](control::elders) in every drain.
+//!
 //! # What always holds
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.

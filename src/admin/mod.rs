@@ -21,11 +21,12 @@ pub mod socket;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod upgrade;
 mod wait;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use edit::Edits;
@@ -33,6 +34,7 @@ pub use openapi::document;
 pub use server::{serve, serve_metrics};
 pub use socket::{BindError, Socket};
 pub use status::{Readiness, Status};
+pub use upgrade::{NotUpgraded, UpgradeOrder, Upgrades};
 
 use crate::control::Handle;
 
@@ -47,6 +49,7 @@ pub struct App {
     control: Handle,
     status: Arc<Status>,
     metrics: Metrics,
+    upgrades: Upgrades,
     streams: Arc<Semaphore>,
     /// Ends the event streams, which end by nothing else.
     closing: CancellationToken,
@@ -56,7 +59,19 @@ impl App {
     /// An admin API over `control`.
     #[must_use]
     pub fn new(control: Handle, status: Arc<Status>, metrics: Metrics) -> Arc<Self> {
+        Self::with(control, status, metrics, mpsc::channel(1).0)
+    }
+
+    /// The same, of a process whose place another one can take.
+    #[must_use]
+    pub fn with(control: Handle, status: Arc<Status>, metrics: Metrics, upgrades: Upgrades) -> Arc<Self> {
         let (streams, closing) = (Arc::new(Semaphore::new(STREAMS)), CancellationToken::new());
-        Arc::new(Self { control, status, metrics, streams, closing })
+        Arc::new(Self { control, status, metrics, upgrades, streams, closing })
+    }
+
+    /// Cancelled when nobody is accepted on the admin socket any more.
+    #[must_use]
+    pub fn closing(&self) -> CancellationToken {
+        self.closing.clone()
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
-use super::api::{ChangeAnswer, Problem};
-use super::{change, drain, events, explain, precondition, read};
+use super::api::{ChangeAnswer, Problem, Upgraded};
+use super::{change, drain, events, explain, precondition, read, upgrade};
 
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
@@ -23,9 +23,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
         read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
         change::undo,
-        explain::explain, events::events
+        explain::explain, events::events, upgrade::upgrade
     ),
-    components(schemas(ChangeAnswer, Problem)),
+    components(schemas(ChangeAnswer, Problem, Upgraded)),
     tags(
         (name = "services", description = "where traffic goes"),
         (name = "changes", description = "what moves it; each is atomic and has an epoch"),
@@ -67,6 +67,25 @@ impl IntoResponses for ChangeResponses {
             ("422", "understood, but not possible"),
             ("503", "could not be made durable, nothing was changed; or the proxy is stopping"),
             ("504", "the change is made; what was waited for has not come yet: `left`"),
+        ]));
+        all
+    }
+}
+
+/// What an upgrade is answered with.
+pub(super) struct UpgradeResponses;
+
+impl IntoResponses for UpgradeResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let done = ResponseBuilder::new().description("the new process serves");
+        let done = done.content("application/json", content(Upgraded::name().as_ref()));
+        let mut all = BTreeMap::from([("200".to_owned(), done.build().into())]);
+        all.extend(problems(&[
+            ("400", "not understood; `field` is at fault"),
+            ("409", "not possible now"),
+            ("422", "the new process has failed; this one goes on"),
+            ("503", "the proxy is stopping"),
+            ("504", "the new process was not ready in time; this one goes on"),
         ]));
         all
     }

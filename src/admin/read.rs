@@ -41,7 +41,9 @@ pub(super) fn etag(epoch: u64) -> HeaderValue {
 pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (state, snapshot) = (call.app.control.state(), call.app.control.live().snapshot());
-    let services = Services::of(&state, &snapshot);
+    let mut services = Services::of(&state, &snapshot);
+    let elders = call.app.control.elders();
+    services.services = services.services.into_iter().map(|service| service.with_elders(elders)).collect();
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
@@ -52,6 +54,7 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let present = Service::of(&control.state(), &control.live().snapshot(), &name);
+    let present = present.map(|service| service.with_elders(control.elders()));
     let mut service = present.ok_or_else(|| no_service(&name))?;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
     // Where traffic goes is told even when the store is lost: that is when somebody looks.
@@ -100,7 +103,7 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
 /// The proxy itself.
 #[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status), ReadResponses))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> Json<api::Status> {
-    Json(app.status.told(app.control.live().epoch()))
+    Json(app.status.told(app.control.live().epoch(), &app.control.elders().all()))
 }
 
 /// This document.

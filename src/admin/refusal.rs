@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::api::{Left, Problem, Service, seconds};
 use super::{App, precondition};
@@ -15,8 +15,16 @@ use crate::table::{ServiceName, VersionRef};
 impl IntoResponse for Box<Problem> {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let pause = match self.token() {
+            "succeeded" => Some("0"),
+            "upgrading" => Some("1"),
+            _ => None,
+        };
         let mut response = (status, Json(*self)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(pause) = pause {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(pause));
+        }
         response
     }
 }
@@ -68,6 +76,14 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
             .hint("make a new key for every change")
             .at(precondition::KEY_HEADER),
         Failed::Closed => Problem::new(503, "shutting_down", failed.to_string()),
+        Failed::WorkElsewhere(_) => Problem::new(409, "work_elsewhere", failed.to_string())
+            .hint("`switchback status` names it; wait until it has ended, or flip without --exclusive"),
+        Failed::Holding => Problem::new(409, "held", failed.to_string()).hint("release it first"),
+        Failed::Unfenced => Problem::new(504, "unfenced", failed.to_string())
+            .hint("`switchback status` names it; the change itself is durable"),
+        Failed::Lent => Problem::new(503, "upgrading", failed.to_string()).hint("try again in a few seconds"),
+        Failed::Succeeded => Problem::new(503, "succeeded", failed.to_string())
+            .hint("connect to the socket anew and try again: the new process answers"),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, drain, events, explain, read};
+use super::{App, change, drain, events, explain, read, upgrade};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -41,6 +41,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/explain", post(explain::explain)),
         ("/v1/events", get(events::events)),
         ("/v1/status", get(read::status)),
+        ("/v1/upgrade", post(upgrade::upgrade)),
         ("/v1/openapi.json", get(read::openapi)),
         ("/metrics", get(read::metrics)),
         ("/healthz", get(read::healthz)),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,13 +12,27 @@ use tokio::net::UnixListener;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A bound admin socket; its file goes when this is dropped.
+/// A bound admin socket; its file goes when this is dropped, unless [`Socket::take_file`] was called.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) listener: UnixListener,
     path: PathBuf,
+    file: Option<SocketFile>,
+}
+
+/// The file of a socket that is bound; it goes when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
     /// (device, inode) of our file: one that a successor has put in its place is left alone.
     identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Leaves it where it is: another process serves the socket.
+    pub fn leave(mut self) {
+        self.identity = (0, 0);
+    }
 }
 
 /// Why the admin socket could not be bound.
@@ -60,7 +75,34 @@ impl Socket {
         let listener = listen(path).map_err(failed("bind"))?;
         let identity = identity(&fs::symlink_metadata(path).map_err(failed("read"))?);
         let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
-        Ok(Self { listener, path: path.to_owned(), identity })
+        let file = Some(SocketFile { path: path.to_owned(), identity });
+        Ok(Self { listener, path: path.to_owned(), file })
+    }
+
+    /// Serves a socket that somebody has bound to `path`; its file is ours to remove if `is_ours`.
+    ///
+    /// # Errors
+    /// [`BindError`] when it cannot be listened on.
+    pub fn adopt(socket: OwnedFd, path: &Path, is_ours: bool) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { doing: "listen", path: path.to_owned(), source };
+        let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
+        let file = || Some(identity(&fs::symlink_metadata(path).ok()?));
+        let file = file().filter(|_| is_ours);
+        let file = file.map(|identity| SocketFile { path: path.to_owned(), identity });
+        Ok(Self { listener, path: path.to_owned(), file })
+    }
+
+    /// A second handle of it, for another process.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Its file, if it is ours: it stays when the socket is dropped, and goes when what is returned is.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
     }
 
     /// Where it is bound.
@@ -70,7 +112,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity);
         if ours {
@@ -117,5 +159,5 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(std::os::fd::OwnedFd::from(socket).into())
+    Ok(OwnedFd::from(socket).into())
 }

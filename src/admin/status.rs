@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::api;
+use crate::control::elders::Elder;
 use crate::table::Epoch;
 
 /// Shared between the wiring, which knows, and the API, which tells.
@@ -12,6 +13,7 @@ use crate::table::Epoch;
 pub struct Status {
     started: Instant,
     workers: usize,
+    generation: u64,
     changing: Mutex<Changing>,
 }
 
@@ -46,8 +48,14 @@ impl Status {
     /// A process that starts now, with so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
+        Self::of(workers, 1)
+    }
+
+    /// The same, of a process that is not the first in a row.
+    #[must_use]
+    pub fn of(workers: usize, generation: u64) -> Self {
         let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new() };
-        Self { started: Instant::now(), workers, changing: Mutex::new(changing) }
+        Self { started: Instant::now(), workers, generation, changing: Mutex::new(changing) }
     }
 
     /// From now on `/readyz` says this.
@@ -64,7 +72,7 @@ impl Status {
         self.changing().readiness
     }
 
-    pub(super) fn told(&self, epoch: Epoch) -> api::Status {
+    pub(super) fn told(&self, epoch: Epoch, elders: &[Elder]) -> api::Status {
         let changing = self.changing();
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,11 +82,24 @@ impl Status {
             workers: self.workers,
             listeners: changing.listeners.clone(),
             ready: changing.readiness == Readiness::Ready,
+            generation: self.generation,
+            predecessors: elders.iter().map(predecessor).collect(),
         }
     }
 
     fn changing(&self) -> std::sync::MutexGuard<'_, Changing> {
         // Plain values: whole even if a holder panicked.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn predecessor(elder: &Elder) -> api::Predecessor {
+    api::Predecessor {
+        pid: elder.pid,
+        generation: elder.generation,
+        version: elder.program.clone(),
+        quiet: elder.is_quiet,
+        connections: elder.connections,
+        in_flight: elder.left.iter().map(|left| left.work.count).sum(),
     }
 }

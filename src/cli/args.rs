@@ -1,6 +1,7 @@
 //! The command line as clap reads it; the help texts are the CLI's reference.
 
 mod help;
+mod process;
 mod words;
 
 use std::path::PathBuf;
@@ -9,9 +10,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use help::{
-    COMPLETIONS_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, VERSIONS_HELP,
-    WEIGHTS_HELP,
+    COMPLETIONS_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, UPGRADE_HELP,
+    VERSIONS_HELP, WEIGHTS_HELP,
 };
+pub use process::{Become, Run, Upgrade};
 pub use words::VersionOf;
 use words::{duration, header, version_of, weight};
 
@@ -75,22 +77,17 @@ pub enum Verb {
     /// Tell which version would get a request, and why.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(Explain),
+    /// Let another program take the place of the running one, without a gap: with its sockets and its state.
+    #[command(after_help = UPGRADE_HELP)]
+    Upgrade(Upgrade),
     /// Print the completions for a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(Completions),
+    /// Become another program.
+    #[command(hide = true)]
+    Become(Become),
     /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
     Demo(Demo),
-}
-
-/// `run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The configuration file [./switchback.toml, then /etc/switchback/switchback.toml].
-    #[arg(long, short, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Worker threads [one a CPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub workers: Option<u16>,
 }
 
 /// `check`.

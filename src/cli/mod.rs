@@ -22,6 +22,7 @@ mod status;
 mod style;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
         Verb::Demo(args) => demo::run(args).map(|()| Exit::Done),
+        Verb::Become(args) => serve::activation::become_program(&args.command).map(|never| match never {}),
         verb => on_terminal(verb, cli.socket, format),
     };
     done.unwrap_or_else(|error| tell_error(&error, format, &mut print, &mut complain)).into()
@@ -115,7 +117,10 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Undo(args) => flip::undo(session, &args).await,
         Verb::Explain(args) => explain::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
-        Verb::Run(_) | Verb::Demo(_) => anyhow::bail!("run and demo need a terminal of their own"),
+        Verb::Upgrade(args) => upgrade::run(session, &args).await,
+        Verb::Run(_) | Verb::Demo(_) | Verb::Become(_) => {
+            anyhow::bail!("run and demo need a terminal of their own")
+        }
     }
 }
 

@@ -3,55 +3,67 @@
 //! Threads: one a worker (data plane), one for control, one for the store, one that watches the files, and this one,
 //! which serves the admin API and takes signals.
 
+pub(super) mod activation;
+mod elders;
+mod ending;
 mod entrances;
 mod files;
+mod heir;
 mod log;
+mod machine;
 mod memory;
+mod notify;
 mod settings;
+mod signals;
+mod sockets;
+mod succession;
+mod talk;
+mod upgrade;
 
-use std::io::IsTerminal;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use activation::{Predecessor, Started};
+use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
+use heir::OwnProgram;
 use log::Log;
+use machine::{cores, raise_file_limit, start_log};
 use settings::{memory_limit, settings};
+use signals::{Asked, Signals};
+use succession::Succession;
+use upgrade::Outcome;
 
 use super::args::Run;
 use super::scrape;
-use crate::admin::{self, App, Readiness, Status, api};
+use crate::admin::{self, App, Readiness, Status, UpgradeOrder, api};
 use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::inherited::Inherited;
+use crate::proxy::inherited::{Given, Inherited};
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::upstream::names;
-use crate::proxy::worker::{Farewell, Queue};
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
-/// How long the access log may take to be written to its end.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the store may take to close.
-const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -59,6 +71,18 @@ const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// When it cannot start; nothing is left behind then.
 pub(super) fn run(args: Run) -> Result<()> {
     start_log();
+    // Before anything is opened: descriptors are taken by their numbers.
+    let started = activation::take()?;
+    let line = started.predecessor.as_ref().and_then(|before| before.line.try_clone().ok());
+    let ran = run_from(started, args);
+    if let (Err(why), Some(line)) = (&ran, line) {
+        Predecessor::fail(&line, format!("{why:#}"));
+    }
+    ran
+}
+
+fn run_from(started: Started, args: Run) -> Result<()> {
+    let program = OwnProgram::find()?;
     let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
     let (trigger, reloads) = Trigger::new();
@@ -73,9 +97,19 @@ pub(super) fn run(args: Run) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
-        let process = Process::start(file, watching, config, workers).await?;
-        process.live(signals, trigger, reloads).await
+        let start = Start { file, watching, config, workers, program };
+        let (process, upgrades) = Process::start(start, started).await?;
+        process.live(signals, trigger, reloads, upgrades).await
     })
+}
+
+/// What a process starts from.
+struct Start {
+    file: PathBuf,
+    watching: Option<Watch>,
+    config: Config,
+    workers: usize,
+    program: OwnProgram,
 }
 
 /// Everything that runs.
@@ -93,46 +127,75 @@ struct Process {
     stop_control: oneshot::Sender<()>,
     control: oneshot::Receiver<()>,
     stop_admin: CancellationToken,
+    /// Cancelled when nobody is accepted there any more.
+    admin_closed: CancellationToken,
     admin: Vec<JoinHandle<()>>,
+    /// Where the admin API is served.
+    admin_path: PathBuf,
+    /// Its file, if it is ours.
+    admin_file: Option<admin::socket::SocketFile>,
     /// How much memory may be used, for who looks at it.
     memory: channel::Sender<MemoryLimit>,
+    /// What a successor is started from.
+    program: OwnProgram,
+    /// 1 is the first process, each upgrade adds one.
+    generation: u64,
+    /// The admin socket and the metrics listener, for a successor.
+    own: Vec<sockets::Handle>,
+    /// The processes before this one that still have work.
+    elders: Elders,
+    /// True while a process that starts has the store.
+    is_lent: Rc<Cell<bool>>,
 }
 
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
-    async fn start(file: PathBuf, watching: Option<Watch>, config: Config, workers: usize) -> Result<Self> {
+    async fn start(start: Start, started: Started) -> Result<(Self, mpsc::Receiver<UpgradeOrder>)> {
+        let Start { file, watching, config, workers, program } = start;
+        let Started { sockets: mut inherited, predecessor } = started;
         let entrances = Entrances::of(&config, None)?;
-        let socket = admin::Socket::bind(&config.admin.socket)?;
+        let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
+        let (admin_path, admin_file, mut own) = (socket.path().to_owned(), socket.take_file(), vec![handle]);
         let metrics = match &config.metrics {
-            Some(metrics) => Some(bind_metrics(metrics.listen).await?),
+            Some(metrics) => {
+                let (listener, handle) = sockets::metrics_socket(metrics.listen, &mut inherited)?;
+                own.push(handle);
+                Some(listener)
+            }
             None => None,
         };
-        let bound = crew::bind(&addresses(&config), &mut Inherited::default(), None, workers)
-            .map_err(cannot_listen)?;
+        let bound = crew::bind(&addresses(&config), &mut inherited, None, workers).map_err(cannot_listen)?;
+        activation::all_taken(&inherited, predecessor.is_some())?;
         let log = Log::open(&config)?;
+        let succession = Succession::begin(predecessor).await?;
+        let generation = succession.generation();
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
+        succession.meet(&handle);
         let settings = settings(&config, &entrances, workers, &log);
         let mut crew = Crew::start(workers, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
         let (memory, limit) = channel::channel(memory_limit(&config));
         spawn_local(memory::look(Arc::clone(crew.commons()), limit));
-        let status = Arc::new(Status::new(workers));
+        spawn_local(notify::watchdog(crew.pulse()));
+        let status = Arc::new(Status::of(workers, generation));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
         let text = scrape::of(&handle, stats, Arc::clone(&certificates), Arc::clone(&log.dropped));
-        let app = App::new(handle.clone(), Arc::clone(&status), text);
-        let stop_admin = CancellationToken::new();
+        let (upgrading, upgrades) = mpsc::channel(1);
+        let app = App::with(handle.clone(), Arc::clone(&status), text, upgrading);
+        let (stop_admin, admin_closed) = (CancellationToken::new(), app.closing());
         let mut admin =
             vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
         admin.extend(metrics.map(|metrics| {
             spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
         }));
-        let process = Self {
+        inherited.rest().for_each(Given::forget);
+        let mut process = Self {
             file,
             watching,
             config,
@@ -145,28 +208,55 @@ impl Process {
             stop_control,
             control,
             stop_admin,
+            admin_closed,
             admin,
+            admin_path,
+            admin_file,
             memory,
+            program,
+            generation,
+            own,
+            elders: Elders::none(),
+            is_lent: Rc::default(),
         };
-        process.show_listeners();
-        process.status.set_readiness(Readiness::Ready);
-        info!(
-            version = env!("CARGO_PKG_VERSION"),
-            epoch = process.handle.live().epoch().0,
-            workers,
-            services = process.config.services.len(),
-            admin = %process.config.admin.socket.display(),
-            "ready"
-        );
-        Ok(process)
+        process.announce(succession).await;
+        Ok((process, upgrades))
     }
 
-    /// Serves until it is told to stop.
+    /// It serves: everybody who waits for that is told.
+    async fn announce(&mut self, succession: Succession) {
+        self.show_listeners();
+        self.status.set_readiness(Readiness::Ready);
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            epoch = self.handle.live().epoch().0,
+            workers = self.crew.size(),
+            services = self.config.services.len(),
+            admin = %self.admin_path.display(),
+            generation = self.generation,
+            "ready"
+        );
+        notify::ready(&self.summary());
+        succession.end(&mut self.elders, &self.handle, self.generation).await;
+    }
+
+    /// What a service manager shows.
+    fn summary(&self) -> String {
+        format!(
+            "generation {}, epoch {}, {} services",
+            self.generation,
+            self.handle.live().epoch().0,
+            self.config.services.len()
+        )
+    }
+
+    /// Serves until it is told to stop, or until another process has taken over.
     async fn live(
         mut self,
         mut signals: Signals,
         trigger: Trigger,
         mut reloads: mpsc::Receiver<()>,
+        mut upgrades: mpsc::Receiver<UpgradeOrder>,
     ) -> Result<()> {
         loop {
             tokio::select! {
@@ -176,12 +266,17 @@ impl Process {
                     () = signals.stop() => return self.wind_down(signals).await,
                 },
                 signal = signals.next() => match signal {
-                    Told::Reload => {
+                    Asked::Reload => {
                         // First, and whatever becomes of the configuration: the file may have been moved away.
                         self.log.reopen();
                         trigger.pull();
                     }
-                    Told::Stop => return self.wind_down(signals).await,
+                    Asked::Stop => return self.wind_down(signals).await,
+                },
+                Some(order) = upgrades.recv() => match self.upgrade(order, &mut signals).await {
+                    Outcome::Succeeded(heir, ready) => return self.retire(heir, &ready, signals).await,
+                    Outcome::Stopped => return self.wind_down(signals).await,
+                    Outcome::Failed => {}
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
@@ -191,6 +286,12 @@ impl Process {
 
     /// Reads the file again: all of it takes effect, or nothing.
     async fn reload(&mut self, trigger: &Trigger) {
+        notify::reloading();
+        self.reload_and_tell(trigger).await;
+        notify::ready(&self.summary());
+    }
+
+    async fn reload_and_tell(&mut self, trigger: &Trigger) {
         match self.try_reload().await {
             Ok(()) => {
                 info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
@@ -247,80 +348,6 @@ impl Process {
         self.status.set_listeners(listeners.collect());
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
-
-    /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
-    async fn wind_down(self, mut signals: Signals) -> Result<()> {
-        // Memory is looked at until the end.
-        let Self {
-            config, crew, log, status, stop_control, control, stop_admin, admin, memory: _memory, ..
-        } = self;
-        status.set_readiness(Readiness::Stopping);
-        let deadline = config.shutdown.deadline;
-        info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
-        let farewell = Farewell { spread: config.shutdown.spread, queue: Queue::Ours };
-        let end = async {
-            sleep(config.shutdown.lame_duck).await;
-            if timeout(deadline, crew.stop(farewell)).await.is_err() {
-                warn!("the deadline has come; what is still in flight is cut");
-            }
-        };
-        tokio::select! {
-            () = end => {}
-            () = signals.stop() => warn!("told twice; what is still in flight is cut"),
-        }
-        if timeout(LOG_PATIENCE, log.finish()).await.is_err() {
-            warn!("the access log did not come to its end; its last lines may be lost");
-        }
-        stop_admin.cancel();
-        for task in admin {
-            drop(task.await);
-        }
-        drop(stop_control);
-        // Every acknowledged change is on disk already: a store that hangs may be left.
-        tokio::select! {
-            ended = timeout(LAST_PATIENCE, control) => if ended.is_err() {
-                warn!("the store does not close; left as it is");
-            },
-            () = signals.stop() => {}
-        }
-        info!("stopped");
-        Ok(())
-    }
-}
-
-/// The signals that are taken.
-struct Signals {
-    hang_up: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn take() -> Result<Self> {
-        let [hang_up, terminate, interrupt] =
-            [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        Ok(Self { hang_up: hang_up?, terminate: terminate?, interrupt: interrupt? })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.hang_up.recv() => Told::Reload,
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-        }
-    }
-
-    /// The next one that says stop.
-    async fn stop(&mut self) {
-        while self.next().await != Told::Stop {}
-    }
-}
-
-/// What a signal asks for.
-#[derive(PartialEq, Eq)]
-enum Told {
-    Reload,
-    Stop,
 }
 
 /// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
@@ -334,12 +361,6 @@ fn on_own_thread(control: Control) -> Result<(oneshot::Sender<()>, oneshot::Rece
         runtime.block_on(control.run(async { drop(stopped.await) }));
     })?;
     Ok((stop, ended))
-}
-
-async fn bind_metrics(listen: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
 }
 
 fn cannot_listen(error: crew::CannotListen) -> anyhow::Error {
@@ -360,32 +381,4 @@ fn address(listener: &config::Listener) -> ListenAddr {
 
 fn addresses(config: &Config) -> Vec<ListenAddr> {
     config.listeners.iter().map(address).collect()
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// A proxy needs two descriptors a request: as many as the system lets it have.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "the limit on open files stays where it is");
-    }
-}
-
-/// Logs to standard error; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
-fn start_log() {
-    let level = std::env::var("SWITCHBACK_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(tracing::Level::INFO);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
 }

@@ -13,9 +13,9 @@ use super::upstream_tls;
 use super::walk::{Node, Section};
 use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
-    Underscores,
+    Underscores, Upgrade,
 };
-use super::{access_log, answer, https, identity, limits, tls};
+use super::{access_log, answer, ending, https, identity, limits, tls};
 use crate::table::ServiceSpec;
 
 /// The shortest duration where none at all makes no sense.
@@ -24,8 +24,8 @@ pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-const SECTIONS: [&str; 8] =
-    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "proxy", "access_log"];
+const SECTIONS: [&str; 9] =
+    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "upgrade", "proxy", "access_log"];
 
 /// What the main file says, without its services.
 pub(super) struct Main {
@@ -35,6 +35,7 @@ pub(super) struct Main {
     state: StateDir,
     limits: Limits,
     shutdown: Shutdown,
+    upgrade: Upgrade,
     proxy: Proxy,
     access_log: Option<AccessLog>,
 }
@@ -53,7 +54,8 @@ impl Main {
         let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
         let state = state(&mut root, base, host);
         let limits = root.or("limits", Limits::default(), limits::of_process);
-        let shutdown = root.or("shutdown", Shutdown::default(), shutdown);
+        let shutdown = root.or("shutdown", Shutdown::default(), ending::shutdown);
+        let upgrade = root.or("upgrade", Upgrade::default(), ending::upgrade);
         let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
         let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
         services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
@@ -70,6 +72,7 @@ impl Main {
             state: state?,
             limits: limits?,
             shutdown: shutdown?,
+            upgrade: upgrade?,
             proxy: proxy?,
             access_log: access_log?,
         })
@@ -77,7 +80,7 @@ impl Main {
 
     /// The config of this file with the services of all.
     pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
-        let Self { listeners, admin, metrics, state, limits, shutdown, proxy, access_log } = self;
+        let Self { listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log } = self;
         let warnings = Vec::new();
         Config {
             listeners,
@@ -86,6 +89,7 @@ impl Main {
             state,
             limits,
             shutdown,
+            upgrade,
             proxy,
             access_log,
             services,
@@ -293,16 +297,6 @@ fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
         }),
     };
     Some(StateDir { dir: dir?, history: history? })
-}
-
-fn shutdown(node: Node<'_>) -> Option<Shutdown> {
-    let mut section = node.section("[shutdown]")?;
-    let default = Shutdown::default();
-    let lame_duck = section.or("lame_duck", default.lame_duck, |node| node.duration(Duration::ZERO));
-    let spread = section.or("spread", default.spread, |node| node.duration(Duration::ZERO));
-    let deadline = section.or("deadline", default.deadline, |node| node.duration(Duration::ZERO));
-    section.finish();
-    Some(Shutdown { lame_duck: lame_duck?, spread: spread?, deadline: deadline? })
 }
 
 fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {

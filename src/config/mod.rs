@@ -9,6 +9,7 @@ pub mod diagnostic;
 mod document;
 pub mod duration;
 mod edits;
+mod ending;
 mod file;
 mod hold;
 pub mod host;
@@ -57,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// How another process takes its place.
+    pub upgrade: Upgrade,
     /// What the proxy tells of itself.
     pub proxy: Proxy,
     /// What is written about requests; `None`: nothing.
@@ -235,6 +238,29 @@ impl Default for Shutdown {
     fn default() -> Self {
         let [spread, deadline] = [2, 30].map(Duration::from_secs);
         Self { lame_duck: Duration::ZERO, spread, deadline }
+    }
+}
+
+/// How another process takes the place of this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Over how long this one's connections without a request are closed then; changes that come in this time are
+    /// acknowledged at its end. Default 2 s, at most [`Upgrade::MOST_SPREAD`].
+    pub spread: Duration,
+    /// How long what is in flight may take then; default 1 h.
+    pub deadline: Duration,
+    /// How many older processes may still have work when another takes over; default 8.
+    pub predecessors: usize,
+}
+
+impl Upgrade {
+    /// The longest `spread`.
+    pub const MOST_SPREAD: Duration = Duration::from_secs(20);
+}
+
+impl Default for Upgrade {
+    fn default() -> Self {
+        Self { spread: Duration::from_secs(2), deadline: Duration::from_hours(1), predecessors: 8 }
     }
 }
 

@@ -247,6 +247,10 @@ impl Control {
         if !left.is_empty() {
             return Err(Failed::StreamsOpen { service: service.clone(), left });
         }
+        // What is there cannot be held, nor be looked at closely enough.
+        if self.others(service, &to).iter().any(|other| self.elders.may_have(service, &other.version)) {
+            return Err(Failed::WorkElsewhere(service.clone()));
+        }
         self.settle(service).await;
         let Exclusively { scope, timeout, .. } = how;
         let (next, effects) =

@@ -1,27 +1,37 @@
 //! What everybody else holds of control: a way to ask for changes, and what is to be seen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
+use super::custody::Transfer;
+use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
-use crate::proxy::upstream::Remaining;
+use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{HistoryQuery, StoreError};
 use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
+
+/// How long a change waits until elders are quiet, beyond which it is not acknowledged.
+const HUSH: Duration = Duration::from_secs(30);
 
 /// What outsiders hold: a way to ask for changes, and what is to be seen. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) transfers: mpsc::Sender<Transfer>,
     pub(super) seen: watch::Receiver<Seen>,
     pub(super) notices: broadcast::Sender<Notice>,
     pub(super) live: Arc<Live>,
     pub(super) tenures: Arc<Tenures>,
     pub(super) figures: Arc<Figures>,
+    pub(super) elders: Arc<Elders>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -106,9 +116,26 @@ pub enum Failed {
     /// An exclusive flip was not made, and requests went on where they were.
     #[error("{}; everything goes on as before{}", .0.reason, in_the_way(&.0.left))]
     HoldEnded(Box<HoldEnded>),
+    /// An exclusive flip while a process before this one still has work that could overlap.
+    #[error("a process before this one still has work on `{0}`, or may begin some")]
+    WorkElsewhere(ServiceName),
+    /// Another process cannot take over what is held.
+    #[error("a service is held, or an exclusive flip is under way")]
+    Holding,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
     Closed,
+    /// The change is made, but a process before this one does not say that it begins no requests any more.
+    #[error(
+        "the change is made, but a process that this one has replaced does not answer: it may send requests the old way"
+    )]
+    Unfenced,
+    /// The store is with a process that starts and may take this one's place.
+    #[error("nothing has changed: another process is about to take this one's place")]
+    Lent,
+    /// Another process has taken this one's place.
+    #[error("nothing has changed: another process has taken this one's place")]
+    Succeeded,
 }
 
 /// `2 request and 1 websocket on blue`.
@@ -169,7 +196,12 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let request = Request::Change(Box::new(wanted), reply);
         self.requests.send(request).await.map_err(|_| Failed::Closed)?;
-        answer.await.map_err(|_| Failed::Closed)?
+        let done = answer.await.map_err(|_| Failed::Closed)??;
+        // A process whose place we have taken may still send requests the old way.
+        match timeout(HUSH, self.elders.quiet()).await {
+            Ok(()) => Ok(done),
+            Err(_) => Err(Failed::Unfenced),
+        }
     }
 
     /// Tells control what the file says now: these services exist, and no others.
@@ -231,6 +263,30 @@ impl Handle {
         &self.tenures
     }
 
+    /// The processes before this one that still have work.
+    #[must_use]
+    pub fn elders(&self) -> &Arc<Elders> {
+        &self.elders
+    }
+
+    /// The versions that get no new requests, of those that elders have something left on.
+    #[must_use]
+    pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
+        let state = self.state();
+        let left = self.elders.all().into_iter().flat_map(|elder| elder.left);
+        let names = left.map(|left| (left.service, left.version));
+        let is_left = |(service, version): &(ServiceName, VersionName)| {
+            weight(&state, service, version) == BasisPoints::NONE
+        };
+        names.filter(is_left).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Waits until something is to be seen that was not there before. Cancel-safe.
+    pub async fn changed(&mut self) {
+        // Nothing more happens when control has ended.
+        let _ = self.seen.changed().await;
+    }
+
     /// Control's own metrics.
     #[must_use]
     pub fn figures(&self) -> &Arc<Figures> {
@@ -241,12 +297,14 @@ impl Handle {
     #[must_use]
     pub fn is_draining(&self, service: &ServiceName, version: &VersionName) -> bool {
         is_draining(&self.seen.borrow(), service, std::slice::from_ref(version))
+            || self.elders.may_have(service, version)
     }
 
-    /// What the workers have left on a version, all of its tenures together; `None` when one of them does not answer in
+    /// What the workers, and the elders, have left on a version, all of its tenures together; `None` when one of them does not answer in
     /// time. Cancel-safe.
     pub async fn remaining(&self, service: &ServiceName, version: &VersionName) -> Option<Vec<Remaining>> {
-        self.live.roll.call(self.tenures.of_version(service, version)).await
+        let here = self.live.roll.call(self.tenures.of_version(service, version)).await?;
+        Some(add_up(here.into_iter().chain(self.elders.left(service, version))))
     }
 
     /// The versions that still have work from before the change that left them.
@@ -264,12 +322,32 @@ impl Handle {
         service: &ServiceName,
         versions: &[VersionName],
     ) -> Result<Waited, Failed> {
-        let mut seen = self.seen.clone();
-        let ended = seen.wait_for(|seen| !is_draining(seen, service, versions)).await;
-        let state = ended.map(|seen| Arc::clone(&seen.state)).map_err(|_| Failed::Closed)?;
+        let (mut seen, mut elders) = (self.seen.clone(), self.elders.subscribe());
+        let state = loop {
+            elders.mark_unchanged();
+            if let Some(state) = self.drained(&seen.borrow_and_update(), service, versions) {
+                break state;
+            }
+            tokio::select! {
+                changed = seen.changed() => changed.map_err(|_| Failed::Closed)?,
+                // It is there for as long as we are.
+                _ = elders.changed() => {}
+            }
+        };
         let carries = |version: &&VersionName| weight(&state, service, version) > BasisPoints::NONE;
         let returned: Vec<_> = versions.iter().filter(carries).cloned().collect();
         Ok(if returned.is_empty() { Waited::Drained } else { Waited::Returned(returned) })
+    }
+}
+
+impl Handle {
+    /// The state in which nothing is left on any of `versions`, or some of them carry traffic again.
+    fn drained(&self, seen: &Seen, service: &ServiceName, versions: &[VersionName]) -> Option<Arc<State>> {
+        let is_left = |version: &VersionName| weight(&seen.state, service, version) == BasisPoints::NONE;
+        let elsewhere = |version: &&VersionName| is_left(version) && self.elders.may_have(service, version);
+        let waits =
+            is_draining(seen, service, versions) || versions.iter().any(|version| elsewhere(&version));
+        (!waits).then(|| Arc::clone(&seen.state))
     }
 }
 

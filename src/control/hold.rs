@@ -72,6 +72,11 @@ impl Holds {
         }
     }
 
+    /// True while nothing is held.
+    pub(super) fn are_none(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// When to look again.
     pub(super) fn next_poll(&self, now: Instant) -> Option<Instant> {
         self.all.iter().map(|holding| holding.next_look(now)).min()

@@ -2,7 +2,9 @@
 //! *persist → publish → close → report*. Everybody else holds a snapshot.
 
 mod clock;
+mod custody;
 mod drain;
+pub mod elders;
 mod exclusive;
 mod figures;
 mod handle;
@@ -14,6 +16,7 @@ mod tenures;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +25,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 
 pub use crate::proxy::hold::Ended;
+use custody::{Custody, Transfer};
 use drain::Drains;
+use elders::Elders;
 pub use exclusive::{Exclusively, HoldEnded, InTheWay, Streams};
 pub use figures::{DRAIN_BOUNDS, Durations, FENCE_BOUNDS, Figures, ServiceFigures};
 pub use handle::{Asked, Done, Failed, Handle, Notice, Waited, Wanted};
@@ -36,7 +41,7 @@ use crate::proxy::upstream::Upstream;
 use crate::release::{Actor, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{Answer, Store, StoreError};
-use crate::table::ServiceSpec;
+use crate::table::{ServiceName, ServiceSpec, VersionName};
 
 /// Requests that wait for control at most; more wait in their callers.
 const REQUESTS: usize = 256;
@@ -58,6 +63,11 @@ pub struct Control {
     tenures: Arc<Tenures>,
     figures: Arc<Figures>,
     requests: mpsc::Receiver<Request>,
+    elders: Arc<Elders>,
+    /// Versions that are left and have work with elders, and since when that is known.
+    elsewhere: BTreeMap<(ServiceName, VersionName), Instant>,
+    custody: Custody,
+    transfers: mpsc::Receiver<Transfer>,
     seen: watch::Sender<Seen>,
     notices: broadcast::Sender<Notice>,
 }
@@ -113,15 +123,19 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let live = Arc::new(Live::new(first));
     let (tenures, figures) = (Arc::new(Tenures::of(Arc::clone(&live))), Arc::new(Figures::default()));
     let (asking, requests) = mpsc::channel(REQUESTS);
+    let (transferring, transfers) = mpsc::channel(1);
+    let elders: Arc<Elders> = Arc::default();
     let (showing, seen) = watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]) });
     let notices = broadcast::Sender::new(NOTICES);
     let handle = Handle {
         requests: asking,
+        transfers: transferring,
         seen,
         notices: notices.clone(),
         live: Arc::clone(&live),
         tenures: Arc::clone(&tenures),
         figures: Arc::clone(&figures),
+        elders: Arc::clone(&elders),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {
@@ -135,6 +149,10 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         tenures,
         figures,
         requests,
+        elders,
+        elsewhere: BTreeMap::new(),
+        custody: Custody::Ours,
+        transfers,
         seen: showing,
         notices,
     };
@@ -147,6 +165,7 @@ impl Control {
     /// To be run on a thread that does nothing else: a fence is as fast as this task is polled.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (mut shutdown, bell) = (pin!(shutdown), self.drains.bell());
+        let mut elders = self.elders.subscribe();
         loop {
             let wake = self.next_wake();
             let opened = Arc::clone(&self.holds.alert);
@@ -155,7 +174,9 @@ impl Control {
                 () = wait_until(wake) => self.on_wake().await,
                 () = opened.notified() => self.poll_holds().await,
                 () = bell.notified() => self.poll_drains(),
-                request = self.requests.recv() => match request {
+                _ = elders.changed() => self.on_elders(),
+                Some(transfer) = self.transfers.recv() => self.on_transfer(transfer).await,
+                request = self.requests.recv(), if !self.custody.is_waited_for(clock::instant()) => match request {
                     Some(request) => self.on_request(request).await,
                     None => break,
                 },
@@ -168,8 +189,9 @@ impl Control {
 
     fn next_wake(&self) -> Option<Instant> {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.ask_at);
-        let holds = self.holds.next_poll(clock::instant());
-        self.drains.next_poll().into_iter().chain(holds).chain(doubt).min()
+        let now = clock::instant();
+        let (lent, holds) = (self.custody.wake(now), self.holds.next_poll(now));
+        self.drains.next_poll().into_iter().chain(holds).chain(doubt).chain(lent).min()
     }
 
     async fn on_wake(&mut self) {
@@ -185,8 +207,13 @@ impl Control {
     }
 
     async fn on_request(&mut self, request: Request) {
-        match request {
-            Request::Change(wanted, reply) => {
+        match (request, self.custody.refusal()) {
+            // Nobody waits any more: nothing to do about it.
+            (Request::Change(_, reply), Some(refusal)) => drop(reply.send(Err(refusal))),
+            (Request::History(_, reply), Some(refusal)) => {
+                drop(reply.send(Err(StoreError::Io(refusal.to_string()))));
+            }
+            (Request::Change(wanted, reply), None) => {
                 if let Some(how) = wanted.exclusive.filter(|_| !wanted.dry_run) {
                     return self.begin(*wanted, how, reply).await;
                 }
@@ -194,7 +221,7 @@ impl Control {
                 // The caller went away; the change stands.
                 let _ = reply.send(done);
             }
-            Request::History(query, reply) => {
+            (Request::History(query, reply), None) => {
                 let answer = move |store: &mut dyn Store| {
                     let _ = reply.send(store.history(&query));
                 };

@@ -3,11 +3,12 @@
 //! Until it is persisted nothing has happened; once it is, nothing can fail any more.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::drain::Ended;
+use super::elders::Elder;
 use super::handle::{Notice, Seen, weight};
 use super::{Control, clock};
 use crate::proxy::live::Snapshot;
@@ -168,8 +169,35 @@ impl Control {
             self.tenures.on_drained(upstream.id, now);
             let Upstream { service, version, .. } = &**upstream;
             let another = ended[index + 1..].iter().any(|ended| ended.is_of(service, version));
-            if !another && !self.drains.is_open(service, version) {
+            let elsewhere = self.elders.may_have(service, version);
+            if elsewhere {
+                let since = now.checked_sub(Duration::from_secs_f64(*seconds)).unwrap_or(now);
+                self.elsewhere.insert((service.clone(), version.clone()), since);
+            } else if !another && !self.drains.is_open(service, version) {
                 notices.extend(self.on_drained(service, version, *seconds));
+            }
+        }
+        self.show();
+        notices.into_iter().for_each(|notice| self.tell(notice));
+    }
+
+    /// The elders have told something: what is left with them drains too.
+    pub(super) fn on_elders(&mut self) {
+        let now = clock::instant();
+        let left = self.elders.all().into_iter().flat_map(|elder: Elder| elder.left);
+        for name in left.map(|left| (left.service, left.version)) {
+            if weight(&self.state, &name.0, &name.1) == BasisPoints::NONE {
+                self.elsewhere.entry(name).or_insert(now);
+            }
+        }
+        let elders = Arc::clone(&self.elders);
+        let is_over = |(service, version): &(ServiceName, VersionName)| !elders.may_have(service, version);
+        let over: Vec<_> = self.elsewhere.extract_if(.., |name, _| is_over(name)).collect();
+        let mut notices = Vec::new();
+        for ((service, version), since) in over {
+            if !self.drains.is_open(&service, &version) {
+                let seconds = now.saturating_duration_since(since).as_secs_f64();
+                notices.extend(self.on_drained(&service, &version, seconds));
             }
         }
         self.show();
@@ -191,8 +219,11 @@ impl Control {
     }
 
     /// Shows the present state with its drains, as one.
-    fn show(&self) {
-        self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining: self.drains.names() });
+    pub(super) fn show(&self) {
+        let here = self.drains.names();
+        let elsewhere = self.elsewhere.keys().filter(|name| !here.contains(name));
+        let draining = here.iter().chain(elsewhere).cloned().collect();
+        self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining });
     }
 
     fn tell(&self, notice: Notice) {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pressure::Pressure;
@@ -19,6 +19,8 @@ pub struct Commons {
     hasher: ahash::RandomState,
     guests: Box<[Shard]>,
     pressure: AtomicU8,
+    /// Workers that begin no requests any more, for good.
+    shut: AtomicUsize,
 }
 
 /// How many connections each client has.
@@ -27,7 +29,12 @@ type Shard = Mutex<HashMap<IpAddr, usize, ahash::RandomState>>;
 impl Default for Commons {
     fn default() -> Self {
         let guests = (0..SHARDS).map(|_| Shard::default()).collect();
-        Self { hasher: ahash::RandomState::default(), guests, pressure: AtomicU8::default() }
+        Self {
+            hasher: ahash::RandomState::default(),
+            guests,
+            pressure: AtomicU8::default(),
+            shut: AtomicUsize::default(),
+        }
     }
 }
 
@@ -62,6 +69,18 @@ impl Commons {
     pub fn pressure(&self) -> Pressure {
         // Relaxed: nothing else is told by it, and a little late is early enough.
         Pressure::from(self.pressure.load(Ordering::Relaxed))
+    }
+
+    /// How many workers begin no requests any more.
+    #[must_use]
+    pub fn shut(&self) -> usize {
+        // With `shut_one`: who sees the count sees what was admitted before.
+        self.shut.load(Ordering::Acquire)
+    }
+
+    /// One more worker begins no requests any more.
+    pub fn shut_one(&self) {
+        self.shut.fetch_add(1, Ordering::Release);
     }
 
     /// Tells all workers how tight memory is.

@@ -193,14 +193,10 @@ impl Crew {
         }
     }
 
-    /// Resolves when every worker has said that it is alive.
-    pub async fn echo(&self) {
-        let echo = self.workers.iter().map(|hand| async {
-            let (reply, echo) = oneshot::channel();
-            hand.tell(Order::Echo(reply)).await;
-            echo.await
-        });
-        join_all(echo).await;
+    /// Who can be asked whether they are alive.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.workers.iter().map(|hand| hand.orders.clone()).collect())
     }
 
     /// Accepts nothing more, finishes what is in flight, and resolves when every worker is done.
@@ -215,6 +211,23 @@ impl Crew {
             hand.tell(Order::Stop(farewell)).await;
         }
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
+    }
+}
+
+/// All workers, for who only wants to know whether they are alive.
+#[derive(Debug)]
+pub struct Pulse(Vec<mpsc::Sender<Order>>);
+
+impl Pulse {
+    /// Resolves when every worker has said that it is alive.
+    pub async fn echo(&self) {
+        let echo = self.0.iter().map(|orders| async {
+            let (reply, echo) = oneshot::channel();
+            // One that has ended is noticed otherwise.
+            let _ = orders.send(Order::Echo(reply)).await;
+            echo.await
+        });
+        join_all(echo).await;
     }
 }
 

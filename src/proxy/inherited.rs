@@ -82,9 +82,13 @@ impl Inherited {
         self.0.extract_if(.., |given| given.name == name || given.address == *address).collect()
     }
 
-    /// Takes those with this name.
-    pub fn take_named(&mut self, name: &str) -> Vec<Given> {
-        self.0.extract_if(.., |given| given.name == name).collect()
+    /// Takes those for `role`: called so by whoever keeps them, or bound to `address`, or called as [`role_name`] says.
+    pub fn take_role(&mut self, role: &str, address: &ListenAddr) -> Vec<Given> {
+        let name = role_name(role, address);
+        let is_kept = |given: &Given| given.name == role && given.keeper == Keeper::Giver;
+        self.0
+            .extract_if(.., |given| is_kept(given) || given.address == *address || given.name == name)
+            .collect()
     }
 
     /// Those that nobody has taken.
@@ -97,6 +101,12 @@ impl Inherited {
 #[must_use]
 pub fn name(address: &ListenAddr) -> String {
     address.to_string().replace('%', "%25").replace(':', "%3A")
+}
+
+/// What a socket for `address` is called that has another role than a listener's.
+#[must_use]
+pub fn role_name(role: &str, address: &ListenAddr) -> String {
+    format!("{role}={}", name(address))
 }
 
 /// Where `fd` listens; `None` when it does not.
@@ -161,7 +171,7 @@ mod tests {
         assert_eq!(inherited.take(&asked)[0].address, second);
         assert_eq!(inherited.rest().map(|given| given.name.as_str()).collect::<Vec<_>>(), ["web"]);
         assert_eq!(inherited.take(&first).len(), 1);
-        assert!(inherited.take_named("web").is_empty() && inherited.rest().next().is_none());
+        assert!(inherited.take_role("web", &first).is_empty() && inherited.rest().next().is_none());
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct Worker {
     stats: Arc<WorkerStats>,
     /// True from the moment the worker winds down.
     pub(super) is_stopping: Cell<bool>,
+    /// True when nothing new is begun any more: another process has taken over, and its table is the one that counts.
+    pub(super) is_shut: Cell<bool>,
     /// Over how long connections without a request end then.
     spread: Cell<Duration>,
     pub(super) connections: Cell<usize>,
@@ -65,6 +67,9 @@ pub struct Worker {
 
 /// How much is read at once, at most; 16 KiB reads cost 36 % more at bodies of 64 KiB.
 const READ: usize = 64 * 1024;
+
+/// How long a request's head may take to its end when a successor has taken over, beyond the time for goodbyes.
+const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// Largest buffer that is kept for the next request's head.
 const MOST_KEPT: usize = 64 * 1024;
@@ -112,6 +117,7 @@ impl Worker {
             date: Cell::new((0, clock::http_date())),
             stats,
             is_stopping: Cell::new(false),
+            is_shut: Cell::new(false),
             spread: Cell::default(),
             connections: Cell::new(0),
             vacancy: Notify::new(),
@@ -298,6 +304,14 @@ pub fn start(
     Ok((orders, ended))
 }
 
+/// Begins nothing new from `after` on; by then the connections that had no request are closed.
+async fn shut(worker: Rc<Worker>, after: Duration) {
+    tokio::time::sleep(after).await;
+    worker.is_shut.set(true);
+    worker.clock.wake_all();
+    worker.commons.shut_one();
+}
+
 async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
@@ -311,9 +325,15 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     worker.spread.set(farewell.spread);
     worker.is_stopping.set(true);
     worker.clock.wake_all();
+    if farewell.queue == Queue::Successors {
+        spawn_local(shut(Rc::clone(&worker), farewell.spread + LAST_HEAD));
+    }
     loop {
         let vacancy = worker.vacancy.notified();
         if worker.connections.get() == 0 {
+            if farewell.queue == Queue::Successors && !worker.is_shut.replace(true) {
+                worker.commons.shut_one();
+            }
             return worker.journal.flush();
         }
         vacancy.await;

@@ -39,6 +39,12 @@ impl Keeper {
         Ok(Self { calls, closed })
     }
 
+    /// One whose store is somewhere else: everything fails.
+    #[must_use]
+    pub fn gone() -> Self {
+        Self { calls: mpsc::channel(1).0, closed: oneshot::channel().1 }
+    }
+
     /// Has the store do `call`. When this is dropped early the call is made nevertheless.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod history;
 mod problem;
 mod service;
 pub mod text;
+mod upgrade;
 
 pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutVersion, Reached,
@@ -23,3 +24,4 @@ pub use service::{
     Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
     weights,
 };
+pub use upgrade::{Predecessor, Upgrade, Upgraded};

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, Remaining, Standing};
+use super::{Change, Predecessor, Remaining, Standing};
 use crate::control::Handle;
+use crate::control::elders::Elders;
 use crate::metrics::Kind;
 use crate::proxy::live::Snapshot;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{self, Upstream};
 use crate::release::{self, Previous, State};
 use crate::table::{self, EndpointAddr, ServiceName, Split, VersionName, VersionSpec};
 
@@ -213,15 +214,26 @@ impl InFlight {
         snapshot.tenure(service, version).map_or_else(Self::default, |upstream| Self::on(upstream))
     }
 
-    /// What is in flight on all tenures of a version, those included that were removed and are not over.
+    /// What is in flight on all tenures of a version, those included that were removed and are not over, and on those of
+    /// the processes before this one.
     #[must_use]
     pub fn left(control: &Handle, service: &ServiceName, version: &VersionName) -> Self {
         let tenures = control.tenures().of_version(service, version);
-        tenures.iter().map(|tenure| Self::on(tenure)).fold(Self::default(), |mut sum, one| {
+        let mut here = tenures.iter().map(|tenure| Self::on(tenure)).fold(Self::default(), |mut sum, one| {
             sum.total += one.total;
             one.by_kind.into_iter().for_each(|(kind, count)| *sum.by_kind.entry(kind).or_default() += count);
             sum
-        })
+        });
+        here.add(&control.elders().left(service, version));
+        here
+    }
+
+    /// With what is in flight elsewhere.
+    fn add(&mut self, others: &[upstream::Remaining]) {
+        for other in others {
+            self.total += other.count;
+            *self.by_kind.entry(other.kind.token().to_owned()).or_default() += other.count;
+        }
     }
 
     /// As a list.
@@ -249,6 +261,12 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// True when it serves; false while it starts or winds down.
     pub ready: bool,
+    /// How many processes there have been in a row, with this one: each upgrade is one more.
+    #[serde(default)]
+    pub generation: u64,
+    /// Older ones that still have work.
+    #[serde(default)]
+    pub predecessors: Vec<Predecessor>,
 }
 
 /// One listening socket.
@@ -275,6 +293,18 @@ impl Services {
 }
 
 impl Service {
+    /// With what is in flight in the processes before this one.
+    #[must_use]
+    pub fn with_elders(mut self, elders: &Elders) -> Self {
+        for version in &mut self.versions {
+            // Names that we wrote ourselves.
+            if let (Ok(service), Ok(name)) = (self.name.parse(), version.name.parse()) {
+                version.in_flight.add(&elders.left(&service, &name));
+            }
+        }
+        self
+    }
+
     /// The service of this name, if there is one.
     #[must_use]
     pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {

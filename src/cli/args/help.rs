@@ -44,3 +44,7 @@ pub(super) const COMPLETIONS_HELP: &str = "Examples:
   switchback completions bash > /etc/bash_completion.d/switchback
   switchback completions zsh > ~/.zfunc/_switchback
   switchback completions fish > ~/.config/fish/completions/switchback.fish";
+
+pub(super) const UPGRADE_HELP: &str = "Examples:
+  switchback upgrade                            the same program, as it is installed now
+  switchback upgrade --binary /opt/switchback-2/switchback";

@@ -31,14 +31,29 @@ fn proxy(proxy: &api::Status, style: Style) -> String {
     if listeners.is_empty() {
         listeners.push("no listeners");
     }
-    format!(
-        "switchback {} · {ready} · epoch {} · up {} · {workers} · pid {} · {}",
+    let generation =
+        if proxy.generation > 1 { format!(" · generation {}", proxy.generation) } else { String::new() };
+    let mut lines = vec![format!(
+        "switchback {} · {ready} · epoch {} · up {} · {workers} · pid {}{generation} · {}",
         line(&proxy.version, 32),
         proxy.epoch,
         span(proxy.uptime_seconds),
         proxy.pid,
         listeners.join(", "),
-    )
+    )];
+    lines.extend(proxy.predecessors.iter().map(|old| {
+        let what = if old.quiet { "finishes" } else { "hands over, and finishes" };
+        let text = format!(
+            "  before: pid {} (generation {}, {}) {what} {} in flight on {}",
+            old.pid,
+            old.generation,
+            line(&old.version, 32),
+            old.in_flight,
+            counted(old.connections, "connection"),
+        );
+        style.paint(Tone::Moving, &text)
+    }));
+    lines.join("\n")
 }
 
 fn block(service: &Service, last: Option<&Change>, now: u64, style: Style) -> String {

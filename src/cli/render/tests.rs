@@ -104,6 +104,8 @@ fn picture(services: Vec<Service>) -> Picture {
         workers: 2,
         listeners: vec![listener],
         ready: true,
+        generation: 1,
+        predecessors: Vec::new(),
     };
     let changes = vec![
         past(42, "shop", "flip", "v2 is out", "shop: green 100 %"),

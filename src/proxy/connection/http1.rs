@@ -162,6 +162,13 @@ impl Wire {
     fn poll_head(&self, cx: &mut Context<'_>, patience: Duration) -> Poll<Next> {
         let settings = &self.client.settings;
         loop {
+            if self.client.worker.is_shut.get() {
+                return Poll::Ready(if self.input.borrow().is_empty() {
+                    Next::End
+                } else {
+                    Next::Refused(Reason::Overload)
+                });
+            }
             match self.take_head() {
                 Ok(None) => {}
                 Ok(Some(request)) => {

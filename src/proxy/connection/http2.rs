@@ -186,6 +186,11 @@ where
             }
             while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
             match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((_, mut respond)))) if self.client.worker.is_shut.get() => {
+                    // It may be sent again: nothing was done for it (RFC 9113 §8.7).
+                    respond.send_reset(Code::REFUSED_STREAM);
+                    continue;
+                }
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.accepted += 1;
                     self.streams.push((self.answer)(request, respond));

@@ -1,0 +1,184 @@
+//! The talk with the processes before this one that still have work: what is left there, and what of it leaves.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::talk::{Left, Line, Older, Told, Work};
+use crate::control::Handle;
+use crate::control::elders::{self, Elder};
+use crate::metrics::Kind;
+use crate::proxy::upstream::Remaining;
+
+/// Between two questions while somebody waits for the answer: for it to be quiet, or for a version to be empty.
+const SOON: Duration = Duration::from_millis(20);
+/// Between two questions otherwise.
+const SELDOM: Duration = Duration::from_millis(500);
+/// How long one may take to hear that it is to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All of them.
+pub(super) struct Elders {
+    all: Vec<Conversation>,
+    /// Tells them to wind down.
+    ending: CancellationToken,
+}
+
+struct Conversation {
+    with: Older,
+    line: Arc<Mutex<Line>>,
+    task: JoinHandle<()>,
+}
+
+/// The lines to them, in nobody's use: for a successor, or until this is dropped.
+pub(super) struct Paused(Vec<(Older, OwnedMutexGuard<Line>)>);
+
+impl Paused {
+    /// Who they are, with a handle of each line.
+    pub(super) fn handles(&self) -> std::io::Result<Vec<(Older, OwnedFd)>> {
+        self.0.iter().map(|(with, line)| Ok((with.clone(), line.handle()?))).collect()
+    }
+}
+
+impl Elders {
+    /// Nobody.
+    pub(super) fn none() -> Self {
+        Self { all: Vec::new(), ending: CancellationToken::new() }
+    }
+
+    /// Talks with one more. Until it has told more, it may have anything.
+    pub(super) fn add(&mut self, with: Older, line: Line, handle: &Handle) {
+        let pid = with.pid;
+        handle.elders().set(unknown(with.clone()));
+        let line = Arc::new(Mutex::new(line));
+        let task = spawn_local(talk(pid, Arc::clone(&line), handle.clone(), self.ending.clone()));
+        self.all.push(Conversation { with, line, task });
+    }
+
+    /// How many of them live.
+    pub(super) fn count(&mut self) -> usize {
+        self.all.retain(|one| !one.task.is_finished());
+        self.all.len()
+    }
+
+    /// Says nothing to them until what is returned is dropped.
+    pub(super) async fn pause(&mut self) -> Paused {
+        self.all.retain(|one| !one.task.is_finished());
+        let mut paused = Vec::new();
+        for one in &self.all {
+            paused.push((one.with.clone(), Arc::clone(&one.line).lock_owned().await));
+        }
+        Paused(paused)
+    }
+
+    /// Another process talks with them from now on, and counts what they have.
+    pub(super) fn leave(self, handle: &Handle) {
+        for one in self.all {
+            one.task.abort();
+            handle.elders().remove(one.with.pid);
+        }
+    }
+
+    /// Tells them to wind down too.
+    pub(super) async fn end(self) {
+        self.ending.cancel();
+        for one in self.all {
+            // Those that do not listen end by their deadline.
+            let _ = timeout(PATIENCE, one.task).await;
+        }
+    }
+}
+
+/// One that has told nothing yet.
+pub(super) fn unknown(Older { pid, generation, version }: Older) -> Elder {
+    Elder { pid, generation, program: version, is_quiet: false, connections: 0, left: Vec::new() }
+}
+
+/// Talks with one until it has ended.
+async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: CancellationToken) {
+    loop {
+        // One that does not answer still has what it had: only its end ends that.
+        let Ok(Some(left)) = ask(&line, &handle).await else { break };
+        let pause = if left.quiet && handle.leaving_elsewhere().is_empty() { SELDOM } else { SOON };
+        handle.elders().set(elder(left));
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = handle.changed() => {}
+            () = ending.cancelled() => {
+                let _ = line.lock().await.tell(&Told::End).await;
+                return;
+            }
+        }
+    }
+    info!(pid, "the process that was taken over from has ended");
+    handle.elders().remove(pid);
+}
+
+async fn ask(line: &Mutex<Line>, handle: &Handle) -> std::io::Result<Option<Left>> {
+    let leaving = handle.leaving_elsewhere().into_iter();
+    let leaving = leaving.map(|(service, version)| (service.to_string(), version.to_string())).collect();
+    let mut line = line.lock().await;
+    line.tell(&Told::Ask { leaving }).await?;
+    match line.hear().await? {
+        Some(Told::Left(left)) => Ok(Some(left)),
+        Some(other) => Err(std::io::Error::other(format!("unexpected: {other:?}"))),
+        None => Ok(None),
+    }
+}
+
+fn elder(left: Left) -> Elder {
+    let Left { pid, generation, version, quiet, connections, work } = left;
+    // Names that this program does not take are of a newer one, which is no elder.
+    let left = work.into_iter().filter_map(|work| {
+        let Work { service, version, kind, endpoint, count, oldest_ms } = work;
+        let kind = Kind::ALL.into_iter().find(|known| known.token() == kind).unwrap_or(Kind::Request);
+        let (endpoint, oldest) =
+            (endpoint.and_then(|endpoint| endpoint.parse().ok()), Duration::from_millis(oldest_ms));
+        let work = Remaining { kind, endpoint, count, oldest };
+        Some(elders::Left { service: service.parse().ok()?, version: version.parse().ok()?, work })
+    });
+    Elder { pid, generation, program: version, is_quiet: quiet, connections, left: left.collect() }
+}
+
+/// What is left here, for the process that has taken over.
+pub(super) async fn left(handle: &Handle) -> Vec<Work> {
+    let mut names: Vec<_> = handle
+        .tenures()
+        .tenures()
+        .iter()
+        .filter(|upstream| upstream.in_flight() > 0)
+        .map(|upstream| (upstream.service.clone(), upstream.version.clone()))
+        .collect();
+    names.sort();
+    names.dedup();
+    let mut all = Vec::new();
+    for (service, version) in names {
+        let told = handle.remaining(&service, &version).await.unwrap_or_default();
+        let known: u64 = told.iter().map(|one| one.count).sum();
+        // The counts are what holds; a worker that is busy, or ends, does not say of what they are.
+        let total: u64 =
+            handle.tenures().of_version(&service, &version).iter().map(|one| one.in_flight()).sum();
+        let rest = Remaining {
+            kind: Kind::Request,
+            endpoint: None,
+            count: total.saturating_sub(known),
+            oldest: Duration::ZERO,
+        };
+        let work = told.into_iter().chain((rest.count > 0).then_some(rest)).map(|one| Work {
+            service: service.to_string(),
+            version: version.to_string(),
+            kind: one.kind.token().to_owned(),
+            endpoint: one.endpoint.map(|endpoint| endpoint.to_string()),
+            count: one.count,
+            oldest_ms: u64::try_from(one.oldest.as_millis()).unwrap_or(u64::MAX),
+        });
+        all.extend(work);
+    }
+    all
+}

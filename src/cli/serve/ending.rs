@@ -1,0 +1,183 @@
+//! How the process ends: told to, or because another has taken its place.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::elders;
+use super::heir::Heir;
+use super::log::Log;
+use super::signals::Signals;
+use super::talk::{Left, Line, Ready, Told};
+use super::{Process, notify};
+use crate::admin::Readiness;
+use crate::control::Handle;
+use crate::proxy::commons::Commons;
+use crate::proxy::worker::{Farewell, Queue, WorkerStats};
+
+/// How long the access log may take to be written to its end.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the store may take to close.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Process {
+    /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
+    pub(super) async fn wind_down(self, mut signals: Signals) -> Result<()> {
+        // Memory is looked at until the end.
+        let Self { config, crew, log, status, elders, memory: _memory, .. } = self;
+        status.set_readiness(Readiness::Stopping);
+        notify::stopping();
+        let deadline = config.shutdown.deadline;
+        info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
+        let farewell = Farewell { spread: config.shutdown.spread, queue: Queue::Ours };
+        let end = async {
+            sleep(config.shutdown.lame_duck).await;
+            elders.end().await;
+            if timeout(deadline, crew.stop(farewell)).await.is_err() {
+                warn!("the deadline has come; what is still in flight is cut");
+            }
+        };
+        tokio::select! {
+            () = end => {}
+            () = signals.stop() => warn!("told twice; what is still in flight is cut"),
+        }
+        drop((self.own, self.admin_file));
+        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
+        last.end(self.stop_control, self.control, &mut signals).await;
+        info!("stopped");
+        Ok(())
+    }
+
+    /// Another process serves: nothing is accepted any more, and what is in flight is finished.
+    pub(super) async fn retire(self, heir: Heir, ready: &Ready, mut signals: Signals) -> Result<()> {
+        let Self { config, crew, log, handle, memory: _memory, watching, .. } = self;
+        notify::main_process(ready.pid);
+        drop((watching, self.own));
+        if let Some(file) = self.admin_file {
+            file.leave();
+        }
+        let deadline = config.upgrade.deadline;
+        info!(
+            deadline_seconds = deadline.as_secs_f64(),
+            to = ready.pid,
+            "handed over; finishing what is in flight"
+        );
+        let here = Here {
+            generation: self.generation,
+            workers: crew.size(),
+            commons: Arc::clone(crew.commons()),
+            stats: crew.stats().cloned().collect(),
+            handle,
+        };
+        let farewell = Farewell { spread: config.upgrade.spread, queue: Queue::Successors };
+        let mut end = std::pin::pin!(crew.stop(farewell));
+        let told = async {
+            tokio::select! {
+                () = here.answer(heir.line()) => {}
+                () = signals.stop() => {}
+            }
+        };
+        let ended = tokio::select! {
+            () = &mut end => true,
+            () = sleep(deadline) => false,
+            () = told => {
+                info!(deadline_seconds = config.shutdown.deadline.as_secs_f64(), "winding down");
+                tokio::select! {
+                    ended = timeout(config.shutdown.deadline, end) => ended.is_ok(),
+                    () = signals.stop() => false,
+                }
+            }
+        };
+        if !ended {
+            warn!("the deadline has come, or it was told twice; what is still in flight is cut");
+        }
+        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
+        last.end(self.stop_control, self.control, &mut signals).await;
+        info!("stopped, {} serves", ready.pid);
+        Ok(())
+    }
+}
+
+/// What is ended last.
+struct Last {
+    log: Log,
+    stop_admin: CancellationToken,
+    admin: Vec<JoinHandle<()>>,
+}
+
+impl Last {
+    async fn end(
+        self,
+        stop_control: oneshot::Sender<()>,
+        control: oneshot::Receiver<()>,
+        signals: &mut Signals,
+    ) {
+        if timeout(LOG_PATIENCE, self.log.finish()).await.is_err() {
+            warn!("the access log did not come to its end; its last lines may be lost");
+        }
+        self.stop_admin.cancel();
+        for task in self.admin {
+            drop(task.await);
+        }
+        drop(stop_control);
+        // Every acknowledged change is on disk already: a store that hangs may be left.
+        tokio::select! {
+            ended = timeout(LAST_PATIENCE, control) => if ended.is_err() {
+                warn!("the store does not close; left as it is");
+            },
+            () = signals.stop() => {}
+        }
+    }
+}
+
+/// What a process that was taken over from tells about itself.
+struct Here {
+    generation: u64,
+    workers: usize,
+    commons: Arc<Commons>,
+    stats: Vec<Arc<WorkerStats>>,
+    handle: Handle,
+}
+
+impl Here {
+    /// Answers what the other process asks. Returns when it is told to end; without the other it goes on until it is done.
+    async fn answer(&self, mut line: Line) {
+        loop {
+            match line.hear().await {
+                Ok(Some(Told::Ask { leaving })) => {
+                    let names = leaving.iter().filter_map(|(service, version)| {
+                        Some((service.parse().ok()?, version.parse().ok()?))
+                    });
+                    self.handle.follow(names.collect()).await;
+                    if line.tell(&Told::Left(self.left().await)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(Some(Told::End)) => return,
+                Ok(Some(_) | None) | Err(_) => break,
+            }
+        }
+        warn!("the process that has taken over does not talk any more; finishing what is in flight");
+        std::future::pending().await
+    }
+
+    async fn left(&self) -> Left {
+        // First: what is counted afterwards can only become less.
+        let quiet = self.commons.shut() >= self.workers;
+        Left {
+            pid: std::process::id(),
+            generation: self.generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            quiet,
+            connections: self.stats.iter().map(|stats| stats.connections.load(Ordering::Relaxed)).sum(),
+            work: elders::left(&self.handle).await,
+        }
+    }
+}

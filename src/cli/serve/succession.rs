@@ -1,0 +1,95 @@
+//! Taking the place of another process, as seen by the one that takes it.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail};
+use rustix::stdio::dup2_stderr;
+use tracing::warn;
+
+use super::activation::Predecessor;
+use super::elders::{Elders, unknown};
+use super::talk::{Hello, Line, Older, Ready, Told};
+use crate::control::Handle;
+
+/// Whose place is taken, if anybody's.
+pub(super) struct Succession(Option<Taken>);
+
+struct Taken {
+    hello: Hello,
+    line: Line,
+    log: Option<OwnedFd>,
+    elders: Vec<std::os::unix::net::UnixStream>,
+}
+
+impl Succession {
+    /// Says that everything is prepared, and returns when the store may be opened.
+    ///
+    /// # Errors
+    /// When the predecessor does not want it any more. One that has died meanwhile is survived: its place is free.
+    pub(super) async fn begin(predecessor: Option<Predecessor>) -> Result<Self> {
+        let Some(Predecessor { hello, line, log, elders }) = predecessor else { return Ok(Self(None)) };
+        let mut taken = Taken { hello, line: Line::over(line)?, log, elders };
+        // One that has died hears nothing, and then says nothing.
+        let _ = taken.line.tell(&Told::Prepared).await;
+        match taken.line.hear().await {
+            Ok(Some(Told::Yours)) => Ok(Self(Some(taken))),
+            Ok(None) | Err(_) => {
+                warn!(pid = taken.hello.pid, "the process before this one has died; serving in its place");
+                taken.speak();
+                Ok(Self(Some(taken)))
+            }
+            Ok(Some(other)) => {
+                bail!("the process before this one says {other:?} instead of giving the store")
+            }
+        }
+    }
+
+    /// Which process in the row this one is.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.as_ref().map_or(1, |taken| taken.hello.generation + 1)
+    }
+
+    /// Counts what the older processes have before anybody asks; they are talked with from [`Succession::end`] on.
+    pub(super) fn meet(&self, handle: &Handle) {
+        if let Some(taken) = &self.0 {
+            handle.elders().set(unknown(taken.older()));
+            for older in &taken.hello.elders {
+                handle.elders().set(unknown(older.clone()));
+            }
+        }
+    }
+
+    /// Says that this process serves, and logs by itself.
+    pub(super) async fn end(self, elders: &mut Elders, handle: &Handle, generation: u64) {
+        let Some(mut taken) = self.0 else { return };
+        let (pid, epoch) = (std::process::id(), handle.live().epoch().0);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        // One that has died is found out by the questions that follow.
+        let _ = taken.line.tell(&Told::Ready(Ready { pid, generation, version, epoch })).await;
+        taken.speak();
+        let older = taken.older();
+        for (with, line) in taken.hello.elders.into_iter().zip(taken.elders) {
+            match Line::over(line) {
+                Ok(line) => elders.add(with, line, handle),
+                Err(error) => warn!(%error, pid = with.pid, "cannot talk with an older process"),
+            }
+        }
+        elders.add(older, taken.line, handle);
+    }
+}
+
+impl Taken {
+    fn older(&self) -> Older {
+        let Hello { pid, generation, version, .. } = self.hello.clone();
+        Older { pid, generation, version }
+    }
+
+    /// Logs to where the predecessor logs, and no more through it.
+    fn speak(&mut self) {
+        if let Some(log) = self.log.take()
+            && let Err(error) = dup2_stderr(log)
+        {
+            warn!(%error, "cannot log by itself");
+        }
+    }
+}

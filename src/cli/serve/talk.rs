@@ -1,0 +1,156 @@
+//! What two processes of the same proxy say to one another: one JSON document a line.
+//!
+//! ```text
+//!    old                                  new
+//!     │ ── starts it, hello ───────────────▶ │  reads the file, takes the sockets
+//!     │ ◀─────────────────────────── ready to start: prepared
+//!     │ ── has closed the store: yours ────▶ │  opens it, publishes, accepts
+//!     │ ◀──────────────────────────────────── ready
+//!     │ stops accepting                      │
+//!     │ ◀── ask (what leaves) ────────────── │  again and again
+//!     │ ─── left ──────────────────────────▶ │
+//! ```
+//!
+//! A member or a message that one side does not know is an error there: [`PROTOCOL`] tells the two apart before.
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// The version of what is spoken here; a process that speaks another one is not taken over from.
+pub(super) const PROTOCOL: u32 = 1;
+/// The longest line that is read.
+const MOST: u64 = 16 << 20;
+/// How long the other side may take to read a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    /// The old process says who it is.
+    Hello(Hello),
+    /// The new one could start now.
+    Prepared,
+    /// The store is closed, and the new process's.
+    Yours,
+    /// The new one serves.
+    Ready(Ready),
+    /// The new one cannot start.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// What is left?
+    Ask {
+        /// The versions that get no new requests: their work is to end.
+        leaving: Vec<(String, String)>,
+    },
+    /// This is left.
+    Left(Left),
+    /// It is to wind down as after SIGTERM.
+    End,
+}
+
+/// Who the old process is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// [`PROTOCOL`].
+    pub(super) protocol: u32,
+    /// 1 is the first process, each upgrade adds one.
+    pub(super) generation: u64,
+    /// Its process.
+    pub(super) pid: u32,
+    /// Its program's version.
+    pub(super) version: String,
+    /// The names of sockets whose files a service manager keeps.
+    pub(super) kept: Vec<String>,
+    /// Older processes that still have work.
+    pub(super) elders: Vec<Older>,
+}
+
+/// A process that has been taken over from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Older {
+    pub(super) pid: u32,
+    pub(super) generation: u64,
+    pub(super) version: String,
+}
+
+/// Who the new process is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ready {
+    pub(super) pid: u32,
+    pub(super) generation: u64,
+    pub(super) version: String,
+    pub(super) epoch: u64,
+}
+
+/// What is left in a process that accepts nothing any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Left {
+    pub(super) pid: u32,
+    pub(super) generation: u64,
+    pub(super) version: String,
+    /// No new requests can begin there.
+    pub(super) quiet: bool,
+    /// Open client connections.
+    pub(super) connections: u64,
+    pub(super) work: Vec<Work>,
+}
+
+/// So much of one kind on one version with one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Work {
+    pub(super) service: String,
+    pub(super) version: String,
+    pub(super) kind: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) count: u64,
+    pub(super) oldest_ms: u64,
+}
+
+/// One side of the conversation.
+#[derive(Debug)]
+pub(super) struct Line(BufReader<UnixStream>);
+
+impl Line {
+    /// Over this connection.
+    pub(super) fn over(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self(BufReader::new(UnixStream::from_std(stream)?)))
+    }
+
+    /// Both sides of a new one.
+    pub(super) fn pair() -> io::Result<(Self, std::os::unix::net::UnixStream)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        Ok((Self::over(ours)?, theirs))
+    }
+
+    /// Says something.
+    pub(super) async fn tell(&mut self, told: &Told) -> io::Result<()> {
+        let mut text = serde_json::to_vec(told)?;
+        text.push(b'\n');
+        timeout(PATIENCE, self.0.get_mut().write_all(&text)).await?
+    }
+
+    /// What the other side says next; `None` when it has ended. Cancel-safe between two lines only.
+    pub(super) async fn hear(&mut self) -> io::Result<Option<Told>> {
+        let mut text = Vec::new();
+        (&mut self.0).take(MOST).read_until(b'\n', &mut text).await?;
+        if text.last() != Some(&b'\n') {
+            return Ok(None);
+        }
+        serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
+    }
+
+    /// A second handle of it, for a process that goes on with the conversation.
+    pub(super) fn handle(&self) -> io::Result<std::os::fd::OwnedFd> {
+        use std::os::fd::AsFd;
+        self.0.get_ref().as_fd().try_clone_to_owned()
+    }
+}

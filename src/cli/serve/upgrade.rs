@@ -1,0 +1,218 @@
+//! Another process takes the place of this one: with its sockets, then its store, then its work; or this one goes on.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::Result;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::elders::Elders;
+use super::heir::{Fell, Heir};
+use super::signals::Signals;
+use super::talk::{Hello, Older, PROTOCOL, Ready};
+use super::{Process, TRY_AGAIN, actor, sockets};
+use crate::admin::{NotUpgraded, UpgradeOrder, api};
+use crate::control::Failed;
+use crate::store::sqlite::Sqlite;
+
+/// What has come of an upgrade.
+pub(super) enum Outcome {
+    /// Another process serves.
+    Succeeded(Heir, Ready),
+    /// This one goes on.
+    Failed,
+    /// This one was told to stop meanwhile.
+    Stopped,
+}
+
+/// Why an attempt has failed.
+enum Why {
+    Refused(NotUpgraded),
+    Fell(Fell),
+    Late,
+    Stopped,
+}
+
+impl Process {
+    /// Lets the program of `order` take over, and tells whoever has asked what came of it.
+    pub(super) async fn upgrade(&mut self, order: UpgradeOrder, signals: &mut Signals) -> Outcome {
+        let UpgradeOrder { binary, timeout: patience, reply } = order;
+        let (began, mut heir) = (Instant::now(), None);
+        let attempt = tokio::select! {
+            done = timeout(patience, self.attempt(binary, &mut heir)) => done.unwrap_or(Err(Why::Late)),
+            () = signals.stop() => Err(Why::Stopped),
+        };
+        let why = match (attempt, heir) {
+            (Ok(ready), Some(heir)) => {
+                info!(
+                    pid = ready.pid,
+                    generation = ready.generation,
+                    version = ready.version,
+                    "another process serves"
+                );
+                // Before anybody hears of it: who asks then is answered by the other process.
+                self.stop_admin.cancel();
+                self.admin_closed.cancelled().await;
+                // Whoever waits for the store is told to ask there.
+                self.handle.give_up().await;
+                // Who asked may have gone.
+                let _ = reply.send(Ok(upgraded(&ready, began)));
+                return Outcome::Succeeded(heir, ready);
+            }
+            (Ok(_), None) => (Why::Late, String::new()),
+            (Err(why), heir) => {
+                let words = match heir {
+                    Some(heir) => heir.end().await,
+                    None => String::new(),
+                };
+                (why, words)
+            }
+        };
+        self.take_back().await;
+        let (why, words) = why;
+        let is_stopped = matches!(why, Why::Stopped);
+        let failed = failed(why, words);
+        warn!(?failed, "the upgrade is not made");
+        let _ = reply.send(Err(failed));
+        if is_stopped { Outcome::Stopped } else { Outcome::Failed }
+    }
+
+    async fn attempt(&mut self, binary: Option<PathBuf>, started: &mut Option<Heir>) -> Result<Ready, Why> {
+        self.check().map_err(Why::Refused)?;
+        let no_descriptors = |error: std::io::Error| {
+            let hint = "raise the limit on open files (LimitNOFILE)".to_owned();
+            Why::Refused(NotUpgraded::Refused { why: format!("cannot start a process: {error}"), hint })
+        };
+        let program = binary.unwrap_or_else(|| self.program.path().to_owned());
+        let handles = sockets::handles(&self.crew, &self.own).map_err(no_descriptors)?;
+        // Until it is clear who talks with them.
+        let paused = self.elders.pause().await;
+        let (elders, lines): (Vec<Older>, Vec<_>) =
+            paused.handles().map_err(no_descriptors)?.into_iter().unzip();
+        let kept = handles.iter().filter(|handle| handle.is_kept).map(|handle| handle.name.clone()).collect();
+        let hello = Hello {
+            protocol: PROTOCOL,
+            generation: self.generation,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kept,
+            elders,
+        };
+        info!(program = %program.display(), "another process is to take over");
+        let heir = Heir::start(&program, handles, lines, hello).await.map_err(no_descriptors)?;
+        let heir = started.insert(heir);
+        heir.prepared().await.map_err(Why::Fell)?;
+        self.is_lent.set(true);
+        self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
+        let ready = heir.ready().await.map_err(Why::Fell)?;
+        // From now on that one does.
+        std::mem::replace(&mut self.elders, Elders::none()).leave(&self.handle);
+        drop(paused);
+        Ok(ready)
+    }
+
+    fn not_lent(&self, why: &Failed) -> Why {
+        self.is_lent.set(false);
+        let is_held = matches!(why, Failed::Holding);
+        let hint = if is_held { "release it first, or wait until the flip is over" } else { "try again" };
+        Why::Refused(NotUpgraded::Refused { why: why.to_string(), hint: hint.to_owned() })
+    }
+
+    /// Whether another process may take over now.
+    fn check(&mut self) -> Result<(), NotUpgraded> {
+        let refused = |why: String, hint: &str| Err(NotUpgraded::Refused { why, hint: hint.to_owned() });
+        let most = self.config.upgrade.predecessors;
+        if std::process::id() == 1 {
+            return refused(
+                "this is process 1, with which everything would end".to_owned(),
+                "run it under an init process (`docker run --init`)",
+            );
+        }
+        if self.is_lent.get() {
+            return refused(
+                "the store is not back yet after an upgrade that failed".to_owned(),
+                "the log says why",
+            );
+        }
+        if self.elders.count() >= most {
+            return refused(
+                format!("{most} older processes still have work"),
+                "`switchback status` names them; they end by [upgrade] deadline, or by SIGTERM; [upgrade] predecessors allows more",
+            );
+        }
+        Ok(())
+    }
+
+    /// Goes on with the store, if it was lent; tried until it comes back.
+    pub(super) async fn take_back(&self) {
+        if !self.is_lent.get() {
+            return;
+        }
+        if let Err(why) = self.try_take_back().await {
+            error!("the store does not come back, and nothing can be changed; trying again: {why:#}");
+            let again = self.custodian();
+            spawn_local(async move {
+                while again.is_lent.get() {
+                    sleep(TRY_AGAIN).await;
+                    if let Err(why) = again.take_back().await {
+                        error!("the store does not come back; trying again: {why:#}");
+                    }
+                }
+            });
+        }
+    }
+
+    async fn try_take_back(&self) -> Result<()> {
+        self.custodian().take_back().await
+    }
+
+    fn custodian(&self) -> Custodian {
+        Custodian {
+            is_lent: Rc::clone(&self.is_lent),
+            handle: self.handle.clone(),
+            config: self.config.clone(),
+            file: self.file.clone(),
+        }
+    }
+}
+
+/// What it takes to go on with the store.
+struct Custodian {
+    is_lent: Rc<Cell<bool>>,
+    handle: crate::control::Handle,
+    config: crate::config::Config,
+    file: PathBuf,
+}
+
+impl Custodian {
+    async fn take_back(&self) -> Result<()> {
+        let state = &self.config.state;
+        let store = Box::new(Sqlite::open(&state.dir, state.history)?);
+        self.handle.take_back(store, self.config.services.clone(), actor(&self.file)).await?;
+        self.is_lent.set(false);
+        info!(epoch = self.handle.live().epoch().0, "the store is back");
+        Ok(())
+    }
+}
+
+fn upgraded(ready: &Ready, began: Instant) -> api::Upgraded {
+    let Ready { pid, generation, version, epoch } = ready.clone();
+    let seconds = began.elapsed().as_secs_f64();
+    api::Upgraded { pid, generation, version, epoch, seconds, predecessor: std::process::id() }
+}
+
+fn failed(why: Why, words: String) -> NotUpgraded {
+    match why {
+        Why::Refused(refused) => refused,
+        Why::Fell(Fell::Said(reason)) => NotUpgraded::Failed(reason),
+        Why::Fell(Fell::Silently) => NotUpgraded::Failed(words),
+        Why::Late => NotUpgraded::Late(words),
+        Why::Stopped => NotUpgraded::Refused {
+            why: "the proxy was told to stop meanwhile".to_owned(),
+            hint: "start it again".to_owned(),
+        },
+    }
+}

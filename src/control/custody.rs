@@ -1,0 +1,235 @@
+//! Who has the store: it is one process's own, and is lent to the one that is to take this one's place.
+//!
+//! ```text
+//!    Ours ──── lend ───▶ Lent ──── give up ──▶ Gone
+//!      ▲                  │
+//!      └─── take back ────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{Control, Failed, Handle, OpenFailed, clock, perform};
+use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::Upstream;
+use crate::release::{Actor, Command, Event, Order, State, step};
+use crate::store::keeper::Keeper;
+use crate::store::{Loaded, Store, StoreError};
+use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
+
+/// How long whoever wants something of the store waits while it is lent; later ones are told to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who has the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Custody {
+    /// This process.
+    Ours,
+    /// A process that starts; who asks waits until then.
+    Lent {
+        /// Until when.
+        until: Instant,
+    },
+    /// The process that has taken this one's place.
+    Gone,
+}
+
+/// What control is told about it.
+#[derive(Debug)]
+pub(super) enum Transfer {
+    Lend(oneshot::Sender<Result<(), Failed>>),
+    TakeBack(Box<Returned>, oneshot::Sender<Result<(), OpenFailed>>),
+    GiveUp(oneshot::Sender<()>),
+    /// These versions are left, and no others.
+    Follow(Vec<(ServiceName, VersionName)>),
+}
+
+/// The store as it comes back, and what is laid over it should it have changed.
+pub(super) struct Returned {
+    pub(super) store: Box<dyn Store>,
+    pub(super) services: Vec<ServiceSpec>,
+    pub(super) file: Actor,
+}
+
+impl std::fmt::Debug for Returned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Returned").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Custody {
+    /// True when whoever asks has to wait.
+    pub(super) fn is_waited_for(self, now: Instant) -> bool {
+        matches!(self, Self::Lent { until } if now < until)
+    }
+
+    /// When that ends.
+    pub(super) fn wake(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Lent { until } => Some(until).filter(|until| now < *until),
+            Self::Ours | Self::Gone => None,
+        }
+    }
+
+    /// Why nothing can be asked of the store.
+    pub(super) fn refusal(self) -> Option<Failed> {
+        match self {
+            Self::Ours => None,
+            Self::Lent { .. } => Some(Failed::Lent),
+            Self::Gone => Some(Failed::Succeeded),
+        }
+    }
+}
+
+impl Handle {
+    /// Closes the store, so that another process can open it; whoever asks for something of it waits for a while.
+    ///
+    /// # Errors
+    /// [`Failed`] when it may not be closed now.
+    pub async fn lend(&self) -> Result<(), Failed> {
+        let (reply, done) = oneshot::channel();
+        self.transfers.send(Transfer::Lend(reply)).await.map_err(|_| Failed::Closed)?;
+        done.await.map_err(|_| Failed::Closed)?
+    }
+
+    /// Goes on with the store after it was lent; should it have changed, `services` are laid over it as at the start.
+    ///
+    /// # Errors
+    /// [`OpenFailed`]: everything stays as it is, and can be tried again.
+    pub async fn take_back(
+        &self,
+        store: Box<dyn Store>,
+        services: Vec<ServiceSpec>,
+        file: Actor,
+    ) -> Result<(), OpenFailed> {
+        let closed = || OpenFailed::Store(StoreError::Io(Failed::Closed.to_string()));
+        let (reply, done) = oneshot::channel();
+        let returned = Box::new(Returned { store, services, file });
+        self.transfers.send(Transfer::TakeBack(returned, reply)).await.map_err(|_| closed())?;
+        done.await.map_err(|_| closed())?
+    }
+
+    /// The process that the store was lent to keeps it: whoever waits is told to ask there.
+    pub async fn give_up(&self) {
+        let (reply, done) = oneshot::channel();
+        // One that has ended has given up everything.
+        let _ = self.transfers.send(Transfer::GiveUp(reply)).await;
+        let _ = done.await;
+    }
+
+    /// Ends the work that is left on these versions here, and spares that on others: another process decides now.
+    pub async fn follow(&self, leaving: Vec<(ServiceName, VersionName)>) {
+        // One that has ended ends everything.
+        let _ = self.transfers.send(Transfer::Follow(leaving)).await;
+    }
+}
+
+impl Control {
+    pub(super) async fn on_transfer(&mut self, transfer: Transfer) {
+        // Nobody waits any more: nothing to do about it.
+        match transfer {
+            Transfer::Lend(reply) => drop(reply.send(self.lend().await)),
+            Transfer::TakeBack(returned, reply) => drop(reply.send(self.take_back(*returned))),
+            Transfer::GiveUp(reply) => {
+                self.custody = Custody::Gone;
+                let _ = reply.send(());
+            }
+            Transfer::Follow(leaving) => self.follow(&leaving),
+        }
+    }
+
+    /// Another process says what leaves: work there comes to its end here too, and what it has taken back is spared.
+    fn follow(&mut self, leaving: &[(ServiceName, VersionName)]) {
+        let now = clock::instant();
+        let before = self.drains.names();
+        for upstream in self.tenures.tenures() {
+            let leaves = leaving
+                .iter()
+                .any(|(service, version)| upstream.service == *service && upstream.version == *version);
+            if !leaves {
+                self.drains.cancel(upstream.id);
+            } else if upstream.in_flight() > 0 {
+                self.drains.open(upstream, now);
+            }
+        }
+        if before != self.drains.names() {
+            self.show();
+        }
+    }
+
+    /// Closes the store, with nothing half done.
+    async fn lend(&mut self) -> Result<(), Failed> {
+        if !self.holds.are_none() {
+            return Err(Failed::Holding);
+        }
+        self.resolve_doubt().await?;
+        std::mem::replace(&mut self.keeper, Keeper::gone()).close().await;
+        self.custody = Custody::Lent { until: clock::instant() + PATIENCE };
+        Ok(())
+    }
+
+    fn take_back(&mut self, returned: Returned) -> Result<(), OpenFailed> {
+        let Returned { mut store, services, file } = returned;
+        let loaded = store.load()?;
+        if loaded.epoch != self.state.table.epoch() {
+            warn!(
+                epoch = loaded.epoch.0,
+                "the process that failed has made a change; laying the file over it"
+            );
+            self.overlay(&mut *store, loaded, services, file)?;
+        }
+        self.keeper = Keeper::start(store)?;
+        self.custody = Custody::Ours;
+        Ok(())
+    }
+
+    /// As at the start, but on the table that is published.
+    fn overlay(
+        &mut self,
+        store: &mut dyn Store,
+        loaded: Loaded,
+        services: Vec<ServiceSpec>,
+        file: Actor,
+    ) -> Result<(), OpenFailed> {
+        let command = Command::Configure { services, records: loaded.records };
+        let order = Order { command, actor: file, reason: "take back".to_owned(), expected: Vec::new() };
+        let (next, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
+        if let Some(change) = &effects.change {
+            store.append(change, None)?;
+        }
+        perform::log(&effects);
+        self.replace(next);
+        Ok(())
+    }
+
+    /// Publishes a state that did not come about by a step from the present one.
+    fn replace(&mut self, next: State) {
+        let (before, workers) = (self.live.snapshot(), self.workers);
+        let after = Snapshot::join(Arc::clone(&next.table), Some(&before), |service, version| {
+            Arc::new(Upstream::open(service.name.clone(), version.name.clone(), workers))
+        });
+        let after = Arc::new(after);
+        let present: Vec<_> = after.upstreams().map(|upstream| upstream.id).collect();
+        let gone: Vec<_> = before.upstreams().filter(|old| !present.contains(&old.id)).cloned().collect();
+        gone.iter().for_each(|upstream| self.tenures.leave(Arc::clone(upstream), None));
+        self.live.publish(Arc::clone(&after));
+        let now = clock::instant();
+        for upstream in gone {
+            upstream.leave();
+            self.drains.open(upstream, now);
+        }
+        for upstream in after.upstreams() {
+            let weight = |state: &State| super::handle::weight(state, &upstream.service, &upstream.version);
+            match (weight(&self.state) > BasisPoints::NONE, weight(&next) > BasisPoints::NONE) {
+                (true, false) => self.drains.open(Arc::clone(upstream), now),
+                (_, true) => self.drains.cancel(upstream.id),
+                (false, false) => {}
+            }
+        }
+        self.state = Arc::new(next);
+        self.show();
+    }
+}

@@ -1,0 +1,144 @@
+//! The processes before this one that still have work, as they have told last.
+//!
+//! They accept nothing any more. Until an elder is quiet it may still begin requests of connections that it has, by the
+//! table of its time; so no change is acknowledged, and nothing is drained, before all of them are. From then on what is
+//! left there only becomes less: an old answer is never too low.
+
+use tokio::sync::watch;
+
+use crate::proxy::upstream::roll::{Remaining, add_up};
+use crate::table::{ServiceName, VersionName};
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elder {
+    /// The process.
+    pub pid: u32,
+    /// Which generation it is of.
+    pub generation: u64,
+    /// Its program's version.
+    pub program: String,
+    /// No new requests can begin there.
+    pub is_quiet: bool,
+    /// Client connections that are open there.
+    pub connections: u64,
+    /// What is left there.
+    pub left: Vec<Left>,
+}
+
+/// What is left on a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// How much of what, and where.
+    pub work: Remaining,
+}
+
+impl Elder {
+    fn has(&self, service: &ServiceName, version: &VersionName) -> bool {
+        !self.is_quiet || self.left.iter().any(|left| left.is_of(service, version))
+    }
+}
+
+impl Left {
+    fn is_of(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.service == *service && self.version == *version
+    }
+}
+
+/// All of them. Written by who talks with them, read by control and the API.
+#[derive(Debug, Default)]
+pub struct Elders(watch::Sender<Vec<Elder>>);
+
+impl Elders {
+    /// One has told something.
+    pub fn set(&self, elder: Elder) {
+        self.0.send_if_modified(|all| {
+            let known = all.iter_mut().find(|known| known.pid == elder.pid);
+            match known {
+                Some(known) if *known == elder => return false,
+                Some(known) => *known = elder,
+                None => all.push(elder),
+            }
+            true
+        });
+    }
+
+    /// One has ended, and with it all that it had.
+    pub fn remove(&self, pid: u32) {
+        self.0.send_if_modified(|all| {
+            let before = all.len();
+            all.retain(|elder| elder.pid != pid);
+            all.len() != before
+        });
+    }
+
+    /// All of them, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Elder> {
+        let mut all = self.0.borrow().clone();
+        all.sort_by_key(|elder| elder.generation);
+        all
+    }
+
+    /// What they tell, as it changes.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Vec<Elder>> {
+        self.0.subscribe()
+    }
+
+    /// What is left with them on this version.
+    #[must_use]
+    pub fn left(&self, service: &ServiceName, version: &VersionName) -> Vec<Remaining> {
+        let all = self.0.borrow();
+        let left = all.iter().flat_map(|elder| &elder.left).filter(|left| left.is_of(service, version));
+        add_up(left.map(|left| left.work.clone()))
+    }
+
+    /// True when one of them has something left on this version, or may still begin something.
+    #[must_use]
+    pub fn may_have(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.0.borrow().iter().any(|elder| elder.has(service, version))
+    }
+
+    /// Waits until none of them begins new requests any more. Cancel-safe.
+    pub async fn quiet(&self) {
+        let is_quiet = |all: &Vec<Elder>| all.iter().all(|elder| elder.is_quiet);
+        // It is there for as long as we are.
+        let _ = self.subscribe().wait_for(is_quiet).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Kind;
+
+    fn elder(pid: u32, is_quiet: bool, count: u64) -> Elder {
+        let (service, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
+        let work = Remaining { kind: Kind::Websocket, endpoint: None, count, oldest: Duration::ZERO };
+        let left = if count > 0 { vec![Left { service, version, work }] } else { Vec::new() };
+        Elder { pid, generation: u64::from(pid), program: String::new(), is_quiet, connections: count, left }
+    }
+
+    #[test]
+    fn what_is_left_counts_over_all_of_them_until_they_are_gone() {
+        let (elders, shop) = (Elders::default(), "shop".parse().unwrap());
+        let (blue, green) = ("blue".parse().unwrap(), "green".parse().unwrap());
+        elders.set(elder(2, true, 3));
+        elders.set(elder(1, false, 1));
+        assert!(elders.may_have(&shop, &green), "one may still begin something");
+        elders.set(elder(1, true, 1));
+        assert!(!elders.may_have(&shop, &green) && elders.may_have(&shop, &blue));
+        assert_eq!(elders.left(&shop, &blue)[0].count, 4);
+        assert_eq!(elders.all().iter().map(|elder| elder.pid).collect::<Vec<_>>(), [1, 2]);
+        elders.remove(2);
+        elders.set(elder(1, true, 0));
+        assert!(!elders.may_have(&shop, &blue) && elders.left(&shop, &blue).is_empty());
+    }
+}

@@ -1,0 +1,668 @@
+//! Another process takes the place of the proxy: nobody who connects, asks or listens notices; and if it cannot, the old
+//! one goes on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test, and one that looks at the clock"
+)]
+
+mod lab;
+
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Client, Gate, Lab, Origin, PATIENCE, Proxy, gate, wait_until};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Message, WebSocket, accept, client};
+
+/// A lab whose proxy is one process after another; all of them are gone when it is dropped.
+struct Row {
+    lab: Lab,
+    /// The first process.
+    first: Option<Proxy>,
+    pids: Vec<u32>,
+}
+
+fn signal(name: &str, pid: u32) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+fn lives(pid: u32) -> bool {
+    // A zombie is none that lives.
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+impl Row {
+    fn of(mut lab: Lab) -> Self {
+        let first = lab.proxy.take();
+        let pids = vec![first.as_ref().unwrap().pid()];
+        Self { lab, first, pids }
+    }
+
+    fn with(extra: &str) -> Self {
+        Self::of(Lab::with(&["blue", "green"], extra))
+    }
+
+    fn held(extra: &str) -> (Self, Gate) {
+        let gate = Gate::default();
+        let origins = vec![Origin::held("blue", &gate), Origin::held("green", &gate)];
+        (Self::of(Lab::on(origins, extra)), gate)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.first.as_ref().unwrap().address
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    fn log(&self) -> String {
+        self.first.as_ref().unwrap().log()
+    }
+
+    fn try_upgrade(&mut self, body: &Value) -> (u16, Value) {
+        let (status, answer) = self.lab.call("POST", "/v1/upgrade", body);
+        if status == 200 {
+            self.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+        }
+        (status, answer)
+    }
+
+    fn upgrade(&mut self) -> Value {
+        let (status, answer) = self.try_upgrade(&json!({}));
+        assert_eq!(status, 200, "{answer}\n{}", self.log());
+        answer
+    }
+
+    fn status(&self) -> Value {
+        self.lab.call("GET", "/v1/status", &Value::Null).1
+    }
+
+    /// Waits until only the newest process is left.
+    fn wait_alone(&self) {
+        let older = &self.pids[..self.pids.len() - 1];
+        wait_until("the older processes end", || !older.iter().any(|pid| lives(*pid)));
+    }
+
+    fn drain(&self, version: &str) -> Value {
+        self.lab.call("GET", &format!("/v1/services/shop/versions/{version}/drain"), &Value::Null).1
+    }
+
+    /// The log of all of them, once they have ended.
+    fn end(mut self) -> String {
+        signal("TERM", *self.pids.last().unwrap());
+        let (_, log) = self.first.take().unwrap().wait();
+        wait_until("all of them end", || !self.pids.iter().any(|pid| lives(*pid)));
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(!self.lab.socket().exists(), "the admin socket goes with the last one");
+        log
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(first) = &self.first
+        {
+            eprintln!("the log:\n{}", first.log());
+        }
+        // The first is its own; the others are ours, by their numbers.
+        self.pids.iter().skip(1).filter(|pid| lives(**pid)).for_each(|pid| signal("KILL", *pid));
+    }
+}
+
+/// An endpoint that sends every message back.
+fn echoes() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let Ok(mut socket) = accept(stream) else { return };
+                while let Ok(message) = socket.read() {
+                    if message.is_text() && socket.send(message).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn websocket(address: SocketAddr) -> WebSocket<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client(format!("ws://{address}/chat"), stream).expect("a WebSocket").0
+}
+
+fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
+    socket.send(Message::text(text)).unwrap();
+    socket.read().unwrap() == Message::text(text)
+}
+
+/// `shop` on `origins`, and everything below /chat to `talk`, whose version is a WebSocket's endpoint.
+fn talking(talk: SocketAddr, extra: &str) -> Row {
+    let origins = vec![Origin::start("blue"), Origin::start("green")];
+    let services = format!(
+        "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n\
+         [services.talk]\nroutes = [{{ path = \"/chat\" }}]\nstable = \"one\"\n\
+         versions.one.endpoints = [\"{talk}\"]\nversions.two.endpoints = [\"{talk}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    Row::of(Lab::configured(tempfile::tempdir().unwrap(), origins, &services))
+}
+
+/// Clients that ask all the time; every request has to be answered with 200.
+struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    threads: Vec<thread::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr) -> Self {
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let mut threads = Vec::new();
+        for kept in [true, true, true, false, false] {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            threads.push(thread::spawn(move || Self::ask(address, kept, &stop, &served)));
+        }
+        Self { stop, served, threads }
+    }
+
+    fn ask(address: SocketAddr, is_kept: bool, stop: &AtomicBool, served: &AtomicU64) -> Vec<String> {
+        let (mut connection, mut bad) = (None, Vec::new());
+        while !stop.load(Ordering::Relaxed) && bad.len() < 10 {
+            let mut client: Client = connection.take().unwrap_or_else(|| Client::connect(address));
+            match client.try_get("/") {
+                Ok(answer) if answer.status == 200 && answer.is_whole => {
+                    served.fetch_add(1, Ordering::Relaxed);
+                    let closes = answer.header("connection") == Some("close");
+                    connection = Some(client).filter(|_| is_kept && !closes);
+                }
+                Ok(answer) => bad.push(format!("{} {}", answer.status, answer.text())),
+                Err(error) => bad.push(error.to_string()),
+            }
+        }
+        bad
+    }
+
+    /// Waits for `more` answers.
+    fn wait(&self, more: u64) {
+        let until = self.served.load(Ordering::Relaxed) + more;
+        wait_until("requests are answered", || self.served.load(Ordering::Relaxed) >= until);
+    }
+
+    fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let bad: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert!(bad.is_empty(), "{bad:?}");
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+/// How many upgrades in a row; more by hand.
+fn times(least: u64) -> u64 {
+    std::env::var("UPGRADES").ok().and_then(|times| times.parse().ok()).unwrap_or(least)
+}
+
+#[test]
+fn upgrades_under_load_lose_nothing_and_websockets_live_on() {
+    let mut row = talking(echoes(), "[upgrade]\nspread = \"500ms\"\n");
+    let load = Load::on(row.address());
+    let (count, mut sockets) = (times(3), Vec::new());
+    for round in 1..=count {
+        load.wait(50);
+        sockets.push((round, websocket(row.address())));
+        // Each of them lives through several upgrades, and then makes room.
+        sockets.retain_mut(|(since, socket)| {
+            assert!(echoed(socket, "before"));
+            let stays = round - *since < 3;
+            if !stays {
+                socket.close(None).unwrap();
+            }
+            stays
+        });
+        let done = row.upgrade();
+        assert_eq!((&done["generation"], &done["epoch"]), (&json!(round + 1), &json!(1)), "{done}");
+        for (_, socket) in &mut sockets {
+            assert!(echoed(socket, "after"));
+        }
+    }
+    load.wait(50);
+    assert!(load.end() > 50 * count);
+    let status = row.status();
+    assert_eq!(status["generation"], count + 1);
+    assert!(!status["predecessors"].as_array().unwrap().is_empty(), "{status}");
+    for (_, socket) in &mut sockets {
+        assert!(echoed(socket, "still there"));
+        socket.close(None).unwrap();
+    }
+    drop(sockets);
+    row.wait_alone();
+    wait_until("nobody is left", || row.status()["predecessors"] == json!([]));
+    row.end();
+}
+
+#[test]
+fn http2_clients_are_told_and_lose_nothing() {
+    let mut row = Row::with("");
+    let address = row.address();
+    let stop = Arc::<AtomicBool>::default();
+    let asking = {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                runtime.block_on(async {
+                    let client = lab::Http2::to(address).await;
+                    loop {
+                        let get = lab::http2::request(http::Method::GET, "/");
+                        // A connection that is told to end takes no more of them; what it took is answered.
+                        let Ok(mut send) = client.send.clone().ready().await else { break };
+                        let Ok((response, _)) = send.send_request(get, true) else { break };
+                        let response = response.await.unwrap();
+                        assert_eq!(response.status(), 200);
+                        asked += 1;
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                });
+            }
+            asked
+        })
+    };
+    wait_until("requests arrive", || row.lab.origin("blue").served() > 20);
+    row.upgrade();
+    row.wait_alone();
+    row.upgrade();
+    row.wait_alone();
+    stop.store(true, Ordering::Relaxed);
+    assert!(asking.join().unwrap() > 20);
+    row.end();
+}
+
+#[test]
+fn the_sockets_are_the_same_and_so_is_everything_that_was_decided() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = dir.path().join("shop.sock");
+    let extra =
+        format!("[metrics]\nlisten = \"127.0.0.1:0\"\n[[listeners]]\nlisten = \"unix:{}\"\n", unix.display());
+    let mut row = Row::with(&extra);
+    let inode = |path: &PathBuf| fs::symlink_metadata(path).unwrap().ino();
+    let (socket, before) = (row.lab.socket(), row.status());
+    let inodes = (inode(&unix), inode(&socket));
+    row.lab.flip("green");
+    assert_eq!(row.lab.epoch(), 2);
+    row.upgrade();
+    row.wait_alone();
+    let after = row.status();
+    assert_eq!(after["listeners"], before["listeners"]);
+    assert_ne!(after["pid"], before["pid"]);
+    assert_eq!((inode(&unix), inode(&socket)), inodes, "nobody has taken them away");
+    assert_eq!(row.client().get("/").version(), "green");
+    assert_eq!(row.lab.flip("blue")["epoch"], 3);
+    let (_, history) = row.lab.call("GET", "/v1/changes", &Value::Null);
+    let epochs: Vec<_> = history["changes"].as_array().unwrap().iter().map(|c| c["epoch"].clone()).collect();
+    assert_eq!(epochs, [json!(3), json!(2), json!(1)]);
+    let mut stream = std::os::unix::net::UnixStream::connect(&unix).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    row.end();
+    assert!(!unix.exists(), "and they go with the last one");
+}
+
+#[test]
+fn what_the_old_process_has_in_flight_counts_until_it_is_over() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    let mut events = row.lab.events();
+    let done = row.lab.flip("green");
+    assert_eq!(done["epoch"], 2);
+    let left = row.drain("blue");
+    assert_eq!((&left["drained"], &left["remaining"][0]["count"]), (&json!(false), &json!(1)), "{left}");
+    assert_eq!(left["endpoints"][0]["endpoint"], row.lab.origin("blue").address.to_string(), "{left}");
+    let shop = row.lab.shop();
+    let blue = shop["versions"].as_array().unwrap().iter().find(|version| version["name"] == "blue").unwrap();
+    assert_eq!(blue["in_flight"]["total"], 1, "{shop}");
+    let status = row.status();
+    assert_eq!(status["predecessors"][0]["pid"], row.pids[0], "{status}");
+    assert_eq!(status["predecessors"][0]["in_flight"], 1, "{status}");
+    gate.open();
+    let answer = client.answer();
+    assert_eq!((answer.version(), answer.text().as_str(), answer.is_whole), ("blue", gate::HELD, true));
+    let drained = events.drained("blue");
+    assert_eq!(drained["service"], "shop", "{drained}");
+    assert_eq!(row.drain("blue")["drained"], true);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_drain_that_was_open_stays_open() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    row.upgrade();
+    row.upgrade();
+    let left = row.drain("blue");
+    assert_eq!(left["drained"], false, "{left}");
+    wait_until("both are heard", || row.drain("blue")["remaining"][0]["count"] == 1);
+    assert_eq!(row.drain("blue")["drained"], false);
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("it is drained", || row.drain("blue")["drained"] == true);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn what_a_dead_process_had_is_gone() {
+    let (mut row, _gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    row.lab.flip("green");
+    assert_eq!(row.drain("blue")["drained"], false);
+    signal("KILL", row.pids[0]);
+    wait_until("its work is gone", || row.drain("blue")["drained"] == true);
+    assert!(!client.answer().is_whole);
+    row.end();
+}
+
+#[test]
+fn a_change_right_after_an_upgrade_is_acknowledged_when_nothing_goes_the_old_way() {
+    let mut row = Row::with("[upgrade]\nspread = \"1s\"\n");
+    let mut kept = row.client();
+    assert_eq!(kept.get("/").version(), "blue");
+    row.upgrade();
+    // It may ask once more, over the old process and by its table: before the change is acknowledged.
+    row.lab.flip("green");
+    if let Ok(answer) = kept.try_get("/") {
+        panic!("answered by {} after the change was acknowledged", answer.version());
+    }
+    assert_eq!(row.client().get("/").version(), "green");
+    row.wait_alone();
+    row.end();
+}
+
+/// A program that is started in the new version's place.
+fn program(row: &Row, text: &str) -> Value {
+    let path = row.lab.dir.path().join(format!("program-{}", text.len()));
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    json!({ "binary": path, "timeout": "2s" })
+}
+
+fn assert_goes_on(row: &mut Row, epoch: u64) {
+    assert_eq!(row.client().get("/").status, 200);
+    let to = if epoch.is_multiple_of(2) { "green" } else { "blue" };
+    assert_eq!(row.lab.flip(to)["epoch"], epoch);
+    assert_eq!((&row.status()["generation"], &row.status()["pid"]), (&json!(1), &json!(row.pids[0])));
+}
+
+#[test]
+fn a_new_process_that_fails_leaves_the_old_one_as_it_was_and_its_last_words_are_told() {
+    let mut row = Row::with("");
+    let speaks = "#!/bin/sh\necho 'error while loading shared libraries: libfoo.so' >&2\nexit 127\n";
+    for (index, (body, status, words)) in [
+        (program(&row, "#!/bin/sh\nexit 3\n"), 422, "exit status: 3"),
+        (program(&row, speaks), 422, "libfoo.so"),
+        (program(&row, "#!/bin/sh\nkill -9 $$\n"), 422, "signal: 9"),
+        (program(&row, "#!/bin/sh\nexec sleep 60\n"), 504, "not ready in time"),
+        (json!({ "binary": "/nowhere/switchback" }), 422, "cannot start /nowhere/switchback"),
+        (json!({ "binary": row.lab.config() }), 422, "cannot start"),
+        (json!({ "binary": "switchback" }), 400, "no absolute path"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (got, answer) = row.try_upgrade(&body);
+        assert_eq!(got, status, "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(words), "{answer}");
+        assert_goes_on(&mut row, index as u64 + 2);
+    }
+    // The next one can do it.
+    row.upgrade();
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_told_with_its_place() {
+    let mut row = Row::with("");
+    row.lab.write_config("[limits]\nidle = \"soon\"\n");
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 422, "{answer}");
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.contains("switchback.toml:") && detail.contains("soon"), "{detail}");
+    assert_goes_on(&mut row, 2);
+    let (code, _, said) = row.lab.cli(&["upgrade"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("the upgrade is not made") && said.contains("soon"), "{said}");
+    row.end();
+}
+
+/// A process that gets the store, does `then`, and never serves.
+fn takes_the_store_and(row: &Row, then: &str) -> Value {
+    let text = format!(
+        "#!/usr/bin/env python3\nimport json, os, socket, time\n\
+         line = socket.socket(fileno=3).makefile('rw')\nassert 'hello' in json.loads(line.readline())\n\
+         line.write('\"prepared\"\\n'); line.flush()\nassert json.loads(line.readline()) == 'yours'\n{then}\n"
+    );
+    program(row, &text)
+}
+
+#[test]
+fn a_process_that_dies_with_the_store_gives_it_back() {
+    let mut row = Row::with("");
+    for (index, (then, words)) in [
+        ("os.kill(os.getpid(), 9)", "signal: 9"),
+        ("line.write('{\"failed\":{\"reason\":\"no luck\"}}\\n'); line.flush()", "no luck"),
+        ("time.sleep(60)", "not ready in time"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = takes_the_store_and(&row, then);
+        let (_, answer) = row.try_upgrade(&body);
+        assert!(answer["detail"].as_str().unwrap().contains(words), "{answer}");
+        assert_goes_on(&mut row, index as u64 + 2);
+    }
+    row.end();
+}
+
+#[test]
+fn whoever_changes_something_meanwhile_waits_and_is_served() {
+    let mut row = Row::with("");
+    let body = takes_the_store_and(&row, "open('has-it', 'w').close(); time.sleep(60)");
+    let body = json!({ "binary": body["binary"], "timeout": "1s" });
+    let (dir, socket) = (row.lab.dir.path().to_owned(), row.lab.socket());
+    let flip = thread::spawn(move || {
+        wait_until("it has the store", || PathBuf::from("has-it").exists() || dir.join("has-it").exists());
+        let body = json!({ "to": "green" }).to_string();
+        let answer = lab::admin::call(&socket, "POST", "/v1/services/shop/flip", &[], &body).unwrap();
+        (answer.status, answer.json())
+    });
+    let script = row.lab.dir.path().join("has-it");
+    let text = fs::read_to_string(body["binary"].as_str().unwrap()).unwrap();
+    fs::write(body["binary"].as_str().unwrap(), text.replace("has-it", script.to_str().unwrap())).unwrap();
+    assert_eq!(row.try_upgrade(&body).0, 504);
+    let (status, answer) = flip.join().unwrap();
+    assert_eq!((status, &answer["epoch"]), (200, &json!(2)), "{answer}");
+    row.end();
+}
+
+#[test]
+fn a_change_that_the_failed_process_has_made_is_followed() {
+    let mut row = Row::with("");
+    // It changes where the traffic goes, as a file that differs would make it, and dies before it serves.
+    let database = row.lab.dir.path().join("state/switchback.db");
+    let change = format!(
+        "import sqlite3\ndb = sqlite3.connect('{}')\n\
+         db.execute(\"insert into changes select epoch + 1, at_ms, kind, actor_kind, actor_name, reason, summary from changes order by epoch desc limit 1\")\n\
+         db.commit(); db.close(); os.kill(os.getpid(), 9)",
+        database.display()
+    );
+    let body = takes_the_store_and(&row, &change);
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    assert_eq!(row.lab.flip("green")["epoch"], 3, "2 was used");
+    assert_eq!(row.client().get("/").version(), "green");
+    row.end();
+}
+
+#[test]
+fn another_number_of_workers_loses_no_connection() {
+    let mut row = Row::with("");
+    for workers in [5, 1, 3] {
+        let text = format!(
+            "#!/bin/sh\nexec '{}' run --workers {workers} --config '{}'\n",
+            env!("CARGO_BIN_EXE_switchback"),
+            row.lab.config().display()
+        );
+        let mut body = program(&row, &text);
+        body["timeout"] = json!("30s");
+        let load = Load::on(row.address());
+        load.wait(20);
+        let (status, answer) = row.try_upgrade(&body);
+        assert_eq!(status, 200, "{answer}");
+        row.wait_alone();
+        load.wait(50);
+        load.end();
+        assert_eq!(row.status()["workers"], workers);
+        // Each of them comes by, also to the sockets of workers that are no more.
+        for _ in 0..40 {
+            assert_eq!(row.client().get("/").status, 200);
+        }
+    }
+    row.end();
+}
+
+#[test]
+fn too_many_processes_that_still_have_work_are_a_reason_to_refuse() {
+    let mut row = talking(echoes(), "[upgrade]\npredecessors = 2\nspread = \"200ms\"\n");
+    let mut sockets = Vec::new();
+    for _ in 0..2 {
+        sockets.push(websocket(row.address()));
+        row.upgrade();
+    }
+    sockets.push(websocket(row.address()));
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(
+        (status, &answer["type"]),
+        (409, &json!("urn:switchback:problem:upgrade_refused")),
+        "{answer}"
+    );
+    assert!(answer["detail"].as_str().unwrap().contains("2 older processes still have work"), "{answer}");
+    assert!(sockets.iter_mut().all(|socket| echoed(socket, "hello")));
+    sockets.remove(0).close(None).unwrap();
+    wait_until("the oldest has ended", || !lives(row.pids[0]));
+    wait_until("that is known", || row.status()["predecessors"].as_array().unwrap().len() == 1);
+    row.upgrade();
+    assert!(sockets.iter_mut().all(|socket| echoed(socket, "hello")));
+    drop(sockets);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn the_deadline_ends_what_does_not_end() {
+    let mut row = talking(echoes(), "[upgrade]\nspread = \"0s\"\ndeadline = \"500ms\"\n");
+    let mut socket = websocket(row.address());
+    let since = Instant::now();
+    row.upgrade();
+    assert!(echoed(&mut socket, "hello"));
+    while socket.read().is_ok() {}
+    assert!(since.elapsed() >= Duration::from_millis(400), "{:?}", since.elapsed());
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn the_old_process_ends_with_the_new_one_when_that_is_told_to() {
+    let mut row = talking(echoes(), "[shutdown]\ndeadline = \"300ms\"\n");
+    let mut socket = websocket(row.address());
+    row.upgrade();
+    assert!(echoed(&mut socket, "hello"));
+    let log = row.end();
+    assert!(log.contains("the deadline has come"), "{log}");
+}
+
+#[test]
+fn the_command_says_who_serves_now() {
+    let mut row = Row::with("");
+    let (code, said, error) = row.lab.cli(&["upgrade"]);
+    assert_eq!(code, 0, "{error}");
+    let pid = u32::try_from(row.status()["pid"].as_u64().unwrap()).unwrap();
+    row.pids.push(pid);
+    assert!(said.contains(&format!("serves as process {pid}")) && said.contains("generation 2"), "{said}");
+    row.wait_alone();
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("generation 2"), "{said}");
+    row.end();
+}
+
+#[test]
+fn what_is_held_is_not_handed_over() {
+    let mut row = Row::with("[upgrade]\nspread = \"200ms\"\n");
+    let held = row.lab.call("POST", "/v1/services/shop/hold", &json!({ "timeout": "1m" }));
+    assert_eq!(held.0, 200, "{}", held.1);
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(
+        (status, &answer["type"]),
+        (409, &json!("urn:switchback:problem:upgrade_refused")),
+        "{answer}"
+    );
+    assert!(answer["detail"].as_str().unwrap().contains("held"), "{answer}");
+    assert_eq!(row.lab.call("POST", "/v1/services/shop/release", &json!({})).0, 200);
+    row.upgrade();
+    assert_eq!(row.client().get("/").status, 200);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn an_exclusive_flip_waits_for_no_work_that_it_cannot_see() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    let body = json!({ "to": "green", "exclusive": true });
+    let (status, answer) = row.lab.call("POST", "/v1/services/shop/flip", &body);
+    assert_eq!((status, &answer["type"]), (409, &json!("urn:switchback:problem:work_elsewhere")), "{answer}");
+    gate.open();
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    wait_until("that is known", || row.status()["predecessors"] == json!([]));
+    let (status, answer) = row.lab.call("POST", "/v1/services/shop/flip", &body);
+    assert_eq!(status, 200, "{answer}");
+    row.end();
+}
