@@ -1,6 +1,7 @@
 //! Exclusive flips: two versions never serve at the same time, and nobody is refused, also when the flip cannot be made.
 //!
-//! `SWITCHBACK_FLIPS=1000 cargo test --release --test exclusive -- --nocapture` is the full run, with its figures.
+//! `SWITCHBACK_FLIPS=1000 SWITCHBACK_CLIENTS=40 cargo test --release --test exclusive two_versions -- --nocapture
+//! --test-threads 1` is the full run, with its figures.
 
 #![allow(
     clippy::unwrap_used,
@@ -132,8 +133,12 @@ impl Load {
     }
 }
 
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
 fn flips() -> usize {
-    std::env::var("SWITCHBACK_FLIPS").ok().and_then(|number| number.parse().ok()).unwrap_or(40)
+    number("SWITCHBACK_FLIPS", 40)
 }
 
 /// How long the flip held requests at most, as its answer tells.
@@ -147,17 +152,18 @@ fn held_millis(answer: &Value) -> u64 {
 fn flip_under_load(exclusive: &Value, methods: &'static [&'static str]) -> Vec<Served> {
     let (ledger, slowest) = (Ledger::default(), Duration::from_millis(20));
     let lab = Lab::on(vec![recording("blue", &ledger, slowest), recording("green", &ledger, slowest)], "");
-    let load = Load::start(lab.address(), 16, methods);
-    let mut longest = 0;
+    let load = Load::start(lab.address(), number("SWITCHBACK_CLIENTS", 16), methods);
+    let (since, mut longest) = (Instant::now(), 0);
     for to in ["green", "blue"].into_iter().cycle().take(flips()) {
         let answer = lab.flip_later(to, &json!({ "exclusive": exclusive })).answer();
         assert_eq!(answer.status, 200, "{}", answer.text());
         longest = longest.max(held_millis(&answer.json()));
     }
+    let seconds = since.elapsed().as_secs_f64();
     let (made, slowest) = load.stop();
     let served = std::mem::take(&mut *ledger.lock().unwrap());
     println!(
-        "{} exclusive flips ({exclusive}) under {made} requests: longest hold {longest} ms with requests of at most 20 ms; \
+        "{} exclusive flips ({exclusive}) in {seconds:.1} s under {made} requests: longest hold {longest} ms with requests of at most 20 ms; \
          slowest request {slowest:?}",
         flips()
     );
