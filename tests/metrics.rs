@@ -11,7 +11,9 @@ use switchback::metrics::{
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
-use switchback::table::{Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec};
+use switchback::table::{
+    DrainRules, Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
+};
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
 fn table() -> Arc<Table> {
@@ -32,6 +34,7 @@ fn table() -> Arc<Table> {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

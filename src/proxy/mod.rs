@@ -49,6 +49,10 @@ pub mod upgrade;
 
 pub mod tunnel;
 
+pub mod websocket;
+
+pub mod farewell;
+
 pub mod forwarded;
 
 pub mod peer;

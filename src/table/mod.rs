@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod drain;
 pub mod field;
 pub mod limits;
 pub mod matcher;
@@ -17,6 +18,7 @@ pub mod transport;
 
 use std::sync::Arc;
 
+pub use drain::DrainRules;
 pub use field::{FieldOp, Side};
 pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::drain::DrainRules;
 use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
@@ -77,6 +78,8 @@ pub struct ServiceSpec {
     pub rules: Option<Arc<Rules>>,
     /// What it may be asked for.
     pub limits: ServiceLimits,
+    /// How what is left on its versions ends when they are left.
+    pub drain: DrainRules,
 }
 
 /// What decided on a request's version.
@@ -120,6 +123,8 @@ pub struct Service {
     pub rules: Option<Arc<Rules>>,
     /// What it may be asked for.
     pub limits: ServiceLimits,
+    /// How what is left on its versions ends when they are left.
+    pub drain: DrainRules,
     coin: Coin,
 }
 
@@ -140,6 +145,7 @@ impl Service {
             timeouts: spec.timeouts,
             rules: spec.rules.clone(),
             limits: spec.limits,
+            drain: spec.drain,
             versions,
             stable,
             split,

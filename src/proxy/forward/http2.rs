@@ -3,6 +3,7 @@
 //! Polled by the client's connection. Flow control holds on both sides: of the client's body no more is asked for than
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
+mod goodbye;
 mod head;
 mod limits;
 mod status;
@@ -29,10 +30,12 @@ use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
+use crate::proxy::farewell::Farewell;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Waiting};
 use crate::proxy::permit::Permit;
+use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::http2::Ticket;
 use crate::table::Timeouts;
 
@@ -64,6 +67,8 @@ pub struct Call {
     is_grpc: bool,
     /// True when the client looks for a gRPC status behind the answer.
     takes_status: bool,
+    /// Where the answer's body can be ended, if its version is left.
+    farewell: Farewell,
     /// How long the answer's body may pause.
     patience: Duration,
     /// Last: what came before resets its stream when it is dropped, and the place is free only then.
@@ -106,6 +111,7 @@ impl Call {
             is_read: false,
             is_grpc,
             takes_status: false,
+            farewell: Farewell::default(),
             patience: timeouts.progress,
             ticket,
         }
@@ -123,8 +129,8 @@ impl Call {
         self.start()?;
         loop {
             let before = self.waiting;
-            if self.bounds.is_over(self.now()) {
-                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            if let Some(reason) = self.is_cut() {
+                return Poll::Ready(Err(Failure::Because(reason)));
             }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             if self.take_interims(cx, asked)? && self.let_go() {
@@ -265,8 +271,16 @@ impl Call {
             false if content.starts_with(b"text/event-stream") => Kind::Sse,
             false => Kind::Stream,
         };
+        self.farewell = match kind {
+            Kind::Sse => Farewell::of_events(fields),
+            Kind::Grpc if self.takes_status => Farewell::of_messages(),
+            _ => Farewell::default(),
+        };
         if let Some(permit) = &self.permit {
             permit.becomes(kind);
+            if self.farewell.is_possible() {
+                permit.has_words();
+            }
         }
     }
 
@@ -275,8 +289,11 @@ impl Call {
         if self.permit.is_none() {
             return Poll::Ready(None);
         }
-        if self.bounds.is_over(self.now()) {
-            return self.break_off(Reason::Deadline);
+        if let Some(reason) = self.is_cut() {
+            return self.break_off(reason);
+        }
+        if self.farewell.is_here(self.ask() == Ask::Go) {
+            return self.say_goodbye();
         }
         let moved = match self.send(cx) {
             Ok(moved) => moved,
@@ -319,9 +336,11 @@ impl Call {
         }
         self.record.as_ref().inspect(|record| record.sent(data.len()));
         self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
+        let length = data.len();
+        let data = self.farewell.pass(data, self.ask() == Ask::Go);
         if let Some(answer) = &mut self.answer {
             // The next is asked for when the client has taken this.
-            drop(answer.flow_control().release_capacity(data.len()));
+            drop(answer.flow_control().release_capacity(length));
             if answer.is_end_stream() {
                 self.finish();
             }
@@ -372,21 +391,6 @@ impl Call {
         if let Some(permit) = self.permit.take() {
             permit.complete();
         }
-    }
-
-    /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
-    /// broken off; everybody else sees a body that is not whole.
-    fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        self.turn.alarm.clear();
-        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
-        if let Some(permit) = self.permit.take() {
-            permit.failed(reason);
-        }
-        let status = status::of(reason).filter(|_| self.takes_status);
-        Poll::Ready(Some(match status {
-            Some(status) => Ok(Frame::trailers(status::trailers(status, reason))),
-            None => Err(reason),
-        }))
     }
 }
 
