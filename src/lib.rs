@@ -17,7 +17,7 @@
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which reads in one way only what hyper would repair (HTTP/2 is h2's); the
 //! [gate](proxy::gate) makes it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is
-//! for; its coin says which version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published
+//! for, and whether that is [held](proxy::hold); its coin says which version; the [permit](proxy::permit) counts it in there, unless a newer epoch was published
 //! in between, and then it chooses again; an [exchange](proxy::forward) carries head and body both ways as streams,
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; the permit ends with the last byte and
 //! records the outcome. What routes and versions change about requests and answers, and the line in the access log, go
@@ -41,6 +41,15 @@
 //! to go, one after the other, evenly over the time that the service gives. Nothing is ended from there: an exchange ends
 //! itself, between two [events or messages](proxy::farewell), a tunnel between two [frames](proxy::websocket).
 //!
+//! # A hold, and an exclusive flip
+//!
+//! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time. That it is held
+//! stands in the published table, with an epoch of its own, so the fence says from when on nothing passes. `flip --exclusive`
+//! ([`control`]) is two changes: a hold; then, when nothing is left on the other versions and the gate is sealed, flip and
+//! release as one. The gate is in memory, and open is open for good: a hold ends by a bound or its time also when its end
+//! cannot be published, and then everybody goes on where they were. Requests in flight are counted by class (what may
+//! change something, what lasts), so that a flip waits for those alone that it is about, and reads pay nothing for it.
+//!
 //! # What always holds
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.
@@ -49,6 +58,7 @@
 //!   left, since when and with which endpoint is a worker's own knowledge ([`proxy::upstream::flights`]), and told when the
 //!   workers are [asked](proxy::upstream::roll).
 //! - The file says what exists, the store says where the traffic goes; a bad file, call or store leaves both as they were.
+//! - In an exclusive flip two versions never serve at the same time, and nobody is refused because of a hold.
 //! - Everything that waits or piles up has a bound with a name.
 //!
 //! # Who may know whom

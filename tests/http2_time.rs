@@ -157,6 +157,59 @@ fn a_slow_reader_that_takes_something_is_served_to_the_end() {
     }
 }
 
+/// Opens the window of stream 1 by `bytes` every 50 ms while data comes: how much it got, and whether it was reset.
+fn sips(lab: &Lab, bytes: u32, most: usize) -> (usize, bool) {
+    let mut connection = Frames::silent(lab.address()).open(&[(4, bytes)]);
+    connection.send(frame(HEADERS, WHOLE, 1, frames::get("/")));
+    let mut taken = 0;
+    while taken < most {
+        let piece = connection.until(|piece| piece.kind == DATA || piece.kind == RST_STREAM);
+        if piece.kind == RST_STREAM {
+            assert_eq!(piece.code(), 8, "CANCEL");
+            // The connection lives on.
+            connection.send(frame(HEADERS, WHOLE, 3, frames::get("/small")));
+            connection.send(window_update(3, 100));
+            assert_eq!(connection.next(DATA, 3).payload, b"xx");
+            return (taken, true);
+        }
+        taken += piece.payload.len();
+        thread::sleep(Duration::from_millis(50));
+        connection.send(window_update(1, bytes));
+    }
+    (taken, false)
+}
+
+#[test]
+fn a_stream_that_is_taken_on_and_on_but_too_slowly_is_given_up() {
+    let lab = Lab::on(vec![large(100_000)], "[limits]\nwrite_stall = \"1s\"\nmin_drain_rate = 1_000_000\n");
+    let (taken, is_reset) = sips(&lab, 1_000, 100_000);
+    assert!(is_reset, "{taken}");
+    let reason = "reason=\"client_stalled\"";
+    lab.wait_for_metric(&["switchback_client_requests_total{", "version=\"blue\"", reason], 1.0);
+}
+
+#[test]
+fn a_stream_that_is_taken_slowly_but_fast_enough_is_served() {
+    let lab = Lab::on(vec![large(100_000)], "[limits]\nwrite_stall = \"2s\"\nmin_drain_rate = 500\n");
+    assert_eq!(sips(&lab, 1_000, 60_000), (60_000, false), "longer than it may take nothing");
+}
+
+#[test]
+fn the_time_in_all_is_over_for_who_opens_no_window_too() {
+    let origin = large(100_000);
+    let services = format!(
+        "[limits]\nwrite_stall = \"5m\"\n[services.shop]\nroutes = [{{ path = \"/\" }}]\n\
+         timeouts = {{ total = \"500ms\" }}\nversions.blue.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services);
+    let mut connection = Frames::silent(lab.address()).open(&[(4, 10)]);
+    connection.send(frame(HEADERS, WHOLE, 1, frames::get("/")));
+    assert_eq!(connection.next(RST_STREAM, 1).code(), 8, "CANCEL");
+    let reason = "reason=\"deadline\"";
+    lab.wait_for_metric(&["switchback_client_requests_total{", "version=\"blue\"", reason], 1.0);
+}
+
 #[test]
 fn a_client_that_reads_nothing_is_cut_off() {
     let lab = Lab::on(vec![large(64 << 20)], SHORT);

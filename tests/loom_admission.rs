@@ -33,6 +33,20 @@ mod atomic {
             }
         }
 
+        pub(super) fn compare_exchange(
+            &self,
+            from: u64,
+            to: u64,
+            done: Ordering,
+            not: Ordering,
+        ) -> Result<u64, u64> {
+            let turned = self.shared.compare_exchange(from, to, done, not);
+            if turned.is_ok() {
+                self.own.store(to, Ordering::Relaxed);
+            }
+            turned
+        }
+
         pub(super) fn store(&self, value: u64, order: Ordering) {
             self.own.store(value, Ordering::Relaxed);
             self.shared.store(value, order);
@@ -47,7 +61,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::thread;
 
-use admission::{Counts, Published, in_flight};
+use admission::{Counts, Latch, Published, in_flight};
 use atomic::{AtomicU64, Ordering, fence};
 
 /// The epoch that workers chose under, and the one that replaces it.
@@ -404,4 +418,166 @@ broken_by! {
         ShardByShard breaks a_relay_of_requests_is_never_missed, "never fewer than the one";
     ending_without_release_kills_a_request:
         EndWithoutRelease breaks an_empty_version_is_safe_to_kill, "kill";
+}
+
+// ---- Work that becomes lasting ----
+
+/// One worker's request, counted among those that end soon, becomes lasting: it is at no time in neither.
+fn work_that_lasts_is_always_counted(take_over: fn(&Counts, &Counts)) {
+    model(move || {
+        let (published, both) = (Published::new(OLD), Arc::new([Counts::new(), Counts::new()]));
+        both[0].admit(&published, OLD).unwrap();
+        let worker = thread::spawn({
+            let both = Arc::clone(&both);
+            move || take_over(&both[1], &both[0])
+        });
+        // In both for a moment is too many; never too few.
+        assert!((1..=2).contains(&in_flight(both.iter())), "never fewer than the one");
+        worker.join().unwrap();
+        assert_eq!((in_flight([&both[0]].into_iter()), in_flight([&both[1]].into_iter())), (0, 1));
+    });
+}
+
+#[test]
+fn taking_over_misses_nothing() {
+    work_that_lasts_is_always_counted(|lasting, soon| lasting.take_over(soon));
+}
+
+#[test]
+#[should_panic(expected = "never fewer than the one")]
+fn ending_before_it_is_taken_over_misses_it() {
+    work_that_lasts_is_always_counted(|lasting, soon| {
+        soon.end();
+        lasting.take_over(&Counts::new());
+    });
+}
+
+/// Who asks for writers alone is told of every writer, and of nobody else: a read in flight keeps nobody waiting.
+#[test]
+fn a_writer_is_counted_among_the_writers_and_a_read_is_not() {
+    model(|| {
+        let all = Arc::new((Published::new(OLD), Counts::new(), Counts::new()));
+        let worker = thread::spawn({
+            let all = Arc::clone(&all);
+            move || {
+                let (published, reads, writes) = &*all;
+                (reads.admit(published, OLD).is_ok(), writes.admit(published, OLD).is_ok())
+            }
+        });
+        let (published, reads, writes) = &*all;
+        published.publish(NEW);
+        let (writers, both) = (in_flight([writes].into_iter()), in_flight([reads, writes].into_iter()));
+        let (has_read, has_written) = worker.join().unwrap();
+        assert!(!has_written || writers == 1, "admitted under the old epoch, and nobody counted it");
+        assert!(u64::from(has_read) + u64::from(has_written) <= both);
+        assert!(writers <= 1, "a read among the writers");
+    });
+}
+
+// ---- The exclusive flip ----
+
+/// The epoch of the flip that ends the hold, whose own epoch is `NEW`.
+const FLIPPED: u64 = 3;
+
+/// A service's two versions while it is flipped from blue to green.
+struct Exclusive {
+    published: Published,
+    latch: Latch,
+    blue: Counts,
+    /// What a version's process would notice.
+    blue_runs: AtomicBool,
+}
+
+impl Exclusive {
+    fn new() -> Self {
+        let (published, latch, blue) = (Published::new(OLD), Latch::new(), Counts::new());
+        Self { published, latch, blue, blue_runs: AtomicBool::new(false) }
+    }
+
+    /// A request that was chosen under `epoch`, when blue had the traffic.
+    fn ask_blue(&self, epoch: u64) {
+        if self.blue.admit(&self.published, epoch).is_ok() {
+            self.blue_runs.store(true, Ordering::Relaxed);
+            self.blue_runs.store(false, Ordering::Relaxed);
+            self.blue.end();
+        }
+    }
+
+    /// A request that takes the newest table; green has the traffic once the flip is published.
+    fn ask_green(&self) {
+        if self.published.epoch() == FLIPPED {
+            assert!(!self.blue_runs.load(Ordering::Relaxed), "two versions serve at the same time");
+        }
+    }
+}
+
+/// Blue's request and the hold come at the same time; green's comes whenever it does.
+fn two_versions_never_serve_at_once(flip: fn(&Exclusive)) {
+    model(move || {
+        let all = Arc::new(Exclusive::new());
+        let ask = |ask: fn(&Exclusive)| {
+            let all = Arc::clone(&all);
+            thread::spawn(move || ask(&all))
+        };
+        let workers = [ask(|all| all.ask_blue(OLD)), ask(Exclusive::ask_green)];
+        flip(&all);
+        let _ = workers.map(|worker| worker.join().unwrap());
+    });
+}
+
+#[test]
+fn an_exclusive_flip_overlaps_with_nothing() {
+    two_versions_never_serve_at_once(|all| {
+        all.published.publish(NEW);
+        if in_flight([&all.blue].into_iter()) == 0 && all.latch.seal() {
+            all.published.publish(FLIPPED);
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "two versions serve at the same time")]
+fn a_flip_that_looks_before_it_holds_overlaps() {
+    two_versions_never_serve_at_once(|all| {
+        let is_empty = in_flight([&all.blue].into_iter()) == 0;
+        all.published.publish(NEW);
+        if is_empty && all.latch.seal() {
+            all.published.publish(FLIPPED);
+        }
+    });
+}
+
+/// A bound is hit, and its request goes on to blue under the hold's own epoch, while control finds blue empty.
+fn a_bound_and_a_flip_exclude_each_other(may_flip: fn(&Latch) -> bool) {
+    model(move || {
+        let all = Arc::new(Exclusive::new());
+        all.published.publish(NEW);
+        let worker = thread::spawn({
+            let all = Arc::clone(&all);
+            move || {
+                all.latch.burst(0);
+                let passes = all.latch.reason().is_some();
+                if passes {
+                    all.ask_blue(NEW);
+                }
+                passes
+            }
+        });
+        let flipped = in_flight([&all.blue].into_iter()) == 0 && may_flip(&all.latch);
+        if flipped {
+            all.published.publish(FLIPPED);
+        }
+        assert!(!(worker.join().unwrap() && flipped), "somebody has passed, and it was flipped");
+    });
+}
+
+#[test]
+fn nobody_passes_a_sealed_latch() {
+    a_bound_and_a_flip_exclude_each_other(Latch::seal);
+}
+
+#[test]
+#[should_panic(expected = "somebody has passed")]
+fn looking_at_the_latch_instead_of_sealing_it_lets_somebody_pass() {
+    a_bound_and_a_flip_exclude_each_other(|latch| latch.reason().is_none());
 }

@@ -12,7 +12,7 @@ use switchback::metrics::{
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
 use switchback::table::{
-    DrainRules, Epoch, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
+    DrainRules, Epoch, HoldLimits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
 };
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
@@ -35,6 +35,7 @@ fn table() -> Arc<Table> {
         rules: None,
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
+        hold: HoldLimits::standard(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };
@@ -65,6 +66,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             file: "/etc/switchback/shop.pem".to_owned(),
             not_after: 1_800_000_000,
         }],
+        held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
     }
 }

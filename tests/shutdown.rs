@@ -10,6 +10,7 @@
 
 mod lab;
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,94 @@ fn connections_that_wait_for_a_request_are_closed() {
     // While the one with work goes on.
     gate.open();
     assert!(busy.answer().is_whole);
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
+
+#[test]
+fn in_the_lame_ducks_time_everything_is_served_but_nobody_is_sent_here() {
+    let mut lab = Lab::with(&["blue"], "[shutdown]\nlame_duck = \"1h\"\n");
+    let mut used = lab.client();
+    assert_eq!(used.get("/").status, 200);
+    terminate(&lab);
+    assert_eq!(lab.call_with("GET", "/readyz", &[], &Value::Null).status, 503);
+    for client in [&mut used, &mut lab.client()] {
+        let answers = [client.get("/"), client.get("/")];
+        assert!(answers.iter().all(|answer| answer.status == 200 && answer.header("connection").is_none()));
+    }
+    lab.proxy().signal("TERM");
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("told twice"), "{log}");
+}
+
+#[test]
+fn the_lame_ducks_time_has_an_end() {
+    let mut lab = Lab::with(&["blue"], "[shutdown]\nlame_duck = \"400ms\"\n");
+    let since = Instant::now();
+    let (status, log) = lab.proxy.take().unwrap().stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(since.elapsed() >= Duration::from_millis(400), "{:?}", since.elapsed());
+}
+
+#[test]
+fn the_next_answer_of_a_connection_is_its_last_and_says_so() {
+    let (mut lab, gate) = held("[shutdown]\nspread = \"20s\"\n");
+    let mut busy = download(&lab);
+    let mut used = lab.client();
+    assert_eq!(used.get("/").status, 200);
+    terminate(&lab);
+    lab::wait_until("nobody listens", || TcpStream::connect(lab.address()).is_err());
+    let last = used.get("/");
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(used.is_closed_within(lab::PATIENCE));
+    gate.open();
+    assert!(busy.answer().is_whole);
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn idle_connections_are_not_closed_all_at_once() {
+    const CLIENTS: usize = 40;
+    let mut lab = Lab::with(&["blue"], "[shutdown]\nspread = \"2s\"\n");
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = lab.client();
+            assert_eq!(client.get("/").status, 200);
+            client.sender()
+        })
+        .collect();
+    let since = Instant::now();
+    terminate(&lab);
+    let closing = clients.into_iter().map(|mut client| {
+        std::thread::spawn(move || {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            since.elapsed()
+        })
+    });
+    let closing: Vec<_> = closing.collect();
+    let mut closed: Vec<_> = closing.into_iter().map(|client| client.join().unwrap()).collect();
+    closed.sort();
+    assert!(closed[0] >= Duration::from_millis(150), "whose request was on its way? {:?}", closed[0]);
+    assert!(closed[CLIENTS - 1] - closed[0] >= Duration::from_millis(800), "{closed:?}");
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
+
+#[test]
+fn who_waits_in_the_kernels_queue_is_served() {
+    let (mut lab, gate) = held("[limits]\nconnections = 2\n");
+    lab.restrict_to_one_worker();
+    let mut busy = [download(&lab), lab.client()];
+    lab.wait_for_metric(&["switchback_client_connections "], 2.0);
+    let mut waiting: Vec<_> = (0..6).map(|_| lab.client()).collect();
+    terminate(&lab);
+    lab::wait_until("nobody listens", || TcpStream::connect(lab.address()).is_err());
+    for client in &mut waiting {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    gate.open();
+    assert!(busy[0].answer().is_whole);
     assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
 }
 

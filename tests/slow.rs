@@ -1,4 +1,5 @@
-//! Twelve kinds of client that are slow or silent: each connection is reclaimed within its configured time.
+//! Clients that are slow or silent, of every kind: each connection is reclaimed within its configured time, and who is slow but
+//! honest is served.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,12 +36,16 @@ fn quick() -> Lab {
 }
 
 /// Answers with more than any buffer holds.
-fn generous() -> Lab {
-    lab(Origin::behaving("blue", |_, stream| {
+fn generous_origin() -> Origin {
+    Origin::behaving("blue", |_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")?;
         while stream.write_all(&[0; 65_536]).is_ok() {}
         Ok(Then::Close)
-    }))
+    })
+}
+
+fn generous() -> Lab {
+    lab(generous_origin())
 }
 
 /// No connection is left.
@@ -141,6 +146,72 @@ fn who_reads_the_answer_byte_by_byte() {
         std::thread::sleep(DRIP);
         let _ = stream.read(&mut byte);
     }
+}
+
+/// Takes the answer at `generous` in gulps with pauses in between, until the proxy has had enough or for `most` bytes.
+fn gulps(lab: &Lab, most: usize) -> usize {
+    let mut stream = TcpStream::connect(lab.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let (mut taken, mut gulp) = (0, vec![0; 1 << 20]);
+    while taken < most {
+        match stream.read_exact(&mut gulp) {
+            Ok(()) => taken += gulp.len(),
+            Err(_) => break,
+        }
+        std::thread::sleep(DRIP);
+    }
+    taken
+}
+
+/// More than a client of `gulps` takes, and more than the kernels hold.
+const MUCH: usize = 100 << 20;
+
+#[test]
+fn who_reads_on_and_on_but_too_little() {
+    // It never pauses for as long as it may, and takes some 30 MB a second of a gigabyte.
+    let limits = "[limits]\nwrite_stall = \"1s\"\nmin_drain_rate = 1_000_000_000";
+    let lab = Lab::pool(vec![generous_origin()], &[], limits, "");
+    assert!(gulps(&lab, MUCH) < MUCH, "the proxy bears it");
+    is_reclaimed(&lab);
+    let reason = "reason=\"client_stalled\"";
+    lab.wait_for_metric(&["switchback_client_requests_total{", "version=\"blue\"", reason], 1.0);
+}
+
+#[test]
+fn who_reads_slowly_but_enough_is_served() {
+    for rate in ["0", "100"] {
+        let limits = format!("[limits]\nwrite_stall = \"5s\"\nmin_drain_rate = {rate}");
+        let lab = Lab::pool(vec![generous_origin()], &[], &limits, "");
+        assert_eq!(gulps(&lab, MUCH), MUCH);
+    }
+}
+
+#[test]
+fn whose_endpoint_is_slow_is_not_to_blame() {
+    let origin = Origin::behaving("blue", |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n")?;
+        for _ in 0..20 {
+            stream.write_all(b"x")?;
+            std::thread::sleep(DRIP);
+        }
+        Ok(Then::Keep)
+    });
+    let limits = "[limits]\nwrite_stall = \"100ms\"\nmin_drain_rate = 1_000_000";
+    let lab = Lab::pool(vec![origin], &[], limits, "");
+    assert_eq!(lab.get("/").text(), "x".repeat(20));
+}
+
+#[test]
+fn who_does_not_read_has_no_more_time_in_all_than_others() {
+    let limits = "[limits]\nwrite_stall = \"5m\"";
+    let lab = Lab::pool(vec![generous_origin()], &[], limits, "timeouts = { total = \"500ms\" }");
+    let mut client = lab.client();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    is_reclaimed(&lab);
+    let reason = "reason=\"deadline\"";
+    lab.wait_for_metric(&["switchback_client_requests_total{", "version=\"blue\"", reason], 1.0);
+    drop(client);
 }
 
 #[test]

@@ -24,7 +24,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["table", "release", "metrics::Reason"]),
     (
         "control",
-        &["table", "release", "store", "metrics", "proxy::live", "proxy::upstream", "proxy::admission"],
+        &[
+            "table",
+            "release",
+            "store",
+            "metrics",
+            "proxy::live",
+            "proxy::upstream",
+            "proxy::admission",
+            "proxy::hold",
+        ],
     ),
     // Control's handle gives out the snapshot and the tenures, in which a status counts what is in flight.
     ("admin", &["table", "release", "store", "metrics", "control", "proxy::live", "proxy::upstream"]),

@@ -3,7 +3,7 @@
 
 use axum::response::Response;
 
-use super::api::{Batch, Flip, Problem, PutVersion, Revert, Undo, Weights};
+use super::api::{Batch, Flip, Hold, Problem, PutVersion, Release, Revert, Undo, Weights};
 use super::call::Call;
 use super::edit::{self, Edits};
 use super::openapi::{ChangeHeaders, ChangeResponses};
@@ -13,12 +13,13 @@ use crate::control::Asked;
 use crate::release::Command;
 use crate::table::Epoch;
 
-/// All new requests of a service to one version.
+/// All new requests of a service to one version; with `exclusive`, when nothing is left on the others.
 #[utoipa::path(post, path = "/v1/services/{service}/flip", tag = "changes", request_body = Flip,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn flip(call: Call) -> Result<Response, Box<Problem>> {
     let (service, body) = (call.service()?, call.json::<Flip>()?);
-    let order = Order::one(service.clone(), edit::flip(service, &body)?);
+    let exclusive = edit::exclusively(&body)?;
+    let order = Order::one(service.clone(), edit::flip(service, &body)?).exclusively(exclusive);
     make(&call, order.because(body.reason).blaming(Blame::Member("to"))).await
 }
 
@@ -28,6 +29,23 @@ pub(super) async fn flip(call: Call) -> Result<Response, Box<Problem>> {
 pub(super) async fn revert(call: Call) -> Result<Response, Box<Problem>> {
     let (service, body) = (call.service()?, call.json_or_default::<Revert>()?);
     make(&call, Order::one(service.clone(), Command::Revert { service }).because(body.reason)).await
+}
+
+/// New requests wait until they are released, for as long as they may; none of them is refused. A process begins with nothing
+/// held.
+#[utoipa::path(post, path = "/v1/services/{service}/hold", tag = "changes", request_body = Option<Hold>,
+    params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn hold(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, body) = (call.service()?, call.json_or_default::<Hold>()?);
+    make(&call, Order::one(service.clone(), edit::hold(service, &body)?).because(body.reason)).await
+}
+
+/// Requests that wait go on; an exclusive flip that is under way is called off.
+#[utoipa::path(post, path = "/v1/services/{service}/release", tag = "changes", request_body = Option<Release>,
+    params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+pub(super) async fn release(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, body) = (call.service()?, call.json_or_default::<Release>()?);
+    make(&call, Order::one(service.clone(), Command::Release { service }).because(body.reason)).await
 }
 
 /// New weights, in basis points.
@@ -100,7 +118,7 @@ pub(super) async fn drain_endpoint(call: Call) -> Result<Response, Box<Problem>>
 pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
     let Edits { commands, services, expected, reason } = Edits::read(&call.body)?;
     let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
-    make(&call, Order { asked, reason, services, expected, blame }).await
+    make(&call, Order { asked, reason, services, expected, blame, exclusive: None }).await
 }
 
 /// Every service back to where it was at an epoch.
@@ -109,5 +127,9 @@ pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
 pub(super) async fn undo(call: Call) -> Result<Response, Box<Problem>> {
     let Undo { to_epoch, reason } = call.json()?;
     let (services, expected, blame) = (Vec::new(), Vec::new(), Blame::Path);
-    make(&call, Order { asked: Asked::UndoTo(Epoch(to_epoch)), reason, services, expected, blame }).await
+    make(
+        &call,
+        Order { asked: Asked::UndoTo(Epoch(to_epoch)), reason, services, expected, blame, exclusive: None },
+    )
+    .await
 }

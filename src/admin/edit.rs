@@ -1,26 +1,83 @@
 //! From what is asked on the wire to a command of the heart.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::api::{Batch, Edit, EndpointEdit, Flip, Problem, Weights};
+use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, Weights, text};
 use super::call::{from_json, parse};
+use crate::control::{Exclusively, Streams};
 use crate::release::Command;
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, ServiceName, VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, LONGEST_HOLD, Protocol, ServiceName, VersionRef,
+    VersionSpec,
 };
 
 /// The longest reason that is kept, in bytes.
 const MAX_REASON: usize = 1024;
 
 pub(super) fn flip(service: ServiceName, flip: &Flip) -> Result<Command, Box<Problem>> {
-    for (field, value) in [("exclusive", &flip.exclusive), ("supervise", &flip.supervise)] {
-        if value.as_ref().is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false))) {
-            return Err(not_served(field, &format!("`{field}` is not served by this version of switchback")));
-        }
+    if is_asked(flip.supervise.as_ref()) {
+        return Err(not_served("supervise", "`supervise` is not served by this version of switchback"));
     }
     Ok(Command::Flip { service, to: parse("to", &flip.to)? })
+}
+
+fn is_asked(value: Option<&Value>) -> bool {
+    value.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
+}
+
+/// How a flip is made, if not just so.
+pub(super) fn exclusively(flip: &Flip) -> Result<Option<Exclusively>, Box<Problem>> {
+    if !is_asked(flip.exclusive.as_ref()) {
+        let with = [("streams", flip.streams.is_some()), ("hold_timeout", flip.hold_timeout.is_some())];
+        let alone = with.iter().find(|(_, is_there)| *is_there);
+        return match alone {
+            Some((field, _)) => Err(bad(field, format!("`{field}` goes with `exclusive`"))),
+            None => Ok(None),
+        };
+    }
+    let scope = match &flip.exclusive {
+        Some(Value::Bool(true)) => HoldScope::All,
+        Some(Value::String(text)) if text == "writes" => HoldScope::Writes,
+        _ => return Err(bad("exclusive", "expected true, false or \"writes\"".to_owned())),
+    };
+    let streams = match flip.streams.as_deref() {
+        None | Some("refuse") => Streams::Refuse,
+        Some("ignore") => Streams::Ignore,
+        Some(_) => return Err(bad("streams", "expected refuse or ignore".to_owned())),
+    };
+    Ok(Some(Exclusively {
+        scope,
+        streams,
+        timeout: hold_timeout("hold_timeout", flip.hold_timeout.as_deref())?,
+    }))
+}
+
+/// A hold.
+pub(super) fn hold(service: ServiceName, hold: &Hold) -> Result<Command, Box<Problem>> {
+    let scope = match hold.scope.as_deref() {
+        None | Some("all") => HoldScope::All,
+        Some("writes") => HoldScope::Writes,
+        Some(_) => return Err(bad("scope", "expected all or writes".to_owned())),
+    };
+    let timeout = hold_timeout("timeout", hold.timeout.as_deref())?;
+    Ok(Command::Hold { service, scope, timeout })
+}
+
+fn hold_timeout(field: &'static str, text: Option<&str>) -> Result<Option<Duration>, Box<Problem>> {
+    let Some(text) = text else { return Ok(None) };
+    let timeout = text::duration(text).map_err(|Invalid(why)| bad(field, why))?;
+    if timeout.is_zero() || timeout > LONGEST_HOLD {
+        let longest = LONGEST_HOLD.as_secs() / 60;
+        return Err(bad(field, format!("a hold is at least 1ms and at most {longest}m long")));
+    }
+    Ok(Some(timeout))
+}
+
+fn bad(field: &str, detail: String) -> Box<Problem> {
+    Problem::new(400, "bad_value", detail).at(field)
 }
 
 pub(super) fn weights(
@@ -148,6 +205,13 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
     ];
     if let Some((field, _)) = own_reason.iter().find(|(_, reason)| reason.is_some()) {
         return Err(Problem::new(400, "bad_value", "the reason belongs to the whole change").at(*field));
+    }
+    if let Some(flip) = edit.flip.as_ref().filter(|flip| exclusively(flip).ok().flatten().is_some()) {
+        let detail = format!(
+            "a flip to `{}` that is exclusive stands alone, not in a batch",
+            flip.to.escape_default()
+        );
+        return Err(bad("flip.exclusive", detail));
     }
     if edit.rest.is_some() && edit.weights.is_none() {
         return Err(Problem::new(400, "bad_value", "`rest` goes with `weights`").at("rest"));

@@ -20,7 +20,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         description = "Served on the admin socket. Errors are problem details (RFC 9457); `type` is stable."),
     paths(
         read::services, read::service, drain::version, drain::endpoint, drain::proxy, read::changes, read::status, read::openapi, read::metrics,
-        read::healthz, read::readyz, change::flip, change::revert, change::put_weights, change::put_version,
+        read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
         change::undo,
         explain::explain, events::events

@@ -10,7 +10,7 @@ use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::refusal::{self, Blame};
 use super::{edit, precondition, read, wait};
-use crate::control::{Asked, Done, Wanted};
+use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
 use crate::table::{Epoch, ServiceName};
 
@@ -42,16 +42,29 @@ pub(super) struct Order {
     pub(super) expected: Vec<(ServiceName, Epoch)>,
     /// What is at fault when a version is not there.
     pub(super) blame: Blame,
+    /// How a flip is made, if not just so.
+    pub(super) exclusive: Option<Exclusively>,
 }
 
 impl Order {
     pub(super) fn one(service: ServiceName, command: Command) -> Self {
         let asked = Asked::Command(command);
-        Self { asked, reason: None, services: vec![service], expected: Vec::new(), blame: Blame::Path }
+        Self {
+            asked,
+            reason: None,
+            services: vec![service],
+            expected: Vec::new(),
+            blame: Blame::Path,
+            exclusive: None,
+        }
     }
 
     pub(super) fn because(self, reason: Option<String>) -> Self {
         Self { reason, ..self }
+    }
+
+    pub(super) fn exclusively(self, exclusive: Option<Exclusively>) -> Self {
+        Self { exclusive, ..self }
     }
 
     pub(super) fn blaming(self, blame: Blame) -> Self {
@@ -74,6 +87,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         expected: expected(call, order.expected, &before)?,
         idempotency: precondition::idempotency(call)?,
         dry_run,
+        exclusive: order.exclusive,
         render,
     };
     let done = call.app.control.change(wanted).await;

@@ -5,9 +5,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
-use super::api::{Problem, Service};
+use super::api::{Left, Problem, Service};
 use super::{App, precondition};
-use crate::control::Failed;
+use crate::control::{Ended, Failed, HoldEnded, InTheWay};
 use crate::release::Refused;
 use crate::store::StoreError;
 use crate::table::{ServiceName, VersionRef};
@@ -54,11 +54,51 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
     match failed {
         Failed::Refused(why) => refused(app, &why, blame),
         Failed::Store(why) => store(&why),
+        Failed::Underway { .. } => Problem::new(409, "exclusive_underway", failed.to_string())
+            .hint("wait for its end, or call it off with `switchback release SERVICE`"),
+        Failed::StreamsOpen { ref service, ref left } => {
+            let mut problem = Problem::new(409, "streams_open", failed.to_string()).hint(
+                "end them first, or flip with `--streams=ignore`: then they go on beside the new version",
+            );
+            problem.left = Some(in_the_way(service, left));
+            problem
+        }
+        Failed::HoldEnded(ref ended) => hold_ended(ended, failed.to_string()),
         Failed::KeyReused(_) => Problem::new(422, "key_reused", failed.to_string())
             .hint("make a new key for every change")
             .at(precondition::KEY_HEADER),
         Failed::Closed => Problem::new(503, "shutting_down", failed.to_string()),
     }
+}
+
+fn in_the_way(service: &ServiceName, left: &[InTheWay]) -> Vec<Left> {
+    let left = left.iter().map(|found| Left {
+        service: service.to_string(),
+        version: found.version.to_string(),
+        kind: found.kind.token().to_owned(),
+        count: found.count,
+    });
+    left.collect()
+}
+
+/// The problem that an exclusive flip is whose hold ended first.
+fn hold_ended(ended: &HoldEnded, detail: String) -> Box<Problem> {
+    let HoldEnded { service, why, left, .. } = ended;
+    let (token, hint) = match why {
+        Ended::Time => (
+            "hold_timed_out",
+            "what is in the way was there before the hold; let it end, or flip with a longer `--hold-timeout`",
+        ),
+        Ended::Requests | Ended::Bytes => {
+            ("hold_overrun", "flip when there is less traffic, or raise the bounds of the service's `hold`")
+        }
+        Ended::Released => ("called_off", "`switchback history` tells who released it"),
+        Ended::Stopping => ("shutting_down", "flip when the proxy is up again"),
+        Ended::Store => ("store_failed", "see to the state directory, then try again"),
+    };
+    let mut problem = Problem::new(409, token, detail).hint(hint);
+    problem.left = Some(in_the_way(service, left));
+    problem
 }
 
 /// The problem that a broken store is.

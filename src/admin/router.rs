@@ -19,6 +19,8 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/services/{service}", get(read::service)),
         ("/v1/services/{service}/flip", post(change::flip)),
         ("/v1/services/{service}/revert", post(change::revert)),
+        ("/v1/services/{service}/hold", post(change::hold)),
+        ("/v1/services/{service}/release", post(change::release)),
         ("/v1/services/{service}/weights", put(change::put_weights)),
         (
             "/v1/services/{service}/versions/{version}",

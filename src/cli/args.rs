@@ -1,12 +1,17 @@
 //! The command line as clap reads it; the help texts are the CLI's reference.
 
+mod help;
+mod words;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-mod words;
-
+use help::{
+    COMPLETIONS_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, VERSIONS_HELP,
+    WEIGHTS_HELP,
+};
 pub use words::VersionOf;
 use words::{duration, header, version_of, weight};
 
@@ -46,6 +51,11 @@ pub enum Verb {
     Flip(Flip),
     /// Put back the split as it was before the last flip or weight change.
     Revert(Revert),
+    /// Let new requests of a service wait, bounded in number and time; none is refused.
+    #[command(after_help = HOLD_HELP)]
+    Hold(Hold),
+    /// Let requests that wait go on; an exclusive flip that is under way is called off.
+    Release(Release),
     /// Set the weights of a service's versions, in per cent.
     #[command(after_help = WEIGHTS_HELP)]
     Weights(Weights),
@@ -71,40 +81,6 @@ pub enum Verb {
     /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
     Demo(Demo),
 }
-
-const FLIP_HELP: &str = "Examples:
-  switchback flip shop --to green --reason 'v42 is out'
-  switchback flip shop --to green --dry-run     only say what would happen
-  switchback flip shop --to @stable             by the part a version plays";
-
-const WEIGHTS_HELP: &str = "Examples:
-  switchback weights shop green=5               5 % to green, the rest to the stable version
-  switchback weights shop green=0.25%
-  switchback weights shop blue=50 green=50";
-
-const VERSIONS_HELP: &str = "Examples:
-  switchback versions shop
-  switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
-  switchback versions rm shop v41";
-
-const ENDPOINTS_HELP: &str = "One machine after the other:
-  switchback endpoints drain shop/blue 127.0.0.1:9001 --wait --timeout 5m
-  systemctl restart shop@9001                   whatever it takes
-  switchback endpoints add shop/blue 127.0.0.1:9001";
-
-const DRAIN_HELP: &str = "Examples:
-  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue
-  switchback drain --all                        what is left on versions that get no new requests
-
-One endpoint: switchback endpoints drain shop/blue 127.0.0.1:9001 --wait";
-
-const EXPLAIN_HELP: &str = "Example:
-  switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
-
-const COMPLETIONS_HELP: &str = "Examples:
-  switchback completions bash > /etc/bash_completion.d/switchback
-  switchback completions zsh > ~/.zfunc/_switchback
-  switchback completions fish > ~/.config/fish/completions/switchback.fish";
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -175,6 +151,16 @@ pub struct Flip {
     /// The version that gets everything: its label, @stable or @candidate.
     #[arg(long, value_name = "VERSION")]
     pub to: String,
+    /// Two versions never serve at the same time; =writes: never two that may change something.
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+        value_parser = ["all", "writes"])]
+    pub exclusive: Option<String>,
+    /// With --exclusive: streams, WebSockets and the like of the old version are a reason to refuse, or are not waited for.
+    #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "ignore"])]
+    pub streams: Option<String>,
+    /// With --exclusive: how long requests may wait [as the service's `hold` says].
+    #[arg(long, value_name = "TIME", requires = "exclusive", value_parser = duration)]
+    pub hold_timeout: Option<Duration>,
     /// Common options.
     #[command(flatten)]
     pub change: Change,
@@ -194,6 +180,32 @@ pub struct Revert {
     /// Waiting.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// `hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// The service.
+    pub service: String,
+    /// Only requests that may change something: GET, HEAD and OPTIONS go on.
+    #[arg(long)]
+    pub writes: bool,
+    /// How long requests may wait: 500ms, 30s, at most 10m [as the service's `hold` says].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// `release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The service.
+    pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
 }
 
 /// `weights`.

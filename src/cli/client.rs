@@ -111,7 +111,7 @@ impl Call {
     /// The call itself waits for so long.
     #[must_use]
     pub fn waits(mut self, time: Duration) -> Self {
-        self.patience = PATIENCE + time;
+        self.patience += time;
         self
     }
 

@@ -1,20 +1,36 @@
 //! The verbs that move traffic: `flip`, `revert`, `weights`, `undo`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::Method;
+use serde_json::Value;
 
 use super::args;
-use super::change::{Moves, perform};
+use super::change::{Moves, perform, perform_quietly};
 use super::client::Call;
 use super::session::{Exit, Session};
 use crate::admin::api;
+use crate::table::LONGEST_HOLD;
 
 /// `switchback flip SERVICE --to VERSION`.
 pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow::Result<Exit> {
-    let args::Flip { service, to, .. } = args;
-    let body = api::Flip { to: to.clone(), ..api::Flip::default() };
-    let call = Call::new(Method::POST, &["v1", "services", service, "flip"]).json(&body);
+    let args::Flip { service, to, exclusive, streams, hold_timeout, .. } = args;
+    let exclusive_value = exclusive.as_deref().map(|what| match what {
+        "writes" => Value::from("writes"),
+        _ => Value::from(true),
+    });
+    let body = api::Flip {
+        to: to.clone(),
+        exclusive: exclusive_value,
+        streams: streams.clone(),
+        hold_timeout: hold_timeout.map(in_millis),
+        ..api::Flip::default()
+    };
+    let mut call = Call::new(Method::POST, &["v1", "services", service, "flip"]).json(&body);
+    if exclusive.is_some() {
+        call = call.waits(hold_timeout.unwrap_or(LONGEST_HOLD));
+    }
     perform(
         session,
         call,
@@ -24,6 +40,32 @@ pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow
         Moves::Traffic,
     )
     .await
+}
+
+/// `switchback hold SERVICE`.
+pub(super) async fn hold(session: &mut Session<'_>, args: &args::Hold) -> anyhow::Result<Exit> {
+    let args::Hold { service, writes, timeout, change } = args;
+    let body = api::Hold {
+        scope: writes.then(|| "writes".to_owned()),
+        timeout: timeout.map(in_millis),
+        ..api::Hold::default()
+    };
+    let call = Call::new(Method::POST, &["v1", "services", service, "hold"]).json(&body);
+    let last = format!("on with it: switchback release {service}");
+    perform_quietly(session, call, change, format!("cannot hold `{service}`"), last).await
+}
+
+/// `switchback release SERVICE`.
+pub(super) async fn release(session: &mut Session<'_>, args: &args::Release) -> anyhow::Result<Exit> {
+    let args::Release { service, change } = args;
+    let call = Call::new(Method::POST, &["v1", "services", service, "release"]);
+    let last = format!("requests of {service} go on");
+    perform_quietly(session, call, change, format!("cannot release `{service}`"), last).await
+}
+
+/// As the API reads it.
+fn in_millis(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// `switchback revert SERVICE`.

@@ -104,6 +104,8 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Check(args) => check::run(session, &args),
         Verb::Status(args) => status::run(session, &args).await,
         Verb::Flip(args) => flip::flip(session, &args).await,
+        Verb::Hold(args) => flip::hold(session, &args).await,
+        Verb::Release(args) => flip::release(session, &args).await,
         Verb::Revert(args) => flip::revert(session, &args).await,
         Verb::Weights(args) => flip::weights(session, &args).await,
         Verb::Versions(args) => pools::versions(session, &args).await,
@@ -142,7 +144,7 @@ fn tell_error(
             }
         }
     }
-    let timed_out = problem.is_some_and(|problem| problem.token() == "timed_out");
+    let timed_out = problem.is_some_and(|problem| ["timed_out", "hold_timed_out"].contains(&problem.token()));
     if timed_out || matches!(cause, Some(Error::Silent { .. })) { Exit::TimedOut } else { Exit::Failed }
 }
 

@@ -31,11 +31,19 @@ pub(super) fn of(
             .map(|upstream| Arc::new(Seen(upstream)) as _)
             .collect(),
         operations: handle.figures().services().iter().map(operations).collect(),
+        held: held(&handle),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
         certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         log_dropped: log_dropped.load(Ordering::Relaxed),
     });
     Arc::new(move || exposition.render())
+}
+
+/// How many requests wait, of every service.
+fn held(handle: &Handle) -> Vec<(ServiceName, u64)> {
+    let snapshot = handle.live().snapshot();
+    let services = snapshot.table.services().iter().map(|service| &service.name);
+    services.map(|name| (name.clone(), snapshot.gate(name).map_or(0, |gate| gate.waiting() as u64))).collect()
 }
 
 struct Seen(Arc<Upstream>);
@@ -86,5 +94,6 @@ fn edge(stats: &WorkerStats) -> Edge {
         redirected: stats.redirected.load(Ordering::Relaxed),
         redirects: stats.redirects.load(Ordering::Relaxed),
         fixed: stats.fixed.load(Ordering::Relaxed),
+        checked: stats.checked.load(Ordering::Relaxed),
     }
 }

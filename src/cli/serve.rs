@@ -38,8 +38,10 @@ use crate::config::{self, Config};
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
+use crate::proxy::inherited::Inherited;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
+use crate::proxy::worker::{Farewell, Queue};
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
 
@@ -104,7 +106,8 @@ impl Process {
             Some(metrics) => Some(bind_metrics(metrics.listen).await?),
             None => None,
         };
-        let bound = crew::bind(&addresses(&config), None, workers).map_err(cannot_listen)?;
+        let bound = crew::bind(&addresses(&config), &mut Inherited::default(), None, workers)
+            .map_err(cannot_listen)?;
         let log = Log::open(&config)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
@@ -215,7 +218,8 @@ impl Process {
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
-        let bound = crew::bind(&wanted, Some(&self.crew), self.crew.size()).map_err(cannot_listen)?;
+        let bound = crew::bind(&wanted, &mut Inherited::default(), Some(&self.crew), self.crew.size());
+        let bound = bound.map_err(cannot_listen)?;
         let log = self.log.prepare(&config)?;
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
         self.log.follow(log);
@@ -236,7 +240,7 @@ impl Process {
     fn show_listeners(&self) {
         let listeners = self.crew.listeners().iter();
         let listeners = listeners
-            .map(|(listen, bound)| api::Listener { listen: listen.to_string(), bound: bound.to_string() });
+            .map(|(listen, open)| api::Listener { listen: listen.to_string(), bound: open.real.to_string() });
         self.status.set_listeners(listeners.collect());
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
@@ -250,10 +254,15 @@ impl Process {
         status.set_readiness(Readiness::Stopping);
         let deadline = config.shutdown.deadline;
         info!(deadline_seconds = deadline.as_secs_f64(), "winding down");
-        tokio::select! {
-            ended = timeout(deadline, crew.stop()) => if ended.is_err() {
+        let farewell = Farewell { spread: config.shutdown.spread, queue: Queue::Ours };
+        let end = async {
+            sleep(config.shutdown.lame_duck).await;
+            if timeout(deadline, crew.stop(farewell)).await.is_err() {
                 warn!("the deadline has come; what is still in flight is cut");
-            },
+            }
+        };
+        tokio::select! {
+            () = end => {}
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
         }
         if timeout(LOG_PATIENCE, log.finish()).await.is_err() {

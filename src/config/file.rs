@@ -297,10 +297,12 @@ fn state(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<StateDir> {
 
 fn shutdown(node: Node<'_>) -> Option<Shutdown> {
     let mut section = node.section("[shutdown]")?;
-    let default = Shutdown::default().deadline;
-    let deadline = section.or("deadline", default, |node| node.duration(Duration::ZERO));
+    let default = Shutdown::default();
+    let lame_duck = section.or("lame_duck", default.lame_duck, |node| node.duration(Duration::ZERO));
+    let spread = section.or("spread", default.spread, |node| node.duration(Duration::ZERO));
+    let deadline = section.or("deadline", default.deadline, |node| node.duration(Duration::ZERO));
     section.finish();
-    Some(Shutdown { deadline: deadline? })
+    Some(Shutdown { lame_duck: lame_duck?, spread: spread?, deadline: deadline? })
 }
 
 fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {

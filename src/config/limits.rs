@@ -21,6 +21,8 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
     let head_bytes = section.or("head_bytes", default.head_bytes, |node| node.count(&(8 << 10..=1 << 20)));
     let headers = section.or("headers", default.headers, |node| node.count(&(1..=10_000)));
     let min_body_rate = section.or("min_body_rate", default.min_body_rate, |node| node.count(&(0..=1 << 30)));
+    let min_drain_rate =
+        section.or("min_drain_rate", default.min_drain_rate, |node| node.count(&(0..=1 << 30)));
     let write_stall = section.or("write_stall", default.write_stall, |node| node.duration(SOME_TIME));
     let pool_idle = section.or("pool_idle", default.pool_idle, |node| node.duration(SOME_TIME));
     let pool_size = section.or("pool_size", default.pool_size, |node| node.count(&(0..=1_000_000)));
@@ -37,6 +39,7 @@ pub(super) fn of_process(node: Node<'_>) -> Option<Limits> {
         head_bytes: head_bytes?,
         headers: headers?,
         min_body_rate: min_body_rate?,
+        min_drain_rate: min_drain_rate?,
         write_stall: write_stall?,
         pool_idle: pool_idle?,
         pool_size: pool_size?,

@@ -11,6 +11,7 @@ mod drain;
 pub mod duration;
 mod edits;
 mod file;
+mod hold;
 pub mod host;
 mod https;
 mod identity;
@@ -168,6 +169,9 @@ pub struct Limits {
     /// pause (`timeouts.progress`); 0 is no limit.
     /// Default 100.
     pub min_body_rate: usize,
+    /// Bytes a second that a client has to take of an answer while it is waited for, on average and less what it takes in
+    /// `write_stall`; 0 is no limit. Default 100.
+    pub min_drain_rate: usize,
     /// How long a client may take no byte of its answer; default 30 s.
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
@@ -195,6 +199,7 @@ impl Default for Limits {
             head_bytes: 32 * 1024,
             headers: 100,
             min_body_rate: 100,
+            min_drain_rate: 100,
             write_stall,
             pool_idle,
             pool_size: 256,
@@ -219,13 +224,18 @@ pub enum MemoryLimit {
 /// How the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long requests in flight may take after SIGTERM, 0 ends them at once; default 30 s.
+    /// How long after SIGTERM everything is still served, while `/readyz` says no; default 0 s.
+    pub lame_duck: Duration,
+    /// Over how long connections without a request are closed then; default 2 s.
+    pub spread: Duration,
+    /// How long requests in flight may take from then on, 0 ends them at once; default 30 s.
     pub deadline: Duration,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30) }
+        let [spread, deadline] = [2, 30].map(Duration::from_secs);
+        Self { lame_duck: Duration::ZERO, spread, deadline }
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, drain, edits, later, limits, pool, route, split};
+use super::{answer, drain, edits, hold, later, limits, pool, route, split};
 use crate::table::{
-    DrainRules, Edits, ErrorPage, Route, RouteRules, Rules, ServiceLimits, ServiceName, ServiceSpec,
-    Timeouts, VersionName,
+    DrainRules, Edits, ErrorPage, HoldLimits, Route, RouteRules, Rules, ServiceLimits, ServiceName,
+    ServiceSpec, Timeouts, VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -75,6 +75,7 @@ impl Services {
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
         let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         let drain = section.or("drain", DrainRules::default(), drain::read);
+        let hold = section.or("hold", HoldLimits::default(), hold::read);
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
         }
@@ -97,6 +98,7 @@ impl Services {
             rules: (!rules.is_empty()).then(|| Arc::new(rules)),
             limits: limits?,
             drain: drain?,
+            hold: Arc::new(hold?),
         })
     }
 

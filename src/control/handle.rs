@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
@@ -46,6 +47,8 @@ pub struct Wanted {
     pub idempotency: Option<(String, String)>,
     /// Only say what would happen.
     pub dry_run: bool,
+    /// A flip that is made so that two versions never serve at the same time; control answers when it is made, or was not.
+    pub exclusive: Option<Exclusively>,
     /// Makes the answer's body from the state after the change, so that it can be kept with it for the idempotency key.
     pub render: fn(&State, &Effects) -> String,
 }
@@ -84,9 +87,38 @@ pub enum Failed {
     /// The same idempotency key was used for something else.
     #[error("the idempotency key `{0}` was used for a different request")]
     KeyReused(String),
+    /// Nothing else is done with a service while an exclusive flip of it is under way.
+    #[error("an exclusive flip of `{service}` to `{to}` is under way")]
+    Underway {
+        /// The service.
+        service: ServiceName,
+        /// Where it goes.
+        to: VersionName,
+    },
+    /// An exclusive flip met work whose end is not in sight.
+    #[error("`{service}` has work whose end is not in sight: {}", list(left))]
+    StreamsOpen {
+        /// The service.
+        service: ServiceName,
+        /// The work.
+        left: Vec<InTheWay>,
+    },
+    /// An exclusive flip was not made, and requests went on where they were.
+    #[error("{}; everything goes on as before{}", .0.reason, in_the_way(&.0.left))]
+    HoldEnded(Box<HoldEnded>),
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
     Closed,
+}
+
+/// `2 request and 1 websocket on blue`.
+fn list(left: &[InTheWay]) -> String {
+    let one = |found: &InTheWay| format!("{} {} on `{}`", found.count, found.kind.token(), found.version);
+    left.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn in_the_way(left: &[InTheWay]) -> String {
+    if left.is_empty() { String::new() } else { format!(" (in the way: {})", list(left)) }
 }
 
 /// What control tells whoever listens (`GET /v1/events`).
@@ -152,6 +184,7 @@ impl Handle {
             expected: Vec::new(),
             idempotency: None,
             dry_run: false,
+            exclusive: None,
             render: |_, _| String::new(),
         };
         self.change(wanted).await

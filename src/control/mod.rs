@@ -3,8 +3,10 @@
 
 mod clock;
 mod drain;
+mod exclusive;
 mod figures;
 mod handle;
+mod hold;
 mod perform;
 pub mod reload;
 mod tenures;
@@ -19,10 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 
+pub use crate::proxy::hold::Ended;
 use drain::Drains;
+pub use exclusive::{Exclusively, HoldEnded, InTheWay, Streams};
 pub use figures::{DRAIN_BOUNDS, Durations, FENCE_BOUNDS, Figures, ServiceFigures};
 pub use handle::{Asked, Done, Failed, Handle, Notice, Waited, Wanted};
 use handle::{Request, Seen};
+use hold::Holds;
 use perform::Doubt;
 pub use tenures::Tenures;
 
@@ -48,6 +53,7 @@ pub struct Control {
     live: Arc<Live>,
     keeper: Keeper,
     drains: Drains,
+    holds: Holds,
     doubt: Option<Doubt>,
     tenures: Arc<Tenures>,
     figures: Arc<Figures>,
@@ -117,13 +123,14 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         tenures: Arc::clone(&tenures),
         figures: Arc::clone(&figures),
     };
-    let (drains, doubt) = (Drains::default(), None);
+    let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {
         state,
         workers,
         live,
         keeper,
         drains,
+        holds,
         doubt,
         tenures,
         figures,
@@ -142,9 +149,11 @@ impl Control {
         let (mut shutdown, bell) = (pin!(shutdown), self.drains.bell());
         loop {
             let wake = self.next_wake();
+            let opened = Arc::clone(&self.holds.alert);
             tokio::select! {
                 () = &mut shutdown => break,
                 () = wait_until(wake) => self.on_wake().await,
+                () = opened.notified() => self.poll_holds().await,
                 () = bell.notified() => self.poll_drains(),
                 request = self.requests.recv() => match request {
                     Some(request) => self.on_request(request).await,
@@ -152,13 +161,15 @@ impl Control {
                 },
             }
         }
+        self.holds.open_all();
         drop(self.requests);
         self.keeper.close().await;
     }
 
     fn next_wake(&self) -> Option<Instant> {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.ask_at);
-        self.drains.next_poll().into_iter().chain(doubt).min()
+        let holds = self.holds.next_poll(clock::instant());
+        self.drains.next_poll().into_iter().chain(holds).chain(doubt).min()
     }
 
     async fn on_wake(&mut self) {
@@ -166,6 +177,7 @@ impl Control {
         if self.drains.next_poll().is_some_and(|at| at <= now) {
             self.poll_drains();
         }
+        self.poll_holds().await;
         if self.doubt.as_ref().is_some_and(|doubt| doubt.ask_at <= now) {
             // Still no answer: it is asked again.
             let _ = self.resolve_doubt().await;
@@ -175,6 +187,9 @@ impl Control {
     async fn on_request(&mut self, request: Request) {
         match request {
             Request::Change(wanted, reply) => {
+                if let Some(how) = wanted.exclusive.filter(|_| !wanted.dry_run) {
+                    return self.begin(*wanted, how, reply).await;
+                }
                 let done = self.change(*wanted).await;
                 // The caller went away; the change stands.
                 let _ = reply.send(done);
@@ -191,16 +206,29 @@ impl Control {
     /// Decides a wanted change and performs it.
     async fn change(&mut self, wanted: Wanted) -> Result<Done, Failed> {
         self.resolve_doubt().await?;
-        let Wanted { command, actor, reason, expected, idempotency, dry_run, render } = wanted;
+        let Wanted { command, actor, reason, expected, idempotency, dry_run, exclusive, render } = wanted;
         let idempotency = idempotency.filter(|_| !dry_run);
         if let Some((key, fingerprint)) = &idempotency
             && let Some(done) = self.replay(key, fingerprint).await?
         {
             return Ok(done);
         }
-        let command = self.command(command).await?;
+        let (command, note) = self.call_off(self.command(command).await?);
+        if let Command::Hold { service, .. } = &command {
+            self.settle(&service.clone()).await;
+        }
+        let target = match &command {
+            Command::Flip { service, .. } => exclusive.map(|how| (service.clone(), how)),
+            _ => None,
+        };
+        let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
         let order = Order { command, actor, reason, expected };
-        let (next, effects) = step(&self.state, Event::Order(order), clock::now())?;
+        let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
+        effects.notes.extend(note);
+        if !may_interfere {
+            self.check_none_underway(&effects)?;
+        }
+        effects.notes.extend(self.plan(target, &next));
         let body = render(&next, &effects);
         if dry_run {
             return Ok(Done { state: Arc::new(next), effects, body, replayed: false });

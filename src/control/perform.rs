@@ -34,11 +34,22 @@ impl Control {
         effects: &Effects,
         answer: Option<Answer>,
     ) -> Result<(), StoreError> {
+        self.perform_by(next, effects, answer, None).await
+    }
+
+    /// The same; a store that does not say `by` then whether it has kept the change leaves it in doubt.
+    pub(super) async fn perform_by(
+        &mut self,
+        next: State,
+        effects: &Effects,
+        answer: Option<Answer>,
+        by: Option<Instant>,
+    ) -> Result<(), StoreError> {
         let Some(change) = effects.change.clone().map(Arc::new) else {
             log(effects);
             return self.remember(answer).await;
         };
-        if let Err(error) = self.persist(&change, answer).await {
+        if let Err(error) = in_time(by, self.persist(&change, answer)).await {
             if matches!(error, StoreError::InDoubt(_)) {
                 let (effects, ask_at) = (effects.clone(), clock::instant() + super::ASK_AGAIN);
                 self.doubt = Some(Doubt { next, change, effects, ask_at });
@@ -105,6 +116,7 @@ impl Control {
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
 
+        self.holds.follow(&change, &before, &after);
         self.close(effects, &before, &after, &gone, now);
 
         self.state = Arc::new(next);
@@ -196,6 +208,15 @@ impl Control {
         // Nobody listens: nobody to tell.
         let _ = self.notices.send(notice);
     }
+}
+
+async fn in_time(
+    by: Option<Instant>,
+    kept: impl Future<Output = Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    let Some(by) = by else { return kept.await };
+    let late = |_| StoreError::InDoubt("it has not answered in time".to_owned());
+    tokio::time::timeout_at(by.into(), kept).await.map_err(late)?
 }
 
 /// What a step has to say to the operator's log.

@@ -204,7 +204,7 @@ fn of_operations(inputs: &Inputs) -> [Family; 3] {
     [changes, fence, drain]
 }
 
-fn of_edges(inputs: &Inputs) -> [Family; 4] {
+fn of_edges(inputs: &Inputs) -> [Family; 5] {
     let mut connections = Family::of(&names::CONNECTIONS);
     let mut accepted = Family::of(&names::ACCEPTED);
     connections.count(&[], inputs.edges.iter().map(|edge| edge.connections).sum());
@@ -212,9 +212,12 @@ fn of_edges(inputs: &Inputs) -> [Family; 4] {
     let mut own_answers = Family::of(&names::OWN_ANSWERS);
     own_answers.count(&["redirect"], inputs.edges.iter().map(|edge| edge.redirects).sum());
     own_answers.count(&["fixed"], inputs.edges.iter().map(|edge| edge.fixed).sum());
+    own_answers.count(&["held"], inputs.edges.iter().map(|edge| edge.checked).sum());
+    let mut held = Family::of(&names::HELD);
+    inputs.held.iter().for_each(|(service, waiting)| held.count(&[service.as_str()], *waiting));
     let mut log_dropped = Family::of(&names::LOG_DROPPED);
     log_dropped.count(&[], inputs.log_dropped);
-    [connections, accepted, own_answers, log_dropped]
+    [connections, accepted, own_answers, held, log_dropped]
 }
 
 fn of_tls(inputs: &Inputs) -> [Family; 3] {

@@ -45,6 +45,8 @@ pub struct Inputs {
     pub edges: Vec<Edge>,
     /// The certificates that are presented to clients.
     pub certificates: Vec<Certificate>,
+    /// How many requests wait, of every service.
+    pub held: Vec<(ServiceName, u64)>,
     /// Lines of the access log that were lost.
     pub log_dropped: u64,
 }
@@ -88,6 +90,8 @@ pub struct Edge {
     pub redirects: u64,
     /// Fixed answers that routes gave by themselves.
     pub fixed: u64,
+    /// Health checks that were answered for services that were held.
+    pub checked: u64,
 }
 
 /// A certificate that a listener presents.

@@ -75,8 +75,10 @@ metrics! {
         "Requests that a clear-text listener sent on to https.";
     CERTIFICATE_EXPIRY = Gauge "switchback_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
         "When a certificate that clients are shown expires, in seconds since 1970.";
+    HELD = Gauge "switchback_held_requests" ["service"]
+        "Requests that wait because their service is held.";
     OWN_ANSWERS = Counter "switchback_route_answers_total" ["kind"]
-        "Answers that routes gave by themselves, without a version: redirect, fixed.";
+        "Answers without a version: redirect and fixed by routes, held to health checks of services that are held.";
     LOG_DROPPED = Counter "switchback_access_log_dropped_total" []
         "Lines of the access log that were lost: its writer was behind, or could not write.";
     BUILD_INFO = Gauge "switchback_build_info" ["version"]

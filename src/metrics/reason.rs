@@ -17,6 +17,8 @@ pub enum Reason {
     UpstreamClosed,
     /// The endpoint's answer was not HTTP, or ambiguous.
     UpstreamProtocol,
+    /// The endpoint speaks HTTP/2 and takes no WebSockets over it.
+    NoWebsocket,
     /// No response head in time.
     ResponseTimeout,
     /// The endpoint's body stopped.
@@ -27,6 +29,8 @@ pub enum Reason {
     RequestBody,
     /// The client went away.
     ClientGone,
+    /// The client did not take its answer, or too slowly.
+    ClientStalled,
     /// The request was malformed or ambiguous.
     BadRequest,
     /// The request's head was over the limit.
@@ -67,7 +71,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -75,11 +79,13 @@ impl Reason {
         Self::UpstreamTls,
         Self::UpstreamClosed,
         Self::UpstreamProtocol,
+        Self::NoWebsocket,
         Self::ResponseTimeout,
         Self::BodyStalled,
         Self::BodyTruncated,
         Self::RequestBody,
         Self::ClientGone,
+        Self::ClientStalled,
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::Method,
@@ -121,11 +127,13 @@ impl Reason {
             Self::UpstreamTls => ("upstream_tls", 502),
             Self::UpstreamClosed => ("upstream_closed", 502),
             Self::UpstreamProtocol => ("upstream_protocol", 502),
+            Self::NoWebsocket => ("no_websocket", 502),
             Self::ResponseTimeout => ("response_timeout", 504),
             Self::BodyStalled => ("body_stalled", 504),
             Self::BodyTruncated => ("body_truncated", 502),
             Self::RequestBody => ("request_body", 400),
             Self::ClientGone => ("client_gone", 499),
+            Self::ClientStalled => ("client_stalled", 499),
             Self::BadRequest => ("bad_request", 400),
             Self::HeadTooLarge => ("head_too_large", 431),
             Self::Method => ("method_not_allowed", 405),

@@ -37,6 +37,48 @@ impl Published {
     }
 }
 
+/// What a request in flight is to a flip that waits for it. Each class is counted apart, so that no request pays for what
+/// only others are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It changes nothing, and ends soon.
+    Read,
+    /// It may change something, and ends soon.
+    Write,
+    /// A stream, an event stream or the like that was asked for by a [`Class::Read`].
+    LastingRead,
+    /// The same, or a tunnel, through which something may be changed.
+    LastingWrite,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::LastingRead, Self::LastingWrite];
+
+    /// The class of a request that `writes`, or does not.
+    pub fn of(writes: bool) -> Self {
+        if writes { Self::Write } else { Self::Read }
+    }
+
+    /// True when it may change something.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::LastingWrite)
+    }
+
+    /// True when nobody knows how long it will take.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::LastingRead | Self::LastingWrite)
+    }
+
+    /// The same as lasting work.
+    pub fn lasting(self) -> Self {
+        match self {
+            Self::Read | Self::LastingRead => Self::LastingRead,
+            Self::Write | Self::LastingWrite => Self::LastingWrite,
+        }
+    }
+}
+
 /// A newer epoch was published between choosing and counting in; choose again from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superseded;
@@ -73,6 +115,14 @@ impl Counts {
         Err(Superseded)
     }
 
+    /// Takes one request over that is counted in `from`, which must be the same worker's: it is in flight all the time.
+    pub fn take_over(&self, from: &Self) {
+        // Pairs with `admitted`; no fence, because it was admitted before. Counted in here first: whoever sees its end there
+        // (the store in `end` is a release) sees it here.
+        self.admitted.store(self.admitted.load(Ordering::Relaxed) + 1, Ordering::Release);
+        from.end();
+    }
+
     /// Counts one request out. Call exactly once for each admitted one.
     pub fn end(&self) {
         // Release: whoever sees the request ended also sees that it had been admitted. Read by `in_flight`.
@@ -93,6 +143,57 @@ impl Counts {
 }
 
 impl Default for Counts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What requests wait behind while their service is held: closed, sealed or open. Once open, it is open for good.
+///
+/// A flip that must not overlap with anything *seals* it when nothing is in flight any more. That succeeds only if it has
+/// never been open, so nobody has passed since the hold was published; and from then on nobody passes before the flip.
+#[derive(Debug)]
+pub struct Latch(AtomicU64);
+
+const CLOSED: u64 = 0;
+const SEALED: u64 = 1;
+const OPEN: u64 = 2;
+
+impl Latch {
+    /// Closed.
+    pub fn new() -> Self {
+        Self(AtomicU64::new(CLOSED))
+    }
+
+    /// From now on it is opened by [`Latch::open`] alone; false when it is open.
+    pub fn seal(&self) -> bool {
+        self.turn(CLOSED, SEALED)
+    }
+
+    /// Opens it unless it is sealed or open, for the reason with this number; true when it did.
+    pub fn burst(&self, why: u64) -> bool {
+        self.turn(CLOSED, OPEN + why)
+    }
+
+    /// Opens it unless it is open. For whoever seals it.
+    pub fn open(&self, why: u64) {
+        // Nobody else turns it from closed to sealed, so it is neither only if it is open.
+        let _ = self.turn(CLOSED, OPEN + why) || self.turn(SEALED, OPEN + why);
+    }
+
+    /// The reason for which it is open, if it is.
+    pub fn reason(&self) -> Option<u64> {
+        // Pairs with `turn`: who sees it open sees all that was published before.
+        self.0.load(Ordering::Acquire).checked_sub(OPEN)
+    }
+
+    /// One object has one order: of two who would turn it the same way, one does.
+    fn turn(&self, from: u64, to: u64) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Default for Latch {
     fn default() -> Self {
         Self::new()
     }

@@ -31,6 +31,7 @@ pub(super) async fn forward(
     let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
     let most = limits.request_body.unwrap_or(u64::MAX);
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
@@ -66,15 +67,18 @@ pub(super) async fn forward(
             }
             Opened::Shared(ticket) => {
                 record.inspect(|record| record.connected(true));
-                let (written, rest) = outgoing.into_parts();
+                let (written, rest, upgrade) = outgoing.into_parts();
                 let request = http2::request(&written, endpoint.scheme());
                 client.worker.give_back(written);
                 let mut call = match request {
-                    Ok(request) => Call::new(turn, permit, ticket, (request, rest, most), timeouts, bounds),
+                    Ok(request) => {
+                        let what = (request, upgrade, rest, most);
+                        Call::new(turn, permit, ticket, what, timeouts, bounds)
+                    }
                     Err(reason) => return permit.fail(reason),
                 };
                 match poll_fn(|cx| call.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(call.answer(answer)),
+                    Ok(answer) => return Ok(call.answer(answer, upload, head)),
                     Err(failure) => {
                         let (permit, rest) = call.into_parts();
                         upload.give_back(rest);

@@ -102,6 +102,14 @@ impl Flow {
         }
     }
 
+    /// Gives it up, for this reason, which is the client's.
+    pub fn give_up(&mut self, reason: Reason) {
+        match self {
+            Self::Http1(exchange) => exchange.give_up(reason),
+            Self::Http2(call) => call.give_up(reason),
+        }
+    }
+
     /// True when the last byte was handed on.
     #[must_use]
     pub fn is_over(&self) -> bool {

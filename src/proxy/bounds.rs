@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::clock::{Clock, TICK};
+use super::clock::{Clock, TICK, span};
 use super::connection::Client;
 use crate::table::{ServiceLimits, Timeouts};
 
@@ -36,6 +36,12 @@ impl Bounds {
         Self { deadline: now.saturating_add(total), answer, pace, waited: 0, looked: now }
     }
 
+    /// The tick at which all of its time is over; `u64::MAX`: never.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
     /// True when all of its time is over.
     #[must_use]
     pub fn is_over(&self, now: u64) -> bool {
@@ -45,7 +51,7 @@ impl Bounds {
     /// `limit`, or what is left of all of its time if that is less.
     #[must_use]
     pub fn at_most(&self, limit: Duration, now: u64) -> Duration {
-        if self.deadline == u64::MAX { limit } else { limit.min(ticks(self.deadline.saturating_sub(now))) }
+        if self.deadline == u64::MAX { limit } else { limit.min(span(self.deadline.saturating_sub(now))) }
     }
 
     /// Counts `bytes` of the answer's body; false when they are too many.
@@ -75,12 +81,8 @@ impl Bounds {
         self.looked = now;
         let earned = taken.saturating_mul(1000 / u64::try_from(TICK.as_millis()).unwrap_or(1)) / self.pace;
         let granted = Clock::ticks_in(limit).saturating_add(earned);
-        limit.min(ticks(granted.saturating_sub(self.waited)))
+        limit.min(span(granted.saturating_sub(self.waited)))
     }
-}
-
-fn ticks(count: u64) -> Duration {
-    TICK.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

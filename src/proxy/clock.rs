@@ -101,6 +101,18 @@ impl Alarm {
         self.bell.due.set(due);
     }
 
+    /// Rings at `tick` at the latest.
+    pub fn ring_by(&self, tick: u64) {
+        self.bell.due.set(self.bell.due.get().min(tick));
+    }
+
+    /// Rings `after` from now, unless it rings earlier anyhow.
+    pub fn shorten(&self, after: Duration) {
+        let due = self.bell.due.get();
+        self.set(after);
+        self.bell.due.set(due.min(self.bell.due.get()));
+    }
+
     /// Sets it unless it is set already; true when it was not.
     pub fn set_once(&self, after: Duration) -> bool {
         let is_free = self.bell.due.get() == NEVER;
@@ -138,6 +150,12 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         self.clock.bells.borrow_mut().remove(self.key);
     }
+}
+
+/// How long so many ticks are; thirteen years at most.
+#[must_use]
+pub fn span(ticks: u64) -> Duration {
+    TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
 }
 
 /// The clock that requests are measured with; the data plane's only other reading of time.

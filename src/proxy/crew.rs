@@ -2,26 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, select_all};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commons::Commons;
-use super::listener::{self, Accepting, ListenAddr};
+use super::inherited::{Given, Inherited, Keeper, SocketFile};
+use super::listener::{self, Accepting, ListenAddr, Sockets};
 use super::live::Live;
 use super::settings::Settings;
-use super::worker::{self, Order, WorkerStats};
+use super::worker::{self, Farewell, Order, Queue, WorkerStats};
 
 /// The workers of this process and what they listen on.
 #[derive(Debug)]
 pub struct Crew {
     workers: Vec<Hand>,
-    /// What was asked for, and where it is really bound (port 0 takes a free one).
-    bound: BTreeMap<ListenAddr, ListenAddr>,
-    files: Vec<SocketFile>,
+    /// By what was asked for.
+    open: BTreeMap<ListenAddr, Open>,
     commons: Arc<Commons>,
 }
 
@@ -34,38 +33,23 @@ struct Hand {
 
 /// Sockets that are bound and not yet served; nothing is left of them when nobody ever does.
 #[derive(Debug, Default)]
-pub struct Bound(Vec<(ListenAddr, ListenAddr, Vec<Accepting>)>, Vec<SocketFile>);
+pub struct Bound(Vec<(ListenAddr, Open, Vec<Vec<Accepting>>)>);
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        self.1.iter().for_each(SocketFile::remove);
+        self.0.iter().filter_map(|(_, open, _)| open.file.as_ref()).for_each(SocketFile::remove);
     }
 }
 
-/// A Unix socket's file, recognised by more than its path: a successor's in its place is left alone.
+/// What is listened on.
 #[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(address: &ListenAddr) -> Option<Self> {
-        let ListenAddr::Unix(path) = address else { return None };
-        Some(Self { path: path.clone(), identity: identity(path)? })
-    }
-
-    /// Nobody is to find a socket that nobody serves. It may be gone already.
-    fn remove(&self) {
-        if identity(&self.path) == Some(self.identity) {
-            drop(std::fs::remove_file(&self.path));
-        }
-    }
-}
-
-/// Device and inode.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+pub struct Open {
+    /// Where it is really bound: port 0 takes a free one.
+    pub real: ListenAddr,
+    /// All sockets of it, for a successor.
+    pub handles: Vec<OwnedFd>,
+    /// Its file, where that is ours.
+    file: Option<SocketFile>,
 }
 
 /// A listener cannot be had.
@@ -99,22 +83,44 @@ impl CannotListen {
     }
 }
 
-/// Binds those of `wanted` that `crew` does not listen on yet, for `workers` workers; nothing is accepted yet.
+/// Takes the sockets of those of `wanted` that `crew` does not listen on yet out of what was `inherited`, or binds them,
+/// for `workers` workers; nothing is accepted yet.
 ///
 /// # Errors
 /// [`CannotListen`] for the first that cannot be had; then none is kept.
-pub fn bind(wanted: &[ListenAddr], crew: Option<&Crew>, workers: usize) -> Result<Bound, CannotListen> {
-    let is_new = |address: &&ListenAddr| crew.is_none_or(|crew| !crew.bound.contains_key(*address));
+pub fn bind(
+    wanted: &[ListenAddr],
+    inherited: &mut Inherited,
+    crew: Option<&Crew>,
+    workers: usize,
+) -> Result<Bound, CannotListen> {
+    let is_new = |address: &&ListenAddr| crew.is_none_or(|crew| !crew.open.contains_key(*address));
     let mut all = Bound::default();
     for address in wanted.iter().filter(is_new) {
-        let bound = listener::bind(address, workers);
         let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
-        let is_own = crew.is_some_and(|crew| crew.bound.values().any(is_ours));
-        let (real, sockets) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
-        all.1.extend(SocketFile::of(&real));
-        all.0.push((address.clone(), real, sockets));
+        let is_own = crew.is_some_and(|crew| crew.open.values().any(|open| is_ours(&open.real)));
+        let bound = sockets(address, inherited.take(address), workers);
+        let (sockets, file) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
+        let Sockets { real, handles, shares } = sockets;
+        all.0.push((address.clone(), Open { real, handles, file }, shares));
     }
     Ok(all)
+}
+
+fn sockets(
+    address: &ListenAddr,
+    given: Vec<Given>,
+    workers: usize,
+) -> io::Result<(Sockets, Option<SocketFile>)> {
+    let Some(first) = given.first() else {
+        let sockets = listener::bind(address, workers)?;
+        let file = SocketFile::of(&sockets.real);
+        return Ok((sockets, file));
+    };
+    let real = first.address.clone();
+    let is_ours = first.keeper == Keeper::Us;
+    let sockets = listener::share(&real, given.into_iter().map(|given| given.socket).collect(), workers)?;
+    Ok((sockets, if is_ours { SocketFile::of(&real) } else { None }))
 }
 
 impl Crew {
@@ -131,7 +137,7 @@ impl Crew {
             Ok(Hand { orders, ended, stats })
         };
         let workers = (0..workers).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, bound: BTreeMap::new(), files: Vec::new(), commons })
+        Ok(Self { workers, open: BTreeMap::new(), commons })
     }
 
     /// What they share besides what is published.
@@ -146,10 +152,10 @@ impl Crew {
         self.workers.len()
     }
 
-    /// What is listened on: as asked for, and as bound.
+    /// What is listened on, by what was asked for.
     #[must_use]
-    pub fn listeners(&self) -> &BTreeMap<ListenAddr, ListenAddr> {
-        &self.bound
+    pub fn listeners(&self) -> &BTreeMap<ListenAddr, Open> {
+        &self.open
     }
 
     /// Each worker's counters that belong to no version.
@@ -164,23 +170,19 @@ impl Crew {
         for hand in &self.workers {
             hand.tell(Order::Follow(Box::new(settings.clone()))).await;
         }
-        self.files.append(&mut bound.1);
-        for (address, real, sockets) in std::mem::take(&mut bound.0) {
-            for (hand, socket) in self.workers.iter().zip(sockets) {
-                hand.tell(Order::Listen { address: address.clone(), socket }).await;
+        for (address, open, shares) in std::mem::take(&mut bound.0) {
+            for (hand, sockets) in self.workers.iter().zip(shares) {
+                hand.tell(Order::Listen { address: address.clone(), sockets }).await;
             }
-            self.bound.insert(address, real);
+            self.open.insert(address, open);
         }
-        let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains(address)).cloned().collect();
+        let gone: Vec<_> = self.open.keys().filter(|address| !wanted.contains(address)).cloned().collect();
         for address in gone {
-            // Before its end: who finds no file may make one of his own.
-            self.files
-                .extract_if(.., |file| ListenAddr::Unix(file.path.clone()) == address)
-                .for_each(|file| file.remove());
+            // Its file before its end: who finds none may make one of his own.
+            self.open.remove(&address).iter().for_each(Open::end);
             for hand in &self.workers {
                 hand.tell(Order::Close(address.clone())).await;
             }
-            self.bound.remove(&address);
         }
     }
 
@@ -191,13 +193,40 @@ impl Crew {
         }
     }
 
+    /// Resolves when every worker has said that it is alive.
+    pub async fn echo(&self) {
+        let echo = self.workers.iter().map(|hand| async {
+            let (reply, echo) = oneshot::channel();
+            hand.tell(Order::Echo(reply)).await;
+            echo.await
+        });
+        join_all(echo).await;
+    }
+
     /// Accepts nothing more, finishes what is in flight, and resolves when every worker is done.
-    pub async fn stop(self) {
-        self.files.iter().for_each(SocketFile::remove);
+    pub async fn stop(self, farewell: Farewell) {
+        match farewell.queue {
+            Queue::Ours => self.open.values().for_each(Open::end),
+            Queue::Successors => {}
+        }
+        // Without the handles, so that the workers' ends are the sockets' ends.
+        drop(self.open);
         for hand in &self.workers {
-            hand.tell(Order::Stop).await;
+            hand.tell(Order::Stop(farewell)).await;
         }
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
+    }
+}
+
+impl Open {
+    /// True when its file is somebody else's, or when it has none.
+    #[must_use]
+    pub fn has_no_file(&self) -> bool {
+        self.file.is_none()
+    }
+
+    fn end(&self) {
+        self.file.iter().for_each(SocketFile::remove);
     }
 }
 

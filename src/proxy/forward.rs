@@ -30,7 +30,7 @@ use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
-use super::upstream::{Endpoint, Stream};
+use super::upstream::{Endpoint, Far, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
@@ -196,6 +196,7 @@ impl Exchange {
         };
         permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
+        let stream = Far::Own(stream);
         let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
         Source::Tunnel(Box::new(tunnel))
     }
@@ -339,6 +340,11 @@ impl Exchange {
         if let Some(permit) = self.permit.take() {
             permit.complete();
         }
+    }
+
+    /// Ends it before its time, for a reason that is the client's.
+    pub fn give_up(&mut self, reason: Reason) {
+        let _: Poll<Option<Result<(), Reason>>> = self.break_off(reason);
     }
 
     fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {

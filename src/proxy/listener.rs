@@ -1,19 +1,22 @@
 //! Sockets that clients connect to: one a worker, all on the same address; the kernel shares out the connections.
+//! Where a service manager has bound the address, or the process before this one, theirs are served.
+
+mod bind;
 
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+
+pub use bind::{Accepting, Sockets, bind, share};
 
 use super::clock::Clock;
 use super::commons::Guest;
@@ -22,12 +25,10 @@ use super::peer::{Door, Peer};
 use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
-use super::worker::Worker;
+use super::worker::{Queue, Worker};
 use super::{connection, error};
 use crate::metrics::Reason;
 
-/// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
-const BACKLOG: i32 = 4096;
 /// How often a worker warns that it cannot accept.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// Pause when the process is out of file descriptors or memory.
@@ -62,82 +63,6 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// One worker's socket of a listener, not yet on its runtime.
-#[derive(Debug)]
-pub enum Accepting {
-    /// TCP, bound with `SO_REUSEPORT` beside its sisters.
-    Tcp(std::net::TcpListener),
-    /// A Unix socket, shared by all workers.
-    Unix(std::os::unix::net::UnixListener),
-}
-
-/// Binds `address` for `workers` workers; also says where it is really bound.
-///
-/// # Errors
-/// The address is in use, by whomever, or may not be bound.
-pub fn bind(address: &ListenAddr, workers: usize) -> io::Result<(ListenAddr, Vec<Accepting>)> {
-    match address {
-        ListenAddr::Tcp(address) => {
-            let (bound, sockets) = bind_tcp(*address, workers)?;
-            Ok((ListenAddr::Tcp(bound), sockets.into_iter().map(Accepting::Tcp).collect()))
-        }
-        ListenAddr::Unix(path) => {
-            let socket = bind_unix(path)?;
-            let sockets: io::Result<Vec<_>> = (0..workers).map(|_| socket.try_clone()).collect();
-            Ok((ListenAddr::Unix(path.clone()), sockets?.into_iter().map(Accepting::Unix).collect()))
-        }
-    }
-}
-
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
-    // A stranger's socket with SO_REUSEPORT would share the port with us without a word: without the option the
-    // kernel says that somebody is there.
-    drop(tcp_socket(address, false)?);
-    let mut bound = address;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let socket = tcp_socket(bound, true)?;
-        socket.listen(BACKLOG)?;
-        let listener = std::net::TcpListener::from(socket);
-        bound = listener.local_addr()?;
-        sockets.push(listener);
-    }
-    Ok((bound, sockets))
-}
-
-fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    if !shared {
-        socket.listen(1)?;
-    }
-    Ok(socket)
-}
-
-/// A socket that a dead process left behind is taken over; a live one is not.
-fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    use std::os::unix::net;
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        // Without waiting: an owner that is alive may be too busy to accept.
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        probe.set_nonblocking(true)?;
-        match probe.connect(&SockAddr::unix(path)?) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            Ok(()) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        }
-    }
-    let listener = net::UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// A socket on the worker's runtime.
 enum Listener {
     Tcp(TcpListener),
@@ -152,6 +77,36 @@ impl Listener {
         }
     }
 
+    /// Takes all that the kernel has queued, as the kernel tells it and not as the runtime has heard, and closes.
+    fn last(self, mut take: impl FnMut((Stream, Option<SocketAddr>))) {
+        let accept: Box<dyn Fn() -> io::Result<(Stream, Option<SocketAddr>)>> = match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                Box::new(move || {
+                    let (tcp, peer) = listener.accept()?;
+                    tcp.set_nonblocking(true)?;
+                    Ok((Stream::tcp(tokio::net::TcpStream::from_std(tcp)?)?, Some(peer)))
+                })
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                Box::new(move || {
+                    let unix = listener.accept()?.0;
+                    unix.set_nonblocking(true)?;
+                    Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), None))
+                })
+            }
+        };
+        loop {
+            match accept() {
+                Ok(accepted) => take(accepted),
+                Err(error) if is_clients(&error) => {}
+                // Nobody is left, or there is no descriptor for them.
+                Err(_) => return,
+            }
+        }
+    }
+
     async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
@@ -163,12 +118,12 @@ impl Listener {
     }
 }
 
-/// Accepts on `socket` until `closed`, then takes what the kernel has already queued.
+/// Accepts on `socket` until `closed`; then takes what the kernel has already queued, if that is ours.
 pub async fn run(
     worker: Rc<Worker>,
     address: ListenAddr,
     socket: Accepting,
-    closed: impl Future<Output = ()>,
+    closed: impl Future<Output = Queue>,
 ) {
     let listener = match Listener::of(socket) {
         Ok(listener) => listener,
@@ -176,10 +131,10 @@ pub async fn run(
     };
     let spare = Spare::new();
     let mut closed = std::pin::pin!(closed);
-    loop {
+    let queue = loop {
         tokio::select! {
             biased;
-            () = &mut closed => break,
+            queue = &mut closed => break queue,
             accepted = next(&worker, &listener) => match accepted {
                 Ok(accepted) => take(&worker, &address, accepted),
                 Err(error) if is_clients(&error) => {}
@@ -189,9 +144,10 @@ pub async fn run(
                 }
             },
         }
-    }
-    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
-        take(&worker, &address, accepted);
+    };
+    match queue {
+        Queue::Ours => listener.last(|accepted| take(&worker, &address, accepted)),
+        Queue::Successors => {}
     }
 }
 

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
+use super::hold::Gate;
 use super::quota::Quota;
 use super::upstream::leaving::Departures;
 use super::upstream::{Roll, Target, Upstream};
-use crate::table::{Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec};
+use crate::table::{
+    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
+};
 
 /// One table with the tenures of its versions; never edited.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub struct Lane {
     below: u64,
     /// The index of the version in its service.
     pub version: usize,
+    /// True when the service has [`Service::rules`].
+    has_rules: bool,
+    /// What decides on the version of a request.
+    pub assigned_by: AssignedBy,
     /// The version's tenure.
     pub upstream: Arc<Upstream>,
     /// [`Upstream::slot`].
@@ -41,20 +48,42 @@ pub struct Lane {
     pub limits: ServiceLimits,
     /// What is left of that, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
+    /// Where the service's requests wait, while it is held.
+    pub hold: Option<Arc<Gate>>,
+}
+
+/// What the lanes of a service have in common.
+#[derive(Debug, Clone)]
+struct Shared {
+    quota: Option<Arc<Quota>>,
+    hold: Option<Arc<Gate>>,
+}
+
+impl Shared {
+    /// As it was in `before`, as far as it is the same.
+    fn of(service: &Service, before: Option<&Lane>) -> Self {
+        Self {
+            quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
+            hold: Gate::of(service, before.and_then(|before| before.hold.as_ref())),
+        }
+    }
 }
 
 impl Lane {
-    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, quota: Option<Arc<Quota>>) -> Self {
+    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, shared: Shared) -> Self {
         let below = service.bounds().iter().find(|(_, version)| *version == index);
         Self {
             below: below.map_or(0, |(below, _)| *below),
             version: index,
+            has_rules: service.rules.is_some(),
+            assigned_by: service.assigned_by(),
             slot: upstream.slot(),
             upstream,
             target: Target::of(&service.versions[index]),
             timeouts: service.timeouts,
             limits: service.limits,
-            quota,
+            quota: shared.quota,
+            hold: shared.hold,
         }
     }
 }
@@ -79,9 +108,9 @@ impl Snapshot {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
                 kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
             };
-            let quota = Quota::of(service.limits, old.and_then(|old| old.first()?.quota.as_ref()));
+            let shared = Shared::of(service, old.and_then(|old| old.first()));
             let tenures = service.versions.iter().map(tenure).enumerate();
-            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, quota.clone())).collect()
+            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, shared.clone())).collect()
         };
         let lanes = table.services().iter().enumerate().map(join).collect();
         Self { table, lanes }
@@ -91,6 +120,12 @@ impl Snapshot {
     #[must_use]
     pub fn assign(&self, service: usize, coin: u32) -> Option<&Lane> {
         self.lanes[service].iter().find(|lane| u64::from(coin) < lane.below)
+    }
+
+    /// True when the service with this index changes something about its requests or answers; every service has a lane.
+    #[must_use]
+    pub fn has_rules(&self, service: usize) -> bool {
+        self.lanes[service].first().is_some_and(|lane| lane.has_rules)
     }
 
     /// The lane of a tenure; `None` when it is in the table no more.
@@ -104,6 +139,12 @@ impl Snapshot {
     #[must_use]
     pub fn upstream(&self, service: usize, version: usize) -> &Arc<Upstream> {
         &self.lanes[service][version].upstream
+    }
+
+    /// Where the requests of the service with this name wait, while it is held.
+    #[must_use]
+    pub fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
+        self.lanes[self.table.index(service)?].first()?.hold.as_ref()
     }
 
     /// The tenure of the version of this name.

@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → (TLS) → head parsed → gate → route → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → (held) → admitted: coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -17,6 +17,8 @@ pub mod gate;
 pub mod admission;
 pub mod live;
 
+pub mod hold;
+
 pub mod quota;
 
 pub mod permit;
@@ -28,6 +30,8 @@ pub mod forward;
 pub mod outgoing;
 
 pub mod bounds;
+
+pub mod debt;
 
 pub mod body;
 
@@ -67,6 +71,8 @@ pub mod http1;
 
 pub mod listener;
 
+pub mod inherited;
+
 pub mod proxy_protocol;
 
 pub mod entrance;
@@ -92,10 +98,12 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 
+use admission::Class;
 use attempts::forward;
 use body::{Incoming, Source};
 use connection::{Client, Turn};
 use gate::Asked;
+use hold::{Place, Way};
 use permit::Permit;
 use pressure::Pressure;
 use quota::Slot;
@@ -141,9 +149,18 @@ async fn respond(
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
-    let Some(admitted) = admit(client, head, &asked, &body, story).map_err(refused)? else {
-        return story.answer(client, head, &asked).map_err(refused);
+    let mut place = None;
+    let admitted = loop {
+        match admit(client, head, &asked, &body, story, &mut place).map_err(refused)? {
+            Entry::Admitted(admitted) => break admitted,
+            Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
+            Entry::Check => return Ok(story.checked(client)),
+            // Boxed: hardly any request waits, and all would have its size.
+            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await,
+        }
     };
+    // It is the next one's turn.
+    drop(place);
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
@@ -169,15 +186,30 @@ struct Admitted {
     limits: ServiceLimits,
 }
 
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1). `None` when
-/// its route answers by itself.
+/// How far a request has come.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once and kept nowhere; a box would be an allocation a request"
+)]
+enum Entry {
+    Admitted(Admitted),
+    /// Its route answers by itself.
+    OwnAnswer,
+    /// Its service is held, and it only asks whether that is well.
+    Check,
+    /// Its service is held, and it has a place in the line.
+    Held,
+}
+
+/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
 fn admit(
     client: &Client,
     head: &Parts,
     asked: &Asked<'_>,
     body: &Incoming,
     story: &mut Story,
-) -> Result<Option<Admitted>, Reason> {
+    place: &mut Option<Box<Place>>,
+) -> Result<Entry, Reason> {
     let worker = &client.worker;
     if worker.commons.pressure() == Pressure::Critical {
         return Err(Reason::Overload);
@@ -185,14 +217,23 @@ fn admit(
     let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
+    let writes = !head.method.is_safe() || asked.upgrade.is_some();
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
         let routed = table.route(asked).ok_or(Reason::NoRoute)?;
         if story.take(&snapshot, routed) {
-            return Ok(None);
+            return Ok(Entry::OwnAnswer);
         }
         let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        if lane.hold.is_some() || !worker.lines.are_empty() {
+            let held = (&*table.services()[routed.service], lane.hold.as_ref());
+            match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
+                Way::Free => {}
+                Way::Held => return Ok(Entry::Held),
+                Way::Answered => return Ok(Entry::Check),
+            }
+        }
         let limits = lane.limits;
         if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
             return Err(Reason::RequestTooLarge);
@@ -205,11 +246,13 @@ fn admit(
             };
         }
         let local = worker.local(lane);
-        if let Ok(mut permit) = Permit::admit(&local, worker.view.live(), table.epoch(), kind) {
+        if let Ok(mut permit) =
+            Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
+        {
             permit.slot = slot;
             local.follow(&lane.target);
-            story.assigned(&table.services()[routed.service], lane.version, &mut permit);
-            return Ok(Some(Admitted { permit, timeouts: lane.timeouts, limits }));
+            story.assigned(lane, &mut permit);
+            return Ok(Entry::Admitted(Admitted { permit, timeouts: lane.timeouts, limits }));
         }
     }
 }

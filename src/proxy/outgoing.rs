@@ -189,9 +189,9 @@ impl Outgoing {
         }
     }
 
-    /// The head that was written, and the body that goes with it.
-    pub fn into_parts(self) -> (Vec<u8>, Rest) {
-        (self.out, self.rest)
+    /// The head that was written, the body that goes with it, and the change of protocol that it asks for.
+    pub fn into_parts(self) -> (Vec<u8>, Rest, Option<Upgrade>) {
+        (self.out, self.rest, self.upgrade)
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.

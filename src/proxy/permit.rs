@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::admission::Superseded;
+use super::admission::{Class, Superseded};
 use super::clock::{self, Alarm};
 use super::journal::Record;
 use super::live::Live;
@@ -24,6 +24,8 @@ pub struct Permit {
     /// Its key among what is in flight there.
     flight: usize,
     kind: Cell<Kind>,
+    /// Among whom it is counted in.
+    class: Cell<Class>,
     since: Instant,
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
@@ -47,15 +49,16 @@ impl Permit {
         local: &Rc<Local>,
         live: &Live,
         chosen_under: Epoch,
-        kind: Kind,
+        (kind, class): (Kind, Class),
     ) -> Result<Self, Superseded> {
-        local.shard().counts.admit(live.published(), chosen_under.0)?;
+        local.shard().of(class).admit(live.published(), chosen_under.0)?;
         local.shard().cells().enter(kind);
         let since = clock::now();
         Ok(Self {
             local: Rc::clone(local),
             flight: local.flights().enter(kind, since),
             kind: Cell::new(kind),
+            class: Cell::new(class),
             since,
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
@@ -88,7 +91,19 @@ impl Permit {
             self.cells().enter(kind);
             self.cells().leave(before);
             self.local.flights().becomes(self.flight, kind);
+            if is_lasting(kind) && !self.class.get().is_lasting() {
+                self.lasts();
+            }
         }
+    }
+
+    /// Nobody knows any more how long it will take.
+    fn lasts(&self) {
+        let before = self.class.get();
+        let after = before.lasting();
+        let shard = self.local.shard();
+        shard.of(after).take_over(shard.of(before));
+        self.class.set(after);
     }
 
     /// It is tried with this endpoint.
@@ -181,6 +196,14 @@ impl Drop for Permit {
         }
         self.local.flights().leave(self.flight);
         // Last: whoever sees nothing in flight also sees everything recorded.
-        self.local.shard().end(self.local.upstream());
+        self.local.shard().end(self.class.get(), self.local.upstream());
+    }
+}
+
+/// Work that does not end with an answer of known length.
+fn is_lasting(kind: Kind) -> bool {
+    match kind {
+        Kind::Request | Kind::Upload => false,
+        Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Grpc | Kind::Tunnel => true,
     }
 }

@@ -158,7 +158,7 @@ fn are_vectors(mut rest: &[u8]) -> bool {
 pub async fn read(stream: &mut Stream) -> io::Result<Told> {
     let mut header = Vec::with_capacity(MAX_V1);
     loop {
-        let mut window = [0; MAX_V2];
+        let mut window = vec![0; MAX_V2];
         let peeked = peek(stream, &mut window).await?;
         let known = header.len();
         header.extend_from_slice(&window[..peeked]);

@@ -34,6 +34,8 @@ pub struct Settings {
     pub progress: Duration,
     /// Bytes a second that a request's body has to come with, 0 is no limit.
     pub min_body_rate: u64,
+    /// Bytes a second that a client has to take of its answer, 0 is no limit.
+    pub min_drain_rate: u64,
     /// How long a connection to an endpoint is kept idle; below what the endpoints keep.
     pub pool_idle: Duration,
     /// Most idle connections to one endpoint.
@@ -79,6 +81,7 @@ impl Default for Settings {
             headers: 100,
             progress,
             min_body_rate: 100,
+            min_drain_rate: 100,
             pool_idle,
             pool_size: 256,
             epoch_header: false,

@@ -12,10 +12,10 @@ use super::connection::Client;
 use super::gate::Asked;
 use super::identity::{self, REQUEST_ID};
 use super::journal::Record;
-use super::live::Snapshot;
+use super::live::{Lane, Snapshot};
 use super::permit::Permit;
 use super::rewrite::{self, Rewritten, Values};
-use super::{answer, error};
+use super::{answer, error, hold};
 use crate::metrics::Reason;
 use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
 
@@ -73,23 +73,22 @@ impl Story {
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
     pub fn take(&mut self, snapshot: &Rc<Arc<Snapshot>>, routed: Routed) -> bool {
-        let service = &snapshot.table.services()[routed.service];
         if let Some(record) = &self.record {
-            record.routed(&service.name, snapshot.table.epoch());
+            record.routed(&snapshot.table.services()[routed.service].name, snapshot.table.epoch());
         }
-        self.place =
-            service.rules.is_some().then(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
+        let has_rules = snapshot.has_rules(routed.service);
+        self.place = has_rules.then(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
         self.own_answer().is_some()
     }
 
     /// The request was assigned to this version of its service.
-    pub fn assigned(&mut self, service: &Service, version: usize, permit: &mut Permit) {
+    pub fn assigned(&mut self, lane: &Lane, permit: &mut Permit) {
         self.epoch = Some(permit.epoch);
         if let Some(place) = &mut self.place {
-            place.version = Some(version);
+            place.version = Some(lane.version);
         }
         if let Some(record) = &self.record {
-            record.assigned(permit.local(), service.assigned_by());
+            record.assigned(permit.local(), lane.assigned_by);
             permit.note_in(record);
         }
     }
@@ -118,6 +117,15 @@ impl Story {
             record.answered_by_itself(own.token());
         }
         Ok(answer::of(own, head, &self.values(place, client, Some(asked))).map(Source::Full))
+    }
+
+    /// The answer to a health check of a service that is held.
+    pub fn checked(&self, client: &Client) -> Response<Source> {
+        client.worker.checked();
+        if let Some(record) = &self.record {
+            record.answered_by_itself("held");
+        }
+        hold::answer().map(Source::Full)
     }
 
     /// The request as it is sent on; `None`: as it was asked.

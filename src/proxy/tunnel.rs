@@ -14,7 +14,7 @@ use super::body::Incoming;
 use super::clock::{Clock, TICK};
 use super::connection::Turn;
 use super::permit::Permit;
-use super::upstream::Stream;
+use super::upstream::Far;
 use super::upstream::flights::Ask;
 use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
@@ -44,7 +44,7 @@ pub struct Tunnel {
     pub incoming: Incoming,
     turn: Turn,
     permit: Permit,
-    stream: Stream,
+    stream: Far,
     timeouts: Timeouts,
     up: Half,
     down: Half,
@@ -84,7 +84,7 @@ impl Tunnel {
     pub(super) fn new(
         turn: Turn,
         permit: Permit,
-        stream: Stream,
+        stream: Far,
         early: Bytes,
         incoming: Incoming,
         timeouts: Timeouts,

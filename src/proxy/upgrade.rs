@@ -77,9 +77,14 @@ pub fn key(random: [u32; 4]) -> String {
 /// True when an endpoint's fields accept the handshake of `key`, once.
 #[must_use]
 pub fn is_accepted(headers: &HeaderMap, key: &[u8]) -> bool {
+    only(headers, &SEC_WEBSOCKET_ACCEPT).is_some_and(|given| given.as_bytes() == accept(key).as_bytes())
+}
+
+/// What accepts the handshake of `key` (RFC 6455 §4.2.2).
+#[must_use]
+pub fn accept(key: &[u8]) -> String {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let expected = STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()));
-    only(headers, &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()))
 }
 
 #[cfg(test)]

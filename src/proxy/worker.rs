@@ -1,7 +1,8 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
+mod orders;
+
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,12 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
+pub use orders::{Farewell, Order, Queue};
+
 use super::clock::{self, Clock};
 use super::commons::Commons;
+use super::hold::Lines;
 use super::journal::Journal;
-use super::listener::{self, Accepting, ListenAddr};
 use super::live::{Lane, Live, View};
 use super::settings::Settings;
 use super::tls::Handshakes;
@@ -42,6 +45,8 @@ pub struct Worker {
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
     locals: Locals,
+    /// Who waits because a service is held.
+    pub(super) lines: Lines,
     coin: RefCell<SmallRng>,
     /// This worker's part of the access log.
     pub journal: Rc<Journal>,
@@ -50,6 +55,8 @@ pub struct Worker {
     stats: Arc<WorkerStats>,
     /// True from the moment the worker winds down.
     pub(super) is_stopping: Cell<bool>,
+    /// Over how long connections without a request end then.
+    spread: Cell<Duration>,
     pub(super) connections: Cell<usize>,
     pub(super) vacancy: Notify,
     /// TLS handshakes that are under way.
@@ -79,6 +86,8 @@ pub struct WorkerStats {
     pub redirects: AtomicU64,
     /// Fixed answers that routes gave by themselves.
     pub fixed: AtomicU64,
+    /// Health checks that were answered for services that were held.
+    pub checked: AtomicU64,
 }
 
 impl Worker {
@@ -93,6 +102,7 @@ impl Worker {
             journal,
             view: View::of(live),
             locals: Locals::new(id, Rc::clone(&clock)),
+            lines: Lines::default(),
             clock,
             commons: Arc::default(),
             scratch: RefCell::default(),
@@ -102,6 +112,7 @@ impl Worker {
             date: Cell::new((0, clock::http_date())),
             stats,
             is_stopping: Cell::new(false),
+            spread: Cell::default(),
             connections: Cell::new(0),
             vacancy: Notify::new(),
             handshakes: Handshakes::default(),
@@ -151,6 +162,13 @@ impl Worker {
         let date = clock::http_date();
         self.date.set((self.clock.ticks(), date));
         date
+    }
+
+    /// How long a connection without a request may stay, once the worker winds down: by lot, so that clients come to
+    /// others at a steady rate, and never at once, so that none is closed whose next request is on its way.
+    #[must_use]
+    pub fn farewell(&self) -> Option<Duration> {
+        self.is_stopping.get().then(|| orders::farewell(self.spread.get(), self.coin()))
     }
 
     /// Where bytes are read into, empty and with room; what was read is to be split off.
@@ -225,6 +243,11 @@ impl Worker {
         }
     }
 
+    /// Counts a health check that was answered for a service that is held.
+    pub fn checked(&self) {
+        bump(&self.stats.checked, 1);
+    }
+
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
     pub async fn sweep(&self) {
         loop {
@@ -248,24 +271,6 @@ impl Worker {
         self.stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         self.vacancy.notify_waiters();
     }
-}
-
-/// What a worker is told to do.
-#[derive(Debug)]
-pub enum Order {
-    /// Accept on this socket too.
-    Listen {
-        /// Which listener.
-        address: ListenAddr,
-        /// This worker's socket of it.
-        socket: Accepting,
-    },
-    /// Accept no more on this listener; its connections live on.
-    Close(ListenAddr),
-    /// New settings.
-    Follow(Box<Settings>),
-    /// Accept nothing more, finish what is in flight, and end.
-    Stop,
 }
 
 /// Most orders that wait for a worker.
@@ -314,25 +319,9 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     spawn_local(usher::answer(Rc::clone(&worker), inquiries));
     let leaving = worker.view.live().departures.subscribe();
     spawn_local(usher::see_out(Rc::clone(&worker), leaving));
-    let mut open: BTreeMap<ListenAddr, oneshot::Sender<()>> = BTreeMap::new();
-    while let Some(order) = inbox.recv().await {
-        match order {
-            Order::Listen { address, socket } => {
-                let (close, closed) = oneshot::channel();
-                let closed = async move { drop(closed.await) };
-                spawn_local(listener::run(Rc::clone(&worker), address.clone(), socket, closed));
-                open.insert(address, close);
-            }
-            // Dropping the sender closes it.
-            Order::Close(address) => drop(open.remove(&address)),
-            Order::Follow(settings) => worker.follow(*settings),
-            Order::Stop => break,
-        }
-    }
-    open.clear();
+    let farewell = orders::follow(&worker, &mut inbox).await;
+    worker.spread.set(farewell.spread);
     worker.is_stopping.set(true);
-    // Lets the listeners take what the kernel has queued.
-    tokio::task::yield_now().await;
     worker.clock.wake_all();
     loop {
         let vacancy = worker.vacancy.notified();

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::deployment::{Deployment, Edit, Previous};
 use super::history::ServiceRecord;
 use super::overlay::{carrier, effective, initial, restore, still_holding, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Service, ServiceName, ServiceSpec, Split, VersionName, VersionRef,
-    VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec,
+    Split, VersionName, VersionRef, VersionSpec,
 };
 
 /// The services as they will be.
@@ -61,6 +62,12 @@ impl<'s> Draft<'s> {
             }
             Command::RemoveEndpoint { service, version, endpoint } => {
                 self.remove_endpoint(&service, &version, &endpoint)
+            }
+            Command::Hold { service, scope, timeout } => self.hold(&service, scope, timeout),
+            Command::Release { service } => self.release(&service),
+            Command::Switch { service, to } => {
+                self.release(&service)?;
+                self.flip(&service, &to.into())
             }
             Command::DrainEndpoint { service, version, endpoint } => {
                 self.drain_endpoint(&service, &version, &endpoint)
@@ -211,6 +218,24 @@ impl<'s> Draft<'s> {
         self.edit(name, version.name.clone(), Some(version))
     }
 
+    fn hold(
+        &mut self,
+        name: &ServiceName,
+        scope: HoldScope,
+        timeout: Option<Duration>,
+    ) -> Result<(), Refused> {
+        let service = &mut self.entry(name)?.service;
+        let present = service.hold.map(|hold| hold.timeout);
+        let timeout = timeout.or(present).unwrap_or(service.hold_limits.timeout).min(LONGEST_HOLD);
+        service.hold = Some(Hold { scope, timeout });
+        Ok(())
+    }
+
+    fn release(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        self.entry(name)?.service.hold = None;
+        Ok(())
+    }
+
     fn undo(&mut self, to: Epoch, records: &[ServiceRecord]) -> Result<(), Refused> {
         let changed = self.base.table.services().iter().filter(|service| service.epoch > to);
         for name in changed.map(|service| &service.name) {
@@ -228,7 +253,8 @@ impl<'s> Draft<'s> {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
                 deployment.previous = Some(Previous { stable, split });
-                (item.service, item.deployment) = (service, deployment);
+                let hold = item.service.hold;
+                (item.service, item.deployment) = (service.holding(hold), deployment);
             }
         }
         Ok(())
@@ -245,7 +271,8 @@ impl<'s> Draft<'s> {
         for spec in specs {
             let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
-            let item = self.lay_over(Arc::new(spec), before)?;
+            let mut item = self.lay_over(Arc::new(spec), before)?;
+            item.service.hold = self.base.table.service(&name).and_then(|present| present.hold);
             self.services.insert(name, item);
         }
         let gone = remembered.into_values().filter(|record| record.standing.is_some());
@@ -316,8 +343,8 @@ impl<'s> Draft<'s> {
             }
         }
         let versions = effective(&deployment.spec, &deployment.edits);
-        let (stable, split) = (service.stable.clone(), service.split.clone());
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch);
+        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
         Ok(())
     }
 
@@ -343,8 +370,8 @@ impl<'s> Draft<'s> {
             deployment.previous =
                 Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
         }
-        let versions = std::mem::take(&mut service.versions);
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch);
+        let (versions, hold) = (std::mem::take(&mut service.versions), service.hold);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
         Ok(())
     }
 

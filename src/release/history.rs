@@ -62,6 +62,10 @@ pub enum ChangeKind {
     Versions,
     /// An endpoint came or went.
     Endpoints,
+    /// New requests wait.
+    Hold,
+    /// They go on.
+    Release,
     /// Several edits at once.
     Batch,
     /// Back to an epoch.
@@ -72,12 +76,14 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Flip,
         Self::Revert,
         Self::Weights,
         Self::Versions,
         Self::Endpoints,
+        Self::Hold,
+        Self::Release,
         Self::Batch,
         Self::Undo,
         Self::Configure,
@@ -87,13 +93,15 @@ impl ChangeKind {
     #[must_use]
     pub fn of(command: &Command) -> Self {
         match command {
-            Command::Flip { .. } => Self::Flip,
+            Command::Flip { .. } | Command::Switch { .. } => Self::Flip,
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
             Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } | Command::DrainEndpoint { .. } => {
                 Self::Endpoints
             }
+            Command::Hold { .. } => Self::Hold,
+            Command::Release { .. } => Self::Release,
             Command::Batch(_) => Self::Batch,
             Command::Undo { .. } => Self::Undo,
             Command::Configure { .. } => Self::Configure,
@@ -109,6 +117,8 @@ impl ChangeKind {
             Self::Weights => "weights",
             Self::Versions => "versions",
             Self::Endpoints => "endpoints",
+            Self::Hold => "hold",
+            Self::Release => "release",
             Self::Batch => "batch",
             Self::Undo => "undo",
             Self::Configure => "configure",

@@ -10,6 +10,9 @@
 //!      │  └──────────────┐                      ▼
 //!      └── Drained ── Draining { leaving } ◀── flip, revert, weights, undo
 //! ```
+//!
+//! Apart from all that a service is held or not: a hold lies over any of these, and everything else can be changed
+//! meanwhile.
 
 pub mod deployment;
 mod draft;
@@ -22,6 +25,7 @@ mod summary;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use deployment::{Deployment, Edit, Phase, Previous};
 use draft::Draft;
@@ -29,7 +33,8 @@ pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp
 pub use refused::Refused;
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, ServiceName, ServiceSpec, Table, VersionName, VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, ServiceName, ServiceSpec, Table, VersionName, VersionRef,
+    VersionSpec,
 };
 
 /// Everything that decides where traffic goes and what may be done about it next.
@@ -141,6 +146,27 @@ pub enum Command {
         version: VersionRef,
         /// The endpoint.
         endpoint: EndpointAddr,
+    },
+    /// New requests of a service wait; so they do after an undo, whatever it goes back to.
+    Hold {
+        /// The service.
+        service: ServiceName,
+        /// Which of them.
+        scope: HoldScope,
+        /// For how long at most; `None`: as the hold there is, or as the service's limits say.
+        timeout: Option<Duration>,
+    },
+    /// They go on.
+    Release {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The end of an exclusive flip: everything to one version and nothing held any more, at once.
+    Switch {
+        /// The service.
+        service: ServiceName,
+        /// The version that gets everything.
+        to: VersionName,
     },
     /// An endpoint gets no new requests and stays in its pool, until it is put there again.
     DrainEndpoint {

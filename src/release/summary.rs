@@ -1,7 +1,7 @@
 //! A change in one line for people, as the history shows it.
 
 use super::history::ServiceRecord;
-use crate::table::{EndpointAddr, Service, VersionSpec};
+use crate::table::{EndpointAddr, Hold, HoldScope, Service, VersionSpec};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -24,10 +24,26 @@ pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, ne
     if standing.is_none_or(|standing| standing.split != new.split) {
         parts.push(new.split.to_string());
     }
+    parts.extend(holding(old.and_then(|old| old.hold), new.hold));
     if parts.is_empty() {
         parts.push("as the file says now".to_owned());
     }
     format!("{}: {}", new.name, parts.join(", "))
+}
+
+/// `requests held for at most 10 s`, `writes held for at most 10 s`, `released`.
+fn holding(old: Option<Hold>, new: Option<Hold>) -> Option<String> {
+    match new {
+        _ if old == new => None,
+        Some(Hold { scope, timeout }) => {
+            let what = match scope {
+                HoldScope::All => "requests",
+                HoldScope::Writes => "writes",
+            };
+            Some(format!("{what} held for at most {} s", timeout.as_secs_f64()))
+        }
+        None => Some("released".to_owned()),
+    }
 }
 
 /// The versions that came, changed and went.

@@ -4,6 +4,7 @@
 
 pub mod drain;
 pub mod field;
+pub mod hold;
 pub mod limits;
 pub mod matcher;
 pub mod name;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use drain::DrainRules;
 pub use field::{FieldOp, Side};
+pub use hold::{Hold, HoldLimits, HoldScope, LONGEST_HOLD};
 pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};

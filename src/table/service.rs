@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::drain::DrainRules;
+use super::hold::{Hold, HoldLimits};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
@@ -80,6 +81,8 @@ pub struct ServiceSpec {
     pub limits: ServiceLimits,
     /// How what is left on its versions ends when they are left.
     pub drain: DrainRules,
+    /// What its holds are bounded by.
+    pub hold: Arc<HoldLimits>,
 }
 
 /// What decided on a request's version.
@@ -125,11 +128,15 @@ pub struct Service {
     pub limits: ServiceLimits,
     /// How what is left on its versions ends when they are left.
     pub drain: DrainRules,
+    /// What its holds are bounded by.
+    pub hold_limits: Arc<HoldLimits>,
+    /// Its new requests wait, while there is one.
+    pub hold: Option<Hold>,
     coin: Coin,
 }
 
 impl Service {
-    /// The service of `spec` with these versions and this split, changed last at `epoch`.
+    /// The service of `spec` with these versions and this split, changed last at `epoch`; nothing of it is held.
     #[must_use]
     pub fn new(
         spec: &ServiceSpec,
@@ -146,12 +153,20 @@ impl Service {
             rules: spec.rules.clone(),
             limits: spec.limits,
             drain: spec.drain,
+            hold_limits: Arc::clone(&spec.hold),
+            hold: None,
             versions,
             stable,
             split,
             epoch,
             coin,
         }
+    }
+
+    /// The same, held or not.
+    #[must_use]
+    pub fn holding(self, hold: Option<Hold>) -> Self {
+        Self { hold, ..self }
     }
 
     /// The index of the version that an unkeyed request with this coin is assigned to (G4).

@@ -25,6 +25,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         rules: None,
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
+        hold: HoldLimits::standard(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

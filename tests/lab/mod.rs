@@ -31,6 +31,7 @@ pub mod client;
 pub mod events;
 pub mod frames;
 pub mod gate;
+pub mod held;
 pub mod history;
 pub mod http2;
 pub mod origin;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Phase, PreviousSplit, weights};
 use crate::release::{Effects, State};
-use crate::table::{ServiceName, Split};
+use crate::table::{self, ServiceName, Split};
 
 /// All new requests of a service to one version.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -22,9 +22,20 @@ pub struct Flip {
     /// Why, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Not served yet: refused unless false or absent.
+    /// True: two versions never serve at the same time. New requests wait until nothing is left on the others; "writes":
+    /// only those wait, and are waited for, that are not GET, HEAD or OPTIONS, or that change the protocol. Not in a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<Value>,
+    /// With `exclusive`: what is done about streams, event streams, WebSockets, tunnels and gRPC calls of the others.
+    /// `refuse` (the default): the flip is refused if there are event streams, WebSockets or tunnels, and waits for the rest;
+    /// `ignore`: it does not wait for any of these, and then two versions do serve at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "refuse")]
+    pub streams: Option<String>,
+    /// With `exclusive`: for how long requests may wait, `500ms`, `10s`, at most `10m`; else as the service's `hold` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10s")]
+    pub hold_timeout: Option<String>,
     /// Not served yet: refused unless false or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervise: Option<Value>,
@@ -34,6 +45,32 @@ pub struct Flip {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revert {
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// New requests wait.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Which of them: `all` (the default), or `writes`: those that are not GET, HEAD or OPTIONS, or that change the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "all")]
+    pub scope: Option<String>,
+    /// For how long at most, `500ms`, `10s`, up to `10m`; else as the service's `hold` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10s")]
+    pub timeout: Option<String>,
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Requests that wait go on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
     /// Why, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -239,6 +276,28 @@ pub struct Standing {
     pub leaving: Vec<String>,
     /// What a revert would put back.
     pub previous: Option<PreviousSplit>,
+    /// Its new requests wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Holding>,
+}
+
+/// A hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Holding {
+    /// Which requests wait: all or writes.
+    #[schema(example = "all")]
+    pub scope: String,
+    /// For how long at most, from its beginning on, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl From<table::Hold> for Holding {
+    fn from(table::Hold { scope, timeout }: table::Hold) -> Self {
+        Self {
+            scope: scope.token().to_owned(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 impl Standing {
@@ -248,12 +307,13 @@ impl Standing {
         let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
         Some(Self {
             epoch: service.epoch.0,
-            phase: (&deployment.phase).into(),
+            phase: if service.hold.is_some() { Phase::Holding } else { (&deployment.phase).into() },
             stable: service.stable.to_string(),
             candidate: service.candidate().map(ToString::to_string),
             weights: weights(&service.split),
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),
+            hold: service.hold.map(Holding::from),
         })
     }
 }

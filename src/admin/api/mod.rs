@@ -11,8 +11,8 @@ mod service;
 pub mod text;
 
 pub use change::{
-    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Leaving, Move, PutVersion, Reached, Rest, Revert,
-    Standing, Undo, VersionEdit, Weights,
+    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutVersion, Reached,
+    Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
 };
 pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft};
 pub use event::Event;

@@ -30,7 +30,7 @@ pub struct Problem {
     /// With `timed_out`: the change, which *is* made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<ChangeAnswer>,
-    /// With `timed_out`: what is left.
+    /// With `timed_out`: what is left; with `streams_open` and where a hold has ended: what was in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Vec<Left>>,
 }

@@ -34,6 +34,9 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Every version, with weight or without.
     pub versions: Vec<Version>,
+    /// How many requests wait, while it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_requests: Option<u64>,
     /// Its last changes, newest first; only when one service is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
@@ -49,6 +52,8 @@ pub enum Phase {
     Canary,
     /// Versions without weight still have requests in flight.
     Draining,
+    /// New requests wait, whatever else there is.
+    Holding,
 }
 
 impl Phase {
@@ -59,6 +64,7 @@ impl Phase {
             Self::Steady => "steady",
             Self::Canary => "canary",
             Self::Draining => "draining",
+            Self::Holding => "holding",
         }
     }
 }
@@ -285,6 +291,7 @@ impl Service {
             standing: Standing::of(state, name)?,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
+            held_requests: snapshot.gate(name).map(|gate| gate.waiting() as u64),
             changes: None,
         })
     }

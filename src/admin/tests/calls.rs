@@ -154,14 +154,9 @@ async fn an_undo_goes_back_to_an_epoch() {
 #[tokio::test]
 async fn what_is_not_served_yet_is_said_so() {
     let world = World::new();
-    for (body, field) in [
-        (r#"{"to":"green","exclusive":true}"#, "exclusive"),
-        (r#"{"to":"green","supervise":"10m"}"#, "supervise"),
-    ] {
-        let reply = world.post("/v1/services/shop/flip", body).await;
-        assert_eq!((reply.status, &reply.json["field"]), (422, &json!(field)));
-        assert_eq!(reply.json["type"], "urn:switchback:problem:not_served_yet");
-    }
+    let reply = world.post("/v1/services/shop/flip", r#"{"to":"green","supervise":"10m"}"#).await;
+    assert_eq!((reply.status, &reply.json["field"]), (422, &json!("supervise")));
+    assert_eq!(reply.json["type"], "urn:switchback:problem:not_served_yet");
     assert_eq!(world.post("/v1/services/shop/flip", r#"{"to":"green","exclusive":false}"#).await.status, 200);
 }
 

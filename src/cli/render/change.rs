@@ -1,6 +1,7 @@
 //! What a change did.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::admin::api::{ChangeAnswer, Standing};
 use crate::cli::style::{Style, Tone, and, line, percent};
@@ -31,6 +32,14 @@ fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, style: Style) 
     }
     if !answer.changed {
         return format!("{service}: nothing to do, it is {now} already (epoch {epoch})");
+    }
+    if let Some(hold) = &standing.hold {
+        let what = if hold.scope == "writes" { "writes wait" } else { "requests wait" };
+        let seconds = Duration::from_millis(hold.timeout_ms).as_secs_f64();
+        return format!(
+            "{service}: {} for at most {seconds} s (epoch {epoch})",
+            style.paint(Tone::Moving, what)
+        );
     }
     let before = standing.previous.as_ref().filter(|previous| previous.weights != standing.weights);
     let before = before.map(|previous| format!(", was {}", split(&previous.weights))).unwrap_or_default();

@@ -53,7 +53,7 @@ fn head(service: &Service, style: Style) -> String {
     let phase = service.standing.phase;
     let tone = match phase {
         Phase::Steady => Tone::Good,
-        Phase::Canary | Phase::Draining => Tone::Moving,
+        Phase::Canary | Phase::Draining | Phase::Holding => Tone::Moving,
     };
     let name = style.paint(Tone::Strong, &service.name);
     let begin = format!("{name} · {} · epoch {}", style.paint(tone, phase.token()), service.standing.epoch);
@@ -167,6 +167,11 @@ fn indent(text: &str, tone: Tone, style: Style) -> String {
 fn next(service: &Service) -> Vec<String> {
     let (name, standing) = (&service.name, &service.standing);
     let mut all = Vec::new();
+    if let Some(hold) = &standing.hold {
+        let what = if hold.scope == "writes" { "writes" } else { "requests" };
+        let waiting = service.held_requests.unwrap_or_default();
+        all.push(format!("held: {what}, {waiting} waiting   (on: switchback release {name})"));
+    }
     if let Some(previous) = &standing.previous {
         all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
     }

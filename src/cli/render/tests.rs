@@ -6,8 +6,9 @@ use insta::assert_snapshot;
 
 use super::{change, explained, history, safety, status, versions, waiting};
 use crate::admin::api::{
-    self, Actor, Chance, Change, ChangeAnswer, Endpoint, Explained, History, InFlight, Leaving, Listener,
-    Move, Phase, PreviousSplit, Reached, Reason, Remaining, Route, Service, Standing, Version, text,
+    self, Actor, Chance, Change, ChangeAnswer, Endpoint, Explained, History, Holding, InFlight, Leaving,
+    Listener, Move, Phase, PreviousSplit, Reached, Reason, Remaining, Route, Service, Standing, Version,
+    text,
 };
 use crate::cli::Style;
 use crate::cli::args::VersionOf;
@@ -30,6 +31,7 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         weights: weights(all),
         leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
         previous: (!previous.weights.is_empty()).then_some(previous),
+        hold: None,
     }
 }
 
@@ -50,7 +52,8 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
 
 fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
     let route = Route { host: format!("{name}.example.com"), path: "/".to_owned(), headers: BTreeMap::new() };
-    Service { name: name.to_owned(), standing, routes: vec![route], versions, changes: None }
+    let (name, routes) = (name.to_owned(), vec![route]);
+    Service { name, standing, routes, versions, held_requests: None, changes: None }
 }
 
 fn draining() -> Service {
@@ -69,6 +72,14 @@ fn canary() -> Service {
         version("v43", 0, &[], &[]),
     ];
     service("cart", standing, versions)
+}
+
+fn held() -> Service {
+    let hold = Holding { scope: "writes".to_owned(), timeout_ms: 1_500 };
+    let mut service = draining();
+    (service.standing.phase, service.standing.hold, service.held_requests) =
+        (Phase::Holding, Some(hold), Some(12));
+    service
 }
 
 fn past(epoch: u64, service: &str, kind: &str, reason: &str, summary: &str) -> Change {
@@ -104,6 +115,27 @@ fn picture(services: Vec<Service>) -> Picture {
 #[test]
 fn status_shows_what_a_tired_operator_needs() {
     assert_snapshot!(status(&picture(vec![canary(), draining()]), Style::PLAIN));
+}
+
+#[test]
+fn status_shows_a_hold() {
+    assert_snapshot!(status(&picture(vec![held()]), Style::PLAIN));
+}
+
+#[test]
+fn a_hold_says_what_waits_and_for_how_long() {
+    let services = BTreeMap::from([("shop".to_owned(), held().standing)]);
+    let answer = ChangeAnswer {
+        epoch: 42,
+        changed: true,
+        state: Reached::Fenced,
+        dry_run: false,
+        services,
+        leaving: Vec::new(),
+        notes: Vec::new(),
+        moves: Vec::new(),
+    };
+    assert_eq!(change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
 }
 
 #[test]

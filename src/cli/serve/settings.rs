@@ -26,6 +26,7 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, l
         headers: limits.headers,
         progress: limits.write_stall,
         min_body_rate: limits.min_body_rate as u64,
+        min_drain_rate: limits.min_drain_rate as u64,
         pool_idle: limits.pool_idle,
         pool_size: limits.pool_size,
         epoch_header: config.proxy.epoch_header,

@@ -1,6 +1,7 @@
 //! The promises of control, against the store in memory with its faults, and against SQLite over restarts.
 
 mod drains;
+mod holds;
 
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -16,8 +17,8 @@ use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
 use crate::table::{
-    DrainRules, Epoch, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName,
-    VersionSpec,
+    DrainRules, Epoch, HoldLimits, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts,
+    VersionName, VersionSpec,
 };
 
 /// A failure guard: whatever is waited for comes in milliseconds.
@@ -118,6 +119,7 @@ fn spec(name: &str) -> ServiceSpec {
         rules: None,
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
+        hold: HoldLimits::standard(),
     }
 }
 
@@ -137,6 +139,7 @@ fn wanted(command: Asked) -> Wanted {
         expected: Vec::new(),
         idempotency: None,
         dry_run: false,
+        exclusive: None,
         render: |state, _| format!("epoch {}", state.table.epoch()),
     }
 }

@@ -4,6 +4,7 @@
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
 mod close;
+mod taking;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +21,11 @@ use http_body::Frame;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
-use super::{Client, Ear, Turn, poll_read};
+use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
+use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::http1::{self, Decoded, Decoder, Refused};
 use crate::proxy::upstream::Stream;
@@ -46,6 +48,11 @@ pub struct Wire {
     is_begun: Cell<bool>,
     /// True while the watch is there for a client that takes nothing.
     is_stalled: Cell<bool>,
+    leave: Leave,
+    /// What the client is behind in taking.
+    debt: Cell<Debt>,
+    /// The tick at which the request at hand is over.
+    due: Cell<u64>,
 }
 
 /// How far the request at hand is.
@@ -74,6 +81,18 @@ enum Left {
     Reset,
 }
 
+/// What comes next on a connection.
+#[derive(Debug)]
+enum Next {
+    Request(Box<http1::Request>),
+    /// Something that cannot become a request.
+    Refused(Reason),
+    /// Nothing came for as long as that was waited for.
+    Nothing,
+    /// There will be no more.
+    End,
+}
+
 /// What is left of an answer's body.
 #[derive(Debug)]
 enum Rest {
@@ -82,11 +101,16 @@ enum Rest {
     BrokenOff,
 }
 
+/// How long a connection is kept ready for its next request before what serving takes is given up.
+const DOZE: Duration = Duration::from_millis(200);
+
 /// Serves `stream` until it ends, idles too long, or the worker winds down. `watch` is set where a head is begun already.
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch: Alarm) {
     let is_begun = !early.is_empty();
     let wire = Rc::new(Wire {
         watch,
+        debt: Cell::new(Debt::none(&client.settings)),
+        due: Cell::new(u64::MAX),
         client,
         stream: RefCell::new(stream),
         input: RefCell::new(early),
@@ -96,39 +120,56 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         out: RefCell::default(),
         is_begun: Cell::new(is_begun),
         is_stalled: Cell::new(false),
+        leave: Leave::default(),
     });
-    let alarm = Rc::new(wire.client.worker.clock.alarm());
-    let turn = Turn { client: Rc::clone(&wire.client), alarm, ear: Ear::Http1(Rc::clone(&wire)) };
-    let mut patience = wire.client.settings.head;
+    let settings = &wire.client.settings;
+    let mut patience = settings.head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
-            Ok(Some(request)) => match wire.serve(&turn, request).await {
-                Left::Open => {
-                    patience = wire.client.settings.idle;
-                    wire.is_worth_parsing.set(true);
-                }
+            // Boxed: a connection that idles shall not have the size of one that is served.
+            Next::Request(request) => match Box::pin(wire.serve_while_busy(*request)).await {
+                Left::Open => patience = settings.idle.saturating_sub(DOZE),
                 left => break left,
             },
-            Ok(None) => break Left::Done,
-            Err(reason) => break wire.refuse(reason),
+            Next::Nothing | Next::End => break Left::Done,
+            Next::Refused(reason) => break wire.refuse(reason),
         }
     };
     wire.close(left).await;
 }
 
 impl Wire {
-    /// The next request's head; `None` when there will be none.
-    fn poll_head(
-        &self,
-        cx: &mut Context<'_>,
-        patience: Duration,
-    ) -> Poll<Result<Option<http1::Request>, Reason>> {
+    /// Answers a request, and those that follow without a pause.
+    async fn serve_while_busy(self: &Rc<Self>, mut request: http1::Request) -> Left {
+        let alarm = Rc::new(self.client.worker.clock.alarm());
+        let turn = Turn { client: Rc::clone(&self.client), alarm, ear: Ear::Http1(Rc::clone(self)) };
+        let moment = DOZE.min(self.client.settings.idle);
+        loop {
+            match self.serve(&turn, request).await {
+                Left::Open => self.is_worth_parsing.set(true),
+                left => return left,
+            }
+            request = match poll_fn(|cx| self.poll_head(cx, moment)).await {
+                Next::Request(next) => *next,
+                Next::Nothing => return Left::Open,
+                Next::End => return Left::Done,
+                Next::Refused(reason) => return self.refuse(reason),
+            };
+        }
+    }
+
+    /// The next request's head, if its first byte comes within `patience`.
+    fn poll_head(&self, cx: &mut Context<'_>, patience: Duration) -> Poll<Next> {
         let settings = &self.client.settings;
         loop {
-            if let Some(request) = self.take_head()? {
-                self.watch.clear();
-                self.is_begun.set(false);
-                return Poll::Ready(Ok(Some(request)));
+            match self.take_head() {
+                Ok(None) => {}
+                Ok(Some(request)) => {
+                    self.watch.clear();
+                    self.is_begun.set(false);
+                    return Poll::Ready(Next::Request(Box::new(request)));
+                }
+                Err(reason) => return Poll::Ready(Next::Refused(reason)),
             }
             let is_empty = self.input.borrow().is_empty();
             self.is_begun.set(self.is_begun.get() || !is_empty);
@@ -136,13 +177,19 @@ impl Wire {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
-                Poll::Ready(_) => return Poll::Ready(Ok(None)),
-                Poll::Pending if is_empty && self.client.worker.is_stopping.get() => {
-                    return Poll::Ready(Ok(None));
-                }
+                Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending => {
+                    // The watch is set to the head's time again when one begins.
+                    if !self.is_begun.get() {
+                        self.leave.take(&self.client.worker, &self.watch);
+                    }
                     ready!(self.watch.poll(cx));
-                    return Poll::Ready(if is_empty { Ok(None) } else { Err(Reason::RequestTimeout) });
+                    self.watch.clear();
+                    return Poll::Ready(match (is_empty, self.is_begun.get()) {
+                        (true, false) => Next::Nothing,
+                        (true, true) => Next::End,
+                        (false, _) => Next::Refused(Reason::RequestTimeout),
+                    });
                 }
             }
         }
@@ -183,19 +230,25 @@ impl Wire {
         let http1::Request { head, body, keep_alive } = request;
         let asked = Asked::of(&head, keep_alive);
         self.body.set(body);
+        self.due.set(u64::MAX);
         self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
+        self.forgive();
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
-        let mut answer = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
-        let answer = poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
-            }
-            match self.poll_flush(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(None),
-                Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
-            }
-        });
-        match answer.await {
+        // In a scope of its own: what answering takes is given up before the answer is written.
+        let answer = {
+            let mut answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+            poll_fn(|cx| {
+                if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                match self.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(None),
+                    Poll::Ready(Ok(())) | Poll::Pending => self.poll_gone(cx).map(|()| None),
+                }
+            })
+            .await
+        };
+        match answer {
             Some(answer) => self.answer(answer, asked).await,
             None => Left::Broken,
         }
@@ -237,6 +290,7 @@ impl Wire {
             }
         }
         if let Some(tunnel) = tunnel {
+            self.due.set(u64::MAX);
             if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
                 tunnel.join(&mut &*self).await;
             }
@@ -259,7 +313,8 @@ impl Wire {
         loop {
             let Rest::Stream(exchange) = rest else { return self.poll_flush(cx) };
             if self.out.borrow().is_full() {
-                ready!(self.poll_flush(cx))?;
+                let flushed = ready!(self.poll_flush(cx));
+                flushed.inspect_err(|error| exchange.give_up(self.blame(error)))?;
             }
             match exchange.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -276,6 +331,7 @@ impl Wire {
                 }
                 Poll::Pending => {
                     if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                        exchange.give_up(self.blame(&error));
                         return Poll::Ready(Err(error));
                     }
                     return self.poll_gone(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()));
@@ -291,32 +347,6 @@ impl Wire {
         while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
         self.body.set(body);
         body.is_end()
-    }
-
-    /// Writes everything that waits; a client that takes none of it for too long has stalled.
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out.borrow_mut();
-        if out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut stream = self.stream.borrow_mut();
-        let moved = || {
-            if self.is_stalled.replace(false) {
-                self.watch.clear();
-            }
-        };
-        match out.poll_write(&mut stream, cx, moved) {
-            Poll::Ready(written) => {
-                moved();
-                out.give_back(&self.client.worker);
-                Poll::Ready(written)
-            }
-            Poll::Pending => {
-                self.is_stalled.set(true);
-                self.watch.set_once(self.client.settings.progress);
-                self.watch.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
     }
 
     /// The next part of the body of the request at hand.

@@ -6,6 +6,7 @@ mod flood;
 mod pulse;
 mod stream;
 mod trailers;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -26,6 +27,7 @@ pub use stream::{Reply, Upload};
 use super::Client;
 use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
+use crate::proxy::debt::Debt;
 use crate::proxy::deferred::Deferred;
 use crate::proxy::settings::Settings;
 use crate::proxy::upstream::Stream;
@@ -46,6 +48,8 @@ const ERROR_RESETS: usize = 64;
 /// own 50 and a second, uploads that are refused by an early answer add up to a client's errors.
 const REMEMBERED: usize = 512;
 const MEMORY: Duration = Duration::from_secs(10);
+/// How long a client that has come may take to begin, once the worker winds down.
+const BEGIN: Duration = Duration::from_secs(1);
 /// How long a client may be quiet before it closes, once it was told to.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -54,20 +58,25 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let io = Deferred::<Frames>::new(stream, early);
     let watch = client.worker.clock.alarm();
     watch.set(client.settings.head);
+    let mut is_hurried = false;
     let mut handshake = pin!(builder(&client.settings).handshake::<_, Bytes>(io.clone()));
     let connection = poll_fn(|cx| {
         if let Poll::Ready(connection) = handshake.as_mut().poll(cx) {
             return Poll::Ready(connection.ok());
         }
+        if client.worker.is_stopping.get() && !is_hurried {
+            is_hurried = true;
+            watch.shorten(BEGIN);
+        }
         match io.poll_send(cx, || {}) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
-            Poll::Ready(Ok(_)) | Poll::Pending if client.worker.is_stopping.get() => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
         }
     });
     let Some(mut connection) = connection.await else { return };
     let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
+    let debt = Debt::none(&client.settings);
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
         // Boxed: it is moved several times on its way into the set, and is large.
@@ -88,6 +97,9 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         tally,
         phase: Phase::Open,
         until: 0,
+        leave: None,
+        debt,
+        taken: 0,
     };
     poll_fn(|cx| serving.poll(cx)).await;
 }
@@ -151,6 +163,12 @@ struct Serving<A, F> {
     phase: Phase,
     /// The tick at which a connection that is over ends at the latest.
     until: u64,
+    /// Rings when it is told to end, once the worker winds down.
+    leave: Option<Alarm>,
+    /// What the client is behind in taking of all its answers.
+    debt: Debt,
+    /// How many bytes it had taken when that was last looked at.
+    taken: u64,
 }
 
 impl<A, F> Serving<A, F>
@@ -160,9 +178,7 @@ where
 {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.client.worker.is_stopping.get() {
-            self.end();
-        }
+        self.poll_leave(cx);
         loop {
             if self.phase == Phase::Over {
                 return self.poll_close(cx);
@@ -195,12 +211,27 @@ where
         }
     }
 
+    /// Says goodbye when it is this connection's turn, once the worker winds down.
+    fn poll_leave(&mut self, cx: &Context<'_>) {
+        let Some(stay) = self.client.worker.farewell().filter(|_| self.phase == Phase::Open) else { return };
+        let clock = &self.client.worker.clock;
+        let leave = self.leave.get_or_insert_with(|| {
+            let leave = clock.alarm();
+            leave.set(stay);
+            leave
+        });
+        if leave.poll(cx).is_ready() {
+            self.end();
+        }
+    }
+
     /// What is waited for while nothing moves, and for how long. Ready when it is over.
     fn poll_limits(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let room = self.patience(is_sent);
         let settings = &self.client.settings;
         let (wait, limit) = match self.phase {
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
-            _ if !is_sent => (Wait::Room(self.io.sent()), Some(settings.progress)),
+            _ if !is_sent => (Wait::Room(self.io.sent()), Some(room)),
             _ if self.io.watch().is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
             _ if !self.streams.is_empty() => (Wait::Nothing, None),
             Phase::Ending => (Wait::Close, Some(LINGER)),
@@ -222,6 +253,16 @@ where
             cx.waker().wake_by_ref();
         }
         self.pulse.poll(&self.io, cx)
+    }
+
+    /// How long the client may still take for what waits for it.
+    fn patience(&mut self, is_sent: bool) -> Duration {
+        let (sent, now) = (self.io.sent(), self.client.worker.clock.ticks());
+        if is_sent || sent != self.taken {
+            self.debt.took(usize::try_from(sent - self.taken).unwrap_or(usize::MAX), now);
+            self.taken = sent;
+        }
+        if is_sent { Duration::MAX } else { self.debt.wait(now) }
     }
 
     /// Tells the client which of its requests will still be answered.

@@ -12,11 +12,13 @@ mod out;
 
 pub mod http2;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -25,7 +27,7 @@ use tokio_util::io::poll_read_buf;
 use http1::Wire;
 use http2::Reply;
 
-use super::clock::Alarm;
+use super::clock::{Alarm, Clock};
 use super::entrance::Arrival;
 use super::settings::Settings;
 use super::upstream::Stream;
@@ -66,6 +68,14 @@ impl Turn {
             Ear::Http1(wire) => wire.go_on(),
             // Told when the body is first asked for, which can be done behind the final head too.
             Ear::Http2(_) => {}
+        }
+    }
+
+    /// Tells the connection at which tick the request is over, also while its client does not take the answer.
+    pub fn is_due(&self, tick: u64) {
+        match &self.ear {
+            Ear::Http1(wire) => wire.is_due(tick),
+            Ear::Http2(reply) => reply.is_due(tick),
         }
     }
 
@@ -113,15 +123,23 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Reads until it is clear which protocol the client speaks; `None` when it says nothing in time or goes away.
 async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Option<(Stream, Bytes)> {
     watch.set(client.settings.head);
+    let leave = Leave::default();
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
         let read = poll_fn(|cx| match poll_read(client, &mut stream, cx) {
-            Poll::Pending if early.is_empty() && client.worker.is_stopping.get() => Poll::Ready(None),
-            Poll::Pending => watch.poll(cx).map(|()| None),
+            Poll::Pending => {
+                if early.is_empty() {
+                    leave.take(&client.worker, watch);
+                }
+                watch.poll(cx).map(|()| None)
+            }
             Poll::Ready(read) => Poll::Ready(read.ok().filter(|read| !read.is_empty())),
         });
         match read.await {
-            Some(read) if early.is_empty() => early = read,
+            Some(read) if early.is_empty() => {
+                early = read;
+                leave.put_off(watch, client.settings.head);
+            }
             Some(read) => early = [early, read].concat().into(),
             // Of a begun request its own protocol says what is wrong.
             None if early.is_empty() => return None,
@@ -129,6 +147,28 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
         }
     }
     Some((stream, early))
+}
+
+/// The tick at which a connection ends that has no request, once its worker winds down and it has drawn its lot.
+#[derive(Debug, Default)]
+struct Leave(Cell<Option<u64>>);
+
+impl Leave {
+    /// Has `watch` ring by then, when the worker winds down.
+    fn take(&self, worker: &Worker, watch: &Alarm) {
+        let draw = || Some(worker.clock.ticks() + Clock::ticks_in(worker.farewell()?) + 1);
+        if let Some(tick) = self.0.get().or_else(draw) {
+            self.0.set(Some(tick));
+            watch.ring_by(tick);
+        }
+    }
+
+    /// A request has begun: it has its own time.
+    fn put_off(&self, watch: &Alarm, time: Duration) {
+        if self.0.get().is_some() {
+            watch.set(time);
+        }
+    }
 }
 
 /// Reads once, into the worker's buffer; nothing is the end.

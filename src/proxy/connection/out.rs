@@ -90,12 +90,12 @@ impl Out {
         }
     }
 
-    /// Writes all of it; `moved` is called when something went.
+    /// Writes all of it; `moved` is told how many bytes went.
     pub(super) fn poll_write(
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
-        moved: impl Fn(),
+        moved: impl Fn(usize),
     ) -> Poll<io::Result<()>> {
         while !self.is_taken() {
             self.is_held = true;
@@ -112,7 +112,7 @@ impl Out {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.advance(written);
-            moved();
+            moved(written);
         }
         ready!(Pin::new(stream).poll_flush(cx))?;
         self.is_held = false;
@@ -206,7 +206,7 @@ mod tests {
                 return Poll::Ready(Ok(()));
             }
             waited += usize::from(out.is_taken());
-            out.poll_write(&mut stream, cx, || {})
+            out.poll_write(&mut stream, cx, |_| {})
         });
         written.await.unwrap();
         let read = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();

@@ -3,10 +3,13 @@
 //! Polled by the client's connection. Flow control holds on both sides: of the client's body no more is asked for than
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
+mod end;
 mod goodbye;
 mod head;
+mod kind;
 mod limits;
 mod status;
+mod tunnel;
 mod upload;
 
 use std::future::Future as _;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Frame;
@@ -33,8 +36,9 @@ use crate::proxy::connection::Turn;
 use crate::proxy::farewell::Farewell;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
-use crate::proxy::outgoing::{Rest, Waiting};
+use crate::proxy::outgoing::{Rest, Upload, Waiting};
 use crate::proxy::permit::Permit;
+use crate::proxy::upgrade::Upgrade;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::http2::Ticket;
 use crate::table::Timeouts;
@@ -51,6 +55,7 @@ pub struct Call {
     response: Option<ResponseFuture>,
     answer: Option<RecvStream>,
     send: Option<SendStream<Bytes>>,
+    upgrade: Option<Upgrade>,
     rest: Rest,
     /// A part of the body that waits for the endpoint's window.
     part: Bytes,
@@ -76,12 +81,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call of `request`, whose body is `rest` and may have so many bytes.
+    /// A call of `request`, which may ask for a change of protocol, whose body is `rest` and may have so many bytes.
     pub fn new(
         turn: &Turn,
         permit: Permit,
         ticket: Ticket,
-        (request, rest, most): (Request<()>, Rest, u64),
+        (request, upgrade, rest, most): (Request<()>, Option<Upgrade>, Rest, u64),
         timeouts: Timeouts,
         bounds: Bounds,
     ) -> Self {
@@ -100,6 +105,7 @@ impl Call {
             response: None,
             answer: None,
             send: None,
+            upgrade,
             rest,
             part: Bytes::new(),
             is_touched: false,
@@ -165,12 +171,17 @@ impl Call {
 
     fn start(&mut self) -> Result<(), Failure> {
         let Some(request) = self.request.take() else { return Ok(()) };
-        let is_end = matches!(self.rest, Rest::Nothing);
+        if self.upgrade.is_some() && !self.ticket.takes_websockets() {
+            return Err(Failure::Because(Reason::NoWebsocket));
+        }
+        let is_empty = matches!(self.rest, Rest::Nothing);
+        let is_end = is_empty && self.upgrade.is_none();
         let (response, send) = self.ticket.send(request, is_end).map_err(|_| Failure::Refused)?;
         self.response = Some(response);
-        if is_end {
+        if is_empty {
             self.waiting = Waiting::Sent;
-        } else {
+        }
+        if !is_end {
             self.send = Some(send);
         }
         Ok(())
@@ -230,9 +241,14 @@ impl Call {
         Failure::Because(Reason::UpstreamClosed)
     }
 
-    /// The answer with this head.
+    /// The answer with this head to the request `asked`, of which `upload` was the body.
     #[must_use]
-    pub fn answer(mut self, response: Response<RecvStream>) -> Response<Source> {
+    pub fn answer(
+        mut self,
+        response: Response<RecvStream>,
+        upload: Upload,
+        asked: &Parts,
+    ) -> Response<Source> {
         self.turn.alarm.clear();
         self.record.as_ref().inspect(|record| record.first_byte());
         self.response = None;
@@ -240,6 +256,13 @@ impl Call {
         head.version = Version::HTTP_11;
         head.extensions.clear();
         headers::strip_response(&mut head.headers);
+        if let Some(mut send) = self.send.take_if(|_| self.upgrade.is_some()) {
+            if head.status.is_success() {
+                return self.tunnel(head, send, body, upload, asked);
+            }
+            // It does not want a tunnel: there is nothing more to say.
+            drop(send.send_data(Bytes::new(), true));
+        }
         self.classify(&head.headers);
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
@@ -254,34 +277,6 @@ impl Call {
             Source::Stream(Flow::Http2(Box::new(self)))
         };
         Response::from_parts(head, source)
-    }
-
-    /// What sort of work the answer is, and how long it may pause.
-    fn classify(&mut self, fields: &HeaderMap) {
-        self.is_grpc = is_grpc(fields);
-        self.remaining = announced(fields);
-        if self.remaining.is_some() {
-            return;
-        }
-        self.takes_status = self.turn.is_http2() && status::is_behind(fields);
-        self.patience = self.timeouts.stream;
-        let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
-        let kind = match self.is_grpc {
-            true => Kind::Grpc,
-            false if content.starts_with(b"text/event-stream") => Kind::Sse,
-            false => Kind::Stream,
-        };
-        self.farewell = match kind {
-            Kind::Sse => Farewell::of_events(fields),
-            Kind::Grpc if self.takes_status => Farewell::of_messages(),
-            _ => Farewell::default(),
-        };
-        if let Some(permit) = &self.permit {
-            permit.becomes(kind);
-            if self.farewell.is_possible() {
-                permit.has_words();
-            }
-        }
     }
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
@@ -374,23 +369,6 @@ impl Call {
         self.turn.alarm.clear();
         let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
         (self.permit.take(), if self.is_touched { Rest::Nothing } else { rest })
-    }
-
-    /// A gRPC call's status, in its trailers or beside its head.
-    fn told_status(&self, fields: &HeaderMap) {
-        if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
-            permit.grpc_status(fields);
-        }
-    }
-
-    /// The whole answer has come; a request that has not gone out whole is of no use any more.
-    fn finish(&mut self) {
-        self.turn.alarm.clear();
-        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
-        self.rest = Rest::Nothing;
-        if let Some(permit) = self.permit.take() {
-            permit.complete();
-        }
     }
 }
 

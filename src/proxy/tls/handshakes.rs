@@ -35,6 +35,7 @@ struct One {
 #[derive(Debug)]
 pub struct Slot {
     id: u64,
+    is_hurried: Cell<bool>,
     one: Rc<One>,
     open: Rc<RefCell<Open>>,
 }
@@ -53,7 +54,7 @@ impl Handshakes {
         open.next += 1;
         let id = open.next;
         open.all.insert(id, Rc::clone(&one));
-        Some(Slot { id, one, open: Rc::clone(&self.0) })
+        Some(Slot { id, is_hurried: Cell::new(false), one, open: Rc::clone(&self.0) })
     }
 }
 
@@ -72,6 +73,13 @@ impl Open {
 }
 
 impl Slot {
+    /// The worker winds down: honest clients are done by then.
+    pub fn hurry(&self) {
+        if !self.is_hurried.replace(true) {
+            self.one.alarm.shorten(PATIENCE);
+        }
+    }
+
     /// Ready when it is over before it was done, and why; else the task is woken when it is.
     pub fn poll_overdue(&self, cx: &Context<'_>) -> Poll<Handshake> {
         ready!(self.one.alarm.poll(cx));

@@ -17,7 +17,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -213,13 +213,12 @@ impl Tls {
     }
 }
 
-/// Ready when it has lasted too long, or the worker ends: what has not begun to ask by then is not waited for.
+/// Ready when it has lasted too long; once the worker winds down that is sooner.
 fn poll_given_up(slot: &Slot, worker: &Worker, cx: &Context<'_>) -> Poll<Handshake> {
-    let rung = slot.poll_overdue(cx);
     if worker.is_stopping.get() {
-        return Poll::Ready(Handshake::Closed);
+        slot.hurry();
     }
-    Poll::Ready(ready!(rung))
+    slot.poll_overdue(cx)
 }
 
 fn provider(plan: &Plan) -> CryptoProvider {

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -150,6 +150,12 @@ impl Ticket {
         sent.inspect_err(|_| self.connection.state.is_over.set(true))
     }
 
+    /// True when the endpoint takes WebSockets as streams of this connection (RFC 8441 §3).
+    #[must_use]
+    pub fn takes_websockets(&self) -> bool {
+        self.connection.send.is_extended_connect_protocol_enabled()
+    }
+
     /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
     pub fn doubt(&self) {
         let state = &self.connection.state;
@@ -167,21 +173,49 @@ impl Drop for Ticket {
     }
 }
 
+/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
+pub fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    send.reserve_capacity(wanted);
+    loop {
+        let room = send.capacity();
+        if room > 0 {
+            return Poll::Ready(Some(room));
+        }
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(None),
+        }
+    }
+}
+
 /// Sees whether the endpoint has said anything.
 #[derive(Debug, Default)]
-struct Heard(usize);
+struct Heard {
+    bytes: usize,
+    /// The length of the first frame's payload, as it comes.
+    length: [u8; 3],
+}
+
+impl Heard {
+    /// True when all of the first frame has come, which is its settings (RFC 9113 §3.4).
+    fn has_settings(&self) -> bool {
+        let [high, middle, low] = self.length.map(usize::from);
+        self.bytes >= HEADER + (high << 16 | middle << 8 | low)
+    }
+}
 
 impl Watch for Heard {
     fn read(&mut self, bytes: &[u8]) -> usize {
-        self.0 += bytes.len();
+        self.length.iter_mut().skip(self.bytes).zip(bytes).for_each(|(to, from)| *to = *from);
+        self.bytes += bytes.len();
         bytes.len()
     }
 
     fn sent(&mut self, _: usize) {}
 }
 
-/// The settings' frame (RFC 9113 §3.4: it comes first), if it is empty.
-const SETTINGS: usize = 9;
+/// A frame's header (RFC 9113 §4.1).
+const HEADER: usize = 9;
 
 /// Opens a connection over `stream`, and waits for the endpoint's settings: how many requests it takes at a time.
 async fn start(stream: Stream, clock: &Rc<Clock>) -> io::Result<Connection> {
@@ -200,7 +234,7 @@ async fn start(stream: Stream, clock: &Rc<Clock>) -> io::Result<Connection> {
             (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
             (Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
-            (Poll::Pending, _) if io.watch().0 >= SETTINGS => Poll::Ready(Ok(())),
+            (Poll::Pending, _) if io.watch().has_settings() => Poll::Ready(Ok(())),
             (Poll::Pending, _) => Poll::Pending,
         }
     })

@@ -22,9 +22,12 @@ pub mod tls;
 
 pub mod http2;
 
+pub mod far;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use far::Far;
 use tokio::sync::Notify;
 
 pub use local::{Local, Locals};
@@ -33,8 +36,8 @@ pub use roll::{Remaining, Roll};
 pub use stream::Stream;
 pub use target::Target;
 
-use super::admission::{Counts, in_flight};
-use crate::metrics::{Cells, Tenure};
+use super::admission::{Class, Counts, in_flight};
+use crate::metrics::{Cells, Kind, Tenure};
 use crate::table::{ServiceName, VersionName};
 
 /// One version's time in the table: its counts and its metrics, a shard a worker.
@@ -63,26 +66,42 @@ pub struct Upstream {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub struct Shard {
-    /// Requests in flight.
+    /// Requests in flight of [`Class::Read`].
     pub counts: Counts,
     /// True while somebody waits for the last of it.
     is_watched: AtomicBool,
     /// Metrics.
     cells: Cells,
+    /// Requests in flight of the other classes, in their order.
+    others: [Counts; 3],
 }
 
 impl Shard {
+    /// Requests in flight of a class.
+    pub fn of(&self, class: Class) -> &Counts {
+        match class {
+            Class::Read => &self.counts,
+            Class::Write => &self.others[0],
+            Class::LastingRead => &self.others[1],
+            Class::LastingWrite => &self.others[2],
+        }
+    }
+
     /// This worker's metric cells of the version.
     pub fn cells(&self) -> &Cells {
         &self.cells
     }
 
+    fn is_empty(&self) -> bool {
+        Class::ALL.into_iter().all(|class| self.of(class).admitted() == self.of(class).ended())
+    }
+
     /// Counts one request out, as its last word.
-    pub fn end(&self, upstream: &Upstream) {
-        self.counts.end();
+    pub fn end(&self, class: Class, upstream: &Upstream) {
+        self.of(class).end();
         // Relaxed, and without a fence before it: who watches also looks now and then, and this only makes him look at
         // once. Pairs with `Upstream::watch`.
-        if self.is_watched.load(Ordering::Relaxed) && self.counts.admitted() == self.counts.ended() {
+        if self.is_watched.load(Ordering::Relaxed) && self.is_empty() {
             upstream.watcher.get().inspect(|watcher| watcher.notify_one());
         }
     }
@@ -157,7 +176,23 @@ impl Upstream {
     /// Requests, streams and tunnels in flight on all workers; never fewer than there are.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        in_flight(self.shards.iter().filter_map(OnceLock::get).map(|shard| &shard.counts))
+        self.in_flight_of(|_| true)
+    }
+
+    /// Those in flight of some classes; never fewer than there are. One that becomes lasting work is at no time in neither.
+    #[must_use]
+    pub fn in_flight_of(&self, which: impl Fn(Class) -> bool + Copy) -> u64 {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        let counts = shards.flat_map(move |shard| {
+            Class::ALL.into_iter().filter(move |class| which(*class)).map(move |class| shard.of(class))
+        });
+        in_flight(counts)
+    }
+
+    /// Those in flight of one kind.
+    #[must_use]
+    pub fn in_flight_by(&self, kind: Kind) -> u64 {
+        self.cells().map(|cells| cells.in_flight(kind)).sum()
     }
 
     /// The metric cells of the workers that have had a request.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 use crate::release::{Change, Command, Effects, Phase, Refused, ServiceRecord, State};
-use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionSpec};
+use crate::table::{BasisPoints, Epoch, HoldScope, Service, ServiceName, ServiceSpec, VersionSpec};
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
@@ -46,6 +46,10 @@ fn any_edit() -> impl Strategy<Value = Command> {
         3 => (any_service(), any_reference()).prop_map(|(service, to)| flip(service, to)),
         2 => any_service().prop_map(revert),
         3 => (any_service(), named, rest).prop_map(|(service, named, rest)| weights(service, &named, rest)),
+        1 => (any_service(), prop::sample::select(&[HoldScope::All, HoldScope::Writes][..]))
+            .prop_map(|(service, scope)| hold(service, scope)),
+        1 => any_service().prop_map(release),
+        1 => (any_service(), any_version()).prop_map(|(service, to)| switch(service, to)),
         2 => (any_service(), any_version(), any_pool()).prop_map(|(s, v, ports)| put(s, pool(v, &ports))),
         1 => (any_service(), any_version()).prop_map(|(service, version)| remove(service, version)),
         1 => (any_service(), any_reference(), 9001u16..9004).prop_map(|(s, v, port)| add_endpoint(s, v, port)),
@@ -229,6 +233,28 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
         assert!(Arc::ptr_eq(&before.deployments[index], deployment));
     }
     check_left_and_returned(before, next, effects);
+    check_holds(before, command, next);
+}
+
+/// Nothing holds or releases a service but what says so.
+fn check_holds(before: &State, command: &Command, next: &State) {
+    let says_so = match command {
+        Command::Hold { service, .. } | Command::Release { service } | Command::Switch { service, .. } => {
+            Some(service)
+        }
+        Command::Batch(_) => return,
+        _ => None,
+    };
+    for now in next.table.services() {
+        let was = before.table.service(&now.name).and_then(|was| was.hold);
+        if says_so != Some(&now.name) {
+            assert_eq!(now.hold, was, "{command:?}");
+        }
+    }
+    let named = says_so.and_then(|service| next.table.service(service));
+    if let Some(named) = named {
+        assert_eq!(named.hold.is_some(), matches!(command, Command::Hold { .. }));
+    }
 }
 
 /// Left: had weight and has none. Returned: was leaving and has weight.
@@ -279,6 +305,10 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                 }
             }
         }
+        (Command::Switch { service, to }, Ok((next, _))) => {
+            let now = next.table.service(service).unwrap();
+            assert_eq!((now.split.is_whole(), now.split.heaviest(), &now.stable), (true, to, to));
+        }
         (Command::Batch(commands), result) => check_batch(before, commands, result),
         _ => {}
     }
@@ -311,7 +341,7 @@ fn check_batch(before: &State, commands: &[Command], batch: &Result<(State, Effe
         (Ok((next, _)), Ok(alone)) => {
             for (service, alone) in next.table.services().iter().zip(alone.table.services()) {
                 assert_eq!((&service.split, &service.versions), (&alone.split, &alone.versions));
-                assert_eq!(service.stable, alone.stable);
+                assert_eq!((&service.stable, service.hold), (&alone.stable, alone.hold));
             }
         }
         (batch, alone) => panic!("batch {batch:?}, one by one {alone:?}"),
@@ -323,7 +353,10 @@ fn check_restart(world: &World) {
     let (state, effects) = world.restarted();
     assert_eq!(effects.change, None, "a restart is no change; {:?}", world.history.last());
     assert_eq!(state.table.epoch(), world.state.table.epoch());
-    assert_eq!(state.table.services(), world.state.table.services());
+    // But that nothing is held.
+    let present = world.state.table.services().iter().map(|service| Service::clone(service).holding(None));
+    let restarted = state.table.services().iter().map(|service| Service::clone(service));
+    assert_eq!(restarted.collect::<Vec<_>>(), present.collect::<Vec<_>>());
     assert_eq!(records(&state), records(&world.state));
 }
 

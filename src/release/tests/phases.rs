@@ -1,15 +1,19 @@
 //! Every phase × event, as an operator would read it: one reviewed table.
 
+use std::time::Duration;
+
 use super::world::*;
 use crate::release::{Command, Event, Order, Refused, State, Timestamp, step};
-use crate::table::{Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{Epoch, HoldScope, ServiceName, ServiceSpec, VersionName};
 
 /// `shop` in each phase; `cart` stays out of it.
-fn phases() -> [(&'static str, State); 5] {
+fn phases() -> [(&'static str, State); 7] {
     let steady = start(the_file());
     let canary = after(&steady, [weights("shop", &[("green", "5")], Some("@stable"))]);
     let draining = after(&steady, [flip("shop", "green")]);
     let reverted = after(&draining, [revert("shop")]);
+    let held = after(&steady, [hold("shop", HoldScope::All)]);
+    let held_canary = after(&canary, [hold("shop", HoldScope::Writes)]);
     let mixed =
         after(&canary, [put("shop", pool("v3", &[9401])), weights("shop", &[("v3", "10")], Some("blue"))]);
     [
@@ -18,6 +22,8 @@ fn phases() -> [(&'static str, State); 5] {
         ("draining blue after a flip to green", draining),
         ("draining green after a revert to blue", reverted),
         ("draining green with a canary on v3", mixed),
+        ("held on blue", held),
+        ("writes held, canary on green", held_canary),
     ]
 }
 
@@ -68,6 +74,24 @@ fn pool_commands() -> Named<Command> {
         ("drain the last endpoint of green", drain_endpoint("shop", "green", 9101)),
         ("drain an endpoint green lacks", drain_endpoint("shop", "green", 9999)),
         ("remove an endpoint green lacks", remove_endpoint("shop", "green", 9999)),
+    ]
+}
+
+fn hold_commands() -> Named<Command> {
+    let short = Command::Hold {
+        service: service("shop"),
+        scope: HoldScope::All,
+        timeout: Some(Duration::from_millis(500)),
+    };
+    vec![
+        ("hold", hold("shop", HoldScope::All)),
+        ("hold writes", hold("shop", HoldScope::Writes)),
+        ("hold for half a second", short),
+        ("hold of an unknown service", hold("stop", HoldScope::All)),
+        ("release", release("shop")),
+        ("switch to green", switch("shop", "green")),
+        ("switch to blue", switch("shop", "blue")),
+        ("switch to hollow", switch("shop", "hollow")),
     ]
 }
 
@@ -131,7 +155,7 @@ fn drains() -> Named<Event> {
 }
 
 fn events(state: &State) -> Named<Event> {
-    let commands = [split_commands(), pool_commands(), batches(), undos(state), files()];
+    let commands = [split_commands(), hold_commands(), pool_commands(), batches(), undos(state), files()];
     let orders = commands.into_iter().flatten().map(|(name, command)| (name, order(command)));
     orders.chain(guarded(state)).chain(drains()).collect()
 }
@@ -142,8 +166,9 @@ fn standing(state: &State) -> String {
     let deployment = state.deployment(&shop.name).unwrap();
     let way_back = deployment.previous.as_ref().map_or("-".to_owned(), |way| way.split.to_string());
     let phase = deployment.phase.token();
+    let held = shop.hold.map_or(String::new(), |hold| format!("   held: {}", hold.scope));
     format!(
-        "{phase:<9} {:<26} stable {:<6} back to {way_back}",
+        "{phase:<9} {:<26} stable {:<6} back to {way_back}{held}",
         shop.split.to_string(),
         shop.stable.to_string()
     )

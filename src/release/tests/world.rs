@@ -6,8 +6,8 @@ use crate::release::{
     Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, DrainRules, EndpointAddr, Epoch, Protocol, Route, ServiceLimits, ServiceName, ServiceSpec,
-    Split, Timeouts, VersionName, VersionRef, VersionSpec,
+    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Protocol, Route, ServiceLimits,
+    ServiceName, ServiceSpec, Split, Timeouts, VersionName, VersionRef, VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -57,6 +57,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         rules: None,
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
+        hold: HoldLimits::standard(),
     }
 }
 
@@ -80,6 +81,18 @@ pub(super) fn revert(name: &str) -> Command {
 pub(super) fn weights(name: &str, weights: &[(&str, &str)], rest: Option<&str>) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
     Command::SetWeights { service: service(name), weights, rest: rest.map(reference) }
+}
+
+pub(super) fn hold(name: &str, scope: HoldScope) -> Command {
+    Command::Hold { service: service(name), scope, timeout: None }
+}
+
+pub(super) fn release(name: &str) -> Command {
+    Command::Release { service: service(name) }
+}
+
+pub(super) fn switch(name: &str, to: &str) -> Command {
+    Command::Switch { service: service(name), to: version(to) }
 }
 
 pub(super) fn put(name: &str, version: VersionSpec) -> Command {

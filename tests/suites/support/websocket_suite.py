@@ -436,6 +436,20 @@ async def survives_a_flip(cases, proxy, ways):
     stand.wait_until("blue is empty", lambda: proxy.call("GET", "/v1/services/ws/versions/blue/drain")["drained"])
 
 
+def over_http2(directory, inner):
+    """Services whose endpoint is the other proxy, in clear text and over TLS; the host that it is asked for is its own."""
+    text = ""
+    for name, host in (("ws", HOST), ("strict", "strict.suite.test")):
+        for protocol, endpoint in (("h2c", inner.clear), ("h2", inner.secure)):
+            text += (
+                f'[services.{name}-{protocol}]\nroutes = [{{ host = "{name}-{protocol}.suite.test", rewrite_host = "{host}" }}]\n'
+                f'[services.{name}-{protocol}.versions.only]\nendpoints = ["{endpoint}"]\nprotocol = "{protocol}"\n'
+            )
+            if protocol == "h2":
+                text += f'tls = {{ ca = "{directory}/ca.pem", server_name = "ws.suite.test" }}\n'
+    return text
+
+
 def suite(cases, directory):
     context = ssl.create_default_context(cafile=f"{directory}/ca.pem")
     named = lambda version: lambda connection, request, response: response.headers.__setitem__("x-version", version)
@@ -450,19 +464,27 @@ def suite(cases, directory):
         f'[services.{name}.versions.only]\nendpoints = ["{server.address}"]\n'
         for name, server in servers.items()
     )
+    inner_directory = f"{directory}/inner"
+    os.mkdir(inner_directory)
+    for name in ("ca.pem", "server.pem", "server.key"):
+        os.link(f"{directory}/{name}", f"{inner_directory}/{name}")
     try:
-        with stand.proxy(cases, directory, services) as proxy:
+        with contextlib.ExitStack() as stack:
+            # Takes WebSockets over HTTP/2 (RFC 8441), and passes them on to the same servers.
+            inner = stack.enter_context(stand.proxy(cases, inner_directory, services))
+            proxy = stack.enter_context(stand.proxy(cases, directory, services + over_http2(directory, inner)))
 
             def through(host):
                 return [Way("ws", proxy.clear, host), Way("wss", proxy.secure, host, context)]
 
             async def everything():
                 to_strict = [Way("direct", servers["strict"].address), *through("strict.suite.test")]
-                await sent_by_clients(cases, to_strict[0], to_strict[1:])
+                await sent_by_clients(cases, to_strict[0], to_strict[1:] + through("strict-h2c.suite.test"))
                 await half_open(cases, to_strict[:2])
                 to_scripted = Way("direct", servers["scripted"].address)
                 await sent_by_servers(cases, to_scripted, through("scripted.suite.test"), every)
-                await conversations(cases, [Way("direct", blue.address), *through(HOST)])
+                over_h2 = through("ws-h2c.suite.test") + through("ws-h2.suite.test")
+                await conversations(cases, [Way("direct", blue.address), *through(HOST), *over_h2])
                 await survives_a_flip(cases, proxy, through(HOST))
 
             asyncio.run(everything())

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,28 +9,25 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, COOKIE, DATE, SEC_WEBSOCKET_ACCEPT};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
 use super::Tally;
 use crate::metrics::Reason;
 use crate::proxy::body::{Broken, Flow, Incoming, Source};
-use crate::proxy::clock::Alarm;
+use crate::proxy::clock::{Alarm, span};
+use crate::proxy::debt::Debt;
 use crate::proxy::error;
-use crate::proxy::tunnel::{End, Tunnel};
 
-/// Least that a client must take of an answer within its patience: who opens a window of one byte now and then takes
-/// nothing (CVE-2019-9517).
-const LEAST: usize = 4 * 1024;
 /// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
 /// client takes nothing.
 const MOST_COPIED: usize = 16 * 1024;
 
 /// The client has given the request up.
-struct GivenUp;
+pub(super) struct GivenUp;
 
 /// Answers the stream's request; dropped when the connection ends.
 pub(super) async fn answer(
@@ -43,14 +39,19 @@ pub(super) async fn answer(
     let (mut head, body) = request.into_parts();
     let asked = Asked::of(&head, true);
     join_cookies(&mut head.headers);
-    let reply = Rc::new(Reply { respond: RefCell::new(respond), is_answered: Cell::new(false) });
+    let reply = Rc::new(Reply {
+        respond: RefCell::new(respond),
+        is_answered: Cell::new(false),
+        due: Cell::new(u64::MAX),
+    });
     let alarm = Rc::new(client.worker.clock.alarm());
     let is_small = head.headers.len() <= client.settings.headers;
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
     let answer = if is_small {
         let expecting = asked.expects_continue.then(|| Rc::clone(&reply));
         let incoming = Upload::of(&head.headers, body, expecting);
-        reply.unless_given_up(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming))).await
+        let answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+        reply.unless_given_up(answering).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
         turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
@@ -80,9 +81,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 pub struct Reply {
     respond: RefCell<SendResponse<Bytes>>,
     is_answered: Cell<bool>,
+    /// The tick at which the request is over.
+    pub(super) due: Cell<u64>,
 }
 
 impl Reply {
+    /// The request is over at this tick.
+    pub(in super::super) fn is_due(&self, tick: u64) {
+        self.due.set(tick);
+    }
+
     /// Tells the client an interim answer; too late once the final one is on its way. It may be gone, which is noticed
     /// elsewhere.
     pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
@@ -93,9 +101,12 @@ impl Reply {
         }
     }
 
-    /// What `answering` comes to, unless the client resets the stream first.
-    async fn unless_given_up<T>(&self, answering: impl Future<Output = T>) -> Result<T, GivenUp> {
-        let mut answering = pin!(answering);
+    /// What `answering` comes to, unless the client resets the stream first. Pinned where it is made: taken by value it
+    /// would have room twice in every stream's future.
+    async fn unless_given_up<T>(
+        &self,
+        mut answering: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, GivenUp> {
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
@@ -131,24 +142,8 @@ impl Reply {
         }
     }
 
-    /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
-    async fn tunnel(
-        &self,
-        mut head: response::Parts,
-        mut tunnel: Box<Tunnel>,
-        turn: &Turn,
-        tally: &Tally,
-    ) -> Result<(), GivenUp> {
-        head.status = StatusCode::OK;
-        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
-        let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
-        let sending = self.begin(head, false, turn, tally)?;
-        tunnel.join(&mut Side { sending, incoming }).await;
-        Ok(())
-    }
-
     /// Sends the head of an answer.
-    fn begin<'t>(
+    pub(super) fn begin<'t>(
         &self,
         head: response::Parts,
         is_end: bool,
@@ -158,7 +153,17 @@ impl Reply {
         let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
         self.is_answered.set(true);
         Tally::add(&tally.frames);
-        Ok(Sending { send: sent.map_err(|_| GivenUp)?, alarm: None, taken: 0, turn, tally })
+        let debt = Debt::none(&turn.client.settings);
+        let due = self.due.get();
+        Ok(Sending {
+            send: sent.map_err(|_| GivenUp)?,
+            alarm: None,
+            debt,
+            due,
+            is_stalled: false,
+            turn,
+            tally,
+        })
     }
 }
 
@@ -175,12 +180,16 @@ fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
 }
 
 /// An answer's body on its way to the client.
-struct Sending<'t> {
-    send: SendStream<Bytes>,
-    /// How long the client may take less than [`LEAST`]; most take everything at once and need none.
+pub(super) struct Sending<'t> {
+    pub(super) send: SendStream<Bytes>,
+    /// How long the client may take too little; most take everything at once and need none.
     alarm: Option<Alarm>,
-    /// What it has taken since the alarm was set.
-    taken: usize,
+    /// What it is behind in taking: who opens a window of one byte now and then takes nothing (CVE-2019-9517).
+    debt: Debt,
+    /// The tick at which the request is over.
+    due: u64,
+    /// True when the client was waited for long enough.
+    is_stalled: bool,
     turn: &'t Turn,
     tally: &'t Tally,
 }
@@ -236,29 +245,39 @@ impl Sending<'_> {
                 }
                 self.poll_room(cx)
             });
-            let room = room.await?;
+            let room = room.await.inspect_err(|_| self.blame(exchange.as_deref_mut()))?;
             self.part(&mut data, room, is_end)?;
         }
         Ok(())
     }
 
-    /// Sends what there is room for, and is patient again when that is enough, or all.
-    fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
+    /// Tells an answer that is given up, if it is not over, whose fault that is.
+    fn blame(&self, exchange: Option<&mut Flow>) {
+        let reason = match self.is_stalled {
+            false => Reason::ClientGone,
+            true if self.turn.client.worker.clock.ticks() >= self.due => Reason::Deadline,
+            true => Reason::ClientStalled,
+        };
+        if let Some(exchange) = exchange.filter(|exchange| !exchange.is_over()) {
+            exchange.give_up(reason);
+        }
+    }
+
+    /// Sends what there is room for.
+    pub(super) fn part(&mut self, data: &mut Bytes, room: usize, is_end: bool) -> Result<(), GivenUp> {
         let part = data.split_to(room.min(data.len()));
         if data.is_empty() {
             Tally::add(&self.tally.frames);
         }
         if let Some(alarm) = &self.alarm {
-            self.taken += part.len();
-            if self.taken >= LEAST || data.is_empty() {
-                alarm.clear();
-            }
+            alarm.clear();
+            self.debt.took(part.len(), self.turn.client.worker.clock.ticks());
         }
         self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
     }
 
     /// How many bytes may be sent now; a client that opens no window for too long has stalled.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, GivenUp>> {
         loop {
             let room = self.send.capacity();
             if room > 0 {
@@ -273,51 +292,14 @@ impl Sending<'_> {
         if self.send.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(GivenUp));
         }
-        let client = &self.turn.client;
-        let alarm = self.alarm.get_or_insert_with(|| client.worker.clock.alarm());
-        if alarm.set_once(client.settings.progress) {
-            self.taken = 0;
-        }
+        let clock = &self.turn.client.worker.clock;
+        let alarm = self.alarm.get_or_insert_with(|| clock.alarm());
+        let now = clock.ticks();
+        alarm.set_once(self.debt.wait(now).min(span(self.due.saturating_sub(now))));
         ready!(alarm.poll(cx));
+        self.is_stalled = true;
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
-    }
-}
-
-/// The client's side of a tunnel.
-struct Side<'t> {
-    sending: Sending<'t>,
-    incoming: Incoming,
-}
-
-impl End for Side<'_> {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
-                None => return Poll::Ready(Ok(Bytes::new())),
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    // Nothing is no end.
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Poll::Ready(Ok(data)),
-                    Err(_) => return Poll::Ready(Ok(Bytes::new())),
-                },
-            }
-        }
-    }
-
-    fn poll_write(&mut self, data: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !data.is_empty() {
-            self.sending.send.reserve_capacity(data.len());
-            let room = ready!(self.sending.poll_room(cx));
-            let room = room.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
-            self.sending.part(data, room, false).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.sending.send.send_data(Bytes::new(), true).map_err(io::Error::other))
     }
 }
 

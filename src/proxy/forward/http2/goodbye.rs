@@ -1,4 +1,4 @@
-//! How a call ends before its time.
+//! How a call ends before its time, because its version is left.
 
 use std::task::Poll;
 
@@ -36,20 +36,5 @@ impl Call {
             permit.said_goodbye();
         }
         Poll::Ready(self.takes_status.then(|| Ok(Frame::trailers(status::leaving()))))
-    }
-
-    /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
-    /// broken off; everybody else sees a body that is not whole.
-    pub(super) fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        self.turn.alarm.clear();
-        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
-        if let Some(permit) = self.permit.take() {
-            permit.failed(reason);
-        }
-        let status = status::of(reason).filter(|_| self.takes_status);
-        Poll::Ready(Some(match status {
-            Some(status) => Ok(Frame::trailers(status::trailers(status, reason))),
-            None => Err(reason),
-        }))
     }
 }

@@ -1,16 +1,16 @@
 //! A request's body on its way to an endpoint, as the endpoint's window opens.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::SendStream;
 use http_body::Body as _;
 
 use super::Call;
 use crate::metrics::{Kind, Reason};
 use crate::proxy::headers;
 use crate::proxy::outgoing::{Rest, Waiting, because};
+use crate::proxy::upstream::http2::poll_room;
 
 impl Call {
     /// Sends as much of the body as the endpoint's window takes; true when something moved.
@@ -91,21 +91,6 @@ impl Call {
         (self.waiting, self.rest, self.part) = (Waiting::Sent, Rest::Nothing, Bytes::new());
         if let Some(permit) = &self.permit {
             permit.becomes_if(Kind::Upload, Kind::Request);
-        }
-    }
-}
-
-/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
-fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted);
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
         }
     }
 }

@@ -1,0 +1,46 @@
+//! Examples, as the help of a verb ends with them.
+
+pub(super) const FLIP_HELP: &str = "Examples:
+  switchback flip shop --to green --reason 'v42 is out'
+  switchback flip shop --to green --dry-run     only say what would happen
+  switchback flip shop --to @stable             by the part a version plays
+  switchback flip shop --to green --exclusive   two versions never serve at the same time: new requests
+                                                wait until the old version is empty
+  switchback flip shop --to green --exclusive=writes --hold-timeout 30s
+                                                the same for requests that may change something: GET, HEAD and
+                                                OPTIONS go on meanwhile
+
+An exclusive flip that cannot be made in time fails (status 3), and everything goes on where it was.";
+
+pub(super) const HOLD_HELP: &str = "Examples:
+  switchback hold shop --timeout 30s && migrate && switchback release shop
+  switchback hold shop --writes                 GET, HEAD and OPTIONS go on";
+
+pub(super) const WEIGHTS_HELP: &str = "Examples:
+  switchback weights shop green=5               5 % to green, the rest to the stable version
+  switchback weights shop green=0.25%
+  switchback weights shop blue=50 green=50";
+
+pub(super) const VERSIONS_HELP: &str = "Examples:
+  switchback versions shop
+  switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
+  switchback versions rm shop v41";
+
+pub(super) const ENDPOINTS_HELP: &str = "One machine after the other:
+  switchback endpoints drain shop/blue 127.0.0.1:9001 --wait --timeout 5m
+  systemctl restart shop@9001                   whatever it takes
+  switchback endpoints add shop/blue 127.0.0.1:9001";
+
+pub(super) const DRAIN_HELP: &str = "Examples:
+  switchback drain shop/blue --wait --timeout 5m && systemctl stop shop-blue
+  switchback drain --all                        what is left on versions that get no new requests
+
+One endpoint: switchback endpoints drain shop/blue 127.0.0.1:9001 --wait";
+
+pub(super) const EXPLAIN_HELP: &str = "Example:
+  switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
+
+pub(super) const COMPLETIONS_HELP: &str = "Examples:
+  switchback completions bash > /etc/bash_completion.d/switchback
+  switchback completions zsh > ~/.zfunc/_switchback
+  switchback completions fish > ~/.config/fish/completions/switchback.fish";

@@ -1,0 +1,192 @@
+//! The holds of now: what is held, until when, and which exclusive flip waits behind it.
+//!
+//! A hold that ends by itself (a bound, its time) is open at once and for good; that it is over is then published as a change
+//! like any other, again and again until the store keeps it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::exclusive::Errand;
+use super::{Control, clock};
+use crate::proxy::hold::{Ended, Gate};
+use crate::proxy::live::Snapshot;
+use crate::release::{Actor, ActorKind, Change, Command, Event, Order, step};
+use crate::store::StoreError;
+use crate::table::ServiceName;
+
+/// How often it is looked whether an exclusive flip may go on: its clients wait for that.
+const OFTEN: Duration = Duration::from_millis(1);
+
+/// All holds, in the order in which they began.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    all: Vec<Holding>,
+    /// Notified when a gate has opened by itself.
+    pub(super) alert: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Holding {
+    service: ServiceName,
+    gate: Arc<Gate>,
+    /// What is to be done once the others are empty.
+    errand: Option<Box<Errand>>,
+    /// When to try again to publish that it is over.
+    retry_at: Option<Instant>,
+}
+
+impl Holding {
+    fn next_look(&self, now: Instant) -> Instant {
+        match (self.retry_at, &self.errand) {
+            (Some(retry_at), _) => retry_at,
+            (None, _) if self.gate.ended().is_some() => now,
+            (None, Some(_)) => self.gate.deadline().min(now + OFTEN),
+            (None, None) => self.gate.deadline(),
+        }
+    }
+}
+
+impl Holds {
+    /// Takes over what a change that was just published has held and released.
+    pub(super) fn follow(&mut self, change: &Change, before: &Snapshot, after: &Snapshot) {
+        for service in change.services.iter().map(|record| &record.service) {
+            let (old, new) = (before.gate(service), after.gate(service));
+            if old.map(Arc::as_ptr) == new.map(Arc::as_ptr) {
+                continue;
+            }
+            if let Some(old) = old {
+                // After the publishing: whoever waits looks again, and sees the new table.
+                old.open(Ended::Released);
+                for gone in self.all.extract_if(.., |holding| Arc::ptr_eq(&holding.gate, old)) {
+                    gone.errand.into_iter().for_each(|errand| errand.ended(service, old, Ended::Released));
+                }
+            }
+            if let Some(new) = new {
+                new.watch(&self.alert);
+                let (service, gate) = (service.clone(), Arc::clone(new));
+                self.all.push(Holding { service, gate, errand: None, retry_at: None });
+            }
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn next_poll(&self, now: Instant) -> Option<Instant> {
+        self.all.iter().map(|holding| holding.next_look(now)).min()
+    }
+
+    /// The gate of this service, if it is held.
+    pub(super) fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
+        self.all.iter().find(|holding| holding.service == *service).map(|holding| &holding.gate)
+    }
+
+    /// The exclusive flip of this service that is under way.
+    pub(super) fn errand(&mut self, service: &ServiceName) -> Option<&mut Errand> {
+        self.all.iter_mut().find(|holding| holding.service == *service)?.errand.as_deref_mut()
+    }
+
+    /// This service's hold ends with a flip.
+    ///
+    /// # Errors
+    /// The errand, when the service is not held.
+    pub(super) fn entrust(&mut self, service: &ServiceName, errand: Box<Errand>) -> Result<(), Box<Errand>> {
+        match self.all.iter_mut().find(|holding| holding.service == *service) {
+            Some(holding) => {
+                holding.errand = Some(errand);
+                Ok(())
+            }
+            None => Err(errand),
+        }
+    }
+
+    /// Takes the errand behind this gate away.
+    pub(super) fn take_errand(&mut self, gate: &Arc<Gate>) -> Option<Box<Errand>> {
+        self.all.iter_mut().find(|holding| Arc::ptr_eq(&holding.gate, gate))?.errand.take()
+    }
+
+    /// Those that have to be looked at.
+    fn due(&self, now: Instant) -> Vec<(ServiceName, Arc<Gate>)> {
+        let due = self.all.iter().filter(|holding| holding.next_look(now) <= now + OFTEN);
+        due.map(|holding| (holding.service.clone(), Arc::clone(&holding.gate))).collect()
+    }
+
+    fn is_clear(&self, gate: &Arc<Gate>) -> bool {
+        let holding = self.all.iter().find(|holding| Arc::ptr_eq(&holding.gate, gate));
+        holding.and_then(|holding| holding.errand.as_deref()).is_some_and(Errand::is_clear)
+    }
+
+    fn retry(&mut self, gate: &Arc<Gate>, at: Instant) {
+        let holding = self.all.iter_mut().find(|holding| Arc::ptr_eq(&holding.gate, gate));
+        holding.into_iter().for_each(|holding| holding.retry_at = Some(at));
+    }
+
+    /// Everybody goes on: the process ends.
+    pub(super) fn open_all(&self) {
+        self.all.iter().for_each(|holding| holding.gate.open(Ended::Stopping));
+    }
+}
+
+impl Control {
+    /// Ends the holds whose time has come, and makes the flips that nothing stands in the way of any more.
+    pub(super) async fn poll_holds(&mut self) {
+        let now = clock::instant();
+        for (service, gate) in self.holds.due(now) {
+            if now >= gate.deadline() {
+                gate.burst(Ended::Time);
+            }
+            match gate.ended() {
+                Some(why) => self.let_go(&service, &gate, why).await,
+                None if self.holds.is_clear(&gate) && gate.seal() => self.switch(&service, &gate).await,
+                None => {}
+            }
+        }
+    }
+
+    /// A gate is open: its errand has failed, and the table says so as soon as the store keeps it.
+    pub(super) async fn let_go(&mut self, service: &ServiceName, gate: &Arc<Gate>, why: Ended) {
+        if let Some(errand) = self.holds.take_errand(gate) {
+            errand.ended(service, gate, why);
+        }
+        if let Err(error) = self.release(service, gate, why).await {
+            warn!(%service, %error, "the hold is over, which cannot be kept yet; trying again");
+            self.holds.retry(gate, clock::instant() + super::ASK_AGAIN);
+        }
+    }
+
+    /// A hold that has ended is over in the table too before another one begins, if the store keeps it.
+    pub(super) async fn settle(&mut self, service: &ServiceName) {
+        let ended = self.holds.gate(service).and_then(|gate| Some((Arc::clone(gate), gate.ended()?)));
+        if let Some((gate, why)) = ended {
+            self.let_go(service, &gate, why).await;
+        }
+    }
+
+    async fn release(&mut self, service: &ServiceName, gate: &Gate, why: Ended) -> Result<(), StoreError> {
+        self.resolve_doubt().await?;
+        let command = Command::Release { service: service.clone() };
+        let actor = Actor { kind: ActorKind::Supervisor, name: "switchback".to_owned() };
+        let order = Order { command, actor, reason: reason(gate, why), expected: Vec::new() };
+        // It can only be refused for a service that is gone, and its hold with it.
+        let Ok((next, effects)) = step(&self.state, Event::Order(order), clock::now()) else { return Ok(()) };
+        self.perform(next, &effects, None).await
+    }
+}
+
+/// Why a hold has ended, for the history.
+pub(super) fn reason(gate: &Gate, why: Ended) -> String {
+    let limits = gate.limits();
+    match why {
+        Ended::Released => "it was released".to_owned(),
+        Ended::Requests => format!("the hold has ended: more than {} requests waited", limits.requests),
+        Ended::Bytes => {
+            format!("the hold has ended: the requests that waited had more than {} bytes", limits.bytes)
+        }
+        Ended::Time => {
+            format!("the hold has ended: its time of {} s was over", gate.hold().timeout.as_secs_f64())
+        }
+        Ended::Stopping => "the hold has ended: the proxy stops".to_owned(),
+        Ended::Store => "the hold has ended: the flip behind it could not be made".to_owned(),
+    }
+}

@@ -1,0 +1,50 @@
+//! How a call ends.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+
+use super::{Call, status};
+use crate::metrics::Reason;
+use crate::proxy::outgoing::{Rest, Waiting};
+
+impl Call {
+    /// A gRPC call's status, in its trailers or beside its head.
+    pub(super) fn told_status(&self, fields: &HeaderMap) {
+        if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
+            permit.grpc_status(fields);
+        }
+    }
+
+    /// The whole answer has come; a request that has not gone out whole is of no use any more.
+    pub(super) fn finish(&mut self) {
+        self.turn.alarm.clear();
+        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
+        self.rest = Rest::Nothing;
+        if let Some(permit) = self.permit.take() {
+            permit.complete();
+        }
+    }
+
+    /// Ends it before its time, for a reason that is the client's.
+    pub fn give_up(&mut self, reason: Reason) {
+        let _ = self.break_off(reason);
+    }
+
+    /// Ends the answer before its time. A gRPC client is told so in its own terms, as it would be had its own connection
+    /// broken off; everybody else sees a body that is not whole.
+    pub(super) fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        self.turn.alarm.clear();
+        (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
+        if let Some(permit) = self.permit.take() {
+            permit.failed(reason);
+        }
+        let status = status::of(reason).filter(|_| self.takes_status);
+        Poll::Ready(Some(match status {
+            Some(status) => Ok(Frame::trailers(status::trailers(status, reason))),
+            None => Err(reason),
+        }))
+    }
+}

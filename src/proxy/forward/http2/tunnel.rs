@@ -1,0 +1,43 @@
+//! A call that has become a tunnel (RFC 8441 §5).
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, response};
+
+use super::Call;
+use crate::proxy::body::Source;
+use crate::proxy::outgoing::Upload;
+use crate::proxy::tunnel::Tunnel;
+use crate::proxy::upgrade;
+use crate::proxy::upstream::Far;
+use crate::proxy::upstream::far::Shared;
+
+impl Call {
+    /// The endpoint takes the WebSocket: what follows is not ours to read. The answer is that of HTTP/1.1, with the proof
+    /// that a client of it wants.
+    pub(super) fn tunnel(
+        mut self,
+        mut head: response::Parts,
+        send: SendStream<Bytes>,
+        body: RecvStream,
+        upload: Upload,
+        asked: &Parts,
+    ) -> Response<Source> {
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        let proof = asked.headers.get(SEC_WEBSOCKET_KEY).map(|key| upgrade::accept(key.as_bytes()));
+        if let Some(proof) = proof.and_then(|proof| HeaderValue::try_from(proof).ok()) {
+            head.headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+        }
+        let Some(permit) = self.permit.take() else {
+            return Response::from_parts(head, Source::Full(Bytes::new()));
+        };
+        permit.answered(head.status.as_u16());
+        let far = Far::Shared(Box::new(Shared::new(send, body, self.ticket)));
+        let tunnel = Tunnel::new(self.turn, permit, far, Bytes::new(), upload.into_tunnel(), self.timeouts);
+        Response::from_parts(head, Source::Tunnel(Box::new(tunnel)))
+    }
+}
