@@ -303,8 +303,10 @@ fn a_flip_that_takes_too_long_fails_and_everything_goes_on_where_it_was() {
     let waiting = lab.get_later("/");
     let answer = flip.answer();
     assert_eq!(problem(&answer), (409, "hold_timed_out".to_owned()), "{}", answer.text());
-    let left = json!([{ "service": "shop", "version": "blue", "kind": "request", "count": 1 }]);
-    assert_eq!(answer.json()["left"], left, "{}", answer.text());
+    let mut left = answer.json()["left"][0].take();
+    assert!(left["oldest_seconds"].take().as_f64() >= Some(0.5), "{}", answer.text());
+    let request = json!({ "service": "shop", "version": "blue", "kind": "request", "count": 1, "oldest_seconds": null });
+    assert_eq!(left, request, "{}", answer.text());
     assert_eq!(waiting.answer().version(), "blue");
     lab.wait_holding(false);
     assert_eq!(lab.shop()["weights"], json!({ "blue": 10_000 }));
@@ -317,6 +319,7 @@ fn a_flip_that_takes_too_long_fails_and_everything_goes_on_where_it_was() {
         "{said}"
     );
     assert!(said.contains("in the way: 1 request on `blue`"), "{said}");
+    assert!(said.contains("request on blue: the oldest is in flight for "), "{said}");
     gate.open();
     assert_eq!(old.answer().version(), "blue");
     let (code, said, _) = lab.cli(&["flip", "shop", "--to", "green", "--exclusive"]);
@@ -341,7 +344,11 @@ fn a_bound_that_is_hit_ends_it_and_nobody_is_refused() {
     assert!(waiting.into_iter().all(|waiting| waiting.answer().version() == "blue"));
     let answer = flip.answer();
     assert_eq!(problem(&answer), (409, "hold_overrun".to_owned()), "{}", answer.text());
-    assert_eq!(answer.json()["left"][0]["version"], "blue");
+    let left = &answer.json()["left"];
+    assert_eq!(
+        (left.as_array().unwrap().len(), &left[0]["version"], &left[0]["count"]),
+        (1, &json!("blue"), &json!(1))
+    );
     gate.open();
     assert_eq!(old.answer().version(), "blue");
 }

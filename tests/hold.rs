@@ -222,6 +222,25 @@ fn a_client_that_leaves_is_let_go() {
     assert_eq!(lab.origin("blue").served(), 2);
 }
 
+#[test]
+fn a_client_that_leaves_an_upload_is_let_go_though_nothing_of_it_is_read() {
+    let lab = Lab::start(&["blue"]);
+    lab.hold(&json!({ "timeout": "5m" }));
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n";
+    let mut clients: Vec<_> = (0..3).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send(head).send(vec![b'x'; 100_000]);
+    }
+    lab.wait_held(3);
+    // The first of its line, and others.
+    for left in [2, 1, 0] {
+        drop(clients.remove(0));
+        lab.wait_held(left);
+    }
+    lab.release();
+    assert_eq!((lab.origin("blue").connections(), lab.get("/").status), (0, 200));
+}
+
 /// More than all buffers between a client and an origin can take.
 const UPLOAD: usize = 64 << 20;
 

@@ -12,13 +12,16 @@ mod lab;
 
 use std::future::poll_fn;
 use std::io::{self, Write};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use lab::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, WHOLE, block, frame, window_update};
+use lab::frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, WHOLE, block, frame, reset, window_update,
+};
 use lab::http2::{answer, request, run, upload};
 use lab::origin::{Peer, Then};
 use lab::{Frames, Gate, Http2, Lab, Origin};
@@ -166,6 +169,63 @@ fn an_endpoint_that_stops_reading_one_stream_stops_its_client_and_no_other_strea
         uploading.await.unwrap().unwrap();
         assert_eq!(answer(response).await.unwrap().text(), (LARGE * MIB).to_string());
     });
+}
+
+#[test]
+fn who_is_refused_early_may_end_its_upload_before_the_stream_is_reset() {
+    let lab = limited();
+    let mut connection = Frames::to(lab.address());
+    let post = || block(&frames::request("POST", "/"));
+    // One that goes on a little and ends, one that is given up, one that never ends.
+    for stream in [1, 3, 5] {
+        connection.send(frame(HEADERS, END_HEADERS, stream, post()));
+        connection.send(frame(DATA, 0, stream, [0; 2_000]));
+        assert_eq!(connection.status(stream), 413);
+        let end = connection.until(|piece| piece.stream == stream && piece.flags & END_STREAM != 0);
+        assert_eq!(end.kind, DATA, "the answer is whole");
+    }
+    let since = Instant::now();
+    connection.send(frame(DATA, 0, 1, [0; 2_000]));
+    connection.send(frame(DATA, END_STREAM, 1, [0; 2_000]));
+    connection.send(reset(3, 8));
+    assert!(connection.is_alive());
+    let end = connection.until(|piece| piece.kind == RST_STREAM);
+    assert_eq!((end.stream, end.code()), (5, 0), "NO_ERROR");
+    assert!(since.elapsed() >= Duration::from_millis(500), "{:?}", since.elapsed());
+    assert!(connection.is_alive());
+}
+
+/// Takes a body of at most 1000 bytes.
+fn limited() -> Lab {
+    let origin = Origin::start("blue");
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nlimits = {{ request_body = \"1000B\" }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
+        origin.address
+    );
+    Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &text)
+}
+
+#[test]
+fn curl_sees_why_its_upload_is_refused() {
+    let lab = limited();
+    let file = lab.dir.path().join("large");
+    std::fs::write(&file, vec![b'x'; 3 << 20]).unwrap();
+    for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+        let done = Command::new("curl")
+            .args(["-sS", "--max-time", "30", "-w", "%{http_code}", "-o", "/dev/null", protocol, "-T"])
+            .arg(&file)
+            .arg(format!("http://{}/", lab.address()))
+            .output()
+            .expect("curl is installed");
+        let said = (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned());
+        assert_eq!(
+            said,
+            (Some(0), "413".to_owned()),
+            "{protocol}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
-use lab::tls::{Authority, Caller, Pair};
-use lab::{Client, Gate, Lab, Origin, gate};
+use lab::tls::{Authority, Caller, Offer, Pair};
+use lab::{Client, Gate, Http2, Lab, Origin, gate};
 
 const LISTEN: &str = "127.0.0.2:0";
 const SHOP: &str = "certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]";
@@ -414,6 +414,23 @@ fn every_answer_of_a_tls_listener_carries_its_hsts_and_no_other_does() {
     let refused = secure.answer();
     assert_eq!((refused.status, policies(&refused.headers).len()), (405, 1));
     assert_eq!(policies(&lab.get("/").headers), ["max-age=0"], "the endpoint's own, in clear text");
+}
+
+#[test]
+fn every_stream_of_a_tls_listener_carries_its_hsts() {
+    let authority = Authority::new("ca");
+    let (origin, pair) = (Origin::start("blue"), authority.issue(&["shop.test"]));
+    let (_lab, at) = lab_on(origin, &pair, "", SHOP, "hsts = \"max-age=600\"");
+    let caller = Offer { alpn: &["h2"], ..Offer::to(&authority) }.caller();
+    lab::http2::run(async {
+        let client = Http2::secure(at, &caller, "shop.test").await;
+        let request = |method, uri| http::Request::builder().method(method).uri(uri).body(()).unwrap();
+        for (method, uri, status) in [("GET", "https://shop.test/", 200), ("CONNECT", "shop.test:443", 405)] {
+            let answer = client.ask(request(method, uri)).await;
+            let policy = answer.header("strict-transport-security");
+            assert_eq!((answer.status, policy), (status, Some("max-age=600")), "{method}");
+        }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Lookups, Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -68,6 +68,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         }],
         held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
+        lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
     }
 }
 

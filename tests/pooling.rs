@@ -354,7 +354,7 @@ fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     told.recv_timeout(PATIENCE).unwrap();
     lab.wait_for_metric(
-        &["switchback_client_requests_total{", "version=\"blue\"", "reason=\"client_gone\""],
+        &["switchback_client_requests_total{", "version=\"blue\"", "reason=\"client_stalled\""],
         1.0,
     );
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use lab::tls::{Authority, Caller, Offer, Pair};
-use lab::{Lab, Origin};
+use lab::{Http2, Lab, Origin};
 use rustls::CipherSuite;
 use rustls::version::{TLS12, TLS13};
 
@@ -262,6 +262,22 @@ fn a_request_for_another_host_than_the_handshakes_is_misdirected_where_clients_s
     assert_eq!((refused.status, refused.header("switchback-reason")), (421, Some("misdirected_request")));
     assert_eq!(secure.get("shop.test", "/").status, 200, "the connection is as good as before");
     assert_eq!(lab.origin("blue").served(), 4);
+}
+
+#[test]
+fn a_stream_for_another_host_than_the_handshakes_is_misdirected_and_its_connection_is_not() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let (lab, at) = lab_of_clients(&authority, &clients, "required");
+    let alice = clients.client("alice");
+    let alice = Offer { shows: Some(&alice), alpn: &["h2"], ..Offer::to(&authority) }.caller();
+    lab::http2::run(async {
+        let client = Http2::secure(at, &alice, "shop.test").await;
+        let to = |host| http::Request::get(format!("https://{host}/")).body(()).unwrap();
+        let refused = client.ask(to("other.test")).await;
+        assert_eq!((refused.status, refused.header("switchback-reason")), (421, Some("misdirected_request")));
+        assert_eq!(client.ask(to("shop.test:443")).await.status, 200);
+    });
+    assert_eq!(lab.origin("blue").served(), 1);
 }
 
 #[test]

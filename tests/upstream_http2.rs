@@ -16,8 +16,14 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use lab::tls::{Authority, Pair};
 use lab::{Lab, PATIENCE};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// An origin that speaks HTTP/2 by prior knowledge.
 struct Shared {
@@ -40,6 +46,24 @@ struct Habit {
 
 impl Shared {
     fn start(habit: Habit) -> Self {
+        Self::listening(habit, None)
+    }
+
+    /// Over TLS, as what this certificate says, with these application protocols.
+    fn secure(pair: &Pair, alpn: &[&str]) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.der.clone()], key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self::listening(Habit::default(), Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn listening(habit: Habit, tls: Option<TlsAcceptor>) -> Self {
         let connections = Arc::new(AtomicUsize::new(0));
         let (tell, seen) = mpsc::channel();
         let (address_tell, address) = mpsc::channel();
@@ -51,8 +75,18 @@ impl Shared {
                 address_tell.send(listener.local_addr().unwrap()).unwrap();
                 while let Ok((tcp, _)) = listener.accept().await {
                     let number = count.fetch_add(1, Ordering::SeqCst);
+                    let (tls, tell) = (tls.clone(), tell.clone());
                     #[allow(clippy::disallowed_methods, reason = "a test's origin")]
-                    tokio::spawn(serve(tcp, number, habit, tell.clone()));
+                    tokio::spawn(async move {
+                        match tls {
+                            None => serve(tcp, number, habit, tell).await,
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(tcp).await {
+                                    serve(stream, number, habit, tell).await;
+                                }
+                            }
+                        }
+                    });
                 }
             });
         });
@@ -67,6 +101,18 @@ impl Shared {
         self.seen.recv_timeout(PATIENCE).unwrap()
     }
 
+    /// A proxy in front of it that believes `authority`.
+    fn lab_over_tls(&self, authority: &Authority) -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.blue]\nendpoints = [\"{}\"]\n\
+             protocol = \"h2\"\ntls = {{ ca = \"ca.pem\", server_name = \"blue.test\" }}\n",
+            self.address
+        );
+        Lab::configured(dir, Vec::new(), &text)
+    }
+
     fn lab(&self, settings: &str) -> Lab {
         let text = format!(
             "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
@@ -77,12 +123,15 @@ impl Shared {
     }
 }
 
-async fn serve(tcp: TcpStream, number: usize, habit: Habit, tell: mpsc::Sender<String>) {
+async fn serve<S>(stream: S, number: usize, habit: Habit, tell: mpsc::Sender<String>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut builder = Builder::new();
     if let Some(most) = habit.most {
         builder.max_concurrent_streams(most);
     }
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(tcp).await else { return };
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     let mut requests = 0;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         requests += 1;
@@ -235,6 +284,64 @@ fn a_request_arrives_as_http2_knows_it() {
 }
 
 #[test]
+fn over_tls_a_request_is_one_of_https_and_connections_are_shared() {
+    let authority = Authority::new("ca");
+    let origin = Shared::secure(&authority.issue(&["blue.test"]), &["h2"]);
+    let mut lab = origin.lab_over_tls(&authority);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    let text = client.get("/about").text();
+    assert!(text.starts_with("GET https://shop.test/about\n"), "{text}");
+    with_client(lab.address(), async |send| {
+        let asked: Vec<_> = (0..20).map(|_| echoed(&send, &[7; 300_000])).collect();
+        for echoed in futures_util::future::join_all(asked).await {
+            assert_eq!(echoed, 300_000);
+        }
+    });
+    assert_eq!(origin.connections(), 1);
+}
+
+/// Sends a body to be sent back: how much of it came.
+async fn echoed(send: &h2::client::SendRequest<Bytes>, body: &'static [u8]) -> usize {
+    let (answer, mut out) = send.clone().ready().await.unwrap().send_request(post("/echo"), false).unwrap();
+    let sent = async {
+        all(&mut out, Bytes::from_static(body)).await;
+        out.send_data(Bytes::new(), true).unwrap();
+    };
+    let came = async {
+        let mut body = answer.await.unwrap().into_body();
+        let mut length = 0;
+        while let Some(data) = body.data().await.transpose().unwrap() {
+            body.flow_control().release_capacity(data.len()).unwrap();
+            length += data.len();
+        }
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+        length
+    };
+    tokio::join!(sent, came).1
+}
+
+#[test]
+fn over_tls_an_endpoint_has_to_agree_on_http2_and_to_be_who_it_should_be() {
+    let (authority, others) = (Authority::new("ca"), Authority::new("others"));
+    for (pair, alpn) in [
+        (authority.issue(&["blue.test"]), &["http/1.1"][..]),
+        (authority.issue(&["blue.test"]), &[]),
+        (authority.issue(&["green.test"]), &["h2"]),
+        (others.issue(&["blue.test"]), &["h2"]),
+    ] {
+        let origin = Shared::secure(&pair, alpn);
+        let lab = origin.lab_over_tls(&authority);
+        let answer = lab.get("/about");
+        assert_eq!(
+            (answer.status, answer.header("switchback-reason")),
+            (502, Some("upstream_tls")),
+            "{alpn:?}"
+        );
+    }
+}
+
+#[test]
 fn many_requests_share_a_connection() {
     let origin = Shared::start(Habit::default());
     let lab = origin.lab("");
@@ -298,6 +405,7 @@ fn a_stream_goes_both_ways_at_once_with_trailers_and_its_status_is_counted() {
         let (answer, _) = send.send_request(post("/status"), true).unwrap();
         let (head, mut body) = answer.await.unwrap().into_parts();
         assert_eq!(head.headers["grpc-status"], "5");
+        assert!(!head.headers.contains_key("content-length"), "trailers alone have none");
         assert!(body.data().await.is_none());
     });
     for status in ["0", "5"] {

@@ -134,6 +134,8 @@ fn an_endpoint_is_verified_by_its_name_and_spoken_to_over_tls() {
             (200, vec!["localhost", "http/1.1", "0"])
         );
     }
+    let found = lab.metric(&["switchback_name_lookups_total{", "localhost", "found"]);
+    assert!(found.is_some_and(|found| found > 0.0), "{found:?}");
 }
 
 #[test]

@@ -91,7 +91,13 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         render,
     };
     let done = call.app.control.change(wanted).await;
-    let done = done.map_err(|failed| refusal::failed(&call.app, failed, &order.blame))?;
+    let done = match done {
+        Ok(done) => done,
+        Err(failed) => {
+            let problem = refusal::failed(&call.app, failed, &order.blame);
+            return Err(refusal::with_ages(&call.app, problem).await);
+        }
+    };
     let mut answer = answer(&done, &order.services);
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));

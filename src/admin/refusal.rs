@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
-use super::api::{Left, Problem, Service};
+use super::api::{Left, Problem, Service, seconds};
 use super::{App, precondition};
 use crate::control::{Ended, Failed, HoldEnded, InTheWay};
 use crate::release::Refused;
@@ -77,8 +77,21 @@ fn in_the_way(service: &ServiceName, left: &[InTheWay]) -> Vec<Left> {
         version: found.version.to_string(),
         kind: found.kind.token().to_owned(),
         count: found.count,
+        oldest_seconds: None,
     });
     left.collect()
+}
+
+/// The same with how old the work is that it names, as far as the workers say.
+pub(super) async fn with_ages(app: &App, mut problem: Box<Problem>) -> Box<Problem> {
+    for left in problem.left.iter_mut().flatten() {
+        let Ok(service) = left.service.parse() else { continue };
+        let Ok(version) = left.version.parse() else { continue };
+        let told = app.control.remaining(&service, &version).await.unwrap_or_default();
+        let of_kind = told.iter().filter(|told| told.kind.token() == left.kind);
+        left.oldest_seconds = of_kind.map(|told| seconds(told.oldest)).reduce(f64::max);
+    }
+    problem
 }
 
 /// The problem that an exclusive flip is whose hold ended first.

@@ -44,7 +44,7 @@ pub(super) async fn until_drained(
     let control = &call.app.control;
     let leaving = leaving(answer);
     match tokio::time::timeout(patience, all_drained(control, &leaving)).await {
-        Err(_) => return Err(timed_out(control, answer, &leaving)),
+        Err(_) => return Err(refusal::with_ages(&call.app, timed_out(control, answer, &leaving)).await),
         Ok(Err(failed)) => return Err(refusal::failed(&call.app, failed, &Blame::Path)),
         Ok(Ok(Some((service, version)))) => return Err(returned(answer, &service, &version)),
         Ok(Ok(None)) => {}
@@ -101,7 +101,7 @@ fn timed_out(control: &Handle, answer: &ChangeAnswer, leaving: &Leaving) -> Box<
         let (service, version) = (service.to_string(), version.to_string());
         remaining.into_iter().map(move |left| {
             let (service, version) = (service.clone(), version.clone());
-            Left { service, version, kind: left.kind, count: left.count }
+            Left { service, version, kind: left.kind, count: left.count, oldest_seconds: None }
         })
     });
     let detail = format!("the change is made (epoch {}), but not everything is drained yet", answer.epoch);

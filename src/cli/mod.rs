@@ -139,6 +139,12 @@ fn tell_error(
         (Format::Text, _) | (Format::Json, None) => {
             // What a server says is made fit for a terminal line by line.
             format!("{error:#}").lines().for_each(|text| err(&style::line(text, usize::MAX)));
+            for left in problem.and_then(|problem| problem.left.as_ref()).into_iter().flatten() {
+                if let Some(age) = left.oldest_seconds {
+                    let (kind, version) = (style::line(&left.kind, 32), style::line(&left.version, 64));
+                    err(&format!("{kind} on {version}: the oldest is in flight for {age} s"));
+                }
+            }
             if let Some(hint) = problem.and_then(|problem| problem.hint.as_deref()) {
                 err(&format!("hint: {}", style::line(hint, usize::MAX)));
             }

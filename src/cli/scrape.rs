@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::admin::Metrics;
 use crate::control::{Durations, Handle, ServiceFigures};
 use crate::metrics::{Buckets, Cells, Certificate, Edge, Exposition, Inputs, Operations, Tenure};
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{Upstream, names};
 use crate::proxy::worker::WorkerStats;
 use crate::release::{ActorKind, ChangeKind};
 use crate::table::{ServiceName, VersionName};
@@ -35,6 +35,7 @@ pub(super) fn of(
         edges: workers.iter().map(|stats| edge(stats)).collect(),
         certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         log_dropped: log_dropped.load(Ordering::Relaxed),
+        lookups: names::lookups(),
     });
     Arc::new(move || exposition.render())
 }

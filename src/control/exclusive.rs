@@ -112,18 +112,27 @@ pub(super) struct Errand {
     replies: Vec<Reply>,
     /// The tenures of the service's other versions.
     others: Vec<Arc<Upstream>>,
+    /// What was found there when it was looked last: as soon as the gate is open, others come.
+    left: Vec<InTheWay>,
 }
 
 impl Errand {
-    /// True when nothing of what has to end is left.
-    pub(super) fn is_clear(&self) -> bool {
-        self.others.iter().all(|upstream| upstream.in_flight_of(|class| self.how.waits_for(class)) == 0)
+    /// Looks whether nothing of what has to end is left.
+    pub(super) fn look(&mut self) -> bool {
+        let waits_for = |class| self.how.waits_for(class);
+        let is_clear = self.others.iter().all(|upstream| upstream.in_flight_of(waits_for) == 0);
+        self.left = match self.how.scope {
+            _ if is_clear => Vec::new(),
+            HoldScope::All => in_flight(&self.others, &Kind::ALL),
+            HoldScope::Writes => self.others.iter().flat_map(writers).collect(),
+        };
+        is_clear
     }
 
     /// The hold has ended without it.
     pub(super) fn ended(self, service: &ServiceName, gate: &Gate, why: Ended) {
         let lasted = clock::instant().saturating_duration_since(gate.since);
-        let left = in_flight(&self.others, &Kind::ALL);
+        let left = self.left.clone();
         let (service, to) = (service.clone(), self.to.clone());
         info!(%service, %to, ?why, ?left, seconds = lasted.as_secs_f64(), "an exclusive flip was not made");
         let reason = super::hold::reason(gate, why);
@@ -152,6 +161,27 @@ fn in_flight(upstreams: &[Arc<Upstream>], kinds: &[Kind]) -> Vec<InTheWay> {
     all.filter(|found| found.count > 0).collect()
 }
 
+/// What may change something there. Kinds are counted for reads and writes together, so where both have one, the rest of
+/// the writers are taken for requests, and for streams.
+fn writers(upstream: &Arc<Upstream>) -> Vec<InTheWay> {
+    let of = |kind| upstream.in_flight_by(kind);
+    let [brief, lasting] =
+        [Class::Write, Class::LastingWrite].map(|class| upstream.in_flight_of(|other| other == class));
+    let uploads = of(Kind::Upload).min(brief);
+    let [websockets, calls, tunnels] = [Kind::Websocket, Kind::Grpc, Kind::Tunnel].map(of);
+    let streams = lasting.saturating_sub(websockets + calls + tunnels);
+    let all = [
+        (Kind::Request, brief - uploads),
+        (Kind::Upload, uploads),
+        (Kind::Stream, streams),
+        (Kind::Websocket, websockets),
+        (Kind::Grpc, calls),
+        (Kind::Tunnel, tunnels),
+    ];
+    let some = all.into_iter().filter(|(_, count)| *count > 0);
+    some.map(|(kind, count)| InTheWay { version: upstream.version.clone(), kind, count }).collect()
+}
+
 /// What became of the beginning of an exclusive flip.
 enum Begun {
     /// There is nothing to wait for: it was answered before, or changes nothing.
@@ -177,7 +207,8 @@ impl Control {
             Ok(Begun::Answered(done)) => drop(reply.send(Ok(*done))),
             Ok(Begun::Held(to)) => {
                 let others = self.others(&service, &to);
-                let errand = Box::new(Errand { to, how, wanted, replies: vec![reply], others });
+                let (replies, left) = (vec![reply], Vec::new());
+                let errand = Box::new(Errand { to, how, wanted, replies, others, left });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }
@@ -226,7 +257,7 @@ impl Control {
 
     /// The others are empty and the gate is sealed: the flip is made.
     pub(super) async fn switch(&mut self, service: &ServiceName, gate: &Arc<Gate>) {
-        let Some(errand) = self.holds.take_errand(gate) else { return gate.open(Ended::Released) };
+        let Some(errand) = self.holds.take_errand(gate) else { return gate.open(Ended::Store) };
         let done = self.try_switch(service, gate, &errand).await;
         if done.is_err() {
             // It goes on where it was; that it is over is published at the next look.

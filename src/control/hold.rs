@@ -112,9 +112,10 @@ impl Holds {
         due.map(|holding| (holding.service.clone(), Arc::clone(&holding.gate))).collect()
     }
 
-    fn is_clear(&self, gate: &Arc<Gate>) -> bool {
-        let holding = self.all.iter().find(|holding| Arc::ptr_eq(&holding.gate, gate));
-        holding.and_then(|holding| holding.errand.as_deref()).is_some_and(Errand::is_clear)
+    /// True when there is an errand behind this gate, and nothing in its way any more.
+    fn is_clear(&mut self, gate: &Arc<Gate>) -> bool {
+        let holding = self.all.iter_mut().find(|holding| Arc::ptr_eq(&holding.gate, gate));
+        holding.and_then(|holding| holding.errand.as_deref_mut()).is_some_and(Errand::look)
     }
 
     fn retry(&mut self, gate: &Arc<Gate>, at: Instant) {
@@ -133,13 +134,13 @@ impl Control {
     pub(super) async fn poll_holds(&mut self) {
         let now = clock::instant();
         for (service, gate) in self.holds.due(now) {
-            if now >= gate.deadline() {
+            if gate.ended().is_none() && self.holds.is_clear(&gate) && gate.seal() {
+                self.switch(&service, &gate).await;
+            } else if now >= gate.deadline() {
                 gate.burst(Ended::Time);
             }
-            match gate.ended() {
-                Some(why) => self.let_go(&service, &gate, why).await,
-                None if self.holds.is_clear(&gate) && gate.seal() => self.switch(&service, &gate).await,
-                None => {}
+            if let Some(why) = gate.ended().filter(|why| *why != Ended::Released) {
+                self.let_go(&service, &gate, why).await;
             }
         }
     }

@@ -114,6 +114,7 @@ impl Collector for Gathering {
         families.extend(of_operations(&inputs));
         families.extend(of_edges(&inputs));
         families.extend(of_tls(&inputs));
+        families.push(of_names(&inputs));
         families.extend(process::families());
         families.into_iter().map(Family::finish).collect()
     }
@@ -233,6 +234,15 @@ fn of_tls(inputs: &Inputs) -> [Family; 3] {
         expiry.value(&[&certificate.listener, &certificate.file], certificate.not_after as f64);
     }
     [handshakes, redirects, expiry]
+}
+
+fn of_names(inputs: &Inputs) -> Family {
+    let mut lookups = Family::of(&names::NAME_LOOKUPS);
+    for name in &inputs.lookups {
+        lookups.count(&[&name.host, "found"], name.found);
+        lookups.count(&[&name.host, "failed"], name.failed);
+    }
+    lookups
 }
 
 fn build_info() -> Family {

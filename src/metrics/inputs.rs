@@ -49,6 +49,19 @@ pub struct Inputs {
     pub held: Vec<(ServiceName, u64)>,
     /// Lines of the access log that were lost.
     pub log_dropped: u64,
+    /// How lookups of endpoints' names ended.
+    pub lookups: Vec<Lookups>,
+}
+
+/// How the lookups of one name have ended so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookups {
+    /// The name, as it is configured.
+    pub host: String,
+    /// Those that found addresses.
+    pub found: u64,
+    /// Those that did not: there is no such name, or no name server answered.
+    pub failed: u64,
 }
 
 /// What control counted of one service.

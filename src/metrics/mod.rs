@@ -17,5 +17,5 @@ mod sums;
 pub use cells::{Cells, Histogram, Kind, Outcome, bump};
 pub use collector::Exposition;
 pub use handshake::Handshake;
-pub use inputs::{Buckets, Certificate, Edge, Inputs, Operations, Source, Tenure};
+pub use inputs::{Buckets, Certificate, Edge, Inputs, Lookups, Operations, Source, Tenure};
 pub use reason::Reason;

@@ -81,6 +81,8 @@ metrics! {
         "Answers without a version: redirect and fixed by routes, held to health checks of services that are held.";
     LOG_DROPPED = Counter "switchback_access_log_dropped_total" []
         "Lines of the access log that were lost: its writer was behind, or could not write.";
+    NAME_LOOKUPS = Counter "switchback_name_lookups_total" ["host", "result"]
+        "Lookups of endpoints' names: found, or failed, after which the last good addresses are kept.";
     BUILD_INFO = Gauge "switchback_build_info" ["version"]
         "Always 1; the label says which switchback this is.";
     PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" []

@@ -38,6 +38,7 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
     }
     match status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            // Where nothing better is known.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
         }
         StatusCode::METHOD_NOT_ALLOWED => {

@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,9 +28,11 @@ use tokio::sync::Notify;
 pub use line::Lines;
 
 use super::admission::Latch;
+use super::clock::{Alarm, TICK};
 use super::connection::Turn;
 use super::worker::Worker;
 use super::{clock, error};
+use crate::metrics::Reason;
 use crate::table::{Hold, HoldLimits, Service, ServiceName};
 
 /// How much later than control a worker ends a hold whose time is over: control says so in the history, if it can.
@@ -272,8 +274,21 @@ fn size(head: &Parts) -> u64 {
 /// Waits until it is this request's turn to look again.
 ///
 /// Cancel-safe: the place is given up when the request is dropped. Nothing of the request's body is read meanwhile.
-pub async fn wait(turn: &Turn, place: Option<&Place>) {
-    let Some(place) = place else { return };
+///
+/// # Errors
+/// [`Reason::ClientGone`] when that was noticed here, because nobody reads from the client.
+pub async fn wait(turn: &Turn, place: Option<&Place>) -> Result<(), Reason> {
+    let Some(place) = place else { return Ok(()) };
+    let scout = turn.is_unread().then(|| place.worker.clock.alarm());
+    let mut turns = pin!(turns(turn, place));
+    poll_fn(|cx| match turns.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Ok(())),
+        Poll::Pending => poll_left(turn, scout.as_ref(), cx).map(|()| Err(Reason::ClientGone)),
+    })
+    .await
+}
+
+async fn turns(turn: &Turn, place: &Place) {
     let lines = &place.worker.lines;
     poll_fn(|cx| lines.poll_first(&place.service, place.number, cx)).await;
     let Some(Ticket { gate, .. }) = &place.ticket else { return };
@@ -300,6 +315,19 @@ pub async fn wait(turn: &Turn, place: Option<&Place>) {
     turn.alarm.clear();
 }
 
+/// Ready when the client is seen to be gone; looks at every tick, if there is an alarm for that.
+fn poll_left(turn: &Turn, scout: Option<&Alarm>, cx: &Context<'_>) -> Poll<()> {
+    let Some(scout) = scout else { return Poll::Pending };
+    loop {
+        if turn.has_left() {
+            return Poll::Ready(());
+        }
+        scout.set_once(TICK);
+        ready!(scout.poll(cx));
+        scout.clear();
+    }
+}
+
 /// The answer to a health check of a service that is held.
 #[must_use]
 pub fn answer() -> Response<Bytes> {
@@ -312,7 +340,7 @@ pub fn answer() -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::task::Waker;
 
     use super::*;
 

@@ -156,7 +156,7 @@ async fn respond(
             Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
             Entry::Check => return Ok(story.checked(client)),
             // Boxed: hardly any request waits, and all would have its size.
-            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await,
+            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await.map_err(refused)?,
         }
     };
     // It is the next one's turn.
@@ -241,7 +241,10 @@ fn admit(
         if let Some(quota) = &lane.quota {
             // Once a request, also when a change came in between.
             slot = match slot.filter(|slot| slot.is_of(quota)) {
-                None => Some(quota.enter(|| client.arrival.peer.client(&head.headers))?),
+                None => {
+                    let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
+                    Some(entered.map_err(|not_now| story.not_now(not_now))?)
+                }
                 same => same,
             };
         }

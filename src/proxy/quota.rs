@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use governor::clock::DefaultClock;
+use governor::clock::{Clock as _, DefaultClock};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota as Pace, RateLimiter};
@@ -45,6 +46,15 @@ pub struct Slot {
     is_counted: bool,
 }
 
+/// Why a request may not pass now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotNow {
+    /// The limit that it met.
+    pub reason: Reason,
+    /// After how long it may, unless others come first.
+    pub wait: Option<Duration>,
+}
+
 impl Quota {
     /// What `limits` leave to enforce, if anything: as it was in `before`, as far as they are the same.
     #[must_use]
@@ -63,22 +73,27 @@ impl Quota {
     /// Counts one request in; `client` is asked for only if it matters.
     ///
     /// # Errors
-    /// The reason why it may not pass.
-    pub fn enter(self: &Arc<Self>, client: impl FnOnce() -> Option<IpAddr>) -> Result<Slot, Reason> {
+    /// The reason why it may not pass, and how long it should wait, if that is known.
+    pub fn enter(self: &Arc<Self>, client: impl FnOnce() -> Option<IpAddr>) -> Result<Slot, NotNow> {
         // Counted out again by the slot, also when the rate says no.
         let slot = Slot { quota: Arc::clone(self), is_counted: self.limits.in_flight.is_some() };
         if let Some(most) = self.limits.in_flight {
             // Relaxed: the count alone matters, it orders nothing else.
             if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most.get() {
-                return Err(Reason::Concurrency);
+                return Err(NotNow { reason: Reason::Concurrency, wait: None });
             }
         }
-        let may_pass = match &self.pace {
-            None => true,
-            Some(Limiter::Service(pace)) => pace.check().is_ok(),
-            Some(Limiter::Client(pace)) => pace.check_key(&network(client())).is_ok(),
+        let passed = match &self.pace {
+            None => Ok(()),
+            Some(Limiter::Service(pace)) => {
+                pace.check().map_err(|not| not.wait_time_from(pace.clock().now()))
+            }
+            Some(Limiter::Client(pace)) => {
+                let checked = pace.check_key(&network(client()));
+                checked.map_err(|not| not.wait_time_from(pace.clock().now()))
+            }
         };
-        if may_pass { Ok(slot) } else { Err(Reason::Rate) }
+        passed.map(|()| slot).map_err(|wait| NotNow { reason: Reason::Rate, wait: Some(wait) })
     }
 }
 
@@ -162,7 +177,6 @@ impl StateStore for Clients {
 mod tests {
     use super::*;
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     fn rate(by: RateBy) -> ServiceLimits {
         let [requests, burst] = [1, 3].map(|n| NonZeroU32::new(n).unwrap());
@@ -179,14 +193,14 @@ mod tests {
         let quota = Quota::of(few(2), None).unwrap();
         let enter = || quota.enter(|| None);
         let (first, second) = (enter().unwrap(), enter().unwrap());
-        assert_eq!(enter().unwrap_err(), Reason::Concurrency);
+        assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
         drop(first);
         let third = enter().unwrap();
-        assert_eq!(enter().unwrap_err(), Reason::Concurrency);
+        assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
         // Another limit over the same requests.
         let other = Quota::of(few(3), Some(&quota)).unwrap();
         let fourth = other.enter(|| None).unwrap();
-        assert_eq!(other.enter(|| None).unwrap_err(), Reason::Concurrency);
+        assert_eq!(other.enter(|| None).unwrap_err().reason, Reason::Concurrency);
         drop((second, third, fourth));
         assert_eq!(other.in_flight.load(Ordering::Relaxed), 0);
     }
@@ -214,9 +228,12 @@ mod tests {
         for _ in 0..3 {
             quota.enter(|| unreachable!("nobody asks who it is")).unwrap();
         }
-        assert_eq!(quota.enter(|| None).unwrap_err(), Reason::Rate);
+        let refused = quota.enter(|| None).unwrap_err();
+        assert_eq!(refused.reason, Reason::Rate);
+        let wait = refused.wait.unwrap();
+        assert!(wait > Duration::from_mins(59) && wait <= Duration::from_hours(1), "{wait:?}");
         let same = Quota::of(rate(RateBy::Service), Some(&quota)).unwrap();
-        assert_eq!(same.enter(|| None).unwrap_err(), Reason::Rate, "a reload forgives nothing");
+        assert_eq!(same.enter(|| None).unwrap_err().reason, Reason::Rate, "a reload forgives nothing");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{HeaderValue, Response};
 
@@ -14,6 +16,7 @@ use super::identity::{self, REQUEST_ID};
 use super::journal::Record;
 use super::live::{Lane, Snapshot};
 use super::permit::Permit;
+use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
 use super::{answer, error, hold};
 use crate::metrics::Reason;
@@ -27,6 +30,8 @@ pub struct Story {
     place: Option<Place>,
     /// The epoch that it was admitted under.
     pub epoch: Option<Epoch>,
+    /// After how many seconds it should be sent again when it is refused; 0: not known.
+    pub retry_after: u32,
     /// Its line in the access log.
     pub record: Option<Rc<Record>>,
 }
@@ -68,7 +73,7 @@ impl Story {
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
         let request_id = identity::establish(client, head);
         let record = client.worker.journal.begin(client, head, request_id.as_ref());
-        Self { request_id, place: None, epoch: None, record }
+        Self { request_id, place: None, epoch: None, retry_after: 0, record }
     }
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
@@ -141,12 +146,23 @@ impl Story {
         Some(Rewritten::new(head, asked, operations, path, host, &values))
     }
 
+    /// The request may not pass now; why, and notes when it may.
+    pub fn not_now(&mut self, not_now: NotNow) -> Reason {
+        let seconds =
+            |wait: Duration| u32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
+        self.retry_after = not_now.wait.map_or(0, |wait| seconds(wait).max(1));
+        not_now.reason
+    }
+
     /// The proxy's own answer for `reason`, with the page that there is for it.
     pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Response<Source> {
         if let Some(record) = &self.record {
             record.ended(Some(reason));
         }
         let mut response = error::answer(reason, &head.headers);
+        if self.retry_after > 0 {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.retry_after));
+        }
         let pages: &[ErrorPage] = match self.place.as_ref().and_then(Place::rules) {
             Some(rules) => &rules.pages,
             None => &client.settings.error_pages,

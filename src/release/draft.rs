@@ -10,8 +10,8 @@ use super::history::ServiceRecord;
 use super::overlay::{carrier, effective, initial, restore, still_holding, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec,
-    Split, VersionName, VersionRef, VersionSpec,
+    BasisPoints, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split, VersionName,
+    VersionRef, VersionSpec,
 };
 
 /// The services as they will be.
@@ -144,80 +144,6 @@ impl<'s> Draft<'s> {
         self.edit(name, version.clone(), None)
     }
 
-    /// Adds the endpoint to the pool; one that is there and draining serves again.
-    fn put_endpoint(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionRef,
-        endpoint: EndpointAddr,
-    ) -> Result<(), Refused> {
-        let mut version = self.version(name, version)?;
-        if version.serving().any(|serving| *serving == endpoint) {
-            return Ok(());
-        }
-        version.draining = without(&version.draining, &endpoint);
-        if !version.endpoints.contains(&endpoint) {
-            version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
-        }
-        self.edit(name, version.name.clone(), Some(version))
-    }
-
-    fn remove_endpoint(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionRef,
-        endpoint: &EndpointAddr,
-    ) -> Result<(), Refused> {
-        let mut version = self.with_endpoint(name, version, endpoint)?;
-        version.endpoints = without(&version.endpoints, endpoint);
-        version.draining = without(&version.draining, endpoint);
-        self.serving_less(name, version, endpoint)
-    }
-
-    fn drain_endpoint(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionRef,
-        endpoint: &EndpointAddr,
-    ) -> Result<(), Refused> {
-        let mut version = self.with_endpoint(name, version, endpoint)?;
-        if version.draining.contains(endpoint) {
-            return Ok(());
-        }
-        version.draining = version.draining.iter().chain([endpoint]).cloned().collect();
-        self.serving_less(name, version, endpoint)
-    }
-
-    /// The version, which has this endpoint.
-    fn with_endpoint(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionRef,
-        endpoint: &EndpointAddr,
-    ) -> Result<VersionSpec, Refused> {
-        let version = self.version(name, version)?;
-        if version.endpoints.contains(endpoint) {
-            return Ok(version);
-        }
-        let (service, endpoint) = (name.clone(), endpoint.clone());
-        Err(Refused::UnknownEndpoint { service, version: version.name, endpoint })
-    }
-
-    /// Takes over `version`, in which `endpoint` serves no more; the last one of a version with weight has to.
-    fn serving_less(
-        &mut self,
-        name: &ServiceName,
-        version: VersionSpec,
-        endpoint: &EndpointAddr,
-    ) -> Result<(), Refused> {
-        let weight = self.entry(name)?.service.split.weight(&version.name);
-        if version.serving().next().is_none() && weight > BasisPoints::NONE {
-            let (service, endpoint) = (name.clone(), endpoint.clone());
-            return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
-        }
-        self.edit(name, version.name.clone(), Some(version))
-    }
-
     fn hold(
         &mut self,
         name: &ServiceName,
@@ -319,7 +245,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Puts `version` in place of what the service had under that name, or takes it away.
-    fn edit(
+    pub(super) fn edit(
         &mut self,
         name: &ServiceName,
         version: VersionName,
@@ -376,7 +302,7 @@ impl<'s> Draft<'s> {
     }
 
     /// The service to edit, copied from the base on first touch.
-    fn entry(&mut self, name: &ServiceName) -> Result<&mut Item, Refused> {
+    pub(super) fn entry(&mut self, name: &ServiceName) -> Result<&mut Item, Refused> {
         match self.services.entry(name.clone()) {
             Entry::Occupied(present) => Ok(present.into_mut()),
             Entry::Vacant(vacant) => {
@@ -395,7 +321,11 @@ impl<'s> Draft<'s> {
         service.resolve(version).cloned().ok_or_else(|| unknown(service, version))
     }
 
-    fn version(&mut self, name: &ServiceName, version: &VersionRef) -> Result<VersionSpec, Refused> {
+    pub(super) fn version(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+    ) -> Result<VersionSpec, Refused> {
         let version_name = self.resolve(name, version)?;
         let Item { service, .. } = self.entry(name)?;
         service.version(&version_name).cloned().ok_or_else(|| unknown(service, version))
@@ -405,11 +335,4 @@ impl<'s> Draft<'s> {
 fn unknown(service: &Service, version: &VersionRef) -> Refused {
     let known = service.versions.iter().map(|version| version.name.clone()).collect();
     Refused::UnknownVersion { service: service.name.clone(), version: version.clone(), known }
-}
-
-fn without(list: &Arc<[EndpointAddr]>, endpoint: &EndpointAddr) -> Arc<[EndpointAddr]> {
-    if list.contains(endpoint) {
-        return list.iter().filter(|other| *other != endpoint).cloned().collect();
-    }
-    Arc::clone(list)
 }

@@ -16,6 +16,7 @@
 
 pub mod deployment;
 mod draft;
+mod endpoints;
 mod finish;
 pub mod history;
 mod overlay;

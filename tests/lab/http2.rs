@@ -45,6 +45,17 @@ impl Http2 {
         Self::with(&Builder::new(), address).await
     }
 
+    /// Over TLS; `caller` has to offer it.
+    pub async fn secure(address: SocketAddr, caller: &super::tls::Caller, name: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the proxy accepts");
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(caller.config());
+        let stream = connector.connect(name, stream).await.expect("a handshake");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (send, connection) = Builder::new().handshake(stream).await.expect("HTTP/2");
+        Self { send, connection: tokio::spawn(connection) }
+    }
+
     pub async fn with(builder: &Builder, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the proxy accepts");
         stream.set_nodelay(true).expect("an option");

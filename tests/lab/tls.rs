@@ -133,6 +133,10 @@ impl Caller {
         Offer::to(authority).caller()
     }
 
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
     /// Connects and does the handshake; `name` may be an address, which is not sent.
     ///
     /// # Errors

@@ -109,7 +109,8 @@ impl From<&upstream::Remaining> for Remaining {
 }
 
 /// In thousandths of a second.
-fn seconds(age: Duration) -> f64 {
+#[must_use]
+pub fn seconds(age: Duration) -> f64 {
     (age.as_secs_f64() * 1e3).round() / 1e3
 }
 

@@ -14,7 +14,7 @@ pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutVersion, Reached,
     Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
 };
-pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft};
+pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft, seconds};
 pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};
 pub use history::{Actor, Change, History, Was};

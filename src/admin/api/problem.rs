@@ -36,7 +36,7 @@ pub struct Problem {
 }
 
 /// So much of one kind is left on a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Left {
     /// The service.
     pub service: String,
@@ -46,6 +46,9 @@ pub struct Left {
     pub kind: String,
     /// How many.
     pub count: u64,
+    /// For how long the oldest of them has been in flight, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_seconds: Option<f64>,
 }
 
 impl Problem {

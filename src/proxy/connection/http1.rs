@@ -6,6 +6,7 @@
 mod close;
 mod taking;
 mod tunnel;
+mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,17 +18,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Frame;
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
 use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Flow, Incoming, Source};
+use crate::proxy::body::{Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
-use crate::proxy::http1::{self, Decoded, Decoder, Refused};
+use crate::proxy::http1::{self, Decoder, Refused};
 use crate::proxy::upstream::Stream;
 
 /// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
@@ -256,13 +256,23 @@ impl Wire {
 
     /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.get().is_end() || !self.input.borrow().is_empty() {
+        if self.is_unread() {
             return Poll::Pending;
         }
         match self.poll_fill(cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }
+    }
+
+    /// True while nobody reads: its client could be gone without that being noticed.
+    pub(super) fn is_unread(&self) -> bool {
+        !self.body.get().is_end() || !self.input.borrow().is_empty()
+    }
+
+    /// True when the client sends nothing more, whether or not all that it sent is read.
+    pub(super) fn has_left(&self) -> bool {
+        self.stream.borrow().has_left()
     }
 
     /// Writes an answer, head and body.
@@ -338,50 +348,6 @@ impl Wire {
                 }
             }
         }
-    }
-
-    /// Passes over what has come of a body that nobody wants; true when that was all of it.
-    fn skip_body(&self) -> bool {
-        let mut body = self.body.get();
-        let mut input = self.input.borrow_mut();
-        while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
-        self.body.set(body);
-        body.is_end()
-    }
-
-    /// The next part of the body of the request at hand.
-    pub fn poll_upload(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        loop {
-            let mut body = self.body.get();
-            let decoded = body.decode(&mut self.input.borrow_mut());
-            self.body.set(body);
-            match decoded {
-                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Ok(Decoded::End) => return Poll::Ready(None),
-                Ok(Decoded::More) => {}
-                Err(_) => return Poll::Ready(Some(Err(Broken::Malformed))),
-            }
-            self.go_on();
-            match ready!(self.poll_fill(cx)) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Gone))),
-            }
-        }
-    }
-
-    /// Tells a client that waits for it to send the body.
-    pub(super) fn go_on(&self) {
-        if self.stage.get() == Stage::Expecting {
-            self.stage.set(Stage::Waiting);
-            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            self.out.borrow_mut().text(&self.client.worker).extend_from_slice(go_on);
-        }
-    }
-
-    /// How the body of the request at hand is delimited from here on.
-    pub fn upload(&self) -> Decoder {
-        self.body.get()
     }
 
     /// Tells the client an interim answer; too late once the final one is on its way.

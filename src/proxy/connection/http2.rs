@@ -7,6 +7,7 @@ mod pulse;
 mod stream;
 mod trailers;
 mod tunnel;
+mod upload;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,7 +23,8 @@ use h2::{Reason as Code, RecvStream};
 use http::Request;
 
 pub use flood::{Frames, Tally};
-pub use stream::{Reply, Upload};
+pub use stream::Reply;
+pub use upload::Upload;
 
 use super::Client;
 use crate::metrics::Reason;

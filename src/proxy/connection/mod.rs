@@ -79,6 +79,25 @@ impl Turn {
         }
     }
 
+    /// True while nothing of the request is read, so that its client could be gone unnoticed.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        match &self.ear {
+            Ear::Http1(wire) => wire.is_unread(),
+            // Frames are always read; a stream that is reset is dropped.
+            Ear::Http2(_) => false,
+        }
+    }
+
+    /// True when the client is gone, though not all that it sent was read.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        match &self.ear {
+            Ear::Http1(wire) => wire.has_left(),
+            Ear::Http2(_) => false,
+        }
+    }
+
     /// True when the client speaks HTTP/2, in which every answer may have trailers.
     #[must_use]
     pub fn is_http2(&self) -> bool {

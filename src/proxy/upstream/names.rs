@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +18,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
+use crate::metrics::Lookups;
 use crate::proxy::clock;
 
 /// However short or long a name server says an answer holds, it is asked again no earlier and no later.
@@ -30,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Name {
     host: Arc<str>,
     answer: watch::Sender<Answer>,
+    /// Lookups that found addresses, and those that did not.
+    found: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What is known of a name.
@@ -71,7 +76,12 @@ impl Name {
     }
 
     fn new(host: &Arc<str>) -> Self {
-        Self { host: Arc::clone(host), answer: watch::Sender::default() }
+        Self {
+            host: Arc::clone(host),
+            answer: watch::Sender::default(),
+            found: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
     }
 
     /// Its addresses, as soon as a lookup has ended; none when it found none, nor any before it.
@@ -100,6 +110,8 @@ impl Name {
     }
 
     fn found(&self, addresses: Vec<IpAddr>) {
+        // Relaxed, here and below: only read to be shown.
+        self.found.fetch_add(1, Ordering::Relaxed);
         self.answer.send_modify(|answer| {
             if std::mem::replace(&mut answer.is_failing, false) {
                 tracing::info!(host = &*self.host, "a name is resolved again");
@@ -112,7 +124,13 @@ impl Name {
         });
     }
 
+    fn lookups(&self) -> Lookups {
+        let [found, failed] = [&self.found, &self.failed].map(|count| count.load(Ordering::Relaxed));
+        Lookups { host: self.host.to_string(), found, failed }
+    }
+
     fn failed(&self, why: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
         self.answer.send_modify(|answer| {
             answer.is_told = true;
             if !std::mem::replace(&mut answer.is_failing, true) {
@@ -121,6 +139,16 @@ impl Name {
             }
         });
     }
+}
+
+/// How the lookups of each name that some endpoint has have ended, by name.
+#[must_use]
+pub fn lookups() -> Vec<Lookups> {
+    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lookups: Vec<_> = names.values().filter_map(Weak::upgrade).map(|name| name.lookups()).collect();
+    drop(names);
+    lookups.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+    lookups
 }
 
 /// The addresses of a name, and how long they hold; or why there are none.
@@ -214,6 +242,8 @@ mod tests {
         assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::ZERO))), LEAST);
         assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::MAX))), MOST);
         assert_eq!(*known(&name), addresses(&["10.0.0.2"])[..]);
+        let lookups = name.lookups();
+        assert_eq!((lookups.found, lookups.failed), (3, 2));
     }
 
     #[test]

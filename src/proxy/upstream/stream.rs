@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
@@ -53,6 +54,19 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
             Self::Secured(tls) => tls.get_ref().0.reset_on_close(),
         }
+    }
+
+    /// True when the peer sends nothing more, or is gone, also if what it sent before has not been read; as far as the
+    /// reactor knows, without a system call.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(tcp) => tcp.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(unix) => unix.ready(Interest::READABLE).now_or_never(),
+            Self::Tls(tls) => return tls.get_ref().0.has_left(),
+            Self::Secured(tls) => return tls.get_ref().0.has_left(),
+        };
+        ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call

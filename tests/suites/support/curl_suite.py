@@ -215,8 +215,7 @@ class Caller:
         if IS_OLD and "--http2-prior-knowledge" in self.options and case in ("a redirect", "several, one after the other", "several at once"):
             # curl 7 fails at the second request of such a connection, to nginx too.
             return False
-        # curl 7 forgets the answer when a reset without an error follows it at once (RFC 9113 §8.1).
-        return not (IS_OLD and case == "POST that is refused" and self.is_http2())
+        return True
 
     def is_http2(self):
         return "--http2-prior-knowledge" in self.options or "--http2" in self.options and self.base.startswith("https")

@@ -5,23 +5,27 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, COOKIE, DATE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use http_body::Frame;
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
 use super::Tally;
+use super::upload::Upload;
 use crate::metrics::Reason;
-use crate::proxy::body::{Broken, Flow, Incoming, Source};
+use crate::proxy::body::{Flow, Source};
 use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 
+/// How long, and for how many bytes, a client may go on sending what nobody will read, once it has its answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
 /// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
 /// client takes nothing.
 const MOST_COPIED: usize = 16 * 1024;
@@ -40,6 +44,8 @@ pub(super) async fn answer(
     let asked = Asked::of(&head, true);
     join_cookies(&mut head.headers);
     let reply = Rc::new(Reply {
+        unread: RefCell::default(),
+
         respond: RefCell::new(respond),
         is_answered: Cell::new(false),
         due: Cell::new(u64::MAX),
@@ -48,8 +54,7 @@ pub(super) async fn answer(
     let is_small = head.headers.len() <= client.settings.headers;
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
     let answer = if is_small {
-        let expecting = asked.expects_continue.then(|| Rc::clone(&reply));
-        let incoming = Upload::of(&head.headers, body, expecting);
+        let incoming = Upload::of(&head.headers, body, &reply, asked.expects_continue);
         let answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
         reply.unless_given_up(answering).await
     } else {
@@ -62,6 +67,9 @@ pub(super) async fn answer(
         Err(given_up) => Err(given_up),
     };
     Tally::add(if answered.is_ok() { &tally.answered } else { &tally.given_up });
+    if answered.is_ok() {
+        reply.linger(&turn.alarm).await;
+    }
 }
 
 /// A client may send its cookies one by one; HTTP/1.1 has one field for them (RFC 9113 §8.2.3).
@@ -80,6 +88,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[derive(Debug)]
 pub struct Reply {
     respond: RefCell<SendResponse<Bytes>>,
+    /// What nobody has read of the request.
+    pub(super) unread: RefCell<Option<RecvStream>>,
     is_answered: Cell<bool>,
     /// The tick at which the request is over.
     pub(super) due: Cell<u64>,
@@ -99,6 +109,29 @@ impl Reply {
             (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
             drop(self.respond.borrow_mut().send_informational(interim));
         }
+    }
+
+    /// Forgets what is still to come of a request that was answered before its end. To reset the stream at once would be
+    /// correct (RFC 9113 §8.1), but there are clients that then forget the answer (curl before 8).
+    async fn linger(&self, alarm: &Alarm) {
+        let Some(mut unread) = self.unread.take().filter(|unread| !unread.is_end_stream()) else { return };
+        alarm.set(LINGER);
+        let mut left = LINGER_BYTES;
+        poll_fn(|cx| {
+            while left > 0 {
+                match unread.poll_data(cx) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        left = left.saturating_sub(data.len());
+                        drop(unread.flow_control().release_capacity(data.len()));
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => return alarm.poll(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        alarm.clear();
     }
 
     /// What `answering` comes to, unless the client resets the stream first. Pinned where it is made: taken by value it
@@ -125,7 +158,10 @@ impl Reply {
         tally: &Tally,
     ) -> Result<(), GivenUp> {
         let (mut head, source) = response.into_parts();
-        let framing = Framing::of(&mut head, &source, asked, true);
+        let was_told = head.headers.contains_key(CONTENT_LENGTH);
+        let mut framing = Framing::of(&mut head, &source, asked, true);
+        // That there is no body is said by the stream's end; a gRPC answer of trailers alone has no length at all.
+        framing.length = framing.length.filter(|length| *length > 0 || was_told);
         finish(&mut head, framing, turn);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
@@ -234,6 +270,9 @@ impl Sending<'_> {
         is_end: bool,
         mut exchange: Option<&mut Flow>,
     ) -> Result<(), GivenUp> {
+        if data.is_empty() && is_end {
+            return self.send.send_data(data, true).map_err(|_| GivenUp);
+        }
         while !data.is_empty() {
             self.send.reserve_capacity(data.len());
             if self.send.capacity() == 0 && data.len() <= MOST_COPIED {
@@ -300,68 +339,5 @@ impl Sending<'_> {
         self.is_stalled = true;
         self.send.send_reset(Code::CANCEL);
         Poll::Ready(Err(GivenUp))
-    }
-}
-
-/// A request's body as it comes from a stream.
-#[derive(Debug)]
-pub struct Upload {
-    body: RecvStream,
-    /// How many bytes are to come, if that was announced; h2 holds the client to it.
-    remaining: Option<u64>,
-    is_read: bool,
-    /// Whom to tell to go on when the body is first asked for.
-    expecting: Option<Rc<Reply>>,
-}
-
-impl Upload {
-    fn of(headers: &HeaderMap, body: RecvStream, expecting: Option<Rc<Reply>>) -> Incoming {
-        if body.is_end_stream() {
-            return Incoming::None;
-        }
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Incoming::Http2(Self { body, remaining: length, is_read: false, expecting })
-    }
-
-    /// The next part of the body.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(reply) = self.expecting.take() {
-            reply.relay_interim(StatusCode::CONTINUE, &HeaderMap::new());
-        }
-        if !self.is_read {
-            match ready!(self.body.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Taken is taken: the next is asked for when the endpoint has this one.
-                    drop(self.body.flow_control().release_capacity(data.len()));
-                    self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
-                None => self.is_read = true,
-            }
-        }
-        match ready!(self.body.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
-            Err(error) => Poll::Ready(Some(Err(broken(&error)))),
-        }
-    }
-
-    /// True when nothing is to come any more.
-    pub fn is_end(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    /// How many bytes are to come, if that is known.
-    pub fn remaining(&self) -> Option<u64> {
-        self.remaining
-    }
-}
-
-/// Who did not send what it announced, or anything malformed, has itself to blame; everybody else is just gone.
-fn broken(error: &h2::Error) -> Broken {
-    if error.is_library() && error.reason() == Some(Code::PROTOCOL_ERROR) {
-        Broken::Malformed
-    } else {
-        Broken::Gone
     }
 }
