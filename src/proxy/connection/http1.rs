@@ -109,7 +109,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
     let is_begun = !early.is_empty();
     let wire = Rc::new(Wire {
         watch,
-        debt: Cell::new(Debt::none(&client.settings)),
+        debt: Cell::default(),
         due: Cell::new(u64::MAX),
         client,
         stream: RefCell::new(stream),
