@@ -401,6 +401,59 @@ fn work_without_an_end_is_a_reason_to_refuse_at_once_or_is_ignored() {
 }
 
 #[test]
+fn what_lasts_is_told_to_go_at_once_and_comes_again_to_the_new_version() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![streaming("blue", &gate), Origin::start("green")], "");
+    let mut events: Vec<_> = (0..5).map(|_| lab.get_later("/events")).collect();
+    lab.wait_for_metric(&["switchback_in_flight", "\"blue\"", "\"sse\""], 5.0);
+    let since = Instant::now();
+    let done = lab.flip_later("green", &json!({ "streams": "close" })).answer();
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    for ended in events.drain(..) {
+        let answer = ended.answer();
+        assert!(answer.is_whole && answer.text().ends_with("\n\n"), "{answer:?}");
+    }
+    assert_eq!(lab.get("/events").version(), "green");
+    gate.open();
+}
+
+#[test]
+fn a_flip_that_fails_spares_what_comes_after_it() {
+    let gate = Gate::default();
+    let blue = Origin::behaving("blue", {
+        let gate = gate.clone();
+        move |seen, stream| {
+            if seen.path() == "/late" {
+                gate.wait();
+            }
+            if seen.path() == "/events" {
+                stream.write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n",
+                )?;
+                gate.wait();
+                stream.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")?;
+                return Ok(Then::Keep);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: blue\r\ncontent-length: 0\r\n\r\n")?;
+            Ok(Then::Keep)
+        }
+    });
+    let lab = Lab::on(vec![blue, Origin::start("green")], "");
+    let late = lab.get_later("/late");
+    lab.origin("blue").wait_served(1);
+    let failed = lab.flip_later("green", &json!({ "streams": "close", "hold_timeout": "300ms" })).answer();
+    assert_eq!(problem(&failed), (409, "hold_timed_out".to_owned()));
+    let events = lab.get_later("/events");
+    lab.wait_for_metric(&["switchback_in_flight", "\"blue\"", "\"sse\""], 1.0);
+    gate.open();
+    assert_eq!(
+        (events.answer().text().as_str(), late.answer().version()),
+        ("data: 1\n\ndata: 2\n\n", "blue")
+    );
+}
+
+#[test]
 fn the_service_is_left_alone_meanwhile_and_others_are_not() {
     let (lab, gate) = gated();
     let old = lab.get_later("/late");

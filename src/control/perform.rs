@@ -117,6 +117,7 @@ impl Control {
         let now = clock::instant();
 
         self.holds.follow(&change, &before, &after);
+        self.hurry();
         self.close(effects, &before, &after, &gone, now);
 
         self.state = Arc::new(next);
