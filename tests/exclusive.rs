@@ -15,7 +15,7 @@
 mod lab;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -26,6 +26,8 @@ use lab::http2::run;
 use lab::origin::Then;
 use lab::{Answer, Client, Http2, Lab, Origin};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, accept, client};
 
 /// What a version did with one request, by the origin's own clock.
 #[derive(Debug, Clone)]
@@ -416,6 +418,36 @@ fn what_lasts_is_told_to_go_at_once_and_comes_again_to_the_new_version() {
     }
     assert_eq!(lab.get("/events").version(), "green");
     gate.open();
+}
+
+#[test]
+fn a_websocket_is_told_to_come_again_before_the_switch() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (echo, green) = (listener.local_addr().unwrap(), Origin::start("green"));
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten().flat_map(accept) {
+            while socket.read().is_ok_and(|message| !message.is_text() || socket.send(message).is_ok()) {}
+        }
+    });
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         [services.shop.versions.blue]\nendpoints = [\"{echo}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![green], &services);
+    let stream = TcpStream::connect(lab.address()).unwrap();
+    stream.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+    let mut socket = client(format!("ws://{}/", lab.address()), stream).expect("a WebSocket").0;
+    socket.send(Message::text("hello")).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("hello"));
+    let refused = lab.flip_later("green", &json!({ "exclusive": "writes" })).answer();
+    assert_eq!(problem(&refused), (409, "streams_open".to_owned()), "what is behind it may be written");
+    let flip = lab.flip_later("green", &json!({ "exclusive": "writes", "streams": "close" }));
+    let Message::Close(Some(frame)) = socket.read().unwrap() else { panic!("a close") };
+    assert_eq!(frame.code, CloseCode::Restart);
+    while socket.read().is_ok() {}
+    assert_eq!((flip.answer().status, lab.post_later("/").answer().version()), (200, "green"));
 }
 
 #[test]
