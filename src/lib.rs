@@ -34,6 +34,13 @@
 //! can be believed: a request counts itself in and *then* looks at the published epoch; control publishes the epoch and
 //! *then* reads the counts ([`proxy::admission`], model-checked with loom in `tests/loom_admission.rs`).
 //!
+//! # Leaving a version
+//!
+//! Control [lists](proxy::upstream::leaving) which versions are being left, and since when; the list is a state that every
+//! worker follows, so that a version that comes back is simply not on it any more. A worker's usher tells what lasts there
+//! to go, one after the other, evenly over the time that the service gives. Nothing is ended from there: an exchange ends
+//! itself, between two [events or messages](proxy::farewell), a tunnel between two [frames](proxy::websocket).
+//!
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time. That it is held

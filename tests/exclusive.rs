@@ -1,6 +1,7 @@
 //! Exclusive flips: two versions never serve at the same time, and nobody is refused, also when the flip cannot be made.
 //!
-//! `SWITCHBACK_FLIPS=1000 cargo test --release --test exclusive -- --nocapture` is the full run, with its figures.
+//! `SWITCHBACK_FLIPS=1000 SWITCHBACK_CLIENTS=40 cargo test --release --test exclusive two_versions -- --nocapture
+//! --test-threads 1` is the full run, with its figures.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +15,7 @@
 mod lab;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,8 @@ use lab::http2::run;
 use lab::origin::Then;
 use lab::{Answer, Client, Http2, Lab, Origin};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, accept, client};
 
 /// What a version did with one request, by the origin's own clock.
 #[derive(Debug, Clone)]
@@ -132,8 +135,12 @@ impl Load {
     }
 }
 
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
 fn flips() -> usize {
-    std::env::var("SWITCHBACK_FLIPS").ok().and_then(|number| number.parse().ok()).unwrap_or(40)
+    number("SWITCHBACK_FLIPS", 40)
 }
 
 /// How long the flip held requests at most, as its answer tells.
@@ -147,17 +154,18 @@ fn held_millis(answer: &Value) -> u64 {
 fn flip_under_load(exclusive: &Value, methods: &'static [&'static str]) -> Vec<Served> {
     let (ledger, slowest) = (Ledger::default(), Duration::from_millis(20));
     let lab = Lab::on(vec![recording("blue", &ledger, slowest), recording("green", &ledger, slowest)], "");
-    let load = Load::start(lab.address(), 16, methods);
-    let mut longest = 0;
+    let load = Load::start(lab.address(), number("SWITCHBACK_CLIENTS", 16), methods);
+    let (since, mut longest) = (Instant::now(), 0);
     for to in ["green", "blue"].into_iter().cycle().take(flips()) {
         let answer = lab.flip_later(to, &json!({ "exclusive": exclusive })).answer();
         assert_eq!(answer.status, 200, "{}", answer.text());
         longest = longest.max(held_millis(&answer.json()));
     }
+    let seconds = since.elapsed().as_secs_f64();
     let (made, slowest) = load.stop();
     let served = std::mem::take(&mut *ledger.lock().unwrap());
     println!(
-        "{} exclusive flips ({exclusive}) under {made} requests: longest hold {longest} ms with requests of at most 20 ms; \
+        "{} exclusive flips ({exclusive}) in {seconds:.1} s under {made} requests: longest hold {longest} ms with requests of at most 20 ms; \
          slowest request {slowest:?}",
         flips()
     );
@@ -392,6 +400,89 @@ fn work_without_an_end_is_a_reason_to_refuse_at_once_or_is_ignored() {
     assert_eq!(lab.flip_later("green", &json!({ "exclusive": "writes" })).answer().status, 200);
     gate.open();
     assert!(events.answer().is_whole);
+}
+
+#[test]
+fn what_lasts_is_told_to_go_at_once_and_comes_again_to_the_new_version() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![streaming("blue", &gate), Origin::start("green")], "");
+    let mut events: Vec<_> = (0..5).map(|_| lab.get_later("/events")).collect();
+    lab.wait_for_metric(&["switchback_in_flight", "\"blue\"", "\"sse\""], 5.0);
+    let since = Instant::now();
+    let done = lab.flip_later("green", &json!({ "streams": "close" })).answer();
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    for ended in events.drain(..) {
+        let answer = ended.answer();
+        assert!(answer.is_whole && answer.text().ends_with("\n\n"), "{answer:?}");
+    }
+    assert_eq!(lab.get("/events").version(), "green");
+    gate.open();
+}
+
+#[test]
+fn a_websocket_is_told_to_come_again_before_the_switch() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (echo, green) = (listener.local_addr().unwrap(), Origin::start("green"));
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten().flat_map(accept) {
+            while socket.read().is_ok_and(|message| !message.is_text() || socket.send(message).is_ok()) {}
+        }
+    });
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         [services.shop.versions.blue]\nendpoints = [\"{echo}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![green], &services);
+    let stream = TcpStream::connect(lab.address()).unwrap();
+    stream.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+    let mut socket = client(format!("ws://{}/", lab.address()), stream).expect("a WebSocket").0;
+    socket.send(Message::text("hello")).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("hello"));
+    let refused = lab.flip_later("green", &json!({ "exclusive": "writes" })).answer();
+    assert_eq!(problem(&refused), (409, "streams_open".to_owned()), "what is behind it may be written");
+    let flip = lab.flip_later("green", &json!({ "exclusive": "writes", "streams": "close" }));
+    let Message::Close(Some(frame)) = socket.read().unwrap() else { panic!("a close") };
+    assert_eq!(frame.code, CloseCode::Restart);
+    while socket.read().is_ok() {}
+    assert_eq!((flip.answer().status, lab.post_later("/").answer().version()), (200, "green"));
+}
+
+#[test]
+fn a_flip_that_fails_spares_what_comes_after_it() {
+    let gate = Gate::default();
+    let blue = Origin::behaving("blue", {
+        let gate = gate.clone();
+        move |seen, stream| {
+            if seen.path() == "/late" {
+                gate.wait();
+            }
+            if seen.path() == "/events" {
+                stream.write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n",
+                )?;
+                gate.wait();
+                stream.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")?;
+                return Ok(Then::Keep);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: blue\r\ncontent-length: 0\r\n\r\n")?;
+            Ok(Then::Keep)
+        }
+    });
+    let lab = Lab::on(vec![blue, Origin::start("green")], "");
+    let late = lab.get_later("/late");
+    lab.origin("blue").wait_served(1);
+    let failed = lab.flip_later("green", &json!({ "streams": "close", "hold_timeout": "300ms" })).answer();
+    assert_eq!(problem(&failed), (409, "hold_timed_out".to_owned()));
+    let events = lab.get_later("/events");
+    lab.wait_for_metric(&["switchback_in_flight", "\"blue\"", "\"sse\""], 1.0);
+    gate.open();
+    assert_eq!(
+        (events.answer().text().as_str(), late.answer().version()),
+        ("data: 1\n\ndata: 2\n\n", "blue")
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use switchback::metrics::{
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
 use switchback::table::{
-    Epoch, HoldLimits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
+    DrainRules, Epoch, HoldLimits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
 };
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
@@ -34,6 +34,7 @@ fn table() -> Arc<Table> {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
         hold: HoldLimits::standard(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };

@@ -14,8 +14,8 @@ use switchback::proxy::settings::Settings;
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Worker, WorkerStats};
 use switchback::table::{
-    BasisPoints, Epoch, HoldLimits, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split, Table,
-    Timeouts, VersionSpec,
+    BasisPoints, DrainRules, Epoch, HoldLimits, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split,
+    Table, Timeouts, VersionSpec,
 };
 
 /// The promise: within so many standard deviations.
@@ -110,6 +110,7 @@ fn service(points: u16) -> Arc<Service> {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
         hold: HoldLimits::standard(),
     };
     let weight =

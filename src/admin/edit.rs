@@ -45,8 +45,9 @@ pub(super) fn exclusively(flip: &Flip) -> Result<Option<Exclusively>, Box<Proble
     };
     let streams = match flip.streams.as_deref() {
         None | Some("refuse") => Streams::Refuse,
+        Some("close") => Streams::Close,
         Some("ignore") => Streams::Ignore,
-        Some(_) => return Err(bad("streams", "expected refuse or ignore".to_owned())),
+        Some(_) => return Err(bad("streams", "expected refuse, close or ignore".to_owned())),
     };
     Ok(Some(Exclusively {
         scope,

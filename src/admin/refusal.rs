@@ -66,7 +66,7 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
             .hint("wait for its end, or call it off with `switchback release SERVICE`"),
         Failed::StreamsOpen { ref service, ref left } => {
             let mut problem = Problem::new(409, "streams_open", failed.to_string()).hint(
-                "end them first, or flip with `--streams=ignore`: then they go on beside the new version",
+                "`--streams=close` tells them to go; with `--streams=ignore` they go on beside the new version",
             );
             problem.left = Some(in_the_way(service, left));
             problem

@@ -152,8 +152,9 @@ pub struct Flip {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
         value_parser = ["all", "writes"])]
     pub exclusive: Option<String>,
-    /// With --exclusive: streams, WebSockets and the like of the old version are a reason to refuse, or are not waited for.
-    #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "ignore"])]
+    /// With --exclusive: event streams, WebSockets and the like of the old version are a reason to refuse, or are told to
+    /// go, or are not waited for.
+    #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "close", "ignore"])]
     pub streams: Option<String>,
     /// With --exclusive: how long requests may wait [as the service's `hold` says].
     #[arg(long, value_name = "TIME", requires = "exclusive", value_parser = duration)]

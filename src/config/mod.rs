@@ -7,6 +7,7 @@ mod access_log;
 mod answer;
 pub mod diagnostic;
 mod document;
+mod drain;
 pub mod duration;
 mod edits;
 mod ending;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, edits, hold, later, limits, pool, route, split};
+use super::{answer, drain, edits, hold, later, limits, pool, route, split};
 use crate::table::{
-    Edits, ErrorPage, HoldLimits, Route, RouteRules, Rules, ServiceLimits, ServiceName, ServiceSpec,
-    Timeouts, VersionName,
+    DrainRules, Edits, ErrorPage, HoldLimits, Route, RouteRules, Rules, ServiceLimits, ServiceName,
+    ServiceSpec, Timeouts, VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -74,6 +74,7 @@ impl Services {
         let split = split::read(&mut section, &versions);
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
         let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
+        let drain = section.or("drain", DrainRules::default(), drain::read);
         let hold = section.or("hold", HoldLimits::default(), hold::read);
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
@@ -96,6 +97,7 @@ impl Services {
             timeouts: timeouts?,
             rules: (!rules.is_empty()).then(|| Arc::new(rules)),
             limits: limits?,
+            drain: drain?,
             hold: Arc::new(hold?),
         })
     }

@@ -1,12 +1,14 @@
 //! Drains: the tenures that get no new requests, watched until nothing is left on them (G3).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::proxy::upstream::Upstream;
-use crate::table::{ServiceName, VersionName};
+use crate::proxy::upstream::leaving::{Departure, Plan};
+use crate::table::{DrainRules, ServiceName, VersionName};
 
 // A worker that has nothing left of a version tells so at once, which is when most drains end; what is told nobody else
 // is found by looking.
@@ -19,6 +21,9 @@ const LATEST: Duration = Duration::from_millis(50);
 const PART: u32 = 20;
 /// How many ends are handled before other work has its turn.
 const A_TURN: usize = 64;
+/// How long workers may take to see that a version without work was left; else its idle connections age.
+const REMEMBERED: Duration = Duration::from_secs(5);
+const MOST_REMEMBERED: usize = 65_536;
 
 /// The open drains. Counts are read by the thread that published, after it published: none is too low.
 #[derive(Debug, Default)]
@@ -28,12 +33,14 @@ pub(super) struct Drains {
     next: Option<Instant>,
     /// Rung by a worker that has nothing left of one of them.
     bell: Arc<Notify>,
+    /// Those that have just ended: a worker may not have seen yet that they were left, and still keep idle connections.
+    past: VecDeque<(Instant, Departure)>,
 }
 
 #[derive(Debug)]
 struct Drain {
     upstream: Arc<Upstream>,
-    since: Instant,
+    plan: Plan,
 }
 
 /// A drain that has ended.
@@ -52,19 +59,39 @@ impl Ended {
 
 impl Drains {
     /// Starts the drain of a tenure that gets no new requests since `now`; one that is open goes on.
-    pub(super) fn open(&mut self, upstream: Arc<Upstream>, now: Instant) {
+    pub(super) fn open(&mut self, upstream: Arc<Upstream>, rules: DrainRules, now: Instant) {
         if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
             // Before it is looked at for the first time.
             upstream.watch(&self.bell);
-            self.open.push(Drain { upstream, since: now });
+            self.open.push(Drain { upstream, plan: Plan { since: now, rules } });
             self.next = Some(now);
+        }
+    }
+
+    /// A tenure without work is left, whose drain is not worth a word: the workers are to see it.
+    pub(super) fn remember(&mut self, upstream: Arc<Upstream>, rules: DrainRules, now: Instant) {
+        if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
+            self.past.push_back((now, Departure { upstream, plan: Plan { since: now, rules } }));
         }
     }
 
     /// The tenure carries traffic again.
     pub(super) fn cancel(&mut self, id: u64) {
         self.open.extract_if(.., |drain| drain.upstream.id == id).for_each(|drain| drain.upstream.unwatch());
+        self.past.retain(|(_, departure)| departure.upstream.id != id);
         self.schedule_if_empty();
+    }
+
+    /// Everything that is left, or was until a moment ago, for the workers.
+    pub(super) fn departures(&mut self, now: Instant) -> Vec<Departure> {
+        let is_old = |since: Instant| now.saturating_duration_since(since) > REMEMBERED;
+        while self.past.len() > MOST_REMEMBERED || self.past.front().is_some_and(|(since, _)| is_old(*since))
+        {
+            self.past.pop_front();
+        }
+        let open = self.open.iter();
+        let open = open.map(|drain| Departure { upstream: Arc::clone(&drain.upstream), plan: drain.plan });
+        open.chain(self.past.iter().map(|(_, departure)| departure.clone())).collect()
     }
 
     /// Rung when it is worth looking before [`Drains::next_poll`].
@@ -81,11 +108,15 @@ impl Drains {
             ends
         };
         let ended = self.open.extract_if(.., empty);
-        let seconds = |drain: &Drain| now.saturating_duration_since(drain.since).as_secs_f64();
-        let ended: Vec<_> =
-            ended.map(|drain| Ended { seconds: seconds(&drain), upstream: drain.upstream }).collect();
-        ended.iter().for_each(|ended| ended.upstream.unwatch());
-        let youngest = self.open.iter().map(|drain| now.saturating_duration_since(drain.since)).min();
+        let seconds = |drain: &Drain| now.saturating_duration_since(drain.plan.since).as_secs_f64();
+        let mut end = |drain: Drain| {
+            let (seconds, upstream) = (seconds(&drain), Arc::clone(&drain.upstream));
+            upstream.unwatch();
+            self.past.push_back((now, Departure { upstream: drain.upstream, plan: drain.plan }));
+            Ended { upstream, seconds }
+        };
+        let ended: Vec<_> = ended.map(&mut end).collect();
+        let youngest = self.open.iter().map(|drain| now.saturating_duration_since(drain.plan.since)).min();
         let pause = youngest.map(|age| (age / PART).clamp(SOONEST, LATEST));
         self.next = if left == 0 { Some(now) } else { pause.map(|pause| now + pause) };
         self.schedule_if_empty();
@@ -131,7 +162,7 @@ mod tests {
     fn a_drain_ends_with_the_last_request_and_not_before() {
         let (mut drains, blue, start) = (Drains::default(), busy("blue"), clock::instant());
         assert_eq!(drains.next_poll(), None);
-        drains.open(Arc::clone(&blue), start);
+        drains.open(Arc::clone(&blue), DrainRules::default(), start);
         assert_eq!(drains.next_poll(), Some(start));
         assert!(drains.poll(start).is_empty());
         blue.shard(1).counts.end();
@@ -143,7 +174,7 @@ mod tests {
     #[test]
     fn the_older_a_drain_the_rarer_a_look() {
         let (mut drains, start) = (Drains::default(), clock::instant());
-        drains.open(busy("blue"), start);
+        drains.open(busy("blue"), DrainRules::default(), start);
         for (age, pause) in [(0, 5), (200, 10), (900, 45), (60_000, 50)]
             .map(|(age, pause)| (Duration::from_millis(age), Duration::from_millis(pause)))
         {
@@ -158,7 +189,7 @@ mod tests {
         for _ in 0..A_TURN + 1 {
             let blue = busy("blue");
             blue.shard(1).counts.end();
-            drains.open(blue, start);
+            drains.open(blue, DrainRules::default(), start);
         }
         assert_eq!(drains.poll(start).len(), A_TURN);
         assert_eq!(drains.next_poll(), Some(start), "at once");

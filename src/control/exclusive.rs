@@ -26,12 +26,16 @@ use crate::metrics::Kind;
 use crate::proxy::admission::Class;
 use crate::proxy::hold::{Ended, Gate};
 use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::leaving::{Departure, Plan};
 use crate::release::{Command, Effects, Event, Order, Refused, State, step};
 use crate::store::Answer;
-use crate::table::{HoldScope, ServiceName, VersionName, VersionRef};
+use crate::table::{DrainRules, HoldScope, ServiceName, VersionName, VersionRef};
 
 /// How long the last step may take when the hold's own time is nearly over.
 const LAST_STEP: Duration = Duration::from_secs(1);
+
+/// Longer than any hold.
+const NEVER: Duration = Duration::from_hours(1);
 
 /// How a flip is made so that two versions never serve at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub enum Streams {
     /// A flip that finds event streams, WebSockets or tunnels is refused at once; all others are waited for.
     #[default]
     Refuse,
+    /// Those that have words for an early end are told to go at once, as when a version is left. All others are waited for.
+    Close,
     /// They are not waited for: two versions do serve at the same time then.
     Ignore,
 }
@@ -65,7 +71,7 @@ impl Exclusively {
     /// Other streams, and gRPC calls, are mostly short, and only time tells which are not.
     fn endless(self) -> &'static [Kind] {
         match (self.streams, self.scope) {
-            (Streams::Ignore, _) => &[],
+            (Streams::Close | Streams::Ignore, _) => &[],
             (Streams::Refuse, HoldScope::All) => &[Kind::Sse, Kind::Websocket, Kind::Tunnel],
             (Streams::Refuse, HoldScope::Writes) => &[Kind::Websocket, Kind::Tunnel],
         }
@@ -114,6 +120,8 @@ pub(super) struct Errand {
     others: Vec<Arc<Upstream>>,
     /// What was found there when it was looked last: as soon as the gate is open, others come.
     left: Vec<InTheWay>,
+    /// Those of the others on which what lasts is told to go.
+    hurried: Vec<Departure>,
 }
 
 impl Errand {
@@ -127,6 +135,11 @@ impl Errand {
             HoldScope::Writes => self.others.iter().flat_map(writers).collect(),
         };
         is_clear
+    }
+
+    /// The versions on which what lasts is told to go.
+    pub(super) fn hurried(&self) -> &[Departure] {
+        &self.hurried
     }
 
     /// The hold has ended without it.
@@ -207,11 +220,14 @@ impl Control {
             Ok(Begun::Answered(done)) => drop(reply.send(Ok(*done))),
             Ok(Begun::Held(to)) => {
                 let others = self.others(&service, &to);
+                let hurried =
+                    if how.streams == Streams::Close { self.hurried(&service, &others) } else { Vec::new() };
                 let (replies, left) = (vec![reply], Vec::new());
-                let errand = Box::new(Errand { to, how, wanted, replies, others, left });
+                let errand = Box::new(Errand { to, how, wanted, replies, others, left, hurried });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }
+                self.hurry();
                 // Most often nothing has to be waited for.
                 self.poll_holds().await;
             }
@@ -262,6 +278,7 @@ impl Control {
     /// The others are empty and the gate is sealed: the flip is made.
     pub(super) async fn switch(&mut self, service: &ServiceName, gate: &Arc<Gate>) {
         let Some(errand) = self.holds.take_errand(gate) else { return gate.open(Ended::Store) };
+        self.hurry();
         let done = self.try_switch(service, gate, &errand).await;
         if done.is_err() {
             // It goes on where it was; that it is over is published at the next look.
@@ -287,6 +304,15 @@ impl Control {
         let by = gate.deadline().max(clock::instant() + LAST_STEP);
         self.perform_by(next, &effects, answer, Some(by)).await?;
         Ok(Done { state: Arc::clone(&self.state), effects, body, replayed: false })
+    }
+
+    /// What lasts on these goes at once; nothing is cut, however long the hold is.
+    fn hurried(&self, service: &ServiceName, others: &[Arc<Upstream>]) -> Vec<Departure> {
+        let retry = self.state.table.service(service).and_then(|service| service.drain.retry);
+        let (now, zero) = (clock::instant(), Duration::ZERO);
+        let rules = DrainRules { patience: zero, spread: zero, deadline: NEVER, retry };
+        let plan = Plan { since: now, rules };
+        others.iter().map(|upstream| Departure { upstream: Arc::clone(upstream), plan }).collect()
     }
 
     fn decide(&self, wanted: &Wanted, command: Command) -> Result<(State, Effects), Failed> {

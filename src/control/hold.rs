@@ -13,6 +13,7 @@ use super::exclusive::Errand;
 use super::{Control, clock};
 use crate::proxy::hold::{Ended, Gate};
 use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::leaving::Departure;
 use crate::release::{Actor, ActorKind, Change, Command, Event, Order, step};
 use crate::store::StoreError;
 use crate::table::ServiceName;
@@ -26,6 +27,8 @@ pub(super) struct Holds {
     all: Vec<Holding>,
     /// Notified when a gate has opened by itself.
     pub(super) alert: Arc<Notify>,
+    /// True while workers have been told to hurry.
+    hurries: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +131,14 @@ impl Holds {
         holding.into_iter().for_each(|holding| holding.retry_at = Some(at));
     }
 
+    /// What the workers are to hurry, when that is another list than before.
+    fn news_of_hurry(&mut self) -> Option<Vec<Departure>> {
+        let errands = self.all.iter().filter_map(|holding| holding.errand.as_deref());
+        let hurried: Vec<_> = errands.flat_map(Errand::hurried).cloned().collect();
+        let before = std::mem::replace(&mut self.hurries, !hurried.is_empty());
+        (before || self.hurries).then_some(hurried)
+    }
+
     /// Everybody goes on: the process ends.
     pub(super) fn open_all(&self) {
         self.all.iter().for_each(|holding| holding.gate.open(Ended::Stopping));
@@ -150,11 +161,19 @@ impl Control {
         }
     }
 
+    /// Tells the workers on which versions what lasts is to go at once, and on which it is spared again.
+    pub(super) fn hurry(&mut self) {
+        if let Some(hurried) = self.holds.news_of_hurry() {
+            self.live.departures.hurry(hurried);
+        }
+    }
+
     /// A gate is open: its errand has failed, and the table says so as soon as the store keeps it.
     pub(super) async fn let_go(&mut self, service: &ServiceName, gate: &Arc<Gate>, why: Ended) {
         if let Some(errand) = self.holds.take_errand(gate) {
             errand.ended(service, gate, why);
         }
+        self.hurry();
         if let Err(error) = self.release(service, gate, why).await {
             warn!(%service, %error, "the hold is over, which cannot be kept yet; trying again");
             self.holds.retry(gate, clock::instant() + super::ASK_AGAIN);

@@ -15,7 +15,7 @@ use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
 use crate::release::{Change, Effects, Event, State, step};
 use crate::store::{Answer, StoreError};
-use crate::table::{BasisPoints, ServiceName, VersionName};
+use crate::table::{BasisPoints, DrainRules, ServiceName, VersionName};
 
 /// A change that the store may have kept or not: it failed, and then did not say.
 #[derive(Debug)]
@@ -118,6 +118,7 @@ impl Control {
         let now = clock::instant();
 
         self.holds.follow(&change, &before, &after);
+        self.hurry();
         self.close(effects, &before, &after, &gone, now);
 
         self.state = Arc::new(next);
@@ -143,16 +144,24 @@ impl Control {
         {
             self.drains.cancel(upstream.id);
         }
+        let rules = |service: &ServiceName| {
+            let service = after.table.service(service).or_else(|| before.table.service(service));
+            service.map_or_else(DrainRules::default, |service| service.drain)
+        };
         for upstream in effects.left.iter().filter_map(|(service, version)| before.tenure(service, version)) {
-            self.drains.open(Arc::clone(upstream), now);
+            self.drains.open(Arc::clone(upstream), rules(&upstream.service), now);
         }
         for upstream in gone {
             upstream.leave();
             if upstream.in_flight() > 0 {
-                self.drains.open(Arc::clone(upstream), now);
+                self.drains.open(Arc::clone(upstream), rules(&upstream.service), now);
             } else {
                 self.tenures.on_drained(upstream.id, now);
+                self.drains.remember(Arc::clone(upstream), rules(&upstream.service), now);
             }
+        }
+        if !(effects.left.is_empty() && effects.returned.is_empty() && gone.is_empty()) {
+            self.live.departures.set(self.drains.departures(now));
         }
     }
 
@@ -163,6 +172,7 @@ impl Control {
         if ended.is_empty() {
             return;
         }
+        self.live.departures.set(self.drains.departures(now));
         let mut notices = Vec::new();
         for (index, Ended { upstream, seconds }) in ended.iter().enumerate() {
             self.figures.on_drained(&upstream.service, *seconds);

@@ -202,6 +202,8 @@ pub struct Cells {
     unseen: OnceLock<Box<Tally>>,
     /// Status of gRPC calls, in the order of [`GRPC`].
     grpc: OnceLock<Box<[AtomicU64; GRPC.len()]>>,
+    /// Those that were ended in words, because the version was left; in the order of [`Kind::ALL`].
+    dismissed: OnceLock<Box<[AtomicU64; Kind::ALL.len()]>>,
 }
 
 /// The status of a gRPC call by its number; the last is for all others.
@@ -232,6 +234,16 @@ impl Cells {
             let totals = totals.get_or_insert_default();
             totals.iter_mut().zip(&**cells).for_each(|(total, cell)| *total += cell.load(Ordering::Relaxed));
         }
+    }
+
+    /// Counts one that was ended in its protocol's own words, because the version was left.
+    pub fn dismiss(&self, kind: Kind) {
+        bump(&self.dismissed.get_or_init(|| Box::new(zeros()))[kind as usize], 1);
+    }
+
+    /// How many of `kind` were ended so.
+    pub(super) fn dismissed(&self, kind: Kind) -> u64 {
+        self.dismissed.get().map_or(0, |cells| cells[kind as usize].load(Ordering::Relaxed))
     }
 
     /// What the version did, in parts to be added up.

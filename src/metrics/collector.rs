@@ -120,12 +120,13 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 5] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 6] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
     let mut in_flight = Family::of(&names::IN_FLIGHT);
     let mut grpc = Family::of(&names::UPSTREAM_GRPC_STATUS);
+    let mut dismissed = Family::of(&names::DRAIN_DISMISSED);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
@@ -137,9 +138,12 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 5] {
         for (kind, count) in Kind::ALL.iter().zip(sum.in_flight) {
             in_flight.count(&[service, version, kind.token()], count);
         }
+        for kind in [Kind::Sse, Kind::Websocket, Kind::Grpc] {
+            dismissed.count(&[service, version, kind.token()], sum.dismissed[kind as usize]);
+        }
     }
     refusals(&mut client, inputs);
-    [upstream, client, upstream_seconds, in_flight, grpc]
+    [upstream, client, upstream_seconds, in_flight, grpc, dismissed]
 }
 
 fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {

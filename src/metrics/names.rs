@@ -61,6 +61,8 @@ metrics! {
         "From publishing a change until no worker admits a request under an older table.";
     DRAIN_SECONDS = Histogram "switchback_drain_seconds" ["service"]
         "From the change that left a version until nothing was in flight on it.";
+    DRAIN_DISMISSED = Counter "switchback_drain_dismissed_total" ["service", "version", "kind"]
+        "Streams that were ended in their protocol's own words because their version was left; those that were cut have the reason drain_deadline.";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
         "Changes of the table, by what they did and who asked.";
     CONNECTIONS = Gauge "switchback_client_connections" []

@@ -57,6 +57,8 @@ pub enum Reason {
     ResponseTooLarge,
     /// The request took longer in all than it may.
     Deadline,
+    /// It was still there when the drain of its version had taken as long as it may.
+    DrainDeadline,
     /// Far more of the client's frames carried nothing, or were given up, than an honest one has reason to.
     Flood,
     /// The proxy is shutting down.
@@ -69,7 +71,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -97,6 +99,7 @@ impl Reason {
         Self::RequestTooLarge,
         Self::ResponseTooLarge,
         Self::Deadline,
+        Self::DrainDeadline,
         Self::Flood,
         Self::ShuttingDown,
         Self::Misdirected,
@@ -144,6 +147,7 @@ impl Reason {
             Self::RequestTooLarge => ("request_too_large", 413),
             Self::ResponseTooLarge => ("response_too_large", 502),
             Self::Deadline => ("deadline", 504),
+            Self::DrainDeadline => ("drain_deadline", 503),
             Self::Flood => ("flood", 429),
             Self::ShuttingDown => ("shutting_down", 503),
             Self::Misdirected => ("misdirected_request", 421),

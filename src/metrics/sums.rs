@@ -72,6 +72,8 @@ pub(super) struct VersionSum {
     pub(super) client_seconds: Durations,
     /// In the order of [`Kind::ALL`].
     pub(super) in_flight: [u64; Kind::ALL.len()],
+    /// Those that were ended in words; in the order of [`Kind::ALL`].
+    pub(super) dismissed: [u64; Kind::ALL.len()],
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
 }
@@ -87,6 +89,9 @@ impl VersionSum {
         self.client_seconds.add(&cells.client().durations);
         for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {
             *total += cells.in_flight(kind);
+        }
+        for (total, kind) in self.dismissed.iter_mut().zip(Kind::ALL) {
+            *total += cells.dismissed(kind);
         }
     }
 }

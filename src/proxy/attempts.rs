@@ -42,7 +42,7 @@ pub(super) async fn forward(
     let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
         record.inspect(|record| record.attempt(&endpoint));
-        permit.goes_to(&endpoint);
+        permit.goes_to(&endpoint, &turn.alarm);
         let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
             Ok(opened) => opened,
             Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {

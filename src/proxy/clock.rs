@@ -127,6 +127,12 @@ impl Alarm {
         self.bell.due.set(NEVER);
     }
 
+    /// Wakes whoever waits for it, due or not: something it should look at has changed.
+    pub fn wake(&self) {
+        let waker = self.bell.waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     /// Ready when it has rung; it stays so until it is set or cleared. Else the task is woken when it does.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.bell.due.get() <= self.clock.ticks() {

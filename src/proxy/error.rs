@@ -117,6 +117,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::RequestTooLarge => "the request's body is too large",
         Reason::ResponseTooLarge => "the service's answer is too large",
         Reason::Deadline => "the request took too long",
+        Reason::DrainDeadline => "the service is being replaced",
         Reason::Flood => "the client sends too much of nothing",
         Reason::ShuttingDown => "shutting down",
         Reason::Misdirected => "the request is for another host than its connection",

@@ -5,6 +5,7 @@
 
 pub mod http2;
 
+mod goodbye;
 mod limits;
 
 use std::io;
@@ -22,11 +23,13 @@ use tokio_util::io::poll_read_buf;
 use super::body::{Flow, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
+use super::farewell::Farewell;
 use super::http1::{self, Decoded, Decoder, Head};
 use super::journal::Record;
 use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::tunnel::Tunnel;
+use super::upstream::flights::Ask;
 use super::upstream::{Endpoint, Far, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
@@ -77,6 +80,8 @@ pub struct Exchange {
     decoder: Decoder,
     keep_alive: bool,
     is_grpc: bool,
+    /// Where the answer's body can be ended, if its version is left.
+    farewell: Farewell,
     /// How long the answer's body may pause.
     patience: Duration,
 }
@@ -109,6 +114,7 @@ impl Exchange {
             decoder: Decoder::Length(0),
             keep_alive: false,
             is_grpc: false,
+            farewell: Farewell::default(),
             patience: timeouts.progress,
         }
     }
@@ -120,8 +126,8 @@ impl Exchange {
     pub fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Poll<Result<Head, Failure>> {
         loop {
             let before = self.waiting;
-            if self.bounds.is_over(self.now()) {
-                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            if let Some(reason) = self.is_cut() {
+                return Poll::Ready(Err(Failure::Because(reason)));
             }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             match self.take_head(asked)? {
@@ -224,8 +230,14 @@ impl Exchange {
         self.is_grpc = is_grpc(&head.headers);
         let kind = if self.is_grpc { Kind::Grpc } else { kind };
         self.patience = self.timeouts.stream;
+        if kind == Kind::Sse {
+            self.farewell = Farewell::of_events(&head.headers);
+        }
         if let Some(permit) = &self.permit {
             permit.becomes(kind);
+            if self.farewell.is_possible() {
+                permit.has_words();
+            }
         }
     }
 
@@ -235,8 +247,12 @@ impl Exchange {
             return Poll::Ready(None);
         }
         loop {
-            if self.bounds.is_over(self.now()) {
-                return self.break_off(Reason::Deadline);
+            if let Some(reason) = self.is_cut() {
+                return self.break_off(reason);
+            }
+            let is_asked = self.ask() == Ask::Go;
+            if self.farewell.is_here(is_asked) {
+                return self.say_goodbye();
             }
             let mut moved = false;
             if !self.outgoing.is_over() {
@@ -251,6 +267,7 @@ impl Exchange {
                     if !self.bounds.take(data.len()) {
                         return self.break_off(Reason::ResponseTooLarge);
                     }
+                    let data = self.farewell.pass(data, is_asked);
                     self.record.as_ref().inspect(|record| record.sent(data.len()));
                     if self.decoder.is_end() {
                         self.finish();

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::admission::Published;
 use super::hold::Gate;
 use super::quota::Quota;
+use super::upstream::leaving::Departures;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
     AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
@@ -167,6 +168,8 @@ pub struct Live {
     published: Published,
     /// The workers that serve from it, to be asked what they have left.
     pub roll: Roll,
+    /// The versions that are being left.
+    pub departures: Departures,
 }
 
 impl Live {
@@ -174,7 +177,8 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let published = Published::new(first.table.epoch().0);
-        Self { snapshot: ArcSwap::from_pointee(first), published, roll: Roll::default() }
+        let (roll, departures) = (Roll::default(), Departures::default());
+        Self { snapshot: ArcSwap::from_pointee(first), published, roll, departures }
     }
 
     /// Publishes `next`: when this returns, no request is admitted under an older epoch on any worker (G1).

@@ -53,6 +53,10 @@ pub mod upgrade;
 
 pub mod tunnel;
 
+pub mod websocket;
+
+pub mod farewell;
+
 pub mod forwarded;
 
 pub mod peer;

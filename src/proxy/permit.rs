@@ -7,10 +7,11 @@ use std::time::Instant;
 use http::HeaderMap;
 
 use super::admission::{Class, Superseded};
-use super::clock;
+use super::clock::{self, Alarm};
 use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
+use super::upstream::flights::Ask;
 use super::upstream::{Endpoint, Local};
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
@@ -29,6 +30,8 @@ pub struct Permit {
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
     reason: Cell<Option<Reason>>,
+    /// True when it was ended in words, because its version is being left.
+    is_dismissed: Cell<bool>,
     /// Where its end is noted too: the access log, when that is on.
     record: Option<Rc<Record>>,
     /// The epoch it was admitted under.
@@ -59,6 +62,7 @@ impl Permit {
             since,
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
+            is_dismissed: Cell::new(false),
             record: None,
             epoch: chosen_under,
             slot: None,
@@ -103,8 +107,27 @@ impl Permit {
     }
 
     /// It is tried with this endpoint.
-    pub fn goes_to(&self, endpoint: &Rc<Endpoint>) {
-        self.local.flights().goes_to(self.flight, endpoint);
+    pub fn goes_to(&self, endpoint: &Rc<Endpoint>, alarm: &Rc<Alarm>) {
+        self.local.flights().goes_to(self.flight, endpoint, alarm);
+    }
+
+    /// What is asked of it, because its version is being left.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
+        self.local.flights().ask(self.flight)
+    }
+
+    /// It can be ended before its time, in its protocol's own words.
+    pub fn has_words(&self) {
+        self.local.flights().has_words(self.flight);
+    }
+
+    /// It was ended before its time, in its protocol's own words: nothing has failed.
+    pub fn said_goodbye(&self) {
+        self.reason.set(None);
+        if !self.is_dismissed.replace(true) {
+            self.cells().dismiss(self.kind.get());
+        }
     }
 
     /// Work of the kind `before` is now work of the kind `after`.
@@ -167,6 +190,9 @@ impl Drop for Permit {
         self.cells().leave(self.kind.get());
         if let Some(record) = &self.record {
             record.ended(self.reason.get());
+            if self.is_dismissed.get() && self.reason.get().is_none() {
+                record.answered_by_itself("drained");
+            }
         }
         self.local.flights().leave(self.flight);
         // Last: whoever sees nothing in flight also sees everything recorded.

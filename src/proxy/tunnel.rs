@@ -11,14 +11,21 @@ use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Incoming;
+use super::clock::{Clock, TICK};
 use super::connection::Turn;
 use super::permit::Permit;
 use super::upstream::Far;
+use super::upstream::flights::Ask;
+use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
 /// How long an endpoint may go on when its client has said all it had to say.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// How long a client may take to answer the Close that it was sent because its version is left.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The same at the deadline of the drain; also how long the endpoint may take for its own Close.
+const LAST: Duration = Duration::from_secs(1);
 
 /// The client's side of a tunnel.
 pub trait End {
@@ -41,12 +48,29 @@ pub struct Tunnel {
     timeouts: Timeouts,
     up: Half,
     down: Half,
+    stage: Stage,
+    /// The tick at which it is over, once it was told to go.
+    until: u64,
+}
+
+/// How far the end is that a tunnel comes to because its version is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It goes on.
+    Open,
+    /// The rest of what the endpoint says is left out: there is no way back.
+    Saying,
+    /// The client was sent a Close. What it says until it answers still goes to the endpoint.
+    Said,
+    /// Both have closed, or one did not in time.
+    Over,
 }
 
 /// One direction.
 #[derive(Debug, Default)]
 struct Half {
     data: Bytes,
+    frames: Frames,
     /// True while TLS may hold what was written and has not gone out.
     is_held: bool,
     /// True when its source has ended.
@@ -66,15 +90,19 @@ impl Tunnel {
         timeouts: Timeouts,
     ) -> Self {
         permit.becomes(Kind::Websocket);
-        let down = Half { data: early, ..Half::default() };
-        Self { incoming, turn, permit, stream, timeouts, up: Half::default(), down }
+        permit.has_words();
+        let mut down = Half { data: early, ..Half::default() };
+        down.frames.follow(&down.data);
+        let (up, stage, until) = (Half::default(), Stage::Open, 0);
+        Self { incoming, turn, permit, stream, timeouts, up, down, stage, until }
     }
 
     /// Joins both sides until the endpoint has ended, or nothing has moved for too long. Ends the permit.
     pub async fn join(mut self, client: &mut impl End) {
         let ended = std::future::poll_fn(|cx| self.poll(client, cx)).await;
         match ended {
-            Ok(()) => self.permit.complete(),
+            Ok(()) if self.stage == Stage::Open => self.permit.complete(),
+            Ok(()) => self.permit.said_goodbye(),
             Err(reason) => self.permit.failed(reason),
         }
         self.turn.alarm.clear();
@@ -85,10 +113,17 @@ impl Tunnel {
         let up = self.poll_up(client, &mut moved, cx);
         let down = self.poll_down(client, &mut moved, cx);
         match (up, down) {
+            // Who was told to go may go without a word.
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) if self.is_told() => {
+                return Poll::Ready(Ok(()));
+            }
             (Poll::Ready(Err(reason)), _) | (_, Poll::Ready(Err(reason))) => return Poll::Ready(Err(reason)),
             // The endpoint has closed: nothing that the client still says can reach it.
             (_, Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             (_, Poll::Pending) => {}
+        }
+        if self.is_told() || self.permit.ask() == Ask::Cut {
+            return self.poll_farewell(client, cx);
         }
         let limit = if self.up.is_over {
             FAREWELL
@@ -106,6 +141,62 @@ impl Tunnel {
         ready!(alarm.poll(cx));
         // Who does not follow has nothing more to say.
         Poll::Ready(if limit == FAREWELL { Ok(()) } else { Err(Reason::BodyStalled) })
+    }
+
+    /// True when the client was sent a Close.
+    fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Said | Stage::Over)
+    }
+
+    /// Waits for the Close of who was told to go, and not for longer than it may take.
+    fn poll_farewell(&mut self, client: &mut impl End, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        if !self.is_told() {
+            // It was cut, and in the middle of a frame: there is no word for it.
+            return Poll::Ready(Err(Reason::DrainDeadline));
+        }
+        let clock = &self.turn.client.worker.clock;
+        let has_answered = self.up.is_over || (self.up.frames.is_closed() && self.up.data.is_empty());
+        if self.stage == Stage::Said && has_answered {
+            self.stage = Stage::Over;
+            self.until = clock.ticks() + Clock::ticks_in(LAST);
+            // The client has heard and said all there is: it need not wait for the endpoint.
+            drop(client.poll_shutdown(cx));
+        }
+        if self.permit.ask() == Ask::Cut {
+            self.until = self.until.min(clock.ticks() + Clock::ticks_in(LAST));
+        }
+        if clock.ticks() < self.until {
+            self.turn.alarm.set(TICK * u32::try_from(self.until - clock.ticks()).unwrap_or(u32::MAX));
+            ready!(self.turn.alarm.poll(cx));
+        }
+        if self.stage == Stage::Said && self.up.frames.is_between_messages() && self.up.data.is_empty() {
+            // The client does not answer: the endpoint is told in its place, as far as it takes it at once.
+            let mask = self.turn.client.worker.dice().to_be_bytes();
+            let close = websocket::close_for_endpoint([mask[0], mask[1], mask[2], mask[3]]);
+            drop(Pin::new(&mut self.stream).poll_write(cx, &close));
+            drop(Pin::new(&mut self.stream).poll_flush(cx));
+        }
+        drop(client.poll_shutdown(cx));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says goodbye to the client where nothing is torn by it, once that is asked.
+    fn say_goodbye(&mut self) {
+        let frames = &self.down.frames;
+        let is_due = match (self.stage, self.permit.ask()) {
+            (Stage::Saying, _) => true,
+            // An endpoint that has closed has said goodbye by itself.
+            (Stage::Said | Stage::Over, _) | (Stage::Open, Ask::Stay) => false,
+            (Stage::Open, _) if frames.is_closed() => false,
+            (Stage::Open, Ask::Go) => frames.is_between_messages(),
+            // A control frame may stand between fragments (RFC 6455 §5.4).
+            (Stage::Open, Ask::Cut) => frames.is_between_frames(),
+        };
+        if is_due {
+            self.stage = Stage::Said;
+            self.until = self.turn.client.worker.clock.ticks() + Clock::ticks_in(ANSWER);
+            self.down.data = websocket::close_for_client().into();
+        }
     }
 
     /// From the client to the endpoint.
@@ -136,6 +227,7 @@ impl Tunnel {
             }
             up.data = ready!(client.poll_read(cx)).map_err(|_| Reason::ClientGone)?;
             up.is_read = up.data.is_empty();
+            up.frames.follow(&up.data);
             *moved = true;
         }
         Poll::Ready(Ok(()))
@@ -148,8 +240,15 @@ impl Tunnel {
         moved: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Reason>> {
-        let Self { down, stream, turn, permit, .. } = self;
-        while !down.is_over {
+        loop {
+            if self.down.data.is_empty() && !self.down.is_held && !self.down.is_over {
+                self.say_goodbye();
+            }
+            let is_asked = self.stage == Stage::Open && self.permit.ask() != Ask::Stay;
+            let Self { down, stream, turn, permit, .. } = self;
+            if down.is_over {
+                return Poll::Ready(Ok(()));
+            }
             if !down.data.is_empty() || down.is_held {
                 let before = down.data.len();
                 let written = client.poll_write(&mut down.data, cx);
@@ -162,7 +261,7 @@ impl Tunnel {
             if down.is_read {
                 drop(ready!(client.poll_shutdown(cx)));
                 down.is_over = true;
-                break;
+                continue;
             }
             let mut scratch = turn.client.worker.read_buffer();
             let read = ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut *scratch));
@@ -170,7 +269,13 @@ impl Tunnel {
             down.data = scratch.split().freeze();
             down.is_read = down.data.is_empty();
             *moved = true;
+            if matches!(self.stage, Stage::Said | Stage::Over) {
+                // It was told goodbye.
+                self.down.data = Bytes::new();
+            } else if let Some(end) = down.frames.follow(&down.data).message.filter(|_| is_asked) {
+                down.data.truncate(end);
+                self.stage = Stage::Saying;
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }

@@ -1,15 +1,162 @@
-//! What a worker does for whoever watches the versions that leave.
+//! What a worker does about the versions that are left: it answers what is still there, and sees it out.
+//!
+//! Nothing is ended from here: an exchange is told to go, and ends itself where nothing is torn by it.
 
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
 
+use super::clock;
+use super::upstream::leaving::{Departure, Leaving, Pace, Plan};
+use super::upstream::roll::Inquiry;
+use super::upstream::{Local, Upstream};
 use super::worker::Worker;
-use crate::proxy::upstream::roll::Inquiry;
+
+/// How often it is looked whether something has joined those that can be told to go.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Answers what is left on versions, for as long as the worker runs.
 pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inquiries.recv().await {
         inquiry.answer(|upstream| worker.remaining(upstream));
+    }
+}
+
+/// Sees out what is left on the versions that are left, for as long as the worker runs.
+pub(super) async fn see_out(worker: Rc<Worker>, mut leaving: watch::Receiver<Leaving>) {
+    let mut usher = Usher { worker, guests: HashMap::new(), all: None };
+    let mut wake = None;
+    loop {
+        tokio::select! {
+            changed = leaving.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                usher.follow(&leaving.borrow_and_update());
+            }
+            () = until(wake) => {}
+        }
+        wake = usher.work(clock::now());
+    }
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Usher {
+    worker: Rc<Worker>,
+    /// By the id of the tenure.
+    guests: HashMap<u64, Guests>,
+    all: Option<Plan>,
+}
+
+/// What is left on one version.
+struct Guests {
+    /// `None` once nothing is: nothing can come either.
+    local: Option<Rc<Local>>,
+    plan: Plan,
+    pace: Pace,
+}
+
+impl Usher {
+    /// Takes over the newest list. Who is on it for the first time loses its idle connections.
+    fn follow(&mut self, leaving: &Leaving) {
+        self.all = leaving.all;
+        let mut before = std::mem::take(&mut self.guests);
+        let departures = leaving.versions.iter().chain(leaving.hurried.iter());
+        let departures: HashMap<_, _> =
+            departures.map(|departure| (departure.upstream.id, departure)).collect();
+        for (id, Departure { upstream, plan }) in departures {
+            let guests = match before.remove(&id) {
+                Some(same) if same.plan == *plan => Some(same),
+                other => {
+                    other.iter().for_each(Guests::spare);
+                    self.welcome(upstream, *plan)
+                }
+            };
+            self.guests.extend(guests.map(|guests| (id, guests)));
+        }
+        for (id, guests) in before {
+            if leaving.all == Some(guests.plan) {
+                self.guests.insert(id, guests);
+            } else {
+                // It is back.
+                guests.spare();
+            }
+        }
+    }
+
+    fn welcome(&self, upstream: &Arc<Upstream>, plan: Plan) -> Option<Guests> {
+        let local = self.worker.known(upstream)?;
+        local.leave();
+        Some(self.guests(local, plan))
+    }
+
+    fn guests(&self, local: Rc<Local>, plan: Plan) -> Guests {
+        let pace = Pace::of(&plan, self.worker.id, local.upstream().workers());
+        local.flights().set_retry(plan.rules.retry);
+        Guests { local: Some(local), plan, pace }
+    }
+
+    /// Tells whose time has come; `Some` when there is to be looked again.
+    fn work(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(plan) = self.all {
+            for local in self.worker.locals() {
+                let id = local.upstream().id;
+                let is_seen = |guests: &Guests| guests.plan == plan && guests.local.is_some();
+                if !local.flights().is_empty() && !self.guests.get(&id).is_some_and(is_seen) {
+                    let guests = self.guests(local, plan);
+                    self.guests.insert(id, guests);
+                }
+            }
+        }
+        let next = self.guests.values_mut().filter_map(|guests| guests.work(now)).min();
+        // New requests may come while the process ends.
+        let look = self.all.map(|_| now + LOOK);
+        next.into_iter().chain(look).min()
+    }
+}
+
+impl Guests {
+    /// Of those that have not gone yet nothing is asked any more.
+    fn spare(&self) {
+        self.local.iter().for_each(|local| local.flights().spare());
+    }
+
+    fn work(&mut self, now: Instant) -> Option<Instant> {
+        let flights = self.local.as_ref()?.flights();
+        if flights.is_empty() {
+            self.local = None;
+            return None;
+        }
+        if now >= self.plan.cut() {
+            flights.cut();
+            return Some(now + LOOK);
+        }
+        let later = |due: Instant| Some(due.min(self.plan.cut()));
+        if now < self.plan.begin() {
+            return later(self.plan.begin());
+        }
+        let untold = flights.untold();
+        if now >= self.plan.end() {
+            flights.tell(untold);
+            return later(now + LOOK);
+        }
+        let (mut told, mut due) = (0, self.pace.due(untold));
+        while told < untold && due <= now {
+            self.pace.told(due, now);
+            told += 1;
+            due = self.pace.due(untold - told);
+        }
+        flights.tell(told);
+        later(if told < untold { due.min(now + LOOK) } else { now + LOOK })
     }
 }

@@ -206,6 +206,16 @@ impl Worker {
         self.locals.of(&lane.upstream, lane.slot)
     }
 
+    /// This worker's part of a version, if it has had a request for it.
+    pub(super) fn known(&self, upstream: &Arc<Upstream>) -> Option<Rc<Local>> {
+        self.locals.known(upstream)
+    }
+
+    /// This worker's parts of all versions.
+    pub(super) fn locals(&self) -> Vec<Rc<Local>> {
+        self.locals.all()
+    }
+
     /// What it has left on a version; from here on nothing goes to an endpoint that the newest table does not name.
     #[must_use]
     pub fn remaining(&self, upstream: &Arc<Upstream>) -> Vec<Remaining> {
@@ -321,6 +331,8 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     spawn_local(async move { sweeper.sweep().await });
     let inquiries = worker.view.live().roll.join();
     spawn_local(usher::answer(Rc::clone(&worker), inquiries));
+    let leaving = worker.view.live().departures.subscribe();
+    spawn_local(usher::see_out(Rc::clone(&worker), leaving));
     let farewell = orders::follow(&worker, &mut inbox).await;
     worker.spread.set(farewell.spread);
     worker.is_stopping.set(true);

@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod drain;
 pub mod field;
 pub mod hold;
 pub mod limits;
@@ -18,6 +19,7 @@ pub mod transport;
 
 use std::sync::Arc;
 
+pub use drain::DrainRules;
 pub use field::{FieldOp, Side};
 pub use hold::{Hold, HoldLimits, HoldScope, LONGEST_HOLD};
 pub use limits::{Rate, RateBy, ServiceLimits};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::drain::DrainRules;
 use super::hold::{Hold, HoldLimits};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
@@ -78,6 +79,8 @@ pub struct ServiceSpec {
     pub rules: Option<Arc<Rules>>,
     /// What it may be asked for.
     pub limits: ServiceLimits,
+    /// How what is left on its versions ends when they are left.
+    pub drain: DrainRules,
     /// What its holds are bounded by.
     pub hold: Arc<HoldLimits>,
 }
@@ -123,6 +126,8 @@ pub struct Service {
     pub rules: Option<Arc<Rules>>,
     /// What it may be asked for.
     pub limits: ServiceLimits,
+    /// How what is left on its versions ends when they are left.
+    pub drain: DrainRules,
     /// What its holds are bounded by.
     pub hold_limits: Arc<HoldLimits>,
     /// Its new requests wait, while there is one.
@@ -147,6 +152,7 @@ impl Service {
             timeouts: spec.timeouts,
             rules: spec.rules.clone(),
             limits: spec.limits,
+            drain: spec.drain,
             hold_limits: Arc::clone(&spec.hold),
             hold: None,
             versions,

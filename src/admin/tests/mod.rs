@@ -18,7 +18,7 @@ use super::{App, Socket, Status, serve};
 use crate::control::{self, Handle};
 use crate::release::{Actor, ActorKind};
 use crate::store::memory::Memory;
-use crate::table::{HoldLimits, ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
+use crate::table::{DrainRules, HoldLimits, ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
 
 /// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
 pub(crate) struct World {
@@ -68,6 +68,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
         hold: HoldLimits::standard(),
     }
 }

@@ -17,8 +17,8 @@ use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
 use crate::table::{
-    Epoch, HoldLimits, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts, VersionName,
-    VersionSpec,
+    DrainRules, Epoch, HoldLimits, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts,
+    VersionName, VersionSpec,
 };
 
 /// A failure guard: whatever is waited for comes in milliseconds.
@@ -118,6 +118,7 @@ fn spec(name: &str) -> ServiceSpec {
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
         hold: HoldLimits::standard(),
     }
 }

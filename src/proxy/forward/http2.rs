@@ -4,7 +4,9 @@
 //! the endpoint takes, and the endpoint's window opens only for what the client has taken.
 
 mod end;
+mod goodbye;
 mod head;
+mod kind;
 mod limits;
 mod status;
 mod tunnel;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Frame;
@@ -31,11 +33,13 @@ use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
+use crate::proxy::farewell::Farewell;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Upload, Waiting};
 use crate::proxy::permit::Permit;
 use crate::proxy::upgrade::Upgrade;
+use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::http2::Ticket;
 use crate::table::Timeouts;
 
@@ -68,6 +72,8 @@ pub struct Call {
     is_grpc: bool,
     /// True when the client looks for a gRPC status behind the answer.
     takes_status: bool,
+    /// Where the answer's body can be ended, if its version is left.
+    farewell: Farewell,
     /// How long the answer's body may pause.
     patience: Duration,
     /// Last: what came before resets its stream when it is dropped, and the place is free only then.
@@ -111,6 +117,7 @@ impl Call {
             is_read: false,
             is_grpc,
             takes_status: false,
+            farewell: Farewell::default(),
             patience: timeouts.progress,
             ticket,
         }
@@ -128,8 +135,8 @@ impl Call {
         self.start()?;
         loop {
             let before = self.waiting;
-            if self.bounds.is_over(self.now()) {
-                return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
+            if let Some(reason) = self.is_cut() {
+                return Poll::Ready(Err(Failure::Because(reason)));
             }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             if self.take_interims(cx, asked)? && self.let_go() {
@@ -272,33 +279,16 @@ impl Call {
         Response::from_parts(head, source)
     }
 
-    /// What sort of work the answer is, and how long it may pause.
-    fn classify(&mut self, fields: &HeaderMap) {
-        self.is_grpc = is_grpc(fields);
-        self.remaining = announced(fields);
-        if self.remaining.is_some() {
-            return;
-        }
-        self.takes_status = self.turn.is_http2() && status::is_behind(fields);
-        self.patience = self.timeouts.stream;
-        let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
-        let kind = match self.is_grpc {
-            true => Kind::Grpc,
-            false if content.starts_with(b"text/event-stream") => Kind::Sse,
-            false => Kind::Stream,
-        };
-        if let Some(permit) = &self.permit {
-            permit.becomes(kind);
-        }
-    }
-
     /// The next part of the answer's body; meanwhile the request's body goes on.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         if self.permit.is_none() {
             return Poll::Ready(None);
         }
-        if self.bounds.is_over(self.now()) {
-            return self.break_off(Reason::Deadline);
+        if let Some(reason) = self.is_cut() {
+            return self.break_off(reason);
+        }
+        if self.farewell.is_here(self.ask() == Ask::Go) {
+            return self.say_goodbye();
         }
         let moved = match self.send(cx) {
             Ok(moved) => moved,
@@ -341,9 +331,11 @@ impl Call {
         }
         self.record.as_ref().inspect(|record| record.sent(data.len()));
         self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
+        let length = data.len();
+        let data = self.farewell.pass(data, self.ask() == Ask::Go);
         if let Some(answer) = &mut self.answer {
             // The next is asked for when the client has taken this.
-            drop(answer.flow_control().release_capacity(data.len()));
+            drop(answer.flow_control().release_capacity(length));
             if answer.is_end_stream() {
                 self.finish();
             }

@@ -75,6 +75,11 @@ impl Locals {
         Arc::ptr_eq(local.upstream(), upstream).then(|| Rc::clone(local))
     }
 
+    /// All parts that there are.
+    pub fn all(&self) -> Vec<Rc<Local>> {
+        self.slots.borrow().iter().flatten().cloned().collect()
+    }
+
     /// Closes connections idle since before `oldest`, and those of versions that left the table; forgets the parts
     /// that nobody holds and nobody used since then: they are made again when they are needed.
     ///

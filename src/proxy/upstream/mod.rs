@@ -4,6 +4,8 @@ pub mod local;
 
 pub mod flights;
 
+pub mod leaving;
+
 pub mod roll;
 
 pub mod pool;
@@ -150,6 +152,12 @@ impl Upstream {
     #[must_use]
     pub fn slot(&self) -> usize {
         self.slot.0
+    }
+
+    /// How many workers serve it.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.shards.len()
     }
 
     /// It is in the table no more: the workers close its idle connections. Call after the change was published.

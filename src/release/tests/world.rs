@@ -6,8 +6,8 @@ use crate::release::{
     Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldLimits, HoldScope, Protocol, Route, ServiceLimits, ServiceName,
-    ServiceSpec, Split, Timeouts, VersionName, VersionRef, VersionSpec,
+    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Protocol, Route, ServiceLimits,
+    ServiceName, ServiceSpec, Split, Timeouts, VersionName, VersionRef, VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -56,6 +56,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         timeouts: Timeouts::default(),
         rules: None,
         limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
         hold: HoldLimits::standard(),
     }
 }

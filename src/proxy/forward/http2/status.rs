@@ -40,3 +40,12 @@ pub(super) fn trailers(status: &'static str, reason: Reason) -> HeaderMap {
     trailers.insert(REASON, reason);
     trailers
 }
+
+/// The trailers of a stream that was ended because its version is being left: its client comes again.
+pub(super) fn leaving() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(UNAVAILABLE));
+    let message = HeaderValue::from_static("the service is being replaced; try again");
+    trailers.insert(HeaderName::from_static("grpc-message"), message);
+    trailers
+}

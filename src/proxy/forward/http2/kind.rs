@@ -1,0 +1,36 @@
+//! What an answer is, by its fields.
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+use super::{Call, announced, status};
+use crate::metrics::Kind;
+use crate::proxy::farewell::Farewell;
+use crate::proxy::forward::is_grpc;
+
+impl Call {
+    /// What sort of work the answer is, and how long it may pause.
+    pub(super) fn classify(&mut self, fields: &HeaderMap) {
+        self.is_grpc = is_grpc(fields);
+        self.remaining = announced(fields);
+        if self.remaining.is_some() {
+            return;
+        }
+        self.takes_status = self.turn.is_http2() && status::is_behind(fields);
+        self.patience = self.timeouts.stream;
+        let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
+        let (kind, farewell) = match self.is_grpc {
+            true if self.takes_status => (Kind::Grpc, Farewell::of_messages()),
+            true => (Kind::Grpc, Farewell::default()),
+            false if content.starts_with(b"text/event-stream") => (Kind::Sse, Farewell::of_events(fields)),
+            false => (Kind::Stream, Farewell::default()),
+        };
+        self.farewell = farewell;
+        if let Some(permit) = &self.permit {
+            permit.becomes(kind);
+            if self.farewell.is_possible() {
+                permit.has_words();
+            }
+        }
+    }
+}
