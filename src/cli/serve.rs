@@ -41,6 +41,7 @@ use crate::proxy::crew::{self, Crew};
 use crate::proxy::inherited::Inherited;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
+use crate::proxy::upstream::names;
 use crate::proxy::worker::{Farewell, Queue};
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
@@ -110,6 +111,7 @@ impl Process {
             .map_err(cannot_listen)?;
         let log = Log::open(&config)?;
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
+        names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         let (stop_control, control) = on_own_thread(control)?;
@@ -221,6 +223,7 @@ impl Process {
         let bound = crew::bind(&wanted, &mut Inherited::default(), Some(&self.crew), self.crew.size());
         let bound = bound.map_err(cannot_listen)?;
         let log = self.log.prepare(&config)?;
+        names::ask(&config.proxy.name_servers);
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
         self.log.follow(log);
         let settings = settings(&config, &entrances, self.crew.size(), &self.log);

@@ -323,6 +323,7 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
     let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
     let forwarded = section.or("forwarded", default.forwarded, Node::flag);
+    let name_servers = section.or("name_servers", Vec::new(), name_servers);
     let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
     section.finish();
     Some(Proxy {
@@ -332,8 +333,22 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
         trace: trace?,
         error_pages: error_pages?,
         forwarded: forwarded?,
+        name_servers: name_servers?,
         underscores_in_headers: underscores?,
     })
+}
+
+fn name_servers(node: Node<'_>) -> Option<Vec<SocketAddr>> {
+    const DNS: u16 = 53;
+    let expected = "addresses of name servers such as [\"10.0.0.53\", \"127.0.0.1:8600\"]";
+    let server = |node: Node<'_>| {
+        let expected = "an address such as \"10.0.0.53\" or \"127.0.0.1:8600\"";
+        let text = node.text(expected)?;
+        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS));
+        text.parse().ok().or_else(alone).or_else(|| node.unexpected(expected))
+    };
+    let servers: Vec<_> = node.list(expected)?.into_iter().map(server).collect();
+    servers.into_iter().collect()
 }
 
 fn underscores(node: Node<'_>) -> Option<Underscores> {

@@ -254,6 +254,8 @@ pub struct Proxy {
     pub error_pages: Vec<ErrorPage>,
     /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
     pub forwarded: bool,
+    /// Who is asked for the addresses of endpoints that are given by name; default: those that the system asks.
+    pub name_servers: Vec<SocketAddr>,
     /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
     pub underscores_in_headers: Underscores,
 }
@@ -267,6 +269,7 @@ impl Default for Proxy {
             trace: None,
             error_pages: Vec::new(),
             forwarded: false,
+            name_servers: Vec::new(),
             underscores_in_headers: Underscores::default(),
         }
     }

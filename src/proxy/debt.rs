@@ -13,51 +13,48 @@ use super::settings::Settings;
 #[derive(Debug, Clone, Copy)]
 pub struct Debt {
     owed: u64,
-    /// The tick since which it is waited for, if it is.
-    since: Option<u64>,
-    /// How many ticks it may owe.
-    most: u64,
-    /// Bytes a second that it has to take; 0: one now and then is enough.
-    pace: u64,
+    /// The tick since which it is waited for, or [`NEVER`].
+    since: u64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Default for Debt {
+    fn default() -> Self {
+        Self { owed: 0, since: NEVER }
+    }
 }
 
 impl Debt {
-    /// None yet, of a client under these settings.
-    #[must_use]
-    pub fn none(settings: &Settings) -> Self {
-        Self::of(settings.progress, settings.min_drain_rate)
-    }
-
-    fn of(limit: Duration, pace: u64) -> Self {
-        Self { owed: 0, since: None, most: Clock::ticks_in(limit), pace }
-    }
-
-    /// Nothing is owed any more.
-    pub fn forgive(&mut self) {
-        (self.owed, self.since) = (0, None);
-    }
-
     /// The client is waited for, from now on if it was not before: how long still.
-    pub fn wait(&mut self, now: u64) -> Duration {
-        let waited = now - *self.since.get_or_insert(now);
-        let owed = self.owed / self.pace.max(1);
-        span(self.most.saturating_sub(owed).saturating_sub(waited))
+    pub fn wait(&mut self, settings: &Settings, now: u64) -> Duration {
+        if self.since == NEVER {
+            self.since = now;
+        }
+        let owed = self.owed / settings.min_drain_rate.max(1);
+        let left = Clock::ticks_in(settings.progress).saturating_sub(owed);
+        span(left.saturating_sub(now - self.since))
     }
 
     /// The client took so many bytes, and is not waited for until [`wait`](Self::wait) says so.
-    pub fn took(&mut self, bytes: usize, now: u64) {
+    pub fn took(&mut self, settings: &Settings, bytes: usize, now: u64) {
         if self.is_settled() {
             return;
         }
-        let waited = self.since.take().map_or(0, |since| now - since);
-        let paid = if self.pace == 0 { u64::MAX } else { per_tick(bytes) };
-        self.owed = self.owed.saturating_add(waited.saturating_mul(self.pace)).saturating_sub(paid);
+        let waited = if self.since == NEVER { 0 } else { now - self.since };
+        self.since = NEVER;
+        // Where no pace is asked for, one byte pays for everything.
+        let (pace, paid) = match settings.min_drain_rate {
+            0 => (0, u64::MAX),
+            pace => (pace, per_tick(bytes)),
+        };
+        self.owed = self.owed.saturating_add(waited.saturating_mul(pace)).saturating_sub(paid);
     }
 
     /// True when nothing is owed and nobody waits: taking makes no difference.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.owed == 0 && self.since.is_none()
+        self.owed == 0 && self.since == NEVER
     }
 }
 
@@ -72,17 +69,21 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(30);
 
+    fn asking(pace: u64) -> Settings {
+        Settings { progress: STALL, min_drain_rate: pace, ..Settings::default() }
+    }
+
     /// How many ticks a client is borne that takes `bytes` every `every` ticks and is waited for in between.
     fn borne(pace: u64, bytes: usize, every: u64) -> Option<u64> {
-        let mut debt = Debt::of(STALL, pace);
+        let (mut debt, settings) = (Debt::default(), asking(pace));
         let mut now = 0;
         while now < 1_000_000 {
-            let left = Clock::ticks_in(debt.wait(now));
+            let left = Clock::ticks_in(debt.wait(&settings, now));
             if left <= every {
                 return Some(now + left);
             }
             now += every;
-            debt.took(bytes, now);
+            debt.took(&settings, bytes, now);
         }
         None
     }
@@ -109,21 +110,19 @@ mod tests {
 
     #[test]
     fn what_was_taken_fast_earns_no_time() {
-        let mut debt = Debt::of(STALL, 100);
-        debt.wait(0);
-        debt.took(1 << 30, 0);
+        let (mut debt, settings) = (Debt::default(), asking(100));
+        debt.wait(&settings, 0);
+        debt.took(&settings, 1 << 30, 0);
         assert!(debt.is_settled());
-        assert_eq!(debt.wait(1), STALL);
+        assert_eq!(debt.wait(&settings, 1), STALL);
     }
 
     #[test]
     fn time_in_which_nobody_waits_is_free() {
-        let mut debt = Debt::of(STALL, 100);
-        debt.wait(0);
-        debt.took(1, 100);
-        let left = debt.wait(5_000);
+        let (mut debt, settings) = (Debt::default(), asking(100));
+        debt.wait(&settings, 0);
+        debt.took(&settings, 1, 100);
+        let left = debt.wait(&settings, 5_000);
         assert_eq!(left, Duration::from_millis(20_100), "10 s were waited");
-        debt.forgive();
-        assert_eq!(debt.wait(6_000), STALL);
     }
 }

@@ -48,3 +48,20 @@ fn underscores_are_dealt_with_in_one_of_three_ways() {
     switchback.toml: 2 errors
     "#);
 }
+
+#[test]
+fn name_servers_are_addresses_with_or_without_a_port() {
+    let servers = |list: &str| {
+        load_text(&format!(
+            "{LISTENER}[proxy]\nname_servers = {list}\n[services.a]\nroutes = [{{}}]\nversions.v.endpoints = [\"a:1\"]"
+        ))
+        .proxy
+        .name_servers
+    };
+    let expected = ["10.0.0.53:53", "127.0.0.1:8600", "[::1]:53"].map(|server| server.parse().unwrap());
+    assert_eq!(servers("[\"10.0.0.53\", \"127.0.0.1:8600\", \"::1\"]"), expected);
+    insta::assert_snapshot!(said(&format!("{LISTENER}[proxy]\nname_servers = [\"ns.internal\"]")), @r#"
+    switchback.toml:4:17: expected an address such as "10.0.0.53" or "127.0.0.1:8600", found the string "ns.internal"
+    switchback.toml: 1 error
+    "#);
+}

@@ -109,7 +109,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
     let is_begun = !early.is_empty();
     let wire = Rc::new(Wire {
         watch,
-        debt: Cell::new(Debt::none(&client.settings)),
+        debt: Cell::default(),
         due: Cell::new(u64::MAX),
         client,
         stream: RefCell::new(stream),
@@ -252,27 +252,6 @@ impl Wire {
             Some(answer) => self.answer(answer, asked).await,
             None => Left::Broken,
         }
-    }
-
-    /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_unread() {
-            return Poll::Pending;
-        }
-        match self.poll_fill(cx) {
-            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => Poll::Ready(()),
-        }
-    }
-
-    /// True while nobody reads: its client could be gone without that being noticed.
-    pub(super) fn is_unread(&self) -> bool {
-        !self.body.get().is_end() || !self.input.borrow().is_empty()
-    }
-
-    /// True when the client sends nothing more, whether or not all that it sent is read.
-    pub(super) fn has_left(&self) -> bool {
-        self.stream.borrow().has_left()
     }
 
     /// Writes an answer, head and body.

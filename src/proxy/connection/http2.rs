@@ -78,7 +78,6 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let Some(mut connection) = connection.await else { return };
     let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
-    let debt = Debt::none(&client.settings);
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
         // Boxed: it is moved several times on its way into the set, and is large.
@@ -100,7 +99,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         phase: Phase::Open,
         until: 0,
         leave: None,
-        debt,
+        debt: Debt::default(),
         taken: 0,
     };
     poll_fn(|cx| serving.poll(cx)).await;
@@ -261,10 +260,11 @@ where
     fn patience(&mut self, is_sent: bool) -> Duration {
         let (sent, now) = (self.io.sent(), self.client.worker.clock.ticks());
         if is_sent || sent != self.taken {
-            self.debt.took(usize::try_from(sent - self.taken).unwrap_or(usize::MAX), now);
+            let taken = usize::try_from(sent - self.taken).unwrap_or(usize::MAX);
+            self.debt.took(&self.client.settings, taken, now);
             self.taken = sent;
         }
-        if is_sent { Duration::MAX } else { self.debt.wait(now) }
+        if is_sent { Duration::MAX } else { self.debt.wait(&self.client.settings, now) }
     }
 
     /// Tells the client which of its requests will still be answered.

@@ -6,14 +6,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
@@ -49,6 +50,9 @@ struct Answer {
 
 /// Locked when the table changes, never on the request path.
 static NAMES: LazyLock<Mutex<HashMap<Arc<str>, Weak<Name>>>> = LazyLock::new(Mutex::default);
+
+/// Who is asked, where that is not the system's to say. Locked for every lookup and every reload.
+static SERVERS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
 
 /// The thread that resolves; as many names wait for it at most as the table has. `None` when there is no thread to be had.
 static RESOLVER: LazyLock<Option<mpsc::UnboundedSender<Weak<Name>>>> = LazyLock::new(|| {
@@ -141,6 +145,11 @@ impl Name {
     }
 }
 
+/// From the next lookup on these name servers are asked; without any, the system's.
+pub fn ask(servers: &[SocketAddr]) {
+    *SERVERS.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
+}
+
 /// How the lookups of each name that some endpoint has have ended, by name.
 #[must_use]
 pub fn lookups() -> Vec<Lookups> {
@@ -180,12 +189,14 @@ async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>) -> Found) {
     }
 }
 
-/// The system's way to resolve: its hosts file, its name servers.
+/// The system's way to resolve: its hosts file, its name servers or others that are asked in their place.
 #[derive(Default)]
 struct System {
     resolver: RefCell<Option<TokioResolver>>,
     /// When its files were changed last, as far as it has read them.
     seen: RefCell<[Option<SystemTime>; 2]>,
+    /// Who is asked instead of whom the system would.
+    servers: RefCell<Vec<SocketAddr>>,
 }
 
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
@@ -204,17 +215,39 @@ impl System {
     /// One that has read the files as they are now.
     fn resolver(&self) -> Result<TokioResolver, String> {
         let now = FILES.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
+        let servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut resolver = self.resolver.borrow_mut();
-        if let Some(resolver) = resolver.as_ref().filter(|_| *self.seen.borrow() == now) {
+        let is_same = *self.seen.borrow() == now && *self.servers.borrow() == servers;
+        if let Some(resolver) = resolver.as_ref().filter(|_| is_same) {
             return Ok(resolver.clone());
         }
-        let mut builder = TokioResolver::builder_tokio().map_err(|error| error.to_string())?;
+        let mut builder = if servers.is_empty() {
+            TokioResolver::builder_tokio().map_err(|error| error.to_string())?
+        } else {
+            let provider = TokioRuntimeProvider::default();
+            TokioResolver::builder_with_config(config(&servers), provider)
+        };
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         let made = builder.build().map_err(|error| error.to_string())?;
         self.seen.replace(now);
+        self.servers.replace(servers);
         *resolver = Some(made.clone());
         Ok(made)
     }
+}
+
+/// These name servers, and names as they are: nothing is appended to them.
+fn config(servers: &[SocketAddr]) -> ResolverConfig {
+    let servers = servers.iter().map(|server| {
+        let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        let ways = ways.map(|mut way| {
+            way.port = server.port();
+            way
+        });
+        // Another server may know a name that this one does not.
+        NameServerConfig::new(server.ip(), false, ways.into())
+    });
+    ResolverConfig::from_parts(None, Vec::new(), servers.collect())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What reads bytes from outside, fuzzed; each target in `targets/` asserts what must hold, not only that nothing panics.
-//! `tests/fuzz/run` runs them, from the kept corpus in `corpus/`.
+//! They are run in two ways, from the kept corpus in `corpus/`: by libFuzzer with the address sanitizer
+//! (`tests/fuzz/run`, by hand, for as long as one likes), and without either in `tests/suites/fuzz` ([`smoke`]), which is
+//! a part of `tests/run`.
 //!
 //! | target | reads | and must |
 //! |---|---|---|
@@ -18,3 +20,31 @@
 
 pub mod pieces;
 pub mod strict;
+
+#[cfg(not(fuzzing))]
+pub mod smoke;
+
+#[cfg(fuzzing)]
+pub use libfuzzer_sys::fuzz_target;
+
+#[cfg(not(fuzzing))]
+#[doc(hidden)]
+pub use arbitrary;
+
+/// Makes a program of a target: what libFuzzer's macro of this name does, for [`smoke`].
+#[cfg(not(fuzzing))]
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$input:ident: $kind:ty| $body:expr) => {
+        fn once(bytes: &[u8]) {
+            let unstructured = $crate::arbitrary::Unstructured::new(bytes);
+            if let Ok($input) = <$kind as $crate::arbitrary::Arbitrary>::arbitrary_take_rest(unstructured) {
+                $body
+            }
+        }
+
+        fn main() -> std::process::ExitCode {
+            $crate::smoke::main(env!("CARGO_BIN_NAME"), once)
+        }
+    };
+}

@@ -1,16 +1,16 @@
 //! The admin API's batch: a body is commands or a problem that can be told; commands are a new table or a refusal.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::sync::OnceLock;
 
-use libfuzzer_sys::fuzz_target;
 use switchback::admin::Edits;
 use switchback::admin::api::{Batch, Problem};
 use switchback::config::Config;
 use switchback::release::{Actor, ActorKind, Command, Event, Order, State, Timestamp, step};
 use switchback::store::record::{ChangeForm, from_text, to_text};
 use switchback::table::{Epoch, ServiceName};
+use switchback_fuzz::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     let edits = match Edits::read(body) {

@@ -1,12 +1,12 @@
 //! The codec towards endpoints: an answer is the same however it is cut, and what is passed on cannot be read otherwise.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use libfuzzer_sys::fuzz_target;
 use switchback::proxy::headers::{is_hop_by_hop, may_be_trailer};
 use switchback::proxy::http1::{Chunks, Decoder, Head, Malformed, encode_chunk, encode_end, parse_head};
+use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
 
 fuzz_target!(|input: (u8, bool, &[u8])| {

@@ -1,14 +1,14 @@
 //! `switchback check`: every text is either a configuration that can be put in force, or is refused with a place for
 //! everything that is wrong with it.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::path::{Path, PathBuf};
 
-use libfuzzer_sys::fuzz_target;
 use switchback::config::{Config, Diagnostic, Host, Severity, check_on, named_files};
 use switchback::release::{Actor, ActorKind, Command, Event, Order, State, Timestamp, step};
 use switchback::table::Epoch;
+use switchback_fuzz::fuzz_target;
 
 fuzz_target!(|text: &str| {
     // Files that it names are looked for beside it; none that could keep the reader waiting. Behind an empty line a byte

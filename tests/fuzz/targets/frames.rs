@@ -1,10 +1,10 @@
 //! The follower of HTTP/2 frames: it comes to the same verdict however the bytes are cut.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
 use switchback::proxy::connection::http2::{Frames, Tally};
 use switchback::proxy::deferred::Watch;
+use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::sizes;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

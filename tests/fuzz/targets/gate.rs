@@ -1,13 +1,13 @@
 //! The ingress gate behind the parser: what is let through is one request, to every reader, and stays what it was.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use http::request::Parts;
-use libfuzzer_sys::fuzz_target;
 use switchback::proxy::gate::Asked;
 use switchback::proxy::headers::{BodyLength, Origin, write_request};
 use switchback::proxy::http1::{Chunks, Decoder, Refused, Request, parse_request};
+use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
 use switchback_fuzz::strict;
 
@@ -21,6 +21,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     let parsed = parse_request(&mut whole, MOST_BYTES, MOST_FIELDS);
     pieces_do_not_matter(bytes, &parsed, whole.len(), seed);
     let Ok(Some(request)) = parsed else { return };
+    let head = &bytes[..bytes.len() - whole.len()];
+    let is_bare = |at: usize| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r');
+    assert!(!(0..head.len()).any(is_bare), "some readers end a line at a bare line feed, some do not");
     // Nothing of the client's is read behind this body, and it is the same body however it comes.
     let read = |seed| Body::read(request.body, &mut Pieces::of(&whole, seed));
     assert_eq!(read(0), read(seed | 1));

@@ -1,12 +1,12 @@
 //! The PROXY header: one that is read ends where it ends, whatever follows; `ppp` reads the same client from it.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::net::SocketAddr;
 
-use libfuzzer_sys::fuzz_target;
 use ppp::{v1, v2};
 use switchback::proxy::proxy_protocol::{Parsed, Told, parse};
+use switchback_fuzz::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = parse(bytes);

@@ -1,11 +1,11 @@
 //! The store's records: what can be read is written so that it reads the same again; the rest is said to be corrupt.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
 use switchback::release::Change;
 use switchback::store::StoreError;
 use switchback::store::record::{ChangeForm, from_text, to_text};
+use switchback_fuzz::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let read = |text: &str| from_text::<ChangeForm, Change>(text, || "change 1".to_owned());

@@ -16,6 +16,27 @@ use crate::proxy::upstream::Stream;
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Wire {
+    /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_unread() {
+            return Poll::Pending;
+        }
+        match self.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+        }
+    }
+
+    /// True while nobody reads: its client could be gone without that being noticed.
+    pub(in super::super) fn is_unread(&self) -> bool {
+        !self.body.get().is_end() || !self.input.borrow().is_empty()
+    }
+
+    /// True when the client sends nothing more, whether or not all that it sent is read.
+    pub(in super::super) fn has_left(&self) -> bool {
+        self.stream.borrow().has_left()
+    }
+
     /// Says that it is over; a client that may still be sending is heard until it has seen that.
     pub(super) async fn close(&self, left: Left) {
         match left {

@@ -32,7 +32,7 @@ impl Wire {
         }
         let mut debt = self.debt.get();
         if !debt.is_settled() {
-            debt.took(bytes, self.client.worker.clock.ticks());
+            debt.took(&self.client.settings, bytes, self.client.worker.clock.ticks());
             self.debt.set(debt);
         }
     }
@@ -42,7 +42,7 @@ impl Wire {
         if !self.is_stalled.replace(true) {
             let now = self.client.worker.clock.ticks();
             let mut debt = self.debt.get();
-            let left = debt.wait(now);
+            let left = debt.wait(&self.client.settings, now);
             self.debt.set(debt);
             // Before the answer the request's own limits hold.
             let is_bound = self.stage.get() == Stage::Answering;
@@ -70,9 +70,7 @@ impl Wire {
     /// Forgets what the client was behind with, if all of it was taken.
     pub(super) fn forgive(&self) {
         if self.out.borrow().is_empty() {
-            let mut debt = self.debt.get();
-            debt.forgive();
-            self.debt.set(debt);
+            self.debt.take();
         }
     }
 }

@@ -189,12 +189,11 @@ impl Reply {
         let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
         self.is_answered.set(true);
         Tally::add(&tally.frames);
-        let debt = Debt::none(&turn.client.settings);
         let due = self.due.get();
         Ok(Sending {
             send: sent.map_err(|_| GivenUp)?,
             alarm: None,
-            debt,
+            debt: Debt::default(),
             due,
             is_stalled: false,
             turn,
@@ -310,7 +309,8 @@ impl Sending<'_> {
         }
         if let Some(alarm) = &self.alarm {
             alarm.clear();
-            self.debt.took(part.len(), self.turn.client.worker.clock.ticks());
+            let client = &self.turn.client;
+            self.debt.took(&client.settings, part.len(), client.worker.clock.ticks());
         }
         self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
     }
@@ -334,7 +334,9 @@ impl Sending<'_> {
         let clock = &self.turn.client.worker.clock;
         let alarm = self.alarm.get_or_insert_with(|| clock.alarm());
         let now = clock.ticks();
-        alarm.set_once(self.debt.wait(now).min(span(self.due.saturating_sub(now))));
+        alarm.set_once(
+            self.debt.wait(&self.turn.client.settings, now).min(span(self.due.saturating_sub(now))),
+        );
         ready!(alarm.poll(cx));
         self.is_stalled = true;
         self.send.send_reset(Code::CANCEL);
