@@ -94,9 +94,8 @@ fn a_flip_can_wait_for_the_drain() {
     let (status, late) = lab.call("POST", &wait("50ms"), &json!({ "to": "green" }));
     assert_eq!((status, &late["change"]["changed"]), (504, &json!(true)), "{late}");
     assert_eq!(
-        late["left"],
-        json!([{ "service": "shop", "version": "blue", "kind": "request", "count": 1 }]),
-        "{late}"
+        (&late["left"][0]["version"], amounts(&late["left"])),
+        (&json!("blue"), vec![("request".to_owned(), 1)])
     );
     std::thread::scope(|scope| {
         // The drain goes on; whoever changes the service next can wait for it.
