@@ -18,7 +18,7 @@ use crate::proxy::upstream::Upstream;
 use crate::release::{Actor, Command, Event, Order, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{Loaded, Store, StoreError};
-use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, DrainRules, ServiceName, ServiceSpec, Table, VersionName};
 
 /// How long whoever wants something of the store waits while it is lent; later ones are told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,6 +145,7 @@ impl Control {
     fn follow(&mut self, leaving: &[(ServiceName, VersionName)]) {
         let now = clock::instant();
         let before = self.drains.names();
+        let table = Arc::clone(&self.state.table);
         for upstream in self.tenures.tenures() {
             let leaves = leaving
                 .iter()
@@ -152,10 +153,12 @@ impl Control {
             if !leaves {
                 self.drains.cancel(upstream.id);
             } else if upstream.in_flight() > 0 {
-                self.drains.open(upstream, now);
+                let rules = rules(&table, &upstream.service);
+                self.drains.open(upstream, rules, now);
             }
         }
         if before != self.drains.names() {
+            self.live.departures.set(self.drains.departures(now));
             self.show();
         }
     }
@@ -219,17 +222,27 @@ impl Control {
         let now = clock::instant();
         for upstream in gone {
             upstream.leave();
-            self.drains.open(upstream, now);
+            let rules = rules(&self.state.table, &upstream.service);
+            self.drains.open(upstream, rules, now);
         }
         for upstream in after.upstreams() {
             let weight = |state: &State| super::handle::weight(state, &upstream.service, &upstream.version);
             match (weight(&self.state) > BasisPoints::NONE, weight(&next) > BasisPoints::NONE) {
-                (true, false) => self.drains.open(Arc::clone(upstream), now),
+                (true, false) => {
+                    let rules = rules(&next.table, &upstream.service);
+                    self.drains.open(Arc::clone(upstream), rules, now);
+                }
                 (_, true) => self.drains.cancel(upstream.id),
                 (false, false) => {}
             }
         }
+        self.live.departures.set(self.drains.departures(now));
         self.state = Arc::new(next);
         self.show();
     }
+}
+
+/// How what lasts is seen out of the versions of a service.
+fn rules(table: &Table, service: &ServiceName) -> DrainRules {
+    table.service(service).map_or_else(DrainRules::default, |service| service.drain)
 }

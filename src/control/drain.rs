@@ -148,9 +148,12 @@ impl Drains {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::control::clock;
-    use crate::proxy::admission::Published;
+    use crate::proxy::admission::{Class, Published};
 
     fn busy(version: &str) -> Arc<Upstream> {
         let upstream = Upstream::open("shop".parse().unwrap(), version.parse().unwrap(), 2);
@@ -195,5 +198,82 @@ mod tests {
         assert_eq!(drains.next_poll(), Some(start), "at once");
         assert_eq!(drains.poll(start).len(), 1);
         assert_eq!(drains.next_poll(), None);
+    }
+
+    /// What happens to one version, in some order.
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        /// A worker looks at the newest table, and counts a request in with what it knows, now or later.
+        Look(usize),
+        Admit(usize),
+        /// The oldest request of a worker ends.
+        End(usize),
+        /// The version gets no new requests any more, or gets them again.
+        Leave,
+        Return,
+        /// Control looks.
+        Poll,
+    }
+
+    fn any_act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => (0..3usize).prop_map(Act::Look),
+            5 => (0..3usize).prop_map(Act::Admit),
+            6 => (0..3usize).prop_map(Act::End),
+            2 => Just(Act::Leave),
+            1 => Just(Act::Return),
+            4 => Just(Act::Poll),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+        /// In every order of what workers and control do: drained is said after the last end, with the next look, and
+        /// never before; and a worker whose last request has ended says that a look is worth it.
+        #[test]
+        fn drained_is_said_after_the_last_end_and_never_before(acts in prop::collection::vec(any_act(), 1..60)) {
+            let (start, published) = (clock::instant(), Published::new(1));
+            let upstream = Upstream::open("shop".parse().unwrap(), "blue".parse().unwrap(), 3);
+            let (upstream, mut drains) = (Arc::new(upstream), Drains::default());
+            // By worker: the epoch it knows, whether the version had weight then, and its requests.
+            let mut workers = [(1, true, 0u64); 3];
+            let (mut epoch, mut has_weight, mut is_open) = (1, true, false);
+            for act in acts {
+                match act {
+                    Act::Look(id) => (workers[id].0, workers[id].1) = (epoch, has_weight),
+                    Act::Admit(id) => {
+                        let (known, had_weight, flying) = &mut workers[id];
+                        if *had_weight && upstream.shard(id).counts.admit(&published, *known).is_ok() {
+                            prop_assert!(has_weight, "nothing is admitted under an older epoch");
+                            *flying += 1;
+                        }
+                    }
+                    Act::End(id) if workers[id].2 > 0 => {
+                        workers[id].2 -= 1;
+                        upstream.shard(id).end(Class::Read, &upstream);
+                        let is_told = drains.bell().notified().now_or_never().is_some();
+                        prop_assert_eq!(is_told, is_open && workers[id].2 == 0);
+                    }
+                    Act::Leave if has_weight => {
+                        (epoch, has_weight, is_open) = (epoch + 1, false, true);
+                        published.publish(epoch);
+                        drains.open(Arc::clone(&upstream), DrainRules::default(), start);
+                    }
+                    Act::Return if !has_weight => {
+                        (epoch, has_weight, is_open) = (epoch + 1, true, false);
+                        published.publish(epoch);
+                        drains.cancel(upstream.id);
+                    }
+                    Act::Poll => {
+                        let flying: u64 = workers.iter().map(|worker| worker.2).sum();
+                        let is_said = !drains.poll(start).is_empty();
+                        prop_assert_eq!(is_said, is_open && flying == 0);
+                        is_open &= !is_said;
+                    }
+                    Act::End(_) | Act::Leave | Act::Return => {}
+                }
+            }
+        }
     }
 }

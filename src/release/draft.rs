@@ -5,9 +5,9 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::deployment::{Deployment, Edit, Previous};
+use super::deployment::{Deployment, Previous};
 use super::history::ServiceRecord;
-use super::overlay::{carrier, effective, initial, restore, still_holding, without_the_gone};
+use super::overlay::{carrier, initial, restore, still_holding, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split, VersionName,
@@ -117,33 +117,6 @@ impl<'s> Draft<'s> {
         self.set_split(name, split)
     }
 
-    fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
-        let Item { service, .. } = self.entry(name)?;
-        let mut version = version;
-        if let Some(present) = service.version(&version.name) {
-            if *present == version {
-                return Ok(());
-            }
-            if present.endpoints == version.endpoints {
-                version.endpoints = Arc::clone(&present.endpoints);
-            }
-        }
-        let weight = service.split.weight(&version.name);
-        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
-            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
-        }
-        self.edit(name, version.name.clone(), Some(version))
-    }
-
-    fn remove_version(&mut self, name: &ServiceName, version: &VersionName) -> Result<(), Refused> {
-        self.resolve(name, &version.clone().into())?;
-        let weight = self.entry(name)?.service.split.weight(version);
-        if weight > BasisPoints::NONE {
-            return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
-        }
-        self.edit(name, version.clone(), None)
-    }
-
     fn hold(
         &mut self,
         name: &ServiceName,
@@ -244,36 +217,6 @@ impl<'s> Draft<'s> {
         Ok(Item { service, deployment, before })
     }
 
-    /// Puts `version` in place of what the service had under that name, or takes it away.
-    pub(super) fn edit(
-        &mut self,
-        name: &ServiceName,
-        version: VersionName,
-        new: Option<VersionSpec>,
-    ) -> Result<(), Refused> {
-        let epoch = self.epoch;
-        let Item { service, deployment, .. } = self.entry(name)?;
-        let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
-        match (new, over) {
-            (Some(new), over) if over.as_ref() == Some(&new) => {
-                deployment.edits.remove(&version);
-            }
-            (Some(new), over) => {
-                deployment.edits.insert(version, Edit::Is { version: new, over });
-            }
-            (None, Some(over)) => {
-                deployment.edits.insert(version, Edit::Removed { over });
-            }
-            (None, None) => {
-                deployment.edits.remove(&version);
-            }
-        }
-        let versions = effective(&deployment.spec, &deployment.edits);
-        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
-        Ok(())
-    }
-
     /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
     fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
         let epoch = self.epoch;
@@ -316,7 +259,11 @@ impl<'s> Draft<'s> {
         }
     }
 
-    fn resolve(&mut self, name: &ServiceName, version: &VersionRef) -> Result<VersionName, Refused> {
+    pub(super) fn resolve(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+    ) -> Result<VersionName, Refused> {
         let Item { service, .. } = self.entry(name)?;
         service.resolve(version).cloned().ok_or_else(|| unknown(service, version))
     }

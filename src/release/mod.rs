@@ -16,10 +16,10 @@
 
 pub mod deployment;
 mod draft;
-mod endpoints;
 mod finish;
 pub mod history;
 mod overlay;
+mod pools;
 mod refused;
 mod summary;
 #[cfg(test)]

@@ -180,3 +180,19 @@ fn a_proxy_header_that_cannot_be_is_refused() {
     let said = with("endpoints = [\"b:1\"]\nproxy_protocol = 2");
     assert!(said.contains("expected \"v1\" or \"v2\", found the integer 2"), "{said}");
 }
+
+#[test]
+fn a_drain_that_cannot_be_is_refused() {
+    insta::assert_snapshot!(check_service(
+        r#"
+[services.shop]
+routes = [{ path = "/" }]
+drain = { patience = "30s", spread = "60s", deadline = "1m", retry = "0s", patients = 1 }
+versions.v1 = { endpoints = ["a:1"] }
+[services.cart]
+routes = [{ path = "/cart" }]
+drain = { patience = "10s", spread = "20s", deadline = "20s" }
+versions.v1 = { endpoints = ["a:1"] }
+"#
+    ));
+}

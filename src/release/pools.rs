@@ -1,12 +1,45 @@
-//! The edits of a pool: endpoints that come, go, or get nothing new.
+//! Edits of a draft's versions and their pools.
 
 use std::sync::Arc;
 
 use super::Refused;
-use super::draft::Draft;
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionRef, VersionSpec};
+use super::deployment::Edit;
+use super::draft::{Draft, Item};
+use super::overlay::effective;
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionRef, VersionSpec};
 
 impl Draft<'_> {
+    pub(super) fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
+        let Item { service, .. } = self.entry(name)?;
+        let mut version = version;
+        if let Some(present) = service.version(&version.name) {
+            if *present == version {
+                return Ok(());
+            }
+            if present.endpoints == version.endpoints {
+                version.endpoints = Arc::clone(&present.endpoints);
+            }
+        }
+        let weight = service.split.weight(&version.name);
+        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
+        }
+        self.edit(name, version.name.clone(), Some(version))
+    }
+
+    pub(super) fn remove_version(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionName,
+    ) -> Result<(), Refused> {
+        self.resolve(name, &version.clone().into())?;
+        let weight = self.entry(name)?.service.split.weight(version);
+        if weight > BasisPoints::NONE {
+            return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
+        }
+        self.edit(name, version.clone(), None)
+    }
+
     /// Adds the endpoint to the pool; one that is there and draining serves again.
     pub(super) fn put_endpoint(
         &mut self,
@@ -79,6 +112,36 @@ impl Draft<'_> {
             return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
         }
         self.edit(name, version.name.clone(), Some(version))
+    }
+
+    /// Puts `version` in place of what the service had under that name, or takes it away.
+    fn edit(
+        &mut self,
+        name: &ServiceName,
+        version: VersionName,
+        new: Option<VersionSpec>,
+    ) -> Result<(), Refused> {
+        let epoch = self.epoch;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
+        match (new, over) {
+            (Some(new), over) if over.as_ref() == Some(&new) => {
+                deployment.edits.remove(&version);
+            }
+            (Some(new), over) => {
+                deployment.edits.insert(version, Edit::Is { version: new, over });
+            }
+            (None, Some(over)) => {
+                deployment.edits.insert(version, Edit::Removed { over });
+            }
+            (None, None) => {
+                deployment.edits.remove(&version);
+            }
+        }
+        let versions = effective(&deployment.spec, &deployment.edits);
+        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        Ok(())
     }
 }
 
