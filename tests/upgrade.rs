@@ -278,8 +278,14 @@ fn http2_clients_are_told_and_lose_nothing() {
                         // A connection that is told to end takes no more of them; what it took is answered.
                         let Ok(mut send) = client.send.clone().ready().await else { break };
                         let Ok((response, _)) = send.send_request(get, true) else { break };
-                        let response = response.await.unwrap();
-                        assert_eq!(response.status(), 200);
+                        match response.await {
+                            Ok(response) => assert_eq!(response.status(), 200),
+                            // It was on its way behind the answer to the last ping: not begun, and asked anew.
+                            Err(why) if why.is_go_away() && why.reason() == Some(h2::Reason::NO_ERROR) => {
+                                break;
+                            }
+                            Err(why) => panic!("{why}"),
+                        }
                         asked += 1;
                         if stop.load(Ordering::Relaxed) {
                             break;
