@@ -419,6 +419,45 @@ fn a_change_right_after_an_upgrade_is_acknowledged_when_nothing_goes_the_old_way
     row.end();
 }
 
+#[test]
+fn the_program_is_the_one_that_is_installed_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, installed) = (env!("CARGO_BIN_EXE_switchback"), dir.path().join("switchback"));
+    std::os::unix::fs::symlink(real, &installed).unwrap();
+    let mut lab = Lab::with(&["blue"], "");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Some(Proxy::start_program(&installed, &lab.config(), &lab.socket(), 2).unwrap());
+    let mut row = Row::of(lab);
+    fs::remove_file(&installed).unwrap();
+    fs::write(&installed, format!("#!/bin/sh\necho 'a newer one' >&2\nexec '{real}' \"$@\"\n")).unwrap();
+    fs::set_permissions(&installed, fs::Permissions::from_mode(0o755)).unwrap();
+    row.upgrade();
+    row.wait_alone();
+    assert!(row.end().contains("a newer one"));
+}
+
+#[test]
+fn a_program_whose_file_is_gone_can_be_followed_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let installed = dir.path().join("switchback");
+    fs::copy(env!("CARGO_BIN_EXE_switchback"), &installed).unwrap();
+    let mut lab = Lab::with(&["blue"], "");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Some(Proxy::start_program(&installed, &lab.config(), &lab.socket(), 2).unwrap());
+    let mut row = Row::of(lab);
+    fs::remove_file(&installed).unwrap();
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 422, "{answer}");
+    assert!(
+        answer["detail"].as_str().unwrap().contains(&format!("cannot start {}", installed.display())),
+        "{answer}"
+    );
+    let (status, answer) = row.try_upgrade(&json!({ "binary": env!("CARGO_BIN_EXE_switchback") }));
+    assert_eq!(status, 200, "{answer}");
+    row.wait_alone();
+    row.end();
+}
+
 /// A program that is started in the new version's place.
 fn program(row: &Row, text: &str) -> Value {
     let path = row.lab.dir.path().join(format!("program-{}", text.len()));

@@ -136,6 +136,8 @@ struct Process {
     admin_file: Option<admin::socket::SocketFile>,
     /// How much memory may be used, for who looks at it.
     memory: channel::Sender<MemoryLimit>,
+    /// Says that it is alive.
+    watchdog: JoinHandle<()>,
     /// What a successor is started from.
     program: OwnProgram,
     /// 1 is the first process, each upgrade adds one.
@@ -181,7 +183,7 @@ impl Process {
 
         let (memory, limit) = channel::channel(memory_limit(&config));
         spawn_local(memory::look(Arc::clone(crew.commons()), limit));
-        spawn_local(notify::watchdog(crew.pulse()));
+        let watchdog = spawn_local(notify::watchdog(crew.pulse()));
         let status = Arc::new(Status::of(workers, generation));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
@@ -213,6 +215,7 @@ impl Process {
             admin_path,
             admin_file,
             memory,
+            watchdog,
             program,
             generation,
             own,

@@ -24,7 +24,7 @@ pub(super) fn upgrade(node: Node<'_>) -> Option<Upgrade> {
     let spread = section.or("spread", default.spread, |node| {
         let spread = node.duration(Duration::ZERO)?;
         if spread > Upgrade::MOST_SPREAD {
-            node.at.error("changes wait for so long after an upgrade: at most 20s");
+            node.at.error("changes wait for so long after an upgrade: at most 5s");
             return None;
         }
         Some(spread)

@@ -256,7 +256,7 @@ pub struct Upgrade {
 
 impl Upgrade {
     /// The longest `spread`.
-    pub const MOST_SPREAD: Duration = Duration::from_secs(20);
+    pub const MOST_SPREAD: Duration = Duration::from_secs(5);
 }
 
 impl Default for Upgrade {

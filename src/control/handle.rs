@@ -19,7 +19,7 @@ use crate::store::{HistoryQuery, StoreError};
 use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
-const HUSH: Duration = Duration::from_secs(30);
+const HUSH: Duration = Duration::from_secs(8);
 
 /// What outsiders hold: a way to ask for changes, and what is to be seen. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -348,6 +348,9 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
             }
             return worker.journal.flush();
         }
-        vacancy.await;
+        tokio::select! {
+            () = vacancy => {}
+            Some(order) = inbox.recv() => orders::answer_late(order),
+        }
     }
 }

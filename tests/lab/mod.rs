@@ -337,7 +337,20 @@ impl Proxy {
     /// # Errors
     /// Its log when it ends before.
     pub fn start(config: &Path, socket: &Path, workers: usize) -> Result<Self, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_switchback"))
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_switchback")), config, socket, workers)
+    }
+
+    /// The same with another path for the binary.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_program(
+        program: &Path,
+        config: &Path,
+        socket: &Path,
+        workers: usize,
+    ) -> Result<Self, String> {
+        let mut child = Command::new(program)
             .args(["run", "--workers", &workers.to_string(), "--config"])
             .arg(config)
             .stderr(Stdio::piped())

@@ -58,6 +58,8 @@ impl Process {
     /// Another process serves: nothing is accepted any more, and what is in flight is finished.
     pub(super) async fn retire(self, heir: Heir, ready: &Ready, mut signals: Signals) -> Result<()> {
         let Self { config, crew, log, handle, memory: _memory, watching, .. } = self;
+        // From now on the other process says that it is alive.
+        self.watchdog.abort();
         notify::main_process(ready.pid);
         drop((watching, self.own));
         if let Some(file) = self.admin_file {

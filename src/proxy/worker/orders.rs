@@ -75,6 +75,15 @@ pub(super) async fn follow(worker: &Rc<Worker>, inbox: &mut mpsc::Receiver<Order
     Farewell { spread: Duration::ZERO, queue: Queue::Ours }
 }
 
+/// A worker that winds down does nothing more but say that it is alive.
+pub(super) fn answer_late(order: Order) {
+    match order {
+        // Whoever asked may have gone.
+        Order::Echo(reply) => drop(reply.send(())),
+        Order::Listen { .. } | Order::Close(_) | Order::Follow(_) | Order::Stop(_) => {}
+    }
+}
+
 /// What a worker accepts on.
 #[derive(Default)]
 struct Doors(BTreeMap<ListenAddr, Vec<Door>>);
