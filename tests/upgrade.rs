@@ -388,6 +388,54 @@ fn a_drain_that_was_open_stays_open() {
     row.end();
 }
 
+/// A WebSocket on `one`, over a process that has handed over, and that version is left.
+fn left_behind(patience: &str) -> (Row, WebSocket<TcpStream>) {
+    let mut row = talking(echoes(), "[upgrade]\nspread = \"200ms\"\n");
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let rules = format!(
+        "[services.talk]\ndrain = {{ patience = \"{patience}\", spread = \"100ms\", deadline = \"5m\" }}"
+    );
+    fs::write(row.lab.config(), text.replace("[services.talk]", &rules)).unwrap();
+    row.upgrade();
+    let mut socket = websocket(row.address());
+    assert!(echoed(&mut socket, "before"));
+    row.upgrade();
+    let flip = json!({ "to": "two" });
+    let (status, answer) = row.lab.call("POST", "/v1/services/talk/flip", &flip);
+    assert_eq!(status, 200, "{answer}");
+    (row, socket)
+}
+
+#[test]
+fn what_is_left_behind_ends_in_its_own_words() {
+    let (row, mut socket) = left_behind("100ms");
+    let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no reason") };
+    assert_eq!(u16::from(close.code), 1012, "{close:?}");
+    let _ = socket.flush();
+    drop(socket);
+    let drained = || row.lab.call("GET", "/v1/services/talk/versions/one/drain", &Value::Null).1;
+    wait_until("it is drained", || drained()["drained"] == true);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_revert_spares_what_is_left_behind() {
+    let (row, mut socket) = left_behind("4s");
+    let (status, answer) = row.lab.call("POST", "/v1/services/talk/revert", &json!({}));
+    assert_eq!(status, 200, "{answer}");
+    // Longer than it would have had.
+    let until = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < until {
+        assert!(echoed(&mut socket, "still there"));
+        thread::sleep(Duration::from_millis(50));
+    }
+    socket.close(None).unwrap();
+    drop(socket);
+    row.wait_alone();
+    row.end();
+}
+
 #[test]
 fn what_a_dead_process_had_is_gone() {
     let (mut row, _gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
