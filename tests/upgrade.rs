@@ -14,7 +14,7 @@ mod lab;
 
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Client, Gate, Lab, Origin, PATIENCE, Proxy, gate, wait_until};
+use lab::websocket::{echoed, echoes};
+use lab::{Client, Gate, Lab, Origin, Proxy, gate, wait_until};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::{Message, WebSocket, accept, client};
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 /// A lab whose proxy is one process after another; all of them are gone when it is dropped.
 struct Row {
@@ -125,34 +126,8 @@ impl Drop for Row {
     }
 }
 
-/// An endpoint that sends every message back.
-fn echoes() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || {
-                let Ok(mut socket) = accept(stream) else { return };
-                while let Ok(message) = socket.read() {
-                    if message.is_text() && socket.send(message).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
 fn websocket(address: SocketAddr) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    client(format!("ws://{address}/chat"), stream).expect("a WebSocket").0
-}
-
-fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
-    socket.send(Message::text(text)).unwrap();
-    socket.read().unwrap() == Message::text(text)
+    lab::websocket::connect(address, "/chat")
 }
 
 /// `shop` on `origins`, and everything below /chat to `talk`, whose version is a WebSocket's endpoint.

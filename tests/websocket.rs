@@ -11,48 +11,23 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lab::websocket::{echoed, echoes};
 use lab::{Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, accept, client};
-
-/// An endpoint that sends every message back, and follows a close.
-fn echoes() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || {
-                let Ok(mut socket) = accept(stream) else { return };
-                while let Ok(message) = socket.read() {
-                    if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
+use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
 
 fn echoing() -> Lab {
     Lab::pool(vec![], &[echoes()], "", "")
 }
 
 fn connect(lab: &Lab) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(lab.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    client(format!("ws://{}/chat?x=y", lab.address()), stream).expect("a WebSocket").0
-}
-
-fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
-    socket.send(Message::text(text)).unwrap();
-    socket.read().unwrap() == Message::text(text)
+    lab::websocket::connect(lab.address(), "/chat?x=y")
 }
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\

@@ -36,6 +36,7 @@ pub mod history;
 pub mod http2;
 pub mod origin;
 pub mod tls;
+pub mod websocket;
 pub mod wire;
 
 use std::fmt::Write as _;

@@ -1,0 +1,40 @@
+//! WebSockets: an endpoint that sends back what it hears, and a client.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use tokio_tungstenite::tungstenite::{Message, WebSocket, accept, client};
+
+use super::PATIENCE;
+
+/// An endpoint that sends every message back, and follows a close.
+pub fn echoes() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let Ok(mut socket) = accept(stream) else { return };
+                while let Ok(message) = socket.read() {
+                    if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A client of the proxy at `address`.
+pub fn connect(address: SocketAddr, path: &str) -> WebSocket<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client(format!("ws://{address}{path}"), stream).expect("a WebSocket").0
+}
+
+/// Sends a message, and says whether it comes back.
+pub fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
+    socket.send(Message::text(text)).unwrap();
+    socket.read().unwrap() == Message::text(text)
+}
