@@ -6,10 +6,10 @@ use std::rc::Rc;
 use http::Response;
 use http::request::Parts;
 
-use super::Admitted;
 use super::body::{Incoming, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
+use super::entry::Admitted;
 use super::forward::{Call, Exchange, Failure, http2};
 use super::gate::Asked;
 use super::journal::Record;

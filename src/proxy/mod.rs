@@ -10,107 +10,77 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-// In reading order: what a request passes, what that stands on, what it runs in.
-
+// What a request passes, in order.
 pub mod gate;
 
-pub mod admission;
-pub mod live;
-
+mod entry;
 pub mod hold;
-
 pub mod quota;
 
+pub mod admission;
 pub mod permit;
 
 mod attempts;
 
 pub mod forward;
-
 pub mod outgoing;
 
+pub mod body;
 pub mod bounds;
-
 pub mod debt;
 
-pub mod body;
-
-pub mod story;
-
-pub mod identity;
-
-pub mod rewrite;
-
-pub mod answer;
-
-pub mod journal;
-
-pub mod headers;
-
-pub mod deferred;
-
-pub mod upgrade;
-
+pub mod farewell;
 pub mod tunnel;
-
+pub mod upgrade;
 pub mod websocket;
 
-pub mod farewell;
+// What goes along with it.
+pub mod story;
 
-pub mod forwarded;
-
-pub mod peer;
-
+pub mod answer;
 pub mod error;
+pub mod forwarded;
+pub mod headers;
+pub mod identity;
+pub mod journal;
+pub mod rewrite;
+
+// Where it comes from, and where it goes.
+pub mod connection;
+pub mod deferred;
+pub mod entrance;
+pub mod http1;
+pub mod inherited;
+pub mod listener;
+pub mod peer;
+pub mod proxy_protocol;
+pub mod tls;
 
 pub mod upstream;
 
-pub mod connection;
-
-pub mod http1;
-
-pub mod listener;
-
-pub mod inherited;
-
-pub mod proxy_protocol;
-
-pub mod entrance;
-
-pub mod tls;
-
+// What all of that runs in.
+pub mod live;
 pub mod settings;
-
 pub mod worker;
 
-mod usher;
-
-pub mod commons;
-
-pub mod pressure;
-
-pub mod crew;
-
 pub mod clock;
+pub mod commons;
+pub mod crew;
+pub mod pressure;
+mod usher;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use http_body::Body as _;
 
-use admission::Class;
 use attempts::forward;
 use body::{Incoming, Source};
 use connection::{Client, Turn};
+use entry::{Entry, admit};
 use gate::Asked;
-use hold::{Place, Way};
-use permit::Permit;
-use pressure::Pressure;
-use quota::Slot;
 use story::Story;
 
-use crate::metrics::{Kind, Reason};
-use crate::table::{ServiceLimits, Timeouts};
+use crate::metrics::Reason;
 
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
@@ -177,85 +147,4 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
         client.worker.redirected();
     }
     Ok(answer.map(|answer| answer.map(Source::Full)))
-}
-
-/// A request that is counted in on the version it was assigned to.
-struct Admitted {
-    permit: Permit,
-    timeouts: Timeouts,
-    limits: ServiceLimits,
-}
-
-/// How far a request has come.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once and kept nowhere; a box would be an allocation a request"
-)]
-enum Entry {
-    Admitted(Admitted),
-    /// Its route answers by itself.
-    OwnAnswer,
-    /// Its service is held, and it only asks whether that is well.
-    Check,
-    /// Its service is held, and it has a place in the line.
-    Held,
-}
-
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
-fn admit(
-    client: &Client,
-    head: &Parts,
-    asked: &Asked<'_>,
-    body: &Incoming,
-    story: &mut Story,
-    place: &mut Option<Box<Place>>,
-) -> Result<Entry, Reason> {
-    let worker = &client.worker;
-    if worker.commons.pressure() == Pressure::Critical {
-        return Err(Reason::Overload);
-    }
-    let mut slot: Option<Slot> = None;
-    let coin = worker.coin();
-    let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
-    let writes = !head.method.is_safe() || asked.upgrade.is_some();
-    loop {
-        let snapshot = worker.view.newest();
-        let table = &snapshot.table;
-        let routed = table.route(asked).ok_or(Reason::NoRoute)?;
-        if story.take(&snapshot, routed) {
-            return Ok(Entry::OwnAnswer);
-        }
-        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
-        if lane.hold.is_some() || !worker.lines.are_empty() {
-            let held = (&*table.services()[routed.service], lane.hold.as_ref());
-            match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
-                Way::Free => {}
-                Way::Held => return Ok(Entry::Held),
-                Way::Answered => return Ok(Entry::Check),
-            }
-        }
-        let limits = lane.limits;
-        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
-            return Err(Reason::RequestTooLarge);
-        }
-        if let Some(quota) = &lane.quota {
-            // Once a request, also when a change came in between.
-            slot = match slot.filter(|slot| slot.is_of(quota)) {
-                None => {
-                    let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
-                    Some(entered.map_err(|not_now| story.not_now(not_now))?)
-                }
-                same => same,
-            };
-        }
-        let local = worker.local(lane);
-        if let Ok(mut permit) =
-            Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
-        {
-            permit.slot = slot;
-            local.follow(&lane.target);
-            story.assigned(lane, &mut permit);
-            return Ok(Entry::Admitted(Admitted { permit, timeouts: lane.timeouts, limits }));
-        }
-    }
 }

@@ -1,0 +1,97 @@
+//! How a request gets in: its route, the hold of its service, its version, and a permit, all under one epoch (G1).
+
+use http::request::Parts;
+use http_body::Body as _;
+
+use super::admission::Class;
+use super::body::Incoming;
+use super::connection::Client;
+use super::gate::Asked;
+use super::hold::{self, Place, Way};
+use super::permit::Permit;
+use super::pressure::Pressure;
+use super::quota::Slot;
+use super::story::Story;
+use crate::metrics::{Kind, Reason};
+use crate::table::{ServiceLimits, Timeouts};
+
+/// A request that is counted in on the version it was assigned to.
+pub(super) struct Admitted {
+    pub(super) permit: Permit,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: ServiceLimits,
+}
+
+/// How far a request has come.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once and kept nowhere; a box would be an allocation a request"
+)]
+pub(super) enum Entry {
+    Admitted(Admitted),
+    /// Its route answers by itself.
+    OwnAnswer,
+    /// Its service is held, and it only asks whether that is well.
+    Check,
+    /// Its service is held, and it has a place in the line.
+    Held,
+}
+
+/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
+pub(super) fn admit(
+    client: &Client,
+    head: &Parts,
+    asked: &Asked<'_>,
+    body: &Incoming,
+    story: &mut Story,
+    place: &mut Option<Box<Place>>,
+) -> Result<Entry, Reason> {
+    let worker = &client.worker;
+    if worker.commons.pressure() == Pressure::Critical {
+        return Err(Reason::Overload);
+    }
+    let mut slot: Option<Slot> = None;
+    let coin = worker.coin();
+    let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
+    let writes = !head.method.is_safe() || asked.upgrade.is_some();
+    loop {
+        let snapshot = worker.view.newest();
+        let table = &snapshot.table;
+        let routed = table.route(asked).ok_or(Reason::NoRoute)?;
+        if story.take(&snapshot, routed) {
+            return Ok(Entry::OwnAnswer);
+        }
+        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        if lane.hold.is_some() || !worker.lines.are_empty() {
+            let held = (&*table.services()[routed.service], lane.hold.as_ref());
+            match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
+                Way::Free => {}
+                Way::Held => return Ok(Entry::Held),
+                Way::Answered => return Ok(Entry::Check),
+            }
+        }
+        let limits = lane.limits;
+        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
+            return Err(Reason::RequestTooLarge);
+        }
+        if let Some(quota) = &lane.quota {
+            // Once a request, also when a change came in between.
+            slot = match slot.filter(|slot| slot.is_of(quota)) {
+                None => {
+                    let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
+                    Some(entered.map_err(|not_now| story.not_now(not_now))?)
+                }
+                same => same,
+            };
+        }
+        let local = worker.local(lane);
+        if let Ok(mut permit) =
+            Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
+        {
+            permit.slot = slot;
+            local.follow(&lane.target);
+            story.assigned(lane, &mut permit);
+            return Ok(Entry::Admitted(Admitted { permit, timeouts: lane.timeouts, limits }));
+        }
+    }
+}
