@@ -20,29 +20,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Response};
 use lab::http2::{Http2, request, run};
+use lab::websocket::{connect, echoed, echoes};
 use lab::{Client, Lab, Origin, PATIENCE};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, accept, client};
-
-/// An endpoint of WebSockets that sends every message back, and follows a close.
-fn echoes() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || {
-                let Ok(mut socket) = accept(stream) else { return };
-                while let Ok(message) = socket.read() {
-                    if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, accept};
 
 /// An endpoint that streams `event`s as long as it is heard, in parts of `part` bytes.
 fn events(event: &'static str, part: usize, pause: Duration) -> SocketAddr {
@@ -125,17 +107,6 @@ fn lab(drain: &str, protocol: &str, blue: SocketAddr, green: SocketAddr) -> Lab 
     Lab::configured(tempfile::tempdir().unwrap(), vec![], &services)
 }
 
-fn connect(lab: &Lab, path: &str) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(lab.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    client(format!("ws://{}{path}", lab.address()), stream).expect("a WebSocket").0
-}
-
-fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) {
-    socket.send(Message::text(text)).unwrap();
-    assert_eq!(socket.read().unwrap(), Message::text(text));
-}
-
 /// Reads to the end, which has to be a Close with this code, answered, and then the end of the connection.
 fn ends_with(socket: &mut WebSocket<TcpStream>, code: CloseCode) {
     loop {
@@ -158,8 +129,8 @@ const SOON: &str = "{ patience = \"100ms\", spread = \"0s\", deadline = \"20s\",
 #[test]
 fn a_websocket_is_told_to_come_again_and_both_sides_close() {
     let lab = lab(SOON, "http1", echoes(), echoes());
-    let mut sockets: Vec<_> = (0..4).map(|_| connect(&lab, "/chat")).collect();
-    sockets.iter_mut().for_each(|socket| echoed(socket, "before"));
+    let mut sockets: Vec<_> = (0..4).map(|_| connect(lab.address(), "/chat")).collect();
+    sockets.iter_mut().for_each(|socket| assert!(echoed(socket, "before")));
     let mut events = lab.events();
     lab.flip("green");
     sockets.iter_mut().for_each(|socket| ends_with(socket, CloseCode::Restart));
@@ -168,7 +139,7 @@ fn a_websocket_is_told_to_come_again_and_both_sides_close() {
     let dismissed =
         ["switchback_drain_dismissed_total{", "\"shop\"", "version=\"blue\"", "kind=\"websocket\""];
     assert_eq!(lab.metric(&dismissed), Some(4.0));
-    echoed(&mut connect(&lab, "/chat"), "again");
+    assert!(echoed(&mut connect(lab.address(), "/chat"), "again"));
 }
 
 #[test]
@@ -193,7 +164,7 @@ fn a_message_that_is_on_its_way_is_not_torn() {
         rest
     });
     let lab = lab(SOON, "http1", address, echoes());
-    let mut socket = connect(&lab, "/chat");
+    let mut socket = connect(lab.address(), "/chat");
     lab.flip("green");
     thread::sleep(Duration::from_millis(500));
     may_end.store(true, Ordering::SeqCst);
@@ -231,12 +202,25 @@ fn a_client_that_does_not_answer_is_closed_and_its_endpoint_told_in_its_place() 
     });
     let drain = "{ patience = \"0s\", spread = \"0s\", deadline = \"1s\" }";
     let lab = lab(drain, "http1", address, echoes());
-    let mut socket = connect(&lab, "/chat");
+    let mut socket = connect(lab.address(), "/chat");
     lab.flip("green");
     let mut bytes = Vec::new();
     socket.get_mut().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes[..4], [0x88, 17, 3, 0xf4]);
     assert_eq!(endpoint.join().unwrap(), CloseCode::Away);
+}
+
+#[test]
+fn when_the_process_ends_what_lasts_on_every_version_is_told_to_go() {
+    let patient = "{ patience = \"5m\", spread = \"1m\", deadline = \"1h\" }";
+    let mut lab = lab(patient, "http1", echoes(), echoes());
+    let mut sockets = ["/chat", "/cart/chat", "/chat"].map(|path| connect(lab.address(), path));
+    sockets.iter_mut().for_each(|socket| assert!(echoed(socket, "before")));
+    lab.proxy().signal("TERM");
+    sockets.iter_mut().for_each(|socket| ends_with(socket, CloseCode::Restart));
+    let (status, log) = lab.proxy.take().unwrap().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("is cut"), "{log}");
 }
 
 fn subscribe(lab: &Lab) -> Client {
@@ -340,8 +324,8 @@ fn what_has_no_words_is_cut_at_the_deadline_and_an_ordinary_request_before_it_is
 fn a_revert_spares_all_that_have_not_gone() {
     let drain = "{ patience = \"200ms\", spread = \"20s\", deadline = \"1m\" }";
     let lab = lab(drain, "http1", echoes(), echoes());
-    let mut sockets: Vec<_> = (0..40).map(|_| connect(&lab, "/chat")).collect();
-    sockets.iter_mut().for_each(|socket| echoed(socket, "before"));
+    let mut sockets: Vec<_> = (0..40).map(|_| connect(lab.address(), "/chat")).collect();
+    sockets.iter_mut().for_each(|socket| assert!(echoed(socket, "before")));
     lab.flip("green");
     // Two a second: that some are told is seen by their Closes.
     let mut told = 0;
@@ -370,7 +354,10 @@ fn a_revert_spares_all_that_have_not_gone() {
     thread::sleep(Duration::from_secs(2));
     assert_eq!(dismissed(), f64::from(40 - left), "nobody after the revert");
     assert_eq!(drain_count(&lab), u64::from(left));
-    sockets.iter_mut().filter(|socket| socket.can_write()).for_each(|socket| echoed(socket, "after"));
+    sockets
+        .iter_mut()
+        .filter(|socket| socket.can_write())
+        .for_each(|socket| assert!(echoed(socket, "after")));
 }
 
 #[test]
@@ -391,14 +378,14 @@ fn a_revert_spares_also_one_whose_time_had_come_in_the_middle_of_a_message() {
         }
     });
     let lab = lab(SOON, "http1", address, echoes());
-    let mut socket = connect(&lab, "/chat");
+    let mut socket = connect(lab.address(), "/chat");
     lab.flip("green");
     // Its time comes after 100 ms, and nobody outside can see that it has.
     thread::sleep(Duration::from_millis(600));
     assert_eq!(lab.call("POST", "/v1/services/shop/revert", &Value::Null).0, 200);
     may_end.store(true, Ordering::SeqCst);
     assert_eq!(socket.read().unwrap(), Message::text("abz"));
-    echoed(&mut socket, "still here");
+    assert!(echoed(&mut socket, "still here"));
     drop(socket);
     endpoint.join().unwrap();
 }
@@ -412,7 +399,7 @@ fn drain_count(lab: &Lab) -> u64 {
 fn they_are_told_evenly_over_the_spread() {
     let drain = "{ patience = \"1s\", spread = \"4s\", deadline = \"1m\" }";
     let lab = lab(drain, "http1", echoes(), echoes());
-    let sockets: Vec<_> = (0..80).map(|_| connect(&lab, "/chat")).collect();
+    let sockets: Vec<_> = (0..80).map(|_| connect(lab.address(), "/chat")).collect();
     lab.flip("green");
     let start = Instant::now();
     let mut ends: Vec<_> = thread::scope(|scope| {
@@ -437,11 +424,11 @@ fn they_are_told_evenly_over_the_spread() {
 #[test]
 fn nothing_unrelated_moves() {
     let lab = lab("{ patience = \"0s\", spread = \"0s\", deadline = \"1s\" }", "http1", echoes(), echoes());
-    let mut sockets: Vec<_> = (0..50).map(|_| connect(&lab, "/cart/chat")).collect();
+    let mut sockets: Vec<_> = (0..50).map(|_| connect(lab.address(), "/cart/chat")).collect();
     for round in 0..8 {
         lab.flip(if round % 2 == 0 { "green" } else { "blue" });
         for (index, socket) in sockets.iter_mut().enumerate() {
-            echoed(socket, &format!("{round}/{index}"));
+            assert!(echoed(socket, &format!("{round}/{index}")));
         }
         if round == 4 {
             lab.proxy().signal("HUP");

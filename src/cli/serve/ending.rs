@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::sync::oneshot;
@@ -18,9 +18,12 @@ use super::signals::Signals;
 use super::talk::{Left, Line, Ready, Told};
 use super::{Process, notify};
 use crate::admin::Readiness;
+use crate::config;
 use crate::control::Handle;
 use crate::proxy::commons::Commons;
+use crate::proxy::upstream::leaving::Plan;
 use crate::proxy::worker::{Farewell, Queue, WorkerStats};
+use crate::table::DrainRules;
 
 /// How long the access log may take to be written to its end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +34,7 @@ impl Process {
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     pub(super) async fn wind_down(self, mut signals: Signals) -> Result<()> {
         // Memory is looked at until the end.
-        let Self { config, crew, log, status, elders, memory: _memory, .. } = self;
+        let Self { config, crew, log, handle, status, elders, memory: _memory, .. } = self;
         status.set_readiness(Readiness::Stopping);
         notify::stopping();
         let deadline = config.shutdown.deadline;
@@ -40,6 +43,7 @@ impl Process {
         let end = async {
             sleep(config.shutdown.lame_duck).await;
             elders.end().await;
+            say_goodbye(&handle, &config.shutdown);
             if timeout(deadline, crew.stop(farewell)).await.is_err() {
                 warn!("the deadline has come; what is still in flight is cut");
             }
@@ -78,6 +82,7 @@ impl Process {
             stats: crew.stats().cloned().collect(),
             handle,
         };
+        let ending = here.handle.clone();
         let farewell = Farewell { spread: config.upgrade.spread, queue: Queue::Successors };
         let mut end = std::pin::pin!(crew.stop(farewell));
         let told = async {
@@ -91,6 +96,7 @@ impl Process {
             () = sleep(deadline) => false,
             () = told => {
                 info!(deadline_seconds = config.shutdown.deadline.as_secs_f64(), "winding down");
+                say_goodbye(&ending, &config.shutdown);
                 tokio::select! {
                     ended = timeout(config.shutdown.deadline, end) => ended.is_ok(),
                     () = signals.stop() => false,
@@ -105,6 +111,17 @@ impl Process {
         info!("stopped, {} serves", ready.pid);
         Ok(())
     }
+}
+
+/// Tells WebSockets, event streams and gRPC streams of all versions to go, each in its protocol's own words, evenly over the
+/// time that connections without a request have too.
+fn say_goodbye(handle: &Handle, shutdown: &config::Shutdown) {
+    let config::Shutdown { spread, deadline, .. } = *shutdown;
+    // What is left at the deadline is cut with the process, which says so; not a moment before by the workers.
+    let cut = deadline + LAST_PATIENCE;
+    let rules =
+        DrainRules { patience: Duration::ZERO, spread: spread.min(deadline), deadline: cut, retry: None };
+    handle.live().departures.end(Plan { since: Instant::now(), rules });
 }
 
 /// What is ended last.

@@ -95,9 +95,9 @@ impl Departures {
         self.0.send_modify(|leaving| leaving.hurried = versions);
     }
 
-    /// Ends what lasts on every version by `plan`, because the process ends; `None` takes it back.
-    pub fn set_all(&self, plan: Option<Plan>) {
-        self.0.send_modify(|leaving| leaving.all = plan);
+    /// Ends what lasts on every version by `plan`, because the process ends.
+    pub fn end(&self, plan: Plan) {
+        self.0.send_modify(|leaving| leaving.all = Some(plan));
     }
 
     /// Follows it.
