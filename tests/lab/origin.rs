@@ -1,5 +1,6 @@
 //! Versions of a service: real HTTP/1.1 servers on threads, good ones and ones named after what they do wrong.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -129,7 +130,8 @@ struct Shared {
     served: AtomicU64,
     connections: AtomicU64,
     is_closed: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// By the number of the connection: to be cut, and gone when it ends.
+    open: Mutex<HashMap<u64, TcpStream>>,
 }
 
 impl Origin {
@@ -213,7 +215,7 @@ impl Origin {
 
     /// Cuts every connection it has open; it goes on accepting.
     pub fn cut(&self) {
-        for stream in self.shared.open.lock().unwrap().drain(..) {
+        for (_, stream) in self.shared.open.lock().unwrap().drain() {
             // It may be gone already.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -240,14 +242,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok(stream) = stream else { continue };
-        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
         let _ = stream.set_nodelay(true);
-        let mut open = shared.open.lock().unwrap();
-        open.extend(stream.try_clone());
-        drop(open);
+        shared.open.lock().unwrap().extend(stream.try_clone().map(|clone| (number, clone)));
         let shared = Arc::clone(shared);
-        // The proxy closes when it likes; that is no failure of the origin's.
-        thread::spawn(move || drop(serve(stream, &shared)));
+        thread::spawn(move || {
+            // The proxy closes when it likes; that is no failure of the origin's.
+            drop(serve(stream, &shared));
+            shared.open.lock().unwrap().remove(&number);
+        });
     }
 }
 
