@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::oneshot;
@@ -21,7 +21,6 @@ use crate::admin::Readiness;
 use crate::config;
 use crate::control::Handle;
 use crate::proxy::commons::Commons;
-use crate::proxy::upstream::leaving::Plan;
 use crate::proxy::worker::{Farewell, Queue, WorkerStats};
 use crate::table::DrainRules;
 
@@ -121,7 +120,7 @@ fn say_goodbye(handle: &Handle, shutdown: &config::Shutdown) {
     let cut = deadline + LAST_PATIENCE;
     let rules =
         DrainRules { patience: Duration::ZERO, spread: spread.min(deadline), deadline: cut, retry: None };
-    handle.live().departures.end(Plan { since: Instant::now(), rules });
+    handle.live().departures.end(rules);
 }
 
 /// What is ended last.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Upstream;
+use crate::proxy::clock;
 use crate::table::DrainRules;
 
 /// How long those that are told to go at once may take, before they are cut.
@@ -95,8 +96,9 @@ impl Departures {
         self.0.send_modify(|leaving| leaving.hurried = versions);
     }
 
-    /// Ends what lasts on every version by `plan`, because the process ends.
-    pub fn end(&self, plan: Plan) {
+    /// Ends what lasts on every version by these rules, from now on, because the process ends.
+    pub fn end(&self, rules: DrainRules) {
+        let plan = Plan { since: clock::now(), rules };
         self.0.send_modify(|leaving| leaving.all = Some(plan));
     }
 
@@ -152,7 +154,6 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::clock;
 
     fn plan(patience: u64, spread: u64) -> Plan {
         let [patience, spread] = [patience, spread].map(Duration::from_secs);
