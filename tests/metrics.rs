@@ -24,6 +24,7 @@ fn table() -> Arc<Table> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     };
     let shop = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -36,6 +37,7 @@ fn table() -> Arc<Table> {
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

@@ -100,6 +100,7 @@ fn service(points: u16) -> Arc<Service> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     };
     let spec = ServiceSpec {
         name: "shop".parse().unwrap(),
@@ -112,6 +113,7 @@ fn service(points: u16) -> Arc<Service> {
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

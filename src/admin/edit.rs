@@ -120,7 +120,8 @@ pub(super) fn put_version(
     let name = parse("version", version)?;
     let protocol = read_protocol(protocol, &read)?;
     let (endpoints, draining) = (Arc::from(read), Arc::default());
-    let version = VersionSpec { name, endpoints, protocol, tls: None, proxy_header: None, draining };
+    let version =
+        VersionSpec { name, endpoints, protocol, tls: None, proxy_header: None, draining, pool: None };
     Ok(Command::PutVersion { service, version })
 }
 

@@ -20,6 +20,7 @@ mod later;
 mod limits;
 mod load;
 mod pool;
+mod pool_rules;
 mod route;
 mod service;
 pub mod size;

@@ -1,11 +1,14 @@
 //! The versions of a service and their endpoints.
 
+use std::sync::Arc;
+
 use super::diagnostic::did_you_mean;
 use super::document::Spot;
 use super::edits;
+use super::pool_rules;
 use super::upstream_tls;
 use super::walk::{Entry, Node, Section};
-use crate::table::{Edits, EndpointAddr, Protocol, ProxyHeader, VersionName, VersionSpec};
+use crate::table::{Edits, EndpointAddr, PoolRules, Protocol, ProxyHeader, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -18,7 +21,7 @@ pub(super) struct Listed<'a> {
 }
 
 /// The versions of the service, in the order of the file.
-pub(super) fn versions<'a>(service: &mut Section<'a>) -> Vec<Listed<'a>> {
+pub(super) fn versions<'a>(service: &mut Section<'a>, rules: &PoolRules) -> Vec<Listed<'a>> {
     let example = "versions.blue.endpoints = [\"127.0.0.1:9001\"]";
     let Some(node) = service.required("versions", example) else { return Vec::new() };
     let Some(section) = node.section(format!("the versions of {}", service.what)) else { return Vec::new() };
@@ -26,10 +29,10 @@ pub(super) fn versions<'a>(service: &mut Section<'a>) -> Vec<Listed<'a>> {
     if entries.is_empty() {
         node.at.missing(format_args!("{} has no versions", service.what), format!("for example: {example}"));
     }
-    entries.into_iter().filter_map(|entry| version(entry, &service.what)).collect()
+    entries.into_iter().filter_map(|entry| version(entry, &service.what, rules)).collect()
 }
 
-fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
+fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Listed<'a>> {
     let name = entry.name::<VersionName>();
     let Some(mut section) =
         entry.value.section(format!("version `{}` of {service}", entry.key.escape_debug()))
@@ -41,6 +44,7 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
             tls: None,
             proxy_header: None,
             draining: [].into(),
+            pool: None,
         };
         return Some(Listed { version, empty: None, edits: Edits::default() });
     };
@@ -54,10 +58,12 @@ fn version<'a>(entry: Entry<'a>, service: &str) -> Option<Listed<'a>> {
     let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default();
     let tls = upstream_tls::read(&mut section, protocol, &endpoints).flatten();
     let proxy_header = section.or("proxy_protocol", None, |node| proxy_header(node, protocol)).flatten();
+    let own = pool_rules::read(&mut section, rules).unwrap_or_default();
     section.finish();
+    let pool = (own != *rules).then(|| Arc::new(own));
     let protocol = protocol.unwrap_or_default();
     let (endpoints, draining) = (endpoints.into(), [].into());
-    let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining };
+    let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining, pool };
     Some(Listed { version, empty, edits })
 }
 

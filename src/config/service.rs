@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, drain, edits, hold, later, limits, pool, route, split};
+use super::{answer, drain, edits, hold, later, limits, pool, pool_rules, route, split};
 use crate::table::{
-    DrainRules, Edits, ErrorPage, HoldLimits, Route, RouteRules, Rules, ServiceLimits, ServiceName,
-    ServiceSpec, Timeouts, VersionName,
+    DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
+    ServiceName, ServiceSpec, Timeouts, VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -70,7 +70,8 @@ impl Services {
         let base = self.base.clone();
         let pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, &base));
         let routes = self.routes(&mut section, entry.key, edits.as_ref().unwrap_or(&Edits::default()));
-        let mut versions = pool::versions(&mut section);
+        let pool = pool_rules::read(&mut section, &PoolRules::default());
+        let mut versions = pool::versions(&mut section, pool.as_ref().unwrap_or(&PoolRules::default()));
         let split = split::read(&mut section, &versions);
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
         let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
@@ -99,6 +100,7 @@ impl Services {
             limits: limits?,
             drain: drain?,
             hold: Arc::new(hold?),
+            pool: Arc::new(pool?),
         })
     }
 

@@ -15,7 +15,7 @@ use super::gate::Asked;
 use super::journal::Record;
 use super::outgoing::{Outgoing, Upload};
 use super::permit::Permit;
-use super::upstream::{Endpoint, Opened};
+use super::upstream::{Opened, Seat};
 use crate::metrics::Reason;
 
 /// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
@@ -37,19 +37,20 @@ pub(super) async fn forward(
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let has_body = !upload.is_empty();
     let may_repeat = !has_body && (head.method.is_idempotent() || asked.upgrade.is_some());
-    let pick = |permit: &Permit, not: Option<&Rc<Endpoint>>| permit.local().pick(not, &client.worker.clock);
-    let Some(mut endpoint) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
+    let pick = |permit: &Permit, not: Option<&Rc<Seat>>| permit.local().pick(not, &client.worker.clock);
+    let Some(mut seat) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
     let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
     loop {
+        let endpoint = Rc::clone(&seat.endpoint);
         record.inspect(|record| record.attempt(&endpoint));
-        permit.goes_to(&endpoint, &turn.alarm);
+        permit.goes_to(&seat, &turn.alarm);
         let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
             Ok(opened) => opened,
-            Err(reason) => match pick(&permit, Some(&endpoint)).filter(|_| may_switch) {
+            Err(reason) => match pick(&permit, Some(&seat)).filter(|_| may_switch) {
                 None => return permit.fail(reason),
                 Some(other) => {
                     permit.attempt_failed(reason);
-                    (endpoint, may_switch, may_reuse) = (other, false, true);
+                    (seat, may_switch, may_reuse) = (other, false, true);
                     continue;
                 }
             },

@@ -79,7 +79,7 @@ impl Lane {
             assigned_by: service.assigned_by(),
             slot: upstream.slot(),
             upstream,
-            target: Target::of(&service.versions[index]),
+            target: Target::of(service, &service.versions[index]),
             timeouts: service.timeouts,
             limits: service.limits,
             quota: shared.quota,

@@ -12,7 +12,7 @@ use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
 use super::upstream::flights::Ask;
-use super::upstream::{Endpoint, Local};
+use super::upstream::{Local, Seat};
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
 
@@ -21,8 +21,10 @@ use crate::table::Epoch;
 #[derive(Debug)]
 pub struct Permit {
     local: Rc<Local>,
-    /// Its key among what is in flight there.
+    /// Its key among what the worker has in flight.
     flight: usize,
+    /// The endpoint that it is tried with.
+    seat: Option<Rc<Seat>>,
     kind: Cell<Kind>,
     /// Among whom it is counted in.
     class: Cell<Class>,
@@ -56,7 +58,8 @@ impl Permit {
         let since = clock::now();
         Ok(Self {
             local: Rc::clone(local),
-            flight: local.flights().enter(kind, since),
+            flight: local.flights().enter(local.upstream().id, kind, since),
+            seat: None,
             kind: Cell::new(kind),
             class: Cell::new(class),
             since,
@@ -107,8 +110,11 @@ impl Permit {
     }
 
     /// It is tried with this endpoint.
-    pub fn goes_to(&self, endpoint: &Rc<Endpoint>, alarm: &Rc<Alarm>) {
-        self.local.flights().goes_to(self.flight, endpoint, alarm);
+    pub fn goes_to(&mut self, seat: &Rc<Seat>, alarm: &Rc<Alarm>) {
+        seat.enter();
+        let before = self.seat.replace(Rc::clone(seat));
+        before.inspect(|before| before.leave());
+        self.local.flights().goes_to(self.flight, seat, alarm);
     }
 
     /// What is asked of it, because its version is being left.
@@ -195,6 +201,7 @@ impl Drop for Permit {
             }
         }
         self.local.flights().leave(self.flight);
+        self.seat.take().inspect(|seat| seat.leave());
         // Last: whoever sees nothing in flight also sees everything recorded.
         self.local.shard().end(self.class.get(), self.local.upstream());
     }

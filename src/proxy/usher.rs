@@ -102,7 +102,7 @@ impl Usher {
 
     fn guests(&self, local: Rc<Local>, plan: Plan) -> Guests {
         let pace = Pace::of(&plan, self.worker.id, local.upstream().workers());
-        local.flights().set_retry(plan.rules.retry);
+        local.set_retry(plan.rules.retry);
         Guests { local: Some(local), plan, pace }
     }
 
@@ -112,7 +112,7 @@ impl Usher {
             for local in self.worker.locals() {
                 let id = local.upstream().id;
                 let is_seen = |guests: &Guests| guests.plan == plan && guests.local.is_some();
-                if !local.flights().is_empty() && !self.guests.get(&id).is_some_and(is_seen) {
+                if !local.left().is_empty() && !self.guests.get(&id).is_some_and(is_seen) {
                     let guests = self.guests(local, plan);
                     self.guests.insert(id, guests);
                 }
@@ -128,11 +128,11 @@ impl Usher {
 impl Guests {
     /// Of those that have not gone yet nothing is asked any more.
     fn spare(&self) {
-        self.local.iter().for_each(|local| local.flights().spare());
+        self.local.iter().for_each(|local| local.left().spare());
     }
 
     fn work(&mut self, now: Instant) -> Option<Instant> {
-        let flights = self.local.as_ref()?.flights();
+        let flights = self.local.as_ref()?.left();
         if flights.is_empty() {
             self.local = None;
             return None;

@@ -223,7 +223,7 @@ impl Worker {
         if let Some(lane) = self.view.newest().lane(upstream) {
             local.refresh(&lane.target);
         }
-        local.flights().remaining(clock::now())
+        local.left().remaining(clock::now())
     }
 
     /// Counts an answer that no version was asked for.

@@ -58,7 +58,8 @@ impl Edit {
             Self::Removed { over } => Some(over),
         };
         let same = |over: &VersionSpec, file: &VersionSpec| {
-            let VersionSpec { name, endpoints, protocol, tls: _, proxy_header: _, draining: _ } = over;
+            let VersionSpec { name, endpoints, protocol, tls: _, proxy_header: _, draining: _, pool: _ } =
+                over;
             (name, endpoints, protocol) == (&file.name, &file.endpoints, &file.protocol)
         };
         match (over, file) {

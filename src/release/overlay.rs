@@ -11,10 +11,11 @@ use crate::table::{BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, Ver
 pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
     let of_file = spec.versions.iter().filter_map(|file| match edits.get(&file.name) {
         Some(edit) if edit.holds_over(Some(file)) => match edit {
-            // Who is to be believed is the file's to say.
+            // Who is to be believed is the file's to say, and how a pool is worked.
             Edit::Is { version, .. } => Some(VersionSpec {
                 tls: file.tls.clone(),
                 proxy_header: file.proxy_header,
+                pool: file.pool.clone(),
                 ..version.clone()
             }),
             Edit::Removed { .. } => None,

@@ -43,6 +43,7 @@ fn version() -> impl Strategy<Value = VersionSpec> {
             tls: None,
             proxy_header: None,
             draining: draining.into(),
+            pool: None,
         },
     )
 }

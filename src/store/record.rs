@@ -276,6 +276,7 @@ impl TryFrom<VersionForm> for VersionSpec {
             // Of the file's versions the file says it again.
             tls: None,
             proxy_header: None,
+            pool: None,
             draining: form.draining.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         })
     }

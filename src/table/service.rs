@@ -8,6 +8,7 @@ use super::hold::{Hold, HoldLimits};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::pool::PoolRules;
 use super::rules::Rules;
 use super::split::{Coin, Split};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
@@ -27,6 +28,8 @@ pub struct VersionSpec {
     pub proxy_header: Option<ProxyHeader>,
     /// Endpoints of the pool that get no new requests, because somebody wants to stop them.
     pub draining: Arc<[EndpointAddr]>,
+    /// How it is worked; `None`: as the service's pools are. The file's alone to say.
+    pub pool: Option<Arc<PoolRules>>,
 }
 
 impl VersionSpec {
@@ -83,6 +86,8 @@ pub struct ServiceSpec {
     pub drain: DrainRules,
     /// What its holds are bounded by.
     pub hold: Arc<HoldLimits>,
+    /// How its versions' pools are worked.
+    pub pool: Arc<PoolRules>,
 }
 
 /// What decided on a request's version.
@@ -130,6 +135,8 @@ pub struct Service {
     pub drain: DrainRules,
     /// What its holds are bounded by.
     pub hold_limits: Arc<HoldLimits>,
+    /// How its versions' pools are worked, unless they say it themselves.
+    pub pool: Arc<PoolRules>,
     /// Its new requests wait, while there is one.
     pub hold: Option<Hold>,
     coin: Coin,
@@ -154,6 +161,7 @@ impl Service {
             limits: spec.limits,
             drain: spec.drain,
             hold_limits: Arc::clone(&spec.hold),
+            pool: Arc::clone(&spec.pool),
             hold: None,
             versions,
             stable,
@@ -194,6 +202,12 @@ impl Service {
     #[must_use]
     pub fn version(&self, name: &VersionName) -> Option<&VersionSpec> {
         self.versions.iter().find(|version| version.name == *name)
+    }
+
+    /// How the pool of `version` is worked.
+    #[must_use]
+    pub fn pool<'s>(&'s self, version: &'s VersionSpec) -> &'s Arc<PoolRules> {
+        version.pool.as_ref().unwrap_or(&self.pool)
     }
 
     /// The version that is tried against stable: the heaviest of the others that have weight.

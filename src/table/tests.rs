@@ -14,6 +14,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     };
     let spec = ServiceSpec {
         name: name.parse().unwrap(),
@@ -26,6 +27,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

@@ -52,6 +52,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();
     let route = crate::table::Route {
@@ -70,6 +71,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     }
 }
 

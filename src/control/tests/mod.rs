@@ -104,6 +104,7 @@ fn spec(name: &str) -> ServiceSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     };
     ServiceSpec {
         name: name.parse().unwrap(),
@@ -120,6 +121,7 @@ fn spec(name: &str) -> ServiceSpec {
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn is_cut(bounds: &Bounds, now: u64, permit: Option<&Permit>) -> Opti
 
 /// What is still to be said to its client before it ends.
 pub(super) fn last_words(farewell: &mut Farewell, permit: Option<&Permit>) -> Option<Frame<Bytes>> {
-    let retry = permit.and_then(|permit| permit.local().flights().retry());
+    let retry = permit.and_then(|permit| permit.local().retry());
     farewell.last_words(retry).map(Frame::data)
 }
 

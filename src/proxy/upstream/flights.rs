@@ -1,26 +1,32 @@
-//! What is in flight on one worker's part of a version: as what, since when, with which endpoint, and whether it was told
-//! to go.
+//! What one worker has in flight: on which version, as what, since when, with which endpoint, and whether it was told to
+//! go.
 //!
-//! A slab that this worker alone touches: to enter and to leave costs a request a few nanoseconds, and nobody looks at
-//! it but who wants to know what is left, or ends it.
+//! One slab for all versions, that this worker alone touches: to enter and to leave costs a request a few nanoseconds in
+//! memory that is warm whichever version it is for, and nobody looks through it but who wants to know what is left, or
+//! ends it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
-use super::pool::Endpoint;
 use super::roll::{Remaining, add_up};
+use super::seat::Seat;
 use crate::metrics::Kind;
 use crate::proxy::clock::Alarm;
 
-/// One worker's requests, streams and tunnels on one version.
+/// One worker's requests, streams and tunnels.
 #[derive(Debug, Default)]
 pub struct Flights {
     list: RefCell<Slab<Flight>>,
-    /// What event streams are told last.
-    retry: Cell<Option<Duration>>,
+}
+
+/// Those of one version.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'f> {
+    all: &'f Flights,
+    of: u64,
 }
 
 /// What is asked of something in flight.
@@ -38,10 +44,12 @@ pub enum Ask {
 /// One of them.
 #[derive(Debug)]
 struct Flight {
+    /// The id of the tenure that it is on.
+    on: u64,
     kind: Kind,
     since: Instant,
-    /// The one that was tried last, and what wakes whoever polls.
-    way: Option<(Rc<Endpoint>, Rc<Alarm>)>,
+    /// The endpoint that was tried last, and what wakes whoever polls.
+    way: Option<(Rc<Seat>, Rc<Alarm>)>,
     /// True when its protocol has words for an end before its time.
     has_words: bool,
     ask: Ask,
@@ -59,9 +67,9 @@ impl Flight {
 }
 
 impl Flights {
-    /// One more; by its key it is known until it [leaves](Self::leave).
-    pub fn enter(&self, kind: Kind, since: Instant) -> usize {
-        let flight = Flight { kind, since, way: None, has_words: false, ask: Ask::Stay };
+    /// One more, on the tenure with the id `on`; by its key it is known until it [leaves](Self::leave).
+    pub fn enter(&self, on: u64, kind: Kind, since: Instant) -> usize {
+        let flight = Flight { on, kind, since, way: None, has_words: false, ask: Ask::Stay };
         self.list.borrow_mut().insert(flight)
     }
 
@@ -73,9 +81,9 @@ impl Flights {
     }
 
     /// It is tried with this endpoint; `alarm` is polled by whoever waits for it.
-    pub fn goes_to(&self, key: usize, endpoint: &Rc<Endpoint>, alarm: &Rc<Alarm>) {
+    pub fn goes_to(&self, key: usize, seat: &Rc<Seat>, alarm: &Rc<Alarm>) {
         if let Some(flight) = self.list.borrow_mut().get_mut(key) {
-            flight.way = Some((Rc::clone(endpoint), Rc::clone(alarm)));
+            flight.way = Some((Rc::clone(seat), Rc::clone(alarm)));
         }
     }
 
@@ -98,19 +106,28 @@ impl Flights {
         drop(gone);
     }
 
+    /// Those on the tenure with this id.
+    #[must_use]
+    pub fn of(&self, id: u64) -> Part<'_> {
+        Part { all: self, of: id }
+    }
+}
+
+impl Part<'_> {
     /// True when nothing is in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.list.borrow().is_empty()
+        self.all.list.borrow().iter().all(|(_, flight)| flight.on != self.of)
     }
 
     /// All of them at this moment, those of a kind with an endpoint together.
     #[must_use]
     pub fn remaining(&self, now: Instant) -> Vec<Remaining> {
-        let list = self.list.borrow();
-        add_up(list.iter().map(|(_, flight)| Remaining {
+        let list = self.all.list.borrow();
+        let mine = list.iter().map(|(_, flight)| flight).filter(|flight| flight.on == self.of);
+        add_up(mine.map(|flight| Remaining {
             kind: flight.kind,
-            endpoint: flight.way.as_ref().map(|(endpoint, _)| endpoint.address.clone()),
+            endpoint: flight.way.as_ref().map(|(seat, _)| seat.endpoint.address.clone()),
             count: 1,
             oldest: now.saturating_duration_since(flight.since),
         }))
@@ -119,14 +136,16 @@ impl Flights {
     /// How many can be told to go and were not.
     #[must_use]
     pub fn untold(&self) -> usize {
-        self.list.borrow().iter().filter(|(_, flight)| flight.is_to_be_told()).count()
+        let mut count = 0;
+        self.each(|flight| count += usize::from(flight.is_to_be_told()));
+        count
     }
 
     /// Tells so many of them to go, the oldest first.
     pub fn tell(&self, count: usize) {
-        let mut list = self.list.borrow_mut();
-        let mut untold: Vec<_> =
-            list.iter_mut().map(|(_, flight)| flight).filter(|f| f.is_to_be_told()).collect();
+        let mut list = self.all.list.borrow_mut();
+        let mine = list.iter_mut().map(|(_, flight)| flight).filter(|flight| flight.on == self.of);
+        let mut untold: Vec<_> = mine.filter(|flight| flight.is_to_be_told()).collect();
         let count = count.min(untold.len());
         if count > 0 && count < untold.len() {
             untold.select_nth_unstable_by_key(count - 1, |flight| flight.since);
@@ -137,25 +156,20 @@ impl Flights {
 
     /// Cuts all of them.
     pub fn cut(&self) {
-        let mut list = self.list.borrow_mut();
-        list.iter_mut()
-            .filter(|(_, flight)| flight.ask != Ask::Cut)
-            .for_each(|(_, flight)| flight.asked(Ask::Cut));
+        self.each(|flight| {
+            if flight.ask != Ask::Cut {
+                flight.asked(Ask::Cut);
+            }
+        });
     }
 
     /// The version is back: of all that have not gone yet nothing is asked any more.
     pub fn spare(&self) {
-        self.list.borrow_mut().iter_mut().for_each(|(_, flight)| flight.ask = Ask::Stay);
+        self.each(|flight| flight.ask = Ask::Stay);
     }
 
-    /// What event streams are told last, when they are told to go.
-    #[must_use]
-    pub fn retry(&self) -> Option<Duration> {
-        self.retry.get()
-    }
-
-    /// Event streams are told this last.
-    pub fn set_retry(&self, retry: Option<Duration>) {
-        self.retry.set(retry);
+    fn each(&self, mut see: impl FnMut(&mut Flight)) {
+        let mut list = self.all.list.borrow_mut();
+        list.iter_mut().map(|(_, flight)| flight).filter(|flight| flight.on == self.of).for_each(&mut see);
     }
 }

@@ -3,9 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::flights::Flights;
-use super::pool::{Destination, Endpoint, Pools};
+use smallvec::SmallVec;
+
+use super::flights::{Flights, Part};
+use super::pool::{Destination, Pools};
+use super::seat::Seat;
 use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::clock::Clock;
@@ -15,7 +19,10 @@ use crate::table::EndpointAddr;
 #[derive(Debug)]
 pub struct Local {
     shard: Arc<Shard>,
-    flights: Flights,
+    /// What the worker has in flight, on all versions.
+    flights: Rc<Flights>,
+    /// What event streams are told last.
+    retry: Cell<Option<Duration>>,
     pool: RefCell<Pool>,
     next: Cell<usize>,
     /// The tick of the last request, for the sweep.
@@ -26,9 +33,10 @@ pub struct Local {
 
 #[derive(Debug)]
 struct Pool {
-    /// What `endpoints` was made from: while it is the same, nothing has to be compared.
+    /// What `seats` was made from: while it is the same, nothing has to be compared.
     target: Target,
-    endpoints: Vec<Rc<Endpoint>>,
+    /// Many pools are small, and of ten thousand a list elsewhere would be another cache miss.
+    seats: SmallVec<[Rc<Seat>; 2]>,
     /// True while the endpoints are named for this version.
     is_named: bool,
 }
@@ -38,6 +46,7 @@ struct Pool {
 pub struct Locals {
     worker: usize,
     pools: Rc<Pools>,
+    flights: Rc<Flights>,
     slots: RefCell<Vec<Option<Rc<Local>>>>,
     /// Where the next sweep goes on.
     cursor: Cell<usize>,
@@ -50,7 +59,8 @@ impl Locals {
     /// Nothing yet, of worker `worker`.
     #[must_use]
     pub fn new(worker: usize, clock: Rc<Clock>) -> Self {
-        Self { worker, pools: Rc::new(Pools::new(clock)), slots: RefCell::default(), cursor: Cell::new(0) }
+        let (pools, flights) = (Rc::new(Pools::new(clock)), Rc::default());
+        Self { worker, pools, flights, slots: RefCell::default(), cursor: Cell::new(0) }
     }
 
     /// This worker's part of a version; `slot` is its [`Upstream::slot`], which the caller has at hand.
@@ -60,7 +70,7 @@ impl Locals {
         if let Some(Some(local)) = slots.get(slot) {
             return Rc::clone(local);
         }
-        let local = Rc::new(Local::new(Arc::clone(upstream), self.worker, Rc::clone(&self.pools)));
+        let local = Rc::new(Local::new(Arc::clone(upstream), self));
         let length = slots.len().max(slot + 1);
         slots.resize(length, None);
         slots[slot] = Some(Rc::clone(&local));
@@ -99,16 +109,17 @@ impl Locals {
 }
 
 impl Local {
-    fn new(upstream: Arc<Upstream>, worker: usize, pools: Rc<Pools>) -> Self {
-        let pool = Pool { target: Target::none(), endpoints: Vec::new(), is_named: true };
+    fn new(upstream: Arc<Upstream>, locals: &Locals) -> Self {
+        let pool = Pool { target: Target::none(), seats: SmallVec::new(), is_named: true };
         Self {
-            shard: Arc::clone(upstream.shard(worker)),
-            flights: Flights::default(),
+            shard: Arc::clone(upstream.shard(locals.worker)),
+            flights: Rc::clone(&locals.flights),
+            retry: Cell::new(None),
             pool: RefCell::new(pool),
             next: Cell::new(0),
             used: Cell::new(0),
             upstream,
-            pools,
+            pools: Rc::clone(&locals.pools),
         }
     }
 
@@ -118,10 +129,27 @@ impl Local {
         &self.shard
     }
 
-    /// What this worker has in flight on the version.
+    /// What this worker has in flight, on all versions.
     #[must_use]
     pub fn flights(&self) -> &Flights {
         &self.flights
+    }
+
+    /// What this worker has in flight on this version.
+    #[must_use]
+    pub fn left(&self) -> Part<'_> {
+        self.flights.of(self.upstream.id)
+    }
+
+    /// What event streams are told last, when they are told to go.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry.get()
+    }
+
+    /// Event streams are told this last.
+    pub fn set_retry(&self, retry: Option<Duration>) {
+        self.retry.set(retry);
     }
 
     /// The version's tenure.
@@ -134,7 +162,7 @@ impl Local {
     pub fn follow(&self, target: &Target) {
         let mut pool = self.pool.borrow_mut();
         if !(pool.is_named && pool.target.is_same(target)) {
-            pool.follow(target, &self.pools);
+            pool.follow(target, &self.upstream, &self.pools);
         }
     }
 
@@ -143,7 +171,7 @@ impl Local {
         let mut pool = self.pool.borrow_mut();
         if !pool.target.is_same(target) {
             let was_named = pool.is_named;
-            pool.follow(target, &self.pools);
+            pool.follow(target, &self.upstream, &self.pools);
             if !was_named {
                 pool.unname();
             }
@@ -153,20 +181,23 @@ impl Local {
     /// True when there is another endpoint to try.
     #[must_use]
     pub fn has_several(&self) -> bool {
-        self.pool.borrow().endpoints.len() > 1
+        self.pool.borrow().seats.len() > 1
     }
 
     /// The next endpoint in turn, any but `not` if there is another; `None` when there is none.
-    pub fn pick(&self, not: Option<&Rc<Endpoint>>, clock: &Clock) -> Option<Rc<Endpoint>> {
+    pub fn pick(&self, not: Option<&Rc<Seat>>, clock: &Clock) -> Option<Rc<Seat>> {
         self.used.set(clock.ticks());
         let pool = self.pool.borrow();
-        let count = pool.endpoints.len().max(1);
+        let count = pool.seats.len().max(1);
         let mut turn = self.next.get() % count;
-        if not.is_some_and(|not| pool.endpoints.get(turn).is_some_and(|next| next.address == not.address)) {
+        let is_not = |not: &Rc<Seat>| {
+            pool.seats.get(turn).is_some_and(|next| next.endpoint.address == not.endpoint.address)
+        };
+        if not.is_some_and(is_not) {
             turn = (turn + 1) % count;
         }
         self.next.set(turn + 1);
-        pool.endpoints.get(turn).cloned()
+        pool.seats.get(turn).cloned()
     }
 
     /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight
@@ -194,21 +225,26 @@ impl Drop for Local {
 
 impl Pool {
     /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
-    fn follow(&mut self, target: &Target, pools: &Rc<Pools>) {
+    fn follow(&mut self, target: &Target, upstream: &Upstream, pools: &Rc<Pools>) {
         let Target { endpoints: list, protocol, proxy_header, tls, .. } = target;
-        let named = |address: &EndpointAddr| {
+        let seat = |address: &EndpointAddr| {
             let (address, tls) = (address.clone(), tls.clone());
-            pools.name(Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls })
+            let vitals = upstream.vitals(&address);
+            let there = Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls };
+            let endpoint = pools.name(there);
+            let same = |seat: &&Rc<Seat>| Rc::ptr_eq(&seat.endpoint, &endpoint);
+            let known = self.seats.iter().find(same).map(Rc::clone);
+            known.unwrap_or_else(|| Rc::new(Seat::new(endpoint, vitals)))
         };
         // First named, then unnamed: what stays is never without a name.
-        let endpoints = list.iter().map(named).collect();
+        let seats = list.iter().map(seat).collect();
         self.unname();
-        (self.endpoints, self.target, self.is_named) = (endpoints, target.clone(), true);
+        (self.seats, self.target, self.is_named) = (seats, target.clone(), true);
     }
 
     fn unname(&mut self) {
         if std::mem::replace(&mut self.is_named, false) {
-            self.endpoints.iter().for_each(|endpoint| endpoint.unname());
+            self.seats.iter().for_each(|seat| seat.endpoint.unname());
         }
     }
 }
@@ -238,7 +274,7 @@ mod tests {
         let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
             let local = part(&locals, upstream);
             local.follow(&list(addresses));
-            local.pick(None, &clock).unwrap()
+            Rc::clone(&local.pick(None, &clock).unwrap().endpoint)
         };
         let (blue, green) = (upstream("blue"), upstream("green"));
         let shared = pick(&blue, &["127.0.0.1:1"]);

@@ -10,6 +10,10 @@ pub mod roll;
 
 pub mod pool;
 
+pub mod seat;
+
+pub mod vitals;
+
 pub mod target;
 
 pub mod stream;
@@ -24,6 +28,7 @@ pub mod http2;
 
 pub mod far;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -33,12 +38,14 @@ use tokio::sync::Notify;
 pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened};
 pub use roll::{Remaining, Roll};
+pub use seat::Seat;
 pub use stream::Stream;
 pub use target::Target;
+pub use vitals::{Standing, Vitals};
 
 use super::admission::{Class, Counts, in_flight};
 use crate::metrics::{Cells, Kind, Tenure};
-use crate::table::{ServiceName, VersionName};
+use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// One version's time in the table: its counts and its metrics, a shard a worker.
 ///
@@ -58,6 +65,8 @@ pub struct Upstream {
     shards: Box<[OnceLock<Arc<Shard>>]>,
     /// Who is to be told when a worker has nothing left of it; from its first drain on.
     watcher: OnceLock<Arc<Notify>>,
+    /// How its endpoints fare. Locked when a pool changes or is looked at, never for a request.
+    vitals: Mutex<HashMap<EndpointAddr, Arc<Vitals>>>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
@@ -116,7 +125,18 @@ impl Upstream {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher }
+        let vitals = Mutex::default();
+        Self { id, service, version, slot, left, shards, watcher, vitals }
+    }
+
+    /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
+    #[must_use]
+    pub fn vitals(&self, address: &EndpointAddr) -> Arc<Vitals> {
+        let mut vitals = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = vitals.get(address) {
+            return Arc::clone(known);
+        }
+        Arc::clone(vitals.entry(address.clone()).or_default())
     }
 
     /// Tells `watcher` from now on whenever a worker has nothing left of it; the first watcher stays the only one.

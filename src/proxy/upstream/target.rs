@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::names::Name;
 use super::tls::Connector;
-use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls, VersionSpec};
+use crate::table::{EndpointAddr, PoolRules, Protocol, ProxyHeader, Service, UpstreamTls, VersionSpec};
 
 /// A version's pool as a request needs it. Comparing two of the same version reads nothing that they point to.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The pool, without those that are drained.
     pub endpoints: Arc<[EndpointAddr]>,
+    /// How it is worked.
+    pub pool: Arc<PoolRules>,
     /// What the endpoints speak.
     pub protocol: Protocol,
     /// What comes first on a connection.
@@ -25,10 +27,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// The pool of `version`.
+    /// The pool of `version` of `service`.
     #[must_use]
-    pub fn of(version: &VersionSpec) -> Self {
-        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header, draining } = version;
+    pub fn of(service: &Service, version: &VersionSpec) -> Self {
+        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header, draining, pool: _ } = version;
         let connector = protocol.is_tls().then(|| Connector::shared(tls.as_ref(), protocol.is_http2()));
         let name = |endpoint: &EndpointAddr| match endpoint {
             EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
@@ -40,7 +42,8 @@ impl Target {
             false => version.serving().cloned().collect(),
         };
         let (endpoints, tls) = (serving, tls.clone());
-        Self { endpoints, protocol: *protocol, proxy_header: *proxy_header, tls, connector, names }
+        let pool = Arc::clone(service.pool(version));
+        Self { endpoints, pool, protocol: *protocol, proxy_header: *proxy_header, tls, connector, names }
     }
 
     /// No endpoints.
@@ -49,6 +52,7 @@ impl Target {
         let (endpoints, names) = (Arc::new([]), Arc::new([]));
         Self {
             endpoints,
+            pool: Arc::default(),
             protocol: Protocol::default(),
             proxy_header: None,
             tls: None,
@@ -62,6 +66,7 @@ impl Target {
     pub fn is_same(&self, other: &Self) -> bool {
         let connector = |target: &Self| target.connector.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.endpoints, &other.endpoints)
+            && Arc::ptr_eq(&self.pool, &other.pool)
             && (self.protocol, self.proxy_header) == (other.protocol, other.proxy_header)
             && connector(self) == connector(other)
     }

@@ -40,6 +40,7 @@ pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        pool: None,
     }
 }
 
@@ -58,6 +59,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         limits: ServiceLimits::default(),
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
+        pool: Arc::default(),
     }
 }
 
