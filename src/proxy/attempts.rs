@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::slice;
 
 use http::Response;
 use http::request::Parts;
@@ -37,16 +38,16 @@ pub(super) async fn forward(
     // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
     let has_body = !upload.is_empty();
     let may_repeat = !has_body && (head.method.is_idempotent() || asked.upgrade.is_some());
-    let pick = |permit: &Permit, not: Option<&Rc<Seat>>| permit.local().pick(not, &client.worker.clock);
-    let Some(mut seat) = pick(&permit, None) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (permit.local().has_several(), true);
+    let pick = |permit: &Permit, tried: &[Rc<Seat>]| permit.local().pick(tried, &client.worker.clock);
+    let Some(mut seat) = pick(&permit, &[]) else { return permit.fail(Reason::NoEndpoint) };
+    let (mut may_switch, mut may_reuse) = (true, true);
     loop {
         let endpoint = Rc::clone(&seat.endpoint);
         record.inspect(|record| record.attempt(&endpoint));
         permit.goes_to(&seat, &turn.alarm);
         let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
             Ok(opened) => opened,
-            Err(reason) => match pick(&permit, Some(&seat)).filter(|_| may_switch) {
+            Err(reason) => match pick(&permit, slice::from_ref(&seat)).filter(|_| may_switch) {
                 None => return permit.fail(reason),
                 Some(other) => {
                     permit.attempt_failed(reason);

@@ -12,7 +12,7 @@ use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
 use super::upstream::flights::Ask;
-use super::upstream::{Local, Seat};
+use super::upstream::{Local, Seat, Verdict};
 use crate::metrics::{Cells, Kind, Outcome, Reason};
 use crate::table::Epoch;
 
@@ -29,6 +29,8 @@ pub struct Permit {
     /// Among whom it is counted in.
     class: Cell<Class>,
     since: Instant,
+    /// When the last attempt began.
+    attempt: Instant,
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
     reason: Cell<Option<Reason>>,
@@ -63,6 +65,7 @@ impl Permit {
             kind: Cell::new(kind),
             class: Cell::new(class),
             since,
+            attempt: since,
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             is_dismissed: Cell::new(false),
@@ -112,8 +115,10 @@ impl Permit {
     /// It is tried with this endpoint.
     pub fn goes_to(&mut self, seat: &Rc<Seat>, alarm: &Rc<Alarm>) {
         seat.enter();
-        let before = self.seat.replace(Rc::clone(seat));
-        before.inspect(|before| before.leave());
+        if let Some(before) = self.seat.replace(Rc::clone(seat)) {
+            before.leave();
+            self.attempt = clock::now();
+        }
         self.local.flights().goes_to(self.flight, seat, alarm);
     }
 
@@ -146,6 +151,14 @@ impl Permit {
     /// The version answered with this status; its body may still fail.
     pub fn answered(&self, code: u16) {
         self.code.set(code);
+        self.attempt_ended(Some(Verdict::of_status(code)));
+    }
+
+    /// The endpoint hears how the attempt with it ended, if that is the endpoint's doing.
+    fn attempt_ended(&self, verdict: Option<Verdict>) {
+        if let Some((seat, verdict)) = self.seat.as_ref().zip(verdict) {
+            seat.ended(verdict, self.attempt);
+        }
     }
 
     /// The status of a gRPC call, as its trailers tell it.
@@ -164,6 +177,11 @@ impl Permit {
     /// It failed for this reason, whatever was answered before.
     pub fn failed(&self, reason: Reason) {
         self.reason.set(Some(reason));
+        // An endpoint that had the whole request and has not answered took all of the time that there was.
+        let is_slow = reason == Reason::Deadline
+            && self.kind.get() != Kind::Upload
+            && self.code.get() == Reason::ClientGone.status();
+        self.attempt_ended(if is_slow { Some(Verdict::Timeout) } else { Verdict::of_reason(reason) });
     }
 
     /// It failed for this reason, and is over.
@@ -178,6 +196,7 @@ impl Permit {
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
         self.cells().record_unseen(self.outcome(Some(reason)));
+        self.attempt_ended(Verdict::of_reason(reason));
     }
 
     fn outcome(&self, reason: Option<Reason>) -> Outcome {

@@ -178,24 +178,14 @@ impl Local {
         }
     }
 
-    /// True when there is another endpoint to try.
-    #[must_use]
-    pub fn has_several(&self) -> bool {
-        self.pool.borrow().seats.len() > 1
-    }
-
-    /// The next endpoint in turn, any but `not` if there is another; `None` when there is none.
-    pub fn pick(&self, not: Option<&Rc<Seat>>, clock: &Clock) -> Option<Rc<Seat>> {
+    /// The next endpoint in turn that is none of `tried`; `None` when none is left.
+    pub fn pick(&self, tried: &[Rc<Seat>], clock: &Clock) -> Option<Rc<Seat>> {
         self.used.set(clock.ticks());
         let pool = self.pool.borrow();
-        let count = pool.seats.len().max(1);
-        let mut turn = self.next.get() % count;
-        let is_not = |not: &Rc<Seat>| {
-            pool.seats.get(turn).is_some_and(|next| next.endpoint.address == not.endpoint.address)
-        };
-        if not.is_some_and(is_not) {
-            turn = (turn + 1) % count;
-        }
+        let count = pool.seats.len();
+        let first = self.next.get();
+        let is_free = |seat: &Rc<Seat>| !tried.iter().any(|tried| Rc::ptr_eq(tried, seat));
+        let turn = (first..first + count).map(|turn| turn % count).find(|turn| is_free(&pool.seats[*turn]))?;
         self.next.set(turn + 1);
         pool.seats.get(turn).cloned()
     }
@@ -274,7 +264,7 @@ mod tests {
         let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
             let local = part(&locals, upstream);
             local.follow(&list(addresses));
-            Rc::clone(&local.pick(None, &clock).unwrap().endpoint)
+            Rc::clone(&local.pick(&[], &clock).unwrap().endpoint)
         };
         let (blue, green) = (upstream("blue"), upstream("green"));
         let shared = pick(&blue, &["127.0.0.1:1"]);
@@ -302,12 +292,12 @@ mod tests {
         let held = [&used, &gone].map(|upstream| {
             let local = part(&locals, upstream);
             local.follow(&list(&["127.0.0.1:1"]));
-            local.pick(None, &clock).unwrap();
+            local.pick(&[], &clock).unwrap();
             local
         });
         drop(part(&locals, &unused));
         drop(part(&locals, &empty));
-        part(&locals, &empty).pick(None, &clock);
+        part(&locals, &empty).pick(&[], &clock);
         gone.leave();
         empty.leave();
         locals.sweep(clock.ticks());

@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened};
 pub use roll::{Remaining, Roll};
-pub use seat::Seat;
+pub use seat::{Seat, Verdict};
 pub use stream::Stream;
 pub use target::Target;
 pub use vitals::{Standing, Vitals};
