@@ -185,7 +185,8 @@ impl Local {
         let count = pool.seats.len();
         let first = self.next.get();
         let is_free = |seat: &Rc<Seat>| !tried.iter().any(|tried| Rc::ptr_eq(tried, seat));
-        let turn = (first..first + count).map(|turn| turn % count).find(|turn| is_free(&pool.seats[*turn]))?;
+        let turn =
+            (first..first + count).map(|turn| turn % count).find(|turn| is_free(&pool.seats[*turn]))?;
         self.next.set(turn + 1);
         pool.seats.get(turn).cloned()
     }
