@@ -58,7 +58,8 @@ fn stream_events(mut stream: TcpStream, event: &str, part: usize, pause: Duratio
     }
 }
 
-/// A gRPC endpoint: message after message of 100 bytes, each cut in two, for ever.
+/// An endpoint of HTTP/2: message after message of 100 bytes for a gRPC call, event after event for others, each cut in
+/// two, for ever.
 fn messages() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -77,13 +78,17 @@ fn messages() -> SocketAddr {
 
 async fn serve_messages(stream: tokio::net::TcpStream) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-    while let Some(Ok((_, mut respond))) = connection.accept().await {
-        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let (kind, message) = match request.method() {
+            &Method::POST => ("application/grpc", [&[0, 0, 0, 0, 100][..], &[7; 100]].concat()),
+            _ => ("text/event-stream", EVENT.as_bytes().to_vec()),
+        };
+        let head = Response::builder().header("content-type", kind).body(()).unwrap();
         let mut send = respond.send_response(head, false).unwrap();
         tokio::spawn(async move {
-            let message = [&[0, 0, 0, 0, 100][..], &[7; 100]].concat();
             loop {
-                for part in [&message[..30], &message[30..]] {
+                let (first, second) = message.split_at(message.len() / 3);
+                for part in [first, second] {
                     if send.send_data(Bytes::copy_from_slice(part), false).is_err() {
                         return;
                     }
@@ -93,6 +98,8 @@ async fn serve_messages(stream: tokio::net::TcpStream) {
         });
     }
 }
+
+const EVENT: &str = "data: one\ndata: two\n\n";
 
 /// `shop` with blue at `blue` and green at `green`, and `cart`, which is `other`'s, untouched.
 fn lab(drain: &str, protocol: &str, blue: SocketAddr, green: SocketAddr) -> Lab {
@@ -293,6 +300,39 @@ fn a_grpc_stream_ends_after_a_whole_message_as_unavailable() {
         &["switchback_drain_dismissed_total{", "\"shop\"", "version=\"blue\"", "kind=\"grpc\""],
         1.0,
     );
+}
+
+#[test]
+fn an_event_stream_over_http2_ends_after_a_whole_event_too() {
+    let lab = lab(SOON, "h2c", messages(), messages());
+    let whole = |text: &str| {
+        let text = text.strip_suffix("retry: 50\n\n").expect("when to come again");
+        assert!(!text.is_empty() && text.replace(EVENT, "").is_empty(), "{text:?}");
+    };
+    let mut old = subscribe(&lab);
+    run(async {
+        let client = Http2::to(lab.address()).await;
+        let (response, _send) = client.start(request(Method::GET, "/events"), true).await;
+        let mut body = response.await.unwrap().into_body();
+        let mut seen = body.data().await.unwrap().unwrap().to_vec();
+        let flip = tokio::task::spawn_blocking({
+            let socket = lab.socket();
+            move || {
+                lab::admin::call(&socket, "POST", "/v1/services/shop/flip", &[], r#"{"to":"green"}"#).unwrap()
+            }
+        });
+        while let Some(data) = body.data().await {
+            let data = data.expect("not torn");
+            body.flow_control().release_capacity(data.len()).unwrap();
+            seen.extend_from_slice(&data);
+        }
+        assert!(body.is_end_stream(), "a clean end");
+        whole(std::str::from_utf8(&seen).unwrap());
+        assert_eq!(flip.await.unwrap().status, 200);
+    });
+    let answer = old.answer();
+    assert!(answer.is_whole, "the last chunk has come");
+    whole(&answer.text());
 }
 
 #[test]

@@ -28,6 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpListener;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
 /// An endpoint that speaks HTTP/2 by prior knowledge, and takes WebSockets over it or does not.
@@ -155,9 +156,13 @@ async fn all(send: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
 
 /// A proxy whose `blue` is at this endpoint, and whose `green` is nowhere.
 fn lab(endpoint: SocketAddr, settings: &str) -> Lab {
+    lab_of(endpoint, "h2c", settings)
+}
+
+fn lab_of(endpoint: SocketAddr, protocol: &str, settings: &str) -> Lab {
     let text = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{endpoint}\"]\nprotocol = \"h2c\"\n\
+         [services.shop.versions.blue]\nendpoints = [\"{endpoint}\"]\nprotocol = \"{protocol}\"\n\
          [services.shop.versions.green]\nendpoints = [\"{}\"]\n",
         lab::origin::nobody()
     );
@@ -224,19 +229,29 @@ fn it_counts_until_it_ends_and_survives_a_flip() {
     assert_eq!(drain()["remaining"], json!([]));
 }
 
+/// When a version is left: at once.
+const SOON: &str = "drain = { patience = \"0s\", spread = \"0s\", deadline = \"20s\" }";
+
+#[test]
+fn it_is_told_to_come_again_when_its_version_is_left_and_both_sides_close() {
+    let endpoint = Endpoint::start(true);
+    let lab = lab(endpoint.address, SOON);
+    let mut socket = connect(&lab);
+    endpoint.saw();
+    assert!(is_echoed(&mut socket, &Message::text("before")));
+    lab.flip("green");
+    let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("not a close") };
+    assert_eq!(close.code, CloseCode::Restart);
+    assert!(matches!(socket.read(), Err(Error::ConnectionClosed)), "the handshake is completed");
+    assert_eq!(endpoint.saw(), "ended", "and not reset");
+}
+
 #[test]
 fn a_client_of_http_2_has_a_stream_on_both_sides() {
     let endpoint = Endpoint::start(true);
     let lab = lab(endpoint.address, "");
     lab::http2::run(async {
-        let client = Http2::to(lab.address()).await;
-        while !client.send.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        let request = Request::builder().method("CONNECT").uri(format!("http://{}/chat", lab.address()));
-        let request = request.extension(Protocol::from("websocket")).body(()).unwrap();
-        let (response, send) = client.start(request, false).await;
-        let response = response.await.unwrap();
+        let (response, send) = extended(&lab).await;
         assert_eq!((response.status().as_u16(), response.headers().get("sec-websocket-accept")), (200, None));
         assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
         let (ours, theirs) = duplex(1 << 16);
@@ -252,6 +267,48 @@ fn a_client_of_http_2_has_a_stream_on_both_sides() {
         let ((), end) = tokio::join!(talk, carry(theirs, send, response.into_body()));
         assert_eq!(end, "ended");
     });
+}
+
+/// A WebSocket of a client that speaks HTTP/2.
+async fn extended(lab: &Lab) -> (Response<RecvStream>, SendStream<Bytes>) {
+    let client = Http2::to(lab.address()).await;
+    while !client.send.is_extended_connect_protocol_enabled() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let request = Request::builder().method("CONNECT").uri(format!("http://{}/chat", lab.address()));
+    let request = request.extension(Protocol::from("websocket")).body(()).unwrap();
+    let (response, send) = client.start(request, false).await;
+    (response.await.unwrap(), send)
+}
+
+#[test]
+fn a_client_of_http_2_is_told_too_and_its_stream_ends_whatever_its_endpoint_speaks() {
+    let over_http2 = Endpoint::start(true);
+    let over_http1 = lab::websocket::echoes();
+    for (address, protocol) in [(over_http2.address, "h2c"), (over_http1, "http1")] {
+        let lab = lab_of(address, protocol, SOON);
+        lab::http2::run(async {
+            let (response, send) = extended(&lab).await;
+            let (ours, theirs) = duplex(1 << 16);
+            let mut socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+            let talk = async {
+                socket.send(Message::text("before")).await.unwrap();
+                assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("before"));
+                let path = lab.socket();
+                let flip = move || {
+                    lab::admin::call(&path, "POST", "/v1/services/shop/flip", &[], r#"{"to":"green"}"#)
+                };
+                assert_eq!(tokio::task::spawn_blocking(flip).await.unwrap().unwrap().status, 200);
+                let close = socket.next().await.unwrap().unwrap();
+                let Message::Close(Some(close)) = close else { panic!("not a close: {close:?}") };
+                assert_eq!(close.code, CloseCode::Restart);
+                while let Some(Ok(_)) = socket.next().await {}
+                drop(socket);
+            };
+            let ((), end) = tokio::join!(talk, carry(theirs, send, response.into_body()));
+            assert_eq!(end, "ended", "{protocol}");
+        });
+    }
 }
 
 #[test]
