@@ -2,8 +2,8 @@
 //!
 //! For a clean close and nothing else: a Close between two messages is the one thing that a proxy may add to a
 //! conversation that is not its own. Headers are read where they stand; payload is stepped over, never copied or unmasked.
-//! To follow a frame takes 15 ns, whatever its size (measured on an EPYC of 2021 with frames of 16 bytes to 16 KiB): of an
-//! echoed message, which is followed both ways, that is a five-hundredth of what its four system calls take.
+//! To follow a frame takes 15 ns, whatever its size (measured on an EPYC of 2021 with frames of 16 bytes to 16 KiB); an
+//! echoed message is followed both ways.
 
 /// The code for a service that restarts: come again (RFC 6455 §7.4, IANA's registry).
 const SERVICE_RESTART: u16 = 1012;
