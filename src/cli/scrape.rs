@@ -62,6 +62,10 @@ impl Tenure for Seen {
         &self.0.version
     }
 
+    fn pending(&self) -> u64 {
+        self.0.pending()
+    }
+
     fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
         self.0.cells().for_each(see);
     }

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod answer;
+mod circuit;
 pub mod diagnostic;
 mod document;
 mod drain;
@@ -12,6 +13,7 @@ pub mod duration;
 mod edits;
 mod ending;
 mod file;
+mod hedge;
 mod hold;
 pub mod host;
 mod https;
@@ -21,6 +23,7 @@ mod limits;
 mod load;
 mod pool;
 mod pool_rules;
+mod retries;
 mod route;
 mod service;
 pub mod size;

@@ -1,11 +1,19 @@
 //! How pools are worked, as a service says it for all of its versions, and a version for itself.
 
 use super::walk::Section;
+use super::{circuit, hedge, retries};
 use crate::table::PoolRules;
 
 /// What `section`, a service's or a version's, says about its pools; what it does not say is as in `default`.
 ///
 /// What is wrong with it is noted.
-pub(super) fn read(_section: &mut Section<'_>, default: &PoolRules) -> Option<PoolRules> {
-    Some(default.clone())
+pub(super) fn read(section: &mut Section<'_>, default: &PoolRules) -> Option<PoolRules> {
+    let retries =
+        section.or("retries", default.retries.clone(), |node| retries::read(node, &default.retries));
+    let hedge = section.or("hedge", default.hedge, |node| hedge::read(node, default.hedge));
+    let circuit =
+        section.or("circuit", default.circuit.clone(), |node| circuit::read(node, &default.circuit));
+    let keepalive =
+        section.or("keepalive", default.keepalive, |node| circuit::keepalive(node, default.keepalive));
+    Some(PoolRules { retries: retries?, hedge: hedge?, circuit: circuit?, keepalive: keepalive? })
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::reason::Reason;
+use super::retry::{Hedge, Retry};
 use std::sync::{LazyLock, OnceLock};
 
 /// Adds to a counter that only this thread writes: no locked instruction.
@@ -204,6 +205,10 @@ pub struct Cells {
     grpc: OnceLock<Box<[AtomicU64; GRPC.len()]>>,
     /// Those that were ended in words, because the version was left; in the order of [`Kind::ALL`].
     dismissed: OnceLock<Box<[AtomicU64; Kind::ALL.len()]>>,
+    /// What became of attempts after the first; in the order of [`Retry::ALL`].
+    retries: OnceLock<Box<[AtomicU64; Retry::ALL.len()]>>,
+    /// What became of attempts beside another; in the order of [`Hedge::ALL`].
+    hedges: OnceLock<Box<[AtomicU64; Hedge::ALL.len()]>>,
 }
 
 /// The status of a gRPC call by its number; the last is for all others.
@@ -244,6 +249,26 @@ impl Cells {
     /// How many of `kind` were ended so.
     pub(super) fn dismissed(&self, kind: Kind) -> u64 {
         self.dismissed.get().map_or(0, |cells| cells[kind as usize].load(Ordering::Relaxed))
+    }
+
+    /// Counts what became of an attempt after the first.
+    pub fn retry(&self, retry: Retry) {
+        bump(&self.retries.get_or_init(|| Box::new(zeros()))[retry as usize], 1);
+    }
+
+    /// Of how many attempts after the first this became.
+    pub(super) fn retries(&self, retry: Retry) -> u64 {
+        self.retries.get().map_or(0, |cells| cells[retry as usize].load(Ordering::Relaxed))
+    }
+
+    /// Counts what became of an attempt beside another.
+    pub fn hedge(&self, hedge: Hedge) {
+        bump(&self.hedges.get_or_init(|| Box::new(zeros()))[hedge as usize], 1);
+    }
+
+    /// Of how many attempts beside another this became.
+    pub(super) fn hedges(&self, hedge: Hedge) -> u64 {
+        self.hedges.get().map_or(0, |cells| cells[hedge as usize].load(Ordering::Relaxed))
     }
 
     /// What the version did, in parts to be added up.

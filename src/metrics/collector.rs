@@ -12,6 +12,7 @@ use super::family::Family;
 use super::handshake::Handshake;
 use super::inputs::{Inputs, Source};
 use super::reason::Reason;
+use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
 use super::{names, process};
 use crate::table::{BasisPoints, Table};
@@ -120,13 +121,16 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 6] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 9] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
     let mut in_flight = Family::of(&names::IN_FLIGHT);
     let mut grpc = Family::of(&names::UPSTREAM_GRPC_STATUS);
     let mut dismissed = Family::of(&names::DRAIN_DISMISSED);
+    let mut retries = Family::of(&names::RETRIES);
+    let mut hedges = Family::of(&names::HEDGES);
+    let mut pending = Family::of(&names::PENDING);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
@@ -141,9 +145,16 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 6] {
         for kind in [Kind::Sse, Kind::Websocket, Kind::Grpc] {
             dismissed.count(&[service, version, kind.token()], sum.dismissed[kind as usize]);
         }
+        pending.count(&[service, version], sum.pending);
+        for (retry, count) in Retry::ALL.iter().zip(sum.retries) {
+            retries.count(&[service, version, retry.token()], count);
+        }
+        for (hedge, count) in Hedge::ALL.iter().zip(sum.hedges) {
+            hedges.count(&[service, version, hedge.token()], count);
+        }
     }
     refusals(&mut client, inputs);
-    [upstream, client, upstream_seconds, in_flight, grpc, dismissed]
+    [upstream, client, upstream_seconds, in_flight, grpc, dismissed, retries, hedges, pending]
 }
 
 fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {

@@ -27,6 +27,8 @@ pub trait Tenure: Send + Sync {
     fn service(&self) -> &ServiceName;
     /// The version.
     fn version(&self) -> &VersionName;
+    /// How many requests wait because of its limits.
+    fn pending(&self) -> u64;
     /// Shows the cells of each worker that has had a request.
     fn each_cells(&self, see: &mut dyn FnMut(&Cells));
 }
@@ -87,7 +89,7 @@ pub struct Buckets {
 }
 
 /// What one worker counted that belongs to no version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edge {
     /// Open client connections.
     pub connections: u64,
@@ -105,6 +107,21 @@ pub struct Edge {
     pub fixed: u64,
     /// Health checks that were answered for services that were held.
     pub checked: u64,
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            connections: 0,
+            accepted: 0,
+            refused: [0; Reason::ALL.len()],
+            handshakes: [0; Handshake::ALL.len()],
+            redirected: 0,
+            redirects: 0,
+            fixed: 0,
+            checked: 0,
+        }
+    }
 }
 
 /// A certificate that a listener presents.

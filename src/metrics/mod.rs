@@ -12,6 +12,7 @@ mod inputs;
 pub mod names;
 mod process;
 mod reason;
+mod retry;
 mod sums;
 
 pub use cells::{Cells, Histogram, Kind, Outcome, bump};
@@ -19,3 +20,4 @@ pub use collector::Exposition;
 pub use handshake::Handshake;
 pub use inputs::{Buckets, Certificate, Edge, Inputs, Lookups, Operations, Source, Tenure};
 pub use reason::Reason;
+pub use retry::{Hedge, Retry};

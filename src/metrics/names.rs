@@ -63,6 +63,12 @@ metrics! {
         "From the change that left a version until nothing was in flight on it.";
     DRAIN_DISMISSED = Counter "switchback_drain_dismissed_total" ["service", "version", "kind"]
         "Streams that were ended in their protocol's own words because their version was left; those that were cut have the reason drain_deadline.";
+    PENDING = Gauge "switchback_pending_requests" ["service", "version"]
+        "Requests that wait because the version's circuit has no room for them.";
+    RETRIES = Counter "switchback_retries_total" ["service", "version", "outcome"]
+        "Attempts at a request after its first one: answered, failed, or not made because the budget was exhausted.";
+    HEDGES = Counter "switchback_hedges_total" ["service", "version", "outcome"]
+        "Attempts at a request beside one that takes its time: won, lost, failed, or not made because the budget was exhausted.";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
         "Changes of the table, by what they did and who asked.";
     CONNECTIONS = Gauge "switchback_client_connections" []

@@ -49,6 +49,8 @@ pub enum Reason {
     Connections,
     /// The service has as many requests in flight as it may.
     Concurrency,
+    /// The version has as many requests as it may, and no room for one that waits, or none in time.
+    CircuitOpen,
     /// The service, or this client, had as many requests a time as it may.
     Rate,
     /// The request's body is over the limit.
@@ -71,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -95,6 +97,7 @@ impl Reason {
         Self::ProxyProtocol,
         Self::Connections,
         Self::Concurrency,
+        Self::CircuitOpen,
         Self::Rate,
         Self::RequestTooLarge,
         Self::ResponseTooLarge,
@@ -143,6 +146,7 @@ impl Reason {
             Self::ProxyProtocol => ("proxy_protocol", 400),
             Self::Connections => ("connections", 429),
             Self::Concurrency => ("concurrency", 503),
+            Self::CircuitOpen => ("circuit_open", 503),
             Self::Rate => ("rate", 429),
             Self::RequestTooLarge => ("request_too_large", 413),
             Self::ResponseTooLarge => ("response_too_large", 502),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
 use super::inputs::{Buckets, Tenure};
 use super::reason::Reason;
+use super::retry::{Hedge, Retry};
 use crate::table::{ServiceName, VersionName};
 
 /// Requests by status code, and by the reason where the proxy gave up.
@@ -74,6 +75,12 @@ pub(super) struct VersionSum {
     pub(super) in_flight: [u64; Kind::ALL.len()],
     /// Those that were ended in words; in the order of [`Kind::ALL`].
     pub(super) dismissed: [u64; Kind::ALL.len()],
+    /// Requests that wait because of its limits.
+    pub(super) pending: u64,
+    /// Attempts after the first; in the order of [`Retry::ALL`].
+    pub(super) retries: [u64; Retry::ALL.len()],
+    /// Attempts beside another; in the order of [`Hedge::ALL`].
+    pub(super) hedges: [u64; Hedge::ALL.len()],
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
 }
@@ -93,6 +100,12 @@ impl VersionSum {
         for (total, kind) in self.dismissed.iter_mut().zip(Kind::ALL) {
             *total += cells.dismissed(kind);
         }
+        for (total, retry) in self.retries.iter_mut().zip(Retry::ALL) {
+            *total += cells.retries(retry);
+        }
+        for (total, hedge) in self.hedges.iter_mut().zip(Hedge::ALL) {
+            *total += cells.hedges(hedge);
+        }
     }
 }
 
@@ -104,6 +117,7 @@ pub(super) fn versions(tenures: &[Arc<dyn Tenure>]) -> Versions {
     let mut versions = Versions::new();
     for tenure in tenures {
         let sum = versions.entry((tenure.service().clone(), tenure.version().clone())).or_default();
+        sum.pending += tenure.pending();
         tenure.each_cells(&mut |cells| sum.add(cells));
     }
     versions

@@ -1,8 +1,11 @@
-//! A request's attempts at the endpoints of its version.
+//! A request's attempts at the endpoints of its version: usually one.
 
-use std::future::poll_fn;
+mod attempt;
+mod hedge;
+mod places;
+mod tries;
+
 use std::rc::Rc;
-use std::slice;
 
 use http::Response;
 use http::request::Parts;
@@ -11,16 +14,15 @@ use super::body::{Incoming, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
 use super::entry::Admitted;
-use super::forward::{Call, Exchange, Failure, http2};
 use super::gate::Asked;
 use super::journal::Record;
-use super::outgoing::{Outgoing, Upload};
-use super::permit::Permit;
-use super::upstream::{Opened, Seat};
+use super::outgoing::Upload;
 use crate::metrics::Reason;
+use attempt::{Request, attempt};
+use hedge::hedged;
+use tries::Tries;
 
-/// Sends the request to the version's endpoints: to another one when the first does not accept, and over a fresh
-/// connection when a kept one had been closed and the request may be repeated.
+/// Sends the request to an endpoint of its version, and to another one by the rules of [`Tries`] when that fails.
 pub(super) async fn forward(
     turn: &Turn,
     head: &Parts,
@@ -34,68 +36,57 @@ pub(super) async fn forward(
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
     turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
+    let clock = &client.worker.clock;
+    let special = permit.local().special();
+    let circuit = special.as_ref().map(|rules| &rules.circuit).filter(|rules| rules.limits());
+    if let Some(rules) = circuit {
+        let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
+        // Boxed, here and below: rare, and all requests would have its size.
+        if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit)).await {
+            return permit.fail(reason);
+        }
+    }
+    let Some(mut seat) = permit.local().pick(&[], clock) else { return permit.fail(Reason::NoEndpoint) };
+    let mut tries = Tries::new(head, asked, !upload.is_empty());
+    let limit = special.as_ref().and_then(|rules| rules.retries.per_try_timeout);
+    let limit = limit.filter(|_| tries.may_repeat());
     let most = limits.request_body.unwrap_or(u64::MAX);
-    // A body that was begun, or a request that must not run twice, is not repeated (RFC 9110 §9.2.2).
-    let has_body = !upload.is_empty();
-    let may_repeat = !has_body && (head.method.is_idempotent() || asked.upgrade.is_some());
-    let pick = |permit: &Permit, tried: &[Rc<Seat>]| permit.local().pick(tried, &client.worker.clock);
-    let Some(mut seat) = pick(&permit, &[]) else { return permit.fail(Reason::NoEndpoint) };
-    let (mut may_switch, mut may_reuse) = (true, true);
+    let request = Request { turn, head, asked, timeouts, bounds, most, limit, record };
+    let hedge = special.as_deref().and_then(|rules| Some((rules, rules.hedge?)));
+    let hedge = hedge.filter(|_| head.method.is_safe() && upload.is_empty() && asked.upgrade.is_none());
+    let local = Rc::clone(permit.local());
     loop {
-        let endpoint = Rc::clone(&seat.endpoint);
-        record.inspect(|record| record.attempt(&endpoint));
+        if let Some(rules) = circuit {
+            let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
+            let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, clock);
+            if let Err(reason) = Box::pin(sit).await {
+                return permit.fail(reason);
+            }
+        }
         permit.goes_to(&seat, &turn.alarm);
-        let opened = match endpoint.open(may_reuse, timeouts.connect, &client.arrival.peer).await {
-            Ok(opened) => opened,
-            Err(reason) => match pick(&permit, slice::from_ref(&seat)).filter(|_| may_switch) {
-                None => return permit.fail(reason),
-                Some(other) => {
-                    permit.attempt_failed(reason);
-                    (seat, may_switch, may_reuse) = (other, false, true);
-                    continue;
-                }
-            },
+        let ended = match &hedge {
+            None => attempt(&request, &seat, &local, Some(permit), &mut upload, tries.may_reuse()).await,
+            Some(rules) => Box::pin(hedged(&request, &seat, permit, &upload, &mut tries, *rules)).await,
         };
-        let outgoing = Outgoing::new(client, head, asked, &mut upload, &endpoint);
-        let (kept, failure) = match opened {
-            Opened::Own(stream, is_kept) => {
-                record.inspect(|record| record.connected(is_kept));
-                let way = (stream, is_kept);
-                let mut exchange = Exchange::new(turn, permit, &endpoint, way, outgoing, timeouts, bounds);
-                match poll_fn(|cx| exchange.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(exchange.answer(answer, upload)),
-                    Err(failure) => (exchange.into_permit(), failure),
-                }
-            }
-            Opened::Shared(ticket) => {
-                record.inspect(|record| record.connected(true));
-                let (written, rest, upgrade) = outgoing.into_parts();
-                let request = http2::request(&written, endpoint.scheme());
-                client.worker.give_back(written);
-                let mut call = match request {
-                    Ok(request) => {
-                        let what = (request, upgrade, rest, most);
-                        Call::new(turn, permit, ticket, what, timeouts, bounds)
-                    }
-                    Err(reason) => return permit.fail(reason),
+        let (kept, next) = match ended {
+            Ok(headed) => {
+                let looks = special.as_ref().filter(|rules| rules.retries.repeats(headed.status()));
+                let Some(other) = looks.and_then(|_| tries.after_status(&headed, &seat, clock)) else {
+                    tries.answered(headed.permit());
+                    return Ok(headed.answer(upload, head));
                 };
-                match poll_fn(|cx| call.poll_head(cx, head)).await {
-                    Ok(answer) => return Ok(call.answer(answer, upload, head)),
-                    Err(failure) => {
-                        let (permit, rest) = call.into_parts();
-                        upload.give_back(rest);
-                        (permit, failure)
-                    }
-                }
+                (headed.discard(), Ok(other))
             }
+            Err((Some(permit), failure)) => {
+                let next = tries.after(&failure, &permit, &seat, &upload, clock);
+                (Some(permit), next)
+            }
+            Err((None, _)) => return Err(Reason::Internal),
         };
         permit = kept.ok_or(Reason::Internal)?;
-        let is_whole = !has_body || !upload.is_empty();
-        match failure {
-            Failure::Because(reason) => return permit.fail(reason),
-            Failure::Refused if is_whole && may_reuse => may_reuse = false,
-            Failure::Stale if may_repeat => may_reuse = false,
-            Failure::Stale | Failure::Refused => return permit.fail(Reason::UpstreamClosed),
-        }
+        seat = match next {
+            Ok(next) => next,
+            Err(reason) => return permit.fail(reason),
+        };
     }
 }

@@ -113,6 +113,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::ProxyProtocol => "no valid PROXY header",
         Reason::Connections => "this client has too many connections",
         Reason::Concurrency => "the service has too many requests at once",
+        Reason::CircuitOpen => "the service has all the work it can take",
         Reason::Rate => "too many requests",
         Reason::RequestTooLarge => "the request's body is too large",
         Reason::ResponseTooLarge => "the service's answer is too large",

@@ -5,6 +5,7 @@
 
 pub mod http2;
 
+mod end;
 mod goodbye;
 mod limits;
 
@@ -30,7 +31,7 @@ use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
-use super::upstream::{Endpoint, Far, Stream};
+use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
@@ -48,8 +49,24 @@ pub enum Failure {
     Stale,
     /// The endpoint says that it has not looked at the request.
     Refused,
+    /// There was no connection to send it on.
+    Unconnected(Reason),
+    /// The attempt took longer than one may.
+    Late,
     /// For this reason.
     Because(Reason),
+}
+
+impl Failure {
+    /// Why, in the words that all share.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Stale | Self::Refused => Reason::UpstreamClosed,
+            Self::Late => Reason::ResponseTimeout,
+            Self::Unconnected(reason) | Self::Because(reason) => *reason,
+        }
+    }
 }
 
 /// What was taken off the input while a head is waited for.
@@ -69,6 +86,7 @@ pub struct Exchange {
     endpoint: Rc<Endpoint>,
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
+    past: Option<Past>,
     is_reused: bool,
     timeouts: Timeouts,
     bounds: Bounds,
@@ -87,24 +105,25 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// An exchange over `stream`, which was kept from an earlier one or not.
+    /// An exchange over this connection; without a permit it has to [adopt](Self::adopt) one before its answer.
     pub fn new(
         turn: &Turn,
-        permit: Permit,
+        permit: Option<Permit>,
         endpoint: &Rc<Endpoint>,
-        (stream, is_reused): (Stream, bool),
+        (stream, past): (Stream, Past),
         outgoing: Outgoing,
         timeouts: Timeouts,
         bounds: Bounds,
     ) -> Self {
         turn.alarm.clear();
         Self {
-            record: permit.record().map(Rc::clone),
+            record: permit.as_ref().and_then(Permit::record).map(Rc::clone),
             turn: turn.clone(),
-            permit: Some(permit),
+            permit,
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
-            is_reused,
+            is_reused: past.is_kept(),
+            past: Some(past),
             timeouts,
             bounds,
             outgoing,
@@ -122,7 +141,7 @@ impl Exchange {
     /// Sends the request `asked` and waits for the answer's head, relaying interim answers.
     ///
     /// # Errors
-    /// [`Failure`]; the exchange is then over, and [`Exchange::into_permit`] is what is left of it.
+    /// [`Failure`]; the exchange is then over, and [`Exchange::into_parts`] is what is left of it.
     pub fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Parts) -> Poll<Result<Head, Failure>> {
         loop {
             let before = self.waiting;
@@ -191,12 +210,14 @@ impl Exchange {
     /// The endpoint has changed the protocol: what follows is not ours to read.
     fn tunnel(mut self, upload: Upload) -> Source {
         self.turn.alarm.clear();
-        let (Some(permit), Some(stream)) = (self.permit.take(), self.stream.take()) else {
+        let (Some(permit), Some(stream), Some(past)) =
+            (self.permit.take(), self.stream.take(), self.past.take())
+        else {
             return Source::Full(Bytes::new());
         };
         permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
-        let stream = Far::Own(stream);
+        let stream = Far::Own(stream, past);
         let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
         Source::Tunnel(Box::new(tunnel))
     }
@@ -311,49 +332,6 @@ impl Exchange {
         if !self.outgoing.is_over() && !self.is_over() {
             let _ = self.send(cx);
         }
-    }
-
-    /// True when the answer's last byte was handed on.
-    pub fn is_over(&self) -> bool {
-        self.permit.is_none()
-    }
-
-    /// How many bytes of the answer's body are left, if that is known.
-    pub fn remaining(&self) -> Option<u64> {
-        self.decoder.remaining()
-    }
-
-    /// What is left after a [`Failure`].
-    pub fn into_permit(mut self) -> Option<Permit> {
-        self.turn.alarm.clear();
-        self.permit.take()
-    }
-
-    /// Gives the connection back if its next answer can only be the next request's, and ends the permit.
-    fn finish(&mut self) {
-        self.turn.alarm.clear();
-        let clean = self.keep_alive && self.outgoing.is_whole() && self.input.is_empty();
-        if let Some(stream) = self.stream.take().filter(|_| clean) {
-            let worker = &self.turn.client.worker;
-            self.endpoint.keep(stream, self.turn.client.settings.pool_size, &worker.clock);
-        }
-        if let Some(permit) = self.permit.take() {
-            permit.complete();
-        }
-    }
-
-    /// Ends it before its time, for a reason that is the client's.
-    pub fn give_up(&mut self, reason: Reason) {
-        let _: Poll<Option<Result<(), Reason>>> = self.break_off(reason);
-    }
-
-    fn break_off<T>(&mut self, reason: Reason) -> Poll<Option<Result<T, Reason>>> {
-        self.stream = None;
-        self.turn.alarm.clear();
-        if let Some(permit) = self.permit.take() {
-            permit.failed(reason);
-        }
-        Poll::Ready(Some(Err(reason)))
     }
 
     /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.

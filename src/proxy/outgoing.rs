@@ -111,6 +111,11 @@ impl Upload {
         Self { rest: rest(body, coding), length, tunnel, most }
     }
 
+    /// The same for another attempt of a request without a body.
+    pub fn again(&self) -> Self {
+        Self { rest: Rest::Nothing, length: self.length, tunnel: Incoming::None, most: self.most }
+    }
+
     /// What a tunnel's client sends.
     pub fn into_tunnel(self) -> Incoming {
         self.tunnel
@@ -192,6 +197,11 @@ impl Outgoing {
     /// The head that was written, the body that goes with it, and the change of protocol that it asks for.
     pub fn into_parts(self) -> (Vec<u8>, Rest, Option<Upgrade>) {
         (self.out, self.rest, self.upgrade)
+    }
+
+    /// The body, if nothing of it was taken.
+    pub fn into_untouched(self) -> Rest {
+        if self.taken == 0 { self.rest } else { Rest::Nothing }
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.

@@ -12,8 +12,8 @@ use super::journal::Record;
 use super::live::Live;
 use super::quota::Slot;
 use super::upstream::flights::Ask;
-use super::upstream::{Local, Seat, Verdict};
-use crate::metrics::{Cells, Kind, Outcome, Reason};
+use super::upstream::{Local, Place, Seat, Verdict};
+use crate::metrics::{Cells, Hedge, Kind, Outcome, Reason, Retry};
 use crate::table::Epoch;
 
 /// One request in flight on one version. Counts until dropped: move it into the body or the tunnel, so that it ends
@@ -42,6 +42,17 @@ pub struct Permit {
     pub epoch: Epoch,
     /// Its place among those that its service may have at once, if there is a limit.
     pub slot: Option<Slot>,
+    /// Its places in its version's circuit, if that has limits.
+    pub places: Option<Box<Places>>,
+}
+
+/// What a request takes of its version's limits.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Among all that the version may have at once.
+    pub version: Option<Place>,
+    /// Among those that its endpoint may have.
+    pub endpoint: Option<Place>,
 }
 
 impl Permit {
@@ -72,6 +83,7 @@ impl Permit {
             record: None,
             epoch: chosen_under,
             slot: None,
+            places: None,
         })
     }
 
@@ -120,6 +132,12 @@ impl Permit {
             self.attempt = clock::now();
         }
         self.local.flights().goes_to(self.flight, seat, alarm);
+    }
+
+    /// The attempt with this endpoint, which began at `since`, is the one that counts.
+    pub fn goes_on_with(&mut self, seat: &Rc<Seat>, alarm: &Rc<Alarm>, since: Instant) {
+        self.goes_to(seat, alarm);
+        self.attempt = since;
     }
 
     /// What is asked of it, because its version is being left.
@@ -197,6 +215,30 @@ impl Permit {
     pub fn attempt_failed(&self, reason: Reason) {
         self.cells().record_unseen(self.outcome(Some(reason)));
         self.attempt_ended(Verdict::of_reason(reason));
+    }
+
+    /// One attempt was answered with this status, and another one is made within this permit.
+    pub fn attempt_answered(&self, code: u16) {
+        self.cells().record_unseen(Outcome { code, ..self.outcome(None) });
+        self.attempt_ended(Some(Verdict::of_status(code)));
+    }
+
+    /// An attempt beside failed at this endpoint, and another one goes on.
+    pub fn beside_failed(&self, seat: &Seat, since: Option<Instant>, reason: Reason) {
+        self.cells().record_unseen(self.outcome(Some(reason)));
+        if let Some(verdict) = Verdict::of_reason(reason) {
+            seat.ended(verdict, since.unwrap_or(self.attempt));
+        }
+    }
+
+    /// What became of an attempt beside another.
+    pub fn hedged(&self, hedge: Hedge) {
+        self.cells().hedge(hedge);
+    }
+
+    /// What became of an attempt after the first.
+    pub fn retried(&self, retry: Retry) {
+        self.cells().retry(retry);
     }
 
     fn outcome(&self, reason: Option<Reason>) -> Outcome {

@@ -75,7 +75,7 @@ const LAST_HEAD: Duration = Duration::from_secs(1);
 const MOST_KEPT: usize = 64 * 1024;
 
 /// What one worker counts that belongs to no version. Written by it alone, read by the collector.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerStats {
     /// Open client connections.
     pub connections: AtomicU64,
@@ -93,6 +93,21 @@ pub struct WorkerStats {
     pub fixed: AtomicU64,
     /// Health checks that were answered for services that were held.
     pub checked: AtomicU64,
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self {
+            connections: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            handshakes: [const { AtomicU64::new(0) }; Handshake::ALL.len()],
+            redirected: AtomicU64::new(0),
+            redirects: AtomicU64::new(0),
+            fixed: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Worker {

@@ -1,6 +1,35 @@
 //! How a version's pool is worked: what all of its endpoints have in common.
 
+mod circuit;
+mod hedge;
+mod keepalive;
+mod retries;
+
+pub use circuit::{CircuitRules, LONGEST_QUEUE};
+pub use hedge::HedgeRules;
+pub use keepalive::KeepaliveRules;
+pub use retries::{Failing, RetryRules};
+
 /// How a pool is worked. A service says it for all of its versions, those that the API adds too; a version of the file may
 /// say it again for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct PoolRules {}
+pub struct PoolRules {
+    /// When a request is tried again.
+    pub retries: RetryRules,
+    /// When it is sent to a second endpoint; `None`: never.
+    pub hedge: Option<HedgeRules>,
+    /// How much may be asked of it at a time.
+    pub circuit: CircuitRules,
+    /// How long its connections are used.
+    pub keepalive: KeepaliveRules,
+}
+
+impl PoolRules {
+    /// True when a request that goes well has nothing to look at in them.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        let retries = &self.retries;
+        let is_retried = retries.per_try_timeout.is_some() || retries.looks_at_status();
+        !is_retried && self.hedge.is_none() && !self.circuit.limits()
+    }
+}

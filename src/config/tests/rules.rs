@@ -182,6 +182,84 @@ fn a_proxy_header_that_cannot_be_is_refused() {
 }
 
 #[test]
+fn retries_that_cannot_be_are_refused() {
+    insta::assert_snapshot!(check_service(
+        r#"
+[services.shop]
+routes = [{}]
+retries = { attempts = 11, on = ["connect", "gateway", 5], statuses = [200, 503], budget = "20", min_per_second = -1 }
+versions.v1 = { endpoints = ["a:1"], retries = { per_try_timeout = "0s", hedge = 1 } }
+"#
+    ), @r#"
+    conf.d/a.toml:4:24: expected a whole number from 0 to 10, found the integer 11
+    conf.d/a.toml:4:45: `gateway` is no failure
+    hint: failures are: connect, refused, reset, timeout, gateway_error
+    conf.d/a.toml:4:56: expected a failure such as "connect", found the integer 5
+    conf.d/a.toml:4:72: expected a whole number from 400 to 599, found the integer 200
+    conf.d/a.toml:4:92: expected a share of the requests such as "20%", found the string "20"
+    conf.d/a.toml:4:115: expected a whole number from 0 to 1000000, found the integer -1
+    conf.d/a.toml:5:68: 0s is too short: at least 1ms
+    conf.d/a.toml:5:74: unknown key `hedge` in `retries`
+    hint: its keys are: attempts, on, statuses, budget, min_per_second, per_try_timeout
+    switchback.toml: 8 errors
+    "#);
+}
+
+#[test]
+fn a_circuit_that_cannot_be_is_refused() {
+    insta::assert_snapshot!(check_service(
+        r#"
+[services.shop]
+routes = [{}]
+stable = "v1"
+hedge = { max = 9 }
+circuit = { requests = 0, pending = "many", queue_timeout = "2m", request = 1 }
+keepalive = { lifetime = "0s", requests = 0, idle = 5 }
+versions.v1 = { endpoints = ["a:1"], hedge = true }
+versions.v2 = { endpoints = ["a:1"], hedge = false, circuit = { connections = -1 } }
+"#
+    ), @r#"
+    conf.d/a.toml:5:9: `hedge` has no `after`
+    hint: for example: after = "50ms"
+    conf.d/a.toml:5:17: expected a whole number from 1 to 5, found the integer 9
+    conf.d/a.toml:6:24: expected a whole number from 1 to 10000000, found the integer 0
+    conf.d/a.toml:6:37: expected a whole number from 0 to 10000000, found the string "many"
+    conf.d/a.toml:6:61: 2m is too long: at most 1m
+    conf.d/a.toml:6:67: unknown key `request` in `circuit`
+    hint: did you mean `requests`?
+    conf.d/a.toml:7:26: 0s is too short: at least 1ms
+    conf.d/a.toml:7:43: expected a whole number from 1 to 10000000, found the integer 0
+    conf.d/a.toml:7:53: expected a duration such as "500ms", "30s", "5m" or "1h", found the integer 5
+    conf.d/a.toml:8:46: expected `hedge = { after = "50ms" }`, or false, found true
+    conf.d/a.toml:9:79: expected a whole number from 1 to 10000000, found the integer -1
+    switchback.toml: 11 errors
+    "#);
+}
+
+#[test]
+fn a_version_says_of_its_pool_what_is_different_from_the_services() {
+    let config = load_text(
+        r#"
+listeners = [{ listen = "127.0.0.1:8080" }]
+[services.shop]
+routes = [{}]
+stable = "v1"
+retries = { attempts = 3, statuses = [503] }
+versions.v1 = { endpoints = ["a:1"] }
+versions.v2 = { endpoints = ["a:1"], retries = { attempts = 0 } }
+"#,
+    );
+    let service = &config.services[0];
+    let retries = |index: usize| {
+        let version: &crate::table::VersionSpec = &service.versions[index];
+        let rules = &version.pool.as_ref().unwrap_or(&service.pool).retries;
+        (rules.attempts, rules.statuses.clone(), rules.min_per_second)
+    };
+    assert_eq!([retries(0), retries(1)], [(3, vec![503], 10), (0, vec![503], 10)]);
+    assert!(service.versions[0].pool.is_none(), "as the service's");
+}
+
+#[test]
 fn a_drain_that_cannot_be_is_refused() {
     insta::assert_snapshot!(check_service(
         r#"

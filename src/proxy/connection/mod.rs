@@ -62,6 +62,13 @@ enum Ear {
 }
 
 impl Turn {
+    /// The same for an attempt beside another, with time limits of its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let alarm = Rc::new(self.client.worker.clock.alarm());
+        Self { alarm, ..self.clone() }
+    }
+
     /// Tells a client that waits for it to send the body.
     pub fn go_on(&self) {
         match &self.ear {

@@ -84,7 +84,7 @@ impl Call {
     /// A call of `request`, which may ask for a change of protocol, whose body is `rest` and may have so many bytes.
     pub fn new(
         turn: &Turn,
-        permit: Permit,
+        permit: Option<Permit>,
         ticket: Ticket,
         (request, upgrade, rest, most): (Request<()>, Option<Upgrade>, Rest, u64),
         timeouts: Timeouts,
@@ -92,13 +92,13 @@ impl Call {
     ) -> Self {
         turn.alarm.clear();
         let is_grpc = is_grpc(request.headers());
-        if is_grpc {
+        if let Some(permit) = permit.as_ref().filter(|_| is_grpc) {
             permit.becomes(Kind::Grpc);
         }
         Self {
             turn: turn.clone(),
-            record: permit.record().map(Rc::clone),
-            permit: Some(permit),
+            record: permit.as_ref().and_then(Permit::record).map(Rc::clone),
+            permit,
             timeouts,
             bounds,
             request: Some(request),

@@ -143,6 +143,11 @@ impl Record {
         self.endpoint.replace(Some(Rc::clone(endpoint)));
     }
 
+    /// Of the endpoints that were tried, this is the one that counts.
+    pub fn goes_on_with(&self, endpoint: &Rc<Endpoint>) {
+        self.endpoint.replace(Some(Rc::clone(endpoint)));
+    }
+
     /// There is a connection to the endpoint, a kept one or a new one.
     pub fn connected(&self, is_reused: bool) {
         self.is_reused.set(Some(is_reused));

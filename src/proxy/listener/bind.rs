@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::ListenAddr;
+use crate::proxy::upstream::stream::keep_alive;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -70,6 +71,9 @@ pub fn share(real: &ListenAddr, mut sockets: Vec<Socket>, workers: usize) -> io:
         && let Some(another) = beside(real)
     {
         sockets.push(another);
+    }
+    if let ListenAddr::Tcp(_) = real {
+        sockets.iter().try_for_each(|socket| keep_alive(&SockRef::from(socket)))?;
     }
     let count = sockets.len();
     let accepting = |index: usize| Ok(Accepting::of(sockets[index].try_clone()?, real));

@@ -9,13 +9,14 @@ use h2::{Reason as Code, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::http2::{Ticket, poll_room};
+use super::pool::Past;
 use super::stream::Stream;
 
 /// What a tunnel's bytes go to.
 #[derive(Debug)]
 pub enum Far {
-    /// A connection of its own.
-    Own(Stream),
+    /// A connection of its own, and what goes along with it.
+    Own(Stream, Past),
     /// A stream of a shared connection. Boxed: rare, and large.
     Shared(Box<Shared>),
 }
@@ -89,7 +90,7 @@ impl Drop for Shared {
 impl AsyncRead for Far {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Own(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Own(stream, _) => Pin::new(stream).poll_read(cx, buf),
             Self::Shared(shared) => shared.poll_read(cx, buf),
         }
     }
@@ -98,14 +99,14 @@ impl AsyncRead for Far {
 impl AsyncWrite for Far {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Own(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Own(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Shared(shared) => shared.poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Own(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Own(stream, _) => Pin::new(stream).poll_flush(cx),
             // Its connection's task sends.
             Self::Shared(_) => Poll::Ready(Ok(())),
         }
@@ -113,7 +114,7 @@ impl AsyncWrite for Far {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Own(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Own(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Shared(shared) => Poll::Ready(shared.shut()),
         }
     }

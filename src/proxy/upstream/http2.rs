@@ -23,7 +23,7 @@ use crate::proxy::deferred::{Deferred, Watch};
 use crate::proxy::http1::MAX_HEAD;
 
 /// Most connections of a worker to one endpoint; beyond it requests queue for streams.
-const MOST: usize = 8;
+pub const MOST: usize = 8;
 /// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's is large enough
 /// for many slow clients, so that they do not hold up the others.
 const STREAM_WINDOW: u32 = 128 * 1024;
@@ -49,6 +49,8 @@ pub struct Connections {
 struct Connection {
     send: SendRequest<Bytes>,
     state: Rc<State>,
+    /// The tick from which on it takes no more requests.
+    until: u64,
 }
 
 /// What a connection's task and its requests tell each other.
@@ -77,35 +79,37 @@ impl Connections {
     /// A place on a connection that has room.
     pub fn find(&self) -> Option<Ticket> {
         let mut list = self.list.borrow_mut();
-        list.retain(|connection| !connection.state.is_over.get());
+        list.retain(|connection| !connection.is_over());
         list.iter().find(|connection| connection.has_room()).map(|connection| Ticket::on(connection, true))
     }
 
-    /// A place on a connection that has room, or on one that `connect` opens, or in the shortest queue.
+    /// A place on a connection that has room, or on one that `connect` opens and that takes requests `until` a tick, or in
+    /// the shortest queue when there are `most` connections.
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
     pub async fn take<E>(
         &self,
         may_reuse: bool,
+        (most, until): (usize, u64),
         clock: &Rc<Clock>,
         connect: impl Future<Output = Result<Stream, E>>,
         refused: impl FnOnce(io::Error) -> E,
     ) -> Result<Ticket, E> {
         let _turn = self.opening.lock().await;
         let found = if may_reuse { self.find() } else { None };
-        if let Some(ticket) = found.or_else(|| self.shortest_queue()) {
+        if let Some(ticket) = found.or_else(|| self.shortest_queue(most)) {
             return Ok(ticket);
         }
-        let connection = Rc::new(start(connect.await?, clock).await.map_err(refused)?);
+        let connection = Rc::new(start(connect.await?, until, clock).await.map_err(refused)?);
         self.list.borrow_mut().push(Rc::clone(&connection));
         Ok(Ticket::on(&connection, false))
     }
 
     /// When no further connection may be opened: the one with the fewest requests.
-    fn shortest_queue(&self) -> Option<Ticket> {
+    fn shortest_queue(&self, most: usize) -> Option<Ticket> {
         let list = self.list.borrow();
-        let shortest = list.iter().filter(|_| list.len() >= MOST).min_by_key(|it| it.state.streams.get());
+        let shortest = list.iter().filter(|_| list.len() >= most).min_by_key(|it| it.state.streams.get());
         shortest.map(|connection| Ticket::on(connection, true))
     }
 
@@ -114,7 +118,7 @@ impl Connections {
         let mut list = self.list.borrow_mut();
         list.retain(|connection| {
             let state = &connection.state;
-            !state.is_over.get() && (state.streams.get() > 0 || state.used.get() >= oldest)
+            !connection.is_over() && (state.streams.get() > 0 || state.used.get() >= oldest)
         });
         !list.is_empty()
     }
@@ -126,6 +130,11 @@ impl Connections {
 }
 
 impl Connection {
+    /// True when it takes no more requests; it closes with its last one.
+    fn is_over(&self) -> bool {
+        self.state.is_over.get() || self.state.clock.ticks() >= self.until
+    }
+
     fn has_room(&self) -> bool {
         !self.state.is_doubted.get() && self.state.streams.get() < self.send.current_max_send_streams()
     }
@@ -218,7 +227,7 @@ impl Watch for Heard {
 const HEADER: usize = 9;
 
 /// Opens a connection over `stream`, and waits for the endpoint's settings: how many requests it takes at a time.
-async fn start(stream: Stream, clock: &Rc<Clock>) -> io::Result<Connection> {
+async fn start(stream: Stream, until: u64, clock: &Rc<Clock>) -> io::Result<Connection> {
     let io = Deferred::<Heard>::new(stream, Bytes::new());
     let mut builder = Builder::new();
     builder
@@ -248,7 +257,7 @@ async fn start(stream: Stream, clock: &Rc<Clock>) -> io::Result<Connection> {
         clock: Rc::clone(clock),
     });
     spawn_local(drive(connection, io, Rc::clone(&state)));
-    Ok(Connection { send, state })
+    Ok(Connection { send, state, until })
 }
 
 /// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.

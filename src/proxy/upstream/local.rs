@@ -1,19 +1,21 @@
 //! One worker's part of its versions: their counters, the endpoints they name, and whose turn it is.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::budget::Budget;
 use super::flights::{Flights, Part};
 use super::pool::{Destination, Pools};
 use super::seat::Seat;
 use super::target::Target;
 use super::{Shard, Upstream};
+use crate::proxy::admission::Class;
 use crate::proxy::clock::Clock;
-use crate::table::EndpointAddr;
+use crate::table::{EndpointAddr, PoolRules};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Local {
     retry: Cell<Option<Duration>>,
     pool: RefCell<Pool>,
     next: Cell<usize>,
+    /// What is left for attempts after the first.
+    budget: Budget,
     /// The tick of the last request, for the sweep.
     used: Cell<u64>,
     upstream: Arc<Upstream>,
@@ -37,6 +41,8 @@ struct Pool {
     target: Target,
     /// Many pools are small, and of ten thousand a list elsewhere would be another cache miss.
     seats: SmallVec<[Rc<Seat>; 2]>,
+    /// The rules of `target`, if there is something in them that every request has to look at.
+    special: Option<Rc<PoolRules>>,
     /// True while the endpoints are named for this version.
     is_named: bool,
 }
@@ -110,9 +116,12 @@ impl Locals {
 
 impl Local {
     fn new(upstream: Arc<Upstream>, locals: &Locals) -> Self {
-        let pool = Pool { target: Target::none(), seats: SmallVec::new(), is_named: true };
+        let seats = SmallVec::new();
+        let pool = Pool { target: Target::none(), seats, special: None, is_named: true };
+        let shard = Arc::clone(upstream.shard(locals.worker));
         Self {
-            shard: Arc::clone(upstream.shard(locals.worker)),
+            budget: Budget::new(requests(&shard), locals.pools.ticks()),
+            shard,
             flights: Rc::clone(&locals.flights),
             retry: Cell::new(None),
             pool: RefCell::new(pool),
@@ -191,6 +200,30 @@ impl Local {
         pool.seats.get(turn).cloned()
     }
 
+    /// How the pool is worked.
+    pub fn rules(&self) -> Ref<'_, PoolRules> {
+        Ref::map(self.pool.borrow(), |pool| &*pool.target.pool)
+    }
+
+    /// How the pool is worked, if there is something in it that every request has to look at.
+    #[must_use]
+    pub fn special(&self) -> Option<Rc<PoolRules>> {
+        self.pool.borrow().special.clone()
+    }
+
+    /// Takes one attempt after the first out of the budget; false when there is none.
+    #[must_use]
+    pub fn may_try_again(&self, clock: &Clock) -> bool {
+        let (rules, workers) = (self.rules(), self.upstream.workers());
+        self.budget.take(&rules.retries, workers, requests(&self.shard), clock.ticks())
+    }
+
+    /// Takes one out of the budget that was made for nothing, whether or not there is one.
+    pub fn charge(&self, clock: &Clock) {
+        let (rules, workers) = (self.rules(), self.upstream.workers());
+        self.budget.charge(&rules.retries, workers, requests(&self.shard), clock.ticks());
+    }
+
     /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight
     /// goes on, and is not kept when it ends. The next request names them again.
     pub fn leave(&self) {
@@ -206,6 +239,11 @@ impl Local {
         }
         (has_left || self.used.get() < oldest) && Rc::strong_count(self) == 1
     }
+}
+
+/// Requests that a worker ever had for a version.
+fn requests(shard: &Shard) -> u64 {
+    [Class::Read, Class::Write].map(|class| shard.of(class).admitted()).iter().sum()
 }
 
 impl Drop for Local {
@@ -230,6 +268,7 @@ impl Pool {
         // First named, then unnamed: what stays is never without a name.
         let seats = list.iter().map(seat).collect();
         self.unname();
+        self.special = (!target.pool.is_usual()).then(|| Rc::new((*target.pool).clone()));
         (self.seats, self.target, self.is_named) = (seats, target.clone(), true);
     }
 
@@ -287,7 +326,7 @@ mod tests {
     #[test]
     fn what_is_not_used_is_forgotten_and_what_left_at_once_unless_it_has_work() {
         let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
-        clock.advance(std::time::Duration::from_secs(1));
+        clock.advance(Duration::from_secs(1));
         let (used, unused, gone, empty) =
             (upstream("used"), upstream("unused"), upstream("gone"), upstream("empty"));
         let held = [&used, &gone].map(|upstream| {

@@ -2,6 +2,8 @@
 
 pub mod local;
 
+pub mod budget;
+
 pub mod flights;
 
 pub mod leaving;
@@ -9,6 +11,10 @@ pub mod leaving;
 pub mod roll;
 
 pub mod pool;
+
+pub mod census;
+
+pub mod room;
 
 pub mod seat;
 
@@ -36,8 +42,9 @@ pub use far::Far;
 use tokio::sync::Notify;
 
 pub use local::{Local, Locals};
-pub use pool::{Endpoint, Opened};
+pub use pool::{Endpoint, Opened, Past};
 pub use roll::{Remaining, Roll};
+pub use room::{Circuit, Full, Place, Room};
 pub use seat::{Seat, Verdict};
 pub use stream::Stream;
 pub use target::Target;
@@ -67,6 +74,8 @@ pub struct Upstream {
     watcher: OnceLock<Arc<Notify>>,
     /// How its endpoints fare. Locked when a pool changes or is looked at, never for a request.
     vitals: Mutex<HashMap<EndpointAddr, Arc<Vitals>>>,
+    /// What is taken of the version's limits, if it has had any.
+    circuit: OnceLock<Box<Circuit>>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
@@ -125,8 +134,8 @@ impl Upstream {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
-        let vitals = Mutex::default();
-        Self { id, service, version, slot, left, shards, watcher, vitals }
+        let (vitals, circuit) = (Mutex::default(), OnceLock::new());
+        Self { id, service, version, slot, left, shards, watcher, vitals, circuit }
     }
 
     /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
@@ -137,6 +146,17 @@ impl Upstream {
             return Arc::clone(known);
         }
         Arc::clone(vitals.entry(address.clone()).or_default())
+    }
+
+    /// What is taken of the version's limits.
+    pub fn circuit(&self) -> &Circuit {
+        self.circuit.get_or_init(Box::default)
+    }
+
+    /// How many requests wait because of its limits.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.circuit.get().map_or(0, |circuit| u64::from(circuit.pending()))
     }
 
     /// Tells `watcher` from now on whenever a worker has nothing left of it; the first watcher stays the only one.
@@ -230,6 +250,9 @@ impl Tenure for Upstream {
     }
     fn version(&self) -> &VersionName {
         &self.version
+    }
+    fn pending(&self) -> u64 {
+        self.pending()
     }
     fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
         self.cells().for_each(see);

@@ -3,25 +3,23 @@
 //! A thousand services behind one sidecar, or two versions of one service on the same machine, share what is open to
 //! it. An endpoint lives as long as a version names it; then its idle connections are closed at once.
 
-use std::cell::{Cell, RefCell};
+mod opening;
+
+mod past;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+pub use past::Past;
 
-use super::eyeballs;
+use super::census::Census;
 use super::http2::{Connections, Ticket};
 use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
-use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
-use crate::proxy::peer::Peer;
-use crate::proxy::proxy_protocol;
 use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
 /// What connections are shared by: two versions that agree in all of it use the same ones.
@@ -60,6 +58,8 @@ pub struct Endpoint {
     warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
     shared: Connections,
+    /// All workers' connections to it, if there is a limit to them.
+    census: OnceCell<Arc<Census>>,
     /// How many pools of versions it is in; in none, its connections are closed instead of kept.
     names: Cell<usize>,
     /// True while it is in the list of those to sweep.
@@ -70,8 +70,8 @@ pub struct Endpoint {
 /// How a request gets to an endpoint.
 #[derive(Debug)]
 pub enum Opened {
-    /// Over a connection of its own; true when it was kept from an earlier one.
-    Own(Stream, bool),
+    /// Over a connection of its own.
+    Own(Stream, Past),
     /// As a stream of a connection that others use too.
     Shared(Ticket),
 }
@@ -79,16 +79,19 @@ pub enum Opened {
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
+    past: Past,
     since: u64,
 }
-
-/// How often one endpoint's failing handshakes are worth a warning of one worker.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 impl Pools {
     /// None yet.
     pub(super) fn new(clock: Rc<Clock>) -> Self {
         Self { clock, ..Self::default() }
+    }
+
+    /// The worker's ticks.
+    pub(super) fn ticks(&self) -> u64 {
+        self.clock.ticks()
     }
 
     /// The endpoint there; named once more than before.
@@ -128,6 +131,7 @@ impl Endpoint {
             warn_from: Cell::new(0),
             idle: RefCell::default(),
             shared: Connections::default(),
+            census: OnceCell::new(),
             names: Cell::new(0),
             is_listed: Cell::new(false),
             home,
@@ -151,7 +155,10 @@ impl Endpoint {
     /// False when there is nothing left to sweep.
     fn sweep(&self, oldest: u64) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet());
+        let now = self.home.ticks();
+        idle.retain_mut(|idle| {
+            idle.since >= oldest && idle.past.may_wait(now - idle.since) && idle.stream.is_quiet()
+        });
         self.is_listed.set(self.shared.sweep(oldest) || !idle.is_empty());
         self.is_listed.get()
     }
@@ -162,114 +169,44 @@ impl Endpoint {
         if self.there.protocol.is_tls() { "https" } else { "http" }
     }
 
-    /// A connection for a request of `peer`, or a place on one: one that is there if there is a good one and it may be
-    /// used, else a new one in time.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub async fn open(
-        self: &Rc<Self>,
-        may_reuse: bool,
-        limit: Duration,
-        peer: &Peer,
-    ) -> Result<Opened, Reason> {
-        if !self.there.protocol.is_http2() {
-            let opened = self.open_own(may_reuse, limit, peer).await;
-            return opened.map(|(stream, is_kept)| Opened::Own(stream, is_kept));
-        }
-        if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
-            return Ok(Opened::Shared(ticket));
-        }
-        // Boxed: rare, and this is a part of every request.
-        let taken = tokio::time::timeout(limit, Box::pin(self.open_shared(may_reuse))).await;
-        taken.unwrap_or(Err(Reason::ConnectTimeout)).map(Opened::Shared)
-    }
-
-    async fn open_shared(self: &Rc<Self>, may_reuse: bool) -> Result<Ticket, Reason> {
-        let refused = |error| {
-            tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
-            Reason::UpstreamProtocol
-        };
-        let ticket = self.shared.take(may_reuse, &self.home.clock, self.connect(None), refused).await?;
-        if self.names.get() == 0 {
-            self.shared.close();
-        }
-        self.list();
-        Ok(ticket)
-    }
-
-    async fn open_own(
-        &self,
-        may_reuse: bool,
-        limit: Duration,
-        peer: &Peer,
-    ) -> Result<(Stream, bool), Reason> {
-        if may_reuse && let Some(stream) = self.reuse() {
-            return Ok((stream, true));
-        }
-        let connected = tokio::time::timeout(limit, self.connect(Some(peer))).await;
-        connected.unwrap_or(Err(Reason::ConnectTimeout)).map(|stream| (stream, false))
-    }
-
-    async fn connect(&self, peer: Option<&Peer>) -> Result<Stream, Reason> {
-        let mut stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
-        if let Some(header) = self.there.proxy_header {
-            // Before anything else, also before TLS.
-            let ends = peer.and_then(|peer| peer.ends);
-            let header = proxy_protocol::header(header, ends);
-            stream.write_all(&header).await.map_err(|_| Reason::ConnectFailed)?;
-        }
-        let Some(connector) = &self.connector else { return Ok(stream) };
-        // Boxed: a handshake is large and rare, and this is a part of every request.
-        let secured = Box::pin(connector.handshake(stream, &self.address)).await;
-        secured.map_err(|error| {
-            self.on_tls_failed(&error);
-            Reason::UpstreamTls
-        })
-    }
-
-    /// Opens a connection; of a name that has several addresses, to another one each time.
-    async fn reach(&self) -> io::Result<Stream> {
-        let tcp = match (&self.address, &self.name) {
-            (EndpointAddr::Tcp(address), _) => TcpStream::connect(address).await?,
-            (EndpointAddr::Named { port, .. }, Some(name)) => {
-                let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-                Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?
-            }
-            (EndpointAddr::Named { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
-            (EndpointAddr::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
-        };
-        Stream::tcp(tcp)
-    }
-
-    /// Says why, as a warning once in a while.
-    fn on_tls_failed(&self, error: &io::Error) {
-        let (now, address) = (self.home.clock.ticks(), &self.address);
-        if now < self.warn_from.get() {
-            tracing::debug!(%address, %error, "the TLS handshake with an endpoint failed");
-        } else {
-            self.warn_from.set(now + Clock::ticks_in(WARN_EVERY));
-            tracing::warn!(%address, %error, "the TLS handshake with an endpoint failed");
-        }
-    }
-
     /// The idle connection used last, if one is still good: on it the endpoint is least likely to close just now.
-    fn reuse(&self) -> Option<Stream> {
+    fn reuse(&self) -> Option<(Stream, Past)> {
         let mut idle = self.idle.borrow_mut();
+        let now = self.home.ticks();
         std::iter::from_fn(|| idle.pop())
-            .map(|idle| idle.stream)
-            .find_map(|mut stream| stream.is_quiet().then_some(stream))
+            .filter(|idle| idle.past.may_wait(now - idle.since))
+            .find_map(|mut idle| idle.stream.is_quiet().then_some(idle))
+            .map(|idle| (idle.stream, idle.past))
     }
 
     /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
-    pub fn keep(self: &Rc<Self>, stream: Stream, most: usize, clock: &Clock) {
+    pub fn keep(self: &Rc<Self>, stream: Stream, mut past: Past, most: usize, clock: &Clock) {
         let mut idle = self.idle.borrow_mut();
+        let now = clock.ticks();
+        let is_wanted = self.census.get().is_some_and(|census| census.is_waited_for());
         // A connection that names a client is for that one alone.
-        if self.names.get() == 0 || idle.len() >= most || self.there.proxy_header.is_some() {
-            return;
+        if self.names.get() == 0
+            || idle.len() >= most
+            || self.there.proxy_header.is_some()
+            || is_wanted
+            || !past.take(now)
+        {
+            // Before it is counted out.
+            return drop(stream);
         }
-        idle.push(Idle { stream, since: clock.ticks() });
+        idle.push(Idle { stream, past, since: now });
         self.list();
+    }
+
+    /// Closes a connection without a request, if there is one and another worker waits for one: it is left alone otherwise.
+    fn make_room(&self) {
+        if self.census.get().is_some_and(|census| census.is_waited_for()) {
+            let mut idle = self.idle.borrow_mut();
+            if !idle.is_empty() {
+                // The one that has waited longest.
+                drop(idle.remove(0));
+            }
+        }
     }
 }
 
@@ -284,6 +221,8 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
+        // Whoever listens for it hears that it is gone.
+        self.census.get().inspect(|census| census.call());
         self.home.endpoints.borrow_mut().remove(&self.there);
     }
 }
@@ -291,6 +230,7 @@ impl Drop for Endpoint {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
 
     use super::*;
 
@@ -322,7 +262,7 @@ mod tests {
             let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
             let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
             let (stream, _peer) = connection().await;
-            one.keep(stream, 1, &clock);
+            one.keep(stream, Past::default(), 1, &clock);
             assert!(other.reuse().is_some());
             assert!(pools.name(there("127.0.0.1:2")).reuse().is_none());
         });
@@ -334,17 +274,17 @@ mod tests {
             let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
             let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
             let (stream, mut peer) = connection().await;
-            one.keep(stream, 1, &clock);
+            one.keep(stream, Past::default(), 1, &clock);
             one.unname();
             assert!(peer.is_quiet());
             other.unname();
             assert!(is_closed(peer).await);
             let (stream, peer) = connection().await;
-            one.keep(stream, 1, &clock);
+            one.keep(stream, Past::default(), 1, &clock);
             assert!(is_closed(peer).await, "an exchange that ends later keeps nothing");
             let again = pools.name(there("127.0.0.1:1"));
             let (stream, _peer) = connection().await;
-            one.keep(stream, 1, &clock);
+            one.keep(stream, Past::default(), 1, &clock);
             assert!(again.reuse().is_some(), "back again");
         });
     }
@@ -356,7 +296,7 @@ mod tests {
             let endpoints: Vec<_> =
                 (1..=100).map(|port| pools.name(there(&format!("[::1]:{port}")))).collect();
             let (stream, mut peer) = connection().await;
-            endpoints[7].keep(stream, 1, &clock);
+            endpoints[7].keep(stream, Past::default(), 1, &clock);
             assert_eq!(pools.idle.borrow().len(), 1);
             pools.sweep(0);
             assert!(peer.is_quiet());

@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client;
@@ -24,7 +26,30 @@ pub enum Stream {
     Tls(Box<TlsStream<Stream>>),
 }
 
+/// After how long without a byte the kernel asks whether the other side is still there, and how often until it gives up: a
+/// machine that went without a word is noticed within two minutes.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
+
+/// Has the kernel ask on a quiet connection whether the other side is there. What a listener accepts does as the listener.
+///
+/// # Errors
+/// When the socket is already gone.
+pub fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
 impl Stream {
+    /// A TCP connection that we have opened, with Nagle's algorithm off; see [`keep_alive`].
+    ///
+    /// # Errors
+    /// When the socket is already gone.
+    pub fn opened(tcp: TcpStream) -> io::Result<Self> {
+        keep_alive(&SockRef::from(&tcp))?;
+        Self::tcp(tcp)
+    }
+
     /// A TCP connection, with Nagle's algorithm off.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
 //! How an endpoint of a version fares, as the whole process knows: what its checks and its requests say.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::room::Room;
 
 /// Whether an endpoint gets new requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +37,8 @@ impl Standing {
 #[derive(Debug, Default)]
 pub struct Vitals {
     standing: AtomicU8,
+    /// Room for the version's requests with it, where that is limited.
+    room: OnceLock<Arc<Room>>,
 }
 
 impl Vitals {
@@ -41,6 +47,11 @@ impl Vitals {
     pub fn standing(&self) -> Standing {
         // Relaxed: a request that sees it a little late goes where it would have gone a moment before.
         Standing::ALL.get(usize::from(self.standing.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    }
+
+    /// Room for so many of the version's requests with it.
+    pub fn room(&self, size: NonZeroU32) -> &Arc<Room> {
+        Room::of(&self.room, size)
     }
 
     /// From now on it stands like this.

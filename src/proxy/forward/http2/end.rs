@@ -1,5 +1,6 @@
 //! How a call ends.
 
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http_body::Frame;
 use super::{Call, status};
 use crate::metrics::Reason;
 use crate::proxy::outgoing::{Rest, Waiting};
+use crate::proxy::permit::Permit;
 
 impl Call {
     /// A gRPC call's status, in its trailers or beside its head.
@@ -16,6 +18,17 @@ impl Call {
         if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
             permit.grpc_status(fields);
         }
+    }
+
+    /// The permit, until the call is over.
+    pub fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
+    /// It is of the request that this permit is of.
+    pub fn adopt(&mut self, permit: Permit) {
+        self.record = permit.record().map(Rc::clone);
+        self.permit = Some(permit);
     }
 
     /// The whole answer has come; a request that has not gone out whole is of no use any more.

@@ -1,0 +1,178 @@
+//! Whether a request that failed is tried again, and where.
+
+use std::rc::Rc;
+
+use http::request::Parts;
+use smallvec::SmallVec;
+
+use super::attempt::Headed;
+use crate::metrics::{Hedge, Reason, Retry};
+use crate::proxy::clock::Clock;
+use crate::proxy::forward::Failure;
+use crate::proxy::gate::Asked;
+use crate::proxy::outgoing::Upload;
+use crate::proxy::permit::Permit;
+use crate::proxy::upstream::{Place, Seat};
+use crate::table::{CircuitRules, Failing};
+
+/// What was tried for one request.
+///
+/// A request of which an endpoint may have seen something is tried again only if it may run twice: an idempotent one
+/// (RFC 9110 §9.2.2) of whose body nothing was taken. It always goes to another endpoint, and at once: there is nothing to
+/// wait for there, so there is no back-off. The budget keeps many of them from becoming a storm.
+///
+/// Two things are no attempts in this sense. A kept connection that turns out to be closed, or on which the endpoint refuses,
+/// says nothing about the endpoint: a fresh connection to it takes its place, once. And an endpoint that does not accept
+/// has seen nothing: another one that accepted the last time costs nothing of the budget, unless it does not accept either.
+pub(super) struct Tries {
+    /// Where it has failed; and where else it was tried beside.
+    tried: SmallVec<[Rc<Seat>; 2]>,
+    /// How many attempts were made after one had failed.
+    made: u32,
+    is_idempotent: bool,
+    has_body: bool,
+    /// False when a fresh connection is wanted.
+    may_reuse: bool,
+    /// True when the present attempt was free, because its endpoint was taken to be well.
+    is_free: bool,
+}
+
+impl Tries {
+    /// None yet, of a request with a body or not.
+    pub(super) fn new(head: &Parts, asked: &Asked<'_>, has_body: bool) -> Self {
+        // A change of protocol that was not answered has not begun.
+        let is_idempotent = head.method.is_idempotent() || asked.upgrade.is_some();
+        Self { tried: SmallVec::new(), made: 0, is_idempotent, has_body, may_reuse: true, is_free: false }
+    }
+
+    /// The endpoints at which it has failed, and the one that is tried now is none of them.
+    pub(super) fn tried(&self) -> &[Rc<Seat>] {
+        &self.tried
+    }
+
+    /// True when a kept connection will do.
+    pub(super) fn may_reuse(&self) -> bool {
+        self.may_reuse
+    }
+
+    /// True when the request may run twice, as far as is known before it was sent.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.is_idempotent && !self.has_body
+    }
+
+    /// Where the request goes after this failure with the endpoint of `seat`; `upload` is its body, if it is whole again.
+    ///
+    /// # Errors
+    /// Nowhere, and why it has failed.
+    pub(super) fn after(
+        &mut self,
+        failure: &Failure,
+        permit: &Permit,
+        seat: &Rc<Seat>,
+        upload: &Upload,
+        clock: &Clock,
+    ) -> Result<Rc<Seat>, Reason> {
+        let is_whole = !self.has_body || !upload.is_empty();
+        let may_repeat = self.is_idempotent && is_whole;
+        let (failing, may_go) = match failure {
+            Failure::Stale if may_repeat && self.may_reuse => return Ok(self.afresh(seat)),
+            Failure::Refused if is_whole && self.may_reuse => return Ok(self.afresh(seat)),
+            Failure::Unconnected(_) => (Some(Failing::Connect), is_whole),
+            Failure::Refused => (Some(Failing::Refused), is_whole),
+            Failure::Late => (Some(Failing::Timeout), may_repeat),
+            Failure::Stale | Failure::Because(Reason::UpstreamClosed | Reason::UpstreamProtocol) => {
+                (Some(Failing::Reset), may_repeat)
+            }
+            Failure::Because(_) => (None, false),
+        };
+        let reason = failure.reason();
+        if self.made > 0 {
+            permit.retried(Retry::Failed);
+        }
+        if self.is_free && failing.is_some() {
+            // It led nowhere: whoever does the same next has to have something left for it.
+            permit.local().charge(clock);
+        }
+        let is_wanted = |failing: &Failing| may_go && permit.local().rules().retries.on.contains(failing);
+        let failing = failing.filter(is_wanted).ok_or(reason)?;
+        let other = self.another(permit, seat, failing, clock).ok_or(reason)?;
+        permit.attempt_failed(reason);
+        Ok(other)
+    }
+
+    /// Where the request goes after an answer with a status that is a reason to try again; `None`: nowhere, this is the
+    /// answer.
+    pub(super) fn after_status(
+        &mut self,
+        headed: &Headed,
+        seat: &Rc<Seat>,
+        clock: &Clock,
+    ) -> Option<Rc<Seat>> {
+        // Of a body it is not known whether it is still whole.
+        let permit = headed.permit().filter(|_| self.may_repeat())?;
+        let other = self.another(permit, seat, Failing::GatewayError, clock)?;
+        permit.attempt_answered(headed.status());
+        Some(other)
+    }
+
+    /// The answer goes to the client.
+    pub(super) fn answered(&self, permit: Option<&Permit>) {
+        if self.made > 0 {
+            permit.inspect(|permit| permit.retried(Retry::Answered));
+        }
+    }
+
+    /// The same endpoint over a fresh connection.
+    fn afresh(&mut self, seat: &Rc<Seat>) -> Rc<Seat> {
+        self.may_reuse = false;
+        Rc::clone(seat)
+    }
+
+    /// An endpoint that was not tried yet, if there is one and another attempt may be made.
+    fn another(
+        &mut self,
+        permit: &Permit,
+        seat: &Rc<Seat>,
+        failing: Failing,
+        clock: &Clock,
+    ) -> Option<Rc<Seat>> {
+        let local = permit.local();
+        if self.made >= local.rules().retries.attempts {
+            return None;
+        }
+        self.tried.push(Rc::clone(seat));
+        let other = local.pick(&self.tried, clock)?;
+        self.is_free = failing == Failing::Connect && !other.is_unreachable();
+        if !self.is_free && !local.may_try_again(clock) {
+            permit.retried(Retry::Exhausted);
+            return None;
+        }
+        self.may_reuse = true;
+        self.made += 1;
+        Some(other)
+    }
+
+    /// An endpoint to be tried beside that of `seat`, which takes its time, if there is one with room for it; with its place.
+    pub(super) fn beside(
+        &mut self,
+        permit: &Permit,
+        seat: &Rc<Seat>,
+        circuit: &CircuitRules,
+        clock: &Clock,
+    ) -> Option<(Rc<Seat>, Option<Place>)> {
+        let local = permit.local();
+        let mut taken = self.tried.clone();
+        taken.push(Rc::clone(seat));
+        let other = local.pick(&taken, clock)?;
+        let place = match circuit.at_endpoint(other.endpoint.shares_connections()) {
+            Some(size) => Some(other.vitals.room(size).try_enter()?),
+            None => None,
+        };
+        if !local.may_try_again(clock) {
+            permit.hedged(Hedge::Exhausted);
+            return None;
+        }
+        self.tried.push(Rc::clone(&other));
+        Some((other, place))
+    }
+}

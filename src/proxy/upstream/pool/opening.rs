@@ -1,0 +1,171 @@
+//! How a request gets a connection to an endpoint.
+
+use std::io;
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::{Endpoint, Opened, Past};
+use crate::metrics::Reason;
+use crate::proxy::clock::Clock;
+use crate::proxy::peer::Peer;
+use crate::proxy::proxy_protocol;
+use crate::proxy::upstream::census::Census;
+use crate::proxy::upstream::http2::{MOST, Ticket};
+use crate::proxy::upstream::stream::Stream;
+use crate::proxy::upstream::{Local, eyeballs};
+use crate::table::EndpointAddr;
+
+/// How often one endpoint's failing handshakes are worth a warning of one worker.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+impl Endpoint {
+    /// A connection for a request of `peer`, or a place on one: one that is there if there is a good one and it may be
+    /// used, else a new one in time.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(
+        self: &Rc<Self>,
+        may_reuse: bool,
+        limit: Duration,
+        peer: &Peer,
+        local: &Local,
+    ) -> Result<Opened, Reason> {
+        if !self.shares_connections() {
+            let opened = self.open_own(may_reuse, limit, peer, local).await;
+            return opened.map(|(stream, past)| Opened::Own(stream, past));
+        }
+        if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
+            return Ok(Opened::Shared(ticket));
+        }
+        // Boxed: rare, and this is a part of every request.
+        let taken = timeout(limit, Box::pin(self.open_shared(may_reuse, local))).await;
+        taken.unwrap_or(Err(Reason::ConnectTimeout)).map(Opened::Shared)
+    }
+
+    /// On behalf of the version of `local`: its worker's part of the connections that it may have, and at least one.
+    async fn open_shared(self: &Rc<Self>, may_reuse: bool, local: &Local) -> Result<Ticket, Reason> {
+        let (most, until) = {
+            let rules = local.rules();
+            let part = |most: NonZeroU32| most.get() as usize / local.upstream().workers();
+            let most = rules.circuit.connections.map_or(MOST, |most| part(most).clamp(1, MOST));
+            (most, self.home.ticks() + Clock::ticks_in(rules.keepalive.lifetime))
+        };
+        let refused = |error| {
+            tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
+            Reason::UpstreamProtocol
+        };
+        let (connect, clock) = (self.connect(None), &self.home.clock);
+        let ticket = self.shared.take(may_reuse, (most, until), clock, connect, refused).await?;
+        if self.names.get() == 0 {
+            self.shared.close();
+        }
+        self.list();
+        Ok(ticket)
+    }
+
+    async fn open_own(
+        self: &Rc<Self>,
+        may_reuse: bool,
+        limit: Duration,
+        peer: &Peer,
+        local: &Local,
+    ) -> Result<(Stream, Past), Reason> {
+        if may_reuse && let Some(kept) = self.reuse() {
+            return Ok(kept);
+        }
+        let (keepalive, most) = {
+            let rules = local.rules();
+            (rules.keepalive, rules.circuit.connections)
+        };
+        let past = |counted| Past::new(keepalive, self.home.ticks(), counted);
+        let connected = match most {
+            None => timeout(limit, self.connect(Some(peer))).await.map(|stream| Ok((stream?, past(None)))),
+            // Boxed: rare, and this is a part of every request.
+            Some(most) => {
+                let counted = async {
+                    let counted = self.census().admit(most).await;
+                    Ok((self.connect(Some(peer)).await?, past(Some(counted))))
+                };
+                timeout(limit, Box::pin(counted)).await
+            }
+        };
+        connected.unwrap_or(Err(Reason::ConnectTimeout))
+    }
+
+    /// All workers' connections to it. From now on those of this worker that have no request make room when another worker
+    /// waits for one.
+    fn census(self: &Rc<Self>) -> &Arc<Census> {
+        self.census.get_or_init(|| {
+            let census = Census::shared(&self.there);
+            let (listened, here) = (Arc::clone(&census), Rc::downgrade(self));
+            spawn_local(async move {
+                let answer = || match here.upgrade() {
+                    Some(endpoint) => {
+                        endpoint.make_room();
+                        ControlFlow::Continue(())
+                    }
+                    None => ControlFlow::Break(()),
+                };
+                listened.listen(answer).await;
+            });
+            census
+        })
+    }
+
+    /// True when its connections carry several requests at a time.
+    #[must_use]
+    pub fn shares_connections(&self) -> bool {
+        self.there.protocol.is_http2()
+    }
+
+    async fn connect(&self, peer: Option<&Peer>) -> Result<Stream, Reason> {
+        let mut stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
+        if let Some(header) = self.there.proxy_header {
+            // Before anything else, also before TLS.
+            let ends = peer.and_then(|peer| peer.ends);
+            let header = proxy_protocol::header(header, ends);
+            stream.write_all(&header).await.map_err(|_| Reason::ConnectFailed)?;
+        }
+        let Some(connector) = &self.connector else { return Ok(stream) };
+        // Boxed: a handshake is large and rare, and this is a part of every request.
+        let secured = Box::pin(connector.handshake(stream, &self.address)).await;
+        secured.map_err(|error| {
+            self.on_tls_failed(&error);
+            Reason::UpstreamTls
+        })
+    }
+
+    /// Opens a connection; of a name that has several addresses, to another one each time.
+    async fn reach(&self) -> io::Result<Stream> {
+        let tcp = match (&self.address, &self.name) {
+            (EndpointAddr::Tcp(address), _) => TcpStream::connect(address).await?,
+            (EndpointAddr::Named { port, .. }, Some(name)) => {
+                let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+                Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?
+            }
+            (EndpointAddr::Named { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+            (EndpointAddr::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
+        };
+        Stream::opened(tcp)
+    }
+
+    /// Says why, as a warning once in a while.
+    fn on_tls_failed(&self, error: &io::Error) {
+        let (now, address) = (self.home.clock.ticks(), &self.address);
+        if now < self.warn_from.get() {
+            tracing::debug!(%address, %error, "the TLS handshake with an endpoint failed");
+        } else {
+            self.warn_from.set(now + Clock::ticks_in(WARN_EVERY));
+            tracing::warn!(%address, %error, "the TLS handshake with an endpoint failed");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How long a connection is used: what goes along with it from one request to the next.
+
+use crate::proxy::clock::Clock;
+use crate::proxy::upstream::census::Counted;
+use crate::table::KeepaliveRules;
+
+/// What is known of a connection to an endpoint besides its stream. Of HTTP/1.1: on it one request follows another.
+#[derive(Debug)]
+pub struct Past {
+    /// The tick from which on it takes no more requests.
+    expires: u64,
+    /// How many more it takes.
+    left: u32,
+    /// How many ticks it may be without one.
+    idle: u64,
+    /// True when it has had a request.
+    is_kept: bool,
+    /// Its part of the endpoint's connections, where they are limited.
+    _counted: Option<Counted>,
+}
+
+impl Past {
+    /// That of a connection which was opened at this tick.
+    #[must_use]
+    pub fn new(rules: KeepaliveRules, tick: u64, counted: Option<Counted>) -> Self {
+        Self {
+            expires: tick.saturating_add(Clock::ticks_in(rules.lifetime)),
+            left: rules.requests.map_or(u32::MAX, std::num::NonZeroU32::get),
+            idle: rules.idle.map_or(u64::MAX, Clock::ticks_in),
+            is_kept: false,
+            _counted: counted,
+        }
+    }
+
+    /// True when it was kept from an earlier request.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// One more request has ended on it: true when it takes another one.
+    pub(super) fn take(&mut self, now: u64) -> bool {
+        self.is_kept = true;
+        self.left -= 1;
+        self.left > 0 && now < self.expires
+    }
+
+    /// True while it may be without a request for so many ticks.
+    pub(super) fn may_wait(&self, ticks: u64) -> bool {
+        ticks <= self.idle
+    }
+}
+
+impl Default for Past {
+    /// That of a new one, by the usual rules.
+    fn default() -> Self {
+        Self::new(KeepaliveRules::default(), 0, None)
+    }
+}

@@ -1,0 +1,281 @@
+//! No more is asked of a version than it may be, exactly and over all workers; who waits is served in order, or told soon;
+//! and connections end when they should.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::origin::Then;
+use lab::{Answer, Client, Lab, Origin, wait_until};
+
+fn failed(answer: &Answer) -> (u16, &str) {
+    (answer.status, answer.header("switchback-reason").unwrap_or(""))
+}
+
+/// Where requests wait at an origin until they are let go.
+#[derive(Clone, Default)]
+struct Lock(Arc<(Mutex<bool>, Condvar)>);
+
+impl Lock {
+    fn wait(&self) {
+        let (is_open, told) = &*self.0;
+        let guard = is_open.lock().unwrap();
+        drop(told.wait_while(guard, |is_open| !*is_open).unwrap());
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Answers when it is let go; counts how many it has at a time, and the most ever.
+fn holds(name: &str, lock: &Lock) -> (Origin, Arc<[AtomicUsize; 2]>) {
+    let counts = Arc::new([const { AtomicUsize::new(0) }; 2]);
+    let (seen, lock) = (Arc::clone(&counts), lock.clone());
+    let origin = Origin::behaving(name, move |request, stream| {
+        let now = seen[0].fetch_add(1, Ordering::SeqCst) + 1;
+        seen[1].fetch_max(now, Ordering::SeqCst);
+        if request.path() != "/quick" {
+            lock.wait();
+        }
+        seen[0].fetch_sub(1, Ordering::SeqCst);
+        let body = request.path();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        std::io::Write::write_all(stream, answer.as_bytes())?;
+        Ok(Then::Keep)
+    });
+    (origin, counts)
+}
+
+fn pending(lab: &Lab) -> f64 {
+    lab.metric(&["switchback_pending_requests{", "version=\"blue\""]).unwrap()
+}
+
+/// Asks for `/number` each, over a connection of its own, and does not wait for the answer.
+fn ask(lab: &Lab, numbers: std::ops::Range<usize>) -> Vec<Client> {
+    numbers
+        .map(|number| {
+            let mut client = lab.client();
+            client.send(format!("GET /{number} HTTP/1.1\r\nhost: a\r\n\r\n"));
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_too_much_and_has_no_place_to_wait_is_refused_at_once() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let settings = "circuit = { requests = 3, pending = 0 }";
+    let lab = Lab::pool(vec![origin], &[], "", settings);
+    let held = ask(&lab, 0..3);
+    wait_until("three are there", || counts[0].load(Ordering::SeqCst) == 3);
+    for _ in 0..10 {
+        let answer = lab.get("/more");
+        assert_eq!(failed(&answer), (503, "circuit_open"));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    // There is room again.
+    for _ in 0..10 {
+        assert_eq!(lab.get("/more").status, 200);
+    }
+    let refused =
+        lab.metric(&["switchback_client_requests_total{", "version=\"blue\"", "reason=\"circuit_open\""]);
+    assert_eq!(refused, Some(10.0));
+    assert_eq!(counts[1].load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn those_who_wait_are_served_in_their_order_and_no_more_wait_than_may() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let settings = "circuit = { requests = 1, pending = 4, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(vec![origin], &[], "", settings);
+    let mut clients = ask(&lab, 0..1);
+    wait_until("one is there", || counts[0].load(Ordering::SeqCst) == 1);
+    for number in 1..5 {
+        clients.extend(ask(&lab, number..number + 1));
+        wait_until("it waits", || pending(&lab) == number as f64);
+    }
+    assert_eq!(failed(&lab.get("/6")), (503, "circuit_open"));
+    lock.open();
+    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    let paths: Vec<_> = lab.origins[0].seen().iter().map(|seen| seen.path().to_owned()).collect();
+    assert_eq!(paths, ["/0", "/1", "/2", "/3", "/4"]);
+    assert_eq!((counts[1].load(Ordering::SeqCst), pending(&lab)), (1, 0.0));
+}
+
+#[test]
+fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let settings = "circuit = { requests = 1, queue_timeout = \"300ms\" }";
+    let lab = Lab::pool(vec![origin], &[], "", settings);
+    let held = ask(&lab, 0..1);
+    wait_until("one is there", || counts[0].load(Ordering::SeqCst) == 1);
+    let since = Instant::now();
+    assert_eq!(failed(&lab.get("/late")), (503, "circuit_open"));
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?}");
+    drop(ask(&lab, 1..2));
+    wait_until("nobody waits", || pending(&lab) == 0.0);
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(lab.origins[0].served(), 1);
+}
+
+#[test]
+fn an_endpoint_that_has_all_it_may_is_passed_over() {
+    let lock = Lock::default();
+    let (one, first) = holds("one", &lock);
+    let (two, second) = holds("two", &lock);
+    let settings = "circuit = { endpoint_requests = 2, pending = 0 }";
+    let lab = Lab::pool(vec![one, two], &[], "", settings);
+    let held = ask(&lab, 0..4);
+    let both = [&first, &second];
+    wait_until("both are full", || both.iter().all(|counts| counts[0].load(Ordering::SeqCst) == 2));
+    assert_eq!(failed(&lab.get("/more")), (503, "circuit_open"));
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(both.map(|counts| counts[1].load(Ordering::SeqCst)), [2, 2]);
+}
+
+#[test]
+fn a_limit_that_changes_counts_what_is_there() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let services = |requests: u32, address| {
+        format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\ncircuit = {{ requests = {requests}, pending = 0 }}\n\
+             [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n"
+        )
+    };
+    let address = origin.address;
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::configured(dir, vec![origin], &services(4, address));
+    let held = ask(&lab, 0..4);
+    wait_until("four are there", || counts[0].load(Ordering::SeqCst) == 4);
+    let epoch = lab.epoch();
+    lab.write_config(&services(2, address));
+    wait_until("the file is taken over", || lab.epoch() > epoch);
+    assert_eq!(failed(&lab.get("/quick")), (503, "circuit_open"));
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(lab.get("/quick").status, 200);
+}
+
+/// How many connections to a port are established, as the kernel sees it from the side that has opened them.
+fn established(port: u16) -> usize {
+    let remote = |row: &[&str]| row[2].split(':').nth(1).and_then(|port| u16::from_str_radix(port, 16).ok());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| remote(row) == Some(port) && row[3] == "01").count()
+}
+
+#[test]
+fn connections_to_an_endpoint_are_limited_over_all_workers_idle_ones_too() {
+    let settings = "circuit = { connections = 2, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(vec![Origin::start("blue")], &[], "", settings);
+    let port = lab.origins[0].address.port();
+    let is_over = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let looks =
+            || std::iter::repeat_with(|| established(port)).take_while(|_| !is_over.load(Ordering::SeqCst));
+        let most = scope.spawn(move || looks().max());
+        // Over connections of their own: some on each worker.
+        let user = || (0..100).all(|_| lab.get("/").status == 200);
+        let users: Vec<_> = (0..8).map(|_| scope.spawn(user)).collect();
+        let are_served = users.into_iter().all(|user| user.join().unwrap());
+        is_over.store(true, Ordering::SeqCst);
+        assert!(are_served);
+        most.join().unwrap()
+    });
+    assert_eq!(lab.origins[0].served(), 800);
+    assert_eq!(most, Some(2));
+}
+
+#[test]
+fn a_connection_takes_as_many_requests_as_it_may() {
+    let mut lab = Lab::pool(vec![Origin::start("blue")], &[], "", "keepalive = { requests = 3 }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    for requests in 1..=9_u64 {
+        assert_eq!(user.get("/").status, 200);
+        assert_eq!(lab.origins[0].connections(), requests.div_ceil(3));
+    }
+}
+
+#[test]
+fn a_connection_is_not_used_longer_than_it_may_be() {
+    let mut lab = Lab::pool(vec![Origin::start("blue")], &[], "", "keepalive = { lifetime = \"300ms\" }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    let since = Instant::now();
+    while lab.origins[0].connections() < 3 {
+        assert_eq!(user.get("/").status, 200);
+        assert!(since.elapsed() < lab::PATIENCE);
+    }
+    // Two of them have come to their end, and not sooner.
+    assert!(since.elapsed() >= Duration::from_millis(500), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_version_says_how_long_its_connections_may_idle() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        proxy.head()?;
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+        let _ = tell.send(proxy.is_closed());
+        Ok(())
+    });
+    let lab = Lab::pool(vec![origin], &[], "", "keepalive = { idle = \"100ms\" }");
+    let mut client = lab.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(told.recv_timeout(lab::PATIENCE), Ok(true));
+}
+
+/// What the kernel's table of TCP connections says about the timer of the one between these ports.
+fn timer(local: u16, remote: u16) -> Option<String> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.split(':').nth(1)?, 16).ok();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows = rows.filter(|row| port(row[1]) == Some(local) && port(row[2]) == Some(remote));
+    rows.next().map(|row| row[5].to_owned())
+}
+
+#[test]
+fn the_kernel_asks_on_quiet_connections_of_both_sides_whether_anybody_is_there() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        proxy.head()?;
+        tell.send((proxy.stream().peer_addr()?.port(), proxy.stream().local_addr()?.port())).unwrap();
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+        proxy.rest();
+        Ok(())
+    });
+    let lab = Lab::on(vec![origin], "");
+    let mut client = lab.client();
+    assert_eq!(client.get("/").status, 200);
+    let (ours, origins) = told.recv_timeout(lab::PATIENCE).unwrap();
+    let theirs = client.sender().local_addr().unwrap().port();
+    // 02: a keepalive timer runs, and nothing is waited for otherwise.
+    let is_kept = |local, remote| timer(local, remote).is_some_and(|timer| timer.starts_with("02:"));
+    wait_until("the endpoint's is asked", || is_kept(ours, origins));
+    wait_until("the client's is asked", || is_kept(lab.address().port(), theirs));
+    assert!(!is_kept(theirs, lab.address().port()), "a client that has not set it has none");
+}

@@ -1,0 +1,316 @@
+//! What one endpoint does not answer another one of the same version does: never twice what must not run twice, and
+//! never so often that it becomes a storm.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lab::origin::{Peer, Then, nobody};
+use lab::{Answer, Lab, Origin};
+
+/// The requests that an origin has seen, by path.
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn failed(answer: &Answer) -> (u16, &str) {
+    (answer.status, answer.header("switchback-reason").unwrap_or(""))
+}
+
+/// Reads a request's head, and closes without an answer.
+fn cuts_off(name: &str) -> (Origin, Log) {
+    let log = Log::default();
+    let noted = Arc::clone(&log);
+    let origin = Origin::scripted(name, move |proxy: &mut Peer| {
+        let head = proxy.head()?;
+        noted.lock().unwrap().push(head.path().to_owned());
+        Ok(())
+    });
+    (origin, log)
+}
+
+/// Reads a request's head, and says nothing until the proxy goes.
+fn falls_silent(name: &str) -> Origin {
+    Origin::scripted(name, move |proxy: &mut Peer| {
+        proxy.head()?;
+        proxy.rest();
+        Ok(())
+    })
+}
+
+/// Answers everything with this status.
+fn answers(name: &str, status: &'static str) -> Origin {
+    Origin::behaving(name, move |_, stream| {
+        std::io::Write::write_all(
+            stream,
+            format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+        )?;
+        Ok(Then::Keep)
+    })
+}
+
+/// As many attempts as there are failures.
+const ALL: &str = "retries = { budget = \"100%\", min_per_second = 1_000 }";
+
+fn retries(lab: &Lab, outcome: &str) -> f64 {
+    let outcome = format!("outcome=\"{outcome}\"");
+    lab.metric(&["switchback_retries_total{", "version=\"blue\"", &outcome]).unwrap()
+}
+
+fn upstream(lab: &Lab, reason: &str) -> f64 {
+    lab.metric_total("switchback_upstream_requests_total{", &format!("reason=\"{reason}\""))
+}
+
+fn client(lab: &Lab, reason: &str) -> f64 {
+    lab.metric_total("switchback_client_requests_total{", &format!("reason=\"{reason}\""))
+}
+
+#[test]
+fn a_get_that_is_cut_off_is_made_again_at_another_endpoint() {
+    let (cutter, log) = cuts_off("one");
+    let lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", ALL);
+    let mut user = lab.client();
+    for number in 0..20 {
+        assert_eq!(user.get(&format!("/{number}")).status, 200, "{number}");
+    }
+    let cut = log.lock().unwrap().len() as f64;
+    assert!(cut >= 5.0, "{cut} were cut off");
+    // Every one of them counts against the version, and none for a user.
+    assert_eq!((upstream(&lab, "upstream_closed"), client(&lab, "upstream_closed")), (cut, 0.0));
+    assert_eq!([retries(&lab, "answered"), retries(&lab, "failed")], [cut, 0.0]);
+    assert_eq!(retries(&lab, "budget_exhausted"), 0.0);
+}
+
+#[test]
+fn a_post_is_never_made_again_once_it_was_sent() {
+    let (cutter, log) = cuts_off("one");
+    let lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", ALL);
+    for number in 0..20 {
+        let mut user = lab.client();
+        let answer = match number % 2 {
+            0 => user.post(&format!("/{number}"), b"body"),
+            _ => user.send(format!("POST /{number} HTTP/1.1\r\nhost: a\r\n\r\n")).answer(),
+        };
+        if answer.status != 200 {
+            assert_eq!(failed(&answer), (502, "upstream_closed"));
+        }
+    }
+    let mut paths = log.lock().unwrap().clone();
+    let cut = paths.len();
+    assert!(cut >= 5, "{cut} were cut off");
+    paths.extend(lab.origins[1].seen().iter().map(|seen| seen.path().to_owned()));
+    paths.sort();
+    let all = paths.len();
+    paths.dedup();
+    assert_eq!((paths.len(), all), (20, 20), "each came once");
+    assert_eq!(retries(&lab, "answered"), 0.0);
+}
+
+#[test]
+fn a_put_is_made_again_while_nothing_of_its_body_was_taken() {
+    let (cutter, log) = cuts_off("one");
+    let lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", ALL);
+    for _ in 0..4 {
+        let mut user = lab.client();
+        let head = "PUT /held HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
+        let answer = user.send(format!("{head}body")).answer();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let held = log.lock().unwrap().len();
+    assert!(held >= 1, "the endpoint that cuts off was never asked");
+    assert!(lab.origins[1].seen().iter().all(|seen| seen.body == b"body"));
+    for _ in 0..8 {
+        let mut user = lab.client();
+        let answer = user.send("PUT /sent HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody").answer();
+        if answer.status != 200 {
+            assert_eq!(failed(&answer), (502, "upstream_closed"));
+        }
+    }
+    let sent = log.lock().unwrap().len() - held;
+    let served = lab.origins[1].seen().iter().filter(|seen| seen.path() == "/sent").count();
+    assert_eq!(sent + served, 8, "what was sent is not sent again");
+}
+
+#[test]
+fn an_endpoint_of_another_version_is_no_other_endpoint() {
+    let (cutter, _) = cuts_off("blue");
+    let lab = Lab::on(vec![cutter, Origin::start("green")], "");
+    for _ in 0..4 {
+        assert_eq!(failed(&lab.get("/")), (502, "upstream_closed"));
+    }
+    assert_eq!(lab.origin("green").served(), 0);
+    assert_eq!(retries(&lab, "failed"), 0.0);
+}
+
+#[test]
+fn there_are_as_many_attempts_as_are_wanted() {
+    for (attempts, most) in [(0, 0), (1, 1), (2, 2)] {
+        let (one, first) = cuts_off("one");
+        let (two, second) = cuts_off("two");
+        let settings =
+            format!("retries = {{ attempts = {attempts}, budget = \"100%\", min_per_second = 1_000 }}");
+        let lab = Lab::pool(vec![one, two, Origin::start("three")], &[], "", &settings);
+        let answers: Vec<_> = (0..12).map(|_| lab.get("/").status).collect();
+        let served = answers.iter().filter(|status| **status == 200).count() as u64;
+        assert_eq!(lab.origins[2].served(), served);
+        assert_eq!(served == 12, attempts == 2, "{served} of 12 with {attempts}");
+        let cut = first.lock().unwrap().len() + second.lock().unwrap().len();
+        assert!(cut <= 12 * (most + 1), "{cut} attempts failed");
+        assert_eq!(retries(&lab, "answered") + retries(&lab, "failed") > 0.0, attempts > 0);
+    }
+}
+
+#[test]
+fn what_is_not_listed_is_not_tried_again() {
+    let (cutter, _) = cuts_off("one");
+    let settings = "retries = { on = [\"connect\"] }";
+    let lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", settings);
+    let answers: Vec<_> = (0..10).map(|_| lab.get("/").status).collect();
+    assert!(answers.contains(&502), "{answers:?}");
+    assert_eq!(retries(&lab, "answered"), 0.0);
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_is_given_up_for_another_one() {
+    let settings = "timeouts = { response = \"1500ms\" }\n\
+        retries = { per_try_timeout = \"150ms\", budget = \"100%\", min_per_second = 1_000 }";
+    let lab = Lab::pool(vec![falls_silent("one"), Origin::start("two")], &[], "", settings);
+    let mut user = lab.client();
+    for number in 0..6 {
+        assert_eq!(user.get("/").status, 200, "{number}");
+    }
+    let late = upstream(&lab, "response_timeout");
+    assert!(late >= 1.0);
+    assert_eq!((client(&lab, "response_timeout"), retries(&lab, "answered")), (0.0, late));
+    // What must not run twice has all of the time.
+    let (mut waited, since) = (0, Instant::now());
+    for _ in 0..2 {
+        waited += u32::from(failed(&user.post("/", b"body")) == (504, "response_timeout"));
+    }
+    assert!(since.elapsed() >= Duration::from_millis(1500) * waited && waited >= 1, "{waited}");
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_ends_the_request_when_there_is_nowhere_else_to_go() {
+    let settings = "retries = { per_try_timeout = \"150ms\" }";
+    let lab = Lab::pool(vec![falls_silent("one")], &[], "", settings);
+    let since = Instant::now();
+    assert_eq!(failed(&lab.get("/")), (504, "response_timeout"));
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(150) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn an_answer_is_a_reason_to_try_again_only_where_that_is_wanted() {
+    let pool = |settings: &str, status| {
+        Lab::pool(vec![answers("one", status), Origin::start("two")], &[], "", settings)
+    };
+    for (settings, status, is_wanted) in [
+        ("", "503 Service Unavailable", false),
+        ("retries = { on = [\"gateway_error\"], min_per_second = 1_000 }", "503 Service Unavailable", true),
+        (
+            "retries = { on = [\"gateway_error\"], min_per_second = 1_000 }",
+            "500 Internal Server Error",
+            false,
+        ),
+        ("retries = { statuses = [500], min_per_second = 1_000 }", "500 Internal Server Error", true),
+    ] {
+        let lab = pool(settings, status);
+        let mut user = lab.client();
+        let answers: Vec<_> = (0..10).map(|_| user.get("/").status).collect();
+        assert_eq!(answers.iter().all(|status| *status == 200), is_wanted, "{settings} {answers:?}");
+        let tried = lab.origins[0].served();
+        assert!(tried >= 3);
+        let code = format!("code=\"{}\"", &status[..3]);
+        let (did, saw) = ["upstream", "client"]
+            .map(|view| lab.metric_total(&format!("switchback_{view}_requests_total{{"), &code))
+            .into();
+        assert_eq!(did, tried as f64, "what the version did");
+        assert_eq!(saw, if is_wanted { 0.0 } else { tried as f64 }, "what users saw");
+        // Nothing is wrong with its connection.
+        assert!(lab.origins[0].connections() <= 2, "one for each worker");
+        let before = lab.origins[0].served() + lab.origins[1].served();
+        let posts: Vec<_> = (0..6).map(|_| user.post("/", b"body").status).collect();
+        assert!(posts.iter().any(|status| *status != 200), "{posts:?}");
+        assert_eq!(lab.origins[0].served() + lab.origins[1].served(), before + 6, "each once");
+    }
+}
+
+#[test]
+fn when_no_endpoint_answers_the_last_answer_is_the_clients() {
+    let settings = "retries = { on = [\"gateway_error\"], min_per_second = 1_000 }";
+    let pool = vec![answers("one", "503 Service Unavailable"), answers("two", "502 Bad Gateway")];
+    let lab = Lab::pool(pool, &[], "", settings);
+    for _ in 0..4 {
+        let answer = lab.get("/");
+        assert!(matches!(failed(&answer), (502 | 503, "")), "{answer:?}");
+    }
+    assert_eq!(lab.origins[0].served() + lab.origins[1].served(), 8);
+    assert_eq!(retries(&lab, "answered"), 4.0);
+}
+
+#[test]
+fn a_version_that_fails_gets_no_more_than_a_fifth_on_top() {
+    let (one, first) = cuts_off("one");
+    let (two, second) = cuts_off("two");
+    let mut lab = Lab::pool(vec![one, two], &[], "", "retries = { min_per_second = 0 }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    for number in 0..200 {
+        assert_eq!(failed(&user.get("/")), (502, "upstream_closed"), "{number}");
+    }
+    let attempts = first.lock().unwrap().len() + second.lock().unwrap().len();
+    // What is not taken at once is forgotten with time, however little of that there was.
+    assert!((230..=240).contains(&attempts), "{attempts} attempts");
+    let (failed, refused) = (retries(&lab, "failed"), retries(&lab, "budget_exhausted"));
+    assert_eq!((failed, failed + refused), (attempts as f64 - 200.0, 200.0));
+}
+
+#[test]
+fn few_requests_are_all_tried_again() {
+    let (cutter, _) = cuts_off("one");
+    let mut lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", "");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    for number in 0..10 {
+        assert_eq!(user.get("/").status, 200, "{number}");
+    }
+}
+
+#[test]
+fn a_version_of_which_no_endpoint_accepts_is_asked_no_more_than_a_fifth_on_top_and_answers_at_once() {
+    let pool: Vec<_> = (0..4).map(|_| nobody()).collect();
+    let lab = Lab::pool(Vec::new(), &pool, "", "");
+    let mut user = lab.client();
+    let since = Instant::now();
+    for number in 0..1000 {
+        assert_eq!(user.get("/").status / 100, 5, "{number}");
+    }
+    let took = since.elapsed() / 1000;
+    assert!(took < Duration::from_millis(10), "{took:?} each");
+    let made = upstream(&lab, "connect_failed");
+    // Whatever the time brings in any case.
+    let few = 10.0 * since.elapsed().as_secs_f64() + 10.0;
+    assert!(made <= 1200_f64.max(1000.0 + few), "{made} attempts at 1000 requests");
+    assert!(made >= 1100.0, "{made} attempts");
+}
+
+#[test]
+fn an_endpoint_that_does_not_accept_costs_no_request_however_many_there_are() {
+    let settings = "retries = { budget = \"0%\", min_per_second = 0 }";
+    let lab = Lab::pool(vec![Origin::start("one"), Origin::start("two")], &[nobody()], "", settings);
+    let mut user = lab.client();
+    for number in 0..100 {
+        assert_eq!(user.get("/").status, 200, "{number}");
+        assert_eq!(user.post("/", b"body").status, 200, "{number}");
+    }
+    assert_eq!(retries(&lab, "answered"), upstream(&lab, "connect_failed"));
+    assert!(retries(&lab, "answered") >= 20.0);
+}
