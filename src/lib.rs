@@ -42,6 +42,14 @@
 //! to go, one after the other, evenly over the time that the service gives. Nothing is ended from there: an exchange ends
 //! itself, between two [events or messages](proxy::farewell), a tunnel between two [frames](proxy::websocket).
 //!
+//! # Who is well
+//!
+//! A task beside control [looks](control::health) at the endpoints of every version that is checked, over connections of its own, and
+//! writes what it finds to their [vitals](proxy::upstream::Vitals), which the workers read when they choose. What follows the table
+//! follows it before it is published: an endpoint that comes gets nothing before it was found well. The other way round, a
+//! worker that sees an endpoint [fail](proxy::upstream::suspicion) again and again tells control, which leaves it alone for a time;
+//! a good answer writes nothing. Orders carry what is known, so that the [gate](release::gate) is a part of the step.
+//!
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time. That it is held

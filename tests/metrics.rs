@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, Exposition, Inputs, Kind, Lookups, Operations, Outcome, Reason, Tenure, names,
+    Buckets, Certificate, Edge, EndpointState, Exposition, Inputs, Kind, Lookups, Operations, Outcome,
+    Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -41,7 +42,8 @@ fn table() -> Arc<Table> {
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };
-    let order = Order { command, actor, reason: String::new(), expected: vec![] };
+    let order =
+        Order { command, actor, reason: String::new(), expected: vec![], health: release::Health::default() };
     release::step(&State::at(Epoch(0)), Event::Order(order), Timestamp(1)).unwrap().0.table
 }
 
@@ -71,6 +73,12 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
         lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
+        endpoints: vec![EndpointState {
+            service: "shop".parse().unwrap(),
+            version: "blue".parse().unwrap(),
+            endpoint: "127.0.0.1:9001".to_owned(),
+            is_up: true,
+        }],
     }
 }
 

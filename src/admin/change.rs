@@ -10,6 +10,7 @@ use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
 use super::refusal::Blame;
 use crate::control::Asked;
+use crate::control::health::Healthy;
 use crate::release::Command;
 use crate::table::Epoch;
 
@@ -20,7 +21,7 @@ pub(super) async fn flip(call: Call) -> Result<Response, Box<Problem>> {
     let (service, body) = (call.service()?, call.json::<Flip>()?);
     let exclusive = edit::exclusively(&body)?;
     let order = Order::one(service.clone(), edit::flip(service, &body)?).exclusively(exclusive);
-    make(&call, order.because(body.reason).blaming(Blame::Member("to"))).await
+    make(&call, order.because(body.reason).forced(body.force).blaming(Blame::Member("to"))).await
 }
 
 /// The split as it was before the last flip or weight change.
@@ -67,7 +68,8 @@ pub(super) async fn put_version(call: Call) -> Result<Response, Box<Problem>> {
     let (service, version, body) = (call.service()?, call.version()?, call.json::<PutVersion>()?);
     let protocol = body.protocol.as_deref();
     let command = edit::put_version(service.clone(), version.as_str(), &body.endpoints, protocol)?;
-    make(&call, Order::one(service, command)).await
+    let order = Order::one(service, command).bringing(version.into(), Healthy::Version);
+    make(&call, order).await
 }
 
 /// A version without weight goes.
@@ -87,7 +89,9 @@ pub(super) async fn remove_version(call: Call) -> Result<Response, Box<Problem>>
     responses(ChangeResponses))]
 pub(super) async fn put_endpoint(call: Call) -> Result<Response, Box<Problem>> {
     let (service, version, endpoint) = (call.service()?, call.version_ref()?, call.endpoint()?);
-    make(&call, Order::one(service.clone(), Command::PutEndpoint { service, version, endpoint })).await
+    let comes = (version.clone(), Healthy::Endpoint(endpoint.clone()));
+    let order = Order::one(service.clone(), Command::PutEndpoint { service, version, endpoint });
+    make(&call, order.bringing(comes.0, comes.1)).await
 }
 
 /// An endpoint leaves a pool.
@@ -116,9 +120,9 @@ pub(super) async fn drain_endpoint(call: Call) -> Result<Response, Box<Problem>>
 #[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
     params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
-    let Edits { commands, services, expected, reason } = Edits::read(&call.body)?;
+    let Edits { commands, services, expected, reason, force } = Edits::read(&call.body)?;
     let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
-    make(&call, Order { asked, reason, services, expected, blame, exclusive: None }).await
+    make(&call, Order { asked, reason, services, expected, blame, exclusive: None, force, comes: None }).await
 }
 
 /// Every service back to where it was at an epoch.
@@ -126,10 +130,15 @@ pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
     params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn undo(call: Call) -> Result<Response, Box<Problem>> {
     let Undo { to_epoch, reason } = call.json()?;
-    let (services, expected, blame) = (Vec::new(), Vec::new(), Blame::Path);
-    make(
-        &call,
-        Order { asked: Asked::UndoTo(Epoch(to_epoch)), reason, services, expected, blame, exclusive: None },
-    )
-    .await
+    let order = Order {
+        asked: Asked::UndoTo(Epoch(to_epoch)),
+        reason,
+        services: Vec::new(),
+        expected: Vec::new(),
+        blame: Blame::Path,
+        exclusive: None,
+        force: false,
+        comes: None,
+    };
+    make(&call, order).await
 }

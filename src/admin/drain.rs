@@ -104,7 +104,7 @@ async fn look(control: &Handle, service: &ServiceName, version: &VersionName) ->
 }
 
 /// The version of that name or part; one that was removed, also with its service, as long as it drains.
-fn named(
+pub(super) fn named(
     control: &Handle,
     service: &ServiceName,
     reference: &VersionRef,

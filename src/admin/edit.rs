@@ -166,6 +166,8 @@ pub struct Edits {
     pub expected: Vec<(ServiceName, Epoch)>,
     /// Why.
     pub reason: Option<String>,
+    /// Whether endpoints are well or not.
+    pub force: bool,
 }
 
 impl Edits {
@@ -175,7 +177,7 @@ impl Edits {
     /// The problem, with the member at fault.
     pub fn read(body: &[u8]) -> Result<Self, Box<Problem>> {
         let batch: Batch = from_json(body)?;
-        let mut edits = Self { reason: batch.reason, ..Self::default() };
+        let mut edits = Self { reason: batch.reason, force: batch.force.unwrap_or(false), ..Self::default() };
         for (index, asked) in batch.changes.into_iter().enumerate() {
             let (service, epoch, command) = edit(index, asked)?;
             edits.expected.extend(epoch.map(|epoch| (service.clone(), epoch)));
@@ -201,6 +203,9 @@ fn edit(index: usize, edit: Edit) -> Result<(ServiceName, Option<Epoch>, Command
 }
 
 fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
+    if edit.flip.as_ref().is_some_and(|flip| flip.force.is_some()) {
+        return Err(bad("flip.force", "`force` belongs to the whole change".to_owned()));
+    }
     let own_reason = [
         ("flip.reason", edit.flip.as_ref().and_then(|flip| flip.reason.as_ref())),
         ("revert.reason", edit.revert.as_ref().and_then(|revert| revert.reason.as_ref())),

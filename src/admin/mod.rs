@@ -10,6 +10,7 @@ mod drain;
 mod edit;
 mod events;
 mod explain;
+mod health;
 mod openapi;
 mod order;
 mod precondition;

@@ -10,9 +10,10 @@ use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::refusal::{self, Blame};
 use super::{edit, precondition, read, wait};
+use crate::control::health::Healthy;
 use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
-use crate::table::{Epoch, ServiceName};
+use crate::table::{Epoch, ServiceName, VersionRef};
 
 /// What every change takes in its query.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -22,9 +23,12 @@ pub(super) struct ChangeQuery {
     /// True: only answer what would happen.
     pub(super) dry_run: Option<bool>,
     /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
-    /// (and nothing is left on the versions that were left).
+    /// (and nothing is left on the versions that were left), or, where a version or an endpoint comes, `healthy` (and it is
+    /// found well).
     pub(super) wait: Option<String>,
-    /// With `wait=drained`: for how long, `500ms`, `30s` (the default), `5m`.
+    /// True: give traffic to a version although too few of its endpoints are well; it is noted in the change.
+    pub(super) force: Option<bool>,
+    /// With `wait=drained` and `wait=healthy`: for how long, `500ms`, `30s` (the default), `5m`.
     pub(super) timeout: Option<String>,
     /// Why, where the body has no place for it.
     pub(super) reason: Option<String>,
@@ -44,6 +48,10 @@ pub(super) struct Order {
     pub(super) blame: Blame,
     /// How a flip is made, if not just so.
     pub(super) exclusive: Option<Exclusively>,
+    /// Whether endpoints are well or not.
+    pub(super) force: bool,
+    /// What `wait=healthy` waits for.
+    pub(super) comes: Option<(VersionRef, Healthy)>,
 }
 
 impl Order {
@@ -56,7 +64,17 @@ impl Order {
             expected: Vec::new(),
             blame: Blame::Path,
             exclusive: None,
+            force: false,
+            comes: None,
         }
+    }
+
+    pub(super) fn forced(self, force: Option<bool>) -> Self {
+        Self { force: force.unwrap_or(false), ..self }
+    }
+
+    pub(super) fn bringing(self, version: VersionRef, what: Healthy) -> Self {
+        Self { comes: Some((version, what)), ..self }
     }
 
     pub(super) fn because(self, reason: Option<String>) -> Self {
@@ -75,7 +93,7 @@ impl Order {
 /// Asks control for the change, waits as wanted, and answers.
 pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Problem>> {
     let query: ChangeQuery = call.query()?;
-    let (patience, dry_run) = (wait::patience(&query)?, query.dry_run.unwrap_or(false));
+    let (until, dry_run) = (wait::until(&query, order.comes)?, query.dry_run.unwrap_or(false));
     if query.rest.is_some() && !matches!(order.blame, Blame::Weights(_)) {
         return Err(Problem::new(400, "bad_query", "`rest` goes with weights").at("rest"));
     }
@@ -85,6 +103,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         actor: call.actor(),
         reason: edit::reason(order.reason, query.reason.as_ref())?,
         expected: expected(call, order.expected, &before)?,
+        force: order.force || query.force.unwrap_or(false),
         idempotency: precondition::idempotency(call)?,
         dry_run,
         exclusive: order.exclusive,
@@ -101,8 +120,8 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     let mut answer = answer(&done, &order.services);
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
-    } else if let Some(patience) = patience {
-        wait::until_drained(call, &mut answer, patience).await?;
+    } else {
+        wait::wait(call, &mut answer, &order.services, until).await?;
     }
     Ok(respond(&answer, done.replayed))
 }

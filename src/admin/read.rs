@@ -42,8 +42,9 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (state, snapshot) = (call.app.control.state(), call.app.control.live().snapshot());
     let mut services = Services::of(&state, &snapshot);
-    let elders = call.app.control.elders();
-    services.services = services.services.into_iter().map(|service| service.with_elders(elders)).collect();
+    let (elders, health) = (call.app.control.elders(), call.app.control.health());
+    let told = services.services.into_iter().map(|service| service.with_elders(elders).with_health(health));
+    services.services = told.collect();
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let present = Service::of(&control.state(), &control.live().snapshot(), &name);
-    let present = present.map(|service| service.with_elders(control.elders()));
+    let present = present.map(|service| service.with_elders(control.elders()).with_health(control.health()));
     let mut service = present.ok_or_else(|| no_service(&name))?;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
     // Where traffic goes is told even when the store is lost: that is when somebody looks.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
-use super::api::{Left, Problem, Service, seconds};
+use super::api::{Left, Problem, Service, Unhealthy, seconds};
 use super::{App, precondition};
 use crate::control::{Ended, Failed, HoldEnded, InTheWay};
 use crate::release::Refused;
@@ -157,6 +157,9 @@ fn refused(app: &App, why: &Refused, blame: &Blame) -> Box<Problem> {
     if let Refused::Conflict { service, .. } = why {
         problem.present = Service::of(&app.control.state(), &app.control.live().snapshot(), service);
     }
+    if let Refused::NotReady { readiness, .. } = why {
+        problem.unhealthy = Some(Unhealthy::all(readiness));
+    }
     problem.field = field;
     problem
 }
@@ -170,6 +173,7 @@ fn status(why: &Refused) -> u16 {
         Refused::NothingToRevert { .. }
         | Refused::VersionInUse { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::NotReady { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_) => 409,
         Refused::EmptyVersion { .. }
@@ -182,7 +186,9 @@ fn status(why: &Refused) -> u16 {
 fn field(why: &Refused, blame: &Blame) -> Option<String> {
     match why {
         Refused::UnknownVersion { service, version, .. } => blame.field(service, version),
-        Refused::EmptyVersion { service, version } => blame.field(service, &version.clone().into()),
+        Refused::EmptyVersion { service, version } | Refused::NotReady { service, version, .. } => {
+            blame.field(service, &version.clone().into())
+        }
         Refused::UnknownEpoch { .. } | Refused::Gone { .. } => Some("to_epoch".to_owned()),
         Refused::EmptyChange => Some("changes".to_owned()),
         Refused::Conflict { .. } => Some("if-match".to_owned()),

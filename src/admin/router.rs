@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, drain, events, explain, read, upgrade};
+use super::{App, change, drain, events, explain, health, read, upgrade};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -35,6 +35,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
             get(drain::endpoint).post(change::drain_endpoint),
         ),
         ("/v1/services/{service}/versions/{version}/drain", get(drain::version)),
+        ("/v1/services/{service}/versions/{version}/health", get(health::version)),
         ("/v1/drain", get(drain::proxy)),
         ("/v1/changes", get(read::changes).post(change::batch)),
         ("/v1/undo", post(change::undo)),

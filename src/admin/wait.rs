@@ -1,34 +1,80 @@
-//! `wait=drained`: answers when nothing is left on the versions that a change has left.
+//! `wait=drained`: answers when nothing is left on the versions that a change has left; `wait=healthy`: when what it brought is
+//! found well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, text};
 use super::call::Call;
+use super::health;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
+use crate::control::health::Healthy;
 use crate::control::{Failed, Handle, Waited};
-use crate::table::{ServiceName, VersionName};
+use crate::table::{ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
 
-/// How long to wait for the drain, if at all.
-pub(super) fn patience(query: &ChangeQuery) -> Result<Option<Duration>, Box<Problem>> {
-    let timeout = text::duration(query.timeout.as_deref().unwrap_or(WAIT));
-    let timeout = timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))?;
-    match query.wait.as_deref() {
-        None | Some("fenced") => Ok(None),
-        Some("drained") => Ok(Some(timeout)),
-        Some("finished") => {
+/// When a change is answered.
+#[derive(Debug)]
+pub(super) enum Until {
+    /// Once it is durable and fenced.
+    Fenced,
+    /// Once nothing is left on what it left, or after this long.
+    Drained(Duration),
+    /// Once what it brought is found well, or after this long.
+    Healthy(VersionRef, Healthy, Duration),
+}
+
+/// What is to be waited for, of a change that brings what `comes`.
+pub(super) fn until(
+    query: &ChangeQuery,
+    comes: Option<(VersionRef, Healthy)>,
+) -> Result<Until, Box<Problem>> {
+    let timeout = timeout(query.timeout.as_deref())?;
+    match (query.wait.as_deref(), comes) {
+        (None | Some("fenced"), _) => Ok(Until::Fenced),
+        (Some("drained"), _) => Ok(Until::Drained(timeout)),
+        (Some("healthy"), Some((version, what))) => Ok(Until::Healthy(version, what, timeout)),
+        (Some("healthy"), None) => {
+            let detail = "`healthy` goes with a version or an endpoint that is put";
+            Err(Problem::new(400, "bad_query", detail).at("wait"))
+        }
+        (Some("finished"), _) => {
             let detail = "`finished` is not served by this version of switchback";
             Err(Problem::new(422, "not_served_yet", detail).hint("wait for fenced or drained").at("wait"))
         }
-        Some(other) => {
-            let detail =
-                format!("`{}` is nothing to wait for: expected fenced or drained", other.escape_default());
+        (Some(other), _) => {
+            let other = other.escape_default();
+            let detail = format!("`{other}` is nothing to wait for: expected fenced, drained or healthy");
             Err(Problem::new(400, "bad_query", detail).at("wait"))
         }
+    }
+}
+
+/// How long to wait, as the query says it.
+pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Box<Problem>> {
+    let timeout = text::duration(text.unwrap_or(WAIT));
+    timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))
+}
+
+/// Waits for it.
+pub(super) async fn wait(
+    call: &Call,
+    answer: &mut ChangeAnswer,
+    services: &[ServiceName],
+    until: Until,
+) -> Result<(), Box<Problem>> {
+    match (until, services) {
+        (Until::Drained(patience), _) => until_drained(call, answer, patience).await,
+        (Until::Healthy(version, what, patience), [service]) => {
+            health::wait(&call.app, service, &version, &what, patience).await.map_err(|mut problem| {
+                problem.change = Some(answer.clone());
+                problem
+            })
+        }
+        (Until::Fenced | Until::Healthy(..), _) => Ok(()),
     }
 }
 
@@ -36,7 +82,7 @@ pub(super) fn patience(query: &ChangeQuery) -> Result<Option<Duration>, Box<Prob
 type Leaving = Vec<(ServiceName, Vec<VersionName>)>;
 
 /// Waits until nothing is left on the versions that the answer's services are leaving.
-pub(super) async fn until_drained(
+async fn until_drained(
     call: &Call,
     answer: &mut ChangeAnswer,
     patience: Duration,

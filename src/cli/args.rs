@@ -156,6 +156,9 @@ pub struct Flip {
     /// go, or are not waited for.
     #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "close", "ignore"])]
     pub streams: Option<String>,
+    /// Also when too few endpoints of the version are healthy.
+    #[arg(long)]
+    pub force: bool,
     /// With --exclusive: how long requests may wait [as the service's `hold` says].
     #[arg(long, value_name = "TIME", requires = "exclusive", value_parser = duration)]
     pub hold_timeout: Option<Duration>,
@@ -217,6 +220,9 @@ pub struct Weights {
     /// Who gets what they leave over to 100 %.
     #[arg(long, value_name = "VERSION", default_value = "@stable")]
     pub rest: String,
+    /// Also when too few endpoints of a version that gets more are healthy.
+    #[arg(long)]
+    pub force: bool,
     /// Common options.
     #[command(flatten)]
     pub change: Change,

@@ -15,7 +15,7 @@ use crate::table::LONGEST_HOLD;
 
 /// `switchback flip SERVICE --to VERSION`.
 pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow::Result<Exit> {
-    let args::Flip { service, to, exclusive, streams, hold_timeout, .. } = args;
+    let args::Flip { service, to, exclusive, streams, hold_timeout, force, .. } = args;
     let exclusive_value = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -25,6 +25,7 @@ pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow
         exclusive: exclusive_value,
         streams: streams.clone(),
         hold_timeout: hold_timeout.map(in_millis),
+        force: force.then_some(true),
         ..api::Flip::default()
     };
     let mut call = Call::new(Method::POST, &["v1", "services", service, "flip"]).json(&body);
@@ -78,12 +79,15 @@ pub(super) async fn revert(session: &mut Session<'_>, args: &args::Revert) -> an
 
 /// `switchback weights SERVICE VERSION=PERCENT …`.
 pub(super) async fn weights(session: &mut Session<'_>, args: &args::Weights) -> anyhow::Result<Exit> {
-    let args::Weights { service, weights, rest, .. } = args;
+    let args::Weights { service, weights, rest, force, .. } = args;
     let points: BTreeMap<_, _> =
         weights.iter().map(|(version, weight)| (version.clone(), u64::from(weight.points()))).collect();
     anyhow::ensure!(points.len() == weights.len(), "a version is named twice");
     let call = Call::new(Method::PUT, &["v1", "services", service, "weights"]);
-    let call = call.json(&api::Weights(points)).query("rest", rest);
+    let mut call = call.json(&api::Weights(points)).query("rest", rest);
+    if *force {
+        call = call.query("force", "true");
+    }
     perform(
         session,
         call,

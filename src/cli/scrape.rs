@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admin::Metrics;
 use crate::control::{Durations, Handle, ServiceFigures};
-use crate::metrics::{Buckets, Cells, Certificate, Edge, Exposition, Inputs, Operations, Tenure};
+use crate::metrics::{
+    Buckets, Cells, Certificate, Checks, Edge, EndpointState, Exposition, Inputs, Operations, Tenure,
+};
 use crate::proxy::upstream::{Upstream, names};
 use crate::proxy::worker::WorkerStats;
 use crate::release::{ActorKind, ChangeKind};
@@ -36,6 +38,7 @@ pub(super) fn of(
         certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         log_dropped: log_dropped.load(Ordering::Relaxed),
         lookups: names::lookups(),
+        endpoints: endpoints(&handle),
     });
     Arc::new(move || exposition.render())
 }
@@ -45,6 +48,24 @@ fn held(handle: &Handle) -> Vec<(ServiceName, u64)> {
     let snapshot = handle.live().snapshot();
     let services = snapshot.table.services().iter().map(|service| &service.name);
     services.map(|name| (name.clone(), snapshot.gate(name).map_or(0, |gate| gate.waiting() as u64))).collect()
+}
+
+/// How every endpoint of the table stands.
+fn endpoints(handle: &Handle) -> Vec<EndpointState> {
+    let snapshot = handle.live().snapshot();
+    let mut all = Vec::new();
+    for (index, service) in snapshot.table.services().iter().enumerate() {
+        for (position, version) in service.versions.iter().enumerate() {
+            let upstream = snapshot.upstream(index, position);
+            all.extend(version.endpoints.iter().map(|address| EndpointState {
+                service: service.name.clone(),
+                version: version.name.clone(),
+                endpoint: address.to_string(),
+                is_up: upstream.standing(address).serves(),
+            }));
+        }
+    }
+    all
 }
 
 struct Seen(Arc<Upstream>);
@@ -68,6 +89,10 @@ impl Tenure for Seen {
 
     fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
         self.0.cells().for_each(see);
+    }
+
+    fn checks(&self) -> Option<&Checks> {
+        self.0.known_checks()
     }
 }
 

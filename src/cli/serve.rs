@@ -28,9 +28,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use futures_util::future::OptionFuture;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch as channel};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -52,6 +53,7 @@ use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, UpgradeOrder, api};
 use crate::config::{self, Config};
+use crate::control::health::Prober;
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Control, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
@@ -354,14 +356,22 @@ impl Process {
 }
 
 /// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
-fn on_own_thread(control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+fn on_own_thread(mut control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("control".to_owned()).spawn(move || {
         // Dropped with the thread, also when it panics.
         let _end = end;
-        runtime.block_on(control.run(async { drop(stopped.await) }));
+        let prober = control.prober();
+        runtime.block_on(LocalSet::new().run_until(async {
+            // Beside control, not within it: what a look at an endpoint wakes is not control.
+            let probing = spawn_local(async { OptionFuture::from(prober.map(Prober::run)).await });
+            tokio::select! {
+                () = control.run(async { drop(stopped.await) }) => {}
+                _ = probing => {}
+            }
+        }));
     })?;
     Ok((stop, ended))
 }

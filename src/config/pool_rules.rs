@@ -1,7 +1,7 @@
 //! How pools are worked, as a service says it for all of its versions, and a version for itself.
 
 use super::walk::Section;
-use super::{circuit, hedge, retries};
+use super::{circuit, health, hedge, outliers, retries};
 use crate::table::PoolRules;
 
 /// What `section`, a service's or a version's, says about its pools; what it does not say is as in `default`.
@@ -15,5 +15,14 @@ pub(super) fn read(section: &mut Section<'_>, default: &PoolRules) -> Option<Poo
         section.or("circuit", default.circuit.clone(), |node| circuit::read(node, &default.circuit));
     let keepalive =
         section.or("keepalive", default.keepalive, |node| circuit::keepalive(node, default.keepalive));
-    Some(PoolRules { retries: retries?, hedge: hedge?, circuit: circuit?, keepalive: keepalive? })
+    let health = section.or("health", default.health.clone(), health::read);
+    let outliers = section.or("outliers", default.outliers.clone(), outliers::read);
+    Some(PoolRules {
+        retries: retries?,
+        hedge: hedge?,
+        circuit: circuit?,
+        keepalive: keepalive?,
+        health: health?,
+        outliers: outliers?,
+    })
 }

@@ -80,6 +80,10 @@ impl<'a> Node<'a> {
         self.value.as_bool().is_some()
     }
 
+    pub(super) fn is_list(self) -> bool {
+        self.value.as_array().is_some()
+    }
+
     pub(super) fn is_text(self) -> bool {
         self.value.as_str().is_some()
     }

@@ -198,7 +198,13 @@ impl Control {
         file: Actor,
     ) -> Result<(), OpenFailed> {
         let command = Command::Configure { services, records: loaded.records };
-        let order = Order { command, actor: file, reason: "take back".to_owned(), expected: Vec::new() };
+        let order = Order {
+            command,
+            actor: file,
+            reason: "take back".to_owned(),
+            expected: Vec::new(),
+            health: crate::release::Health::default(),
+        };
         let (next, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
         if let Some(change) = &effects.change {
             store.append(change, None)?;

@@ -316,8 +316,9 @@ impl Control {
     }
 
     fn decide(&self, wanted: &Wanted, command: Command) -> Result<(State, Effects), Failed> {
-        let Wanted { actor, reason, expected, .. } = wanted.clone();
-        let order = Order { command, actor, reason, expected };
+        let Wanted { actor, reason, expected, force, .. } = wanted.clone();
+        let health = self.health.facts(&command, force);
+        let order = Order { command, actor, reason, expected, health };
         Ok(step(&self.state, Event::Order(order), clock::now())?)
     }
 

@@ -11,12 +11,14 @@ use super::custody::Transfer;
 use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
+use super::health::Health;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
+use crate::proxy::upstream::Standing;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{HistoryQuery, StoreError};
-use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -32,6 +34,7 @@ pub struct Handle {
     pub(super) tenures: Arc<Tenures>,
     pub(super) figures: Arc<Figures>,
     pub(super) elders: Arc<Elders>,
+    pub(super) health: Arc<Health>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -53,6 +56,8 @@ pub struct Wanted {
     pub reason: String,
     /// Refuse unless these services are at these epochs.
     pub expected: Vec<(ServiceName, Epoch)>,
+    /// Whether endpoints are well or not.
+    pub force: bool,
     /// The caller's idempotency key with a digest of what is asked.
     pub idempotency: Option<(String, String)>,
     /// Only say what would happen.
@@ -162,6 +167,21 @@ pub enum Notice {
         /// From the change that left it to its last request's end, in seconds.
         seconds: f64,
     },
+    /// An endpoint stands otherwise than before.
+    Health {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+        /// How it stood.
+        before: Standing,
+        /// How it stands.
+        state: Standing,
+        /// What made the difference.
+        said: String,
+    },
     /// The file was read and refused; what it said before stays.
     ReloadFailed {
         /// Every error, one a line.
@@ -214,6 +234,7 @@ impl Handle {
             actor: file,
             reason: String::new(),
             expected: Vec::new(),
+            force: false,
             idempotency: None,
             dry_run: false,
             exclusive: None,
@@ -261,6 +282,12 @@ impl Handle {
     #[must_use]
     pub fn tenures(&self) -> &Arc<Tenures> {
         &self.tenures
+    }
+
+    /// What is known of the endpoints' health.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// The processes before this one that still have work.

@@ -192,7 +192,13 @@ impl Control {
         self.resolve_doubt().await?;
         let command = Command::Release { service: service.clone() };
         let actor = Actor { kind: ActorKind::Supervisor, name: "switchback".to_owned() };
-        let order = Order { command, actor, reason: reason(gate, why), expected: Vec::new() };
+        let order = Order {
+            command,
+            actor,
+            reason: reason(gate, why),
+            expected: Vec::new(),
+            health: crate::release::Health::default(),
+        };
         // It can only be refused for a service that is gone, and its hold with it.
         let Ok((next, effects)) = step(&self.state, Event::Order(order), clock::now()) else { return Ok(()) };
         self.perform(next, &effects, None).await

@@ -8,6 +8,7 @@ pub mod elders;
 mod exclusive;
 mod figures;
 mod handle;
+pub mod health;
 mod hold;
 mod perform;
 pub mod reload;
@@ -32,13 +33,14 @@ pub use exclusive::{Exclusively, HoldEnded, InTheWay, Streams};
 pub use figures::{DRAIN_BOUNDS, Durations, FENCE_BOUNDS, Figures, ServiceFigures};
 pub use handle::{Asked, Done, Failed, Handle, Notice, Waited, Wanted};
 use handle::{Request, Seen};
+use health::{Health, Prober};
 use hold::Holds;
 use perform::Doubt;
 pub use tenures::Tenures;
 
 use crate::proxy::live::{Live, Snapshot};
 use crate::proxy::upstream::Upstream;
-use crate::release::{Actor, Command, Effects, Event, Order, Refused, State, step};
+use crate::release::{self, Actor, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{Answer, Store, StoreError};
 use crate::table::{ServiceName, ServiceSpec, VersionName};
@@ -67,6 +69,8 @@ pub struct Control {
     /// Versions that are left and have work with elders, and since when that is known.
     elsewhere: BTreeMap<(ServiceName, VersionName), Instant>,
     custody: Custody,
+    health: Arc<Health>,
+    prober: Option<Prober>,
     transfers: mpsc::Receiver<Transfer>,
     seen: watch::Sender<Seen>,
     notices: broadcast::Sender<Notice>,
@@ -101,7 +105,13 @@ pub fn open(
 ) -> Result<(Control, Handle), OpenFailed> {
     let loaded = store.load()?;
     let command = Command::Configure { services, records: loaded.records };
-    let order = Order { command, actor: file, reason: "start".to_owned(), expected: Vec::new() };
+    let order = Order {
+        command,
+        actor: file,
+        reason: "start".to_owned(),
+        expected: Vec::new(),
+        health: release::Health::default(),
+    };
     let (state, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
     if let Some(change) = &effects.change {
         store.append(change, None)?;
@@ -120,13 +130,16 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let first = Snapshot::join(Arc::clone(&state.table), None, |service, version| {
         Arc::new(Upstream::open(service.name.clone(), version.name.clone(), workers))
     });
+    let notices = broadcast::Sender::new(NOTICES);
+    let (health, fresh) = Health::new(notices.clone());
+    health.follow(state.table.services().iter().map(|service| &service.name), None, &first);
     let live = Arc::new(Live::new(first));
+    let prober = Prober::new(&health, fresh, &live);
     let (tenures, figures) = (Arc::new(Tenures::of(Arc::clone(&live))), Arc::new(Figures::default()));
     let (asking, requests) = mpsc::channel(REQUESTS);
     let (transferring, transfers) = mpsc::channel(1);
     let elders: Arc<Elders> = Arc::default();
     let (showing, seen) = watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]) });
-    let notices = broadcast::Sender::new(NOTICES);
     let handle = Handle {
         requests: asking,
         transfers: transferring,
@@ -136,6 +149,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         tenures: Arc::clone(&tenures),
         figures: Arc::clone(&figures),
         elders: Arc::clone(&elders),
+        health: Arc::clone(&health),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {
@@ -152,6 +166,8 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         elders,
         elsewhere: BTreeMap::new(),
         custody: Custody::Ours,
+        health,
+        prober: Some(prober),
         transfers,
         seen: showing,
         notices,
@@ -160,6 +176,11 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
 }
 
 impl Control {
+    /// Who looks after the endpoints' health, to be run beside control on its thread; there is only one.
+    pub fn prober(&mut self) -> Option<Prober> {
+        self.prober.take()
+    }
+
     /// Takes requests until `shutdown`; then finishes the one at hand, refuses the others, and closes the store.
     ///
     /// To be run on a thread that does nothing else: a fence is as fast as this task is polled.
@@ -233,7 +254,8 @@ impl Control {
     /// Decides a wanted change and performs it.
     async fn change(&mut self, wanted: Wanted) -> Result<Done, Failed> {
         self.resolve_doubt().await?;
-        let Wanted { command, actor, reason, expected, idempotency, dry_run, exclusive, render } = wanted;
+        let Wanted { command, actor, reason, expected, force, idempotency, dry_run, exclusive, render } =
+            wanted;
         let idempotency = idempotency.filter(|_| !dry_run);
         if let Some((key, fingerprint)) = &idempotency
             && let Some(done) = self.replay(key, fingerprint).await?
@@ -249,7 +271,8 @@ impl Control {
             _ => None,
         };
         let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
-        let order = Order { command, actor, reason, expected };
+        let health = self.health.facts(&command, force);
+        let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
         effects.notes.extend(note);
         if !may_interfere {

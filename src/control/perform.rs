@@ -113,6 +113,10 @@ impl Control {
         let gone = gone(&change, &before, &after);
         gone.iter().for_each(|upstream| self.tenures.leave(Arc::clone(upstream), None));
 
+        // First: an endpoint that comes gets no request before it was found well.
+        let services = change.services.iter().map(|record| &record.service);
+        self.health.follow(services, Some(&before), &after);
+
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();

@@ -8,9 +8,10 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use super::cells::{GRPC, Kind, code_labels};
+use super::checks::CAUSES;
 use super::family::Family;
 use super::handshake::Handshake;
-use super::inputs::{Inputs, Source};
+use super::inputs::{EndpointState, Inputs, Source};
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
@@ -116,6 +117,7 @@ impl Collector for Gathering {
         families.extend(of_edges(&inputs));
         families.extend(of_tls(&inputs));
         families.push(of_names(&inputs));
+        families.extend(of_health(&versions, &inputs));
         families.extend(process::families());
         families.into_iter().map(Family::finish).collect()
     }
@@ -254,6 +256,29 @@ fn of_names(inputs: &Inputs) -> Family {
         lookups.count(&[&name.host, "failed"], name.failed);
     }
     lookups
+}
+
+fn of_health(versions: &Versions, inputs: &Inputs) -> [Family; 4] {
+    let mut up = Family::of(&names::ENDPOINT_UP);
+    let mut checks = Family::of(&names::HEALTH_CHECKS);
+    let mut seconds = Family::of(&names::HEALTH_SECONDS);
+    let mut ejections = Family::of(&names::EJECTIONS);
+    for EndpointState { service, version, endpoint, is_up } in &inputs.endpoints {
+        up.count(&[service.as_str(), version.as_str(), endpoint], u64::from(*is_up));
+    }
+    for ((service, version), sum) in versions {
+        let (service, version) = (service.as_str(), version.as_str());
+        let ejected = sum.checks.as_ref().map_or([0; CAUSES.len()], |sum| sum.ejections);
+        for (cause, count) in CAUSES.into_iter().zip(ejected) {
+            ejections.count(&[service, version, cause], count);
+        }
+        let Some(sum) = &sum.checks else { continue };
+        for (result, count) in ["well", "unwell"].into_iter().zip(sum.results) {
+            checks.count(&[service, version, result], count);
+        }
+        seconds.durations(&[service, version], &sum.seconds.buckets());
+    }
+    [up, checks, seconds, ejections]
 }
 
 fn build_info() -> Family {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::Cells;
+use super::checks::Checks;
 use super::handshake::Handshake;
 use super::reason::Reason;
 use crate::table::{ServiceName, Table, VersionName};
@@ -31,6 +32,8 @@ pub trait Tenure: Send + Sync {
     fn pending(&self) -> u64;
     /// Shows the cells of each worker that has had a request.
     fn each_cells(&self, see: &mut dyn FnMut(&Cells));
+    /// How its endpoints' checks went, if there were any.
+    fn checks(&self) -> Option<&Checks>;
 }
 
 /// Everything at one moment.
@@ -53,6 +56,21 @@ pub struct Inputs {
     pub log_dropped: u64,
     /// How lookups of endpoints' names ended.
     pub lookups: Vec<Lookups>,
+    /// Every endpoint of the table.
+    pub endpoints: Vec<EndpointState>,
+}
+
+/// How one endpoint stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointState {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// Its address, as it is configured.
+    pub endpoint: String,
+    /// True when it gets requests, as far as its health goes.
+    pub is_up: bool,
 }
 
 /// How the lookups of one name have ended so far.

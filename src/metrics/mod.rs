@@ -5,6 +5,7 @@
 //! the rooms that import this one.
 
 mod cells;
+mod checks;
 mod collector;
 mod family;
 mod handshake;
@@ -16,8 +17,9 @@ mod retry;
 mod sums;
 
 pub use cells::{Cells, Histogram, Kind, Outcome, bump};
+pub use checks::Checks;
 pub use collector::Exposition;
 pub use handshake::Handshake;
-pub use inputs::{Buckets, Certificate, Edge, Inputs, Lookups, Operations, Source, Tenure};
+pub use inputs::{Buckets, Certificate, Edge, EndpointState, Inputs, Lookups, Operations, Source, Tenure};
 pub use reason::Reason;
 pub use retry::{Hedge, Retry};

@@ -53,6 +53,14 @@ metrics! {
         "Requests, streams and tunnels that are with a version now.";
     WEIGHT = Gauge "switchback_split_weight_ratio" ["service", "version"]
         "The share of a service's new requests that a version gets, 0 to 1.";
+    ENDPOINT_UP = Gauge "switchback_endpoint_up" ["service", "version", "endpoint"]
+        "1 for an endpoint that may get requests, 0 for one that is down, ejected, or has come and was not found well yet.";
+    HEALTH_CHECKS = Counter "switchback_health_checks_total" ["service", "version", "result"]
+        "Health checks of the version's endpoints, by what they found: well or unwell.";
+    HEALTH_SECONDS = Histogram "switchback_health_check_duration_seconds" ["service", "version"]
+        "How long health checks took; those without an answer took their timeout.";
+    EJECTIONS = Counter "switchback_endpoint_ejections_total" ["service", "version", "cause"]
+        "Endpoints that were left alone for a time because their requests went badly: errors, gateway_errors, local_errors, success_rate or latency.";
     EPOCH = Gauge "switchback_epoch" []
         "The number of the table: one more for every change.";
     SERVICE_EPOCH = Gauge "switchback_service_epoch" ["service"]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
+use super::checks::{CAUSES, Checks};
 use super::inputs::{Buckets, Tenure};
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
@@ -83,6 +84,25 @@ pub(super) struct VersionSum {
     pub(super) hedges: [u64; Hedge::ALL.len()],
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
+    /// Health checks of its endpoints, if there were any.
+    pub(super) checks: Option<ChecksSum>,
+}
+
+/// Health checks: those that found an endpoint well, those that did not, and how long they took.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ChecksSum {
+    pub(super) results: [u64; 2],
+    pub(super) seconds: Durations,
+    /// In the order of [`CAUSES`].
+    pub(super) ejections: [u64; CAUSES.len()],
+}
+
+impl ChecksSum {
+    fn add(&mut self, checks: &Checks) {
+        self.results.iter_mut().zip(checks.results()).for_each(|(total, count)| *total += count);
+        self.seconds.add(&checks.durations);
+        self.ejections.iter_mut().zip(checks.ejections()).for_each(|(total, count)| *total += count);
+    }
 }
 
 impl VersionSum {
@@ -119,6 +139,7 @@ pub(super) fn versions(tenures: &[Arc<dyn Tenure>]) -> Versions {
         let sum = versions.entry((tenure.service().clone(), tenure.version().clone())).or_default();
         sum.pending += tenure.pending();
         tenure.each_cells(&mut |cells| sum.add(cells));
+        tenure.checks().into_iter().for_each(|checks| sum.checks.get_or_insert_default().add(checks));
     }
     versions
 }

@@ -1,7 +1,7 @@
 //! A change in the making: edits are applied to a copy, and only a draft that is whole becomes the next state.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ pub(super) struct Draft<'s> {
     pub(super) configured: bool,
     pub(super) notes: Vec<String>,
     pub(super) dropped: Vec<ServiceRecord>,
+    /// The services that go back to where they were.
+    pub(super) ways_back: BTreeSet<ServiceName>,
+    /// What was done although endpoints are not well.
+    pub(super) forced: Vec<String>,
 }
 
 /// A service in the making.
@@ -44,6 +48,8 @@ impl<'s> Draft<'s> {
             configured: false,
             notes: Vec::new(),
             dropped: Vec::new(),
+            ways_back: BTreeSet::new(),
+            forced: Vec::new(),
         }
     }
 
@@ -89,6 +95,7 @@ impl<'s> Draft<'s> {
         let nothing = || Refused::NothingToRevert { service: name.clone() };
         let previous = deployment.previous.clone().ok_or_else(nothing)?;
         self.set_split(name, previous.split)?;
+        self.ways_back.insert(name.clone());
         let Item { service, deployment, .. } = self.entry(name)?;
         deployment.previous = None;
         if service.split.weight(&previous.stable) > BasisPoints::NONE {
@@ -143,6 +150,7 @@ impl<'s> Draft<'s> {
                 self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
                 continue;
             };
+            self.ways_back.insert(name.clone());
             let epoch = self.epoch;
             let item = self.entry(name)?;
             let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch)

@@ -27,7 +27,8 @@ impl Draft<'_> {
         now: Timestamp,
     ) -> Result<(State, Effects), Refused> {
         let mut effects = Effects::default();
-        let Settled { records, lines } = self.settle(&mut effects);
+        let Settled { records, mut lines } = self.settle(&mut effects);
+        lines.append(&mut self.forced);
         effects.notes = std::mem::take(&mut self.notes);
         let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
         let next = self.build(epoch)?;

@@ -17,6 +17,7 @@
 pub mod deployment;
 mod draft;
 mod finish;
+pub mod gate;
 pub mod history;
 mod overlay;
 mod pools;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use deployment::{Deployment, Edit, Phase, Previous};
 use draft::Draft;
+pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use refused::Refused;
 
@@ -90,6 +92,8 @@ pub struct Order {
     pub reason: String,
     /// Refuse unless these services are at these epochs (`If-Match`).
     pub expected: Vec<(ServiceName, Epoch)>,
+    /// What is known of the endpoints that it may give traffic to.
+    pub health: Health,
 }
 
 /// The edits that a change is made of.
@@ -222,6 +226,7 @@ pub fn step(state: &State, event: Event, now: Timestamp) -> Result<(State, Effec
             let mut draft = Draft::of(state);
             let kind = ChangeKind::of(&order.command);
             draft.apply(order.command)?;
+            draft.gate(&order.health)?;
             draft.finish(kind, order.actor, order.reason, now)
         }
         Event::Drained { service, version } => Ok(on_drained(state, &service, &version)),

@@ -1,5 +1,6 @@
 //! Why an order was refused, in words for people and tokens for machines.
 
+use super::gate::Readiness;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, RouteTaken, ServiceName, VersionName, VersionRef,
 };
@@ -79,6 +80,16 @@ pub enum Refused {
         /// The version's weight.
         weight: BasisPoints,
     },
+    /// Too few endpoints of a version are well for it to get more traffic.
+    #[error("`{version}` of `{service}` is not ready for traffic: {readiness}")]
+    NotReady {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// How many are well, and what the checks of the others said.
+        readiness: Box<Readiness>,
+    },
     /// Somebody else changed the service in between.
     #[error("service `{service}` is at epoch {present}, not {expected}")]
     Conflict {
@@ -151,6 +162,7 @@ impl Refused {
             Self::VersionInUse { .. } => "version_in_use",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::LastEndpoint { .. } => "last_endpoint",
+            Self::NotReady { .. } => "not_ready",
             Self::Conflict { .. } => "conflict",
             Self::UnknownEpoch { .. } => "unknown_epoch",
             Self::Gone { .. } => "gone",
@@ -190,6 +202,9 @@ impl Refused {
                 format!(
                     "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
                 )
+            }
+            Self::NotReady { service, .. } => {
+                format!("`switchback status {service}` shows the checks; `--force` does it anyway")
             }
             Self::Conflict { .. } => "read the service again and decide anew".to_owned(),
             Self::UnknownEpoch { .. } => "`switchback history` lists the epochs".to_owned(),

@@ -1,6 +1,7 @@
 //! The proofs of the heart: every phase × event reviewed, the laws that hold for any sequence, the file's rule.
 
 mod file;
+mod gate;
 mod laws;
 mod phases;
 mod world;

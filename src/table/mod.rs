@@ -27,7 +27,10 @@ pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef};
 pub use page::{ErrorPage, On, Page};
-pub use pool::{CircuitRules, Failing, HedgeRules, KeepaliveRules, LONGEST_QUEUE, PoolRules, RetryRules};
+pub use pool::{
+    CircuitRules, Deviation, Failing, HealthCheck, HedgeRules, HttpProbe, KeepaliveRules, LONGEST_QUEUE,
+    Least, OutlierRules, PoolRules, Probe, RetryRules,
+};
 pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
 pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;

@@ -1,13 +1,19 @@
 //! How a version's pool is worked: what all of its endpoints have in common.
 
 mod circuit;
+pub mod health;
 mod hedge;
 mod keepalive;
+pub mod outliers;
 mod retries;
 
+use std::sync::Arc;
+
 pub use circuit::{CircuitRules, LONGEST_QUEUE};
+pub use health::{HealthCheck, HttpProbe, Least, Probe};
 pub use hedge::HedgeRules;
 pub use keepalive::KeepaliveRules;
+pub use outliers::{Deviation, OutlierRules};
 pub use retries::{Failing, RetryRules};
 
 /// How a pool is worked. A service says it for all of its versions, those that the API adds too; a version of the file may
@@ -22,6 +28,10 @@ pub struct PoolRules {
     pub circuit: CircuitRules,
     /// How long its connections are used.
     pub keepalive: KeepaliveRules,
+    /// How its endpoints are checked, if they are.
+    pub health: Option<Arc<HealthCheck>>,
+    /// Which of them are left alone for a time.
+    pub outliers: OutlierRules,
 }
 
 impl PoolRules {

@@ -31,6 +31,7 @@ pub mod client;
 pub mod events;
 pub mod frames;
 pub mod gate;
+pub mod health;
 pub mod held;
 pub mod history;
 pub mod http2;
@@ -56,6 +57,7 @@ pub use client::{Answer, Client};
 pub use events::Events;
 pub use frames::Frames;
 pub use gate::Gate;
+pub use health::Pulse;
 pub use http2::Http2;
 pub use origin::Origin;
 

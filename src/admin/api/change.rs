@@ -37,6 +37,9 @@ pub struct Flip {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10s")]
     pub hold_timeout: Option<String>,
+    /// True: also when too few of the version's endpoints are well; it is noted in the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
     /// Not served yet: refused unless false or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervise: Option<Value>,
@@ -141,6 +144,9 @@ pub struct Batch {
     /// Why, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// True: also where too few endpoints are well; it is noted in the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
 }
 
 /// One edit of one service: exactly one of `flip`, `revert`, `weights`, `put_version`, `remove_version`,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Change;
+use super::{Change, HealthState};
 use crate::control::Notice;
 
 /// One server-sent event: its name is `type`, its data this object as JSON.
@@ -29,6 +29,21 @@ pub enum Event {
         /// From the change that left it to its last request's end.
         seconds: f64,
     },
+    /// An endpoint stands otherwise than before.
+    Health {
+        /// The service.
+        service: String,
+        /// The version.
+        version: String,
+        /// The endpoint.
+        endpoint: String,
+        /// How it stands now.
+        state: HealthState,
+        /// How it stood.
+        before: HealthState,
+        /// What made the difference: what its last check said.
+        said: String,
+    },
     /// The file was read and refused; what it said before stays.
     ReloadFailed {
         /// Every error, one a line.
@@ -49,6 +64,7 @@ impl Event {
             Self::Hello { .. } => "hello",
             Self::Changed { .. } => "changed",
             Self::Drained { .. } => "drained",
+            Self::Health { .. } => "health",
             Self::ReloadFailed { .. } => "reload_failed",
             Self::Lagged { .. } => "lagged",
         }
@@ -63,6 +79,14 @@ impl From<&Notice> for Event {
                 service: service.to_string(),
                 version: version.to_string(),
                 seconds: *seconds,
+            },
+            Notice::Health { service, version, endpoint, before, state, said } => Self::Health {
+                service: service.to_string(),
+                version: version.to_string(),
+                endpoint: endpoint.to_string(),
+                state: (*state).into(),
+                before: (*before).into(),
+                said: said.clone(),
             },
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
         }

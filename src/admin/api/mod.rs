@@ -5,6 +5,7 @@ mod change;
 mod drain;
 mod event;
 mod explain;
+mod health;
 mod history;
 mod problem;
 mod service;
@@ -18,6 +19,7 @@ pub use change::{
 pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft, seconds};
 pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};
+pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
 pub use service::{

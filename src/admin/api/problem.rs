@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ChangeAnswer, Service};
+use super::{ChangeAnswer, Service, Unhealthy};
 
 /// What went wrong, and what to do about it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -33,6 +33,9 @@ pub struct Problem {
     /// With `timed_out`: what is left; with `streams_open` and where a hold has ended: what was in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Vec<Left>>,
+    /// With `not_ready`, and `timed_out` where health was waited for: the endpoints that are not well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<Vec<Unhealthy>>,
 }
 
 /// So much of one kind is left on a version.
@@ -67,6 +70,7 @@ impl Problem {
             present: None,
             change: None,
             left: None,
+            unhealthy: None,
         })
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, Predecessor, Remaining, Standing};
+use super::{Change, EndpointHealth, Predecessor, Remaining, Standing};
 use crate::control::Handle;
 use crate::control::elders::Elders;
+use crate::control::health::Health;
 use crate::metrics::Kind;
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::{self, Upstream};
@@ -182,6 +183,9 @@ pub struct Endpoint {
     /// True when it gets no new requests.
     #[serde(default)]
     pub draining: bool,
+    /// How it fares; absent when it is not looked after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<EndpointHealth>,
 }
 
 /// Requests, streams and tunnels that are not over.
@@ -279,7 +283,7 @@ pub struct Listener {
 }
 
 fn endpoint(spec: &VersionSpec) -> impl Fn(&EndpointAddr) -> Endpoint {
-    |at| Endpoint { address: at.to_string(), draining: spec.draining.contains(at) }
+    |at| Endpoint { address: at.to_string(), draining: spec.draining.contains(at), health: None }
 }
 
 impl Services {
@@ -300,6 +304,19 @@ impl Service {
             // Names that we wrote ourselves.
             if let (Ok(service), Ok(name)) = (self.name.parse(), version.name.parse()) {
                 version.in_flight.add(&elders.left(&service, &name));
+            }
+        }
+        self
+    }
+
+    /// With what is known of its endpoints' health.
+    #[must_use]
+    pub fn with_health(mut self, health: &Health) -> Self {
+        for version in &mut self.versions {
+            let (Ok(service), Ok(name)) = (self.name.parse(), version.name.parse()) else { continue };
+            let known = health.of(&service, &name);
+            for endpoint in &mut version.endpoints {
+                endpoint.health = EndpointHealth::of(&known, &endpoint.address);
             }
         }
         self

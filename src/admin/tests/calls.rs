@@ -164,7 +164,7 @@ async fn what_is_not_served_yet_is_said_so() {
 async fn what_is_not_understood_names_the_field() {
     let world = World::new();
     for (body, status, field) in [
-        (r#"{"to":"green","force":true}"#, 400, json!("force")),
+        (r#"{"to":"green","hurry":true}"#, 400, json!("hurry")),
         (r#"{"to":5}"#, 400, json!("to")),
         (r"{}", 400, json!("to")),
         (r#"{"to":"green""#, 400, json!(null)),

@@ -2,6 +2,7 @@
 
 mod change;
 mod drain;
+mod health;
 mod history;
 mod status;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::change::split;
 use super::drain::amounts;
+use super::health;
 use crate::admin::api::{self, Change, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
@@ -58,6 +59,7 @@ fn proxy(proxy: &api::Status, style: Style) -> String {
 
 fn block(service: &Service, last: Option<&Change>, now: u64, style: Style) -> String {
     let mut lines = vec![head(service, style), table(service, style)];
+    lines.extend(health::lines(service, now, style));
     lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));
     lines.extend(next(service).into_iter().map(|text| format!("  {text}")));
     lines.extend(stops(service).map(|(tone, text)| format!("  stop: {}", style.paint(tone, &text))));
@@ -150,9 +152,10 @@ fn part(service: &Service, version: &Version) -> (&'static str, Tone) {
 
 /// All addresses if there is room, else the first ones, else how many there are.
 fn pool(version: &Version, width: usize) -> String {
-    let told = |endpoint: &api::Endpoint| match endpoint.draining {
-        true => format!("{} (draining)", endpoint.address),
-        false => endpoint.address.clone(),
+    let told = |endpoint: &api::Endpoint| match (endpoint.draining, health::trouble(endpoint)) {
+        (true, _) => format!("{} (draining)", endpoint.address),
+        (false, Some(state)) => format!("{} ({})", endpoint.address, state.token()),
+        (false, None) => endpoint.address.clone(),
     };
     let all: Vec<_> = version.endpoints.iter().map(told).collect();
     let shown = |shown: usize| match all.len() - shown {

@@ -180,8 +180,14 @@ impl Schedule {
     }
 
     fn stepped(state: &State, command: Command) -> State {
-        let order = Order { command, actor: file(), reason: String::new(), expected: Vec::new() };
-        step(state, Event::Order(order), crate::release::Timestamp(0)).unwrap().0
+        let order = Order {
+            command,
+            actor: file(),
+            reason: String::new(),
+            expected: Vec::new(),
+            health: release::Health::default(),
+        };
+        step(state, Event::Order(order), release::Timestamp(0)).unwrap().0
     }
 
     fn joined(table: &Arc<Table>, before: Option<&Snapshot>) -> Snapshot {

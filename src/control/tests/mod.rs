@@ -139,6 +139,7 @@ fn wanted(command: Asked) -> Wanted {
         actor: Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() },
         reason: String::new(),
         expected: Vec::new(),
+        force: false,
         idempotency: None,
         dry_run: false,
         exclusive: None,

@@ -20,6 +20,8 @@ pub mod seat;
 
 pub mod vitals;
 
+pub mod suspicion;
+
 pub mod target;
 
 pub mod stream;
@@ -34,10 +36,13 @@ pub mod http2;
 
 pub mod far;
 
+pub mod dial;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use dial::{Dial, NotConnected};
 pub use far::Far;
 use tokio::sync::Notify;
 
@@ -47,11 +52,12 @@ pub use roll::{Remaining, Roll};
 pub use room::{Circuit, Full, Place, Room};
 pub use seat::{Seat, Verdict};
 pub use stream::Stream;
+pub use suspicion::{Cause, Heard, Suspects, Suspicion};
 pub use target::Target;
 pub use vitals::{Standing, Vitals};
 
 use super::admission::{Class, Counts, in_flight};
-use crate::metrics::{Cells, Kind, Tenure};
+use crate::metrics::{Cells, Checks, Kind, Tenure};
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// One version's time in the table: its counts and its metrics, a shard a worker.
@@ -73,9 +79,18 @@ pub struct Upstream {
     /// Who is to be told when a worker has nothing left of it; from its first drain on.
     watcher: OnceLock<Arc<Notify>>,
     /// How its endpoints fare. Locked when a pool changes or is looked at, never for a request.
-    vitals: Mutex<HashMap<EndpointAddr, Arc<Vitals>>>,
+    pool: Mutex<Pool>,
     /// What is taken of the version's limits, if it has had any.
     circuit: OnceLock<Box<Circuit>>,
+    /// How its endpoints' checks went, once there were some.
+    checks: OnceLock<Box<Checks>>,
+}
+
+/// How a tenure's endpoints fare, and what is looked for in them.
+#[derive(Debug, Default)]
+struct Pool {
+    vitals: HashMap<EndpointAddr, Arc<Vitals>>,
+    suspicion: Option<Suspicion>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
@@ -134,18 +149,52 @@ impl Upstream {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
-        let (vitals, circuit) = (Mutex::default(), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher, vitals, circuit }
+        let (pool, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self { id, service, version, slot, left, shards, watcher, pool, circuit, checks }
     }
 
     /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
     #[must_use]
     pub fn vitals(&self, address: &EndpointAddr) -> Arc<Vitals> {
-        let mut vitals = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = vitals.get(address) {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pool.vitals.get(address) {
             return Arc::clone(known);
         }
-        Arc::clone(vitals.entry(address.clone()).or_default())
+        let vitals = Arc::new(Vitals::new(self.id, address.clone()));
+        vitals.watch(pool.suspicion.as_ref());
+        pool.vitals.insert(address.clone(), Arc::clone(&vitals));
+        vitals
+    }
+
+    /// How the endpoint at `address` fares in this version, if anybody has looked at it.
+    #[must_use]
+    pub fn known_vitals(&self, address: &EndpointAddr) -> Option<Arc<Vitals>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).vitals.get(address).cloned()
+    }
+
+    /// How the endpoint at `address` stands in this version, as far as anybody knows.
+    #[must_use]
+    pub fn standing(&self, address: &EndpointAddr) -> Standing {
+        self.known_vitals(address).map_or_else(Standing::default, |vitals| vitals.standing())
+    }
+
+    /// From now on this is looked for in all of its endpoints.
+    pub fn suspect(&self, suspicion: Option<Suspicion>) {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.vitals.values().for_each(|vitals| vitals.watch(suspicion.as_ref()));
+        pool.suspicion = suspicion;
+    }
+
+    /// How its endpoints' checks went.
+    #[must_use]
+    pub fn checks(&self) -> &Checks {
+        self.checks.get_or_init(Box::default)
+    }
+
+    /// The same, if there were any.
+    #[must_use]
+    pub fn known_checks(&self) -> Option<&Checks> {
+        self.checks.get().map(|checks| &**checks)
     }
 
     /// What is taken of the version's limits.
@@ -256,6 +305,9 @@ impl Tenure for Upstream {
     }
     fn each_cells(&self, see: &mut dyn FnMut(&Cells)) {
         self.cells().for_each(see);
+    }
+    fn checks(&self) -> Option<&Checks> {
+        self.known_checks()
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::room::Room;
+use super::suspicion::{Cause, Conduct, Heard, Sums, Suspicion, Tally, Watched};
+use crate::table::EndpointAddr;
 
 /// Whether an endpoint gets new requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +28,18 @@ pub enum Standing {
 impl Standing {
     const ALL: [Self; 5] = [Self::Unchecked, Self::Arriving, Self::Up, Self::Down, Self::Ejected];
 
+    /// The word for it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Arriving => "arriving",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+        }
+    }
+
     /// True when it gets new requests.
     #[must_use]
     pub fn serves(self) -> bool {
@@ -33,15 +47,25 @@ impl Standing {
     }
 }
 
-/// What is known of one endpoint in one tenure of a version. Written by control, read by the workers.
-#[derive(Debug, Default)]
+/// What is known of one endpoint in one tenure of a version. Its standing is written by control and read by the workers, its
+/// conduct the other way round.
+#[derive(Debug)]
 pub struct Vitals {
     standing: AtomicU8,
     /// Room for the version's requests with it, where that is limited.
     room: OnceLock<Arc<Room>>,
+    watched: Watched,
+    conduct: Conduct,
 }
 
 impl Vitals {
+    /// Of an endpoint of a tenure, of which nothing is known yet.
+    #[must_use]
+    pub fn new(tenure: u64, address: EndpointAddr) -> Self {
+        let (standing, watched) = (AtomicU8::default(), Watched::default());
+        Self { standing, room: OnceLock::new(), watched, conduct: Conduct::new(tenure, address) }
+    }
+
     /// Whether it gets new requests.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -57,5 +81,51 @@ impl Vitals {
     /// From now on it stands like this.
     pub fn set_standing(&self, standing: Standing) {
         self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    /// An attempt with it ended so; true when how long it took matters too.
+    ///
+    /// A load, where nothing is looked for and where all is well.
+    pub fn hear(&self, heard: Heard) -> bool {
+        if !self.watched.is_watched.load(Ordering::Relaxed) {
+            return false;
+        }
+        if heard != Heard::Good || self.watched.has_row.load(Ordering::Relaxed) {
+            self.conduct.hear(&self.watched, heard);
+        }
+        self.watched.is_measured.load(Ordering::Relaxed)
+    }
+
+    /// Where a worker counts its attempts, if how long they take matters.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        self.conduct.tally()
+    }
+
+    /// All workers' tallies together.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        self.conduct.sums()
+    }
+
+    /// From now on this is looked for.
+    pub fn watch(&self, suspicion: Option<&Suspicion>) {
+        self.conduct.watch(&self.watched, suspicion);
+    }
+
+    /// How many attempts in a row have failed so.
+    #[must_use]
+    pub fn row(&self, cause: Cause) -> u32 {
+        self.conduct.row(cause)
+    }
+
+    /// Control has looked at it: what happens from now on is told again.
+    pub fn looked(&self) {
+        self.conduct.looked();
+    }
+
+    /// Nothing of before counts any more.
+    pub fn forgive(&self) {
+        self.conduct.forgive(&self.watched);
     }
 }

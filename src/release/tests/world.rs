@@ -123,7 +123,13 @@ pub(super) fn configure(services: Vec<ServiceSpec>) -> Command {
 
 pub(super) fn order(command: Command) -> Event {
     let actor = Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() };
-    Event::Order(Order { command, actor, reason: "because".to_owned(), expected: Vec::new() })
+    Event::Order(Order {
+        command,
+        actor,
+        reason: "because".to_owned(),
+        expected: Vec::new(),
+        health: crate::release::Health::default(),
+    })
 }
 
 pub(super) fn drained(name: &str, gone: &str) -> Event {

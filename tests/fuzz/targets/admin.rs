@@ -61,7 +61,7 @@ fn each_is_a_table_or_a_refusal(edits: Edits) {
 
 fn order(command: Command, expected: Vec<(ServiceName, Epoch)>) -> Order {
     let actor = Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() };
-    Order { command, actor, reason: String::new(), expected }
+    Order { command, actor, reason: String::new(), expected, health: switchback::release::Health::default() }
 }
 
 /// `shop` with `blue`, `green` and `hollow`, and `cart` with `one` and `two`.

@@ -1,0 +1,291 @@
+//! The health of endpoints: what is known of each, who looks after it, and what the workers are told.
+//!
+//! What is looked after follows the table: [`Health::follow`] is called by control just before a snapshot is published, so that
+//! an endpoint that comes gets no request before it was found well. A [`Prober`] looks, on control's thread; what it finds
+//! goes through a [course](course) of rises and falls to the endpoint's [`Vitals`](crate::proxy::upstream::Vitals), which the
+//! workers read. What the workers see of an endpoint's requests goes the other way, to the [judge](judge), who leaves those alone
+//! for a time that fail where others do not. None of this is in the store: a process finds out by itself.
+
+mod course;
+mod judge;
+mod outliers;
+mod probe;
+mod prober;
+mod ready;
+mod subject;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::sleep_until;
+use tracing::{info, warn};
+
+pub use prober::Prober;
+pub use ready::Healthy;
+pub use subject::{Answer, Ejection, Known};
+
+use super::clock;
+use super::handle::Notice;
+use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::{Standing, Suspects, Suspicion, Upstream};
+use crate::table::{EndpointAddr, HealthCheck, ServiceName, VersionName, VersionSpec};
+use course::Course;
+use probe::{Check, Found};
+use subject::{Subject, Turned};
+
+/// The health of all endpoints that are looked after. Written on control's thread, read by whoever asks; no request comes by
+/// here.
+#[derive(Debug)]
+pub struct Health {
+    pools: Mutex<BTreeMap<ServiceName, Vec<Pool>>>,
+    /// Those that are to be looked at from now on; no more than the table has.
+    fresh: mpsc::UnboundedSender<Arc<Subject>>,
+    /// Those that the workers have seen fail.
+    suspects: Arc<Suspects>,
+    /// The tenures whose endpoints are compared with one another.
+    compared: watch::Sender<Vec<u64>>,
+    /// Told whenever an endpoint stands otherwise than before.
+    turned: watch::Sender<()>,
+    notices: broadcast::Sender<Notice>,
+}
+
+/// Where those come out that are to be looked at.
+#[derive(Debug)]
+pub(super) struct Fresh(mpsc::UnboundedReceiver<Arc<Subject>>);
+
+/// The endpoints of one version that are looked after: all of them where they are checked, else those that were ejected.
+#[derive(Debug)]
+struct Pool {
+    upstream: Arc<Upstream>,
+    subjects: HashMap<EndpointAddr, Arc<Subject>>,
+}
+
+/// A version as its endpoints are looked after.
+#[derive(Clone, Copy)]
+struct Ward<'s> {
+    upstream: &'s Arc<Upstream>,
+    version: &'s VersionSpec,
+    rules: Option<&'s Arc<HealthCheck>>,
+    /// What it was like before; at the start everything counts as having been there.
+    was: Option<&'s VersionSpec>,
+    is_start: bool,
+}
+
+impl Health {
+    /// Nothing is known yet; those that are to be looked at come out of the other end.
+    pub(super) fn new(notices: broadcast::Sender<Notice>) -> (Arc<Self>, Fresh) {
+        let (fresh, subjects) = mpsc::unbounded_channel();
+        let (suspects, compared, turned) =
+            (Arc::default(), watch::Sender::default(), watch::Sender::default());
+        let health = Self { pools: Mutex::default(), fresh, suspects, compared, turned, notices };
+        (Arc::new(health), Fresh(subjects))
+    }
+
+    /// What is known of the endpoints of a version; those that nobody looks after are not there.
+    #[must_use]
+    pub fn of(&self, service: &ServiceName, version: &VersionName) -> HashMap<EndpointAddr, Known> {
+        let pools = self.lock();
+        let pool =
+            pools.get(service).and_then(|pools| pools.iter().find(|pool| pool.upstream.version == *version));
+        let subjects = pool.into_iter().flat_map(|pool| &pool.subjects);
+        subjects.map(|(address, subject)| (address.clone(), subject.known())).collect()
+    }
+
+    /// Looks after the endpoints that these services have in `after`, which is about to be published in the place of `before`.
+    ///
+    /// At the start (`before` is `None`) endpoints count as well until they are checked; those that come later do not.
+    pub(super) fn follow<'s>(
+        &self,
+        services: impl Iterator<Item = &'s ServiceName>,
+        before: Option<&Snapshot>,
+        after: &Snapshot,
+    ) {
+        let mut pools = self.lock();
+        for name in services {
+            let old = pools.remove(name).unwrap_or_default();
+            let new = self.pools(name, &old, before, after);
+            for pool in &old {
+                let now = new.iter().find(|new| Arc::ptr_eq(&new.upstream, &pool.upstream));
+                let is_gone =
+                    |address: &EndpointAddr| !now.is_some_and(|now| now.subjects.contains_key(address));
+                let gone = pool.subjects.iter().filter(|(address, _)| is_gone(address));
+                gone.for_each(|(_, subject)| subject.forget());
+            }
+            if !new.is_empty() {
+                pools.insert(name.clone(), new);
+            }
+            self.watch(name, before, after);
+        }
+    }
+
+    /// The pools of a service in which somebody is looked after now; what was known of their endpoints goes on.
+    fn pools(
+        &self,
+        name: &ServiceName,
+        old: &[Pool],
+        before: Option<&Snapshot>,
+        after: &Snapshot,
+    ) -> Vec<Pool> {
+        let Some(index) = after.table.index(name) else { return Vec::new() };
+        let service = &after.table.services()[index];
+        let pool = |(position, version): (usize, &VersionSpec)| {
+            let upstream = after.upstream(index, position);
+            let known = old.iter().find(|pool| Arc::ptr_eq(&pool.upstream, upstream));
+            let rules = service.pool(version).health.as_ref();
+            if known.is_none() && rules.is_none() {
+                return None;
+            }
+            if rules.is_some() {
+                // Its series are there from 0 on.
+                let _ = upstream.checks();
+            }
+            let was = before.and_then(|before| {
+                before.lane(upstream)?;
+                before.table.service(name)?.version(&version.name)
+            });
+            let ward = Ward { upstream, version, rules, was, is_start: before.is_none() };
+            let subject = |address: &EndpointAddr| {
+                let known = known.and_then(|known| known.subjects.get(address));
+                Some((address.clone(), self.subject(ward, known, address)?))
+            };
+            let subjects: HashMap<_, _> = version.endpoints.iter().filter_map(subject).collect();
+            (!subjects.is_empty()).then(|| Pool { upstream: Arc::clone(upstream), subjects })
+        };
+        service.versions.iter().enumerate().filter_map(pool).collect()
+    }
+
+    /// The endpoint as it is known, if it is looked after as before; else anew, or not at all.
+    fn subject(
+        &self,
+        ward: Ward<'_>,
+        known: Option<&Arc<Subject>>,
+        address: &EndpointAddr,
+    ) -> Option<Arc<Subject>> {
+        let Some(rules) = ward.rules else {
+            let known = known?;
+            if known.check.is_none() {
+                return Some(Arc::clone(known));
+            }
+            let ejected = known.end().without_checks()?;
+            return Some(Arc::new(Subject::new(ward.upstream, address, None, ejected)));
+        };
+        let is_same = |known: &&Arc<Subject>| {
+            known.check.as_ref().is_some_and(|check| check.is_as(rules, ward.version))
+        };
+        if let Some(same) = known.filter(is_same) {
+            return Some(Arc::clone(same));
+        }
+        let was_there = || ward.is_start || ward.was.is_some_and(|was| was.endpoints.contains(address));
+        let known = known.map_or_else(
+            || Known::new(if was_there() { Course::UNCHECKED } else { Course::ARRIVING }, clock::now()),
+            |known| known.end(),
+        );
+        let check = Check::new(rules, ward.version, address);
+        let subject = Arc::new(Subject::new(ward.upstream, address, Some(check), known));
+        // Nobody looks any more: the proxy is stopping.
+        let _ = self.fresh.send(Arc::clone(&subject));
+        Some(subject)
+    }
+
+    /// What the workers look for in the endpoints of a service; in a pool with one endpoint nothing.
+    fn watch(&self, name: &ServiceName, before: Option<&Snapshot>, after: &Snapshot) {
+        let gone = before.and_then(|before| Some(tenures(before, name)?.collect::<Vec<_>>()));
+        let mut compared: Vec<u64> = Vec::new();
+        for (upstream, version) in tenures(after, name).into_iter().flatten() {
+            let Some(service) = after.table.service(name) else { continue };
+            let rules = &service.pool(version).outliers;
+            let has_several = version.serving().nth(1).is_some();
+            upstream.suspect(Suspicion::new(rules, &self.suspects).filter(|_| has_several));
+            if has_several && (rules.success_rate.is_some() || rules.latency.is_some()) {
+                compared.push(upstream.id);
+            }
+        }
+        let gone: Vec<_> = gone.into_iter().flatten().map(|(upstream, _)| upstream.id).collect();
+        self.compared.send_if_modified(|all| {
+            let before = all.clone();
+            all.retain(|tenure| !gone.contains(tenure));
+            all.extend(compared.iter().filter(|tenure| !all.contains(tenure)).copied().collect::<Vec<_>>());
+            *all != before
+        });
+    }
+
+    /// The endpoint of a tenure, which is looked after from now on.
+    fn subject_of(&self, upstream: &Arc<Upstream>, address: &EndpointAddr) -> Arc<Subject> {
+        let mut pools = self.lock();
+        let pools = pools.entry(upstream.service.clone()).or_default();
+        let at = pools.iter().position(|pool| Arc::ptr_eq(&pool.upstream, upstream)).unwrap_or_else(|| {
+            pools.push(Pool { upstream: Arc::clone(upstream), subjects: HashMap::new() });
+            pools.len() - 1
+        });
+        let anew = || {
+            let known = Known::new(Course::UNCHECKED, clock::now());
+            Arc::new(Subject::new(upstream, address, None, known))
+        };
+        Arc::clone(pools[at].subjects.entry(address.clone()).or_insert_with(anew))
+    }
+
+    /// The endpoint of a tenure, if it is looked after.
+    fn known_subject(&self, tenure: u64, address: &EndpointAddr) -> Option<Arc<Subject>> {
+        let pools = self.lock();
+        let pool = pools.values().flatten().find(|pool| pool.upstream.id == tenure)?;
+        pool.subjects.get(address).map(Arc::clone)
+    }
+
+    /// A look at an endpoint has ended.
+    fn on_found(&self, subject: &Subject, found: &Found, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        subject.upstream.checks().record(found.is_ok(), micros);
+        let said = match found {
+            Ok(said) => said.to_string(),
+            Err(unwell) => unwell.to_string(),
+        };
+        let answer = Answer { is_well: found.is_ok(), said: said.clone(), at: clock::now() };
+        if let Some(turned) = subject.found(answer) {
+            self.tell(subject, turned, said);
+        }
+    }
+
+    fn tell(&self, subject: &Subject, Turned { from, to }: Turned, said: String) {
+        let Subject { upstream, address, .. } = subject;
+        let (service, version) = (upstream.service.clone(), upstream.version.clone());
+        let (before, state) = (from.token(), to.token());
+        if matches!(to, Standing::Down | Standing::Ejected) {
+            warn!(%service, %version, endpoint = %address, before, state, said, "health");
+        } else {
+            info!(%service, %version, endpoint = %address, before, state, said, "health");
+        }
+        self.turned.send_replace(());
+        let endpoint = address.clone();
+        // Nobody listens: nobody to tell.
+        let _ =
+            self.notices.send(Notice::Health { service, version, endpoint, before: from, state: to, said });
+    }
+
+    /// Told whenever an endpoint stands otherwise than before.
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.turned.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Vec<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tenures of a service with their versions.
+fn tenures<'s>(
+    snapshot: &'s Snapshot,
+    name: &ServiceName,
+) -> Option<impl Iterator<Item = (&'s Arc<Upstream>, &'s VersionSpec)>> {
+    let index = snapshot.table.index(name)?;
+    let versions = snapshot.table.services()[index].versions.iter().enumerate();
+    Some(versions.map(move |(position, version)| (snapshot.upstream(index, position), version)))
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,103 @@
+//! Which endpoints differ from the others of their pool: by how many of their requests fail, and by how long they take.
+//!
+//! Pure: sums of one interval in, indices out.
+
+use crate::proxy::upstream::suspicion::Sums;
+use crate::table::Deviation;
+
+/// Those whose share of good answers is below the mean by `factor` standard deviations (as Envoy has it).
+pub(super) fn by_success_rate(pool: &[Sums], rules: Deviation) -> Vec<usize> {
+    let rate = |sums: &Sums| ratio(sums.good, sums.good + sums.bad);
+    let known: Vec<_> =
+        enough(pool, rules, |sums| sums.good + sums.bad).map(|(at, sums)| (at, rate(sums))).collect();
+    if known.len() < usize::from(rules.min_hosts) {
+        return Vec::new();
+    }
+    let count = ratio(known.len() as u64, 1);
+    let mean = known.iter().map(|(_, rate)| rate).sum::<f64>() / count;
+    let variance = known.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / count;
+    // And by more than rounding.
+    let least = mean - (variance.sqrt() * f64::from(rules.factor) / 1_000.0).max(1e-9);
+    known.into_iter().filter(|(_, rate)| *rate < least).map(|(at, _)| at).collect()
+}
+
+/// Those whose good answers take `factor` times as long, on average, as the median of the others'.
+pub(super) fn by_latency(pool: &[Sums], rules: Deviation) -> Vec<usize> {
+    let mean = |sums: &Sums| ratio(sums.micros, sums.good);
+    let known: Vec<_> = enough(pool, rules, |sums| sums.good).map(|(at, sums)| (at, mean(sums))).collect();
+    if known.len() < usize::from(rules.min_hosts) {
+        return Vec::new();
+    }
+    let is_slow = |(at, own): &(usize, f64)| {
+        let mut others: Vec<_> =
+            known.iter().filter(|(other, _)| other != at).map(|(_, mean)| *mean).collect();
+        others.sort_by(f64::total_cmp);
+        let median = others.get(others.len() / 2).copied().unwrap_or(f64::INFINITY);
+        *own > median * f64::from(rules.factor) / 1_000.0
+    };
+    known.iter().filter(|one| is_slow(one)).map(|(at, _)| *at).collect()
+}
+
+/// Those of which enough is known.
+fn enough(
+    pool: &[Sums],
+    rules: Deviation,
+    requests: impl Fn(&Sums) -> u64,
+) -> impl Iterator<Item = (usize, &Sums)> {
+    pool.iter().enumerate().filter(move |(_, sums)| requests(sums) >= u64::from(rules.min_requests))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of one interval")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATE: Deviation = Deviation { factor: 1_900, min_hosts: 5, min_requests: 100 };
+    const LATENCY: Deviation = Deviation { factor: 3_000, min_hosts: 3, min_requests: 100 };
+
+    fn rates(bad: &[u64]) -> Vec<Sums> {
+        bad.iter().map(|bad| Sums { good: 1_000 - bad, bad: *bad, micros: 0 }).collect()
+    }
+
+    fn latencies(millis: &[u64]) -> Vec<Sums> {
+        millis.iter().map(|millis| Sums { good: 100, bad: 0, micros: millis * 1_000 * 100 }).collect()
+    }
+
+    #[test]
+    fn the_one_that_fails_among_many_is_found() {
+        assert_eq!(by_success_rate(&rates(&[1, 2, 0, 1, 300, 3, 1]), RATE), [4]);
+        assert_eq!(by_success_rate(&rates(&[1, 2, 0, 300]), RATE), [0_usize; 0], "too few");
+        let mut quiet = rates(&[1, 2, 0, 1, 300, 3, 1]);
+        quiet[4] = Sums { good: 10, bad: 80, micros: 0 };
+        assert_eq!(by_success_rate(&quiet, RATE), [0_usize; 0], "too little is known of it");
+    }
+
+    #[test]
+    fn the_one_that_is_slow_among_several_is_found() {
+        assert_eq!(by_latency(&latencies(&[10, 12, 50, 9]), LATENCY), [2]);
+        assert_eq!(by_latency(&latencies(&[10, 12, 29, 9]), LATENCY), [0_usize; 0]);
+        assert_eq!(by_latency(&latencies(&[10, 1_000]), LATENCY), [0_usize; 0], "too few");
+    }
+
+    proptest! {
+        /// A fault that hits all alike ejects nobody.
+        #[test]
+        fn where_all_are_alike_nobody_is_found(bad in 0u64..1_000, millis in 1u64..10_000, count in 1usize..40) {
+            prop_assert!(by_success_rate(&rates(&vec![bad; count]), RATE).is_empty());
+            prop_assert!(by_latency(&latencies(&vec![millis; count]), LATENCY).is_empty());
+        }
+
+        /// By the mean and the median, never all of them.
+        #[test]
+        fn somebody_is_always_left(bad in proptest::collection::vec(0u64..1_000, 1..30)) {
+            prop_assert!(by_success_rate(&rates(&bad), RATE).len() < bad.len());
+            prop_assert!(by_latency(&latencies(&bad), LATENCY).len() < bad.len());
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Who looks, and when: one task for all endpoints, which keeps what is due in order and has a bounded number of looks under
+//! way. It shares control's thread, where each look takes a few microseconds at a time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use super::judge::Judge;
+use super::probe::Found;
+use super::subject::Subject;
+use super::{Fresh, Health, clock, wait_until};
+use crate::proxy::live::Live;
+
+/// Looks under way at a time; beyond it endpoints are looked at later.
+const AT_ONCE: usize = 1024;
+/// Endpoints that come together are looked at so far from one another at first.
+const SPREAD: Duration = Duration::from_micros(200);
+
+/// Looks after endpoints for as long as it runs.
+#[derive(Debug)]
+pub struct Prober {
+    judge: Judge,
+    looking: Looking,
+}
+
+/// Looks at endpoints.
+#[derive(Debug)]
+struct Looking {
+    health: Arc<Health>,
+    fresh: mpsc::UnboundedReceiver<Arc<Subject>>,
+    due: BinaryHeap<Due>,
+    /// When the last of those that came is looked at first.
+    last_first: Option<Instant>,
+    dice: SmallRng,
+}
+
+/// An endpoint that is to be looked at; the earliest is the greatest.
+#[derive(Debug)]
+struct Due {
+    at: Reverse<Instant>,
+    subject: Arc<Subject>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+/// What one look came to.
+struct Looked {
+    subject: Arc<Subject>,
+    /// When it was to begin, and when it did.
+    due: Instant,
+    begun: Instant,
+    found: Found,
+}
+
+impl Prober {
+    pub(in crate::control) fn new(health: &Arc<Health>, Fresh(fresh): Fresh, live: &Arc<Live>) -> Self {
+        let judge = Judge::new(Arc::clone(health), Arc::clone(live));
+        let (health, due) = (Arc::clone(health), BinaryHeap::new());
+        Self { judge, looking: Looking { health, fresh, due, last_first: None, dice: rand::make_rng() } }
+    }
+
+    /// Looks at every endpoint that has to be checked, and judges those whose requests fail; to be run where tasks can be
+    /// spawned that stay on the thread. Ends when one of the two does, which neither does by itself.
+    pub async fn run(self) {
+        let judging = spawn_local(self.judge.run());
+        tokio::select! {
+            () = self.looking.run() => {}
+            _ = judging => {}
+        }
+    }
+}
+
+impl Looking {
+    async fn run(mut self) {
+        let mut looks = FuturesUnordered::new();
+        loop {
+            let next = self.due.peek().map(|due| due.at.0).filter(|_| looks.len() < AT_ONCE);
+            tokio::select! {
+                Some(subject) = self.fresh.recv() => self.on_fresh(subject),
+                Some(looked) = looks.next(), if !looks.is_empty() => self.on_looked(looked),
+                () = wait_until(next), if next.is_some() => {
+                    let now = clock::instant();
+                    while looks.len() < AT_ONCE && let Some((due, subject)) = self.take(now) {
+                        looks.push(look(subject, due, now));
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_fresh(&mut self, subject: Arc<Subject>) {
+        let now = clock::instant();
+        let after_last = self.last_first.map_or(now, |last| last + SPREAD);
+        let first = after_last.max(now);
+        self.last_first = Some(first);
+        self.due.push(Due { at: Reverse(first), subject });
+    }
+
+    /// The first endpoint that is due.
+    fn take(&mut self, now: Instant) -> Option<(Instant, Arc<Subject>)> {
+        while let Some(first) = self.due.peek_mut().filter(|first| first.at.0 <= now) {
+            let Due { at, subject } = PeekMut::pop(first);
+            if !subject.is_over() {
+                return Some((at.0, subject));
+            }
+        }
+        None
+    }
+
+    fn on_looked(&mut self, looked: Looked) {
+        let Looked { subject, due, begun, found } = looked;
+        let now = clock::instant();
+        self.health.on_found(&subject, &found, now.saturating_duration_since(begun));
+        if let Some(rules) = subject.check.as_ref().map(|check| &check.rules).filter(|_| !subject.is_over()) {
+            let interval =
+                jittered(rules.interval, f64::from(rules.jitter.points()) / 10_000.0, self.dice.random());
+            // One that was late is not made up for.
+            let at = (due + interval).max(now);
+            self.due.push(Due { at: Reverse(at), subject });
+        }
+    }
+}
+
+/// Only of those that are checked.
+async fn look(subject: Arc<Subject>, due: Instant, begun: Instant) -> Looked {
+    let found = match &subject.check {
+        Some(check) => check.look().await,
+        None => std::future::pending().await,
+    };
+    Looked { subject, due, begun, found }
+}
+
+/// `interval`, longer or shorter by at most `jitter` of it; `dice` from 0 to 1 says by how much.
+fn jittered(interval: Duration, jitter: f64, dice: f64) -> Duration {
+    interval.mul_f64(1.0 + jitter * (2.0 * dice - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_goes_both_ways_and_no_further() {
+        let millis = |jitter, dice| jittered(Duration::from_secs(1), jitter, dice).as_millis();
+        assert_eq!([millis(0.1, 0.0), millis(0.1, 0.5), millis(0.1, 1.0)], [900, 1_000, 1_100]);
+        assert_eq!([millis(0.0, 0.7), millis(1.0, 0.0)], [1_000, 0]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether versions are ready for traffic: what the gate is told, and a way to wait for it.
+
+use super::Health;
+use crate::control::{Failed, Handle};
+use crate::release::gate::EndpointHealth;
+use crate::release::{self, Command, Readiness};
+use crate::table::{EndpointAddr, ServiceName, VersionName};
+
+impl Health {
+    /// What the gate is told about the endpoints that `command` may give traffic to.
+    pub(in crate::control) fn facts(&self, command: &Command, forced: bool) -> release::Health {
+        let mut services = command.moves();
+        services.sort();
+        services.dedup();
+        let endpoints = services.into_iter().flat_map(|service| self.endpoints(service)).collect();
+        release::Health { forced, endpoints }
+    }
+
+    /// What is known of the endpoints of a service.
+    fn endpoints(&self, service: &ServiceName) -> Vec<EndpointHealth> {
+        let pools = self.lock();
+        let subjects = pools.get(service).into_iter().flatten().flat_map(|pool| pool.subjects.values());
+        let told = subjects.map(|subject| {
+            let known = subject.known();
+            EndpointHealth {
+                service: service.clone(),
+                version: subject.upstream.version.clone(),
+                endpoint: subject.address.clone(),
+                is_well: known.is_well(),
+                last: known.last.map(|answer| (answer.said, answer.at)),
+            }
+        });
+        told.collect()
+    }
+}
+
+/// What one waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Healthy {
+    /// As many endpoints of the version are well as it needs to get traffic.
+    Version,
+    /// This endpoint of it is well.
+    Endpoint(EndpointAddr),
+}
+
+impl Handle {
+    /// How ready a version is for traffic; `None` when there is no such version.
+    #[must_use]
+    pub fn readiness(&self, service: &ServiceName, version: &VersionName) -> Option<Readiness> {
+        let state = self.state();
+        let present = state.table.service(service)?;
+        let health = release::Health { forced: false, endpoints: self.health.endpoints(service) };
+        Some(health.readiness(present, present.version(version)?))
+    }
+
+    /// Waits until what one waits for is found well: at once where nothing is checked. Cancel-safe; it has no time limit of
+    /// its own.
+    ///
+    /// # Errors
+    /// [`Failed::Refused`] when there is no such version any more, [`Failed::Closed`] when the proxy shuts down.
+    pub async fn wait_healthy(
+        &self,
+        service: &ServiceName,
+        version: &VersionName,
+        healthy: &Healthy,
+    ) -> Result<Readiness, Failed> {
+        let (mut found, mut seen) = (self.health.subscribe(), self.seen.clone());
+        loop {
+            found.mark_unchanged();
+            seen.mark_unchanged();
+            let unknown = || no_version(self, service, version);
+            let readiness = self.readiness(service, version).ok_or_else(unknown)?;
+            let is_healthy = match healthy {
+                Healthy::Version => readiness.is_ready(),
+                Healthy::Endpoint(endpoint) => {
+                    !readiness.unwell.iter().any(|unwell| unwell.endpoint == *endpoint)
+                }
+            };
+            if is_healthy {
+                return Ok(readiness);
+            }
+            tokio::select! {
+                // It is there for as long as we are.
+                _ = found.changed() => {}
+                changed = seen.changed() => changed.map_err(|_| Failed::Closed)?,
+            }
+        }
+    }
+}
+
+fn no_version(handle: &Handle, service: &ServiceName, version: &VersionName) -> Failed {
+    use release::Refused;
+    match handle.state().table.service(service) {
+        None => Refused::UnknownService { service: service.clone() }.into(),
+        Some(present) => {
+            let known = present.versions.iter().map(|version| version.name.clone()).collect();
+            Refused::UnknownVersion { service: service.clone(), version: version.clone().into(), known }
+                .into()
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! One version's counters of health checks and of endpoints that were left alone, written by control alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cells::{Histogram, bump};
+
+/// Why endpoints are ejected.
+pub(super) const CAUSES: [&str; 5] = ["errors", "gateway_errors", "local_errors", "success_rate", "latency"];
+
+/// How the checks of one version's endpoints went. Single writer.
+#[derive(Debug, Default)]
+pub struct Checks {
+    well: AtomicU64,
+    unwell: AtomicU64,
+    /// In the order of [`CAUSES`].
+    ejected: [AtomicU64; CAUSES.len()],
+    pub(super) durations: Histogram,
+}
+
+impl Checks {
+    /// Counts a check and how long it took, in microseconds.
+    pub fn record(&self, is_well: bool, micros: u64) {
+        bump(if is_well { &self.well } else { &self.unwell }, 1);
+        self.durations.observe(micros);
+    }
+
+    /// Counts an ejection, by the place of its cause in the list of causes.
+    pub fn ejected(&self, cause: usize) {
+        self.ejected.get(cause).into_iter().for_each(|cell| bump(cell, 1));
+    }
+
+    /// Ejections by cause, in the order of [`CAUSES`].
+    pub(super) fn ejections(&self) -> [u64; CAUSES.len()] {
+        std::array::from_fn(|cause| self.ejected[cause].load(Ordering::Relaxed))
+    }
+
+    /// Those that found an endpoint well, and those that did not.
+    pub(super) fn results(&self) -> [u64; 2] {
+        // Relaxed, as with all cells: read a little late.
+        [&self.well, &self.unwell].map(|cell| cell.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,96 @@
+//! Connections to an endpoint that no request uses: to look whether it is well. None of them is kept or shared.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::eyeballs;
+use super::names::Name;
+use super::stream::Stream;
+use super::tls::Connector;
+use crate::proxy::proxy_protocol;
+use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
+
+/// How an endpoint is connected to, as a request would connect.
+#[derive(Debug)]
+pub struct Dial {
+    address: EndpointAddr,
+    proxy_header: Option<ProxyHeader>,
+    connector: Option<Arc<Connector>>,
+    name: Option<Arc<Name>>,
+    /// Which address of the name is next.
+    turn: AtomicUsize,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NotConnected {
+    /// It does not accept.
+    #[error("cannot connect: {0}")]
+    Refused(io::Error),
+    /// It is not who it should be, or does not speak TLS.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+}
+
+impl Dial {
+    /// To `address`, where `protocol` is spoken.
+    #[must_use]
+    pub fn new(
+        address: EndpointAddr,
+        protocol: Protocol,
+        tls: Option<&Arc<UpstreamTls>>,
+        proxy_header: Option<ProxyHeader>,
+    ) -> Self {
+        let connector = protocol.is_tls().then(|| Connector::shared(tls, protocol.is_http2()));
+        let name = match &address {
+            EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
+            EndpointAddr::Tcp(_) | EndpointAddr::Unix(_) => None,
+        };
+        Self { address, proxy_header, connector, name, turn: AtomicUsize::new(0) }
+    }
+
+    /// Where it connects to.
+    #[must_use]
+    pub fn address(&self) -> &EndpointAddr {
+        &self.address
+    }
+
+    /// A new connection, over TLS where that is spoken. Closing it leaves nothing behind in the kernel.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NotConnected`]; it has no time limit of its own.
+    pub async fn connect(&self) -> Result<Stream, NotConnected> {
+        let mut stream = self.reach().await.map_err(NotConnected::Refused)?;
+        stream.reset_on_close();
+        if let Some(header) = self.proxy_header {
+            let header = proxy_protocol::header(header, None);
+            stream.write_all(&header).await.map_err(NotConnected::Refused)?;
+        }
+        match &self.connector {
+            None => Ok(stream),
+            Some(connector) => {
+                Box::pin(connector.handshake(stream, &self.address)).await.map_err(NotConnected::Tls)
+            }
+        }
+    }
+
+    async fn reach(&self) -> io::Result<Stream> {
+        match (&self.address, &self.name) {
+            (EndpointAddr::Tcp(address), _) => Ok(Stream::Tcp(TcpStream::connect(address).await?)),
+            (EndpointAddr::Named { port, .. }, Some(name)) => {
+                // Relaxed: any turn will do.
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let addresses = name.addresses().await;
+                Box::pin(eyeballs::connect(&addresses, *port, turn)).await.map(Stream::Tcp)
+            }
+            (EndpointAddr::Named { .. }, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+            (EndpointAddr::Unix(path), _) => UnixStream::connect(path).await.map(Stream::Unix),
+        }
+    }
+}

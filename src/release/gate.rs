@@ -1,0 +1,174 @@
+//! The readiness gate: a version gets traffic that it did not have only when enough of its endpoints are well.
+//!
+//! What is well is told with the order, so that the decision is pure and a plan says what the change would. A way back is never
+//! barred: a revert or an undo only notes what it found, and so does the file, which says what exists.
+
+use std::fmt;
+
+use super::draft::Draft;
+use super::{Command, Refused, Timestamp};
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionSpec};
+
+/// What is known of the health of endpoints when an order is given; of those that are not named nothing is.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// True when the order is to be carried out whatever is known.
+    pub forced: bool,
+    /// The endpoints that are looked after, of the services that the order is about.
+    pub endpoints: Vec<EndpointHealth>,
+}
+
+/// What is known of one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// The endpoint.
+    pub endpoint: EndpointAddr,
+    /// True when it was found well, and gets requests.
+    pub is_well: bool,
+    /// What its last check said, and when, once there was one.
+    pub last: Option<(String, Timestamp)>,
+}
+
+/// How ready a version is to get traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// How many of its endpoints are well.
+    pub well: usize,
+    /// How many it has, without those that are drained.
+    pub endpoints: usize,
+    /// How many have to be well; 0 when they are not checked.
+    pub least: usize,
+    /// The others.
+    pub unwell: Vec<NotWell>,
+}
+
+/// An endpoint that is not well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotWell {
+    /// The endpoint.
+    pub endpoint: EndpointAddr,
+    /// What its last check said, and when; `None`: it was not checked yet.
+    pub last: Option<(String, Timestamp)>,
+}
+
+impl Health {
+    /// How ready `version` of `service` is. Without checks every endpoint is taken for well.
+    #[must_use]
+    pub fn readiness(&self, service: &Service, version: &VersionSpec) -> Readiness {
+        let serving: Vec<_> = version.serving().collect();
+        let endpoints = serving.len();
+        let Some(rules) = &service.pool(version).health else {
+            return Readiness { well: endpoints, endpoints, least: 0, unwell: Vec::new() };
+        };
+        let of_version = self
+            .endpoints
+            .iter()
+            .filter(|known| known.service == service.name && known.version == version.name);
+        let known: Vec<_> = of_version.collect();
+        let unwell = serving.into_iter().filter_map(|endpoint| {
+            let known = known.iter().find(|known| known.endpoint == *endpoint);
+            let last = || known.and_then(|known| known.last.clone());
+            (!known.is_some_and(|known| known.is_well))
+                .then(|| NotWell { endpoint: endpoint.clone(), last: last() })
+        });
+        let unwell: Vec<_> = unwell.collect();
+        Readiness {
+            well: endpoints - unwell.len(),
+            endpoints,
+            least: rules.min_healthy.of(endpoints),
+            unwell,
+        }
+    }
+}
+
+impl Readiness {
+    /// True when enough endpoints are well.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.well >= self.least
+    }
+}
+
+/// The most endpoints that are named one by one.
+const MOST: usize = 3;
+
+impl fmt::Display for Readiness {
+    /// `0 of 2 endpoints healthy, 1 needed (10.0.0.1:80: status 503; 10.0.0.2:80: not checked yet)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { well, endpoints, least, unwell } = self;
+        let plural = if *endpoints == 1 { "" } else { "s" };
+        write!(f, "{well} of {endpoints} endpoint{plural} healthy, {least} needed")?;
+        for (index, NotWell { endpoint, last }) in unwell.iter().take(MOST).enumerate() {
+            let before = if index == 0 { " (" } else { "; " };
+            let said = last.as_ref().map_or("not checked yet", |(said, _)| said);
+            write!(f, "{before}{endpoint}: {said}")?;
+        }
+        match unwell.len() {
+            0 => Ok(()),
+            few if few <= MOST => f.write_str(")"),
+            many => write!(f, "; and {} more)", many - MOST),
+        }
+    }
+}
+
+impl Command {
+    /// The services whose versions it may give traffic to.
+    #[must_use]
+    pub fn moves(&self) -> Vec<&ServiceName> {
+        match self {
+            Self::Flip { service, .. }
+            | Self::Revert { service }
+            | Self::SetWeights { service, .. }
+            | Self::Switch { service, .. } => vec![service],
+            Self::Batch(commands) => commands.iter().flat_map(Self::moves).collect(),
+            // Whatever they move, they are not gated.
+            Self::Undo { .. } | Self::Configure { .. } => Vec::new(),
+            Self::PutVersion { .. }
+            | Self::RemoveVersion { .. }
+            | Self::PutEndpoint { .. }
+            | Self::RemoveEndpoint { .. }
+            | Self::DrainEndpoint { .. }
+            | Self::Hold { .. }
+            | Self::Release { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// Refuses to give traffic to a version that is not ready for it.
+    ///
+    /// # Errors
+    /// [`Refused::NotReady`], unless the order is forced, or the way back.
+    pub(super) fn gate(&mut self, health: &Health) -> Result<(), Refused> {
+        if self.configured {
+            return Ok(());
+        }
+        for (name, item) in &self.services {
+            let before = self.base.table.service(name);
+            let had = |version| before.map_or(BasisPoints::NONE, |before| before.split.weight(version));
+            let raised = item.service.split.shares().filter(|(version, weight)| *weight > had(version));
+            for spec in raised.filter_map(|(version, _)| item.service.version(version)) {
+                let readiness = health.readiness(&item.service, spec);
+                if readiness.is_ready() {
+                    continue;
+                }
+                let (service, version) = (name.clone(), spec.name.clone());
+                if self.ways_back.contains(name) {
+                    self.notes.push(format!("`{version}` of `{service}`: {readiness}"));
+                } else if health.forced {
+                    let Readiness { well, endpoints, .. } = readiness;
+                    self.notes.push(format!("forced to `{version}` of `{service}`: {readiness}"));
+                    self.forced
+                        .push(format!("{service}: forced, {well} of {endpoints} of {version} healthy"));
+                } else {
+                    return Err(Refused::NotReady { service, version, readiness: Box::new(readiness) });
+                }
+            }
+        }
+        Ok(())
+    }
+}

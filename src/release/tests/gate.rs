@@ -1,0 +1,127 @@
+//! Who gets traffic has to be well enough; who gets it back does not.
+
+use std::sync::Arc;
+
+use super::world::*;
+use crate::release::gate::EndpointHealth;
+use crate::release::{Command, Effects, Event, Health, Order, Refused, State, Timestamp, step};
+use crate::table::{BasisPoints, HealthCheck, Least, PoolRules};
+
+/// `shop` with checks, all of it on blue (9001, 9002); green has 9101, 9102 and 9103. `cart` has none.
+fn checked(min_healthy: Least) -> State {
+    let mut shop =
+        spec("shop", "blue", &[("blue", &[9001, 9002]), ("green", &[9101, 9102, 9103]), ("v3", &[9301])]);
+    let check = HealthCheck { min_healthy, ..HealthCheck::default() };
+    shop.pool = Arc::new(PoolRules { health: Some(Arc::new(check)), ..PoolRules::default() });
+    start(vec![shop, spec("cart", "one", &[("one", &[9201]), ("two", &[9301])])])
+}
+
+/// These endpoints are well, and those of `bad` have answered 503.
+fn known(version_name: &str, well: &[u16], bad: &[u16]) -> Vec<EndpointHealth> {
+    let one = |port: u16, is_well: bool| EndpointHealth {
+        service: service("shop"),
+        version: version(version_name),
+        endpoint: endpoint(port),
+        is_well,
+        last: Some((if is_well { "status 200" } else { "status 503" }.to_owned(), Timestamp(7))),
+    };
+    well.iter().map(|port| one(*port, true)).chain(bad.iter().map(|port| one(*port, false))).collect()
+}
+
+fn try_with(
+    state: &State,
+    command: Command,
+    endpoints: Vec<EndpointHealth>,
+    forced: bool,
+) -> Result<(State, Effects), Refused> {
+    let Event::Order(asked) = order(command) else { unreachable!("an order") };
+    step(state, Event::Order(Order { health: Health { forced, endpoints }, ..asked }), Timestamp(1))
+}
+
+#[test]
+fn a_version_gets_traffic_when_enough_of_it_is_well() {
+    let half = Least::Share(BasisPoints::new(5_000).unwrap());
+    let state = checked(half);
+    let refused =
+        try_with(&state, flip("shop", "green"), known("green", &[9101], &[9102]), false).unwrap_err();
+    assert_eq!(refused.token(), "not_ready");
+    assert_eq!(
+        refused.to_string(),
+        "`green` of `shop` is not ready for traffic: 1 of 3 endpoints healthy, 2 needed \
+         (127.0.0.1:9102: status 503; 127.0.0.1:9103: not checked yet)"
+    );
+    let (next, effects) =
+        try_with(&state, flip("shop", "green"), known("green", &[9101, 9102], &[9103]), false).unwrap();
+    assert_eq!(split(&next, "shop").to_string(), "green 100 %");
+    assert_eq!(effects.notes, [""; 0]);
+    assert!(try_with(&state, flip("cart", "two"), Vec::new(), false).is_ok(), "it is not checked");
+}
+
+#[test]
+fn every_way_to_more_traffic_is_gated_and_none_to_less() {
+    let state = checked(Least::Count(1));
+    let canary = after(&checked(Least::Count(0)), [weights("shop", &[("green", "5")], Some("@stable"))]);
+    let green_is_down = || known("green", &[], &[9101]);
+    let more = [
+        flip("shop", "green"),
+        switch("shop", "green"),
+        weights("shop", &[("green", "6")], Some("@stable")),
+        Command::Batch(vec![flip("cart", "two"), flip("shop", "green")]),
+        Command::Batch(vec![put("shop", pool("v4", &[9401])), flip("shop", "v4")]),
+    ];
+    for command in more {
+        let refused = try_with(&state, command.clone(), green_is_down(), false).unwrap_err();
+        assert!(matches!(refused, Refused::NotReady { .. }), "{command:?}: {refused}");
+    }
+    for command in [
+        weights("shop", &[("green", "4")], Some("@stable")),
+        weights("shop", &[("green", "5")], Some("@stable")),
+        put("shop", pool("green", &[9101])),
+        add_endpoint("shop", "green", 9109),
+    ] {
+        // What green has, it may keep; blue gets more, and is well.
+        let health = [green_is_down(), known("blue", &[9001], &[])].concat();
+        assert!(try_with(&canary, command.clone(), health, false).is_ok(), "{command:?}");
+    }
+}
+
+#[test]
+fn a_forced_order_is_carried_out_and_says_so_for_ever() {
+    let state = checked(Least::Count(1));
+    let (next, effects) =
+        try_with(&state, flip("shop", "green"), known("green", &[], &[9101]), true).unwrap();
+    assert_eq!(split(&next, "shop").to_string(), "green 100 %");
+    assert!(
+        effects.notes[0].starts_with("forced to `green` of `shop`: 0 of 3 endpoints healthy"),
+        "{effects:?}"
+    );
+    let summary = effects.change.unwrap().summary;
+    assert_eq!(summary, "shop: green 100 %; shop: forced, 0 of 3 of green healthy");
+    let (_, effects) = try_with(&state, flip("shop", "green"), known("green", &[9101], &[]), true).unwrap();
+    assert_eq!(effects.notes, [""; 0], "nothing had to be forced");
+}
+
+#[test]
+fn the_way_back_is_open_whatever_is_known() {
+    let state = checked(Least::Count(1));
+    let before = state.table.epoch();
+    let (flipped, _) = try_with(&state, flip("shop", "green"), known("green", &[9101], &[]), false).unwrap();
+    let (next, effects) =
+        try_with(&flipped, revert("shop"), known("blue", &[], &[9001, 9002]), false).unwrap();
+    assert_eq!(split(&next, "shop").to_string(), "blue 100 %");
+    assert!(
+        effects.notes[0].starts_with("`blue` of `shop`: 0 of 2 endpoints healthy, 1 needed"),
+        "{effects:?}"
+    );
+    assert!(!effects.change.unwrap().summary.contains("forced"));
+    let undo = Command::Undo { to: before, records: records(&state) };
+    assert!(try_with(&flipped, undo, Vec::new(), false).is_ok());
+    assert!(try_with(&flipped, configure(the_file()), Vec::new(), false).is_ok());
+}
+
+#[test]
+fn an_endpoint_that_is_drained_counts_for_nothing() {
+    let state = after(&checked(Least::Count(1)), [drain_endpoint("shop", "green", 9101)]);
+    let refused = try_with(&state, flip("shop", "green"), known("green", &[9101], &[]), false);
+    assert!(matches!(refused, Err(Refused::NotReady { .. })), "{refused:?}");
+}

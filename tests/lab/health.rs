@@ -1,0 +1,65 @@
+//! Endpoints whose health a test says, and how the proxy sees it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::Value;
+
+use super::origin::Then;
+use super::{Lab, Origin};
+
+/// What an endpoint answers to its checks.
+#[derive(Clone)]
+pub struct Pulse(Arc<AtomicU16>);
+
+impl Pulse {
+    pub fn well() -> Self {
+        Self::of(200)
+    }
+
+    pub fn of(status: u16) -> Self {
+        Self(Arc::new(AtomicU16::new(status)))
+    }
+
+    pub fn set(&self, status: u16) {
+        self.0.store(status, Ordering::SeqCst);
+    }
+
+    pub fn status(&self) -> u16 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Origin {
+    /// Answers `/healthz` with what the pulse says, and everything else as an origin does.
+    pub fn with_pulse(name: &str, pulse: &Pulse) -> Self {
+        let (version, pulse) = (name.to_owned(), pulse.clone());
+        Self::behaving(name, move |seen, stream| {
+            let status = if seen.path() == "/healthz" { pulse.status() } else { 200 };
+            write!(stream, "HTTP/1.1 {status} X\r\nx-version: {version}\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        })
+    }
+}
+
+impl Lab {
+    /// An endpoint of `shop`, by its address, as the API shows it.
+    pub fn endpoint(&self, address: impl ToString) -> Value {
+        let (shop, address) = (self.shop(), address.to_string());
+        let versions = shop["versions"].as_array().expect("versions").iter();
+        let mut endpoints = versions.flat_map(|version| version["endpoints"].as_array().expect("a pool"));
+        endpoints.find(|endpoint| endpoint["address"] == address).expect("the endpoint").clone()
+    }
+
+    /// Waits until an endpoint stands like this; its health.
+    pub fn wait_health(&self, address: impl ToString, state: &str) -> Value {
+        let address = address.to_string();
+        let mut health = Value::Null;
+        super::wait_until(&format!("{address} is {state}"), || {
+            health = self.endpoint(&address)["health"].take();
+            health["state"] == state
+        });
+        health
+    }
+}

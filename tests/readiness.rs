@@ -1,0 +1,128 @@
+//! The readiness gate: a version gets traffic only when enough of its endpoints are well; the way back is never barred.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use lab::{Lab, Origin, Pulse};
+use serde_json::{Value, json};
+
+/// `shop` on blue, which is well, with green, which is as the pulse says.
+fn blue_and_green(green: &Pulse) -> Lab {
+    let origins = vec![Origin::with_pulse("blue", &Pulse::well()), Origin::with_pulse("green", green)];
+    let health = "health = { path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }";
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{health}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    lab.wait_health(lab.origin("blue").address, "up");
+    lab
+}
+
+#[test]
+fn nothing_moves_to_a_version_that_is_not_well() {
+    let pulse = Pulse::of(503);
+    let lab = blue_and_green(&pulse);
+    let address = lab.origin("green").address;
+    lab.wait_health(address, "down");
+    let epoch = lab.epoch();
+    let green = json!({ "to": "green" });
+    let asked = [
+        ("POST", "/v1/services/shop/flip", green.clone()),
+        ("POST", "/v1/services/shop/flip?dry_run=true", green.clone()),
+        ("POST", "/v1/services/shop/flip", json!({ "to": "green", "exclusive": true })),
+        ("PUT", "/v1/services/shop/weights", json!({ "blue": 9_999, "green": 1 })),
+        ("POST", "/v1/changes", json!({ "changes": [{ "service": "shop", "flip": green }] })),
+    ];
+    for (method, path, body) in asked {
+        let (status, problem) = lab.call(method, path, &body);
+        assert_eq!(
+            (status, &problem["type"]),
+            (409, &json!("urn:switchback:problem:not_ready")),
+            "{problem}"
+        );
+        let unhealthy = &problem["unhealthy"][0];
+        assert_eq!(
+            (&unhealthy["endpoint"], &unhealthy["said"]),
+            (&json!(address.to_string()), &json!("status 503"))
+        );
+        assert!(unhealthy["at"].as_str().unwrap().ends_with('Z'), "{problem}");
+    }
+    assert_eq!((lab.epoch(), lab.shop()["phase"].as_str()), (epoch, Some("steady")));
+    let (code, _, said) = lab.cli(&["flip", "shop", "--to", "green"]);
+    assert_eq!(code, 1);
+    let expected = format!("0 of 1 endpoint healthy, 1 needed ({address}: status 503)");
+    assert!(said.contains(&expected) && said.contains("--force"), "{said}");
+    pulse.set(200);
+    lab.wait_health(address, "up");
+    lab.flip("green");
+    assert_eq!(lab.get("/").version(), "green");
+}
+
+#[test]
+fn a_forced_change_is_made_and_noted_and_the_way_back_is_always_open() {
+    let pulse = Pulse::of(503);
+    let lab = blue_and_green(&pulse);
+    lab.wait_health(lab.origin("green").address, "down");
+    let (code, told, said) = lab.cli(&["flip", "shop", "--to", "green", "--force", "--timeout", "5s"]);
+    assert_eq!(code, 0, "{told}{said}");
+    assert_eq!(lab.get("/").version(), "green", "where nobody is well everybody serves");
+    let (_, history) = lab.call("GET", "/v1/changes?limit=1", &Value::Null);
+    let summary = history["changes"][0]["summary"].as_str().unwrap();
+    assert_eq!(summary, "shop: green 100 %; shop: forced, 0 of 1 of green healthy");
+    lab.call("POST", "/v1/services/shop/revert", &Value::Null);
+    // Back to green by hand, then blue fails too: a revert goes there nevertheless, and says what it found.
+    let (status, _) = lab.call("PUT", "/v1/services/shop/weights?force=true", &json!({ "green": 10_000 }));
+    assert_eq!(status, 200);
+    let (code, told, _) = lab.cli(&["weights", "shop", "blue=50", "--rest", "green", "--force"]);
+    assert_eq!(code, 0, "{told}");
+    let (status, answer) = lab.call("POST", "/v1/services/shop/revert", &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    let note = answer["notes"][0].as_str().unwrap_or_default();
+    assert!(note.starts_with("`green` of `shop`: 0 of 1 endpoint healthy, 1 needed"), "{answer}");
+}
+
+#[test]
+fn an_exclusive_flip_is_not_made_to_a_version_that_fails_while_it_waits() {
+    let pulse = Pulse::well();
+    let gate = lab::Gate::default();
+    let held = gate.clone();
+    let origins = vec![
+        Origin::behaving("blue", move |seen, stream| {
+            use std::io::Write;
+            if seen.path() == "/slow" {
+                held.wait();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: blue\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(lab::origin::Then::Keep)
+        }),
+        Origin::with_pulse("green", &pulse),
+    ];
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    let green = lab.origin("green").address;
+    lab.wait_health(green, "up");
+    lab.wait_health(lab.origin("blue").address, "up");
+    let slow = lab.get_later("/slow");
+    lab.wait_for_metric(&["switchback_in_flight{", "\"blue\"", "\"request\""], 1.0);
+    let flip = lab.flip_later("green", &json!({ "exclusive": true }));
+    lab.wait_holding(true);
+    pulse.set(503);
+    lab.wait_health(green, "down");
+    gate.open();
+    let answer = flip.answer();
+    assert_eq!(
+        (answer.status, answer.json()["type"].clone()),
+        (409, json!("urn:switchback:problem:not_ready"))
+    );
+    assert_eq!(slow.answer().version(), "blue");
+    lab.wait_holding(false);
+    assert_eq!(lab.get("/").version(), "blue");
+}
