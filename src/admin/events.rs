@@ -51,8 +51,10 @@ fn line(event: &Event) -> sse::Event {
     let line = sse::Event::default().event(event.name()).data(text);
     match event {
         Event::Changed { change } => line.id(change.epoch.to_string()),
-        Event::Hello { .. } | Event::Drained { .. } | Event::ReloadFailed { .. } | Event::Lagged { .. } => {
-            line
-        }
+        Event::Hello { .. }
+        | Event::Drained { .. }
+        | Event::ReloadFailed { .. }
+        | Event::Rollout { .. }
+        | Event::Lagged { .. } => line,
     }
 }

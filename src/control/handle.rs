@@ -11,6 +11,7 @@ use super::custody::Transfer;
 use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
+use super::rollout::{Rollouts, Told};
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
@@ -32,6 +33,7 @@ pub struct Handle {
     pub(super) tenures: Arc<Tenures>,
     pub(super) figures: Arc<Figures>,
     pub(super) elders: Arc<Elders>,
+    pub(super) rollouts: Arc<Rollouts>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -122,6 +124,9 @@ pub enum Failed {
     /// Another process cannot take over what is held.
     #[error("a service is held, or an exclusive flip is under way")]
     Holding,
+    /// Another process cannot go on with a rollout.
+    #[error("a rollout is under way")]
+    RollingOut,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
     Closed,
@@ -167,6 +172,17 @@ pub enum Notice {
         /// Every error, one a line.
         errors: String,
     },
+    /// A rollout has come a step further, or to its end.
+    Rollout(Arc<RolloutNotice>),
+}
+
+/// News of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutNotice {
+    /// All of it, as it stands.
+    pub told: Told,
+    /// The step that they are about; `None`: about the whole.
+    pub step: Option<usize>,
 }
 
 /// How a wait for drains ended.
@@ -285,6 +301,12 @@ impl Handle {
     pub async fn changed(&mut self) {
         // Nothing more happens when control has ended.
         let _ = self.seen.changed().await;
+    }
+
+    /// The rolling upgrades.
+    #[must_use]
+    pub fn rollouts(&self) -> &Arc<Rollouts> {
+        &self.rollouts
     }
 
     /// Control's own metrics.

@@ -18,6 +18,8 @@ mod sums;
 pub use cells::{Cells, Histogram, Kind, Outcome, bump};
 pub use collector::Exposition;
 pub use handshake::Handshake;
-pub use inputs::{Buckets, Certificate, Edge, Inputs, Lookups, Operations, Source, Tenure};
+pub use inputs::{
+    Buckets, Certificate, Deliveries, Edge, Finds, Inputs, Lookups, Operations, Source, Tenure,
+};
 pub use reason::Reason;
 pub use retry::{Hedge, Retry};

@@ -79,6 +79,16 @@ pub enum Refused {
         /// The version's weight.
         weight: BasisPoints,
     },
+    /// An endpoint that was found cannot be taken away: it would be found again.
+    #[error("{endpoint} of version `{version}` of service `{service}` was discovered")]
+    Discovered {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+    },
     /// Somebody else changed the service in between.
     #[error("service `{service}` is at epoch {present}, not {expected}")]
     Conflict {
@@ -151,6 +161,7 @@ impl Refused {
             Self::VersionInUse { .. } => "version_in_use",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::LastEndpoint { .. } => "last_endpoint",
+            Self::Discovered { .. } => "discovered",
             Self::Conflict { .. } => "conflict",
             Self::UnknownEpoch { .. } => "unknown_epoch",
             Self::Gone { .. } => "gone",
@@ -189,6 +200,11 @@ impl Refused {
             Self::LastEndpoint { service, .. } => {
                 format!(
                     "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
+                )
+            }
+            Self::Discovered { service, version, endpoint } => {
+                format!(
+                    "take it out where it was found, or let it be: `switchback endpoints drain {service}/{version} {endpoint}`"
                 )
             }
             Self::Conflict { .. } => "read the service again and decide anew".to_owned(),

@@ -7,6 +7,7 @@ mod event;
 mod explain;
 mod history;
 mod problem;
+mod rollout;
 mod service;
 pub mod text;
 mod upgrade;
@@ -20,6 +21,7 @@ pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
+pub use rollout::{EndpointReady, Proceed, Ready, Replace, Rollout, RolloutStep, StartRollout};
 pub use service::{
     Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
     weights,

@@ -3,7 +3,11 @@
 use std::io::IsTerminal;
 use std::thread;
 
+use anyhow::Result;
+use tokio::sync::oneshot;
 use tracing::warn;
+
+use crate::control::Control;
 
 /// How many threads run at the same time.
 pub(super) fn cores() -> usize {
@@ -32,4 +36,17 @@ pub(super) fn start_log() {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+}
+
+/// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
+pub(super) fn on_own_thread(control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // Dropped with the thread, also when it panics.
+        let _end = end;
+        runtime.block_on(control.run(async { drop(stopped.await) }));
+    })?;
+    Ok((stop, ended))
 }
