@@ -12,6 +12,7 @@ use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::health::Health;
+use super::rollout::{Rollouts, Told};
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
 use crate::proxy::upstream::Standing;
@@ -35,6 +36,7 @@ pub struct Handle {
     pub(super) figures: Arc<Figures>,
     pub(super) elders: Arc<Elders>,
     pub(super) health: Arc<Health>,
+    pub(super) rollouts: Arc<Rollouts>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -127,6 +129,9 @@ pub enum Failed {
     /// Another process cannot take over what is held.
     #[error("a service is held, or an exclusive flip is under way")]
     Holding,
+    /// Another process cannot go on with a rollout.
+    #[error("a rollout is under way")]
+    RollingOut,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
     Closed,
@@ -187,6 +192,17 @@ pub enum Notice {
         /// Every error, one a line.
         errors: String,
     },
+    /// A rollout has come a step further, or to its end.
+    Rollout(Arc<RolloutNotice>),
+}
+
+/// News of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutNotice {
+    /// All of it, as it stands.
+    pub told: Told,
+    /// The step that they are about; `None`: about the whole.
+    pub step: Option<usize>,
 }
 
 /// How a wait for drains ended.
@@ -312,6 +328,12 @@ impl Handle {
     pub async fn changed(&mut self) {
         // Nothing more happens when control has ended.
         let _ = self.seen.changed().await;
+    }
+
+    /// The rolling upgrades.
+    #[must_use]
+    pub fn rollouts(&self) -> &Arc<Rollouts> {
+        &self.rollouts
     }
 
     /// Control's own metrics.
