@@ -144,6 +144,33 @@ fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
 }
 
 #[test]
+fn a_request_that_waits_is_in_flight_on_its_version_and_no_flip_fails_it() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         circuit = {{ requests = 1, queue_timeout = \"30s\" }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{0}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{0}\"]\n",
+        origin.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services);
+    let mut clients = ask(&lab, 0..1);
+    wait_until("one is there", || counts[0].load(Ordering::SeqCst) == 1);
+    clients.extend(ask(&lab, 1..2));
+    wait_until("it waits", || pending(&lab) == 1.0);
+    lab.flip("green");
+    let drain = || lab.call("GET", "/v1/services/shop/versions/blue/drain", &serde_json::Value::Null).1;
+    let left = drain();
+    assert_eq!((&left["drained"], &left["remaining"][0]["count"]), (&false.into(), &2.into()), "{left}");
+    // Another version has limits of its own.
+    assert_eq!(lab.get("/quick").status, 200);
+    lock.open();
+    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    wait_until("it is drained", || drain()["drained"] == true);
+}
+
+#[test]
 fn an_endpoint_that_has_all_it_may_is_passed_over() {
     let lock = Lock::default();
     let (one, first) = holds("one", &lock);

@@ -17,7 +17,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use lab::tls::{Authority, Pair};
-use lab::{Lab, PATIENCE};
+use lab::{Lab, PATIENCE, wait_until};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -537,6 +537,38 @@ fn an_attempt_that_takes_too_long_or_is_overtaken_is_reset() {
             assert_eq!(hangs.connections(), before + 1);
         }
     }
+}
+
+#[test]
+fn a_connection_takes_no_more_requests_once_it_is_old_and_none_is_lost() {
+    let origin = Shared::start(Habit::default());
+    let mut lab = origin.lab("keepalive = { lifetime = \"200ms\" }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    user.send("GET /hangs HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(origin.saw(), "asked");
+    let mut other = lab.client();
+    wait_until("two connections are old", || {
+        assert_eq!(other.get("/about").status, 200);
+        origin.connections() >= 3
+    });
+    // What is on the first of them goes on.
+    drop(user);
+    assert_eq!(origin.saw(), "Ok(CANCEL)");
+}
+
+#[test]
+fn an_endpoint_gets_no_more_connections_than_it_may_have() {
+    let origin = Shared::start(Habit { most: Some(1), ..Habit::default() });
+    let mut lab = origin.lab("circuit = { connections = 2 }");
+    lab.restrict_to_one_worker();
+    with_client(lab.address(), async |mut send| {
+        let answers: Vec<_> = (0..12).map(|_| send.send_request(post("/slow"), true).unwrap().0).collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]
