@@ -58,12 +58,12 @@ fn a_slow_endpoint_is_overtaken_by_another_and_its_attempt_is_ended() {
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     let won = hedges(&lab, "won");
     assert!(won >= 1.0);
+    // Ended at once, not by any limit.
     let mut ended = 0.0;
     while ended < won {
-        // Ended at once, not by any limit.
-        assert_eq!(told.recv_timeout(PATIENCE), Ok("asked"));
-        assert_eq!(told.recv_timeout(PATIENCE), Ok("left"));
-        ended += 1.0;
+        if told.recv_timeout(PATIENCE).unwrap() == "left" {
+            ended += 1.0;
+        }
     }
     assert_eq!([hedges(&lab, "failed"), hedges(&lab, "budget_exhausted")], [0.0, 0.0]);
     // One request each, whoever was asked.

@@ -17,7 +17,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use lab::tls::{Authority, Pair};
-use lab::{Lab, PATIENCE};
+use lab::{Lab, PATIENCE, wait_until};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -40,6 +40,10 @@ struct Habit {
     most: Option<u32>,
     /// It refuses the first stream of its first connection.
     refuses_first: bool,
+    /// It refuses all streams.
+    refuses: bool,
+    /// Whatever it is asked, it does not answer.
+    hangs: bool,
     /// It says goodbye after so many requests of a connection.
     leaves_after: Option<usize>,
 }
@@ -114,10 +118,15 @@ impl Shared {
     }
 
     fn lab(&self, settings: &str) -> Lab {
+        Self::pool(&[self], settings)
+    }
+
+    /// A proxy in front of several of them, all of one version.
+    fn pool(endpoints: &[&Self], settings: &str) -> Lab {
+        let endpoints: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         let text = format!(
             "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
-             [services.shop.versions.blue]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n",
-            self.address
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\nprotocol = \"h2c\"\n"
         );
         Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text)
     }
@@ -135,7 +144,7 @@ where
     let mut requests = 0;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         requests += 1;
-        if habit.refuses_first && number == 0 && requests == 1 {
+        if habit.refuses || habit.refuses_first && number == 0 && requests == 1 {
             respond.send_reset(Reason::REFUSED_STREAM);
             continue;
         }
@@ -143,13 +152,19 @@ where
             connection.graceful_shutdown();
         }
         #[allow(clippy::disallowed_methods, reason = "a test's origin")]
-        tokio::spawn(answer(request, respond, tell.clone()));
+        tokio::spawn(answer(request, respond, tell.clone(), habit.hangs));
     }
 }
 
-async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, tell: mpsc::Sender<String>) {
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    tell: mpsc::Sender<String>,
+    hangs: bool,
+) {
     let (head, mut body) = request.into_parts();
     match head.uri.path() {
+        _ if hangs => hang(respond, &tell).await,
         "/about" => {
             let mut fields: Vec<_> = head
                 .headers
@@ -187,11 +202,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
             respond.send_response(response.body(()).unwrap(), true).unwrap();
         }
-        "/hangs" => {
-            tell.send("asked".into()).unwrap();
-            let reset = poll_fn(|cx| respond.poll_reset(cx)).await;
-            tell.send(format!("{reset:?}")).unwrap();
-        }
+        "/hangs" => hang(respond, &tell).await,
         "/slow" => {
             while let Some(Ok(data)) = body.data().await {
                 body.flow_control().release_capacity(data.len()).unwrap();
@@ -222,6 +233,13 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         _ => drop(respond.send_response(Response::builder().status(404).body(()).unwrap(), true)),
     }
+}
+
+/// Tells that it was asked, and how it ended.
+async fn hang(mut respond: SendResponse<Bytes>, tell: &mpsc::Sender<String>) {
+    tell.send("asked".into()).unwrap();
+    let reset = poll_fn(|cx| respond.poll_reset(cx)).await;
+    tell.send(format!("{reset:?}")).unwrap();
 }
 
 /// Answers in parts, with the end in a frame of its own.
@@ -475,6 +493,82 @@ fn a_refused_request_is_sent_again_whatever_its_method() {
         assert_eq!(answer.status, 200);
         assert_eq!(origin.connections(), 2);
     }
+}
+
+#[test]
+fn a_request_that_is_refused_again_goes_to_another_endpoint_whatever_its_method() {
+    let refuses = Shared::start(Habit { refuses: true, ..Habit::default() });
+    let good = Shared::start(Habit::default());
+    let lab = Shared::pool(&[&refuses, &good], "retries = { min_per_second = 1_000 }");
+    for number in 0..8 {
+        let method = ["GET", "POST"][number % 2];
+        let answer = lab.client().send(format!("{method} /about HTTP/1.1\r\nhost: a\r\n\r\n")).answer();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let again = lab.metric(&["switchback_retries_total{", "outcome=\"answered\""]).unwrap();
+    assert!(again >= 2.0, "{again}");
+    // Once over a fresh connection, and not more often.
+    assert!(refuses.connections() as f64 <= 2.0 * again, "{} for {again}", refuses.connections());
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_or_is_overtaken_is_reset() {
+    let (hangs, good) =
+        (Shared::start(Habit { hangs: true, ..Habit::default() }), Shared::start(Habit::default()));
+    let settings = "retries = { per_try_timeout = \"150ms\", min_per_second = 1_000 }";
+    for settings in [settings, "hedge = { after = \"50ms\" }\nretries = { min_per_second = 1_000 }"] {
+        let lab = Shared::pool(&[&hangs, &good], settings);
+        let before = hangs.connections();
+        let mut user = lab.client();
+        for number in 0..6 {
+            assert_eq!(user.get("/about").status, 200, "{settings} {number}");
+        }
+        let outcome = |name: &str, outcome: &str| lab.metric_total(name, &format!("outcome=\"{outcome}\""));
+        let left =
+            outcome("switchback_retries_total{", "answered") + outcome("switchback_hedges_total{", "won");
+        assert!(left >= 2.0, "{left} {settings}");
+        let mut seen = 0.0;
+        while seen < left {
+            assert_eq!((hangs.saw().as_str(), hangs.saw().as_str()), ("asked", "Ok(CANCEL)"));
+            seen += 1.0;
+        }
+        if outcome("switchback_hedges_total{", "won") > 0.0 {
+            // Nothing is wrong with its connection; one that had no answer in time is asked first whether it is there.
+            assert_eq!(hangs.connections(), before + 1);
+        }
+    }
+}
+
+#[test]
+fn a_connection_takes_no_more_requests_once_it_is_old_and_none_is_lost() {
+    let origin = Shared::start(Habit::default());
+    let mut lab = origin.lab("keepalive = { lifetime = \"200ms\" }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    user.send("GET /hangs HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(origin.saw(), "asked");
+    let mut other = lab.client();
+    wait_until("two connections are old", || {
+        assert_eq!(other.get("/about").status, 200);
+        origin.connections() >= 3
+    });
+    // What is on the first of them goes on.
+    drop(user);
+    assert_eq!(origin.saw(), "Ok(CANCEL)");
+}
+
+#[test]
+fn an_endpoint_gets_no_more_connections_than_it_may_have() {
+    let origin = Shared::start(Habit { most: Some(1), ..Habit::default() });
+    let mut lab = origin.lab("circuit = { connections = 2 }");
+    lab.restrict_to_one_worker();
+    with_client(lab.address(), async |mut send| {
+        let answers: Vec<_> = (0..12).map(|_| send.send_request(post("/slow"), true).unwrap().0).collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]

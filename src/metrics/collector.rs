@@ -22,7 +22,7 @@ use crate::table::{BasisPoints, Table};
 const FROM_ZERO: [&str; 7] = ["200", "404", "499", "500", "502", "503", "504"];
 
 /// The reasons that a version can give, there from 0 on too.
-const REASONS_FROM_ZERO: [Reason; 10] = [
+const REASONS_FROM_ZERO: [Reason; 11] = [
     Reason::NoEndpoint,
     Reason::ConnectFailed,
     Reason::ConnectTimeout,
@@ -32,6 +32,7 @@ const REASONS_FROM_ZERO: [Reason; 10] = [
     Reason::ResponseTimeout,
     Reason::BodyStalled,
     Reason::BodyTruncated,
+    Reason::CircuitOpen,
     Reason::ClientGone,
 ];
 

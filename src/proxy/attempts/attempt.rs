@@ -137,6 +137,9 @@ pub(super) async fn attempt(
             match poll_fn(|cx| in_time(call.poll_head(cx, head), &mut end, cx)).await {
                 Ok(answer) => Ok(Headed::Shared(call, answer)),
                 Err(failure) => {
+                    if matches!(failure, Failure::Late) {
+                        call.doubt();
+                    }
                     let (permit, rest) = call.into_parts();
                     upload.give_back(rest);
                     Err((permit, failure))

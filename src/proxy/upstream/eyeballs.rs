@@ -81,4 +81,40 @@ mod tests {
             assert_eq!(nowhere.kind(), io::ErrorKind::AddrNotAvailable);
         });
     }
+
+    /// A listener whose queue is full: connecting to it takes for ever. With what fills it.
+    fn never_accepts(address: std::net::SocketAddr) -> (socket2::Socket, Vec<std::net::TcpStream>) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+        (socket, std::iter::from_fn(fill).collect())
+    }
+
+    #[test]
+    fn either_family_takes_the_place_of_one_that_is_silent_and_ipv6_comes_first_where_both_accept() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let addresses: [IpAddr; 2] = ["127.0.0.1", "::1"].map(|text| text.parse().unwrap());
+            for silent in [None, Some(addresses[0]), Some(addresses[1])] {
+                let first =
+                    tokio::net::TcpListener::bind((addresses[usize::from(silent == Some(addresses[0]))], 0));
+                let first = first.await.unwrap();
+                let (there, port) = (first.local_addr().unwrap().ip(), first.local_addr().unwrap().port());
+                let other = if there == addresses[0] { addresses[1] } else { addresses[0] };
+                let (_second, _silent) = match silent {
+                    None => (Some(tokio::net::TcpListener::bind((other, port)).await.unwrap()), None),
+                    Some(silent) => (None, Some(never_accepts((silent, port).into()))),
+                };
+                let since = tokio::time::Instant::now();
+                let tcp = connect(&addresses, port, 0).await.unwrap();
+                let expected = if silent.is_none() { addresses[1] } else { there };
+                assert_eq!(tcp.peer_addr().unwrap().ip(), expected, "{silent:?} is silent");
+                // IPv4 is only tried when IPv6 has had its time.
+                assert!(silent != Some(addresses[1]) || since.elapsed() >= STAGGER);
+            }
+        });
+    }
 }

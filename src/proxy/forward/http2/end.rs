@@ -25,6 +25,11 @@ impl Call {
         self.permit.as_ref()
     }
 
+    /// The endpoint has taken too long: is it there at all?
+    pub fn doubt(&self) {
+        self.ticket.doubt();
+    }
+
     /// It is of the request that this permit is of.
     pub fn adopt(&mut self, permit: Permit) {
         self.record = permit.record().map(Rc::clone);
