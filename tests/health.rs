@@ -10,9 +10,10 @@
 
 mod lab;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::origin::{Then, nobody};
 use lab::{Lab, Origin, Pulse};
@@ -246,4 +247,48 @@ fn checks_follow_the_file() {
     assert_eq!(lab.metric(&["switchback_endpoint_up{"]), Some(1.0));
     lab.write_config(&service(OFTEN));
     lab.wait_health(address, "down");
+}
+
+#[test]
+fn when_all_are_dead_it_is_said_at_once_and_over_with_the_first_that_comes_back() {
+    let dead = [nobody(), nobody()];
+    let lab = Lab::pool(Vec::new(), &dead, "", OFTEN);
+    dead.iter().for_each(|address| drop(lab.wait_health(address, "down")));
+    let mut client = lab.client();
+    client.get("/");
+    let since = Instant::now();
+    let answer = client.get("/");
+    let took = since.elapsed();
+    assert!(answer.status >= 500, "{answer:?}");
+    assert!(answer.header("switchback-reason").is_some(), "{answer:?}");
+    // A guard for slow machines: nothing waits for anything.
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    let listener = TcpListener::bind(dead[1]).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut head = [0; 4096];
+                while stream.read(&mut head).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                }
+            });
+        }
+    });
+    // Where nobody is well everybody is asked, so the first one that is back serves before its checks say so.
+    assert_eq!(client.get("/").status, 200);
+    let since = Instant::now();
+    lab.wait_health(dead[1], "up");
+    assert!(since.elapsed() < Duration::from_millis(1_000), "two checks: {:?}", since.elapsed());
+}
+
+#[test]
+fn a_process_finds_out_by_itself() {
+    let (well, unwell) = (Pulse::well(), Pulse::of(503));
+    let mut lab = pool_of(&[&well, &unwell]);
+    let address = lab.origins[1].address;
+    lab.wait_health(address, "down");
+    unwell.set(200);
+    lab.kill_and_restart();
+    let health = lab.wait_health(address, "up");
+    assert!(health["last_failure"].is_null(), "{health}");
 }

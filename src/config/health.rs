@@ -93,6 +93,9 @@ fn request(section: &mut Section<'_>) -> Option<HttpProbe> {
         let text = some_text(node, "what the body has to contain, such as \"ok\"");
         text.map(Some)
     });
+    if let (Some(Method::HEAD), Some(Some(_))) = (&method, &body) {
+        section.at.error_with("the answer to HEAD has no body", "leave `body` out, or use GET");
+    }
     Some(HttpProbe {
         method: method?,
         path: path?,

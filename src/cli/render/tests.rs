@@ -6,9 +6,9 @@ use insta::assert_snapshot;
 
 use super::{change, explained, history, safety, status, versions, waiting};
 use crate::admin::api::{
-    self, Actor, Chance, Change, ChangeAnswer, Endpoint, Explained, History, Holding, InFlight, Leaving,
-    Listener, Move, Phase, PreviousSplit, Reached, Reason, Remaining, Route, Service, Standing, Version,
-    text,
+    self, Actor, Chance, Change, ChangeAnswer, CheckAnswer, Ejection, Endpoint, EndpointHealth, Explained,
+    HealthState, History, Holding, InFlight, Leaving, Listener, Move, Phase, PreviousSplit, Reached, Reason,
+    Remaining, Route, Service, Standing, Version, text,
 };
 use crate::cli::Style;
 use crate::cli::args::VersionOf;
@@ -138,6 +138,29 @@ fn a_hold_says_what_waits_and_for_how_long() {
         moves: Vec::new(),
     };
     assert_eq!(change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
+}
+
+#[test]
+fn status_tells_who_is_not_well_and_why() {
+    let mut service = draining();
+    let answer =
+        |said: &str, ago| CheckAnswer { well: false, said: said.into(), at: text::rfc3339(NOW - ago) };
+    let health = |state, ago, said: Option<&str>| EndpointHealth {
+        state,
+        since: text::rfc3339(NOW - ago),
+        last: None,
+        last_failure: said.map(|said| answer(said, ago)),
+        ejection: None,
+    };
+    let pool = &mut service.versions[0].endpoints;
+    pool[0].health = Some(health(HealthState::Up, 99_000, Some("status 500")));
+    pool[1].health = Some(health(HealthState::Down, 12_000, Some("status 503")));
+    pool[2].health = Some(health(HealthState::Arriving, 2_000, None));
+    let until = text::rfc3339(NOW + 25_400);
+    let ejection = Ejection { cause: "errors".into(), said: "5 failures in a row".into(), until };
+    pool[3].health =
+        Some(EndpointHealth { ejection: Some(ejection), ..health(HealthState::Ejected, 4_000, None) });
+    assert_snapshot!(status(&picture(vec![service]), Style::PLAIN));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What operators write, right and wrong.
 
 mod edge;
+mod health;
 mod refused;
 mod rules;
 mod sample;

@@ -48,6 +48,8 @@ impl Judge {
     /// Until it is dropped.
     pub(super) async fn run(mut self) {
         let (suspects, mut changed) = (Arc::clone(&self.health.suspects), self.health.compared.subscribe());
+        // Those of the first table too.
+        changed.mark_changed();
         loop {
             let next = self.compared.values().map(|compared| compared.next);
             let next = next.chain(self.ends.peek().map(|Reverse((at, ..))| *at)).min();

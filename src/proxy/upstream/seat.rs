@@ -1,13 +1,15 @@
 //! An endpoint as one version sees it on one worker: where it is, how it fares, and how much of the version it has.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::pool::Endpoint;
+use super::suspicion::{Heard, Tally};
 use super::vitals::Vitals;
 use crate::metrics::Reason;
+use crate::proxy::clock;
 
 /// One endpoint in one version's pool. As long as the pool has it, it is the same one.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Seat {
     verdicts: [Cell<u64>; Verdict::ALL.len()],
     /// True when there was no connection to be had the last time.
     is_unreachable: Cell<bool>,
+    /// What this worker counts where endpoints are compared.
+    tally: OnceCell<Arc<Tally>>,
 }
 
 /// What an attempt says about the endpoint that it was made with. What a client did says nothing about it.
@@ -44,6 +48,16 @@ impl Verdict {
     /// All of them, in order.
     pub const ALL: [Self; 6] =
         [Self::Ok, Self::ConnectFailed, Self::Timeout, Self::Reset, Self::Gateway, Self::ServerError];
+
+    /// That, as far as ejection goes.
+    fn heard(self) -> Heard {
+        match self {
+            Self::Ok => Heard::Good,
+            Self::ConnectFailed | Self::Timeout | Self::Reset => Heard::Nothing,
+            Self::Gateway => Heard::Gateway,
+            Self::ServerError => Heard::Error,
+        }
+    }
 
     /// What an answer with this status says.
     #[must_use]
@@ -72,7 +86,7 @@ impl Seat {
     #[must_use]
     pub fn new(endpoint: Rc<Endpoint>, vitals: Arc<Vitals>) -> Self {
         let (in_flight, verdicts, is_unreachable) = (Cell::new(0), Default::default(), Cell::new(false));
-        Self { endpoint, vitals, in_flight, verdicts, is_unreachable }
+        Self { endpoint, vitals, in_flight, verdicts, is_unreachable, tally: OnceCell::new() }
     }
 
     /// What this worker has with it, of this version.
@@ -93,10 +107,15 @@ impl Seat {
 
     /// An attempt that began at `since` came to its answer's head, or failed; told once more when the body fails later.
     pub fn ended(&self, verdict: Verdict, since: Instant) {
-        let _ = since;
         let count = &self.verdicts[verdict as usize];
         count.set(count.get() + 1);
         self.is_unreachable.set(verdict == Verdict::ConnectFailed);
+        let heard = verdict.heard();
+        if self.vitals.hear(heard) {
+            let took = clock::now().saturating_duration_since(since);
+            let tally = self.tally.get_or_init(|| self.vitals.tally());
+            tally.record(heard, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
     }
 
     /// True when this worker could not connect to it the last time.
