@@ -83,7 +83,8 @@
 //! # Who may know whom
 //!
 //! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `store → table,
-//! release` · `config → table, release, metrics' reasons` · `admin → control's handle` · `cli → admin's wire types, config`;
+//! release` · `config → table, release, metrics' reasons` · `admin → control's handle` · `webhooks → admin's wire types,
+//! control's notices, config's word for one` · `cli → admin's wire types, config`;
 //! `cli::serve` alone wires all.
 //! `tests/tidy.rs` enforces it.
 
@@ -100,6 +101,8 @@ pub mod control;
 pub mod store;
 
 pub mod admin;
+
+pub mod webhooks;
 
 pub mod metrics;
 

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use switchback::metrics::{
-    Buckets, Certificate, Edge, EndpointState, Exposition, Inputs, Kind, Lookups, Operations, Outcome,
-    Reason, Tenure, names,
+    Buckets, Certificate, Deliveries, Edge, EndpointState, Exposition, Finds, Inputs, Kind, Lookups,
+    Operations, Outcome, Reason, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -72,6 +72,19 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         }],
         held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
+        deliveries: vec![Deliveries {
+            webhook: "ci".to_owned(),
+            delivered: 5,
+            failed: 1,
+            dropped: 0,
+            waiting: 2,
+        }],
+        finds: vec![Finds {
+            service: "shop".parse().unwrap(),
+            version: "blue".parse().unwrap(),
+            found: 3,
+            failed: 1,
+        }],
         lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
         endpoints: vec![EndpointState {
             service: "shop".parse().unwrap(),
@@ -171,6 +184,9 @@ fn the_table_and_control_and_the_doorstep_are_shown() {
         (r#"switchback_flip_fence_seconds_count{service="shop"}"#, "2"),
         (r#"switchback_drain_seconds_sum{service="shop"}"#, "3.5"),
         (r#"switchback_client_requests_total{service="",version="",code="404",reason="no_route"}"#, "8"),
+        (r#"switchback_webhook_deliveries_total{webhook="ci",result="delivered"}"#, "5"),
+        (r#"switchback_webhook_deliveries_total{webhook="ci",result="failed"}"#, "1"),
+        (r#"switchback_webhook_waiting{webhook="ci"}"#, "2"),
         ("switchback_client_connections", "4"),
         ("switchback_client_connections_accepted_total", "14"),
         (concat!("switchback_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), "1"),

@@ -5,57 +5,11 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::thread;
 
 use lab::Lab;
-
-/// A name server that says the same of every name.
-struct NameServer {
-    address: SocketAddr,
-    /// `None`: that it has failed.
-    says: Arc<Mutex<Option<Ipv4Addr>>>,
-}
-
-impl NameServer {
-    fn start(says: Ipv4Addr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        let says = Arc::new(Mutex::new(Some(says)));
-        let answer = Arc::clone(&says);
-        thread::spawn(move || {
-            let mut query = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut query) {
-                let answer = answered(&query[..length], *answer.lock().unwrap());
-                socket.send_to(&answer, from).unwrap();
-            }
-        });
-        Self { address, says }
-    }
-
-    fn say(&self, says: Option<Ipv4Addr>) {
-        *self.says.lock().unwrap() = says;
-    }
-}
-
-/// The answer to a query with one question (RFC 1035 §4.1), which holds for a second.
-fn answered(query: &[u8], says: Option<Ipv4Addr>) -> Vec<u8> {
-    const ADDRESS: [u8; 2] = [0, 1];
-    // Behind the name come type and class.
-    let end = 12 + query[12..].iter().position(|length| *length == 0).unwrap() + 5;
-    let found = says.filter(|_| query[end - 4..end - 2] == ADDRESS);
-    let failure = if says.is_none() { 2 } else { 0 };
-    let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80 | failure, 0, 1, 0, u8::from(found.is_some()), 0, 0, 0, 0]);
-    answer.extend(&query[12..end]);
-    if let Some(address) = found {
-        // Of the name at offset 12, of this type and class, for a second, four bytes.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        answer.extend(address.octets());
-    }
-    answer
-}
+use lab::dns::{NameServer, Record};
 
 /// Two machines that listen on the same port; each says which it is, and keeps no connection.
 fn machines(addresses: [Ipv4Addr; 2]) -> u16 {
@@ -102,11 +56,11 @@ fn lookups(lab: &Lab, result: &str) -> f64 {
 #[test]
 fn a_name_is_looked_up_again_and_its_last_good_address_is_kept() {
     let [one, other] = [1, 9].map(|last| Ipv4Addr::new(127, 0, 0, last));
-    let (port, server) = (machines([one, other]), NameServer::start(one));
+    let (port, server) = (machines([one, other]), NameServer::start(&[Record::Address(one)]));
     let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &config(&[&server], port));
     let answers = |address: Ipv4Addr| lab.get("/").text() == IpAddr::from(address).to_string();
     assert!(answers(one));
-    server.say(Some(other));
+    server.say(Some(&[Record::Address(other)]));
     lab::wait_until("the name's new address is used", || answers(other));
     assert_eq!(lookups(&lab, "failed"), 0.0);
     server.say(None);
@@ -115,7 +69,7 @@ fn a_name_is_looked_up_again_and_its_last_good_address_is_kept() {
         assert!(answers(other), "what was known last is used on");
     }
     // Another name server, which knows better.
-    lab.write_config(&config(&[&NameServer::start(one)], port));
+    lab.write_config(&config(&[&NameServer::start(&[Record::Address(one)])], port));
     lab::wait_until("the other name server is asked", || answers(one));
     assert!(lookups(&lab, "found") >= 3.0);
     assert!(lab.proxy().log().contains("a name is resolved again"));
@@ -123,7 +77,7 @@ fn a_name_is_looked_up_again_and_its_last_good_address_is_kept() {
 
 #[test]
 fn a_name_that_nobody_knows_is_a_failure_to_connect() {
-    let server = NameServer::start(Ipv4Addr::LOCALHOST);
+    let server = NameServer::start(&[]);
     server.say(None);
     let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &config(&[&server], 1));
     let answer = lab.get("/");

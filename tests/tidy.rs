@@ -37,6 +37,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // Control's handle gives out the snapshot and the tenures, in which a status counts what is in flight.
     ("admin", &["table", "release", "store", "metrics", "control", "proxy::live", "proxy::upstream"]),
+    // What happened, as the API words it; and whom to tell, as the file says it.
+    (
+        "webhooks",
+        &["admin::api", "control::Notice", "config::Webhook", "config::webhook", "metrics::Deliveries"],
+    ),
     // The table for the words that people type: names, weights, addresses.
     ("cli", &["admin::api", "config", "table"]),
 ];

@@ -55,6 +55,7 @@ fn line(event: &Event) -> sse::Event {
         | Event::Drained { .. }
         | Event::Health { .. }
         | Event::ReloadFailed { .. }
+        | Event::Rollout { .. }
         | Event::Lagged { .. } => line,
     }
 }

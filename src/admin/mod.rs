@@ -16,6 +16,7 @@ mod order;
 mod precondition;
 mod read;
 mod refusal;
+mod rollout;
 mod router;
 mod server;
 pub mod socket;

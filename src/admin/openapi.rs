@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
-use super::api::{ChangeAnswer, Problem, Upgraded};
-use super::{change, drain, events, explain, health, precondition, read, upgrade};
+use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
+use super::{change, drain, events, explain, health, precondition, read, rollout, upgrade};
 
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
@@ -23,12 +23,14 @@ pub fn document() -> utoipa::openapi::OpenApi {
         read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
         change::undo,
-        explain::explain, events::events, upgrade::upgrade
+        explain::explain, events::events, upgrade::upgrade,
+        rollout::show, rollout::start, rollout::end, rollout::proceed, rollout::ready
     ),
-    components(schemas(ChangeAnswer, Problem, Upgraded)),
+    components(schemas(ChangeAnswer, Problem, Rollout, Upgraded)),
     tags(
         (name = "services", description = "where traffic goes"),
         (name = "changes", description = "what moves it; each is atomic and has an epoch"),
+        (name = "rollouts", description = "rolling upgrades: one endpoint after the other"),
         (name = "proxy", description = "the process itself")
     )
 )]
@@ -67,6 +69,30 @@ impl IntoResponses for ChangeResponses {
             ("422", "understood, but not possible"),
             ("503", "could not be made durable, nothing was changed; or the proxy is stopping"),
             ("504", "the change is made; what was waited for has not come yet: `left`"),
+        ]));
+        all
+    }
+}
+
+/// What calls about a rolling upgrade are answered with.
+pub(super) struct RolloutResponses;
+
+impl IntoResponses for RolloutResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let told = |text: &str| {
+            let response = ResponseBuilder::new().description(text);
+            response.content("application/json", content(Rollout::name().as_ref())).build().into()
+        };
+        let mut all = BTreeMap::from([
+            ("200".to_owned(), told("as it stands, or the plan")),
+            ("202".to_owned(), told("begun, or on its way to its end")),
+        ]);
+        all.extend(problems(&[
+            ("400", "not understood; `field` is at fault"),
+            ("404", "no such service, or no rollout"),
+            ("409", "not possible as it stands"),
+            ("422", "understood, but not possible"),
+            ("503", "the proxy is stopping"),
         ]));
         all
     }

@@ -79,6 +79,9 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::WorkElsewhere(_) => Problem::new(409, "work_elsewhere", failed.to_string())
             .hint("`switchback status` names it; wait until it has ended, or flip without --exclusive"),
         Failed::Holding => Problem::new(409, "held", failed.to_string()).hint("release it first"),
+        Failed::RollingOut => {
+            Problem::new(409, "rollout_underway", failed.to_string()).hint("wait for its end")
+        }
         Failed::Unfenced => Problem::new(504, "unfenced", failed.to_string())
             .hint("`switchback status` names it; the change itself is durable"),
         Failed::Lent => Problem::new(503, "upgrading", failed.to_string()).hint("try again in a few seconds"),
@@ -174,6 +177,7 @@ fn status(why: &Refused) -> u16 {
         | Refused::VersionInUse { .. }
         | Refused::LastEndpoint { .. }
         | Refused::NotReady { .. }
+        | Refused::Discovered { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_) => 409,
         Refused::EmptyVersion { .. }
@@ -198,6 +202,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::VersionInUse { .. }
         | Refused::UnknownEndpoint { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::Discovered { .. }
         | Refused::RouteTaken(_) => None,
     }
 }

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, drain, events, explain, health, read, upgrade};
+use super::{App, change, drain, events, explain, health, read, rollout, upgrade};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -36,6 +36,9 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ),
         ("/v1/services/{service}/versions/{version}/drain", get(drain::version)),
         ("/v1/services/{service}/versions/{version}/health", get(health::version)),
+        ("/v1/services/{service}/versions/{version}/ready", get(rollout::ready)),
+        ("/v1/services/{service}/rollout", get(rollout::show).post(rollout::start).delete(rollout::end)),
+        ("/v1/services/{service}/rollout/proceed", post(rollout::proceed)),
         ("/v1/drain", get(drain::proxy)),
         ("/v1/changes", get(read::changes).post(change::batch)),
         ("/v1/undo", post(change::undo)),

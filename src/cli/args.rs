@@ -2,6 +2,7 @@
 
 mod help;
 mod process;
+mod rollout;
 mod words;
 
 use std::path::PathBuf;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use help::{
-    COMPLETIONS_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, UPGRADE_HELP,
-    VERSIONS_HELP, WEIGHTS_HELP,
+    COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP,
+    ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
-pub use process::{Become, Run, Upgrade};
-pub use words::VersionOf;
+pub use process::{Become, Completions, Run, Upgrade};
+pub use rollout::{Deploy, Rollout};
+pub use words::{Pair, VersionOf};
 use words::{duration, header, version_of, weight};
 
 use crate::table::BasisPoints;
@@ -67,6 +69,12 @@ pub enum Verb {
     /// Add endpoints to a version's pool, remove or drain them.
     #[command(after_help = ENDPOINTS_HELP)]
     Endpoints(Endpoints),
+    /// Replace endpoints one after the other, each said to be safe before it is stopped.
+    #[command(after_help = ROLLOUT_HELP)]
+    Rollout(Rollout),
+    /// Add a new version, wait until it is ready, give it the traffic, and see the old one out.
+    #[command(after_help = DEPLOY_HELP)]
+    Deploy(Deploy),
     /// Tell whether a version is empty, or wait until it is; exit status 0 only when it is safe to stop.
     #[command(after_help = DRAIN_HELP)]
     Drain(Drain),
@@ -387,12 +395,4 @@ pub struct Explain {
     /// The client's address.
     #[arg(long, value_name = "IP")]
     pub client: Option<String>,
-}
-
-/// `completions`.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// The shell.
-    #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
 }

@@ -9,12 +9,14 @@ mod check;
 pub mod client;
 mod completions;
 mod demo;
+mod deploy;
 mod drain;
 mod explain;
 mod flip;
 mod history;
 mod pools;
 mod render;
+mod rollout;
 mod scrape;
 mod serve;
 mod session;
@@ -112,6 +114,8 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Weights(args) => flip::weights(session, &args).await,
         Verb::Versions(args) => pools::versions(session, &args).await,
         Verb::Endpoints(args) => pools::endpoints(session, &args).await,
+        Verb::Rollout(args) => rollout::run(session, &args).await,
+        Verb::Deploy(args) => deploy::run(session, &args).await,
         Verb::Drain(args) => drain::run(session, &args).await,
         Verb::History(args) => history::run(session, &args).await,
         Verb::Undo(args) => flip::undo(session, &args).await,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admin::Metrics;
-use crate::control::{Durations, Handle, ServiceFigures};
+use crate::control::{Durations, Handle, ServiceFigures, discovery};
 use crate::metrics::{
     Buckets, Cells, Certificate, Checks, Edge, EndpointState, Exposition, Inputs, Operations, Tenure,
 };
@@ -12,6 +12,7 @@ use crate::proxy::upstream::{Upstream, names};
 use crate::proxy::worker::WorkerStats;
 use crate::release::{ActorKind, ChangeKind};
 use crate::table::{ServiceName, VersionName};
+use crate::webhooks;
 
 /// The certificates that are presented now; replaced on a reload.
 pub(super) type Certificates = Arc<Mutex<Vec<Certificate>>>;
@@ -22,6 +23,7 @@ pub(super) fn of(
     workers: Vec<Arc<WorkerStats>>,
     certificates: Certificates,
     log_dropped: Arc<AtomicU64>,
+    (webhooks, finders): (webhooks::Figures, discovery::Figures),
 ) -> Metrics {
     let handle = handle.clone();
     let exposition = Exposition::of(move || Inputs {
@@ -39,6 +41,8 @@ pub(super) fn of(
         log_dropped: log_dropped.load(Ordering::Relaxed),
         lookups: names::lookups(),
         endpoints: endpoints(&handle),
+        deliveries: webhooks.deliveries(),
+        finds: finders.finds(),
     });
     Arc::new(move || exposition.render())
 }

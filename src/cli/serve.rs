@@ -24,14 +24,12 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use futures_util::future::OptionFuture;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch as channel};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -43,7 +41,7 @@ pub(super) use files::configuration;
 use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
-use machine::{cores, raise_file_limit, start_log};
+use machine::{cores, on_own_thread, raise_file_limit, start_log};
 use settings::{memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
@@ -53,9 +51,9 @@ use super::args::Run;
 use super::scrape;
 use crate::admin::{self, App, Readiness, Status, UpgradeOrder, api};
 use crate::config::{self, Config};
-use crate::control::health::Prober;
+use crate::control::discovery::Finders;
 use crate::control::reload::{Trigger, Watch, watch};
-use crate::control::{self, Control, Failed, Handle};
+use crate::control::{self, Failed, Handle};
 use crate::proxy::crew::{self, Crew};
 use crate::proxy::inherited::{Given, Inherited};
 use crate::proxy::listener::ListenAddr;
@@ -63,6 +61,7 @@ use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::upstream::names;
 use crate::release::{Actor, ActorKind};
 use crate::store::sqlite::Sqlite;
+use crate::webhooks::Webhooks;
 
 /// After how long a reload that the store refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -148,6 +147,10 @@ struct Process {
     own: Vec<sockets::Handle>,
     /// The processes before this one that still have work.
     elders: Elders,
+    /// Who is told by HTTP what happens.
+    webhooks: Webhooks,
+    /// Who looks for endpoints.
+    finders: Finders,
     /// True while a process that starts has the store.
     is_lent: Rc<Cell<bool>>,
 }
@@ -189,7 +192,11 @@ impl Process {
         let status = Arc::new(Status::of(workers, generation));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
-        let text = scrape::of(&handle, stats, Arc::clone(&certificates), Arc::clone(&log.dropped));
+        spawn_local(control::rollout::run(handle.clone(), config.state.dir.join("rollouts")));
+        let webhooks = Webhooks::start(&config.webhooks, handle.subscribe());
+        let finders = Finders::start(handle.clone(), &config.discoveries);
+        let figures = (webhooks.figures(), finders.figures());
+        let text = scrape::of(&handle, stats, Arc::clone(&certificates), Arc::clone(&log.dropped), figures);
         let (upgrading, upgrades) = mpsc::channel(1);
         let app = App::with(handle.clone(), Arc::clone(&status), text, upgrading);
         let (stop_admin, admin_closed) = (CancellationToken::new(), app.closing());
@@ -222,6 +229,8 @@ impl Process {
             generation,
             own,
             elders: Elders::none(),
+            webhooks,
+            finders,
             is_lent: Rc::default(),
         };
         process.announce(succession).await;
@@ -341,6 +350,8 @@ impl Process {
             warn!("changes of [admin], [metrics] and [state] take effect at the next start");
         }
         self.memory.send_replace(memory_limit(&config));
+        self.webhooks.follow(&config.webhooks);
+        self.finders.follow(&config.discoveries);
         (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
@@ -353,27 +364,6 @@ impl Process {
         self.status.set_listeners(listeners.collect());
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
     }
-}
-
-/// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
-fn on_own_thread(mut control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (end, ended) = oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("control".to_owned()).spawn(move || {
-        // Dropped with the thread, also when it panics.
-        let _end = end;
-        let prober = control.prober();
-        runtime.block_on(LocalSet::new().run_until(async {
-            // Beside control, not within it: what a look at an endpoint wakes is not control.
-            let probing = spawn_local(async { OptionFuture::from(prober.map(Prober::run)).await });
-            tokio::select! {
-                () = control.run(async { drop(stopped.await) }) => {}
-                _ = probing => {}
-            }
-        }));
-    })?;
-    Ok((stop, ended))
 }
 
 fn cannot_listen(error: crew::CannotListen) -> anyhow::Error {

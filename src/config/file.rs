@@ -13,10 +13,10 @@ use super::upstream_tls;
 use super::walk::{Node, Section};
 use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
-    Underscores, Upgrade,
+    Underscores, Upgrade, Webhook,
 };
-use super::{access_log, answer, ending, https, identity, limits, tls};
-use crate::table::ServiceSpec;
+use super::{access_log, answer, ending, https, identity, limits, tls, webhook};
+use crate::table::{Discovery, ServiceSpec};
 
 /// The shortest duration where none at all makes no sense.
 pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
@@ -24,8 +24,18 @@ pub(super) const SOME_TIME: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-const SECTIONS: [&str; 9] =
-    ["listeners", "admin", "metrics", "state", "limits", "shutdown", "upgrade", "proxy", "access_log"];
+const SECTIONS: [&str; 10] = [
+    "listeners",
+    "admin",
+    "metrics",
+    "state",
+    "limits",
+    "shutdown",
+    "upgrade",
+    "proxy",
+    "access_log",
+    "webhooks",
+];
 
 /// What the main file says, without its services.
 pub(super) struct Main {
@@ -38,6 +48,7 @@ pub(super) struct Main {
     upgrade: Upgrade,
     proxy: Proxy,
     access_log: Option<AccessLog>,
+    webhooks: Vec<Webhook>,
 }
 
 impl Main {
@@ -58,6 +69,7 @@ impl Main {
         let upgrade = root.or("upgrade", Upgrade::default(), ending::upgrade);
         let proxy = root.or("proxy", Proxy::default(), |node| proxy(node, base));
         let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
+        let webhooks = root.or("webhooks", Vec::new(), |node| webhook::read(node, base));
         services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
         services.beside(base);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
@@ -75,12 +87,19 @@ impl Main {
             upgrade: upgrade?,
             proxy: proxy?,
             access_log: access_log?,
+            webhooks: webhooks?,
         })
     }
 
     /// The config of this file with the services of all.
-    pub(super) fn into_config(self, services: Vec<ServiceSpec>, files: Vec<PathBuf>) -> Config {
-        let Self { listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log } = self;
+    pub(super) fn into_config(
+        self,
+        services: Vec<ServiceSpec>,
+        discoveries: Vec<Discovery>,
+        files: Vec<PathBuf>,
+    ) -> Config {
+        let Self { listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log, webhooks } =
+            self;
         let warnings = Vec::new();
         Config {
             listeners,
@@ -92,7 +111,9 @@ impl Main {
             upgrade,
             proxy,
             access_log,
+            webhooks,
             services,
+            discoveries,
             warnings,
             files,
         }
@@ -104,8 +125,9 @@ pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
     let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
     let listeners = listeners.into_iter().filter_map(|node| node.section(""));
     let tls = listeners.filter_map(|mut listener| listener.take("tls"));
-    let of_listeners = tls.flat_map(|node| tls::files(node, base));
-    of_listeners.chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
+    let mut files: Vec<_> = tls.flat_map(|node| tls::files(node, base)).collect();
+    files.extend(webhook::files(&mut root, base));
+    files.into_iter().chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
 }
 
 /// Reads a file of `conf.d`, which holds services and nothing else; `main` is where the rest belongs.

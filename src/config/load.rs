@@ -129,10 +129,10 @@ fn read_all(path: &Path, host: &Host, found: &Found) -> Option<Config> {
             "there are no services: every request is answered 404".into(),
         );
     }
-    let services = services.into_specs();
+    let (services, discoveries) = services.into_specs();
     let directory = teams.directory.iter().chain(&teams.files).map(|path| absolute(path));
     let files = std::iter::once(file.clone()).chain(directory).collect();
-    Some(main?.into_config(services, files))
+    Some(main?.into_config(services, discoveries, files))
 }
 
 /// The files of `conf.d`, one per team.

@@ -7,6 +7,7 @@ mod access_log;
 mod answer;
 mod circuit;
 pub mod diagnostic;
+mod discover;
 mod document;
 mod drain;
 pub mod duration;
@@ -35,6 +36,7 @@ mod tests;
 mod tls;
 mod upstream_tls;
 mod walk;
+pub mod webhook;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -47,8 +49,9 @@ pub use host::Host;
 pub use https::Redirect;
 pub use load::{Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
+pub use webhook::Webhook;
 
-use crate::table::{BasisPoints, ErrorPage, Invalid, ServiceSpec};
+use crate::table::{BasisPoints, Discovery, ErrorPage, Invalid, ServiceSpec};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +74,12 @@ pub struct Config {
     pub proxy: Proxy,
     /// What is written about requests; `None`: nothing.
     pub access_log: Option<AccessLog>,
+    /// Who is told by HTTP what happens.
+    pub webhooks: Vec<Webhook>,
     /// What exists, in the order of the files.
     pub services: Vec<ServiceSpec>,
+    /// Where endpoints are found besides.
+    pub discoveries: Vec<Discovery>,
     /// What is accepted but does not mean what its author may think.
     pub warnings: Vec<Diagnostic>,
     /// Every file that was read, and the `conf.d` directory if there is one; absolute.

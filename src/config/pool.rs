@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::diagnostic::did_you_mean;
+use super::discover;
 use super::document::Spot;
 use super::edits;
 use super::pool_rules;
 use super::upstream_tls;
 use super::walk::{Entry, Node, Section};
-use crate::table::{Edits, EndpointAddr, PoolRules, Protocol, ProxyHeader, VersionName, VersionSpec};
+use crate::table::{Edits, EndpointAddr, PoolRules, Protocol, ProxyHeader, Source, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -18,6 +19,8 @@ pub(super) struct Listed<'a> {
     pub(super) empty: Option<Spot<'a>>,
     /// What it changes about its requests and answers.
     pub(super) edits: Edits,
+    /// Where more of its endpoints are found.
+    pub(super) discover: Option<Source>,
 }
 
 /// The versions of the service, in the order of the file.
@@ -46,15 +49,22 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
             draining: [].into(),
             pool: None,
         };
-        return Some(Listed { version, empty: None, edits: Edits::default() });
+        return Some(Listed { version, empty: None, edits: Edits::default(), discover: None });
     };
-    let endpoints = section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]");
+    let discover = section.take("discover");
+    let endpoints = match discover {
+        Some(_) => section.take("endpoints"),
+        None => section.required("endpoints", "endpoints = [\"127.0.0.1:9001\"]"),
+    };
+    let source = discover.and_then(discover::read);
     let protocol = section.or("protocol", Protocol::default(), protocol);
     // What is wrong with them is noted: the file is refused.
     let edits = edits::read(&mut section).unwrap_or_default();
     let list = endpoints
         .and_then(|node| Some((node, node.list("a list of endpoints such as [\"127.0.0.1:9001\"]")?)));
-    let empty = list.as_ref().filter(|(_, list)| list.is_empty()).map(|(node, _)| node.at);
+    // What is found later is nothing to count on, and nothing to miss.
+    let empty = list.as_ref().filter(|(_, list)| list.is_empty() && discover.is_none());
+    let empty = empty.map(|(node, _)| node.at);
     let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default();
     let tls = upstream_tls::read(&mut section, protocol, &endpoints).flatten();
     let proxy_header = section.or("proxy_protocol", None, |node| proxy_header(node, protocol)).flatten();
@@ -64,7 +74,7 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
     let protocol = protocol.unwrap_or_default();
     let (endpoints, draining) = (endpoints.into(), [].into());
     let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining, pool };
-    Some(Listed { version, empty, edits })
+    Some(Listed { version, empty, edits, discover: source })
 }
 
 /// `proxy_protocol = "v2"`: not where several clients' requests share a connection.

@@ -9,7 +9,7 @@ use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{answer, drain, edits, hold, later, limits, pool, pool_rules, route, split};
 use crate::table::{
-    DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
+    Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
     ServiceName, ServiceSpec, Timeouts, VersionName,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Services {
     base: PathBuf,
     /// The pages of all services.
     pages: Vec<ErrorPage>,
+    discoveries: Vec<Discovery>,
 }
 
 /// Routes with their rules, by index.
@@ -52,8 +53,9 @@ impl Services {
         self.names.is_empty()
     }
 
-    pub(super) fn into_specs(self) -> Vec<ServiceSpec> {
-        self.specs
+    /// The services, and where more of their endpoints are found.
+    pub(super) fn into_specs(self) -> (Vec<ServiceSpec>, Vec<Discovery>) {
+        (self.specs, self.discoveries)
     }
 
     fn service(&mut self, entry: Entry<'_>) -> Option<ServiceSpec> {
@@ -83,6 +85,11 @@ impl Services {
         section.finish();
         let (stable, split) = split?;
         let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
+        let found = versions.iter_mut().filter_map(|listed| {
+            let (service, version) = (name.clone()?, listed.version.name.clone());
+            Some(Discovery { service, version, source: listed.discover.take()? })
+        });
+        self.discoveries.extend(found);
         let edited: Vec<_> = versions.iter_mut().filter_map(edits_of).collect();
         let versions = versions.into_iter().map(|listed| listed.version).collect();
         let (routes, of_routes) = routes?;

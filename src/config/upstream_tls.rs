@@ -75,7 +75,8 @@ fn name(node: Node<'_>) -> Option<Arc<str>> {
     if is_name { Some(text.into()) } else { node.unexpected(expected) }
 }
 
-fn authorities(node: Node<'_>) -> Option<Arc<[u8]>> {
+/// A file of authorities, as it is.
+pub(super) fn authorities(node: Node<'_>) -> Option<Arc<[u8]>> {
     let named = Named::read(node, node.at.directory())?;
     let mut roots = RootCertStore::empty();
     for certificate in named.certificates()? {

@@ -168,6 +168,9 @@ impl Control {
         if !self.holds.are_none() {
             return Err(Failed::Holding);
         }
+        if self.rollouts.are_underway() {
+            return Err(Failed::RollingOut);
+        }
         self.resolve_doubt().await?;
         std::mem::replace(&mut self.keeper, Keeper::gone()).close().await;
         self.custody = Custody::Lent { until: clock::instant() + PATIENCE };

@@ -12,13 +12,14 @@ use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::health::Health;
+pub use super::notice::{Notice, RolloutNotice};
+use super::rollout::Rollouts;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
-use crate::proxy::upstream::Standing;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{HistoryQuery, StoreError};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -35,6 +36,7 @@ pub struct Handle {
     pub(super) figures: Arc<Figures>,
     pub(super) elders: Arc<Elders>,
     pub(super) health: Arc<Health>,
+    pub(super) rollouts: Arc<Rollouts>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -127,6 +129,9 @@ pub enum Failed {
     /// Another process cannot take over what is held.
     #[error("a service is held, or an exclusive flip is under way")]
     Holding,
+    /// Another process cannot go on with a rollout.
+    #[error("a rollout is under way")]
+    RollingOut,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
     Closed,
@@ -151,42 +156,6 @@ fn list(left: &[InTheWay]) -> String {
 
 fn in_the_way(left: &[InTheWay]) -> String {
     if left.is_empty() { String::new() } else { format!(" (in the way: {})", list(left)) }
-}
-
-/// What control tells whoever listens (`GET /v1/events`).
-#[derive(Debug, Clone)]
-pub enum Notice {
-    /// A change was published.
-    Changed(Arc<Change>),
-    /// A version that was left has nothing in flight any more.
-    Drained {
-        /// The service.
-        service: ServiceName,
-        /// The version that is safe to stop.
-        version: VersionName,
-        /// From the change that left it to its last request's end, in seconds.
-        seconds: f64,
-    },
-    /// An endpoint stands otherwise than before.
-    Health {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// The endpoint.
-        endpoint: EndpointAddr,
-        /// How it stood.
-        before: Standing,
-        /// How it stands.
-        state: Standing,
-        /// What made the difference.
-        said: String,
-    },
-    /// The file was read and refused; what it said before stays.
-    ReloadFailed {
-        /// Every error, one a line.
-        errors: String,
-    },
 }
 
 /// How a wait for drains ended.
@@ -312,6 +281,12 @@ impl Handle {
     pub async fn changed(&mut self) {
         // Nothing more happens when control has ended.
         let _ = self.seen.changed().await;
+    }
+
+    /// The rolling upgrades.
+    #[must_use]
+    pub fn rollouts(&self) -> &Arc<Rollouts> {
+        &self.rollouts
     }
 
     /// Control's own metrics.

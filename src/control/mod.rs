@@ -3,15 +3,19 @@
 
 mod clock;
 mod custody;
+pub mod discovery;
 mod drain;
 pub mod elders;
+mod endpoints;
 mod exclusive;
 mod figures;
 mod handle;
 pub mod health;
 mod hold;
+mod notice;
 mod perform;
 pub mod reload;
+pub mod rollout;
 mod tenures;
 
 #[cfg(test)]
@@ -29,13 +33,15 @@ pub use crate::proxy::hold::Ended;
 use custody::{Custody, Transfer};
 use drain::Drains;
 use elders::Elders;
+use endpoints::Endpoints;
 pub use exclusive::{Exclusively, HoldEnded, InTheWay, Streams};
 pub use figures::{DRAIN_BOUNDS, Durations, FENCE_BOUNDS, Figures, ServiceFigures};
-pub use handle::{Asked, Done, Failed, Handle, Notice, Waited, Wanted};
+pub use handle::{Asked, Done, Failed, Handle, Notice, RolloutNotice, Waited, Wanted};
 use handle::{Request, Seen};
 use health::{Health, Prober};
 use hold::Holds;
 use perform::Doubt;
+use rollout::Rollouts;
 pub use tenures::Tenures;
 
 use crate::proxy::live::{Live, Snapshot};
@@ -60,12 +66,14 @@ pub struct Control {
     live: Arc<Live>,
     keeper: Keeper,
     drains: Drains,
+    endpoints: Endpoints,
     holds: Holds,
     doubt: Option<Doubt>,
     tenures: Arc<Tenures>,
     figures: Arc<Figures>,
     requests: mpsc::Receiver<Request>,
     elders: Arc<Elders>,
+    rollouts: Arc<Rollouts>,
     /// Versions that are left and have work with elders, and since when that is known.
     elsewhere: BTreeMap<(ServiceName, VersionName), Instant>,
     custody: Custody,
@@ -138,7 +146,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let (tenures, figures) = (Arc::new(Tenures::of(Arc::clone(&live))), Arc::new(Figures::default()));
     let (asking, requests) = mpsc::channel(REQUESTS);
     let (transferring, transfers) = mpsc::channel(1);
-    let elders: Arc<Elders> = Arc::default();
+    let (elders, rollouts): (Arc<Elders>, Arc<Rollouts>) = Default::default();
     let (showing, seen) = watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]) });
     let handle = Handle {
         requests: asking,
@@ -150,6 +158,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         figures: Arc::clone(&figures),
         elders: Arc::clone(&elders),
         health: Arc::clone(&health),
+        rollouts: Arc::clone(&rollouts),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {
@@ -158,12 +167,14 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         live,
         keeper,
         drains,
+        endpoints: Endpoints::default(),
         holds,
         doubt,
         tenures,
         figures,
         requests,
         elders,
+        rollouts,
         elsewhere: BTreeMap::new(),
         custody: Custody::Ours,
         health,

@@ -11,7 +11,7 @@ use super::cells::{GRPC, Kind, code_labels};
 use super::checks::CAUSES;
 use super::family::Family;
 use super::handshake::Handshake;
-use super::inputs::{EndpointState, Inputs, Source};
+use super::inputs::{EndpointState, Finds, Inputs, Source};
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
@@ -118,6 +118,8 @@ impl Collector for Gathering {
         families.extend(of_tls(&inputs));
         families.push(of_names(&inputs));
         families.extend(of_health(&versions, &inputs));
+        families.extend(of_webhooks(&inputs));
+        families.push(of_discovery(&inputs));
         families.extend(process::families());
         families.into_iter().map(Family::finish).collect()
     }
@@ -279,6 +281,29 @@ fn of_health(versions: &Versions, inputs: &Inputs) -> [Family; 4] {
         seconds.durations(&[service, version], &sum.seconds.buckets());
     }
     [up, checks, seconds, ejections]
+}
+
+fn of_discovery(inputs: &Inputs) -> Family {
+    let mut discoveries = Family::of(&names::DISCOVERIES);
+    for Finds { service, version, found, failed } in &inputs.finds {
+        discoveries.count(&[service.as_str(), version.as_str(), "found"], *found);
+        discoveries.count(&[service.as_str(), version.as_str(), "failed"], *failed);
+    }
+    discoveries
+}
+
+fn of_webhooks(inputs: &Inputs) -> [Family; 2] {
+    let mut deliveries = Family::of(&names::WEBHOOK_DELIVERIES);
+    let mut waiting = Family::of(&names::WEBHOOK_WAITING);
+    for told in &inputs.deliveries {
+        for (result, count) in
+            [("delivered", told.delivered), ("failed", told.failed), ("dropped", told.dropped)]
+        {
+            deliveries.count(&[&told.webhook, result], count);
+        }
+        waiting.count(&[&told.webhook], told.waiting);
+    }
+    [deliveries, waiting]
 }
 
 fn build_info() -> Family {

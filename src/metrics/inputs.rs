@@ -58,6 +58,10 @@ pub struct Inputs {
     pub lookups: Vec<Lookups>,
     /// Every endpoint of the table.
     pub endpoints: Vec<EndpointState>,
+    /// How deliveries to webhooks went.
+    pub deliveries: Vec<Deliveries>,
+    /// How looking for endpoints went.
+    pub finds: Vec<Finds>,
 }
 
 /// How one endpoint stands.
@@ -71,6 +75,34 @@ pub struct EndpointState {
     pub endpoint: String,
     /// True when it gets requests, as far as its health goes.
     pub is_up: bool,
+}
+
+/// How looking for the endpoints of a version has gone so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finds {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// How often another list was found.
+    pub found: u64,
+    /// How often a list could not be used.
+    pub failed: u64,
+}
+
+/// How the deliveries to one webhook have gone so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deliveries {
+    /// Its name.
+    pub webhook: String,
+    /// Events that it has taken.
+    pub delivered: u64,
+    /// Those that were given up after the last attempt.
+    pub failed: u64,
+    /// Those that were never tried: too many waited.
+    pub dropped: u64,
+    /// Those that wait now.
+    pub waiting: u64,
 }
 
 /// How the lookups of one name have ended so far.

@@ -20,6 +20,8 @@ pub use cells::{Cells, Histogram, Kind, Outcome, bump};
 pub use checks::Checks;
 pub use collector::Exposition;
 pub use handshake::Handshake;
-pub use inputs::{Buckets, Certificate, Edge, EndpointState, Inputs, Lookups, Operations, Source, Tenure};
+pub use inputs::{
+    Buckets, Certificate, Deliveries, Edge, EndpointState, Finds, Inputs, Lookups, Operations, Source, Tenure,
+};
 pub use reason::Reason;
 pub use retry::{Hedge, Retry};

@@ -97,6 +97,12 @@ metrics! {
         "Lines of the access log that were lost: its writer was behind, or could not write.";
     NAME_LOOKUPS = Counter "switchback_name_lookups_total" ["host", "result"]
         "Lookups of endpoints' names: found, or failed, after which the last good addresses are kept.";
+    DISCOVERIES = Counter "switchback_discoveries_total" ["service", "version", "result"]
+        "Lists of a version's endpoints: found, or failed, after which the last good one is kept. Lookups are counted by themselves.";
+    WEBHOOK_DELIVERIES = Counter "switchback_webhook_deliveries_total" ["webhook", "result"]
+        "Events for webhooks: delivered, failed (given up after the last attempt), or dropped (too many waited).";
+    WEBHOOK_WAITING = Gauge "switchback_webhook_waiting" ["webhook"]
+        "Events that wait to be delivered to a webhook.";
     BUILD_INFO = Gauge "switchback_build_info" ["version"]
         "Always 1; the label says which switchback this is.";
     PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" []

@@ -11,10 +11,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use super::clock;
-use super::upstream::leaving::{Departure, Leaving, Pace, Plan};
+use super::upstream::flights::Part;
+use super::upstream::leaving::{Departure, EndpointDeparture, Leaving, Pace, Plan};
 use super::upstream::roll::Inquiry;
 use super::upstream::{Local, Upstream};
 use super::worker::Worker;
+use crate::table::EndpointAddr;
 
 /// How often it is looked whether something has joined those that can be told to go.
 const LOOK: Duration = Duration::from_millis(500);
@@ -28,7 +30,7 @@ pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inq
 
 /// Sees out what is left on the versions that are left, for as long as the worker runs.
 pub(super) async fn see_out(worker: Rc<Worker>, mut leaving: watch::Receiver<Leaving>) {
-    let mut usher = Usher { worker, guests: HashMap::new(), all: None };
+    let mut usher = Usher { worker, guests: HashMap::new(), at: HashMap::new(), all: None };
     let mut wake = None;
     loop {
         tokio::select! {
@@ -55,13 +57,16 @@ struct Usher {
     worker: Rc<Worker>,
     /// By the id of the tenure.
     guests: HashMap<u64, Guests>,
+    /// By tenure and endpoint.
+    at: HashMap<(u64, EndpointAddr), Guests>,
     all: Option<Plan>,
 }
 
-/// What is left on one version.
+/// What is left on one version, or on one endpoint of it.
 struct Guests {
     /// `None` once nothing is: nothing can come either.
     local: Option<Rc<Local>>,
+    endpoint: Option<EndpointAddr>,
     plan: Plan,
     pace: Pace,
 }
@@ -84,6 +89,7 @@ impl Usher {
             };
             self.guests.extend(guests.map(|guests| (id, guests)));
         }
+        self.follow_endpoints(leaving);
         for (id, guests) in before {
             if leaving.all == Some(guests.plan) {
                 self.guests.insert(id, guests);
@@ -92,6 +98,24 @@ impl Usher {
                 guests.spare();
             }
         }
+    }
+
+    fn follow_endpoints(&mut self, leaving: &Leaving) {
+        let mut before = std::mem::take(&mut self.at);
+        for EndpointDeparture { upstream, endpoint, plan } in &*leaving.endpoints {
+            let key = (upstream.id, endpoint.clone());
+            let guests = match before.remove(&key) {
+                Some(same) if same.plan == *plan => Some(same),
+                other => {
+                    other.iter().for_each(Guests::spare);
+                    let local = self.worker.known(upstream);
+                    local
+                        .map(|local| Guests { endpoint: Some(endpoint.clone()), ..self.guests(local, *plan) })
+                }
+            };
+            self.at.extend(guests.map(|guests| (key, guests)));
+        }
+        before.values().for_each(Guests::spare);
     }
 
     fn welcome(&self, upstream: &Arc<Upstream>, plan: Plan) -> Option<Guests> {
@@ -103,7 +127,7 @@ impl Usher {
     fn guests(&self, local: Rc<Local>, plan: Plan) -> Guests {
         let pace = Pace::of(&plan, self.worker.id, local.upstream().workers());
         local.set_retry(plan.rules.retry);
-        Guests { local: Some(local), plan, pace }
+        Guests { local: Some(local), endpoint: None, plan, pace }
     }
 
     /// Tells whose time has come; `Some` when there is to be looked again.
@@ -118,7 +142,8 @@ impl Usher {
                 }
             }
         }
-        let next = self.guests.values_mut().filter_map(|guests| guests.work(now)).min();
+        let all = self.guests.values_mut().chain(self.at.values_mut());
+        let next = all.filter_map(|guests| guests.work(now)).min();
         // New requests may come while the process ends.
         let look = self.all.map(|_| now + LOOK);
         next.into_iter().chain(look).min()
@@ -128,12 +153,25 @@ impl Usher {
 impl Guests {
     /// Of those that have not gone yet nothing is asked any more.
     fn spare(&self) {
-        self.local.iter().for_each(|local| local.left().spare());
+        self.local.iter().for_each(|local| self.of(local).spare());
+    }
+
+    fn of<'g>(&'g self, local: &'g Local) -> Part<'g> {
+        match &self.endpoint {
+            Some(endpoint) => local.left().at(endpoint),
+            None => local.left(),
+        }
     }
 
     fn work(&mut self, now: Instant) -> Option<Instant> {
-        let flights = self.local.as_ref()?.left();
+        let local = Rc::clone(self.local.as_ref()?);
+        let endpoint = self.endpoint.clone();
+        let flights = endpoint.as_ref().map_or(local.left(), |endpoint| local.left().at(endpoint));
         if flights.is_empty() {
+            // A request that was counted in before may still have been on its way to an endpoint.
+            if self.endpoint.is_some() && now < self.plan.end() {
+                return Some((now + LOOK).min(self.plan.end()));
+            }
             self.local = None;
             return None;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::table::{ServiceSpec, Split, VersionName, VersionSpec};
+use crate::table::{EndpointAddr, ServiceSpec, Split, VersionName, VersionSpec};
 
 /// A service's history as far as it decides what may come next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +14,16 @@ pub struct Deployment {
     pub file_digest: u64,
     /// What the API changed about the file's versions and pools.
     pub edits: BTreeMap<VersionName, Edit>,
+    /// Endpoints that were found where the file says to look for them, by version; what was found last stays.
+    pub discovered: Discovered,
     /// Where it stands.
     pub phase: Phase,
     /// The way back.
     pub previous: Option<Previous>,
 }
+
+/// Endpoints that were found, by version. They join the version's own and are nobody's edit.
+pub type Discovered = BTreeMap<VersionName, Arc<[EndpointAddr]>>;
 
 /// The split before the last flip, ramp or weight change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployment::{Deployment, Previous};
-use super::history::ServiceRecord;
+use super::history::{ServiceRecord, Standing};
 use super::overlay::{carrier, initial, restore, still_holding, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
@@ -78,6 +78,7 @@ impl<'s> Draft<'s> {
             Command::DrainEndpoint { service, version, endpoint } => {
                 self.drain_endpoint(&service, &version, &endpoint)
             }
+            Command::Discover { service, version, endpoints } => self.discover(&service, &version, endpoints),
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
             Command::Batch(commands) => commands.into_iter().try_for_each(|command| self.apply(command)),
             Command::Undo { to, records } => self.undo(to, &records),
@@ -153,6 +154,8 @@ impl<'s> Draft<'s> {
             self.ways_back.insert(name.clone());
             let epoch = self.epoch;
             let item = self.entry(name)?;
+            // What is to be found is not where traffic goes.
+            let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
             let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch)
                 .map_err(|version| Refused::Gone { to, service: name.clone(), version })?;
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);

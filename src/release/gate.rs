@@ -132,6 +132,7 @@ impl Command {
             | Self::PutEndpoint { .. }
             | Self::RemoveEndpoint { .. }
             | Self::DrainEndpoint { .. }
+            | Self::Discover { .. }
             | Self::Hold { .. }
             | Self::Release { .. } => Vec::new(),
         }

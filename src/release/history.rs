@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::deployment::{Edit, Previous};
+use super::deployment::{Discovered, Edit, Previous};
 use super::{Command, Deployment};
 use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
 
@@ -97,9 +97,10 @@ impl ChangeKind {
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
-            Command::PutEndpoint { .. } | Command::RemoveEndpoint { .. } | Command::DrainEndpoint { .. } => {
-                Self::Endpoints
-            }
+            Command::PutEndpoint { .. }
+            | Command::RemoveEndpoint { .. }
+            | Command::DrainEndpoint { .. }
+            | Command::Discover { .. } => Self::Endpoints,
             Command::Hold { .. } => Self::Hold,
             Command::Release { .. } => Self::Release,
             Command::Batch(_) => Self::Batch,
@@ -167,6 +168,8 @@ pub struct Standing {
     pub previous: Option<Previous>,
     /// What the API changed about the file's versions.
     pub edits: BTreeMap<VersionName, Edit>,
+    /// What was found of their endpoints.
+    pub discovered: Discovered,
     /// A digest of what the file said, so that an edited file is noticed over a restart.
     pub file_digest: u64,
 }
@@ -180,6 +183,7 @@ impl ServiceRecord {
             split: service.split.clone(),
             previous: deployment.previous.clone(),
             edits: deployment.edits.clone(),
+            discovered: deployment.discovered.clone(),
             file_digest: deployment.file_digest,
         };
         Self { service: service.name.clone(), epoch: service.epoch, standing: Some(standing) }

@@ -16,12 +16,14 @@
 
 pub mod deployment;
 mod draft;
+pub mod events;
 mod finish;
 pub mod gate;
 pub mod history;
 mod overlay;
 mod pools;
 mod refused;
+pub mod rollout;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use deployment::{Deployment, Edit, Phase, Previous};
+pub use deployment::{Deployment, Discovered, Edit, Phase, Previous};
 use draft::Draft;
+pub use events::EVENTS;
 pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use refused::Refused;
@@ -181,6 +184,15 @@ pub enum Command {
         version: VersionRef,
         /// The endpoint.
         endpoint: EndpointAddr,
+    },
+    /// These endpoints were found where the file says to look for a version's, and no others.
+    Discover {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// The endpoints; `None`: nobody looks for them any more.
+        endpoints: Option<Vec<EndpointAddr>>,
     },
     /// Several edits as one change with one epoch: all or none.
     Batch(Vec<Command>),

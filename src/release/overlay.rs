@@ -3,12 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::deployment::{Deployment, Edit, Phase};
+use super::deployment::{Deployment, Discovered, Edit, Phase};
 use super::history::Standing;
 use crate::table::{BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec};
 
-/// Lays `edits` over the versions of the file: those that still hold, in the file's order, added versions last.
-pub(super) fn effective(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
+/// Lays `edits` over the versions of the file: those that still hold, in the file's order, added versions last; what was
+/// found joins the pools.
+pub(super) fn effective(
+    spec: &ServiceSpec,
+    edits: &BTreeMap<VersionName, Edit>,
+    discovered: &Discovered,
+) -> Vec<VersionSpec> {
+    let with_found = |version: VersionSpec| match discovered.get(&version.name) {
+        Some(found) => {
+            let more = found.iter().filter(|endpoint| !version.endpoints.contains(endpoint));
+            let endpoints = version.endpoints.iter().chain(more).cloned().collect();
+            VersionSpec { endpoints, ..version }
+        }
+        None => version,
+    };
+    own(spec, edits).into_iter().map(with_found).collect()
+}
+
+/// The same without what was found.
+pub(super) fn own(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Vec<VersionSpec> {
     let of_file = spec.versions.iter().filter_map(|file| match edits.get(&file.name) {
         Some(edit) if edit.holds_over(Some(file)) => match edit {
             // Who is to be believed is the file's to say, and how a pool is worked.
@@ -55,7 +73,7 @@ pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service,
     let weights = weights.map(|(name, points)| Ok((name.clone(), BasisPoints::new(u64::from(*points))?)));
     let split = Split::new(weights.collect::<Result<Vec<_>, Invalid>>()?)?;
     let stable = carrier(&spec.stable, &split);
-    Ok(assemble(spec, BTreeMap::new(), stable, split, epoch))
+    Ok(assemble(spec, BTreeMap::new(), Discovered::new(), stable, split, epoch))
 }
 
 /// A service as `standing` remembers it, over what the file says now.
@@ -68,12 +86,13 @@ pub(super) fn restore(
     epoch: Epoch,
 ) -> Result<(Service, Deployment), VersionName> {
     let (edits, _) = still_holding(spec, &standing.edits);
-    let versions = effective(spec, &edits);
+    let versions = effective(spec, &edits, &standing.discovered);
     if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(&versions, name)) {
         return Err(gone.clone());
     }
     let stable = carrier(&standing.stable, &standing.split);
-    let (service, mut deployment) = assemble(spec, edits, stable, standing.split.clone(), epoch);
+    let (found, split) = (standing.discovered.clone(), standing.split.clone());
+    let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
     Ok((service, deployment))
 }
@@ -88,7 +107,7 @@ pub(super) fn without_the_gone(
     epoch: Epoch,
 ) -> Result<(Service, Deployment), Invalid> {
     let (edits, _) = still_holding(spec, &standing.edits);
-    let versions = effective(spec, &edits);
+    let versions = effective(spec, &edits, &standing.discovered);
     let served = standing.split.shares().map(|(name, _)| name);
     let all = versions.iter().map(|version| &version.name);
     let candidates = [&standing.stable, &spec.stable].into_iter().chain(served).chain(all);
@@ -99,7 +118,7 @@ pub(super) fn without_the_gone(
     let mut weights: Vec<_> = kept.map(|(name, weight)| (name.clone(), weight)).collect();
     let sum: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
     weights.push((heir.clone(), BasisPoints::new(u64::from(BasisPoints::ALL.points()).saturating_sub(sum))?));
-    Ok(assemble(spec, edits, heir, Split::new(weights)?, epoch))
+    Ok(assemble(spec, edits, standing.discovered.clone(), heir, Split::new(weights)?, epoch))
 }
 
 /// True when the version is there and has an endpoint that serves.
@@ -110,14 +129,15 @@ fn is_usable(versions: &[VersionSpec], name: &VersionName) -> bool {
 fn assemble(
     spec: &Arc<ServiceSpec>,
     edits: BTreeMap<VersionName, Edit>,
+    discovered: Discovered,
     stable: VersionName,
     split: Split,
     epoch: Epoch,
 ) -> (Service, Deployment) {
     let phase = Phase::of(&split, Vec::new());
-    let service = Service::new(spec, effective(spec, &edits), stable, split, epoch);
+    let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
     let (spec, file_digest) = (Arc::clone(spec), digest(spec));
-    (service, Deployment { spec, file_digest, edits, phase, previous: None })
+    (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None })
 }
 
 /// FNV-1a over the definition's text form.

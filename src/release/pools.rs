@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Refused;
-use super::deployment::Edit;
+use super::deployment::{Deployment, Edit};
 use super::draft::{Draft, Item};
-use super::overlay::effective;
+use super::overlay::{effective, own};
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionRef, VersionSpec};
 
 impl Draft<'_> {
@@ -65,6 +65,10 @@ impl Draft<'_> {
         endpoint: &EndpointAddr,
     ) -> Result<(), Refused> {
         let mut version = self.with_endpoint(name, version, endpoint)?;
+        if self.is_found(name, &version.name, endpoint)? {
+            let (service, endpoint) = (name.clone(), endpoint.clone());
+            return Err(Refused::Discovered { service, version: version.name, endpoint });
+        }
         version.endpoints = without(&version.endpoints, endpoint);
         version.draining = without(&version.draining, endpoint);
         self.serving_less(name, version, endpoint)
@@ -82,6 +86,48 @@ impl Draft<'_> {
         }
         version.draining = version.draining.iter().chain([endpoint]).cloned().collect();
         self.serving_less(name, version, endpoint)
+    }
+
+    /// What was found takes the place of what was found before; a version with weight keeps an endpoint that serves.
+    pub(super) fn discover(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionName,
+        endpoints: Option<Vec<EndpointAddr>>,
+    ) -> Result<(), Refused> {
+        self.resolve(name, &version.clone().into())?;
+        let epoch = self.epoch;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        if deployment.discovered.get(version).map(|found| &found[..]) == endpoints.as_deref() {
+            return Ok(());
+        }
+        match endpoints {
+            Some(found) => deployment.discovered.insert(version.clone(), found.into()),
+            None => deployment.discovered.remove(version),
+        };
+        let versions = effective(&deployment.spec, &deployment.edits, &deployment.discovered);
+        let weight = service.split.weight(version);
+        let serves = versions.iter().any(|spec| spec.name == *version && spec.serving().next().is_some());
+        if !serves && weight > BasisPoints::NONE {
+            return Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() });
+        }
+        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        Ok(())
+    }
+
+    /// True when the endpoint is in the pool because it was found, and for no other reason.
+    fn is_found(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionName,
+        endpoint: &EndpointAddr,
+    ) -> Result<bool, Refused> {
+        let Item { deployment, .. } = self.entry(name)?;
+        let is_found = deployment.discovered.get(version).is_some_and(|found| found.contains(endpoint));
+        let own = own(&deployment.spec, &deployment.edits);
+        let is_own = own.iter().any(|spec| spec.name == *version && spec.endpoints.contains(endpoint));
+        Ok(is_found && !is_own)
     }
 
     /// The version, which has this endpoint.
@@ -124,6 +170,7 @@ impl Draft<'_> {
         let epoch = self.epoch;
         let Item { service, deployment, .. } = self.entry(name)?;
         let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
+        let new = new.map(|new| without_found(new, deployment));
         match (new, over) {
             (Some(new), over) if over.as_ref() == Some(&new) => {
                 deployment.edits.remove(&version);
@@ -138,11 +185,25 @@ impl Draft<'_> {
                 deployment.edits.remove(&version);
             }
         }
-        let versions = effective(&deployment.spec, &deployment.edits);
+        let versions = effective(&deployment.spec, &deployment.edits, &deployment.discovered);
         let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
         Ok(())
     }
+}
+
+/// The version without what was found: that is nobody's edit.
+fn without_found(version: VersionSpec, deployment: &Deployment) -> VersionSpec {
+    let Some(found) = deployment.discovered.get(&version.name) else { return version };
+    let before = own(&deployment.spec, &deployment.edits);
+    let before = before.iter().find(|spec| spec.name == version.name);
+    let is_own = |endpoint: &&EndpointAddr| {
+        !found.contains(endpoint) || before.is_some_and(|spec| spec.endpoints.contains(endpoint))
+    };
+    if version.endpoints.iter().all(|endpoint| is_own(&endpoint)) {
+        return version;
+    }
+    VersionSpec { endpoints: version.endpoints.iter().filter(is_own).cloned().collect(), ..version }
 }
 
 fn without(list: &Arc<[EndpointAddr]>, endpoint: &EndpointAddr) -> Arc<[EndpointAddr]> {

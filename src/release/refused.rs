@@ -90,6 +90,16 @@ pub enum Refused {
         /// How many are well, and what the checks of the others said.
         readiness: Box<Readiness>,
     },
+    /// An endpoint that was found cannot be taken away: it would be found again.
+    #[error("{endpoint} of version `{version}` of service `{service}` was discovered")]
+    Discovered {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+    },
     /// Somebody else changed the service in between.
     #[error("service `{service}` is at epoch {present}, not {expected}")]
     Conflict {
@@ -163,6 +173,7 @@ impl Refused {
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::LastEndpoint { .. } => "last_endpoint",
             Self::NotReady { .. } => "not_ready",
+            Self::Discovered { .. } => "discovered",
             Self::Conflict { .. } => "conflict",
             Self::UnknownEpoch { .. } => "unknown_epoch",
             Self::Gone { .. } => "gone",
@@ -205,6 +216,11 @@ impl Refused {
             }
             Self::NotReady { service, .. } => {
                 format!("`switchback status {service}` shows the checks; `--force` does it anyway")
+            }
+            Self::Discovered { service, version, endpoint } => {
+                format!(
+                    "take it out where it was found, or let it be: `switchback endpoints drain {service}/{version} {endpoint}`"
+                )
             }
             Self::Conflict { .. } => "read the service again and decide anew".to_owned(),
             Self::UnknownEpoch { .. } => "`switchback history` lists the epochs".to_owned(),

@@ -1,6 +1,7 @@
 //! Any change that the heart could make, for property tests of the stores.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -58,12 +59,15 @@ fn edit() -> impl Strategy<Value = Edit> {
 fn standing() -> impl Strategy<Value = Standing> {
     let previous = (version_name(), split()).prop_map(|(stable, split)| Previous { stable, split });
     let edits = prop::collection::btree_map(version_name(), edit(), 0..3);
-    (version_name(), split(), prop::option::of(previous), edits, any::<u64>()).prop_map(
-        |(stable, split, previous, edits, file_digest)| Standing {
+    let found = prop::collection::vec(endpoint(), 0..3).prop_map(Arc::from);
+    let discovered = prop::collection::btree_map(version_name(), found, 0..2);
+    (version_name(), split(), prop::option::of(previous), edits, discovered, any::<u64>()).prop_map(
+        |(stable, split, previous, edits, discovered, file_digest)| Standing {
             stable,
             split,
             previous,
             edits,
+            discovered,
             file_digest,
         },
     )

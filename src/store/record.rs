@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::release::history::Standing;
-use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp};
-use crate::table::{BasisPoints, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
+use crate::release::{
+    Actor, ActorKind, Change, ChangeKind, Discovered, Edit, Previous, ServiceRecord, Timestamp,
+};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
 
 /// A [`Change`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ pub struct StandingForm {
     weights: Weights,
     previous: Option<PreviousForm>,
     edits: BTreeMap<String, EditForm>,
+    /// Endpoints that were found; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    discovered: BTreeMap<String, Vec<String>>,
     /// Hexadecimal: not every reader of JSON has whole numbers of 64 bits.
     file_digest: String,
 }
@@ -178,6 +183,7 @@ impl From<&Standing> for StandingForm {
             weights: weights(&standing.split),
             previous: standing.previous.as_ref().map(PreviousForm::from),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
+            discovered: found(&standing.discovered),
             file_digest: format!("{:016x}", standing.file_digest),
         }
     }
@@ -193,9 +199,21 @@ impl TryFrom<StandingForm> for Standing {
             split: split(form.weights)?,
             previous: form.previous.map(Previous::try_from).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
+            discovered: discovered(form.discovered)?,
             file_digest: digest.map_err(|_| Invalid(format!("`{}` is not a digest", form.file_digest)))?,
         })
     }
+}
+
+fn found(discovered: &Discovered) -> BTreeMap<String, Vec<String>> {
+    let texts = |found: &[EndpointAddr]| found.iter().map(ToString::to_string).collect();
+    discovered.iter().map(|(version, found)| (version.to_string(), texts(found))).collect()
+}
+
+fn discovered(form: BTreeMap<String, Vec<String>>) -> Result<Discovered, Invalid> {
+    let endpoints =
+        |texts: Vec<String>| texts.iter().map(|text| text.parse()).collect::<Result<_, Invalid>>();
+    form.into_iter().map(|(version, texts)| Ok((version.parse()?, endpoints(texts)?))).collect()
 }
 
 fn weights(split: &Split) -> Weights {

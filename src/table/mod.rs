@@ -2,8 +2,10 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod discovery;
 pub mod drain;
 pub mod field;
+pub mod glob;
 pub mod hold;
 pub mod limits;
 pub mod matcher;
@@ -20,8 +22,10 @@ pub mod transport;
 
 use std::sync::Arc;
 
+pub use discovery::{Discovery, Source};
 pub use drain::DrainRules;
 pub use field::{FieldOp, Side};
+pub use glob::Glob;
 pub use hold::{Hold, HoldLimits, HoldScope, LONGEST_HOLD};
 pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};

@@ -23,11 +23,13 @@
     clippy::panic,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
+    clippy::print_stdout,
     reason = "what fails here fails a test"
 )]
 
 pub mod admin;
 pub mod client;
+pub mod dns;
 pub mod events;
 pub mod frames;
 pub mod gate;
@@ -36,6 +38,7 @@ pub mod held;
 pub mod history;
 pub mod http2;
 pub mod origin;
+pub mod process;
 pub mod tls;
 pub mod websocket;
 pub mod wire;
@@ -244,6 +247,13 @@ impl Lab {
             assert!(since.elapsed() < PATIENCE, "{parts:?} is {:?}, not {value}", self.metric(parts));
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until a metric's first sample whose line contains all of `parts` is above `value`.
+    pub fn wait_for_metric_above(&self, parts: &[&str], value: f64) {
+        wait_until(&format!("{parts:?} is above {value}"), || {
+            self.metric(parts).is_some_and(|now| now > value)
+        });
     }
 
     /// The value of a metric's first sample whose line contains all of `parts`.

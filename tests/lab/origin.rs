@@ -158,6 +158,16 @@ impl Origin {
         Self::listening(name, Serve::Requests { behave: Box::new(behave), reads_bodies: true })
     }
 
+    /// The same at this address.
+    pub fn at(
+        listen: &str,
+        name: &str,
+        behave: impl Fn(&Seen, &mut TcpStream) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        let serve = Serve::Requests { behave: Box::new(behave), reads_bodies: true };
+        Self::listening_on(TcpListener::bind(listen).expect("an address that is free"), name, serve)
+    }
+
     /// The same, with the body still unread in the stream.
     pub fn answering_early(
         name: &str,
@@ -176,7 +186,10 @@ impl Origin {
     }
 
     fn listening(name: &str, serve: Serve) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::listening_on(TcpListener::bind("127.0.0.1:0").expect("a port"), name, serve)
+    }
+
+    fn listening_on(listener: TcpListener, name: &str, serve: Serve) -> Self {
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             serve,

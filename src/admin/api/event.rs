@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, HealthState};
+use super::{Change, HealthState, Rollout, RolloutStep};
 use crate::control::Notice;
 
 /// One server-sent event: its name is `type`, its data this object as JSON.
@@ -49,6 +49,17 @@ pub enum Event {
         /// Every error, one a line.
         errors: String,
     },
+    /// A rolling upgrade has come a step further, or to its end.
+    Rollout {
+        /// All of it, as it stands.
+        rollout: Rollout,
+        /// The step that this is about, from 1; absent when it is about the whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<usize>,
+        /// That step: `safe` says that its `out` may be stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        now: Option<RolloutStep>,
+    },
     /// This listener was too slow and missed events: read the state again.
     Lagged {
         /// How many.
@@ -66,7 +77,32 @@ impl Event {
             Self::Drained { .. } => "drained",
             Self::Health { .. } => "health",
             Self::ReloadFailed { .. } => "reload_failed",
+            Self::Rollout { .. } => "rollout",
             Self::Lagged { .. } => "lagged",
+        }
+    }
+
+    /// The services that it is about; none when it is about the proxy itself.
+    #[must_use]
+    pub fn services(&self) -> Vec<&str> {
+        match self {
+            Self::Changed { change } => change.services.keys().map(String::as_str).collect(),
+            Self::Drained { service, .. } | Self::Health { service, .. } => vec![service],
+            Self::Rollout { rollout, .. } => vec![&rollout.service],
+            Self::Hello { .. } | Self::ReloadFailed { .. } | Self::Lagged { .. } => Vec::new(),
+        }
+    }
+
+    /// The one thing that it is about: a service, or `service/version`.
+    #[must_use]
+    pub fn subject(&self) -> Option<String> {
+        match (self, &self.services()[..]) {
+            (Self::Drained { service, version, .. }, _) => Some(format!("{service}/{version}")),
+            (Self::Health { service, version, endpoint, .. }, _) => {
+                Some(format!("{service}/{version}/{endpoint}"))
+            }
+            (_, [service]) => Some((*service).to_owned()),
+            _ => None,
         }
     }
 }
@@ -89,6 +125,28 @@ impl From<&Notice> for Event {
                 said: said.clone(),
             },
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
+            Notice::Rollout(news) => {
+                let rollout = Rollout::from(&news.told);
+                let now = news.step.and_then(|step| rollout.steps.get(step).cloned());
+                Self::Rollout { rollout, step: news.step.map(|step| step + 1), now }
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::PartialSchema;
+
+    use super::*;
+    use crate::release::EVENTS;
+
+    #[test]
+    fn every_event_that_happens_can_be_asked_for_by_its_name() {
+        let schema = serde_json::to_value(Event::schema()).unwrap();
+        let variants = schema["oneOf"].as_array().unwrap();
+        let names = variants.iter().map(|variant| variant["properties"]["type"]["enum"][0].as_str().unwrap());
+        let happen: Vec<_> = names.filter(|name| !["hello", "lagged"].contains(name)).collect();
+        assert_eq!(happen, EVENTS);
     }
 }

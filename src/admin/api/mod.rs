@@ -8,6 +8,7 @@ mod explain;
 mod health;
 mod history;
 mod problem;
+mod rollout;
 mod service;
 pub mod text;
 mod upgrade;
@@ -22,6 +23,7 @@ pub use explain::{Chance, Explain, Explained, Reason};
 pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
+pub use rollout::{EndpointReady, Proceed, Ready, Replace, Rollout, RolloutStep, StartRollout};
 pub use service::{
     Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
     weights,

@@ -48,3 +48,21 @@ pub(super) const COMPLETIONS_HELP: &str = "Examples:
 pub(super) const UPGRADE_HELP: &str = "Examples:
   switchback upgrade                            the same program, as it is installed now
   switchback upgrade --binary /opt/switchback-2/switchback";
+
+pub(super) const ROLLOUT_HELP: &str = "Examples:
+  switchback rollout shop --replace 10.0.0.1:80=10.0.1.1:80 --replace 10.0.0.2:80=10.0.1.2:80
+                                                each old one drains, and is said to be safe to stop; each new
+                                                one is waited for, and serves
+  switchback rollout shop --batch 2 --hook 'ssh \"${SWITCHBACK_ENDPOINT%:*}\" systemctl restart shop'
+                                                every endpoint is restarted in its place, two at a time
+  switchback rollout shop --from blue --to green --surge
+                                                endpoint by endpoint to another version: with k of n endpoints
+                                                it has k/n of the traffic
+  switchback rollout shop --follow              the rollout is the proxy's: it goes on without this command";
+
+pub(super) const DEPLOY_HELP: &str = "Examples:
+  switchback deploy shop --version v42 --endpoint 10.0.1.1:80 --endpoint 10.0.1.2:80
+  switchback deploy shop --version v42 --endpoint 10.0.1.1:80 10.0.1.2:80 --rolling
+
+The version is added, waited for, and gets all traffic; then the old one is waited for. If it is not ready in
+time, nothing is moved. The same command once more goes on where the first one was.";

@@ -23,6 +23,23 @@ pub(super) fn version_of(text: &str) -> Result<VersionOf, String> {
     }
 }
 
+/// An endpoint that goes and the one that comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Goes.
+    pub old: String,
+    /// Comes; the same: it is restarted in its place.
+    pub new: String,
+}
+
+pub(super) fn pair(text: &str) -> Result<Pair, String> {
+    let (old, new) = text.split_once('=').unwrap_or((text, text));
+    match (old, new) {
+        ("", _) | (_, "") => Err("expected OLD or OLD=NEW, such as 10.0.0.1:80=10.0.1.1:80".to_owned()),
+        (old, new) => Ok(Pair { old: old.to_owned(), new: new.to_owned() }),
+    }
+}
+
 pub(super) fn weight(text: &str) -> Result<(String, BasisPoints), String> {
     let (version, percent) = text.split_once('=').ok_or("expected VERSION=PERCENT, such as green=5")?;
     Ok((version.to_owned(), percent.parse::<BasisPoints>().map_err(|why| why.to_string())?))

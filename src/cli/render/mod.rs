@@ -4,6 +4,7 @@ mod change;
 mod drain;
 mod health;
 mod history;
+mod rollout;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,4 +14,5 @@ pub(super) use drain::{
     all_left, endpoint_left, endpoint_safety, safety, waiting, waiting_for_all, waiting_for_endpoint,
 };
 pub(super) use history::{explained, history};
+pub(super) use rollout::{news, outcome, rollout};
 pub(super) use status::{status, versions};

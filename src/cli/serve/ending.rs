@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,6 +26,8 @@ use crate::table::DrainRules;
 
 /// How long the access log may take to be written to its end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long webhooks may take for what still waits.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,7 +35,7 @@ impl Process {
     /// Finishes what is in flight, for as long as the deadline says; a second signal ends it at once.
     pub(super) async fn wind_down(self, mut signals: Signals) -> Result<()> {
         // Memory is looked at until the end.
-        let Self { config, crew, log, handle, status, elders, memory: _memory, .. } = self;
+        let Self { config, crew, log, handle, status, elders, webhooks, memory: _memory, .. } = self;
         status.set_readiness(Readiness::Stopping);
         notify::stopping();
         let deadline = config.shutdown.deadline;
@@ -52,6 +54,7 @@ impl Process {
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
         }
         drop((self.own, self.admin_file));
+        webhooks.finish(WEBHOOK_PATIENCE).await;
         let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped");
@@ -60,11 +63,14 @@ impl Process {
 
     /// Another process serves: nothing is accepted any more, and what is in flight is finished.
     pub(super) async fn retire(self, heir: Heir, ready: &Ready, mut signals: Signals) -> Result<()> {
-        let Self { config, crew, log, handle, memory: _memory, watching, .. } = self;
+        let Self { config, crew, log, handle, webhooks, finders, memory: _memory, watching, .. } = self;
         // From now on the other process says that it is alive.
         self.watchdog.abort();
         notify::main_process(ready.pid);
         drop((watching, self.own));
+        drop(finders);
+        // What happens from now on the other process tells.
+        spawn_local(webhooks.finish(WEBHOOK_PATIENCE));
         if let Some(file) = self.admin_file {
             file.leave();
         }

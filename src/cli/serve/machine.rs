@@ -3,7 +3,14 @@
 use std::io::IsTerminal;
 use std::thread;
 
+use anyhow::Result;
+use futures_util::future::OptionFuture;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
 use tracing::warn;
+
+use crate::control::Control;
+use crate::control::health::Prober;
 
 /// How many threads run at the same time.
 pub(super) fn cores() -> usize {
@@ -32,4 +39,25 @@ pub(super) fn start_log() {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+}
+
+/// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.
+pub(super) fn on_own_thread(mut control: Control) -> Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // Dropped with the thread, also when it panics.
+        let _end = end;
+        let prober = control.prober();
+        runtime.block_on(LocalSet::new().run_until(async {
+            // Beside control, not within it: what a look at an endpoint wakes is not control.
+            let probing = spawn_local(async { OptionFuture::from(prober.map(Prober::run)).await });
+            tokio::select! {
+                () = control.run(async { drop(stopped.await) }) => {}
+                _ = probing => {}
+            }
+        }));
+    })?;
+    Ok((stop, ended))
 }

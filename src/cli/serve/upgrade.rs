@@ -116,8 +116,11 @@ impl Process {
 
     fn not_lent(&self, why: &Failed) -> Why {
         self.is_lent.set(false);
-        let is_held = matches!(why, Failed::Holding);
-        let hint = if is_held { "release it first, or wait until the flip is over" } else { "try again" };
+        let hint = match why {
+            Failed::Holding => "release it first, or wait until the flip is over",
+            Failed::RollingOut => "wait until it is over, or stop it: `switchback rollout SERVICE --stop`",
+            _ => "try again",
+        };
         Why::Refused(NotUpgraded::Refused { why: why.to_string(), hint: hint.to_owned() })
     }
 

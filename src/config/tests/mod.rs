@@ -5,6 +5,7 @@ mod refused;
 mod rules;
 mod sample;
 mod tls;
+mod webhooks;
 
 use std::path::PathBuf;
 

@@ -46,7 +46,7 @@ endpoint = ["127.0.0.1:9101"]
 fn all_errors_are_told_at_once() {
     insta::assert_snapshot!(check_text(MANY_ERRORS), @r#"
     switchback.toml:2:1: unknown key `workers` in the file
-    hint: its keys are: listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log, services
+    hint: its keys are: listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log, webhooks, services
     switchback.toml:3:1: a listener has no `listen`
     hint: for example: listen = "0.0.0.0:8080"
     switchback.toml:4:1: unknown key `lisen` in a listener
@@ -233,7 +233,7 @@ via = "x"
     switchback.toml:14:15: unclosed table, expected `]`
     switchback.toml:18:1: missing key for inline table element, expected key
     switchback.toml:19:1: unknown key `via` in the file
-    hint: its keys are: listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log, services
+    hint: its keys are: listeners, admin, metrics, state, limits, shutdown, upgrade, proxy, access_log, webhooks, services
     switchback.toml: 9 errors
     "#);
 }

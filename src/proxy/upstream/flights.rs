@@ -15,6 +15,7 @@ use super::roll::{Remaining, add_up};
 use super::seat::Seat;
 use crate::metrics::Kind;
 use crate::proxy::clock::Alarm;
+use crate::table::EndpointAddr;
 
 /// One worker's requests, streams and tunnels.
 #[derive(Debug, Default)]
@@ -22,11 +23,12 @@ pub struct Flights {
     list: RefCell<Slab<Flight>>,
 }
 
-/// Those of one version.
+/// Those of one version, or of one endpoint of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'f> {
     all: &'f Flights,
     of: u64,
+    at: Option<&'f EndpointAddr>,
 }
 
 /// What is asked of something in flight.
@@ -109,22 +111,34 @@ impl Flights {
     /// Those on the tenure with this id.
     #[must_use]
     pub fn of(&self, id: u64) -> Part<'_> {
-        Part { all: self, of: id }
+        Part { all: self, of: id, at: None }
     }
 }
 
-impl Part<'_> {
+impl<'f> Part<'f> {
+    /// Those of them that are with this endpoint.
+    #[must_use]
+    pub fn at(self, endpoint: &'f EndpointAddr) -> Self {
+        Self { at: Some(endpoint), ..self }
+    }
+
+    fn has(&self, flight: &Flight) -> bool {
+        let is_there =
+            |at: &EndpointAddr| flight.way.as_ref().is_some_and(|(seat, _)| seat.endpoint.address == *at);
+        flight.on == self.of && self.at.is_none_or(is_there)
+    }
+
     /// True when nothing is in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.list.borrow().iter().all(|(_, flight)| flight.on != self.of)
+        !self.all.list.borrow().iter().any(|(_, flight)| self.has(flight))
     }
 
     /// All of them at this moment, those of a kind with an endpoint together.
     #[must_use]
     pub fn remaining(&self, now: Instant) -> Vec<Remaining> {
         let list = self.all.list.borrow();
-        let mine = list.iter().map(|(_, flight)| flight).filter(|flight| flight.on == self.of);
+        let mine = list.iter().map(|(_, flight)| flight).filter(|flight| self.has(flight));
         add_up(mine.map(|flight| Remaining {
             kind: flight.kind,
             endpoint: flight.way.as_ref().map(|(seat, _)| seat.endpoint.address.clone()),
@@ -144,7 +158,7 @@ impl Part<'_> {
     /// Tells so many of them to go, the oldest first.
     pub fn tell(&self, count: usize) {
         let mut list = self.all.list.borrow_mut();
-        let mine = list.iter_mut().map(|(_, flight)| flight).filter(|flight| flight.on == self.of);
+        let mine = list.iter_mut().map(|(_, flight)| flight).filter(|flight| self.has(flight));
         let mut untold: Vec<_> = mine.filter(|flight| flight.is_to_be_told()).collect();
         let count = count.min(untold.len());
         if count > 0 && count < untold.len() {
@@ -170,6 +184,6 @@ impl Part<'_> {
 
     fn each(&self, mut see: impl FnMut(&mut Flight)) {
         let mut list = self.all.list.borrow_mut();
-        list.iter_mut().map(|(_, flight)| flight).filter(|flight| flight.on == self.of).for_each(&mut see);
+        list.iter_mut().map(|(_, flight)| flight).filter(|flight| self.has(flight)).for_each(&mut see);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::Upstream;
 use crate::proxy::clock;
-use crate::table::DrainRules;
+use crate::table::{DrainRules, EndpointAddr};
 
 /// How long those that are told to go at once may take, before they are cut.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -61,11 +61,24 @@ pub struct Departure {
     pub plan: Plan,
 }
 
+/// One endpoint of a version that is being left, while the version goes on.
+#[derive(Debug, Clone)]
+pub struct EndpointDeparture {
+    /// The version's tenure.
+    pub upstream: Arc<Upstream>,
+    /// Which endpoint.
+    pub endpoint: EndpointAddr,
+    /// How.
+    pub plan: Plan,
+}
+
 /// Everything that is being left.
 #[derive(Debug, Clone, Default)]
 pub struct Leaving {
     /// Each tenure once.
     pub versions: Arc<[Departure]>,
+    /// Endpoints that are being left, each once a tenure.
+    pub endpoints: Arc<[EndpointDeparture]>,
     /// Those that are not to be waited for, whether they are being left or not; their plan goes before.
     pub hurried: Arc<[Departure]>,
     /// For every version, also those that carry traffic: the process ends.
@@ -87,6 +100,12 @@ impl Departures {
     pub fn set(&self, versions: impl Into<Arc<[Departure]>>) {
         let versions = versions.into();
         self.0.send_modify(|leaving| leaving.versions = versions);
+    }
+
+    /// These endpoints are being left, and no others. Call after the change was published.
+    pub fn set_endpoints(&self, endpoints: impl Into<Arc<[EndpointDeparture]>>) {
+        let endpoints = endpoints.into();
+        self.0.send_modify(|leaving| leaving.endpoints = endpoints);
     }
 
     /// Ends what lasts on these at once or by another plan of their own, and on no others any more, whoever gets traffic;

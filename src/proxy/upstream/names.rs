@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
@@ -28,14 +29,36 @@ const MOST: Duration = Duration::from_secs(300);
 /// When it is asked again after it gave no answer.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A name that some endpoint has; it is resolved for as long as anybody holds it.
+/// A name that some endpoint has, or under which endpoints are listed; it is resolved for as long as anybody holds it.
 #[derive(Debug)]
 pub struct Name {
     host: Arc<str>,
+    /// What is asked about it.
+    asked: Asked,
     answer: watch::Sender<Answer>,
     /// Lookups that found addresses, and those that did not.
     found: AtomicU64,
     failed: AtomicU64,
+}
+
+/// What is asked about a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Asked {
+    /// Its addresses.
+    Addresses,
+    /// Where its service is (SRV).
+    Places,
+}
+
+/// One place where a service is (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The lowest is tried first.
+    pub priority: u16,
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// What is known of a name.
@@ -43,13 +66,17 @@ pub struct Name {
 struct Answer {
     /// Those of the last lookup that found any.
     addresses: Arc<[IpAddr]>,
+    /// The same of a service.
+    places: Arc<[Place]>,
     /// False until the first lookup has ended.
     is_told: bool,
     is_failing: bool,
 }
 
 /// Locked when the table changes, never on the request path.
-static NAMES: LazyLock<Mutex<HashMap<Arc<str>, Weak<Name>>>> = LazyLock::new(Mutex::default);
+static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
+
+type Names = HashMap<(Arc<str>, Asked), Weak<Name>>;
 
 /// Who is asked, where that is not the system's to say. Locked for every lookup and every reload.
 static SERVERS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
@@ -65,13 +92,24 @@ impl Name {
     /// The name `host`, which is being resolved from now on.
     #[must_use]
     pub fn shared(host: &Arc<str>) -> Arc<Self> {
+        Self::asked(host, Asked::Addresses)
+    }
+
+    /// The service `name`, such as `_http._tcp.shop.internal`, whose places are being looked up from now on.
+    #[must_use]
+    pub fn of_service(name: &Arc<str>) -> Arc<Self> {
+        Self::asked(name, Asked::Places)
+    }
+
+    fn asked(host: &Arc<str>, asked: Asked) -> Arc<Self> {
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = names.get(host).and_then(Weak::upgrade) {
+        let key = (Arc::clone(host), asked);
+        if let Some(known) = names.get(&key).and_then(Weak::upgrade) {
             return known;
         }
         names.retain(|_, name| name.strong_count() > 0);
-        let name = Arc::new(Self::new(host));
-        names.insert(Arc::clone(host), Arc::downgrade(&name));
+        let name = Arc::new(Self::new(host, asked));
+        names.insert(key, Arc::downgrade(&name));
         let sent = RESOLVER.as_ref().is_some_and(|resolver| resolver.send(Arc::downgrade(&name)).is_ok());
         if !sent {
             name.failed("there is no resolver");
@@ -79,9 +117,10 @@ impl Name {
         name
     }
 
-    fn new(host: &Arc<str>) -> Self {
+    fn new(host: &Arc<str>, asked: Asked) -> Self {
         Self {
             host: Arc::clone(host),
+            asked,
             answer: watch::Sender::default(),
             found: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -100,12 +139,27 @@ impl Name {
             .unwrap_or_default()
     }
 
+    /// Its addresses, as soon as there are some and they are not the `known` ones. Cancel-safe.
+    pub async fn other_addresses(&self, known: Option<&[IpAddr]>) -> Arc<[IpAddr]> {
+        let mut told = self.answer.subscribe();
+        let is_other = |answer: &Answer| !answer.addresses.is_empty() && Some(&*answer.addresses) != known;
+        // The sender is in `self`: it cannot be gone.
+        told.wait_for(is_other).await.map(|answer| Arc::clone(&answer.addresses)).unwrap_or_default()
+    }
+
+    /// The places of a service, as soon as there are some and they are not the `known` ones. Cancel-safe.
+    pub async fn other_places(&self, known: Option<&[Place]>) -> Arc<[Place]> {
+        let mut told = self.answer.subscribe();
+        let is_other = |answer: &Answer| !answer.places.is_empty() && Some(&*answer.places) != known;
+        told.wait_for(is_other).await.map(|answer| Arc::clone(&answer.places)).unwrap_or_default()
+    }
+
     /// Takes over what a lookup found; how long it holds.
     fn on_looked_up(&self, found: Found) -> Duration {
         match found {
-            Ok((addresses, _)) if addresses.is_empty() => self.failed("it has no address"),
-            Ok((addresses, holds)) => {
-                self.found(addresses);
+            Ok((records, _)) if records.is_none() => self.failed("it has no address"),
+            Ok((records, holds)) => {
+                self.found(records);
                 return holds.clamp(LEAST, MOST);
             }
             Err(why) => self.failed(&why),
@@ -113,7 +167,7 @@ impl Name {
         RETRY
     }
 
-    fn found(&self, addresses: Vec<IpAddr>) {
+    fn found(&self, Records { addresses, places }: Records) {
         // Relaxed, here and below: only read to be shown.
         self.found.fetch_add(1, Ordering::Relaxed);
         self.answer.send_modify(|answer| {
@@ -124,6 +178,10 @@ impl Name {
             if *answer.addresses != *addresses {
                 tracing::debug!(host = &*self.host, ?addresses, "a name has other addresses");
                 answer.addresses = addresses.into();
+            }
+            if *answer.places != *places {
+                tracing::debug!(name = &*self.host, ?places, "a service is in other places");
+                answer.places = places.into();
             }
         });
     }
@@ -138,7 +196,7 @@ impl Name {
         self.answer.send_modify(|answer| {
             answer.is_told = true;
             if !std::mem::replace(&mut answer.is_failing, true) {
-                let kept = answer.addresses.len();
+                let kept = answer.addresses.len() + answer.places.len();
                 tracing::warn!(host = &*self.host, why, kept, "a name cannot be resolved");
             }
         });
@@ -157,11 +215,32 @@ pub fn lookups() -> Vec<Lookups> {
     let mut lookups: Vec<_> = names.values().filter_map(Weak::upgrade).map(|name| name.lookups()).collect();
     drop(names);
     lookups.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+    // One that is asked for its addresses and as a service.
+    lookups.dedup_by(|other, one| {
+        let is_same = one.host == other.host;
+        if is_same {
+            (one.found, one.failed) = (one.found + other.found, one.failed + other.failed);
+        }
+        is_same
+    });
     lookups
 }
 
-/// The addresses of a name, and how long they hold; or why there are none.
-type Found = Result<(Vec<IpAddr>, Duration), String>;
+/// What a lookup found: one of both.
+#[derive(Debug, Default)]
+struct Records {
+    addresses: Vec<IpAddr>,
+    places: Vec<Place>,
+}
+
+impl Records {
+    fn is_none(&self) -> bool {
+        self.addresses.is_empty() && self.places.is_empty()
+    }
+}
+
+/// The records of a name, and how long they hold; or why there are none.
+type Found = Result<(Records, Duration), String>;
 
 fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
     let runtime =
@@ -171,7 +250,10 @@ fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
             let system: Rc<System> = Rc::default();
             while let Some(name) = names.recv().await {
                 let system = Rc::clone(&system);
-                spawn_local(keep(name, async move |host: Arc<str>| system.look_up(&host).await));
+                spawn_local(keep(name, async move |host: Arc<str>, asked| match asked {
+                    Asked::Addresses => system.look_up(&host).await,
+                    Asked::Places => system.look_up_places(&host).await,
+                }));
             }
         }),
         Err(error) => tracing::error!(%error, "no name can be resolved"),
@@ -179,9 +261,9 @@ fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
 }
 
 /// Resolves a name again and again until nobody holds it any more.
-async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>) -> Found) {
-    while let Some(host) = name.upgrade().map(|name| Arc::clone(&name.host)) {
-        let found = look_up(host).await;
+async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>, Asked) -> Found) {
+    while let Some((host, asked)) = name.upgrade().map(|name| (Arc::clone(&name.host), name.asked)) {
+        let found = look_up(host, asked).await;
         let Some(name) = name.upgrade() else { return };
         let pause = name.on_looked_up(found);
         drop(name);
@@ -209,7 +291,25 @@ impl System {
         let mut addresses: Vec<_> = found.iter().collect();
         addresses.sort_unstable();
         addresses.dedup();
-        Ok((addresses, holds))
+        Ok((Records { addresses, ..Records::default() }, holds))
+    }
+
+    async fn look_up_places(&self, name: &str) -> Found {
+        let resolver = self.resolver()?;
+        let found = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
+        let holds = found.valid_until().saturating_duration_since(clock::now());
+        let places = found.answers().iter().filter_map(|record| match &record.data {
+            // A lone dot says that the service is nowhere (RFC 2782).
+            RData::SRV(place) if !place.target.is_root() => {
+                let host = place.target.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+                Some(Place { priority: place.priority, host, port: place.port })
+            }
+            _ => None,
+        });
+        let mut places: Vec<_> = places.collect();
+        places.sort_unstable();
+        places.dedup();
+        Ok((Records { places, ..Records::default() }, holds))
     }
 
     /// One that has read the files as they are now.
@@ -258,22 +358,26 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn records(texts: &[&str]) -> Records {
+        Records { addresses: addresses(texts), ..Records::default() }
+    }
+
     fn known(name: &Name) -> Arc<[IpAddr]> {
         Arc::clone(&name.answer.borrow().addresses)
     }
 
     #[test]
     fn the_last_good_answer_is_kept_and_a_new_one_taken_over() {
-        let name = Name::new(&"shop.internal".into());
+        let name = Name::new(&"shop.internal".into(), Asked::Addresses);
         assert_eq!(
-            name.on_looked_up(Ok((addresses(&["10.0.0.1"]), Duration::from_secs(60)))),
+            name.on_looked_up(Ok((records(&["10.0.0.1"]), Duration::from_secs(60)))),
             Duration::from_secs(60)
         );
-        assert_eq!(name.on_looked_up(Ok((Vec::new(), MOST))), RETRY);
+        assert_eq!(name.on_looked_up(Ok((Records::default(), MOST))), RETRY);
         assert_eq!(name.on_looked_up(Err("no server".to_owned())), RETRY);
         assert_eq!(*known(&name), addresses(&["10.0.0.1"])[..]);
-        assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::ZERO))), LEAST);
-        assert_eq!(name.on_looked_up(Ok((addresses(&["10.0.0.2"]), Duration::MAX))), MOST);
+        assert_eq!(name.on_looked_up(Ok((records(&["10.0.0.2"]), Duration::ZERO))), LEAST);
+        assert_eq!(name.on_looked_up(Ok((records(&["10.0.0.2"]), Duration::MAX))), MOST);
         assert_eq!(*known(&name), addresses(&["10.0.0.2"])[..]);
         let lookups = name.lookups();
         assert_eq!((lookups.found, lookups.failed), (3, 2));

@@ -1,0 +1,263 @@
+//! The calls about rolling upgrades, and whether the endpoints of a version are ready.
+#![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::api::{EndpointReady, Problem, Proceed, Ready, Replace, Rollout, StartRollout, text};
+use super::call::{Call, parse};
+use super::edit;
+use super::openapi::{ReadResponses, RolloutResponses};
+use super::read::{Nothing, no_service};
+use crate::control::Handle;
+use crate::control::rollout::{Back, NotBegun, Order, Rollouts, answers};
+use crate::release::Refused;
+use crate::release::rollout::{Move, Plan};
+use crate::table::{EndpointAddr, Invalid, Service, ServiceName, VersionRef, VersionSpec};
+
+/// How long a new endpoint may take.
+const READY: Duration = Duration::from_mins(5);
+/// What a drain gets beyond the service's deadline, at which what is left is cut.
+const BEYOND: Duration = Duration::from_secs(10);
+
+/// What the beginning of a rollout takes in its query.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StartQuery {
+    /// True: only answer what would be done.
+    dry_run: Option<bool>,
+}
+
+/// How a rollout is to end.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EndQuery {
+    /// `reverse`: everything is taken back, as far as the old endpoints still answer; `stop`: only what is under way. By default as
+    /// its `on_failure` says.
+    mode: Option<String>,
+}
+
+/// How a rolling upgrade stands: the one that is under way, or the last one.
+#[utoipa::path(get, path = "/v1/services/{service}/rollout", tag = "rollouts", params(("service" = String, Path)),
+    responses((status = 200, body = Rollout), ReadResponses))]
+pub(super) async fn show(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let service = call.service()?;
+    let told = call.app.control.rollouts().told(&service);
+    match told {
+        Some(told) => Ok(Json(Rollout::from(&told)).into_response()),
+        None if call.app.control.state().table.service(&service).is_none() => Err(no_service(&service)),
+        None => Err(Problem::new(404, "no_rollout", format!("there was no rollout of `{service}`"))),
+    }
+}
+
+/// Begins a rolling upgrade and answers at once; each of its steps is a change in the history.
+#[utoipa::path(post, path = "/v1/services/{service}/rollout", tag = "rollouts", request_body = StartRollout,
+    params(("service" = String, Path), StartQuery), responses(RolloutResponses))]
+pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
+    let (name, body) = (call.service()?, call.json::<StartRollout>()?);
+    let query: StartQuery = call.query()?;
+    let control = &call.app.control;
+    let state = control.state();
+    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
+    let order = order(&call, service, &body)?;
+    if query.dry_run.unwrap_or(false) {
+        let told = Rollouts::plan(&order, control).map_err(|why| refused(&why))?;
+        return Ok(Json(Rollout { dry_run: true, ..Rollout::from(&told) }).into_response());
+    }
+    let told = control.rollouts().begin(order, control).map_err(|why| refused(&why))?;
+    Ok((StatusCode::ACCEPTED, Json(Rollout::from(&told))).into_response())
+}
+
+/// Ends a rolling upgrade that is under way; `GET` tells when it has come to its end.
+#[utoipa::path(delete, path = "/v1/services/{service}/rollout", tag = "rollouts",
+    params(("service" = String, Path), EndQuery), responses(RolloutResponses))]
+pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
+    let (service, query) = (call.service()?, call.query::<EndQuery>()?);
+    let rollouts = call.app.control.rollouts();
+    let back = match query.mode.as_deref() {
+        None => rollouts.on_failure(&service).map_err(|why| refused(&why))?,
+        Some(mode) => back("mode", Some(mode))?,
+    };
+    let told = rollouts.end(&service, back).map_err(|why| refused(&why))?;
+    Ok((StatusCode::ACCEPTED, Json(Rollout::from(&told))).into_response())
+}
+
+/// An endpoint that was safe to stop was dealt with: the rolling upgrade goes on.
+#[utoipa::path(post, path = "/v1/services/{service}/rollout/proceed", tag = "rollouts", request_body = Proceed,
+    params(("service" = String, Path)), responses(RolloutResponses))]
+pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (service, body) = (call.service()?, call.json::<Proceed>()?);
+    let endpoint: EndpointAddr = parse("endpoint", &body.endpoint)?;
+    let told = call.app.control.rollouts().confirm(&service, &endpoint).map_err(|why| refused(&why))?;
+    Ok(Json(Rollout::from(&told)).into_response())
+}
+
+/// Whether the endpoints of a version can serve: each of them is asked for a connection now.
+#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/ready", tag = "services",
+    params(("service" = String, Path), ("version" = String, Path)),
+    responses((status = 200, body = Ready), ReadResponses))]
+pub(super) async fn ready(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (name, control) = (call.service()?, &call.app.control);
+    let state = control.state();
+    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
+    let version = resolve(service, &call.version_ref()?, 404, None)?;
+    let asked = version.serving().map(|endpoint| is_ready(control, &name, version, endpoint));
+    let endpoints: Vec<_> = join_all(asked).await;
+    let ready = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.ready);
+    Ok(Json(Ready { ready, endpoints }).into_response())
+}
+
+async fn is_ready(
+    control: &Handle,
+    service: &ServiceName,
+    version: &VersionSpec,
+    endpoint: &EndpointAddr,
+) -> EndpointReady {
+    let connected = answers(endpoint).await;
+    let upstream = control.live().snapshot().tenure(service, &version.name).cloned();
+    let is_well = upstream.is_some_and(|upstream| upstream.vitals(endpoint).standing().serves());
+    let why = connected.err().or_else(|| (!is_well).then(|| "its checks do not find it well".to_owned()));
+    EndpointReady { endpoint: endpoint.to_string(), ready: why.is_none(), why }
+}
+
+fn order(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Order, Box<Problem>> {
+    let reference = |field: &'static str, text: Option<&String>| match text {
+        Some(text) => parse::<VersionRef>(field, text),
+        None => Ok(VersionRef::Stable),
+    };
+    let from = resolve(service, &reference("from", body.from.as_ref())?, 422, Some("from"))?;
+    let to = match &body.to {
+        Some(to) => resolve(service, &parse("to", to)?, 422, Some("to"))?,
+        None => from,
+    };
+    let moves = if body.replace.is_empty() { Plan::pairs(from, to) } else { moves(&body.replace)? };
+    let mut plan = Plan {
+        service: service.name.clone(),
+        from: from.name.clone(),
+        to: to.name.clone(),
+        moves,
+        batch: body.batch.unwrap_or(1),
+        surge: body.surge,
+        min_serving: 1,
+    };
+    if plan.batch == 0 {
+        return Err(bad("batch", "a batch has at least one endpoint".to_owned()));
+    }
+    let serving = from.serving().count()
+        + if plan.is_between() && service.split.weight(&to.name).points() > 0 {
+            to.serving().count()
+        } else {
+            0
+        };
+    plan.min_serving = match &body.min_capacity {
+        None => plan.least(serving).max(1),
+        Some(text) => capacity(text, serving)?,
+    };
+    Ok(Order {
+        plan,
+        drain_timeout: duration(
+            "drain_timeout",
+            body.drain_timeout.as_ref(),
+            service.drain.deadline + BEYOND,
+        )?,
+        ready_timeout: duration("ready_timeout", body.ready_timeout.as_ref(), READY)?,
+        settle: duration("settle", body.settle.as_ref(), Duration::ZERO)?,
+        confirm: body.confirm,
+        on_failure: back("on_failure", body.on_failure.as_deref())?,
+        actor: call.actor(),
+        reason: edit::reason(body.reason.clone(), None)?,
+    })
+}
+
+fn resolve<'s>(
+    service: &'s Service,
+    reference: &VersionRef,
+    status: u16,
+    field: Option<&str>,
+) -> Result<&'s VersionSpec, Box<Problem>> {
+    let found = service.resolve(reference).and_then(|name| service.version(name));
+    found.ok_or_else(|| {
+        let known = service.versions.iter().map(|version| version.name.clone()).collect();
+        let why =
+            Refused::UnknownVersion { service: service.name.clone(), version: reference.clone(), known };
+        let problem = Problem::new(status, why.token(), why.to_string()).hint(why.hint());
+        match field {
+            Some(field) => problem.at(field),
+            None => problem,
+        }
+    })
+}
+
+fn moves(replace: &[Replace]) -> Result<Vec<Move>, Box<Problem>> {
+    let endpoint = |field: String, text: Option<&String>| text.map(|text| parse(&field, text)).transpose();
+    let one = |(index, replace): (usize, &Replace)| {
+        let out = endpoint(format!("replace[{index}].out"), replace.out.as_ref())?;
+        let into = endpoint(format!("replace[{index}].into"), replace.into.as_ref())?;
+        if out.is_none() && into.is_none() {
+            return Err(bad(
+                &format!("replace[{index}]"),
+                "name an endpoint that goes or one that comes".to_owned(),
+            ));
+        }
+        Ok(Move { out, into })
+    };
+    replace.iter().enumerate().map(one).collect()
+}
+
+/// `8` or `80%` of those that serve.
+fn capacity(text: &str, serving: usize) -> Result<usize, Box<Problem>> {
+    let expected =
+        || bad("min_capacity", "expected a number of endpoints such as 8, or a part such as 80%".to_owned());
+    let least = match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.trim().parse::<usize>().ok().filter(|percent| *percent <= 100);
+            (serving * percent.ok_or_else(expected)?).div_ceil(100)
+        }
+        None => text.parse().map_err(|_| expected())?,
+    };
+    Ok(least.max(1))
+}
+
+fn back(field: &str, text: Option<&str>) -> Result<Back, Box<Problem>> {
+    match text {
+        None | Some("reverse") => Ok(Back::All),
+        Some("stop") => Ok(Back::Batch),
+        Some(_) => Err(bad(field, "expected reverse or stop".to_owned())),
+    }
+}
+
+fn duration(field: &str, text: Option<&String>, default: Duration) -> Result<Duration, Box<Problem>> {
+    let Some(text) = text else { return Ok(default) };
+    text::duration(text).map_err(|Invalid(why)| bad(field, why))
+}
+
+fn bad(field: &str, detail: String) -> Box<Problem> {
+    Problem::new(400, "bad_value", detail).at(field)
+}
+
+fn refused(why: &NotBegun) -> Box<Problem> {
+    let detail = why.to_string();
+    match why {
+        NotBegun::NotPlanned(why) => Problem::new(422, why.token(), detail).hint(why.hint()),
+        NotBegun::Underway(service) => Problem::new(409, "rollout_underway", detail).hint(format!(
+            "`switchback rollout {service} --follow` shows it, `--stop` and `--reverse` end it"
+        )),
+        NotBegun::None(_) => Problem::new(404, "no_rollout", detail).hint("it is over, or was never begun"),
+        NotBegun::NotAwaited { .. } => {
+            Problem::new(409, "not_awaited", detail).hint("it is dealt with when its state is `safe`")
+        }
+        NotBegun::Closed => Problem::new(503, "shutting_down", detail),
+    }
+}

@@ -1,0 +1,165 @@
+//! `deploy`: a new version in one command. It is added, waited for, given the traffic, and the old one is seen out; whatever goes
+//! wrong before the switch leaves everything as it was.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use http::Method;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::args::{self, Change, Wait};
+use super::change::{Moves, perform};
+use super::client::Call;
+use super::rollout;
+use super::session::{Exit, Format, Session};
+use crate::admin::api;
+use crate::table::LONGEST_HOLD;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// `switchback deploy SERVICE --version V --endpoint ADDR`.
+pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
+    let args::Deploy { service, version, .. } = args;
+    let before: api::Service = session
+        .client
+        .get(&["v1", "services", service])
+        .await
+        .with_context(|| format!("cannot deploy `{version}` of `{service}`"))?;
+    let known = before.versions.iter().find(|known| known.name == *version);
+    check(args, known)?;
+    // Traffic may be on several versions; the one that is left is the one that carries it.
+    let carrier = before.standing.stable.clone();
+    if known.is_none_or(|known| known.weight == 0) {
+        put(session, args).await?;
+        if let Some(why) = wait_until_ready(session, args).await? {
+            return give_up(session, args, known.is_none(), &carrier, &why).await;
+        }
+    }
+    if args.rolling && carrier != *version {
+        return roll(session, args, &carrier).await;
+    }
+    flip(session, args).await
+}
+
+/// A label stands for one release.
+fn check(args: &args::Deploy, known: Option<&api::Version>) -> anyhow::Result<()> {
+    let Some(known) = known.filter(|known| known.weight > 0) else { return Ok(()) };
+    let pool = |endpoint: &String| known.endpoints.iter().any(|known| known.address == *endpoint);
+    let same = args.endpoints.len() == known.endpoints.len() && args.endpoints.iter().all(pool);
+    anyhow::ensure!(
+        same,
+        "cannot deploy `{0}` of `{1}`: `{0}` carries traffic with other endpoints\nhint: give a new release a new label; \
+         `switchback rollout {1}` replaces endpoints of a version",
+        args.version,
+        args.service
+    );
+    Ok(())
+}
+
+async fn put(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<()> {
+    let body = api::PutVersion { endpoints: args.endpoints.clone(), protocol: Some(args.protocol.clone()) };
+    let mut call =
+        Call::new(Method::PUT, &["v1", "services", &args.service, "versions", &args.version]).json(&body);
+    if let Some(reason) = &args.reason {
+        call = call.query("reason", reason);
+    }
+    let what = || format!("cannot add `{}` to `{}`", args.version, args.service);
+    let answer: api::ChangeAnswer = session.client.send(call).await.with_context(what)?;
+    if session.format == Format::Text {
+        let how = if answer.changed { "is added" } else { "is there already" };
+        session.say(format!("{}: {} {how} (epoch {})", args.service, args.version, answer.epoch));
+    }
+    Ok(())
+}
+
+/// Why it is not ready in time, if it is not.
+async fn wait_until_ready(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Option<String>> {
+    let deadline = Instant::now() + args.timeout;
+    let path = ["v1", "services", &args.service, "versions", &args.version, "ready"];
+    let mut is_told = false;
+    loop {
+        let ready: api::Ready = session.client.get(&path).await.context("cannot look at the new version")?;
+        if ready.ready {
+            return Ok(None);
+        }
+        let missing = ready.endpoints.iter().filter(|endpoint| !endpoint.ready);
+        let missing = missing.map(|endpoint| {
+            format!("{}: {}", endpoint.endpoint, endpoint.why.as_deref().unwrap_or("not ready"))
+        });
+        let missing = missing.collect::<Vec<_>>().join("; ");
+        if Instant::now() >= deadline {
+            return Ok(Some(missing));
+        }
+        if !is_told && session.format == Format::Text {
+            session.say(format!("waiting until {} is ready: {missing}", args.version));
+            is_told = true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Nothing was moved; a version that was added for it goes again.
+async fn give_up(
+    session: &mut Session<'_>,
+    args: &args::Deploy,
+    is_ours: bool,
+    carrier: &str,
+    why: &str,
+) -> anyhow::Result<Exit> {
+    let args::Deploy { service, version, timeout, .. } = args;
+    if is_ours {
+        let call = Call::new(Method::DELETE, &["v1", "services", service, "versions", version]);
+        let _: api::ChangeAnswer =
+            session.client.send(call).await.with_context(|| format!("cannot remove `{version}` again"))?;
+    }
+    let gone = if is_ours { ", and it is removed again" } else { "" };
+    let seconds = timeout.as_secs_f64();
+    let detail =
+        format!("{service}: {version} was not ready after {seconds} s ({why}); nothing was moved{gone}");
+    match session.format {
+        Format::Json => {
+            let problem = api::Problem::new(504, "not_ready", detail);
+            session.tell(&problem, |_, _| String::new())?;
+        }
+        Format::Text => {
+            session.say(detail);
+            session.say(format!("{carrier} carries the traffic as before: do not stop it"));
+        }
+    }
+    Ok(Exit::TimedOut)
+}
+
+/// All at once, as `flip` does; what was so already is no change.
+async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
+    let args::Deploy { service, version, exclusive, reason, timeout, .. } = args;
+    let exclusive = exclusive.as_deref().map(|what| match what {
+        "writes" => Value::from("writes"),
+        _ => Value::from(true),
+    });
+    let mut call = Call::new(Method::POST, &["v1", "services", service, "flip"]);
+    if exclusive.is_some() {
+        call = call.waits(LONGEST_HOLD);
+    }
+    let call = call.json(&api::Flip { to: version.clone(), exclusive, ..api::Flip::default() });
+    let change = Change { reason: reason.clone(), ..Change::default() };
+    let wait = Wait { timeout: *timeout, no_wait: false };
+    let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
+    perform(session, call, &change, &wait, what, Moves::Traffic).await
+}
+
+/// Endpoint by endpoint; a rollout takes back by itself what goes wrong.
+async fn roll(session: &mut Session<'_>, args: &args::Deploy, carrier: &str) -> anyhow::Result<Exit> {
+    let body = api::StartRollout {
+        from: Some(carrier.to_owned()),
+        to: Some(args.version.clone()),
+        batch: Some(args.batch.into()),
+        // The new endpoints are there.
+        surge: true,
+        reason: args.reason.clone(),
+        ..api::StartRollout::default()
+    };
+    rollout::start(&session.client, &args.service, &body, false).await?;
+    rollout::follow(session, &args.service, None).await
+}

@@ -1,0 +1,124 @@
+//! Rolling upgrades, as people read them.
+
+use crate::admin::api::{Rollout, RolloutStep};
+use crate::cli::style::{Style, Tone, and, line};
+
+/// All of it.
+pub(in crate::cli) fn rollout(rollout: &Rollout, style: Style) -> String {
+    let mut lines = vec![head(rollout)];
+    for (index, step) in rollout.steps.iter().enumerate() {
+        let waits = if step.awaits_confirmation { ", waits for --proceed" } else { "" };
+        lines.push(format!("  {:>3}  {}  {}{waits}", index + 1, both(step), line(&step.state, 32)));
+    }
+    if rollout.dry_run {
+        lines.push("nothing was changed: this was a dry run".to_owned());
+    } else if !matches!(&*rollout.state, "running" | "reversing") {
+        lines.push(outcome(rollout, style));
+    }
+    lines.join("\n")
+}
+
+/// `10.0.0.1:80 -> 10.0.1.1:80`.
+fn both(step: &RolloutStep) -> String {
+    let [out, into] = [&step.out, &step.into].map(|at| line(at.as_deref().unwrap_or("-"), usize::MAX));
+    if step.out == step.into { out } else { format!("{out} -> {into}") }
+}
+
+/// `shop: 10 endpoints, 1 at a time, at least 9 of 10 serve`.
+fn head(rollout: &Rollout) -> String {
+    let (count, batch) = (rollout.steps.len(), rollout.batch);
+    let service = line(&rollout.service, 64);
+    let versions = if rollout.from == rollout.to {
+        format!("of {}", line(&rollout.from, 64))
+    } else {
+        format!("from {} to {}", line(&rollout.from, 64), line(&rollout.to, 64))
+    };
+    let endpoints = if count == 1 { "1 endpoint".to_owned() } else { format!("{count} endpoints") };
+    format!(
+        "{service}: {endpoints} {versions}, {batch} at a time, at least {} of {} serve",
+        rollout.min_serving, rollout.serving
+    )
+}
+
+/// What has happened since `before`, one line each.
+pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.is_none() {
+        lines.push(head(now));
+    }
+    let goes_back = |rollout: &Rollout| ["reversing", "reversed", "stopped"].contains(&&*rollout.state);
+    if let Some(why) = now.why.as_deref().filter(|_| goes_back(now) && !before.is_some_and(goes_back)) {
+        let why = line(why, usize::MAX);
+        lines.push(style.paint(Tone::Bad, &format!("going back: {why}")));
+    }
+    for (index, step) in now.steps.iter().enumerate() {
+        let was = before.and_then(|before| before.steps.get(index));
+        let is_news = match was {
+            Some(was) => (&was.state, was.awaits_confirmation) != (&step.state, step.awaits_confirmation),
+            None => step.state != "pending",
+        };
+        if let Some(text) = said(step).filter(|_| is_news) {
+            lines.push(format!("{}/{}: {text}", index + 1, now.steps.len()));
+        }
+    }
+    lines
+}
+
+fn said(step: &RolloutStep) -> Option<String> {
+    let out = line(step.out.as_deref().unwrap_or("-"), usize::MAX);
+    let into = line(step.into.as_deref().unwrap_or("-"), usize::MAX);
+    Some(match &*step.state {
+        "draining" => format!("{out} drains"),
+        "safe" if step.awaits_confirmation => {
+            format!("{out} is safe to stop; waiting until it is dealt with")
+        }
+        "safe" => format!("{out} is safe to stop"),
+        "warming" => format!("waiting for {into}"),
+        "serving" => format!("{into} serves"),
+        "done" => match (&step.out, &step.into) {
+            (Some(old), Some(new)) if old == new => format!("{out} serves again"),
+            (Some(_), Some(_)) => format!("{into} serves in place of {out}, which is safe to stop"),
+            (Some(_), None) => format!("{out} is safe to stop"),
+            (None, _) => format!("{into} serves"),
+        },
+        "restored" if step.out.is_none() => format!("{into} is taken out again"),
+        "restored" => format!("{out} serves again"),
+        "kept" => format!("{out} does not answer any more; {into} goes on"),
+        "lost" => format!("{out} does not answer any more, and nothing serves in its place"),
+        _ => return None,
+    })
+}
+
+/// The last line: what is safe to stop.
+pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
+    let in_state = |states: &[&str]| {
+        let steps = rollout.steps.iter().filter(|step| states.contains(&&*step.state));
+        steps.filter_map(|step| step.out.as_deref()).map(|out| line(out, usize::MAX)).collect::<Vec<_>>()
+    };
+    let why = rollout.why.as_deref().map(|why| format!(": {}", line(why, usize::MAX))).unwrap_or_default();
+    let service = line(&rollout.service, 64);
+    let is_in_place = rollout.steps.iter().all(|step| step.out == step.into) && rollout.from == rollout.to;
+    let safe = in_state(&["done", "kept", "safe"]);
+    match &*rollout.state {
+        "done" if is_in_place => style.paint(
+            Tone::Good,
+            &format!("{service}: every endpoint was restarted and serves again (never fewer than {} did): stop none of them", rollout.least_serving),
+        ),
+        "done" => {
+            let verb = if safe.len() == 1 { "is" } else { "are" };
+            let what = if safe.is_empty() { "nothing became safe to stop".to_owned() } else { format!("{} {verb} safe to stop", and(&safe)) };
+            style.paint(Tone::Good, &format!("{service}: done, never fewer than {} endpoints served; {what}", rollout.least_serving))
+        }
+        "reversed" if safe.is_empty() => {
+            style.paint(Tone::Bad, &format!("{service}: taken back{why}; the old endpoints serve: do not stop them"))
+        }
+        "interrupted" => style.paint(
+            Tone::Bad,
+            &format!("{service}: interrupted by the end of the proxy's process, and not gone on with; `switchback status {service}` shows what serves"),
+        ),
+        state => {
+            let rest = if safe.is_empty() { "stop nothing".to_owned() } else { format!("{} no longer serve, stop nothing else", and(&safe)) };
+            style.paint(Tone::Bad, &format!("{service}: {}{why}; {rest}", line(state, 32)))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Discovery: endpoints that are found by DNS or in a file, beside those that the file and the API name.
+//!
+//! What is found is an ordinary change: it has an epoch, stands in the history, and is there again after a restart, before
+//! anybody has answered. It is nobody's edit: what the API does to the pool lies over it. What was found last stays until
+//! something else is found: nobody who does not answer, answers with nothing, or cannot be read takes an endpoint away.
+
+mod list;
+mod source;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Asked, Failed, Handle, Wanted};
+use crate::metrics::Finds;
+use crate::release::{Actor, ActorKind, Command};
+use crate::table::{Discovery, EndpointAddr, ServiceName, VersionName};
+use source::Spring;
+
+/// The most endpoints that one version has by discovery.
+const MOST: usize = 4096;
+/// When a change that could not be made is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How often something was found, and was not.
+#[derive(Debug, Default)]
+struct Counts {
+    found: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// How looking for endpoints has gone, for whoever shows the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Figures(Arc<Mutex<ByVersion>>);
+
+type ByVersion = BTreeMap<(ServiceName, VersionName), Arc<Counts>>;
+
+impl Figures {
+    /// By service and version.
+    #[must_use]
+    pub fn finds(&self) -> Vec<Finds> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |((service, version), counts): (&(ServiceName, VersionName), &Arc<Counts>)| Finds {
+            service: service.clone(),
+            version: version.clone(),
+            // Relaxed: only read to be shown.
+            found: counts.found.load(Ordering::Relaxed),
+            failed: counts.failed.load(Ordering::Relaxed),
+        };
+        all.iter().map(told).collect()
+    }
+}
+
+/// Looks for endpoints. Belongs to one thread's runtime; ends when dropped.
+#[derive(Debug)]
+pub struct Finders {
+    handle: Handle,
+    running: RefCell<Vec<Finder>>,
+    figures: Figures,
+}
+
+/// One version's.
+#[derive(Debug)]
+struct Finder {
+    of: Discovery,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Finder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Finders {
+    /// Looks for these from now on. To be called within a local runtime.
+    #[must_use]
+    pub fn start(handle: Handle, wanted: &[Discovery]) -> Self {
+        let this = Self { handle, running: RefCell::default(), figures: Figures::default() };
+        this.follow(wanted);
+        this
+    }
+
+    /// How it has gone.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.figures.clone()
+    }
+
+    /// Looks for these from now on, and for no others. What was found for a version that nobody looks for any more is forgotten.
+    pub fn follow(&self, wanted: &[Discovery]) {
+        let mut running = self.running.borrow_mut();
+        running.retain(|finder| wanted.contains(&finder.of) && !finder.task.is_finished());
+        let mut figures = self.figures.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = |of: &Discovery| (of.service.clone(), of.version.clone());
+        figures.retain(|known, _| wanted.iter().any(|of| name(of) == *known));
+        for of in wanted {
+            if !running.iter().any(|finder| finder.of == *of) {
+                let counts = Arc::clone(figures.entry(name(of)).or_default());
+                let task = spawn_local(find(of.clone(), self.handle.clone(), counts));
+                running.push(Finder { of: of.clone(), task });
+            }
+        }
+        drop(figures);
+        let stale = self.stale(wanted);
+        if !stale.is_empty() {
+            spawn_local(forget(stale, self.handle.clone()));
+        }
+    }
+
+    /// The versions that have something found that nobody looks for.
+    fn stale(&self, wanted: &[Discovery]) -> Vec<(ServiceName, VersionName)> {
+        let state = self.handle.state();
+        let found =
+            state.table.services().iter().zip(&state.deployments).flat_map(|(service, deployment)| {
+                deployment.discovered.keys().map(|version| (service.name.clone(), version.clone()))
+            });
+        let is_wanted = |(service, version): &(ServiceName, VersionName)| {
+            wanted.iter().any(|of| of.service == *service && of.version == *version)
+        };
+        found.filter(|name| !is_wanted(name)).collect()
+    }
+}
+
+async fn forget(stale: Vec<(ServiceName, VersionName)>, handle: Handle) {
+    for (service, version) in stale {
+        let source = "the file".to_owned();
+        if let Err(why) = apply(&handle, &service, &version, None, source).await {
+            warn!(%service, %version, %why, "endpoints that were discovered stay, although nobody looks for them any more");
+        }
+    }
+}
+
+/// Looks for one version's endpoints for as long as it runs.
+async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>) {
+    let Discovery { service, version, source } = &of;
+    let name = source.name();
+    let mut spring = Spring::of(source);
+    let mut is_failing = false;
+    loop {
+        let found = match spring.next().await {
+            Ok(found) if found.is_empty() => Err("it lists no endpoints".to_owned()),
+            Ok(found) if found.len() > MOST => {
+                Err(format!("it lists {} endpoints, and at most {MOST} are taken", found.len()))
+            }
+            other => other,
+        };
+        match found {
+            Ok(found) => {
+                counts.found.fetch_add(1, Ordering::Relaxed);
+                if std::mem::take(&mut is_failing) {
+                    info!(%service, %version, source = name, "endpoints are found again");
+                }
+                persist(&of, &handle, found, &name).await;
+            }
+            Err(why) => {
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%service, %version, source = name, why, "no endpoints are found; those that were found last stay");
+                }
+            }
+        }
+    }
+}
+
+/// Makes the change, again and again while the store or another process is in the way.
+async fn persist(of: &Discovery, handle: &Handle, found: Vec<EndpointAddr>, name: &str) {
+    let Discovery { service, version, .. } = of;
+    loop {
+        match apply(handle, service, version, Some(found.clone()), name.to_owned()).await {
+            Ok(()) => return,
+            Err(Failed::Refused(why)) => {
+                warn!(%service, %version, %why, "what was discovered is not taken over");
+                return;
+            }
+            Err(why) => {
+                warn!(%service, %version, %why, "what was discovered is not taken over yet; trying again");
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn apply(
+    handle: &Handle,
+    service: &ServiceName,
+    version: &VersionName,
+    endpoints: Option<Vec<EndpointAddr>>,
+    name: String,
+) -> Result<(), Failed> {
+    let (service, version) = (service.clone(), version.clone());
+    let wanted = Wanted {
+        command: Asked::Command(Command::Discover { service, version, endpoints }),
+        // The file says to look there.
+        actor: Actor { kind: ActorKind::File, name },
+        reason: "discovery".to_owned(),
+        expected: Vec::new(),
+        idempotency: None,
+        dry_run: false,
+        force: false,
+        exclusive: None,
+        render: |_, _| String::new(),
+    };
+    handle.change(wanted).await.map(drop)
+}

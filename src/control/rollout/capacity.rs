@@ -1,0 +1,32 @@
+//! How many endpoints serve, of the versions that a rollout is about.
+
+use crate::control::Handle;
+use crate::control::handle::weight;
+use crate::proxy::live::Snapshot;
+use crate::release::rollout::Plan;
+use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
+
+/// The endpoints that get requests now: of versions with traffic, not draining, and not found unwell.
+pub(super) fn serving(handle: &Handle, plan: &Plan) -> usize {
+    let (state, snapshot) = (handle.state(), handle.live().snapshot());
+    let of = |version: &VersionName| {
+        if weight(&state, &plan.service, version) == BasisPoints::NONE {
+            return 0;
+        }
+        let spec = state.table.service(&plan.service).and_then(|service| service.version(version));
+        let serving = spec.into_iter().flat_map(|spec| spec.serving());
+        serving.filter(|endpoint| is_well(&snapshot, &plan.service, version, endpoint)).count()
+    };
+    of(&plan.from) + if plan.is_between() { of(&plan.to) } else { 0 }
+}
+
+/// True when its checks and its requests say nothing against it.
+pub(super) fn is_well(
+    snapshot: &Snapshot,
+    service: &ServiceName,
+    version: &VersionName,
+    endpoint: &EndpointAddr,
+) -> bool {
+    let upstream = snapshot.tenure(service, version);
+    upstream.is_some_and(|upstream| upstream.vitals(endpoint).standing().serves())
+}

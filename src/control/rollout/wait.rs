@@ -1,0 +1,154 @@
+//! What a rollout waits for, and what ends its patience.
+
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use super::{Job, Wish, capacity, lock};
+use crate::control::{Failed, Handle, clock};
+use crate::table::{EndpointAddr, VersionName};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long an endpoint may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Why a rollout does not go on.
+#[derive(Debug, Clone)]
+pub(super) enum Halt {
+    /// Somebody wants it to end.
+    Asked(super::Back),
+    /// A bound was hit.
+    Bound(String),
+    /// Something took too long.
+    TimedOut(String),
+    /// Somebody else has changed what it is about: it is not for us to set it right.
+    Interfered(String),
+    /// The process ends.
+    Closed,
+}
+
+impl Halt {
+    /// A change that was not made.
+    pub(super) fn of(failed: Failed) -> Self {
+        match failed {
+            Failed::Closed | Failed::Lent | Failed::Succeeded => Self::Closed,
+            other => Self::Bound(other.to_string()),
+        }
+    }
+}
+
+/// Whether an endpoint accepts connections now.
+///
+/// # Errors
+/// Why it does not.
+pub async fn answers(endpoint: &EndpointAddr) -> Result<(), String> {
+    let connected = async {
+        match endpoint {
+            EndpointAddr::Tcp(address) => drop(TcpStream::connect(address).await?),
+            EndpointAddr::Named { host, port } => drop(TcpStream::connect((&**host, *port)).await?),
+            EndpointAddr::Unix(path) => drop(UnixStream::connect(path).await?),
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    match timeout(CONNECT, connected).await {
+        Ok(connected) => connected.map_err(|why| format!("cannot connect: {why}")),
+        Err(_) => Err("cannot connect in time".to_owned()),
+    }
+}
+
+impl Job {
+    /// Waits until `is_so` for at most `patience`; what stands in the way is its error.
+    ///
+    /// # Errors
+    /// [`Halt`] when it took too long, too few serve, or somebody wants an end.
+    pub(super) async fn until(
+        &self,
+        handle: &Handle,
+        patience: Duration,
+        is_so: impl AsyncFnMut() -> Result<bool, Halt>,
+        what: impl Fn() -> String,
+    ) -> Result<(), Halt> {
+        self.until_but(handle, patience, is_so, what, Wish::Go).await
+    }
+
+    /// The same on the way back, where nobody's wish counts and no bound either.
+    pub(super) async fn until_but(
+        &self,
+        handle: &Handle,
+        patience: Duration,
+        mut is_so: impl AsyncFnMut() -> Result<bool, Halt>,
+        what: impl Fn() -> String,
+        known: Wish,
+    ) -> Result<(), Halt> {
+        let since = clock::instant();
+        let mut wish = self.wish.subscribe();
+        loop {
+            let now = *wish.borrow_and_update();
+            match now {
+                Wish::End(back) if known == Wish::Go => return Err(Halt::Asked(back)),
+                Wish::Go | Wish::End(_) => {}
+            }
+            if is_so().await? {
+                return Ok(());
+            }
+            let serving = self.look(handle);
+            let least = self.order.plan.min_serving;
+            if known == Wish::Go && serving < least {
+                return Err(Halt::Bound(format!("{serving} endpoints serve, and at least {least} have to")));
+            }
+            if clock::instant().saturating_duration_since(since) >= patience {
+                return Err(Halt::TimedOut(what()));
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = self.came.notified() => {}
+                _ = wish.changed() => {}
+            }
+        }
+    }
+
+    /// How many serve; noted with what is told.
+    pub(super) fn look(&self, handle: &Handle) -> usize {
+        let serving = capacity::serving(handle, &self.order.plan);
+        self.told.send_if_modified(|told| {
+            let before = (told.serving, told.least_serving);
+            (told.serving, told.least_serving) = (serving, told.least_serving.min(serving));
+            before != (told.serving, told.least_serving)
+        });
+        serving
+    }
+
+    /// True when nothing is left on an endpoint that gets nothing new, on any worker.
+    pub(super) async fn is_empty(
+        &self,
+        handle: &Handle,
+        version: &VersionName,
+        endpoint: &EndpointAddr,
+    ) -> bool {
+        let told = handle.remaining(&self.order.plan.service, version).await;
+        told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
+    }
+
+    /// True when an endpoint of the pool gets requests.
+    pub(super) fn serves(&self, handle: &Handle, version: &VersionName, endpoint: &EndpointAddr) -> bool {
+        let service = &self.order.plan.service;
+        let state = handle.state();
+        let spec = state.table.service(service).and_then(|service| service.version(version));
+        spec.is_some_and(|spec| spec.serving().any(|serving| serving == endpoint))
+            && capacity::is_well(&handle.live().snapshot(), service, version, endpoint)
+    }
+
+    /// True once somebody has confirmed that this one was dealt with.
+    pub(super) fn is_confirmed(&self, endpoint: &EndpointAddr) -> bool {
+        lock(&self.confirmed).contains(endpoint)
+    }
+
+    /// True while a word about this one is waited for.
+    pub(super) fn awaits(&self, endpoint: &EndpointAddr) -> bool {
+        let name = endpoint.to_string();
+        let told = self.told.borrow();
+        told.steps.iter().any(|step| step.awaits_confirmation && step.out.as_ref() == Some(&name))
+    }
+}

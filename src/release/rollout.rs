@@ -1,0 +1,252 @@
+//! A rolling upgrade as a plan: which endpoint goes, which comes in its place, how many at a time, and what has to serve
+//! meanwhile. From the plan and where a service stands follow the changes; who waits for what in between is control's.
+
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionSpec};
+
+use super::Command;
+
+/// One endpoint goes and one comes. Where a pool grows or shrinks one of them is missing; where both are the same, a
+/// machine is restarted in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Goes.
+    pub out: Option<EndpointAddr>,
+    /// Comes.
+    pub into: Option<EndpointAddr>,
+}
+
+impl Move {
+    /// True for a machine that is restarted.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.out.is_some() && self.out == self.into
+    }
+}
+
+/// A rolling upgrade of one service. Where `from` and `to` are different versions, the weight follows the endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The service.
+    pub service: ServiceName,
+    /// The version whose endpoints go.
+    pub from: VersionName,
+    /// The version whose endpoints come; may be the same.
+    pub to: VersionName,
+    /// In this order.
+    pub moves: Vec<Move>,
+    /// So many at a time.
+    pub batch: usize,
+    /// True when an endpoint comes before the other one goes.
+    pub surge: bool,
+    /// So many endpoints serve at any time.
+    pub min_serving: usize,
+}
+
+/// Why a rollout cannot begin. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotPlanned {
+    /// There is nothing in it.
+    #[error("there is nothing to replace")]
+    Nothing,
+    /// An endpoint stands in it twice.
+    #[error("endpoint {0} is named twice")]
+    Twice(EndpointAddr),
+    /// The endpoint that is to go does not serve.
+    #[error("endpoint {endpoint} does not serve in version `{version}`")]
+    NotServing {
+        /// Which.
+        endpoint: EndpointAddr,
+        /// Where.
+        version: VersionName,
+    },
+    /// The endpoint that is to come serves in its place already.
+    #[error("endpoint {endpoint} serves in version `{version}` already")]
+    Serving {
+        /// Which.
+        endpoint: EndpointAddr,
+        /// Where.
+        version: VersionName,
+    },
+    /// The version that is to be left has no traffic.
+    #[error("version `{0}` carries no traffic: there is nothing to move from it")]
+    NoTraffic(VersionName),
+    /// Less would serve than has to.
+    #[error("{left} of {serving} endpoints would serve, and at least {least} have to")]
+    Capacity {
+        /// So many serve now.
+        serving: usize,
+        /// So many would at some time.
+        left: usize,
+        /// So many have to.
+        least: usize,
+    },
+    /// Nobody would know when a machine has been restarted.
+    #[error("endpoint {0} is restarted in its place: somebody has to say when that is done")]
+    NobodyConfirms(EndpointAddr),
+}
+
+impl NotPlanned {
+    /// A stable token for machines.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing_to_replace",
+            Self::Twice(_) => "named_twice",
+            Self::NotServing { .. } => "not_serving",
+            Self::Serving { .. } => "serving",
+            Self::NoTraffic(_) => "no_traffic",
+            Self::Capacity { .. } => "capacity",
+            Self::NobodyConfirms(_) => "nobody_confirms",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Nothing => "name endpoints: `--replace OLD=NEW`",
+            Self::Twice(_) => "name each endpoint once",
+            Self::NotServing { .. } | Self::Serving { .. } => {
+                "`switchback status SERVICE` lists the endpoints"
+            }
+            Self::NoTraffic(_) => "`switchback status SERVICE` shows the weights",
+            Self::Capacity { .. } => {
+                "replace fewer at a time (`--batch`), let new ones come first (`--surge`), or ask for less (`--min-capacity`)"
+            }
+            Self::NobodyConfirms(_) => {
+                "give a `--hook COMMAND` that restarts it, or `--confirm` each yourself"
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// True when endpoints go from one version to another.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.from != self.to
+    }
+
+    /// The moves without names in both pools: each serving endpoint of `from` with one of `to`, in order; in one version
+    /// each in its place.
+    #[must_use]
+    pub fn pairs(from: &VersionSpec, to: &VersionSpec) -> Vec<Move> {
+        let goes: Vec<_> = from.serving().cloned().collect();
+        let comes: Vec<_> = to.serving().cloned().collect();
+        let of = |index: usize| Move { out: goes.get(index).cloned(), into: comes.get(index).cloned() };
+        (0..goes.len().max(comes.len())).map(of).collect()
+    }
+
+    /// Whether it can begin on a service as it stands; `serving` endpoints serve now.
+    ///
+    /// # Errors
+    /// [`NotPlanned`].
+    pub fn check(&self, service: &Service, serving: usize, confirms: bool) -> Result<(), NotPlanned> {
+        let serves = |version: &VersionName, endpoint: &EndpointAddr| {
+            service.version(version).is_some_and(|spec| spec.serving().any(|other| other == endpoint))
+        };
+        if self.moves.is_empty() {
+            return Err(NotPlanned::Nothing);
+        }
+        if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
+            return Err(NotPlanned::NoTraffic(self.from.clone()));
+        }
+        for (index, step) in self.moves.iter().enumerate() {
+            if let Some(endpoint) = self.moves[..index].iter().find_map(|earlier| self.clash(earlier, step)) {
+                return Err(NotPlanned::Twice(endpoint.clone()));
+            }
+            if let Some(out) = step.out.as_ref().filter(|out| !serves(&self.from, out)) {
+                return Err(NotPlanned::NotServing { endpoint: out.clone(), version: self.from.clone() });
+            }
+            let comes = step.into.as_ref().filter(|_| !self.is_between() && !step.is_in_place());
+            if let Some(into) = comes.filter(|into| serves(&self.to, into)) {
+                return Err(NotPlanned::Serving { endpoint: into.clone(), version: self.to.clone() });
+            }
+            if let Some(out) = step.out.as_ref().filter(|_| step.is_in_place() && !confirms) {
+                return Err(NotPlanned::NobodyConfirms(out.clone()));
+            }
+        }
+        let left = self.least(serving);
+        if left < self.min_serving.max(1) {
+            return Err(NotPlanned::Capacity { serving, left, least: self.min_serving.max(1) });
+        }
+        Ok(())
+    }
+
+    /// The endpoint that two moves do not agree about.
+    fn clash<'m>(&self, one: &Move, other: &'m Move) -> Option<&'m EndpointAddr> {
+        let is = |endpoint: &&EndpointAddr, place: &Option<EndpointAddr>| place.as_ref() == Some(*endpoint);
+        let out =
+            other.out.as_ref().filter(|out| is(out, &one.out) || (!self.is_between() && is(out, &one.into)));
+        let into = other.into.as_ref();
+        out.or(into.filter(|into| is(into, &one.into) || (!self.is_between() && is(into, &one.out))))
+    }
+
+    /// How many serve at least, if all goes as planned and `serving` do now.
+    #[must_use]
+    pub fn least(&self, serving: usize) -> usize {
+        let (mut now, mut least) = (serving, serving);
+        for batch in self.moves.chunks(self.batch.max(1)) {
+            let out = batch.iter().filter(|step| step.out.is_some()).count();
+            let into = batch.iter().filter(|step| step.into.is_some()).count();
+            if self.surge {
+                // One that is restarted in its place cannot come before it goes.
+                let in_place = batch.iter().filter(|step| step.is_in_place()).count();
+                now = now + into - in_place;
+                now = now.saturating_sub(out);
+                least = least.min(now);
+                now += in_place;
+            } else {
+                now = now.saturating_sub(out);
+                least = least.min(now);
+                now += into;
+            }
+        }
+        least
+    }
+
+    /// The weights when `goes` endpoints of `from` and `comes` of `to` serve; `None` when they are so already.
+    ///
+    /// What both have together is shared by the number of endpoints. On the way forward `to` never gets less than it has.
+    #[must_use]
+    pub fn weights(&self, service: &Service, goes: usize, comes: usize, is_forward: bool) -> Option<Command> {
+        let weight = |version: &VersionName| u64::from(service.split.weight(version).points());
+        let (from, to) = (weight(&self.from), weight(&self.to));
+        let all = (goes + comes) as u64;
+        if !self.is_between() || all == 0 {
+            return None;
+        }
+        let share = ((from + to) * comes as u64 + all / 2) / all;
+        let share = if is_forward { share.max(to) } else { share };
+        if share == to {
+            return None;
+        }
+        let others = service.split.shares().filter(|(name, _)| **name != self.from && **name != self.to);
+        let mut weights: Vec<_> = others.map(|(name, weight)| (name.clone().into(), weight)).collect();
+        let points = |points| BasisPoints::new(points).unwrap_or_default();
+        weights.push((self.from.clone().into(), points(from + to - share)));
+        weights.push((self.to.clone().into(), points(share)));
+        Some(Command::SetWeights { service: self.service.clone(), weights, rest: None })
+    }
+
+    /// This endpoint of the version that is left gets nothing new.
+    #[must_use]
+    pub fn drain(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
+        let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
+        Command::DrainEndpoint { service, version, endpoint }
+    }
+
+    /// This endpoint serves, for the first time or again.
+    #[must_use]
+    pub fn put(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
+        let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
+        Command::PutEndpoint { service, version, endpoint }
+    }
+
+    /// This endpoint is not thought of any more.
+    #[must_use]
+    pub fn remove(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
+        let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
+        Command::RemoveEndpoint { service, version, endpoint }
+    }
+}

@@ -1,0 +1,133 @@
+//! One POST over a connection of its own, in clear text or over TLS. Redirects are not followed: they would take the
+//! event somewhere that the file does not name.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Webhook;
+
+/// What is read of an answer's body at most; nobody looks at it.
+const MOST_ANSWER: usize = 64 * 1024;
+
+/// Where a webhook's events go.
+pub(super) struct Target {
+    of: Rc<Webhook>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Target {
+    /// # Errors
+    /// When its TLS cannot be set up.
+    pub(super) fn of(webhook: &Rc<Webhook>) -> Result<Self, String> {
+        let tls = match webhook.url.scheme_str() {
+            Some("https") => Some((connector(webhook.authorities.as_deref())?, server_name(&webhook.url)?)),
+            _ => None,
+        };
+        Ok(Self { of: Rc::clone(webhook), tls })
+    }
+
+    /// True when it is as the file says.
+    pub(super) fn is_of(&self, webhook: &Rc<Webhook>) -> bool {
+        Rc::ptr_eq(&self.of, webhook)
+    }
+
+    /// Posts it, and gives the status and the headers of the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(super) async fn post(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(StatusCode, HeaderMap), String> {
+        let request = self.request(headers, body)?;
+        let stream = self.connect().await.map_err(|why| format!("cannot connect: {why}"))?;
+        match &self.tls {
+            None => exchange(stream, request).await,
+            Some((connector, name)) => {
+                let secured = connector.connect(name.clone(), stream).await;
+                exchange(secured.map_err(|why| format!("cannot connect over TLS: {why}"))?, request).await
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let url = &self.of.url;
+        let port = url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        TcpStream::connect((host(url), port)).await
+    }
+
+    fn request(&self, headers: HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
+        let url = &self.of.url;
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = path.parse().map_err(|why| format!("{why}"))?;
+        *request.headers_mut() = headers;
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        let authority = HeaderValue::try_from(authority).map_err(|why| why.to_string())?;
+        request.headers_mut().insert(HOST, authority);
+        Ok(request)
+    }
+}
+
+/// The host without the brackets of an IPv6 address.
+fn host(url: &Uri) -> &str {
+    url.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']')
+}
+
+fn server_name(url: &Uri) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host(url).to_owned()).map_err(|why| why.to_string())
+}
+
+/// Believes the authorities of this PEM text, or the system's.
+fn connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|why| why.to_string())?;
+                roots.add(certificate).map_err(|why| why.to_string())?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|why| why.to_string())?.with_root_certificates(roots);
+    Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |why: &dyn std::fmt::Display| format!("the connection failed: {why}");
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|why| broken(&why))?;
+    // The sender goes with the answer, which ends the connection: both halves end.
+    let answer = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        // The status says it all; a body that breaks off or is long changes nothing.
+        let _ = Limited::new(body, MOST_ANSWER).collect().await;
+        Ok::<_, hyper::Error>((head.status, head.headers))
+    };
+    let (answer, _) = futures_util::join!(answer, connection);
+    answer.map_err(|why| broken(&why))
+}

@@ -1,0 +1,201 @@
+//! Endpoints that are found by DNS or in a file: they come and go by themselves, and the last good list stays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use lab::dns::{NameServer, Record};
+use lab::origin::Then;
+use lab::{Lab, Origin};
+use serde_json::{Value, json};
+
+/// Puts another list in the file's place.
+fn list(path: &Path, text: &str) {
+    let beside = path.with_extension("tmp");
+    fs::write(&beside, text).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+fn service(discover: &str, more: &str) -> String {
+    format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.blue]\ndiscover = {{ {discover} }}\n{more}\n"
+    )
+}
+
+/// Origins that say their names, and a file that lists the first ones.
+struct Listed {
+    lab: Lab,
+    file: std::path::PathBuf,
+}
+
+fn listed(names: &[&str], first: usize, more: &str) -> Listed {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("endpoints.json");
+    let origins: Vec<_> = names.iter().map(|name| Origin::start(name)).collect();
+    let addresses: Vec<_> = origins[..first].iter().map(|origin| origin.address.to_string()).collect();
+    list(&file, &json!(addresses).to_string());
+    let lab = Lab::configured(dir, origins, &service("file = \"endpoints.json\"", more));
+    Listed { lab, file }
+}
+
+impl Listed {
+    fn list(&self, names: &[&str]) {
+        let addresses: Vec<_> = names.iter().map(|name| json!({ "address": self.at(name) })).collect();
+        list(&self.file, &json!({ "endpoints": addresses }).to_string());
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.lab.origin(name).address.to_string()
+    }
+
+    fn wait_for(&self, names: &[&str]) {
+        let expected: Vec<_> = names.iter().map(|name| self.at(name)).collect();
+        lab::wait_until("the pool is as it is listed", || pool(&self.lab) == expected);
+    }
+}
+
+fn pool(lab: &Lab) -> Vec<String> {
+    let shop = lab.shop();
+    let endpoints = shop["versions"][0]["endpoints"].as_array().unwrap().clone();
+    endpoints.iter().map(|endpoint| endpoint["address"].as_str().unwrap().to_owned()).collect()
+}
+
+fn failed(lab: &Lab) -> f64 {
+    lab.metric(&["switchback_discoveries_total", "\"blue\"", "\"failed\""]).unwrap()
+}
+
+#[test]
+fn a_list_in_a_file_is_followed_and_what_cannot_be_used_changes_nothing() {
+    let listed = listed(&["a", "b", "c"], 2, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a", "b"]);
+    let mut events = lab.events();
+    listed.list(&["b", "c"]);
+    let change = events.change();
+    assert_eq!((&change["kind"], &change["actor"]["kind"]), (&json!("endpoints"), &json!("file")));
+    assert_eq!(change["actor"]["name"], format!("file {}", listed.file.display()));
+    assert_eq!(change["reason"], "discovery");
+    assert_eq!(change["summary"], format!("shop: blue +{} -{}", listed.at("c"), listed.at("a")));
+    listed.wait_for(&["b", "c"]);
+    let epoch = lab.epoch();
+    for (count, bad) in (1..).zip(["[\"10.0.0.1\"]", "[]", "nothing", "{\"endpoints\": [], \"more\": 1}"]) {
+        list(&listed.file, bad);
+        lab::wait_until("it is counted", || failed(lab) >= f64::from(count));
+    }
+    fs::remove_file(&listed.file).unwrap();
+    lab::wait_until("it is counted", || failed(lab) >= 5.0);
+    listed.wait_for(&["b", "c"]);
+    assert_eq!(lab.epoch(), epoch, "no change");
+    assert_eq!(
+        lab.proxy().log().matches("no endpoints are found; those that were found last stay").count(),
+        1
+    );
+    assert!(["b", "c"].contains(&lab.get("/").version()));
+    listed.list(&["a"]);
+    listed.wait_for(&["a"]);
+    assert!(lab.proxy().log().contains("endpoints are found again"));
+}
+
+#[test]
+fn what_was_found_last_is_there_after_a_crash_before_anybody_has_answered() {
+    let mut listed = listed(&["a", "b"], 2, "");
+    listed.wait_for(&["a", "b"]);
+    fs::remove_file(&listed.file).unwrap();
+    let epoch = listed.lab.epoch();
+    listed.lab.kill_and_restart();
+    assert_eq!(pool(&listed.lab), [listed.at("a"), listed.at("b")]);
+    assert_eq!(listed.lab.epoch(), epoch);
+    assert_eq!(listed.lab.get("/").status, 200);
+}
+
+#[test]
+fn what_an_operator_does_to_the_pool_lies_over_what_is_found() {
+    let listed = listed(&["a", "b", "c", "mine"], 2, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a", "b"]);
+    let endpoint = |name: &str| format!("/v1/services/shop/versions/blue/endpoints/{}", listed.at(name));
+    assert_eq!(lab.call("POST", &format!("{}/drain", endpoint("a")), &Value::Null).0, 200);
+    assert_eq!(lab.call("PUT", &endpoint("mine"), &Value::Null).0, 200);
+    let (status, refused) = lab.call("DELETE", &endpoint("b"), &Value::Null);
+    assert_eq!((status, &refused["type"]), (409, &json!("urn:switchback:problem:discovered")));
+    assert!(refused["hint"].as_str().unwrap().starts_with("take it out where it was found"), "{refused}");
+    listed.list(&["a", "c"]);
+    listed.wait_for(&["mine", "a", "c"]);
+    assert_eq!(lab.shop()["versions"][0]["endpoints"][1]["draining"], true, "{}", lab.shop());
+    let served = lab.origin("a").served();
+    let mut seen: Vec<_> = (0..20).map(|_| lab.get("/").version().to_owned()).collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!((seen, lab.origin("a").served()), (vec!["c".to_owned(), "mine".to_owned()], served));
+    // The file does not look any more: what was found goes, and what was put stays.
+    lab.write_config(&format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
+        listed.at("b")
+    ));
+    lab::wait_until("it is forgotten", || !pool(lab).contains(&listed.at("c")));
+    assert!(pool(lab).contains(&listed.at("b")), "{:?}", pool(lab));
+}
+
+/// Machines on one port, at addresses of their own.
+fn machines(addresses: &[Ipv4Addr]) -> (Vec<Origin>, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let origin = |address: &Ipv4Addr| {
+        let name = address.to_string();
+        let version = name.clone();
+        Origin::at(&SocketAddr::from((*address, port)).to_string(), &name, move |_, stream| {
+            use std::io::Write;
+            write!(stream, "HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-length: 0\r\n\r\n")?;
+            Ok(Then::Keep)
+        })
+    };
+    (addresses.iter().map(origin).collect(), port)
+}
+
+#[test]
+fn each_address_of_a_name_is_an_endpoint() {
+    let [one, two, three] = [11, 12, 13].map(|last| Ipv4Addr::new(127, 0, 0, last));
+    let (origins, port) = machines(&[one, two, three]);
+    let server = NameServer::start(&[Record::Address(one), Record::Address(two)]);
+    let config = format!(
+        "[proxy]\nname_servers = [\"{}\"]\n{}",
+        server.address,
+        service(&format!("dns = \"shop.internal:{port}\""), "")
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &config);
+    let endpoints = |addresses: &[Ipv4Addr]| {
+        addresses.iter().map(|address| format!("{address}:{port}")).collect::<Vec<_>>()
+    };
+    lab::wait_until("the name is resolved", || pool(&lab) == endpoints(&[one, two]));
+    server.say(Some(&[Record::Address(three), Record::Address(two)]));
+    lab::wait_until("its new addresses are taken over", || pool(&lab) == endpoints(&[two, three]));
+    server.say(Some(&[]));
+    lab.wait_for_metric_above(&["switchback_name_lookups_total", "shop.internal", "failed"], 0.0);
+    assert_eq!(pool(&lab), endpoints(&[two, three]), "an empty answer takes nothing away");
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn the_places_of_a_service_with_the_best_priority_are_endpoints() {
+    let [one, two] = [21, 22].map(|last| Ipv4Addr::new(127, 0, 0, last));
+    let (origins, port) = machines(&[one, two]);
+    let server = NameServer::start(&[
+        Record::Service(20, 9, "backup.internal"),
+        Record::Service(10, port, "shop.internal"),
+        Record::Address(one),
+    ]);
+    let config = format!(
+        "[proxy]\nname_servers = [\"{}\"]\n{}",
+        server.address,
+        service("srv = \"_http._tcp.shop.internal\"", "")
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &config);
+    lab::wait_until("the service is found", || pool(&lab) == [format!("shop.internal:{port}")]);
+    assert_eq!(lab.get("/").version(), one.to_string());
+    server.say(Some(&[Record::Service(5, port, "other.internal"), Record::Address(two)]));
+    lab::wait_until("its new place is taken over", || pool(&lab) == [format!("other.internal:{port}")]);
+    assert_eq!(lab.get("/").version(), two.to_string());
+}

@@ -1,0 +1,524 @@
+//! Rolling upgrades: one machine after the other, each said to be safe before it is stopped; and what is done when one of them
+//! does not come.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::process::Endpoint;
+use lab::{Client, Lab, Origin, origin, websocket};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+const SERVES: &str = "serves_as_an_endpoint";
+
+#[test]
+fn serves_as_an_endpoint() {
+    lab::process::serve_if_asked();
+}
+
+/// A service whose version `blue` has so many endpoints, which say their names.
+fn pool(count: usize, extra: &str) -> Lab {
+    let origins = (0..count).map(|index| Origin::start(&format!("old{index}"))).collect();
+    Lab::pool(
+        origins,
+        &[],
+        "",
+        &format!("drain = {{ patience = \"0s\", spread = \"0s\", deadline = \"5s\" }}\n{extra}"),
+    )
+}
+
+fn address(lab: &Lab, name: &str) -> String {
+    lab.origin(name).address.to_string()
+}
+
+fn begin(lab: &Lab, body: &Value) -> Value {
+    let (status, told) = lab.call("POST", "/v1/services/shop/rollout", body);
+    assert_eq!(status, 202, "{told}");
+    told
+}
+
+fn rollout(lab: &Lab) -> Value {
+    let (status, told) = lab.call("GET", "/v1/services/shop/rollout", &Value::Null);
+    assert_eq!(status, 200, "{told}");
+    told
+}
+
+fn ended(lab: &Lab) -> Value {
+    lab::wait_until("the rollout ends", || {
+        !["running", "reversing"].contains(&rollout(lab)["state"].as_str().unwrap())
+    });
+    rollout(lab)
+}
+
+fn wait_for_step(lab: &Lab, index: usize, state: &str) {
+    lab::wait_until(state, || rollout(lab)["steps"][index]["state"] == state);
+}
+
+/// Who answers, out of enough requests for everybody who serves to have had one.
+fn who_answers(lab: &Lab) -> Vec<String> {
+    let mut names: Vec<_> = (0..40).map(|_| lab.get("/").version().to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The endpoints of `blue` as they stand.
+fn endpoints(lab: &Lab, version: &str) -> Vec<(String, bool)> {
+    let shop = lab.shop();
+    let version =
+        shop["versions"].as_array().unwrap().iter().find(|known| known["name"] == version).unwrap().clone();
+    let endpoint = |endpoint: &Value| {
+        (endpoint["address"].as_str().unwrap().to_owned(), endpoint["draining"].as_bool().unwrap())
+    };
+    version["endpoints"].as_array().unwrap().iter().map(endpoint).collect()
+}
+
+// ---- The figure ----
+
+/// Keeps WebSockets open and echoing; who is told to go comes again.
+struct Sockets {
+    stop: Arc<AtomicBool>,
+    told_to_go: Arc<AtomicU64>,
+    echoes: Arc<AtomicU64>,
+    threads: Vec<thread::JoinHandle<Vec<String>>>,
+}
+
+impl Sockets {
+    fn open(address: SocketAddr, count: usize) -> Self {
+        let (stop, told_to_go, echoes): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) =
+            Default::default();
+        let threads = (0..count).map(|_| {
+            let (stop, told, echoes) = (Arc::clone(&stop), Arc::clone(&told_to_go), Arc::clone(&echoes));
+            thread::spawn(move || {
+                let mut failures = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let mut socket = websocket::connect(address, "/ws");
+                    loop {
+                        if stop.load(Ordering::SeqCst) {
+                            let _ = socket.close(None);
+                            while socket.read().is_ok() {}
+                            break;
+                        }
+                        let said = socket.send(Message::text("ping")).map(|()| socket.read());
+                        match said {
+                            Ok(Ok(Message::Text(text))) if text.as_str() == "ping" => {
+                                echoes.fetch_add(1, Ordering::SeqCst);
+                                thread::sleep(Duration::from_millis(20));
+                            }
+                            Ok(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == 1012 => {
+                                told.fetch_add(1, Ordering::SeqCst);
+                                while socket.read().is_ok() {}
+                                break;
+                            }
+                            other => {
+                                failures.push(format!("{other:?}"));
+                                break;
+                            }
+                        }
+                    }
+                }
+                failures
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, told_to_go, echoes, threads }
+    }
+
+    fn close(self) -> Vec<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+/// Sends requests at a steady rate over kept connections; gives what failed, and how many there were.
+struct Steady {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<(u64, Vec<String>)>>,
+}
+
+impl Steady {
+    fn start(address: SocketAddr, clients: u32, each: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..clients).map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let (mut client, mut count, mut failures) = (Client::connect(address), 0, Vec::new());
+                let (start, pause) = (Instant::now(), Duration::from_secs(1) / each);
+                while !stop.load(Ordering::SeqCst) {
+                    match client.try_get("/") {
+                        Ok(answer) if answer.status == 200 && answer.is_whole => {}
+                        other => failures.push(format!("{other:?}")),
+                    }
+                    count += 1;
+                    let due = start + pause * u32::try_from(count).unwrap();
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+                (count, failures)
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, threads }
+    }
+
+    fn stop(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).fold((0, Vec::new()), |mut sum, one| {
+            sum.0 += one.0;
+            sum.1.extend(one.1);
+            sum
+        })
+    }
+}
+
+/// Ten machines are replaced under load with WebSockets open. Each is killed as soon as it is said to be safe, and its
+/// replacement is started only then.
+#[test]
+fn ten_endpoints_are_replaced_under_load_and_nobody_notices() {
+    let mut running: BTreeMap<String, Endpoint> = (0..10)
+        .map(|_| Endpoint::start(SERVES, "127.0.0.1:0"))
+        .map(|endpoint| (endpoint.address.to_string(), endpoint))
+        .collect();
+    let old: Vec<SocketAddr> = running.values().map(|endpoint| endpoint.address).collect();
+    let new: Vec<SocketAddr> = (0..10).map(|_| origin::nobody()).collect();
+    let settings = "drain = { patience = \"0s\", spread = \"300ms\", deadline = \"20s\" }";
+    let lab = Lab::pool(Vec::new(), &old, "", settings);
+    let (load, sockets) = (Steady::start(lab.address(), 8, 250), Sockets::open(lab.address(), 20));
+    lab::wait_until("all WebSockets are open", || sockets.echoes.load(Ordering::SeqCst) > 100);
+    let mut events = lab.events();
+    let since = Instant::now();
+    let replace: Vec<_> = old
+        .iter()
+        .zip(&new)
+        .map(|(out, into)| json!({ "out": out.to_string(), "into": into.to_string() }))
+        .collect();
+    let told = begin(&lab, &json!({ "replace": replace, "reason": "new kernel" }));
+    assert_eq!((&told["min_serving"], &told["serving"]), (&json!(9), &json!(10)));
+    let mut safe = 0;
+    loop {
+        let event = events.wait_for(|event| event["type"] == "rollout");
+        let state = event["rollout"]["state"].as_str().unwrap();
+        if event["now"]["state"] == "safe" {
+            let out = event["now"]["out"].as_str().unwrap();
+            let path = format!("/v1/services/shop/versions/blue/endpoints/{out}/drain");
+            assert_eq!(lab.call("GET", &path, &Value::Null).1["drained"], true, "{out}");
+            running.remove(out).expect("one that runs").kill();
+            let into = event["now"]["into"].as_str().unwrap();
+            running.insert(into.to_owned(), Endpoint::start(SERVES, into));
+            safe += 1;
+        }
+        if state != "running" {
+            assert_eq!(state, "done", "{event:#}");
+            break;
+        }
+    }
+    let took = since.elapsed();
+    let ((count, failures), told) = (load.stop(), rollout(&lab));
+    let told_to_go = sockets.told_to_go.load(Ordering::SeqCst);
+    assert_eq!(failures, [""; 0], "of {count}");
+    assert_eq!(sockets.close(), [""; 0]);
+    assert_eq!((safe, &told["least_serving"]), (10, &json!(9)));
+    let serving: Vec<_> = endpoints(&lab, "blue").into_iter().map(|(address, _)| address).collect();
+    assert_eq!(serving.len(), 10);
+    assert!(new.iter().all(|new| serving.contains(&new.to_string())), "{serving:?}");
+    assert!(told_to_go > 0, "WebSockets of endpoints that went were told to go");
+    eprintln!(
+        "10 endpoints in {:.1} s under {:.0} requests/s: {count} requests and {told_to_go} WebSockets told to go, 0 failed",
+        took.as_secs_f64(),
+        count as f64 / took.as_secs_f64()
+    );
+    let (_, history) = lab.call("GET", "/v1/changes?limit=3", &Value::Null);
+    let last = &history["changes"][0];
+    assert_eq!(last["reason"], format!("rollout, step 10 of 10: {} is gone (new kernel)", old[9]));
+    assert_eq!(last["actor"]["kind"], "controller");
+}
+
+// ---- What lasts on an endpoint that goes ----
+
+#[test]
+fn a_websocket_on_an_endpoint_that_drains_is_told_to_go_and_others_stay() {
+    let echoes = [websocket::echoes(), websocket::echoes()];
+    let lab = Lab::pool(
+        Vec::new(),
+        &echoes,
+        "",
+        "drain = { patience = \"0s\", spread = \"0s\", deadline = \"10s\" }",
+    );
+    let mut sockets: Vec<_> = (0..8).map(|_| websocket::connect(lab.address(), "/ws")).collect();
+    assert!(sockets.iter_mut().all(|socket| websocket::echoed(socket, "a")));
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{}/drain", echoes[0]);
+    let left = || lab.call("GET", &path, &Value::Null).1["remaining"][0]["count"].as_u64().unwrap_or(0);
+    let on_it = left();
+    assert!((1..8).contains(&on_it), "{on_it}");
+    assert_eq!(lab.call("POST", &path, &Value::Null).0, 200);
+    lab::wait_until("the endpoint is empty", || lab.call("GET", &path, &Value::Null).1["drained"] == true);
+    let (mut told, mut stay) = (0, 0);
+    for mut socket in sockets {
+        let _ = socket.send(Message::text("still there?"));
+        match socket.read() {
+            Ok(Message::Close(Some(frame))) => {
+                assert_eq!(u16::from(frame.code), 1012);
+                told += 1;
+            }
+            Ok(Message::Text(_)) => stay += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((told, stay), (on_it, 8 - on_it));
+}
+
+#[test]
+fn a_websocket_on_an_endpoint_that_serves_again_before_its_time_stays() {
+    let echo = [websocket::echoes(), websocket::echoes()];
+    let lab = Lab::pool(
+        Vec::new(),
+        &echo,
+        "",
+        "drain = { patience = \"300ms\", spread = \"0s\", deadline = \"10s\" }",
+    );
+    let mut sockets: Vec<_> = (0..8).map(|_| websocket::connect(lab.address(), "/ws")).collect();
+    for at in echo {
+        let path = format!("/v1/services/shop/versions/blue/endpoints/{at}");
+        assert_eq!(lab.call("POST", &format!("{path}/drain"), &Value::Null).0, 200);
+        assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert!(sockets.iter_mut().all(|socket| websocket::echoed(socket, "a")));
+}
+
+// ---- Between versions ----
+
+#[test]
+fn the_weight_follows_the_endpoints_from_one_version_to_another() {
+    let lab = pool(4, "");
+    let new: Vec<_> = (0..4).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    let (status, _) = lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    assert_eq!(status, 200);
+    let mut events = lab.events();
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--from", "blue", "--to", "green", "--surge"]);
+    assert_eq!(exit, 0, "{out}{err}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("shop: done, never fewer than 4 endpoints served; "), "{out}");
+    assert!(last.ends_with(" are safe to stop"), "{out}");
+    events.wait_for(|event| event["rollout"]["state"] == "done");
+    let changes = events.past.iter().filter(|event| event["type"] == "changed");
+    let mut shares: Vec<_> = changes
+        .map(|event| event["change"]["services"]["shop"]["weights"]["green"].as_u64().unwrap_or(0))
+        .collect();
+    shares.dedup();
+    // A new endpoint comes first: 1 of 5, then with the old one gone 1 of 4, and so on.
+    assert_eq!(shares, [2_000, 2_500, 4_000, 5_000, 6_000, 7_500, 8_000, 10_000]);
+    assert_eq!(lab.shop()["stable"], "green");
+    assert_eq!(who_answers(&lab), ["new0", "new1", "new2", "new3"]);
+    let (_, drain) = lab.call("GET", "/v1/services/shop/versions/blue/drain", &Value::Null);
+    assert_eq!(drain["drained"], true);
+}
+
+#[test]
+fn somebody_else_who_moves_the_weights_ends_it_and_nothing_is_set_right() {
+    let lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    begin(&lab, &json!({ "from": "blue", "to": "green", "surge": true, "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    lab.weights(&json!({ "blue": 9_000, "green": 1_000 }));
+    let out = rollout(&lab)["steps"][0]["out"].clone();
+    let (status, _) = lab.call("POST", "/v1/services/shop/rollout/proceed", &json!({ "endpoint": out }));
+    assert_eq!(status, 200);
+    let told = ended(&lab);
+    assert_eq!(
+        (&told["state"], &told["why"]),
+        (&json!("stopped"), &json!("somebody else has changed the weights of `shop`"))
+    );
+    assert_eq!(lab.shop()["weights"], json!({ "blue": 9_000, "green": 1_000 }));
+}
+
+// ---- What goes wrong ----
+
+#[test]
+fn a_replacement_that_never_comes_is_waited_for_and_then_everything_is_taken_back() {
+    let lab = pool(3, "");
+    let (good, dead) = (Origin::start("new0"), origin::nobody());
+    let first = format!("{}={}", address(&lab, "old0"), good.address);
+    let second = format!("{}={dead}", address(&lab, "old1"));
+    let (exit, out, err) =
+        lab.cli(&["rollout", "shop", "--replace", &first, &second, "--ready-timeout", "300ms"]);
+    assert_eq!(exit, 3, "{out}{err}");
+    assert!(out.contains(&format!("going back: {dead} is not there: cannot connect")), "{out}");
+    assert!(out.trim_end().ends_with("the old endpoints serve: do not stop them"), "{out}");
+    assert_eq!(who_answers(&lab), ["old0", "old1", "old2"]);
+    assert!(endpoints(&lab, "blue").iter().all(|(_, draining)| !draining));
+    let told = rollout(&lab);
+    let states: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| step["state"].clone()).collect();
+    assert_eq!((&told["state"], states), (&json!("reversed"), vec![json!("restored"), json!("restored")]));
+}
+
+#[test]
+fn an_old_endpoint_that_was_stopped_does_not_come_back_and_the_new_one_goes_on() {
+    let mut lab = pool(3, "");
+    let (good, dead) = (Origin::start("new0"), origin::nobody());
+    let replace = json!([
+        { "out": address(&lab, "old0"), "into": good.address.to_string() },
+        { "out": address(&lab, "old1"), "into": dead.to_string() },
+    ]);
+    begin(&lab, &json!({ "replace": replace, "ready_timeout": "10m" }));
+    wait_for_step(&lab, 1, "warming");
+    // It was said to be safe.
+    lab.origins.retain(|origin| origin.name != "old0");
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!(exit, 1, "{out}");
+    assert_eq!(who_answers(&lab), ["new0", "old1", "old2"]);
+    let told = rollout(&lab);
+    assert_eq!(
+        (&told["steps"][0]["state"], &told["steps"][1]["state"]),
+        (&json!("kept"), &json!("restored"))
+    );
+    assert_eq!(told["why"], "somebody has ended it");
+}
+
+#[test]
+fn a_rollout_that_is_stopped_keeps_what_is_done() {
+    let lab = pool(3, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let replace: Vec<_> = (0..2)
+        .map(|index| json!({ "out": address(&lab, &format!("old{index}")), "into": new[index].address.to_string() }))
+        .collect();
+    begin(&lab, &json!({ "replace": replace, "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let (status, refused) =
+        lab.call("POST", "/v1/services/shop/rollout", &json!({ "replace": replace, "confirm": true }));
+    assert_eq!((status, &refused["type"]), (409, &json!("urn:switchback:problem:rollout_underway")));
+    let (exit, _, err) = lab.cli(&["upgrade"]);
+    assert_eq!(exit, 1);
+    assert!(err.contains("a rollout is under way"), "{err}");
+    let (exit, _, err) = lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old1")]);
+    assert!(exit == 1 && err.contains("does not wait for a word about"), "{err}");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old0")]).0, 0);
+    wait_for_step(&lab, 1, "safe");
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--stop"]);
+    assert_eq!(exit, 1, "{out}");
+    assert_eq!(rollout(&lab)["state"], "stopped");
+    assert_eq!(who_answers(&lab), ["new0", "old1", "old2"]);
+}
+
+#[test]
+fn too_little_capacity_is_a_reason_not_to_begin() {
+    let lab = pool(3, "");
+    let all: Vec<_> = (0..3).map(|index| address(&lab, &format!("old{index}"))).collect();
+    let new = origin::nobody();
+    let one = format!("{}={new}", all[0]);
+    let (exit, _, err) = lab.cli(&["rollout", "shop", "--replace", &one, "--min-capacity", "100%"]);
+    assert_eq!(exit, 1);
+    assert!(err.contains("2 of 3 endpoints would serve, and at least 3 have to"), "{err}");
+    assert!(err.contains("hint: replace fewer at a time"), "{err}");
+    for (args, said) in [
+        (&["--replace", &all[0]][..], "somebody has to say when that is done"),
+        (&["--replace", &one, &one][..], "is named twice"),
+        (&["--replace", &format!("{new}={new}"), "--confirm"][..], "does not serve in version `blue`"),
+        (&["--replace", &format!("{}={}", all[0], all[1])][..], "serves in version `blue` already"),
+        (&["--confirm", "--batch", "3"][..], "0 of 3 endpoints would serve"),
+        (&["--to", "purple"][..], "no version `purple`"),
+    ] {
+        let (exit, out, err) = lab.cli(&[&["rollout", "shop"], args].concat());
+        assert!(exit == 1 && err.contains(said), "{args:?}: {out}{err}");
+    }
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--replace", &one, "--dry-run"]);
+    assert_eq!(exit, 0);
+    assert!(out.ends_with("nothing was changed: this was a dry run\n"), "{out}");
+    assert_eq!(lab.call("GET", "/v1/services/shop/rollout", &Value::Null).0, 404);
+    assert_eq!(lab.epoch(), 1);
+}
+
+// ---- Hooks ----
+
+#[test]
+fn machines_are_restarted_in_their_place_by_a_hook() {
+    let lab = pool(4, "");
+    let log = lab.dir.path().join("hooks");
+    let hook = format!(
+        "echo \"$SWITCHBACK_STEP/$SWITCHBACK_STEPS $SWITCHBACK_SERVICE $SWITCHBACK_ENDPOINT $SWITCHBACK_REPLACEMENT\" >> {}",
+        log.display()
+    );
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--batch", "2", "--hook", &hook]);
+    assert_eq!(exit, 0, "{out}{err}");
+    let told = fs::read_to_string(log).unwrap();
+    let mut lines: Vec<_> = told.lines().collect();
+    lines.sort_unstable();
+    let expected: Vec<_> = (0..4)
+        .map(|index| {
+            let at = address(&lab, &format!("old{index}"));
+            format!("{}/4 shop {at} {at}", index + 1)
+        })
+        .collect();
+    assert_eq!(lines, expected);
+    assert!(
+        out.trim_end().ends_with(
+            "every endpoint was restarted and serves again (never fewer than 2 did): stop none of them"
+        ),
+        "{out}"
+    );
+    assert_eq!(who_answers(&lab).len(), 4);
+}
+
+#[test]
+fn a_hook_that_fails_ends_the_rollout() {
+    let lab = pool(3, "");
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--hook", "exit 7"]);
+    assert_eq!(exit, 1, "{out}{err}");
+    assert!(out.contains("has failed (exit status: 7): the rollout ends"), "{out}");
+    assert_eq!(rollout(&lab)["state"], "reversed");
+    assert_eq!(who_answers(&lab).len(), 3);
+}
+
+// ---- The process ends ----
+
+#[test]
+fn after_a_crash_it_is_said_where_it_stopped_and_nothing_goes_on_by_itself() {
+    let mut lab = pool(3, "");
+    begin(&lab, &json!({ "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    lab.kill_and_restart();
+    lab.proxy().wait_for_log("a rollout was interrupted by the end of its process");
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--status"]);
+    assert_eq!(exit, 1);
+    let first = out.lines().nth(1).unwrap();
+    assert!(first.contains(&address(&lab, "old0")) && first.contains("safe"), "{out}");
+    assert!(out.trim_end().ends_with("`switchback status shop` shows what serves"), "{out}");
+    let epoch = lab.epoch();
+    assert!(endpoints(&lab, "blue")[0].1, "it stays drained");
+    assert_eq!(
+        lab.call(
+            "PUT",
+            &format!("/v1/services/shop/versions/blue/endpoints/{}", address(&lab, "old0")),
+            &Value::Null
+        )
+        .0,
+        200
+    );
+    assert_eq!(lab.epoch(), epoch + 1, "nobody else changed anything");
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--hook", "true"]);
+    assert_eq!(exit, 0, "{out}{err}");
+    lab.kill_and_restart();
+    assert_eq!(rollout_status(&lab), 404, "what is over is not told of by the next process");
+}
+
+fn rollout_status(lab: &Lab) -> u16 {
+    lab.call("GET", "/v1/services/shop/rollout", &Value::Null).0
+}
