@@ -12,14 +12,14 @@ use super::elders::Elders;
 use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::health::Health;
-use super::rollout::{Rollouts, Told};
+pub use super::notice::{Notice, RolloutNotice};
+use super::rollout::Rollouts;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
-use crate::proxy::upstream::Standing;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{HistoryQuery, StoreError};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -156,53 +156,6 @@ fn list(left: &[InTheWay]) -> String {
 
 fn in_the_way(left: &[InTheWay]) -> String {
     if left.is_empty() { String::new() } else { format!(" (in the way: {})", list(left)) }
-}
-
-/// What control tells whoever listens (`GET /v1/events`).
-#[derive(Debug, Clone)]
-pub enum Notice {
-    /// A change was published.
-    Changed(Arc<Change>),
-    /// A version that was left has nothing in flight any more.
-    Drained {
-        /// The service.
-        service: ServiceName,
-        /// The version that is safe to stop.
-        version: VersionName,
-        /// From the change that left it to its last request's end, in seconds.
-        seconds: f64,
-    },
-    /// An endpoint stands otherwise than before.
-    Health {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// The endpoint.
-        endpoint: EndpointAddr,
-        /// How it stood.
-        before: Standing,
-        /// How it stands.
-        state: Standing,
-        /// What made the difference.
-        said: String,
-    },
-    /// The file was read and refused; what it said before stays.
-    ReloadFailed {
-        /// Every error, one a line.
-        errors: String,
-    },
-    /// A rollout has come a step further, or to its end.
-    Rollout(Arc<RolloutNotice>),
-}
-
-/// News of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RolloutNotice {
-    /// All of it, as it stands.
-    pub told: Told,
-    /// The step that they are about; `None`: about the whole.
-    pub step: Option<usize>,
 }
 
 /// How a wait for drains ended.

@@ -12,6 +12,7 @@ mod figures;
 mod handle;
 pub mod health;
 mod hold;
+mod notice;
 mod perform;
 pub mod reload;
 pub mod rollout;

@@ -64,6 +64,19 @@ pub struct Inputs {
     pub finds: Vec<Finds>,
 }
 
+/// How one endpoint stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointState {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// Its address, as it is configured.
+    pub endpoint: String,
+    /// True when it gets requests, as far as its health goes.
+    pub is_up: bool,
+}
+
 /// How looking for the endpoints of a version has gone so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finds {
@@ -90,19 +103,6 @@ pub struct Deliveries {
     pub dropped: u64,
     /// Those that wait now.
     pub waiting: u64,
-}
-
-/// How one endpoint stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointState {
-    /// The service.
-    pub service: ServiceName,
-    /// The version.
-    pub version: VersionName,
-    /// Its address, as it is configured.
-    pub endpoint: String,
-    /// True when it gets requests, as far as its health goes.
-    pub is_up: bool,
 }
 
 /// How the lookups of one name have ended so far.

@@ -97,8 +97,9 @@ impl Event {
     #[must_use]
     pub fn subject(&self) -> Option<String> {
         match (self, &self.services()[..]) {
-            (Self::Drained { service, version, .. } | Self::Health { service, version, .. }, _) => {
-                Some(format!("{service}/{version}"))
+            (Self::Drained { service, version, .. }, _) => Some(format!("{service}/{version}")),
+            (Self::Health { service, version, endpoint, .. }, _) => {
+                Some(format!("{service}/{version}/{endpoint}"))
             }
             (_, [service]) => Some((*service).to_owned()),
             _ => None,

@@ -203,8 +203,8 @@ async fn apply(
         expected: Vec::new(),
         idempotency: None,
         dry_run: false,
-        exclusive: None,
         force: false,
+        exclusive: None,
         render: |_, _| String::new(),
     };
     handle.change(wanted).await.map(drop)

@@ -223,8 +223,9 @@ impl Job {
             expected: Vec::new(),
             idempotency: None,
             dry_run: false,
+            // The way back asks nobody.
+            force: self.told.borrow().state == RolloutState::Reversing,
             exclusive: None,
-            force: false,
             render: |_, _| String::new(),
         };
         handle.change(wanted).await.map_err(Halt::of)?;
