@@ -234,7 +234,17 @@ fn the_text_is_in_order_and_ends_with_a_newline() {
 fn every_metric_is_shown_with_its_help_and_labels() {
     let blue = tenure("blue");
     blue.shard(0).cells().record_grpc(Some(5));
+    blue.checks().record(false, 2_000);
+    blue.checks().ejected(2);
     let text = shown(&[blue]);
+    let of_blue =
+        |metric: &str, label: &str| format!("{metric}{{service=\"shop\",version=\"blue\",{label}}}");
+    let [unwell, ejected, up] = [
+        of_blue("switchback_health_checks_total", "result=\"unwell\""),
+        of_blue("switchback_endpoint_ejections_total", "cause=\"local_errors\""),
+        of_blue("switchback_endpoint_up", "endpoint=\"127.0.0.1:9001\""),
+    ];
+    assert_eq!([unwell, ejected, up].map(|series| value(&text, &series)), [Some("1"); 3]);
     for metric in names::ALL {
         let help = format!("# HELP {} {}\n", metric.name, metric.help);
         assert!(text.contains(&help), "{help}");

@@ -202,3 +202,22 @@ fn the_one_that_fails_more_often_than_the_others_is_ejected() {
     });
     lab.wait_health(address, "ejected");
 }
+
+#[test]
+fn one_that_is_dead_is_ejected_and_costs_no_user_anything() {
+    let dead = lab::origin::nobody();
+    let origins = vec![origin(&Pulse::well()), origin(&Pulse::well())];
+    let lab =
+        Lab::pool(origins, &[dead], "", "outliers = { consecutive_errors = 0, base_ejection = \"60s\" }");
+    let mut client = lab.client();
+    lab::wait_until("it is ejected", || {
+        assert_eq!(client.get("/").status, 200);
+        lab.metric(&["switchback_endpoint_ejections_total{", "\"local_errors\""]) == Some(1.0)
+    });
+    let ejection = lab.wait_health(dead, "ejected")["ejection"].take();
+    assert_eq!(ejection["cause"], "local_errors");
+    assert!(
+        ejection["said"].as_str().unwrap().ends_with(" attempts in a row without an answer"),
+        "{ejection}"
+    );
+}

@@ -161,6 +161,31 @@ async fn what_is_not_served_yet_is_said_so() {
 }
 
 #[tokio::test]
+async fn health_is_waited_for_where_something_comes_and_forced_as_a_whole() {
+    let world = World::new();
+    let reply = world.post("/v1/services/shop/flip?wait=healthy", r#"{"to":"green"}"#).await;
+    assert_eq!((reply.status, &reply.json["field"]), (400, &json!("wait")), "{}", reply.text);
+    let batch = r#"{"changes":[{"service":"shop","flip":{"to":"green","force":true}}]}"#;
+    let reply = world.post("/v1/changes", batch).await;
+    assert_eq!(
+        (reply.status, &reply.json["field"]),
+        (400, &json!("changes[0].flip.force")),
+        "{}",
+        reply.text
+    );
+    // What is not checked is ready at once, and nothing has to be forced.
+    let body = r#"{"endpoints":["127.0.0.1:9"]}"#;
+    assert_eq!(world.put("/v1/services/shop/versions/v3?wait=healthy", body).await.status, 200);
+    let reply = world.get("/v1/services/shop/versions/v3/health").await;
+    assert_eq!((&reply.json["healthy"], &reply.json["needed"]), (&json!(true), &json!(0)), "{}", reply.text);
+    assert_eq!(world.get("/v1/services/shop/versions/v9/health").await.status, 404);
+    assert_eq!(world.get("/v1/services/shop/versions/v3/health?wait=drained").await.json["field"], "wait");
+    let batch = r#"{"changes":[{"service":"shop","flip":{"to":"v3"}}],"force":true}"#;
+    let reply = world.post("/v1/changes", batch).await;
+    assert_eq!((reply.status, &reply.json["notes"]), (200, &json!([])), "{}", reply.text);
+}
+
+#[tokio::test]
 async fn what_is_not_understood_names_the_field() {
     let world = World::new();
     for (body, status, field) in [

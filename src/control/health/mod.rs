@@ -2,8 +2,8 @@
 //!
 //! What is looked after follows the table: [`Health::follow`] is called by control just before a snapshot is published, so that
 //! an endpoint that comes gets no request before it was found well. A [`Prober`] looks, on control's thread; what it finds
-//! goes through a [course](course) of rises and falls to the endpoint's [`Vitals`](crate::proxy::upstream::Vitals), which the
-//! workers read. What the workers see of an endpoint's requests goes the other way, to the [judge](judge), who leaves those alone
+//! goes through a course of rises and falls to the endpoint's [`Vitals`](crate::proxy::upstream::Vitals), which the
+//! workers read. What the workers see of an endpoint's requests goes the other way, to the judge, who leaves those alone
 //! for a time that fail where others do not. None of this is in the store: a process finds out by itself.
 
 mod course;
@@ -204,10 +204,12 @@ impl Health {
         }
         let gone: Vec<_> = gone.into_iter().flatten().map(|(upstream, _)| upstream.id).collect();
         self.compared.send_if_modified(|all| {
-            let before = all.clone();
-            all.retain(|tenure| !gone.contains(tenure));
-            all.extend(compared.iter().filter(|tenure| !all.contains(tenure)).copied().collect::<Vec<_>>());
-            *all != before
+            let before = all.len();
+            all.retain(|tenure| !gone.contains(tenure) || compared.contains(tenure));
+            let is_less = all.len() < before;
+            compared.retain(|tenure| !all.contains(tenure));
+            all.extend(&compared);
+            is_less || !compared.is_empty()
         });
     }
 

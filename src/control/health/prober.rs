@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 
 use super::judge::Judge;
 use super::probe::Found;
@@ -22,6 +22,8 @@ use crate::proxy::live::Live;
 
 /// Looks under way at a time; beyond it endpoints are looked at later.
 const AT_ONCE: usize = 1024;
+/// Looks that begin before control has a turn again.
+const AT_A_TIME: usize = 16;
 /// Endpoints that come together are looked at so far from one another at first.
 const SPREAD: Duration = Duration::from_micros(200);
 
@@ -107,9 +109,12 @@ impl Looking {
                 Some(looked) = looks.next(), if !looks.is_empty() => self.on_looked(looked),
                 () = wait_until(next), if next.is_some() => {
                     let now = clock::instant();
-                    while looks.len() < AT_ONCE && let Some((due, subject)) = self.take(now) {
+                    let most = (looks.len() + AT_A_TIME).min(AT_ONCE);
+                    while looks.len() < most && let Some((due, subject)) = self.take(now) {
                         looks.push(look(subject, due, now));
                     }
+                    // Control's turn, however many are due.
+                    yield_now().await;
                 }
             }
         }
