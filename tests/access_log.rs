@@ -124,7 +124,7 @@ fn a_request_that_is_refused_or_answered_by_the_proxy_has_a_line_too() {
     );
     let lab = Lab::configured(dir, origins, &text);
     let mut client = lab.client();
-    for (path, status) in [("/else", 404), ("/shop", 502), ("/moved", 308)] {
+    for (path, status) in [("/else", 404), ("/shop", 503), ("/moved", 308)] {
         assert_eq!(client.get(path).status, status);
     }
     lab.client().send("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").answer();
@@ -135,7 +135,7 @@ fn a_request_that_is_refused_or_answered_by_the_proxy_has_a_line_too() {
     };
     let expected = [
         ("no_route", 404, Value::Null, Value::Null),
-        ("connect_failed", 502, json!("shop"), json!("blue")),
+        ("connect_failed", 503, json!("shop"), json!("blue")),
         ("redirect", 308, json!("shop"), Value::Null),
         ("bad_request", 400, Value::Null, Value::Null),
         ("bad_request", 400, Value::Null, Value::Null),

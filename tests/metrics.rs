@@ -122,7 +122,7 @@ fn a_known_version_has_its_series_from_0_on() {
         }
     }
     assert!(!text.contains("code=\"418\""), "a code that never came is not shown");
-    let gave_up = r#"switchback_client_requests_total{service="shop",version="green",code="502",reason="connect_failed"}"#;
+    let gave_up = r#"switchback_client_requests_total{service="shop",version="green",code="503",reason="connect_failed"}"#;
     assert_eq!(value(&text, gave_up), Some("0"));
     let count = r#"switchback_upstream_request_duration_seconds_count{service="shop",version="green"}"#;
     assert_eq!(value(&text, count), Some("0"));

@@ -81,6 +81,6 @@ fn a_name_that_nobody_knows_is_a_failure_to_connect() {
     server.say(None);
     let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &config(&[&server], 1));
     let answer = lab.get("/");
-    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("connect_failed")));
+    assert_eq!((answer.status, answer.header("switchback-reason")), (503, Some("connect_failed")));
     assert!(lookups(&lab, "failed") > 0.0);
 }

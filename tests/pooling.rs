@@ -170,13 +170,13 @@ fn a_request_goes_to_another_endpoint_when_one_does_not_accept() {
 }
 
 #[test]
-fn a_request_that_no_endpoint_accepts_is_a_bad_gateway() {
+fn a_version_of_which_no_endpoint_accepts_is_not_available() {
     let lab = Lab::pool(Vec::new(), &[nobody(), nobody()], "", "");
     let mut client = lab.client();
     for _ in 0..3 {
-        assert_eq!(failed(&client.get("/")), (502, "connect_failed"));
+        assert_eq!(failed(&client.get("/")), (503, "connect_failed"));
     }
-    assert_eq!(failed(&client.post("/", &[0; 100])), (502, "connect_failed"));
+    assert_eq!(failed(&client.post("/", &[0; 100])), (503, "connect_failed"));
 }
 
 /// A listener whose queue is full: connecting to it takes for ever.

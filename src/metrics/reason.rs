@@ -125,7 +125,7 @@ impl Reason {
         match self {
             Self::NoRoute => ("no_route", 404),
             Self::NoEndpoint => ("no_endpoint", 503),
-            Self::ConnectFailed => ("connect_failed", 502),
+            Self::ConnectFailed => ("connect_failed", 503),
             Self::ConnectTimeout => ("connect_timeout", 504),
             Self::UpstreamTls => ("upstream_tls", 502),
             Self::UpstreamClosed => ("upstream_closed", 502),
