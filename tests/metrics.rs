@@ -13,7 +13,8 @@ use switchback::metrics::{
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
 use switchback::table::{
-    DrainRules, Epoch, HoldLimits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts, VersionSpec,
+    DrainRules, Epoch, HoldLimits, PoolTraits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts,
+    VersionSpec,
 };
 
 /// `shop`: blue 95 %, green 5 %, at epoch 1.
@@ -25,6 +26,7 @@ fn table() -> Arc<Table> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     };
     let shop = ServiceSpec {

@@ -14,8 +14,8 @@ use switchback::proxy::settings::Settings;
 use switchback::proxy::upstream::Upstream;
 use switchback::proxy::worker::{Worker, WorkerStats};
 use switchback::table::{
-    BasisPoints, DrainRules, Epoch, HoldLimits, Protocol, Route, Service, ServiceLimits, ServiceSpec, Split,
-    Table, Timeouts, VersionSpec,
+    BasisPoints, DrainRules, Epoch, HoldLimits, PoolTraits, Protocol, Route, Service, ServiceLimits,
+    ServiceSpec, Split, Table, Timeouts, VersionSpec,
 };
 
 /// The promise: within so many standard deviations.
@@ -100,6 +100,7 @@ fn service(points: u16) -> Arc<Service> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     };
     let spec = ServiceSpec {

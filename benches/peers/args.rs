@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 
 use crate::{
+    origin::Delayed,
     peer::{self, Peer},
     scenario::{self, Scenario},
 };
@@ -62,6 +63,8 @@ pub(crate) enum Part {
     Origin {
         #[arg(long)]
         listen: SocketAddr,
+        #[arg(long)]
+        delayed: Vec<Delayed>,
     },
     /// The load of full TLS handshakes.
     #[command(hide = true)]

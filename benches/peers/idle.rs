@@ -56,7 +56,7 @@ impl IdleRow {
     fn measure(peer: &dyn Peer, args: &Args, scratch: &Scratch, origin: &Origin) -> Self {
         let spread = |kind| -> Result<Option<Spread>> {
             let repeats = (0..args.rounds.min(REPEATS)).map(|_| {
-                let running = peer::start(peer, origin.address, args.cpus.proxy, scratch, Vec::new())?;
+                let running = peer::start(peer, origin.address, &[], args.cpus.proxy, scratch, Vec::new())?;
                 growth(&running, kind)
             });
             Ok(Spread::of(repeats.collect::<Result<Vec<f64>>>()?.into_iter()))

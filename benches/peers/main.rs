@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     allow_many_connections()?;
     match args.part {
-        Some(Part::Origin { listen }) => return origin::serve(listen),
+        Some(Part::Origin { listen, ref delayed }) => return origin::serve(listen, delayed),
         Some(Part::Relay { listen, to }) => return relay::serve(listen, to),
         Some(Part::Handshakes { to, ref path, connections, seconds }) => {
             return handshakes::load(to, path, connections, seconds);

@@ -1,24 +1,28 @@
 //! The server behind every proxy: answers at once, with as little work as it can.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, str::FromStr, time::Duration};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use httparse::{Header, Request, Status};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     task::spawn_local,
+    time::sleep,
 };
 
 use crate::{
     client,
     process::{Process, Scratch, free_address},
+    scenario::{FAST_MS, POOL, SLOW_MS},
 };
 
 /// The running origin.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
+    /// Where it takes its time: the first is slow.
+    pub(crate) pool: Vec<SocketAddr>,
     _process: Process,
 }
 
@@ -26,35 +30,62 @@ impl Origin {
     /// Starts this program once more, as the origin.
     pub(crate) fn start(scratch: &Scratch, cpu: usize) -> Result<Self> {
         let address = free_address()?;
-        let argv = vec![
+        let pool = (0..POOL).map(|_| free_address()).collect::<std::io::Result<Vec<_>>>()?;
+        let mut argv = vec![
             std::env::current_exe()?.into(),
             "origin".into(),
             "--listen".into(),
             address.to_string().into(),
         ];
+        for (address, delay) in pool.iter().zip(std::iter::once(SLOW_MS).chain(std::iter::repeat(FAST_MS))) {
+            argv.extend(["--delayed".into(), format!("{address}={delay}").into()]);
+        }
         let mut process = Process::start(&argv, cpu, scratch.subdirectory("origin-")?.join("output"))?;
         process.wait_until(Duration::from_secs(10), || client::get(address, "/1k").is_ok())?;
-        Ok(Self { address, _process: process })
+        Ok(Self { address, pool, _process: process })
     }
 }
 
 /// Serves until killed.
 ///
 /// The size of an answer is in the path: `/1k`, `/64k`, `/1m`, `/0`. Request bodies are read and forgotten.
-pub(crate) fn serve(listen: SocketAddr) -> Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
+pub(crate) fn serve(listen: SocketAddr, delayed: &[Delayed]) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(listen).await?;
         let answers = Rc::new(Answers::default());
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let connection = Connection { stream, buffer: vec![0; BUFFER], start: 0, end: 0 };
-            let answers = Rc::clone(&answers);
-            // A proxy that closes in the middle of an answer, as at the end of each round, is no news.
-            spawn_local(async move { connection.serve(&answers).await.ok() });
+        for Delayed { listen, delay } in delayed {
+            let listener = TcpListener::bind(listen).await?;
+            spawn_local(accept(listener, Some(*delay), Rc::clone(&answers)));
         }
+        accept(TcpListener::bind(listen).await?, None, answers).await
     })
+}
+
+/// Serves whoever comes to `listener`, each answer after `delay`.
+async fn accept(listener: TcpListener, delay: Option<Duration>, answers: Rc<Answers>) -> Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let connection = Connection { stream, delay, buffer: vec![0; BUFFER], start: 0, end: 0 };
+        let answers = Rc::clone(&answers);
+        // A proxy that closes in the middle of an answer, as at the end of each round, is no news.
+        spawn_local(async move { connection.serve(&answers).await.ok() });
+    }
+}
+
+/// An address where every answer takes its time: `127.0.0.1:9001=20` for 20 ms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delayed {
+    listen: SocketAddr,
+    delay: Duration,
+}
+
+impl FromStr for Delayed {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let (listen, millis) = text.split_once('=').context("no delay")?;
+        Ok(Self { listen: listen.parse()?, delay: Duration::from_millis(millis.parse()?) })
+    }
 }
 
 const BUFFER: usize = 64 << 10;
@@ -62,6 +93,7 @@ const BUFFER: usize = 64 << 10;
 /// One connection; `buffer[start..end]` is received and not yet used.
 struct Connection {
     stream: TcpStream,
+    delay: Option<Duration>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -74,6 +106,9 @@ impl Connection {
             match head.body {
                 Body::Sized(length) => self.skip(length).await?,
                 Body::Chunked => self.skip_chunks().await?,
+            }
+            if let Some(delay) = self.delay {
+                sleep(delay).await;
             }
             self.stream.write_all(head.answer.bytes(head.close)).await?;
             if head.close {

@@ -1,6 +1,7 @@
 //! Rounds of load on several targets, interleaved so that a noisy minute hits all of them alike.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use rand::{rngs::SmallRng, seq::SliceRandom};
@@ -65,9 +66,16 @@ pub(crate) fn measure(
         Targets::Peers => args.peers(),
         Targets::Proxies => args.peers().into_iter().filter(|peer| peer.name() != peer::RELAY).collect(),
         Targets::SwitchbackSizes => peer::switchback_sizes(),
+        Targets::Balancers => {
+            let peers = args.peers().into_iter().filter(|peer| peer.name() != peer::RELAY);
+            peers.chain([peer::switchback_by_ewma()]).collect()
+        }
     };
-    let mut targets: Vec<Target> =
-        peers.iter().map(|peer| Target::start(peer.as_ref(), args, scratch, origin)).collect();
+    let pool = if load.targets == Targets::Balancers { &origin.pool[..] } else { &[] };
+    let mut targets: Vec<Target> = peers
+        .iter()
+        .map(|peer| Target::start(peer.as_ref(), args, scratch, (origin.address, pool)))
+        .collect();
     for target in &mut targets {
         target.warm_up(load, args, scratch);
     }
@@ -98,12 +106,17 @@ fn progress(text: &str) {
 }
 
 impl Target {
-    fn start(peer: &dyn Peer, args: &Args, scratch: &Scratch, origin: &Origin) -> Self {
+    fn start(
+        peer: &dyn Peer,
+        args: &Args,
+        scratch: &Scratch,
+        (origin, pool): (SocketAddr, &[SocketAddr]),
+    ) -> Self {
         Self {
             name: peer.name().to_owned(),
             version: peer::version(peer).unwrap_or_default(),
             rounds: Vec::new(),
-            state: peer::start(peer, origin.address, args.cpus.proxy, scratch, Vec::new()),
+            state: peer::start(peer, origin, pool, args.cpus.proxy, scratch, Vec::new()),
         }
     }
 

@@ -64,7 +64,16 @@ pub(crate) enum Targets {
     Proxies,
     /// switchback with one service, and with [`MANY_SERVICES`].
     SwitchbackSizes,
+    /// Those of the proxies that choose by what is in flight, before [`POOL`] endpoints of which one is slow; and
+    /// switchback by what it has measured.
+    Balancers,
 }
+
+/// Endpoints of the pool with a slow one.
+pub(crate) const POOL: usize = 10;
+/// How long the slow one, the first, takes for an answer, in milliseconds, and each of the others.
+pub(crate) const SLOW_MS: u64 = 20;
+pub(crate) const FAST_MS: u64 = 2;
 
 /// Services of the large configuration, each with three routes.
 pub(crate) const MANY_SERVICES: usize = 10_000;
@@ -91,8 +100,11 @@ const TLS_1K: Load = Load { tls: true, targets: Targets::Proxies, ..GET_1K };
 const TLS_HANDSHAKE: Load = Load { reuse: Reuse::Close, ..TLS_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
+/// Two requests an endpoint: few enough that the proxy's own time does not matter.
+const SLOW_ENDPOINT: Load = Load { connections: 20, targets: Targets::Balancers, ..GET_1K };
+
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 12] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -152,6 +164,12 @@ pub(crate) const ALL: [Scenario; 11] = [
         about: "as h1-1k, requests to 10,000 hosts in turn: 10,000 services of 3 routes, beside 1 service for all",
         by_default: false,
         kind: Kind::Load(&ROUTES_10K),
+    },
+    Scenario {
+        name: "slow-endpoint",
+        about: "GET, answers of 1 KiB, 20 keep-alive connections; 10 endpoints, of which one takes 20 ms and the others 2 ms",
+        by_default: false,
+        kind: Kind::Load(&SLOW_ENDPOINT),
     },
     Scenario {
         name: "idle-memory",

@@ -3,7 +3,7 @@
 
 use axum::response::Response;
 
-use super::api::{Batch, Flip, Hold, Problem, PutVersion, Release, Revert, Undo, Weights};
+use super::api::{Batch, Flip, Hold, Problem, PutEndpoint, PutVersion, Release, Revert, Undo, Weights};
 use super::call::Call;
 use super::edit::{self, Edits};
 use super::openapi::{ChangeHeaders, ChangeResponses};
@@ -81,16 +81,18 @@ pub(super) async fn remove_version(call: Call) -> Result<Response, Box<Problem>>
     make(&call, Order::one(service.clone(), Command::RemoveVersion { service, version })).await
 }
 
-/// An endpoint joins a pool.
+/// An endpoint joins a pool, or serves again; or its weight or its zone changes.
 #[utoipa::path(put, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}", tag = "changes",
+    request_body = Option<PutEndpoint>,
     params(("service" = String, Path), ("version" = String, Path),
         ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`"),
         ChangeQuery, ChangeHeaders),
     responses(ChangeResponses))]
 pub(super) async fn put_endpoint(call: Call) -> Result<Response, Box<Problem>> {
     let (service, version, endpoint) = (call.service()?, call.version_ref()?, call.endpoint()?);
+    let traits = edit::traits(&call.json_or_default::<PutEndpoint>()?)?;
     let comes = (version.clone(), Healthy::Endpoint(endpoint.clone()));
-    let order = Order::one(service.clone(), Command::PutEndpoint { service, version, endpoint });
+    let order = Order::one(service.clone(), Command::PutEndpoint { service, version, endpoint, traits });
     make(&call, order.bringing(comes.0, comes.1)).await
 }
 

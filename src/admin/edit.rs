@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, Weights, text};
+use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, PutEndpoint, Weights, text};
 use super::call::{from_json, parse};
 use crate::control::{Exclusively, Streams};
 use crate::release::Command;
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, LONGEST_HOLD, Protocol, ServiceName, VersionRef,
-    VersionSpec,
+    BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Invalid, LONGEST_HOLD, PoolTraits, Protocol,
+    ServiceName, TraitsEdit, VersionRef, VersionSpec,
 };
 
 /// The longest reason that is kept, in bytes.
@@ -119,10 +119,35 @@ pub(super) fn put_version(
     }
     let name = parse("version", version)?;
     let protocol = read_protocol(protocol, &read)?;
-    let (endpoints, draining) = (Arc::from(read), Arc::default());
-    let version =
-        VersionSpec { name, endpoints, protocol, tls: None, proxy_header: None, draining, pool: None };
+    let version = VersionSpec {
+        name,
+        endpoints: Arc::from(read),
+        protocol,
+        tls: None,
+        proxy_header: None,
+        draining: Arc::default(),
+        traits: PoolTraits::default(),
+        pool: None,
+    };
     Ok(Command::PutVersion { service, version })
+}
+
+/// What is said of an endpoint.
+pub(super) fn traits(said: &PutEndpoint) -> Result<TraitsEdit, Box<Problem>> {
+    let weight = said.weight.map(EndpointWeight::new).transpose();
+    let zone = said.zone.as_deref().map(|zone| parse("zone", zone)).transpose()?;
+    Ok(TraitsEdit { weight: weight.map_err(|Invalid(why)| bad("weight", why))?, zone })
+}
+
+/// Only an endpoint that is put has a weight and a zone to be told.
+fn says_nothing(edit: &str, asked: &EndpointEdit) -> Result<(), Box<Problem>> {
+    let said = [("weight", asked.weight.is_some()), ("zone", asked.zone.is_some())];
+    match said.iter().find(|(_, is_said)| *is_said) {
+        Some((field, _)) => {
+            Err(bad(&format!("{edit}.{field}"), format!("`{field}` goes with `put_endpoint`")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A protocol; over TLS a version is verified by its endpoints' own names and the system's authorities, so each has to
@@ -256,13 +281,20 @@ fn pool_edits(service: &ServiceName, edit: &Edit) -> Result<Vec<Command>, Box<Pr
     }
     if let Some(asked) = &edit.put_endpoint {
         let (version, endpoint) = address("put_endpoint", asked)?;
-        commands.push(Command::PutEndpoint { service: service.clone(), version, endpoint });
+        let said = PutEndpoint { weight: asked.weight, zone: asked.zone.clone() };
+        let traits = traits(&said).map_err(|mut problem| {
+            let field = problem.field.take().unwrap_or_default();
+            problem.at(format!("put_endpoint.{field}"))
+        })?;
+        commands.push(Command::PutEndpoint { service: service.clone(), version, endpoint, traits });
     }
     if let Some(asked) = &edit.remove_endpoint {
+        says_nothing("remove_endpoint", asked)?;
         let (version, endpoint) = address("remove_endpoint", asked)?;
         commands.push(Command::RemoveEndpoint { service: service.clone(), version, endpoint });
     }
     if let Some(asked) = &edit.drain_endpoint {
+        says_nothing("drain_endpoint", asked)?;
         let (version, endpoint) = address("drain_endpoint", asked)?;
         commands.push(Command::DrainEndpoint { service: service.clone(), version, endpoint });
     }

@@ -1,5 +1,6 @@
 //! The command line as clap reads it; the help texts are the CLI's reference.
 
+mod endpoint;
 mod help;
 mod process;
 mod rollout;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use endpoint::EndpointAdded;
 use help::{
     COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP,
     ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
@@ -296,7 +298,7 @@ pub struct Endpoints {
 #[derive(Debug, Subcommand)]
 pub enum EndpointEdit {
     /// Add an endpoint to a version's pool; one that is drained serves again.
-    Add(EndpointOf),
+    Add(EndpointAdded),
     /// Remove an endpoint from a version's pool, then wait until it is empty.
     Rm {
         /// Which.

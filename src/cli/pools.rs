@@ -51,7 +51,10 @@ async fn edit_version(session: &mut Session<'_>, edit: &VersionEdit) -> anyhow::
 /// `switchback endpoints add`, `endpoints rm`, `endpoints drain`.
 pub(super) async fn endpoints(session: &mut Session<'_>, args: &Endpoints) -> anyhow::Result<Exit> {
     match &args.edit {
-        EndpointEdit::Add(of) => add(session, of).await,
+        EndpointEdit::Add(added) => {
+            let said = api::PutEndpoint { weight: added.weight, zone: added.zone.clone() };
+            add(session, &added.of, &said).await
+        }
         EndpointEdit::Rm { of, wait } => {
             let patience = (!wait.no_wait).then_some(wait.timeout);
             take_out(session, of, Out::Removed, patience).await
@@ -62,12 +65,12 @@ pub(super) async fn endpoints(session: &mut Session<'_>, args: &Endpoints) -> an
     }
 }
 
-async fn add(session: &mut Session<'_>, of: &EndpointOf) -> anyhow::Result<Exit> {
+async fn add(session: &mut Session<'_>, of: &EndpointOf, said: &api::PutEndpoint) -> anyhow::Result<Exit> {
     let EndpointOf { version: VersionOf { service, version }, endpoint, change } = of;
     let segments = ["v1", "services", service, "versions", version, "endpoints", endpoint];
     let what = format!("cannot add {endpoint} of `{version}` of `{service}`");
     let last = format!("{endpoint} is in the pool: do not stop it");
-    perform_quietly(session, Call::new(Method::PUT, &segments), change, what, last).await
+    perform_quietly(session, Call::new(Method::PUT, &segments).json(said), change, what, last).await
 }
 
 /// How an endpoint comes to get no new requests.

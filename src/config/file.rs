@@ -15,7 +15,7 @@ use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
     Underscores, Upgrade, Webhook,
 };
-use super::{access_log, answer, ending, https, identity, limits, tls, webhook};
+use super::{access_log, answer, ending, endpoint, https, identity, limits, tls, webhook};
 use crate::table::{Discovery, ServiceSpec};
 
 /// The shortest duration where none at all makes no sense.
@@ -338,6 +338,7 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let request_id = section.or("request_id", None, |node| identity::request_id(node).map(Some));
     let trace = section.or("trace", None, |node| identity::trace(node).map(Some));
     let error_pages = section.or("error_pages", Vec::new(), |node| answer::pages(node, base));
+    let zone = section.or("zone", None, |node| endpoint::zone(node).map(Some));
     let forwarded = section.or("forwarded", default.forwarded, Node::flag);
     let name_servers = section.or("name_servers", Vec::new(), name_servers);
     let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
@@ -348,6 +349,7 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
         request_id: request_id?,
         trace: trace?,
         error_pages: error_pages?,
+        zone: zone?,
         forwarded: forwarded?,
         name_servers: name_servers?,
         underscores_in_headers: underscores?,

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod answer;
+mod balance;
 mod circuit;
 pub mod diagnostic;
 mod discover;
@@ -13,6 +14,7 @@ mod drain;
 pub mod duration;
 mod edits;
 mod ending;
+mod endpoint;
 mod file;
 mod health;
 mod hedge;
@@ -36,6 +38,7 @@ mod tests;
 mod tls;
 mod upstream_tls;
 mod walk;
+mod warmup;
 pub mod webhook;
 
 use std::fmt;
@@ -51,7 +54,7 @@ pub use load::{Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 pub use webhook::Webhook;
 
-use crate::table::{BasisPoints, Discovery, ErrorPage, Invalid, ServiceSpec};
+use crate::table::{BasisPoints, Discovery, ErrorPage, Invalid, ServiceSpec, ZoneName};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -291,6 +294,8 @@ pub struct Proxy {
     pub trace: Option<Trace>,
     /// Bodies for the proxy's own answers; a service's own come first.
     pub error_pages: Vec<ErrorPage>,
+    /// Where the proxy stands: endpoints there come first; default `None`.
+    pub zone: Option<ZoneName>,
     /// Origins get `Forwarded` (RFC 7239) beside `X-Forwarded-*`; default false.
     pub forwarded: bool,
     /// Who is asked for the addresses of endpoints that are given by name; default: those that the system asks.
@@ -307,6 +312,7 @@ impl Default for Proxy {
             request_id: None,
             trace: None,
             error_pages: Vec::new(),
+            zone: None,
             forwarded: false,
             name_servers: Vec::new(),
             underscores_in_headers: Underscores::default(),

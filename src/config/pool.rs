@@ -6,10 +6,11 @@ use super::diagnostic::did_you_mean;
 use super::discover;
 use super::document::Spot;
 use super::edits;
+use super::endpoint;
 use super::pool_rules;
 use super::upstream_tls;
 use super::walk::{Entry, Node, Section};
-use crate::table::{Edits, EndpointAddr, PoolRules, Protocol, ProxyHeader, Source, VersionName, VersionSpec};
+use crate::table::{Edits, PoolRules, PoolTraits, Protocol, ProxyHeader, Source, VersionName, VersionSpec};
 
 /// A version as it is listed, with enough said about it to say more.
 pub(super) struct Listed<'a> {
@@ -47,6 +48,7 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
             tls: None,
             proxy_header: None,
             draining: [].into(),
+            traits: PoolTraits::default(),
             pool: None,
         };
         return Some(Listed { version, empty: None, edits: Edits::default(), discover: None });
@@ -65,7 +67,7 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
     // What is found later is nothing to count on, and nothing to miss.
     let empty = list.as_ref().filter(|(_, list)| list.is_empty() && discover.is_none());
     let empty = empty.map(|(node, _)| node.at);
-    let endpoints = list.map(|(_, list)| pool(list)).unwrap_or_default();
+    let (endpoints, traits) = list.map(|(_, list)| endpoint::pool(list)).unwrap_or_default();
     let tls = upstream_tls::read(&mut section, protocol, &endpoints).flatten();
     let proxy_header = section.or("proxy_protocol", None, |node| proxy_header(node, protocol)).flatten();
     let own = pool_rules::read(&mut section, rules).unwrap_or_default();
@@ -73,7 +75,7 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
     let pool = (own != *rules).then(|| Arc::new(own));
     let protocol = protocol.unwrap_or_default();
     let (endpoints, draining) = (endpoints.into(), [].into());
-    let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining, pool };
+    let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining, traits, pool };
     Some(Listed { version, empty, edits, discover: source })
 }
 
@@ -92,20 +94,6 @@ fn proxy_header(node: Node<'_>, protocol: Option<Protocol>) -> Option<Option<Pro
         return None;
     }
     Some(Some(header))
-}
-
-/// The endpoints that can be read, each once.
-fn pool(list: Vec<Node<'_>>) -> Vec<EndpointAddr> {
-    let mut pool = Vec::with_capacity(list.len());
-    for node in list {
-        match node.parse::<EndpointAddr>("an endpoint such as \"127.0.0.1:9001\"") {
-            Some(endpoint) if pool.contains(&endpoint) => {
-                node.at.error(format_args!("endpoint {endpoint} is listed twice"));
-            }
-            endpoint => pool.extend(endpoint),
-        }
-    }
-    pool
 }
 
 fn protocol(node: Node<'_>) -> Option<Protocol> {

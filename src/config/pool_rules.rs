@@ -1,7 +1,7 @@
 //! How pools are worked, as a service says it for all of its versions, and a version for itself.
 
 use super::walk::Section;
-use super::{circuit, health, hedge, outliers, retries};
+use super::{balance, circuit, health, hedge, outliers, retries, warmup};
 use crate::table::PoolRules;
 
 /// What `section`, a service's or a version's, says about its pools; what it does not say is as in `default`.
@@ -17,6 +17,8 @@ pub(super) fn read(section: &mut Section<'_>, default: &PoolRules) -> Option<Poo
         section.or("keepalive", default.keepalive, |node| circuit::keepalive(node, default.keepalive));
     let health = section.or("health", default.health.clone(), health::read);
     let outliers = section.or("outliers", default.outliers.clone(), outliers::read);
+    let balance = balance::read(section, &default.balance);
+    let warmup = section.or("warmup", default.warmup, |node| warmup::read(node).map(Some));
     Some(PoolRules {
         retries: retries?,
         hedge: hedge?,
@@ -24,5 +26,7 @@ pub(super) fn read(section: &mut Section<'_>, default: &PoolRules) -> Option<Poo
         keepalive: keepalive?,
         health: health?,
         outliers: outliers?,
+        balance: balance?,
+        warmup: warmup?,
     })
 }

@@ -84,6 +84,10 @@ impl<'a> Node<'a> {
         self.value.as_array().is_some()
     }
 
+    pub(super) fn is_table(self) -> bool {
+        self.value.as_table().is_some()
+    }
+
     pub(super) fn is_text(self) -> bool {
         self.value.as_str().is_some()
     }

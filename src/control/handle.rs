@@ -182,6 +182,7 @@ impl Handle {
     /// # Errors
     /// [`Failed`] says why nothing has changed.
     pub async fn change(&self, wanted: Wanted) -> Result<Done, Failed> {
+        self.warm_up(&wanted).await;
         let (reply, answer) = oneshot::channel();
         let request = Request::Change(Box::new(wanted), reply);
         self.requests.send(request).await.map_err(|_| Failed::Closed)?;

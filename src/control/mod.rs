@@ -17,6 +17,7 @@ mod perform;
 pub mod reload;
 pub mod rollout;
 mod tenures;
+mod warmup;
 
 #[cfg(test)]
 mod tests;

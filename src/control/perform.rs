@@ -117,6 +117,7 @@ impl Control {
         let services = change.services.iter().map(|record| &record.service);
         self.health.follow(services, Some(&before), &after);
 
+        welcome(&change, &before, &after, clock::instant());
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
@@ -264,6 +265,24 @@ pub(super) fn log(effects: &Effects) {
     if let Some(Change { epoch, kind, actor, reason, summary, .. }) = &effects.change {
         let (kind, name) = (kind.token(), &actor.name);
         info!(epoch = epoch.0, kind, actor = actor.kind.token(), name, reason, summary, "changed");
+    }
+}
+
+/// Endpoints that come to a pool that serves already begin now; those that are gone are forgotten.
+fn welcome(change: &Change, before: &Snapshot, after: &Snapshot, now: Instant) {
+    let touched = change.services.iter().filter_map(|record| after.table.service(&record.service));
+    for (service, new) in touched.flat_map(|service| service.versions.iter().map(move |new| (service, new))) {
+        let Some(upstream) = after.tenure(&service.name, &new.name) else { continue };
+        let old = before.table.service(&service.name).and_then(|service| service.version(&new.name));
+        let Some(old) = old.filter(|old| (&old.endpoints, &old.draining) != (&new.endpoints, &new.draining))
+        else {
+            continue;
+        };
+        if old.serving().next().is_some() {
+            let came = new.serving().filter(|endpoint| !old.serving().any(|before| before == *endpoint));
+            came.for_each(|endpoint| upstream.arrive(endpoint, now));
+        }
+        upstream.forget_all_but(&new.endpoints);
     }
 }
 

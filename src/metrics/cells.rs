@@ -201,6 +201,8 @@ pub struct Cells {
     kinds: [Flow; Kind::ALL.len()],
     /// What the version did and users did not see: attempts that another one made good.
     unseen: OnceLock<Box<Tally>>,
+    /// Requests for which endpoints were used that do not serve, because too few do.
+    panics: AtomicU64,
     /// Status of gRPC calls, in the order of [`GRPC`].
     grpc: OnceLock<Box<[AtomicU64; GRPC.len()]>>,
     /// Those that were ended in words, because the version was left; in the order of [`Kind::ALL`].
@@ -224,6 +226,17 @@ impl Cells {
     /// Counts an attempt of the version's that the user does not see, because another one is made.
     pub fn record_unseen(&self, outcome: Outcome) {
         self.unseen.get_or_init(Box::default).record(outcome);
+    }
+
+    /// Counts a choice among all endpoints because too few serve.
+    pub fn panicked(&self) {
+        bump(&self.panics, 1);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// Counts the status of a gRPC call; `None` is no number.

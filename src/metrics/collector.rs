@@ -126,7 +126,7 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 9] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 10] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
@@ -136,6 +136,7 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 9] {
     let mut retries = Family::of(&names::RETRIES);
     let mut hedges = Family::of(&names::HEDGES);
     let mut pending = Family::of(&names::PENDING);
+    let mut panics = Family::of(&names::PANIC_REQUESTS);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
@@ -147,6 +148,7 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 9] {
         for (kind, count) in Kind::ALL.iter().zip(sum.in_flight) {
             in_flight.count(&[service, version, kind.token()], count);
         }
+        panics.count(&[service, version], sum.panics);
         for kind in [Kind::Sse, Kind::Websocket, Kind::Grpc] {
             dismissed.count(&[service, version, kind.token()], sum.dismissed[kind as usize]);
         }
@@ -159,7 +161,7 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 9] {
         }
     }
     refusals(&mut client, inputs);
-    [upstream, client, upstream_seconds, in_flight, grpc, dismissed, retries, hedges, pending]
+    [upstream, client, upstream_seconds, in_flight, grpc, dismissed, retries, hedges, pending, panics]
 }
 
 fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {

@@ -49,6 +49,8 @@ metrics! {
         "What users saw. The reason is set where the proxy made the answer; service and version are empty where none was asked.";
     CLIENT_SECONDS = Histogram "switchback_client_request_duration_seconds" ["service"]
         "How long users waited, to the last byte.";
+    PANIC_REQUESTS = Counter "switchback_panic_requests_total" ["service", "version"]
+        "Choices of an endpoint among all of a version, well or not, because fewer of them serve than panic_threshold says.";
     IN_FLIGHT = Gauge "switchback_in_flight" ["service", "version", "kind"]
         "Requests, streams and tunnels that are with a version now.";
     WEIGHT = Gauge "switchback_split_weight_ratio" ["service", "version"]

@@ -82,6 +82,8 @@ pub(super) struct VersionSum {
     pub(super) retries: [u64; Retry::ALL.len()],
     /// Attempts beside another; in the order of [`Hedge::ALL`].
     pub(super) hedges: [u64; Hedge::ALL.len()],
+    /// Choices among all endpoints because too few serve.
+    pub(super) panics: u64,
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
     /// Health checks of its endpoints, if there were any.
@@ -112,6 +114,7 @@ impl VersionSum {
             self.upstream_seconds.add(&tally.durations);
         }
         cells.add_grpc(&mut self.grpc);
+        self.panics += cells.panics();
         self.client.add(cells.client());
         self.client_seconds.add(&cells.client().durations);
         for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {

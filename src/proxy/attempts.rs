@@ -12,6 +12,7 @@ use http::request::Parts;
 
 use super::body::{Incoming, Source};
 use super::bounds::Bounds;
+use super::choice::Chooser;
 use super::connection::Turn;
 use super::entry::Admitted;
 use super::gate::Asked;
@@ -36,7 +37,8 @@ pub(super) async fn forward(
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
     turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
-    let clock = &client.worker.clock;
+    let chooser = Chooser { turn, head, asked };
+    let clock = chooser.clock();
     let special = permit.local().special();
     let circuit = special.as_ref().map(|rules| &rules.circuit).filter(|rules| rules.limits());
     if let Some(rules) = circuit {
@@ -46,7 +48,7 @@ pub(super) async fn forward(
             return permit.fail(reason);
         }
     }
-    let Some(mut seat) = permit.local().pick(&[], clock) else { return permit.fail(Reason::NoEndpoint) };
+    let Some(mut seat) = chooser.pick(permit.local(), &[]) else { return permit.fail(Reason::NoEndpoint) };
     let mut tries = Tries::new(head, asked, !upload.is_empty());
     let limit = special.as_ref().and_then(|rules| rules.retries.per_try_timeout);
     let limit = limit.filter(|_| tries.may_repeat());
@@ -58,7 +60,7 @@ pub(super) async fn forward(
     loop {
         if let Some(rules) = circuit {
             let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
-            let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, clock);
+            let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, chooser);
             if let Err(reason) = Box::pin(sit).await {
                 return permit.fail(reason);
             }
@@ -71,14 +73,14 @@ pub(super) async fn forward(
         let (kept, next) = match ended {
             Ok(headed) => {
                 let looks = special.as_ref().filter(|rules| rules.retries.repeats(headed.status()));
-                let Some(other) = looks.and_then(|_| tries.after_status(&headed, &seat, clock)) else {
+                let Some(other) = looks.and_then(|_| tries.after_status(&headed, &seat, chooser)) else {
                     tries.answered(headed.permit());
                     return Ok(headed.answer(upload, head));
                 };
                 (headed.discard(), Ok(other))
             }
             Err((Some(permit), failure)) => {
-                let next = tries.after(&failure, &permit, &seat, &upload, clock);
+                let next = tries.after(&failure, &permit, &seat, &upload, chooser);
                 (Some(permit), next)
             }
             Err((None, _)) => return Err(Reason::Internal),

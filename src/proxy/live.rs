@@ -10,6 +10,7 @@ use super::admission::Published;
 use super::hold::Gate;
 use super::quota::Quota;
 use super::upstream::leaving::Departures;
+use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
     AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
@@ -170,6 +171,8 @@ pub struct Live {
     pub roll: Roll,
     /// The versions that are being left.
     pub departures: Departures,
+    /// The workers, to be asked to make versions ready.
+    pub warmups: Warmups,
 }
 
 impl Live {
@@ -177,8 +180,8 @@ impl Live {
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
         let published = Published::new(first.table.epoch().0);
-        let (roll, departures) = (Roll::default(), Departures::default());
-        Self { snapshot: ArcSwap::from_pointee(first), published, roll, departures }
+        let (roll, departures, warmups) = (Roll::default(), Departures::default(), Warmups::default());
+        Self { snapshot: ArcSwap::from_pointee(first), published, roll, departures, warmups }
     }
 
     /// Publishes `next`: when this returns, no request is admitted under an older epoch on any worker (G1).

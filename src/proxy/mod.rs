@@ -21,6 +21,7 @@ pub mod admission;
 pub mod permit;
 
 mod attempts;
+mod choice;
 
 pub mod forward;
 pub mod outgoing;
@@ -68,6 +69,7 @@ pub mod commons;
 pub mod crew;
 pub mod pressure;
 mod usher;
+mod warmer;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::request::Parts;

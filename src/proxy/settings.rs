@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::journal;
 use super::listener::ListenAddr;
 use super::peer::Door;
-use crate::table::ErrorPage;
+use crate::table::{ErrorPage, ZoneName};
 
 /// What the operator may set about the data plane; replaced whole on a reload.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Settings {
     pub epoch_header: bool,
     /// Our name in `Via`.
     pub via: String,
+    /// Where the proxy stands: endpoints there come first.
+    pub zone: Option<ZoneName>,
     /// Whether `Forwarded` is sent beside `X-Forwarded-*`.
     pub forwarded: bool,
     /// What becomes of fields with an underscore in their name.
@@ -86,6 +88,7 @@ impl Default for Settings {
             pool_size: 256,
             epoch_header: false,
             via: "switchback".to_owned(),
+            zone: None,
             forwarded: false,
             underscores: Underscores::default(),
             doors: BTreeMap::new(),

@@ -24,8 +24,10 @@ use super::journal::Journal;
 use super::live::{Lane, Live, View};
 use super::settings::Settings;
 use super::tls::Handshakes;
+use super::upstream::warmups::WarmUp;
 use super::upstream::{Local, Locals, Remaining, Upstream};
 use super::usher;
+use super::warmer;
 use crate::metrics::{Handshake, Reason, bump};
 use crate::table::OwnAnswer;
 
@@ -117,11 +119,13 @@ impl Worker {
         let journal = Rc::new(Journal::default());
         journal.follow(settings.log.clone());
         let clock = Rc::<Clock>::default();
+        let locals = Locals::new(id, Rc::clone(&clock));
+        locals.stand_in(settings.zone.as_ref());
         Self {
             id,
             journal,
             view: View::of(live),
-            locals: Locals::new(id, Rc::clone(&clock)),
+            locals,
             lines: Lines::default(),
             clock,
             commons: Arc::default(),
@@ -156,6 +160,7 @@ impl Worker {
     pub fn follow(&self, settings: Settings) {
         // The one setting that open connections follow too: a log that is turned on shows what goes on.
         self.journal.follow(settings.log.clone());
+        self.locals.stand_in(settings.zone.as_ref());
         *self.settings.borrow_mut() = Rc::new(settings);
         self.vacancy.notify_waiters();
     }
@@ -164,6 +169,12 @@ impl Worker {
     #[must_use]
     pub fn coin(&self) -> u32 {
         self.coin.borrow_mut().next_u32()
+    }
+
+    /// 64 random bits from where the coins come from; no secret.
+    #[must_use]
+    pub fn lot(&self) -> u64 {
+        self.coin.borrow_mut().next_u64()
     }
 
     /// 128 random bits from where the coins come from; no secret.
@@ -311,6 +322,8 @@ pub fn start(
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
+    // Before it runs: what is asked of it until then is done when it does.
+    let warm_ups = live.warmups.join();
     let runtime = move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
     };
@@ -320,7 +333,7 @@ pub fn start(
         match runtime() {
             Ok(runtime) => {
                 let worker = Worker::new(id, live, settings, stats).sharing(commons);
-                runtime.block_on(obey(Rc::new(worker), inbox));
+                runtime.block_on(obey(Rc::new(worker), inbox, warm_ups));
             }
             Err(error) => tracing::error!(%error, worker = id, "cannot start"),
         }
@@ -337,7 +350,7 @@ async fn shut(worker: Rc<Worker>, after: Duration) {
     worker.commons.shut_one();
 }
 
-async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
+async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>, warm_ups: mpsc::Receiver<WarmUp>) {
     let clock = Rc::clone(&worker.clock);
     spawn_local(async move { clock.run().await });
     let journal = Rc::clone(&worker.journal);
@@ -346,6 +359,7 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     spawn_local(async move { sweeper.sweep().await });
     let inquiries = worker.view.live().roll.join();
     spawn_local(usher::answer(Rc::clone(&worker), inquiries));
+    spawn_local(warmer::warm(Rc::clone(&worker), warm_ups));
     let leaving = worker.view.live().departures.subscribe();
     spawn_local(usher::see_out(Rc::clone(&worker), leaving));
     let farewell = orders::follow(&worker, &mut inbox).await;

@@ -63,9 +63,8 @@ impl Edit {
             Self::Removed { over } => Some(over),
         };
         let same = |over: &VersionSpec, file: &VersionSpec| {
-            let VersionSpec { name, endpoints, protocol, tls: _, proxy_header: _, draining: _, pool: _ } =
-                over;
-            (name, endpoints, protocol) == (&file.name, &file.endpoints, &file.protocol)
+            let VersionSpec { name, endpoints, protocol, traits, .. } = over;
+            (name, endpoints, protocol, traits) == (&file.name, &file.endpoints, &file.protocol, &file.traits)
         };
         match (over, file) {
             (Some(over), Some(file)) => same(over, file),

@@ -63,8 +63,8 @@ impl<'s> Draft<'s> {
             }
             Command::PutVersion { service, version } => self.put_version(&service, version),
             Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
-            Command::PutEndpoint { service, version, endpoint } => {
-                self.put_endpoint(&service, &version, endpoint)
+            Command::PutEndpoint { service, version, endpoint, traits } => {
+                self.put_endpoint(&service, &version, endpoint, traits)
             }
             Command::RemoveEndpoint { service, version, endpoint } => {
                 self.remove_endpoint(&service, &version, &endpoint)

@@ -39,8 +39,8 @@ pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp
 pub use refused::Refused;
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, ServiceName, ServiceSpec, Table, VersionName, VersionRef,
-    VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, ServiceName, ServiceSpec, Table, TraitsEdit, VersionName,
+    VersionRef, VersionSpec,
 };
 
 /// Everything that decides where traffic goes and what may be done about it next.
@@ -137,7 +137,7 @@ pub enum Command {
         /// The version.
         version: VersionName,
     },
-    /// An endpoint joins a pool.
+    /// An endpoint joins a pool, or something is said of one that is there.
     PutEndpoint {
         /// The service.
         service: ServiceName,
@@ -145,6 +145,8 @@ pub enum Command {
         version: VersionRef,
         /// The endpoint.
         endpoint: EndpointAddr,
+        /// What is said of it.
+        traits: TraitsEdit,
     },
     /// An endpoint leaves a pool.
     RemoveEndpoint {

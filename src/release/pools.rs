@@ -6,13 +6,17 @@ use super::Refused;
 use super::deployment::{Deployment, Edit};
 use super::draft::{Draft, Item};
 use super::overlay::{effective, own};
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionRef, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionRef, VersionSpec,
+};
 
 impl Draft<'_> {
     pub(super) fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
         let Item { service, .. } = self.entry(name)?;
         let mut version = version;
         if let Some(present) = service.version(&version.name) {
+            // Said of an endpoint, not of the list: who stays keeps it.
+            version.traits = present.traits.within(&version.endpoints);
             if *present == version {
                 return Ok(());
             }
@@ -40,17 +44,20 @@ impl Draft<'_> {
         self.edit(name, version.clone(), None)
     }
 
-    /// Adds the endpoint to the pool; one that is there and draining serves again.
+    /// Adds the endpoint to the pool; one that is there and draining serves again. What is said of it is from now on so.
     pub(super) fn put_endpoint(
         &mut self,
         name: &ServiceName,
         version: &VersionRef,
         endpoint: EndpointAddr,
+        said: TraitsEdit,
     ) -> Result<(), Refused> {
         let mut version = self.version(name, version)?;
-        if version.serving().any(|serving| *serving == endpoint) {
+        let traits = version.traits.with(&endpoint, said.over(version.traits.of(&endpoint)));
+        if traits == version.traits && version.serving().any(|serving| *serving == endpoint) {
             return Ok(());
         }
+        version.traits = traits;
         version.draining = without(&version.draining, &endpoint);
         if !version.endpoints.contains(&endpoint) {
             version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
@@ -71,6 +78,7 @@ impl Draft<'_> {
         }
         version.endpoints = without(&version.endpoints, endpoint);
         version.draining = without(&version.draining, endpoint);
+        version.traits = version.traits.within(&version.endpoints);
         self.serving_less(name, version, endpoint)
     }
 

@@ -1,7 +1,7 @@
 //! A rolling upgrade as a plan: which endpoint goes, which comes in its place, how many at a time, and what has to serve
 //! meanwhile. From the plan and where a service stands follow the changes; who waits for what in between is control's.
 
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionSpec};
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionSpec};
 
 use super::Command;
 
@@ -240,7 +240,7 @@ impl Plan {
     #[must_use]
     pub fn put(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
         let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
-        Command::PutEndpoint { service, version, endpoint }
+        Command::PutEndpoint { service, version, endpoint, traits: TraitsEdit::default() }
     }
 
     /// This endpoint is not thought of any more.

@@ -69,12 +69,22 @@ fn pool(old: &VersionSpec, new: &VersionSpec) -> String {
     let serves = old.draining.iter().filter(|endpoint| new.serving().any(|serving| serving == *endpoint));
     let drains = drains.map(|endpoint| format!("{endpoint} draining"));
     let serves = serves.map(|endpoint| format!("{endpoint} serving again"));
-    let moves: Vec<_> = came.chain(went).chain(drains).chain(serves).collect();
+    let said = new.endpoints.iter().filter_map(|endpoint| traits(old, new, endpoint));
+    let moves: Vec<_> = came.chain(went).chain(drains).chain(serves).chain(said).collect();
     match moves.len() {
         0 => format!("{} redefined", new.name),
         few if few <= MOST => format!("{} {}", new.name, moves.join(" ")),
         _ => format!("{} now with {}", new.name, endpoints(new.endpoints.len())),
     }
+}
+
+/// `127.0.0.1:9102 weight 2 zone a`, where that is new.
+fn traits(old: &VersionSpec, new: &VersionSpec, endpoint: &EndpointAddr) -> Option<String> {
+    let (before, now) = (old.traits.of(endpoint), new.traits.of(endpoint));
+    let weight = (before.weight != now.weight).then(|| format!(" weight {}", now.weight.number()));
+    let zone = now.zone.filter(|zone| before.zone.as_ref() != Some(zone)).map(|zone| format!(" zone {zone}"));
+    let told: String = weight.into_iter().chain(zone).collect();
+    (!told.is_empty()).then(|| format!("{endpoint}{told}"))
 }
 
 fn endpoints(count: usize) -> String {

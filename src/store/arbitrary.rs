@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, Protocol, ServiceName, Split, VersionName, VersionSpec,
+    BasisPoints, EndpointAddr, EndpointWeight, Epoch, PoolTraits, Protocol, ServiceName, Split, Traits,
+    VersionName, VersionSpec,
 };
 
 fn version_name() -> impl Strategy<Value = VersionName> {
@@ -35,18 +36,25 @@ fn endpoint() -> impl Strategy<Value = EndpointAddr> {
     text.prop_map(|text| text.parse().unwrap())
 }
 
+fn traits() -> impl Strategy<Value = PoolTraits> {
+    let weight = (1..=1000u64).prop_map(|weight| EndpointWeight::new(weight).unwrap());
+    let zone = prop::option::of("[a-c]").prop_map(|zone| zone.map(|zone| zone.parse().unwrap()));
+    let traits = (weight, zone).prop_map(|(weight, zone)| Traits { weight, zone });
+    prop::collection::vec((endpoint(), traits), 0..3).prop_map(|all| all.into_iter().collect())
+}
+
 fn version() -> impl Strategy<Value = VersionSpec> {
-    (version_name(), [0..3, 0..2].map(|size| prop::collection::vec(endpoint(), size))).prop_map(
-        |(name, [endpoints, draining])| VersionSpec {
-            name,
-            endpoints: endpoints.into(),
-            protocol: Protocol::Http1,
-            tls: None,
-            proxy_header: None,
-            draining: draining.into(),
-            pool: None,
-        },
-    )
+    let lists = [0..3, 0..2].map(|size| prop::collection::vec(endpoint(), size));
+    (version_name(), lists, traits()).prop_map(|(name, [endpoints, draining], traits)| VersionSpec {
+        name,
+        endpoints: endpoints.into(),
+        protocol: Protocol::Http1,
+        tls: None,
+        proxy_header: None,
+        draining: draining.into(),
+        traits,
+        pool: None,
+    })
 }
 
 fn edit() -> impl Strategy<Value = Edit> {

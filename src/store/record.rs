@@ -3,6 +3,8 @@
 //! JSON text; fields that this build does not know are skipped on reading, fields that are missing are an error.
 //! Every store that keeps text uses it.
 
+mod traits;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,7 @@ use crate::release::{
     Actor, ActorKind, Change, ChangeKind, Discovered, Edit, Previous, ServiceRecord, Timestamp,
 };
 use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
+use traits::TraitsForm;
 
 /// A [`Change`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +82,9 @@ struct VersionForm {
     /// Endpoints that get no new requests; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     draining: Vec<String>,
+    /// By address; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    traits: BTreeMap<String, TraitsForm>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +281,7 @@ impl From<&VersionSpec> for VersionForm {
                 Protocol::H2 => ProtocolForm::H2,
             },
             draining: version.draining.iter().map(ToString::to_string).collect(),
+            traits: version.traits.iter().map(|(at, traits)| (at.to_string(), traits.into())).collect(),
         }
     }
 }
@@ -296,6 +303,9 @@ impl TryFrom<VersionForm> for VersionSpec {
             proxy_header: None,
             pool: None,
             draining: form.draining.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            traits: (form.traits.into_iter())
+                .map(|(at, traits)| Ok((at.parse()?, traits.try_into()?)))
+                .collect::<Result<_, Invalid>>()?,
         })
     }
 }
@@ -304,6 +314,7 @@ impl TryFrom<VersionForm> for VersionSpec {
 mod tests {
     use super::*;
     use crate::store::arbitrary;
+    use crate::table::Traits;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<Change, StoreError> {
@@ -337,6 +348,24 @@ mod tests {
         assert_eq!(standing.edits.len(), 2);
         assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
         assert_eq!(change.services[1].standing, None);
+    }
+
+    #[test]
+    fn an_endpoint_of_an_earlier_build_weighs_1() {
+        let text = WRITTEN.replacen(
+            "\"protocol\":\"http1\"}",
+            "\"protocol\":\"http1\",\"traits\":{\"127.0.0.1:9101\":{\"weight\":3,\"zone\":\"a\"}}}",
+            1,
+        );
+        let traits = |text: &str| {
+            let change = read(text).unwrap();
+            let edits = &change.services[0].standing.as_ref().unwrap().edits;
+            let Edit::Is { version, .. } = &edits[&"green".parse().unwrap()] else { unreachable!() };
+            version.traits.of(&"127.0.0.1:9101".parse().unwrap())
+        };
+        assert_eq!(traits(WRITTEN), Traits::default());
+        let later = traits(&text);
+        assert_eq!((later.weight.number(), later.zone.unwrap().as_str()), (3, "a"));
     }
 
     #[test]

@@ -69,6 +69,10 @@ name! {
     /// The label of one release of a service: `blue`, `green`, `v42`.
     VersionName, "version"
 }
+name! {
+    /// A place where machines stand, such as an availability zone: `eu-west-1a`.
+    ZoneName, "zone"
+}
 
 /// A version as an operator names it: by label, or by the part it plays now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +139,10 @@ impl BasisPoints {
     pub const NONE: Self = Self(0);
     /// 100.00 %.
     pub const ALL: Self = Self(10_000);
+    /// The least that is something.
+    pub const LEAST: Self = Self(1);
+    /// 10.00 %.
+    pub const TENTH: Self = Self(1_000);
 
     /// A weight of `points` hundredths of a per cent.
     ///

@@ -1,4 +1,8 @@
-//! How a version's pool is worked: what all of its endpoints have in common.
+//! How a version's pool is worked: what all of its endpoints have in common, and what is said of each.
+
+pub mod balance;
+pub mod traits;
+pub mod warmup;
 
 mod circuit;
 pub mod health;
@@ -8,6 +12,9 @@ pub mod outliers;
 mod retries;
 
 use std::sync::Arc;
+
+use balance::Balance;
+use warmup::Warmup;
 
 pub use circuit::{CircuitRules, LONGEST_QUEUE};
 pub use health::{HealthCheck, HttpProbe, Least, Probe};
@@ -32,6 +39,10 @@ pub struct PoolRules {
     pub health: Option<Arc<HealthCheck>>,
     /// Which of them are left alone for a time.
     pub outliers: OutlierRules,
+    /// Which of its endpoints a request goes to.
+    pub balance: Balance,
+    /// What is done before a version gets traffic that had none; default `None`: nothing.
+    pub warmup: Option<Warmup>,
 }
 
 impl PoolRules {

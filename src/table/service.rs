@@ -9,6 +9,7 @@ use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::pool::PoolRules;
+use super::pool::traits::PoolTraits;
 use super::rules::Rules;
 use super::split::{Coin, Split};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
@@ -28,6 +29,8 @@ pub struct VersionSpec {
     pub proxy_header: Option<ProxyHeader>,
     /// Endpoints of the pool that get no new requests, because somebody wants to stop them.
     pub draining: Arc<[EndpointAddr]>,
+    /// What is said of its endpoints beyond their addresses.
+    pub traits: PoolTraits,
     /// How it is worked; `None`: as the service's pools are. The file's alone to say.
     pub pool: Option<Arc<PoolRules>>,
 }

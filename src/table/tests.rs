@@ -14,6 +14,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     };
     let spec = ServiceSpec {

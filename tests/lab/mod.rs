@@ -114,11 +114,13 @@ impl Lab {
     }
 
     /// On these origins, all of them endpoints of the one version `blue`, as are `others`; with `settings` of the service.
+    /// It is worked in turn unless these say how, so that a test knows who is next.
     pub fn pool(origins: Vec<Origin>, others: &[SocketAddr], extra: &str, settings: &str) -> Self {
         let addresses = origins.iter().map(|origin| origin.address).chain(others.iter().copied());
         let endpoints: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let turns = if settings.contains("balance = ") { "" } else { "balance = \"round_robin\"" };
         let services = format!(
-            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{turns}\n{settings}\n\
              [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
         );
         Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)

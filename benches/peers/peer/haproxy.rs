@@ -26,7 +26,16 @@ impl Peer for Haproxy {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, h2c, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin, pool } = place;
+        let mut backend = "backend shop\n".to_owned();
+        let mut add = |line: String| backend.push_str(&format!("    {line}\n"));
+        if pool.is_empty() {
+            add(format!("server blue {origin} weight 90"));
+            add(format!("server green {origin} weight 10"));
+        } else {
+            add("balance leastconn".to_owned());
+            pool.iter().enumerate().for_each(|(number, at)| add(format!("server s{number} {at}")));
+        }
         let text = format!(
             "global
     nbthread 1
@@ -53,10 +62,7 @@ frontend clients
     bind {h2c} backlog 4096 proto h2
     bind {tls} ssl crt {dir}/shop.both ssl-min-ver TLSv1.3 alpn h2,http/1.1 backlog 4096
     default_backend shop
-backend shop
-    server blue {origin} weight 90
-    server green {origin} weight 10
-",
+{backend}",
             dir = dir.display()
         );
         write(dir, "haproxy.cfg", &text)

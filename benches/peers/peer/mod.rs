@@ -52,6 +52,8 @@ pub(crate) struct Place {
     /// Both under TLS, with the certificate in `shop.pem`, `shop.key` and `shop.both`.
     pub(crate) tls: SocketAddr,
     pub(crate) origin: SocketAddr,
+    /// In its place, to be chosen from by what is in flight; empty where there is nothing to choose.
+    pub(crate) pool: Vec<SocketAddr>,
 }
 
 /// The relay, which is no proxy.
@@ -63,6 +65,11 @@ pub(crate) const NAMES: [&str; 4] = [Switchback::NAME, nginx::NAME, haproxy::NAM
 /// Every peer, in the order of the tables. The first is the one that the others are compared with.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     vec![Box::new(Switchback::with_services(1)), Box::new(Nginx), Box::new(Haproxy), Box::new(relay::Relay)]
+}
+
+/// switchback by what it has measured, beside itself by what is in flight.
+pub(crate) fn switchback_by_ewma() -> Box<dyn Peer> {
+    Box::new(Switchback::by("ewma"))
 }
 
 /// switchback with one service and with many; the first is the one that the other is compared with.
@@ -96,6 +103,7 @@ impl Running {
 pub(crate) fn start(
     peer: &dyn Peer,
     origin: SocketAddr,
+    pool: &[SocketAddr],
     cpu: usize,
     scratch: &Scratch,
     wrapper: Argv,
@@ -103,7 +111,8 @@ pub(crate) fn start(
     let program = program(peer)?;
     let dir = scratch.subdirectory("peer-")?;
     certificate::write(&dir)?;
-    let place = Place { dir, listen: free_address()?, h2c: free_address()?, tls: free_address()?, origin };
+    let [listen, h2c, tls] = [free_address()?, free_address()?, free_address()?];
+    let place = Place { dir, listen, h2c, tls, origin, pool: pool.to_vec() };
     peer.configure(&place)?;
     let mut argv = wrapper;
     argv.push(program.into());

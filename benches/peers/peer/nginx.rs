@@ -28,7 +28,13 @@ impl Peer for Nginx {
     fn configure(&self, place: &Place) -> io::Result<()> {
         // The `user` directive means something to root only; without it root's worker is `nobody`.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let Place { dir, listen, h2c, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin, pool } = place;
+        let servers = if pool.is_empty() {
+            format!("server {origin} weight=90; server {origin} weight=10;")
+        } else {
+            let servers: Vec<_> = pool.iter().map(|at| format!("server {at};")).collect();
+            format!("least_conn; {}", servers.join(" "))
+        };
         let text = format!(
             r#"# Stays in the foreground; one worker beside the master, as in service.
 daemon off;
@@ -62,8 +68,7 @@ http {{
     proxy_busy_buffers_size 128k;
     proxy_max_temp_file_size 0;
     upstream shop {{
-        server {origin} weight=90;
-        server {origin} weight=10;
+        {servers}
         keepalive 256;
         keepalive_requests 100000000;
         keepalive_timeout 300s;

@@ -6,6 +6,8 @@ use super::{Argv, Peer, Place, write};
 
 pub(super) struct Switchback {
     services: usize,
+    /// How it chooses among the endpoints of a pool.
+    policy: &'static str,
     name: String,
 }
 
@@ -17,7 +19,12 @@ impl Switchback {
             1 => Self::NAME.to_owned(),
             _ => format!("{services} services, {}", Self::NAME),
         };
-        Self { services, name }
+        Self { services, policy: "p2c", name }
+    }
+
+    /// With one service, the endpoints of which are chosen by `policy`.
+    pub(super) fn by(policy: &'static str) -> Self {
+        Self { services: 1, policy, name: format!("{}, {policy}", Self::NAME) }
     }
 }
 
@@ -41,7 +48,7 @@ impl Peer for Switchback {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, h2c, tls, origin } = place;
+        let Place { dir, listen, h2c, tls, origin, pool } = place;
         let mut text = format!(
             r#"[admin]
 socket = "{dir}/admin.sock"
@@ -58,6 +65,7 @@ tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}
             dir = dir.display()
         );
         match self.services {
+            1 if !pool.is_empty() => self.pool(&mut text, pool),
             1 => service(&mut text, "shop", r#"{ path = "/" }"#, origin),
             services => {
                 for number in 0..services {
@@ -74,6 +82,24 @@ tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}
     fn arguments(&self, place: &Place) -> Argv {
         let config = place.dir.join("switchback.toml");
         vec!["run".into(), "--config".into(), config.into(), "--workers".into(), "1".into()]
+    }
+}
+
+impl Switchback {
+    /// Adds the one service with the one version that all of these are endpoints of.
+    fn pool(&self, text: &mut String, pool: &[SocketAddr]) {
+        let endpoints: Vec<_> = pool.iter().map(ToString::to_string).collect();
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            r#"[services.shop]
+routes = [{{ path = "/" }}]
+balance = "{}"
+[services.shop.versions.blue]
+endpoints = {endpoints:?}
+"#,
+            self.policy
+        );
     }
 }
 

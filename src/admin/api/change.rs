@@ -104,6 +104,20 @@ pub struct PutVersion {
     pub protocol: Option<String>,
 }
 
+/// What is said of an endpoint; what is absent stays as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutEndpoint {
+    /// How much it takes in relation to the others of its pool, 1 to 1,000; of a new one 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 2)]
+    pub weight: Option<u64>,
+    /// The zone it stands in; of a new one none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "a")]
+    pub zone: Option<String>,
+}
+
 /// Basis points by version: 0 to 10,000, together 10,000 unless `rest` takes what is missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(value_type = BTreeMap<String, u64>, example = json!({"green": 500, "blue": 9500}))]
@@ -209,6 +223,12 @@ pub struct EndpointEdit {
     pub version: String,
     /// The address.
     pub endpoint: String,
+    /// With `put_endpoint`: how much it takes in relation to the others, 1 to 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u64>,
+    /// With `put_endpoint`: the zone it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// What became of a change.

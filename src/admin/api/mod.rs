@@ -14,8 +14,8 @@ pub mod text;
 mod upgrade;
 
 pub use change::{
-    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutVersion, Reached,
-    Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
+    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutEndpoint, PutVersion,
+    Reached, Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
 };
 pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft, seconds};
 pub use event::Event;

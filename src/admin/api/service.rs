@@ -13,7 +13,7 @@ use crate::metrics::Kind;
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{self, Previous, State};
-use crate::table::{self, EndpointAddr, ServiceName, Split, VersionName, VersionSpec};
+use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
 
 /// All services.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -186,6 +186,23 @@ pub struct Endpoint {
     /// How it fares; absent when it is not looked after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<EndpointHealth>,
+    /// How much it takes in relation to the others, 1 to 1,000.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schema(minimum = 1, maximum = 1000, default = 1)]
+    pub weight: u16,
+    /// The zone it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// The weight of an endpoint of which nothing is said.
+fn one() -> u16 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(weight: &u16) -> bool {
+    *weight == one()
 }
 
 /// Requests, streams and tunnels that are not over.
@@ -283,7 +300,16 @@ pub struct Listener {
 }
 
 fn endpoint(spec: &VersionSpec) -> impl Fn(&EndpointAddr) -> Endpoint {
-    |at| Endpoint { address: at.to_string(), draining: spec.draining.contains(at), health: None }
+    |at| {
+        let Traits { weight, zone } = spec.traits.of(at);
+        Endpoint {
+            address: at.to_string(),
+            draining: spec.draining.contains(at),
+            weight: weight.number(),
+            zone: zone.map(|zone| zone.to_string()),
+            health: None,
+        }
+    }
 }
 
 impl Services {

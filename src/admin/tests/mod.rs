@@ -18,7 +18,7 @@ use super::{App, Socket, Status, serve};
 use crate::control::{self, Handle};
 use crate::release::{Actor, ActorKind};
 use crate::store::memory::Memory;
-use crate::table::{DrainRules, HoldLimits, ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
+use crate::table::{DrainRules, HoldLimits, PoolTraits, ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
 
 /// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
 pub(crate) struct World {
@@ -52,6 +52,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     };
     let first: crate::table::VersionName = versions[0].0.parse().unwrap();

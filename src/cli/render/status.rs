@@ -152,12 +152,7 @@ fn part(service: &Service, version: &Version) -> (&'static str, Tone) {
 
 /// All addresses if there is room, else the first ones, else how many there are.
 fn pool(version: &Version, width: usize) -> String {
-    let told = |endpoint: &api::Endpoint| match (endpoint.draining, health::trouble(endpoint)) {
-        (true, _) => format!("{} (draining)", endpoint.address),
-        (false, Some(state)) => format!("{} ({})", endpoint.address, state.token()),
-        (false, None) => endpoint.address.clone(),
-    };
-    let all: Vec<_> = version.endpoints.iter().map(told).collect();
+    let all: Vec<_> = version.endpoints.iter().map(endpoint).collect();
     let shown = |shown: usize| match all.len() - shown {
         0 => all.join(", "),
         more => format!("{} +{more}", all[..shown].join(", ")),
@@ -166,6 +161,22 @@ fn pool(version: &Version, width: usize) -> String {
     let number =
         || if all.is_empty() { "no endpoints".to_owned() } else { counted(all.len() as u64, "endpoint") };
     line(&fitting.unwrap_or_else(number), usize::MAX)
+}
+
+/// `127.0.0.1:9002 (weight 2, zone a, draining)`.
+fn endpoint(endpoint: &api::Endpoint) -> String {
+    let weight = (endpoint.weight != 1).then(|| format!("weight {}", endpoint.weight));
+    let zone = endpoint.zone.as_ref().map(|zone| format!("zone {zone}"));
+    let state = match (endpoint.draining, health::trouble(endpoint)) {
+        (true, _) => Some("draining".to_owned()),
+        (false, trouble) => trouble.map(|state| state.token().to_owned()),
+    };
+    let told: Vec<_> = weight.into_iter().chain(zone).chain(state).collect();
+    if told.is_empty() {
+        endpoint.address.clone()
+    } else {
+        format!("{} ({})", endpoint.address, told.join(", "))
+    }
 }
 
 /// `flip 12 s ago by operator uid=0 gid=0 pid=4711: v2 is out`.

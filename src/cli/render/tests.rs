@@ -44,7 +44,13 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
         protocol: api::Protocol::Http1,
         endpoints: endpoints
             .iter()
-            .map(|at| Endpoint { address: (*at).to_owned(), draining: false, health: None })
+            .map(|at| Endpoint {
+                address: (*at).to_owned(),
+                draining: false,
+                weight: 1,
+                zone: None,
+                health: None,
+            })
             .collect(),
         in_flight: InFlight { total: by_kind.values().sum(), by_kind },
     }

@@ -31,6 +31,7 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, l
         pool_size: limits.pool_size,
         epoch_header: config.proxy.epoch_header,
         via: config.proxy.via.clone(),
+        zone: config.proxy.zone.clone(),
         forwarded: config.proxy.forwarded,
         underscores: match config.proxy.underscores_in_headers {
             config::Underscores::Drop => Underscores::Drop,

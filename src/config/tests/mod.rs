@@ -1,5 +1,6 @@
 //! What operators write, right and wrong.
 
+mod balance;
 mod edge;
 mod health;
 mod refused;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::course::Course;
 use super::probe::Check;
+use crate::control::clock;
 use crate::proxy::upstream::{Cause, Standing, Upstream, Vitals};
 use crate::release::Timestamp;
 use crate::table::{EndpointAddr, OutlierRules};
@@ -127,7 +128,7 @@ impl Subject {
         known: Known,
     ) -> Self {
         let vitals = upstream.vitals(address);
-        vitals.set_standing(known.standing);
+        vitals.set_standing(known.standing, clock::instant());
         let (upstream, address) = (Arc::clone(upstream), address.clone());
         Self { upstream, address, vitals, check, is_over: AtomicBool::new(false), known: Mutex::new(known) }
     }
@@ -148,7 +149,7 @@ impl Subject {
     /// As [`Self::end`], and it counts as it did before anything was known.
     pub(super) fn forget(&self) {
         self.end();
-        self.vitals.set_standing(Standing::Unchecked);
+        self.vitals.set_standing(Standing::Unchecked, clock::instant());
         self.vitals.forgive();
     }
 
@@ -206,7 +207,7 @@ impl Subject {
 
     /// The workers are told.
     fn publish(&self, turned: Option<Turned>) -> Option<Turned> {
-        turned.inspect(|turned| self.vitals.set_standing(turned.to))
+        turned.inspect(|turned| self.vitals.set_standing(turned.to, clock::instant()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -218,7 +219,6 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::clock;
 
     fn subject() -> Subject {
         let upstream = Arc::new(Upstream::open("shop".parse().unwrap(), "blue".parse().unwrap(), 1));

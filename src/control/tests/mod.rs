@@ -17,8 +17,8 @@ use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
 use crate::table::{
-    DrainRules, Epoch, HoldLimits, HostPattern, Protocol, Route, ServiceLimits, ServiceName, Timeouts,
-    VersionName, VersionSpec,
+    DrainRules, Epoch, HoldLimits, HostPattern, PoolTraits, Protocol, Route, ServiceLimits, ServiceName,
+    Timeouts, VersionName, VersionSpec,
 };
 
 /// A failure guard: whatever is waited for comes in milliseconds.
@@ -104,6 +104,7 @@ fn spec(name: &str) -> ServiceSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     };
     ServiceSpec {

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::attempt::{Headed, Request, attempt};
 use super::tries::Tries;
 use crate::metrics::{Hedge, Kind, Reason};
+use crate::proxy::choice::Chooser;
 use crate::proxy::clock::{self, Alarm};
 use crate::proxy::connection::Turn;
 use crate::proxy::forward::Failure;
@@ -76,7 +77,7 @@ pub(super) async fn hedged(
     tries: &mut Tries,
     (rules, hedge): (&PoolRules, HedgeRules),
 ) -> Result<Headed, (Option<Permit>, Failure)> {
-    let clock = &request.turn.client.worker.clock;
+    let chooser = Chooser { turn: request.turn, head: request.head, asked: request.asked };
     let first = Contender { seat: Rc::clone(seat), turn: request.turn.clone(), beside: None };
     let local = Rc::clone(permit.local());
     let mut running = FuturesUnordered::new();
@@ -89,7 +90,7 @@ pub(super) async fn hedged(
             Some(ended) = running.next() => ended,
             () = sleep(hedge.after), if left > 0 => {
                 left -= 1;
-                match tries.beside(&permit, seat, &rules.circuit, clock) {
+                match tries.beside(&permit, seat, &rules.circuit, chooser) {
                     None => left = 0,
                     Some((other, place)) => {
                         let turn = request.turn.beside();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::metrics::Reason;
-use crate::proxy::clock::Clock;
+use crate::proxy::choice::Chooser;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::{Full, Place, Seat};
 use crate::table::CircuitRules;
@@ -40,12 +40,12 @@ pub(super) async fn sit(
     tried: &[Rc<Seat>],
     rules: &CircuitRules,
     limit: Duration,
-    clock: &Clock,
+    chooser: Chooser<'_>,
 ) -> Result<(), Reason> {
     let Some(size) = rules.at_endpoint(seat.endpoint.shares_connections()) else { return Ok(()) };
     // That of the attempt before.
     permit.places.get_or_insert_default().endpoint = None;
-    let place = match at_once(permit, seat, tried, |seat| seat.vitals.room(size).try_enter(), clock) {
+    let place = match at_once(permit, seat, tried, |seat| seat.vitals.room(size).try_enter(), chooser) {
         Some(place) => place,
         None => {
             let local = Rc::clone(permit.local());
@@ -64,7 +64,7 @@ fn at_once(
     seat: &mut Rc<Seat>,
     tried: &[Rc<Seat>],
     try_enter: impl Fn(&Seat) -> Option<Place>,
-    clock: &Clock,
+    chooser: Chooser<'_>,
 ) -> Option<Place> {
     if let Some(place) = try_enter(seat) {
         return Some(place);
@@ -72,7 +72,7 @@ fn at_once(
     let mut full = tried.to_vec();
     full.push(Rc::clone(seat));
     for _ in 0..OTHERS {
-        let other = permit.local().pick(&full, clock)?;
+        let other = chooser.pick(permit.local(), &full)?;
         if let Some(place) = try_enter(&other) {
             *seat = other;
             return Some(place);

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::attempt::Headed;
 use crate::metrics::{Hedge, Reason, Retry};
-use crate::proxy::clock::Clock;
+use crate::proxy::choice::Chooser;
 use crate::proxy::forward::Failure;
 use crate::proxy::gate::Asked;
 use crate::proxy::outgoing::Upload;
@@ -70,7 +70,7 @@ impl Tries {
         permit: &Permit,
         seat: &Rc<Seat>,
         upload: &Upload,
-        clock: &Clock,
+        chooser: Chooser<'_>,
     ) -> Result<Rc<Seat>, Reason> {
         let is_whole = !self.has_body || !upload.is_empty();
         let may_repeat = self.is_idempotent && is_whole;
@@ -91,11 +91,11 @@ impl Tries {
         }
         if self.is_free && failing.is_some() {
             // It led nowhere: whoever does the same next has to have something left for it.
-            permit.local().charge(clock);
+            permit.local().charge(chooser.clock());
         }
         let is_wanted = |failing: &Failing| may_go && permit.local().rules().retries.on.contains(failing);
         let failing = failing.filter(is_wanted).ok_or(reason)?;
-        let other = self.another(permit, seat, failing, clock).ok_or(reason)?;
+        let other = self.another(permit, seat, failing, chooser).ok_or(reason)?;
         permit.attempt_failed(reason);
         Ok(other)
     }
@@ -106,11 +106,11 @@ impl Tries {
         &mut self,
         headed: &Headed,
         seat: &Rc<Seat>,
-        clock: &Clock,
+        chooser: Chooser<'_>,
     ) -> Option<Rc<Seat>> {
         // Of a body it is not known whether it is still whole.
         let permit = headed.permit().filter(|_| self.may_repeat())?;
-        let other = self.another(permit, seat, Failing::GatewayError, clock)?;
+        let other = self.another(permit, seat, Failing::GatewayError, chooser)?;
         permit.attempt_answered(headed.status());
         Some(other)
     }
@@ -134,16 +134,16 @@ impl Tries {
         permit: &Permit,
         seat: &Rc<Seat>,
         failing: Failing,
-        clock: &Clock,
+        chooser: Chooser<'_>,
     ) -> Option<Rc<Seat>> {
         let local = permit.local();
         if self.made >= local.rules().retries.attempts {
             return None;
         }
         self.tried.push(Rc::clone(seat));
-        let other = local.pick(&self.tried, clock)?;
+        let other = chooser.pick(local, &self.tried)?;
         self.is_free = failing == Failing::Connect && !other.is_unreachable();
-        if !self.is_free && !local.may_try_again(clock) {
+        if !self.is_free && !local.may_try_again(chooser.clock()) {
             permit.retried(Retry::Exhausted);
             return None;
         }
@@ -158,17 +158,17 @@ impl Tries {
         permit: &Permit,
         seat: &Rc<Seat>,
         circuit: &CircuitRules,
-        clock: &Clock,
+        chooser: Chooser<'_>,
     ) -> Option<(Rc<Seat>, Option<Place>)> {
         let local = permit.local();
         let mut taken = self.tried.clone();
         taken.push(Rc::clone(seat));
-        let other = local.pick(&taken, clock)?;
+        let other = chooser.pick(local, &taken)?;
         let place = match circuit.at_endpoint(other.endpoint.shares_connections()) {
             Some(size) => Some(other.vitals.room(size).try_enter()?),
             None => None,
         };
-        if !local.may_try_again(clock) {
+        if !local.may_try_again(chooser.clock()) {
             permit.hedged(Hedge::Exhausted);
             return None;
         }

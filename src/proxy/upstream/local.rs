@@ -1,21 +1,21 @@
-//! One worker's part of its versions: their counters, the endpoints they name, and whose turn it is.
+//! One worker's part of its versions: their counters, and the endpoints they name.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
+use super::balance::Asking;
 use super::budget::Budget;
 use super::flights::{Flights, Part};
-use super::pool::{Destination, Pools};
+use super::pool::{Endpoint, Pools};
 use super::seat::Seat;
+use super::seats::Seats;
 use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::admission::Class;
 use crate::proxy::clock::Clock;
-use crate::table::{EndpointAddr, PoolRules};
+use crate::table::{PoolRules, ZoneName};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
 #[derive(Debug)]
@@ -25,26 +25,15 @@ pub struct Local {
     flights: Rc<Flights>,
     /// What event streams are told last.
     retry: Cell<Option<Duration>>,
-    pool: RefCell<Pool>,
-    next: Cell<usize>,
+    seats: RefCell<Seats>,
     /// What is left for attempts after the first.
     budget: Budget,
     /// The tick of the last request, for the sweep.
     used: Cell<u64>,
     upstream: Arc<Upstream>,
     pools: Rc<Pools>,
-}
-
-#[derive(Debug)]
-struct Pool {
-    /// What `seats` was made from: while it is the same, nothing has to be compared.
-    target: Target,
-    /// Many pools are small, and of ten thousand a list elsewhere would be another cache miss.
-    seats: SmallVec<[Rc<Seat>; 2]>,
-    /// The rules of `target`, if there is something in them that every request has to look at.
-    special: Option<Rc<PoolRules>>,
-    /// True while the endpoints are named for this version.
-    is_named: bool,
+    /// Where the proxy stands.
+    zone: Rc<RefCell<Option<ZoneName>>>,
 }
 
 /// A worker's parts of all versions that it has had requests for, by [`Upstream::slot`].
@@ -53,6 +42,7 @@ pub struct Locals {
     worker: usize,
     pools: Rc<Pools>,
     flights: Rc<Flights>,
+    zone: Rc<RefCell<Option<ZoneName>>>,
     slots: RefCell<Vec<Option<Rc<Local>>>>,
     /// Where the next sweep goes on.
     cursor: Cell<usize>,
@@ -66,7 +56,16 @@ impl Locals {
     #[must_use]
     pub fn new(worker: usize, clock: Rc<Clock>) -> Self {
         let (pools, flights) = (Rc::new(Pools::new(clock)), Rc::default());
-        Self { worker, pools, flights, slots: RefCell::default(), cursor: Cell::new(0) }
+        let (zone, slots, cursor) = (Rc::default(), RefCell::default(), Cell::new(0));
+        Self { worker, pools, flights, zone, slots, cursor }
+    }
+
+    /// The proxy stands in this zone from now on.
+    pub fn stand_in(&self, zone: Option<&ZoneName>) {
+        if self.zone.borrow().as_ref() != zone {
+            *self.zone.borrow_mut() = zone.cloned();
+            self.all().iter().for_each(|local| local.seats.borrow_mut().reconsider());
+        }
     }
 
     /// This worker's part of a version; `slot` is its [`Upstream::slot`], which the caller has at hand.
@@ -116,19 +115,17 @@ impl Locals {
 
 impl Local {
     fn new(upstream: Arc<Upstream>, locals: &Locals) -> Self {
-        let seats = SmallVec::new();
-        let pool = Pool { target: Target::none(), seats, special: None, is_named: true };
         let shard = Arc::clone(upstream.shard(locals.worker));
         Self {
             budget: Budget::new(requests(&shard), locals.pools.ticks()),
             shard,
             flights: Rc::clone(&locals.flights),
             retry: Cell::new(None),
-            pool: RefCell::new(pool),
-            next: Cell::new(0),
+            seats: RefCell::new(Seats::none()),
             used: Cell::new(0),
             upstream,
             pools: Rc::clone(&locals.pools),
+            zone: Rc::clone(&locals.zone),
         }
     }
 
@@ -169,46 +166,50 @@ impl Local {
 
     /// Takes over the endpoints of `target`, which is the newest table's.
     pub fn follow(&self, target: &Target) {
-        let mut pool = self.pool.borrow_mut();
-        if !(pool.is_named && pool.target.is_same(target)) {
-            pool.follow(target, &self.upstream, &self.pools);
+        let mut seats = self.seats.borrow_mut();
+        if !(seats.are_named() && seats.are_of(target)) {
+            seats.follow(target, &self.upstream, &self.pools);
         }
     }
 
     /// As [`Self::follow`], for somebody who has no request: endpoints that were left stay left.
     pub fn refresh(&self, target: &Target) {
-        let mut pool = self.pool.borrow_mut();
-        if !pool.target.is_same(target) {
-            let was_named = pool.is_named;
-            pool.follow(target, &self.upstream, &self.pools);
-            if !was_named {
-                pool.unname();
+        let mut seats = self.seats.borrow_mut();
+        if !seats.are_of(target) {
+            let were_named = seats.are_named();
+            seats.follow(target, &self.upstream, &self.pools);
+            if !were_named {
+                seats.unname();
             }
         }
     }
 
-    /// The next endpoint in turn that is none of `tried`; `None` when none is left.
-    pub fn pick(&self, tried: &[Rc<Seat>], clock: &Clock) -> Option<Rc<Seat>> {
+    /// The endpoint for a request; `None` when there is none that may be used.
+    pub fn pick(&self, clock: &Clock, asking: Asking<'_>) -> Option<Rc<Seat>> {
         self.used.set(clock.ticks());
-        let pool = self.pool.borrow();
-        let count = pool.seats.len();
-        let first = self.next.get();
-        let is_free = |seat: &Rc<Seat>| !tried.iter().any(|tried| Rc::ptr_eq(tried, seat));
-        let turn =
-            (first..first + count).map(|turn| turn % count).find(|turn| is_free(&pool.seats[*turn]))?;
-        self.next.set(turn + 1);
-        pool.seats.get(turn).cloned()
+        let state = (self.upstream.revision(), clock.ticks());
+        let (seat, is_panic) = self.seats.borrow_mut().choose(state, &self.zone, asking)?;
+        if is_panic {
+            self.shard.cells().panicked();
+        }
+        Some(seat)
+    }
+
+    /// Its endpoints that get requests; the next sweep takes it for used.
+    pub fn serving(&self, clock: &Clock) -> Vec<Rc<Endpoint>> {
+        self.used.set(clock.ticks());
+        self.seats.borrow().serving()
     }
 
     /// How the pool is worked.
     pub fn rules(&self) -> Ref<'_, PoolRules> {
-        Ref::map(self.pool.borrow(), |pool| &*pool.target.pool)
+        Ref::map(self.seats.borrow(), Seats::rules)
     }
 
     /// How the pool is worked, if there is something in it that every request has to look at.
     #[must_use]
     pub fn special(&self) -> Option<Rc<PoolRules>> {
-        self.pool.borrow().special.clone()
+        self.seats.borrow().special()
     }
 
     /// Takes one attempt after the first out of the budget; false when there is none.
@@ -227,7 +228,7 @@ impl Local {
     /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight
     /// goes on, and is not kept when it ends. The next request names them again.
     pub fn leave(&self) {
-        self.pool.borrow_mut().unname();
+        self.seats.borrow_mut().unname();
     }
 
     /// True when nobody needs it any more; a version that left the table leaves its endpoints here. What is in flight
@@ -248,40 +249,15 @@ fn requests(shard: &Shard) -> u64 {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        self.pool.get_mut().unname();
-    }
-}
-
-impl Pool {
-    /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
-    fn follow(&mut self, target: &Target, upstream: &Upstream, pools: &Rc<Pools>) {
-        let Target { endpoints: list, protocol, proxy_header, tls, .. } = target;
-        let seat = |address: &EndpointAddr| {
-            let (address, tls) = (address.clone(), tls.clone());
-            let vitals = upstream.vitals(&address);
-            let there = Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls };
-            let endpoint = pools.name(there);
-            let same = |seat: &&Rc<Seat>| Rc::ptr_eq(&seat.endpoint, &endpoint);
-            let known = self.seats.iter().find(same).map(Rc::clone);
-            known.unwrap_or_else(|| Rc::new(Seat::new(endpoint, vitals)))
-        };
-        // First named, then unnamed: what stays is never without a name.
-        let seats = list.iter().map(seat).collect();
-        self.unname();
-        self.special = (!target.pool.is_usual()).then(|| Rc::new((*target.pool).clone()));
-        (self.seats, self.target, self.is_named) = (seats, target.clone(), true);
-    }
-
-    fn unname(&mut self) {
-        if std::mem::replace(&mut self.is_named, false) {
-            self.seats.iter().for_each(|seat| seat.endpoint.unname());
-        }
+        self.seats.get_mut().unname();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::clock;
+    use crate::proxy::upstream::Standing;
 
     fn list(addresses: &[&str]) -> Target {
         let endpoints = addresses.iter().map(|address| address.parse().unwrap()).collect();
@@ -294,6 +270,10 @@ mod tests {
         locals.of(upstream, upstream.slot())
     }
 
+    fn anybody() -> Asking<'static> {
+        Asking { tried: &[], lot: &|| 0, key: &|_| None, now: &clock::now }
+    }
+
     fn upstream(version: &str) -> Arc<Upstream> {
         Arc::new(Upstream::open("shop".parse().unwrap(), version.parse().unwrap(), 1))
     }
@@ -304,7 +284,7 @@ mod tests {
         let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
             let local = part(&locals, upstream);
             local.follow(&list(addresses));
-            Rc::clone(&local.pick(&[], &clock).unwrap().endpoint)
+            Rc::clone(&local.pick(&clock, anybody()).unwrap().endpoint)
         };
         let (blue, green) = (upstream("blue"), upstream("green"));
         let shared = pick(&blue, &["127.0.0.1:1"]);
@@ -332,18 +312,37 @@ mod tests {
         let held = [&used, &gone].map(|upstream| {
             let local = part(&locals, upstream);
             local.follow(&list(&["127.0.0.1:1"]));
-            local.pick(&[], &clock).unwrap();
+            local.pick(&clock, anybody()).unwrap();
             local
         });
         drop(part(&locals, &unused));
         drop(part(&locals, &empty));
-        part(&locals, &empty).pick(&[], &clock);
+        part(&locals, &empty).pick(&clock, anybody());
         gone.leave();
         empty.leave();
         locals.sweep(clock.ticks());
         let known = |upstream: &Arc<Upstream>| locals.known(upstream).is_some();
         assert_eq!([&used, &unused, &gone, &empty].map(known), [true, false, true, false]);
-        assert!(!held[1].pool.borrow().is_named);
+        assert!(!held[1].seats.borrow().are_named());
+    }
+
+    #[test]
+    fn a_choice_among_those_that_do_not_serve_is_counted() {
+        let (locals, clock) = (Locals::new(0, Rc::default()), Clock::default());
+        let blue = upstream("blue");
+        let local = part(&locals, &blue);
+        local.follow(&list(&["127.0.0.1:1", "127.0.0.1:2"]));
+        let vitals = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| blue.vitals(&address.parse().unwrap()));
+        let chosen = || local.pick(&clock, anybody()).unwrap().endpoint.address.to_string();
+        vitals[0].set_standing(Standing::Down, clock::now());
+        assert!((0..10).all(|_| chosen() == "127.0.0.1:2"));
+        assert_eq!(local.shard().cells().panics(), 0);
+        vitals[1].set_standing(Standing::Ejected, clock::now());
+        chosen();
+        assert_eq!(local.shard().cells().panics(), 1);
+        vitals[0].set_standing(Standing::Up, clock::now());
+        assert!((0..10).all(|_| chosen() == "127.0.0.1:1"));
+        assert_eq!(local.shard().cells().panics(), 1);
     }
 
     #[test]

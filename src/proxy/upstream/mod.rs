@@ -18,9 +18,15 @@ pub mod room;
 
 pub mod seat;
 
+mod seats;
+
 pub mod vitals;
 
 pub mod suspicion;
+
+pub mod balance;
+
+pub mod warmups;
 
 pub mod target;
 
@@ -38,9 +44,10 @@ pub mod far;
 
 pub mod dial;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 pub use dial::{Dial, NotConnected};
 pub use far::Far;
@@ -64,9 +71,12 @@ use crate::table::{EndpointAddr, ServiceName, VersionName};
 ///
 /// A version that is removed and comes again gets a new tenure.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Upstream {
     /// Unique in this process, for ever.
     pub id: u64,
+    /// How often an endpoint came to stand differently. Beside the id, which every request reads.
+    revision: AtomicU64,
     /// The service.
     pub service: ServiceName,
     /// The version.
@@ -150,17 +160,18 @@ impl Upstream {
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
         let (pool, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher, pool, circuit, checks }
+        let revision = AtomicU64::new(0);
+        Self { id, revision, service, version, slot, left, shards, watcher, pool, circuit, checks }
     }
 
     /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
     #[must_use]
-    pub fn vitals(&self, address: &EndpointAddr) -> Arc<Vitals> {
+    pub fn vitals(self: &Arc<Self>, address: &EndpointAddr) -> Arc<Vitals> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pool.vitals.get(address) {
             return Arc::clone(known);
         }
-        let vitals = Arc::new(Vitals::new(self.id, address.clone()));
+        let vitals = Arc::new(Vitals::new(self, address.clone()));
         vitals.watch(pool.suspicion.as_ref());
         pool.vitals.insert(address.clone(), Arc::clone(&vitals));
         vitals
@@ -195,6 +206,31 @@ impl Upstream {
     #[must_use]
     pub fn known_checks(&self) -> Option<&Checks> {
         self.checks.get().map(|checks| &**checks)
+    }
+
+    /// The endpoint at `address` joins a pool that serves already. Call before that is published.
+    pub fn arrive(self: &Arc<Self>, address: &EndpointAddr, at: Instant) {
+        self.vitals(address).arrive(at);
+    }
+
+    /// Forgets how endpoints fare that are not in `pool` any more.
+    pub fn forget_all_but(&self, pool: &[EndpointAddr]) {
+        let known: HashSet<_> = pool.iter().collect();
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.vitals.retain(|address, _| known.contains(address));
+    }
+
+    /// Rises whenever one of its endpoints comes to stand differently; read it before their [`Vitals`].
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        // Pairs with `revise`.
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// An endpoint stands differently: what is known of it is written already.
+    fn revise(&self) {
+        // Pairs with `revision`.
+        self.revision.fetch_add(1, Ordering::Release);
     }
 
     /// What is taken of the version's limits.

@@ -7,6 +7,8 @@ mod opening;
 
 mod past;
 
+mod warm;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::balance::Pace;
 use super::pool::Endpoint;
 use super::suspicion::{Heard, Tally};
 use super::vitals::Vitals;
@@ -18,6 +19,8 @@ pub struct Seat {
     pub endpoint: Rc<Endpoint>,
     /// How it fares in this version, as the whole process knows.
     pub vitals: Arc<Vitals>,
+    /// How fast it answers, where that matters.
+    pub pace: Pace,
     in_flight: Cell<u32>,
     /// How attempts ended, in the order of [`Verdict::ALL`].
     verdicts: [Cell<u64>; Verdict::ALL.len()],
@@ -86,7 +89,8 @@ impl Seat {
     #[must_use]
     pub fn new(endpoint: Rc<Endpoint>, vitals: Arc<Vitals>) -> Self {
         let (in_flight, verdicts, is_unreachable) = (Cell::new(0), Default::default(), Cell::new(false));
-        Self { endpoint, vitals, in_flight, verdicts, is_unreachable, tally: OnceCell::new() }
+        let pace = Pace::default();
+        Self { endpoint, vitals, pace, in_flight, verdicts, is_unreachable, tally: OnceCell::new() }
     }
 
     /// What this worker has with it, of this version.
@@ -107,6 +111,9 @@ impl Seat {
 
     /// An attempt that began at `since` came to its answer's head, or failed; told once more when the body fails later.
     pub fn ended(&self, verdict: Verdict, since: Instant) {
+        if self.pace.is_measured() {
+            self.pace.observe(since, clock::now(), verdict != Verdict::Ok);
+        }
         let count = &self.verdicts[verdict as usize];
         count.set(count.get() + 1);
         self.is_unreachable.set(verdict == Verdict::ConnectFailed);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::names::Name;
 use super::tls::Connector;
-use crate::table::{EndpointAddr, PoolRules, Protocol, ProxyHeader, Service, UpstreamTls, VersionSpec};
+use crate::table::{
+    EndpointAddr, PoolRules, PoolTraits, Protocol, ProxyHeader, Service, UpstreamTls, VersionSpec,
+};
 
 /// A version's pool as a request needs it. Comparing two of the same version reads nothing that they point to.
 #[derive(Debug, Clone)]
@@ -13,6 +15,8 @@ pub struct Target {
     pub endpoints: Arc<[EndpointAddr]>,
     /// How it is worked.
     pub pool: Arc<PoolRules>,
+    /// What is said of its endpoints.
+    pub traits: PoolTraits,
     /// What the endpoints speak.
     pub protocol: Protocol,
     /// What comes first on a connection.
@@ -30,7 +34,8 @@ impl Target {
     /// The pool of `version` of `service`.
     #[must_use]
     pub fn of(service: &Service, version: &VersionSpec) -> Self {
-        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header, draining, pool: _ } = version;
+        let VersionSpec { name: _, endpoints, protocol, tls, proxy_header, draining, traits, pool: _ } =
+            version;
         let connector = protocol.is_tls().then(|| Connector::shared(tls.as_ref(), protocol.is_http2()));
         let name = |endpoint: &EndpointAddr| match endpoint {
             EndpointAddr::Named { host, .. } => Some(Name::shared(host)),
@@ -42,8 +47,17 @@ impl Target {
             false => version.serving().cloned().collect(),
         };
         let (endpoints, tls) = (serving, tls.clone());
-        let pool = Arc::clone(service.pool(version));
-        Self { endpoints, pool, protocol: *protocol, proxy_header: *proxy_header, tls, connector, names }
+        let (pool, traits) = (Arc::clone(service.pool(version)), traits.clone());
+        Self {
+            endpoints,
+            pool,
+            traits,
+            protocol: *protocol,
+            proxy_header: *proxy_header,
+            tls,
+            connector,
+            names,
+        }
     }
 
     /// No endpoints.
@@ -53,6 +67,7 @@ impl Target {
         Self {
             endpoints,
             pool: Arc::default(),
+            traits: PoolTraits::default(),
             protocol: Protocol::default(),
             proxy_header: None,
             tls: None,
@@ -67,6 +82,7 @@ impl Target {
         let connector = |target: &Self| target.connector.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.endpoints, &other.endpoints)
             && Arc::ptr_eq(&self.pool, &other.pool)
+            && self.traits.is_same(&other.traits)
             && (self.protocol, self.proxy_header) == (other.protocol, other.proxy_header)
             && connector(self) == connector(other)
     }

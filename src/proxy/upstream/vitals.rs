@@ -1,11 +1,14 @@
 //! How an endpoint of a version fares, as the whole process knows: what its checks and its requests say.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
+use super::Upstream;
 use super::room::Room;
 use super::suspicion::{Cause, Conduct, Heard, Sums, Suspicion, Tally, Watched};
+use crate::proxy::clock;
 use crate::table::EndpointAddr;
 
 /// Whether an endpoint gets new requests.
@@ -54,22 +57,32 @@ pub struct Vitals {
     standing: AtomicU8,
     /// Room for the version's requests with it, where that is limited.
     room: OnceLock<Arc<Room>>,
+    /// Since when it serves, in milliseconds from [`START`] on, plus one; 0: from the pool's beginning.
+    since: AtomicU64,
     watched: Watched,
     conduct: Conduct,
+    /// Whose endpoint it is: its workers are told when it stands differently.
+    of: Weak<Upstream>,
 }
 
 impl Vitals {
     /// Of an endpoint of a tenure, of which nothing is known yet.
     #[must_use]
-    pub fn new(tenure: u64, address: EndpointAddr) -> Self {
-        let (standing, watched) = (AtomicU8::default(), Watched::default());
-        Self { standing, room: OnceLock::new(), watched, conduct: Conduct::new(tenure, address) }
+    pub fn new(upstream: &Arc<Upstream>, address: EndpointAddr) -> Self {
+        Self {
+            standing: AtomicU8::default(),
+            room: OnceLock::new(),
+            since: AtomicU64::new(0),
+            watched: Watched::default(),
+            conduct: Conduct::new(upstream.id, address),
+            of: Arc::downgrade(upstream),
+        }
     }
 
     /// Whether it gets new requests.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        // Relaxed: a request that sees it a little late goes where it would have gone a moment before.
+        // Relaxed: whoever needs the newest has read the tenure's revision before, which orders it.
         Standing::ALL.get(usize::from(self.standing.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
@@ -78,9 +91,35 @@ impl Vitals {
         Room::of(&self.room, size)
     }
 
-    /// From now on it stands like this.
-    pub fn set_standing(&self, standing: Standing) {
-        self.standing.store(standing as u8, Ordering::Relaxed);
+    /// It stands like this from now on, which is `at`; the workers see it with their next choice.
+    pub fn set_standing(&self, standing: Standing, at: Instant) {
+        let before = self.standing();
+        if before != standing {
+            if standing.serves() && !before.serves() {
+                self.set_since(at);
+            }
+            self.standing.store(standing as u8, Ordering::Relaxed);
+            // After the standing was written: who sees the new revision sees that too.
+            self.of.upgrade().inspect(|upstream| upstream.revise());
+        }
+    }
+
+    /// It has just come to a pool that serves.
+    pub(super) fn arrive(&self, at: Instant) {
+        self.set_since(at);
+        self.of.upgrade().inspect(|upstream| upstream.revise());
+    }
+
+    /// Since when it serves; `None`: as long as its pool.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
+        START.checked_add(Duration::from_millis(since))
+    }
+
+    fn set_since(&self, at: Instant) {
+        let since = at.saturating_duration_since(*START).as_millis();
+        self.since.store(u64::try_from(since).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
     }
 
     /// An attempt with it ended so; true when how long it took matters too.
@@ -129,3 +168,6 @@ impl Vitals {
         self.conduct.forgive(&self.watched);
     }
 }
+
+/// What times are told from.
+static START: LazyLock<Instant> = LazyLock::new(clock::now);

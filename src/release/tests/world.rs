@@ -6,8 +6,9 @@ use crate::release::{
     Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Protocol, Route, ServiceLimits,
-    ServiceName, ServiceSpec, Split, Timeouts, VersionName, VersionRef, VersionSpec,
+    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, PoolTraits, Protocol, Route,
+    ServiceLimits, ServiceName, ServiceSpec, Split, Timeouts, TraitsEdit, VersionName, VersionRef,
+    VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -40,6 +41,7 @@ pub(super) fn pool(name: &str, ports: &[u16]) -> VersionSpec {
         tls: None,
         proxy_header: None,
         draining: Arc::default(),
+        traits: PoolTraits::default(),
         pool: None,
     }
 }
@@ -106,7 +108,12 @@ pub(super) fn remove(name: &str, gone: &str) -> Command {
 }
 
 pub(super) fn add_endpoint(name: &str, version: &str, port: u16) -> Command {
-    Command::PutEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
+    put_endpoint_with(name, version, port, TraitsEdit::default())
+}
+
+pub(super) fn put_endpoint_with(name: &str, version: &str, port: u16, traits: TraitsEdit) -> Command {
+    let (service, version, endpoint) = (service(name), reference(version), endpoint(port));
+    Command::PutEndpoint { service, version, endpoint, traits }
 }
 
 pub(super) fn remove_endpoint(name: &str, version: &str, port: u16) -> Command {

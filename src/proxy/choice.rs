@@ -1,0 +1,80 @@
+//! The choice of an endpoint for a request: what the request and the worker have to do with it.
+
+use std::rc::Rc;
+
+use http::HeaderMap;
+use http::header::COOKIE;
+use http::request::Parts;
+
+use super::clock::{self, Clock};
+use super::connection::Turn;
+use super::gate::Asked;
+use super::upstream::balance::{Asking, hash};
+use super::upstream::{Local, Seat};
+use crate::table::HashKey;
+
+/// Chooses endpoints for one request.
+#[derive(Clone, Copy)]
+pub(super) struct Chooser<'r> {
+    pub(super) turn: &'r Turn,
+    pub(super) head: &'r Parts,
+    pub(super) asked: &'r Asked<'r>,
+}
+
+impl<'r> Chooser<'r> {
+    /// The endpoint that the request goes to next, of the version of `local`, and none of `tried`; `None` when there is none
+    /// that may be used.
+    pub(super) fn pick(&self, local: &Local, tried: &[Rc<Seat>]) -> Option<Rc<Seat>> {
+        let worker = &self.turn.client.worker;
+        let (lot, key) = (|| worker.lot(), |what: &HashKey| key(what, self.turn, self.head, self.asked));
+        local.pick(&worker.clock, Asking { tried, lot: &lot, key: &key, now: &clock::now })
+    }
+
+    /// The worker's clock.
+    pub(super) fn clock(&self) -> &'r Clock {
+        &self.turn.client.worker.clock
+    }
+}
+
+/// What the request is hashed to.
+fn key(what: &HashKey, turn: &Turn, head: &Parts, asked: &Asked<'_>) -> Option<u64> {
+    match what {
+        HashKey::Header(name) => head.headers.get(&**name).map(|value| hash(value.as_bytes())),
+        HashKey::Cookie(name) => cookie(&head.headers, name).map(hash),
+        HashKey::Client => {
+            let client = turn.client.arrival.peer.client(&head.headers)?;
+            Some(hash(client.to_string().as_bytes()))
+        }
+        HashKey::Path => Some(hash(asked.raw_path().as_bytes())),
+    }
+}
+
+/// The value of the first cookie of this name (RFC 6265 §5.4).
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let pairs =
+        headers.get_all(COOKIE).into_iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.into_iter().find_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+        (key == name.as_bytes()).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_by_its_exact_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("xid=1; id=2=3;  other=4"));
+        headers.append(COOKIE, HeaderValue::from_static("late=5"));
+        let found = |name| cookie(&headers, name).map(|value| String::from_utf8(value.to_vec()).unwrap());
+        assert_eq!(found("id").as_deref(), Some("2=3"));
+        assert_eq!(found("other").as_deref(), Some("4"));
+        assert_eq!(found("late").as_deref(), Some("5"));
+        assert_eq!((found("ID"), found("d")), (None, None));
+    }
+}

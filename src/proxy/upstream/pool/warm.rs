@@ -1,0 +1,29 @@
+//! Connections that are opened before there are requests for them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Endpoint, Opened};
+use crate::proxy::peer::Peer;
+use crate::proxy::upstream::Local;
+
+impl Endpoint {
+    /// Opens connections one after the other until so many are kept, or one cannot be opened in `limit`.
+    ///
+    /// One is enough where it carries many requests, and there is none where each is for one client. Cancel-safe: those
+    /// that were opened stay.
+    pub async fn warm(self: &Rc<Self>, connections: usize, limit: Duration, local: &Local) {
+        if self.there.proxy_header.is_some() {
+            return;
+        }
+        let (nobody, is_shared) = (Peer::unknown(Arc::default()), self.there.protocol.is_http2());
+        let kept = self.idle.borrow().len();
+        for _ in kept..connections {
+            match self.open(is_shared, limit, &nobody, local).await {
+                Ok(Opened::Own(stream, past)) => self.keep(stream, past, connections, &self.home.clock),
+                Ok(Opened::Shared(_)) | Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A version's seats on one worker: the endpoints that it names there, and whom of them a request goes to.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Upstream;
+use super::balance::{Asking, Board, Choice, Pool};
+use super::pool::{Destination, Endpoint, Pools};
+use super::seat::Seat;
+use super::target::Target;
+use crate::table::{EndpointAddr, PoolRules, Traits, ZoneName};
+
+/// The seats of one version.
+#[derive(Debug)]
+pub(super) struct Seats {
+    /// What `all` was made from: while it is the same, nothing has to be compared.
+    target: Target,
+    /// Many pools are small, and of ten thousand a list elsewhere would be another cache miss.
+    all: SmallVec<[Rc<Seat>; 2]>,
+    /// What is said of each; empty when nothing is said of any.
+    traits: Vec<Traits>,
+    board: Board,
+    /// The rules of `target`, if there is something in them that every request has to look at.
+    special: Option<Rc<PoolRules>>,
+    /// True while the endpoints are named for this version.
+    is_named: bool,
+}
+
+impl Seats {
+    /// None yet.
+    pub(super) fn none() -> Self {
+        Self {
+            target: Target::none(),
+            all: SmallVec::new(),
+            traits: Vec::new(),
+            board: Board::default(),
+            special: None,
+            is_named: true,
+        }
+    }
+
+    /// True when they are those of `target`, named or not.
+    pub(super) fn are_of(&self, target: &Target) -> bool {
+        self.target.is_same(target)
+    }
+
+    /// True while the endpoints are named for this version.
+    pub(super) fn are_named(&self) -> bool {
+        self.is_named
+    }
+
+    /// How they are worked.
+    pub(super) fn rules(&self) -> &PoolRules {
+        &self.target.pool
+    }
+
+    /// The same, if there is something in it that every request has to look at.
+    pub(super) fn special(&self) -> Option<Rc<PoolRules>> {
+        self.special.clone()
+    }
+
+    /// The endpoints of those that serve.
+    pub(super) fn serving(&self) -> Vec<Rc<Endpoint>> {
+        let serving = self.all.iter().filter(|seat| seat.vitals.standing().serves());
+        serving.map(|seat| Rc::clone(&seat.endpoint)).collect()
+    }
+
+    /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
+    pub(super) fn follow(&mut self, target: &Target, upstream: &Arc<Upstream>, pools: &Rc<Pools>) {
+        let Target { endpoints: list, protocol, proxy_header, tls, traits, .. } = target;
+        let seat = |address: &EndpointAddr| {
+            let (address, tls) = (address.clone(), tls.clone());
+            let vitals = upstream.vitals(&address);
+            let there = Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls };
+            let endpoint = pools.name(there);
+            let same = |seat: &&Rc<Seat>| Rc::ptr_eq(&seat.endpoint, &endpoint);
+            let known = self.all.iter().find(same).map(Rc::clone);
+            known.unwrap_or_else(|| Rc::new(Seat::new(endpoint, vitals)))
+        };
+        // First named, then unnamed: what stays is never without a name.
+        let seats = list.iter().map(seat).collect();
+        self.unname();
+        let said = list.iter().filter(|_| !traits.are_none()).map(|address| traits.of(address));
+        self.traits = said.collect();
+        self.board.forget();
+        self.special = (!target.pool.is_usual()).then(|| Rc::new((*target.pool).clone()));
+        (self.all, self.target, self.is_named) = (seats, target.clone(), true);
+    }
+
+    /// The endpoints are named no more for this version; the next request names them again.
+    pub(super) fn unname(&mut self) {
+        if std::mem::replace(&mut self.is_named, false) {
+            self.all.iter().for_each(|seat| seat.endpoint.unname());
+        }
+    }
+
+    /// What it goes by has changed besides.
+    pub(super) fn reconsider(&mut self) {
+        self.board.expire();
+    }
+
+    /// Whom a request goes to; `None` when there is nobody. True when all are used because too few serve.
+    pub(super) fn choose(
+        &mut self,
+        (revision, tick): (u64, u64),
+        zone: &RefCell<Option<ZoneName>>,
+        asking: Asking<'_>,
+    ) -> Option<(Rc<Seat>, bool)> {
+        if !self.board.is_current(revision, tick) {
+            let (balance, zone) = (&self.target.pool.balance, zone.borrow());
+            let pool = Pool { seats: &self.all, traits: &self.traits, balance, zone: zone.as_ref() };
+            self.board.make(pool, revision, tick, (asking.now)());
+        }
+        let Choice { seat, is_panic } = self.board.choose(&self.all, asking)?;
+        Some((Rc::clone(&self.all[seat]), is_panic))
+    }
+}
