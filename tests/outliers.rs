@@ -164,18 +164,18 @@ fn nobody_is_ejected_where_the_operator_does_not_want_it() {
 fn the_slow_one_among_several_is_ejected() {
     let slow = Origin::behaving("blue", |_, stream| {
         // How long it takes is what it does wrong.
-        thread::sleep(Duration::from_millis(60));
+        thread::sleep(Duration::from_millis(200));
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
         Ok(Then::Keep)
     });
     let address = slow.address;
     let mut origins: Vec<_> = (0..3).map(|_| origin(&Pulse::well())).collect();
     origins.push(slow);
-    let settings = "outliers = { interval = \"500ms\", latency = { factor = 5, min_requests = 3 } }";
+    let settings = "outliers = { interval = \"2s\", latency = { factor = 3, min_requests = 2 } }";
     let lab = Lab::pool(origins, &[], "", settings);
     let mut client = lab.client();
     lab::wait_until("it is ejected", || {
-        (0..20).for_each(|_| drop(client.get("/")));
+        (0..8).for_each(|_| drop(client.get("/")));
         lab.metric(&["switchback_endpoint_ejections_total{", "\"latency\""]) == Some(1.0)
     });
     lab.wait_health(address, "ejected");
