@@ -292,3 +292,30 @@ fn a_process_finds_out_by_itself() {
     let health = lab.wait_health(address, "up");
     assert!(health["last_failure"].is_null(), "{health}");
 }
+
+#[test]
+fn who_is_down_or_has_just_come_gets_no_requests() {
+    let (unwell, late) = (Pulse::well(), Pulse::of(503));
+    let lab = pool_of(&[&Pulse::well(), &unwell]);
+    let (down, well) = (&lab.origins[1], &lab.origins[0]);
+    lab.wait_health(well.address, "up");
+    unwell.set(503);
+    lab.wait_health(down.address, "down");
+    let asked = |origin: &Origin| origin.seen().iter().filter(|seen| seen.path() == "/").count();
+    let before = asked(down);
+    let come = Origin::with_pulse("blue", &late);
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{}", come.address);
+    assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+    let mut client = lab.client();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!((asked(down), asked(&come), asked(well)), (before, 0, 50));
+    late.set(200);
+    lab.wait_health(come.address, "up");
+    lab::wait_until("it serves", || {
+        client.get("/");
+        asked(&come) > 0
+    });
+    drop(lab);
+}

@@ -110,6 +110,11 @@ fn it_is_told_why_and_until_when() {
     assert_eq!(lab.metric(&["switchback_endpoint_up{", &address.to_string()]), Some(0.0));
     let (_, status, _) = lab.cli(&["status"]);
     assert!(status.contains(&format!("ejected: {address} of blue for ")), "{status}");
+    let served = lab.origins[1].served();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(lab.origins[1].served(), served, "it gets nothing");
 }
 
 #[test]
