@@ -14,12 +14,14 @@ mod lab;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::origin::Then;
 use lab::process::Endpoint;
 use lab::{Client, Lab, Origin, origin, websocket};
 use serde_json::{Value, json};
@@ -368,6 +370,23 @@ fn a_replacement_that_never_comes_is_waited_for_and_then_everything_is_taken_bac
     let told = rollout(&lab);
     let states: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| step["state"].clone()).collect();
     assert_eq!((&told["state"], states), (&json!("reversed"), vec![json!("restored"), json!("restored")]));
+}
+
+#[test]
+fn a_replacement_that_its_checks_find_unwell_does_not_count_and_everything_is_taken_back() {
+    let lab = pool(3, "health = { path = \"/healthz\", interval = \"100ms\", rise = 2, fall = 2 }");
+    let sick = Origin::behaving("sick", |seen, stream| {
+        let status = if seen.path() == "/healthz" { "503 Service Unavailable" } else { "200 OK" };
+        write!(stream, "HTTP/1.1 {status}\r\nx-version: sick\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let replace = json!([{ "out": address(&lab, "old0"), "into": sick.address.to_string() }]);
+    begin(&lab, &json!({ "replace": replace, "ready_timeout": "1s" }));
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["timed_out"]), (&json!("reversed"), &json!(true)));
+    assert_eq!(told["why"], format!("{} is not healthy", sick.address));
+    assert!(sick.seen().iter().any(|seen| seen.path() == "/healthz"), "it was asked");
+    assert_eq!(who_answers(&lab), ["old0", "old1", "old2"]);
 }
 
 #[test]
