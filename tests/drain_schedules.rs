@@ -1,7 +1,14 @@
 //! G3 on real sockets: over schedules of downloads, streams and uploads `drained` is never said before the last byte, and
 //! soon after it. `SWITCHBACK_SCHEDULES` says how many (60).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 mod lab;
 
