@@ -22,7 +22,6 @@ pub mod permit;
 
 mod attempts;
 mod choice;
-
 pub mod forward;
 pub mod outgoing;
 
@@ -56,7 +55,6 @@ pub mod listener;
 pub mod peer;
 pub mod proxy_protocol;
 pub mod tls;
-
 pub mod upstream;
 
 // What all of that runs in.
