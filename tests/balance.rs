@@ -395,7 +395,7 @@ fn when_all_are_down_all_are_used_and_it_is_counted_or_nobody_is() {
     let lab = all_down("");
     assert_eq!(lab.metric(&panics), Some(0.0));
     let answer = lab.get("/");
-    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("connect_failed")));
+    assert_eq!((answer.status, answer.header("switchback-reason")), (503, Some("connect_failed")));
     assert!(lab.metric(&panics).unwrap() >= 1.0);
     drop(lab);
     let lab = all_down("panic_threshold = \"0%\"");

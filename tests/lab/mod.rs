@@ -114,13 +114,15 @@ impl Lab {
     }
 
     /// On these origins, all of them endpoints of the one version `blue`, as are `others`; with `settings` of the service.
-    /// It is worked in turn unless these say how, so that a test knows who is next.
+    /// It is worked in turn, and nobody is left alone, unless these say how: so a test knows who is next.
     pub fn pool(origins: Vec<Origin>, others: &[SocketAddr], extra: &str, settings: &str) -> Self {
         let addresses = origins.iter().map(|origin| origin.address).chain(others.iter().copied());
         let endpoints: Vec<_> = addresses.map(|address| address.to_string()).collect();
-        let turns = if settings.contains("balance = ") { "" } else { "balance = \"round_robin\"" };
+        let usual = [("balance", "\"round_robin\""), ("outliers", "false")];
+        let unsaid = usual.iter().filter(|(key, _)| !settings.contains(&format!("{key} = ")));
+        let usual: String = unsaid.map(|(key, value)| format!("{key} = {value}\n")).collect();
         let services = format!(
-            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{turns}\n{settings}\n\
+            "{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{usual}{settings}\n\
              [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"
         );
         Self::configured(tempfile::tempdir().expect("a directory"), origins, &services)

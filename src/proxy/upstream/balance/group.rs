@@ -9,6 +9,8 @@ pub(super) trait Slate {
     fn len(&self) -> usize;
     /// The index in the pool of the one at `place`.
     fn seat(&self, place: usize) -> usize;
+    /// The place of the first one that is at `seat` in the pool or behind it; the first of all when there is none.
+    fn place_from(&self, seat: usize) -> usize;
     /// Its weight.
     fn weight(&self, place: usize) -> u32;
     /// True when all have the same weight.
@@ -30,6 +32,10 @@ impl Slate for All {
         place
     }
 
+    fn place_from(&self, seat: usize) -> usize {
+        if seat < self.0 { seat } else { 0 }
+    }
+
     fn weight(&self, _: usize) -> u32 {
         SCALE
     }
@@ -46,7 +52,7 @@ impl Slate for All {
 /// Some of a pool, each with its weight.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// By index in the pool, with their weights.
+    /// By index in the pool, ascending, with their weights.
     members: Vec<(u32, u32)>,
     /// Where the weights differ: of each place, up to which lot within it it is drawn itself, and who is above that
     /// (Walker's alias method, so that a draw costs the same however many there are).
@@ -69,6 +75,12 @@ impl Slate for Group {
 
     fn seat(&self, place: usize) -> usize {
         self.members[place].0 as usize
+    }
+
+    fn place_from(&self, seat: usize) -> usize {
+        // In the order of the pool.
+        let place = self.members.partition_point(|(member, _)| (*member as usize) < seat);
+        if place < self.members.len() { place } else { 0 }
     }
 
     fn weight(&self, place: usize) -> u32 {

@@ -5,7 +5,7 @@ use super::group::Slate;
 /// Whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Where all weigh the same: the place of the next one.
+    /// Where all weigh the same: the index in the pool of the next one.
     next: usize,
     /// Else how much each is owed, by its index in the pool (nginx's smooth weighted round robin).
     owed: Vec<i64>,
@@ -15,9 +15,9 @@ impl Turns {
     /// The index in the pool of the next one. Where weights differ it costs a look at all of them.
     pub(super) fn next(&mut self, slate: &impl Slate) -> usize {
         if slate.is_even() {
-            let place = self.next % slate.len();
-            self.next = place + 1;
-            return slate.seat(place);
+            let seat = slate.seat(slate.place_from(self.next));
+            self.next = seat + 1;
+            return seat;
         }
         let (mut total, mut best) = (0, (i64::MIN, 0));
         for place in 0..slate.len() {

@@ -20,6 +20,20 @@ fn turns_are_exact_and_interleaved() {
 }
 
 #[test]
+fn another_attempt_is_the_next_ones_turn_and_a_turn_outlives_who_is_out() {
+    let mut world = World::of(4, Policy::RoundRobin);
+    assert_eq!(world.pick(), 0);
+    let next = |world: &mut World, tried: &[usize]| world.choice(tried, None).unwrap().seat;
+    assert_eq!(next(&mut world, &[0]), 1);
+    assert_eq!(next(&mut world, &[0, 1, 2]), 3);
+    assert_eq!(next(&mut world, &[3]), 2, "where there was no choice nobody's turn was taken");
+    world.stands(1, Standing::Down);
+    assert_eq!([(); 4].map(|()| world.pick()), [3, 0, 2, 3]);
+    world.stands(1, Standing::Up);
+    assert_eq!([(); 3].map(|()| world.pick()), [0, 1, 2]);
+}
+
+#[test]
 fn of_two_the_one_with_less_in_flight_is_chosen() {
     let mut world = World::of(2, Policy::P2c);
     world.seats[0].enter();
