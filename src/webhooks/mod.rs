@@ -1,7 +1,7 @@
 //! WEBHOOKS: what `/v1/events` tells, told by HTTP to those who do not listen: controllers, chat rooms, incident tools.
 //!
 //! Each event is a [CloudEvent](letter) in structured mode, [signed](signature) by the Standard Webhooks' specification.
-//! Every webhook has an [outbox](outbox) of its own, bounded, from which its events are [delivered](deliver) one after the
+//! Every webhook has an [outbox] of its own, bounded, from which its events are [delivered](deliver) one after the
 //! other; a receiver that is slow or down delays nobody, loses its oldest events, and these are counted and logged.
 
 mod clock;
