@@ -73,7 +73,13 @@ fn it_can_be_put_in_force(config: Config) {
     assert!(!config.listeners.is_empty());
     let command = Command::Configure { services: config.services, records: Vec::new() };
     let actor = Actor { kind: ActorKind::File, name: "switchback.toml".to_owned() };
-    let order = Order { command, actor, reason: String::new(), expected: Vec::new(), health: switchback::release::Health::default() };
+    let order = Order {
+        command,
+        actor,
+        reason: String::new(),
+        expected: Vec::new(),
+        health: switchback::release::Health::default(),
+    };
     let (state, _) = step(&State::at(Epoch(0)), Event::Order(order), Timestamp(1))
         .unwrap_or_else(|why| panic!("a good file is refused: {why}"));
     for service in state.table.services() {
