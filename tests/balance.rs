@@ -12,14 +12,13 @@ mod lab;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::origin::{Then, nobody};
+use lab::origin::{Then, never_accepts, nobody};
 use lab::{Client, Gate, Lab, Origin, wait_until};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
 /// `shop` with one version that these origins are endpoints of, as `endpoint` writes each, on one worker.
 fn pool(origins: Vec<Origin>, extra: &str, settings: &str, endpoint: impl Fn(&Origin) -> String) -> Lab {
@@ -343,19 +342,6 @@ fn new_weights_and_a_revert_warm_up_too() {
     let (status, body) = lab.call("POST", "/v1/services/shop/revert", &json!({}));
     assert_eq!(status, 200, "{body}");
     wait_until("one a worker again", || lab.origin("blue").connections() >= before + 2);
-}
-
-/// A listener whose queue is full: connecting to it takes for ever.
-fn never_accepts() -> (SocketAddr, Socket, Vec<TcpStream>) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-        queued.push(stream);
-    }
-    (address, socket, queued)
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::health::first_check;
 use lab::origin::{Then, nobody};
 use lab::{Lab, Origin, Pulse};
 use serde_json::{Value, json};
@@ -83,20 +84,8 @@ fn one_bad_answer_is_not_enough() {
 
 /// What is said about the only endpoint, at `address`, checked by `health`.
 fn said_of(origin: Option<Origin>, health: &str, version: &str) -> Value {
-    let dead = nobody();
-    let address = origin.as_ref().map_or(dead, |origin| origin.address);
-    let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nhealth = {health}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n{version}\n"
-    );
-    let dir = tempfile::tempdir().unwrap();
-    let lab = Lab::configured(dir, origin.into_iter().collect(), &services);
-    let mut last = Value::Null;
-    lab::wait_until("it is checked", || {
-        last = lab.endpoint(address)["health"]["last"].take();
-        !last.is_null()
-    });
-    last
+    let address = origin.as_ref().map_or_else(nobody, |origin| origin.address);
+    first_check(address, health, version, &[])
 }
 
 #[test]

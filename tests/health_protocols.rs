@@ -4,7 +4,6 @@
 
 mod lab;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -12,6 +11,7 @@ use std::thread;
 use bytes::Bytes;
 use h2::server;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use lab::health::first_check;
 use lab::tls::{Authority, Pair};
 use lab::{Lab, Origin};
 use rustls::ServerConfig;
@@ -99,27 +99,11 @@ async fn serve(
     Some(())
 }
 
-/// The first answer to a check of the only endpoint.
-fn first(address: SocketAddr, health: &str, version: &str, files: &[(&str, &str)]) -> Value {
-    let dir = tempfile::tempdir().unwrap();
-    files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
-    let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nhealth = {health}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n{version}\n"
-    );
-    let lab = Lab::configured(dir, Vec::new(), &services);
-    let mut last = Value::Null;
-    lab::wait_until("it is checked", || {
-        last = lab.endpoint(address)["health"]["last"].take();
-        !last.is_null()
-    });
-    last
-}
-
 #[test]
 fn http2_is_asked_over_http2() {
     let (address, seen) = http2(None, |_, _| (204, b"", &[]));
-    let last = first(address, "{ path = \"/ready\", host = \"shop.internal\" }", "protocol = \"h2c\"", &[]);
+    let last =
+        first_check(address, "{ path = \"/ready\", host = \"shop.internal\" }", "protocol = \"h2c\"", &[]);
     assert_eq!(last["said"], "status 204");
     let (request, _) = seen.recv_timeout(lab::PATIENCE).unwrap();
     assert_eq!(request.uri(), "http://shop.internal/ready");
@@ -132,16 +116,16 @@ fn http2_over_tls_is_asked_as_the_version_says() {
         http2(Some(&authority.issue(&["shop.internal"])), |_, _| (200, b"all is well", &[]));
     let tls = "protocol = \"h2\"\ntls = { ca = \"ca.pem\", server_name = \"shop.internal\" }";
     let pem = authority.pem();
-    let last = first(address, "{ body = \"is well\" }", tls, &[("ca.pem", &pem)]);
+    let last = first_check(address, "{ body = \"is well\" }", tls, &[("ca.pem", &pem)]);
     assert_eq!(last["said"], "status 200");
     let (request, _) = seen.recv_timeout(lab::PATIENCE).unwrap();
     assert_eq!(request.uri().scheme_str(), Some("https"));
     let other = Authority::new("other").pem();
-    let last = first(address, "{}", tls, &[("ca.pem", &other)]);
+    let last = first_check(address, "{}", tls, &[("ca.pem", &other)]);
     assert!(last["said"].as_str().unwrap().starts_with("the TLS handshake failed: "), "{last}");
-    let last = first(address, "{ type = \"tcp\" }", tls, &[("ca.pem", &other)]);
+    let last = first_check(address, "{ type = \"tcp\" }", tls, &[("ca.pem", &other)]);
     assert!(last["said"].as_str().unwrap().starts_with("the TLS handshake failed: "), "{last}");
-    let last = first(address, "{ type = \"tcp\" }", tls, &[("ca.pem", &pem)]);
+    let last = first_check(address, "{ type = \"tcp\" }", tls, &[("ca.pem", &pem)]);
     assert_eq!(last["said"], "connected");
 }
 
@@ -157,7 +141,7 @@ fn grpc_is_asked_for_the_health_of_a_service() {
         b"" => (200, NOT_SERVING, &[("grpc-status", "0")]),
         _ => (200, b"", &[("grpc-status", "5")]),
     });
-    let asked = |health: &str| first(address, health, "protocol = \"h2c\"", &[]);
+    let asked = |health: &str| first_check(address, health, "protocol = \"h2c\"", &[]);
     let last = asked("{ type = \"grpc\", service = \"shop\" }");
     assert_eq!((&last["said"], &last["well"]), (&Value::from("serving"), &Value::from(true)));
     let (request, _) = seen.recv_timeout(lab::PATIENCE).unwrap();
@@ -178,7 +162,7 @@ fn a_version_over_http2_may_be_asked_over_http1() {
     let beside = Origin::start("beside");
     let health = format!("{{ protocol = \"http1\", port = {} }}", beside.address.port());
     let (address, _seen) = http2(None, |_, _| (500, b"", &[]));
-    assert_eq!(first(address, &health, "protocol = \"h2c\"", &[])["said"], "status 200");
+    assert_eq!(first_check(address, &health, "protocol = \"h2c\"", &[])["said"], "status 200");
     assert!(beside.seen()[0].line.ends_with("HTTP/1.1"));
 }
 
@@ -190,7 +174,7 @@ fn where_a_proxy_header_begins_connections_it_begins_those_of_checks_too() {
         assert_eq!(line, "PROXY UNKNOWN");
         peer.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     });
-    let last = first(origin.address, "{}", "proxy_protocol = \"v1\"", &[]);
+    let last = first_check(origin.address, "{}", "proxy_protocol = \"v1\"", &[]);
     assert_eq!(last["said"], "status 200");
 }
 

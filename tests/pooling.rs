@@ -11,15 +11,13 @@
 mod lab;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::origin::{Peer, Then, nobody};
+use lab::origin::{Peer, Then, never_accepts, nobody};
 use lab::{Answer, Lab, Origin, PATIENCE};
-use socket2::{Domain, Socket, Type};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -177,19 +175,6 @@ fn a_version_of_which_no_endpoint_accepts_is_not_available() {
         assert_eq!(failed(&client.get("/")), (503, "connect_failed"));
     }
     assert_eq!(failed(&client.post("/", &[0; 100])), (503, "connect_failed"));
-}
-
-/// A listener whose queue is full: connecting to it takes for ever.
-fn never_accepts() -> (SocketAddr, Socket, Vec<TcpStream>) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-        queued.push(stream);
-    }
-    (address, socket, queued)
 }
 
 #[test]

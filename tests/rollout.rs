@@ -286,21 +286,33 @@ fn a_websocket_on_an_endpoint_that_drains_is_told_to_go_and_others_stay() {
 
 #[test]
 fn a_websocket_on_an_endpoint_that_serves_again_before_its_time_stays() {
-    let echo = [websocket::echoes(), websocket::echoes()];
+    let echo = [websocket::echoes(), websocket::echoes(), websocket::echoes()];
     let lab = Lab::pool(
         Vec::new(),
         &echo,
         "",
         "drain = { patience = \"300ms\", spread = \"0s\", deadline = \"10s\" }",
     );
-    let mut sockets: Vec<_> = (0..8).map(|_| websocket::connect(lab.address(), "/ws")).collect();
-    for at in echo {
+    let mut sockets: Vec<_> = (0..12).map(|_| websocket::connect(lab.address(), "/ws")).collect();
+    let drain = |at: &SocketAddr| {
         let path = format!("/v1/services/shop/versions/blue/endpoints/{at}");
         assert_eq!(lab.call("POST", &format!("{path}/drain"), &Value::Null).0, 200);
-        assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+        path
+    };
+    for at in &echo[..2] {
+        assert_eq!(lab.call("PUT", &drain(at), &Value::Null).0, 200);
     }
-    thread::sleep(Duration::from_millis(500));
-    assert!(sockets.iter_mut().all(|socket| websocket::echoed(socket, "a")));
+    // Those on the one that stays drained are told later than the others would have been.
+    let answer = lab.call("GET", &format!("{}/drain", drain(&echo[2])), &Value::Null).1;
+    let left = answer["remaining"][0]["count"].as_u64().unwrap();
+    lab::wait_until("its own are told", || {
+        lab.metric_total("switchback_drain_dismissed_total{", "websocket") >= left as f64
+    });
+    let stay = sockets.iter_mut().filter_map(|socket| {
+        socket.send(Message::text("a")).ok()?;
+        socket.read().ok().filter(|message| *message == Message::text("a"))
+    });
+    assert_eq!(stay.count() as u64, 12 - left);
 }
 
 // ---- Between versions ----

@@ -1,6 +1,8 @@
 //! Endpoints whose health a test says, and how the proxy sees it.
 
+use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -62,4 +64,21 @@ impl Lab {
         });
         health
     }
+}
+
+/// The first answer to a check of the only endpoint.
+pub fn first_check(address: SocketAddr, health: &str, version: &str, files: &[(&str, &str)]) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nhealth = {health}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n{version}\n"
+    );
+    let lab = Lab::configured(dir, Vec::new(), &services);
+    let mut last = Value::Null;
+    super::wait_until("it is checked", || {
+        last = lab.endpoint(address)["health"]["last"].take();
+        !last.is_null()
+    });
+    last
 }
