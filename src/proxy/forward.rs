@@ -197,7 +197,7 @@ impl Exchange {
 
     /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
-    pub fn answer(self, head: Head, upload: Upload) -> Response<Source> {
+    pub fn answer(self: Box<Self>, head: Head, upload: Upload) -> Response<Source> {
         let source = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
             _ => self.body(&head),
@@ -208,7 +208,7 @@ impl Exchange {
     }
 
     /// The endpoint has changed the protocol: what follows is not ours to read.
-    fn tunnel(mut self, upload: Upload) -> Source {
+    fn tunnel(mut self: Box<Self>, upload: Upload) -> Source {
         self.turn.alarm.clear();
         let (Some(permit), Some(stream), Some(past)) =
             (self.permit.take(), self.stream.take(), self.past.take())
@@ -223,7 +223,7 @@ impl Exchange {
     }
 
     /// The answer's body: whole when it is already here, else a stream.
-    fn body(mut self, head: &Head) -> Source {
+    fn body(mut self: Box<Self>, head: &Head) -> Source {
         self.turn.alarm.clear();
         (self.decoder, self.keep_alive) = (head.body, head.keep_alive);
         if let Some(permit) = &self.permit {
@@ -237,7 +237,7 @@ impl Exchange {
             return Source::Full(body);
         }
         self.classify(head);
-        Source::Stream(Flow::Http1(Box::new(self)))
+        Source::Stream(Flow::Http1(self))
     }
 
     /// What sort of work the answer is, and how long it may pause.

@@ -38,10 +38,10 @@ pub(super) struct Request<'r> {
     pub(super) record: Option<&'r Record>,
 }
 
-/// The head of an answer, and the way on which the rest of it comes.
+/// The head of an answer, and the way on which the rest of it comes. Boxed from its beginning: it goes through several hands.
 pub(super) enum Headed {
-    Own(Exchange, Head),
-    Shared(Call, Response<RecvStream>),
+    Own(Box<Exchange>, Head),
+    Shared(Box<Call>, Response<RecvStream>),
 }
 
 impl Headed {
@@ -114,7 +114,8 @@ pub(super) async fn attempt(
         Opened::Own(stream, past) => {
             record.inspect(|record| record.connected(past.is_kept()));
             let way = (stream, past);
-            let mut exchange = Exchange::new(turn, permit, endpoint, way, outgoing, timeouts, bounds);
+            let exchange = Exchange::new(turn, permit, endpoint, way, outgoing, timeouts, bounds);
+            let mut exchange = Box::new(exchange);
             match poll_fn(|cx| in_time(exchange.poll_head(cx, head), &mut end, cx)).await {
                 Ok(answer) => Ok(Headed::Own(exchange, answer)),
                 Err(failure) => {
@@ -133,7 +134,7 @@ pub(super) async fn attempt(
                 Ok(what) => (what, upgrade, rest, most),
                 Err(reason) => return Err((permit, Failure::Because(reason))),
             };
-            let mut call = Call::new(turn, permit, ticket, what, timeouts, bounds);
+            let mut call = Box::new(Call::new(turn, permit, ticket, what, timeouts, bounds));
             match poll_fn(|cx| in_time(call.poll_head(cx, head), &mut end, cx)).await {
                 Ok(answer) => Ok(Headed::Shared(call, answer)),
                 Err(failure) => {

@@ -32,14 +32,14 @@ impl Exchange {
     }
 
     /// What is left after a [`Failure`](super::Failure): the permit, and the request's body if nothing of it was taken.
-    pub fn into_parts(mut self) -> (Option<Permit>, Rest) {
+    pub fn into_parts(mut self: Box<Self>) -> (Option<Permit>, Rest) {
         self.turn.alarm.clear();
         (self.permit.take(), self.outgoing.into_untouched())
     }
 
     /// Nobody wants the answer with this head: what is left of the request. The connection is kept if all of the answer
     /// has come.
-    pub fn discard(mut self, head: &Head) -> Option<Permit> {
+    pub fn discard(mut self: Box<Self>, head: &Head) -> Option<Permit> {
         self.turn.alarm.clear();
         let permit = self.permit.take();
         let length = head.body.remaining().and_then(|length| usize::try_from(length).ok());

@@ -244,7 +244,7 @@ impl Call {
     /// The answer with this head to the request `asked`, of which `upload` was the body.
     #[must_use]
     pub fn answer(
-        mut self,
+        mut self: Box<Self>,
         response: Response<RecvStream>,
         upload: Upload,
         asked: &Parts,
@@ -274,7 +274,7 @@ impl Call {
             self.finish();
             Source::Full(Bytes::new())
         } else {
-            Source::Stream(Flow::Http2(Box::new(self)))
+            Source::Stream(Flow::Http2(self))
         };
         Response::from_parts(head, source)
     }
