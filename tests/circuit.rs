@@ -125,6 +125,28 @@ fn those_who_wait_are_served_in_their_order_and_no_more_wait_than_may() {
 }
 
 #[test]
+fn those_who_wait_for_an_endpoint_that_is_drained_go_to_another() {
+    let (locks, settings) =
+        ([Lock::default(), Lock::default()], "circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }");
+    let ([one, two], mut counts) = ([0, 1].map(|at| holds("blue", &locks[at])), Vec::new());
+    let (addresses, origins) = ([one.0.address, two.0.address], vec![one.0, two.0]);
+    counts.extend([one.1, two.1]);
+    let lab = Lab::pool(origins, &[], "", settings);
+    let clients = ask(&lab, 0..20);
+    wait_until("each has one", || counts.iter().all(|count| count[0].load(Ordering::SeqCst) == 1));
+    wait_until("the others wait", || pending(&lab) == 18.0);
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{}/drain", addresses[0]);
+    let null = serde_json::Value::Null;
+    assert_eq!(lab.call("POST", &path, &null).0, 200);
+    locks[0].open();
+    wait_until("it is drained", || lab.call("GET", &path, &null).1["drained"] == true);
+    assert_eq!(lab.origins[0].served(), 1, "nothing new goes there");
+    locks[1].open();
+    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!([lab.origins[0].served(), lab.origins[1].served()], [1, 19]);
+}
+
+#[test]
 fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
     let lock = Lock::default();
     let (origin, counts) = holds("blue", &lock);

@@ -305,6 +305,72 @@ fn an_endpoint_is_drained_when_its_last_request_has_ended_and_serves_again_when_
 }
 
 #[test]
+fn a_call_that_drains_or_removes_an_endpoint_can_wait_until_nothing_is_left_on_it() {
+    for (method, path) in [("POST", "/drain"), ("DELETE", "")] {
+        let gate = Gate::default();
+        let lab = pool(vec![Origin::held("held", &gate), Origin::start("other")]);
+        let held = lab.origin("held").address;
+        let mut clients: Vec<_> = (0..8).map(|_| lab.client()).collect();
+        for client in &mut clients {
+            client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+        }
+        lab.origin("held").wait_served(1);
+        let call = |timeout: &str| {
+            let wait = format!("?wait=drained&timeout={timeout}");
+            lab.call(
+                method,
+                &format!("/v1/services/shop/versions/v1/endpoints/{held}{path}{wait}"),
+                &Value::Null,
+            )
+        };
+        let (status, late) = call("50ms");
+        assert_eq!((status, &late["change"]["changed"]), (504, &json!(true)), "{late}");
+        assert_eq!(late["left"][0]["kind"], "request");
+        if method == "POST" {
+            // The same again waits for the same.
+            assert_eq!(call("50ms").0, 504);
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| call("30s"));
+                gate.open();
+                let (status, done) = waiting.join().unwrap();
+                assert_eq!((status, &done["state"]), (200, &json!("drained")), "{done}");
+            });
+            assert_eq!(endpoint_drain(&lab, held)["drained"], true);
+        }
+        gate.open();
+    }
+}
+
+#[test]
+fn one_that_serves_again_is_not_waited_for() {
+    let gate = Gate::default();
+    let lab = pool(vec![Origin::held("held", &gate), Origin::start("other")]);
+    let held = lab.origin("held").address;
+    let mut clients: Vec<_> = (0..8).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    lab.origin("held").wait_served(1);
+    std::thread::scope(|scope| {
+        let path = format!("/v1/services/shop/versions/v1/endpoints/{held}");
+        let waiting = scope.spawn({
+            let path = format!("{path}/drain?wait=drained&timeout=30s");
+            let lab = &lab;
+            move || lab.call("POST", &path, &Value::Null)
+        });
+        lab::wait_until("it drains", || endpoint_drain(&lab, held)["draining"] == true);
+        assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+        let (status, returned) = waiting.join().unwrap();
+        assert_eq!(
+            (status, &returned["type"]),
+            (409, &json!("urn:switchback:problem:returned")),
+            "{returned}"
+        );
+        gate.open();
+    });
+}
+
+#[test]
 fn the_whole_proxy_tells_what_is_left_of_versions_without_traffic() {
     let (lab, gate) = held();
     let mut client = download(&lab);

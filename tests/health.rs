@@ -308,3 +308,23 @@ fn who_is_down_or_has_just_come_gets_no_requests() {
     });
     drop(lab);
 }
+
+#[test]
+fn one_that_went_and_came_again_is_seen_as_it_is_by_who_had_no_request_meanwhile() {
+    let pulses = [Pulse::well(), Pulse::well()];
+    let mut lab = pool_of(&[&pulses[0], &pulses[1]]);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    (0..4).for_each(|_| assert_eq!(client.get("/").status, 200));
+    let at = lab.origins[0].address;
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{at}");
+    assert_eq!(lab.call("DELETE", &path, &Value::Null).0, 200);
+    assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+    lab.wait_health(at, "up");
+    pulses[0].set(503);
+    lab.wait_health(at, "down");
+    let asked = || lab.origins[0].seen().iter().filter(|seen| seen.path() != "/healthz").count();
+    let before = asked();
+    (0..10).for_each(|_| assert_eq!(client.get("/").status, 200));
+    assert_eq!(asked(), before);
+}

@@ -176,6 +176,70 @@ fn both_attempts_are_seen_by_a_drain_and_cut_at_its_deadline() {
     assert_eq!(second.recv_timeout(PATIENCE), Ok("left"));
 }
 
+/// On one worker, so that the first in turn is the first.
+fn pool_of_two(one: Origin, two: Origin) -> (Lab, [String; 2]) {
+    let drains = [one.address, two.address]
+        .map(|address| format!("/v1/services/shop/versions/blue/endpoints/{address}/drain"));
+    let drain = "drain = { patience = \"0s\", spread = \"0s\", deadline = \"500ms\" }";
+    let mut lab = Lab::pool(vec![one, two], &[], "", &format!("{HEDGE}\n{drain}"));
+    lab.restrict_to_one_worker();
+    (lab, drains)
+}
+
+fn drained(lab: &Lab, drain: &str) -> bool {
+    lab.call("GET", drain, &json!(null)).1["drained"] == true
+}
+
+#[test]
+fn an_attempt_at_an_endpoint_that_is_drained_is_cut_and_the_other_goes_on() {
+    for at in [0, 1] {
+        let (one, first) = falls_silent("one");
+        let (two, second) = falls_silent("two");
+        let (lab, drains) = pool_of_two(one, two);
+        let mut user = lab.client();
+        user.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let told = [first, second];
+        told.iter().for_each(|told| assert_eq!(told.recv_timeout(PATIENCE), Ok("asked")));
+        assert_eq!(lab.call("POST", &drains[at], &json!(null)).0, 200);
+        assert_eq!(told[at].recv_timeout(PATIENCE), Ok("left"));
+        wait_until("nothing is left there", || drained(&lab, &drains[at]));
+        assert_eq!(in_flight(&lab), 1.0, "it goes on");
+        assert!(told[1 - at].try_recv().is_err());
+    }
+}
+
+#[test]
+fn the_endpoint_of_an_attempt_that_has_failed_does_not_wait_for_the_other() {
+    let (asked, is_asked) = mpsc::channel();
+    let (fail, may_fail) = mpsc::channel::<()>();
+    let may_fail = std::sync::Mutex::new(may_fail);
+    let one = Origin::scripted("one", move |proxy: &mut Peer| {
+        proxy.head()?;
+        asked.send(()).unwrap();
+        may_fail.lock().unwrap().recv().unwrap();
+        Ok(())
+    });
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let two = Origin::scripted("two", move |proxy: &mut Peer| {
+        proxy.head()?;
+        may_answer.lock().unwrap().recv().unwrap();
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo")
+    });
+    let (lab, drains) = pool_of_two(one, two);
+    let mut user = lab.client();
+    user.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    is_asked.recv_timeout(PATIENCE).unwrap();
+    let listed = || lab.call("GET", "/v1/services/shop/versions/blue/drain", &json!(null)).1;
+    wait_until("both are asked", || listed()["endpoints"].as_array().unwrap().len() == 2);
+    fail.send(()).unwrap();
+    wait_until("one is left", || listed()["endpoints"].as_array().unwrap().len() == 1);
+    assert_eq!(lab.call("POST", &drains[0], &json!(null)).0, 200);
+    assert!(drained(&lab, &drains[0]), "nothing is there any more");
+    answer.send(()).unwrap();
+    assert_eq!(user.answer().text(), "two");
+}
+
 #[test]
 fn a_client_that_leaves_ends_both_attempts() {
     let (one, first) = falls_silent("one");

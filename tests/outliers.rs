@@ -167,15 +167,16 @@ fn nobody_is_ejected_where_the_operator_does_not_want_it() {
 
 #[test]
 fn the_slow_one_among_several_is_ejected() {
-    let slow = Origin::behaving("blue", |_, stream| {
-        // How long it takes is what it does wrong.
-        thread::sleep(Duration::from_millis(200));
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
-        Ok(Then::Keep)
-    });
-    let address = slow.address;
-    let mut origins: Vec<_> = (0..3).map(|_| origin(&Pulse::well())).collect();
-    origins.push(slow);
+    // How long it takes is what it does wrong; what the others take is above what a busy machine adds.
+    let taking = |millis| {
+        Origin::behaving("blue", move |_, stream| {
+            thread::sleep(Duration::from_millis(millis));
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        })
+    };
+    let origins: Vec<_> = [30, 30, 30, 600].map(taking).into();
+    let address = origins[3].address;
     let settings = "outliers = { interval = \"2s\", latency = { factor = 3, min_requests = 2 } }";
     let lab = Lab::pool(origins, &[], "", settings);
     let mut client = lab.client();
@@ -206,6 +207,39 @@ fn the_one_that_fails_more_often_than_the_others_is_ejected() {
         lab.metric(&["switchback_endpoint_ejections_total{", "\"success_rate\""]) == Some(1.0)
     });
     lab.wait_health(address, "ejected");
+}
+
+#[test]
+fn one_that_breaks_off_its_answers_is_ejected() {
+    let breaks = Origin::behaving("blue", |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")?;
+        Ok(Then::Close)
+    });
+    let address = breaks.address;
+    let lab = Lab::pool(vec![origin(&Pulse::well()), breaks], &[], "", "outliers = {}");
+    lab::wait_until("it is ejected", || {
+        (0..4).for_each(|_| drop(lab.client().try_get("/")));
+        lab.metric_sum("switchback_endpoint_ejections_total") == 1.0
+    });
+    lab.wait_health(address, "ejected");
+}
+
+#[test]
+fn how_long_a_client_takes_to_send_says_nothing_about_its_endpoint() {
+    let origins: Vec<_> = (0..4).map(|_| origin(&Pulse::well())).collect();
+    let settings = "outliers = { interval = \"300ms\", latency = { factor = 3, min_requests = 2 } }";
+    let mut lab = Lab::pool(origins, &[], "", settings);
+    lab.restrict_to_one_worker();
+    for _ in 0..12 {
+        // In turn: of four the first is the slow client's.
+        let mut slow = lab.client();
+        slow.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab");
+        thread::sleep(Duration::from_millis(100));
+        slow.send("cd");
+        assert_eq!(slow.answer().status, 200);
+        (0..3).for_each(|_| assert_eq!(lab.client().post("/", b"quick").status, 200));
+    }
+    assert_eq!(lab.metric_sum("switchback_endpoint_ejections_total"), 0.0);
 }
 
 #[test]

@@ -16,8 +16,9 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use lab::frames::{self, frame};
 use lab::tls::{Authority, Pair};
-use lab::{Lab, PATIENCE, wait_until};
+use lab::{Lab, Origin, PATIENCE, wait_until};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -121,11 +122,12 @@ impl Shared {
         Self::pool(&[self], settings)
     }
 
-    /// A proxy in front of several of them, all of one version.
+    /// A proxy in front of several of them, all of one version, in turn, and nobody is left alone.
     fn pool(endpoints: &[&Self], settings: &str) -> Lab {
         let endpoints: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         let text = format!(
-            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n\
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+             balance = \"round_robin\"\noutliers = false\n{settings}\n\
              [services.shop.versions.blue]\nendpoints = {endpoints:?}\nprotocol = \"h2c\"\n"
         );
         Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text)
@@ -588,6 +590,51 @@ fn no_request_is_lost_to_an_endpoint_that_says_goodbye() {
             }
         }
     });
+}
+
+/// Speaks frames: answers streams of its first connection up to 1, says goodbye to the next, and answers all of others.
+fn says_goodbye() -> Origin {
+    let count = AtomicUsize::new(0);
+    Origin::scripted("blue", move |peer| {
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        peer.bytes(frames::PREFACE.len())?;
+        peer.send(frame(frames::SETTINGS, 0, 0, b""))?;
+        loop {
+            let head = peer.bytes(9)?;
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            peer.bytes(length)?;
+            match head[3] {
+                frames::SETTINGS if head[4] & frames::ACK == 0 => {
+                    peer.send(frame(frames::SETTINGS, frames::ACK, 0, b""))?;
+                }
+                frames::HEADERS if is_first && stream > 1 => {
+                    let last = [1_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+                    peer.send(frame(frames::GOAWAY, 0, 0, last))?;
+                }
+                // `:status: 200`, by HPACK's static table.
+                frames::HEADERS => peer.send(frame(frames::HEADERS, frames::WHOLE, stream, [0x88]))?,
+                _ => {}
+            }
+        }
+    })
+}
+
+#[test]
+fn a_goodbye_loses_no_request_where_there_may_be_one_connection() {
+    for settings in ["", "circuit = { connections = 1 }"] {
+        let origin = says_goodbye();
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n",
+            origin.address
+        );
+        let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &text);
+        lab.restrict_to_one_worker();
+        let mut client = lab.client();
+        (0..4).for_each(|number| assert_eq!(client.get("/").status, 200, "{settings} {number}"));
+        assert_eq!(lab.origins[0].connections(), 2);
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use crate::control::Handle;
 use crate::release::Refused;
-use crate::table::{self, ServiceName, VersionName, VersionRef};
+use crate::table::{self, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
@@ -37,21 +37,31 @@ pub(super) async fn endpoint(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control, endpoint) = (call.service()?, &call.app.control, call.endpoint()?);
     let version = named(control, &name, &call.version_ref()?)?;
+    let (drain, epoch) = look_at_endpoint(control, &name, &version, &endpoint).await;
+    Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
+}
+
+/// What is left on an endpoint, and at which epoch that is so.
+pub(super) async fn look_at_endpoint(
+    control: &Handle,
+    name: &ServiceName,
+    version: &VersionName,
+    endpoint: &EndpointAddr,
+) -> (EndpointDrain, Epoch) {
     let before = control.state().table.epoch();
-    let told = control.remaining(&name, &version).await;
+    let told = control.remaining(name, version).await;
     let state = control.state();
-    let service = state.table.service(&name);
-    let spec = service.and_then(|service| service.version(&version));
-    let in_pool = spec.is_some_and(|spec| spec.endpoints.contains(&endpoint));
-    let draining = spec.is_some_and(|spec| spec.draining.contains(&endpoint));
-    let here = told.iter().flatten().filter(|left| left.endpoint.as_ref() == Some(&endpoint));
+    let service = state.table.service(name);
+    let spec = service.and_then(|service| service.version(version));
+    let in_pool = spec.is_some_and(|spec| spec.endpoints.contains(endpoint));
+    let draining = spec.is_some_and(|spec| spec.draining.contains(endpoint));
+    let here = told.iter().flatten().filter(|left| left.endpoint.as_ref() == Some(endpoint));
     let remaining: Vec<_> = here.map(Into::into).collect();
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
     // What the workers said holds for a change that was published before they were asked.
     let is_fenced = epoch <= before;
     let drained = (draining || !in_pool) && is_fenced && told.is_some() && remaining.is_empty();
-    let drain = EndpointDrain { drained, in_pool, draining, remaining };
-    Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
+    (EndpointDrain { drained, in_pool, draining, remaining }, epoch)
 }
 
 /// What is left on all versions that get no new requests; while the proxy winds down, on all.

@@ -98,6 +98,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         return Err(Problem::new(400, "bad_query", "`rest` goes with weights").at("rest"));
     }
     let before = call.app.control.state();
+    let left = wait::endpoints(&order.asked);
     let wanted = Wanted {
         command: order.asked,
         actor: call.actor(),
@@ -121,7 +122,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
     } else {
-        wait::wait(call, &mut answer, &order.services, until).await?;
+        wait::wait(call, &mut answer, &order.services, &left, until).await?;
     }
     Ok(respond(&answer, done.replayed))
 }

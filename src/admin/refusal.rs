@@ -103,7 +103,8 @@ fn in_the_way(service: &ServiceName, left: &[InTheWay]) -> Vec<Left> {
 
 /// The same with how old the work is that it names, as far as the workers say.
 pub(super) async fn with_ages(app: &App, mut problem: Box<Problem>) -> Box<Problem> {
-    for left in problem.left.iter_mut().flatten() {
+    let unknown = |left: &&mut Left| left.oldest_seconds.is_none();
+    for left in problem.left.iter_mut().flatten().filter(unknown) {
         let Ok(service) = left.service.parse() else { continue };
         let Ok(version) = left.version.parse() else { continue };
         let told = app.control.remaining(&service, &version).await.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `wait=drained`: answers when nothing is left on the versions that a change has left; `wait=healthy`: when what it brought is
+//! `wait=drained`: answers when nothing is left on the versions and endpoints that a change has left; `wait=healthy`: when what it brought is
 //! found well.
 
 use std::collections::BTreeMap;
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, text};
 use super::call::Call;
-use super::health;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
+use super::{drain, health};
 use crate::control::health::Healthy;
-use crate::control::{Failed, Handle, Waited};
-use crate::table::{ServiceName, VersionName, VersionRef};
+use crate::control::{Asked, Failed, Handle, Waited};
+use crate::release::Command;
+use crate::table::{EndpointAddr, ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
+/// How often an endpoint is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// When a change is answered.
 #[derive(Debug)]
@@ -64,10 +67,11 @@ pub(super) async fn wait(
     call: &Call,
     answer: &mut ChangeAnswer,
     services: &[ServiceName],
+    endpoints: &[Endpoint],
     until: Until,
 ) -> Result<(), Box<Problem>> {
     match (until, services) {
-        (Until::Drained(patience), _) => until_drained(call, answer, patience).await,
+        (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
         (Until::Healthy(version, what, patience), [service]) => {
             health::wait(&call.app, service, &version, &what, patience).await.map_err(|mut problem| {
                 problem.change = Some(answer.clone());
@@ -78,27 +82,92 @@ pub(super) async fn wait(
     }
 }
 
+/// An endpoint that is to get nothing new.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    service: ServiceName,
+    version: VersionRef,
+    address: EndpointAddr,
+}
+
+/// The endpoints that the change drains or removes.
+pub(super) fn endpoints(asked: &Asked) -> Vec<Endpoint> {
+    fn of(command: &Command) -> Vec<Endpoint> {
+        match command {
+            Command::Batch(commands) => commands.iter().flat_map(of).collect(),
+            Command::DrainEndpoint { service, version, endpoint }
+            | Command::RemoveEndpoint { service, version, endpoint } => {
+                let (service, version, address) = (service.clone(), version.clone(), endpoint.clone());
+                vec![Endpoint { service, version, address }]
+            }
+            _ => Vec::new(),
+        }
+    }
+    match asked {
+        Asked::Command(command) => of(command),
+        Asked::UndoTo(_) => Vec::new(),
+    }
+}
+
 /// The versions that are left, by service.
 type Leaving = Vec<(ServiceName, Vec<VersionName>)>;
 
-/// Waits until nothing is left on the versions that the answer's services are leaving.
+/// Waits until nothing is left on these endpoints, and on the versions that the answer's services are leaving.
 async fn until_drained(
     call: &Call,
     answer: &mut ChangeAnswer,
+    endpoints: &[Endpoint],
     patience: Duration,
 ) -> Result<(), Box<Problem>> {
     let control = &call.app.control;
     let leaving = leaving(answer);
-    match tokio::time::timeout(patience, all_drained(control, &leaving)).await {
-        Err(_) => return Err(refusal::with_ages(&call.app, timed_out(control, answer, &leaving)).await),
+    let waiting = async {
+        let versions = all_drained(control, &leaving).await?.map(|(service, version)| {
+            let what = format!("`{version}` of `{service}`");
+            (what, "traffic")
+        });
+        Ok(match versions {
+            None => all_empty(control, endpoints).await.map(|what| (what, "requests")),
+            returned => returned,
+        })
+    };
+    match tokio::time::timeout(patience, waiting).await {
+        Err(_) => {
+            let late = timed_out(control, answer, &leaving, endpoints).await;
+            return Err(refusal::with_ages(&call.app, late).await);
+        }
         Ok(Err(failed)) => return Err(refusal::failed(&call.app, failed, &Blame::Path)),
-        Ok(Ok(Some((service, version)))) => return Err(returned(answer, &service, &version)),
+        Ok(Ok(Some((what, gets)))) => return Err(returned(answer, &what, gets)),
         Ok(Ok(None)) => {}
     }
     let state = control.state();
     (answer.state, answer.leaving) = (Reached::Drained, Vec::new());
     leaving.iter().for_each(|(service, _)| answer.add(&state, service));
     Ok(())
+}
+
+/// Waits until nothing is left on any of them; ends early with one that gets requests again.
+async fn all_empty(control: &Handle, endpoints: &[Endpoint]) -> Option<String> {
+    for endpoint @ Endpoint { service, address, .. } in endpoints {
+        let Some(version) = endpoint.version(control) else { continue };
+        loop {
+            let (left, _) = drain::look_at_endpoint(control, service, &version, address).await;
+            if left.drained {
+                break;
+            }
+            if left.in_pool && !left.draining {
+                return Some(format!("{address} of `{version}` of `{service}`"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    None
+}
+
+impl Endpoint {
+    fn version(&self, control: &Handle) -> Option<VersionName> {
+        control.state().table.service(&self.service)?.resolve(&self.version).cloned()
+    }
 }
 
 /// The versions that the change left: by its answer, not by the present state, in which they may have traffic again.
@@ -129,10 +198,10 @@ async fn all_drained(
     Ok(None)
 }
 
-fn returned(answer: &ChangeAnswer, service: &ServiceName, version: &VersionName) -> Box<Problem> {
+fn returned(answer: &ChangeAnswer, what: &str, gets: &str) -> Box<Problem> {
     let epoch = answer.epoch;
     let detail = format!(
-        "the change was made (epoch {epoch}), but a later one gave `{version}` of `{service}` traffic again: it is not safe to stop"
+        "the change was made (epoch {epoch}), but a later one gave {what} {gets} again: it is not safe to stop"
     );
     let mut problem =
         Problem::new(409, "returned", detail).hint("`switchback history` tells who changed it back");
@@ -140,20 +209,39 @@ fn returned(answer: &ChangeAnswer, service: &ServiceName, version: &VersionName)
     problem
 }
 
-fn timed_out(control: &Handle, answer: &ChangeAnswer, leaving: &Leaving) -> Box<Problem> {
+async fn timed_out(
+    control: &Handle,
+    answer: &ChangeAnswer,
+    leaving: &Leaving,
+    endpoints: &[Endpoint],
+) -> Box<Problem> {
     let versions = leaving.iter().flat_map(|(service, versions)| versions.iter().map(move |v| (service, v)));
-    let left = versions.flat_map(|(service, version)| {
-        let remaining = InFlight::left(control, service, version).remaining();
-        let (service, version) = (service.to_string(), version.to_string());
-        remaining.into_iter().map(move |left| {
-            let (service, version) = (service.clone(), version.clone());
-            Left { service, version, kind: left.kind, count: left.count, oldest_seconds: None }
+    let mut left: Vec<_> = versions
+        .flat_map(|(service, version)| {
+            let remaining = InFlight::left(control, service, version).remaining();
+            let (service, version) = (service.to_string(), version.to_string());
+            remaining.into_iter().map(move |left| {
+                let (service, version) = (service.clone(), version.clone());
+                Left { service, version, kind: left.kind, count: left.count, oldest_seconds: None }
+            })
         })
-    });
+        .collect();
+    for endpoint in endpoints {
+        let Some(version) = endpoint.version(control) else { continue };
+        let (there, _) =
+            drain::look_at_endpoint(control, &endpoint.service, &version, &endpoint.address).await;
+        left.extend(there.remaining.into_iter().map(|there| Left {
+            service: endpoint.service.to_string(),
+            version: version.to_string(),
+            kind: there.kind,
+            count: there.count,
+            oldest_seconds: there.oldest_seconds,
+        }));
+    }
     let detail = format!("the change is made (epoch {}), but not everything is drained yet", answer.epoch);
     let mut problem = Problem::new(504, "timed_out", detail).hint(
         "`GET /v1/services/{service}/versions/{version}/drain` tells when it is; stop nothing until then",
     );
-    (problem.left, problem.change) = (Some(left.collect()), Some(answer.clone()));
+    (problem.left, problem.change) = (Some(left), Some(answer.clone()));
     problem
 }

@@ -79,8 +79,10 @@ pub(super) async fn forward(
                 };
                 (headed.discard(), Ok(other))
             }
-            Err((Some(permit), failure)) => {
-                let next = tries.after(&failure, &permit, &seat, &upload, chooser);
+            Err((Some(mut permit), failure)) => {
+                // Of several at a time it is the last one that has failed.
+                let seat = permit.seat().map_or_else(|| Rc::clone(&seat), Rc::clone);
+                let next = tries.after(&failure, &mut permit, &seat, &upload, chooser);
                 (Some(permit), next)
             }
             Err((None, _)) => return Err(Reason::Internal),

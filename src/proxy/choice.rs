@@ -30,6 +30,11 @@ impl<'r> Chooser<'r> {
         local.pick(&worker.clock, Asking { tried, lot: &lot, key: &key, now: &clock::now })
     }
 
+    /// Takes over what has become of the pool of `local` since the request was assigned.
+    pub(super) fn refresh(&self, local: &Local) {
+        self.turn.client.worker.refresh(local);
+    }
+
     /// The worker's clock.
     pub(super) fn clock(&self) -> &'r Clock {
         &self.turn.client.worker.clock

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
@@ -29,8 +29,10 @@ pub struct Permit {
     /// Among whom it is counted in.
     class: Cell<Class>,
     since: Instant,
-    /// When the last attempt began.
-    attempt: Instant,
+    /// Since when its endpoint has had all of it: the last attempt's beginning, or the end of its upload.
+    asked: Cell<Instant>,
+    /// Set from the head of a good answer to its end: how long the endpoint took for it, if anybody wants to know.
+    good: Cell<Option<Option<Duration>>>,
     /// What to record at the end; a request dropped before anything is known was left by its client.
     code: Cell<u16>,
     reason: Cell<Option<Reason>>,
@@ -76,7 +78,8 @@ impl Permit {
             kind: Cell::new(kind),
             class: Cell::new(class),
             since,
-            attempt: since,
+            asked: Cell::new(since),
+            good: Cell::new(None),
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             is_dismissed: Cell::new(false),
@@ -112,6 +115,9 @@ impl Permit {
             if is_lasting(kind) && !self.class.get().is_lasting() {
                 self.lasts();
             }
+            if has_no_end(kind) {
+                self.served();
+            }
         }
     }
 
@@ -127,17 +133,42 @@ impl Permit {
     /// It is tried with this endpoint.
     pub fn goes_to(&mut self, seat: &Rc<Seat>, alarm: &Rc<Alarm>) {
         seat.enter();
-        if let Some(before) = self.seat.replace(Rc::clone(seat)) {
-            before.leave();
-            self.attempt = clock::now();
+        let before = self.seat.replace(Rc::clone(seat));
+        if before.is_some() || self.places.is_some() {
+            // It was tried elsewhere, or has waited.
+            self.asked.set(clock::now());
         }
+        before.inspect(|before| before.leave());
+        self.good.set(None);
         self.local.flights().goes_to(self.flight, seat, alarm);
     }
 
     /// The attempt with this endpoint, which began at `since`, is the one that counts.
     pub fn goes_on_with(&mut self, seat: &Rc<Seat>, alarm: &Rc<Alarm>, since: Instant) {
         self.goes_to(seat, alarm);
-        self.attempt = since;
+        self.asked.set(since);
+    }
+
+    /// Its key among what the worker has in flight.
+    pub fn flight(&self) -> usize {
+        self.flight
+    }
+
+    /// Whoever polls it is woken by this alarm when something is asked of it.
+    pub fn is_woken_by(&self, alarm: &Rc<Alarm>) {
+        if let Some(seat) = &self.seat {
+            self.local.flights().goes_to(self.flight, seat, alarm);
+        }
+    }
+
+    /// The endpoint that it is tried with.
+    pub fn seat(&self) -> Option<&Rc<Seat>> {
+        self.seat.as_ref()
+    }
+
+    /// It is tried with nobody any more: what becomes of it is no endpoint's doing.
+    pub fn blames_nobody(&mut self) {
+        self.seat.take().inspect(|seat| seat.leave());
     }
 
     /// What is asked of it, because its version is being left.
@@ -163,19 +194,42 @@ impl Permit {
     pub fn becomes_if(&self, before: Kind, after: Kind) {
         if self.kind.get() == before {
             self.becomes(after);
+            if before == Kind::Upload {
+                self.asked.set(clock::now());
+            }
         }
     }
 
     /// The version answered with this status; its body may still fail.
     pub fn answered(&self, code: u16) {
         self.code.set(code);
-        self.attempt_ended(Some(Verdict::of_status(code)));
+        match (Verdict::of_status(code), &self.seat) {
+            // Good it is when all of it has come.
+            (Verdict::Ok, Some(seat)) => self.good.set(Some(seat.answered(self.asked()))),
+            (verdict, _) => self.attempt_ended(Some(verdict)),
+        }
+        if has_no_end(self.kind.get()) {
+            self.served();
+        }
+    }
+
+    /// Since when its endpoint has had all of it; `None` while the rest of it is still on its way.
+    fn asked(&self) -> Option<Instant> {
+        (self.kind.get() != Kind::Upload).then(|| self.asked.get())
+    }
+
+    /// The endpoint hears that its answer was good.
+    fn served(&self) {
+        if let Some((seat, took)) = self.seat.as_ref().zip(self.good.take()) {
+            seat.served(took);
+        }
     }
 
     /// The endpoint hears how the attempt with it ended, if that is the endpoint's doing.
     fn attempt_ended(&self, verdict: Option<Verdict>) {
+        self.good.set(None);
         if let Some((seat, verdict)) = self.seat.as_ref().zip(verdict) {
-            seat.ended(verdict, self.attempt);
+            seat.ended(verdict, self.asked());
         }
     }
 
@@ -190,6 +244,7 @@ impl Permit {
     /// The whole answer has come.
     pub fn complete(&self) {
         self.reason.set(None);
+        self.served();
     }
 
     /// It failed for this reason, whatever was answered before.
@@ -227,7 +282,7 @@ impl Permit {
     pub fn beside_failed(&self, seat: &Seat, since: Option<Instant>, reason: Reason) {
         self.cells().record_unseen(self.outcome(Some(reason)));
         if let Some(verdict) = Verdict::of_reason(reason) {
-            seat.ended(verdict, since.unwrap_or(self.attempt));
+            seat.ended(verdict, Some(since.unwrap_or(self.asked.get())));
         }
     }
 
@@ -266,6 +321,11 @@ impl Drop for Permit {
         // Last: whoever sees nothing in flight also sees everything recorded.
         self.local.shard().end(self.class.get(), self.local.upstream());
     }
+}
+
+/// Work that may go on for hours: its endpoint is not made to wait for a good word.
+fn has_no_end(kind: Kind) -> bool {
+    matches!(kind, Kind::Sse | Kind::Websocket | Kind::Tunnel)
 }
 
 /// Work that does not end with an answer of known length.

@@ -246,10 +246,15 @@ impl Worker {
     #[must_use]
     pub fn remaining(&self, upstream: &Arc<Upstream>) -> Vec<Remaining> {
         let Some(local) = self.locals.known(upstream) else { return Vec::new() };
-        if let Some(lane) = self.view.newest().lane(upstream) {
+        self.refresh(&local);
+        local.left().remaining(clock::now())
+    }
+
+    /// Takes over what the newest table says of a version's endpoints, if it has the version.
+    pub(super) fn refresh(&self, local: &Local) {
+        if let Some(lane) = self.view.newest().lane(local.upstream()) {
             local.refresh(&lane.target);
         }
-        local.left().remaining(clock::now())
     }
 
     /// Counts an answer that no version was asked for.

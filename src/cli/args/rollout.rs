@@ -33,10 +33,10 @@ pub struct Rollout {
     /// How long an endpoint may take until it is empty [the service's drain.deadline, and 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
-    /// How long a new one may take until it serves, and a hook until it is done \[5m\].
+    /// How long a new one may take until it serves, and a hook until it is done; 5m by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub ready_timeout: Option<Duration>,
-    /// How long a new endpoint has to stay well before the next one goes \[0s\].
+    /// How long a new endpoint has to stay well before the next one goes; 0s by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub settle: Option<Duration>,
     /// Run here, by the shell, for each endpoint that is safe to stop; the rollout goes on when it has succeeded, and ends when it

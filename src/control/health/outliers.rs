@@ -21,10 +21,14 @@ pub(super) fn by_success_rate(pool: &[Sums], rules: Deviation) -> Vec<usize> {
     known.into_iter().filter(|(_, rate)| *rate < least).map(|(at, _)| at).collect()
 }
 
-/// Those whose good answers take `factor` times as long, on average, as the median of the others'.
+/// By how many microseconds at least one has to be slower than the others: where all answer at once, a busy moment is many
+/// times as long.
+const LEAST_MICROS: f64 = 5_000.0;
+
+/// Those whose good answers take `factor` times as long, on average, as the median of the others', and a little more.
 pub(super) fn by_latency(pool: &[Sums], rules: Deviation) -> Vec<usize> {
-    let mean = |sums: &Sums| ratio(sums.micros, sums.good);
-    let known: Vec<_> = enough(pool, rules, |sums| sums.good).map(|(at, sums)| (at, mean(sums))).collect();
+    let mean = |sums: &Sums| ratio(sums.micros, sums.timed);
+    let known: Vec<_> = enough(pool, rules, |sums| sums.timed).map(|(at, sums)| (at, mean(sums))).collect();
     if known.len() < usize::from(rules.min_hosts) {
         return Vec::new();
     }
@@ -33,7 +37,7 @@ pub(super) fn by_latency(pool: &[Sums], rules: Deviation) -> Vec<usize> {
             known.iter().filter(|(other, _)| other != at).map(|(_, mean)| *mean).collect();
         others.sort_by(f64::total_cmp);
         let median = others.get(others.len() / 2).copied().unwrap_or(f64::INFINITY);
-        *own > median * f64::from(rules.factor) / 1_000.0
+        *own > (median * f64::from(rules.factor) / 1_000.0).max(median + LEAST_MICROS)
     };
     known.iter().filter(|one| is_slow(one)).map(|(at, _)| *at).collect()
 }
@@ -62,11 +66,14 @@ mod tests {
     const LATENCY: Deviation = Deviation { factor: 3_000, min_hosts: 3, min_requests: 100 };
 
     fn rates(bad: &[u64]) -> Vec<Sums> {
-        bad.iter().map(|bad| Sums { good: 1_000 - bad, bad: *bad, micros: 0 }).collect()
+        bad.iter().map(|bad| Sums { good: 1_000 - bad, bad: *bad, ..Sums::default() }).collect()
     }
 
     fn latencies(millis: &[u64]) -> Vec<Sums> {
-        millis.iter().map(|millis| Sums { good: 100, bad: 0, micros: millis * 1_000 * 100 }).collect()
+        millis
+            .iter()
+            .map(|millis| Sums { good: 100, bad: 0, timed: 100, micros: millis * 1_000 * 100 })
+            .collect()
     }
 
     #[test]
@@ -74,7 +81,7 @@ mod tests {
         assert_eq!(by_success_rate(&rates(&[1, 2, 0, 1, 300, 3, 1]), RATE), [4]);
         assert_eq!(by_success_rate(&rates(&[1, 2, 0, 300]), RATE), [0_usize; 0], "too few");
         let mut quiet = rates(&[1, 2, 0, 1, 300, 3, 1]);
-        quiet[4] = Sums { good: 10, bad: 80, micros: 0 };
+        quiet[4] = Sums { good: 10, bad: 80, ..Sums::default() };
         assert_eq!(by_success_rate(&quiet, RATE), [0_usize; 0], "too little is known of it");
     }
 
@@ -83,6 +90,8 @@ mod tests {
         assert_eq!(by_latency(&latencies(&[10, 12, 50, 9]), LATENCY), [2]);
         assert_eq!(by_latency(&latencies(&[10, 12, 29, 9]), LATENCY), [0_usize; 0]);
         assert_eq!(by_latency(&latencies(&[10, 1_000]), LATENCY), [0_usize; 0], "too few");
+        assert_eq!(by_latency(&latencies(&[1, 1, 5, 1]), LATENCY), [0_usize; 0], "a busy moment");
+        assert_eq!(by_latency(&latencies(&[1, 1, 7, 1]), LATENCY), [2]);
     }
 
     proptest! {

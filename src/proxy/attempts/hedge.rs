@@ -4,7 +4,9 @@
 //! The request is counted in on its version once, for as long as any of them lasts; with each endpoint it is counted, and
 //! listed, for as long as it is tried there.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -31,8 +33,16 @@ use crate::table::{HedgeRules, PoolRules};
 struct Contender {
     seat: Rc<Seat>,
     turn: Turn,
+    listing: Rc<Listing>,
+}
+
+/// Where an attempt is listed, and what cuts it.
+struct Listing {
+    flight: Cell<usize>,
+    /// Rung when something is asked of it.
+    bell: Rc<Alarm>,
     /// What counts it where it is tried, unless the permit does.
-    beside: Option<Beside>,
+    beside: Cell<Option<Beside>>,
 }
 
 /// An attempt that is in flight besides the one that its permit tells of.
@@ -46,11 +56,11 @@ struct Beside {
 }
 
 impl Beside {
-    fn new(local: &Rc<Local>, seat: &Rc<Seat>, alarm: &Rc<Alarm>, place: Option<Place>) -> Self {
+    fn new(local: &Rc<Local>, seat: &Rc<Seat>, bell: &Rc<Alarm>, place: Option<Place>) -> Self {
         let since = clock::now();
         let flight = local.flights().enter(local.upstream().id, Kind::Request, since);
         seat.enter();
-        local.flights().goes_to(flight, seat, alarm);
+        local.flights().goes_to(flight, seat, bell);
         Self { local: Rc::clone(local), flight, seat: Rc::clone(seat), since, place }
     }
 }
@@ -62,13 +72,35 @@ impl Drop for Beside {
     }
 }
 
+impl Contender {
+    /// The one that the permit tells of.
+    fn of_permit(seat: &Rc<Seat>, turn: &Turn, permit: &Permit) -> Self {
+        let bell = Rc::new(turn.client.worker.clock.alarm());
+        permit.is_woken_by(&bell);
+        let listing = Listing { flight: Cell::new(permit.flight()), bell, beside: Cell::new(None) };
+        Self { seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
+    }
+
+    /// One beside it.
+    fn beside(local: &Rc<Local>, seat: Rc<Seat>, turn: Turn, place: Option<Place>) -> Self {
+        let bell = Rc::new(turn.client.worker.clock.alarm());
+        let beside = Beside::new(local, &seat, &bell, place);
+        let listing = Listing { flight: Cell::new(beside.flight), bell, beside: Cell::new(Some(beside)) };
+        Self { seat, turn, listing: Rc::new(listing) }
+    }
+
+    fn again(&self) -> Self {
+        Self { seat: Rc::clone(&self.seat), turn: self.turn.clone(), listing: Rc::clone(&self.listing) }
+    }
+}
+
 /// How one of them ended.
 type Ended = (Result<Headed, Failure>, Contender);
 
 /// As [`attempt`], of a request without a body, at `seat` first, which `permit` tells of already.
 ///
 /// # Errors
-/// As there, when all have failed: the last one's.
+/// As there, when all have failed: the last one's, of which the permit then tells.
 pub(super) async fn hedged(
     request: &Request<'_>,
     seat: &Rc<Seat>,
@@ -78,91 +110,96 @@ pub(super) async fn hedged(
     (rules, hedge): (&PoolRules, HedgeRules),
 ) -> Result<Headed, (Option<Permit>, Failure)> {
     let chooser = Chooser { turn: request.turn, head: request.head, asked: request.asked };
-    let first = Contender { seat: Rc::clone(seat), turn: request.turn.clone(), beside: None };
     let local = Rc::clone(permit.local());
     let mut running = FuturesUnordered::new();
-    running.push(run(*request, &local, first, upload.again(), tries.may_reuse()));
-    let (mut left, mut is_first_there) = (hedge.max, true);
+    let mut begun = vec![Contender::of_permit(seat, request.turn, &permit)];
+    running.push(run(*request, &local, begun[0].again(), upload.again(), tries.may_reuse()));
+    let mut left = hedge.max;
     loop {
-        let ended = tokio::select! {
+        let (ended, contender) = tokio::select! {
             biased;
-            reason = cut(&permit) => return Err((Some(permit), Failure::Because(reason))),
             Some(ended) = running.next() => ended,
             () = sleep(hedge.after), if left > 0 => {
                 left -= 1;
                 match tries.beside(&permit, seat, &rules.circuit, chooser) {
                     None => left = 0,
                     Some((other, place)) => {
-                        let turn = request.turn.beside();
-                        let beside = Some(Beside::new(&local, &other, &turn.alarm, place));
-                        let contender = Contender { seat: other, turn, beside };
-                        running.push(run(*request, &local, contender, upload.again(), true));
+                        let beside = Contender::beside(&local, other, request.turn.beside(), place);
+                        running.push(run(*request, &local, beside.again(), upload.again(), true));
+                        begun.push(beside);
                     }
                 }
                 continue;
             }
         };
-        let (ended, contender) = ended;
-        is_first_there &= contender.beside.is_some();
+        begun.retain(|other| !Rc::ptr_eq(&other.listing, &contender.listing));
+        let beside = contender.listing.beside.take();
+        let is_beside = beside.is_some();
         match ended {
             Ok(mut headed) => {
-                let lost = running.len() - usize::from(is_first_there);
+                let lost = begun.iter().filter(|other| other.is_beside()).count();
                 (0..lost).for_each(|_| permit.hedged(Hedge::Lost));
-                // The others end here, before the permit does.
-                drop(running);
-                if contender.beside.is_some() {
+                if is_beside {
                     permit.hedged(Hedge::Won);
                 }
-                take_over(&mut permit, contender);
+                // The others end here, before the permit does.
+                drop((running, begun));
+                tells_of(&mut permit, &contender, beside);
                 headed.adopt(permit);
                 return Ok(headed);
             }
             Err(failure) => {
-                if contender.beside.is_some() {
+                if is_beside {
                     permit.hedged(Hedge::Failed);
                 }
-                if running.is_empty() {
-                    take_over(&mut permit, contender);
+                let Some(next) = begun.first() else {
+                    tells_of(&mut permit, &contender, beside);
                     return Err((Some(permit), failure));
+                };
+                // A kept connection that was closed says nothing about its endpoint.
+                if !matches!(failure, Failure::Stale) {
+                    let since = beside.as_ref().map(|beside| beside.since);
+                    permit.beside_failed(&contender.seat, since, failure.reason());
                 }
-                failed_beside(&permit, &failure, &contender);
+                if !is_beside {
+                    // The permit tells of one that goes on.
+                    let beside = next.listing.beside.take();
+                    next.listing.flight.set(permit.flight());
+                    tells_of(&mut permit, next, beside);
+                    permit.is_woken_by(&next.listing.bell);
+                }
             }
         }
     }
 }
 
 /// The permit tells of this attempt from here on.
-fn take_over(permit: &mut Permit, contender: Contender) {
-    let Contender { seat, turn, beside } = contender;
-    if let Some(mut beside) = beside {
-        permit.goes_on_with(&seat, &turn.alarm, beside.since);
-        if let Some(place) = beside.place.take() {
-            permit.places.get_or_insert_default().endpoint = Some(place);
+fn tells_of(permit: &mut Permit, contender: &Contender, beside: Option<Beside>) {
+    let Contender { seat, turn, .. } = contender;
+    match beside {
+        Some(mut beside) => {
+            permit.goes_on_with(seat, &turn.alarm, beside.since);
+            if let Some(place) = beside.place.take() {
+                permit.places.get_or_insert_default().endpoint = Some(place);
+            }
         }
+        None => permit.is_woken_by(&turn.alarm),
     }
     if let Some(record) = permit.record() {
         record.goes_on_with(&seat.endpoint);
     }
 }
 
-/// One has failed while another goes on.
-fn failed_beside(permit: &Permit, failure: &Failure, contender: &Contender) {
-    // A kept connection that was closed says nothing about its endpoint.
-    if !matches!(failure, Failure::Stale) {
-        let since = contender.beside.as_ref().map(|beside| beside.since);
-        permit.beside_failed(&contender.seat, since, failure.reason());
+impl Contender {
+    fn is_beside(&self) -> bool {
+        let beside = self.listing.beside.take();
+        let is_beside = beside.is_some();
+        self.listing.beside.set(beside);
+        is_beside
     }
 }
 
-/// Ends when the request has to, because its version is left.
-async fn cut(permit: &Permit) -> Reason {
-    poll_fn(|_| match permit.ask() {
-        Ask::Cut => Poll::Ready(Reason::DrainDeadline),
-        Ask::Stay | Ask::Go => Poll::Pending,
-    })
-    .await
-}
-
+/// Runs one; it ends when its version or its endpoint is left and its time is over.
 fn run<'r>(
     request: Request<'r>,
     local: &Rc<Local>,
@@ -173,7 +210,19 @@ fn run<'r>(
     let local = Rc::clone(local);
     Box::pin(async move {
         let request = Request { turn: &contender.turn, ..request };
-        let ended = attempt(&request, &contender.seat, &local, None, &mut upload, may_reuse).await;
+        let ended = {
+            let mut attempt = pin!(attempt(&request, &contender.seat, &local, None, &mut upload, may_reuse));
+            poll_fn(|cx| {
+                let listing = &contender.listing;
+                if local.flights().ask(listing.flight.get()) == Ask::Cut {
+                    return Poll::Ready(Err((None, Failure::Because(Reason::DrainDeadline))));
+                }
+                // It never rings by itself.
+                let _: Poll<()> = listing.bell.poll(cx);
+                attempt.as_mut().poll(cx)
+            })
+            .await
+        };
         (ended.map_err(|(_, failure)| failure), contender)
     })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::metrics::Reason;
 use crate::proxy::choice::Chooser;
+use crate::proxy::clock;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::{Full, Place, Seat};
 use crate::table::CircuitRules;
@@ -30,10 +31,10 @@ pub(super) async fn enter(permit: &mut Permit, rules: &CircuitRules, limit: Dura
 }
 
 /// Takes a place with the endpoint of `seat`, or with another one that is none of `tried` and has room, which is then
-/// `seat`; when none has, it waits for the first.
+/// `seat`; when none has, it waits for the first. One that has left the pool meanwhile is not waited for any more.
 ///
 /// # Errors
-/// [`Reason::CircuitOpen`].
+/// [`Reason::CircuitOpen`]; [`Reason::NoEndpoint`] when there is nobody left to go to.
 pub(super) async fn sit(
     permit: &mut Permit,
     seat: &mut Rc<Seat>,
@@ -45,14 +46,23 @@ pub(super) async fn sit(
     let Some(size) = rules.at_endpoint(seat.endpoint.shares_connections()) else { return Ok(()) };
     // That of the attempt before.
     permit.places.get_or_insert_default().endpoint = None;
-    let place = match at_once(permit, seat, tried, |seat| seat.vitals.room(size).try_enter(), chooser) {
-        Some(place) => place,
-        None => {
-            let local = Rc::clone(permit.local());
-            let room = seat.vitals.room(size);
-            let place = local.upstream().circuit().enter(room, rules.pending, limit).await;
-            place.map_err(|Full| Reason::CircuitOpen)?
+    let (local, since) = (Rc::clone(permit.local()), clock::now());
+    let place = loop {
+        let free = at_once(permit, seat, tried, |seat| seat.vitals.room(size).try_enter(), chooser);
+        if let Some(place) = free {
+            break place;
         }
+        let left = limit.saturating_sub(clock::now().saturating_duration_since(since));
+        let room = seat.vitals.room(size);
+        let place = local.upstream().circuit().enter(room, rules.pending, left).await;
+        let place = place.map_err(|Full| Reason::CircuitOpen)?;
+        chooser.refresh(&local);
+        if local.names(seat) {
+            break place;
+        }
+        // The next one in this line looks as well.
+        drop(place);
+        *seat = chooser.pick(&local, tried).ok_or(Reason::NoEndpoint)?;
     };
     permit.places.get_or_insert_default().endpoint = Some(place);
     Ok(())

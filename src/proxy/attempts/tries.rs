@@ -67,7 +67,7 @@ impl Tries {
     pub(super) fn after(
         &mut self,
         failure: &Failure,
-        permit: &Permit,
+        permit: &mut Permit,
         seat: &Rc<Seat>,
         upload: &Upload,
         chooser: Chooser<'_>,
@@ -86,6 +86,10 @@ impl Tries {
             Failure::Because(_) => (None, false),
         };
         let reason = failure.reason();
+        if matches!(failure, Failure::Stale) {
+            // A kept connection that was closed says nothing about its endpoint.
+            permit.blames_nobody();
+        }
         if self.made > 0 {
             permit.retried(Retry::Failed);
         }

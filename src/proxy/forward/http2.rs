@@ -229,6 +229,9 @@ impl Call {
     fn failure(&self, error: &h2::Error) -> Failure {
         let is_refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
         // h2 ends with the GOAWAY only what is above its last stream: the endpoint has not looked at it (RFC 9113 §6.8).
+        if error.is_remote() && error.is_go_away() {
+            self.ticket.retire();
+        }
         if error.is_remote() && (is_refused || error.is_go_away()) {
             return Failure::Refused;
         }

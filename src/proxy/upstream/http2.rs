@@ -106,10 +106,12 @@ impl Connections {
         Ok(Ticket::on(&connection, false))
     }
 
-    /// When no further connection may be opened: the one with the fewest requests.
+    /// When no further connection may be opened: the one with the fewest requests, one that may be dead last of all.
     fn shortest_queue(&self, most: usize) -> Option<Ticket> {
-        let list = self.list.borrow();
-        let shortest = list.iter().filter(|_| list.len() >= most).min_by_key(|it| it.state.streams.get());
+        let mut list = self.list.borrow_mut();
+        list.retain(|connection| !connection.is_over());
+        let all = list.iter().filter(|_| list.len() >= most);
+        let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
         shortest.map(|connection| Ticket::on(connection, true))
     }
 
@@ -163,6 +165,11 @@ impl Ticket {
     #[must_use]
     pub fn takes_websockets(&self) -> bool {
         self.connection.send.is_extended_connect_protocol_enabled()
+    }
+
+    /// The endpoint takes no more requests on this connection.
+    pub fn retire(&self) {
+        self.connection.state.is_over.set(true);
     }
 
     /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.

@@ -195,6 +195,12 @@ impl Local {
         Some(seat)
     }
 
+    /// True while the pool has this endpoint.
+    #[must_use]
+    pub fn names(&self, seat: &Rc<Seat>) -> bool {
+        self.seats.borrow().have(seat)
+    }
+
     /// Its endpoints that get requests; the next sweep takes it for used.
     pub fn serving(&self, clock: &Clock) -> Vec<Rc<Endpoint>> {
         self.used.set(clock.ticks());

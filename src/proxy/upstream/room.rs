@@ -107,7 +107,11 @@ impl Room {
             self.owed.fetch_add(before - size - gone, Ordering::Relaxed);
         }
         // What is still taken of an earlier, larger size is not added a second time.
-        (before..size).for_each(|_| self.leave());
+        let more = size.saturating_sub(before);
+        let owed = self
+            .owed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(more)));
+        self.free.add_permits(more.saturating_sub(owed.unwrap_or(0)));
     }
 
     /// A place, if there is one and nobody waits for it.

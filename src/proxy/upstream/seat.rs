@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::balance::Pace;
 use super::pool::Endpoint;
@@ -22,8 +22,6 @@ pub struct Seat {
     /// How fast it answers, where that matters.
     pub pace: Pace,
     in_flight: Cell<u32>,
-    /// How attempts ended, in the order of [`Verdict::ALL`].
-    verdicts: [Cell<u64>; Verdict::ALL.len()],
     /// True when there was no connection to be had the last time.
     is_unreachable: Cell<bool>,
     /// What this worker counts where endpoints are compared.
@@ -48,10 +46,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// All of them, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Ok, Self::ConnectFailed, Self::Timeout, Self::Reset, Self::Gateway, Self::ServerError];
-
     /// That, as far as ejection goes.
     fn heard(self) -> Heard {
         match self {
@@ -88,9 +82,8 @@ impl Seat {
     /// With nothing in flight.
     #[must_use]
     pub fn new(endpoint: Rc<Endpoint>, vitals: Arc<Vitals>) -> Self {
-        let (in_flight, verdicts, is_unreachable) = (Cell::new(0), Default::default(), Cell::new(false));
-        let pace = Pace::default();
-        Self { endpoint, vitals, pace, in_flight, verdicts, is_unreachable, tally: OnceCell::new() }
+        let (pace, in_flight, is_unreachable) = (Pace::default(), Cell::new(0), Cell::new(false));
+        Self { endpoint, vitals, pace, in_flight, is_unreachable, tally: OnceCell::new() }
     }
 
     /// What this worker has with it, of this version.
@@ -109,19 +102,36 @@ impl Seat {
         self.in_flight.set(self.in_flight.get() - 1);
     }
 
-    /// An attempt that began at `since` came to its answer's head, or failed; told once more when the body fails later.
-    pub fn ended(&self, verdict: Verdict, since: Instant) {
+    /// The head of a good answer has come to a request that it has had since then. How long it took, if that is known and
+    /// anybody wants to know.
+    #[must_use]
+    pub fn answered(&self, since: Option<Instant>) -> Option<Duration> {
+        self.is_unreachable.set(false);
+        let since = since.filter(|_| self.pace.is_measured() || self.vitals.is_measured())?;
+        let now = clock::now();
+        self.pace.observe(since, now, false);
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// All of a good answer has come, whose head took so long.
+    pub fn served(&self, took: Option<Duration>) {
+        self.told(Heard::Good, took);
+    }
+
+    /// An attempt has ended so, with a request that it has had since then if that is known.
+    pub fn ended(&self, verdict: Verdict, since: Option<Instant>) {
         if self.pace.is_measured() {
-            self.pace.observe(since, clock::now(), verdict != Verdict::Ok);
+            let now = clock::now();
+            self.pace.observe(since.unwrap_or(now), now, verdict != Verdict::Ok);
         }
-        let count = &self.verdicts[verdict as usize];
-        count.set(count.get() + 1);
         self.is_unreachable.set(verdict == Verdict::ConnectFailed);
-        let heard = verdict.heard();
+        self.told(verdict.heard(), None);
+    }
+
+    fn told(&self, heard: Heard, took: Option<Duration>) {
         if self.vitals.hear(heard) {
-            let took = clock::now().saturating_duration_since(since);
             let tally = self.tally.get_or_init(|| self.vitals.tally());
-            tally.record(heard, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            tally.record(heard, took);
         }
     }
 
@@ -129,12 +139,6 @@ impl Seat {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.is_unreachable.get()
-    }
-
-    /// How many attempts of this worker's ended so.
-    #[must_use]
-    pub fn count(&self, verdict: Verdict) -> u64 {
-        self.verdicts[verdict as usize].get()
     }
 }
 

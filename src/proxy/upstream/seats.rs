@@ -52,6 +52,11 @@ impl Seats {
         self.is_named
     }
 
+    /// True when this is one of them.
+    pub(super) fn have(&self, seat: &Rc<Seat>) -> bool {
+        self.all.iter().any(|known| Rc::ptr_eq(known, seat))
+    }
+
     /// How they are worked.
     pub(super) fn rules(&self) -> &PoolRules {
         &self.target.pool
@@ -76,7 +81,10 @@ impl Seats {
             let vitals = upstream.vitals(&address);
             let there = Destination { address, protocol: *protocol, proxy_header: *proxy_header, tls };
             let endpoint = pools.name(there);
-            let same = |seat: &&Rc<Seat>| Rc::ptr_eq(&seat.endpoint, &endpoint);
+            // One that went and came again has new ones.
+            let same = |seat: &&Rc<Seat>| {
+                Rc::ptr_eq(&seat.endpoint, &endpoint) && Arc::ptr_eq(&seat.vitals, &vitals)
+            };
             let known = self.all.iter().find(same).map(Rc::clone);
             known.unwrap_or_else(|| Rc::new(Seat::new(endpoint, vitals)))
         };

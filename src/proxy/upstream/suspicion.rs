@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -161,6 +162,7 @@ pub struct Watched {
 pub struct Tally {
     good: AtomicU64,
     bad: AtomicU64,
+    timed: AtomicU64,
     micros: AtomicU64,
 }
 
@@ -171,7 +173,9 @@ pub struct Sums {
     pub good: u64,
     /// Everything else.
     pub bad: u64,
-    /// How long the good ones took, all together.
+    /// Those of the good ones of which is known how long they took.
+    pub timed: u64,
+    /// How long those took, all together.
     pub micros: u64,
 }
 
@@ -179,22 +183,22 @@ impl Sums {
     /// What has come since `before`; of less than then nothing: a worker has forgotten its own.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        if self.good < before.good || self.bad < before.bad || self.micros < before.micros {
-            return Self::default();
-        }
-        let Self { good, bad, micros } = before;
-        Self { good: self.good - good, bad: self.bad - bad, micros: self.micros - micros }
+        let less = |of: fn(&Self) -> u64| of(&self).checked_sub(of(&before));
+        let since = || {
+            let (good, bad) = (less(|sums| sums.good)?, less(|sums| sums.bad)?);
+            Some(Self { good, bad, timed: less(|sums| sums.timed)?, micros: less(|sums| sums.micros)? })
+        };
+        since().unwrap_or_default()
     }
 }
 
 impl Tally {
-    /// One more attempt, which took so long.
-    pub fn record(&self, heard: Heard, micros: u64) {
-        if heard == Heard::Good {
-            bump(&self.good, 1);
-            bump(&self.micros, micros);
-        } else {
-            bump(&self.bad, 1);
+    /// One more attempt, which took so long if that is known.
+    pub fn record(&self, heard: Heard, took: Option<Duration>) {
+        bump(if heard == Heard::Good { &self.good } else { &self.bad }, 1);
+        if let Some(took) = took {
+            bump(&self.timed, 1);
+            bump(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         }
     }
 }
@@ -293,6 +297,7 @@ impl Conduct {
         tallies.iter().filter_map(Weak::upgrade).fold(Sums::default(), |sums, tally| Sums {
             good: sums.good + tally.good.load(Ordering::Relaxed),
             bad: sums.bad + tally.bad.load(Ordering::Relaxed),
+            timed: sums.timed + tally.timed.load(Ordering::Relaxed),
             micros: sums.micros + tally.micros.load(Ordering::Relaxed),
         })
     }

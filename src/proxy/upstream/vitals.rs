@@ -132,6 +132,12 @@ impl Vitals {
         if heard != Heard::Good || self.watched.has_row.load(Ordering::Relaxed) {
             self.conduct.hear(&self.watched, heard);
         }
+        self.is_measured()
+    }
+
+    /// True when how long its answers take matters.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
         self.watched.is_measured.load(Ordering::Relaxed)
     }
 

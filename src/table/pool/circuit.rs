@@ -4,14 +4,15 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How much may be asked of a version at a time, and who waits when that is not enough. All numbers are of the whole
-/// process, over all workers, and exact; nothing is limited by default.
+/// process, over all workers, and exact, but for connections of HTTP/2; nothing is limited by default.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CircuitRules {
     /// Most requests in flight.
     pub requests: Option<NonZeroU32>,
     /// Most requests in flight with one endpoint.
     pub endpoint_requests: Option<NonZeroU32>,
-    /// Most connections to one endpoint, those without a request too. Over HTTP/1.1 also the most requests with it.
+    /// Most connections to one endpoint, those without a request too. Over HTTP/1.1 also the most requests with it; over
+    /// HTTP/2 each worker has its part of them, and at least one.
     pub connections: Option<NonZeroU32>,
     /// Most requests that wait for one of these; default 1,024.
     pub pending: u32,
