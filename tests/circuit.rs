@@ -147,6 +147,28 @@ fn those_who_wait_for_an_endpoint_that_is_drained_go_to_another() {
 }
 
 #[test]
+fn two_services_that_share_an_endpoints_connections_wait_for_them_no_longer_than_they_may() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let service = |name: &str, path: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"{path}\" }}]\n\
+             circuit = {{ connections = 1, queue_timeout = \"200ms\" }}\n\
+             [services.{name}.versions.blue]\nendpoints = [\"{}\"]\n",
+            origin.address
+        )
+    };
+    let services = service("shop", "/") + &service("cart", "/cart");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services);
+    let held = ask(&lab, 0..1);
+    wait_until("it is there", || counts[0].load(Ordering::SeqCst) == 1);
+    assert_eq!(failed(&lab.get("/cart")), (503, "circuit_open"));
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(lab.get("/cart").status, 200);
+}
+
+#[test]
 fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
     let lock = Lock::default();
     let (origin, counts) = holds("blue", &lock);

@@ -69,6 +69,12 @@ impl Census {
         }
     }
 
+    /// True when there are as many as there may be.
+    #[must_use]
+    pub fn is_full(&self, most: NonZeroU32) -> bool {
+        self.open.load(Ordering::Relaxed) >= most.get()
+    }
+
     /// True when a connection that has no request should make room for another worker's.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {

@@ -183,17 +183,19 @@ impl Endpoint {
 
     /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
     pub fn keep(self: &Rc<Self>, stream: Stream, mut past: Past, most: usize, clock: &Clock) {
+        if past.take(clock.ticks()) {
+            self.put_by(stream, past, most, clock.ticks());
+        } else {
+            // Before it is counted out.
+            drop(stream);
+        }
+    }
+
+    fn put_by(self: &Rc<Self>, stream: Stream, past: Past, most: usize, now: u64) {
         let mut idle = self.idle.borrow_mut();
-        let now = clock.ticks();
         let is_wanted = self.census.get().is_some_and(|census| census.is_waited_for());
         // A connection that names a client is for that one alone.
-        if self.names.get() == 0
-            || idle.len() >= most
-            || self.there.proxy_header.is_some()
-            || is_wanted
-            || !past.take(now)
-        {
-            // Before it is counted out.
+        if self.names.get() == 0 || idle.len() >= most || self.there.proxy_header.is_some() || is_wanted {
             return drop(stream);
         }
         idle.push(Idle { stream, past, since: now });

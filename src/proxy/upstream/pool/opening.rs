@@ -82,9 +82,9 @@ impl Endpoint {
         if may_reuse && let Some(kept) = self.reuse() {
             return Ok(kept);
         }
-        let (keepalive, most) = {
+        let (keepalive, most, patience) = {
             let rules = local.rules();
-            (rules.keepalive, rules.circuit.connections)
+            (rules.keepalive, rules.circuit.connections, rules.circuit.queue_timeout)
         };
         let past = |counted| Past::new(keepalive, self.home.ticks(), counted);
         let connected = match most {
@@ -92,10 +92,13 @@ impl Endpoint {
             // Boxed: rare, and this is a part of every request.
             Some(most) => {
                 let counted = async {
-                    let counted = self.census().admit(most).await;
-                    Ok((self.connect(Some(peer)).await?, past(Some(counted))))
+                    // Other versions and services may have the connections that this one has places for.
+                    let admitted = timeout(patience, self.census().admit(most)).await;
+                    let counted = admitted.map_err(|_| Reason::CircuitOpen)?;
+                    let stream = timeout(limit, self.connect(Some(peer))).await;
+                    Ok((stream.unwrap_or(Err(Reason::ConnectTimeout))?, past(Some(counted))))
                 };
-                timeout(limit, Box::pin(counted)).await
+                Ok(Box::pin(counted).await)
             }
         };
         connected.unwrap_or(Err(Reason::ConnectTimeout))
@@ -103,7 +106,7 @@ impl Endpoint {
 
     /// All workers' connections to it. From now on those of this worker that have no request make room when another worker
     /// waits for one.
-    fn census(self: &Rc<Self>) -> &Arc<Census> {
+    pub(super) fn census(self: &Rc<Self>) -> &Arc<Census> {
         self.census.get_or_init(|| {
             let census = Census::shared(&self.there);
             let (listened, here) = (Arc::clone(&census), Rc::downgrade(self));

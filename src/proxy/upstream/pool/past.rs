@@ -13,7 +13,7 @@ pub struct Past {
     left: u32,
     /// How many ticks it may be without one.
     idle: u64,
-    /// True when it has had a request.
+    /// True when it was not opened for the request that it has.
     is_kept: bool,
     /// Its part of the endpoint's connections, where they are limited.
     _counted: Option<Counted>,
@@ -32,7 +32,7 @@ impl Past {
         }
     }
 
-    /// True when it was kept from an earlier request.
+    /// True when it was there before its request: it may have been closed meanwhile.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.is_kept
@@ -43,6 +43,11 @@ impl Past {
         self.is_kept = true;
         self.left -= 1;
         self.left > 0 && now < self.expires
+    }
+
+    /// It was opened for a request that is still to come.
+    pub(super) fn waits(&mut self) {
+        self.is_kept = true;
     }
 
     /// True while it may be without a request for so many ticks.

@@ -11,17 +11,24 @@ use crate::proxy::upstream::Local;
 impl Endpoint {
     /// Opens connections one after the other until so many are kept, or one cannot be opened in `limit`.
     ///
-    /// One is enough where it carries many requests, and there is none where each is for one client. Cancel-safe: those
-    /// that were opened stay.
+    /// One is enough where it carries many requests, and there is none where each is for one client. Where connections are
+    /// limited it takes none that somebody might wait for. Cancel-safe: those that were opened stay.
     pub async fn warm(self: &Rc<Self>, connections: usize, limit: Duration, local: &Local) {
         if self.there.proxy_header.is_some() {
             return;
         }
         let (nobody, is_shared) = (Peer::unknown(Arc::default()), self.there.protocol.is_http2());
         let kept = self.idle.borrow().len();
+        let most = local.rules().circuit.connections;
         for _ in kept..connections {
+            if most.is_some_and(|most| !is_shared && self.census().is_full(most)) {
+                return;
+            }
             match self.open(is_shared, limit, &nobody, local).await {
-                Ok(Opened::Own(stream, past)) => self.keep(stream, past, connections, &self.home.clock),
+                Ok(Opened::Own(stream, mut past)) => {
+                    past.waits();
+                    self.put_by(stream, past, connections, self.home.clock.ticks());
+                }
                 Ok(Opened::Shared(_)) | Err(_) => return,
             }
         }
