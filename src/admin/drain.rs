@@ -14,7 +14,7 @@ use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use crate::control::Handle;
 use crate::release::Refused;
-use crate::table::{self, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
@@ -58,9 +58,11 @@ pub(super) async fn look_at_endpoint(
     let here = told.iter().flatten().filter(|left| left.endpoint.as_ref() == Some(endpoint));
     let remaining: Vec<_> = here.map(Into::into).collect();
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
+    let gets_nothing = service.is_none_or(|service| service.split.weight(version) == BasisPoints::NONE);
     // What the workers said holds for a change that was published before they were asked.
     let is_fenced = epoch <= before;
-    let drained = (draining || !in_pool) && is_fenced && told.is_some() && remaining.is_empty();
+    let drained =
+        (draining || !in_pool || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
     (EndpointDrain { drained, in_pool, draining, remaining }, epoch)
 }
 

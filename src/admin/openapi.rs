@@ -91,8 +91,9 @@ impl IntoResponses for RolloutResponses {
             ("400", "not understood; `field` is at fault"),
             ("404", "no such service, or no rollout"),
             ("409", "not possible as it stands"),
+            ("412", "the service has changed since; `present` is how it stands"),
             ("422", "understood, but not possible"),
-            ("503", "the proxy is stopping"),
+            ("503", "the proxy is stopping, or another process is about to take its place"),
         ]));
         all
     }

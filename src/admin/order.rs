@@ -130,7 +130,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
 /// What `If-Match` and the body expect.
 ///
 /// Of several epochs the one that is present now is taken; control compares it again when it makes the change.
-fn expected(
+pub(super) fn expected(
     call: &Call,
     mut expected: Vec<(ServiceName, Epoch)>,
     state: &State,

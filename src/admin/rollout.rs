@@ -7,15 +7,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::api::{EndpointReady, Problem, Proceed, Ready, Replace, Rollout, StartRollout, text};
 use super::call::{Call, parse};
-use super::edit;
-use super::openapi::{ReadResponses, RolloutResponses};
+use super::openapi::{ChangeHeaders, ReadResponses, RolloutResponses};
 use super::read::{Nothing, no_service};
+use super::refusal::{self, Blame};
+use super::{edit, order, precondition};
 use crate::control::Handle;
 use crate::control::rollout::{Back, NotBegun, Order, Rollouts, answers};
 use crate::release::Refused;
@@ -62,33 +63,42 @@ pub(super) async fn show(call: Call) -> Result<Response, Box<Problem>> {
 
 /// Begins a rolling upgrade and answers at once; each of its steps is a change in the history.
 #[utoipa::path(post, path = "/v1/services/{service}/rollout", tag = "rollouts", request_body = StartRollout,
-    params(("service" = String, Path), StartQuery), responses(RolloutResponses))]
+    params(("service" = String, Path), StartQuery, ChangeHeaders), responses(RolloutResponses))]
 pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
     let (name, body) = (call.service()?, call.json::<StartRollout>()?);
     let query: StartQuery = call.query()?;
     let control = &call.app.control;
     let state = control.state();
     let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
-    let order = order(&call, service, &body)?;
+    let order = Order {
+        expected: order::expected(&call, Vec::new(), &state)?,
+        idempotency: precondition::idempotency(&call)?,
+        ..read(&call, service, &body)?
+    };
     if query.dry_run.unwrap_or(false) {
-        let told = Rollouts::plan(&order, control).map_err(|why| refused(&why))?;
+        let told = Rollouts::plan(&order, control).map_err(|why| refused(&call, why))?;
         return Ok(Json(Rollout { dry_run: true, ..Rollout::from(&told) }).into_response());
     }
-    let told = control.rollouts().begin(order, control).map_err(|why| refused(&why))?;
-    Ok((StatusCode::ACCEPTED, Json(Rollout::from(&told))).into_response())
+    let begun = control.rollouts().begin(order, control).map_err(|why| refused(&call, why))?;
+    let mut response = (StatusCode::ACCEPTED, Json(Rollout::from(&begun.told))).into_response();
+    if begun.replayed {
+        let is_so = HeaderValue::from_static("true");
+        response.headers_mut().insert(precondition::REPLAYED_HEADER, is_so);
+    }
+    Ok(response)
 }
 
 /// Ends a rolling upgrade that is under way; `GET` tells when it has come to its end.
 #[utoipa::path(delete, path = "/v1/services/{service}/rollout", tag = "rollouts",
     params(("service" = String, Path), EndQuery), responses(RolloutResponses))]
 pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
-    let (service, query) = (call.service()?, call.query::<EndQuery>()?);
+    let (service, query) = (known(&call)?, call.query::<EndQuery>()?);
     let rollouts = call.app.control.rollouts();
     let back = match query.mode.as_deref() {
-        None => rollouts.on_failure(&service).map_err(|why| refused(&why))?,
+        None => rollouts.on_failure(&service).map_err(|why| refused(&call, why))?,
         Some(mode) => back("mode", Some(mode))?,
     };
-    let told = rollouts.end(&service, back).map_err(|why| refused(&why))?;
+    let told = rollouts.end(&service, back).map_err(|why| refused(&call, why))?;
     Ok((StatusCode::ACCEPTED, Json(Rollout::from(&told))).into_response())
 }
 
@@ -97,9 +107,14 @@ pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
     params(("service" = String, Path)), responses(RolloutResponses))]
 pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
-    let (service, body) = (call.service()?, call.json::<Proceed>()?);
+    let (service, body) = (known(&call)?, call.json::<Proceed>()?);
     let endpoint: EndpointAddr = parse("endpoint", &body.endpoint)?;
-    let told = call.app.control.rollouts().confirm(&service, &endpoint).map_err(|why| refused(&why))?;
+    let told = call
+        .app
+        .control
+        .rollouts()
+        .confirm(&service, &endpoint, &call.app.control)
+        .map_err(|why| refused(&call, why))?;
     Ok(Json(Rollout::from(&told)).into_response())
 }
 
@@ -132,7 +147,16 @@ async fn is_ready(
     EndpointReady { endpoint: endpoint.to_string(), ready: why.is_none(), why }
 }
 
-fn order(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Order, Box<Problem>> {
+/// The service of the path, if there is one.
+fn known(call: &Call) -> Result<ServiceName, Box<Problem>> {
+    let service = call.service()?;
+    match call.app.control.state().table.service(&service) {
+        Some(_) => Ok(service),
+        None => Err(no_service(&service)),
+    }
+}
+
+fn read(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Order, Box<Problem>> {
     let reference = |field: &'static str, text: Option<&String>| match text {
         Some(text) => parse::<VersionRef>(field, text),
         None => Ok(VersionRef::Stable),
@@ -155,15 +179,10 @@ fn order(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Ord
     if plan.batch == 0 {
         return Err(bad("batch", "a batch has at least one endpoint".to_owned()));
     }
-    let serving = from.serving().count()
-        + if plan.is_between() && service.split.weight(&to.name).points() > 0 {
-            to.serving().count()
-        } else {
-            0
-        };
+    let serving = Rollouts::serving(&plan, &call.app.control);
     plan.min_serving = match &body.min_capacity {
-        None => plan.least(serving).max(1),
-        Some(text) => capacity(text, serving)?,
+        None => plan.least(&serving).max(1),
+        Some(text) => capacity(text, serving.count())?,
     };
     Ok(Order {
         plan,
@@ -178,6 +197,8 @@ fn order(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Ord
         on_failure: back("on_failure", body.on_failure.as_deref())?,
         actor: call.actor(),
         reason: edit::reason(body.reason.clone(), None)?,
+        expected: Vec::new(),
+        idempotency: None,
     })
 }
 
@@ -247,13 +268,15 @@ fn bad(field: &str, detail: String) -> Box<Problem> {
     Problem::new(400, "bad_value", detail).at(field)
 }
 
-fn refused(why: &NotBegun) -> Box<Problem> {
+fn refused(call: &Call, why: NotBegun) -> Box<Problem> {
     let detail = why.to_string();
     match why {
         NotBegun::NotPlanned(why) => Problem::new(422, why.token(), detail).hint(why.hint()),
         NotBegun::Underway(service) => Problem::new(409, "rollout_underway", detail).hint(format!(
             "`switchback rollout {service} --follow` shows it, `--stop` and `--reverse` end it"
         )),
+        NotBegun::NoService(service) => no_service(&service),
+        NotBegun::Failed(failed) => refusal::failed(&call.app, failed, &Blame::Path),
         NotBegun::None(_) => Problem::new(404, "no_rollout", detail).hint("it is over, or was never begun"),
         NotBegun::NotAwaited { .. } => {
             Problem::new(409, "not_awaited", detail).hint("it is dealt with when its state is `safe`")

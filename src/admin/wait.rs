@@ -12,7 +12,7 @@ use super::{drain, health};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::Command;
-use crate::table::{EndpointAddr, ServiceName, VersionName, VersionRef};
+use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
@@ -155,13 +155,19 @@ async fn all_empty(control: &Handle, endpoints: &[Endpoint]) -> Option<String> {
             if left.drained {
                 break;
             }
-            if left.in_pool && !left.draining {
+            if left.in_pool && !left.draining && has_weight(control, service, &version) {
                 return Some(format!("{address} of `{version}` of `{service}`"));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
     None
+}
+
+fn has_weight(control: &Handle, service: &ServiceName, version: &VersionName) -> bool {
+    let state = control.state();
+    let service = state.table.service(service);
+    service.is_some_and(|service| service.split.weight(version) > BasisPoints::NONE)
 }
 
 impl Endpoint {

@@ -168,10 +168,10 @@ impl Control {
         if !self.holds.are_none() {
             return Err(Failed::Holding);
         }
-        if self.rollouts.are_underway() {
+        self.resolve_doubt().await?;
+        if !self.rollouts.lend() {
             return Err(Failed::RollingOut);
         }
-        self.resolve_doubt().await?;
         std::mem::replace(&mut self.keeper, Keeper::gone()).close().await;
         self.custody = Custody::Lent { until: clock::instant() + PATIENCE };
         Ok(())
@@ -189,6 +189,7 @@ impl Control {
         }
         self.keeper = Keeper::start(store)?;
         self.custody = Custody::Ours;
+        self.rollouts.take_back();
         Ok(())
     }
 

@@ -247,7 +247,11 @@ pub fn step(state: &State, event: Event, now: Timestamp) -> Result<(State, Effec
     }
 }
 
-fn check_expected(state: &State, expected: &[(ServiceName, Epoch)]) -> Result<(), Refused> {
+/// Whether these services are at these epochs.
+///
+/// # Errors
+/// [`Refused::Conflict`], or [`Refused::UnknownService`].
+pub fn check_expected(state: &State, expected: &[(ServiceName, Epoch)]) -> Result<(), Refused> {
     for (name, expected) in expected {
         let unknown = || Refused::UnknownService { service: name.clone() };
         let present = state.table.service(name).ok_or_else(unknown)?.epoch;

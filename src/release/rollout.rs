@@ -23,6 +23,49 @@ impl Move {
     }
 }
 
+/// The endpoints that get requests, of the versions that a rollout is about: well, not draining, and of a version with weight.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Serving {
+    /// Of the version whose endpoints go.
+    pub from: Vec<EndpointAddr>,
+    /// Of the version whose endpoints come; empty where that is the same one.
+    pub to: Vec<EndpointAddr>,
+}
+
+impl Serving {
+    /// So many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.from.len() + self.to.len()
+    }
+
+    /// True when one less serves once the old endpoint has gone: one that is down does not serve anyhow.
+    #[must_use]
+    pub fn goes(&self, step: &Move) -> bool {
+        step.out.as_ref().is_some_and(|out| self.from.contains(out))
+    }
+
+    /// True when one more serves once the new endpoint has come: one that serves already does not come.
+    #[must_use]
+    pub fn comes(&self, step: &Move) -> bool {
+        step.into.as_ref().is_some_and(|into| !self.to.contains(into))
+    }
+}
+
+/// Which way the weights go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the new version, which never gets less than it has.
+    Forward,
+    /// To the old version, until the new one has what it had at the beginning.
+    Back {
+        /// What the new version had.
+        begun: BasisPoints,
+        /// True when nothing of the rollout is left in service.
+        is_over: bool,
+    },
+}
+
 /// A rolling upgrade of one service. Where `from` and `to` are different versions, the weight follows the endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -137,11 +180,11 @@ impl Plan {
         (0..goes.len().max(comes.len())).map(of).collect()
     }
 
-    /// Whether it can begin on a service as it stands; `serving` endpoints serve now.
+    /// Whether it can begin on a service as it stands; these serve now.
     ///
     /// # Errors
     /// [`NotPlanned`].
-    pub fn check(&self, service: &Service, serving: usize, confirms: bool) -> Result<(), NotPlanned> {
+    pub fn check(&self, service: &Service, serving: &Serving, confirms: bool) -> Result<(), NotPlanned> {
         let serves = |version: &VersionName, endpoint: &EndpointAddr| {
             service.version(version).is_some_and(|spec| spec.serving().any(|other| other == endpoint))
         };
@@ -168,7 +211,8 @@ impl Plan {
         }
         let left = self.least(serving);
         if left < self.min_serving.max(1) {
-            return Err(NotPlanned::Capacity { serving, left, least: self.min_serving.max(1) });
+            let (serving, least) = (serving.count(), self.min_serving.max(1));
+            return Err(NotPlanned::Capacity { serving, left, least });
         }
         Ok(())
     }
@@ -182,42 +226,43 @@ impl Plan {
         out.or(into.filter(|into| is(into, &one.into) || (!self.is_between() && is(into, &one.out))))
     }
 
-    /// How many serve at least, if all goes as planned and `serving` do now.
+    /// How many serve at least, if all goes as planned and these do now.
     #[must_use]
-    pub fn least(&self, serving: usize) -> usize {
-        let (mut now, mut least) = (serving, serving);
+    pub fn least(&self, serving: &Serving) -> usize {
+        let (mut now, mut least) = (serving.count(), serving.count());
         for batch in self.moves.chunks(self.batch.max(1)) {
-            let out = batch.iter().filter(|step| step.out.is_some()).count();
-            let into = batch.iter().filter(|step| step.into.is_some()).count();
-            if self.surge {
-                // One that is restarted in its place cannot come before it goes.
-                let in_place = batch.iter().filter(|step| step.is_in_place()).count();
-                now = now + into - in_place;
-                now = now.saturating_sub(out);
-                least = least.min(now);
-                now += in_place;
-            } else {
-                now = now.saturating_sub(out);
-                least = least.min(now);
-                now += into;
-            }
+            let out = batch.iter().filter(|step| serving.goes(step)).count();
+            // One that is restarted in its place cannot come before it goes.
+            let (first, then): (Vec<_>, Vec<_>) = batch
+                .iter()
+                .filter(|step| serving.comes(step))
+                .partition(|step| self.surge && !step.is_in_place());
+            now = (now + first.len()).saturating_sub(out);
+            least = least.min(now);
+            now += then.len();
         }
         least
     }
 
-    /// The weights when `goes` endpoints of `from` and `comes` of `to` serve; `None` when they are so already.
+    /// The weights when `old` endpoints of `from` and `new` ones of `to` serve; `None` when they are so already.
     ///
-    /// What both have together is shared by the number of endpoints. On the way forward `to` never gets less than it has.
+    /// What both have together is shared by the number of endpoints.
     #[must_use]
-    pub fn weights(&self, service: &Service, goes: usize, comes: usize, is_forward: bool) -> Option<Command> {
+    pub fn weights(&self, service: &Service, old: usize, new: usize, way: Way) -> Option<Command> {
         let weight = |version: &VersionName| u64::from(service.split.weight(version).points());
         let (from, to) = (weight(&self.from), weight(&self.to));
-        let all = (goes + comes) as u64;
+        let all = (old + new) as u64;
         if !self.is_between() || all == 0 {
             return None;
         }
-        let share = ((from + to) * comes as u64 + all / 2) / all;
-        let share = if is_forward { share.max(to) } else { share };
+        let share = ((from + to) * new as u64 + all / 2) / all;
+        let share = match way {
+            Way::Forward => share.max(to),
+            Way::Back { begun, is_over } => {
+                let begun = u64::from(begun.points()).min(from + to);
+                if is_over { begun } else { share.max(begun) }
+            }
+        };
         if share == to {
             return None;
         }
@@ -236,11 +281,11 @@ impl Plan {
         Command::DrainEndpoint { service, version, endpoint }
     }
 
-    /// This endpoint serves, for the first time or again.
+    /// This endpoint serves, for the first time or again; this is said of it.
     #[must_use]
-    pub fn put(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
+    pub fn put(&self, version: &VersionName, endpoint: &EndpointAddr, traits: TraitsEdit) -> Command {
         let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
-        Command::PutEndpoint { service, version, endpoint, traits: TraitsEdit::default() }
+        Command::PutEndpoint { service, version, endpoint, traits }
     }
 
     /// This endpoint is not thought of any more.

@@ -1,23 +1,23 @@
-//! How many endpoints serve, of the versions that a rollout is about.
+//! Which endpoints serve, of the versions that a rollout is about.
 
 use crate::control::Handle;
 use crate::control::handle::weight;
 use crate::proxy::live::Snapshot;
-use crate::release::rollout::Plan;
+use crate::release::rollout::{Plan, Serving};
 use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
 
 /// The endpoints that get requests now: of versions with traffic, not draining, and not found unwell.
-pub(super) fn serving(handle: &Handle, plan: &Plan) -> usize {
+pub(super) fn serving(handle: &Handle, plan: &Plan) -> Serving {
     let (state, snapshot) = (handle.state(), handle.live().snapshot());
     let of = |version: &VersionName| {
         if weight(&state, &plan.service, version) == BasisPoints::NONE {
-            return 0;
+            return Vec::new();
         }
         let spec = state.table.service(&plan.service).and_then(|service| service.version(version));
         let serving = spec.into_iter().flat_map(|spec| spec.serving());
-        serving.filter(|endpoint| is_well(&snapshot, &plan.service, version, endpoint)).count()
+        serving.filter(|endpoint| is_well(&snapshot, &plan.service, version, endpoint)).cloned().collect()
     };
-    of(&plan.from) + if plan.is_between() { of(&plan.to) } else { 0 }
+    Serving { from: of(&plan.from), to: if plan.is_between() { of(&plan.to) } else { Vec::new() } }
 }
 
 /// True when its checks and its requests say nothing against it.

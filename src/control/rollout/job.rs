@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::change::{Shift, serves, weights};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
-use super::{Back, Job, lock};
-use crate::control::handle::{Asked, Notice, RolloutNotice, Wanted, weight};
+use super::{Back, Job, capacity};
+use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
-use crate::release::Command;
-use crate::table::{EndpointAddr, VersionName};
+use crate::release::State;
+use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
@@ -47,22 +48,26 @@ impl Job {
             self.finish(handle, &batch).await?;
             self.settle(handle, &batch).await?;
         }
-        Ok(())
+        self.open_the_way_back(handle).await
     }
 
     /// Nothing goes before enough others serve.
     async fn wait_for_capacity(&self, handle: &Handle, batch: &Range<usize>) -> Result<(), Halt> {
         let plan = &self.order.plan;
         let moves = &plan.moves[batch.clone()];
-        let goes = moves.iter().filter(|step| step.out.is_some()).count();
-        let first = if plan.surge {
-            moves.iter().filter(|step| !step.is_in_place() && step.into.is_some()).count()
-        } else {
-            0
+        let missing = || {
+            let serving = capacity::serving(handle, plan);
+            let goes = moves.iter().filter(|step| serving.goes(step)).count();
+            let first = moves.iter().filter(|step| plan.surge && !step.is_in_place() && serving.comes(step));
+            // What goes does not count as missing where nothing goes.
+            let needs = if goes == 0 { 0 } else { plan.min_serving + goes };
+            (needs.saturating_sub(serving.count() + first.count()), goes)
         };
-        let needs = plan.min_serving + goes;
-        let enough = async || Ok(self.look(handle) + first >= needs);
-        let what = || format!("too few endpoints serve to take out {goes}: {needs} have to before");
+        let enough = async || Ok(missing().0 == 0);
+        let what = || {
+            let (missing, goes) = missing();
+            format!("too few endpoints serve to take out {goes}: {missing} more have to before")
+        };
         self.until(handle, self.order.ready_timeout, enough, what).await
     }
 
@@ -75,9 +80,12 @@ impl Job {
             return Ok(());
         }
         let goes: Vec<_> = out.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-        let mut commands: Vec<_> = self.shift(handle, &goes, &[], true).into_iter().collect();
-        commands.extend(goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint)));
-        self.change(handle, batch, commands, &format!("{} drains", list(&goes))).await?;
+        let drains = |state: &State| {
+            let shift = self.shift(state, Shift { goes: &goes, ..Shift::default() });
+            let drains = goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint));
+            Ok(shift.into_iter().chain(drains).collect())
+        };
+        self.change(handle, batch, &format!("{} drains", list(&goes)), drains).await?;
         out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
         let all_safe = async || {
             for (index, endpoint) in &out {
@@ -87,16 +95,19 @@ impl Job {
                     self.set(handle, *index, StepState::Safe, self.order.confirm);
                 }
             }
+            self.check_gone(handle, &handle.state(), batch)?;
             Ok(!out.iter().any(|(index, _)| self.state(*index) == StepState::Draining))
         };
         let what =
             || format!("{} did not become empty in time", list(&self.still(&out, StepState::Draining)));
         self.until(handle, self.order.drain_timeout, all_safe, what).await?;
         if self.order.confirm {
-            let all_told = async || Ok(out.iter().all(|(_, endpoint)| self.is_confirmed(endpoint)));
+            let all_told = async || {
+                self.check_gone(handle, &handle.state(), batch)?;
+                Ok(out.iter().all(|(_, endpoint)| self.confirmed_at(endpoint).is_some()))
+            };
             let what = || format!("nobody has confirmed that {} is dealt with", list(&goes));
             self.until(handle, self.order.ready_timeout, all_told, what).await?;
-            out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Safe, false));
         }
         Ok(())
     }
@@ -120,31 +131,59 @@ impl Job {
         }
         into.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Warming, false));
         let comes: Vec<_> = into.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-        for endpoint in &comes {
-            let why = std::cell::RefCell::new(String::new());
-            let is_there = async || match answers(endpoint).await {
-                Ok(()) => Ok(true),
-                Err(said) => {
-                    why.replace(said);
-                    Ok(false)
-                }
-            };
-            let what = || format!("{endpoint} is not there: {}", why.borrow());
-            self.until(handle, self.order.ready_timeout, is_there, what).await?;
-        }
-        let commands = comes.iter().map(|endpoint| plan.put(&plan.to, endpoint)).collect();
-        self.change(handle, batch, commands, &format!("{} comes", list(&comes))).await?;
+        self.wait_until_there(handle, &into).await?;
+        let put = |state: &State| {
+            let put = into.iter().map(|(index, endpoint)| {
+                plan.put(&plan.to, endpoint, self.inherited(state, *index, endpoint))
+            });
+            Ok(put.collect())
+        };
+        self.change(handle, batch, &format!("{} comes", list(&comes)), put).await?;
         let all_serve = async || Ok(comes.iter().all(|endpoint| self.serves(handle, &plan.to, endpoint)));
         let what = || {
             let unwell = comes.iter().filter(|endpoint| !self.serves(handle, &plan.to, endpoint));
             format!("{} is not healthy", list(&unwell.cloned().collect::<Vec<_>>()))
         };
         self.until(handle, self.order.ready_timeout, all_serve, what).await?;
-        let shift = self.shift(handle, &[], &comes, true);
-        self.change(handle, batch, shift.into_iter().collect(), &format!("{} serves", list(&comes))).await?;
+        let shift = |state: &State| {
+            let shift = self.shift(state, Shift { comes: &comes, ..Shift::default() });
+            Ok(shift.into_iter().collect())
+        };
+        self.change(handle, batch, &format!("{} serves", list(&comes)), shift).await?;
         into.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Serving, false));
-        self.look(handle);
         Ok(())
+    }
+
+    /// They accept connections; what was restarted is found well again where it is checked: what was found before was the
+    /// old process.
+    async fn wait_until_there(&self, handle: &Handle, into: &[(usize, EndpointAddr)]) -> Result<(), Halt> {
+        let plan = &self.order.plan;
+        for (index, endpoint) in into {
+            let why = std::cell::RefCell::new(String::new());
+            let since = self.confirmed_at(endpoint).filter(|_| plan.moves[*index].is_in_place());
+            let is_there = async || {
+                let found = match answers(endpoint).await {
+                    Ok(()) if self.is_well_since(handle, &plan.to, endpoint, since) => return Ok(true),
+                    Ok(()) => "its checks have not found it well since it was restarted".to_owned(),
+                    Err(said) => said,
+                };
+                why.replace(found);
+                Ok(false)
+            };
+            let what = || format!("{endpoint} is not there: {}", why.borrow());
+            self.until(handle, self.order.ready_timeout, is_there, what).await?;
+        }
+        Ok(())
+    }
+
+    /// What is said of a new endpoint: what is said of the one whose place it takes, unless it has a place of its own.
+    fn inherited(&self, state: &State, index: usize, into: &EndpointAddr) -> TraitsEdit {
+        let plan = &self.order.plan;
+        let to = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
+        match &self.before[index].traits {
+            Some(traits) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(traits),
+            _ => TraitsEdit::default(),
+        }
     }
 
     /// The old endpoints of a batch leave the pool, where others of the same version have come in their place.
@@ -152,10 +191,61 @@ impl Job {
         let plan = &self.order.plan;
         let gone = plan.moves[batch.clone()].iter().filter(|step| !plan.is_between() && !step.is_in_place());
         let gone: Vec<_> = gone.filter_map(|step| step.out.clone()).collect();
-        let commands = gone.iter().map(|endpoint| plan.remove(&plan.from, endpoint)).collect();
-        self.change(handle, batch, commands, &format!("{} is gone", list(&gone))).await?;
+        let remove = |state: &State| {
+            self.check_gone(handle, state, &(0..batch.end))?;
+            Ok(gone.iter().map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
+        };
+        self.change(handle, batch, &format!("{} is gone", list(&gone)), remove).await?;
         batch.clone().for_each(|index| self.set(handle, index, StepState::Done, false));
         Ok(())
+    }
+
+    /// Those that have gone get nothing: somebody else who has put one back ends the rollout.
+    fn check_gone(&self, handle: &Handle, state: &State, steps: &Range<usize>) -> Result<(), Halt> {
+        let plan = &self.order.plan;
+        let has_gone = |index: &usize| match self.state(*index) {
+            StepState::Draining | StepState::Safe => true,
+            StepState::Warming | StepState::Serving | StepState::Done => !plan.moves[*index].is_in_place(),
+            StepState::Pending | StepState::Restored | StepState::Kept | StepState::Lost => false,
+        };
+        for index in steps.clone().filter(has_gone) {
+            if let Some(out) =
+                plan.moves[index].out.as_ref().filter(|out| serves(state, plan, &plan.from, out))
+            {
+                self.set(handle, index, StepState::Restored, false);
+                return Err(Halt::Interfered(format!("somebody else has put {out} back into service")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert or another
+    /// rollout can give it traffic again. One that went over to the new version stays out.
+    async fn open_the_way_back(&self, handle: &Handle) -> Result<(), Halt> {
+        let plan = &self.order.plan;
+        let put = |state: &State| {
+            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
+            let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
+                return Ok(Vec::new());
+            };
+            let out =
+                plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
+            let drains = out.filter(|out| spec.draining.contains(out));
+            Ok(drains.map(|out| plan.put(&plan.from, out, TraitsEdit::default())).collect())
+        };
+        if !plan.is_between() {
+            return Ok(());
+        }
+        let (all, what) = (0..plan.moves.len(), format!("{} can take traffic again", plan.from));
+        match self.change(handle, &all, &what, put).await {
+            Err(Halt::Closed) => Err(Halt::Closed),
+            // Everything else is done, and stays.
+            Err(halt) => {
+                warn!(service = %plan.service, ?halt, "the old endpoints stay drained");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// The new endpoints have to stay well for a while.
@@ -173,89 +263,6 @@ impl Job {
         self.until(handle, Duration::MAX, settled, String::new).await
     }
 
-    /// The weights when these go and these have come, as far as they follow the endpoints.
-    pub(super) fn shift(
-        &self,
-        handle: &Handle,
-        goes: &[EndpointAddr],
-        comes: &[EndpointAddr],
-        is_forward: bool,
-    ) -> Option<Command> {
-        let plan = &self.order.plan;
-        let state = handle.state();
-        let service = state.table.service(&plan.service)?;
-        let serving =
-            |version: &VersionName| service.version(version).into_iter().flat_map(|spec| spec.serving());
-        let stays = serving(&plan.from).filter(|endpoint| !goes.contains(endpoint)).count();
-        // One of the new version's endpoints that stands in a later move counts when its turn has come.
-        let later = |endpoint: &EndpointAddr| {
-            let index = plan.moves.iter().position(|step| step.into.as_ref() == Some(endpoint));
-            index.is_some_and(|index| {
-                !matches!(self.state(index), StepState::Serving | StepState::Done | StepState::Kept)
-            })
-        };
-        let came = serving(&plan.to).filter(|endpoint| comes.contains(endpoint) || !later(endpoint)).count();
-        plan.weights(service, stays, came, is_forward)
-    }
-
-    /// Asks for one change; for none when there is nothing to change.
-    pub(super) async fn change(
-        &self,
-        handle: &Handle,
-        batch: &Range<usize>,
-        mut commands: Vec<Command>,
-        what: &str,
-    ) -> Result<(), Halt> {
-        let command = match commands.len() {
-            0 => return Ok(()),
-            1 => commands.remove(0),
-            _ => Command::Batch(commands),
-        };
-        self.check_weights(handle)?;
-        let (first, last, count) = (batch.start + 1, batch.end, self.order.plan.moves.len());
-        let step = if first == last { first.to_string() } else { format!("{first} to {last}") };
-        let why =
-            if self.order.reason.is_empty() { String::new() } else { format!(" ({})", self.order.reason) };
-        let wanted = Wanted {
-            command: Asked::Command(command),
-            actor: self.order.actor.clone(),
-            reason: format!("rollout, step {step} of {count}: {what}{why}"),
-            expected: Vec::new(),
-            idempotency: None,
-            dry_run: false,
-            // The way back asks nobody.
-            force: self.told.borrow().state == RolloutState::Reversing,
-            exclusive: None,
-            render: |_, _| String::new(),
-        };
-        handle.change(wanted).await.map_err(Halt::of)?;
-        self.note_weights(handle);
-        Ok(())
-    }
-
-    /// Between versions the weights are ours while it goes on: somebody else who moves them knows better.
-    fn check_weights(&self, handle: &Handle) -> Result<(), Halt> {
-        let now = self.weights(handle);
-        let ours = lock(&self.weights).get_or_insert(now).to_owned();
-        if !self.order.plan.is_between() || now == ours {
-            return Ok(());
-        }
-        Err(Halt::Interfered(format!(
-            "somebody else has changed the weights of `{}`",
-            self.order.plan.service
-        )))
-    }
-
-    fn note_weights(&self, handle: &Handle) {
-        *lock(&self.weights) = Some(self.weights(handle));
-    }
-
-    fn weights(&self, handle: &Handle) -> (u16, u16) {
-        let (state, plan) = (handle.state(), &self.order.plan);
-        let of = |version| weight(&state, &plan.service, version).points();
-        (of(&plan.from), of(&plan.to))
-    }
-
     /// Ends early, and goes back as far as it should; `None` when the process ends.
     async fn come_to_an_end(&self, handle: &Handle, halt: Halt) -> Option<RolloutState> {
         let (why, back) = match halt {
@@ -269,7 +276,10 @@ impl Job {
             Halt::Interfered(why) => (why, None),
         };
         warn!(service = %self.order.plan.service, why, "a rollout ends early");
-        self.told.send_modify(|told| told.why = Some(why));
+        self.told.send_modify(|told| {
+            told.why = Some(why);
+            told.steps.iter_mut().for_each(|step| step.awaits_confirmation = false);
+        });
         let Some(back) = back else { return Some(RolloutState::Stopped) };
         self.set_state(handle, RolloutState::Reversing);
         if let Err(halt) = self.reverse(handle, back).await {
@@ -340,4 +350,9 @@ impl Job {
 /// `10.0.0.1:80, 10.0.0.2:80`.
 pub(super) fn list(endpoints: &[EndpointAddr]) -> String {
     endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// All of it, for an endpoint that comes.
+pub(super) fn said(traits: &Traits) -> TraitsEdit {
+    TraitsEdit { weight: Some(traits.weight), zone: traits.zone.clone() }
 }

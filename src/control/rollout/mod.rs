@@ -5,14 +5,16 @@
 //! [file](journal), so that the next process says so instead of going on by itself.
 
 mod capacity;
+mod change;
 mod job;
 mod journal;
 mod reverse;
 pub mod told;
 mod wait;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,10 +22,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 use tracing::error;
 
-use super::{Handle, clock};
-use crate::release::Actor;
-use crate::release::rollout::{NotPlanned, Plan};
-use crate::table::{EndpointAddr, ServiceName};
+use super::{Failed, Handle, clock};
+use crate::release::rollout::{NotPlanned, Plan, Serving};
+use crate::release::{Actor, State, Timestamp, check_expected};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits};
 use journal::Journal;
 pub use told::{RolloutState, StepState, Told, ToldStep};
 pub use wait::answers;
@@ -50,6 +52,19 @@ pub struct Order {
     pub actor: Actor,
     /// Why; may be empty.
     pub reason: String,
+    /// Refuse unless these services are at these epochs.
+    pub expected: Vec<(ServiceName, Epoch)>,
+    /// The caller's idempotency key with a digest of what is asked; known for as long as the rollout is the service's last.
+    pub idempotency: Option<(String, String)>,
+}
+
+/// A rollout that was begun, now or by the same call before.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// As it stood then.
+    pub told: Told,
+    /// True when this is the answer given to the same key before.
+    pub replayed: bool,
 }
 
 /// How far a rollout that ends early goes back.
@@ -70,6 +85,9 @@ pub enum NotBegun {
     /// One at a time.
     #[error("a rollout of `{0}` is under way")]
     Underway(ServiceName),
+    /// There is nothing of that name.
+    #[error("no service `{0}`")]
+    NoService(ServiceName),
     /// There is none.
     #[error("no rollout of `{0}` is under way")]
     None(ServiceName),
@@ -81,6 +99,9 @@ pub enum NotBegun {
         /// The endpoint.
         endpoint: EndpointAddr,
     },
+    /// It was asked for on another understanding, or another process is about to take this one's place.
+    #[error(transparent)]
+    Failed(#[from] Failed),
     /// Nobody does rollouts here.
     #[error("the proxy is shutting down")]
     Closed,
@@ -97,21 +118,37 @@ enum Wish {
 #[derive(Debug)]
 struct Job {
     order: Order,
+    /// As it stood at the beginning.
+    first: Told,
     told: watch::Sender<Told>,
     wish: watch::Sender<Wish>,
-    confirmed: Mutex<BTreeSet<EndpointAddr>>,
-    /// By move: whether the new endpoint was in its pool before.
-    was_there: Vec<bool>,
-    /// What the two versions had after our last change, in basis points.
-    weights: Mutex<Option<(u16, u16)>>,
+    /// The old endpoints that somebody has dealt with, and when he said so.
+    confirmed: Mutex<BTreeMap<EndpointAddr, Timestamp>>,
+    /// By move.
+    before: Vec<Before>,
+    /// What the new version had at the beginning.
+    begun: BasisPoints,
+    /// What the two versions had after our last change.
+    weights: Mutex<(BasisPoints, BasisPoints)>,
     /// Rung with each confirmation.
     came: Notify,
+}
+
+/// How the endpoints of a move were before anything was done.
+#[derive(Debug)]
+struct Before {
+    /// True when the new endpoint was in its pool.
+    was_there: bool,
+    /// What was said of the old endpoint.
+    traits: Option<Traits>,
 }
 
 /// All rollouts: the last one of each service.
 #[derive(Debug)]
 pub struct Rollouts {
     jobs: Mutex<BTreeMap<ServiceName, Arc<Job>>>,
+    /// True while the store is with another process; written and read under the lock of `jobs`.
+    is_lent: AtomicBool,
     /// Where those were that another process began, and did not end.
     left: Mutex<BTreeMap<ServiceName, Told>>,
     orders: mpsc::Sender<Arc<Job>>,
@@ -123,7 +160,14 @@ impl Default for Rollouts {
     fn default() -> Self {
         let (orders, waiting) = mpsc::channel(ORDERS);
         let waiting = Mutex::new(Some(waiting));
-        Self { jobs: Mutex::default(), left: Mutex::default(), orders, waiting, journal: Mutex::default() }
+        Self {
+            jobs: Mutex::default(),
+            is_lent: AtomicBool::new(false),
+            left: Mutex::default(),
+            orders,
+            waiting,
+            journal: Mutex::default(),
+        }
     }
 }
 
@@ -132,10 +176,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Rollouts {
-    /// True while one is under way.
-    #[must_use]
-    pub fn are_underway(&self) -> bool {
-        lock(&self.jobs).values().any(|job| job.told.borrow().state.is_underway())
+    /// The store goes to another process: none begins any more. False, and nothing is done, while one is under way.
+    pub(super) fn lend(&self) -> bool {
+        let jobs = lock(&self.jobs);
+        let is_free = !jobs.values().any(|job| job.told.borrow().state.is_underway());
+        // Relaxed: the lock orders it.
+        self.is_lent.fetch_or(is_free, Ordering::Relaxed);
+        is_free
+    }
+
+    /// It is back.
+    pub(super) fn take_back(&self) {
+        let _jobs = lock(&self.jobs);
+        self.is_lent.store(false, Ordering::Relaxed);
     }
 
     /// The last rollout of a service as it stands, also one that another process has left.
@@ -149,18 +202,28 @@ impl Rollouts {
     ///
     /// # Errors
     /// [`NotBegun`]; nothing has changed.
-    pub fn begin(&self, order: Order, handle: &Handle) -> Result<Told, NotBegun> {
+    pub fn begin(&self, order: Order, handle: &Handle) -> Result<Begun, NotBegun> {
         let service = order.plan.service.clone();
         let mut jobs = lock(&self.jobs);
+        if let Some(first) = jobs.get(&service).map_or(Ok(None), |job| job.replay(&order))? {
+            return Ok(Begun { told: first, replayed: true });
+        }
         if jobs.get(&service).is_some_and(|job| job.told.borrow().state.is_underway()) {
             return Err(NotBegun::Underway(service));
         }
+        // Relaxed: the lock orders it.
+        if self.is_lent.load(Ordering::Relaxed) {
+            return Err(Failed::Lent.into());
+        }
         let told = Self::plan(&order, handle)?;
-        let was_there = was_there(&order.plan, handle);
+        let state = handle.state();
+        let (before, weights) = (before(&order.plan, &state), change::weights(&state, &order.plan));
         let job = Arc::new(Job {
             order,
-            was_there,
-            weights: Mutex::default(),
+            before,
+            begun: weights.1,
+            weights: Mutex::new(weights),
+            first: told.clone(),
             told: watch::Sender::new(told.clone()),
             wish: watch::Sender::new(Wish::Go),
             confirmed: Mutex::default(),
@@ -170,7 +233,7 @@ impl Rollouts {
         jobs.insert(service.clone(), job);
         drop(jobs);
         lock(&self.left).remove(&service);
-        Ok(told)
+        Ok(Begun { told, replayed: false })
     }
 
     /// What would be done.
@@ -180,10 +243,17 @@ impl Rollouts {
     pub fn plan(order: &Order, handle: &Handle) -> Result<Told, NotBegun> {
         let state = handle.state();
         let service = state.table.service(&order.plan.service);
-        let service = service.ok_or_else(|| NotBegun::None(order.plan.service.clone()))?;
+        let service = service.ok_or_else(|| NotBegun::NoService(order.plan.service.clone()))?;
+        check_expected(&state, &order.expected).map_err(Failed::from)?;
         let serving = capacity::serving(handle, &order.plan);
-        order.plan.check(service, serving, order.confirm)?;
-        Ok(Told::of(order, serving, clock::now()))
+        order.plan.check(service, &serving, order.confirm)?;
+        Ok(Told::of(order, serving.count(), clock::now()))
+    }
+
+    /// Which endpoints serve now, of the versions that a plan is about.
+    #[must_use]
+    pub fn serving(plan: &Plan, handle: &Handle) -> Serving {
+        capacity::serving(handle, plan)
     }
 
     /// Ends one that is under way, and goes back so far.
@@ -204,17 +274,24 @@ impl Rollouts {
         Ok(self.job(service)?.order.on_failure)
     }
 
-    /// Somebody has done what was to be done with an endpoint that was safe to stop.
+    /// Somebody has done what was to be done with an endpoint that was safe to stop; saying so again changes nothing.
     ///
     /// # Errors
     /// [`NotBegun::NotAwaited`] when it is not waited for.
-    pub fn confirm(&self, service: &ServiceName, endpoint: &EndpointAddr) -> Result<Told, NotBegun> {
+    pub fn confirm(
+        &self,
+        service: &ServiceName,
+        endpoint: &EndpointAddr,
+        handle: &Handle,
+    ) -> Result<Told, NotBegun> {
         let job = self.job(service)?;
-        if !job.awaits(endpoint) {
+        if let Some(index) = job.awaiting(endpoint) {
+            lock(&job.confirmed).insert(endpoint.clone(), clock::now());
+            job.set(handle, index, StepState::Safe, false);
+            job.came.notify_one();
+        } else if job.confirmed_at(endpoint).is_none() {
             return Err(NotBegun::NotAwaited { service: service.clone(), endpoint: endpoint.clone() });
         }
-        lock(&job.confirmed).insert(endpoint.clone());
-        job.came.notify_one();
         Ok(job.told.borrow().clone())
     }
 
@@ -234,11 +311,32 @@ impl Rollouts {
     }
 }
 
-fn was_there(plan: &Plan, handle: &Handle) -> Vec<bool> {
-    let state = handle.state();
-    let to = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
-    let is_there = |endpoint: &EndpointAddr| to.is_some_and(|to| to.endpoints.contains(endpoint));
-    plan.moves.iter().map(|step| step.into.as_ref().is_some_and(is_there)).collect()
+impl Job {
+    /// The answer to the call that began it, if this is the same call once more.
+    fn replay(&self, order: &Order) -> Result<Option<Told>, Failed> {
+        match (&self.order.idempotency, &order.idempotency) {
+            (Some((known, of)), Some((key, digest))) if known == key => {
+                if of == digest {
+                    Ok(Some(self.first.clone()))
+                } else {
+                    Err(Failed::KeyReused(key.clone()))
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn before(plan: &Plan, state: &State) -> Vec<Before> {
+    let service = state.table.service(&plan.service);
+    let [from, to] =
+        [&plan.from, &plan.to].map(|version| service.and_then(|service| service.version(version)));
+    let traits = |out: &EndpointAddr| from.map(|from| from.traits.of(out));
+    let of = plan.moves.iter().map(|step| Before {
+        was_there: step.into.as_ref().is_some_and(|into| to.is_some_and(|to| to.endpoints.contains(into))),
+        traits: step.out.as_ref().and_then(traits),
+    });
+    of.collect()
 }
 
 /// Does rollouts for as long as it runs; what a process before this one has left is told from the files in `dir`.

@@ -1,11 +1,16 @@
 //! The way back of a rollout: an old endpoint that still answers serves again, and only then the new one goes.
 
+use tracing::warn;
+
+use super::change::Shift;
+use super::job::said;
 use super::told::StepState;
 use super::wait::{Halt, answers};
 use super::{Back, Job, Wish};
-use crate::control::Handle;
+use crate::control::{Handle, clock};
+use crate::release::State;
 use crate::release::rollout::Move;
-use crate::table::EndpointAddr;
+use crate::table::{EndpointAddr, TraitsEdit};
 
 impl Job {
     /// Takes back what is under way, or all; the newest first.
@@ -49,7 +54,7 @@ impl Job {
         Ok(())
     }
 
-    /// The old endpoint serves again, if it answers.
+    /// The old endpoint serves again, if it answers and is well.
     async fn restore(&self, handle: &Handle, index: usize, out: &EndpointAddr) -> Result<bool, Halt> {
         let plan = &self.order.plan;
         if self.serves(handle, &plan.from, out) {
@@ -58,18 +63,47 @@ impl Job {
         if answers(out).await.is_err() {
             return Ok(false);
         }
-        let mut commands = vec![plan.put(&plan.from, out)];
-        commands.extend(self.shift_back(handle, Some(out), None));
-        self.change(handle, &(index..index + 1), commands, &format!("back: {out} serves again")).await?;
-        let serves = async || Ok(self.serves(handle, &plan.from, out));
-        let what = || format!("{out} is not healthy");
-        let waited =
-            self.until_but(handle, self.order.ready_timeout, serves, what, Wish::End(Back::All)).await;
-        match waited {
-            Ok(()) => Ok(true),
-            Err(Halt::TimedOut(_)) => Ok(false),
-            Err(halt) => Err(halt),
+        let wish = Wish::End(Back::All);
+        // Whoever may have restarted it has not said so: what was found before may have been another process.
+        let since = plan.moves[index].is_in_place().then(clock::now);
+        let is_found = async || Ok(self.is_well_since(handle, &plan.from, out, since));
+        let found = self.until_but(handle, self.order.ready_timeout, is_found, String::new, wish).await;
+        if let Err(Halt::TimedOut(_)) = found {
+            return Ok(false);
         }
+        found?;
+        let step = index..index + 1;
+        self.change(handle, &step, &format!("back: {out} serves again"), |state| {
+            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
+            let is_known = spec.is_some_and(|spec| spec.endpoints.contains(out));
+            let traits = self.before[index].traits.as_ref().filter(|_| !is_known);
+            let put = plan.put(&plan.from, out, traits.map_or_else(TraitsEdit::default, said));
+            let shift = Shift { again: std::slice::from_ref(out), ..Shift::default() };
+            Ok([put].into_iter().chain(self.shift(state, shift)).collect())
+        })
+        .await?;
+        let serves = async || Ok(self.serves(handle, &plan.from, out));
+        let waited = self.until_but(handle, self.order.ready_timeout, serves, String::new, wish).await;
+        if let Err(Halt::TimedOut(_)) = waited {
+            return self.drain_again(handle, index, out).await;
+        }
+        waited.map(|()| true)
+    }
+
+    /// The old endpoint answers, but is not well: nothing is left to it where others can do without.
+    async fn drain_again(&self, handle: &Handle, index: usize, out: &EndpointAddr) -> Result<bool, Halt> {
+        let plan = &self.order.plan;
+        let drain = |state: &State| {
+            let shift = self.shift(state, Shift { goes: std::slice::from_ref(out), ..Shift::default() });
+            Ok(shift.into_iter().chain([plan.drain(&plan.from, out)]).collect())
+        };
+        let what = format!("back: {out} is not healthy and drains again");
+        match self.change(handle, &(index..index + 1), &what, drain).await {
+            // The last one of its version stays.
+            Err(Halt::Bound(why)) => warn!(service = %plan.service, why, "an unhealthy endpoint stays"),
+            drained => drained?,
+        }
+        Ok(false)
     }
 
     /// The new endpoint gets nothing new, and leaves the pool when nothing is left on it.
@@ -80,13 +114,13 @@ impl Job {
         if !spec.is_some_and(|spec| spec.endpoints.contains(into)) {
             return Ok(());
         }
-        let step = index..index + 1;
-        let mut commands: Vec<_> = self.shift_back(handle, None, Some(into)).into_iter().collect();
-        let stays = self.was_there[index];
-        if !stays {
-            commands.push(plan.drain(&plan.to, into));
-        }
-        self.change(handle, &step, commands, &format!("back: {into} drains")).await?;
+        let (step, stays) = (index..index + 1, self.before[index].was_there);
+        self.change(handle, &step, &format!("back: {into} drains"), |state| {
+            let shift = self.shift(state, Shift { leaves: std::slice::from_ref(into), ..Shift::default() });
+            let drain = (!stays).then(|| plan.drain(&plan.to, into));
+            Ok(shift.into_iter().chain(drain).collect())
+        })
+        .await?;
         if stays {
             return Ok(());
         }
@@ -94,30 +128,7 @@ impl Job {
         let what = || format!("{into} did not become empty in time");
         let wish = Wish::End(Back::All);
         self.until_but(handle, self.order.drain_timeout, is_empty, what, wish).await?;
-        let remove = vec![plan.remove(&plan.to, into)];
-        self.change(handle, &step, remove, &format!("back: {into} is gone")).await
-    }
-
-    /// The weights when this one serves again and this one goes.
-    fn shift_back(
-        &self,
-        handle: &Handle,
-        again: Option<&EndpointAddr>,
-        goes: Option<&EndpointAddr>,
-    ) -> Option<crate::release::Command> {
-        let plan = &self.order.plan;
-        let state = handle.state();
-        let service = state.table.service(&plan.service)?;
-        let from = service.version(&plan.from).into_iter().flat_map(|spec| spec.serving());
-        let stays = from.filter(|endpoint| Some(*endpoint) != again).count() + usize::from(again.is_some());
-        let in_service = |endpoint: &EndpointAddr| {
-            let index = plan.moves.iter().position(|step| step.into.as_ref() == Some(endpoint));
-            index.is_none_or(|index| {
-                matches!(self.state(index), StepState::Serving | StepState::Done | StepState::Kept)
-            })
-        };
-        let to = service.version(&plan.to).into_iter().flat_map(|spec| spec.serving());
-        let came = to.filter(|endpoint| Some(*endpoint) != goes && in_service(endpoint)).count();
-        plan.weights(service, stays, came, false)
+        let what = format!("back: {into} is gone");
+        self.change(handle, &step, &what, |_| Ok(vec![plan.remove(&plan.to, into)])).await
     }
 }

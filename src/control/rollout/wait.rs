@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
+use super::change::serves;
 use super::{Job, Wish, capacity, lock};
 use crate::control::{Failed, Handle, clock};
+use crate::release::Timestamp;
 use crate::table::{EndpointAddr, VersionName};
 
 /// How often it is looked.
@@ -33,7 +35,7 @@ impl Halt {
     /// A change that was not made.
     pub(super) fn of(failed: Failed) -> Self {
         match failed {
-            Failed::Closed | Failed::Lent | Failed::Succeeded => Self::Closed,
+            Failed::Closed | Failed::Succeeded => Self::Closed,
             other => Self::Bound(other.to_string()),
         }
     }
@@ -111,7 +113,7 @@ impl Job {
 
     /// How many serve; noted with what is told.
     pub(super) fn look(&self, handle: &Handle) -> usize {
-        let serving = capacity::serving(handle, &self.order.plan);
+        let serving = capacity::serving(handle, &self.order.plan).count();
         self.told.send_if_modified(|told| {
             let before = (told.serving, told.least_serving);
             (told.serving, told.least_serving) = (serving, told.least_serving.min(serving));
@@ -127,28 +129,51 @@ impl Job {
         version: &VersionName,
         endpoint: &EndpointAddr,
     ) -> bool {
-        let told = handle.remaining(&self.order.plan.service, version).await;
-        told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
+        let plan = &self.order.plan;
+        let epoch = || handle.state().table.service(&plan.service).map(|service| service.epoch);
+        let before = epoch();
+        let told = handle.remaining(&plan.service, version).await;
+        // What the workers said holds for the table that they were asked under.
+        let is_same = before == epoch() && !serves(&handle.state(), plan, version, endpoint);
+        is_same && told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
     }
 
     /// True when an endpoint of the pool gets requests.
     pub(super) fn serves(&self, handle: &Handle, version: &VersionName, endpoint: &EndpointAddr) -> bool {
-        let service = &self.order.plan.service;
+        let plan = &self.order.plan;
+        serves(&handle.state(), plan, version, endpoint)
+            && capacity::is_well(&handle.live().snapshot(), &plan.service, version, endpoint)
+    }
+
+    /// True when an endpoint that is checked was found well after `since`; always where none is, or it is not known yet.
+    pub(super) fn is_well_since(
+        &self,
+        handle: &Handle,
+        version: &VersionName,
+        endpoint: &EndpointAddr,
+        since: Option<Timestamp>,
+    ) -> bool {
+        let plan = &self.order.plan;
         let state = handle.state();
-        let spec = state.table.service(service).and_then(|service| service.version(version));
-        spec.is_some_and(|spec| spec.serving().any(|serving| serving == endpoint))
-            && capacity::is_well(&handle.live().snapshot(), service, version, endpoint)
+        let is_checked = state.table.service(&plan.service).is_some_and(|service| {
+            service.version(version).is_some_and(|version| service.pool(version).health.is_some())
+        });
+        let known = handle.health().of(&plan.service, version);
+        let (Some(since), Some(known)) = (since, known.get(endpoint).filter(|_| is_checked)) else {
+            return true;
+        };
+        known.standing.serves() && known.last.as_ref().is_some_and(|last| last.is_well && last.at > since)
     }
 
-    /// True once somebody has confirmed that this one was dealt with.
-    pub(super) fn is_confirmed(&self, endpoint: &EndpointAddr) -> bool {
-        lock(&self.confirmed).contains(endpoint)
+    /// When somebody confirmed that this one was dealt with.
+    pub(super) fn confirmed_at(&self, endpoint: &EndpointAddr) -> Option<Timestamp> {
+        lock(&self.confirmed).get(endpoint).copied()
     }
 
-    /// True while a word about this one is waited for.
-    pub(super) fn awaits(&self, endpoint: &EndpointAddr) -> bool {
+    /// The step that waits for a word about this one.
+    pub(super) fn awaiting(&self, endpoint: &EndpointAddr) -> Option<usize> {
         let name = endpoint.to_string();
         let told = self.told.borrow();
-        told.steps.iter().any(|step| step.awaits_confirmation && step.out.as_ref() == Some(&name))
+        told.steps.iter().position(|step| step.awaits_confirmation && step.out.as_ref() == Some(&name))
     }
 }

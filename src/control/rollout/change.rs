@@ -1,0 +1,139 @@
+//! What a rollout asks of control: ordinary changes, each for the state that was looked at.
+
+use std::ops::Range;
+
+use super::told::{RolloutState, StepState};
+use super::wait::Halt;
+use super::{Job, lock};
+use crate::control::handle::{Asked, Wanted, weight};
+use crate::control::{Failed, Handle};
+use crate::release::rollout::{Plan, Way};
+use crate::release::{Command, Refused, State};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, VersionName};
+
+/// How often in a row somebody else may change the service between our look at it and our change.
+const CONFLICTS: usize = 20;
+
+/// Who serves after a change and did not before, or the other way round.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shift<'e> {
+    /// Old endpoints that go.
+    pub(super) goes: &'e [EndpointAddr],
+    /// Old endpoints that serve again.
+    pub(super) again: &'e [EndpointAddr],
+    /// New endpoints that come.
+    pub(super) comes: &'e [EndpointAddr],
+    /// New endpoints that leave again.
+    pub(super) leaves: &'e [EndpointAddr],
+}
+
+impl Job {
+    /// Asks for one change; for none when there is nothing to change.
+    ///
+    /// `commands` makes it from the state as it is, and is asked again when somebody else was faster.
+    pub(super) async fn change(
+        &self,
+        handle: &Handle,
+        batch: &Range<usize>,
+        what: &str,
+        commands: impl Fn(&State) -> Result<Vec<Command>, Halt>,
+    ) -> Result<(), Halt> {
+        for _ in 0..CONFLICTS {
+            let state = handle.state();
+            let epoch = self.check_weights(&state)?;
+            let mut commands = commands(&state)?;
+            let command = match commands.len() {
+                0 => return Ok(()),
+                1 => commands.remove(0),
+                _ => Command::Batch(commands),
+            };
+            match handle.change(self.wanted(command, epoch, self.because(batch, what))).await {
+                Ok(done) => {
+                    *lock(&self.weights) = weights(&done.state, &self.order.plan);
+                    self.look(handle);
+                    return Ok(());
+                }
+                Err(Failed::Refused(Refused::Conflict { .. })) => {}
+                Err(failed) => return Err(Halt::of(failed)),
+            }
+        }
+        Err(Halt::Bound(format!("somebody else changes `{}` again and again", self.order.plan.service)))
+    }
+
+    fn wanted(&self, command: Command, epoch: Epoch, reason: String) -> Wanted {
+        Wanted {
+            command: Asked::Command(command),
+            actor: self.order.actor.clone(),
+            reason,
+            expected: vec![(self.order.plan.service.clone(), epoch)],
+            idempotency: None,
+            dry_run: false,
+            // The way back asks nobody.
+            force: self.told.borrow().state == RolloutState::Reversing,
+            exclusive: None,
+            render: |_, _| String::new(),
+        }
+    }
+
+    /// `rollout, step 3 of 10: 10.0.0.1:80 drains (new kernel)`.
+    fn because(&self, batch: &Range<usize>, what: &str) -> String {
+        let (first, last, count) = (batch.start + 1, batch.end, self.order.plan.moves.len());
+        let step = if first == last { first.to_string() } else { format!("{first} to {last}") };
+        let why =
+            if self.order.reason.is_empty() { String::new() } else { format!(" ({})", self.order.reason) };
+        format!("rollout, step {step} of {count}: {what}{why}")
+    }
+
+    /// Between versions the weights are ours while it goes on: somebody else who moves them knows better. The service's epoch.
+    fn check_weights(&self, state: &State) -> Result<Epoch, Halt> {
+        let plan = &self.order.plan;
+        let Some(service) = state.table.service(&plan.service) else {
+            return Err(Halt::Interfered(format!("somebody else has removed `{}`", plan.service)));
+        };
+        if plan.is_between() && weights(state, plan) != *lock(&self.weights) {
+            let why = format!("somebody else has changed the weights of `{}`", plan.service);
+            return Err(Halt::Interfered(why));
+        }
+        Ok(service.epoch)
+    }
+
+    /// The weights after a shift, as far as they follow the endpoints.
+    pub(super) fn shift(&self, state: &State, shift: Shift<'_>) -> Option<Command> {
+        let plan = &self.order.plan;
+        let service = state.table.service(&plan.service)?;
+        let serving =
+            |version: &VersionName| service.version(version).into_iter().flat_map(|spec| spec.serving());
+        let stays =
+            serving(&plan.from).filter(|other| !shift.goes.contains(other) && !shift.again.contains(other));
+        let old = stays.count() + shift.again.len();
+        let position =
+            |endpoint: &EndpointAddr| plan.moves.iter().position(|step| step.into.as_ref() == Some(endpoint));
+        // One of the new version's endpoints that stands in a later move counts when its turn has come.
+        let has_come = |endpoint: &EndpointAddr| {
+            shift.comes.contains(endpoint)
+                || position(endpoint).is_none_or(|index| {
+                    matches!(self.state(index), StepState::Serving | StepState::Done | StepState::Kept)
+                })
+        };
+        let new: Vec<_> = serving(&plan.to)
+            .filter(|endpoint| !shift.leaves.contains(endpoint) && has_come(endpoint))
+            .collect();
+        let is_over = !new.iter().any(|endpoint| position(endpoint).is_some());
+        let way = match self.told.borrow().state {
+            RolloutState::Reversing => Way::Back { begun: self.begun, is_over },
+            _ => Way::Forward,
+        };
+        plan.weights(service, old, new.len(), way)
+    }
+}
+
+/// What the two versions have.
+pub(super) fn weights(state: &State, plan: &Plan) -> (BasisPoints, BasisPoints) {
+    (weight(state, &plan.service, &plan.from), weight(state, &plan.service, &plan.to))
+}
+
+/// True when the endpoint is in the pool and does not drain.
+pub(super) fn serves(state: &State, plan: &Plan, version: &VersionName, endpoint: &EndpointAddr) -> bool {
+    let spec = state.table.service(&plan.service).and_then(|service| service.version(version));
+    spec.is_some_and(|spec| spec.serving().any(|serving| serving == endpoint))
+}
