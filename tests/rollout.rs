@@ -16,14 +16,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::held::Later;
 use lab::origin::Then;
 use lab::process::Endpoint;
-use lab::{Client, Lab, Origin, origin, websocket};
+use lab::{Client, Gate, Lab, Origin, origin, websocket};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -552,4 +554,413 @@ fn after_a_crash_it_is_said_where_it_stopped_and_nothing_goes_on_by_itself() {
 
 fn rollout_status(lab: &Lab) -> u16 {
     lab.call("GET", "/v1/services/shop/rollout", &Value::Null).0
+}
+
+// ---- What somebody else does meanwhile ----
+
+fn put(lab: &Lab, version: &str, endpoint: &str, body: &Value) {
+    let path = format!("/v1/services/shop/versions/{version}/endpoints/{endpoint}");
+    let (status, answer) = lab.call("PUT", &path, body);
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// Three endpoints of which the first has a request in flight until the gate opens.
+fn busy(extra: &str) -> (Lab, Gate, Later) {
+    let gate = Gate::default();
+    let origins = vec![Origin::held("old0", &gate), Origin::start("old1"), Origin::start("old2")];
+    let settings = "drain = { patience = \"0s\", spread = \"0s\", deadline = \"20s\" }";
+    let lab = Lab::pool(origins, &[], "", &format!("{settings}\n{extra}"));
+    let request = "GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n";
+    loop {
+        let asked = lab.ask_later(request);
+        lab::wait_until("it is answered, or waits", || {
+            asked.is_answered() || lab.origin("old0").served() > 0
+        });
+        if lab.origin("old0").served() > 0 {
+            return (lab, gate, asked);
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_somebody_puts_back_is_not_said_to_be_safe() {
+    let (lab, gate, asked) = busy("");
+    let old = address(&lab, "old0");
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "draining");
+    put(&lab, "blue", &old, &Value::Null);
+    let told = ended(&lab);
+    let why = format!("somebody else has put {old} back into service");
+    assert_eq!((&told["state"], &told["why"]), (&json!("stopped"), &json!(why)));
+    gate.open();
+    asked.answer();
+    // The same while it is waited for a word about it.
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    put(&lab, "blue", &old, &Value::Null);
+    assert_eq!(ended(&lab)["why"], why);
+    let (_, out, _) = lab.cli(&["rollout", "shop", "--status"]);
+    assert!(out.trim_end().ends_with("back into service; stop nothing"), "{out}");
+}
+
+#[test]
+fn an_old_endpoint_that_somebody_puts_back_before_the_new_one_serves_is_not_said_to_be_safe() {
+    let lab = pool(2, "");
+    let (old, new) = (address(&lab, "old0"), origin::nobody().to_string());
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": new }] }));
+    wait_for_step(&lab, 0, "warming");
+    put(&lab, "blue", &old, &Value::Null);
+    let _late = Origin::at(&new, "new0", |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: new0\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let told = ended(&lab);
+    assert_eq!(told["why"], format!("somebody else has put {old} back into service"));
+    assert_eq!(who_answers(&lab), ["new0", "old0", "old1"]);
+}
+
+#[test]
+fn changes_that_do_not_concern_it_are_no_reason_to_end() {
+    let lab = pool(3, "");
+    let other = origin::nobody().to_string();
+    let is_over = AtomicBool::new(false);
+    let replace: Vec<_> = (0..2).map(|index| address(&lab, &format!("old{index}"))).collect();
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pairs: Vec<_> = replace.iter().zip(&new).map(|(old, new)| format!("{old}={}", new.address)).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": [other] }));
+    let changes = thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            let mut count = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                put(&lab, "green", &other, &json!({ "weight": 1 + count % 2 }));
+                count += 1;
+            }
+            count
+        });
+        let (exit, out, err) =
+            lab.cli(&["rollout", "shop", "--settle", "100ms", "--replace", &pairs[0], &pairs[1]]);
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(exit, 0, "{out}{err}");
+        changes.join().unwrap()
+    });
+    assert!(changes > 0);
+    assert_eq!(who_answers(&lab), ["new0", "new1", "old2"]);
+}
+
+#[test]
+fn weights_that_somebody_else_sets_stay_whenever_he_does() {
+    let lab = pool(4, "");
+    let new: Vec<_> = (0..4).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    for round in 0..8 {
+        lab.weights(&json!({ "blue": 10_000 }));
+        for endpoint in lab.shop()["versions"][0]["endpoints"].as_array().unwrap() {
+            put(&lab, "blue", endpoint["address"].as_str().unwrap(), &Value::Null);
+        }
+        begin(&lab, &json!({ "from": "blue", "to": "green", "surge": true }));
+        wait_for_step(&lab, round % 3, "done");
+        let (blue, green) = (7_000 + round, 3_000 - round);
+        lab.weights(&json!({ "blue": blue, "green": green }));
+        ended(&lab);
+        assert_eq!(lab.shop()["weights"], json!({ "blue": blue, "green": green }), "round {round}");
+    }
+}
+
+#[test]
+fn a_rollout_between_versions_leaves_a_way_back() {
+    let lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--to", "green", "--surge"]);
+    assert_eq!(exit, 0, "{out}{err}");
+    for (old, draining) in endpoints(&lab, "blue") {
+        assert!(!draining, "{old} gets nothing anyhow");
+        let path = format!("/v1/services/shop/versions/blue/endpoints/{old}/drain");
+        assert_eq!(lab.call("GET", &path, &Value::Null).1["drained"], true, "{old} is safe to stop");
+    }
+    let (exit, out, err) = lab.cli(&["revert", "shop"]);
+    assert_eq!(exit, 0, "{out}{err}");
+    assert!(who_answers(&lab).contains(&"old0".to_owned()));
+    lab.flip("blue");
+    assert_eq!(who_answers(&lab), ["old0", "old1"]);
+}
+
+#[test]
+fn a_version_that_has_weight_already_takes_over_and_the_way_back_ends_where_it_began() {
+    let lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    let begun = json!({ "blue": 9_000, "green": 1_000 });
+    lab.weights(&begun);
+    begin(&lab, &json!({ "from": "blue", "to": "green", "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let (code, _, err) = lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old0")]);
+    assert_eq!(code, 0, "{err}");
+    wait_for_step(&lab, 0, "done");
+    let (_, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!((rollout(&lab)["state"].clone(), lab.shop()["weights"].clone()), (json!("reversed"), begun));
+    assert!(out.trim_end().ends_with("the old endpoints serve: do not stop them"), "{out}");
+    assert!(endpoints(&lab, "blue").iter().all(|(_, draining)| !draining));
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--from", "blue", "--to", "green"]);
+    assert_eq!(exit, 0, "{out}{err}");
+    assert_eq!(who_answers(&lab), ["new0", "new1"]);
+}
+
+// ---- The last line ----
+
+#[test]
+fn what_was_restarted_in_its_place_is_not_said_to_serve_no_more() {
+    let lab = pool(3, "");
+    begin(&lab, &json!({ "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old0")]).0, 0);
+    wait_for_step(&lab, 1, "safe");
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--stop"]);
+    assert_eq!(exit, 1);
+    assert!(out.trim_end().ends_with("shop: stopped: somebody has ended it; stop nothing"), "{out}");
+}
+
+#[test]
+fn an_endpoint_that_is_lost_is_named() {
+    let mut lab = pool(3, "");
+    let old = address(&lab, "old0");
+    begin(&lab, &json!({ "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    lab.origins.retain(|origin| origin.name != "old0");
+    let (_, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+    let lost = format!(
+        "; {old} does not serve, and nothing does in its place; the other old endpoints serve: do not stop them"
+    );
+    assert!(out.trim_end().ends_with(&lost), "{out}");
+    assert_eq!(rollout(&lab)["steps"][0]["state"], "lost");
+}
+
+/// Answers its checks as the switch says.
+fn switched(name: &str, is_well: &Arc<AtomicBool>) -> Origin {
+    let (version, is_well) = (name.to_owned(), Arc::clone(is_well));
+    Origin::behaving(name, move |seen, stream| {
+        let good = seen.path() != "/healthz" || is_well.load(Ordering::SeqCst);
+        let status = if good { "200 OK" } else { "503 Service Unavailable" };
+        write!(stream, "HTTP/1.1 {status}\r\nx-version: {version}\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    })
+}
+
+fn checked(well: &Arc<AtomicBool>, others: &[SocketAddr], fall: u16) -> Lab {
+    let origins = vec![switched("old0", well), Origin::start("old1"), Origin::start("old2")];
+    let settings = format!(
+        "drain = {{ patience = \"0s\", spread = \"0s\", deadline = \"5s\" }}\n\
+         health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = {fall} }}"
+    );
+    let lab = Lab::pool(origins, others, "", &settings);
+    let is_known = |endpoint: &Value| endpoint["health"]["state"] != "unchecked";
+    lab::wait_until("all are checked", || {
+        lab.shop()["versions"][0]["endpoints"].as_array().unwrap().iter().all(is_known)
+    });
+    lab
+}
+
+#[test]
+fn an_old_endpoint_that_does_not_become_healthy_again_is_drained_again() {
+    let well = Arc::new(AtomicBool::new(true));
+    let lab = checked(&well, &[], 1);
+    let (good, dead) = (Origin::start("new0"), origin::nobody());
+    let (old0, old1) = (address(&lab, "old0"), address(&lab, "old1"));
+    let replace = json!([
+        { "out": old0, "into": good.address.to_string() },
+        { "out": old1, "into": dead.to_string() },
+    ]);
+    begin(&lab, &json!({ "replace": replace, "ready_timeout": "1s" }));
+    wait_for_step(&lab, 0, "done");
+    well.store(false, Ordering::SeqCst);
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["steps"][0]["state"]), (&json!("reversed"), &json!("kept")));
+    assert!(endpoints(&lab, "blue").contains(&(old0.clone(), true)), "it drains");
+    let (_, out, _) = lab.cli(&["rollout", "shop", "--status"]);
+    assert!(out.trim_end().ends_with(&format!("{old0} no longer serves, stop nothing else")), "{out}");
+    assert_eq!(who_answers(&lab), ["new0", "old1", "old2"]);
+}
+
+#[test]
+fn what_was_restarted_gets_nothing_before_a_check_has_found_the_new_process_well() {
+    let well = Arc::new(AtomicBool::new(true));
+    // So many checks have to fail that it counts as well all the time.
+    let lab = checked(&well, &[], 1_000);
+    let old = address(&lab, "old0");
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    well.store(false, Ordering::SeqCst);
+    let checks = || lab.origin("old0").served();
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old]).0, 0);
+    let before = checks();
+    lab::wait_until("it is checked", || checks() > before + 2);
+    assert_eq!(rollout(&lab)["steps"][0]["state"], "warming");
+    assert_eq!(who_answers(&lab), ["old1", "old2"]);
+    well.store(true, Ordering::SeqCst);
+    assert_eq!(ended(&lab)["state"], "done");
+    assert_eq!(who_answers(&lab), ["old0", "old1", "old2"]);
+}
+
+#[test]
+fn a_dead_machine_is_replaced_with_the_defaults() {
+    let dead = origin::nobody();
+    let well = Arc::new(AtomicBool::new(true));
+    let lab = checked(&well, &[dead], 1);
+    let new = Origin::start("new0");
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--replace", &format!("{dead}={}", new.address)]);
+    assert_eq!(exit, 0, "{out}{err}");
+    let told = rollout(&lab);
+    assert_eq!((&told["min_serving"], &told["least_serving"]), (&json!(3), &json!(3)));
+    assert_eq!(who_answers(&lab), ["new0", "old0", "old1", "old2"]);
+}
+
+#[test]
+fn the_fewest_that_served_are_told_also_of_a_rollout_that_waits_for_nothing() {
+    let lab = pool(3, "");
+    let new = Origin::start("new0");
+    let pair = format!("{}={}", address(&lab, "old0"), new.address);
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--replace", &pair]);
+    assert_eq!(exit, 0, "{out}{err}");
+    assert_eq!(rollout(&lab)["least_serving"], 2);
+}
+
+#[test]
+fn weight_and_zone_go_over_to_the_replacement_and_come_back() {
+    let lab = pool(3, "");
+    let (old0, old1) = (address(&lab, "old0"), address(&lab, "old1"));
+    let (good, dead) = (Origin::start("new0"), origin::nobody());
+    put(&lab, "blue", &old0, &json!({ "weight": 3, "zone": "a" }));
+    let said = |endpoint: &str| {
+        let shop = lab.shop();
+        let all = shop["versions"][0]["endpoints"].as_array().unwrap();
+        let one = all.iter().find(|known| known["address"] == endpoint).unwrap();
+        (one["weight"].clone(), one["zone"].clone())
+    };
+    let new = good.address.to_string();
+    let replace = json!([{ "out": old0, "into": new }, { "out": old1, "into": dead.to_string() }]);
+    begin(&lab, &json!({ "replace": replace, "ready_timeout": "10m" }));
+    wait_for_step(&lab, 1, "warming");
+    assert_eq!(said(&new), (json!(3), json!("a")));
+    lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!(said(&old0), (json!(3), json!("a")));
+}
+
+// ---- Hooks, and what they are asked for ----
+
+#[test]
+fn a_hook_runs_once_for_each_endpoint_of_a_batch() {
+    let (lab, gate, asked) = busy("");
+    let log = lab.dir.path().join("hooks");
+    let hook = format!("echo $SWITCHBACK_ENDPOINT >> {}", log.display());
+    let (old0, old1) = (address(&lab, "old0"), address(&lab, "old1"));
+    thread::scope(|scope| {
+        let cli = scope.spawn(|| {
+            lab.cli(&["rollout", "shop", "--batch", "2", "--hook", &hook, "--replace", &old0, &old1])
+        });
+        lab::wait_until("the idle one is dealt with", || {
+            let (status, told) = lab.call("GET", "/v1/services/shop/rollout", &Value::Null);
+            status == 200
+                && told["steps"][1]["state"] == "safe"
+                && told["steps"][1]["awaits_confirmation"] == false
+        });
+        assert_eq!(rollout(&lab)["steps"][0]["state"], "draining", "the other one is not safe");
+        gate.open();
+        let (exit, out, err) = cli.join().unwrap();
+        assert_eq!(exit, 0, "{out}{err}");
+        assert!(out.contains(&format!("{old1} is dealt with")), "{out}");
+    });
+    asked.answer();
+    assert_eq!(fs::read_to_string(log).unwrap(), format!("{old1}\n{old0}\n"));
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_ended_with_all_its_processes() {
+    let lab = pool(3, "");
+    let log = lab.dir.path().join("pids");
+    let hook = format!("sleep 600 & echo $$ $! > {}; wait", log.display());
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--ready-timeout", "1s", "--hook", &hook]);
+    assert_eq!(exit, 3, "{out}{err}");
+    assert!(out.contains(&format!("the hook for {} was ended", address(&lab, "old0"))), "{out}");
+    assert!(out.trim_end().ends_with("the old endpoints serve: do not stop them"), "{out}");
+    let pids = fs::read_to_string(log).unwrap();
+    let runs = |pid: &str| {
+        // Whoever adopts it may take its time to look after it.
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    lab::wait_until("its processes end", || !pids.split_whitespace().any(runs));
+}
+
+// ---- What is asked for ----
+
+#[test]
+fn options_of_a_new_rollout_do_not_go_with_one_that_is_under_way() {
+    let lab = pool(3, "");
+    begin(&lab, &json!({ "confirm": true }));
+    for what in [&["--stop"][..], &["--reverse"], &["--status"], &["--follow"], &["--proceed", "127.0.0.1:1"]]
+    {
+        for option in [&["--dry-run"][..], &["--batch", "2"], &["--surge"], &["--async"], &["--to", "green"]]
+        {
+            let (exit, _, err) = lab.cli(&[&["rollout", "shop"], what, option].concat());
+            assert_eq!(exit, 2, "{what:?} {option:?}: {err}");
+            assert!(err.contains("cannot be used with"), "{err}");
+        }
+    }
+    assert_eq!(rollout(&lab)["state"], "running");
+    let (exit, _, err) = lab.cli(&["rollout", "nobody", "--stop"]);
+    assert!(exit == 1 && err.contains("no service `nobody`"), "{err}");
+}
+
+#[test]
+fn a_rollout_is_begun_on_the_understanding_it_was_asked_for_and_once() {
+    let lab = pool(3, "");
+    let body = json!({ "confirm": true });
+    let post = |headers: &[(&str, &str)], body: &Value| {
+        lab.call_with("POST", "/v1/services/shop/rollout", headers, body)
+    };
+    let refused = post(&[("if-match", "\"7\"")], &body);
+    assert_eq!((refused.status, &refused.json()["field"]), (412, &json!("if-match")));
+    let dry =
+        lab.call_with("POST", "/v1/services/shop/rollout?dry_run=true", &[("if-match", "\"7\"")], &body);
+    assert_eq!(dry.status, 412);
+    let epoch = format!("\"{}\"", lab.shop()["epoch"]);
+    let call = [("if-match", &*epoch), ("idempotency-key", "k1")];
+    let first = post(&call, &body);
+    assert_eq!(first.status, 202, "{}", first.json());
+    wait_for_step(&lab, 0, "safe");
+    let again = post(&call, &body);
+    assert_eq!((again.status, again.json()), (202, first.json()));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let other = post(&call, &json!({ "confirm": true, "batch": 2 }));
+    assert_eq!((other.status, &other.json()["field"]), (422, &json!("idempotency-key")));
+    assert_eq!(post(&[], &body).status, 409, "without the key it is another one");
+}
+
+/// A process that is to take the old one's place has the store, and fails.
+#[test]
+fn none_begins_while_another_process_has_the_store() {
+    let lab = pool(2, "");
+    let (has_it, binary) = (lab.dir.path().join("has-it"), lab.dir.path().join("program"));
+    let text = format!(
+        "#!/usr/bin/env python3\nimport json, socket, sys\n\
+         line = socket.socket(fileno=3).makefile('rw')\nassert 'hello' in json.loads(line.readline())\n\
+         line.write('\"prepared\"\\n'); line.flush()\nassert json.loads(line.readline()) == 'yours'\n\
+         open('{}', 'w').close()\nline.readline()\n",
+        has_it.display()
+    );
+    fs::write(&binary, text).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let upgrade = json!({ "binary": binary, "timeout": "2s" });
+    let body = json!({ "confirm": true });
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| lab.call("POST", "/v1/upgrade", &upgrade));
+        lab::wait_until("it has the store", || has_it.exists());
+        let (status, answer) = lab.call("POST", "/v1/services/shop/rollout", &body);
+        assert_eq!((status, &answer["type"]), (503, &json!("urn:switchback:problem:upgrading")), "{answer}");
+        assert_eq!(upgrade.join().unwrap().0, 504);
+    });
+    begin(&lab, &body);
+    wait_for_step(&lab, 0, "safe");
 }

@@ -14,6 +14,7 @@ mod drain;
 mod explain;
 mod flip;
 mod history;
+mod hook;
 mod pools;
 mod render;
 mod rollout;

@@ -1,6 +1,5 @@
 //! `rollout`: one machine after the other. The proxy does it; this command begins it, follows it, and runs the hook.
 
-use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +7,7 @@ use http::Method;
 
 use super::args;
 use super::client::{Call, Client};
+use super::hook::{Hook, interrupted};
 use super::render;
 use super::session::{Exit, Format, Session};
 use crate::admin::api::{Proceed, Replace, Rollout, StartRollout};
@@ -33,13 +33,12 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Rollout) -> anyh
         end(&session.client, service, Some(mode)).await?;
     } else if !args.follow {
         let begun = begin(session, args).await?;
-        if args.dry_run || args.no_wait {
+        if args.dry_run {
             session.tell(&begun, render::rollout)?;
-            if args.no_wait && session.format == Format::Text {
-                session
-                    .say(format!("it goes on by itself: `switchback rollout {service} --follow` shows it"));
-            }
             return Ok(Exit::Done);
+        }
+        if args.no_wait {
+            return leave(session, &begun);
         }
     }
     follow(session, service, args.hook.as_deref()).await
@@ -80,13 +79,25 @@ pub(super) async fn start(
     client.send(call).await.with_context(|| format!("cannot begin a rollout of `{service}`"))
 }
 
-/// Shows what happens until the rollout is over.
+/// Tells what has begun, and that it needs nobody.
+pub(super) fn leave(session: &mut Session<'_>, begun: &Rollout) -> anyhow::Result<Exit> {
+    session.tell(begun, render::rollout)?;
+    if session.format == Format::Text {
+        let service = &begun.service;
+        session.say(format!("it goes on by itself: `switchback rollout {service} --follow` shows it"));
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows what happens until the rollout is over, and runs the hook while it is not.
 pub(super) async fn follow(
     session: &mut Session<'_>,
     service: &str,
     hook: Option<&str>,
 ) -> anyhow::Result<Exit> {
     let mut seen: Option<Rollout> = None;
+    let mut hook = hook.map(Hook::new);
+    let mut interrupted = std::pin::pin!(interrupted());
     loop {
         let now = look(&session.client, service).await.with_context(|| {
             format!("it is not followed any more: `switchback rollout {service} --status` tells where it is")
@@ -96,46 +107,51 @@ pub(super) async fn follow(
                 session.say(line);
             }
         }
+        match &mut hook {
+            Some(hook) if now.state == "running" => deal_with(session, &now, hook).await?,
+            Some(hook) => {
+                // Its endpoint may be on its way back into service.
+                if let Some(endpoint) = hook.end().await.filter(|_| session.format == Format::Text) {
+                    session.say(format!("the hook for {endpoint} was ended: the rollout goes on without it"));
+                }
+            }
+            None => {}
+        }
         if !matches!(&*now.state, "running" | "reversing") {
             conclude(session, &now)?;
             return Ok(exit(&now));
         }
-        if let Some(hook) = hook.filter(|_| now.state == "running") {
-            deal_with(session, &now, hook).await?;
-        }
         seen = Some(now);
-        tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = &mut interrupted, if hook.is_some() => {
+                if let Some(hook) = &mut hook {
+                    hook.end().await;
+                }
+                anyhow::bail!("interrupted, with its hook; `switchback rollout {service} --follow --hook …` takes it up again");
+            }
+        }
     }
 }
 
-/// Runs the hook for each endpoint that waits for it.
-async fn deal_with(session: &mut Session<'_>, rollout: &Rollout, hook: &str) -> anyhow::Result<()> {
-    for (index, step) in rollout.steps.iter().enumerate().filter(|(_, step)| step.awaits_confirmation) {
-        let out = step.out.clone().unwrap_or_default();
-        let mut command = Command::new("sh");
-        command.args(["-c", hook]).stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr()));
-        command
-            .env("SWITCHBACK_SERVICE", &rollout.service)
-            .env("SWITCHBACK_FROM", &rollout.from)
-            .env("SWITCHBACK_TO", &rollout.to)
-            .env("SWITCHBACK_ENDPOINT", &out)
-            .env("SWITCHBACK_REPLACEMENT", step.into.as_deref().unwrap_or(""))
-            .env("SWITCHBACK_STEP", (index + 1).to_string())
-            .env("SWITCHBACK_STEPS", rollout.steps.len().to_string());
-        let ran = tokio::task::spawn_blocking(move || command.status()).await?;
-        let went_well = ran.as_ref().is_ok_and(ExitStatus::success);
-        if went_well {
-            proceed(&session.client, &rollout.service, &out).await?;
-            continue;
+/// Runs the hook for whoever waits for it, and says what has come of it.
+async fn deal_with(session: &mut Session<'_>, rollout: &Rollout, hook: &mut Hook<'_>) -> anyhow::Result<()> {
+    let (client, service) = (session.client.clone(), &rollout.service);
+    let told = match hook.work(rollout) {
+        None => return Ok(()),
+        Some((endpoint, Ok(()))) => proceed(&client, service, &endpoint).await,
+        Some((endpoint, Err(why))) => {
+            if session.format == Format::Text {
+                session.say(format!("the hook for {endpoint} has failed ({why}): the rollout ends"));
+            }
+            end(&client, service, None).await
         }
-        let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
-        if session.format == Format::Text {
-            session.say(format!("the hook for {out} has failed ({why}): the rollout ends"));
-        }
-        end(&session.client, &rollout.service, None).await?;
-        break;
+    };
+    match told {
+        // It has come to its end meanwhile: the next look says how.
+        Err(_) if look(&client, service).await.is_ok_and(|now| now.state != "running") => Ok(()),
+        told => told.map(drop),
     }
-    Ok(())
 }
 
 /// The last words: what is safe to stop.

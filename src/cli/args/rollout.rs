@@ -13,50 +13,50 @@ pub struct Rollout {
     pub service: String,
     /// An endpoint that goes and the one that comes; without =NEW it is restarted in its place. May be repeated; without any: each
     /// endpoint of --from with one of --to, in their order.
-    #[arg(long, value_name = "OLD[=NEW]", value_parser = pair, num_args = 1..)]
+    #[arg(long, value_name = "OLD[=NEW]", value_parser = pair, num_args = 1.., conflicts_with = "what")]
     pub replace: Vec<Pair>,
     /// The version whose endpoints go: its label or @stable.
-    #[arg(long, value_name = "VERSION", default_value = "@stable")]
+    #[arg(long, value_name = "VERSION", default_value = "@stable", conflicts_with = "what")]
     pub from: String,
     /// The version whose endpoints come, with the weight [the same version].
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", conflicts_with = "what")]
     pub to: Option<String>,
     /// So many at a time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "what")]
     pub batch: u16,
     /// New endpoints come before old ones go.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     pub surge: bool,
     /// So many endpoints serve at any time: 8, or 80% [as many as the plan leaves].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "what")]
     pub min_capacity: Option<String>,
     /// How long an endpoint may take until it is empty [the service's drain.deadline, and 10s].
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "what")]
     pub drain_timeout: Option<Duration>,
     /// How long a new one may take until it serves, and a hook until it is done; 5m by default.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "what")]
     pub ready_timeout: Option<Duration>,
     /// How long a new endpoint has to stay well before the next one goes; 0s by default.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "what")]
     pub settle: Option<Duration>,
     /// Run here, by the shell, for each endpoint that is safe to stop; the rollout goes on when it has succeeded, and ends when it
     /// has failed. It is told what by SWITCHBACK_ENDPOINT, SWITCHBACK_REPLACEMENT and others.
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["dry_run", "status", "proceed", "stop", "reverse"])]
     pub hook: Option<String>,
     /// Go on only when somebody says --proceed for each endpoint that is safe to stop.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     pub confirm: bool,
     /// What is done when something goes wrong: take back everything, as far as old endpoints still answer, or only what is under way.
-    #[arg(long, value_name = "WHAT", default_value = "reverse", value_parser = ["reverse", "stop"])]
+    #[arg(long, value_name = "WHAT", default_value = "reverse", value_parser = ["reverse", "stop"], conflicts_with = "what")]
     pub on_failure: String,
     /// Why, for the history.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "what")]
     pub reason: Option<String>,
     /// Only say what would happen.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     pub dry_run: bool,
     /// Return as soon as it has begun.
-    #[arg(long = "async", conflicts_with = "hook")]
+    #[arg(long = "async", conflicts_with_all = ["hook", "what"])]
     pub no_wait: bool,
     /// Tell how the rollout stands, or how the last one ended.
     #[arg(long, group = "what")]
@@ -102,6 +102,9 @@ pub struct Deploy {
     /// How long the new version may take until it is ready, and after the switch the old one until it is empty.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub timeout: Duration,
+    /// Return as soon as no new request goes to the old version, with --rolling as soon as the rollout has begun.
+    #[arg(long = "async")]
+    pub no_wait: bool,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,

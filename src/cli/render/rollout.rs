@@ -57,11 +57,18 @@ pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style
             Some(was) => (&was.state, was.awaits_confirmation) != (&step.state, step.awaits_confirmation),
             None => step.state != "pending",
         };
-        if let Some(text) = said(step).filter(|_| is_news) {
+        let is_dealt_with = was.is_some_and(|was| was.awaits_confirmation && was.state == step.state);
+        let text = if is_dealt_with { dealt_with(step) } else { said(step) };
+        if let Some(text) = text.filter(|_| is_news) {
             lines.push(format!("{}/{}: {text}", index + 1, now.steps.len()));
         }
     }
     lines
+}
+
+fn dealt_with(step: &RolloutStep) -> Option<String> {
+    let out = line(step.out.as_deref()?, usize::MAX);
+    (!step.awaits_confirmation).then(|| format!("{out} is dealt with"))
 }
 
 fn said(step: &RolloutStep) -> Option<String> {
@@ -83,22 +90,30 @@ fn said(step: &RolloutStep) -> Option<String> {
         },
         "restored" if step.out.is_none() => format!("{into} is taken out again"),
         "restored" => format!("{out} serves again"),
-        "kept" => format!("{out} does not answer any more; {into} goes on"),
-        "lost" => format!("{out} does not answer any more, and nothing serves in its place"),
+        "kept" => format!("{out} is not back; {into} goes on"),
+        "lost" => format!("{out} is not back, and nothing serves in its place"),
         _ => return None,
     })
 }
 
 /// The last line: what is safe to stop.
 pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
+    let in_place = |step: &RolloutStep| step.out == step.into && rollout.from == rollout.to;
     let in_state = |states: &[&str]| {
+        // One that was restarted in its place serves again.
         let steps = rollout.steps.iter().filter(|step| states.contains(&&*step.state));
+        let steps = steps.filter(|step| step.state != "done" || !in_place(step));
         steps.filter_map(|step| step.out.as_deref()).map(|out| line(out, usize::MAX)).collect::<Vec<_>>()
     };
     let why = rollout.why.as_deref().map(|why| format!(": {}", line(why, usize::MAX))).unwrap_or_default();
     let service = line(&rollout.service, 64);
-    let is_in_place = rollout.steps.iter().all(|step| step.out == step.into) && rollout.from == rollout.to;
-    let safe = in_state(&["done", "kept", "safe"]);
+    let is_in_place = rollout.steps.iter().all(in_place);
+    let (safe, lost) = (in_state(&["done", "kept", "safe"]), in_state(&["lost"]));
+    let lost = match &lost[..] {
+        [] => String::new(),
+        [one] => format!("; {one} does not serve, and nothing does in its place"),
+        _ => format!("; {} do not serve, and nothing does in their place", and(&lost)),
+    };
     match &*rollout.state {
         "done" if is_in_place => style.paint(
             Tone::Good,
@@ -110,15 +125,19 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
             style.paint(Tone::Good, &format!("{service}: done, never fewer than {} endpoints served; {what}", rollout.least_serving))
         }
         "reversed" if safe.is_empty() => {
-            style.paint(Tone::Bad, &format!("{service}: taken back{why}; the old endpoints serve: do not stop them"))
+            style.paint(Tone::Bad, &format!("{service}: taken back{why}{lost}; {}", if lost.is_empty() { "the old endpoints serve: do not stop them" } else { "the other old endpoints serve: do not stop them" }))
         }
         "interrupted" => style.paint(
             Tone::Bad,
             &format!("{service}: interrupted by the end of the proxy's process, and not gone on with; `switchback status {service}` shows what serves"),
         ),
         state => {
-            let rest = if safe.is_empty() { "stop nothing".to_owned() } else { format!("{} no longer serve, stop nothing else", and(&safe)) };
-            style.paint(Tone::Bad, &format!("{service}: {}{why}; {rest}", line(state, 32)))
+            let rest = match &safe[..] {
+                [] => "stop nothing".to_owned(),
+                [one] => format!("{one} no longer serves, stop nothing else"),
+                _ => format!("{} no longer serve, stop nothing else", and(&safe)),
+            };
+            style.paint(Tone::Bad, &format!("{service}: {}{why}{lost}; {rest}", line(state, 32)))
         }
     }
 }
