@@ -5,7 +5,7 @@
 mod lab;
 
 use lab::history::Load;
-use lab::{Lab, Origin, origin};
+use lab::{Gate, Lab, Origin, origin};
 use serde_json::{Value, json};
 
 fn deploy(lab: &Lab, version: &str, endpoint: &str, more: &[&str]) -> (i32, String) {
@@ -60,4 +60,43 @@ fn a_label_stands_for_one_release() {
     assert!(said.contains("hint: give a new release a new label"), "{said}");
     let weights = |shop: &Value| shop["versions"][0]["weight"].clone();
     assert_eq!(weights(&lab.shop()), json!(10_000));
+}
+
+#[test]
+fn a_label_that_is_there_is_what_it_was_when_its_new_pool_does_not_become_ready() {
+    let lab = Lab::start(&["blue", "green"]);
+    let (old, other) = (lab.origin("green").address, origin::nobody());
+    let path = format!("/v1/services/shop/versions/green/endpoints/{old}");
+    assert_eq!(lab.call("PUT", &path, &json!({ "weight": 3, "zone": "a" })).0, 200);
+    let path = format!("/v1/services/shop/versions/green/endpoints/{other}");
+    assert_eq!(lab.call("PUT", &path, &Value::Null).0, 200);
+    assert_eq!(lab.call("POST", &format!("{path}/drain"), &Value::Null).0, 200);
+    let green = || {
+        let shop = lab.shop();
+        (shop["versions"][1]["endpoints"].clone(), shop["versions"][1]["protocol"].clone())
+    };
+    let before = green();
+    let dead = origin::nobody().to_string();
+    let (code, said) = deploy(&lab, "green", &dead, &["--timeout", "300ms", "--protocol", "h2c"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("nothing was moved, and it is what it was before"), "{said}");
+    assert_eq!(green(), before);
+}
+
+#[test]
+fn it_does_not_wait_for_the_old_version_when_it_is_not_to() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    for (version, way) in [("v2", &["--async"][..]), ("v3", &["--rolling", "--async"])] {
+        let new = Origin::start(version);
+        let (code, said) = deploy(&lab, version, &new.address.to_string(), way);
+        assert_eq!(code, 0, "{said}");
+        lab::wait_until("it has the traffic", || lab.shop()["weights"] == json!({ version: 10_000 }));
+    }
+    let drain = lab.call("GET", "/v1/services/shop/versions/blue/drain", &Value::Null).1;
+    assert_eq!(drain["drained"], false, "{drain}");
+    gate.open();
+    asked.answer();
 }

@@ -1,5 +1,5 @@
 //! `deploy`: a new version in one command. It is added, waited for, given the traffic, and the old one is seen out; whatever goes
-//! wrong before the switch leaves everything as it was.
+//! wrong before it is ready leaves everything as it was.
 
 use std::time::Duration;
 
@@ -33,8 +33,13 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
     let carrier = before.standing.stable.clone();
     if known.is_none_or(|known| known.weight == 0) {
         put(session, args).await?;
-        if let Some(why) = wait_until_ready(session, args).await? {
-            return give_up(session, args, known.is_none(), &carrier, &why).await;
+        match wait_until_ready(session, args).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return give_up(session, args, known, &carrier, &why).await,
+            Err(why) => {
+                take_back(session, args, known).await.context(why.to_string())?;
+                return Err(why);
+            }
         }
     }
     if args.rolling && carrier != *version {
@@ -100,24 +105,64 @@ async fn wait_until_ready(session: &mut Session<'_>, args: &args::Deploy) -> any
     }
 }
 
-/// Nothing was moved; a version that was added for it goes again.
+/// The version is what it was: gone again, or with the pool that it had.
+async fn take_back(
+    session: &Session<'_>,
+    args: &args::Deploy,
+    before: Option<&api::Version>,
+) -> anyhow::Result<()> {
+    let args::Deploy { service, version, .. } = args;
+    let call = match before {
+        None => Call::new(Method::DELETE, &["v1", "services", service, "versions", version]),
+        Some(before) => Call::new(Method::POST, &["v1", "changes"]).json(&as_before(service, before)),
+    };
+    let taken_back: Result<api::ChangeAnswer, _> = session.client.send(call).await;
+    taken_back.map(drop).with_context(|| format!("cannot take back what was done to `{version}`"))
+}
+
+/// A version's pool with all that was said of its endpoints, as one change.
+fn as_before(service: &str, before: &api::Version) -> api::Batch {
+    let edit = || api::Edit { service: service.to_owned(), ..api::Edit::default() };
+    let at = |endpoint: &api::Endpoint| api::EndpointEdit {
+        version: before.name.clone(),
+        endpoint: endpoint.address.clone(),
+        ..api::EndpointEdit::default()
+    };
+    let pool = api::VersionEdit {
+        version: before.name.clone(),
+        endpoints: before.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect(),
+        protocol: Some(crate::table::Protocol::from(before.protocol).token().to_owned()),
+    };
+    let mut changes = vec![api::Edit { put_version: Some(pool), ..edit() }];
+    for endpoint in &before.endpoints {
+        let said = api::EndpointEdit {
+            weight: Some(endpoint.weight.into()),
+            zone: endpoint.zone.clone(),
+            ..at(endpoint)
+        };
+        changes.push(api::Edit { put_endpoint: Some(said), ..edit() });
+        if endpoint.draining {
+            changes.push(api::Edit { drain_endpoint: Some(at(endpoint)), ..edit() });
+        }
+    }
+    api::Batch { changes, reason: Some(format!("{} did not become ready", before.name)), force: None }
+}
+
+/// Nothing was moved, and the version is what it was.
 async fn give_up(
     session: &mut Session<'_>,
     args: &args::Deploy,
-    is_ours: bool,
+    before: Option<&api::Version>,
     carrier: &str,
     why: &str,
 ) -> anyhow::Result<Exit> {
     let args::Deploy { service, version, timeout, .. } = args;
-    if is_ours {
-        let call = Call::new(Method::DELETE, &["v1", "services", service, "versions", version]);
-        let _: api::ChangeAnswer =
-            session.client.send(call).await.with_context(|| format!("cannot remove `{version}` again"))?;
-    }
-    let gone = if is_ours { ", and it is removed again" } else { "" };
+    take_back(session, args, before).await?;
+    let gone = if before.is_none() { "it is removed again" } else { "it is what it was before" };
     let seconds = timeout.as_secs_f64();
-    let detail =
-        format!("{service}: {version} was not ready after {seconds} s ({why}); nothing was moved{gone}");
+    let detail = format!(
+        "{service}: {version} was not ready after {seconds} s ({why}); nothing was moved, and {gone}"
+    );
     match session.format {
         Format::Json => {
             let problem = api::Problem::new(504, "not_ready", detail);
@@ -133,7 +178,7 @@ async fn give_up(
 
 /// All at once, as `flip` does; what was so already is no change.
 async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, exclusive, reason, timeout, .. } = args;
+    let args::Deploy { service, version, exclusive, reason, timeout, no_wait, .. } = args;
     let exclusive = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -144,7 +189,7 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<
     }
     let call = call.json(&api::Flip { to: version.clone(), exclusive, ..api::Flip::default() });
     let change = Change { reason: reason.clone(), ..Change::default() };
-    let wait = Wait { timeout: *timeout, no_wait: false };
+    let wait = Wait { timeout: *timeout, no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
     perform(session, call, &change, &wait, what, Moves::Traffic).await
 }
@@ -160,6 +205,9 @@ async fn roll(session: &mut Session<'_>, args: &args::Deploy, carrier: &str) -> 
         reason: args.reason.clone(),
         ..api::StartRollout::default()
     };
-    rollout::start(&session.client, &args.service, &body, false).await?;
+    let begun = rollout::start(&session.client, &args.service, &body, false).await?;
+    if args.no_wait {
+        return rollout::leave(session, &begun);
+    }
     rollout::follow(session, &args.service, None).await
 }
