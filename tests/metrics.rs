@@ -33,6 +33,7 @@ fn table() -> Arc<Table> {
         name: "shop".parse().unwrap(),
         routes: Arc::new([Route { host: "*".parse().unwrap(), path: "/".into(), headers: vec![] }]),
         versions: vec![version("blue", 9001), version("green", 9101)],
+        discovering: Vec::new(),
         stable: "blue".parse().unwrap(),
         weights: vec![("blue".parse().unwrap(), 9_500), ("green".parse().unwrap(), 500)],
         timeouts: Timeouts::default(),

@@ -107,6 +107,7 @@ fn service(points: u16) -> Arc<Service> {
         name: "shop".parse().unwrap(),
         routes: Arc::new([Route { host: "*".parse().unwrap(), path: "/".into(), headers: vec![] }]),
         versions: vec![version("blue", 1), version("green", 2)],
+        discovering: Vec::new(),
         stable: "blue".parse().unwrap(),
         weights: vec![],
         timeouts: Timeouts::default(),

@@ -89,6 +89,8 @@ impl Services {
             let (service, version) = (name.clone()?, listed.version.name.clone());
             Some(Discovery { service, version, source: listed.discover.take()? })
         });
+        let found: Vec<_> = found.collect();
+        let discovering = found.iter().map(|found| found.version.clone()).collect();
         self.discoveries.extend(found);
         let edited: Vec<_> = versions.iter_mut().filter_map(edits_of).collect();
         let versions = versions.into_iter().map(|listed| listed.version).collect();
@@ -100,6 +102,7 @@ impl Services {
             name: name?,
             routes: routes.into(),
             versions,
+            discovering,
             stable,
             weights,
             timeouts: timeouts?,

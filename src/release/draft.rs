@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::deployment::{Deployment, Previous};
 use super::history::{ServiceRecord, Standing};
-use super::overlay::{carrier, initial, restore, still_holding, without_the_gone};
+use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
 use super::{Command, Refused, State};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split, VersionName,
@@ -156,8 +156,16 @@ impl<'s> Draft<'s> {
             let item = self.entry(name)?;
             // What is to be found is not where traffic goes.
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
-            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch)
-                .map_err(|version| Refused::Gone { to, service: name.clone(), version })?;
+            let gone = |version| Refused::Gone { to, service: name.clone(), version };
+            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
+            // Nobody is sent where nothing has been found.
+            let weight_now = |version| item.service.split.weight(version);
+            let empty = service.split.shares().find(|(version, weight)| {
+                *weight > weight_now(version) && !serves(&service.versions, version)
+            });
+            if let Some((empty, _)) = empty {
+                return Err(gone(empty.clone()));
+            }
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
             if (&service.split, &service.stable, &deployment.edits) != present {
                 // Undoing is itself a step that can be reverted.
@@ -203,6 +211,11 @@ impl<'s> Draft<'s> {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
             return Ok(Item { service, deployment, before });
         };
+        let index = self.base.table.index(&spec.name);
+        let present =
+            index.map(|index| (&*self.base.table.services()[index], &*self.base.deployments[index]));
+        let discovered = until_found(&spec, standing, present);
+        let standing = &Standing { discovered, ..standing.clone() };
         for version in still_holding(&spec, &standing.edits).1 {
             let name = &spec.name;
             self.notes.push(format!(
@@ -219,8 +232,7 @@ impl<'s> Draft<'s> {
                 (service, deployment)
             }
         };
-        let present = self.base.deployment(&spec.name);
-        if present.is_some_and(|present| present.spec.weights != spec.weights) {
+        if present.is_some_and(|(_, present)| present.spec.weights != spec.weights) {
             let (name, split) = (&spec.name, &service.split);
             self.notes
                 .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));

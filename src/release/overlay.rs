@@ -48,6 +48,28 @@ pub(super) fn own(spec: &ServiceSpec, edits: &BTreeMap<VersionName, Edit>) -> Ve
     of_file.chain(added).collect()
 }
 
+/// What is found of the versions that `spec` has discovered. One that was not discovered before, or that would have no
+/// endpoint now, keeps those that serve it until something is found.
+pub(super) fn until_found(
+    spec: &ServiceSpec,
+    standing: &Standing,
+    present: Option<(&Service, &Deployment)>,
+) -> Discovered {
+    let mut discovered = standing.discovered.clone();
+    let Some((service, deployment)) = present else { return discovered };
+    let (edits, _) = still_holding(spec, &standing.edits);
+    let alone = own(spec, &edits);
+    for name in spec.discovering.iter().filter(|name| !standing.discovered.contains_key(name)) {
+        let kept: Vec<_> =
+            service.version(name).into_iter().flat_map(VersionSpec::serving).cloned().collect();
+        let is_new = !deployment.spec.discovering.contains(name);
+        if !kept.is_empty() && (is_new || !serves(&alone, name)) {
+            discovered.insert(name.clone(), kept.into());
+        }
+    }
+    discovered
+}
+
 /// The edits that still hold over `spec`, and the names of those that the file has overruled.
 pub(super) fn still_holding(
     spec: &ServiceSpec,
@@ -79,7 +101,7 @@ pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service,
 /// A service as `standing` remembers it, over what the file says now.
 ///
 /// # Errors
-/// The first version that carried traffic then and is gone or empty now.
+/// The first version that carried traffic then and is gone or empty now; one that is discovered may be empty.
 pub(super) fn restore(
     spec: &Arc<ServiceSpec>,
     standing: &Standing,
@@ -87,7 +109,7 @@ pub(super) fn restore(
 ) -> Result<(Service, Deployment), VersionName> {
     let (edits, _) = still_holding(spec, &standing.edits);
     let versions = effective(spec, &edits, &standing.discovered);
-    if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(&versions, name)) {
+    if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(spec, &versions, name)) {
         return Err(gone.clone());
     }
     let stable = carrier(&standing.stable, &standing.split);
@@ -111,18 +133,25 @@ pub(super) fn without_the_gone(
     let served = standing.split.shares().map(|(name, _)| name);
     let all = versions.iter().map(|version| &version.name);
     let candidates = [&standing.stable, &spec.stable].into_iter().chain(served).chain(all);
-    let Some(heir) = candidates.into_iter().find(|name| is_usable(&versions, name)).cloned() else {
+    let Some(heir) = candidates.into_iter().find(|name| is_usable(spec, &versions, name)).cloned() else {
         return initial(spec, epoch);
     };
-    let kept = standing.split.shares().filter(|(name, _)| is_usable(&versions, name) && **name != heir);
+    let kept = standing.split.shares().filter(|(name, _)| is_usable(spec, &versions, name) && **name != heir);
     let mut weights: Vec<_> = kept.map(|(name, weight)| (name.clone(), weight)).collect();
     let sum: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
     weights.push((heir.clone(), BasisPoints::new(u64::from(BasisPoints::ALL.points()).saturating_sub(sum))?));
     Ok(assemble(spec, edits, standing.discovered.clone(), heir, Split::new(weights)?, epoch))
 }
 
+/// True when the version is there and has an endpoint that serves, or will have: it is being looked for.
+fn is_usable(spec: &ServiceSpec, versions: &[VersionSpec], name: &VersionName) -> bool {
+    let is_looked_for =
+        spec.discovering.contains(name) && versions.iter().any(|version| version.name == *name);
+    is_looked_for || serves(versions, name)
+}
+
 /// True when the version is there and has an endpoint that serves.
-fn is_usable(versions: &[VersionSpec], name: &VersionName) -> bool {
+pub(super) fn serves(versions: &[VersionSpec], name: &VersionName) -> bool {
     versions.iter().any(|version| version.name == *name && version.serving().next().is_some())
 }
 

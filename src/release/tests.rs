@@ -1,5 +1,6 @@
 //! The proofs of the heart: every phase × event reviewed, the laws that hold for any sequence, the file's rule.
 
+mod discovery;
 mod file;
 mod gate;
 mod laws;

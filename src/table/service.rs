@@ -75,6 +75,8 @@ pub struct ServiceSpec {
     pub routes: Arc<[Route]>,
     /// The versions of the file; at least one.
     pub versions: Vec<VersionSpec>,
+    /// Those of them that have endpoints by discovery: nothing may be found of one yet.
+    pub discovering: Vec<VersionName>,
     /// The version that carries the service at first.
     pub stable: VersionName,
     /// The first weights: (version, basis points), summing to 10,000.

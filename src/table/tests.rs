@@ -21,6 +21,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         name: name.parse().unwrap(),
         routes: Arc::new([Route { host: HostPattern::Any, path: path.into(), headers: vec![] }]),
         versions: weights.iter().map(|(name, _)| pool(name)).collect(),
+        discovering: Vec::new(),
         stable: version(weights[0].0),
         weights: Vec::new(),
         timeouts: Timeouts::default(),

@@ -65,6 +65,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         name: service.parse().unwrap(),
         routes: [route].into(),
         versions: versions.iter().map(version).collect(),
+        discovering: Vec::new(),
         stable: first.clone(),
         weights: vec![(first, 10_000)],
         timeouts: Timeouts::default(),

@@ -115,6 +115,7 @@ fn spec(name: &str) -> ServiceSpec {
             headers: Vec::new(),
         }]),
         versions: vec![pool("blue", 9001), pool("green", 9101)],
+        discovering: Vec::new(),
         stable: version("blue"),
         weights: vec![(version("blue"), 10_000)],
         timeouts: Timeouts::default(),

@@ -54,6 +54,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         name: service(name),
         routes: Arc::new([route]),
         versions: versions.iter().map(|(name, ports)| pool(name, ports)).collect(),
+        discovering: Vec::new(),
         stable: version(stable),
         weights: vec![(version(stable), 10_000)],
         timeouts: Timeouts::default(),

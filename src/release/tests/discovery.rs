@@ -1,0 +1,99 @@
+//! Endpoints that are found: what becomes of the traffic before there are any, and what commands do to them.
+
+use super::world::*;
+use crate::release::{Command, Refused, State};
+use crate::table::{EndpointAddr, Epoch, ServiceSpec};
+
+/// `shop` with blue, that has these ports in the file and is discovered, and green.
+fn file(blue: &[u16]) -> Vec<ServiceSpec> {
+    let mut shop = spec("shop", "blue", &[("blue", blue), ("green", &[9101])]);
+    shop.discovering = vec![version("blue")];
+    vec![shop]
+}
+
+/// The same without discovery.
+fn plain(blue: &[u16]) -> Vec<ServiceSpec> {
+    vec![spec("shop", "blue", &[("blue", blue), ("green", &[9101])])]
+}
+
+fn found(ports: &[u16]) -> Command {
+    let endpoints = Some(ports.iter().copied().map(endpoint).collect());
+    Command::Discover { service: service("shop"), version: version("blue"), endpoints }
+}
+
+fn blue(state: &State) -> Vec<EndpointAddr> {
+    state.table.service(&service("shop")).unwrap().version(&version("blue")).unwrap().endpoints.to_vec()
+}
+
+fn endpoints(ports: &[u16]) -> Vec<EndpointAddr> {
+    ports.iter().copied().map(endpoint).collect()
+}
+
+fn restarted(state: &State, services: Vec<ServiceSpec>) -> State {
+    let (next, effects) =
+        run(&State::at(Epoch(5)), Command::Configure { services, records: records(state) }).unwrap();
+    assert!(effects.notes.is_empty(), "{:?}", effects.notes);
+    next
+}
+
+#[test]
+fn a_version_of_which_nothing_is_found_yet_keeps_its_weight() {
+    let first = start(file(&[]));
+    let mut commented = file(&[]);
+    commented[0].timeouts.total = Some(std::time::Duration::from_secs(9));
+    for next in [
+        after(&first, [configure(commented)]),
+        restarted(&first, file(&[])),
+        restarted(&start(plain(&[9001])), file(&[])),
+    ] {
+        assert_eq!(split(&next, "shop").to_string(), "blue 100 %");
+        assert_eq!(blue(&after(&next, [found(&[9002])])), endpoints(&[9002]));
+    }
+    // A way back is not forgotten either.
+    let flipped = after(&start(file(&[])), [found(&[9001]), flip("shop", "green"), flip("shop", "blue")]);
+    let next = after(&restarted(&flipped, file(&[])), [revert("shop")]);
+    assert_eq!(split(&next, "shop").to_string(), "green 100 %");
+}
+
+#[test]
+fn a_version_that_is_discovered_from_now_on_keeps_its_endpoints_until_something_is_found() {
+    let before = after(&start(plain(&[9001, 9002, 9003])), [drain_endpoint("shop", "blue", 9003)]);
+    let (next, effects) = run(&before, configure(file(&[]))).unwrap();
+    assert_eq!(
+        (split(&next, "shop").to_string(), blue(&next)),
+        ("blue 100 %".into(), endpoints(&[9001, 9002]))
+    );
+    assert_eq!(effects.left, []);
+    assert_eq!(blue(&restarted(&next, file(&[]))), endpoints(&[9001, 9002]));
+    assert_eq!(blue(&after(&next, [found(&[9002])])), endpoints(&[9002]));
+    // Some of them still in the file.
+    let next = after(&before, [configure(file(&[9002]))]);
+    assert_eq!(blue(&next), endpoints(&[9002, 9001]));
+    // What leaves the file later is gone, unless it were the last.
+    let fewer = after(&start(file(&[9001, 9002])), [configure(file(&[9001]))]);
+    assert_eq!(blue(&fewer), endpoints(&[9001]));
+    assert_eq!(blue(&after(&fewer, [configure(file(&[]))])), endpoints(&[9001]));
+}
+
+#[test]
+fn nobody_is_sent_to_a_version_of_which_nothing_is_found() {
+    let mut file = plain(&[9001]);
+    file[0].discovering = vec![version("green")];
+    file[0].versions[1] = pool("green", &[]);
+    let state = start(file);
+    let empty = Refused::EmptyVersion { service: service("shop"), version: version("green") };
+    assert_eq!(run(&state, flip("shop", "green")).unwrap_err(), empty);
+    let on_green = after(&state, [put("shop", pool("green", &[9101])), flip("shop", "green")]);
+    let back = after(&on_green, [flip("shop", "blue"), put("shop", pool("green", &[]))]);
+    let records = records(&on_green)
+        .into_iter()
+        .map(|mut record| {
+            record.standing.as_mut().unwrap().edits.clear();
+            record
+        })
+        .collect();
+    let undo = Command::Undo { to: on_green.table.epoch(), records };
+    let gone =
+        Refused::Gone { to: on_green.table.epoch(), service: service("shop"), version: version("green") };
+    assert_eq!(run(&back, undo).unwrap_err(), gone);
+}
