@@ -124,7 +124,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// True when the endpoint is in the pool because it was found, and for no other reason.
+    /// True when the endpoint was found, whoever else names it: it would go on serving.
     fn is_found(
         &mut self,
         name: &ServiceName,
@@ -132,10 +132,7 @@ impl Draft<'_> {
         endpoint: &EndpointAddr,
     ) -> Result<bool, Refused> {
         let Item { deployment, .. } = self.entry(name)?;
-        let is_found = deployment.discovered.get(version).is_some_and(|found| found.contains(endpoint));
-        let own = own(&deployment.spec, &deployment.edits);
-        let is_own = own.iter().any(|spec| spec.name == *version && spec.endpoints.contains(endpoint));
-        Ok(is_found && !is_own)
+        Ok(deployment.discovered.get(version).is_some_and(|found| found.contains(endpoint)))
     }
 
     /// The version, which has this endpoint.

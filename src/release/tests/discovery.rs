@@ -97,3 +97,14 @@ fn nobody_is_sent_to_a_version_of_which_nothing_is_found() {
         Refused::Gone { to: on_green.table.epoch(), service: service("shop"), version: version("green") };
     assert_eq!(run(&back, undo).unwrap_err(), gone);
 }
+
+#[test]
+fn an_endpoint_that_is_found_and_in_the_file_too_cannot_be_taken_away() {
+    let state = after(&start(file(&[9001, 9002])), [found(&[9002, 9003])]);
+    for port in [9002, 9003] {
+        let refused = run(&state, remove_endpoint("shop", "blue", port)).unwrap_err();
+        assert_eq!(refused.token(), "discovered", "{port}: it would go on serving");
+    }
+    let next = after(&state, [remove_endpoint("shop", "blue", 9001)]);
+    assert_eq!(blue(&next), endpoints(&[9002, 9003]));
+}
