@@ -12,11 +12,15 @@ use crate::table::{
 
 impl Draft<'_> {
     pub(super) fn put_version(&mut self, name: &ServiceName, version: VersionSpec) -> Result<(), Refused> {
-        let Item { service, .. } = self.entry(name)?;
+        let Item { service, deployment, .. } = self.entry(name)?;
         let mut version = version;
+        let found = deployment.discovered.get(&version.name).cloned().unwrap_or_default();
         if let Some(present) = service.version(&version.name) {
-            // Said of an endpoint, not of the list: who stays keeps it.
-            version.traits = present.traits.within(&version.endpoints);
+            // Said of an endpoint, not of the list: who stays keeps it. Those that were found stay, and drained if they are.
+            let stay: Vec<_> = version.endpoints.iter().chain(&*found).cloned().collect();
+            version.traits = present.traits.within(&stay);
+            let draining = present.draining.iter().filter(|endpoint| found.contains(endpoint));
+            version.draining = draining.cloned().collect();
             if *present == version {
                 return Ok(());
             }
@@ -25,10 +29,12 @@ impl Draft<'_> {
             }
         }
         let weight = service.split.weight(&version.name);
-        if version.endpoints.is_empty() && weight > BasisPoints::NONE {
+        let serves =
+            version.endpoints.iter().chain(&*found).any(|endpoint| !version.draining.contains(endpoint));
+        if !serves && weight > BasisPoints::NONE {
             return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
         }
-        self.edit(name, version.name.clone(), Some(version))
+        self.edit(name, version.name.clone(), Some(version), None)
     }
 
     pub(super) fn remove_version(
@@ -41,10 +47,12 @@ impl Draft<'_> {
         if weight > BasisPoints::NONE {
             return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
         }
-        self.edit(name, version.clone(), None)
+        self.edit(name, version.clone(), None, None)
     }
 
     /// Adds the endpoint to the pool; one that is there and draining serves again. What is said of it is from now on so.
+    ///
+    /// One that was found is from now on in the pool for its own sake, unless this only ends its drain.
     pub(super) fn put_endpoint(
         &mut self,
         name: &ServiceName,
@@ -54,15 +62,18 @@ impl Draft<'_> {
     ) -> Result<(), Refused> {
         let mut version = self.version(name, version)?;
         let traits = version.traits.with(&endpoint, said.over(version.traits.of(&endpoint)));
-        if traits == version.traits && version.serving().any(|serving| *serving == endpoint) {
+        let is_serving = version.serving().any(|serving| *serving == endpoint);
+        if traits == version.traits && is_serving && self.is_own(name, &version.name, &endpoint)? {
             return Ok(());
         }
+        let is_drained = version.draining.contains(&endpoint);
         version.traits = traits;
         version.draining = without(&version.draining, &endpoint);
         if !version.endpoints.contains(&endpoint) {
-            version.endpoints = version.endpoints.iter().cloned().chain([endpoint]).collect();
+            version.endpoints = version.endpoints.iter().chain([&endpoint]).cloned().collect();
         }
-        self.edit(name, version.name.clone(), Some(version))
+        let kept = Some(&endpoint).filter(|_| !is_drained);
+        self.edit(name, version.name.clone(), Some(version), kept)
     }
 
     pub(super) fn remove_endpoint(
@@ -135,6 +146,18 @@ impl Draft<'_> {
         Ok(deployment.discovered.get(version).is_some_and(|found| found.contains(endpoint)))
     }
 
+    /// True when the endpoint is in the pool for its own sake, found or not.
+    fn is_own(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionName,
+        endpoint: &EndpointAddr,
+    ) -> Result<bool, Refused> {
+        let Item { deployment, .. } = self.entry(name)?;
+        let own = own(&deployment.spec, &deployment.edits);
+        Ok(own.iter().any(|spec| spec.name == *version && spec.endpoints.contains(endpoint)))
+    }
+
     /// The version, which has this endpoint.
     fn with_endpoint(
         &mut self,
@@ -162,20 +185,21 @@ impl Draft<'_> {
             let (service, endpoint) = (name.clone(), endpoint.clone());
             return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
         }
-        self.edit(name, version.name.clone(), Some(version))
+        self.edit(name, version.name.clone(), Some(version), None)
     }
 
-    /// Puts `version` in place of what the service had under that name, or takes it away.
+    /// Puts `version` in place of what the service had under that name, or takes it away; `put` is in it for its own sake.
     fn edit(
         &mut self,
         name: &ServiceName,
         version: VersionName,
         new: Option<VersionSpec>,
+        put: Option<&EndpointAddr>,
     ) -> Result<(), Refused> {
         let epoch = self.epoch;
         let Item { service, deployment, .. } = self.entry(name)?;
         let over = deployment.spec.versions.iter().find(|file| file.name == version).cloned();
-        let new = new.map(|new| without_found(new, deployment));
+        let new = new.map(|new| without_found(new, deployment, put));
         match (new, over) {
             (Some(new), over) if over.as_ref() == Some(&new) => {
                 deployment.edits.remove(&version);
@@ -197,13 +221,15 @@ impl Draft<'_> {
     }
 }
 
-/// The version without what was found: that is nobody's edit.
-fn without_found(version: VersionSpec, deployment: &Deployment) -> VersionSpec {
+/// The version without what was found: that is nobody's edit, but for `put`.
+fn without_found(version: VersionSpec, deployment: &Deployment, put: Option<&EndpointAddr>) -> VersionSpec {
     let Some(found) = deployment.discovered.get(&version.name) else { return version };
     let before = own(&deployment.spec, &deployment.edits);
     let before = before.iter().find(|spec| spec.name == version.name);
     let is_own = |endpoint: &&EndpointAddr| {
-        !found.contains(endpoint) || before.is_some_and(|spec| spec.endpoints.contains(endpoint))
+        Some(*endpoint) == put
+            || !found.contains(endpoint)
+            || before.is_some_and(|spec| spec.endpoints.contains(endpoint))
     };
     if version.endpoints.iter().all(|endpoint| is_own(&endpoint)) {
         return version;

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::release::{Command, Refused, State};
-use crate::table::{EndpointAddr, Epoch, ServiceSpec};
+use crate::table::{EndpointAddr, EndpointWeight, Epoch, ServiceSpec, TraitsEdit};
 
 /// `shop` with blue, that has these ports in the file and is discovered, and green.
 fn file(blue: &[u16]) -> Vec<ServiceSpec> {
@@ -107,4 +107,36 @@ fn an_endpoint_that_is_found_and_in_the_file_too_cannot_be_taken_away() {
     }
     let next = after(&state, [remove_endpoint("shop", "blue", 9001)]);
     assert_eq!(blue(&next), endpoints(&[9002, 9003]));
+}
+
+#[test]
+fn an_endpoint_that_was_found_and_is_put_stays_when_it_is_found_no_more() {
+    let state = after(&start(file(&[])), [found(&[9001, 9002, 9003])]);
+    let (next, effects) = run(&state, add_endpoint("shop", "blue", 9002)).unwrap();
+    assert!(effects.change.is_some());
+    assert_eq!(run(&next, add_endpoint("shop", "blue", 9002)).unwrap().1.change, None);
+    // To end a drain is not to put: it stays as it came.
+    let next = after(&next, [drain_endpoint("shop", "blue", 9003), add_endpoint("shop", "blue", 9003)]);
+    let next = after(&next, [found(&[9001])]);
+    assert_eq!(blue(&next), endpoints(&[9002, 9001]));
+    assert_eq!(blue(&after(&next, [remove_endpoint("shop", "blue", 9002)])), endpoints(&[9001]));
+}
+
+#[test]
+fn a_version_that_is_put_keeps_what_is_said_of_endpoints_that_were_found() {
+    let heavy = TraitsEdit { weight: EndpointWeight::new(5).ok(), zone: None };
+    let state = after(&start(file(&[])), [found(&[9001, 9002])]);
+    let state =
+        after(&state, [put_endpoint_with("shop", "blue", 9002, heavy), drain_endpoint("shop", "blue", 9001)]);
+    for own in [&[9003_u16][..], &[]] {
+        let next = after(&state, [put("shop", pool("blue", own))]);
+        let service = next.table.service(&service("shop")).unwrap();
+        let blue = service.version(&version("blue")).unwrap();
+        assert_eq!(*blue.draining, [endpoint(9001)], "{own:?}");
+        assert_eq!(blue.traits.of(&endpoint(9002)).weight.number(), 5, "{own:?}");
+    }
+    let all_drained =
+        after(&state, [put("shop", pool("blue", &[9003])), drain_endpoint("shop", "blue", 9002)]);
+    let refused = run(&all_drained, put("shop", pool("blue", &[]))).unwrap_err();
+    assert_eq!(refused.token(), "version_in_use", "nobody would be left");
 }
