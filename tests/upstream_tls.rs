@@ -5,11 +5,12 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::{fs, thread};
 
+use lab::dns::{NameServer, Record};
 use lab::{Answer, Lab};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -229,4 +230,28 @@ fn another_certificate_on_a_reload_is_the_one_that_counts() {
     write(lab.dir.path(), "ca.pem", "nonsense");
     lab.proxy().wait_for_log("has no certificate");
     assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn addresses_are_verified_by_the_name_that_they_are_discovered_by() {
+    let authority = Authority::new();
+    let origin = secure(&authority, "shop.internal", None, &["http/1.1"]);
+    let server = NameServer::start(&[Record::Address(Ipv4Addr::LOCALHOST)]);
+    let config = |tls: &str| {
+        format!(
+            "[proxy]\nname_servers = [\"{}\"]\n[services.shop]\nroutes = [{{ path = \"/\" }}]\n\
+             health = {{ path = \"/\", interval = \"100ms\" }}\n[services.shop.versions.blue]\nprotocol = \"https\"\n\
+             discover = {{ dns = \"shop.internal:{}\" }}\ntls = {{ ca = \"ca.pem\"{tls} }}\n",
+            server.address,
+            origin.port()
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "ca.pem", &authority.pem);
+    let lab = Lab::configured(dir, Vec::new(), &config(""));
+    lab::wait_until("it is found", || lab.get("/").status == 200);
+    assert!(lab.get("/").text().starts_with("shop.internal "));
+    lab.wait_for_metric_above(&["switchback_health_checks_total{", "\"well\""], 0.0);
+    lab.write_config(&config(", server_name = \"other.internal\""));
+    lab::wait_until("what is said of it comes first", || lab.get("/").status != 200);
 }

@@ -74,6 +74,7 @@ fn version<'a>(entry: Entry<'a>, service: &str, rules: &PoolRules) -> Option<Lis
     section.finish();
     let pool = (own != *rules).then(|| Arc::new(own));
     let protocol = protocol.unwrap_or_default();
+    let tls = upstream_tls::found_by(source.as_ref(), protocol, tls);
     let (endpoints, draining) = (endpoints.into(), [].into());
     let version = VersionSpec { name: name?, endpoints, protocol, tls, proxy_header, draining, traits, pool };
     Some(Listed { version, empty, edits, discover: source })

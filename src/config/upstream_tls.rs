@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use super::tls::pem::Named;
 use super::walk::{Entry, Node, Section};
-use crate::table::{EndpointAddr, Identity, Protocol, UpstreamTls};
+use crate::table::{EndpointAddr, Identity, Protocol, Source, UpstreamTls};
 
 /// The version's `tls`, and whether it fits the rest of the version. `Some(None)` when nothing is said.
 pub(super) fn read(
@@ -39,6 +39,21 @@ pub(super) fn read(
     Some(tls)
 }
 
+/// The same where addresses are found by a name: that is in their certificates.
+pub(super) fn found_by(
+    source: Option<&Source>,
+    protocol: Protocol,
+    tls: Option<Arc<UpstreamTls>>,
+) -> Option<Arc<UpstreamTls>> {
+    match source {
+        Some(Source::Dns { host, .. }) if protocol.is_tls() => {
+            let said = tls.as_deref().cloned().unwrap_or_default();
+            Some(Arc::new(UpstreamTls { found_by: Some(Arc::clone(host)), ..said }))
+        }
+        Some(Source::Dns { .. } | Source::Srv { .. } | Source::File(_)) | None => tls,
+    }
+}
+
 fn settings(node: Node<'_>) -> Option<UpstreamTls> {
     let mut section = node.section("`tls`")?;
     let default = UpstreamTls::default();
@@ -65,7 +80,8 @@ fn settings(node: Node<'_>) -> Option<UpstreamTls> {
         }
         node.at.warn("whoever answers at its endpoints is believed: `verify` is false");
     }
-    Some(UpstreamTls { server_name: server_name?, verify, authorities: authorities?, identity: identity? })
+    let (server_name, authorities, identity) = (server_name?, authorities?, identity?);
+    Some(UpstreamTls { server_name, found_by: None, verify, authorities, identity })
 }
 
 fn name(node: Node<'_>) -> Option<Arc<str>> {

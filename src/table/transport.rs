@@ -80,6 +80,8 @@ impl FromStr for Protocol {
 pub struct UpstreamTls {
     /// The name in their certificates; `None`: each endpoint's own host.
     pub server_name: Option<Arc<str>>,
+    /// The name in the certificates of those that are given by address, as they are found by this name.
+    pub found_by: Option<Arc<str>>,
     /// False: whoever answers is believed.
     pub verify: bool,
     /// The authorities that sign their certificates, as PEM; `None`: the system's.
@@ -90,7 +92,7 @@ pub struct UpstreamTls {
 
 impl Default for UpstreamTls {
     fn default() -> Self {
-        Self { server_name: None, verify: true, authorities: None, identity: None }
+        Self { server_name: None, found_by: None, verify: true, authorities: None, identity: None }
     }
 }
 
@@ -114,12 +116,13 @@ impl fmt::Debug for Identity {
 
 impl fmt::Debug for UpstreamTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server_name, verify, authorities, identity } = self;
+        let Self { server_name, found_by, verify, authorities, identity } = self;
         let mut digest = DefaultHasher::new();
         authorities.hash(&mut digest);
         let authorities = authorities.as_ref().map(|_| digest.finish());
         f.debug_struct("UpstreamTls")
             .field("server_name", server_name)
+            .field("found_by", found_by)
             .field("verify", verify)
             .field("authorities", &authorities)
             .field("identity", identity)

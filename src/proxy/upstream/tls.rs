@@ -90,12 +90,13 @@ impl Connector {
 
     fn server_name(&self, endpoint: &EndpointAddr) -> io::Result<ServerName<'static>> {
         let named = |name: &str| ServerName::try_from(name.to_owned()).map_err(io::Error::other);
-        match (&self.settings.server_name, endpoint) {
-            (Some(name), _) => named(name),
-            (None, EndpointAddr::Named { host, .. }) => named(host),
-            (None, EndpointAddr::Tcp(address)) => Ok(ServerName::from(address.ip())),
-            (None, EndpointAddr::Unix(_)) if !self.settings.verify => named("localhost"),
-            (None, EndpointAddr::Unix(_)) => Err(io::Error::other("a Unix socket has no name to verify")),
+        let UpstreamTls { server_name, found_by, .. } = &*self.settings;
+        match (server_name, endpoint, found_by) {
+            (Some(name), ..) | (None, EndpointAddr::Tcp(_), Some(name)) => named(name),
+            (None, EndpointAddr::Named { host, .. }, _) => named(host),
+            (None, EndpointAddr::Tcp(address), None) => Ok(ServerName::from(address.ip())),
+            (None, EndpointAddr::Unix(_), _) if !self.settings.verify => named("localhost"),
+            (None, EndpointAddr::Unix(_), _) => Err(io::Error::other("a Unix socket has no name to verify")),
         }
     }
 }
