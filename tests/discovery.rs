@@ -5,7 +5,7 @@
 mod lab;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use lab::dns::{NameServer, Record};
@@ -176,6 +176,30 @@ fn each_address_of_a_name_is_an_endpoint() {
     lab.wait_for_metric_above(&["switchback_name_lookups_total", "shop.internal", "failed"], 0.0);
     assert_eq!(pool(&lab), endpoints(&[two, three]), "an empty answer takes nothing away");
     assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn a_family_that_gives_no_answer_keeps_its_endpoints() {
+    let one = Ipv4Addr::new(127, 0, 0, 14);
+    let (origins, port) = machines(&[one]);
+    let both = [Record::Address(one), Record::Address6(Ipv6Addr::LOCALHOST)];
+    let server = NameServer::start(&both);
+    let name_servers = format!("[proxy]\nname_servers = [\"{}\"]\n", server.address);
+    let config = name_servers + &service(&format!("dns = \"half.internal:{port}\""), "");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &config);
+    let endpoints = [format!("{one}:{port}"), format!("[::1]:{port}")];
+    lab::wait_until("the name is resolved", || pool(&lab) == endpoints);
+    let epoch = lab.epoch();
+    server.say(Some(&[Record::Failure(1), Record::Address6(Ipv6Addr::LOCALHOST)]));
+    lab.wait_for_metric_above(&["switchback_name_lookups_total", "half.internal", "failed"], 1.0);
+    assert_eq!((pool(&lab).as_slice(), lab.epoch()), (&endpoints[..], epoch));
+    lab::wait_until("each failed lookup is counted", || failed(&lab) >= 2.0);
+    let said = "no endpoints are found; those that were found last stay";
+    assert_eq!(lab.proxy().log().matches(said).count(), 1);
+    server.say(Some(&both));
+    lab.proxy().wait_for_log("endpoints are found again");
+    server.say(Some(&both[1..]));
+    lab::wait_until("an answer that there is none counts", || pool(&lab) == endpoints[1..]);
 }
 
 #[test]

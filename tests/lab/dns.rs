@@ -1,6 +1,6 @@
 //! A name server that says the same of every name, and changes its mind or fails when it is told to.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -8,6 +8,9 @@ use std::thread;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     Address(Ipv4Addr),
+    Address6(Ipv6Addr),
+    /// That it has failed, when it is asked for this type (1: A, 28: AAAA).
+    Failure(u16),
     /// Priority, port and host.
     Service(u16, u16, &'static str),
 }
@@ -45,7 +48,8 @@ fn answered(query: &[u8], says: Option<&[Record]>) -> Vec<u8> {
     // Behind the name come type and class.
     let end = 12 + query[12..].iter().position(|length| *length == 0).unwrap() + 5;
     let asked = u16::from_be_bytes([query[end - 4], query[end - 3]]);
-    let failure = if says.is_none() { 2 } else { 0 };
+    let fails = says.is_none_or(|records| records.contains(&Record::Failure(asked)));
+    let failure = if fails { 2 } else { 0 };
     let data: Vec<_> = says.into_iter().flatten().filter_map(|record| data(record, asked)).collect();
     let mut answer = query[..2].to_vec();
     answer.extend([0x81, 0x80 | failure, 0, 1, 0, u8::try_from(data.len()).unwrap(), 0, 0, 0, 0]);
@@ -64,6 +68,7 @@ fn answered(query: &[u8], says: Option<&[Record]>) -> Vec<u8> {
 fn data(record: &Record, asked: u16) -> Option<Vec<u8>> {
     match (record, asked) {
         (Record::Address(address), 1) => Some(address.octets().to_vec()),
+        (Record::Address6(address), 28) => Some(address.octets().to_vec()),
         (Record::Service(priority, port, host), 33) => {
             let mut data = [*priority, 0, *port].map(u16::to_be_bytes).concat();
             for label in host.split('.') {

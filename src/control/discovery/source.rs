@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::list;
 use crate::control::reload::{Trigger, Watch, Watched, watch};
-use crate::proxy::upstream::names::{Name, Place};
+use crate::proxy::upstream::names::{Heard, Name, Place};
 use crate::table::{EndpointAddr, Source};
 
 /// The largest list that is read, in bytes.
@@ -18,16 +18,22 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// What endpoints come out of.
 pub(super) enum Spring {
-    Dns { name: Arc<Name>, port: u16, known: Option<Arc<[IpAddr]>> },
-    Srv { name: Arc<Name>, known: Option<Arc<[Place]>> },
+    Dns { name: Arc<Name>, port: u16, heard: Heard<IpAddr> },
+    Srv { name: Arc<Name>, heard: Heard<Place> },
     File { path: Arc<Path>, changes: Option<(Watch, mpsc::Receiver<()>)>, is_read: bool },
 }
 
 impl Spring {
     pub(super) fn of(source: &Source) -> Self {
         match source {
-            Source::Dns { host, port } => Self::Dns { name: Name::shared(host), port: *port, known: None },
-            Source::Srv { name } => Self::Srv { name: Name::of_service(name), known: None },
+            Source::Dns { host, port } => {
+                let name = Name::shared(host);
+                Self::Dns { heard: name.listener(), name, port: *port }
+            }
+            Source::Srv { name } => {
+                let name = Name::of_service(name);
+                Self::Srv { heard: name.listener(), name }
+            }
             Source::File(path) => {
                 let (trigger, reloads) = Trigger::new();
                 // Before it is read for the first time, so that no change falls in between.
@@ -44,20 +50,18 @@ impl Spring {
         }
     }
 
-    /// What is listed, as soon as that is something else than before; names that cannot be resolved are waited for.
+    /// What is listed, as soon as that is something else than before, or can be read again. Cancel-safe.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Why it cannot be read, or looked up: once for each lookup that failed.
     pub(super) async fn next(&mut self) -> Result<Vec<EndpointAddr>, String> {
         match self {
-            Self::Dns { name, port, known } => {
-                let found = name.other_addresses(known.as_deref()).await;
-                *known = Some(Arc::clone(&found));
+            Self::Dns { name, port, heard } => {
+                let found = name.next_addresses(heard).await.map_err(|why| why.to_string())?;
                 Ok(found.iter().map(|ip| EndpointAddr::Tcp(SocketAddr::new(*ip, *port))).collect())
             }
-            Self::Srv { name, known } => {
-                let found = name.other_places(known.as_deref()).await;
-                *known = Some(Arc::clone(&found));
+            Self::Srv { name, heard } => {
+                let found = name.next_places(heard).await.map_err(|why| why.to_string())?;
                 best(&found)
             }
             Self::File { path, changes, is_read } => {

@@ -3,25 +3,22 @@
 //! No request waits for a lookup but the first ones of a name that is new. What was found stays until something else
 //! is found: a name server that fails takes no endpoint away.
 
-use std::cell::RefCell;
+mod lookup;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::metrics::Lookups;
-use crate::proxy::clock;
+use lookup::{Found, Looked, Records, System};
 
 /// However short or long a name server says an answer holds, it is asked again no earlier and no later.
 const LEAST: Duration = Duration::from_secs(5);
@@ -36,9 +33,6 @@ pub struct Name {
     /// What is asked about it.
     asked: Asked,
     answer: watch::Sender<Answer>,
-    /// Lookups that found addresses, and those that did not.
-    found: AtomicU64,
-    failed: AtomicU64,
 }
 
 /// What is asked about a name.
@@ -70,6 +64,18 @@ struct Answer {
     places: Arc<[Place]>,
     /// False until the first lookup has ended.
     is_told: bool,
+    /// Why the last lookup failed, if it did.
+    failing: Option<Arc<str>>,
+    /// Lookups that found all there is, and those that did not.
+    found: u64,
+    failed: u64,
+}
+
+/// What somebody has heard of a name's addresses or places, and of its failures.
+#[derive(Debug)]
+pub struct Heard<T> {
+    known: Option<Arc<[T]>>,
+    failed: u64,
     is_failing: bool,
 }
 
@@ -77,9 +83,6 @@ struct Answer {
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
 
 type Names = HashMap<(Arc<str>, Asked), Weak<Name>>;
-
-/// Who is asked, where that is not the system's to say. Locked for every lookup and every reload.
-static SERVERS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
 
 /// The thread that resolves; as many names wait for it at most as the table has. `None` when there is no thread to be had.
 static RESOLVER: LazyLock<Option<mpsc::UnboundedSender<Weak<Name>>>> = LazyLock::new(|| {
@@ -118,13 +121,7 @@ impl Name {
     }
 
     fn new(host: &Arc<str>, asked: Asked) -> Self {
-        Self {
-            host: Arc::clone(host),
-            asked,
-            answer: watch::Sender::default(),
-            found: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-        }
+        Self { host: Arc::clone(host), asked, answer: watch::Sender::default() }
     }
 
     /// Its addresses, as soon as a lookup has ended; none when it found none, nor any before it.
@@ -139,73 +136,143 @@ impl Name {
             .unwrap_or_default()
     }
 
-    /// Its addresses, as soon as there are some and they are not the `known` ones. Cancel-safe.
-    pub async fn other_addresses(&self, known: Option<&[IpAddr]>) -> Arc<[IpAddr]> {
-        let mut told = self.answer.subscribe();
-        let is_other = |answer: &Answer| !answer.addresses.is_empty() && Some(&*answer.addresses) != known;
-        // The sender is in `self`: it cannot be gone.
-        told.wait_for(is_other).await.map(|answer| Arc::clone(&answer.addresses)).unwrap_or_default()
+    /// For whoever wants the news from now on; a failure that lasts is one.
+    pub fn listener<T>(&self) -> Heard<T> {
+        let answer = self.answer.borrow();
+        let failed = answer.failed - u64::from(answer.failing.is_some());
+        Heard { known: None, failed, is_failing: false }
     }
 
-    /// The places of a service, as soon as there are some and they are not the `known` ones. Cancel-safe.
-    pub async fn other_places(&self, known: Option<&[Place]>) -> Arc<[Place]> {
+    /// Its addresses, as soon as there are some and they are others than those `heard` of, or found again. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why a lookup failed, once for each; what was found last still holds.
+    pub async fn next_addresses(&self, heard: &mut Heard<IpAddr>) -> Result<Arc<[IpAddr]>, Arc<str>> {
+        self.next(heard, |answer| &answer.addresses).await
+    }
+
+    /// The same for the places of a service. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::next_addresses`].
+    pub async fn next_places(&self, heard: &mut Heard<Place>) -> Result<Arc<[Place]>, Arc<str>> {
+        self.next(heard, |answer| &answer.places).await
+    }
+
+    async fn next<T: PartialEq>(
+        &self,
+        heard: &mut Heard<T>,
+        of: fn(&Answer) -> &Arc<[T]>,
+    ) -> Result<Arc<[T]>, Arc<str>> {
+        let is_other = |answer: &Answer, known: &Option<Arc<[T]>>| {
+            !of(answer).is_empty() && known.as_ref() != Some(of(answer))
+        };
         let mut told = self.answer.subscribe();
-        let is_other = |answer: &Answer| !answer.places.is_empty() && Some(&*answer.places) != known;
-        told.wait_for(is_other).await.map(|answer| Arc::clone(&answer.places)).unwrap_or_default()
+        let is_news = |answer: &Answer| {
+            let is_back = heard.is_failing && answer.failing.is_none();
+            is_other(answer, &heard.known) || answer.failed != heard.failed || is_back
+        };
+        // The sender is in `self`: it cannot be gone.
+        let answer = told.wait_for(is_news).await.map(|answer| answer.clone()).unwrap_or_default();
+        if is_other(&answer, &heard.known) || answer.failed == heard.failed {
+            heard.is_failing = answer.failing.is_some();
+            heard.known = Some(Arc::clone(of(&answer)));
+            return Ok(Arc::clone(of(&answer)));
+        }
+        (heard.failed, heard.is_failing) = (answer.failed, true);
+        Err(answer.failing.unwrap_or_else(|| "a lookup failed".into()))
     }
 
     /// Takes over what a lookup found; how long it holds.
     fn on_looked_up(&self, found: Found) -> Duration {
         match found {
-            Ok((records, _)) if records.is_none() => self.failed("it has no address"),
-            Ok((records, holds)) => {
-                self.found(records);
-                return holds.clamp(LEAST, MOST);
+            Found::Places(Ok(Records { all, holds })) if !all.is_empty() => {
+                self.found(None, Some(all), None);
+                holds.clamp(LEAST, MOST)
             }
-            Err(why) => self.failed(&why),
+            Found::Places(other) => {
+                self.failed(&other.err().unwrap_or_else(|| "it is nowhere".to_owned()));
+                RETRY
+            }
+            Found::Addresses { v4, v6 } => self.on_addresses(v4, v6),
         }
-        RETRY
     }
 
-    fn found(&self, Records { addresses, places }: Records) {
-        // Relaxed, here and below: only read to be shown.
-        self.found.fetch_add(1, Ordering::Relaxed);
-        self.answer.send_modify(|answer| {
-            if std::mem::replace(&mut answer.is_failing, false) {
-                tracing::info!(host = &*self.host, "a name is resolved again");
+    /// A family of which there is no answer keeps the addresses that it had, as long as there is one of the other.
+    fn on_addresses(&self, v4: Looked<IpAddr>, v6: Looked<IpAddr>) -> Duration {
+        let known = Arc::clone(&self.answer.borrow().addresses);
+        let (mut addresses, mut holds, mut why, mut any) = (Vec::new(), MOST, None, false);
+        let families: [(_, _, fn(&IpAddr) -> bool); 2] =
+            [("IPv4", v4, IpAddr::is_ipv4), ("IPv6", v6, IpAddr::is_ipv6)];
+        for (family, looked, is_of) in families {
+            match looked {
+                Ok(found) => {
+                    any |= !found.all.is_empty();
+                    holds = if found.all.is_empty() { holds } else { holds.min(found.holds) };
+                    addresses.extend(found.all);
+                }
+                Err(error) => {
+                    addresses.extend(known.iter().copied().filter(is_of));
+                    why.get_or_insert_with(|| format!("{family}: {error}"));
+                }
             }
+        }
+        if !any {
+            self.failed(&why.unwrap_or_else(|| "it has no address".to_owned()));
+            return RETRY;
+        }
+        let is_whole = why.is_none();
+        self.found(Some(addresses), None, why);
+        if is_whole { holds.clamp(LEAST, MOST) } else { RETRY }
+    }
+
+    /// Takes over what was found; `why` there is not all of it.
+    fn found(&self, addresses: Option<Vec<IpAddr>>, places: Option<Vec<Place>>, why: Option<String>) {
+        self.answer.send_modify(|answer| {
             answer.is_told = true;
-            if *answer.addresses != *addresses {
+            if let Some(addresses) = addresses.filter(|addresses| *answer.addresses != **addresses) {
                 tracing::debug!(host = &*self.host, ?addresses, "a name has other addresses");
                 answer.addresses = addresses.into();
             }
-            if *answer.places != *places {
+            if let Some(places) = places.filter(|places| *answer.places != **places) {
                 tracing::debug!(name = &*self.host, ?places, "a service is in other places");
                 answer.places = places.into();
+            }
+            if let Some(why) = why {
+                self.fails(answer, &why);
+                return;
+            }
+            answer.found += 1;
+            if answer.failing.take().is_some() {
+                tracing::info!(host = &*self.host, "a name is resolved again");
             }
         });
     }
 
     fn lookups(&self) -> Lookups {
-        let [found, failed] = [&self.found, &self.failed].map(|count| count.load(Ordering::Relaxed));
-        Lookups { host: self.host.to_string(), found, failed }
+        let answer = self.answer.borrow();
+        Lookups { host: self.host.to_string(), found: answer.found, failed: answer.failed }
     }
 
     fn failed(&self, why: &str) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
         self.answer.send_modify(|answer| {
             answer.is_told = true;
-            if !std::mem::replace(&mut answer.is_failing, true) {
-                let kept = answer.addresses.len() + answer.places.len();
-                tracing::warn!(host = &*self.host, why, kept, "a name cannot be resolved");
-            }
+            self.fails(answer, why);
         });
+    }
+
+    fn fails(&self, answer: &mut Answer, why: &str) {
+        answer.failed += 1;
+        if answer.failing.replace(why.into()).is_none() {
+            let kept = answer.addresses.len() + answer.places.len();
+            tracing::warn!(host = &*self.host, why, kept, "a name cannot be resolved");
+        }
     }
 }
 
 /// From the next lookup on these name servers are asked; without any, the system's.
 pub fn ask(servers: &[SocketAddr]) {
-    *SERVERS.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
+    lookup::ask(servers);
 }
 
 /// How the lookups of each name that some endpoint has have ended, by name.
@@ -226,22 +293,6 @@ pub fn lookups() -> Vec<Lookups> {
     lookups
 }
 
-/// What a lookup found: one of both.
-#[derive(Debug, Default)]
-struct Records {
-    addresses: Vec<IpAddr>,
-    places: Vec<Place>,
-}
-
-impl Records {
-    fn is_none(&self) -> bool {
-        self.addresses.is_empty() && self.places.is_empty()
-    }
-}
-
-/// The records of a name, and how long they hold; or why there are none.
-type Found = Result<(Records, Duration), String>;
-
 fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -251,8 +302,8 @@ fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
             while let Some(name) = names.recv().await {
                 let system = Rc::clone(&system);
                 spawn_local(keep(name, async move |host: Arc<str>, asked| match asked {
-                    Asked::Addresses => system.look_up(&host).await,
-                    Asked::Places => system.look_up_places(&host).await,
+                    Asked::Addresses => system.addresses(&host).await,
+                    Asked::Places => Found::Places(system.places(&host).await),
                 }));
             }
         }),
@@ -268,126 +319,5 @@ async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>, Asked) -> Found)
         let pause = name.on_looked_up(found);
         drop(name);
         tokio::time::sleep(pause).await;
-    }
-}
-
-/// The system's way to resolve: its hosts file, its name servers or others that are asked in their place.
-#[derive(Default)]
-struct System {
-    resolver: RefCell<Option<TokioResolver>>,
-    /// When its files were changed last, as far as it has read them.
-    seen: RefCell<[Option<SystemTime>; 2]>,
-    /// Who is asked instead of whom the system would.
-    servers: RefCell<Vec<SocketAddr>>,
-}
-
-const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-
-impl System {
-    async fn look_up(&self, host: &str) -> Found {
-        let resolver = self.resolver()?;
-        let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
-        let holds = found.valid_until().saturating_duration_since(clock::now());
-        let mut addresses: Vec<_> = found.iter().collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        Ok((Records { addresses, ..Records::default() }, holds))
-    }
-
-    async fn look_up_places(&self, name: &str) -> Found {
-        let resolver = self.resolver()?;
-        let found = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
-        let holds = found.valid_until().saturating_duration_since(clock::now());
-        let places = found.answers().iter().filter_map(|record| match &record.data {
-            // A lone dot says that the service is nowhere (RFC 2782).
-            RData::SRV(place) if !place.target.is_root() => {
-                let host = place.target.to_ascii().trim_end_matches('.').to_ascii_lowercase();
-                Some(Place { priority: place.priority, host, port: place.port })
-            }
-            _ => None,
-        });
-        let mut places: Vec<_> = places.collect();
-        places.sort_unstable();
-        places.dedup();
-        Ok((Records { places, ..Records::default() }, holds))
-    }
-
-    /// One that has read the files as they are now.
-    fn resolver(&self) -> Result<TokioResolver, String> {
-        let now = FILES.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
-        let servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut resolver = self.resolver.borrow_mut();
-        let is_same = *self.seen.borrow() == now && *self.servers.borrow() == servers;
-        if let Some(resolver) = resolver.as_ref().filter(|_| is_same) {
-            return Ok(resolver.clone());
-        }
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| error.to_string())?
-        } else {
-            let provider = TokioRuntimeProvider::default();
-            TokioResolver::builder_with_config(config(&servers), provider)
-        };
-        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let made = builder.build().map_err(|error| error.to_string())?;
-        self.seen.replace(now);
-        self.servers.replace(servers);
-        *resolver = Some(made.clone());
-        Ok(made)
-    }
-}
-
-/// These name servers, and names as they are: nothing is appended to them.
-fn config(servers: &[SocketAddr]) -> ResolverConfig {
-    let servers = servers.iter().map(|server| {
-        let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-        let ways = ways.map(|mut way| {
-            way.port = server.port();
-            way
-        });
-        // Another server may know a name that this one does not.
-        NameServerConfig::new(server.ip(), false, ways.into())
-    });
-    ResolverConfig::from_parts(None, Vec::new(), servers.collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn records(texts: &[&str]) -> Records {
-        Records { addresses: addresses(texts), ..Records::default() }
-    }
-
-    fn known(name: &Name) -> Arc<[IpAddr]> {
-        Arc::clone(&name.answer.borrow().addresses)
-    }
-
-    #[test]
-    fn the_last_good_answer_is_kept_and_a_new_one_taken_over() {
-        let name = Name::new(&"shop.internal".into(), Asked::Addresses);
-        assert_eq!(
-            name.on_looked_up(Ok((records(&["10.0.0.1"]), Duration::from_secs(60)))),
-            Duration::from_secs(60)
-        );
-        assert_eq!(name.on_looked_up(Ok((Records::default(), MOST))), RETRY);
-        assert_eq!(name.on_looked_up(Err("no server".to_owned())), RETRY);
-        assert_eq!(*known(&name), addresses(&["10.0.0.1"])[..]);
-        assert_eq!(name.on_looked_up(Ok((records(&["10.0.0.2"]), Duration::ZERO))), LEAST);
-        assert_eq!(name.on_looked_up(Ok((records(&["10.0.0.2"]), Duration::MAX))), MOST);
-        assert_eq!(*known(&name), addresses(&["10.0.0.2"])[..]);
-        let lookups = name.lookups();
-        assert_eq!((lookups.found, lookups.failed), (3, 2));
-    }
-
-    #[test]
-    fn localhost_is_known_to_every_system() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let name = Name::shared(&"localhost".into());
-        let found = runtime.block_on(name.addresses());
-        assert!(found.iter().any(IpAddr::is_loopback), "{found:?}");
     }
 }
