@@ -130,6 +130,26 @@ fn a_receiver_that_never_answers_delays_nothing_and_loses_its_oldest_events() {
 }
 
 #[test]
+fn an_event_is_taken_when_the_answers_head_says_so_however_its_body_ends() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let receiver = Origin::behaving("receiver", move |_, stream| {
+        // Without a length, and it goes on.
+        write!(stream, "HTTP/1.1 200 OK\r\n\r\nthank you")?;
+        held.wait();
+        Ok(Then::Close)
+    });
+    let lab = Lab::with(
+        &["blue", "green"],
+        &webhook(&receiver, "events = [\"changed\"]\ntimeout = \"200ms\"\nattempts = 2"),
+    );
+    lab.flip("green");
+    lab::wait_until("it is over", || delivered(&lab, "delivered") + delivered(&lab, "failed") == 1.0);
+    assert_eq!((delivered(&lab, "delivered"), receiver.served()), (1.0, 1), "{}", lab.proxy().log());
+    gate.open();
+}
+
+#[test]
 fn webhooks_follow_the_file_and_what_waits_is_kept() {
     let [first, second] = [receiver(&[]), receiver(&[])];
     let dead = lab::origin::nobody();

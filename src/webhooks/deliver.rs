@@ -91,14 +91,12 @@ async fn try_deliver(webhook: &Rc<Webhook>, letter: &Letter, target: &mut Option
             Err(why) => return Attempt::Failed(why, None),
         },
     };
-    let posted = target.post(headers(webhook, letter), letter.body.clone());
-    match tokio::time::timeout(webhook.timeout, posted).await {
-        Err(_) => Attempt::Failed("no answer in time".to_owned(), None),
-        Ok(Err(why)) => Attempt::Failed(why, None),
-        Ok(Ok((status, _))) if status.is_success() => Attempt::Taken,
+    match target.post(headers(webhook, letter), letter.body.clone(), webhook.timeout).await {
+        Err(why) => Attempt::Failed(why, None),
+        Ok((status, _)) if status.is_success() => Attempt::Taken,
         // The Standard Webhooks' word for it.
-        Ok(Ok((StatusCode::GONE, _))) => Attempt::Refused("it answered 410 Gone".to_owned()),
-        Ok(Ok((status, headers))) => Attempt::Failed(format!("it answered {status}"), retry_after(&headers)),
+        Ok((StatusCode::GONE, _)) => Attempt::Refused("it answered 410 Gone".to_owned()),
+        Ok((status, headers)) => Attempt::Failed(format!("it answered {status}"), retry_after(&headers)),
     }
 }
 

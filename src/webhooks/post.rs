@@ -4,6 +4,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -16,6 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::config::Webhook;
@@ -45,22 +47,26 @@ impl Target {
         Rc::ptr_eq(&self.of, webhook)
     }
 
-    /// Posts it, and gives the status and the headers of the answer.
+    /// Posts it, and gives the status and the headers of the answer; the answer's body may take the rest of the time.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no answer, or its head is not there in time.
     pub(super) async fn post(
         &self,
         headers: HeaderMap,
         body: Bytes,
+        time: Duration,
     ) -> Result<(StatusCode, HeaderMap), String> {
         let request = self.request(headers, body)?;
-        let stream = self.connect().await.map_err(|why| format!("cannot connect: {why}"))?;
+        let end = Instant::now() + time;
+        let stream = within(end, self.connect()).await?;
+        let stream = stream.map_err(|why| format!("cannot connect: {why}"))?;
         match &self.tls {
-            None => exchange(stream, request).await,
+            None => exchange(stream, request, end).await,
             Some((connector, name)) => {
-                let secured = connector.connect(name.clone(), stream).await;
-                exchange(secured.map_err(|why| format!("cannot connect over TLS: {why}"))?, request).await
+                let secured = within(end, connector.connect(name.clone(), stream)).await?;
+                let secured = secured.map_err(|why| format!("cannot connect over TLS: {why}"))?;
+                exchange(secured, request, end).await
             }
         }
     }
@@ -114,20 +120,34 @@ fn connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
     Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap), String>
+async fn within<T>(end: Instant, answer: impl Future<Output = T>) -> Result<T, String> {
+    timeout_at(end, answer).await.map_err(|_| "no answer in time".to_owned())
+}
+
+async fn exchange<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    end: Instant,
+) -> Result<(StatusCode, HeaderMap), String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |why: &dyn std::fmt::Display| format!("the connection failed: {why}");
+    let broken = |why: hyper::Error| format!("the connection failed: {why}");
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|why| broken(&why))?;
-    // The sender goes with the answer, which ends the connection: both halves end.
+        within(end, http1::handshake(TokioIo::new(stream))).await?.map_err(broken)?;
     let answer = async move {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        // The status says it all; a body that breaks off or is long changes nothing.
-        let _ = Limited::new(body, MOST_ANSWER).collect().await;
-        Ok::<_, hyper::Error>((head.status, head.headers))
+        let (head, body) = within(end, sender.send_request(request)).await?.map_err(broken)?.into_parts();
+        // The head says it all: a body that breaks off, is long or never ends changes nothing.
+        let _ = timeout_at(end, Limited::new(body, MOST_ANSWER).collect()).await;
+        Ok((head.status, head.headers))
     };
-    let (answer, _) = futures_util::join!(answer, connection);
-    answer.map_err(|why| broken(&why))
+    // How it ended is told to the answer.
+    let connected = async {
+        drop(connection.await);
+        std::future::pending().await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = connected => never,
+    }
 }
