@@ -223,3 +223,60 @@ fn the_places_of_a_service_with_the_best_priority_are_endpoints() {
     lab::wait_until("its new place is taken over", || pool(&lab) == [format!("other.internal:{port}")]);
     assert_eq!(lab.get("/").version(), two.to_string());
 }
+
+/// A service with a version that the file names, and another one whose endpoints are listed beside it.
+fn beside(name: &str, origin: SocketAddr) -> String {
+    format!(
+        "[services.{name}]\nroutes = [{{ path = \"/{name}\" }}]\nstable = \"blue\"\n\
+         [services.{name}.versions.blue]\nendpoints = [\"{origin}\"]\n\
+         [services.{name}.versions.green]\ndiscover = {{ file = \"{name}.json\" }}\n"
+    )
+}
+
+fn green(lab: &Lab, service: &str) -> Vec<String> {
+    let (_, told) = lab.call("GET", &format!("/v1/services/{service}"), &Value::Null);
+    let mut versions = told["versions"].as_array().into_iter().flatten();
+    let green = versions.find(|version| version["name"] == "green");
+    let endpoints = green.map(|green| green["endpoints"].as_array().unwrap().clone()).unwrap_or_default();
+    endpoints.iter().map(|endpoint| endpoint["address"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn one_watch_is_for_all_lists_and_each_is_followed() {
+    let names = ["shop", "cart", "search", "pay"];
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::start("origin");
+    let services = |names: &[&str]| names.iter().map(|name| beside(name, origin.address)).collect::<String>();
+    names.iter().for_each(|name| list(&dir.path().join(format!("{name}.json")), "[\"10.0.0.1:80\"]"));
+    let lab = Lab::configured(dir, Vec::new(), &services(&names[..1]));
+    let watches = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", lab.proxy().pid())).unwrap().flatten();
+        let links = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("inotify")).count()
+    };
+    lab::wait_until("the first is found", || green(&lab, "shop") == ["10.0.0.1:80"]);
+    let before = watches();
+    lab.write_config(&services(&names));
+    lab::wait_until("the others are", || names.iter().all(|name| green(&lab, name) == ["10.0.0.1:80"]));
+    assert_eq!(watches(), before);
+    for name in names {
+        list(&lab.dir.path().join(format!("{name}.json")), "[\"10.0.0.2:80\"]");
+        lab::wait_until("it is followed", || green(&lab, name) == ["10.0.0.2:80"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_taken_over_as_soon_as_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::start("origin");
+    let file = dir.path().join("shop.json");
+    list(&file, "[\"10.0.0.1:80\"]");
+    let lab = Lab::configured(dir, Vec::new(), &beside("shop", origin.address));
+    lab::wait_until("it is found", || green(&lab, "shop") == ["10.0.0.1:80"]);
+    let version = "/v1/services/shop/versions/green";
+    assert_eq!(lab.call("DELETE", version, &Value::Null).0, 200);
+    list(&file, "[\"10.0.0.2:80\"]");
+    lab.proxy().wait_for_log("what was discovered is not taken over yet; trying again");
+    assert_eq!(lab.call("PUT", version, &json!({ "endpoints": ["10.0.0.9:80"] })).0, 200);
+    lab::wait_until("it is tried again", || green(&lab, "shop") == ["10.0.0.9:80", "10.0.0.2:80"]);
+}

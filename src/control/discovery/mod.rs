@@ -5,6 +5,7 @@
 //! something else is found: nobody who does not answer, answers with nothing, or cannot be read takes an endpoint away.
 
 mod list;
+mod lists;
 mod source;
 
 use std::cell::RefCell;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -21,6 +23,7 @@ use super::{Asked, Failed, Handle, Wanted};
 use crate::metrics::Finds;
 use crate::release::{Actor, ActorKind, Command};
 use crate::table::{Discovery, EndpointAddr, ServiceName, VersionName};
+use lists::Lists;
 use source::Spring;
 
 /// The most endpoints that one version has by discovery.
@@ -62,6 +65,7 @@ impl Figures {
 pub struct Finders {
     handle: Handle,
     running: RefCell<Vec<Finder>>,
+    lists: RefCell<Lists>,
     figures: Figures,
 }
 
@@ -82,7 +86,8 @@ impl Finders {
     /// Looks for these from now on. To be called within a local runtime.
     #[must_use]
     pub fn start(handle: Handle, wanted: &[Discovery]) -> Self {
-        let this = Self { handle, running: RefCell::default(), figures: Figures::default() };
+        let (running, lists) = (RefCell::default(), RefCell::new(Lists::new()));
+        let this = Self { handle, running, lists, figures: Figures::default() };
         this.follow(wanted);
         this
     }
@@ -93,8 +98,9 @@ impl Finders {
         self.figures.clone()
     }
 
-    /// Looks for these from now on, and for no others. What was found for a version that nobody looks for any more is forgotten.
+    /// Looks for these from now on, and for no others; files are read again. What was found for a version that nobody looks for any more is forgotten.
     pub fn follow(&self, wanted: &[Discovery]) {
+        self.lists.borrow_mut().follow(wanted);
         let mut running = self.running.borrow_mut();
         running.retain(|finder| wanted.contains(&finder.of) && !finder.task.is_finished());
         let mut figures = self.figures.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +109,8 @@ impl Finders {
         for of in wanted {
             if !running.iter().any(|finder| finder.of == *of) {
                 let counts = Arc::clone(figures.entry(name(of)).or_default());
-                let task = spawn_local(find(of.clone(), self.handle.clone(), counts));
+                let task =
+                    spawn_local(find(of.clone(), self.handle.clone(), counts, self.lists.borrow().looks()));
                 running.push(Finder { of: of.clone(), task });
             }
         }
@@ -138,13 +145,24 @@ async fn forget(stale: Vec<(ServiceName, VersionName)>, handle: Handle) {
 }
 
 /// Looks for one version's endpoints for as long as it runs.
-async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>) {
+async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>, looks: watch::Receiver<()>) {
     let Discovery { service, version, source } = &of;
     let name = source.name();
-    let mut spring = Spring::of(source);
+    let mut spring = Spring::of(source, looks);
     let mut is_failing = false;
+    let mut pending = None;
     loop {
-        let found = match spring.next().await {
+        let found = tokio::select! {
+            found = spring.next() => found,
+            // What could not be taken over is tried again until there is something else.
+            () = sleep(AGAIN), if pending.is_some() => {
+                if let Some(again) = pending.take() {
+                    pending = take_over(&of, &handle, again, &name).await;
+                }
+                continue;
+            }
+        };
+        let found = match found {
             Ok(found) if found.is_empty() => Err("it lists no endpoints".to_owned()),
             Ok(found) if found.len() > MOST => {
                 Err(format!("it lists {} endpoints, and at most {MOST} are taken", found.len()))
@@ -157,7 +175,7 @@ async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>) {
                 if std::mem::take(&mut is_failing) {
                     info!(%service, %version, source = name, "endpoints are found again");
                 }
-                persist(&of, &handle, found, &name).await;
+                pending = take_over(&of, &handle, Pending { found, why: None }, &name).await;
             }
             Err(why) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -169,22 +187,22 @@ async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>) {
     }
 }
 
-/// Makes the change, again and again while the store or another process is in the way.
-async fn persist(of: &Discovery, handle: &Handle, found: Vec<EndpointAddr>, name: &str) {
+/// What was found and is not taken over yet.
+struct Pending {
+    found: Vec<EndpointAddr>,
+    /// Why, once it was tried.
+    why: Option<String>,
+}
+
+/// Makes the change; gives it back when the store, another process or the service as it is now is in the way.
+async fn take_over(of: &Discovery, handle: &Handle, pending: Pending, name: &str) -> Option<Pending> {
     let Discovery { service, version, .. } = of;
-    loop {
-        match apply(handle, service, version, Some(found.clone()), name.to_owned()).await {
-            Ok(()) => return,
-            Err(Failed::Refused(why)) => {
-                warn!(%service, %version, %why, "what was discovered is not taken over");
-                return;
-            }
-            Err(why) => {
-                warn!(%service, %version, %why, "what was discovered is not taken over yet; trying again");
-                sleep(AGAIN).await;
-            }
-        }
+    let failed = apply(handle, service, version, Some(pending.found.clone()), name.to_owned()).await.err()?;
+    let why = failed.to_string();
+    if pending.why.as_ref() != Some(&why) {
+        warn!(%service, %version, why, "what was discovered is not taken over yet; trying again");
     }
+    Some(Pending { why: Some(why), ..pending })
 }
 
 async fn apply(

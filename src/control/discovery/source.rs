@@ -5,26 +5,30 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::list;
-use crate::control::reload::{Trigger, Watch, Watched, watch};
 use crate::proxy::upstream::names::{Heard, Name, Place};
 use crate::table::{EndpointAddr, Source};
 
 /// The largest list that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// How often a file is read when nobody says that it has changed.
+const RESCAN: Duration = Duration::from_secs(30);
 
 /// What endpoints come out of.
 pub(super) enum Spring {
     Dns { name: Arc<Name>, port: u16, heard: Heard<IpAddr> },
     Srv { name: Arc<Name>, heard: Heard<Place> },
-    File { path: Arc<Path>, changes: Option<(Watch, mpsc::Receiver<()>)>, is_read: bool },
+    File { path: Arc<Path>, looks: watch::Receiver<()>, known: Option<Result<Vec<EndpointAddr>, String>> },
 }
 
 impl Spring {
-    pub(super) fn of(source: &Source) -> Self {
+    /// A file is read when `looks` says so, and from time to time: there may be nobody to say it.
+    pub(super) fn of(source: &Source, looks: watch::Receiver<()>) -> Self {
         match source {
             Source::Dns { host, port } => {
                 let name = Name::shared(host);
@@ -34,19 +38,7 @@ impl Spring {
                 let name = Name::of_service(name);
                 Self::Srv { heard: name.listener(), name }
             }
-            Source::File(path) => {
-                let (trigger, reloads) = Trigger::new();
-                // Before it is read for the first time, so that no change falls in between.
-                let watched = Watched { files: vec![path.to_path_buf()], ..Watched::default() };
-                let watching = watch(watched, trigger);
-                let watching = watching
-                    .inspect_err(|error| tracing::error!(%error, "a list of endpoints is not watched"));
-                Self::File {
-                    path: Arc::clone(path),
-                    changes: watching.ok().map(|watch| (watch, reloads)),
-                    is_read: false,
-                }
-            }
+            Source::File(path) => Self::File { path: Arc::clone(path), looks, known: None },
         }
     }
 
@@ -64,20 +56,19 @@ impl Spring {
                 let found = name.next_places(heard).await.map_err(|why| why.to_string())?;
                 best(&found)
             }
-            Self::File { path, changes, is_read } => {
-                if std::mem::replace(is_read, true) {
-                    let told = match changes {
-                        Some((_, changes)) => changes.recv().await,
-                        None => None,
-                    };
-                    if told.is_none() {
-                        // Nobody watches it any more.
-                        std::future::pending::<()>().await;
+            Self::File { path, looks, known } => loop {
+                if known.is_some() {
+                    tokio::select! {
+                        looked = looks.changed() => if looked.is_err() { sleep(RESCAN).await },
+                        () = sleep(RESCAN) => {}
                     }
                 }
-                let text = read(path).map_err(|why| why.to_string())?;
-                list::read(path, &text)
-            }
+                let now = read(path).map_err(|why| why.to_string()).and_then(|text| list::read(path, &text));
+                if known.as_ref() != Some(&now) {
+                    *known = Some(now.clone());
+                    return now;
+                }
+            },
         }
     }
 }
