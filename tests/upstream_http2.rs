@@ -708,7 +708,7 @@ fn an_endpoint_that_does_not_answer_or_does_not_speak_http2_is_given_up() {
     assert_eq!(origin.saw(), "asked");
     assert_eq!(origin.saw(), "Ok(CANCEL)");
     assert_eq!(lab.get("/about").status, 200);
-    let plain = lab::Origin::behaving("plain", |_, stream| {
+    let plain = Origin::behaving("plain", |_, stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")?;
         Ok(lab::origin::Then::Close)
     });
