@@ -141,7 +141,8 @@ fn url(node: Node<'_>) -> Option<Uri> {
         let known = matches!(url.scheme_str(), Some("http" | "https"));
         // A password in it would be shown wherever the url is.
         let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        known && plain && url.port_u16() != Some(0) && !text.contains('#')
+        let somewhere = url.host().is_some_and(|host| !host.is_empty());
+        known && plain && somewhere && url.port_u16() != Some(0) && !text.contains('#')
     });
     read.or_else(|| node.unexpected(expected))
 }
@@ -201,6 +202,7 @@ fn number(node: Node<'_>, count: usize) -> Option<()> {
 
 fn events(node: Node<'_>) -> Option<Vec<String>> {
     let list = node.list("a list of events such as [\"changed\", \"drained\"]")?;
+    some(node, &list)?;
     let event = |node: Node<'_>| {
         let text = node.text("the name of an event such as \"drained\"")?;
         if EVENTS.contains(&text) {
@@ -214,9 +216,22 @@ fn events(node: Node<'_>) -> Option<Vec<String>> {
     read.into_iter().collect()
 }
 
+/// None could be taken for all.
+fn some(node: Node<'_>, list: &[Node<'_>]) -> Option<()> {
+    if list.is_empty() {
+        node.at.error_with(
+            "an empty list says nothing",
+            "leave it out for all of them, or take the webhook away",
+        );
+        return None;
+    }
+    Some(())
+}
+
 fn globs(node: Node<'_>) -> Option<Vec<Glob>> {
     let expected = "a pattern of service names such as \"shop-*\", or a list of them";
     let nodes = if node.is_text() { vec![node] } else { node.list(expected)? };
+    some(node, &nodes)?;
     let read: Vec<_> = nodes.into_iter().map(|node| node.parse::<Glob>(expected)).collect();
     read.into_iter().collect()
 }

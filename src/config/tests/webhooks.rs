@@ -42,6 +42,8 @@ webhooks = [
     { url = "http://d/", timeout = "0s", attempts = 0, ca = "none.pem" },
     { url = "http://e/" },
     { url = "http://E/x" },
+    { url = "http://:80/" },
+    { url = "http://f/", events = [], services = [] },
 ]
 [services.shop]
 routes = [{}]
@@ -66,6 +68,11 @@ versions.blue.endpoints = ["127.0.0.1:9001"]"#,
     hint: write the url with https
     switchback.toml:11:13: webhook `e` is already defined: switchback.toml:10:5
     hint: give it another name: name = "…"
-    switchback.toml: 13 errors
+    switchback.toml:12:13: expected a URL such as "https://deploy.example.com/switchback", found the string "http://:80/"
+    switchback.toml:13:35: an empty list says nothing
+    hint: leave it out for all of them, or take the webhook away
+    switchback.toml:13:50: an empty list says nothing
+    hint: leave it out for all of them, or take the webhook away
+    switchback.toml: 16 errors
     "##);
 }
