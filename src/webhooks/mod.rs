@@ -10,6 +10,8 @@ mod letter;
 mod outbox;
 mod post;
 mod signature;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
@@ -48,6 +51,8 @@ pub struct Webhooks {
     outboxes: Rc<RefCell<Vec<Sender>>>,
     figures: Figures,
     listener: JoinHandle<()>,
+    /// Ends the listener when it has taken what was told before.
+    stop: Rc<Notify>,
 }
 
 /// One webhook's outbox, and the task that empties it.
@@ -74,8 +79,9 @@ impl Webhooks {
     #[must_use]
     pub fn start(webhooks: &[Webhook], notices: Receiver<Notice>) -> Self {
         let outboxes: Rc<RefCell<Vec<Sender>>> = Rc::default();
-        let listener = spawn_local(listen(notices, Rc::clone(&outboxes)));
-        let this = Self { outboxes, figures: Figures::default(), listener };
+        let stop = Rc::new(Notify::new());
+        let listener = spawn_local(listen(notices, Rc::clone(&outboxes), Rc::clone(&stop)));
+        let this = Self { outboxes, figures: Figures::default(), listener, stop };
         this.follow(webhooks);
         this
     }
@@ -107,12 +113,16 @@ impl Webhooks {
         self.figures.clone()
     }
 
-    /// Takes nothing more, and gives what waits a last time to be delivered.
-    pub async fn finish(self, patience: Duration) {
-        self.listener.abort();
+    /// Takes nothing more than what was told before, and gives what waits a last time to be delivered.
+    pub async fn finish(mut self, patience: Duration) {
         let outboxes: Vec<_> =
             self.outboxes.borrow().iter().map(|sender| Rc::clone(&sender.outbox)).collect();
-        let all = futures_util::future::join_all(outboxes.iter().map(|outbox| outbox.emptied()));
+        self.stop.notify_one();
+        let all = async {
+            // It panics nowhere that anybody could help.
+            let _ = (&mut self.listener).await;
+            futures_util::future::join_all(outboxes.iter().map(|outbox| outbox.emptied())).await;
+        };
         if timeout(patience, all).await.is_err() {
             for outbox in outboxes.iter().filter(|outbox| outbox.waiting() > 0) {
                 warn!(webhook = outbox.name(), left = outbox.waiting(), "events were not delivered any more");
@@ -129,11 +139,16 @@ impl Sender {
     }
 }
 
-/// Puts what happens into the outboxes of those who want to hear of it.
-async fn listen(mut notices: Receiver<Notice>, outboxes: Rc<RefCell<Vec<Sender>>>) {
+/// Puts what happens into the outboxes of those who want to hear of it, until it is stopped and has heard everything.
+async fn listen(mut notices: Receiver<Notice>, outboxes: Rc<RefCell<Vec<Sender>>>, stop: Rc<Notify>) {
     let mut press = Press::new();
     loop {
-        let event = match notices.recv().await {
+        let heard = tokio::select! {
+            biased;
+            heard = notices.recv() => heard,
+            () = stop.notified() => return,
+        };
+        let event = match heard {
             Ok(notice) => Event::from(&notice),
             Err(RecvError::Lagged(missed)) => Event::Lagged { missed },
             Err(RecvError::Closed) => return,
