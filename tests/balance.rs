@@ -239,6 +239,9 @@ fn weight_and_zone_are_set_through_the_api_and_the_command_line_and_survive_a_re
     assert_eq!(status, 200, "{body}");
     let (status, _) = lab.call("PUT", &path, &Value::Null);
     assert_eq!((status, shown(&lab)[1]["weight"].clone()), (200, Value::Null), "it came anew");
+    let (code, _, err) = lab.cli(&["endpoints", "add", "shop/blue", &b.to_string(), "--zone", ""]);
+    let nowhere = json!({ "address": b.to_string(), "draining": false });
+    assert_eq!((code, &shown(&lab)[0]), (0, &nowhere), "{err}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::control::{Exclusively, Streams};
 use crate::release::Command;
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Invalid, LONGEST_HOLD, PoolTraits, Protocol,
-    ServiceName, TraitsEdit, VersionRef, VersionSpec,
+    ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
 };
 
 /// The longest reason that is kept, in bytes.
@@ -135,7 +135,11 @@ pub(super) fn put_version(
 /// What is said of an endpoint.
 pub(super) fn traits(said: &PutEndpoint) -> Result<TraitsEdit, Box<Problem>> {
     let weight = said.weight.map(EndpointWeight::new).transpose();
-    let zone = said.zone.as_deref().map(|zone| parse("zone", zone)).transpose()?;
+    let zone = match said.zone.as_deref() {
+        None => ZoneEdit::AsItIs,
+        Some("") => ZoneEdit::Nowhere,
+        Some(zone) => ZoneEdit::Is(parse("zone", zone)?),
+    };
     Ok(TraitsEdit { weight: weight.map_err(|Invalid(why)| bad("weight", why))?, zone })
 }
 

@@ -32,7 +32,7 @@ pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef, ZoneName};
 pub use page::{ErrorPage, On, Page};
 pub use pool::balance::{Balance, HashKey, Hashing, Policy, SlowStart};
-pub use pool::traits::{EndpointWeight, PoolTraits, Traits, TraitsEdit};
+pub use pool::traits::{EndpointWeight, PoolTraits, Traits, TraitsEdit, ZoneEdit};
 pub use pool::warmup::Warmup;
 pub use pool::{
     CircuitRules, Deviation, Failing, HealthCheck, HedgeRules, HttpProbe, KeepaliveRules, LONGEST_QUEUE,

@@ -112,7 +112,7 @@ pub struct PutEndpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 2)]
     pub weight: Option<u64>,
-    /// The zone it stands in; of a new one none.
+    /// The zone it stands in, an empty string: in none; of a new one none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "a")]
     pub zone: Option<String>,
@@ -226,7 +226,7 @@ pub struct EndpointEdit {
     /// With `put_endpoint`: how much it takes in relation to the others, 1 to 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
-    /// With `put_endpoint`: the zone it stands in.
+    /// With `put_endpoint`: the zone it stands in, an empty string: in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }

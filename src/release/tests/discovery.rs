@@ -124,7 +124,7 @@ fn an_endpoint_that_was_found_and_is_put_stays_when_it_is_found_no_more() {
 
 #[test]
 fn a_version_that_is_put_keeps_what_is_said_of_endpoints_that_were_found() {
-    let heavy = TraitsEdit { weight: EndpointWeight::new(5).ok(), zone: None };
+    let heavy = TraitsEdit { weight: EndpointWeight::new(5).ok(), ..TraitsEdit::default() };
     let state = after(&start(file(&[])), [found(&[9001, 9002])]);
     let state =
         after(&state, [put_endpoint_with("shop", "blue", 9002, heavy), drain_endpoint("shop", "blue", 9001)]);

@@ -57,14 +57,31 @@ pub struct TraitsEdit {
     /// How much it takes.
     pub weight: Option<EndpointWeight>,
     /// Where it stands.
-    pub zone: Option<ZoneName>,
+    pub zone: ZoneEdit,
+}
+
+/// What somebody says of an endpoint's zone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ZoneEdit {
+    /// Nothing.
+    #[default]
+    AsItIs,
+    /// It stands there.
+    Is(ZoneName),
+    /// It stands in none.
+    Nowhere,
 }
 
 impl TraitsEdit {
     /// `traits` after this was said.
     #[must_use]
     pub fn over(self, traits: Traits) -> Traits {
-        Traits { weight: self.weight.unwrap_or(traits.weight), zone: self.zone.or(traits.zone) }
+        let zone = match self.zone {
+            ZoneEdit::AsItIs => traits.zone,
+            ZoneEdit::Is(zone) => Some(zone),
+            ZoneEdit::Nowhere => None,
+        };
+        Traits { weight: self.weight.unwrap_or(traits.weight), zone }
     }
 }
 
@@ -166,9 +183,11 @@ mod tests {
     #[test]
     fn what_is_not_said_stays() {
         let zone: ZoneName = "a".parse().unwrap();
-        let edit = TraitsEdit { weight: None, zone: Some(zone.clone()) };
+        let edit = TraitsEdit { weight: None, zone: ZoneEdit::Is(zone.clone()) };
         let traits = edit.over(heavy(7));
-        assert_eq!((traits.weight.number(), traits.zone), (7, Some(zone)));
-        assert_eq!(TraitsEdit::default().over(heavy(7)), heavy(7));
+        assert_eq!((traits.weight.number(), &traits.zone), (7, &Some(zone)));
+        assert_eq!(TraitsEdit::default().over(traits.clone()), traits);
+        let away = TraitsEdit { weight: None, zone: ZoneEdit::Nowhere };
+        assert_eq!(away.over(traits), heavy(7));
     }
 }
