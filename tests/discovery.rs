@@ -77,7 +77,7 @@ fn a_list_in_a_file_is_followed_and_what_cannot_be_used_changes_nothing() {
     listed.list(&["b", "c"]);
     let change = events.change();
     assert_eq!((&change["kind"], &change["actor"]["kind"]), (&json!("endpoints"), &json!("file")));
-    assert_eq!(change["actor"]["name"], format!("file {}", listed.file.display()));
+    assert_eq!(change["actor"]["name"], listed.file.display().to_string());
     assert_eq!(change["reason"], "discovery");
     assert_eq!(change["summary"], format!("shop: blue +{} -{}", listed.at("c"), listed.at("a")));
     listed.wait_for(&["b", "c"]);
@@ -279,4 +279,47 @@ fn what_cannot_be_taken_over_is_taken_over_as_soon_as_it_can() {
     lab.proxy().wait_for_log("what was discovered is not taken over yet; trying again");
     assert_eq!(lab.call("PUT", version, &json!({ "endpoints": ["10.0.0.9:80"] })).0, 200);
     lab::wait_until("it is tried again", || green(&lab, "shop") == ["10.0.0.9:80", "10.0.0.2:80"]);
+}
+
+#[test]
+fn a_version_of_which_nothing_is_found_yet_keeps_its_traffic_over_reload_and_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let [blue, next] = ["blue", "next"].map(Origin::start);
+    let [first, second] = [&blue, &next].map(|origin| origin.address.to_string());
+    let services = |blue: &str, comment: &str| {
+        format!(
+            "{comment}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+             [services.shop.versions.blue]\n{blue}\n\
+             [services.shop.versions.green]\ndiscover = {{ file = \"green.json\" }}\n"
+        )
+    };
+    let discovered = "discover = { file = \"blue.json\" }";
+    list(&dir.path().join("green.json"), "[\"127.0.0.1:1\"]");
+    let mut lab = Lab::configured(dir, vec![blue, next], &services(discovered, ""));
+    let weights = |lab: &Lab| [0, 1].map(|index| lab.shop()["versions"][index]["weight"].as_u64().unwrap());
+    lab::wait_until("the other one is found", || green(&lab, "shop") == ["127.0.0.1:1"]);
+    // Nothing was ever found: neither a reload nor a restart gives its traffic away.
+    let read = |lab: &Lab, services: &str| {
+        let before = lab.proxy().log().matches("configuration read").count();
+        lab.write_config(services);
+        lab::wait_until("it is read", || lab.proxy().log().matches("configuration read").count() > before);
+    };
+    read(&lab, &services(discovered, "# a comment"));
+    assert_eq!((weights(&lab), lab.get("/").header("switchback-reason")), ([10_000, 0], Some("no_endpoint")));
+    lab.kill_and_restart();
+    assert_eq!(weights(&lab), [10_000, 0]);
+    list(&lab.dir.path().join("blue.json"), &json!([first]).to_string());
+    lab::wait_until("it is found", || pool(&lab) == [first.clone()]);
+    assert_eq!(lab.get("/").version(), "blue");
+    // From the file to discovery: what was there serves until something is found.
+    read(&lab, &services(&format!("endpoints = [\"{first}\"]"), ""));
+    fs::remove_file(lab.dir.path().join("blue.json")).unwrap();
+    read(&lab, &services(discovered, ""));
+    assert_eq!((weights(&lab), pool(&lab)), ([10_000, 0], vec![first.clone()]));
+    assert_eq!(lab.get("/").version(), "blue");
+    lab.kill_and_restart();
+    assert_eq!((weights(&lab), pool(&lab)), ([10_000, 0], vec![first]));
+    list(&lab.dir.path().join("blue.json"), &json!([second]).to_string());
+    lab::wait_until("something is found", || pool(&lab) == [second.clone()]);
+    assert_eq!((weights(&lab), lab.get("/").version()), ([10_000, 0], "next"));
 }

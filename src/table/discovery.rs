@@ -25,13 +25,13 @@ pub enum Source {
 }
 
 impl Source {
-    /// How it is called in the history and the log.
+    /// How it is called in the history and the log: the file's word, so that a list is its path alone.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
             Self::Dns { host, port } => format!("dns {host}:{port}"),
             Self::Srv { name } => format!("srv {name}"),
-            Self::File(path) => format!("file {}", path.display()),
+            Self::File(path) => path.display().to_string(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What operators write, right and wrong.
 
 mod balance;
+mod discover;
 mod edge;
 mod health;
 mod refused;
