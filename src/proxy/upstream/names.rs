@@ -202,9 +202,7 @@ impl Name {
     fn on_addresses(&self, v4: Looked<IpAddr>, v6: Looked<IpAddr>) -> Duration {
         let known = Arc::clone(&self.answer.borrow().addresses);
         let (mut addresses, mut holds, mut why, mut any) = (Vec::new(), MOST, None, false);
-        let families: [(_, _, fn(&IpAddr) -> bool); 2] =
-            [("IPv4", v4, IpAddr::is_ipv4), ("IPv6", v6, IpAddr::is_ipv6)];
-        for (family, looked, is_of) in families {
+        for (family, looked, is_v4) in [("IPv4", v4, true), ("IPv6", v6, false)] {
             match looked {
                 Ok(found) => {
                     any |= !found.all.is_empty();
@@ -212,7 +210,7 @@ impl Name {
                     addresses.extend(found.all);
                 }
                 Err(error) => {
-                    addresses.extend(known.iter().copied().filter(is_of));
+                    addresses.extend(known.iter().copied().filter(|address| address.is_ipv4() == is_v4));
                     why.get_or_insert_with(|| format!("{family}: {error}"));
                 }
             }
