@@ -13,7 +13,7 @@ use super::{Back, Job, capacity};
 use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
 use crate::release::State;
-use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit};
+use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit, ZoneEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
@@ -354,5 +354,6 @@ pub(super) fn list(endpoints: &[EndpointAddr]) -> String {
 
 /// All of it, for an endpoint that comes.
 pub(super) fn said(traits: &Traits) -> TraitsEdit {
-    TraitsEdit { weight: Some(traits.weight), zone: traits.zone.clone() }
+    let zone = traits.zone.clone().map_or(ZoneEdit::Nowhere, ZoneEdit::Is);
+    TraitsEdit { weight: Some(traits.weight), zone }
 }
