@@ -142,7 +142,8 @@ impl Out {
 mod tests {
     use std::future::poll_fn;
     use std::io::Read;
-    use std::sync::Arc;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     use rcgen::{CertificateParams, KeyPair};
     use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
@@ -151,12 +152,23 @@ mod tests {
 
     use super::*;
 
-    const LENGTH: usize = 100_000;
+    const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Reads [`LENGTH`] bytes over TLS.
-    fn reader(socket: std::os::unix::net::UnixStream, config: ClientConfig) -> io::Result<Vec<u8>> {
+    /// More than the socket takes at once, and less than TLS does.
+    const LENGTH: usize = 32_000;
+
+    /// Shakes hands, and reads [`LENGTH`] bytes over TLS once it is told to.
+    fn reader(
+        mut socket: std::os::unix::net::UnixStream,
+        config: ClientConfig,
+        go: &mpsc::Receiver<()>,
+    ) -> io::Result<Vec<u8>> {
         let name = ServerName::try_from("shop.test").map_err(io::Error::other)?;
-        let client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        while client.is_handshaking() {
+            client.complete_io(&mut socket)?;
+        }
+        go.recv_timeout(PATIENCE).map_err(io::Error::other)?;
         let mut bytes = vec![0; LENGTH];
         StreamOwned::new(client, socket).read_exact(&mut bytes)?;
         Ok(bytes)
@@ -191,27 +203,24 @@ mod tests {
     async fn it_is_not_empty_while_tls_holds_the_last_of_it() {
         let (server, client) = configs();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        // Far smaller than what TLS takes at once.
+        let (go, told) = mpsc::channel();
         socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
         ours.set_nonblocking(true).unwrap();
-        theirs.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
-        let reader = std::thread::spawn(move || reader(theirs, client));
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        let reader = std::thread::spawn(move || reader(theirs, client, &told));
         let ours = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
         let mut stream =
             Stream::Tls(Box::new(TlsAcceptor::from(Arc::new(server)).accept(ours).await.unwrap()));
         let mut out = Out { text: vec![b'x'; LENGTH], ..Out::default() };
-        let mut waited = 0;
-        let written = poll_fn(|cx| {
-            if out.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            waited += usize::from(out.is_taken());
-            out.poll_write(&mut stream, cx, |_| {})
-        });
-        written.await.unwrap();
+        let first = poll_fn(|cx| Poll::Ready(out.poll_write(&mut stream, cx, |_| {}))).await;
+        assert!(first.is_pending(), "nobody reads yet");
+        assert!(out.is_taken(), "TLS has taken all of it");
+        assert!(!out.is_empty(), "it has not gone out");
+        go.send(()).unwrap();
+        poll_fn(|cx| out.poll_write(&mut stream, cx, |_| {})).await.unwrap();
+        assert!(out.is_empty());
         let read = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
         assert_eq!(read.unwrap(), vec![b'x'; LENGTH]);
-        assert!(waited > 0, "the last of it went at once: this has shown nothing");
     }
 
     #[test]
