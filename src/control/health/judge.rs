@@ -1,158 +1,203 @@
 //! Who ejects: one task that hears of endpoints whose requests fail, compares those of pools where that is wanted, and lets
 //! the ejected come back when their time is over.
+//!
+//! It shares control's thread, and most of its work comes when everything fails. So it does a little at a time, and whoever
+//! it has looked at is not heard of again for a moment.
+
+mod bench;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::outliers::{by_latency, by_success_rate};
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+
 use super::subject::Turned;
 use super::{Health, clock, wait_until};
-use crate::proxy::live::{Live, Snapshot};
-use crate::proxy::upstream::suspicion::{Sums, Suspect};
-use crate::proxy::upstream::{Cause, Upstream};
-use crate::table::{EndpointAddr, OutlierRules, VersionSpec};
+use crate::proxy::live::Live;
+use crate::proxy::upstream::suspicion::Sums;
+use crate::proxy::upstream::{Cause, Member, Suspect, Upstream, Vitals};
+use crate::table::{EndpointAddr, OutlierRules};
+use bench::Bench;
+
+/// Suspects that are looked at, or ejections that end, before control has a turn again.
+const AT_A_TIME: usize = 64;
+/// Pools that are compared before control has a turn again.
+const POOLS_AT_A_TIME: usize = 16;
+/// Between two looks at suspects: what a look costs, a whole pool, is paid so often at most.
+const REST: Duration = Duration::from_millis(10);
+/// Who was looked at is not told of again for so long: a pool that fails as a whole is a few suspects a second, not one a
+/// request.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the judge is told.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// The endpoints of this tenure are compared from now on.
+    Compare(Arc<Upstream>),
+    /// Those of this one no more.
+    Leave(u64),
+    /// This ejection ends then.
+    Await(Instant, Member),
+}
 
 /// Ejects endpoints for as long as it runs.
 #[derive(Debug)]
 pub(super) struct Judge {
     health: Arc<Health>,
     live: Arc<Live>,
-    /// When ejections end, and whose, by tenure.
-    ends: BinaryHeap<Reverse<(Instant, u64, EndpointAddr)>>,
-    /// The pools that are compared, by tenure.
+    tasks: mpsc::UnboundedReceiver<Task>,
+    /// When ejections end, and whose.
+    ends: BinaryHeap<Reverse<(Instant, Member)>>,
+    /// Who may be told of again, and when; the first is the earliest.
+    again: VecDeque<(Instant, Arc<Vitals>)>,
+    /// When suspects are looked at again.
+    rested: Option<Instant>,
+    /// The pools that are compared, by tenure, and when each is.
     compared: HashMap<u64, Compared>,
+    due: BinaryHeap<Reverse<(Instant, u64)>>,
+    dice: SmallRng,
 }
 
 /// A pool whose endpoints are compared.
 #[derive(Debug)]
 struct Compared {
+    upstream: Arc<Upstream>,
     next: Instant,
     /// The sums at the last time.
     before: HashMap<EndpointAddr, Sums>,
 }
 
-/// A version whose endpoints are judged.
-struct Bench<'s> {
-    upstream: &'s Arc<Upstream>,
-    version: &'s VersionSpec,
-    rules: &'s OutlierRules,
-}
-
 impl Judge {
-    pub(super) fn new(health: Arc<Health>, live: Arc<Live>) -> Self {
-        Self { health, live, ends: BinaryHeap::new(), compared: HashMap::new() }
+    pub(super) fn new(health: Arc<Health>, live: Arc<Live>, tasks: mpsc::UnboundedReceiver<Task>) -> Self {
+        let (ends, again, rested) = (BinaryHeap::new(), VecDeque::new(), None);
+        let (compared, due, dice) = (HashMap::new(), BinaryHeap::new(), rand::make_rng());
+        Self { health, live, tasks, ends, again, rested, compared, due, dice }
     }
 
     /// Until it is dropped.
     pub(super) async fn run(mut self) {
-        let (suspects, mut changed) = (Arc::clone(&self.health.suspects), self.health.compared.subscribe());
-        // Those of the first table too.
-        changed.mark_changed();
+        let suspects = Arc::clone(&self.health.suspects);
         loop {
-            let next = self.compared.values().map(|compared| compared.next);
-            let next = next.chain(self.ends.peek().map(|Reverse((at, ..))| *at)).min();
+            let (rested, next) = (self.rested, self.next());
+            let come = async {
+                if rested.is_some() {
+                    wait_until(rested).await;
+                }
+                suspects.come(AT_A_TIME).await
+            };
             tokio::select! {
-                suspects = suspects.come() => suspects.into_iter().for_each(|suspect| self.on_suspect(&suspect)),
-                _ = changed.changed() => self.on_changed(&changed.borrow_and_update().clone()),
+                some = come => self.on_suspects(&some, clock::instant()),
+                Some(task) = self.tasks.recv() => self.on_task(task, clock::instant()),
                 () = wait_until(next) => self.on_time(clock::instant()),
             }
+            // Control's turn, whatever else there is to do.
+            yield_now().await;
         }
     }
 
-    fn on_suspect(&mut self, Suspect { tenure, address, cause }: &Suspect) {
+    fn next(&self) -> Option<Instant> {
+        let again = self.again.front().map(|(at, _)| *at);
+        let ends = self.ends.peek().map(|Reverse((at, _))| *at);
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        again.into_iter().chain(ends).chain(due).min()
+    }
+
+    pub(super) fn on_suspects(&mut self, suspects: &[Suspect], now: Instant) {
         let snapshot = self.live.snapshot();
-        let Some(bench) = bench(&snapshot, *tenure) else { return };
-        self.judge(&bench, address, *cause);
-        bench.upstream.known_vitals(address).inspect(|vitals| vitals.looked());
+        let mut benches: HashMap<u64, Option<Bench<'_>>> = HashMap::new();
+        for Suspect { member, cause } in suspects {
+            // One look at a pool, however many of it have come.
+            let bench = benches.entry(member.tenure).or_insert_with(|| Bench::of(&snapshot, member));
+            let Some(bench) = bench else { continue };
+            judge(&self.health, &mut self.ends, bench, &member.address, *cause);
+            let vitals = bench.vitals(&member.address).cloned();
+            self.again.extend(vitals.map(|vitals| (now + PAUSE, vitals)));
+        }
+        self.rested = Some(now + REST);
     }
 
-    /// Ejects the endpoint, if it may be.
-    fn judge(&mut self, bench: &Bench<'_>, address: &EndpointAddr, cause: Cause) {
-        if bench.may_eject(address, cause) {
-            let said =
-                words(cause, bench.upstream.known_vitals(address).map_or(0, |vitals| vitals.row(cause)));
-            let ends = self.health.eject(bench.upstream, address, cause, &said, bench.rules);
-            self.ends.push(Reverse((ends, bench.upstream.id, address.clone())));
+    fn on_task(&mut self, task: Task, now: Instant) {
+        match task {
+            Task::Compare(upstream) => {
+                let snapshot = self.live.snapshot();
+                let interval = Bench::rules_of(&snapshot, &upstream).map(|rules| rules.interval);
+                // Pools that come together are not compared together; each first after a whole interval.
+                let interval = interval.unwrap_or_default().mul_f64(1.0 + self.dice.random::<f64>());
+                let (next, id, before) = (now + interval, upstream.id, HashMap::new());
+                self.compared.insert(id, Compared { upstream, next, before });
+                self.due.push(Reverse((next, id)));
+            }
+            Task::Leave(tenure) => drop(self.compared.remove(&tenure)),
+            Task::Await(end, member) => self.ends.push(Reverse((end, member))),
         }
     }
 
-    /// Other pools are compared from now on.
-    fn on_changed(&mut self, tenures: &[u64]) {
-        let now = clock::instant();
-        self.compared.retain(|tenure, _| tenures.contains(tenure));
-        let snapshot = self.live.snapshot();
-        for tenure in tenures {
-            let next = || bench(&snapshot, *tenure).map_or(now, |bench| now + bench.rules.interval);
-            self.compared.entry(*tenure).or_insert_with(|| Compared { next: next(), before: HashMap::new() });
+    pub(super) fn on_time(&mut self, now: Instant) {
+        while let Some((_, vitals)) = self.again.pop_front_if(|(at, _)| *at <= now) {
+            vitals.looked();
         }
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        while self.ends.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-            if let Some(Reverse((_, tenure, address))) = self.ends.pop() {
-                self.health.readmit(tenure, &address, now);
+        for _ in 0..AT_A_TIME {
+            if self.ends.peek().is_none_or(|Reverse((at, _))| *at > now) {
+                break;
+            }
+            if let Some(Reverse((_, member))) = self.ends.pop() {
+                self.health.readmit(&member, now);
             }
         }
-        let due = self.compared.iter().filter(|(_, compared)| compared.next <= now);
-        let due: Vec<_> = due.map(|(tenure, _)| *tenure).collect();
-        let snapshot = self.live.snapshot();
-        for tenure in due {
-            match bench(&snapshot, tenure) {
-                Some(bench) => self.compare(&bench, now),
-                None => drop(self.compared.remove(&tenure)),
+        for _ in 0..POOLS_AT_A_TIME {
+            if self.due.peek().is_none_or(|Reverse((at, _))| *at > now) {
+                break;
+            }
+            if let Some(Reverse((at, tenure))) = self.due.pop() {
+                self.on_due(tenure, at, now);
             }
         }
     }
 
     /// Compares the endpoints of a pool by what they did since the last time.
-    fn compare(&mut self, bench: &Bench<'_>, now: Instant) {
-        let Some(compared) = self.compared.get_mut(&bench.upstream.id) else { return };
+    fn on_due(&mut self, tenure: u64, at: Instant, now: Instant) {
+        // One that went and came again has another time.
+        let Some(compared) = self.compared.get_mut(&tenure).filter(|compared| compared.next == at) else {
+            return;
+        };
+        let snapshot = self.live.snapshot();
+        let Some(mut bench) = Bench::of_tenure(&snapshot, &compared.upstream) else {
+            self.compared.remove(&tenure);
+            return;
+        };
         compared.next = now + bench.rules.interval;
-        let serving: Vec<_> = bench.version.serving().cloned().collect();
-        let sums = serving.iter().map(|address| {
-            let sums =
-                bench.upstream.known_vitals(address).map_or_else(Sums::default, |vitals| vitals.sums());
-            let before = compared.before.insert(address.clone(), sums).unwrap_or_default();
-            sums.since(before)
-        });
-        let sums: Vec<_> = sums.collect();
-        compared.before.retain(|address, _| serving.contains(address));
-        let by_rate = bench.rules.success_rate.map_or_else(Vec::new, |rules| by_success_rate(&sums, rules));
-        let slow = bench.rules.latency.map_or_else(Vec::new, |rules| by_latency(&sums, rules));
-        let found = by_rate.into_iter().map(|at| (at, Cause::SuccessRate));
-        for (at, cause) in found.chain(slow.into_iter().map(|at| (at, Cause::Latency))) {
-            self.judge(bench, &serving[at], cause);
+        self.due.push(Reverse((compared.next, tenure)));
+        for (address, cause) in bench.compare(&mut compared.before) {
+            judge(&self.health, &mut self.ends, &mut bench, &address, cause);
         }
     }
 }
 
-/// What a tenure is judged by, if it is in the table and its endpoints may be ejected.
-fn bench(snapshot: &Snapshot, tenure: u64) -> Option<Bench<'_>> {
-    let upstream = snapshot.upstreams().find(|upstream| upstream.id == tenure)?;
-    let service = snapshot.table.service(&upstream.service)?;
-    let version = service.version(&upstream.version)?;
-    Some(Bench { upstream, version, rules: &service.pool(version).outliers })
+/// Ejects the endpoint, if it may be.
+fn judge(
+    health: &Health,
+    ends: &mut BinaryHeap<Reverse<(Instant, Member)>>,
+    bench: &mut Bench<'_>,
+    address: &EndpointAddr,
+    cause: Cause,
+) {
+    if bench.may_eject(address, cause) {
+        let said = words(cause, bench.vitals(address).map_or(0, |vitals| vitals.row(cause)));
+        let end = health.eject(bench.upstream, address, cause, &said, bench.rules);
+        bench.on_ejected();
+        ends.push(Reverse((end, member(bench.upstream, address))));
+    }
 }
 
-impl Bench<'_> {
-    /// Only one that serves beside others that do better: what hits all of them is nobody's fault.
-    fn may_eject(&self, address: &EndpointAddr, cause: Cause) -> bool {
-        let (mut ejected, mut serves, mut has_better, mut count) = (0, false, false, 0);
-        for other in self.version.serving() {
-            count += 1;
-            let vitals = self.upstream.known_vitals(other);
-            let standing = vitals.as_ref().map(|vitals| vitals.standing()).unwrap_or_default();
-            ejected += usize::from(standing == crate::proxy::upstream::Standing::Ejected);
-            if other == address {
-                serves = standing.serves();
-            } else {
-                has_better |= standing.serves() && vitals.is_none_or(|vitals| vitals.row(cause) == 0);
-            }
-        }
-        serves && has_better && ejected < self.rules.most(count)
-    }
+/// The endpoint at `address` of a tenure.
+pub(super) fn member(upstream: &Upstream, address: &EndpointAddr) -> Member {
+    let (service, version) = (upstream.service.clone(), upstream.version.clone());
+    Member { service, version, tenure: upstream.id, address: address.clone() }
 }
 
 fn words(cause: Cause, row: u32) -> String {
@@ -188,8 +233,8 @@ impl Health {
     }
 
     /// It gets requests again, as far as its checks go.
-    fn readmit(&self, tenure: u64, address: &EndpointAddr, now: Instant) {
-        let Some(subject) = self.known_subject(tenure, address) else { return };
+    fn readmit(&self, member: &Member, now: Instant) {
+        let Some(subject) = self.known_subject(member) else { return };
         let turned: Option<Turned> = subject.readmit(now, clock::now());
         if let Some(turned) = turned {
             self.tell(&subject, turned, OVER.to_owned());

@@ -13,6 +13,10 @@ mod probe;
 mod prober;
 mod ready;
 mod subject;
+mod watched;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,9 +33,10 @@ pub use subject::{Answer, Ejection, Known};
 use super::clock;
 use super::handle::Notice;
 use crate::proxy::live::Snapshot;
-use crate::proxy::upstream::{Standing, Suspects, Suspicion, Upstream};
+use crate::proxy::upstream::{Member, Standing, Suspects, Upstream};
 use crate::table::{EndpointAddr, HealthCheck, ServiceName, VersionName, VersionSpec};
 use course::Course;
+use judge::Task;
 use probe::{Check, Found};
 use subject::{Subject, Turned};
 
@@ -44,16 +49,16 @@ pub struct Health {
     fresh: mpsc::UnboundedSender<Arc<Subject>>,
     /// Those that the workers have seen fail.
     suspects: Arc<Suspects>,
-    /// The tenures whose endpoints are compared with one another.
-    compared: watch::Sender<Vec<u64>>,
+    /// What the judge is told; no more than changes bring.
+    tasks: mpsc::UnboundedSender<Task>,
     /// Told whenever an endpoint stands otherwise than before.
     turned: watch::Sender<()>,
     notices: broadcast::Sender<Notice>,
 }
 
-/// Where those come out that are to be looked at.
+/// Where those come out that are to be looked at, and what the judge is told.
 #[derive(Debug)]
-pub(super) struct Fresh(mpsc::UnboundedReceiver<Arc<Subject>>);
+pub(super) struct Fresh(mpsc::UnboundedReceiver<Arc<Subject>>, mpsc::UnboundedReceiver<Task>);
 
 /// The endpoints of one version that are looked after: all of them where they are checked, else those that were ejected.
 #[derive(Debug)]
@@ -77,10 +82,10 @@ impl Health {
     /// Nothing is known yet; those that are to be looked at come out of the other end.
     pub(super) fn new(notices: broadcast::Sender<Notice>) -> (Arc<Self>, Fresh) {
         let (fresh, subjects) = mpsc::unbounded_channel();
-        let (suspects, compared, turned) =
-            (Arc::default(), watch::Sender::default(), watch::Sender::default());
-        let health = Self { pools: Mutex::default(), fresh, suspects, compared, turned, notices };
-        (Arc::new(health), Fresh(subjects))
+        let (tasks, told) = mpsc::unbounded_channel();
+        let (suspects, turned) = (Arc::default(), watch::Sender::default());
+        let health = Self { pools: Mutex::default(), fresh, suspects, tasks, turned, notices };
+        (Arc::new(health), Fresh(subjects, told))
     }
 
     /// What is known of the endpoints of a version; those that nobody looks after are not there.
@@ -189,30 +194,6 @@ impl Health {
         Some(subject)
     }
 
-    /// What the workers look for in the endpoints of a service; in a pool with one endpoint nothing.
-    fn watch(&self, name: &ServiceName, before: Option<&Snapshot>, after: &Snapshot) {
-        let gone = before.and_then(|before| Some(tenures(before, name)?.collect::<Vec<_>>()));
-        let mut compared: Vec<u64> = Vec::new();
-        for (upstream, version) in tenures(after, name).into_iter().flatten() {
-            let Some(service) = after.table.service(name) else { continue };
-            let rules = &service.pool(version).outliers;
-            let has_several = version.serving().nth(1).is_some();
-            upstream.suspect(Suspicion::new(rules, &self.suspects).filter(|_| has_several));
-            if has_several && (rules.success_rate.is_some() || rules.latency.is_some()) {
-                compared.push(upstream.id);
-            }
-        }
-        let gone: Vec<_> = gone.into_iter().flatten().map(|(upstream, _)| upstream.id).collect();
-        self.compared.send_if_modified(|all| {
-            let before = all.len();
-            all.retain(|tenure| !gone.contains(tenure) || compared.contains(tenure));
-            let is_less = all.len() < before;
-            compared.retain(|tenure| !all.contains(tenure));
-            all.extend(&compared);
-            is_less || !compared.is_empty()
-        });
-    }
-
     /// The endpoint of a tenure, which is looked after from now on.
     fn subject_of(&self, upstream: &Arc<Upstream>, address: &EndpointAddr) -> Arc<Subject> {
         let mut pools = self.lock();
@@ -229,10 +210,10 @@ impl Health {
     }
 
     /// The endpoint of a tenure, if it is looked after.
-    fn known_subject(&self, tenure: u64, address: &EndpointAddr) -> Option<Arc<Subject>> {
+    fn known_subject(&self, member: &Member) -> Option<Arc<Subject>> {
         let pools = self.lock();
-        let pool = pools.values().flatten().find(|pool| pool.upstream.id == tenure)?;
-        pool.subjects.get(address).map(Arc::clone)
+        let mut pools = pools.get(&member.service)?.iter();
+        pools.find(|pool| pool.upstream.id == member.tenure)?.subjects.get(&member.address).map(Arc::clone)
     }
 
     /// A look at an endpoint has ended.
@@ -273,16 +254,6 @@ impl Health {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Vec<Pool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The tenures of a service with their versions.
-fn tenures<'s>(
-    snapshot: &'s Snapshot,
-    name: &ServiceName,
-) -> Option<impl Iterator<Item = (&'s Arc<Upstream>, &'s VersionSpec)>> {
-    let index = snapshot.table.index(name)?;
-    let versions = snapshot.table.services()[index].versions.iter().enumerate();
-    Some(versions.map(move |(position, version)| (snapshot.upstream(index, position), version)))
 }
 
 async fn wait_until(at: Option<Instant>) {

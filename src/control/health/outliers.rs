@@ -29,14 +29,16 @@ const LEAST_MICROS: f64 = 5_000.0;
 pub(super) fn by_latency(pool: &[Sums], rules: Deviation) -> Vec<usize> {
     let mean = |sums: &Sums| ratio(sums.micros, sums.timed);
     let known: Vec<_> = enough(pool, rules, |sums| sums.timed).map(|(at, sums)| (at, mean(sums))).collect();
-    if known.len() < usize::from(rules.min_hosts) {
+    if known.is_empty() || known.len() < usize::from(rules.min_hosts) {
         return Vec::new();
     }
-    let is_slow = |(at, own): &(usize, f64)| {
-        let mut others: Vec<_> =
-            known.iter().filter(|(other, _)| other != at).map(|(_, mean)| *mean).collect();
-        others.sort_by(f64::total_cmp);
-        let median = others.get(others.len() / 2).copied().unwrap_or(f64::INFINITY);
+    let mut sorted: Vec<_> = known.iter().map(|(_, mean)| *mean).collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = (sorted.len() - 1) / 2;
+    let is_slow = |(_, own): &(usize, f64)| {
+        // The others are all of them without one of its value: where that is before the middle, they move up.
+        let median = if *own <= sorted[middle] { sorted.get(middle + 1) } else { sorted.get(middle) };
+        let median = median.copied().unwrap_or(f64::INFINITY);
         *own > (median * f64::from(rules.factor) / 1_000.0).max(median + LEAST_MICROS)
     };
     known.iter().filter(|one| is_slow(one)).map(|(at, _)| *at).collect()
@@ -100,6 +102,21 @@ mod tests {
         fn where_all_are_alike_nobody_is_found(bad in 0u64..1_000, millis in 1u64..10_000, count in 1usize..40) {
             prop_assert!(by_success_rate(&rates(&vec![bad; count]), RATE).is_empty());
             prop_assert!(by_latency(&latencies(&vec![millis; count]), LATENCY).is_empty());
+        }
+
+        /// The median of the others is what it is when one looks at each by itself.
+        #[test]
+        fn the_slow_are_those_that_are_slow_beside_the_others(millis in proptest::collection::vec(1u64..100, 1..30)) {
+            let rules = Deviation { min_hosts: 1, ..LATENCY };
+            let is_slow = |at: &usize| {
+                let own = millis[*at];
+                let mut others = millis.clone();
+                others.remove(*at);
+                others.sort_unstable();
+                others.get(others.len() / 2).is_some_and(|median| own > (3 * median).max(median + 5))
+            };
+            let slow: Vec<_> = (0..millis.len()).filter(is_slow).collect();
+            prop_assert_eq!(by_latency(&latencies(&millis), rules), slow);
         }
 
         /// By the mean and the median, never all of them.

@@ -82,8 +82,12 @@ struct Looked {
 }
 
 impl Prober {
-    pub(in crate::control) fn new(health: &Arc<Health>, Fresh(fresh): Fresh, live: &Arc<Live>) -> Self {
-        let judge = Judge::new(Arc::clone(health), Arc::clone(live));
+    pub(in crate::control) fn new(
+        health: &Arc<Health>,
+        Fresh(fresh, tasks): Fresh,
+        live: &Arc<Live>,
+    ) -> Self {
+        let judge = Judge::new(Arc::clone(health), Arc::clone(live), tasks);
         let (health, due) = (Arc::clone(health), BinaryHeap::new());
         Self { judge, looking: Looking { health, fresh, due, last_first: None, dice: rand::make_rng() } }
     }

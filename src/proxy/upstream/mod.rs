@@ -22,6 +22,7 @@ mod seats;
 
 pub mod vitals;
 
+mod suspects;
 pub mod suspicion;
 
 pub mod balance;
@@ -59,7 +60,8 @@ pub use roll::{Remaining, Roll};
 pub use room::{Circuit, Full, Place, Room};
 pub use seat::{Seat, Verdict};
 pub use stream::Stream;
-pub use suspicion::{Cause, Heard, Suspects, Suspicion};
+pub use suspects::{Member, Suspect, Suspects};
+pub use suspicion::{Cause, Heard, Suspicion};
 pub use target::Target;
 pub use vitals::{Standing, Vitals};
 
@@ -181,6 +183,16 @@ impl Upstream {
     #[must_use]
     pub fn known_vitals(&self, address: &EndpointAddr) -> Option<Arc<Vitals>> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).vitals.get(address).cloned()
+    }
+
+    /// The same of several endpoints.
+    #[must_use]
+    pub fn all_known_vitals<'a>(
+        &self,
+        addresses: impl Iterator<Item = &'a EndpointAddr>,
+    ) -> Vec<(&'a EndpointAddr, Option<Arc<Vitals>>)> {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.map(|address| (address, pool.vitals.get(address).cloned())).collect()
     }
 
     /// How the endpoint at `address` stands in this version, as far as anybody knows.

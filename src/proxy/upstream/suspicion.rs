@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
+use super::suspects::{Member, Suspect, Suspects};
 use crate::metrics::bump;
-use crate::table::{EndpointAddr, OutlierRules};
+use crate::table::OutlierRules;
 
 /// What an attempt says about its endpoint, as far as ejection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,42 +69,6 @@ impl Cause {
     }
 }
 
-/// Endpoints that have failed so often that control should look at them: each at most once at a time.
-#[derive(Debug, Default)]
-pub struct Suspects {
-    list: Mutex<Vec<Suspect>>,
-    bell: Notify,
-}
-
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspect {
-    /// The tenure, [`super::Upstream::id`].
-    pub tenure: u64,
-    /// The endpoint.
-    pub address: EndpointAddr,
-    /// What it did.
-    pub cause: Cause,
-}
-
-impl Suspects {
-    fn tell(&self, suspect: Suspect) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(suspect);
-        self.bell.notify_one();
-    }
-
-    /// Those that have come, as soon as there are any. Cancel-safe.
-    pub async fn come(&self) -> Vec<Suspect> {
-        loop {
-            let some = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
-            if !some.is_empty() {
-                return some;
-            }
-            self.bell.notified().await;
-        }
-    }
-}
-
 /// What is looked for in the endpoints of one tenure.
 #[derive(Debug, Clone)]
 pub struct Suspicion {
@@ -134,8 +97,7 @@ impl Suspicion {
 /// How one endpoint's attempts went lately, on all workers.
 #[derive(Debug)]
 pub struct Conduct {
-    tenure: u64,
-    address: EndpointAddr,
+    member: Member,
     /// What is looked for, if anything; locked when that changes, and for a failure.
     suspicion: Mutex<Option<Suspicion>>,
     rows: [AtomicU32; 3],
@@ -206,10 +168,9 @@ impl Tally {
 impl Conduct {
     /// Of an endpoint of a tenure; nothing is looked for yet.
     #[must_use]
-    pub fn new(tenure: u64, address: EndpointAddr) -> Self {
+    pub fn new(member: Member) -> Self {
         Self {
-            tenure,
-            address,
+            member,
             suspicion: Mutex::default(),
             rows: Default::default(),
             is_told: AtomicBool::new(false),
@@ -261,7 +222,7 @@ impl Conduct {
         let suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(suspicion) = &*suspicion else { return };
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            suspicion.suspects.tell(Suspect { tenure: self.tenure, address: self.address.clone(), cause });
+            suspicion.suspects.tell(Suspect { member: self.member.clone(), cause });
         }
     }
 
@@ -311,13 +272,18 @@ mod tests {
 
     fn watched(rules: &OutlierRules) -> (Conduct, Watched, Arc<Suspects>) {
         let (suspects, watched) = (Arc::default(), Watched::default());
-        let conduct = Conduct::new(7, "127.0.0.1:1".parse().unwrap());
+        let conduct = Conduct::new(Member {
+            tenure: 7,
+            service: "shop".parse().unwrap(),
+            version: "blue".parse().unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+        });
         conduct.watch(&watched, Suspicion::new(rules, &suspects).as_ref());
         (conduct, watched, suspects)
     }
 
     fn told(suspects: &Suspects) -> Vec<Cause> {
-        let come = suspects.come().now_or_never().unwrap_or_default();
+        let come = suspects.come(9).now_or_never().unwrap_or_default();
         come.into_iter().map(|suspect| suspect.cause).collect()
     }
 

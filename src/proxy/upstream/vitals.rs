@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Upstream;
 use super::room::Room;
+use super::suspects::Member;
 use super::suspicion::{Cause, Conduct, Heard, Sums, Suspicion, Tally, Watched};
 use crate::proxy::clock;
 use crate::table::EndpointAddr;
@@ -74,7 +75,12 @@ impl Vitals {
             room: OnceLock::new(),
             since: AtomicU64::new(0),
             watched: Watched::default(),
-            conduct: Conduct::new(upstream.id, address),
+            conduct: Conduct::new(Member {
+                service: upstream.service.clone(),
+                version: upstream.version.clone(),
+                tenure: upstream.id,
+                address,
+            }),
             of: Arc::downgrade(upstream),
         }
     }

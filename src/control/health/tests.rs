@@ -1,0 +1,132 @@
+//! Health against a table that changes, with a judge that is told the time.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::judge::Judge;
+use super::*;
+use crate::proxy::live::Live;
+use crate::proxy::upstream::{Heard, Vitals};
+use crate::table::{
+    DrainRules, Epoch, HoldLimits, OutlierRules, PoolRules, PoolTraits, Protocol, Route, ServiceLimits,
+    ServiceSpec, Split, Table, Timeouts,
+};
+
+/// `shop`, all of it on blue.
+pub(super) struct World {
+    pub(super) health: Arc<Health>,
+    pub(super) live: Arc<Live>,
+    pub(super) judge: Judge,
+    pub(super) now: Instant,
+}
+
+fn shop() -> ServiceName {
+    "shop".parse().unwrap()
+}
+
+pub(super) fn endpoint(port: u16) -> EndpointAddr {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
+fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
+    let blue = VersionSpec {
+        name: "blue".parse().unwrap(),
+        endpoints: ports.iter().copied().map(endpoint).collect(),
+        protocol: Protocol::default(),
+        tls: None,
+        proxy_header: None,
+        draining: Arc::default(),
+        traits: PoolTraits::default(),
+        pool: None,
+    };
+    let route = Route { host: "shop.example.com".parse().unwrap(), path: "/".into(), headers: vec![] };
+    let spec = ServiceSpec {
+        name: shop(),
+        routes: Arc::new([route]),
+        versions: vec![blue.clone()],
+        stable: blue.name.clone(),
+        weights: vec![(blue.name.clone(), 10_000)],
+        timeouts: Timeouts::default(),
+        rules: None,
+        limits: ServiceLimits::default(),
+        drain: DrainRules::default(),
+        hold: HoldLimits::standard(),
+        pool: Arc::new(rules),
+    };
+    let split = Split::all_to(blue.name.clone());
+    let service = crate::table::Service::new(&spec, vec![blue.clone()], blue.name, split, Epoch(epoch));
+    Arc::new(Table::build(Epoch(epoch), vec![Arc::new(service)]).unwrap())
+}
+
+impl World {
+    pub(super) fn start(ports: &[u16], rules: PoolRules) -> Self {
+        let (health, Fresh(_, tasks)) = Health::new(broadcast::Sender::new(16));
+        let first = Snapshot::join(table(1, ports, rules), None, |service, version| {
+            Arc::new(Upstream::open(service.name.clone(), version.name.clone(), 1))
+        });
+        health.follow([shop()].iter(), None, &first);
+        let live = Arc::new(Live::new(first));
+        let judge = Judge::new(Arc::clone(&health), Arc::clone(&live), tasks);
+        Self { health, live, judge, now: clock::instant() }
+    }
+
+    /// Other rules, as after a reload.
+    pub(super) fn reload(&self, ports: &[u16], rules: PoolRules) {
+        let before = self.live.snapshot();
+        let next = table(before.table.epoch().0 + 1, ports, rules);
+        let after = Arc::new(Snapshot::join(next, Some(&before), |_, _| unreachable!("it is there")));
+        self.health.follow([shop()].iter(), Some(&before), &after);
+        self.live.publish(after);
+    }
+
+    pub(super) fn vitals(&self, port: u16) -> Arc<Vitals> {
+        self.live.snapshot().upstream(0, 0).vitals(&endpoint(port))
+    }
+
+    pub(super) fn hear(&self, port: u16, heard: Heard, times: usize) {
+        for _ in 0..times {
+            let _ = self.vitals(port).hear(heard);
+        }
+    }
+
+    /// How many suspects the judge has looked at.
+    pub(super) fn judged(&mut self) -> usize {
+        let suspects = self.health.suspects.come(99).now_or_never().unwrap_or_default();
+        self.judge.on_suspects(&suspects, self.now);
+        suspects.len()
+    }
+}
+
+#[test]
+fn a_pool_that_fails_as_a_whole_is_looked_at_at_a_bounded_rate() {
+    let mut world = World::start(&[1, 2], PoolRules::default());
+    let mut looks = 0;
+    // Both fail a thousand times a second for two seconds.
+    for _ in 0..2_000 {
+        [1, 2].into_iter().for_each(|port| world.hear(port, Heard::Nothing, 1));
+        looks += world.judged();
+        world.now += Duration::from_millis(1);
+        world.judge.on_time(world.now);
+    }
+    assert_eq!(looks, 20, "each of them every 200 ms");
+    // Somebody does better: with the next look the other is ejected.
+    world.hear(2, Heard::Good, 1);
+    world.now += Duration::from_millis(200);
+    world.judge.on_time(world.now);
+    world.hear(1, Heard::Nothing, 1);
+    assert_eq!(world.judged(), 1);
+    assert_eq!(world.vitals(1).standing(), Standing::Ejected);
+}
+
+#[test]
+fn no_more_are_ejected_in_one_look_than_may_be() {
+    let ports: Vec<_> = (1..=20).collect();
+    let rules = OutlierRules { max_ejected: "10%".parse().unwrap(), ..OutlierRules::default() };
+    let mut world = World::start(&ports, PoolRules { outliers: rules, ..PoolRules::default() });
+    world.hear(20, Heard::Good, 1);
+    (1..=10).for_each(|port| world.hear(port, Heard::Nothing, 5));
+    assert_eq!(world.judged(), 10);
+    let ejected = |port: &u16| world.vitals(*port).standing() == Standing::Ejected;
+    assert_eq!(ports.iter().copied().filter(ejected).count(), 2);
+}

@@ -1,0 +1,65 @@
+//! What the workers look for in the endpoints of a service, and which of its pools are compared.
+
+use std::sync::Arc;
+
+use super::Health;
+use super::judge::Task;
+use crate::proxy::live::Snapshot;
+use crate::proxy::upstream::{Suspicion, Upstream};
+use crate::table::{OutlierRules, ServiceName, VersionSpec};
+
+/// A version whose endpoints are watched.
+struct Watched<'s> {
+    upstream: &'s Arc<Upstream>,
+    version: &'s VersionSpec,
+    rules: &'s OutlierRules,
+}
+
+impl Watched<'_> {
+    /// In a pool with one endpoint nothing is looked for.
+    fn has_several(&self) -> bool {
+        self.version.serving().nth(1).is_some()
+    }
+
+    fn is_compared(&self) -> bool {
+        self.has_several() && (self.rules.success_rate.is_some() || self.rules.latency.is_some())
+    }
+}
+
+impl Health {
+    /// Has the workers look for what `after` says, and the judge compare the pools that are to be compared.
+    pub(super) fn watch(&self, name: &ServiceName, before: Option<&Snapshot>, after: &Snapshot) {
+        let compared = |snapshot| watched(snapshot, name).filter(Watched::is_compared);
+        let old: Vec<_> = before.into_iter().flat_map(compared).map(|old| old.upstream.id).collect();
+        let mut new = Vec::new();
+        for watched in watched(after, name) {
+            let suspicion = Suspicion::new(watched.rules, &self.suspects);
+            watched.upstream.suspect(suspicion.filter(|_| watched.has_several()));
+            if watched.is_compared() {
+                new.push(watched.upstream.id);
+                if !old.contains(&watched.upstream.id) {
+                    self.tell_judge(Task::Compare(Arc::clone(watched.upstream)));
+                }
+            }
+        }
+        let gone = old.into_iter().filter(|old| !new.contains(old));
+        gone.for_each(|tenure| self.tell_judge(Task::Leave(tenure)));
+    }
+
+    /// Nobody judges any more: the proxy is stopping.
+    pub(super) fn tell_judge(&self, task: Task) {
+        let _ = self.tasks.send(task);
+    }
+}
+
+/// The versions of a service.
+fn watched<'s>(snapshot: &'s Snapshot, name: &ServiceName) -> impl Iterator<Item = Watched<'s>> {
+    let index = snapshot.table.index(name);
+    index.into_iter().flat_map(move |index| {
+        let service = &snapshot.table.services()[index];
+        service.versions.iter().enumerate().map(move |(position, version)| {
+            let upstream = snapshot.upstream(index, position);
+            Watched { upstream, version, rules: &service.pool(version).outliers }
+        })
+    })
+}
