@@ -130,3 +130,19 @@ fn no_more_are_ejected_in_one_look_than_may_be() {
     let ejected = |port: &u16| world.vitals(*port).standing() == Standing::Ejected;
     assert_eq!(ports.iter().copied().filter(ejected).count(), 2);
 }
+
+#[test]
+fn one_that_was_never_asked_is_not_taken_for_a_better_one() {
+    let mut world = World::start(&[1, 2, 3], PoolRules::default());
+    world.hear(1, Heard::Error, 5);
+    world.hear(2, Heard::Gateway, 5);
+    assert_eq!(world.judged(), 2);
+    let standings = [1, 2, 3].map(|port| world.vitals(port).standing());
+    assert_eq!(standings, [Standing::Unchecked; 3], "of the third nothing is known");
+    world.hear(3, Heard::Good, 1);
+    world.hear(3, Heard::Error, 1);
+    world.now += Duration::from_millis(200);
+    world.judge.on_time(world.now);
+    world.hear(1, Heard::Error, 1);
+    assert_eq!((world.judged(), world.vitals(1).standing()), (1, Standing::Unchecked), "it fails too");
+}

@@ -114,8 +114,8 @@ pub struct Watched {
     pub(super) is_watched: AtomicBool,
     /// Rates and latencies too.
     pub(super) is_measured: AtomicBool,
-    /// Some row is not over.
-    pub(super) has_row: AtomicBool,
+    /// The last that was heard was a good answer: no row, and nothing to be heard again. False until there was one.
+    pub(super) is_good: AtomicBool,
 }
 
 /// One worker's attempts with one endpoint, where rates and latencies are compared. Single writer.
@@ -191,20 +191,18 @@ impl Conduct {
     /// Takes over what an attempt said that is not good, or that ends a row.
     #[cold]
     pub(super) fn hear(&self, watched: &Watched, heard: Heard) {
-        let mut has_row = false;
         let mut told = None;
         for (cause, row) in Cause::ROWS.into_iter().zip(&self.rows) {
             if !cause.counts(heard) {
                 row.store(0, Ordering::Relaxed);
                 continue;
             }
-            has_row = true;
             let length = row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             if told.is_none() && self.is_over(cause, length) {
                 told = Some(cause);
             }
         }
-        watched.has_row.store(has_row, Ordering::Relaxed);
+        watched.is_good.store(heard == Heard::Good, Ordering::Relaxed);
         if let Some(cause) = told {
             self.tell(cause);
         }
@@ -234,7 +232,7 @@ impl Conduct {
     /// Nothing of before counts any more.
     pub(super) fn forgive(&self, watched: &Watched) {
         self.rows.iter().for_each(|row| row.store(0, Ordering::Relaxed));
-        watched.has_row.store(false, Ordering::Relaxed);
+        watched.is_good.store(false, Ordering::Relaxed);
         self.looked();
     }
 
@@ -324,9 +322,9 @@ mod tests {
             conduct.hear(&watched, heard);
         }
         assert_eq!(told(&suspects), [Cause::LocalErrors]);
-        assert!(watched.has_row.load(Ordering::Relaxed));
+        assert!(!watched.is_good.load(Ordering::Relaxed));
         conduct.hear(&watched, Heard::Good);
-        assert!(!watched.has_row.load(Ordering::Relaxed));
+        assert!(watched.is_good.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Vitals {
         if !self.watched.is_watched.load(Ordering::Relaxed) {
             return false;
         }
-        if heard != Heard::Good || self.watched.has_row.load(Ordering::Relaxed) {
+        if heard != Heard::Good || !self.watched.is_good.load(Ordering::Relaxed) {
             self.conduct.hear(&self.watched, heard);
         }
         self.is_measured()
@@ -168,6 +168,12 @@ impl Vitals {
     #[must_use]
     pub fn row(&self, cause: Cause) -> u32 {
         self.conduct.row(cause)
+    }
+
+    /// True when the last that was heard of it was a good answer; it is not when nothing was.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.watched.is_good.load(Ordering::Relaxed)
     }
 
     /// Control has looked at it: what happens from now on is told again.

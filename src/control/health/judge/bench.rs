@@ -18,8 +18,8 @@ pub(super) struct Bench<'s> {
     places: HashMap<&'s EndpointAddr, usize>,
     ejected: usize,
     serving: usize,
-    /// Those that serve, by what their rows say.
-    better: [usize; 3],
+    /// Those that serve and have answered well last.
+    better: usize,
 }
 
 impl<'s> Bench<'s> {
@@ -47,15 +47,13 @@ impl<'s> Bench<'s> {
         let endpoints = upstream.all_known_vitals(version.serving());
         let places = endpoints.iter().enumerate().map(|(place, (address, _))| (*address, place)).collect();
         let rules = &service.pool(version).outliers;
-        let (ejected, serving, better) = (0, 0, [0; 3]);
+        let (ejected, serving, better) = (0, 0, 0);
         let mut bench = Self { upstream, rules, endpoints, places, ejected, serving, better };
         for (_, vitals) in &bench.endpoints {
             let standing = standing(vitals.as_deref());
             bench.ejected += usize::from(standing == Standing::Ejected);
             bench.serving += usize::from(standing.serves());
-            for (cause, better) in Cause::ROWS.into_iter().zip(&mut bench.better) {
-                *better += usize::from(does_better(vitals.as_deref(), cause));
-            }
+            bench.better += usize::from(is_better(vitals.as_deref()));
         }
         Some(bench)
     }
@@ -71,11 +69,13 @@ impl<'s> Bench<'s> {
         if !self.places.contains_key(address) || !standing(vitals).serves() {
             return false;
         }
-        let others = match self.better.get(cause as usize) {
+        let others = match cause {
             // What it does goes on meanwhile.
-            Some(better) => better.saturating_sub(usize::from(does_better(vitals, cause))),
+            Cause::Errors | Cause::GatewayErrors | Cause::LocalErrors => {
+                self.better.saturating_sub(usize::from(is_better(vitals)))
+            }
             // By comparison with the others already.
-            None => self.serving.saturating_sub(1),
+            Cause::SuccessRate | Cause::Latency => self.serving.saturating_sub(1),
         };
         others > 0 && self.ejected < self.rules.most(self.endpoints.len())
     }
@@ -107,7 +107,7 @@ fn standing(vitals: Option<&Vitals>) -> Standing {
     vitals.map(Vitals::standing).unwrap_or_default()
 }
 
-/// True when it serves, and its row of this sort is over.
-fn does_better(vitals: Option<&Vitals>, cause: Cause) -> bool {
-    standing(vitals).serves() && vitals.is_none_or(|vitals| vitals.row(cause) == 0)
+/// True when it serves, and was heard to do well: of one that was never asked nothing is known.
+fn is_better(vitals: Option<&Vitals>) -> bool {
+    vitals.is_some_and(|vitals| vitals.standing().serves() && vitals.is_good())
 }
