@@ -257,6 +257,8 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
+        // What goes elsewhere after a way back is none any more.
+        self.ways_back.remove(name);
         let stable = carrier(&service.stable, &split);
         if let Some(before) = before {
             deployment.previous =

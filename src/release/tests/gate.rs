@@ -120,6 +120,37 @@ fn the_way_back_is_open_whatever_is_known() {
 }
 
 #[test]
+fn a_revert_in_a_batch_opens_no_other_way() {
+    let state = after(&checked(Least::Count(0)), [flip("shop", "green")]);
+    let state = after(
+        &state,
+        [configure(vec![{
+            let check = HealthCheck { min_healthy: Least::Count(1), ..HealthCheck::default() };
+            let versions: &[(&str, &[u16])] =
+                &[("blue", &[9001, 9002]), ("green", &[9101, 9102, 9103]), ("v3", &[9301])];
+            let mut shop = spec("shop", "blue", versions);
+            shop.pool = Arc::new(PoolRules { health: Some(Arc::new(check)), ..PoolRules::default() });
+            shop
+        }])],
+    );
+    let health = || known("blue", &[], &[9001, 9002]);
+    let batch = |commands: &[Command]| {
+        try_with(&state, Command::Batch(commands.to_vec()), health(), false)
+            .map(|(next, _)| split(&next, "shop").to_string())
+    };
+    let to_v3 = [flip("shop", "v3"), weights("shop", &[("v3", "1")], Some("@stable"))];
+    for other in to_v3 {
+        let refused = batch(&[revert("shop"), other]).unwrap_err();
+        assert!(matches!(refused, Refused::NotReady { .. }), "{refused}");
+    }
+    assert_eq!(batch(&[revert("shop"), flip("shop", "blue")]).unwrap(), "blue 100 %", "it is the way back");
+    assert_eq!(
+        batch(&[weights("shop", &[("v3", "1")], Some("@stable")), revert("shop")]).unwrap(),
+        "blue 100 %"
+    );
+}
+
+#[test]
 fn an_endpoint_that_is_drained_counts_for_nothing() {
     let state = after(&checked(Least::Count(1)), [drain_endpoint("shop", "green", 9101)]);
     let refused = try_with(&state, flip("shop", "green"), known("green", &[9101], &[]), false);
