@@ -126,3 +126,15 @@ fn an_exclusive_flip_is_not_made_to_a_version_that_fails_while_it_waits() {
     lab.wait_holding(false);
     assert_eq!(lab.get("/").version(), "blue");
 }
+
+#[test]
+fn a_way_back_to_what_is_well_is_noted_by_nobody() {
+    let lab = blue_and_green(&Pulse::well());
+    lab.wait_health(lab.origin("green").address, "up");
+    let before = lab.epoch();
+    lab.flip("green");
+    let (status, answer) = lab.call("POST", "/v1/undo", &json!({ "to_epoch": before }));
+    assert_eq!((status, answer["changed"].as_bool()), (200, Some(true)), "{answer}");
+    assert!(answer["notes"].as_array().is_none_or(Vec::is_empty), "{answer}");
+    assert_eq!(lab.get("/").version(), "blue");
+}

@@ -317,7 +317,7 @@ impl Control {
 
     fn decide(&self, wanted: &Wanted, command: Command) -> Result<(State, Effects), Failed> {
         let Wanted { actor, reason, expected, force, .. } = wanted.clone();
-        let health = self.health.facts(&command, force);
+        let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         Ok(step(&self.state, Event::Order(order), clock::now())?)
     }

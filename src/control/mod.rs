@@ -283,7 +283,7 @@ impl Control {
             _ => None,
         };
         let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
-        let health = self.health.facts(&command, force);
+        let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
         effects.notes.extend(note);

@@ -29,7 +29,7 @@ impl Handle {
             return;
         }
         let Wanted { actor, reason, expected, force, .. } = wanted.clone();
-        let health = self.health.facts(command, force);
+        let health = self.health.facts(command, &state.table, force);
         let order = Order { command: command.clone(), actor, reason, expected, health };
         let Ok((next, _)) = step(&state, Event::Order(order), clock::now()) else { return };
         let (snapshot, warmups) = (self.live.snapshot(), &self.live.warmups);

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::draft::Draft;
 use super::{Command, Refused, Timestamp};
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, VersionName, VersionSpec};
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, Table, VersionName, VersionSpec};
 
 /// What is known of the health of endpoints when an order is given; of those that are not named nothing is.
 #[derive(Debug, Clone, Default)]
@@ -116,17 +116,22 @@ impl fmt::Display for Readiness {
 }
 
 impl Command {
-    /// The services whose versions it may give traffic to.
+    /// The services of `table` whose versions it may give traffic to.
     #[must_use]
-    pub fn moves(&self) -> Vec<&ServiceName> {
+    pub fn moves(&self, table: &Table) -> Vec<&ServiceName> {
         match self {
             Self::Flip { service, .. }
             | Self::Revert { service }
             | Self::SetWeights { service, .. }
             | Self::Switch { service, .. } => vec![service],
-            Self::Batch(commands) => commands.iter().flat_map(Self::moves).collect(),
-            // Whatever they move, they are not gated.
-            Self::Undo { .. } | Self::Configure { .. } => Vec::new(),
+            Self::Batch(commands) => commands.iter().flat_map(|command| command.moves(table)).collect(),
+            // Not gated, but what is not well is noted. What has not changed since then is not touched.
+            Self::Undo { to, records } => {
+                let touched = records.iter().map(|record| &record.service);
+                touched.filter(|name| table.service(name).is_some_and(|now| now.epoch > *to)).collect()
+            }
+            // It says what exists, whatever it moves.
+            Self::Configure { .. } => Vec::new(),
             Self::PutVersion { .. }
             | Self::RemoveVersion { .. }
             | Self::PutEndpoint { .. }

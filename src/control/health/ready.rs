@@ -4,12 +4,17 @@ use super::Health;
 use crate::control::{Failed, Handle};
 use crate::release::gate::EndpointHealth;
 use crate::release::{self, Command, Readiness};
-use crate::table::{EndpointAddr, ServiceName, VersionName};
+use crate::table::{EndpointAddr, ServiceName, Table, VersionName};
 
 impl Health {
     /// What the gate is told about the endpoints that `command` may give traffic to.
-    pub(in crate::control) fn facts(&self, command: &Command, forced: bool) -> release::Health {
-        let mut services = command.moves();
+    pub(in crate::control) fn facts(
+        &self,
+        command: &Command,
+        table: &Table,
+        forced: bool,
+    ) -> release::Health {
+        let mut services = command.moves(table);
         services.sort();
         services.dedup();
         let endpoints = services.into_iter().flat_map(|service| self.endpoints(service)).collect();
