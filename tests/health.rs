@@ -215,6 +215,24 @@ fn a_call_can_wait_until_what_it_brought_is_well() {
 }
 
 #[test]
+fn what_is_gone_or_drained_is_not_waited_for_as_healthy() {
+    let lab = pool_of(&[&Pulse::well()]);
+    let unwell = Pulse::of(503);
+    for (how, path, expected) in [("DELETE", "", "unknown_endpoint"), ("POST", "/drain", "draining")] {
+        let late = Origin::with_pulse("blue", &unwell);
+        let endpoint = format!("/v1/services/shop/versions/blue/endpoints/{}", late.address);
+        let put = format!("{endpoint}?wait=healthy&timeout=30s");
+        let waiting = lab.call_later("PUT", &put, &[], &Value::Null);
+        lab::wait_until("it is there", || lab.shop().to_string().contains(&late.address.to_string()));
+        let (status, answer) = lab.call(how, &format!("{endpoint}{path}"), &Value::Null);
+        assert_eq!(status, 200, "{answer}");
+        let problem = waiting.answer().json();
+        assert_eq!(problem["type"], format!("urn:switchback:problem:{expected}"), "{problem}");
+        assert_eq!(problem["change"]["changed"], true, "{problem}");
+    }
+}
+
+#[test]
 fn checks_follow_the_file() {
     let pulse = Pulse::well();
     let lab = pool_of(&[&pulse]);

@@ -176,6 +176,7 @@ fn status(why: &Refused) -> u16 {
         Refused::Conflict { .. } => 412,
         Refused::NothingToRevert { .. }
         | Refused::VersionInUse { .. }
+        | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::NotReady { .. }
         | Refused::Discovered { .. }
@@ -202,6 +203,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::BadWeights { .. }
         | Refused::VersionInUse { .. }
         | Refused::UnknownEndpoint { .. }
+        | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::Discovered { .. }
         | Refused::RouteTaken(_) => None,

@@ -66,6 +66,16 @@ pub enum Refused {
         /// The endpoint asked for.
         endpoint: EndpointAddr,
     },
+    /// The endpoint is drained: it is to get nothing.
+    #[error("{endpoint} of version `{version}` of service `{service}` is drained")]
+    Draining {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+    },
     /// The last endpoint of a version that carries traffic cannot be taken away.
     #[error(
         "{endpoint} is the last endpoint of version `{version}` of service `{service}`, which carries {weight} of the traffic"
@@ -171,6 +181,7 @@ impl Refused {
             Self::BadWeights { .. } => "bad_weights",
             Self::VersionInUse { .. } => "version_in_use",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
+            Self::Draining { .. } => "draining",
             Self::LastEndpoint { .. } => "last_endpoint",
             Self::NotReady { .. } => "not_ready",
             Self::Discovered { .. } => "discovered",
@@ -208,6 +219,9 @@ impl Refused {
             }
             Self::UnknownEndpoint { service, .. } => {
                 format!("`switchback status {service}` lists the endpoints")
+            }
+            Self::Draining { service, version, endpoint } => {
+                format!("`switchback endpoints add {service}/{version} {endpoint}` has it serve again")
             }
             Self::LastEndpoint { service, .. } => {
                 format!(

@@ -62,7 +62,7 @@ impl Handle {
     /// its own.
     ///
     /// # Errors
-    /// [`Failed::Refused`] when there is no such version any more, [`Failed::Closed`] when the proxy shuts down.
+    /// [`Failed::Refused`] when there is no such version or endpoint any more, or it is drained, [`Failed::Closed`] when the proxy shuts down.
     pub async fn wait_healthy(
         &self,
         service: &ServiceName,
@@ -78,6 +78,7 @@ impl Handle {
             let is_healthy = match healthy {
                 Healthy::Version => readiness.is_ready(),
                 Healthy::Endpoint(endpoint) => {
+                    self.check_serves(service, version, endpoint)?;
                     !readiness.unwell.iter().any(|unwell| unwell.endpoint == *endpoint)
                 }
             };
@@ -90,6 +91,28 @@ impl Handle {
                 changed = seen.changed() => changed.map_err(|_| Failed::Closed)?,
             }
         }
+    }
+}
+
+impl Handle {
+    /// Refuses what is never found well: an endpoint that is gone, or is to get nothing.
+    fn check_serves(
+        &self,
+        service: &ServiceName,
+        version: &VersionName,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Failed> {
+        let state = self.state();
+        let present = state.table.service(service).and_then(|present| present.version(version));
+        let Some(present) = present else { return Err(no_version(self, service, version)) };
+        if present.serving().any(|serving| serving == endpoint) {
+            return Ok(());
+        }
+        let (service, version, endpoint) = (service.clone(), version.clone(), endpoint.clone());
+        Err(match present.endpoints.contains(&endpoint) {
+            true => release::Refused::Draining { service, version, endpoint }.into(),
+            false => release::Refused::UnknownEndpoint { service, version, endpoint }.into(),
+        })
     }
 }
 
