@@ -90,7 +90,7 @@ fn said_of(origin: Option<Origin>, health: &str, version: &str) -> Value {
 
 #[test]
 fn a_check_that_fails_says_how() {
-    let often = "interval = \"100ms\", timeout = \"150ms\"";
+    let often = "interval = \"150ms\", timeout = \"150ms\"";
     let refused = said_of(None, &format!("{{ {often} }}"), "");
     assert!(refused["said"].as_str().unwrap().starts_with("cannot connect: "), "{refused}");
     let refused = said_of(None, &format!("{{ type = \"tcp\", {often} }}"), "");

@@ -34,7 +34,7 @@ pub(super) fn read(node: Node<'_>) -> Option<Option<Arc<HealthCheck>>> {
     let reuse = section.or("reuse", default.reuse, Node::flag);
     let interval = section.or("interval", default.interval, |node| node.duration(LEAST_INTERVAL));
     let jitter = section.or("jitter", default.jitter, percentage);
-    let timeout = section.or("timeout", default.timeout, |node| node.duration(LEAST_TIMEOUT));
+    let timeout = timeout(&mut section, interval.unwrap_or(Duration::MAX));
     let rise = section.or("rise", default.rise, times);
     let fall = section.or("fall", default.fall, times);
     let min_healthy = section.or("min_healthy", default.min_healthy, least);
@@ -51,6 +51,20 @@ pub(super) fn read(node: Node<'_>) -> Option<Option<Arc<HealthCheck>>> {
         fall: fall?,
         min_healthy: min_healthy?,
     })))
+}
+
+/// By default a second, or the interval if that is shorter: there is one check of an endpoint at a time.
+fn timeout(section: &mut Section<'_>, interval: Duration) -> Option<Duration> {
+    let default = HealthCheck::default().timeout.min(interval);
+    section.or("timeout", default, |node| {
+        let timeout = node.duration(LEAST_TIMEOUT)?;
+        if timeout > interval {
+            let hint = "a check ends before the next one begins: a shorter `timeout`, or a longer `interval`";
+            node.at.error_with("`timeout` is longer than `interval`", hint);
+            return None;
+        }
+        Some(timeout)
+    })
 }
 
 fn probe(section: &mut Section<'_>) -> Option<Probe> {

@@ -39,6 +39,15 @@ fn checks_are_read_as_they_are_written() {
 }
 
 #[test]
+fn a_check_ends_before_the_next_one_begins() {
+    let timeout = |rules: &str| pool(&format!("health = {{ {rules} }}")).health.unwrap().timeout.as_millis();
+    assert_eq!(["", "interval = \"2s\"", "interval = \"300ms\""].map(timeout), [1_000, 1_000, 300]);
+    assert_eq!(timeout("interval = \"2s\", timeout = \"2s\""), 2_000);
+    let told = check_service(&service("health = { timeout = \"3s\", interval = \"2s\" }"));
+    insta::assert_snapshot!(told, @r"");
+}
+
+#[test]
 fn a_version_has_its_services_rules_unless_it_says_otherwise() {
     let text = "listeners = [{ listen = \"0.0.0.0:80\" }]
         [services.a]\nroutes = [{}]\nstable = \"v\"\nhealth = { interval = \"2s\" }\noutliers = false

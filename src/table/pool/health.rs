@@ -22,7 +22,7 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// By how much of that each is earlier or later; default 10 %.
     pub jitter: BasisPoints,
-    /// Until the answer has to be there; default 1 s.
+    /// Until the answer has to be there; never longer than the interval, default 1 s.
     pub timeout: Duration,
     /// After so many good answers in a row an endpoint that was down is up; default 2.
     pub rise: u16,
