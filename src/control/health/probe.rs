@@ -88,7 +88,7 @@ pub(super) enum Unwell {
     #[error("the health service says {0}")]
     NotServing(&'static str),
     #[error("the health service answers with gRPC status {0}")]
-    GrpcStatus(String),
+    GrpcStatus(u32),
 }
 
 /// What was waited for when the time was over.

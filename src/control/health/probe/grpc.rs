@@ -1,6 +1,8 @@
 //! The gRPC health checking protocol (`grpc.health.v1.Health/Check`): its two messages are a few bytes each, written and read
 //! here by hand.
 
+use std::num::ParseIntError;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
@@ -33,8 +35,9 @@ pub(super) fn read(answer: &http2::Answer) -> Found {
     }
     // A call that fails at once has its status in the head.
     match status(&answer.trailers).or_else(|| status(&answer.headers)) {
-        Some("0") => {}
-        Some(other) => return Err(Unwell::GrpcStatus(other.to_owned())),
+        Some(Ok(0)) => {}
+        Some(Ok(other)) => return Err(Unwell::GrpcStatus(other)),
+        Some(Err(_)) => return Err(Unwell::Broken("its grpc-status is not a number".to_owned())),
         None => return Err(Unwell::Broken("there is no grpc-status".to_owned())),
     }
     match state(&answer.body) {
@@ -44,8 +47,9 @@ pub(super) fn read(answer: &http2::Answer) -> Found {
     }
 }
 
-fn status(headers: &HeaderMap) -> Option<&str> {
-    headers.get("grpc-status")?.to_str().ok()
+/// A number, and nothing else: it goes to the log.
+fn status(headers: &HeaderMap) -> Option<Result<u32, ParseIntError>> {
+    Some(headers.get("grpc-status")?.to_str().unwrap_or_default().parse())
 }
 
 /// `HealthCheckRequest { service }` in a frame: not compressed, its length, field 1 as text.
@@ -142,6 +146,23 @@ mod tests {
         ] {
             assert_eq!(state(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_status_is_a_number_and_nothing_else_is_repeated() {
+        let said = |status: &'static str| {
+            let trailers = [("grpc-status".parse().unwrap(), HeaderValue::from_static(status))];
+            let answer = http2::Answer {
+                status: 200,
+                headers: HeaderMap::new(),
+                body: Vec::new(),
+                trailers: trailers.into_iter().collect(),
+            };
+            read(&answer).unwrap_err().to_string()
+        };
+        assert_eq!(said("14"), "the health service answers with gRPC status 14");
+        assert_eq!(said("0"), "it broke off: the answer is not a HealthCheckResponse");
+        assert_eq!(said("14 and a long story"), "it broke off: its grpc-status is not a number");
     }
 
     proptest! {

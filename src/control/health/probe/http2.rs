@@ -1,11 +1,14 @@
 //! A request over HTTP/2.
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::client::{Builder, SendRequest};
 use http::{HeaderMap, Request};
 
 use super::{MOST_BODY, Unwell, broken, driven, ended};
 use crate::proxy::upstream::Stream;
+
+/// The longest head, and the longest trailers, of an answer.
+const MOST_HEADERS: u32 = 16 * 1024;
 
 /// A connection that can be asked.
 pub(super) struct Connection {
@@ -24,7 +27,7 @@ pub(super) struct Answer {
 
 impl Connection {
     pub(super) async fn open(stream: Stream) -> Result<Self, Unwell> {
-        let opened = h2::client::handshake(stream).await;
+        let opened = Builder::new().max_header_list_size(MOST_HEADERS).handshake(stream).await;
         let (client, connection) = opened.map_err(|error| broken(&error))?;
         Ok(Self { client, connection })
     }
