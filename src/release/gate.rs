@@ -7,7 +7,9 @@ use std::fmt;
 
 use super::draft::Draft;
 use super::{Command, Refused, Timestamp};
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, Table, VersionName, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, Protocol, Service, ServiceName, Table, VersionName, VersionSpec,
+};
 
 /// What is known of the health of endpoints when an order is given; of those that are not named nothing is.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,8 @@ pub struct EndpointHealth {
     pub version: VersionName,
     /// The endpoint.
     pub endpoint: EndpointAddr,
+    /// What its version speaks: what is known holds for that.
+    pub protocol: Protocol,
     /// True when it was found well, and gets requests.
     pub is_well: bool,
     /// What its last check said, and when, once there was one.
@@ -67,7 +71,8 @@ impl Health {
         let of_version = self
             .endpoints
             .iter()
-            .filter(|known| known.service == service.name && known.version == version.name);
+            .filter(|known| known.service == service.name && known.version == version.name)
+            .filter(|known| known.protocol == version.protocol);
         let known: Vec<_> = of_version.collect();
         let unwell = serving.into_iter().filter_map(|endpoint| {
             let known = known.iter().find(|known| known.endpoint == *endpoint);

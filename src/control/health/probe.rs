@@ -32,7 +32,7 @@ const AGENT: HeaderValue =
 pub(super) struct Check {
     pub(super) rules: Arc<HealthCheck>,
     /// What the version's requests speak.
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
     tls: Option<Arc<UpstreamTls>>,
     proxy_header: Option<ProxyHeader>,
     dial: Dial,

@@ -25,15 +25,16 @@ impl Health {
     fn endpoints(&self, service: &ServiceName) -> Vec<EndpointHealth> {
         let pools = self.lock();
         let subjects = pools.get(service).into_iter().flatten().flat_map(|pool| pool.subjects.values());
-        let told = subjects.map(|subject| {
+        let told = subjects.filter_map(|subject| {
             let known = subject.known();
-            EndpointHealth {
+            Some(EndpointHealth {
                 service: service.clone(),
                 version: subject.upstream.version.clone(),
                 endpoint: subject.address.clone(),
+                protocol: subject.check.as_ref()?.protocol,
                 is_well: known.is_well(),
                 last: known.last.map(|answer| (answer.said, answer.at)),
-            }
+            })
         });
         told.collect()
     }

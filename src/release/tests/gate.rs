@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::world::*;
 use crate::release::gate::EndpointHealth;
 use crate::release::{Command, Effects, Event, Health, Order, Refused, State, Timestamp, step};
-use crate::table::{BasisPoints, HealthCheck, Least, PoolRules};
+use crate::table::{BasisPoints, HealthCheck, Least, PoolRules, Protocol, VersionSpec};
 
 /// `shop` with checks, all of it on blue (9001, 9002); green has 9101, 9102 and 9103. `cart` has none.
 fn checked(min_healthy: Least) -> State {
@@ -22,6 +22,7 @@ fn known(version_name: &str, well: &[u16], bad: &[u16]) -> Vec<EndpointHealth> {
         service: service("shop"),
         version: version(version_name),
         endpoint: endpoint(port),
+        protocol: Protocol::default(),
         is_well,
         last: Some((if is_well { "status 200" } else { "status 503" }.to_owned(), Timestamp(7))),
     };
@@ -147,6 +148,22 @@ fn a_revert_in_a_batch_opens_no_other_way() {
     assert_eq!(
         batch(&[weights("shop", &[("v3", "1")], Some("@stable")), revert("shop")]).unwrap(),
         "blue 100 %"
+    );
+}
+
+#[test]
+fn what_was_answered_over_another_protocol_says_nothing() {
+    let state = checked(Least::Count(1));
+    let green = |protocol| VersionSpec { protocol, ..pool("green", &[9101, 9102, 9103]) };
+    let order = |protocol| {
+        let batch = Command::Batch(vec![put("shop", green(protocol)), flip("shop", "green")]);
+        try_with(&state, batch, known("green", &[9101, 9102, 9103], &[]), false)
+    };
+    assert!(order(Protocol::Http1).is_ok());
+    let refused = order(Protocol::H2c).unwrap_err().to_string();
+    assert!(
+        refused.contains("0 of 3 endpoints healthy, 1 needed (127.0.0.1:9101: not checked yet"),
+        "{refused}"
     );
 }
 
