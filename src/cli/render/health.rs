@@ -31,7 +31,8 @@ pub(super) fn lines(service: &Service, now: u64, style: Style) -> Vec<String> {
     let mut lines: Vec<_> = unwell.iter().take(MOST).map(one).collect();
     if unwell.len() > MOST {
         let more = counted((unwell.len() - MOST) as u64, "endpoint");
-        lines.push(format!("  and {more} more that get no requests"));
+        // Whether they get requests depends on the others: where nobody is well everybody serves.
+        lines.push(format!("  and {more} more that are not well"));
     }
     lines
 }
