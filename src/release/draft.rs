@@ -257,8 +257,6 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
-        // What goes elsewhere after a way back is none any more.
-        self.ways_back.remove(name);
         let stable = carrier(&service.stable, &split);
         if let Some(before) = before {
             deployment.previous =
@@ -266,6 +264,8 @@ impl<'s> Draft<'s> {
         }
         let (versions, hold) = (std::mem::take(&mut service.versions), service.hold);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        // What goes elsewhere after a way back is none any more.
+        self.ways_back.remove(name);
         Ok(())
     }
 
