@@ -44,7 +44,11 @@ fn a_check_ends_before_the_next_one_begins() {
     assert_eq!(["", "interval = \"2s\"", "interval = \"300ms\""].map(timeout), [1_000, 1_000, 300]);
     assert_eq!(timeout("interval = \"2s\", timeout = \"2s\""), 2_000);
     let told = check_service(&service("health = { timeout = \"3s\", interval = \"2s\" }"));
-    insta::assert_snapshot!(told, @r"");
+    insta::assert_snapshot!(told, @"
+    conf.d/a.toml:3:22: `timeout` is longer than `interval`
+    hint: a check ends before the next one begins: a shorter `timeout`, or a longer `interval`
+    switchback.toml: 1 error
+    ");
 }
 
 #[test]
