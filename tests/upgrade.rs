@@ -13,7 +13,7 @@
 mod lab;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -305,8 +305,7 @@ fn the_sockets_are_the_same_and_so_is_everything_that_was_decided() {
     let epochs: Vec<_> = history["changes"].as_array().unwrap().iter().map(|c| c["epoch"].clone()).collect();
     assert_eq!(epochs, [json!(3), json!(2), json!(1)]);
     let mut stream = std::os::unix::net::UnixStream::connect(&unix).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -732,5 +731,57 @@ fn an_exclusive_flip_waits_for_no_work_that_it_cannot_see() {
     wait_until("that is known", || row.status()["predecessors"] == json!([]));
     let (status, answer) = row.lab.call("POST", "/v1/services/shop/flip", &body);
     assert_eq!(status, 200, "{answer}");
+    row.end();
+}
+
+/// What is asked of it but its health is counted, and answered with `status`; its checks are answered `late`, with `health`.
+fn counting(name: &str, health: u16, late: Duration, status: u16, asked: &Arc<AtomicU64>) -> Origin {
+    let asked = Arc::clone(asked);
+    Origin::behaving(name, move |seen, stream| {
+        let status = if seen.path() == "/healthz" {
+            thread::sleep(late);
+            health
+        } else {
+            asked.fetch_add(1, Ordering::SeqCst);
+            status
+        };
+        write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(lab::origin::Then::Keep)
+    })
+}
+
+#[test]
+fn who_is_down_or_ejected_gets_no_requests_of_the_new_process_either() {
+    let counts: [Arc<AtomicU64>; 3] = Default::default();
+    let late = Duration::from_millis(700);
+    let origins = vec![
+        counting("blue", 200, Duration::ZERO, 200, &counts[0]),
+        // Its check takes its time: who starts without knowing sends it requests meanwhile.
+        counting("blue", 503, late, 500, &counts[1]),
+        counting("blue", 200, Duration::ZERO, 503, &counts[2]),
+    ];
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let settings = "health = { path = \"/healthz\", interval = \"1s\", timeout = \"1s\" }\n\
+                    outliers = { base_ejection = \"300s\" }";
+    let mut row = Row::of(Lab::pool(origins, &[], "", settings));
+    row.lab.wait_health(addresses[1], "down");
+    let mut client = row.client();
+    wait_until("one is ejected", || {
+        let _ = client.get("/");
+        row.lab.endpoint(addresses[2])["health"]["state"] == "ejected"
+    });
+    let ejection = row.lab.endpoint(addresses[2])["health"]["ejection"].take();
+    let seen = || [1, 2].map(|index: usize| counts[index].load(Ordering::SeqCst));
+    let before = seen();
+    let load = Load::on(row.address());
+    load.wait(50);
+    row.upgrade();
+    let health = |index: usize| row.lab.endpoint(addresses[index])["health"].take();
+    assert_eq!([health(1)["state"].take(), health(2)["state"].take()], ["down", "ejected"]);
+    assert_eq!(health(2)["ejection"], ejection);
+    assert_eq!(health(1)["last_failure"]["said"], "status 503");
+    load.wait(500);
+    load.end();
+    assert_eq!(seen(), before, "neither got anything");
     row.end();
 }

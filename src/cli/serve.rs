@@ -14,6 +14,7 @@ mod machine;
 mod memory;
 mod notify;
 mod settings;
+mod sidelined;
 mod signals;
 mod sockets;
 mod succession;
@@ -174,12 +175,14 @@ impl Process {
         let bound = crew::bind(&addresses(&config), &mut inherited, None, workers).map_err(cannot_listen)?;
         activation::all_taken(&inherited, predecessor.is_some())?;
         let log = Log::open(&config)?;
-        let succession = Succession::begin(predecessor).await?;
+        let mut succession = Succession::begin(predecessor).await?;
         let generation = succession.generation();
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
+        // Before anybody looks at them.
+        sidelined::take(&handle, succession.sidelined());
         let (stop_control, control) = on_own_thread(control)?;
         succession.meet(&handle);
         let settings = settings(&config, &entrances, workers, &log);

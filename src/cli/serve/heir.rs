@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::activation::{ELDER, LINE, LOG};
 use super::sockets::Handle;
-use super::talk::{Hello, Line, Ready, Told};
+use super::talk::{Hello, Line, Ready, Sidelined, Told};
 
 /// How many lines of its log are kept as its last words, and how long they may be.
 const WORDS: usize = 8;
@@ -94,9 +94,9 @@ impl Heir {
         }
     }
 
-    /// Tells it that the store is its own, and hears that it serves.
-    pub(super) async fn ready(&mut self) -> Result<Ready, Fell> {
-        self.line.tell(&Told::Yours).await.map_err(|_| Fell::Silently)?;
+    /// Tells it that the store is its own, and who gets no requests, and hears that it serves.
+    pub(super) async fn ready(&mut self, sidelined: Vec<Sidelined>) -> Result<Ready, Fell> {
+        self.line.tell(&Told::Yours { sidelined }).await.map_err(|_| Fell::Silently)?;
         match self.line.hear().await {
             Ok(Some(Told::Ready(ready))) => {
                 self.process.is_ours = false;

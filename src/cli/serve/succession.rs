@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::activation::Predecessor;
 use super::elders::{Elders, unknown};
-use super::talk::{Hello, Line, Older, Ready, Told};
+use super::talk::{Hello, Line, Older, Ready, Sidelined, Told};
 use crate::control::Handle;
 
 /// Whose place is taken, if anybody's.
@@ -18,6 +18,8 @@ struct Taken {
     hello: Hello,
     line: Line,
     log: Option<OwnedFd>,
+    /// The endpoints that get no requests.
+    sidelined: Vec<Sidelined>,
     elders: Vec<std::os::unix::net::UnixStream>,
 }
 
@@ -28,11 +30,11 @@ impl Succession {
     /// When the predecessor does not want it any more. One that has died meanwhile is survived: its place is free.
     pub(super) async fn begin(predecessor: Option<Predecessor>) -> Result<Self> {
         let Some(Predecessor { hello, line, log, elders }) = predecessor else { return Ok(Self(None)) };
-        let mut taken = Taken { hello, line: Line::over(line)?, log, elders };
+        let mut taken = Taken { hello, line: Line::over(line)?, log, sidelined: Vec::new(), elders };
         // One that has died hears nothing, and then says nothing.
         let _ = taken.line.tell(&Told::Prepared).await;
         match taken.line.hear().await {
-            Ok(Some(Told::Yours)) => Ok(Self(Some(taken))),
+            Ok(Some(Told::Yours { sidelined })) => Ok(Self(Some(Taken { sidelined, ..taken }))),
             Ok(None) | Err(_) => {
                 warn!(pid = taken.hello.pid, "the process before this one has died; serving in its place");
                 taken.speak();
@@ -47,6 +49,11 @@ impl Succession {
     /// Which process in the row this one is.
     pub(super) fn generation(&self) -> u64 {
         self.0.as_ref().map_or(1, |taken| taken.hello.generation + 1)
+    }
+
+    /// The endpoints that get no requests, as the predecessor has found; to be taken once.
+    pub(super) fn sidelined(&mut self) -> Vec<Sidelined> {
+        self.0.as_mut().map(|taken| std::mem::take(&mut taken.sidelined)).unwrap_or_default()
     }
 
     /// Counts what the older processes have before anybody asks; they are talked with from [`Succession::end`] on.

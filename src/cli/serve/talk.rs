@@ -4,7 +4,7 @@
 //!    old                                  new
 //!     │ ── starts it, hello ───────────────▶ │  reads the file, takes the sockets
 //!     │ ◀─────────────────────────── ready to start: prepared
-//!     │ ── has closed the store: yours ────▶ │  opens it, publishes, accepts
+//!     │ ── has closed the store: yours ────▶ │  opens it, leaves alone who is left alone, publishes, accepts
 //!     │ ◀──────────────────────────────────── ready
 //!     │ stops accepting                      │
 //!     │ ◀── ask (what leaves) ────────────── │  again and again
@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 /// The version of what is spoken here; a process that speaks another one is not taken over from.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The longest line that is read.
 const MOST: u64 = 16 << 20;
 /// How long the other side may take to read a line.
@@ -37,7 +37,10 @@ pub(super) enum Told {
     /// The new one could start now.
     Prepared,
     /// The store is closed, and the new process's.
-    Yours,
+    Yours {
+        /// The endpoints that get no requests.
+        sidelined: Vec<Sidelined>,
+    },
     /// The new one serves.
     Ready(Ready),
     /// The new one cannot start.
@@ -88,6 +91,28 @@ pub(super) struct Ready {
     pub(super) generation: u64,
     pub(super) version: String,
     pub(super) epoch: u64,
+}
+
+/// An endpoint that gets no requests. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sidelined {
+    pub(super) service: String,
+    pub(super) version: String,
+    pub(super) endpoint: String,
+    pub(super) state: String,
+    pub(super) since: u64,
+    /// What its last check said that was not good, and when.
+    pub(super) failure: Option<(String, u64)>,
+    pub(super) ejection: Option<Ejected>,
+}
+
+/// Why it is left alone, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ejected {
+    pub(super) cause: String,
+    pub(super) said: String,
+    pub(super) until: u64,
+    pub(super) count: u32,
 }
 
 /// What is left in a process that accepts nothing any more.

@@ -13,7 +13,7 @@ use super::elders::Elders;
 use super::heir::{Fell, Heir};
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, sockets};
+use super::{Process, TRY_AGAIN, actor, sidelined, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::store::sqlite::Sqlite;
@@ -107,7 +107,7 @@ impl Process {
         heir.prepared().await.map_err(Why::Fell)?;
         self.is_lent.set(true);
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
-        let ready = heir.ready().await.map_err(Why::Fell)?;
+        let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
         // From now on that one does.
         std::mem::replace(&mut self.elders, Elders::none()).leave(&self.handle);
         drop(paused);

@@ -26,6 +26,11 @@ impl Course {
     /// Of one that came later.
     pub(super) const ARRIVING: Self = Self { state: Standing::Arriving, streak: 0 };
 
+    /// Of one that another process has found like this.
+    pub(super) fn found(state: Standing) -> Self {
+        Self { state, streak: 0 }
+    }
+
     /// How it stands.
     pub(super) fn state(self) -> Standing {
         self.state

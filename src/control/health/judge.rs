@@ -50,7 +50,7 @@ pub(super) enum Task {
 pub(super) struct Judge {
     health: Arc<Health>,
     live: Arc<Live>,
-    tasks: mpsc::UnboundedReceiver<Task>,
+    pub(super) tasks: mpsc::UnboundedReceiver<Task>,
     /// When ejections end, and whose.
     ends: BinaryHeap<Reverse<(Instant, Member)>>,
     /// Who may be told of again, and when; the first is the earliest.
@@ -121,7 +121,7 @@ impl Judge {
         self.rested = Some(now + REST);
     }
 
-    fn on_task(&mut self, task: Task, now: Instant) {
+    pub(super) fn on_task(&mut self, task: Task, now: Instant) {
         match task {
             Task::Compare(upstream) => {
                 let snapshot = self.live.snapshot();

@@ -4,9 +4,11 @@
 //! an endpoint that comes gets no request before it was found well. A [`Prober`] looks, on control's thread; what it finds
 //! goes through a course of rises and falls to the endpoint's [`Vitals`](crate::proxy::upstream::Vitals), which the
 //! workers read. What the workers see of an endpoint's requests goes the other way, to the judge, who leaves those alone
-//! for a time that fail where others do not. None of this is in the store: a process finds out by itself.
+//! for a time that fail where others do not. None of this is in the store: a process that starts finds out by itself, and one
+//! that takes another's place is told who gets no requests.
 
 mod course;
+mod heritage;
 mod judge;
 mod outliers;
 mod probe;
@@ -26,6 +28,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+pub use heritage::{Ejected, Sidelined};
 pub use prober::Prober;
 pub use ready::Healthy;
 pub use subject::{Answer, Ejection, Known};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::course::Course;
+use super::heritage::{self, Sidelined};
 use super::probe::Check;
 use crate::control::clock;
 use crate::proxy::upstream::{Cause, Standing, Upstream, Vitals};
@@ -93,6 +94,28 @@ impl Known {
         self.ejection.is_some().then_some(self)
     }
 
+    /// What another process is told of it; `None` when it gets requests.
+    pub(super) fn told(&self, upstream: &Upstream, address: &EndpointAddr) -> Option<Sidelined> {
+        if self.standing.serves() {
+            return None;
+        }
+        let ejection = self.ejection.as_ref().map(|Ejection { cause, said, until, .. }| heritage::Ejected {
+            cause: *cause,
+            said: said.clone(),
+            until: *until,
+            count: self.ejections.0,
+        });
+        Some(Sidelined {
+            service: upstream.service.clone(),
+            version: upstream.version.clone(),
+            endpoint: address.clone(),
+            state: self.course.state(),
+            since: self.since,
+            last_failure: self.last_failure.clone(),
+            ejection,
+        })
+    }
+
     /// True when it was found well, and gets requests.
     #[must_use]
     pub fn is_well(&self) -> bool {
@@ -173,6 +196,34 @@ impl Subject {
         let at = answer.at;
         known.last = Some(answer);
         self.publish(known.settle(at))
+    }
+
+    /// It stands as another process has found it, as far as nothing is known here; when its ejection ends.
+    pub(super) fn inherit(
+        &self,
+        told: Sidelined,
+        rules: Option<&OutlierRules>,
+        now: Instant,
+        at: Timestamp,
+    ) -> Option<Instant> {
+        let mut known = self.lock();
+        if self.is_over() || known.last.is_some() || known.ejection.is_some() {
+            return None;
+        }
+        if self.check.is_some() && told.state != Standing::Ejected {
+            known.course = Course::found(told.state);
+            known.last_failure = told.last_failure;
+        }
+        if let (Some(ejection), Some(rules)) = (told.ejection, rules) {
+            // By the calendar, which is all that two processes share; never for longer than here.
+            let left = Duration::from_millis(ejection.until.0.saturating_sub(at.0));
+            let ends = now + left.min(rules.lasts(u32::MAX));
+            known.ejections = (ejection.count, Some(ends));
+            let (cause, said, until) = (ejection.cause, ejection.said, ejection.until);
+            known.ejection = Some(Ejection { cause, said, until, ends });
+        }
+        self.publish(known.settle(told.since));
+        known.ejection.as_ref().map(|ejection| ejection.ends)
     }
 
     /// It is left alone from now on; until when, and what has turned by it.

@@ -80,6 +80,13 @@ impl World {
         self.live.publish(after);
     }
 
+    /// Has the judge do what it was told.
+    pub(super) fn take_tasks(&mut self) {
+        while let Ok(task) = self.judge.tasks.try_recv() {
+            self.judge.on_task(task, self.now);
+        }
+    }
+
     pub(super) fn vitals(&self, port: u16) -> Arc<Vitals> {
         self.live.snapshot().upstream(0, 0).vitals(&endpoint(port))
     }
@@ -145,4 +152,38 @@ fn one_that_was_never_asked_is_not_taken_for_a_better_one() {
     world.judge.on_time(world.now);
     world.hear(1, Heard::Error, 1);
     assert_eq!((world.judged(), world.vitals(1).standing()), (1, Standing::Unchecked), "it fails too");
+}
+
+#[test]
+fn who_got_no_requests_in_one_process_gets_none_in_the_next() {
+    let checked = || PoolRules { health: Some(Arc::default()), ..PoolRules::default() };
+    let mut old = World::start(&[1, 2, 3], checked());
+    let member = judge::member(old.live.snapshot().upstream(0, 0), &endpoint(1));
+    let answer = Answer { is_well: false, said: "status 503".to_owned(), at: clock::now() };
+    let turned = old.health.known_subject(&member).unwrap().found(answer.clone());
+    assert_eq!(turned.map(|turned| turned.to), Some(Standing::Down));
+    old.hear(2, Heard::Good, 1);
+    old.hear(3, Heard::Nothing, 5);
+    assert_eq!(old.judged(), 1);
+    let told = old.health.sidelined();
+    assert_eq!(told.len(), 2);
+
+    let mut next = World::start(&[1, 2, 3], checked());
+    assert_eq!(next.health.inherit(&next.live.snapshot(), told.clone()), 2);
+    let standings = |world: &World| [1, 2, 3].map(|port| world.vitals(port).standing());
+    assert_eq!(standings(&next), [Standing::Down, Standing::Unchecked, Standing::Ejected]);
+    let known = next.health.of(&shop(), &"blue".parse().unwrap());
+    assert_eq!(known[&endpoint(1)].last_failure, Some(answer));
+    assert_eq!(known[&endpoint(3)].ejection.as_ref().unwrap().said, "5 failures in a row");
+    next.take_tasks();
+    next.judge.on_time(next.now + Duration::from_secs(29));
+    assert_eq!(standings(&next)[2], Standing::Ejected);
+    next.judge.on_time(next.now + Duration::from_secs(31));
+    assert_eq!(standings(&next)[2], Standing::Unchecked, "its time is over here too");
+
+    // Where nobody is checked or ejected there is nothing to take over.
+    let never = PoolRules { outliers: OutlierRules::never(), ..PoolRules::default() };
+    let other = World::start(&[1, 2, 3], never);
+    assert_eq!(other.health.inherit(&other.live.snapshot(), told), 0);
+    assert_eq!(standings(&other), [Standing::Unchecked; 3]);
 }

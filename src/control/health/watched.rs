@@ -16,14 +16,15 @@ struct Watched<'s> {
 }
 
 impl Watched<'_> {
-    /// In a pool with one endpoint nothing is looked for.
-    fn has_several(&self) -> bool {
-        self.version.serving().nth(1).is_some()
-    }
-
     fn is_compared(&self) -> bool {
-        self.has_several() && (self.rules.success_rate.is_some() || self.rules.latency.is_some())
+        may_eject(self.rules, self.version)
+            && (self.rules.success_rate.is_some() || self.rules.latency.is_some())
     }
+}
+
+/// True when an endpoint of the version is ever ejected; one alone never is.
+pub(super) fn may_eject(rules: &OutlierRules, version: &VersionSpec) -> bool {
+    !rules.are_never() && version.serving().nth(1).is_some()
 }
 
 impl Health {
@@ -33,8 +34,8 @@ impl Health {
         let old: Vec<_> = before.into_iter().flat_map(compared).map(|old| old.upstream.id).collect();
         let mut new = Vec::new();
         for watched in watched(after, name) {
-            let suspicion = Suspicion::new(watched.rules, &self.suspects);
-            watched.upstream.suspect(suspicion.filter(|_| watched.has_several()));
+            let is_watched = may_eject(watched.rules, watched.version);
+            watched.upstream.suspect(is_watched.then(|| Suspicion::new(watched.rules, &self.suspects)));
             if watched.is_compared() {
                 new.push(watched.upstream.id);
                 if !old.contains(&watched.upstream.id) {

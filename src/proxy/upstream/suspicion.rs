@@ -78,19 +78,15 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
-    /// By these rules; `None` when they never eject anybody.
+    /// By these rules.
     #[must_use]
-    pub fn new(rules: &OutlierRules, suspects: &Arc<Suspects>) -> Option<Self> {
+    pub fn new(rules: &OutlierRules, suspects: &Arc<Suspects>) -> Self {
         let limits =
             [rules.consecutive_errors, rules.consecutive_gateway_errors, rules.consecutive_local_errors]
                 .map(u32::from);
         let is_measured = rules.success_rate.is_some() || rules.latency.is_some();
         let suspects = Arc::clone(suspects);
-        (is_measured || limits.iter().any(|limit| *limit > 0)).then_some(Self {
-            limits,
-            is_measured,
-            suspects,
-        })
+        Self { limits, is_measured, suspects }
     }
 }
 
@@ -276,7 +272,8 @@ mod tests {
             version: "blue".parse().unwrap(),
             address: "127.0.0.1:1".parse().unwrap(),
         });
-        conduct.watch(&watched, Suspicion::new(rules, &suspects).as_ref());
+        let suspicion = (!rules.are_never()).then(|| Suspicion::new(rules, &suspects));
+        conduct.watch(&watched, suspicion.as_ref());
         (conduct, watched, suspects)
     }
 

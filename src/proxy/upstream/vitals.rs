@@ -30,7 +30,8 @@ pub enum Standing {
 }
 
 impl Standing {
-    const ALL: [Self; 5] = [Self::Unchecked, Self::Arriving, Self::Up, Self::Down, Self::Ejected];
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Unchecked, Self::Arriving, Self::Up, Self::Down, Self::Ejected];
 
     /// The word for it.
     #[must_use]

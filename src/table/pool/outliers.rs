@@ -63,6 +63,13 @@ impl OutlierRules {
         Self { consecutive_errors, consecutive_gateway_errors, consecutive_local_errors, ..Self::default() }
     }
 
+    /// True when no endpoint is ever ejected by them.
+    #[must_use]
+    pub fn are_never(&self) -> bool {
+        let rows = [self.consecutive_errors, self.consecutive_gateway_errors, self.consecutive_local_errors];
+        rows == [0; 3] && self.success_rate.is_none() && self.latency.is_none()
+    }
+
     /// How many of `endpoints` may be ejected at a time.
     #[must_use]
     pub fn most(&self, endpoints: usize) -> usize {
