@@ -785,3 +785,45 @@ fn who_is_down_or_ejected_gets_no_requests_of_the_new_process_either() {
     assert_eq!(seen(), before, "neither got anything");
     row.end();
 }
+
+#[test]
+fn who_has_handed_over_looks_at_nobody_any_more() {
+    let talk = echoes();
+    let looks = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&looks);
+    let origin = Origin::behaving("blue", move |seen, stream| {
+        counted.fetch_add(u64::from(seen.path() == "/healthz"), Ordering::SeqCst);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(lab::origin::Then::Keep)
+    });
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nhealth = {{ path = \"/healthz\", interval = \"100ms\" }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n\
+         [services.talk]\nroutes = [{{ path = \"/chat\" }}]\n[services.talk.versions.one]\nendpoints = [\"{talk}\"]\n",
+        origin.address
+    );
+    let mut row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services));
+    let mut socket = websocket(row.address());
+    row.upgrade();
+    wait_until("the old one is quiet", || row.status()["predecessors"][0]["quiet"] == true);
+    let look = || looks.load(Ordering::SeqCst);
+    let (new, before) = (row.pids[1], look());
+    wait_until("the new one looks", || look() > before + 2);
+    // Only the old one runs, and it has nothing to look at.
+    signal("STOP", new);
+    let stopped = || fs::read_to_string(format!("/proc/{new}/stat")).unwrap().contains(") T ");
+    wait_until("the new one stands still", stopped);
+    // What was on its way has arrived after a moment.
+    thread::sleep(Duration::from_millis(200));
+    let before = look();
+    thread::sleep(Duration::from_secs(1));
+    let after = look();
+    signal("CONT", new);
+    assert_eq!(after, before, "looks of one that has handed over");
+    assert!(lives(row.pids[0]));
+    assert_eq!(echoed(&mut socket, "still there"), "still there");
+    socket.close(None).unwrap();
+    drop(socket);
+    row.wait_alone();
+    row.end();
+}

@@ -195,6 +195,9 @@ impl Here {
     async fn left(&self) -> Left {
         // First: what is counted afterwards can only become less.
         let quiet = self.commons.shut() >= self.workers;
+        if quiet {
+            self.handle.health().end_judging();
+        }
         Left {
             pid: std::process::id(),
             generation: self.generation,

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use heritage::{Ejected, Sidelined};
@@ -57,6 +58,9 @@ pub struct Health {
     /// Told whenever an endpoint stands otherwise than before.
     turned: watch::Sender<()>,
     notices: broadcast::Sender<Notice>,
+    /// Cancelled when nobody is looked at any more, and when nobody is judged: another process does.
+    pub(super) looking: CancellationToken,
+    pub(super) judging: CancellationToken,
 }
 
 /// Where those come out that are to be looked at, and what the judge is told.
@@ -87,7 +91,8 @@ impl Health {
         let (fresh, subjects) = mpsc::unbounded_channel();
         let (tasks, told) = mpsc::unbounded_channel();
         let (suspects, turned) = (Arc::default(), watch::Sender::default());
-        let health = Self { pools: Mutex::default(), fresh, suspects, tasks, turned, notices };
+        let (pools, looking, judging) = Default::default();
+        let health = Self { pools, fresh, suspects, tasks, turned, notices, looking, judging };
         (Arc::new(health), Fresh(subjects, told))
     }
 
@@ -195,6 +200,23 @@ impl Health {
         // Nobody looks any more: the proxy is stopping.
         let _ = self.fresh.send(Arc::clone(&subject));
         Some(subject)
+    }
+
+    /// Another process looks from now on: what is known here stays.
+    pub(super) fn end_looking(&self) {
+        self.looking.cancel();
+    }
+
+    /// No new requests can begin here: there is nobody to be judged.
+    pub fn end_judging(&self) {
+        self.judging.cancel();
+    }
+
+    /// Closes the connections of the last checks.
+    fn close_checks(&self) {
+        let pools = self.lock();
+        let subjects = pools.values().flatten().flat_map(|pool| pool.subjects.values());
+        subjects.filter_map(|subject| subject.check.as_ref()).for_each(Check::close);
     }
 
     /// The endpoint of a tenure, which is looked after from now on.

@@ -197,6 +197,11 @@ impl Check {
         found
     }
 
+    /// Closes the connection of the last check.
+    pub(super) fn close(&self) {
+        drop(self.kept().take());
+    }
+
     fn kept(&self) -> MutexGuard<'_, Option<(Connection, u32)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -92,13 +92,23 @@ impl Prober {
         Self { judge, looking: Looking { health, fresh, due, last_first: None, dice: rand::make_rng() } }
     }
 
-    /// Looks at every endpoint that has to be checked, and judges those whose requests fail; to be run where tasks can be
-    /// spawned that stay on the thread. Ends when one of the two does, which neither does by itself.
+    /// Looks at every endpoint that has to be checked, and judges those whose requests fail, each until another process does;
+    /// to be run where tasks can be spawned that stay on the thread. Ends only when something is wrong.
     pub async fn run(self) {
-        let judging = spawn_local(self.judge.run());
+        let Self { judge, looking } = self;
+        let health = Arc::clone(&looking.health);
+        let mut judging = spawn_local(health.judging.clone().run_until_cancelled_owned(judge.run()));
+        let looked = async {
+            health.looking.run_until_cancelled(looking.run()).await;
+            health.close_checks();
+        };
         tokio::select! {
-            () = self.looking.run() => {}
-            _ = judging => {}
+            () = looked => {}
+            _ = &mut judging => return,
+        }
+        // Whoever has ended looking is about to end judging too.
+        if judging.await.is_ok() {
+            std::future::pending().await
         }
     }
 }
