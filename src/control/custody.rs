@@ -6,6 +6,7 @@
 //!      └─── take back ────┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -229,6 +230,11 @@ impl Control {
         let present: Vec<_> = after.upstreams().map(|upstream| upstream.id).collect();
         let gone: Vec<_> = before.upstreams().filter(|old| !present.contains(&old.id)).cloned().collect();
         gone.iter().for_each(|upstream| self.tenures.leave(Arc::clone(upstream), None));
+        // As for every change: an endpoint that comes gets no request before it was found well.
+        let all = before.table.services().iter().chain(after.table.services());
+        let names: BTreeSet<_> = all.map(|service| &service.name).collect();
+        self.health.follow(names.iter().copied(), Some(&before), &after);
+        perform::welcome(names.into_iter(), &before, &after, clock::instant());
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
         for upstream in gone {

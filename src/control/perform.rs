@@ -115,9 +115,9 @@ impl Control {
 
         // First: an endpoint that comes gets no request before it was found well.
         let services = change.services.iter().map(|record| &record.service);
-        self.health.follow(services, Some(&before), &after);
+        self.health.follow(services.clone(), Some(&before), &after);
 
-        welcome(&change, &before, &after, clock::instant());
+        welcome(services, &before, &after, clock::instant());
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
@@ -269,8 +269,13 @@ pub(super) fn log(effects: &Effects) {
 }
 
 /// Endpoints that come to a pool that serves already begin now; those that are gone are forgotten.
-fn welcome(change: &Change, before: &Snapshot, after: &Snapshot, now: Instant) {
-    let touched = change.services.iter().filter_map(|record| after.table.service(&record.service));
+pub(super) fn welcome<'s>(
+    touched: impl Iterator<Item = &'s ServiceName>,
+    before: &Snapshot,
+    after: &Snapshot,
+    now: Instant,
+) {
+    let touched = touched.filter_map(|name| after.table.service(name));
     for (service, new) in touched.flat_map(|service| service.versions.iter().map(move |new| (service, new))) {
         let Some(upstream) = after.tenure(&service.name, &new.name) else { continue };
         let old = before.table.service(&service.name).and_then(|service| service.version(&new.name));

@@ -1,5 +1,6 @@
 //! The promises of control, against the store in memory with its faults, and against SQLite over restarts.
 
+mod custody;
 mod drains;
 mod holds;
 

@@ -1,0 +1,36 @@
+//! The store is lent and comes back.
+
+use super::*;
+use crate::proxy::upstream::Standing;
+use crate::table::{EndpointAddr, HealthCheck, PoolRules};
+
+/// `shop` with checks; blue has these endpoints.
+fn checked(ports: &[u16]) -> ServiceSpec {
+    let mut shop = spec("shop");
+    let rules = PoolRules { health: Some(Arc::new(HealthCheck::default())), ..PoolRules::default() };
+    shop.pool = Arc::new(rules);
+    shop.versions[0].endpoints = ports.iter().map(|port| endpoint(*port)).collect();
+    shop
+}
+
+fn endpoint(port: u16) -> EndpointAddr {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_store_that_comes_back_with_a_change_brings_its_endpoints_as_any_change_does() {
+    let dir = TempDir::new().unwrap();
+    let world = World::start(sqlite(dir.path()), vec![checked(&[1])]);
+    world.handle.lend().await.unwrap();
+    let changed = vec![checked(&[1, 2])];
+    // The process that was to take over makes a change, and fails.
+    let (control, other) = open(Box::new(sqlite(dir.path())), changed.clone(), 1, file()).unwrap();
+    control.run(std::future::ready(())).await;
+    drop(other);
+    world.handle.take_back(Box::new(sqlite(dir.path())), changed, file()).await.unwrap();
+    let name = world.handle.state().table.services()[0].versions[0].name.clone();
+    let known = world.handle.health().of(&shop(), &name);
+    assert_eq!(known.len(), 2);
+    let standing = |port| world.upstream(name.as_ref()).standing(&endpoint(port));
+    assert_eq!([1, 2].map(standing), [Standing::Unchecked, Standing::Arriving]);
+}
