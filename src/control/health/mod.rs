@@ -129,6 +129,7 @@ impl Health {
             if !new.is_empty() {
                 pools.insert(name.clone(), new);
             }
+            self.pardon(pools.get(name).into_iter().flatten(), after);
             self.watch(name, before, after);
         }
     }

@@ -64,6 +64,8 @@ pub struct Ejection {
     /// Until when, by the calendar.
     pub until: Timestamp,
     ends: Instant,
+    /// How long that is, from its beginning on.
+    lasts: Duration,
 }
 
 /// An endpoint stands otherwise than before.
@@ -217,10 +219,11 @@ impl Subject {
         if let (Some(ejection), Some(rules)) = (told.ejection, rules) {
             // By the calendar, which is all that two processes share; never for longer than here.
             let left = Duration::from_millis(ejection.until.0.saturating_sub(at.0));
-            let ends = now + left.min(rules.lasts(u32::MAX));
+            let (lasts, left) = (rules.lasts(ejection.count), left.min(rules.lasts(u32::MAX)));
+            let ends = now + left;
             known.ejections = (ejection.count, Some(ends));
             let (cause, said, until) = (ejection.cause, ejection.said, ejection.until);
-            known.ejection = Some(Ejection { cause, said, until, ends });
+            known.ejection = Some(Ejection { cause, said, until, ends, lasts });
         }
         self.publish(known.settle(told.since));
         known.ejection.as_ref().map(|ejection| ejection.ends)
@@ -240,9 +243,35 @@ impl Subject {
         let ends = now + lasts;
         let until = Timestamp(at.0.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)));
         known.ejections = (count, Some(ends));
-        known.ejection = Some(Ejection { cause, said: said.to_owned(), until, ends });
+        known.ejection = Some(Ejection { cause, said: said.to_owned(), until, ends, lasts });
         let turned = if self.is_over() { None } else { self.publish(known.settle(at)) };
         (ends, turned)
+    }
+
+    /// It is left alone for no longer than `rules` say now; until when, if that is sooner than it was.
+    pub(super) fn shorten(&self, rules: &OutlierRules) -> Option<Instant> {
+        let mut known = self.lock();
+        let lasts = rules.lasts(known.ejections.0);
+        let ejection = known.ejection.as_mut().filter(|ejection| lasts < ejection.lasts)?;
+        let less = ejection.lasts - lasts;
+        let millis = u64::try_from(less.as_millis()).unwrap_or(u64::MAX);
+        ejection.until = Timestamp(ejection.until.0.saturating_sub(millis));
+        ejection.ends = ejection.ends.checked_sub(less)?;
+        ejection.lasts = lasts;
+        let ends = ejection.ends;
+        known.ejections.1 = Some(ends);
+        Some(ends)
+    }
+
+    /// It gets requests again, whatever its time; what has turned by it.
+    pub(super) fn pardon(&self, now: Instant, at: Timestamp) -> Option<Turned> {
+        let mut known = self.lock();
+        if self.is_over() || known.ejection.take().is_none() {
+            return None;
+        }
+        known.ejections.1 = Some(now);
+        self.vitals.forgive();
+        self.publish(known.settle(at))
     }
 
     /// It gets requests again if its time is over, as far as its checks go; what has turned by it.

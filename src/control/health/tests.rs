@@ -187,3 +187,36 @@ fn who_got_no_requests_in_one_process_gets_none_in_the_next() {
     assert_eq!(other.health.inherit(&other.live.snapshot(), told), 0);
     assert_eq!(standings(&other), [Standing::Unchecked; 3]);
 }
+
+#[test]
+fn other_rules_hold_for_those_that_are_ejected_already() {
+    let with = |outliers| PoolRules { outliers, ..PoolRules::default() };
+    let mut world = World::start(&[1, 2], with(OutlierRules::default()));
+    let eject = |world: &mut World| {
+        world.hear(2, Heard::Good, 1);
+        world.hear(1, Heard::Nothing, 5);
+        assert_eq!(world.judged(), 1);
+        assert_eq!(world.vitals(1).standing(), Standing::Ejected);
+    };
+    eject(&mut world);
+    world.reload(&[1, 2], with(OutlierRules::never()));
+    assert_eq!(world.vitals(1).standing(), Standing::Unchecked, "nobody is ejected any more");
+    world.reload(&[1, 2], with(OutlierRules::default()));
+    eject(&mut world);
+    world.reload(&[1], with(OutlierRules::default()));
+    assert_eq!(world.vitals(1).standing(), Standing::Unchecked, "it is alone");
+
+    world.reload(
+        &[1, 2],
+        with(OutlierRules { base_ejection: Duration::from_hours(1), ..OutlierRules::default() }),
+    );
+    eject(&mut world);
+    let second = Duration::from_secs(1);
+    world.reload(
+        &[1, 2],
+        with(OutlierRules { base_ejection: second, max_ejection: second, ..OutlierRules::default() }),
+    );
+    world.take_tasks();
+    world.judge.on_time(clock::instant() + Duration::from_secs(2));
+    assert_eq!(world.vitals(1).standing(), Standing::Unchecked, "its time is shorter");
+}

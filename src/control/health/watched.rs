@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Health;
-use super::judge::Task;
+use super::judge::{Task, member};
+use super::{Health, Pool, clock};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::{Suspicion, Upstream};
 use crate::table::{OutlierRules, ServiceName, VersionSpec};
+
+/// What the log and the events say where nobody is ejected any more.
+const NOBODY: &str = "nobody is ejected here any more";
 
 /// A version whose endpoints are watched.
 struct Watched<'s> {
@@ -45,6 +48,26 @@ impl Health {
         }
         let gone = old.into_iter().filter(|old| !new.contains(old));
         gone.for_each(|tenure| self.tell_judge(Task::Leave(tenure)));
+    }
+
+    /// Ends the ejections in these pools that the rules of `after` do not have any more, and shortens those that are too long.
+    pub(super) fn pardon<'p>(&self, pools: impl Iterator<Item = &'p Pool>, after: &Snapshot) {
+        let (now, at) = (clock::instant(), clock::now());
+        for Pool { upstream, subjects } in pools {
+            let service = after.table.service(&upstream.service);
+            let present = service.and_then(|service| Some((service, service.version(&upstream.version)?)));
+            let Some((service, version)) = present else { continue };
+            let rules = Some(&service.pool(version).outliers).filter(|rules| may_eject(rules, version));
+            for subject in subjects.values() {
+                if let Some(rules) = rules {
+                    let end = subject.shorten(rules);
+                    let member = |end| Task::Await(end, member(upstream, &subject.address));
+                    end.map(member).into_iter().for_each(|task| self.tell_judge(task));
+                } else if let Some(turned) = subject.pardon(now, at) {
+                    self.tell(subject, turned, NOBODY.to_owned());
+                }
+            }
+        }
     }
 
     /// Nobody judges any more: the proxy is stopping.
