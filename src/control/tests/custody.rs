@@ -31,6 +31,6 @@ async fn a_store_that_comes_back_with_a_change_brings_its_endpoints_as_any_chang
     let name = world.handle.state().table.services()[0].versions[0].name.clone();
     let known = world.handle.health().of(&shop(), &name);
     assert_eq!(known.len(), 2);
-    let standing = |port| world.upstream(name.as_ref()).standing(&endpoint(port));
+    let standing = |port| world.upstream(&name.to_string()).standing(&endpoint(port));
     assert_eq!([1, 2].map(standing), [Standing::Unchecked, Standing::Arriving]);
 }
