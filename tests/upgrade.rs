@@ -542,7 +542,7 @@ fn takes_the_store_and(row: &Row, then: &str) -> Value {
     let text = format!(
         "#!/usr/bin/env python3\nimport json, os, socket, time\n\
          line = socket.socket(fileno=3).makefile('rw')\nassert 'hello' in json.loads(line.readline())\n\
-         line.write('\"prepared\"\\n'); line.flush()\nassert json.loads(line.readline()) == 'yours'\n{then}\n"
+         line.write('\"prepared\"\\n'); line.flush()\nassert 'yours' in json.loads(line.readline())\n{then}\n"
     );
     program(row, &text)
 }
@@ -821,7 +821,7 @@ fn who_has_handed_over_looks_at_nobody_any_more() {
     signal("CONT", new);
     assert_eq!(after, before, "looks of one that has handed over");
     assert!(lives(row.pids[0]));
-    assert_eq!(echoed(&mut socket, "still there"), "still there");
+    assert!(echoed(&mut socket, "still there"));
     socket.close(None).unwrap();
     drop(socket);
     row.wait_alone();

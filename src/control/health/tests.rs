@@ -46,6 +46,7 @@ fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
         routes: Arc::new([route]),
         versions: vec![blue.clone()],
         stable: blue.name.clone(),
+        discovering: Vec::new(),
         weights: vec![(blue.name.clone(), 10_000)],
         timeouts: Timeouts::default(),
         rules: None,
