@@ -1,8 +1,8 @@
 //! Answers that a route gives by itself: redirects, and fixed ones such as a maintenance page.
 
+use super::head::Parts;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::rewrite::Values;
@@ -99,7 +99,7 @@ mod tests {
     fn asking(method: &str, tag: Option<&str>) -> Parts {
         let request = http::Request::builder().method(method).uri("/");
         let request = tag.into_iter().fold(request, |request, tag| request.header(IF_NONE_MATCH, tag));
-        request.body(()).unwrap().into_parts().0
+        request.body(()).unwrap().into_parts().0.into()
     }
 
     #[test]

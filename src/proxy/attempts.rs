@@ -7,15 +7,13 @@ mod tries;
 
 use std::rc::Rc;
 
-use http::Response;
-use http::request::Parts;
-
-use super::body::{Incoming, Source};
+use super::body::Incoming;
 use super::bounds::Bounds;
 use super::choice::Chooser;
 use super::connection::Turn;
 use super::entry::Admitted;
 use super::gate::Asked;
+use super::head::{Answer, Parts};
 use super::journal::Record;
 use super::outgoing::Upload;
 use crate::metrics::Reason;
@@ -31,7 +29,7 @@ pub(super) async fn forward(
     body: Incoming,
     admitted: Admitted,
     record: Option<&Record>,
-) -> Result<Response<Source>, Reason> {
+) -> Result<Answer, Reason> {
     let Admitted { mut permit, timeouts, limits } = admitted;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
-
 use super::clock::{Clock, TICK, span};
 use super::connection::Client;
+use super::fields::{Fields, Note};
 use crate::table::{ServiceLimits, Timeouts};
 
 /// The bounds of one request, over all of its attempts.
@@ -26,11 +24,11 @@ pub struct Bounds {
 impl Bounds {
     /// Those of a request with these fields that begins now.
     #[must_use]
-    pub fn new(client: &Client, fields: &HeaderMap, timeouts: Timeouts, limits: ServiceLimits) -> Self {
+    pub fn new(client: &Client, fields: &Fields, timeouts: Timeouts, limits: ServiceLimits) -> Self {
         let now = client.worker.clock.ticks();
         let total = timeouts.total.map_or(u64::MAX, Clock::ticks_in);
         // The messages of a call come when there is something to say.
-        let kind = fields.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+        let kind = fields.first(Note::ContentType).unwrap_or_default();
         let pace = if kind.starts_with(b"application/grpc") { 0 } else { client.settings.min_body_rate };
         let answer = limits.response_body.unwrap_or(u64::MAX);
         Self { deadline: now.saturating_add(total), answer, pace, waited: 0, looked: now }

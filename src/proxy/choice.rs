@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use super::head::Parts;
 use http::HeaderMap;
 use http::header::COOKIE;
-use http::request::Parts;
 
 use super::clock::{self, Clock};
 use super::connection::Turn;

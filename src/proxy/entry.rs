@@ -1,6 +1,6 @@
 //! How a request gets in: its route, the hold of its service, its version, and a permit, all under one epoch (G1).
 
-use http::request::Parts;
+use super::head::Parts;
 use http_body::Body as _;
 
 use super::admission::Class;

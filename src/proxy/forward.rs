@@ -15,9 +15,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::fields::Note;
+use super::head::{Answer, Parts};
 use bytes::Bytes;
-use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{StatusCode, Version};
 use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
@@ -197,14 +198,12 @@ impl Exchange {
 
     /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
-    pub fn answer(self: Box<Self>, head: Head, upload: Upload) -> Response<Source> {
+    pub fn answer(self: Box<Self>, head: Head, upload: Upload) -> Answer {
         let source = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
             _ => self.body(&head),
         };
-        let mut response = Response::new(source);
-        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
-        response
+        Answer { status: head.status, headers: head.headers, source }
     }
 
     /// The endpoint has changed the protocol: what follows is not ours to read.
@@ -245,10 +244,11 @@ impl Exchange {
         if self.decoder.remaining().is_some() {
             return;
         }
-        let kind = head.headers.get(http::header::CONTENT_TYPE).map_or(Kind::Stream, |content| {
-            if content.as_bytes().starts_with(b"text/event-stream") { Kind::Sse } else { Kind::Stream }
+        let content = head.headers.first(Note::ContentType);
+        let kind = content.map_or(Kind::Stream, |content| {
+            if content.starts_with(b"text/event-stream") { Kind::Sse } else { Kind::Stream }
         });
-        self.is_grpc = is_grpc(&head.headers);
+        self.is_grpc = is_grpc(content);
         let kind = if self.is_grpc { Kind::Grpc } else { kind };
         self.patience = self.timeouts.stream;
         if kind == Kind::Sse {
@@ -370,9 +370,7 @@ impl Exchange {
     }
 }
 
-/// True for a gRPC call's fields, of whatever coding.
-fn is_grpc(fields: &http::HeaderMap) -> bool {
-    fields
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+/// True for the content of a gRPC call, of whatever coding.
+fn is_grpc(content: Option<&[u8]>) -> bool {
+    content.is_some_and(|content| content.starts_with(b"application/grpc"))
 }

@@ -1,9 +1,9 @@
 //! The ingress gate: what a request must be before it is routed. Nothing behind it checks again.
 
-use http::header::{EXPECT, HOST};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 
+use super::fields::{Came, Fields, Note};
+use super::head::Parts;
 use super::upgrade::Upgrade;
 use crate::metrics::Reason;
 use crate::table::{RouteKey, SentHost};
@@ -18,7 +18,7 @@ pub struct Asked<'r> {
     /// Path and query, or `*`; raw.
     pub target: &'r str,
     path: &'r str,
-    headers: &'r HeaderMap,
+    headers: &'r Fields,
     /// The `Host` for the endpoint, where it is not the one that was asked for.
     pub sent_host: Option<&'r SentHost>,
     /// True when the client waits for `100 Continue` before it sends the body.
@@ -136,27 +136,26 @@ impl RouteKey for Asked<'_> {
     }
 
     fn has_header(&self, name: &str, value: &str) -> bool {
-        self.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
+        self.headers.has_value(name, value.as_bytes())
     }
 }
 
 /// The one `Host` field (RFC 9112 §3.2: more than one is an error).
-fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Reason> {
-    let mut values = headers.get_all(HOST).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(host), None) => host.to_str().map(Some).map_err(|_| Reason::BadRequest),
-        (Some(_), Some(_)) => Err(Reason::BadRequest),
+fn only_host(headers: &Fields) -> Result<Option<&str>, Reason> {
+    match headers.came(Note::Host) {
+        Came::Never => Ok(None),
+        // As fields are read: what is no ASCII is no host.
+        Came::Once(host) if host.is_ascii() => str::from_utf8(host).map(Some).map_err(|_| Reason::BadRequest),
+        Came::Once(_) | Came::Often => Err(Reason::BadRequest),
     }
 }
 
 /// Only `100-continue` can be expected (RFC 9110 §10.1.1).
-fn expectation(headers: &HeaderMap) -> Result<bool, Reason> {
-    let mut values = headers.get_all(EXPECT).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(false),
-        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        _ => Err(Reason::Expectation),
+fn expectation(headers: &Fields) -> Result<bool, Reason> {
+    match headers.came(Note::Expect) {
+        Came::Never => Ok(false),
+        Came::Once(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Came::Once(_) | Came::Often => Err(Reason::Expectation),
     }
 }
 
@@ -195,6 +194,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (request, ()) = request.body(()).unwrap().into_parts();
+        let request = request.into();
         Asked::of(&request)
             .map(|asked| (asked.host().to_owned(), asked.target.to_owned(), asked.expects_continue))
     }

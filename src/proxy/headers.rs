@@ -1,16 +1,15 @@
 //! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, RANGE,
+    SET_COOKIE, TE, TRAILER, UPGRADE, VIA,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use super::fields::{Fields, Note};
+use super::head::Parts;
 use super::upgrade::Upgrade;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -19,17 +18,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 /// True for fields that are for one connection only (RFC 9110 §7.6.1).
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // By first letter: most names are decided by one comparison.
-    match name.as_str().as_bytes().first() {
-        Some(b'c') => *name == CONNECTION,
-        Some(b'k') => *name == KEEP_ALIVE,
-        Some(b'p') => {
-            *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE || *name == PROXY_AUTHORIZATION
-        }
-        Some(b't') => *name == TE || *name == TRANSFER_ENCODING,
-        Some(b'u') => *name == UPGRADE,
-        _ => false,
-    }
+    Note::of(name.as_str().as_bytes()).is_some_and(Note::is_hop_by_hop)
 }
 
 /// True for fields that `Connection` may not make hop-by-hop: they route, frame, or say who is asking
@@ -112,7 +101,8 @@ pub enum BodyLength {
     Unknown,
 }
 
-/// Appends a request's head, rebuilt from what was parsed: nothing raw is passed on.
+/// Appends a request's head, rebuilt from what was parsed: of what the client sent only whole lines pass that were found to be
+/// sound.
 ///
 /// `upgrade` is the change of protocol that it asks for, with our key for it.
 pub fn write_request(
@@ -124,9 +114,6 @@ pub fn write_request(
     upgrade: Option<(Upgrade, &str)>,
 ) {
     let headers = &request.headers;
-    // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
-    let may_expect = request.version >= Version::HTTP_11;
-    let mut takes_trailers = false;
     // Of `CONNECT` only what is a `GET` in HTTP/1.1 gets here (RFC 8441 §5).
     let method = if upgrade.is_some() { &Method::GET } else { &request.method };
     out.extend_from_slice(method.as_str().as_bytes());
@@ -134,19 +121,9 @@ pub fn write_request(
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     append(out, b"host", origin.host);
-    let nominated = Nominated::of(headers);
-    for (name, value) in headers {
-        let passes = *name != HOST
-            && *name != CONTENT_LENGTH
-            && !is_hop_by_hop(name)
-            && !(is_forwarding(name) && (!origin.is_trusted || is_ours(name)))
-            && !nominated.contains(name)
-            && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
-            && (may_expect || *name != EXPECT);
-        takes_trailers |= *name == TE && has_token(value, b"trailers");
-        if passes {
-            append(out, name.as_str().as_bytes(), value.as_bytes());
-        }
+    match headers.passing(origin.is_trusted) {
+        Some(lines) if origin.subject_headers.is_empty() => lines.write(out),
+        Some(_) | None => write_fields(out, request, origin),
     }
     match body {
         BodyLength::None => {}
@@ -161,10 +138,29 @@ pub fn write_request(
     }
     if let Some((upgrade, key)) = upgrade {
         upgrade.write(out, headers, key);
-    } else if takes_trailers {
+    } else if headers.takes_trailers() {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the fields that pass, one by one.
+fn write_fields(out: &mut Vec<u8>, request: &Parts, origin: Origin<'_>) {
+    // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
+    let may_expect = request.version >= Version::HTTP_11;
+    let nominated = Nominated::of(&request.headers);
+    for (name, value) in &*request.headers {
+        let passes = *name != HOST
+            && *name != CONTENT_LENGTH
+            && !is_hop_by_hop(name)
+            && !(is_forwarding(name) && (!origin.is_trusted || is_ours(name)))
+            && !nominated.contains(name)
+            && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
+            && (may_expect || *name != EXPECT);
+        if passes {
+            append(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
 }
 
 /// True when an endpoint may read `name` as `meant`: many take an underscore for a hyphen (CGI's `HTTP_X_USER`).
@@ -174,21 +170,41 @@ pub(super) fn is_taken_for(name: &HeaderName, meant: &HeaderName) -> bool {
     name.eq(meant)
 }
 
+/// What `Connection` says beside names of fields (RFC 9110 §7.6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionOption {
+    /// This message is the last one.
+    Close,
+    /// It is not, also in HTTP/1.0.
+    KeepAlive,
+    /// The protocol is to be changed.
+    Upgrade,
+}
+
+impl ConnectionOption {
+    /// The option of this name, if it is one.
+    #[must_use]
+    pub fn of(token: &[u8]) -> Option<Self> {
+        let is = |name: &[u8]| token.eq_ignore_ascii_case(name);
+        match token.len() {
+            5 if is(b"close") => Some(Self::Close),
+            7 if is(b"upgrade") => Some(Self::Upgrade),
+            10 if is(b"keep-alive") => Some(Self::KeepAlive),
+            _ => None,
+        }
+    }
+}
+
 /// True when the list `value` names `token`, whatever its quality.
-pub fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
-    let named = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+pub fn has_token(value: &[u8], token: &[u8]) -> bool {
+    let named = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }
 
 /// True for the fields with which proxies say who is asking, and how; a stranger's are dropped, also those that only
 /// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
 fn is_forwarding(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    match name.as_bytes().first() {
-        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip",
-        Some(b'f') => name == FORWARDED.as_str(),
-        _ => false,
-    }
+    Note::of(name.as_str().as_bytes()) == Some(Note::Forwarding)
 }
 
 /// True for those of them that are written anew in any case.
@@ -198,9 +214,11 @@ fn is_ours(name: &HeaderName) -> bool {
 
 /// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
 /// came from is appended.
-fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) {
-    let kept = |name: &HeaderName| headers.get(name).filter(|_| origin.is_trusted).map(HeaderValue::as_bytes);
-    let before = headers.get_all(&X_FORWARDED_FOR).iter().filter(|_| origin.is_trusted);
+fn write_forwarding(out: &mut Vec<u8>, headers: &Fields, origin: Origin<'_>) {
+    let known: Option<&HeaderMap> =
+        if origin.is_trusted && headers.has(Note::Forwarding) { Some(headers) } else { None };
+    let kept = |name: &HeaderName| known?.get(name).map(HeaderValue::as_bytes);
+    let before = known.into_iter().flat_map(|known| known.get_all(&X_FORWARDED_FOR));
     let addresses = before.map(HeaderValue::as_bytes).chain(origin.client.map(str::as_bytes));
     for (index, address) in addresses.enumerate() {
         out.extend_from_slice(if index == 0 { b"x-forwarded-for: " } else { b", " });
@@ -216,7 +234,7 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, origin: Origin<'_>) 
     if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
         append(out, b"x-forwarded-port", port);
     }
-    for forwarded in headers.get_all(FORWARDED).iter().filter(|_| origin.is_trusted) {
+    for forwarded in known.into_iter().flat_map(|known| known.get_all(FORWARDED)) {
         append(out, b"forwarded", forwarded.as_bytes());
     }
     if origin.forwarded {

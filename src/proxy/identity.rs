@@ -1,6 +1,6 @@
 //! By what a request is known on its whole way: `x-request-id`, and W3C trace context.
 
-use http::request::Parts;
+use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::connection::Client;

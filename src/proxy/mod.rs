@@ -39,7 +39,9 @@ pub mod story;
 
 pub mod answer;
 pub mod error;
+pub mod fields;
 pub mod forwarded;
+pub mod head;
 pub mod headers;
 pub mod identity;
 pub mod journal;
@@ -69,50 +71,46 @@ pub mod pressure;
 mod usher;
 mod warmer;
 
+use http::HeaderValue;
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::request::Parts;
-use http::{HeaderValue, Request, Response};
 
 use attempts::forward;
-use body::{Incoming, Source};
+use body::Incoming;
 use connection::{Client, Turn};
 use entry::{Entry, admit};
 use gate::Asked;
+use head::{Answer, Parts};
 use story::Story;
 
 use crate::metrics::Reason;
 
 /// Answers one request; what goes wrong becomes an answer too.
-pub async fn serve(turn: Turn, request: Request<Incoming>) -> Response<Source> {
-    let (mut head, body) = request.into_parts();
+pub async fn serve(turn: Turn, mut head: Parts, body: Incoming) -> Answer {
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
     let answer = respond(&turn, &mut head, body, &mut story).await;
-    let mut response = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
-    story.finish(client, &head, &mut response);
+    let mut answer = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
+    story.finish(client, &head, &mut answer);
     if let Some(epoch) = story.epoch.filter(|_| client.settings.epoch_header) {
-        response.headers_mut().insert(error::EPOCH, HeaderValue::from(epoch.0));
+        answer.headers.insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
     if let Some(policy) = &client.arrival.entrance.hsts {
-        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy.clone());
+        answer.headers.insert(STRICT_TRANSPORT_SECURITY, policy.clone());
     }
-    response
+    answer
 }
 
 /// The answer of whoever the request is for.
-async fn respond(
-    turn: &Turn,
-    head: &mut Parts,
-    body: Incoming,
-    story: &mut Story,
-) -> Result<Response<Source>, Reason> {
+async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Story) -> Result<Answer, Reason> {
     let client = &turn.client;
     // Without a version there is nobody else to count it on.
     let refused = |reason| {
         client.worker.refused(reason);
         reason
     };
-    client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
+    if head.headers.has_underscores() {
+        client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
+    }
     let head = &*head;
     let asked = Asked::of(head).map_err(refused)?;
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
@@ -138,7 +136,7 @@ async fn respond(
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.
-fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Source>>, Reason> {
+fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Answer>, Reason> {
     let arrival = &client.arrival;
     arrival.check_host(asked)?;
     let Some(redirect) = &arrival.entrance.redirect else { return Ok(None) };
@@ -146,5 +144,5 @@ fn at_the_door(client: &Client, asked: &Asked<'_>) -> Result<Option<Response<Sou
     if answer.is_some() {
         client.worker.redirected();
     }
-    Ok(answer.map(|answer| answer.map(Source::Full)))
+    Ok(answer.map(Answer::from))
 }

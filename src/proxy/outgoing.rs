@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING};
-use http::request::Parts;
+use http::header::SEC_WEBSOCKET_ACCEPT;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
 use super::body::{Broken, Incoming};
 use super::connection::Client;
+use super::fields::Note;
 use super::gate::Asked;
+use super::head::Parts;
 use super::headers::{self, BodyLength, Origin};
 use super::http1::{self, Head};
 use super::settings::Settings;
@@ -98,8 +99,8 @@ impl Upload {
             return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body, most };
         }
         let tunnel = Incoming::None;
-        if body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
-            let announced = head.headers.contains_key(CONTENT_LENGTH);
+        if body.is_end_stream() && !head.headers.has(Note::TransferEncoding) {
+            let announced = head.headers.has(Note::ContentLength);
             let length = if announced { BodyLength::Known(0) } else { BodyLength::None };
             return Self { rest: Rest::Nothing, length, tunnel, most };
         }

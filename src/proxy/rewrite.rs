@@ -3,7 +3,7 @@
 //! Only services that have rules come here. The client's head is copied before it is changed: what was asked stays what
 //! was asked. Names and values are copied too, never shared: their counts would be written by every worker.
 
-use http::request::Parts;
+use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::gate::Asked;

@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::head::{Answer, Parts};
+use http::HeaderValue;
 use http::header::RETRY_AFTER;
-use http::request::Parts;
-use http::{HeaderValue, Response};
 
-use super::body::Source;
 use super::connection::Client;
 use super::gate::Asked;
 use super::identity::{self, REQUEST_ID};
@@ -107,12 +106,7 @@ impl Story {
     /// # Errors
     /// [`Reason::BadRequest`] when it needs a host that HTTP/1.0 did not say; [`Reason::Internal`] when the route does
     /// not answer.
-    pub fn answer(
-        &self,
-        client: &Client,
-        head: &Parts,
-        asked: &Asked<'_>,
-    ) -> Result<Response<Source>, Reason> {
+    pub fn answer(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Result<Answer, Reason> {
         let (Some(own), Some(place)) = (self.own_answer(), &self.place) else { return Err(Reason::Internal) };
         if asked.authority.is_empty() && own.needs_host() {
             return Err(Reason::BadRequest);
@@ -121,16 +115,16 @@ impl Story {
         if let Some(record) = &self.record {
             record.answered_by_itself(own.token());
         }
-        Ok(answer::of(own, head, &self.values(place, client, Some(asked))).map(Source::Full))
+        Ok(answer::of(own, head, &self.values(place, client, Some(asked))).into())
     }
 
     /// The answer to a health check of a service that is held.
-    pub fn checked(&self, client: &Client) -> Response<Source> {
+    pub fn checked(&self, client: &Client) -> Answer {
         client.worker.checked();
         if let Some(record) = &self.record {
             record.answered_by_itself("held");
         }
-        hold::answer().map(Source::Full)
+        hold::answer().into()
     }
 
     /// The request as it is sent on; `None`: as it was asked.
@@ -155,7 +149,7 @@ impl Story {
     }
 
     /// The proxy's own answer for `reason`, with the page that there is for it.
-    pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Response<Source> {
+    pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Answer {
         if let Some(record) = &self.record {
             record.ended(Some(reason));
         }
@@ -170,26 +164,26 @@ impl Story {
         if let Some(page) = ErrorPage::find(pages, response.status().as_u16(), reason.token()) {
             answer::put_page(&mut response, page);
         }
-        response.map(Source::Full)
+        response.into()
     }
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
-    pub fn finish(&self, client: &Client, head: &Parts, response: &mut Response<Source>) {
+    pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
         if let Some(place) = &self.place {
             let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
             if operations.peek().is_some() {
                 let asked = Asked::of(head).ok();
                 let values = self.values(place, client, asked.as_ref());
-                rewrite::apply(response.headers_mut(), operations, &values);
+                rewrite::apply(&mut answer.headers, operations, &values);
             }
         }
         if let Some(id) = &self.request_id
             && client.settings.identity.request_id.is_some_and(|ids| ids.answer)
         {
-            response.headers_mut().insert(REQUEST_ID, id.clone());
+            answer.headers.insert(REQUEST_ID, id.clone());
         }
         if let Some(record) = &self.record {
-            record.answered(response);
+            record.answered(answer);
         }
     }
 

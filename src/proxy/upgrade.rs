@@ -10,9 +10,10 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use super::fields::Note;
+use super::head::Parts;
 use super::headers::{append, has_token};
 use crate::metrics::Reason;
 
@@ -37,7 +38,7 @@ impl Upgrade {
             return if is_websocket { Ok(Some(Self::Http2)) } else { Err(Reason::Method) };
         }
         let headers = &request.headers;
-        if request.version != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+        if request.version != Version::HTTP_11 || !headers.has(Note::Upgrade) {
             return Ok(None);
         }
         let has_body = headers.contains_key(TRANSFER_ENCODING)
@@ -46,7 +47,7 @@ impl Upgrade {
             && !has_body
             && only(headers, &UPGRADE)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-            && headers.get_all(CONNECTION).iter().any(|value| has_token(value, b"upgrade"))
+            && headers.get_all(CONNECTION).iter().any(|value| has_token(value.as_bytes(), b"upgrade"))
             && only(headers, &SEC_WEBSOCKET_KEY).is_some();
         Ok(is_sound.then_some(Self::Http1))
     }
@@ -96,7 +97,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        Upgrade::of(&request.body(()).unwrap().into_parts().0)
+        Upgrade::of(&request.body(()).unwrap().into_parts().0.into())
     }
 
     const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");

@@ -6,12 +6,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::proxy::head::{Answer, Parts};
 use h2::RecvStream;
 use http::Response;
-use http::request::Parts;
 use tokio::time::{Sleep, sleep};
 
-use crate::proxy::body::Source;
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
 use crate::proxy::forward::{Call, Exchange, Failure, http2};
@@ -68,7 +67,7 @@ impl Headed {
     }
 
     /// The answer to the request `asked`, of which `upload` was the body.
-    pub(super) fn answer(self, upload: Upload, asked: &Parts) -> Response<Source> {
+    pub(super) fn answer(self, upload: Upload, asked: &Parts) -> Answer {
         match self {
             Self::Own(exchange, head) => exchange.answer(head, upload),
             Self::Shared(call, response) => call.answer(response, upload, asked),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::request::Parts;
+use crate::proxy::head::Parts;
 use smallvec::SmallVec;
 
 use super::attempt::Headed;

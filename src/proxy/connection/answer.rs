@@ -1,10 +1,11 @@
 //! How an answer's head is written for an HTTP/1.1 client, and how its body will end.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::proxy::body::Source;
-use crate::proxy::headers::{self, append};
+use crate::proxy::fields::{Fields, Note};
+use crate::proxy::head::Parts;
+use crate::proxy::headers::append;
 use crate::proxy::worker::Worker;
 
 /// What a request says about its answer.
@@ -20,15 +21,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of(head: &request::Parts, keep_alive: bool) -> Self {
+    pub(super) fn of(head: &Parts, keep_alive: bool) -> Self {
         let is_old = head.version < Version::HTTP_11;
         Self {
             is_head: head.method == Method::HEAD,
             is_old,
             keep_alive,
             // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
-            expects_continue: !is_old && head.headers.contains_key(EXPECT),
-            takes_trailers: head.headers.get(TE).is_some_and(|te| headers::has_token(te, b"trailers")),
+            expects_continue: !is_old && head.headers.has(Note::Expect),
+            takes_trailers: head.headers.takes_trailers(),
         }
     }
 }
@@ -37,6 +38,8 @@ impl Asked {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Framing {
     pub(super) length: Option<u64>,
+    /// True when the answer itself tells a length.
+    pub(super) was_told: bool,
     pub(super) has_body: bool,
     pub(super) is_chunked: bool,
     pub(super) has_trailers: bool,
@@ -48,33 +51,36 @@ pub(super) struct Framing {
 }
 
 impl Framing {
-    /// RFC 9112 §6.3. Takes the fields that frame and connect out of `head`.
-    pub(super) fn of(head: &mut response::Parts, source: &Source, asked: Asked, may_persist: bool) -> Self {
-        let told = head.headers.remove(CONTENT_LENGTH);
-        head.headers.remove(TRANSFER_ENCODING);
-        let closes =
-            head.headers.remove(CONNECTION).is_some_and(|value| headers::has_token(&value, b"close"));
-        let bodiless = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
-        let has_body = !bodiless && !asked.is_head && head.status != StatusCode::NOT_MODIFIED;
+    /// RFC 9112 §6.3. Takes the fields that frame and connect out of `headers`.
+    pub(super) fn of(
+        status: StatusCode,
+        headers: &mut Fields,
+        source: &Source,
+        asked: Asked,
+        may_persist: bool,
+    ) -> Self {
+        let (told, closes) = headers.take_framing();
+        let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+        let has_body = !bodiless && !asked.is_head && status != StatusCode::NOT_MODIFIED;
         let length = match source {
             Source::Full(data) => Some(data.len() as u64),
             Source::Stream(exchange) => exchange.remaining(),
             Source::Tunnel(_) => None,
         };
         let is_endless = has_body && length.is_none();
-        let told = || told.as_ref().and_then(|told: &HeaderValue| told.to_str().ok()?.parse().ok());
         Self {
             length: match (bodiless, has_body) {
                 (true, _) => None,
                 (false, true) => length,
                 // The length of the body that is not sent.
-                (false, false) => told().or(length.filter(|length| *length > 0)),
+                (false, false) => told.or(length.filter(|length| *length > 0)),
             },
+            was_told: told.is_some(),
             has_body,
             is_chunked: is_endless && !asked.is_old,
             has_trailers: asked.takes_trailers,
             until_close: is_endless && asked.is_old,
-            upgrades: head.status == StatusCode::SWITCHING_PROTOCOLS,
+            upgrades: status == StatusCode::SWITCHING_PROTOCOLS,
             persists: may_persist && !closes && !(is_endless && asked.is_old),
         }
     }
@@ -83,22 +89,21 @@ impl Framing {
 /// Appends an answer's head.
 pub(super) fn encode(
     out: &mut Vec<u8>,
-    head: &response::Parts,
+    status: StatusCode,
+    headers: &Fields,
     framing: Framing,
     asked: Asked,
     worker: &Worker,
 ) {
-    encode_status(out, head.status, if asked.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    for (name, value) in &head.headers {
-        append(out, name.as_str().as_bytes(), value.as_bytes());
-    }
+    encode_status(out, status, if asked.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    headers.write(out);
     if let Some(length) = framing.length {
         append(out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
     }
     if framing.is_chunked {
         append(out, b"transfer-encoding", b"chunked");
     }
-    if !head.headers.contains_key(DATE) {
+    if !headers.has(Note::Date) {
         append(out, b"date", &worker.date());
     }
     match (framing.persists, asked.is_old) {

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Asked, Framing};
 use super::out::Out;
@@ -27,6 +27,7 @@ use crate::proxy::body::{Flow, Incoming, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
+use crate::proxy::head::Answer;
 use crate::proxy::http1::{self, Decoder, Refused};
 use crate::proxy::upstream::Stream;
 
@@ -243,7 +244,7 @@ impl Wire {
         let incoming = if body.is_end() { Incoming::None } else { Incoming::Http1(Rc::clone(self)) };
         // In a scope of its own: what answering takes is given up before the answer is written.
         let answer = {
-            let mut answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+            let mut answering = pin!(crate::proxy::serve(turn.clone(), head, incoming));
             poll_fn(|cx| {
                 if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                     return Poll::Ready(Some(answer));
@@ -262,20 +263,20 @@ impl Wire {
     }
 
     /// Writes an answer, head and body.
-    async fn answer(&self, response: Response<Source>, asked: Asked) -> Left {
-        let (mut head, source) = response.into_parts();
+    async fn answer(&self, answer: Answer, asked: Asked) -> Left {
+        let Answer { status, mut headers, source } = answer;
         // What is left of the request will not be read once the answer is over (RFC 9112 §9.3).
         // Not while the answer comes: until then it is still on its way to the endpoint.
         let may_persist = (matches!(source, Source::Stream(_)) || self.skip_body())
             && asked.keep_alive
             && !self.client.worker.is_stopping.get();
         self.stage.set(Stage::Answering);
-        let framing = Framing::of(&mut head, &source, asked, may_persist);
+        let framing = Framing::of(status, &mut headers, &source, asked, may_persist);
         let (mut rest, mut tunnel) = (Rest::Over, None);
         {
             let out = &mut *self.out.borrow_mut();
             let text = out.text(&self.client.worker);
-            answer::encode(text, &head, framing, asked, &self.client.worker);
+            answer::encode(text, status, &headers, framing, asked, &self.client.worker);
             match source {
                 Source::Full(data) if framing.has_body => out.push(data),
                 Source::Full(_) => {}

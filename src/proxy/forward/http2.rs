@@ -18,12 +18,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::proxy::head::{Answer, Parts};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
 
 pub use head::request;
@@ -91,7 +91,7 @@ impl Call {
         bounds: Bounds,
     ) -> Self {
         turn.alarm.clear();
-        let is_grpc = is_grpc(request.headers());
+        let is_grpc = is_grpc(content(request.headers()));
         if let Some(permit) = permit.as_ref().filter(|_| is_grpc) {
             permit.becomes(Kind::Grpc);
         }
@@ -251,17 +251,15 @@ impl Call {
         response: Response<RecvStream>,
         upload: Upload,
         asked: &Parts,
-    ) -> Response<Source> {
+    ) -> Answer {
         self.turn.alarm.clear();
         self.record.as_ref().inspect(|record| record.first_byte());
         self.response = None;
         let (mut head, body) = response.into_parts();
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
         headers::strip_response(&mut head.headers);
         if let Some(mut send) = self.send.take_if(|_| self.upgrade.is_some()) {
             if head.status.is_success() {
-                return self.tunnel(head, send, body, upload, asked);
+                return self.tunnel(head.headers, send, body, upload, asked);
             }
             // It does not want a tunnel: there is nothing more to say.
             drop(send.send_data(Bytes::new(), true));
@@ -279,7 +277,7 @@ impl Call {
         } else {
             Source::Stream(Flow::Http2(self))
         };
-        Response::from_parts(head, source)
+        Answer { status: head.status, headers: head.headers.into(), source }
     }
 
     /// The next part of the answer's body; meanwhile the request's body goes on.
@@ -373,6 +371,11 @@ impl Call {
         let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
         (self.permit.take(), if self.is_touched { Rest::Nothing } else { rest })
     }
+}
+
+/// The content that fields announce.
+fn content(fields: &HeaderMap) -> Option<&[u8]> {
+    fields.get(CONTENT_TYPE).map(HeaderValue::as_bytes)
 }
 
 /// The length that an answer's fields announce.

@@ -7,12 +7,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{Extensions, Method, Uri, Version};
 
 use super::{Chunks, Decoder, MAX_FIELDS, decimal, has_bare_line_feed};
-use crate::proxy::headers::has_token;
+use crate::proxy::fields::{Lines, Note};
+use crate::proxy::head::Parts;
+use crate::proxy::headers;
 
 /// A request's head and how its body is delimited.
 #[derive(Debug)]
@@ -79,21 +79,25 @@ fn read<'s>(
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Refused::Malformed);
     };
-    let mut head = http::Request::new(()).into_parts().0;
-    head.method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Malformed)?;
-    head.uri = uri(source.slice_ref(target.as_bytes()))?;
-    head.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Malformed)?;
+    let uri = uri(source.slice_ref(target.as_bytes()))?;
+    let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut framing = Framing::default();
-    head.headers = HeaderMap::with_capacity(parsed.headers.len());
-    for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refused::Malformed)?;
-        let value = source.slice_ref(field.value);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Refused::Malformed)?;
-        framing.see(&name, &value)?;
-        head.headers.append(name, value);
+    let mut lines = Lines::of_request(source, length, parsed.headers);
+    for (index, field) in parsed.headers.iter().enumerate() {
+        let note = Note::of(field.name.as_bytes());
+        lines.see(note);
+        if field.name.as_bytes().contains(&b'_') {
+            lines.underscore();
+        }
+        match note {
+            None | Some(Note::ContentType | Note::Date) => lines.pass(parsed.headers, index),
+            Some(note) => framing.see(note, field.value, &mut lines)?,
+        }
     }
     let body = framing.decoder(minor)?;
     let keep_alive = !framing.close && (minor == 1 || framing.keep_alive);
+    let head = Parts { method, uri, version, headers: lines.into(), extensions: Extensions::new() };
     Ok(Some((length, Request { head, body, keep_alive })))
 }
 
@@ -115,17 +119,29 @@ struct Framing {
 }
 
 impl Framing {
-    fn see(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Refused> {
-        if *name == CONTENT_LENGTH {
-            let length = decimal(value.as_bytes()).filter(|_| self.length.is_none());
-            self.length = Some(length.ok_or(Refused::Malformed)?);
-        } else if *name == TRANSFER_ENCODING {
-            let is_sound = !self.chunked && value.as_bytes().eq_ignore_ascii_case(b"chunked");
-            self.chunked = true;
-            return if is_sound { Ok(()) } else { Err(Refused::Malformed) };
-        } else if *name == CONNECTION {
-            self.close |= has_token(value, b"close");
-            self.keep_alive |= has_token(value, b"keep-alive");
+    fn see(&mut self, note: Note, value: &[u8], lines: &mut Lines) -> Result<(), Refused> {
+        match note {
+            Note::ContentLength => {
+                let length = decimal(value).filter(|_| self.length.is_none());
+                self.length = Some(length.ok_or(Refused::Malformed)?);
+            }
+            Note::TransferEncoding => {
+                let is_sound = !self.chunked && value.eq_ignore_ascii_case(b"chunked");
+                self.chunked = true;
+                return if is_sound { Ok(()) } else { Err(Refused::Malformed) };
+            }
+            Note::Connection => {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    match headers::ConnectionOption::of(option) {
+                        Some(headers::ConnectionOption::Close) => self.close = true,
+                        Some(headers::ConnectionOption::KeepAlive) => self.keep_alive = true,
+                        Some(headers::ConnectionOption::Upgrade) => {}
+                        None if option.is_empty() || headers::is_protected(option) => {}
+                        None => lines.nominate(),
+                    }
+                }
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed};
-use crate::proxy::headers;
+use crate::proxy::fields::{Fields, Lines, Note};
+use crate::proxy::headers::{self, ConnectionOption};
 
 /// A response's head, hop-by-hop fields already dropped.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Head {
     /// The status.
     pub status: StatusCode,
     /// The end-to-end fields, in order.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// How the body is delimited.
     pub body: Decoder,
     /// True when the endpoint keeps the connection open afterwards.
@@ -50,38 +50,34 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     let Connection { close, keep_alive, upgrade, nominated } = Connection::of(response.headers);
     let mut protocol = 0;
     let mut framing = Framing::default();
-    let mut kept = HeaderMap::with_capacity(response.headers.len());
-    for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
-        let value =
-            HeaderValue::from_maybe_shared(input.slice_ref(field.value)).map_err(|_| Malformed::Head)?;
-        if name == TRANSFER_ENCODING {
-            framing.transfer_encoding(&value)?;
-        } else if name == CONTENT_LENGTH {
-            // The second of two equal lengths is dropped, as RFC 9110 §8.6 allows.
-            // An interim answer has no content, whatever it says (RFC 9110 §8.6).
-            if framing.content_length(&value)? && !status.is_informational() {
-                kept.append(name, value);
-            }
-        } else if name == UPGRADE {
+    let mut lines = Lines::of_answer(input, length, response.headers);
+    for (index, field) in response.headers.iter().enumerate() {
+        let (name, value) = (field.name.as_bytes(), field.value);
+        let note = Note::of(name);
+        match note {
+            Some(Note::TransferEncoding) => framing.transfer_encoding(value)?,
+            Some(Note::ContentLength) => framing.content_length(value)?,
             // Counted so that only one, and this one, is right.
-            protocol += if value.as_bytes().eq_ignore_ascii_case(b"websocket") { 1 } else { 2 };
-        } else if !headers::is_hop_by_hop(&name) && !is_nominated(&nominated, &name) {
-            kept.append(name, value);
+            Some(Note::Upgrade) => protocol += if value.eq_ignore_ascii_case(b"websocket") { 1 } else { 2 },
+            Some(note) if note.is_hop_by_hop() => {}
+            _ if is_nominated(&nominated, name) => {}
+            note => {
+                lines.see(note);
+                lines.pass(response.headers, index);
+            }
         }
     }
+    // Of an interim answer it means nothing (RFC 9110 §8.6).
+    lines.told(framing.length.filter(|_| !framing.chunked && !status.is_informational()));
     let body = framing.decoder(status, method, version)?;
-    if matches!(body, Decoder::Chunked(_)) {
-        kept.remove(CONTENT_LENGTH);
-    }
     input.advance(length);
     let keep_alive = !close && (version == 1 || keep_alive) && !matches!(body, Decoder::UntilClose);
     let to_websocket = status == StatusCode::SWITCHING_PROTOCOLS && upgrade && protocol == 1;
-    Ok(Some(Head { status, headers: kept, body, keep_alive, to_websocket }))
+    Ok(Some(Head { status, headers: lines.into(), body, keep_alive, to_websocket }))
 }
 
-fn is_nominated(nominated: &[Bytes], name: &HeaderName) -> bool {
-    nominated.iter().any(|token| name.as_str().as_bytes().eq_ignore_ascii_case(token))
+fn is_nominated(nominated: &[Bytes], name: &[u8]) -> bool {
+    nominated.iter().any(|token| name.eq_ignore_ascii_case(token))
 }
 
 /// What the `Connection` field says.
@@ -98,14 +94,12 @@ impl Connection {
         let mut connection = Self::default();
         for field in fields.iter().filter(|field| field.name.eq_ignore_ascii_case("connection")) {
             for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                if token.eq_ignore_ascii_case(b"close") {
-                    connection.close = true;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                    connection.keep_alive = true;
-                } else if token.eq_ignore_ascii_case(b"upgrade") {
-                    connection.upgrade = true;
-                } else if !token.is_empty() && !headers::is_protected(token) {
-                    connection.nominated.push(Bytes::copy_from_slice(token));
+                match ConnectionOption::of(token) {
+                    Some(ConnectionOption::Close) => connection.close = true,
+                    Some(ConnectionOption::KeepAlive) => connection.keep_alive = true,
+                    Some(ConnectionOption::Upgrade) => connection.upgrade = true,
+                    None if token.is_empty() || headers::is_protected(token) => {}
+                    None => connection.nominated.push(Bytes::copy_from_slice(token)),
                 }
             }
         }
@@ -121,20 +115,17 @@ struct Framing {
 }
 
 impl Framing {
-    fn transfer_encoding(&mut self, value: &HeaderValue) -> Result<(), Malformed> {
-        let only_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked") && !self.chunked;
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        let only_chunked = value.eq_ignore_ascii_case(b"chunked") && !self.chunked;
         self.chunked = true;
         if only_chunked { Ok(()) } else { Err(Malformed::Framing) }
     }
 
-    /// False when the same length was given before.
-    fn content_length(&mut self, value: &HeaderValue) -> Result<bool, Malformed> {
-        let length = decimal(value.as_bytes()).ok_or(Malformed::Framing)?;
-        match self.length.replace(length) {
-            None => Ok(true),
-            Some(before) if before == length => Ok(false),
-            Some(_) => Err(Malformed::Framing),
-        }
+    /// Of two equal lengths the second is dropped, as RFC 9110 §8.6 allows.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        let length = decimal(value).ok_or(Malformed::Framing)?;
+        let before = self.length.replace(length);
+        if before.is_some_and(|before| before != length) { Err(Malformed::Framing) } else { Ok(()) }
     }
 
     /// RFC 9112 §6.3.

@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::request::Parts;
+use crate::proxy::head::Parts;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 

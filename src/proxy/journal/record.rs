@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::proxy::head::{Answer, Parts};
 use http::header::HOST;
-use http::request::Parts;
-use http::{HeaderValue, Method, Response, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::{Journal, Options, json};
 use crate::metrics::Reason;
@@ -160,9 +160,9 @@ impl Record {
     }
 
     /// The head of an answer goes out, and with it a body that is whole already.
-    pub fn answered(&self, response: &Response<Source>) {
-        self.status.set(response.status().as_u16());
-        if let Source::Full(bytes) = response.body()
+    pub fn answered(&self, answer: &Answer) {
+        self.status.set(answer.status.as_u16());
+        if let Source::Full(bytes) = &answer.source
             && !self.is_head
         {
             self.sent(bytes.len());

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, COOKIE, DATE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::super::answer::{Asked, Framing};
 use super::super::{Client, Ear, Turn};
@@ -22,6 +22,7 @@ use crate::proxy::body::{Flow, Source};
 use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
+use crate::proxy::head::{Answer, Parts};
 
 /// How long, and for how many bytes, a client may go on sending what nobody will read, once it has its answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -41,8 +42,9 @@ pub(super) async fn answer(
     respond: SendResponse<Bytes>,
 ) {
     let (mut head, body) = request.into_parts();
-    let asked = Asked::of(&head, true);
     join_cookies(&mut head.headers);
+    let head = Parts::from(head);
+    let asked = Asked::of(&head, true);
     let reply = Rc::new(Reply {
         unread: RefCell::default(),
 
@@ -55,12 +57,12 @@ pub(super) async fn answer(
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
     let answer = if is_small {
         let incoming = Upload::of(&head.headers, body, &reply, asked.expects_continue);
-        let answering = pin!(crate::proxy::serve(turn.clone(), Request::from_parts(head, incoming)));
+        let answering = pin!(crate::proxy::serve(turn.clone(), head, incoming));
         reply.unless_given_up(answering).await
     } else {
         turn.client.worker.refused(Reason::HeadTooLarge);
         turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
-        Ok(error::answer(Reason::HeadTooLarge, &head.headers).map(Source::Full))
+        Ok(error::answer(Reason::HeadTooLarge, &head.headers).into())
     };
     let answered = match answer {
         Ok(answer) => reply.answer(answer, asked, &turn, &tally).await,
@@ -150,19 +152,12 @@ impl Reply {
     }
 
     /// Sends an answer, head and body.
-    async fn answer(
-        &self,
-        response: Response<Source>,
-        asked: Asked,
-        turn: &Turn,
-        tally: &Tally,
-    ) -> Result<(), GivenUp> {
-        let (mut head, source) = response.into_parts();
-        let was_told = head.headers.contains_key(CONTENT_LENGTH);
-        let mut framing = Framing::of(&mut head, &source, asked, true);
+    async fn answer(&self, answer: Answer, asked: Asked, turn: &Turn, tally: &Tally) -> Result<(), GivenUp> {
+        let Answer { status, mut headers, source } = answer;
+        let mut framing = Framing::of(status, &mut headers, &source, asked, true);
         // That there is no body is said by the stream's end; a gRPC answer of trailers alone has no length at all.
-        framing.length = framing.length.filter(|length| *length > 0 || was_told);
-        finish(&mut head, framing, turn);
+        framing.length = framing.length.filter(|length| *length > 0 || framing.was_told);
+        let head = finished(status, headers.into_map(), framing, turn);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
             Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn, tally).await,
@@ -181,12 +176,12 @@ impl Reply {
     /// Sends the head of an answer.
     pub(super) fn begin<'t>(
         &self,
-        head: response::Parts,
+        head: Response<()>,
         is_end: bool,
         turn: &'t Turn,
         tally: &'t Tally,
     ) -> Result<Sending<'t>, GivenUp> {
-        let sent = self.respond.borrow_mut().send_response(Response::from_parts(head, ()), is_end);
+        let sent = self.respond.borrow_mut().send_response(head, is_end);
         self.is_answered.set(true);
         Tally::add(&tally.frames);
         let due = self.due.get();
@@ -202,16 +197,19 @@ impl Reply {
     }
 }
 
-/// The fields that HTTP/2 leaves to us.
-fn finish(head: &mut response::Parts, framing: Framing, turn: &Turn) {
+/// The head, with the fields that HTTP/2 leaves to us.
+fn finished(status: StatusCode, mut headers: HeaderMap, framing: Framing, turn: &Turn) -> Response<()> {
     if let Some(length) = framing.length {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if !head.headers.contains_key(DATE)
+    if !headers.contains_key(DATE)
         && let Ok(date) = HeaderValue::from_bytes(&turn.client.worker.date())
     {
-        head.headers.insert(DATE, date);
+        headers.insert(DATE, date);
     }
+    let mut head = Response::new(());
+    (*head.status_mut(), *head.headers_mut()) = (status, headers);
+    head
 }
 
 /// An answer's body on its way to the client.

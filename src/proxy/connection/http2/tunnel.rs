@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_ACCEPT;
-use http::{StatusCode, response};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::super::Turn;
@@ -19,13 +19,13 @@ impl Reply {
     /// Joins the stream to an endpoint that has changed the protocol (RFC 8441 §5).
     pub(super) async fn tunnel(
         &self,
-        mut head: response::Parts,
+        mut head: Response<()>,
         mut tunnel: Box<Tunnel>,
         turn: &Turn,
         tally: &Tally,
     ) -> Result<(), GivenUp> {
-        head.status = StatusCode::OK;
-        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        *head.status_mut() = StatusCode::OK;
+        head.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
         self.due.set(u64::MAX);
         let sending = self.begin(head, false, turn, tally)?;

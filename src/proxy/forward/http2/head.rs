@@ -33,6 +33,6 @@ pub fn request(written: &[u8], scheme: &'static str) -> Result<Request<()>, Reas
     *request.method_mut() = head.method;
     *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.headers;
+    *request.headers_mut() = head.headers.into_map();
     Ok(request)
 }

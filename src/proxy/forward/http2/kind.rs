@@ -1,9 +1,8 @@
 //! What an answer is, by its fields.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 
-use super::{Call, announced, status};
+use super::{Call, announced, content, status};
 use crate::metrics::Kind;
 use crate::proxy::farewell::Farewell;
 use crate::proxy::forward::is_grpc;
@@ -11,14 +10,15 @@ use crate::proxy::forward::is_grpc;
 impl Call {
     /// What sort of work the answer is, and how long it may pause.
     pub(super) fn classify(&mut self, fields: &HeaderMap) {
-        self.is_grpc = is_grpc(fields);
+        let content = content(fields);
+        self.is_grpc = is_grpc(content);
         self.remaining = announced(fields);
         if self.remaining.is_some() {
             return;
         }
         self.takes_status = self.turn.is_http2() && status::is_behind(fields);
         self.patience = self.timeouts.stream;
-        let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
+        let content = content.unwrap_or_default();
         let (kind, farewell) = match self.is_grpc {
             true if self.takes_status => (Kind::Grpc, Farewell::of_messages()),
             true => (Kind::Grpc, Farewell::default()),

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
-use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, response};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::Call;
 use crate::proxy::body::Source;
+use crate::proxy::head::{Answer, Parts};
 use crate::proxy::outgoing::Upload;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upgrade;
@@ -19,25 +19,25 @@ impl Call {
     /// that a client of it wants.
     pub(super) fn tunnel(
         mut self,
-        mut head: response::Parts,
+        mut headers: HeaderMap,
         send: SendStream<Bytes>,
         body: RecvStream,
         upload: Upload,
         asked: &Parts,
-    ) -> Response<Source> {
-        head.status = StatusCode::SWITCHING_PROTOCOLS;
-        head.headers.remove(CONTENT_LENGTH);
-        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+    ) -> Answer {
+        let status = StatusCode::SWITCHING_PROTOCOLS;
+        headers.remove(CONTENT_LENGTH);
+        headers.remove(SEC_WEBSOCKET_ACCEPT);
         let proof = asked.headers.get(SEC_WEBSOCKET_KEY).map(|key| upgrade::accept(key.as_bytes()));
         if let Some(proof) = proof.and_then(|proof| HeaderValue::try_from(proof).ok()) {
-            head.headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+            headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
         }
         let Some(permit) = self.permit.take() else {
-            return Response::from_parts(head, Source::Full(Bytes::new()));
+            return Answer { status, headers: headers.into(), source: Source::Full(Bytes::new()) };
         };
-        permit.answered(head.status.as_u16());
+        permit.answered(status.as_u16());
         let far = Far::Shared(Box::new(Shared::new(send, body, self.ticket)));
         let tunnel = Tunnel::new(self.turn, permit, far, Bytes::new(), upload.into_tunnel(), self.timeouts);
-        Response::from_parts(head, Source::Tunnel(Box::new(tunnel)))
+        Answer { status, headers: headers.into(), source: Source::Tunnel(Box::new(tunnel)) }
     }
 }

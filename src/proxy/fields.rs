@@ -1,0 +1,392 @@
+//! The fields of a message: as they came, and as a map for who asks.
+//!
+//! Most messages only pass. So what came over HTTP/1.1 stays the bytes that were read, with [notes](Note) of what was seen
+//! on the way through them, and what passes is copied in a few runs. A map is made of it when somebody looks for a field
+//! without a note (as a [`HeaderMap`], by dereferencing), and takes its place for good when a field is changed.
+
+use std::cell::OnceCell;
+use std::ops::{Deref, DerefMut};
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use super::headers::{self, append};
+
+/// The fields of a request, or of an answer without those that were for one connection only.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    /// As they came, unless they came as a map or were changed since.
+    lines: Option<Lines>,
+    /// Else.
+    map: HeaderMap,
+}
+
+/// The lines of a head that was found to be sound.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    /// All lines, one behind the other.
+    section: Bytes,
+    /// Those that pass as they are, as ranges of `section`.
+    runs: SmallVec<[(usize, usize); 3]>,
+    seen: u32,
+    twice: u32,
+    kind: Kind,
+    /// The map of them. Boxed: hardly anybody asks for it.
+    map: OnceCell<Box<HeaderMap>>,
+}
+
+/// Whose lines they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A request's: all of them are fields.
+    Request,
+    /// An answer's: only those that pass are, and its length.
+    Answer { length: Option<u64> },
+}
+
+/// What is noted about a head's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "names of fields")]
+pub enum Note {
+    Host,
+    Expect,
+    Te,
+    Connection,
+    Upgrade,
+    ContentLength,
+    TransferEncoding,
+    ContentType,
+    Date,
+    /// Any other that is for one connection only.
+    HopByHop,
+    /// Any with which proxies say who is asking.
+    Forwarding,
+}
+
+/// `Connection` names fields.
+const NOMINATES: u32 = 1 << 30;
+/// There is an underscore in a name.
+const UNDERSCORE: u32 = 1 << 31;
+
+/// How often a field came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came<'f> {
+    /// Not at all.
+    Never,
+    /// With this value.
+    Once(&'f [u8]),
+    /// In several lines.
+    Often,
+}
+
+impl Note {
+    /// What there is to note about a field of this name.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+        // By first letter: most names are decided by a comparison of lengths behind it.
+        match name.first()? | 0x20 {
+            b'c' if is("content-length") => Some(Self::ContentLength),
+            b'c' if is("content-type") => Some(Self::ContentType),
+            b'c' if is("connection") => Some(Self::Connection),
+            b'd' if is("date") => Some(Self::Date),
+            b'e' if is("expect") => Some(Self::Expect),
+            b'f' if is("forwarded") => Some(Self::Forwarding),
+            b'h' if is("host") => Some(Self::Host),
+            b'k' if is("keep-alive") => Some(Self::HopByHop),
+            b'p' if is("proxy-connection") || is("proxy-authenticate") || is("proxy-authorization") => {
+                Some(Self::HopByHop)
+            }
+            b't' if is("te") => Some(Self::Te),
+            b't' if is("transfer-encoding") => Some(Self::TransferEncoding),
+            b'u' if is("upgrade") => Some(Self::Upgrade),
+            b'x' if is("x-real-ip") => Some(Self::Forwarding),
+            b'x' if name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-")) => {
+                Some(Self::Forwarding)
+            }
+            _ => None,
+        }
+    }
+
+    /// True for fields that are for one connection only (RFC 9110 §7.6.1).
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(self, Self::Connection | Self::Te | Self::TransferEncoding | Self::Upgrade | Self::HopByHop)
+    }
+
+    /// The field, if it is one.
+    fn name(self) -> Option<HeaderName> {
+        Some(match self {
+            Self::Host => HOST,
+            Self::Expect => EXPECT,
+            Self::Te => TE,
+            Self::Connection => CONNECTION,
+            Self::Upgrade => UPGRADE,
+            Self::ContentLength => CONTENT_LENGTH,
+            Self::TransferEncoding => TRANSFER_ENCODING,
+            Self::ContentType => CONTENT_TYPE,
+            Self::Date => DATE,
+            Self::HopByHop | Self::Forwarding => return None,
+        })
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl Lines {
+    /// The fields of `head`, which came in `source`; to be [told](Self::see) of each, in order.
+    fn new(source: &Bytes, length: usize, fields: &[httparse::Header<'_>], kind: Kind) -> Self {
+        let from = fields.first().map_or(length, |first| offset(source, first.name));
+        Self {
+            section: source.slice(from..length),
+            runs: SmallVec::new(),
+            seen: 0,
+            twice: 0,
+            kind,
+            map: OnceCell::new(),
+        }
+    }
+
+    /// A request's, whose head of this length is at the front of `source`.
+    #[must_use]
+    pub fn of_request(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
+        Self::new(source, length, fields, Kind::Request)
+    }
+
+    /// An answer's.
+    #[must_use]
+    pub fn of_answer(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
+        Self::new(source, length, fields, Kind::Answer { length: None })
+    }
+
+    /// Notes the field at `index`.
+    pub fn see(&mut self, note: Option<Note>) {
+        if let Some(note) = note {
+            self.twice |= self.seen & note.bit();
+            self.seen |= note.bit();
+        }
+    }
+
+    /// Notes that `Connection` names other fields.
+    pub fn nominate(&mut self) {
+        self.seen |= NOMINATES;
+    }
+
+    /// Notes that there is an underscore in a name.
+    pub fn underscore(&mut self) {
+        self.seen |= UNDERSCORE;
+    }
+
+    /// The field at `index` of `fields` passes as it is.
+    pub fn pass(&mut self, fields: &[httparse::Header<'_>], index: usize) {
+        let from = offset(&self.section, fields[index].name);
+        // The last line is followed by an empty one.
+        let to =
+            fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
+        match self.runs.last_mut() {
+            Some((_, end)) if *end == from => *end = to,
+            Some(_) | None => self.runs.push((from, to)),
+        }
+    }
+
+    /// The length that an answer tells.
+    pub fn told(&mut self, told: Option<u64>) {
+        self.kind = Kind::Answer { length: told };
+    }
+
+    fn has(&self, note: Note) -> bool {
+        self.seen & note.bit() != 0
+    }
+
+    /// Appends what passes as it is.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for (from, to) in &self.runs {
+            out.extend_from_slice(&self.section[*from..*to]);
+        }
+    }
+
+    /// All fields, by name and value.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = [(0, self.section.len())];
+        let runs = if self.kind == Kind::Request { SmallVec::from_slice(&all) } else { self.runs.clone() };
+        runs.into_iter().flat_map(|(from, to)| each(&self.section[from..to]))
+    }
+
+    /// They share the memory of what was read.
+    fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(16);
+        for (name, value) in self.iter() {
+            let value = HeaderValue::from_maybe_shared(self.section.slice_ref(value));
+            // What was read is sound: what httparse takes for a name or a value is one (a test says so).
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+                map.append(name, value);
+            }
+        }
+        if let Kind::Answer { length: Some(length) } = self.kind {
+            map.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        map
+    }
+}
+
+/// Where `part` is in `whole`, of which it is a part.
+fn offset(whole: &[u8], part: &str) -> usize {
+    part.as_ptr().addr() - whole.as_ptr().addr()
+}
+
+/// The fields of lines that were found to be sound.
+fn each(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    lines.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+impl Fields {
+    /// How often the field came that this is a note of.
+    #[must_use]
+    pub fn came(&self, note: Note) -> Came<'_> {
+        let Some(lines) = &self.lines else {
+            let Some(name) = note.name() else { return Came::Never };
+            let mut values = self.get_all(name).iter();
+            return match (values.next(), values.next()) {
+                (None, _) => Came::Never,
+                (Some(value), None) => Came::Once(value.as_bytes()),
+                (Some(_), Some(_)) => Came::Often,
+            };
+        };
+        match (lines.has(note), lines.twice & note.bit() != 0) {
+            (false, _) => Came::Never,
+            (true, true) => Came::Often,
+            (true, false) => self.first(note).map_or(Came::Never, Came::Once),
+        }
+    }
+
+    /// True when there is any field that this is a note of.
+    #[must_use]
+    pub fn has(&self, note: Note) -> bool {
+        match (&self.lines, note.name()) {
+            (Some(lines), _) => lines.has(note),
+            (None, Some(name)) => self.contains_key(name),
+            (None, None) => self.keys().any(|name| Note::of(name.as_str().as_bytes()) == Some(note)),
+        }
+    }
+
+    /// The first value of a field.
+    #[must_use]
+    pub fn first(&self, note: Note) -> Option<&[u8]> {
+        match (&self.lines, note.name()) {
+            (Some(lines), _) if !lines.has(note) => None,
+            (Some(lines), Some(field)) => {
+                let is_it = |name: &[u8]| name.eq_ignore_ascii_case(field.as_str().as_bytes());
+                lines.iter().find(|(name, _)| is_it(name)).map(|(_, value)| value)
+            }
+            (None, Some(name)) => self.get(name).map(HeaderValue::as_bytes),
+            (_, None) => None,
+        }
+    }
+
+    /// True when the field `wanted` has this value, in any of its lines.
+    #[must_use]
+    pub fn has_value(&self, wanted: &str, value: &[u8]) -> bool {
+        match &self.lines {
+            Some(lines) => lines
+                .iter()
+                .any(|(name, given)| given == value && name.eq_ignore_ascii_case(wanted.as_bytes())),
+            None => self.get_all(wanted).iter().any(|given| given.as_bytes() == value),
+        }
+    }
+
+    /// True when who asks takes trailers (RFC 9110 §10.1.4).
+    #[must_use]
+    pub fn takes_trailers(&self) -> bool {
+        let takes = |te: &HeaderValue| headers::has_token(te.as_bytes(), b"trailers");
+        self.has(Note::Te) && self.get_all(TE).iter().any(takes)
+    }
+
+    /// True when there is an underscore in a name.
+    #[must_use]
+    pub fn has_underscores(&self) -> bool {
+        match &self.lines {
+            Some(lines) => lines.seen & UNDERSCORE != 0,
+            None => self.keys().any(|name| name.as_str().as_bytes().contains(&b'_')),
+        }
+    }
+
+    /// The lines of a request from which no more has to be taken than what only ever is for one connection, or ours to set;
+    /// `None`: to be told field by field.
+    #[must_use]
+    pub fn passing(&self, keeps_forwarding: bool) -> Option<&Lines> {
+        let special = Note::Expect.bit() | NOMINATES;
+        let forwarding = if keeps_forwarding { Note::Forwarding.bit() } else { 0 };
+        self.lines.as_ref().filter(|lines| lines.seen & (special | forwarding) == 0)
+    }
+
+    /// Takes out of an answer's fields what frames and connects: the length that they tell, and whether the connection is to
+    /// be closed.
+    pub fn take_framing(&mut self) -> (Option<u64>, bool) {
+        if let Some(Lines { kind: Kind::Answer { length }, map, .. }) = &mut self.lines {
+            map.take();
+            return (length.take(), false);
+        }
+        let told = self.remove(CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse().ok());
+        self.remove(TRANSFER_ENCODING);
+        let closes =
+            self.remove(CONNECTION).is_some_and(|value| headers::has_token(value.as_bytes(), b"close"));
+        (told, closes)
+    }
+
+    /// Appends all lines of an answer.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match &self.lines {
+            Some(lines) => lines.write(out),
+            None => {
+                self.iter().for_each(|(name, value)| append(out, name.as_str().as_bytes(), value.as_bytes()))
+            }
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn into_map(mut self) -> HeaderMap {
+        std::mem::take(&mut *self)
+    }
+}
+
+impl From<Lines> for Fields {
+    fn from(lines: Lines) -> Self {
+        Self { lines: Some(lines), map: HeaderMap::new() }
+    }
+}
+
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Self {
+        Self { lines: None, map }
+    }
+}
+
+impl Deref for Fields {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        match &self.lines {
+            Some(lines) => lines.map.get_or_init(|| Box::new(lines.to_map())),
+            None => &self.map,
+        }
+    }
+}
+
+impl DerefMut for Fields {
+    fn deref_mut(&mut self) -> &mut HeaderMap {
+        if let Some(mut lines) = self.lines.take() {
+            self.map = lines.map.take().map_or_else(|| lines.to_map(), |map| *map);
+        }
+        &mut self.map
+    }
+}
