@@ -4,15 +4,19 @@
 //! on the way through them, and what passes is copied in a few runs. A map is made of it when somebody looks for a field
 //! without a note (as a [`HeaderMap`], by dereferencing), and takes its place for good when a field is changed.
 
+mod note;
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
+
+pub use note::Note;
 
 use super::headers::{self, append};
 
@@ -48,25 +52,6 @@ enum Kind {
     Answer { length: Option<u64> },
 }
 
-/// What is noted about a head's lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "names of fields")]
-pub enum Note {
-    Host,
-    Expect,
-    Te,
-    Connection,
-    Upgrade,
-    ContentLength,
-    TransferEncoding,
-    ContentType,
-    Date,
-    /// Any other that is for one connection only.
-    HopByHop,
-    /// Any with which proxies say who is asking.
-    Forwarding,
-}
-
 /// `Connection` names fields.
 const NOMINATES: u32 = 1 << 30;
 /// There is an underscore in a name.
@@ -81,62 +66,6 @@ pub enum Came<'f> {
     Once(&'f [u8]),
     /// In several lines.
     Often,
-}
-
-impl Note {
-    /// What there is to note about a field of this name.
-    #[must_use]
-    pub fn of(name: &[u8]) -> Option<Self> {
-        let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
-        // By first letter: most names are decided by a comparison of lengths behind it.
-        match name.first()? | 0x20 {
-            b'c' if is("content-length") => Some(Self::ContentLength),
-            b'c' if is("content-type") => Some(Self::ContentType),
-            b'c' if is("connection") => Some(Self::Connection),
-            b'd' if is("date") => Some(Self::Date),
-            b'e' if is("expect") => Some(Self::Expect),
-            b'f' if is("forwarded") => Some(Self::Forwarding),
-            b'h' if is("host") => Some(Self::Host),
-            b'k' if is("keep-alive") => Some(Self::HopByHop),
-            b'p' if is("proxy-connection") || is("proxy-authenticate") || is("proxy-authorization") => {
-                Some(Self::HopByHop)
-            }
-            b't' if is("te") => Some(Self::Te),
-            b't' if is("transfer-encoding") => Some(Self::TransferEncoding),
-            b'u' if is("upgrade") => Some(Self::Upgrade),
-            b'x' if is("x-real-ip") => Some(Self::Forwarding),
-            b'x' if name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-")) => {
-                Some(Self::Forwarding)
-            }
-            _ => None,
-        }
-    }
-
-    /// True for fields that are for one connection only (RFC 9110 §7.6.1).
-    #[must_use]
-    pub fn is_hop_by_hop(self) -> bool {
-        matches!(self, Self::Connection | Self::Te | Self::TransferEncoding | Self::Upgrade | Self::HopByHop)
-    }
-
-    /// The field, if it is one.
-    fn name(self) -> Option<HeaderName> {
-        Some(match self {
-            Self::Host => HOST,
-            Self::Expect => EXPECT,
-            Self::Te => TE,
-            Self::Connection => CONNECTION,
-            Self::Upgrade => UPGRADE,
-            Self::ContentLength => CONTENT_LENGTH,
-            Self::TransferEncoding => TRANSFER_ENCODING,
-            Self::ContentType => CONTENT_TYPE,
-            Self::Date => DATE,
-            Self::HopByHop | Self::Forwarding => return None,
-        })
-    }
-
-    fn bit(self) -> u32 {
-        1 << self as u32
-    }
 }
 
 impl Lines {

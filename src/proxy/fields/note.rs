@@ -1,0 +1,81 @@
+//! What is noted about a field on the way through a head, by its name.
+
+use http::HeaderName;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// What is noted about a head's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "names of fields")]
+pub enum Note {
+    Host,
+    Expect,
+    Te,
+    Connection,
+    Upgrade,
+    ContentLength,
+    TransferEncoding,
+    ContentType,
+    Date,
+    /// Any other that is for one connection only.
+    HopByHop,
+    /// Any with which proxies say who is asking.
+    Forwarding,
+}
+
+impl Note {
+    /// What there is to note about a field of this name.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+        // By first letter: most names are decided by a comparison of lengths behind it.
+        match name.first()? | 0x20 {
+            b'c' if is("content-length") => Some(Self::ContentLength),
+            b'c' if is("content-type") => Some(Self::ContentType),
+            b'c' if is("connection") => Some(Self::Connection),
+            b'd' if is("date") => Some(Self::Date),
+            b'e' if is("expect") => Some(Self::Expect),
+            b'f' if is("forwarded") => Some(Self::Forwarding),
+            b'h' if is("host") => Some(Self::Host),
+            b'k' if is("keep-alive") => Some(Self::HopByHop),
+            b'p' if is("proxy-connection") || is("proxy-authenticate") || is("proxy-authorization") => {
+                Some(Self::HopByHop)
+            }
+            b't' if is("te") => Some(Self::Te),
+            b't' if is("transfer-encoding") => Some(Self::TransferEncoding),
+            b'u' if is("upgrade") => Some(Self::Upgrade),
+            b'x' if is("x-real-ip") => Some(Self::Forwarding),
+            b'x' if name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-")) => {
+                Some(Self::Forwarding)
+            }
+            _ => None,
+        }
+    }
+
+    /// True for fields that are for one connection only (RFC 9110 §7.6.1).
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(self, Self::Connection | Self::Te | Self::TransferEncoding | Self::Upgrade | Self::HopByHop)
+    }
+
+    /// The field, if it is one.
+    pub(super) fn name(self) -> Option<HeaderName> {
+        Some(match self {
+            Self::Host => HOST,
+            Self::Expect => EXPECT,
+            Self::Te => TE,
+            Self::Connection => CONNECTION,
+            Self::Upgrade => UPGRADE,
+            Self::ContentLength => CONTENT_LENGTH,
+            Self::TransferEncoding => TRANSFER_ENCODING,
+            Self::ContentType => CONTENT_TYPE,
+            Self::Date => DATE,
+            Self::HopByHop | Self::Forwarding => return None,
+        })
+    }
+
+    pub(super) fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}

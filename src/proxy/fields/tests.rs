@@ -1,0 +1,135 @@
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
+
+use super::*;
+use crate::proxy::http1::{parse_head, parse_request};
+
+const NOTES: [Note; 11] = [
+    Note::Host,
+    Note::Expect,
+    Note::Te,
+    Note::Connection,
+    Note::Upgrade,
+    Note::ContentLength,
+    Note::TransferEncoding,
+    Note::ContentType,
+    Note::Date,
+    Note::HopByHop,
+    Note::Forwarding,
+];
+
+fn request(lines: &str) -> Option<Fields> {
+    let mut input = Bytes::from(format!("GET / HTTP/1.1\r\n{lines}\r\n"));
+    parse_request(&mut input, 64 * 1024, 100).ok().flatten().map(|request| request.head.headers)
+}
+
+fn answer(lines: &str) -> Option<Fields> {
+    let mut input = Bytes::from(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
+    parse_head(&mut input, &Method::GET).ok().flatten().map(|head| head.headers)
+}
+
+fn written(fields: &Fields) -> String {
+    let mut out = Vec::new();
+    fields.write(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// A map leaves nothing out: what the parser takes for a name or a value is one.
+#[test]
+fn what_is_parsed_is_a_field() {
+    let mut taken = 0;
+    let mut look = |line: &[u8]| {
+        let text = [line, b"\r\n\r\n"].concat();
+        let mut fields = [httparse::EMPTY_HEADER; 2];
+        if let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&text, &mut fields) {
+            taken += fields.len();
+            for field in fields {
+                assert!(HeaderName::from_bytes(field.name.as_bytes()).is_ok(), "{field:?}");
+                assert!(HeaderValue::from_bytes(field.value).is_ok(), "{field:?}");
+            }
+        }
+    };
+    for byte in 0..=u8::MAX {
+        look(&[byte, b':', b'x']);
+        look(&[b'a', byte, b'a', b':', b'x']);
+        look(&[b'a', b':', byte]);
+        look(&[b'a', b':', b'x', byte, b'x']);
+    }
+    assert!(taken > 500, "{taken}");
+}
+
+#[test]
+fn lines_pass_as_they_came_but_for_those_of_one_connection() {
+    let fields = answer(
+        "Server: Some\r\nConnection: keep-alive, X-Gone\r\nSet-Cookie: a=1\r\nX-Gone: 1\r\nContent-Length: 5\r\n\
+         Keep-Alive: 5\r\nset-cookie:b=2 \r\nDate: today\r\n",
+    )
+    .unwrap();
+    assert_eq!(written(&fields), "Server: Some\r\nSet-Cookie: a=1\r\nset-cookie:b=2 \r\nDate: today\r\n");
+    assert!(fields.has(Note::Date) && !fields.has(Note::Connection));
+    assert_eq!(fields.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+    assert_eq!(fields[CONTENT_LENGTH], "5");
+    let mut framed = fields.clone();
+    assert_eq!(framed.take_framing(), (Some(5), false));
+    assert!(!framed.contains_key(CONTENT_LENGTH), "it was taken");
+    let mut changed = fields;
+    changed.insert("x-more", HeaderValue::from_static("1"));
+    assert_eq!(
+        written(&changed),
+        "server: Some\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ndate: today\r\ncontent-length: 5\r\nx-more: 1\r\n"
+    );
+}
+
+#[test]
+fn a_request_from_which_something_is_to_be_taken_is_told_field_by_field() {
+    let passes =
+        |line: &str, keeps| request(&format!("Host: a\r\n{line}\r\n")).unwrap().passing(keeps).is_some();
+    for line in
+        ["X-A: 1", "Connection: keep-alive", "Connection: close, Upgrade", "Connection: host", "Te: trailers"]
+    {
+        assert!(passes(line, false) && passes(line, true), "{line}");
+    }
+    for line in ["Connection: x-a", "Expect: 100-continue"] {
+        assert!(!passes(line, false) && !passes(line, true), "{line}");
+    }
+    for line in ["X-Forwarded-For: a", "Forwarded: for=a", "X-Real-IP: a", "x-forwarded-user: a"] {
+        assert!(passes(line, false) && !passes(line, true), "{line}");
+    }
+}
+
+proptest! {
+    /// Whatever is asked of the lines, the map of them says the same.
+    #[test]
+    fn lines_and_their_map_agree(
+        lines in proptest::collection::vec(
+            (
+                prop_oneof![
+                    Just("host"), Just("Te"), Just("date"), Just("Content-Type"), Just("x-forwarded-for"), Just("x_a"),
+                    Just("connection"), Just("Keep-Alive"), Just("expect"), Just("x-real-ip"), Just("X-B"),
+                ],
+                "[ \t]?[a-z,]{0,6}[ \t]?",
+            ),
+            0..9,
+        ),
+    ) {
+        let text: String = lines.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+        let Some(fields) = request(&text) else { return Ok(()) };
+        let map = Fields::from(HeaderMap::clone(&fields));
+        prop_assert_eq!(map.len(), lines.len());
+        prop_assert_eq!(fields.has_underscores(), map.has_underscores());
+        prop_assert_eq!(fields.takes_trailers(), map.takes_trailers());
+        for note in NOTES {
+            prop_assert_eq!(fields.has(note), map.has(note), "{:?}", note);
+            if note.name().is_some() {
+                prop_assert_eq!(fields.came(note), map.came(note), "{:?}", note);
+                prop_assert_eq!(fields.first(note), map.first(note), "{:?}", note);
+            }
+        }
+        for (name, value) in &lines {
+            let value = value.trim().as_bytes();
+            prop_assert!(fields.has_value(&name.to_ascii_lowercase(), value) && map.has_value(&name.to_ascii_lowercase(), value));
+        }
+        prop_assert!(!fields.has_value("x-b", b"never"));
+    }
+}
