@@ -34,3 +34,11 @@ async fn a_store_that_comes_back_with_a_change_brings_its_endpoints_as_any_chang
     let standing = |port| world.upstream(&name.to_string()).standing(&endpoint(port));
     assert_eq!([1, 2].map(standing), [Standing::Unchecked, Standing::Arriving]);
 }
+
+#[test]
+fn a_store_that_cannot_keep_the_first_change_says_so_at_start() {
+    let memory = Memory::default();
+    memory.fail(1, Fault::BeforeKeeping);
+    let failed = open(Box::new(memory), specs(), 1, file()).unwrap_err();
+    assert!(matches!(failed, OpenFailed::Store(_)), "{failed}");
+}

@@ -391,11 +391,3 @@ async fn after_shutdown_changes_are_refused_and_the_store_is_free() {
     assert!(matches!(handle.change(wanted(Asked::Command(flip("green")))).await, Err(Failed::Closed)));
     drop(sqlite(dir.path()));
 }
-
-#[test]
-fn a_store_that_cannot_keep_the_first_change_says_so_at_start() {
-    let memory = Memory::default();
-    memory.fail(1, Fault::BeforeKeeping);
-    let failed = open(Box::new(memory), specs(), 1, file()).unwrap_err();
-    assert!(matches!(failed, OpenFailed::Store(_)), "{failed}");
-}

@@ -1,3 +1,5 @@
+//! That lines, and the map that is made of them, say the same.
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
