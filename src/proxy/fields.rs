@@ -10,6 +10,7 @@ mod tests;
 
 use std::cell::OnceCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
@@ -25,8 +26,8 @@ use super::headers::{self, append};
 pub struct Fields {
     /// As they came, unless they came as a map or were changed since.
     lines: Option<Lines>,
-    /// Else.
-    map: HeaderMap,
+    /// Else. Boxed: hardly any message over HTTP/1.1 needs it.
+    map: Option<Box<HeaderMap>>,
 }
 
 /// The lines of a head that was found to be sound.
@@ -38,6 +39,8 @@ pub struct Lines {
     runs: SmallVec<[(usize, usize); 3]>,
     seen: u32,
     twice: u32,
+    /// The value of `Host`, which everybody wants.
+    host: (usize, usize),
     kind: Kind,
     /// The map of them. Boxed: hardly anybody asks for it.
     map: OnceCell<Box<HeaderMap>>,
@@ -56,6 +59,9 @@ enum Kind {
 const NOMINATES: u32 = 1 << 30;
 /// There is an underscore in a name.
 const UNDERSCORE: u32 = 1 << 31;
+
+/// The map of no fields.
+static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
 /// How often a field came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,7 @@ impl Lines {
             runs: SmallVec::new(),
             seen: 0,
             twice: 0,
+            host: (0, 0),
             kind,
             map: OnceCell::new(),
         }
@@ -94,12 +101,15 @@ impl Lines {
         Self::new(source, length, fields, Kind::Answer { length: None })
     }
 
-    /// Notes the field at `index`.
-    pub fn see(&mut self, note: Option<Note>) {
-        if let Some(note) = note {
-            self.twice |= self.seen & note.bit();
-            self.seen |= note.bit();
+    /// Notes the field at `index` of `fields`.
+    pub fn see(&mut self, note: Option<Note>, fields: &[httparse::Header<'_>], index: usize) {
+        let Some(note) = note else { return };
+        self.twice |= self.seen & note.bit();
+        if note == Note::Host && !self.has(note) {
+            let from = offset(&self.section, fields[index].value);
+            self.host = (from, from + fields[index].value.len());
         }
+        self.seen |= note.bit();
     }
 
     /// Notes that `Connection` names other fields.
@@ -165,8 +175,8 @@ impl Lines {
 }
 
 /// Where `part` is in `whole`, of which it is a part.
-fn offset(whole: &[u8], part: &str) -> usize {
-    part.as_ptr().addr() - whole.as_ptr().addr()
+pub(super) fn offset(whole: &[u8], part: &(impl AsRef<[u8]> + ?Sized)) -> usize {
+    part.as_ref().as_ptr().addr() - whole.as_ptr().addr()
 }
 
 /// The fields of lines that were found to be sound.
@@ -212,6 +222,7 @@ impl Fields {
     pub fn first(&self, note: Note) -> Option<&[u8]> {
         match (&self.lines, note.name()) {
             (Some(lines), _) if !lines.has(note) => None,
+            (Some(lines), _) if note == Note::Host => Some(&lines.section[lines.host.0..lines.host.1]),
             (Some(lines), Some(field)) => {
                 let is_it = |name: &[u8]| name.eq_ignore_ascii_case(field.as_str().as_bytes());
                 lines.iter().find(|(name, _)| is_it(name)).map(|(_, value)| value)
@@ -290,13 +301,13 @@ impl Fields {
 
 impl From<Lines> for Fields {
     fn from(lines: Lines) -> Self {
-        Self { lines: Some(lines), map: HeaderMap::new() }
+        Self { lines: Some(lines), map: None }
     }
 }
 
 impl From<HeaderMap> for Fields {
     fn from(map: HeaderMap) -> Self {
-        Self { lines: None, map }
+        Self { lines: None, map: Some(Box::new(map)) }
     }
 }
 
@@ -306,7 +317,7 @@ impl Deref for Fields {
     fn deref(&self) -> &HeaderMap {
         match &self.lines {
             Some(lines) => lines.map.get_or_init(|| Box::new(lines.to_map())),
-            None => &self.map,
+            None => self.map.as_deref().unwrap_or(&NONE),
         }
     }
 }
@@ -314,8 +325,8 @@ impl Deref for Fields {
 impl DerefMut for Fields {
     fn deref_mut(&mut self) -> &mut HeaderMap {
         if let Some(mut lines) = self.lines.take() {
-            self.map = lines.map.take().map_or_else(|| lines.to_map(), |map| *map);
+            self.map = lines.map.take().or_else(|| Some(Box::new(lines.to_map())));
         }
-        &mut self.map
+        self.map.get_or_insert_default()
     }
 }

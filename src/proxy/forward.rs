@@ -71,10 +71,6 @@ impl Failure {
 }
 
 /// What was taken off the input while a head is waited for.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once and kept nowhere; a box would be an allocation a request"
-)]
 enum Taken {
     Final(Head),
     Continue,

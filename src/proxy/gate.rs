@@ -55,7 +55,8 @@ impl<'r> Asked<'r> {
         }
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let is_target = target.starts_with('/') || (target == "*" && request.method == Method::OPTIONS);
-        if !is_target || !(host.is_empty() || is_host(host)) {
+        let bare = without_port(host);
+        if !is_target || !(host.is_empty() || is_host(bare, &host[bare.len()..])) {
             return Err(Reason::BadRequest);
         }
         // To be ignored in HTTP/1.0 (RFC 9110 §10.1.1).
@@ -63,7 +64,7 @@ impl<'r> Asked<'r> {
         let path = if target == "*" { "/" } else { uri.path() };
         Ok(Self {
             authority: host,
-            host: without_port(host),
+            host: bare,
             target,
             path,
             headers,
@@ -144,9 +145,8 @@ impl RouteKey for Asked<'_> {
 fn only_host(headers: &Fields) -> Result<Option<&str>, Reason> {
     match headers.came(Note::Host) {
         Came::Never => Ok(None),
-        // As fields are read: what is no ASCII is no host.
-        Came::Once(host) if host.is_ascii() => str::from_utf8(host).map(Some).map_err(|_| Reason::BadRequest),
-        Came::Once(_) | Came::Often => Err(Reason::BadRequest),
+        Came::Once(host) => str::from_utf8(host).map(Some).map_err(|_| Reason::BadRequest),
+        Came::Often => Err(Reason::BadRequest),
     }
 }
 
@@ -165,20 +165,34 @@ fn same_host(authority: &str, host: &str, scheme: Option<&str>) -> bool {
     authority.eq_ignore_ascii_case(host) || bare(authority) == bare(host)
 }
 
+/// What a registered name consists of (RFC 3986 §3.2.2); no comma: that would be a list.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+;=%";
+    while let [other, rest @ ..] = others {
+        table[*other as usize] = true;
+        others = rest;
+    }
+    table
+};
+
 /// A registered name, IPv4 or bracketed IPv6 address with an optional port: no userinfo, list, blank or path.
-fn is_host(host: &str) -> bool {
-    let name = without_port(host);
-    let port = &host[name.len()..];
+fn is_host(name: &str, port: &str) -> bool {
     let is_port = port.is_empty() || (port.len() <= 6 && port[1..].bytes().all(|byte| byte.is_ascii_digit()));
     let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte)),
+        None => name.bytes().all(|byte| IN_NAME[usize::from(byte)]),
     };
     is_name && is_port && !name.is_empty()
 }
 
 fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
+    match host.as_bytes().iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host[colon..].contains(']') => &host[..colon],
         _ => host,
     }

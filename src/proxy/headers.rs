@@ -58,6 +58,7 @@ pub fn only_trailers(mut trailers: HeaderMap) -> HeaderMap {
 }
 
 /// Appends one field line.
+#[inline]
 pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

@@ -85,7 +85,7 @@ use story::Story;
 use crate::metrics::Reason;
 
 /// Answers one request; what goes wrong becomes an answer too.
-pub async fn serve(turn: Turn, mut head: Parts, body: Incoming) -> Answer {
+pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
     let client = &turn.client;
     let mut story = Story::begin(client, &mut head);
     let answer = respond(&turn, &mut head, body, &mut story).await;

@@ -85,7 +85,7 @@ enum Left {
 /// What comes next on a connection.
 #[derive(Debug)]
 enum Next {
-    Request(Box<http1::Request>),
+    Request(http1::Request),
     /// Something that cannot become a request.
     Refused(Reason),
     /// Nothing came for as long as that was waited for.
@@ -128,7 +128,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
             // Boxed: a connection that idles shall not have the size of one that is served.
-            Next::Request(request) => match Box::pin(wire.serve_while_busy(*request)).await {
+            Next::Request(request) => match Box::pin(wire.serve_while_busy(request)).await {
                 Left::Open => patience = settings.idle.saturating_sub(DOZE),
                 left => break left,
             },
@@ -151,7 +151,7 @@ impl Wire {
                 left => return left,
             }
             request = match poll_fn(|cx| self.poll_head(cx, moment)).await {
-                Next::Request(next) => *next,
+                Next::Request(next) => next,
                 Next::Nothing => return Left::Open,
                 Next::End => return Left::Done,
                 Next::Refused(reason) => return self.refuse(reason),
@@ -175,7 +175,7 @@ impl Wire {
                 Ok(Some(request)) => {
                     self.watch.clear();
                     self.is_begun.set(false);
-                    return Poll::Ready(Next::Request(Box::new(request)));
+                    return Poll::Ready(Next::Request(request));
                 }
                 Err(reason) => return Poll::Ready(Next::Refused(reason)),
             }

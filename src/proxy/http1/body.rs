@@ -175,7 +175,7 @@ fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
             trailers.append(name, value);
         }
     }
-    if has_bare_line_feed(&input[..length]) {
+    if has_bare_line_feed(&input[..length], fields) {
         return Err(Malformed::Chunk);
     }
     input.advance(length);

@@ -15,6 +15,8 @@ pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end, encode_size};
 pub use request::{Refused, Request, parse_request};
 pub use response::{Head, parse_head};
 
+use super::fields::offset;
+
 /// Most fields of a response head or of trailers.
 const MAX_FIELDS: usize = 128;
 /// Longest response head, or trailer section, in bytes.
@@ -40,9 +42,14 @@ pub enum Malformed {
     Upgrade,
 }
 
-/// True when a line feed comes without its carriage return; httparse lets that pass.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+/// True when a line of `head` ends with a line feed alone; httparse lets that pass. Behind the first line each one ends where
+/// the next of its `fields` begins.
+fn has_bare_line_feed(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let first = fields.first().map_or(head.len().saturating_sub(2), |field| offset(head, field.name));
+    let is_bare = |at: usize| at > 0 && !head[..at].ends_with(b"\r\n");
+    memchr::memchr_iter(b'\n', &head[..first]).any(|at| is_bare(at + 1))
+        || fields.iter().any(|field| is_bare(offset(head, field.name)))
+        || !head.ends_with(b"\r\n\r\n")
 }
 
 /// Digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.

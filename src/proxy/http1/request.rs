@@ -18,7 +18,7 @@ use crate::proxy::headers;
 #[derive(Debug)]
 pub struct Request {
     /// Method, target, version and all fields, as they came.
-    pub head: Parts,
+    pub head: Box<Parts>,
     /// How the body is delimited; at its end when there is none.
     pub body: Decoder,
     /// True when the client keeps the connection open afterwards.
@@ -73,7 +73,7 @@ fn read<'s>(
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
         Err(_) => return Err(Refused::Malformed),
     };
-    if has_bare_line_feed(&source[..length]) {
+    if has_bare_line_feed(&source[..length], parsed.headers) {
         return Err(Refused::Malformed);
     }
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
@@ -86,7 +86,7 @@ fn read<'s>(
     let mut lines = Lines::of_request(source, length, parsed.headers);
     for (index, field) in parsed.headers.iter().enumerate() {
         let note = Note::of(field.name.as_bytes());
-        lines.see(note);
+        lines.see(note, parsed.headers, index);
         if field.name.as_bytes().contains(&b'_') {
             lines.underscore();
         }
@@ -97,7 +97,8 @@ fn read<'s>(
     }
     let body = framing.decoder(minor)?;
     let keep_alive = !framing.close && (minor == 1 || framing.keep_alive);
-    let head = Parts { method, uri, version, headers: lines.into(), extensions: Extensions::new() };
+    // Boxed: it goes through several hands.
+    let head = Box::new(Parts { method, uri, version, headers: lines.into(), extensions: Extensions::new() });
     Ok(Some((length, Request { head, body, keep_alive })))
 }
 

@@ -44,7 +44,7 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
     let version = response.version.ok_or(Malformed::Head)?;
-    if has_bare_line_feed(&input[..length]) {
+    if has_bare_line_feed(&input[..length], response.headers) {
         return Err(Malformed::Head);
     }
     let Connection { close, keep_alive, upgrade, nominated } = Connection::of(response.headers);
@@ -62,7 +62,7 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
             Some(note) if note.is_hop_by_hop() => {}
             _ if is_nominated(&nominated, name) => {}
             note => {
-                lines.see(note);
+                lines.see(note, response.headers, index);
                 lines.pass(response.headers, index);
             }
         }

@@ -43,7 +43,7 @@ pub(super) async fn answer(
 ) {
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
-    let head = Parts::from(head);
+    let head = Box::new(Parts::from(head));
     let asked = Asked::of(&head, true);
     let reply = Rc::new(Reply {
         unread: RefCell::default(),
