@@ -45,8 +45,10 @@ impl Clock {
 
     /// How many ticks `duration` is, rounded up.
     pub fn ticks_in(duration: Duration) -> u64 {
-        let ticks = duration.as_millis().div_ceil(TICK.as_millis());
-        u64::try_from(ticks).unwrap_or(NEVER / 2)
+        // In 64 bits: those of the whole duration would be divided by a function.
+        const EVERY_SECOND: u32 = 1_000_000_000 / TICK.subsec_nanos();
+        let rest = duration.subsec_nanos().div_ceil(TICK.subsec_nanos());
+        duration.as_secs().saturating_mul(EVERY_SECOND.into()).saturating_add(rest.into()).min(NEVER / 2)
     }
 
     /// A new alarm, not set.
@@ -184,6 +186,13 @@ pub fn http_date() -> [u8; 29] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_so_many_ticks_rounded_up() {
+        let ticks = |millis| Clock::ticks_in(Duration::from_millis(millis));
+        assert_eq!([0, 1, 100, 101, 999, 1_000, 60_050].map(ticks), [0, 1, 1, 2, 10, 10, 601]);
+        assert_eq!(Clock::ticks_in(Duration::MAX), NEVER / 2);
+    }
 
     #[test]
     fn an_alarm_rings_when_due_and_not_before() {
