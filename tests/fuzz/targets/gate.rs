@@ -3,8 +3,8 @@
 #![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
-use http::request::Parts;
 use switchback::proxy::gate::Asked;
+use switchback::proxy::head::Parts;
 use switchback::proxy::headers::{BodyLength, Origin, write_request};
 use switchback::proxy::http1::{Chunks, Decoder, Refused, Request, parse_request};
 use switchback_fuzz::fuzz_target;
