@@ -192,7 +192,7 @@ fn is_host(name: &str, port: &str) -> bool {
 }
 
 fn without_port(host: &str) -> &str {
-    match host.as_bytes().iter().rposition(|byte| *byte == b':') {
+    match memchr::memrchr(b':', host.as_bytes()) {
         Some(colon) if !host[colon..].contains(']') => &host[..colon],
         _ => host,
     }

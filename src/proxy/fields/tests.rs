@@ -61,6 +61,25 @@ fn what_is_parsed_is_a_field() {
     assert!(taken > 500, "{taken}");
 }
 
+/// Only letters have a case: no other byte of a token is taken for what it is not.
+#[test]
+fn a_name_is_known_in_any_case_and_no_other() {
+    for (name, note) in
+        [("content-length", Note::ContentLength), ("x-forwarded-", Note::Forwarding), ("te", Note::Te)]
+    {
+        for at in 0..name.len() {
+            for byte in 0..=u8::MAX {
+                let mut other = name.as_bytes().to_vec();
+                other[at] = byte;
+                let is_same = other.eq_ignore_ascii_case(name.as_bytes());
+                if HeaderName::from_bytes(&other).is_ok() {
+                    assert_eq!(Note::of(&other) == Some(note), is_same, "{other:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn lines_pass_as_they_came_but_for_those_of_one_connection() {
     let fields = answer(
