@@ -290,11 +290,18 @@ fn a_version_of_which_no_endpoint_accepts_is_asked_no_more_than_a_fifth_on_top_a
     let lab = Lab::pool(Vec::new(), &pool, "", "");
     let mut user = lab.client();
     let since = Instant::now();
-    for number in 0..1000 {
-        assert_eq!(failed(&user.get("/")), (503, "connect_failed"), "{number}");
-    }
-    let took = since.elapsed() / 1000;
-    assert!(took < Duration::from_millis(10), "{took:?} each");
+    let mut took: Vec<_> = (0..1000)
+        .map(|number| {
+            let since = Instant::now();
+            assert_eq!(failed(&user.get("/")), (503, "connect_failed"), "{number}");
+            since.elapsed()
+        })
+        .collect();
+    took.sort();
+    eprintln!("a 503 took {:?}, p99 {:?}", took[500], took[990]);
+    // The figure is that of a release build.
+    let most = Duration::from_millis(if cfg!(debug_assertions) { 10 } else { 1 });
+    assert!(took[500] <= most, "{:?} in the middle", took[500]);
     let made = upstream(&lab, "connect_failed");
     // Whatever the time brings in any case.
     let few = 10.0 * since.elapsed().as_secs_f64() + 10.0;
