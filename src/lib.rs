@@ -13,7 +13,8 @@
 //! # One request
 //!
 //! [`proxy`] is the data plane: one thread a core, each with its own runtime, accept sockets, upstream connections and
-//! counters. A connection to a listener with [TLS](proxy::tls) does its handshake in its own task, bounded in time and
+//! counters. A connection that comes goes to the worker with clearly [less to do](proxy::posts), if there is one, and stays
+//! there. A connection to a listener with [TLS](proxy::tls) does its handshake in its own task, bounded in time and
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which reads in one way only what hyper would repair (HTTP/2 is h2's), and
 //! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous

@@ -122,6 +122,9 @@ fn buckets(durations: &Durations) -> Buckets {
 fn edge(stats: &WorkerStats) -> Edge {
     Edge {
         connections: stats.connections.load(Ordering::Relaxed),
+        streams: stats.streams.load(Ordering::Relaxed),
+        busy: stats.busy.load(Ordering::Relaxed),
+        passed_on: stats.passed_on.load(Ordering::Relaxed),
         accepted: stats.accepted.load(Ordering::Relaxed),
         refused: std::array::from_fn(|reason| stats.refused[reason].load(Ordering::Relaxed)),
         handshakes: std::array::from_fn(|ended| stats.handshakes[ended].load(Ordering::Relaxed)),

@@ -116,6 +116,7 @@ impl Collector for Gathering {
         families.extend(of_table(&inputs.table, &versions));
         families.extend(of_operations(&inputs));
         families.extend(of_edges(&inputs));
+        families.extend(of_workers(&inputs));
         families.extend(of_tls(&inputs));
         families.push(of_names(&inputs));
         families.extend(of_health(&versions, &inputs));
@@ -237,6 +238,23 @@ fn of_edges(inputs: &Inputs) -> [Family; 5] {
     let mut log_dropped = Family::of(&names::LOG_DROPPED);
     log_dropped.count(&[], inputs.log_dropped);
     [connections, accepted, own_answers, held, log_dropped]
+}
+
+fn of_workers(inputs: &Inputs) -> [Family; 4] {
+    let mut connections = Family::of(&names::WORKER_CONNECTIONS);
+    let mut streams = Family::of(&names::WORKER_STREAMS);
+    let mut busy = Family::of(&names::WORKER_BUSY);
+    let mut passed_on = Family::of(&names::PASSED_ON);
+    for (worker, edge) in inputs.edges.iter().enumerate() {
+        let worker = worker.to_string();
+        let labels = [worker.as_str()];
+        connections.count(&labels, edge.connections);
+        streams.count(&labels, edge.streams);
+        #[allow(clippy::cast_precision_loss, reason = "at most 1000")]
+        busy.value(&labels, edge.busy as f64 / 1000.0);
+        passed_on.count(&labels, edge.passed_on);
+    }
+    [connections, streams, busy, passed_on]
 }
 
 fn of_tls(inputs: &Inputs) -> [Family; 3] {

@@ -143,6 +143,12 @@ pub struct Buckets {
 pub struct Edge {
     /// Open client connections.
     pub connections: u64,
+    /// Open streams of HTTP/2 clients.
+    pub streams: u64,
+    /// How much of its time it works, in per mille.
+    pub busy: u64,
+    /// Client connections that it has accepted for others.
+    pub passed_on: u64,
     /// Client connections ever accepted.
     pub accepted: u64,
     /// Answers without a version, in the order of [`Reason::ALL`].
@@ -163,6 +169,9 @@ impl Default for Edge {
     fn default() -> Self {
         Self {
             connections: 0,
+            streams: 0,
+            busy: 0,
+            passed_on: 0,
             accepted: 0,
             refused: [0; Reason::ALL.len()],
             handshakes: [0; Handshake::ALL.len()],

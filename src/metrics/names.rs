@@ -85,6 +85,14 @@ metrics! {
         "Open client connections.";
     ACCEPTED = Counter "switchback_client_connections_accepted_total" []
         "Client connections ever accepted.";
+    WORKER_CONNECTIONS = Gauge "switchback_worker_connections" ["worker"]
+        "Open client connections of each worker.";
+    WORKER_STREAMS = Gauge "switchback_worker_streams" ["worker"]
+        "Open streams of each worker's HTTP/2 clients.";
+    WORKER_BUSY = Gauge "switchback_worker_busy_ratio" ["worker"]
+        "The part of about the last second that each worker's thread has worked, 0 to 1.";
+    PASSED_ON = Counter "switchback_worker_connections_passed_on_total" ["worker"]
+        "Client connections that each worker has accepted for others that had less to do.";
     HANDSHAKES = Counter "switchback_tls_handshakes_total" ["result"]
         "TLS handshakes with clients, by how they ended.";
     HTTPS_REDIRECTS = Counter "switchback_https_redirects_total" []

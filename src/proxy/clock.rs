@@ -79,11 +79,11 @@ impl Clock {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Runs the clock for as long as the worker runs.
+    /// Runs the clock for as long as the worker runs, and does `each` with every tick.
     ///
     /// Ticks are counted, not read off the time: while a worker is kept from running, nothing of what has arrived
     /// meanwhile is read, and must not be found to be late before it was looked at.
-    pub async fn run(&self) {
+    pub async fn run(&self, mut each: impl FnMut()) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut elapsed = Duration::ZERO;
@@ -91,6 +91,7 @@ impl Clock {
             ticks.tick().await;
             elapsed += TICK;
             self.advance(elapsed);
+            each();
         }
     }
 }
@@ -220,7 +221,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             tokio::select! {
-                () = clock.run() => {}
+                () = clock.run(|| {}) => {}
                 () = stall => {}
             }
         });

@@ -1,4 +1,5 @@
-//! What all workers share besides the snapshot: how many connections each client has, and how tight memory is.
+//! What all workers share besides the snapshot: how many connections each client has, how tight memory is, and how they
+//! reach each other.
 //!
 //! Written when a connection comes or goes and when memory is looked at, never for a request on an open connection.
 
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::posts::Posts;
 use super::pressure::Pressure;
 use super::quota::network;
 
@@ -21,6 +23,8 @@ pub struct Commons {
     pressure: AtomicU8,
     /// Workers that begin no requests any more, for good.
     shut: AtomicUsize,
+    /// Where each worker is reached by the others.
+    pub posts: Posts,
 }
 
 /// How many connections each client has.
@@ -34,6 +38,7 @@ impl Default for Commons {
             guests,
             pressure: AtomicU8::default(),
             shut: AtomicUsize::default(),
+            posts: Posts::default(),
         }
     }
 }
@@ -46,6 +51,12 @@ pub struct Guest {
 }
 
 impl Commons {
+    /// What workers with these posts share.
+    #[must_use]
+    pub fn of(posts: Posts) -> Self {
+        Self { posts, ..Self::default() }
+    }
+
     /// Counts a connection of `address` (IPv6: of its network of 64 bits) in, unless there are `most` of it already.
     #[must_use]
     pub fn let_in(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Guest> {

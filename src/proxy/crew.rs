@@ -12,6 +12,7 @@ use super::commons::Commons;
 use super::inherited::{Given, Inherited, Keeper, SocketFile};
 use super::listener::{self, Accepting, ListenAddr, Sockets};
 use super::live::Live;
+use super::posts::Posts;
 use super::settings::Settings;
 use super::worker::{self, Farewell, Order, Queue, WorkerStats};
 
@@ -129,14 +130,15 @@ impl Crew {
     /// # Errors
     /// When there is no thread or no runtime to be had.
     pub fn start(workers: usize, live: &Arc<Live>, settings: &Settings) -> io::Result<Self> {
-        let commons: Arc<Commons> = Arc::default();
-        let start = |id| {
-            let stats = Arc::new(WorkerStats::default());
-            let (live, commons) = (Arc::clone(live), Arc::clone(&commons));
-            let (orders, ended) = worker::start(id, live, settings.clone(), Arc::clone(&stats), commons)?;
+        let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
+        let (posts, inboxes) = Posts::of(stats.iter().cloned());
+        let commons = Arc::new(Commons::of(posts));
+        let start = |(id, (stats, passed)): (_, (Arc<WorkerStats>, _))| {
+            let (live, shared, counted) = (Arc::clone(live), Arc::clone(&commons), Arc::clone(&stats));
+            let (orders, ended) = worker::start(id, live, settings.clone(), counted, shared, passed)?;
             Ok(Hand { orders, ended, stats })
         };
-        let workers = (0..workers).map(start).collect::<io::Result<_>>()?;
+        let workers = stats.into_iter().zip(inboxes).enumerate().map(start).collect::<io::Result<_>>()?;
         Ok(Self { workers, open: BTreeMap::new(), commons })
     }
 

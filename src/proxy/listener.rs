@@ -1,6 +1,8 @@
 //! Sockets that clients connect to: one a worker, all on the same address; the kernel shares out the connections.
-//! Where a service manager has bound the address, or the process before this one, theirs are served.
+//! Where a service manager has bound the address, or the process before this one, theirs are served. A worker that has clearly
+//! more to do than another [passes](super::posts) a connection on to it.
 
+mod accept;
 mod bind;
 
 use std::cell::Cell;
@@ -13,15 +15,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::net::{TcpListener, UnixListener};
-
+pub use accept::Away;
 pub use bind::{Accepting, Sockets, bind, share};
+use futures_util::FutureExt;
 
-use super::clock::Clock;
+use accept::{Accepted, Fresh, Listener, is_clients};
+
+use super::clock::{Clock, TICK};
 use super::commons::Guest;
 use super::entrance::{Arrival, Entrance};
 use super::peer::{Door, Peer};
+use super::posts::Passed;
 use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
@@ -63,61 +67,6 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// A socket on the worker's runtime.
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn of(accepting: Accepting) -> io::Result<Self> {
-        match accepting {
-            Accepting::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Accepting::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
-        }
-    }
-
-    /// Takes all that the kernel has queued, as the kernel tells it and not as the runtime has heard, and closes.
-    fn last(self, mut take: impl FnMut((Stream, Option<SocketAddr>))) {
-        let accept: Box<dyn Fn() -> io::Result<(Stream, Option<SocketAddr>)>> = match self {
-            Self::Tcp(listener) => {
-                let Ok(listener) = listener.into_std() else { return };
-                Box::new(move || {
-                    let (tcp, peer) = listener.accept()?;
-                    tcp.set_nonblocking(true)?;
-                    Ok((Stream::tcp(tokio::net::TcpStream::from_std(tcp)?)?, Some(peer)))
-                })
-            }
-            Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return };
-                Box::new(move || {
-                    let unix = listener.accept()?.0;
-                    unix.set_nonblocking(true)?;
-                    Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), None))
-                })
-            }
-        };
-        loop {
-            match accept() {
-                Ok(accepted) => take(accepted),
-                Err(error) if is_clients(&error) => {}
-                // Nobody is left, or there is no descriptor for them.
-                Err(_) => return,
-            }
-        }
-    }
-
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (tcp, peer) = listener.accept().await?;
-                Ok((Stream::tcp(tcp)?, Some(peer)))
-            }
-            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
-        }
-    }
-}
-
 /// Accepts on `socket` until `closed`; then takes what the kernel has already queued, if that is ours.
 pub async fn run(
     worker: Rc<Worker>,
@@ -136,7 +85,7 @@ pub async fn run(
             biased;
             queue = &mut closed => break queue,
             accepted = next(&worker, &listener) => match accepted {
-                Ok(accepted) => take(&worker, &address, accepted),
+                Ok(fresh) => seat(&worker, &address, fresh),
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
                     let entrance = worker.settings().entrance(&address);
@@ -146,34 +95,63 @@ pub async fn run(
         }
     };
     match queue {
-        Queue::Ours => listener.last(|accepted| take(&worker, &address, accepted)),
+        // Not passed on: the others may be closing too.
+        Queue::Ours => listener.last(|fresh| keep(&worker, &address, fresh)),
         Queue::Successors => {}
     }
 }
 
 /// The next connection, once there is room for it; until then it waits in the kernel's queue.
-async fn next(worker: &Worker, listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
+async fn next(worker: &Worker, listener: &Listener) -> io::Result<Fresh> {
     loop {
         let vacancy = worker.vacancy.notified();
-        if worker.connections.get() < worker.settings().connections {
+        let most = worker.settings().connections;
+        if worker.connections.get() < most || worker.commons.posts.has_room_beside(worker.id, most) {
             return listener.accept().await;
         }
-        vacancy.await;
+        // Nobody tells that there is room on another worker: it is looked for.
+        let _ = tokio::time::timeout(TICK, vacancy).await;
     }
 }
 
-fn take(worker: &Rc<Worker>, listener: &ListenAddr, (stream, address): (Stream, Option<SocketAddr>)) {
+/// Gives a connection to the worker that should serve it, which is mostly this one.
+fn seat(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
     let settings = worker.settings();
-    let (door, entrance) = (settings.door(listener), settings.entrance(listener));
+    match worker.commons.posts.elsewhere(worker.id, settings.connections) {
+        None => keep(worker, listener, fresh),
+        Some(to) => {
+            let (door, entrance) = (settings.door(listener), settings.entrance(listener));
+            let Ok(connection) = fresh.leave() else { return };
+            let passed = Passed { connection, door, entrance };
+            if let Err(passed) = worker.commons.posts.pass(worker.id, to, passed) {
+                worker.expect();
+                adopt(worker, passed);
+            }
+        }
+    }
+}
+
+/// Serves a connection here, whatever others have to do.
+fn keep(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
+    let settings = worker.settings();
+    worker.expect();
+    take(worker, fresh.stay(), settings.door(listener), settings.entrance(listener));
+}
+
+/// Serves a connection that was on its way to another worker.
+pub(super) fn adopt(worker: &Rc<Worker>, Passed { connection, door, entrance }: Passed) {
+    take(worker, connection.adopt(), door, entrance);
+}
+
+/// Serves a connection that is this worker's, and [expected](Worker::expect), unless it is gone already.
+fn take(worker: &Rc<Worker>, accepted: io::Result<Accepted>, door: Arc<Door>, entrance: Arc<Entrance>) {
+    let opened = Opened::of(worker);
+    let Ok((stream, address)) = accepted else { return };
     if worker.commons.pressure() >= Pressure::Tight {
         return turn_away(worker, &stream, &entrance, Reason::Overload);
     }
-    let worker = Rc::clone(worker);
-    worker.opened();
     tokio::task::spawn_local(async move {
-        // Counted out even when a request panics.
-        let opened = Opened(Rc::clone(&worker));
-        serve(&worker, (stream, address), door, entrance).await;
+        serve(&opened.0, (stream, address), door, entrance).await;
         drop(opened);
     });
 }
@@ -252,7 +230,8 @@ impl Spare {
         let had_one = self.file.take().is_some();
         if is_out.contains(&error.raw_os_error())
             && had_one
-            && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+            && let Some(Ok(fresh)) = listener.accept().now_or_never()
+            && let Ok((stream, _)) = fresh.stay()
         {
             turn_away(worker, &stream, entrance, Reason::Overload);
             drop(stream);
@@ -294,14 +273,15 @@ async fn introduce(
     Some((stream, peer))
 }
 
-/// Errors of one connection that was gone before it was accepted (accept(2)).
-fn is_clients(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
-}
-
-/// An open connection, for the count.
+/// An open connection, for the count: also when a request panics.
 struct Opened(Rc<Worker>);
+
+impl Opened {
+    fn of(worker: &Rc<Worker>) -> Self {
+        worker.opened();
+        Self(Rc::clone(worker))
+    }
+}
 
 impl Drop for Opened {
     fn drop(&mut self) {

@@ -67,6 +67,7 @@ pub mod worker;
 pub mod clock;
 pub mod commons;
 pub mod crew;
+pub mod posts;
 pub mod pressure;
 mod usher;
 mod warmer;

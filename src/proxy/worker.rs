@@ -1,11 +1,12 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
 mod orders;
+mod stats;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,12 +17,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 pub use orders::{Farewell, Order, Queue};
+pub use stats::WorkerStats;
 
 use super::clock::{self, Clock};
 use super::commons::Commons;
 use super::hold::Lines;
 use super::journal::Journal;
+use super::listener;
 use super::live::{Lane, Live, View};
+use super::posts::{self, Busyness, Passed};
 use super::settings::Settings;
 use super::tls::Handshakes;
 use super::upstream::warmups::WarmUp;
@@ -62,6 +66,8 @@ pub struct Worker {
     /// Over how long connections without a request end then.
     spread: Cell<Duration>,
     pub(super) connections: Cell<usize>,
+    /// Open streams of HTTP/2 connections.
+    pub(super) streams: Cell<u64>,
     pub(super) vacancy: Notify,
     /// TLS handshakes that are under way.
     pub(super) handshakes: Handshakes,
@@ -75,42 +81,6 @@ const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// Largest buffer that is kept for the next request's head.
 const MOST_KEPT: usize = 64 * 1024;
-
-/// What one worker counts that belongs to no version. Written by it alone, read by the collector.
-#[derive(Debug)]
-pub struct WorkerStats {
-    /// Open client connections.
-    pub connections: AtomicU64,
-    /// Client connections ever accepted.
-    pub accepted: AtomicU64,
-    /// Answers without a version, by reason, in the order of [`Reason::ALL`].
-    pub refused: [AtomicU64; Reason::ALL.len()],
-    /// TLS handshakes by how they ended, in the order of [`Handshake::ALL`].
-    pub handshakes: [AtomicU64; Handshake::ALL.len()],
-    /// Requests that were sent on to https.
-    pub redirected: AtomicU64,
-    /// Redirects that routes gave by themselves.
-    pub redirects: AtomicU64,
-    /// Fixed answers that routes gave by themselves.
-    pub fixed: AtomicU64,
-    /// Health checks that were answered for services that were held.
-    pub checked: AtomicU64,
-}
-
-impl Default for WorkerStats {
-    fn default() -> Self {
-        Self {
-            connections: AtomicU64::new(0),
-            accepted: AtomicU64::new(0),
-            refused: [const { AtomicU64::new(0) }; Reason::ALL.len()],
-            handshakes: [const { AtomicU64::new(0) }; Handshake::ALL.len()],
-            redirected: AtomicU64::new(0),
-            redirects: AtomicU64::new(0),
-            fixed: AtomicU64::new(0),
-            checked: AtomicU64::new(0),
-        }
-    }
-}
 
 impl Worker {
     /// Worker `id`, serving what `live` publishes.
@@ -139,6 +109,7 @@ impl Worker {
             is_shut: Cell::new(false),
             spread: Cell::default(),
             connections: Cell::new(0),
+            streams: Cell::new(0),
             vacancy: Notify::new(),
             handshakes: Handshakes::default(),
         }
@@ -295,18 +266,29 @@ impl Worker {
         }
     }
 
-    /// A client connection came.
+    /// A client connection will come that this worker has accepted itself.
+    pub(super) fn expect(&self) {
+        // Not a plain store: others add theirs.
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client connection came, that somebody has counted as expected.
     pub(super) fn opened(&self) {
         self.connections.set(self.connections.get() + 1);
         bump(&self.stats.accepted, 1);
-        self.stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
     }
 
     /// A client connection went.
     pub(super) fn closed(&self) {
         self.connections.set(self.connections.get() - 1);
-        self.stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
         self.vacancy.notify_waiters();
+    }
+
+    /// Tells what it has to do.
+    fn report(&self, busy: u64) {
+        self.stats.streams.store(self.streams.get(), Ordering::Relaxed);
+        self.stats.busy.store(busy, Ordering::Relaxed);
     }
 }
 
@@ -324,6 +306,7 @@ pub fn start(
     settings: Settings,
     stats: Arc<WorkerStats>,
     commons: Arc<Commons>,
+    passed: mpsc::Receiver<Passed>,
 ) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (end, ended) = oneshot::channel();
@@ -338,7 +321,7 @@ pub fn start(
         match runtime() {
             Ok(runtime) => {
                 let worker = Worker::new(id, live, settings, stats).sharing(commons);
-                runtime.block_on(obey(Rc::new(worker), inbox, warm_ups));
+                runtime.block_on(obey(Rc::new(worker), inbox, passed, warm_ups));
             }
             Err(error) => tracing::error!(%error, worker = id, "cannot start"),
         }
@@ -355,9 +338,15 @@ async fn shut(worker: Rc<Worker>, after: Duration) {
     worker.commons.shut_one();
 }
 
-async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>, warm_ups: mpsc::Receiver<WarmUp>) {
-    let clock = Rc::clone(&worker.clock);
-    spawn_local(async move { clock.run().await });
+async fn obey(
+    worker: Rc<Worker>,
+    mut inbox: mpsc::Receiver<Order>,
+    passed: mpsc::Receiver<Passed>,
+    warm_ups: mpsc::Receiver<WarmUp>,
+) {
+    let ticking = Rc::clone(&worker);
+    let mut busyness = Busyness::new();
+    spawn_local(async move { ticking.clock.run(|| ticking.report(busyness.look())).await });
     let journal = Rc::clone(&worker.journal);
     spawn_local(async move { journal.keep_flushing().await });
     let sweeper = Rc::clone(&worker);
@@ -367,7 +356,14 @@ async fn obey(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Order>, warm_ups: mp
     spawn_local(warmer::warm(Rc::clone(&worker), warm_ups));
     let leaving = worker.view.live().departures.subscribe();
     spawn_local(usher::see_out(Rc::clone(&worker), leaving));
+    let (close, closed) = oneshot::channel::<()>();
+    let seated = Rc::clone(&worker);
+    let adopt = move |passed| listener::adopt(&seated, passed);
+    let receiving = spawn_local(posts::receive(passed, async { drop(closed.await) }, adopt));
     let farewell = orders::follow(&worker, &mut inbox).await;
+    drop(close);
+    // Who was on the way here is counted when this has ended.
+    let _ = receiving.await;
     worker.spread.set(farewell.spread);
     worker.is_stopping.set(true);
     worker.clock.wake_all();

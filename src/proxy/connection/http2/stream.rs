@@ -41,6 +41,7 @@ pub(super) async fn answer(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
+    let _open = Open::of(&client);
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
     let head = Box::new(Parts::from(head));
@@ -71,6 +72,24 @@ pub(super) async fn answer(
     Tally::add(if answered.is_ok() { &tally.answered } else { &tally.given_up });
     if answered.is_ok() {
         reply.linger(&turn.alarm).await;
+    }
+}
+
+/// An open stream, for what its worker has to do.
+struct Open(Rc<Client>);
+
+impl Open {
+    fn of(client: &Rc<Client>) -> Self {
+        let streams = &client.worker.streams;
+        streams.set(streams.get() + 1);
+        Self(Rc::clone(client))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let streams = &self.0.worker.streams;
+        streams.set(streams.get() - 1);
     }
 }
 

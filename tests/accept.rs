@@ -1,0 +1,213 @@
+//! Connections are shared out over the workers by what each of them has to do, and one that was passed on is served as any.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::float_cmp,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test"
+)]
+
+mod lab;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use http::Method;
+use lab::tls::{Authority, Caller};
+use lab::{Answer, Client, Gate, Http2, Lab, Origin, http2};
+
+/// A lab with so many workers.
+fn with_workers(mut lab: Lab, workers: usize) -> Lab {
+    let (status, log) = lab.proxy.take().expect("a proxy").stop();
+    assert!(status.success(), "{log}");
+    lab.proxy = Some(lab.spawn(workers));
+    lab
+}
+
+/// What a worker's metric is, for each of them.
+fn each(lab: &Lab, name: &str, workers: usize) -> Vec<f64> {
+    let worker = |id| lab.metric(&[&format!("{name}{{worker=\"{id}\"}}")]).expect("a sample");
+    (0..workers).map(worker).collect()
+}
+
+fn connections(lab: &Lab, workers: usize) -> Vec<f64> {
+    each(lab, "switchback_worker_connections", workers)
+}
+
+fn passed_on(lab: &Lab) -> f64 {
+    lab.metric_sum("switchback_worker_connections_passed_on_total{")
+}
+
+/// Opens `count` connections, one after the other.
+fn open(lab: &Lab, count: u32) -> Vec<Client> {
+    let before = lab.metric_sum("switchback_client_connections ");
+    let open = |number| {
+        let client = lab.client();
+        lab.wait_for_metric(&["switchback_client_connections "], before + f64::from(number));
+        client
+    };
+    (1..=count).map(open).collect()
+}
+
+/// What a test opens until some of it was passed on: the kernel's choice is not ours.
+fn until_some_are_passed_on<T>(lab: &Lab, mut open: impl FnMut(usize) -> T) -> Vec<T> {
+    let mut all = Vec::new();
+    while passed_on(lab) < 5.0 {
+        assert!(all.len() < 200, "hardly any is ever passed on");
+        all.push(open(all.len()));
+    }
+    all
+}
+
+#[test]
+fn few_connections_are_spread_evenly() {
+    for workers in [2, 4, 8] {
+        let lab = with_workers(Lab::start(&["blue"]), workers);
+        let mut clients = open(&lab, 3 * u32::try_from(workers).unwrap());
+        assert_eq!(connections(&lab, workers), vec![3.0; workers]);
+        for client in &mut clients {
+            assert_eq!(client.get("/").status, 200);
+        }
+    }
+}
+
+#[test]
+fn who_leaves_makes_room_for_who_comes() {
+    let workers = 4;
+    let lab = with_workers(Lab::start(&["blue"]), workers);
+    let mut clients = open(&lab, 16);
+    for _ in 0..4 {
+        // Any six of them: it does not show whose they are.
+        clients.rotate_left(5);
+        clients.truncate(10);
+        lab.wait_for_metric(&["switchback_client_connections "], 10.0);
+        clients.extend(open(&lab, 6));
+        assert_eq!(connections(&lab, workers), vec![4.0; workers]);
+    }
+}
+
+#[test]
+fn a_worker_with_many_streams_gets_no_connections_while_another_has_less_to_do() {
+    let gate = Gate::default();
+    let lab = with_workers(Lab::on(vec![Origin::held("blue", &gate)], ""), 2);
+    http2::run(async {
+        let busy = Http2::to(lab.address()).await;
+        let mut answers = Vec::new();
+        for _ in 0..30 {
+            answers.push(busy.start(http2::request(Method::GET, "/late"), true).await.0);
+        }
+        http2::wait_until("the streams are counted", || {
+            lab.metric_sum("switchback_worker_streams{").round() as u64 == 30
+        })
+        .await;
+        let streams = each(&lab, "switchback_worker_streams", 2);
+        let hot = streams.iter().position(|count| *count > 0.0).unwrap();
+        let clients = open(&lab, 12);
+        let now = connections(&lab, 2);
+        assert_eq!((now[hot], now[1 - hot]), (1.0, 12.0), "{streams:?}");
+        gate.open();
+        for answer in answers {
+            assert_eq!(http2::answer(answer).await.unwrap().status, 200);
+        }
+        http2::wait_until("the streams are over", || lab.metric_sum("switchback_worker_streams{") == 0.0)
+            .await;
+        drop(clients);
+    });
+}
+
+#[test]
+fn how_busy_a_worker_is_is_told() {
+    let lab = with_workers(Lab::start(&["blue"]), 1);
+    let mut client = lab.client();
+    lab::wait_until("it is seen to work", || {
+        (0..50).for_each(|_| assert_eq!(client.get("/").status, 200));
+        lab.metric(&["switchback_worker_busy_ratio{worker=\"0\"}"]).is_some_and(|busy| busy > 0.01)
+    });
+}
+
+#[test]
+fn a_session_goes_on_with_the_worker_that_a_connection_was_passed_on_to() {
+    let workers = 4;
+    let authority = Authority::new("ca");
+    let dir = tempfile::tempdir().unwrap();
+    authority.issue(&["shop.test"]).write(dir.path(), "shop");
+    let origin = Origin::start("blue");
+    let services = format!(
+        "[[listeners]]\nlisten = \"127.0.0.2:0\"\n\
+         tls = {{ certificates = [{{ cert = \"shop.pem\", key = \"shop.key\" }}] }}\n\
+         [services.shop]\nroutes = [{{ path = \"/\" }}]\nversions.blue.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let lab = with_workers(Lab::configured(dir, vec![origin], &services), workers);
+    let (at, caller) = (lab.bound("127.0.0.2:0"), Caller::trusting(&authority));
+    // All of them stay, so that every worker has some.
+    let all = until_some_are_passed_on(&lab, |number| {
+        let mut secure = caller.connect(at, "shop.test").unwrap();
+        assert_eq!(secure.get("shop.test", "/").status, 200);
+        assert_eq!(secure.is_resumed(), number > 0, "the first one alone does a whole handshake");
+        secure
+    });
+    let now = connections(&lab, workers);
+    assert!(all.len() >= workers && now.iter().all(|count| *count > 0.0), "{now:?}");
+    assert_eq!(lab.metric(&["switchback_tls_handshakes_total", "\"full\""]), Some(1.0));
+}
+
+#[test]
+fn who_a_proxy_names_is_known_where_the_connection_was_passed_on_to() {
+    let listener = "[[listeners]]\nlisten = \"127.0.0.2:0\"\nproxy_protocol = true\n\
+                    trusted_proxies = [\"127.0.0.1\"]";
+    let lab = with_workers(Lab::with(&["blue"], listener), 4);
+    let at = lab.bound("127.0.0.2:0");
+    let all = until_some_are_passed_on(&lab, |number| {
+        let mut client = Client::connect(at);
+        let answer = client
+            .send(format!("PROXY TCP4 192.0.2.{number} 198.51.100.2 4711 443\r\n"))
+            .send("GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .answer();
+        assert_eq!(answer.status, 200);
+        client
+    });
+    let seen = lab.origins[0].seen();
+    assert_eq!(seen.len(), all.len());
+    for (number, seen) in seen.iter().enumerate() {
+        assert_eq!(seen.header("x-forwarded-for"), Some(&*format!("192.0.2.{number}")));
+    }
+}
+
+#[test]
+fn a_unix_sockets_connections_are_spread_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let extra = format!("[[listeners]]\nlisten = \"unix:{}\"", path.display());
+    let lab = with_workers(Lab::with(&["blue"], &extra), 4);
+    let mut clients = Vec::new();
+    for number in 1..=12_u32 {
+        clients.push(UnixStream::connect(&path).unwrap());
+        lab.wait_for_metric(&["switchback_client_connections "], f64::from(number));
+    }
+    assert_eq!(connections(&lab, 4), [3.0; 4]);
+    for client in &mut clients {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(Answer::of(&answer).expect("an answer").status, 200);
+    }
+}
+
+#[test]
+fn who_comes_to_a_full_worker_is_served_as_soon_as_any_has_room() {
+    let lab = with_workers(Lab::with(&["blue"], "[limits]\nconnections = 4\n"), 2);
+    let mut clients = open(&lab, 4);
+    assert_eq!(connections(&lab, 2), [2.0; 2]);
+    // In eight rounds it comes to either of them, and room is made on either of them.
+    for _ in 0..8 {
+        let mut waiting = lab.client();
+        waiting.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        drop(clients.remove(0));
+        assert_eq!(waiting.answer().status, 200);
+        clients.push(waiting);
+    }
+}
