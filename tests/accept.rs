@@ -12,12 +12,14 @@
 
 mod lab;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use http::Method;
 use lab::tls::{Authority, Caller};
-use lab::{Answer, Client, Gate, Http2, Lab, Origin, http2};
+use lab::{Answer, Client, Gate, Http2, Lab, Origin, Proxy, http2};
+use serde_json::{Value, json};
 
 /// A lab with so many workers.
 fn with_workers(mut lab: Lab, workers: usize) -> Lab {
@@ -210,4 +212,98 @@ fn who_comes_to_a_full_worker_is_served_as_soon_as_any_has_room() {
         assert_eq!(waiting.answer().status, 200);
         clients.push(waiting);
     }
+}
+
+/// The CPUs that each thread with a name like this may run on, as the system tells it, by name.
+fn allowed(pid: u32, name: &str) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads = tasks.map(|task| {
+        let read = |file| fs::read_to_string(task.as_ref().unwrap().path().join(file)).unwrap();
+        let (name, status) = (read("comm").trim().to_owned(), read("status"));
+        let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        (name, cpus.trim().to_owned())
+    });
+    let mut threads: Vec<_> = threads.filter(|(thread, _)| thread.starts_with(name)).collect();
+    threads.sort();
+    threads
+}
+
+/// The CPUs that this test may run on.
+fn own_cpus() -> Vec<usize> {
+    let mask = rustix::thread::sched_getaffinity(None).unwrap();
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect()
+}
+
+/// Runs the lab's proxy again with these arguments, and `before` the program.
+fn again(lab: &mut Lab, before: &[&str], args: &[&str]) {
+    if let Some(proxy) = lab.proxy.take() {
+        assert!(proxy.stop().0.success());
+    }
+    lab.proxy = Some(Proxy::start_as(before, args, &lab.config(), &lab.socket()).unwrap());
+}
+
+#[test]
+fn each_worker_stays_on_its_cpu_and_nobody_else_is_pinned() {
+    let cpus = own_cpus();
+    let (last, all) = (*cpus.last().unwrap(), cpus.len());
+    let mut lab = Lab::with(&["blue"], &format!("[proxy]\ncpu_affinity = [{last}]\n"));
+    let everywhere = allowed(std::process::id(), "")[0].1.clone();
+    again(&mut lab, &[], &["--workers", "2"]);
+    let of = |lab: &Lab, name: &str| allowed(lab.proxy().pid(), name);
+    let pinned: Vec<_> = (0..2).map(|id| (format!("worker-{id}"), last.to_string())).collect();
+    assert_eq!(of(&lab, "worker-"), pinned);
+    let others: Vec<_> = of(&lab, "").into_iter().filter(|(name, _)| !name.starts_with("worker-")).collect();
+    assert!(others.iter().any(|(name, _)| name == "control"), "{others:?}");
+    assert!(others.iter().all(|(_, cpus)| *cpus == everywhere), "{others:?}");
+    let status = lab.call("GET", "/v1/status", &Value::Null).1;
+    assert_eq!(status["cpus"], json!([last, last]));
+    assert!(lab.cli(&["status"]).1.contains(&format!("2 workers on CPU {last}, {last} ")));
+    assert_eq!(lab.get("/").status, 200);
+
+    // As many as the list has; and as the command line says, whatever the file does.
+    again(&mut lab, &[], &[]);
+    assert_eq!(of(&lab, "worker-").len(), 1);
+    again(&mut lab, &[], &["--workers", &(all + 1).to_string(), "--cpu-affinity", "auto"]);
+    let in_turn = cpus.iter().cycle().take(all + 1).map(ToString::to_string);
+    assert_eq!(
+        of(&lab, "worker-").into_iter().map(|(_, cpus)| cpus).collect::<Vec<_>>(),
+        in_turn.collect::<Vec<_>>()
+    );
+    again(&mut lab, &[], &["--cpu-affinity", "off"]);
+    assert!(of(&lab, "worker-").iter().all(|(_, cpus)| *cpus == everywhere));
+    assert_eq!(lab.call("GET", "/v1/status", &Value::Null).1["cpus"], json!([]));
+}
+
+#[test]
+fn there_are_as_many_workers_as_the_process_may_run_at_a_time() {
+    let cpus = own_cpus();
+    let mut lab = Lab::start(&["blue"]);
+    again(&mut lab, &[], &[]);
+    let workers = |lab: &Lab| allowed(lab.proxy().pid(), "worker-").len();
+    assert_eq!(workers(&lab), std::thread::available_parallelism().unwrap().get());
+    again(&mut lab, &["taskset", "--cpu-list", &cpus[0].to_string()], &[]);
+    assert_eq!(workers(&lab), 1);
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn a_cpu_that_there_is_not_is_refused_with_those_that_there_are() {
+    let lab = Lab::start(&["blue"]);
+    let config = lab.dir.path().join("pinned.toml");
+    let text = fs::read_to_string(lab.config()).unwrap();
+    for (cpus, said) in [
+        ("[0, 1000]", "cannot pin workers to CPU 1000: this process may run on CPU "),
+        ("[0, 0]", "pinned.toml:1:26: CPU 0 is there twice"),
+        ("[]", "pinned.toml:1:22: there is no CPU in the list"),
+        (
+            "\"on\"",
+            "pinned.toml:1:22: expected \"auto\", \"off\" or a list of CPUs such as [0, 1], found the string \"on\"",
+        ),
+        ("[-1]", "pinned.toml:1:23: expected a whole number from 0 to 1023"),
+    ] {
+        fs::write(&config, format!("proxy.cpu_affinity = {cpus}\n{text}")).unwrap();
+        let (code, log) = Proxy::refused(&config);
+        assert!(code == 1 && log.contains(said), "{cpus}: {code}\n{log}");
+    }
+    assert_eq!(lab.get("/").status, 200);
 }

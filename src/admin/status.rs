@@ -13,6 +13,7 @@ use crate::table::Epoch;
 pub struct Status {
     started: Instant,
     workers: usize,
+    cpus: Vec<usize>,
     generation: u64,
     changing: Mutex<Changing>,
 }
@@ -55,7 +56,19 @@ impl Status {
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
         let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new() };
-        Self { started: Instant::now(), workers, generation, changing: Mutex::new(changing) }
+        Self {
+            started: Instant::now(),
+            workers,
+            cpus: Vec::new(),
+            generation,
+            changing: Mutex::new(changing),
+        }
+    }
+
+    /// Each worker stays on one of these CPUs.
+    #[must_use]
+    pub fn pinned(self, cpus: Vec<usize>) -> Self {
+        Self { cpus, ..self }
     }
 
     /// From now on `/readyz` says this.
@@ -80,6 +93,7 @@ impl Status {
             uptime_seconds: self.started.elapsed().as_secs(),
             pid: std::process::id(),
             workers: self.workers,
+            cpus: self.cpus.clone(),
             listeners: changing.listeners.clone(),
             ready: changing.readiness == Readiness::Ready,
             generation: self.generation,

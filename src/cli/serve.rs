@@ -4,6 +4,7 @@
 //! which serves the admin API and takes signals.
 
 pub(super) mod activation;
+mod affinity;
 mod elders;
 mod ending;
 mod entrances;
@@ -36,14 +37,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use activation::{Predecessor, Started};
+use affinity::Cores;
 use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
-use machine::{cores, on_own_thread, raise_file_limit, start_log};
-use settings::{memory_limit, settings};
+use machine::{on_own_thread, raise_file_limit, start_log};
+use settings::{fixed, memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
 use upgrade::Outcome;
@@ -93,13 +95,14 @@ fn run_from(started: Started, args: Run) -> Result<()> {
         .ok();
     let config = load(&file, watching.as_ref())?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let workers = args.workers.map_or_else(cores, usize::from);
+    let affinity = args.cpu_affinity.as_ref().unwrap_or(&config.proxy.cpu_affinity);
+    let cores = Cores::of(affinity, args.workers.map(usize::from))?;
     raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
-        let start = Start { file, watching, config, workers, program };
+        let start = Start { file, watching, config, cores, program };
         let (process, upgrades) = Process::start(start, started).await?;
         process.live(signals, trigger, reloads, upgrades).await
     })
@@ -110,7 +113,7 @@ struct Start {
     file: PathBuf,
     watching: Option<Watch>,
     config: Config,
-    workers: usize,
+    cores: Cores,
     program: OwnProgram,
 }
 
@@ -159,7 +162,8 @@ struct Process {
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
     async fn start(start: Start, started: Started) -> Result<(Self, mpsc::Receiver<UpgradeOrder>)> {
-        let Start { file, watching, config, workers, program } = start;
+        let Start { file, watching, config, cores, program } = start;
+        let (workers, pins) = (cores.workers, cores.pins());
         let Started { sockets: mut inherited, predecessor } = started;
         let entrances = Entrances::of(&config, None)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
@@ -186,13 +190,13 @@ impl Process {
         let (stop_control, control) = on_own_thread(control)?;
         succession.meet(&handle);
         let settings = settings(&config, &entrances, workers, &log);
-        let mut crew = Crew::start(workers, handle.live(), &settings)?;
+        let mut crew = Crew::start(workers, &pins, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
         let (memory, limit) = channel::channel(memory_limit(&config));
         spawn_local(memory::look(Arc::clone(crew.commons()), limit));
         let watchdog = spawn_local(notify::watchdog(crew.pulse()));
-        let status = Arc::new(Status::of(workers, generation));
+        let status = Arc::new(Status::of(workers, generation).pinned(pins));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
         spawn_local(control::rollout::run(handle.clone(), config.state.dir.join("rollouts")));
@@ -346,11 +350,10 @@ impl Process {
         self.log.follow(log);
         let settings = settings(&config, &entrances, self.crew.size(), &self.log);
         self.crew.follow(&wanted, bound, &settings).await;
-        let fixed = |config: &Config| {
-            (config.admin.socket.clone(), config.metrics.as_ref().map(|m| m.listen), config.state.dir.clone())
-        };
         if fixed(&config) != fixed(&self.config) {
-            warn!("changes of [admin], [metrics] and [state] take effect at the next start");
+            warn!(
+                "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start"
+            );
         }
         self.memory.send_replace(memory_limit(&config));
         self.webhooks.follow(&config.webhooks);

@@ -15,7 +15,7 @@ use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
     Underscores, Upgrade, Webhook,
 };
-use super::{access_log, answer, ending, endpoint, https, identity, limits, tls, webhook};
+use super::{access_log, affinity, answer, ending, endpoint, https, identity, limits, tls, webhook};
 use crate::table::{Discovery, ServiceSpec};
 
 /// The shortest duration where none at all makes no sense.
@@ -342,6 +342,7 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
     let forwarded = section.or("forwarded", default.forwarded, Node::flag);
     let name_servers = section.or("name_servers", Vec::new(), name_servers);
     let underscores = section.or("underscores_in_headers", default.underscores_in_headers, underscores);
+    let cpu_affinity = section.or("cpu_affinity", default.cpu_affinity, affinity::read);
     section.finish();
     Some(Proxy {
         epoch_header: epoch_header?,
@@ -353,6 +354,7 @@ fn proxy(node: Node<'_>, base: &Path) -> Option<Proxy> {
         forwarded: forwarded?,
         name_servers: name_servers?,
         underscores_in_headers: underscores?,
+        cpu_affinity: cpu_affinity?,
     })
 }
 

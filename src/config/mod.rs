@@ -4,6 +4,7 @@
 //! The file says what exists; where the traffic goes is the store's to say.
 
 mod access_log;
+mod affinity;
 mod answer;
 mod balance;
 mod circuit;
@@ -24,6 +25,7 @@ mod https;
 mod identity;
 mod later;
 mod limits;
+mod listen;
 mod load;
 mod outliers;
 mod pool;
@@ -41,20 +43,20 @@ mod walk;
 mod warmup;
 pub mod webhook;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+pub use affinity::CpuAffinity;
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
 pub use https::Redirect;
+pub use listen::ListenAddr;
 pub use load::{Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 pub use webhook::Webhook;
 
-use crate::table::{BasisPoints, Discovery, ErrorPage, Invalid, ServiceSpec, ZoneName};
+use crate::table::{BasisPoints, Discovery, ErrorPage, ServiceSpec, ZoneName};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,38 +106,6 @@ pub struct Listener {
     pub redirect_to_https: Option<Redirect>,
     /// `Strict-Transport-Security` of all its answers; with TLS only.
     pub hsts: Option<http::HeaderValue>,
-}
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddr {
-    /// `0.0.0.0:8080`, `[::]:8080`; port 0 is any free one.
-    Tcp(SocketAddr),
-    /// `unix:/run/switchback/http.sock`.
-    Unix(PathBuf),
-}
-
-impl FromStr for ListenAddr {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let unix = text.strip_prefix("unix:").map(PathBuf::from).filter(|path| path.is_absolute());
-        let tcp = text.parse().map(Self::Tcp).ok();
-        unix.map(Self::Unix).or(tcp).ok_or_else(|| {
-            Invalid(format!(
-                "`{}` is not an address to listen on: expected ip:port, [v6]:port or unix:/path",
-                text.escape_default()
-            ))
-        })
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// The admin API.
@@ -302,6 +272,8 @@ pub struct Proxy {
     pub name_servers: Vec<SocketAddr>,
     /// What becomes of a request's fields with an underscore in their name; default [`Underscores::Drop`].
     pub underscores_in_headers: Underscores,
+    /// Which CPU each worker stays on; default [`CpuAffinity::Off`].
+    pub cpu_affinity: CpuAffinity,
 }
 
 impl Default for Proxy {
@@ -316,6 +288,7 @@ impl Default for Proxy {
             forwarded: false,
             name_servers: Vec::new(),
             underscores_in_headers: Underscores::default(),
+            cpu_affinity: CpuAffinity::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::listener::{self, Accepting, ListenAddr, Sockets};
 use super::live::Live;
 use super::posts::Posts;
 use super::settings::Settings;
-use super::worker::{self, Farewell, Order, Queue, WorkerStats};
+use super::worker::{self, Farewell, Order, Queue, Seat, WorkerStats};
 
 /// The workers of this process and what they listen on.
 #[derive(Debug)]
@@ -125,17 +125,18 @@ fn sockets(
 }
 
 impl Crew {
-    /// Starts `workers` workers that serve what `live` publishes.
+    /// Starts `workers` workers that serve what `live` publishes, each pinned to its CPU of `pins`, where there is one.
     ///
     /// # Errors
     /// When there is no thread or no runtime to be had.
-    pub fn start(workers: usize, live: &Arc<Live>, settings: &Settings) -> io::Result<Self> {
+    pub fn start(workers: usize, pins: &[usize], live: &Arc<Live>, settings: &Settings) -> io::Result<Self> {
         let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
         let (posts, inboxes) = Posts::of(stats.iter().cloned());
         let commons = Arc::new(Commons::of(posts));
-        let start = |(id, (stats, passed)): (_, (Arc<WorkerStats>, _))| {
+        let start = |(id, (stats, passed)): (usize, (Arc<WorkerStats>, _))| {
             let (live, shared, counted) = (Arc::clone(live), Arc::clone(&commons), Arc::clone(&stats));
-            let (orders, ended) = worker::start(id, live, settings.clone(), counted, shared, passed)?;
+            let seat = Seat { id, cpu: pins.get(id).copied(), passed };
+            let (orders, ended) = worker::start(seat, live, settings.clone(), counted, shared)?;
             Ok(Hand { orders, ended, stats })
         };
         let workers = stats.into_iter().zip(inboxes).enumerate().map(start).collect::<io::Result<_>>()?;

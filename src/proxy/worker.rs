@@ -1,6 +1,7 @@
 //! A worker: one thread with a runtime, accept sockets, upstream pools and counters of its own.
 
 mod orders;
+mod start;
 mod stats;
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -12,11 +13,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 
 pub use orders::{Farewell, Order, Queue};
+pub use start::{Seat, start};
 pub use stats::WorkerStats;
 
 use super::clock::{self, Clock};
@@ -290,44 +291,6 @@ impl Worker {
         self.stats.streams.store(self.streams.get(), Ordering::Relaxed);
         self.stats.busy.store(busy, Ordering::Relaxed);
     }
-}
-
-/// Most orders that wait for a worker.
-const ORDERS: usize = 64;
-
-/// Starts worker `id` on a thread of its own; it ends when it is told to stop and nothing is left, or when the sender
-/// is gone; the receiver says when.
-///
-/// # Errors
-/// When there is no thread or no runtime to be had.
-pub fn start(
-    id: usize,
-    live: Arc<Live>,
-    settings: Settings,
-    stats: Arc<WorkerStats>,
-    commons: Arc<Commons>,
-    passed: mpsc::Receiver<Passed>,
-) -> std::io::Result<(mpsc::Sender<Order>, oneshot::Receiver<()>)> {
-    let (orders, inbox) = mpsc::channel(ORDERS);
-    let (end, ended) = oneshot::channel();
-    // Before it runs: what is asked of it until then is done when it does.
-    let warm_ups = live.warmups.join();
-    let runtime = move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
-    };
-    let run = move || {
-        // Dropped with the thread, also when it panics.
-        let _end = end;
-        match runtime() {
-            Ok(runtime) => {
-                let worker = Worker::new(id, live, settings, stats).sharing(commons);
-                runtime.block_on(obey(Rc::new(worker), inbox, passed, warm_ups));
-            }
-            Err(error) => tracing::error!(%error, worker = id, "cannot start"),
-        }
-    };
-    std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
-    Ok((orders, ended))
 }
 
 /// Begins nothing new from `after` on; by then the connections that had no request are closed.

@@ -367,13 +367,26 @@ impl Proxy {
         socket: &Path,
         workers: usize,
     ) -> Result<Self, String> {
-        let mut child = Command::new(program)
-            .args(["run", "--workers", &workers.to_string(), "--config"])
-            .arg(config)
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
+        let mut command = Command::new(program);
+        command.args(["run", "--workers", &workers.to_string(), "--config"]).arg(config);
+        Self::start_command(command, socket)
+    }
+
+    /// The same with other arguments, and `before` the program.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_as(before: &[&str], args: &[&str], config: &Path, socket: &Path) -> Result<Self, String> {
+        let words = before.iter().chain([&env!("CARGO_BIN_EXE_switchback"), &"run"]).chain(args);
+        let words: Vec<_> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("--config").arg(config);
+        Self::start_command(command, socket)
+    }
+
+    fn start_command(mut command: Command, socket: &Path) -> Result<Self, String> {
+        let mut child =
+            command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the binary starts");
         let (log, reader, ready) = follow(child.stderr.take().expect("a pipe"));
         let is_ready = ready.recv_timeout(PATIENCE).is_ok();
         if !is_ready {

@@ -278,6 +278,9 @@ pub struct Status {
     pub pid: u32,
     /// How many workers serve.
     pub workers: usize,
+    /// The CPU that each worker is pinned to, in their order; none when they are not.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
     /// Where clients are accepted.
     pub listeners: Vec<Listener>,
     /// True when it serves; false while it starts or winds down.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::words::duration;
+use crate::config::CpuAffinity;
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -13,9 +14,12 @@ pub struct Run {
     /// The configuration file [./switchback.toml, then /etc/switchback/switchback.toml].
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Worker threads [one a CPU].
+    /// Worker threads [as many as may run at a time, by the CPU affinity mask and the control group's quota].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// Which CPU each worker stays on: auto, off, or a list such as 0,1 or 0-3 [proxy.cpu_affinity of the file].
+    #[arg(long, value_name = "CPUS")]
+    pub cpu_affinity: Option<CpuAffinity>,
 }
 
 /// `upgrade`.

@@ -27,7 +27,11 @@ pub(in crate::cli) fn status(picture: &Picture, style: Style) -> String {
 fn proxy(proxy: &api::Status, style: Style) -> String {
     let ready =
         if proxy.ready { style.paint(Tone::Good, "ready") } else { style.paint(Tone::Bad, "not ready") };
-    let workers = counted(proxy.workers as u64, "worker");
+    let mut workers = counted(proxy.workers as u64, "worker");
+    if !proxy.cpus.is_empty() {
+        let cpus: Vec<_> = proxy.cpus.iter().map(ToString::to_string).collect();
+        workers.push_str(&format!(" on CPU {}", cpus.join(", ")));
+    }
     let mut listeners: Vec<_> = proxy.listeners.iter().map(|listener| listener.bound.as_str()).collect();
     if listeners.is_empty() {
         listeners.push("no listeners");

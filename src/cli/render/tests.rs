@@ -108,6 +108,7 @@ fn picture(services: Vec<Service>) -> Picture {
         uptime_seconds: 11_520,
         pid: 4242,
         workers: 2,
+        cpus: Vec::new(),
         listeners: vec![listener],
         ready: true,
         generation: 1,

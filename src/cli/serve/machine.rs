@@ -1,4 +1,4 @@
-//! What the process takes from the machine: processors, file descriptors, and where its log goes.
+//! What the process takes from the machine: threads, file descriptors, and where its log goes.
 
 use std::io::IsTerminal;
 use std::thread;
@@ -11,11 +11,6 @@ use tracing::warn;
 
 use crate::control::Control;
 use crate::control::health::Prober;
-
-/// How many threads run at the same time.
-pub(super) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
 
 /// A proxy needs two descriptors a request: as many as the system lets it have.
 pub(super) fn raise_file_limit() {

@@ -72,6 +72,13 @@ pub(super) fn memory_limit(config: &Config) -> MemoryLimit {
     }
 }
 
+/// What only takes effect at the next start.
+pub(super) fn fixed(config: &Config) -> impl PartialEq {
+    let metrics = config.metrics.as_ref().map(|metrics| metrics.listen);
+    let Config { admin, state, proxy, .. } = config;
+    (admin.socket.clone(), metrics, state.dir.clone(), proxy.cpu_affinity.clone())
+}
+
 fn door(listener: &config::Listener) -> Door {
     Door { trusted: listener.trusted_proxies.clone(), proxy_protocol: listener.proxy_protocol }
 }
