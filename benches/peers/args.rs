@@ -36,6 +36,12 @@ pub(crate) struct Args {
     pub(crate) instructions: bool,
     #[command(flatten)]
     pub(crate) cpus: Cpus,
+    /// With --instructions: fails when switchback executes more of them for a request than it may.
+    #[arg(long, requires = "instructions")]
+    pub(crate) gate: bool,
+    /// Installs what is missing of the peers and the loads, and measures nothing.
+    #[arg(long)]
+    pub(crate) install: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
@@ -64,6 +70,8 @@ pub(crate) enum Part {
         #[arg(long)]
         listen: SocketAddr,
         #[arg(long)]
+        grpc: SocketAddr,
+        #[arg(long)]
         delayed: Vec<Delayed>,
     },
     /// The load of full TLS handshakes.
@@ -73,6 +81,18 @@ pub(crate) enum Part {
         to: SocketAddr,
         #[arg(long)]
         path: String,
+        #[arg(long)]
+        connections: u16,
+        #[arg(long)]
+        seconds: u16,
+    },
+    /// The load of WebSockets.
+    #[command(hide = true)]
+    Echo {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        bytes: usize,
         #[arg(long)]
         connections: u16,
         #[arg(long)]
@@ -105,5 +125,10 @@ impl Args {
         let asked =
             |peer: &dyn Peer| self.peers.is_empty() || self.peers.iter().any(|name| *name == peer.name());
         peer::all().into_iter().filter(|peer| asked(peer.as_ref())).collect()
+    }
+
+    /// Those that were named and have to be installed.
+    pub(crate) fn to_install(&self) -> impl Iterator<Item = &str> {
+        self.peers.iter().map(String::as_str).filter(|name| !peer::OURS.contains(name))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
+    grpc,
     load::{Answered, Errors},
-    process::{Process, Scratch, find_program},
-    scenario::Load,
+    process::{Argv, Process, Scratch, find_program},
+    scenario::{Load, Upstream},
 };
 
 /// Puts this load on one address for a number of seconds, `streams` requests at a time on each connection.
@@ -29,22 +30,30 @@ pub(crate) fn run(
     let log = dir.join("requests");
     let mut log_option = OsString::from("--log-file=");
     log_option.push(&log);
-    let argv = vec![
+    let mut argv: Argv = vec![
         h2load.into(),
         "--threads=1".into(),
         format!("--clients={}", load.connections).into(),
         format!("--max-concurrent-streams={streams}").into(),
         format!("--duration={seconds}").into(),
         log_option,
-        format!("{}://{to}{}", if load.tls { "https" } else { "http" }, load.path).into(),
     ];
+    if load.upload > 0 {
+        let body = dir.join("body");
+        fs::write(&body, message(load))?;
+        argv.extend(["--data".into(), body.into()]);
+    }
+    if load.upstream == Upstream::Grpc {
+        argv.extend(["--header=content-type: application/grpc", "--header=te: trailers"].map(Into::into));
+    }
+    argv.push(format!("{}://{to}{}", if load.tls { "https" } else { "http" }, load.path).into());
     let mut process = Process::start(&argv, cpu, dir.join("output"))?;
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
         bail!("`h2load` did not end");
     }
     let output = fs::read_to_string(dir.join("output"))?;
     let mut answered = summary(&output).with_context(|| format!("output of `h2load`: {output}"))?;
-    (answered.p50_us, answered.p99_us) = percentiles(&log)?;
+    [answered.p50_us, answered.p99_us, answered.p999_us] = percentiles(&log)?;
     fs::remove_file(log)?;
     Ok(answered)
 }
@@ -65,6 +74,7 @@ fn summary(output: &str) -> Option<Answered> {
         bytes: data.parse().ok()?,
         p50_us: 0.0,
         p99_us: 0.0,
+        p999_us: 0.0,
         errors: Errors {
             read: count(requests, " errored")?,
             timeout: count(requests, " timeout")?,
@@ -83,11 +93,21 @@ fn seconds(text: &str) -> Option<f64> {
 }
 
 /// Its log has a line a request: when, the status, how long in microseconds.
-fn percentiles(log: &Path) -> Result<(f64, f64)> {
+fn percentiles(log: &Path) -> Result<[f64; 3]> {
     let text = fs::read_to_string(log)?;
     let mut times: Vec<u32> =
         text.lines().filter_map(|line| line.rsplit('\t').next()?.trim().parse().ok()).collect();
     times.sort_unstable();
-    let of = |hundredths: usize| times.get(times.len() * hundredths / 100).map(|time| f64::from(*time));
-    of(50).zip(of(99)).context("`h2load` logged no request")
+    let of =
+        |thousandths: usize| times.get(times.len() * thousandths / 1000).map_or(0.0, |time| f64::from(*time));
+    ensure!(!times.is_empty(), "`h2load` logged no request");
+    Ok([500, 990, 999].map(of))
+}
+
+/// The body of each request; for gRPC it begins with the message's prefix, uncompressed and with its length.
+fn message(load: &Load) -> Vec<u8> {
+    match load.upstream {
+        Upstream::Http1 => vec![b'x'; load.upload],
+        Upstream::Grpc => grpc::message(),
+    }
 }

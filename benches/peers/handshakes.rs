@@ -2,14 +2,7 @@
 //!
 //! `wrk` will not do: it takes the session of a connection over to the next one.
 
-use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use anyhow::Result;
 use rustls::{
@@ -25,47 +18,28 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task::LocalSet,
 };
 use tokio_rustls::TlsConnector;
 
-use crate::certificate;
-
-/// What was counted.
-#[derive(Default)]
-struct Tally {
-    latencies: Vec<Duration>,
-    bytes: u64,
-    connect: u64,
-    read: u64,
-    status: u64,
-}
+use crate::{
+    certificate,
+    scenario::Load,
+    tally::{self, Tally},
+};
 
 /// Puts the load on `to` and prints what `wrk` would.
 pub(crate) fn load(to: SocketAddr, path: &str, connections: u16, seconds: u16) -> Result<()> {
-    let tally = Rc::new(RefCell::new(Tally::default()));
     let connector = TlsConnector::from(Arc::new(config()?));
     let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", certificate::NAME);
     let request: Rc<str> = request.into();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let start = Instant::now();
-    let end = start + Duration::from_secs(u64::from(seconds));
-    runtime.block_on(LocalSet::new().run_until(async {
-        let client = |_| {
-            let (tally, connector, request) = (Rc::clone(&tally), connector.clone(), Rc::clone(&request));
-            tokio::task::spawn_local(async move {
-                while Instant::now() < end {
-                    one(to, &connector, &request, &tally).await;
-                }
-            })
-        };
-        for client in (0..connections).map(client).collect::<Vec<_>>() {
-            client.await?;
+    tally::measure(connections, seconds, |end, tally| {
+        let (connector, request) = (connector.clone(), Rc::clone(&request));
+        async move {
+            while Instant::now() < end {
+                one(to, &connector, &request, &tally).await;
+            }
         }
-        anyhow::Ok(())
-    }))?;
-    println!("summary: {}", tally.borrow_mut().summary(start.elapsed()));
-    Ok(())
+    })
 }
 
 /// Only TLS 1.3 and X25519: what all peers speak, so that all do the same work.
@@ -87,13 +61,8 @@ async fn one(to: SocketAddr, connector: &TlsConnector, request: &str, tally: &Re
     let answer = exchange(to, connector, request).await;
     let mut tally = tally.borrow_mut();
     match answer {
-        Ok(answer) => {
-            tally.latencies.push(start.elapsed());
-            tally.bytes += answer.len() as u64;
-            tally.status += u64::from(!answer.starts_with(b"HTTP/1.1 200"));
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tally.connect += 1,
-        Err(_) => tally.read += 1,
+        Ok(answer) => tally.answered(start.elapsed(), answer.len(), answer.starts_with(b"HTTP/1.1 200")),
+        Err(error) => tally.failed(&error),
     }
 }
 
@@ -109,27 +78,6 @@ async fn exchange(to: SocketAddr, connector: &TlsConnector, request: &str) -> io
         // Some peers end the connection below TLS; whether the answer is whole is judged by its bytes.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
         _ => Ok(answer),
-    }
-}
-
-impl Tally {
-    fn summary(&mut self, elapsed: Duration) -> String {
-        self.latencies.sort_unstable();
-        let percentile = |share: usize| {
-            let at = self.latencies.len() * share / 100;
-            self.latencies.get(at).map_or(0.0, |latency| latency.as_secs_f64() * 1e6)
-        };
-        format!(
-            r#"{{"seconds": {:.6}, "requests": {}, "bytes": {}, "p50_us": {:.1}, "p99_us": {:.1}, "errors": {{"connect": {}, "read": {}, "write": 0, "timeout": 0, "status": {}}}}}"#,
-            elapsed.as_secs_f64(),
-            self.latencies.len(),
-            self.bytes,
-            percentile(50),
-            percentile(99),
-            self.connect,
-            self.read,
-            self.status
-        )
     }
 }
 
@@ -173,12 +121,12 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// Runs the load in a process of its own: the command line after the program.
-pub(crate) fn arguments(to: SocketAddr, path: &str, connections: u16, seconds: u16) -> Vec<String> {
+pub(crate) fn arguments(to: SocketAddr, load: &Load, seconds: u16) -> Vec<String> {
     vec![
         "handshakes".to_owned(),
         format!("--to={to}"),
-        format!("--path={path}"),
-        format!("--connections={connections}"),
+        format!("--path={}", load.path),
+        format!("--connections={}", load.connections),
         format!("--seconds={seconds}"),
     ]
 }

@@ -9,7 +9,7 @@ use crate::{
     args::Args,
     client::{self, Client},
     origin::Origin,
-    peer::{self, Peer, Running},
+    peer::{self, Peer, Running, Servers},
     process::Scratch,
     report::{Spread, ratio_to, table},
 };
@@ -56,7 +56,8 @@ impl IdleRow {
     fn measure(peer: &dyn Peer, args: &Args, scratch: &Scratch, origin: &Origin) -> Self {
         let spread = |kind| -> Result<Option<Spread>> {
             let repeats = (0..args.rounds.min(REPEATS)).map(|_| {
-                let running = peer::start(peer, origin.address, &[], args.cpus.proxy, scratch, Vec::new())?;
+                let running =
+                    peer::start(peer, &Servers::plain(origin), args.cpus.proxy, scratch, Vec::new())?;
                 growth(&running, kind)
             });
             Ok(Spread::of(repeats.collect::<Result<Vec<f64>>>()?.into_iter()))

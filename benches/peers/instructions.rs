@@ -9,7 +9,7 @@ use crate::{
     args::Args,
     client::Client,
     origin::Origin,
-    peer::{self, Peer},
+    peer::{self, Peer, Servers},
     process::{Argv, Scratch, find_program},
     report::{ratio_to, table},
 };
@@ -62,7 +62,7 @@ fn count(peer: &dyn Peer, requests: u32, args: &Args, scratch: &Scratch, origin:
     let dir = scratch.subdirectory("callgrind-")?;
     let mut wrapper: Argv = vec![valgrind.into(), "--tool=callgrind".into(), "--quiet".into()];
     wrapper.push(format!("--callgrind-out-file={}/%p.out", dir.display()).into());
-    let mut running = peer::start(peer, origin.address, &[], args.cpus.proxy, scratch, wrapper)?;
+    let mut running = peer::start(peer, &Servers::plain(origin), args.cpus.proxy, scratch, wrapper)?;
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(Client::connect(running.listen)?);

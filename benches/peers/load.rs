@@ -1,5 +1,5 @@
-//! The load generators, each with one thread: `wrk`, `h2load` for HTTP/2, or our own where every request needs a full TLS
-//! handshake.
+//! The load generators, each with one thread: `wrk`, `h2load` for HTTP/2, or our own for WebSockets and where every request
+//! needs a full TLS handshake.
 
 use std::{env, fmt, fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    h2load, handshakes,
+    echo, h2load, handshakes,
     process::{Argv, Process, Scratch, find_program},
     scenario::{Load, Protocol, Reuse},
 };
@@ -20,6 +20,7 @@ pub(crate) struct Answered {
     pub(crate) bytes: u64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
     pub(crate) errors: Errors,
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn run(
     scratch: &Scratch,
 ) -> Result<Answered> {
     let mut answered = match load.protocol {
-        Protocol::Http1 => http1(load, to, seconds, cpu, scratch)?,
+        Protocol::Http1 | Protocol::WebSocket => http1(load, to, seconds, cpu, scratch)?,
         Protocol::Http2 { streams } => h2load::run(load, streams, to, seconds, cpu, scratch)?,
     };
     if answered.bytes < answered.requests * load.answer {
@@ -86,9 +87,10 @@ pub(crate) fn run(
 
 fn http1(load: &Load, to: SocketAddr, seconds: u16, cpu: usize, scratch: &Scratch) -> Result<Answered> {
     let dir = scratch.subdirectory("load-")?;
-    let argv = match (load.tls, load.reuse) {
-        (true, Reuse::Close) => own(load, to, seconds)?,
-        (_, Reuse::KeepAlive | Reuse::Close) => wrk(load, to, seconds, &dir)?,
+    let argv = match (load.protocol, load.tls, load.reuse) {
+        (Protocol::WebSocket, _, _) => own(echo::arguments(to, load, seconds))?,
+        (_, true, Reuse::Close) => own(handshakes::arguments(to, load, seconds))?,
+        (_, _, Reuse::KeepAlive | Reuse::Close) => wrk(load, to, seconds, &dir)?,
     };
     let mut process = Process::start(&argv, cpu, dir.join("output"))?;
     if !process.wait_for_end(Duration::from_secs(u64::from(seconds) + 15))? {
@@ -112,8 +114,8 @@ fn wrk(load: &Load, to: SocketAddr, seconds: u16, dir: &Path) -> Result<Argv> {
     ])
 }
 
-fn own(load: &Load, to: SocketAddr, seconds: u16) -> Result<Argv> {
-    let arguments = handshakes::arguments(to, load.path, load.connections, seconds);
+/// This same program, as a load.
+fn own(arguments: Vec<String>) -> Result<Argv> {
     Ok(std::iter::once(env::current_exe()?.into()).chain(arguments.into_iter().map(Into::into)).collect())
 }
 
@@ -158,10 +160,10 @@ const SUMMARY: &str = r#"
 function done(summary, latency)
     local errors = summary.errors
     io.write("\nsummary: ", string.format(
-        '{"seconds": %.6f, "requests": %d, "bytes": %d, "p50_us": %.1f, "p99_us": %.1f, ' ..
+        '{"seconds": %.6f, "requests": %d, "bytes": %d, "p50_us": %.1f, "p99_us": %.1f, "p999_us": %.1f, ' ..
         '"errors": {"connect": %d, "read": %d, "write": %d, "timeout": %d, "status": %d}}',
         summary.duration / 1e6, summary.requests, summary.bytes,
-        latency:percentile(50), latency:percentile(99),
+        latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
         errors.connect, errors.read, errors.write, errors.timeout, errors.status), "\n")
 end
 "#;

@@ -1,4 +1,5 @@
-//! Runs `switchback` beside nginx, HAProxy and a blind byte relay, and prints what a request costs each of them.
+//! Runs `switchback` beside the proxies that a user can install here and a blind byte relay, and prints what a request
+//! costs each of them.
 //!
 //! Same origin, same load, one worker each on one CPU, rounds interleaved in random order. How to run it and how to
 //! read the tables: `benches/README.md`.
@@ -23,13 +24,16 @@ mod instructions;
 
 mod certificate;
 mod client;
+mod echo;
+mod grpc;
 mod handshakes;
 mod origin;
 mod relay;
+mod tally;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -42,10 +46,13 @@ fn main() -> Result<()> {
     let args = Args::parse();
     allow_many_connections()?;
     match args.part {
-        Some(Part::Origin { listen, ref delayed }) => return origin::serve(listen, delayed),
+        Some(Part::Origin { listen, grpc, ref delayed }) => return origin::serve(listen, grpc, delayed),
         Some(Part::Relay { listen, to }) => return relay::serve(listen, to),
         Some(Part::Handshakes { to, ref path, connections, seconds }) => {
             return handshakes::load(to, path, connections, seconds);
+        }
+        Some(Part::Echo { to, bytes, connections, seconds }) => {
+            return echo::load(to, bytes, connections, seconds);
         }
         None => {}
     }
@@ -54,7 +61,18 @@ fn main() -> Result<()> {
         println!("nothing measured: run `cargo bench --bench peers`");
         return Ok(());
     }
+    if args.install {
+        return install(&args);
+    }
     measure(&args)
+}
+
+/// Runs `benches/install` for the peers asked for.
+fn install(args: &Args) -> Result<()> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/install");
+    let status = Command::new(script).args(args.to_install()).status()?;
+    ensure!(status.success(), "not everything was installed: {status}");
+    Ok(())
 }
 
 /// Runs every scenario asked for and prints each table as soon as it is there.

@@ -14,6 +14,8 @@ use tokio::{
 
 use crate::{
     client,
+    echo::{self, ECHO},
+    grpc,
     process::{Process, Scratch, free_address},
     scenario::{FAST_MS, POOL, SLOW_MS},
 };
@@ -23,41 +25,47 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     /// Where it takes its time: the first is slow.
     pub(crate) pool: Vec<SocketAddr>,
+    /// Where it speaks gRPC.
+    pub(crate) grpc: SocketAddr,
     _process: Process,
 }
 
 impl Origin {
     /// Starts this program once more, as the origin.
     pub(crate) fn start(scratch: &Scratch, cpu: usize) -> Result<Self> {
-        let address = free_address()?;
+        let (address, grpc) = (free_address()?, free_address()?);
         let pool = (0..POOL).map(|_| free_address()).collect::<std::io::Result<Vec<_>>>()?;
         let mut argv = vec![
             std::env::current_exe()?.into(),
             "origin".into(),
             "--listen".into(),
             address.to_string().into(),
+            "--grpc".into(),
+            grpc.to_string().into(),
         ];
         for (address, delay) in pool.iter().zip(std::iter::once(SLOW_MS).chain(std::iter::repeat(FAST_MS))) {
             argv.extend(["--delayed".into(), format!("{address}={delay}").into()]);
         }
         let mut process = Process::start(&argv, cpu, scratch.subdirectory("origin-")?.join("output"))?;
         process.wait_until(Duration::from_secs(10), || client::get(address, "/1k").is_ok())?;
-        Ok(Self { address, pool, _process: process })
+        Ok(Self { address, pool, grpc, _process: process })
     }
 }
 
 /// Serves until killed.
 ///
-/// The size of an answer is in the path: `/1k`, `/64k`, `/1m`, `/0`. Request bodies are read and forgotten.
-pub(crate) fn serve(listen: SocketAddr, delayed: &[Delayed]) -> Result<()> {
+/// The size of an answer is in the path: `/1k`, `/64k`, `/1m`, `/0`. Request bodies are read and forgotten. WebSockets echo.
+pub(crate) fn serve(listen: SocketAddr, grpc: SocketAddr, delayed: &[Delayed]) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let answers = Rc::new(Answers::default());
+        let calls = spawn_local(grpc::serve(grpc));
         for Delayed { listen, delay } in delayed {
             let listener = TcpListener::bind(listen).await?;
             spawn_local(accept(listener, Some(*delay), Rc::clone(&answers)));
         }
-        accept(TcpListener::bind(listen).await?, None, answers).await
+        tokio::try_join!(accept(TcpListener::bind(listen).await?, None, answers), async { calls.await? })?;
+        Ok(())
     })
 }
 
@@ -103,6 +111,9 @@ impl Connection {
     async fn serve(mut self, answers: &Answers) -> Result<()> {
         loop {
             let Some(head) = self.head(answers).await? else { return Ok(()) };
+            if let Some(key) = head.websocket {
+                return echo::answer(self.stream, &key, self.buffer[self.start..self.end].to_vec()).await;
+            }
             match head.body {
                 Body::Sized(length) => self.skip(length).await?,
                 Body::Chunked => self.skip_chunks().await?,
@@ -183,6 +194,8 @@ struct Head {
     answer: Rc<Answer>,
     body: Body,
     close: bool,
+    /// The key of a WebSocket's handshake.
+    websocket: Option<Vec<u8>>,
 }
 
 enum Body {
@@ -200,6 +213,7 @@ impl Head {
             answer: answers.find(request.path.unwrap_or_default())?,
             body: Body::Sized(0),
             close: request.version == Some(0),
+            websocket: None,
         };
         for Header { name, value } in request.headers {
             if name.eq_ignore_ascii_case("content-length") {
@@ -208,6 +222,8 @@ impl Head {
                 head.body = Body::Chunked;
             } else if name.eq_ignore_ascii_case("connection") {
                 head.close = value.eq_ignore_ascii_case(b"close");
+            } else if name.eq_ignore_ascii_case("sec-websocket-key") {
+                head.websocket = Some(value.to_vec());
             }
         }
         Ok(Some((length, head)))
@@ -247,8 +263,11 @@ impl Answer {
     }
 }
 
-/// `/64k` is 65,536.
+/// `/64k` is 65,536; `/echo` is for WebSockets.
 fn size(path: &str) -> Result<usize> {
+    if path == ECHO {
+        return Ok(0);
+    }
     let number = path.trim_start_matches('/');
     let (number, shift) = match number.strip_suffix('k') {
         Some(number) => (number, 10),

@@ -195,13 +195,24 @@ pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Finds a program as a shell would, and in the directories of system programs, which a user's `PATH` may lack.
+/// Finds a program where `benches/install` puts it, else as a shell would, and in the directories of system programs, which
+/// a user's `PATH` may lack.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
+    installed()
+        .into_iter()
+        .chain(env::split_paths(&path))
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|file| is_program(file))
+}
+
+/// As in `benches/install`.
+fn installed() -> Option<PathBuf> {
+    let directory = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = || directory("XDG_CACHE_HOME").or_else(|| Some(directory("HOME")?.join(".cache")));
+    let peers = directory("PEERS_DIR").or_else(|| Some(cache()?.join("switchback-peers")));
+    Some(peers?.join("bin"))
 }
 
 fn is_program(file: &Path) -> bool {

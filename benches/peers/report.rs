@@ -85,6 +85,8 @@ struct Summary {
     rps: Spread,
     p50_ms: Spread,
     p99_ms: Spread,
+    p999_ms: Spread,
+    rss_mib: Spread,
     busy: Spread,
 }
 
@@ -93,8 +95,18 @@ impl LoadTable {
     pub(crate) fn text(&self) -> String {
         let head = format!("## {}: {}\n\n", self.scenario, self.about);
         let ratio = ratio_to(self.rows.first().map(|row| row.peer.as_str()));
-        let columns =
-            ["peer", "CPU µs/request", &ratio, "requests/s", "p50 ms", "p99 ms", "CPU busy", "rounds"];
+        let columns = [
+            "peer",
+            "CPU µs/request",
+            &ratio,
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "p999 ms",
+            "RSS MiB",
+            "CPU busy",
+            "rounds",
+        ];
         let reference =
             self.rows.first().and_then(|row| row.summary.as_ref()).map(|summary| summary.cpu_us.median);
         head + &table(&columns, self.rows.iter().map(|row| row.cells(reference)))
@@ -127,17 +139,19 @@ impl Row {
     fn cells(&self, reference: Option<f64>) -> Vec<String> {
         let mut cells = vec![format!("{} {}", self.peer, self.version).trim_end().to_owned()];
         match &self.summary {
-            Some(Summary { cpu_us, rps, p50_ms, p99_ms, busy }) => {
+            Some(Summary { cpu_us, rps, p50_ms, p99_ms, p999_ms, rss_mib, busy }) => {
                 let ratio =
                     reference.map_or("-".to_owned(), |reference| format!("{:.2}", cpu_us.median / reference));
                 cells.extend([format!("{cpu_us:.1}"), ratio, format!("{rps:.0}")]);
                 cells.extend([
                     format!("{p50_ms:.2}"),
                     format!("{p99_ms:.2}"),
+                    format!("{p999_ms:.2}"),
+                    format!("{:.1}", rss_mib.median),
                     format!("{:.0} %", busy.median * 100.0),
                 ]);
             }
-            None => cells.extend(["-"; 6].map(str::to_owned)),
+            None => cells.extend(["-"; 8].map(str::to_owned)),
         }
         cells.push(self.note.clone());
         cells
@@ -163,6 +177,8 @@ impl Summary {
             rps: spread(|round| round.rps)?,
             p50_ms: spread(|round| round.p50_ms)?,
             p99_ms: spread(|round| round.p99_ms)?,
+            p999_ms: spread(|round| round.p999_ms)?,
+            rss_mib: spread(|round| round.rss_mib)?,
             busy: spread(|round| round.busy)?,
         })
     }

@@ -1,9 +1,8 @@
 //! Rounds of load on several targets, interleaved so that a noisy minute hits all of them alike.
 
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rand::{rngs::SmallRng, seq::SliceRandom};
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use crate::{
     load::{self, Errors},
     machine::{MOST_OTHERS, MOST_STEAL, Watch},
     origin::Origin,
-    peer::{self, Peer, Running},
+    peer::{self, Peer, Running, Servers},
     process::Scratch,
     report::{LoadTable, Row},
     scenario::{Load, Scenario, Targets},
@@ -26,6 +25,9 @@ pub(crate) struct Round {
     pub(crate) rps: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
+    /// Resident memory of the proxy at the end of the round, in MiB.
+    pub(crate) rss_mib: f64,
     /// Shares of the proxy's CPU: its own, other processes', the hypervisor's.
     pub(crate) busy: f64,
     pub(crate) others: f64,
@@ -71,11 +73,8 @@ pub(crate) fn measure(
             peers.chain([peer::switchback_by_ewma()]).collect()
         }
     };
-    let pool = if load.targets == Targets::Balancers { &origin.pool[..] } else { &[] };
-    let mut targets: Vec<Target> = peers
-        .iter()
-        .map(|peer| Target::start(peer.as_ref(), args, scratch, (origin.address, pool)))
-        .collect();
+    let mut targets: Vec<Target> =
+        peers.iter().map(|peer| Target::start(peer.as_ref(), args, scratch, origin, load)).collect();
     for target in &mut targets {
         target.warm_up(load, args, scratch);
     }
@@ -106,18 +105,13 @@ fn progress(text: &str) {
 }
 
 impl Target {
-    fn start(
-        peer: &dyn Peer,
-        args: &Args,
-        scratch: &Scratch,
-        (origin, pool): (SocketAddr, &[SocketAddr]),
-    ) -> Self {
-        Self {
-            name: peer.name().to_owned(),
-            version: peer::version(peer).unwrap_or_default(),
-            rounds: Vec::new(),
-            state: peer::start(peer, origin, pool, args.cpus.proxy, scratch, Vec::new()),
-        }
+    fn start(peer: &dyn Peer, args: &Args, scratch: &Scratch, origin: &Origin, load: &Load) -> Self {
+        let state = match peer.lacks(load) {
+            Some(what) => Err(anyhow!("no {what}")),
+            None => peer::start(peer, &Servers::of(origin, load), args.cpus.proxy, scratch, Vec::new()),
+        };
+        let version = peer::version(peer).unwrap_or_default();
+        Self { name: peer.name().to_owned(), version, rounds: Vec::new(), state }
     }
 
     /// Fills the pool of upstream connections; what comes back is not looked at.
@@ -150,6 +144,7 @@ impl Round {
         let watch = Watch::start(args.cpus.proxy, &running.process)?;
         let answered = load::run(load, running.address(load), args.seconds, args.cpus.load, scratch)?;
         let usage = watch.stop(&running.process)?;
+        let resident = running.process.resident();
         ensure!(answered.requests > 0, "nothing was answered in {} s ({})", args.seconds, answered.errors);
         let requests = answered.requests as f64;
         let verdict = if answered.errors.count() > 0 {
@@ -164,6 +159,8 @@ impl Round {
             rps: requests / answered.seconds,
             p50_ms: answered.p50_us / 1e3,
             p99_ms: answered.p99_us / 1e3,
+            p999_ms: answered.p999_us / 1e3,
+            rss_mib: resident as f64 / f64::from(1 << 20),
             busy: usage.busy,
             others: usage.others,
             steal: usage.steal,

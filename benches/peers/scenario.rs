@@ -34,6 +34,7 @@ pub(crate) struct Load {
     pub(crate) tls: bool,
     /// Requests go to this many hosts in turn.
     pub(crate) hosts: usize,
+    pub(crate) upstream: Upstream,
     pub(crate) targets: Targets,
 }
 
@@ -45,6 +46,17 @@ pub(crate) enum Protocol {
     Http2 {
         streams: u16,
     },
+    /// One message after the other on each connection, each when the one before has come back.
+    WebSocket,
+}
+
+/// What the servers behind the peers speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upstream {
+    /// HTTP/1.1.
+    Http1,
+    /// gRPC, over HTTP/2 by prior knowledge in clear text. The requests are gRPC's too.
+    Grpc,
 }
 
 /// What becomes of a client connection after its first answer.
@@ -78,6 +90,9 @@ pub(crate) const FAST_MS: u64 = 2;
 /// Services of the large configuration, each with three routes.
 pub(crate) const MANY_SERVICES: usize = 10_000;
 
+/// Bytes of a gRPC message, its prefix of five included.
+pub(crate) const GRPC_MESSAGE: usize = 5 + 128;
+
 const GET_1K: Load = Load {
     path: "/1k",
     answer: 1 << 10,
@@ -87,6 +102,7 @@ const GET_1K: Load = Load {
     reuse: Reuse::KeepAlive,
     tls: false,
     hosts: 1,
+    upstream: Upstream::Http1,
     targets: Targets::Peers,
 };
 const GET_64K: Load = Load { path: "/64k", answer: 64 << 10, ..GET_1K };
@@ -98,13 +114,21 @@ const NEW_CONNECTION: Load = Load { reuse: Reuse::Close, ..GET_1K };
 const UPLOAD_64K: Load = Load { path: "/0", answer: 0, upload: 64 << 10, ..GET_1K };
 const TLS_1K: Load = Load { tls: true, targets: Targets::Proxies, ..GET_1K };
 const TLS_HANDSHAKE: Load = Load { reuse: Reuse::Close, ..TLS_1K };
+const GRPC: Load = Load {
+    path: "/peers.Echo/Unary",
+    answer: GRPC_MESSAGE as u64,
+    upload: GRPC_MESSAGE,
+    upstream: Upstream::Grpc,
+    ..H2C_1K
+};
+const WEBSOCKET: Load = Load { protocol: Protocol::WebSocket, ..GET_1K };
 const ROUTES_10K: Load = Load { hosts: MANY_SERVICES, targets: Targets::SwitchbackSizes, ..GET_1K };
 
 /// Two requests an endpoint: few enough that the proxy's own time does not matter.
 const SLOW_ENDPOINT: Load = Load { connections: 20, targets: Targets::Balancers, ..GET_1K };
 
 /// Every scenario, in the order of the report.
-pub(crate) const ALL: [Scenario; 12] = [
+pub(crate) const ALL: [Scenario; 14] = [
     Scenario {
         name: "h1-1k",
         about: "GET, answers of 1 KiB, 64 keep-alive connections",
@@ -134,6 +158,18 @@ pub(crate) const ALL: [Scenario; 12] = [
         about: "the same under TLS 1.3",
         by_default: false,
         kind: Kind::Load(&H2_TLS_1K),
+    },
+    Scenario {
+        name: "grpc-unary",
+        about: "gRPC in clear text on both sides, messages of 128 bytes, 8 connections with 32 calls at a time each",
+        by_default: false,
+        kind: Kind::Load(&GRPC),
+    },
+    Scenario {
+        name: "websocket-echo",
+        about: "messages of 1 KiB that come back, 64 WebSockets; a request is a message both ways",
+        by_default: false,
+        kind: Kind::Load(&WEBSOCKET),
     },
     Scenario {
         name: "new-connection",

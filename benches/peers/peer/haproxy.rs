@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{Argv, Peer, Place, find_program, write};
+use super::{Argv, Peer, Place, Upstream, find_program, write};
 
 pub(super) const NAME: &str = "haproxy";
 
@@ -26,12 +26,16 @@ impl Peer for Haproxy {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, h2c, tls, origin, pool } = place;
+        let Place { dir, listen, h2c, tls, origin, pool, speaks } = place;
+        let proto = match speaks {
+            Upstream::Http1 => "",
+            Upstream::Grpc => " proto h2",
+        };
         let mut backend = "backend shop\n".to_owned();
         let mut add = |line: String| backend.push_str(&format!("    {line}\n"));
         if pool.is_empty() {
-            add(format!("server blue {origin} weight 90"));
-            add(format!("server green {origin} weight 10"));
+            add(format!("server blue {origin} weight 90{proto}"));
+            add(format!("server green {origin} weight 10{proto}"));
         } else {
             add("balance leastconn".to_owned());
             pool.iter().enumerate().for_each(|(number, at)| add(format!("server s{number} {at}")));
@@ -55,6 +59,7 @@ defaults
     timeout connect 5s
     timeout client 300s
     timeout server 300s
+    timeout tunnel 300s
     timeout http-request 300s
     timeout http-keep-alive 300s
 frontend clients

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{Argv, Peer, Place, find_program, write};
+use super::{Argv, Peer, Place, Upstream, find_program, write};
 
 pub(super) const NAME: &str = "nginx";
 
@@ -28,12 +28,16 @@ impl Peer for Nginx {
     fn configure(&self, place: &Place) -> io::Result<()> {
         // The `user` directive means something to root only; without it root's worker is `nobody`.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let Place { dir, listen, h2c, tls, origin, pool } = place;
+        let Place { dir, listen, h2c, tls, origin, pool, speaks } = place;
         let servers = if pool.is_empty() {
             format!("server {origin} weight=90; server {origin} weight=10;")
         } else {
             let servers: Vec<_> = pool.iter().map(|at| format!("server {at};")).collect();
             format!("least_conn; {}", servers.join(" "))
+        };
+        let pass = match speaks {
+            Upstream::Http1 => HTTP1,
+            Upstream::Grpc => GRPC,
         };
         let text = format!(
             r#"# Stays in the foreground; one worker beside the master, as in service.
@@ -82,13 +86,7 @@ http {{
         ssl_protocols TLSv1.3;
         # OpenSSL's default are two tickets a handshake.
         ssl_conf_command NumTickets 1;
-        location / {{
-            proxy_pass http://shop;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        }}
+        {pass}
     }}
 }}
 "#,
@@ -110,3 +108,26 @@ http {{
         .into()
     }
 }
+
+const HTTP1: &str = r#"location / {
+            proxy_pass http://shop;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }
+        location = /echo {
+            proxy_pass http://shop;
+            proxy_http_version 1.1;
+            proxy_set_header Connection upgrade;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }"#;
+
+const GRPC: &str = r#"location / {
+            grpc_pass grpc://shop;
+            grpc_buffer_size 4k;
+            grpc_set_header Host $http_host;
+            grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }"#;

@@ -2,7 +2,7 @@
 
 use std::{env, fmt::Write, io, net::SocketAddr, path::PathBuf};
 
-use super::{Argv, Peer, Place, write};
+use super::{Argv, Peer, Place, Upstream, write};
 
 pub(super) struct Switchback {
     services: usize,
@@ -48,7 +48,11 @@ impl Peer for Switchback {
     }
 
     fn configure(&self, place: &Place) -> io::Result<()> {
-        let Place { dir, listen, h2c, tls, origin, pool } = place;
+        let Place { dir, listen, h2c, tls, origin, pool, speaks } = place;
+        let protocol = match speaks {
+            Upstream::Http1 => "http1",
+            Upstream::Grpc => "h2c",
+        };
         let mut text = format!(
             r#"[admin]
 socket = "{dir}/admin.sock"
@@ -66,13 +70,13 @@ tls = {{ certificates = [{{ cert = "shop.pem", key = "shop.key" }}] }}
         );
         match self.services {
             1 if !pool.is_empty() => self.pool(&mut text, pool),
-            1 => service(&mut text, "shop", r#"{ path = "/" }"#, origin),
+            1 => service(&mut text, "shop", r#"{ path = "/" }"#, origin, protocol),
             services => {
                 for number in 0..services {
                     let name = format!("s{number:05}");
                     let route = |path| format!(r#"{{ host = "{name}.example.com", path = "{path}" }}"#);
                     let routes = ["/", "/api/", "/static/"].map(route).join(", ");
-                    service(&mut text, &name, &routes, origin);
+                    service(&mut text, &name, &routes, origin, protocol);
                 }
             }
         }
@@ -104,7 +108,7 @@ endpoints = {endpoints:?}
 }
 
 /// Adds one service; both of its versions are the origin.
-fn service(text: &mut String, name: &str, routes: &str, origin: &SocketAddr) {
+fn service(text: &mut String, name: &str, routes: &str, origin: &SocketAddr, protocol: &str) {
     // Writing to a string cannot fail.
     let _ = write!(
         text,
@@ -113,8 +117,10 @@ routes = [{routes}]
 weights = {{ blue = 90, green = 10 }}
 [services.{name}.versions.blue]
 endpoints = ["{origin}"]
+protocol = "{protocol}"
 [services.{name}.versions.green]
 endpoints = ["{origin}"]
+protocol = "{protocol}"
 "#
     );
 }
