@@ -36,9 +36,9 @@ pub(crate) struct Args {
     pub(crate) instructions: bool,
     #[command(flatten)]
     pub(crate) cpus: Cpus,
-    /// With --instructions: fails when switchback executes more of them for a request than it may.
+    /// Fails when switchback executes more instructions than this for a request, or cannot be counted.
     #[arg(long, requires = "instructions")]
-    pub(crate) gate: bool,
+    pub(crate) most: Option<u32>,
     /// Installs what is missing of the peers and the loads, and measures nothing.
     #[arg(long)]
     pub(crate) install: bool,

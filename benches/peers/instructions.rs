@@ -93,6 +93,23 @@ fn total(dir: &Path) -> Result<u64> {
 }
 
 impl InstructionTable {
+    /// # Errors
+    /// When switchback executes more than `most` for a request, was not asked for, or could not be counted.
+    pub(crate) fn gate(&self, most: u32) -> Result<()> {
+        let row = self
+            .rows
+            .iter()
+            .find(|row| row.peer == peer::SWITCHBACK)
+            .context("switchback was not counted")?;
+        let problem = || row.problem.clone().unwrap_or_default();
+        let counted = row.per_request.with_context(problem)?;
+        ensure!(
+            counted <= f64::from(most),
+            "switchback executes {counted:.0} instructions for a request, and may execute {most}"
+        );
+        Ok(())
+    }
+
     pub(crate) fn text(&self) -> String {
         let reference = self.rows.first().and_then(|row| row.per_request);
         let head =

@@ -89,20 +89,22 @@ fn measure(args: &Args) -> Result<()> {
     if args.instructions {
         let table = instructions::measure(args, &scratch, &origin)?;
         println!("{}", table.text());
+        let verdict = args.most.map_or(Ok(()), |most| table.gate(most));
         report.instructions = Some(table);
-    } else {
-        for scenario in args.scenarios() {
-            match scenario.kind {
-                Kind::Load(load) => {
-                    let table = rounds::measure(args, &scratch, &origin, scenario, load)?;
-                    println!("{}", table.text());
-                    report.load.push(table);
-                }
-                Kind::IdleMemory => {
-                    let table = idle::measure(args, &scratch, &origin)?;
-                    println!("{}", table.text());
-                    report.idle = Some(table);
-                }
+        report.save()?;
+        return verdict;
+    }
+    for scenario in args.scenarios() {
+        match scenario.kind {
+            Kind::Load(load) => {
+                let table = rounds::measure(args, &scratch, &origin, scenario, load)?;
+                println!("{}", table.text());
+                report.load.push(table);
+            }
+            Kind::IdleMemory => {
+                let table = idle::measure(args, &scratch, &origin)?;
+                println!("{}", table.text());
+                report.idle = Some(table);
             }
         }
     }

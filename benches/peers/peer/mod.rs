@@ -99,6 +99,9 @@ impl Servers {
     }
 }
 
+/// What all of this is about.
+pub(crate) const SWITCHBACK: &str = Switchback::NAME;
+
 /// The relay, which is no proxy.
 pub(crate) const RELAY: &str = relay::NAME;
 
