@@ -46,11 +46,13 @@ pub fn start(
     let runtime = move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
     };
+    let (stands, standing) = std::sync::mpsc::channel::<()>();
     let run = move || {
         // Dropped with the thread, also when it panics.
         let _end = end;
         // Before anything is allocated, so that it lies near that CPU.
         cpu.into_iter().for_each(|cpu| stay_on(id, cpu));
+        drop(stands);
         match runtime() {
             Ok(runtime) => {
                 let worker = Worker::new(id, live, settings, stats).sharing(commons);
@@ -60,6 +62,8 @@ pub fn start(
         }
     };
     std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
+    // Who has been started is where it stays: it says so by its end of the channel.
+    let _ = standing.recv();
     Ok((orders, ended))
 }
 
