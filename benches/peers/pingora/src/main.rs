@@ -55,7 +55,13 @@ struct Split {
 
 fn main() {
     let args = Args::parse();
-    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 256, ..ServerConf::default() };
+    // One runtime of its own for the one thread, in place of a pool that steals work.
+    let conf = ServerConf {
+        threads: 1,
+        work_stealing: false,
+        upstream_keepalive_pool_size: 256,
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let peer = || {
@@ -70,7 +76,6 @@ fn main() {
     let mut service = http_proxy_service(&server.configuration, split);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
-    options.keepalive_request_limit = None;
     service.app_logic_mut().expect("just made").server_options = Some(options);
     service.add_tcp(&args.listen.to_string());
     service.add_tcp(&args.h2c.to_string());
