@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use crate::{
     origin::Delayed,
     peer::{self, Peer},
+    scale::Scale,
     scenario::{self, Scenario},
 };
 
@@ -34,6 +35,12 @@ pub(crate) struct Args {
     /// Counts user-space instructions per request with callgrind, in place of the scenarios.
     #[arg(long)]
     pub(crate) instructions: bool,
+    /// How switchback's cost grows with this, in place of the scenarios; may be repeated.
+    #[arg(long, value_enum)]
+    pub(crate) scale: Vec<Scale>,
+    /// Draws the curves of `--scale` into this file (SVG).
+    #[arg(long, requires = "scale")]
+    pub(crate) picture: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cpus: Cpus,
     /// Fails when switchback executes more instructions than this for a request, or cannot be counted.

@@ -29,6 +29,7 @@ mod grpc;
 mod handshakes;
 mod origin;
 mod relay;
+mod scale;
 mod tally;
 
 use std::{process::Command, time::Duration};
@@ -83,6 +84,10 @@ fn measure(args: &Args) -> Result<()> {
         }
     }
     let scratch = process::Scratch::new()?;
+    if !args.scale.is_empty() {
+        println!("{}", Report::new(args).preamble());
+        return scale::measure(args, &scratch);
+    }
     let origin = Origin::start(&scratch, args.cpus.origin).context("the origin did not start")?;
     let mut report = Report::new(args);
     println!("{}", report.preamble());

@@ -44,6 +44,10 @@ impl Process {
         Ok(Self { child, log })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `ready` is true.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ pub(crate) const MANY_SERVICES: usize = 10_000;
 /// Bytes of a gRPC message, its prefix of five included.
 pub(crate) const GRPC_MESSAGE: usize = 5 + 128;
 
-const GET_1K: Load = Load {
+pub(crate) const GET_1K: Load = Load {
     path: "/1k",
     answer: 1 << 10,
     upload: 0,
