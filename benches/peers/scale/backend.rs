@@ -54,10 +54,11 @@ impl Backend {
         Ok(Self { port, held })
     }
 
-    /// Configuration of services with so many routes and endpoints each. Routes are `s00000.example.com` and on; a
+    /// Configuration of services with so many routes each, and so many endpoints for each of their two versions. Routes are `s00000.example.com` and on; a
     /// single one takes any host.
     pub(super) fn services(&self, services: usize, routes: usize, endpoints: usize) -> String {
-        let endpoints: Vec<_> = (0..endpoints).map(|number| self.address(number)).collect();
+        let pool = |first: usize| (first..first + endpoints).map(|number| self.address(number)).collect();
+        let (blue, green): (Vec<_>, Vec<_>) = (pool(0), pool(endpoints));
         let mut text = String::new();
         for service in 0..services {
             let hosts =
@@ -68,7 +69,7 @@ impl Backend {
             let _ = write!(
                 text,
                 "[services.s{service:05}]\nroutes = [{}]\nstable = \"blue\"\n\
-                 versions.blue.endpoints = {endpoints:?}\nversions.green.endpoints = {endpoints:?}\n",
+                 versions.blue.endpoints = {blue:?}\nversions.green.endpoints = {green:?}\n",
                 hosts.join(", ")
             );
         }
