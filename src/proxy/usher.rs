@@ -21,6 +21,10 @@ use crate::table::EndpointAddr;
 /// How often it is looked whether something has joined those that can be told to go.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long a version that was left keeps its idle connections: one that comes back meanwhile, as by a revert or by flips one
+/// after the other, is warm. What is told to be safe to stop loses them soon enough not to wait for them.
+const WARM: Duration = Duration::from_secs(1);
+
 /// Answers what is left on versions, for as long as the worker runs.
 pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inquiries.recv().await {
@@ -30,7 +34,8 @@ pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inq
 
 /// Sees out what is left on the versions that are left, for as long as the worker runs.
 pub(super) async fn see_out(worker: Rc<Worker>, mut leaving: watch::Receiver<Leaving>) {
-    let mut usher = Usher { worker, guests: HashMap::new(), at: HashMap::new(), all: None };
+    let mut usher =
+        Usher { worker, guests: HashMap::new(), at: HashMap::new(), warm: HashMap::new(), all: None };
     let mut wake = None;
     loop {
         tokio::select! {
@@ -59,7 +64,26 @@ struct Usher {
     guests: HashMap<u64, Guests>,
     /// By tenure and endpoint.
     at: HashMap<(u64, EndpointAddr), Guests>,
+    /// Versions that were left a moment ago, by the id of the tenure.
+    warm: HashMap<u64, Warm>,
     all: Option<Plan>,
+}
+
+/// A version that still has its idle connections.
+struct Warm {
+    local: Rc<Local>,
+    /// The tick at which it was left.
+    left: u64,
+    until: Instant,
+}
+
+impl Warm {
+    /// Closes its idle connections, unless it had requests since it was left: then it is back.
+    fn cool(&self) {
+        if self.local.last_used() <= self.left {
+            self.local.leave();
+        }
+    }
 }
 
 /// What is left on one version, or on one endpoint of it.
@@ -72,7 +96,7 @@ struct Guests {
 }
 
 impl Usher {
-    /// Takes over the newest list. Who is on it for the first time loses its idle connections.
+    /// Takes over the newest list. Who is on it for the first time loses its idle connections, a little later.
     fn follow(&mut self, leaving: &Leaving) {
         self.all = leaving.all;
         let mut before = std::mem::take(&mut self.guests);
@@ -118,9 +142,15 @@ impl Usher {
         before.values().for_each(Guests::spare);
     }
 
-    fn welcome(&self, upstream: &Arc<Upstream>, plan: Plan) -> Option<Guests> {
+    fn welcome(&mut self, upstream: &Arc<Upstream>, plan: Plan) -> Option<Guests> {
         let local = self.worker.known(upstream)?;
-        local.leave();
+        let warm =
+            || Warm { local: Rc::clone(&local), left: self.worker.clock.ticks(), until: clock::now() + WARM };
+        // Left again: as before, so that what comes and goes without a request does not stay for good.
+        self.warm
+            .entry(upstream.id)
+            .and_modify(|warm| warm.left = self.worker.clock.ticks())
+            .or_insert_with(warm);
         Some(self.guests(local, plan))
     }
 
@@ -142,11 +172,14 @@ impl Usher {
                 }
             }
         }
+        let cooled = self.warm.extract_if(|_, warm| warm.until <= now);
+        cooled.for_each(|(_, warm)| warm.cool());
+        let cooling = self.warm.values().map(|warm| warm.until).min();
         let all = self.guests.values_mut().chain(self.at.values_mut());
         let next = all.filter_map(|guests| guests.work(now)).min();
         // New requests may come while the process ends.
         let look = self.all.map(|_| now + LOOK);
-        next.into_iter().chain(look).min()
+        next.into_iter().chain(look).chain(cooling).min()
     }
 }
 

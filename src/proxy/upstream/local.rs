@@ -201,6 +201,11 @@ impl Local {
         self.seats.borrow().have(seat)
     }
 
+    /// The tick of its last request.
+    pub fn last_used(&self) -> u64 {
+        self.used.get()
+    }
+
     /// Its endpoints that get requests; the next sweep takes it for used.
     pub fn serving(&self, clock: &Clock) -> Vec<Rc<Endpoint>> {
         self.used.set(clock.ticks());
