@@ -6,11 +6,12 @@
 //! worker has to do: its connections, each stream of theirs (HTTP/2) as much as one more, and how busy its
 //! thread was in about the last second. The loads of all workers are read for each connection that comes: one cache line a worker.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::clock;
@@ -155,6 +156,8 @@ fn choose(count: usize, own: usize, most: u64, load: impl Fn(usize) -> Load) -> 
 /// How busy the thread is that it is asked on.
 #[derive(Debug)]
 pub(super) struct Busyness {
+    /// What the kernel says of the thread; `None` where it says nothing.
+    said: Option<File>,
     since: Instant,
     /// How long the thread had run then.
     ran: Duration,
@@ -163,12 +166,14 @@ pub(super) struct Busyness {
 
 impl Busyness {
     pub(super) fn new() -> Self {
-        Self { since: clock::now(), ran: ran(), per_mille: 0 }
+        let said = File::open("/proc/thread-self/schedstat").ok();
+        let ran = ran(said.as_ref());
+        Self { said, since: clock::now(), ran, per_mille: 0 }
     }
 
     /// In about the last second, in per mille; to be asked once a tick.
     pub(super) fn look(&mut self) -> u64 {
-        let (now, ran) = (clock::now(), ran());
+        let (now, ran) = (clock::now(), ran(self.said.as_ref()));
         let (spent, passed) = (ran.saturating_sub(self.ran).as_micros(), (now - self.since).as_micros());
         let latest = (spent * 1000).checked_div(passed).and_then(|now| u64::try_from(now).ok()).unwrap_or(0);
         self.per_mille = (self.per_mille * (LATEST - 1) + latest.min(1000)).div_ceil(LATEST);
@@ -177,9 +182,13 @@ impl Busyness {
     }
 }
 
-/// How long this thread has run.
-fn ran() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+/// How long a thread has run: the first number of its `schedstat`, in nanoseconds (proc(5)).
+fn ran(said: Option<&File>) -> Duration {
+    let mut text = [0; 64];
+    let length = said.and_then(|said| said.read_at(&mut text, 0).ok()).unwrap_or(0);
+    let first = text[..length].split(|byte| *byte == b' ').next().unwrap_or_default();
+    let nanos = str::from_utf8(first).ok().and_then(|nanos| nanos.parse().ok());
+    nanos.map_or(Duration::ZERO, Duration::from_nanos)
 }
 
 #[cfg(test)]
@@ -255,8 +264,8 @@ mod tests {
         let mut busyness = Busyness::new();
         std::thread::sleep(Duration::from_millis(50));
         let idle = busyness.look();
-        let until = ran() + Duration::from_millis(50);
-        while ran() < until {}
+        let until = ran(busyness.said.as_ref()) + Duration::from_millis(50);
+        while ran(busyness.said.as_ref()) < until {}
         let busy = busyness.look();
         assert!(idle < 50 && busy > idle, "{idle}, {busy}");
     }
