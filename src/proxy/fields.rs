@@ -55,6 +55,8 @@ enum Kind {
     Answer { length: Option<u64> },
 }
 
+/// A line that passes is not `name: value`: it has more or less blanks, or others.
+const LOOSE: u32 = 1 << 29;
 /// `Connection` names fields.
 const NOMINATES: u32 = 1 << 30;
 /// There is an underscore in a name.
@@ -124,10 +126,18 @@ impl Lines {
 
     /// The field at `index` of `fields` passes as it is.
     pub fn pass(&mut self, fields: &[httparse::Header<'_>], index: usize) {
-        let from = offset(&self.section, fields[index].name);
+        let (name, value) = (fields[index].name, fields[index].value);
+        let from = offset(&self.section, name);
         // The last line is followed by an empty one.
         let to =
             fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
+        let colon = from + name.len();
+        let is_plain = to - colon == value.len() + 4
+            && offset(&self.section, value) == colon + 2
+            && self.section[colon + 1] == b' ';
+        if !is_plain {
+            self.seen |= LOOSE;
+        }
         match self.runs.last_mut() {
             Some((_, end)) if *end == from => *end = to,
             Some(_) | None => self.runs.push((from, to)),
@@ -143,10 +153,14 @@ impl Lines {
         self.seen & note.bit() != 0
     }
 
-    /// Appends what passes as it is.
+    /// Appends what passes, each line as `name: value`: not every reader takes all that a sender may put around a value (RFC
+    /// 9112 §5.1), and who reads it otherwise reads another request.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for (from, to) in &self.runs {
-            out.extend_from_slice(&self.section[*from..*to]);
+        let runs = self.runs.iter().map(|(from, to)| &self.section[*from..*to]);
+        if self.seen & LOOSE == 0 {
+            runs.for_each(|run| out.extend_from_slice(run));
+        } else {
+            runs.flat_map(each).for_each(|(name, value)| append(out, name, value));
         }
     }
 

@@ -87,7 +87,7 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
          Keep-Alive: 5\r\nset-cookie:b=2 \r\nDate: today\r\n",
     )
     .unwrap();
-    assert_eq!(written(&fields), "Server: Some\r\nSet-Cookie: a=1\r\nset-cookie:b=2 \r\nDate: today\r\n");
+    assert_eq!(written(&fields), "Server: Some\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nDate: today\r\n");
     assert!(fields.has(Note::Date) && !fields.has(Note::Connection));
     assert_eq!(fields.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
     assert_eq!(fields[CONTENT_LENGTH], "5");
@@ -100,6 +100,33 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
         written(&changed),
         "server: Some\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ndate: today\r\ncontent-length: 5\r\nx-more: 1\r\n"
     );
+}
+
+/// Names and values stay; between them and behind them is what every reader takes.
+#[test]
+fn whatever_is_around_a_value_one_blank_is_passed() {
+    for line in [
+        "X-A: 1",
+        "X-A:1",
+        "X-A:\t1",
+        "X-A:  1",
+        "X-A: 1 ",
+        "X-A:1\t",
+        "X-A:1 ",
+        "X-A: \t 1\t \t",
+        "X-A: \t1",
+    ] {
+        for lines in [format!("{line}\r\nX-B: 2\r\n"), format!("X-B: 2\r\n{line}\r\n")] {
+            let wanted = lines.replace(line, "X-A: 1");
+            assert_eq!(written(&answer(&lines).unwrap()), wanted, "{lines:?}");
+            let mut out = Vec::new();
+            request(&lines).unwrap().passing(false).unwrap().write(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), wanted, "{lines:?}");
+        }
+    }
+    for line in ["X-A:", "X-A: ", "X-A:\t ", "X-A:    "] {
+        assert_eq!(written(&answer(&format!("{line}\r\n")).unwrap()), "X-A: \r\n", "{line:?}");
+    }
 }
 
 #[test]
