@@ -8,6 +8,7 @@ use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
 use super::hold::{self, Place, Way};
+use super::live::Terms;
 use super::permit::Permit;
 use super::pressure::Pressure;
 use super::quota::Slot;
@@ -70,7 +71,7 @@ pub(super) fn admit(
                 Way::Answered => return Ok(Entry::Check),
             }
         }
-        let limits = lane.limits;
+        let Terms { timeouts, limits } = *lane.terms;
         if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
             return Err(Reason::RequestTooLarge);
         }
@@ -91,7 +92,7 @@ pub(super) fn admit(
             permit.slot = slot;
             local.follow(&lane.target);
             story.assigned(lane, &mut permit);
-            return Ok(Entry::Admitted(Admitted { permit, timeouts: lane.timeouts, limits }));
+            return Ok(Entry::Admitted(Admitted { permit, timeouts, limits }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The published snapshot: the table joined with the live handles of its versions. The only place that knows arc-swap.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,31 +27,40 @@ pub struct Snapshot {
 }
 
 /// What a request needs to know of the version that it is assigned to, of the service and of the tenure: side by side,
-/// because with ten thousand services each of them would be another cache miss.
+/// because with ten thousand services each of them would be another cache miss. What every request reads comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Lane {
     /// Its coins are those below this that are no earlier lane's; 0 without weight.
     below: u64,
-    /// The index of the version in its service.
-    pub version: usize,
     /// True when the service has [`Service::rules`].
     has_rules: bool,
     /// What decides on the version of a request.
     pub assigned_by: AssignedBy,
+    /// [`Upstream::slot`].
+    pub slot: u32,
     /// The version's tenure.
     pub upstream: Arc<Upstream>,
-    /// [`Upstream::slot`].
-    pub slot: usize,
-    /// The version's pool.
-    pub target: Target,
+    /// The version's pool; the same one for as long as nothing changes about it.
+    pub target: Arc<Target>,
+    /// Where the service's requests wait, while it is held.
+    pub hold: Option<Arc<Gate>>,
+    /// What is left of its limits, if it has to be counted.
+    pub quota: Option<Arc<Quota>>,
+    /// What its requests have to keep to.
+    pub terms: Arc<Terms>,
+    /// The index of the version in its service.
+    pub version: usize,
+}
+
+/// What the requests of a service have to keep to. Services with the same share them, so that these stay in a processor's
+/// cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Terms {
     /// Time limits of its requests.
     pub timeouts: Timeouts,
     /// What the service may be asked for.
     pub limits: ServiceLimits,
-    /// What is left of that, if it has to be counted.
-    pub quota: Option<Arc<Quota>>,
-    /// Where the service's requests wait, while it is held.
-    pub hold: Option<Arc<Gate>>,
 }
 
 /// What the lanes of a service have in common.
@@ -58,12 +68,18 @@ pub struct Lane {
 struct Shared {
     quota: Option<Arc<Quota>>,
     hold: Option<Arc<Gate>>,
+    terms: Arc<Terms>,
 }
 
 impl Shared {
-    /// As it was in `before`, as far as it is the same.
-    fn of(service: &Service, before: Option<&Lane>) -> Self {
+    /// As it was in `before`, as far as it is the same; otherwise as others have it, of whom `known` is told.
+    fn of(service: &Service, before: Option<&Lane>, known: &mut HashSet<Arc<Terms>>) -> Self {
+        let terms = Terms { timeouts: service.timeouts, limits: service.limits };
+        let same = before.map(|before| &before.terms).filter(|same| ***same == terms);
+        let terms = same.or_else(|| known.get(&terms)).map_or_else(|| Arc::new(terms), Arc::clone);
+        known.insert(Arc::clone(&terms));
         Self {
+            terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
             hold: Gate::of(service, before.and_then(|before| before.hold.as_ref())),
         }
@@ -71,8 +87,16 @@ impl Shared {
 }
 
 impl Lane {
-    fn new(service: &Service, index: usize, upstream: Arc<Upstream>, shared: Shared) -> Self {
+    fn new(
+        service: &Service,
+        index: usize,
+        upstream: Arc<Upstream>,
+        shared: Shared,
+        before: Option<&Self>,
+    ) -> Self {
         let below = service.bounds().iter().find(|(_, version)| *version == index);
+        let target = Target::of(service, &service.versions[index]);
+        let same = before.map(|before| &before.target).filter(|before| before.is_same(&target));
         Self {
             below: below.map_or(0, |(below, _)| *below),
             version: index,
@@ -80,9 +104,8 @@ impl Lane {
             assigned_by: service.assigned_by(),
             slot: upstream.slot(),
             upstream,
-            target: Target::of(service, &service.versions[index]),
-            timeouts: service.timeouts,
-            limits: service.limits,
+            target: same.map_or_else(|| Arc::new(target), Arc::clone),
+            terms: shared.terms,
             quota: shared.quota,
             hold: shared.hold,
         }
@@ -97,6 +120,7 @@ impl Snapshot {
         before: Option<&Self>,
         mut open: impl FnMut(&Service, &VersionSpec) -> Arc<Upstream>,
     ) -> Self {
+        let mut terms = HashSet::new();
         let join = |(index, service): (usize, &Arc<Service>)| {
             // Most services are the same value in the same place: no lookup for those.
             let unmoved = before
@@ -105,13 +129,13 @@ impl Snapshot {
                 return Arc::clone(&old.lanes[index]);
             }
             let old = before.and_then(|old| Some(&old.lanes[old.table.index(&service.name)?]));
-            let tenure = |version: &VersionSpec| {
+            let shared = Shared::of(service, old.and_then(|old| old.first()), &mut terms);
+            let lane = |(index, version): (usize, &VersionSpec)| {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
-                kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
+                let tenure = kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream));
+                Lane::new(service, index, tenure, shared.clone(), kept)
             };
-            let shared = Shared::of(service, old.and_then(|old| old.first()));
-            let tenures = service.versions.iter().map(tenure).enumerate();
-            tenures.map(|(index, upstream)| Lane::new(service, index, upstream, shared.clone())).collect()
+            service.versions.iter().enumerate().map(lane).collect()
         };
         let lanes = table.services().iter().enumerate().map(join).collect();
         Self { table, lanes }
@@ -251,3 +275,6 @@ impl View {
         &self.live
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,8 @@ async fn warm_up_one(worker: Rc<Worker>, WarmUp { upstream, rules, done }: WarmU
     let Some(lane) = snapshot.lane(&upstream) else { return };
     let local = worker.local(lane);
     local.follow(&lane.target);
-    let (limit, connections) = (lane.timeouts.connect, rules.connections.min(worker.settings().pool_size));
+    let (limit, connections) =
+        (lane.terms.timeouts.connect, rules.connections.min(worker.settings().pool_size));
     // Not to hold the table for so long.
     drop(snapshot);
     let mut endpoints = local.serving(&worker.clock).into_iter();

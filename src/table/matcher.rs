@@ -5,6 +5,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -209,14 +210,14 @@ impl Hash for HostName {
 #[derive(Debug, Default)]
 struct Paths(Vec<Prefix>);
 
-/// A path prefix with the routes that have it.
+/// A path prefix with the routes that have it: half a cache line.
 #[derive(Debug)]
 struct Prefix {
     /// Its first bytes, padded with zeros: most comparisons need no more.
     head: [u8; HEAD],
-    length: usize,
-    /// The longest other prefix that this one begins with.
-    shorter: Option<u32>,
+    length: u32,
+    /// The index of the longest other prefix that this one begins with, plus one.
+    shorter: Option<NonZeroU32>,
     leaves: Leaves,
 }
 
@@ -225,8 +226,8 @@ const HEAD: usize = 8;
 
 #[derive(Debug)]
 enum Leaves {
-    /// A short prefix with one route without headers.
-    One(Routed),
+    /// A short prefix with one route without headers: its service, and its index there.
+    One(u32, u32),
     Many(Box<(Box<str>, Vec<Leaf>)>),
 }
 
@@ -245,11 +246,12 @@ impl Paths {
         let mut texts: Vec<&str> = Vec::new();
         for same in routes.chunk_by(|(a, _), (b, _)| a.path == b.path) {
             let path = &*same[0].0.path;
-            let begins = |shorter: &u32| path.starts_with(texts[*shorter as usize]);
-            let before = u32::try_from(texts.len()).ok().and_then(|count| count.checked_sub(1));
+            let begins = |shorter: &NonZeroU32| path.starts_with(texts[index(*shorter)]);
+            let before = NonZeroU32::new(narrow(texts.len()));
             // What a path begins with is the one before it in order, or what that one begins with.
-            let shorter = std::iter::successors(before, |at| paths[*at as usize].shorter).find(begins);
-            paths.push(Prefix { head: head(path), length: path.len(), shorter, leaves: Leaves::of(same) });
+            let shorter = std::iter::successors(before, |at| paths[index(*at)].shorter).find(begins);
+            let length = narrow(path.len());
+            paths.push(Prefix { head: head(path), length, shorter, leaves: Leaves::of(same) });
             texts.push(path);
         }
         Self(paths)
@@ -266,10 +268,20 @@ impl Paths {
             {
                 return Some(routed);
             }
-            at = prefix.shorter.map(|shorter| shorter as usize);
+            at = prefix.shorter.map(index);
         }
         None
     }
+}
+
+/// What a [`Prefix::shorter`] says.
+fn index(shorter: NonZeroU32) -> usize {
+    shorter.get() as usize - 1
+}
+
+/// Nothing that is counted in a configuration is more.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The first bytes of a path, padded with zeros, which no path has.
@@ -291,12 +303,13 @@ impl Prefix {
 
     /// True when `path` begins with it.
     fn begins(&self, path: &str, start: [u8; HEAD]) -> bool {
-        let length = self.length.min(HEAD);
-        if self.length > path.len() || self.head[..length] != start[..length] {
+        let whole = self.length as usize;
+        let length = whole.min(HEAD);
+        if whole > path.len() || self.head[..length] != start[..length] {
             return false;
         }
         match &self.leaves {
-            Leaves::One(_) => true,
+            Leaves::One(..) => true,
             Leaves::Many(many) => path.starts_with(&*many.0),
         }
     }
@@ -305,7 +318,9 @@ impl Prefix {
 impl Leaves {
     fn of(routes: &[(&Route, Routed)]) -> Self {
         match routes {
-            [(route, routed)] if route.headers.is_empty() && route.path.len() <= HEAD => Self::One(*routed),
+            [(route, routed)] if route.headers.is_empty() && route.path.len() <= HEAD => {
+                Self::One(narrow(routed.service), narrow(routed.route))
+            }
             _ => {
                 let leaf = |(route, routed): &(&Route, Routed)| Leaf {
                     headers: route.headers.clone(),
@@ -320,7 +335,7 @@ impl Leaves {
     fn find(&self, key: &impl RouteKey) -> Option<Routed> {
         let matches = |leaf: &&Leaf| leaf.headers.iter().all(|(name, value)| key.has_header(name, value));
         match self {
-            Self::One(routed) => Some(*routed),
+            Self::One(service, route) => Some(Routed { service: *service as usize, route: *route as usize }),
             Self::Many(many) => many.1.iter().find(matches).map(|leaf| leaf.routed),
         }
     }

@@ -18,22 +18,25 @@ use crate::proxy::clock::Clock;
 use crate::table::{PoolRules, ZoneName};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
+///
+/// What a usual request reads comes first, in two or three cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Local {
     shard: Arc<Shard>,
+    upstream: Arc<Upstream>,
     /// What the worker has in flight, on all versions.
     flights: Rc<Flights>,
-    /// What event streams are told last.
-    retry: Cell<Option<Duration>>,
-    seats: RefCell<Seats>,
-    /// What is left for attempts after the first.
-    budget: Budget,
     /// The tick of the last request, for the sweep.
     used: Cell<u64>,
-    upstream: Arc<Upstream>,
-    pools: Rc<Pools>,
+    seats: RefCell<Seats>,
     /// Where the proxy stands.
     zone: Rc<RefCell<Option<ZoneName>>>,
+    pools: Rc<Pools>,
+    /// What is left for attempts after the first.
+    budget: Budget,
+    /// What event streams are told last.
+    retry: Cell<Option<Duration>>,
 }
 
 /// A worker's parts of all versions that it has had requests for, by [`Upstream::slot`].
@@ -70,7 +73,8 @@ impl Locals {
 
     /// This worker's part of a version; `slot` is its [`Upstream::slot`], which the caller has at hand.
     #[must_use]
-    pub fn of(&self, upstream: &Arc<Upstream>, slot: usize) -> Rc<Local> {
+    pub fn of(&self, upstream: &Arc<Upstream>, slot: u32) -> Rc<Local> {
+        let slot = slot as usize;
         let mut slots = self.slots.borrow_mut();
         if let Some(Some(local)) = slots.get(slot) {
             return Rc::clone(local);
@@ -86,7 +90,7 @@ impl Locals {
     #[must_use]
     pub fn known(&self, upstream: &Arc<Upstream>) -> Option<Rc<Local>> {
         let slots = self.slots.borrow();
-        let local = slots.get(upstream.slot())?.as_ref()?;
+        let local = slots.get(upstream.slot() as usize)?.as_ref()?;
         Arc::ptr_eq(local.upstream(), upstream).then(|| Rc::clone(local))
     }
 
@@ -165,7 +169,7 @@ impl Local {
     }
 
     /// Takes over the endpoints of `target`, which is the newest table's.
-    pub fn follow(&self, target: &Target) {
+    pub fn follow(&self, target: &Arc<Target>) {
         let mut seats = self.seats.borrow_mut();
         if !(seats.are_named() && seats.are_of(target)) {
             seats.follow(target, &self.upstream, &self.pools);
@@ -173,7 +177,7 @@ impl Local {
     }
 
     /// As [`Self::follow`], for somebody who has no request: endpoints that were left stay left.
-    pub fn refresh(&self, target: &Target) {
+    pub fn refresh(&self, target: &Arc<Target>) {
         let mut seats = self.seats.borrow_mut();
         if !seats.are_of(target) {
             let were_named = seats.are_named();
@@ -270,11 +274,11 @@ mod tests {
     use crate::proxy::clock;
     use crate::proxy::upstream::Standing;
 
-    fn list(addresses: &[&str]) -> Target {
+    fn list(addresses: &[&str]) -> Arc<Target> {
         let endpoints = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let mut target = Target::none();
+        let mut target = Target::default();
         target.endpoints = endpoints;
-        target
+        Arc::new(target)
     }
 
     fn part(locals: &Locals, upstream: &Arc<Upstream>) -> Rc<Local> {

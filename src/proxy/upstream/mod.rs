@@ -287,7 +287,7 @@ impl Upstream {
 
     /// A small number that no other living tenure has: the place of the workers' own parts.
     #[must_use]
-    pub fn slot(&self) -> usize {
+    pub fn slot(&self) -> u32 {
         self.slot.0
     }
 
@@ -361,12 +361,12 @@ impl Tenure for Upstream {
 
 /// A number that is free again when it is dropped.
 #[derive(Debug)]
-struct Slot(usize);
+struct Slot(u32);
 
 #[derive(Debug)]
 struct Slots {
-    next: usize,
-    free: Vec<usize>,
+    next: u32,
+    free: Vec<u32>,
 }
 
 /// Locked when a tenure begins and when it is forgotten, never on the request path.

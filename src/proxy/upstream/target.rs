@@ -8,8 +8,8 @@ use crate::table::{
     EndpointAddr, PoolRules, PoolTraits, Protocol, ProxyHeader, Service, UpstreamTls, VersionSpec,
 };
 
-/// A version's pool as a request needs it. Comparing two of the same version reads nothing that they point to.
-#[derive(Debug, Clone)]
+/// A version's pool as a request needs it.
+#[derive(Debug, Clone, Default)]
 pub struct Target {
     /// The pool, without those that are drained.
     pub endpoints: Arc<[EndpointAddr]>,
@@ -56,22 +56,6 @@ impl Target {
             proxy_header: *proxy_header,
             tls,
             connector,
-            names,
-        }
-    }
-
-    /// No endpoints.
-    #[must_use]
-    pub fn none() -> Self {
-        let (endpoints, names) = (Arc::new([]), Arc::new([]));
-        Self {
-            endpoints,
-            pool: Arc::default(),
-            traits: PoolTraits::default(),
-            protocol: Protocol::default(),
-            proxy_header: None,
-            tls: None,
-            connector: None,
             names,
         }
     }

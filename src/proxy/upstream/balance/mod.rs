@@ -54,14 +54,15 @@ pub struct Pool<'p> {
 
 /// Who of a pool may be chosen, and whose turn it is.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Board {
-    /// Of the standings that it was made from; `None`: it has to be made.
-    revision: Option<u64>,
-    /// The tick from which on it is to be made again; `None`: never by itself.
-    until: Option<u64>,
-    policy: Policy,
+    /// Of the standings that it was made from.
+    revision: u64,
+    /// The tick from which on it is to be made again; 0: it has to be made.
+    until: u64,
     /// `None`: all of them, alike.
     listed: Option<Box<Listed>>,
+    policy: Policy,
     turns: Turns,
     /// Where each endpoint stands among the hashes; empty without need.
     marks: Vec<u64>,
@@ -80,7 +81,7 @@ impl Board {
     /// True while everybody stands as when it was made, and nobody's share has grown since.
     #[must_use]
     pub fn is_current(&self, revision: u64, tick: u64) -> bool {
-        self.revision == Some(revision) && self.until.is_none_or(|until| tick < until)
+        self.revision == revision && tick < self.until
     }
 
     /// It has to be made again: the pool is another one.
@@ -90,7 +91,7 @@ impl Board {
 
     /// It has to be made again: of the same pool, under other circumstances.
     pub fn expire(&mut self) {
-        self.revision = None;
+        self.until = 0;
     }
 
     /// Makes it from how the endpoints of `pool` stand now, which is of `revision` or newer.
@@ -107,8 +108,9 @@ impl Board {
         }
         let (listed, step) = list::list(pool, now);
         self.listed = listed.map(Box::new);
-        self.until = step.map(|step| tick + step);
-        self.revision = Some(revision);
+        // Without shares that grow it stays until it expires.
+        self.until = step.map_or(u64::MAX, |step| tick + step);
+        self.revision = revision;
     }
 
     /// Chooses one of `seats`, which are those that it was made from, and none that was tried; `None` when there is
