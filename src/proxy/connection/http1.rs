@@ -286,6 +286,8 @@ impl Wire {
                 Source::Tunnel(joined) => tunnel = Some(joined),
             }
         }
+        // They keep all of the buffer that they were read into, and the rest may take hours.
+        drop(headers);
         if let Some(tunnel) = tunnel {
             self.due.set(u64::MAX);
             if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
