@@ -43,11 +43,21 @@ fn serve(proxy: &mut Peer) -> io::Result<()> {
     }
 }
 
+/// `shop`, and `files`, which only has files; on one worker.
+fn lab() -> Lab {
+    let origin = Origin::scripted("blue", serve);
+    let files = format!(
+        "[services.files]\nroutes = [{{ path = \"/file\" }}]\nversions.only.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let mut lab = Lab::on(vec![origin], &files);
+    lab.restrict_to_one_worker();
+    lab
+}
+
 /// How much memory each of [`COUNT`] connections takes that `open` leaves idle, with a file read by somebody else in
 /// between: so that no two of them have their bytes in one buffer.
-fn cost_of_idle(open: impl Fn(&mut Client)) -> usize {
-    let mut lab = Lab::on(vec![Origin::scripted("blue", serve)], "[limits]\nconnections = 1000\n");
-    lab.restrict_to_one_worker();
+fn cost_of_idle(lab: &Lab, open: impl Fn(&mut Client)) -> usize {
     let mut other = lab.client();
     let mut open = || {
         let mut client = lab.client();
@@ -65,13 +75,13 @@ fn cost_of_idle(open: impl Fn(&mut Client)) -> usize {
 
 #[test]
 fn a_client_that_may_come_back_keeps_nothing_of_what_it_had() {
-    let cost = cost_of_idle(|client| assert_eq!(client.get("/file").body.len(), READ));
+    let cost = cost_of_idle(&lab(), |client| assert_eq!(client.get("/file").body.len(), READ));
     assert!(cost < MOST, "{cost} bytes each");
 }
 
 #[test]
 fn a_stream_between_two_events_keeps_nothing_of_the_last_one() {
-    let cost = cost_of_idle(|client| {
+    let cost = cost_of_idle(&lab(), |client| {
         client.send("GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
         while !client.line().starts_with("data") {}
     });
@@ -80,7 +90,7 @@ fn a_stream_between_two_events_keeps_nothing_of_the_last_one() {
 
 #[test]
 fn a_tunnel_between_two_messages_keeps_nothing_of_the_last_one() {
-    let cost = cost_of_idle(|client| {
+    let cost = cost_of_idle(&lab(), |client| {
         client.send(
             "GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -90,4 +100,15 @@ fn a_tunnel_between_two_messages_keeps_nothing_of_the_last_one() {
         assert_eq!(client.bytes(MESSAGE.len()), MESSAGE);
     });
     assert!(cost < MOST, "{cost} bytes each");
+}
+
+#[test]
+fn a_request_that_is_held_keeps_no_more_than_its_head() {
+    let lab = lab();
+    lab.hold(&serde_json::json!({ "timeout": "5m" }));
+    let cost = cost_of_idle(&lab, |client| {
+        client.send("GET /held HTTP/1.1\r\nhost: a\r\nx-a: b\r\n\r\n");
+    });
+    assert!(cost < MOST, "{cost} bytes each");
+    lab.release();
 }

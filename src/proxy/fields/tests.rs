@@ -106,6 +106,24 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
     );
 }
 
+#[test]
+fn what_is_detached_says_the_same_and_shares_nothing() {
+    let text = "GET /a?b HTTP/1.1\r\nX-Gone: 1\r\nConnection: x-gone\r\nHost: a\r\nX-A: 1\r\n\r\n";
+    for is_map in [false, true] {
+        let whole = Bytes::from(text.to_owned());
+        let mut head = parse_request(&mut whole.clone(), 64 * 1024, 100).unwrap().unwrap().head;
+        if is_map {
+            head.headers.remove("x-gone");
+        }
+        let before = HeaderMap::clone(&head.headers);
+        head.detach();
+        assert_eq!(*head.headers, before);
+        drop(before);
+        assert!(whole.is_unique());
+        assert_eq!((head.uri.to_string(), head.headers.came(Note::Host)), ("/a?b".into(), Came::Once(b"a")));
+    }
+}
+
 /// Names and values stay; between them and behind them is what every reader takes.
 #[test]
 fn whatever_is_around_a_value_one_blank_is_passed() {
