@@ -112,3 +112,13 @@ fn a_request_that_is_held_keeps_no_more_than_its_head() {
     assert!(cost < MOST, "{cost} bytes each");
     lab.release();
 }
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_keeps_no_more_than_has_come() {
+    for begun in ["GET / HTTP/1.1\r\nhost: a\r\nx-", "PRI * HTT", "POST /file HTTP/1.1\r\nhost: a\r\n"] {
+        let cost = cost_of_idle(&lab(), |client| {
+            client.send(begun);
+        });
+        assert!(cost < MOST, "{cost} bytes each: {begun:?}");
+    }
+}
