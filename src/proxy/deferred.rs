@@ -10,9 +10,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::http1::pass_over;
 use super::upstream::Stream;
 
 /// How much waits at most before h2 is told to wait too; one frame more can be there.
@@ -159,7 +160,7 @@ impl<W: Watch> AsyncRead for Deferred<W> {
         } else {
             let length = early.len().min(buf.remaining());
             buf.put_slice(&early[..length]);
-            early.advance(length);
+            pass_over(&mut early, length);
         }
         let fresh = &buf.filled()[before..];
         if fresh.is_empty() {

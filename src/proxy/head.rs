@@ -32,6 +32,17 @@ pub struct Answer {
     pub source: Source,
 }
 
+impl Parts {
+    /// Copies what is part of the buffer that it was read into: for a request that has to wait.
+    pub fn detach(&mut self) {
+        let copy = Uri::from_maybe_shared(Bytes::from(self.uri.to_string()));
+        if let Some(copy) = copy.ok().filter(|copy| *copy == self.uri) {
+            self.uri = copy;
+        }
+        self.headers.detach();
+    }
+}
+
 impl From<http::request::Parts> for Parts {
     fn from(parts: http::request::Parts) -> Self {
         let http::request::Parts { method, uri, version, headers, extensions, .. } = parts;

@@ -112,8 +112,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     if head.headers.has_underscores() {
         client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
     }
-    let head = &*head;
-    let asked = Asked::of(head).map_err(refused)?;
+    let mut asked = Asked::of(head).map_err(refused)?;
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
@@ -124,15 +123,19 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
             Entry::Admitted(admitted) => break admitted,
             Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
             Entry::Check => return Ok(story.checked(client)),
-            // Boxed: hardly any request waits, and all would have its size.
-            Entry::Held => Box::pin(hold::wait(turn, place.as_deref())).await.map_err(refused)?,
+            Entry::Held => {
+                head.detach();
+                asked = Asked::of(head).map_err(refused)?;
+                // Boxed: hardly any request waits, and all would have its size.
+                Box::pin(hold::wait(turn, place.as_deref())).await.map_err(refused)?;
+            }
         }
     };
     // It is the next one's turn.
     drop(place);
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
-    let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
+    let head = rewritten.as_ref().map_or(&*head, |rewritten| &rewritten.head);
     forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
@@ -356,7 +356,7 @@ impl Outgoing {
         while !self.frame.is_empty() {
             match ready!(Pin::new(&mut *stream).poll_write(cx, &self.frame))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                length => self.frame.advance(length),
+                length => http1::pass_over(&mut self.frame, length),
             }
             *moved = true;
         }

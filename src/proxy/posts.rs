@@ -4,7 +4,7 @@
 //!
 //! A connection is passed on once, as it was accepted and before a byte of it is read, never for a request. What a
 //! worker has to do: its connections, each stream of theirs (HTTP/2) as much as one more, and how busy its
-//! thread was in about the last second. The loads of all workers are read for each connection that comes: one cache line a worker.
+//! thread was in about the last second. The loads of all workers are read for each connection that comes: two cache lines a worker.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -53,6 +53,8 @@ pub struct Passed {
 /// What a worker has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Load {
+    /// False when it takes nothing more: it winds down, or does not come to what is on its way already.
+    takes: bool,
     connections: u64,
     streams: u64,
     /// Per mille of its thread's time.
@@ -60,13 +62,18 @@ struct Load {
 }
 
 impl Load {
-    fn of(stats: &WorkerStats) -> Self {
+    fn of(Post { stats, inbox }: &Post) -> Self {
         // Relaxed: nothing else is told by them, and a little late is early enough.
         Self {
+            takes: !inbox.is_closed() && inbox.capacity() > 0,
             connections: stats.connections.load(Ordering::Relaxed),
             streams: stats.streams.load(Ordering::Relaxed),
             busy: stats.busy.load(Ordering::Relaxed),
         }
+    }
+
+    fn has_room(self, most: u64) -> bool {
+        self.takes && self.connections < most
     }
 
     fn units(self) -> u64 {
@@ -86,18 +93,18 @@ impl Posts {
         (Self(posts.into()), inboxes)
     }
 
-    /// True while a worker other than `own` has fewer than `most` connections.
+    /// True while a worker other than `own` takes connections and has fewer than `most`.
     #[must_use]
     pub fn has_room_beside(&self, own: usize, most: usize) -> bool {
         let mut others = self.0.iter().enumerate().filter(|(id, _)| *id != own);
-        others.any(|(_, post)| post.stats.connections.load(Ordering::Relaxed) < most as u64)
+        others.any(|(_, post)| Load::of(post).has_room(most as u64))
     }
 
     /// The worker that should have a connection that `own` has accepted; `None` when that is `own`.
     pub(super) fn elsewhere(&self, own: usize, most: usize) -> Option<usize> {
         match self.0.len() {
             0 | 1 => None,
-            count => choose(count, own, most as u64, |id| Load::of(&self.0[id].stats)),
+            count => choose(count, own, most as u64, |id| Load::of(&self.0[id])),
         }
     }
 
@@ -140,11 +147,11 @@ pub(super) async fn receive<T>(
 }
 
 /// Which of `count` workers should have the connection that `own` has accepted; `None` when it should stay. None of those
-/// with `most` connections, and none that is hot, while there are others; of these the one with the least to do, of several the first
-/// behind `own`.
+/// that take nothing more or have `most` connections, and none that is hot, while there are others; of these the one with the
+/// least to do, of several the first behind `own`.
 fn choose(count: usize, own: usize, most: u64, load: impl Fn(usize) -> Load) -> Option<usize> {
     let all = || (1..=count).map(|step| (own + step) % count).map(|id| (id, load(id)));
-    let open = || all().filter(|(_, load)| load.connections < most);
+    let open = || all().filter(|(_, load)| load.has_room(most));
     let calmest = open().map(|(_, load)| load.busy).min()?;
     let calm = || open().filter(|(_, load)| load.busy < calmest + HOTTER);
     let (to, least) = calm().min_by_key(|(_, load)| load.units())?;
@@ -196,7 +203,7 @@ mod tests {
     use super::*;
 
     fn load(connections: u64, streams: u64, busy: u64) -> Load {
-        Load { connections, streams, busy }
+        Load { takes: true, connections, streams, busy }
     }
 
     /// Which one has a connection that `own` has accepted.
@@ -241,6 +248,22 @@ mod tests {
     fn who_is_full_gets_none_while_another_is_not() {
         assert_eq!(chosen(&[load(100, 0, 0), load(99, 0, 900)], 0), 1);
         assert_eq!(chosen(&[load(100, 0, 0), load(100, 0, 0)], 0), 0);
+    }
+
+    #[test]
+    fn who_takes_nothing_more_has_no_room() {
+        let stats = [(); 3].map(|()| Arc::new(WorkerStats::default()));
+        let (posts, mut inboxes) = Posts::of(stats.iter().cloned());
+        stats[0].connections.store(5, Ordering::Relaxed);
+        stats[2].connections.store(5, Ordering::Relaxed);
+        let room = || (posts.has_room_beside(0, 5), posts.elsewhere(0, 5));
+        assert_eq!(room(), (true, Some(1)));
+        let on_their_way = posts.0[1].inbox.try_reserve_many(ON_THEIR_WAY).unwrap();
+        assert_eq!(room(), (false, None));
+        drop(on_their_way);
+        assert_eq!(room(), (true, Some(1)));
+        inboxes[1].close();
+        assert_eq!(room(), (false, None));
     }
 
     #[tokio::test]

@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::body::Incoming;
 use super::clock::{Clock, TICK};
 use super::connection::Turn;
+use super::http1::pass_over;
 use super::permit::Permit;
 use super::upstream::Far;
 use super::upstream::flights::Ask;
@@ -211,7 +212,7 @@ impl Tunnel {
             while !up.data.is_empty() {
                 let written = ready!(Pin::new(&mut *stream).poll_write(cx, &up.data));
                 let written = written.map_err(|_| Reason::UpstreamClosed)?;
-                up.data.advance(written);
+                pass_over(&mut up.data, written);
                 permit.record().inspect(|record| record.received_more(written));
                 *moved |= written > 0;
             }

@@ -218,9 +218,17 @@ impl Wire {
 
     /// Reads once; `Ok(0)` is the end.
     fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let fresh = ready!(poll_read(&self.client, &mut self.stream.borrow_mut(), cx))?;
-        let length = fresh.len();
+        let read = poll_read(&self.client, &mut self.stream.borrow_mut(), cx);
         let mut input = self.input.borrow_mut();
+        let Poll::Ready(fresh) = read else {
+            // The beginning of a head or of a chunk's line waits for its end: not with the buffer that it was read into.
+            if !input.is_empty() && !input.is_unique() {
+                *input = Bytes::copy_from_slice(&input);
+            }
+            return Poll::Pending;
+        };
+        let fresh = fresh?;
+        let length = fresh.len();
         if input.is_empty() || memchr::memchr(b'\n', &fresh).is_some() {
             self.is_worth_parsing.set(true);
         }
@@ -286,6 +294,8 @@ impl Wire {
                 Source::Tunnel(joined) => tunnel = Some(joined),
             }
         }
+        // They keep all of the buffer that they were read into, and the rest may take hours.
+        drop(headers);
         if let Some(tunnel) = tunnel {
             self.due.set(u64::MAX);
             if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {

@@ -163,7 +163,8 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
         });
         match read.await {
             Some(read) if early.is_empty() => {
-                early = read;
+                // Little of it waits for more, and not with the buffer that it was read into.
+                early = if read.len() < PREFACE.len() { Bytes::copy_from_slice(&read) } else { read };
                 leave.put_off(watch, client.settings.head);
             }
             Some(read) => early = [early, read].concat().into(),

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
@@ -126,7 +126,7 @@ impl Out {
             (self.at, _) = (0, self.text.clear());
         }
         let of_frame = (written - of_text).min(self.frame.len());
-        self.frame.advance(of_frame);
+        http1::pass_over(&mut self.frame, of_frame);
         self.tail = &self.tail[written - of_text - of_frame..];
     }
 

@@ -1,10 +1,14 @@
 //! That lines, and the map that is made of them, say the same.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::proxy::head::Parts;
+use crate::proxy::headers::{BodyLength, Origin, write_request};
 use crate::proxy::http1::{parse_head, parse_request};
 
 const NOTES: [Note; 11] = [
@@ -102,6 +106,24 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
     );
 }
 
+#[test]
+fn what_is_detached_says_the_same_and_shares_nothing() {
+    let text = "GET /a?b HTTP/1.1\r\nX-Gone: 1\r\nConnection: x-gone\r\nHost: a\r\nX-A: 1\r\n\r\n";
+    for is_map in [false, true] {
+        let whole = Bytes::from(text.to_owned());
+        let mut head = parse_request(&mut whole.clone(), 64 * 1024, 100).unwrap().unwrap().head;
+        if is_map {
+            head.headers.remove("x-gone");
+        }
+        let before = HeaderMap::clone(&head.headers);
+        head.detach();
+        assert_eq!(*head.headers, before);
+        drop(before);
+        assert!(whole.is_unique());
+        assert_eq!((head.uri.to_string(), head.headers.came(Note::Host)), ("/a?b".into(), Came::Once(b"a")));
+    }
+}
+
 /// Names and values stay; between them and behind them is what every reader takes.
 #[test]
 fn whatever_is_around_a_value_one_blank_is_passed() {
@@ -180,4 +202,80 @@ proptest! {
         }
         prop_assert!(!fields.has_value("x-b", b"never"));
     }
+
+    /// Whether a head passes as lines or as a map, the endpoint and the client are told the same.
+    #[test]
+    fn lines_and_their_map_are_written_alike(
+        lines in proptest::collection::vec(
+            (
+                prop_oneof![
+                    Just("TE"), Just("Date"), Just("Content-Type"), Just("X-Forwarded-For"), Just("X_A"), Just("x-a"),
+                    Just("Connection"), Just("connection"), Just("Keep-Alive"), Just("expect"), Just("x-real-ip"), Just("X-B"),
+                    Just("Forwarded"), Just("Upgrade"), Just("proxy-authorization"), Just("Cookie"), Just("Via"), Just("x-forwarded-user"),
+                ],
+                prop_oneof![
+                    Just("x-a"), Just("close"), Just("keep-alive, X-B"), Just("trailers"), Just("te"), Just("Upgrade"), Just("a"),
+                    Just(""), Just("cookie,date"), Just("host, content-length, x-forwarded-for"), Just("x-real-ip"), Just("a\u{e9}"),
+                ],
+                prop_oneof![Just(""), Just(" "), Just("\t "), Just("  ")],
+            ),
+            0..9,
+        ),
+        is_trusted: bool,
+        has_subject: bool,
+        is_old: bool,
+    ) {
+        let text: String = lines.iter().map(|(name, value, blank)| format!("{name}:{blank}{value}{blank}\r\n")).collect();
+        let Some(fields) = request(&format!("Host: a\r\n{text}")) else { return Ok(()) };
+        let map = Fields::from(HeaderMap::clone(&fields));
+        let written = |headers: Fields| {
+            let mut head = parts(headers);
+            head.version = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
+            let subject = [HeaderName::from_static("x-a")];
+            let origin = origin(is_trusted, if has_subject { &subject } else { &[] });
+            let mut out = Vec::new();
+            write_request(&mut out, &head, "/", BodyLength::None, origin, None);
+            said(&out)
+        };
+        prop_assert_eq!(written(fields), written(map));
+        let Some(fields) = answer(&text) else { return Ok(()) };
+        let map = Fields::from(HeaderMap::clone(&fields));
+        let written = |fields: Fields| {
+            let mut out = Vec::new();
+            fields.write(&mut out);
+            said(&out)
+        };
+        prop_assert_eq!(written(fields), written(map));
+    }
+}
+
+fn parts(headers: Fields) -> Parts {
+    let mut head = Parts::from(http::Request::new(()).into_parts().0);
+    head.headers = headers;
+    head
+}
+
+fn origin<'c>(is_trusted: bool, subject_headers: &'c [HeaderName]) -> Origin<'c> {
+    Origin {
+        client: Some("192.0.2.1"),
+        is_trusted,
+        port: Some(80),
+        scheme: "http",
+        subject: None,
+        subject_headers,
+        host: b"a",
+        asked: b"a",
+        via: "switchback",
+        forwarded: false,
+    }
+}
+
+/// The fields that some lines say, each with its values in order.
+fn said(lines: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let mut said = BTreeMap::<_, Vec<_>>::new();
+    for (name, value) in each(lines) {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        said.entry(name).or_default().push(value.to_vec());
+    }
+    said
 }

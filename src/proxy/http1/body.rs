@@ -1,9 +1,9 @@
 //! A body as it is framed after a head: a length, chunks, or everything until the endpoint closes.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{MAX_FIELDS, MAX_HEAD, Malformed, has_bare_line_feed};
+use super::{MAX_FIELDS, MAX_HEAD, Malformed, has_bare_line_feed, pass_over};
 use crate::proxy::headers;
 
 /// Longest chunk-size line with its extensions, in bytes.
@@ -108,7 +108,7 @@ impl Chunks {
                 Self::DataEnd => match input.as_ref() {
                     [] | [b'\r'] => return Ok(Decoded::More),
                     [b'\r', b'\n', ..] => {
-                        input.advance(2);
+                        pass_over(input, 2);
                         *self = Self::Size;
                     }
                     _ => return Err(Malformed::Chunk),
@@ -142,7 +142,7 @@ fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
         return Err(Malformed::Chunk);
     }
     let size = number.iter().fold(0u64, |size, digit| size << 4 | u64::from(hex(*digit)));
-    input.advance(end + 1);
+    pass_over(input, end + 1);
     Ok(Some(size))
 }
 
@@ -157,7 +157,7 @@ fn hex(digit: u8) -> u8 {
 /// Takes a trailer section with its closing empty line; fields that frame or route are dropped (RFC 9110 §6.5.1).
 fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
     if input.starts_with(b"\r\n") {
-        input.advance(2);
+        pass_over(input, 2);
         return Ok(Some(HeaderMap::new()));
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -178,7 +178,7 @@ fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
     if has_bare_line_feed(&input[..length], fields) {
         return Err(Malformed::Chunk);
     }
-    input.advance(length);
+    pass_over(input, length);
     Ok(Some(trailers))
 }
 

@@ -15,6 +15,8 @@ pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end, encode_size};
 pub use request::{Refused, Request, parse_request};
 pub use response::{Head, parse_head};
 
+use bytes::{Buf, Bytes};
+
 use super::fields::offset;
 
 /// Most fields of a response head or of trailers.
@@ -50,6 +52,16 @@ fn has_bare_line_feed(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     memchr::memchr_iter(b'\n', &head[..first]).any(|at| is_bare(at + 1))
         || fields.iter().any(|field| is_bare(offset(head, field.name)))
         || !head.ends_with(b"\r\n\r\n")
+}
+
+/// Takes `length` bytes off the front. What is empty then keeps nothing of the buffer that it was a part of, as a
+/// [`Bytes::advance`] to its end would.
+pub fn pass_over(bytes: &mut Bytes, length: usize) {
+    if length == bytes.len() {
+        *bytes = Bytes::new();
+    } else {
+        bytes.advance(length);
+    }
 }
 
 /// Digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.

@@ -6,10 +6,10 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{Extensions, Method, Uri, Version};
 
-use super::{Chunks, Decoder, MAX_FIELDS, decimal, has_bare_line_feed};
+use super::{Chunks, Decoder, MAX_FIELDS, decimal, has_bare_line_feed, pass_over};
 use crate::proxy::fields::{Lines, Note};
 use crate::proxy::head::Parts;
 use crate::proxy::headers;
@@ -46,7 +46,7 @@ pub fn parse_request(
 ) -> Result<Option<Request>, Refused> {
     // Empty lines before a request are passed over (RFC 9112 §2.2).
     while input.starts_with(b"\r\n") {
-        input.advance(2);
+        pass_over(input, 2);
     }
     let read = if most_fields <= MAX_FIELDS {
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -55,7 +55,7 @@ pub fn parse_request(
         read(input, most_bytes, &mut vec![MaybeUninit::uninit(); most_fields])
     };
     Ok(read?.map(|(length, request)| {
-        input.advance(length);
+        pass_over(input, length);
         request
     }))
 }

@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed};
+use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed, pass_over};
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
 
@@ -70,7 +70,7 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     // Of an interim answer it means nothing (RFC 9110 §8.6).
     lines.told(framing.length.filter(|_| !framing.chunked && !status.is_informational()));
     let body = framing.decoder(status, method, version)?;
-    input.advance(length);
+    pass_over(input, length);
     let keep_alive = !close && (version == 1 || keep_alive) && !matches!(body, Decoder::UntilClose);
     let to_websocket = status == StatusCode::SWITCHING_PROTOCOLS && upgrade && protocol == 1;
     Ok(Some(Head { status, headers: lines.into(), body, keep_alive, to_websocket }))

@@ -4,13 +4,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::{Reason as Code, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::http2::{Ticket, poll_room};
 use super::pool::Past;
 use super::stream::Stream;
+use crate::proxy::http1::pass_over;
 
 /// What a tunnel's bytes go to.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Shared {
         }
         let length = self.data.len().min(buf.remaining());
         buf.put_slice(&self.data[..length]);
-        self.data.advance(length);
+        pass_over(&mut self.data, length);
         // The endpoint may send as much again; one that has ended does not care.
         drop(self.receive.flow_control().release_capacity(length));
         Poll::Ready(Ok(()))

@@ -4,10 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::Wire;
+use crate::proxy::http1::pass_over;
 use crate::proxy::tunnel::End;
 
 /// The client's side of a tunnel; what it sent too early was kept for it.
@@ -25,7 +26,7 @@ impl End for &Wire {
         while !data.is_empty() {
             match ready!(Pin::new(&mut *stream).poll_write(cx, data))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => data.advance(written),
+                written => pass_over(data, written),
             }
         }
         Pin::new(&mut *stream).poll_flush(cx)

@@ -1,0 +1,124 @@
+//! What a connection costs while nothing goes over it: none of what went over it before is kept.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use std::io;
+
+use lab::origin::Peer;
+use lab::{Client, Lab, Origin};
+
+/// What is read at once, at most: the size of a buffer that one small part of it keeps whole.
+const READ: usize = 64 * 1024;
+/// How many connections there are, and what one of them may cost.
+const COUNT: usize = 200;
+const MOST: usize = 20 * 1024;
+
+/// A message of a WebSocket's client.
+const MESSAGE: &[u8] = b"\x81\x82\0\0\0\0hi";
+
+/// Answers as the path says: with a file, with an event, or as one end of a tunnel.
+fn serve(proxy: &mut Peer) -> io::Result<()> {
+    loop {
+        let seen = proxy.head()?;
+        match seen.path() {
+            "/events" => {
+                let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
+                proxy.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n9\r\ndata: 1\n\n\r\n"))?;
+                return if proxy.is_closed() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
+            }
+            "/tunnel" => {
+                let head = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: a";
+                proxy.send(format!("HTTP/1.1 101 Switching Protocols\r\n{head}\r\n\r\n"))?;
+                let message = proxy.bytes(MESSAGE.len())?;
+                proxy.send(message)?;
+                return if proxy.is_closed() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
+            }
+            _ => {
+                proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {READ}\r\n\r\n"))?;
+                proxy.send(vec![b'x'; READ])?;
+            }
+        }
+    }
+}
+
+/// `shop`, and `files`, which only has files; on one worker.
+fn lab() -> Lab {
+    let origin = Origin::scripted("blue", serve);
+    let files = format!(
+        "[services.files]\nroutes = [{{ path = \"/file\" }}]\nversions.only.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let mut lab = Lab::on(vec![origin], &files);
+    lab.restrict_to_one_worker();
+    lab
+}
+
+/// How much memory each of [`COUNT`] connections takes that `open` leaves idle, with a file read by somebody else in
+/// between: so that no two of them have their bytes in one buffer.
+fn cost_of_idle(lab: &Lab, open: impl Fn(&mut Client)) -> usize {
+    let mut other = lab.client();
+    let mut open = || {
+        let mut client = lab.client();
+        open(&mut client);
+        assert_eq!(other.get("/file").body.len(), READ);
+        client
+    };
+    // What is there once a process has been at work for a while is there.
+    let mut all: Vec<_> = (0..20).map(|_| open()).collect();
+    let before = lab.proxy().memory();
+    all.extend((0..COUNT).map(|_| open()));
+    let grown = lab.proxy().memory().saturating_sub(before);
+    grown / COUNT
+}
+
+#[test]
+fn a_client_that_may_come_back_keeps_nothing_of_what_it_had() {
+    let cost = cost_of_idle(&lab(), |client| assert_eq!(client.get("/file").body.len(), READ));
+    assert!(cost < MOST, "{cost} bytes each");
+}
+
+#[test]
+fn a_stream_between_two_events_keeps_nothing_of_the_last_one() {
+    let cost = cost_of_idle(&lab(), |client| {
+        client.send("GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
+        while !client.line().starts_with("data") {}
+    });
+    assert!(cost < MOST, "{cost} bytes each");
+}
+
+#[test]
+fn a_tunnel_between_two_messages_keeps_nothing_of_the_last_one() {
+    let cost = cost_of_idle(&lab(), |client| {
+        client.send(
+            "GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        while !client.line().is_empty() {}
+        client.send(MESSAGE);
+        assert_eq!(client.bytes(MESSAGE.len()), MESSAGE);
+    });
+    assert!(cost < MOST, "{cost} bytes each");
+}
+
+#[test]
+fn a_request_that_is_held_keeps_no_more_than_its_head() {
+    let lab = lab();
+    lab.hold(&serde_json::json!({ "timeout": "5m" }));
+    let cost = cost_of_idle(&lab, |client| {
+        client.send("GET /held HTTP/1.1\r\nhost: a\r\nx-a: b\r\n\r\n");
+    });
+    assert!(cost < MOST, "{cost} bytes each");
+    lab.release();
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_keeps_no_more_than_has_come() {
+    for begun in ["GET / HTTP/1.1\r\nhost: a\r\nx-", "PRI * HTT", "POST /file HTTP/1.1\r\nhost: a\r\n"] {
+        let cost = cost_of_idle(&lab(), |client| {
+            client.send(begun);
+        });
+        assert!(cost < MOST, "{cost} bytes each: {begun:?}");
+    }
+}
