@@ -29,7 +29,7 @@ pub struct Snapshot {
 /// What a request needs to know of the version that it is assigned to, of the service and of the tenure: side by side,
 /// because with ten thousand services each of them would be another cache miss. What every request reads comes first.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Lane {
     /// Its coins are those below this that are no earlier lane's; 0 without weight.
     below: u64,

@@ -14,7 +14,7 @@ fn version(name: &str, port: u16) -> VersionSpec {
         proxy_header: None,
         draining: Arc::default(),
         traits: PoolTraits::default(),
-        pool: None,
+        pool: Some(Arc::default()),
     }
 }
 
