@@ -21,7 +21,8 @@
 //! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); its coin says which version; the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
 //! endpoint](proxy::upstream::balance) it goes; an [exchange](proxy::forward) carries head and body both ways as streams,
-//! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; where one fails before its answer, and the
+//! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
+//! kernel, in [pipes](proxy::pipe), unless TLS or HTTP/2 needs their bytes; where one fails before its answer, and the
 //! request may run twice or was not sent, another endpoint of the version is tried while the
 //! [budget](proxy::upstream::budget) lasts; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
 //! and the line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use super::connection::http1::Wire;
 use super::connection::http2::Upload;
 use super::forward::{Call, Exchange};
+use super::pipe::{Pipe, Pipes};
 use super::tunnel::Tunnel;
 use crate::metrics::Reason;
 
@@ -33,6 +34,16 @@ pub enum Broken {
     /// What came is no body.
     #[error("malformed body")]
     Malformed,
+}
+
+impl Incoming {
+    /// Bytes of what is left, in a pipe; `Ready(None)` where they are to be taken as frames.
+    pub fn poll_pipe(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Broken>>> {
+        match self {
+            Self::Http1(wire) => wire.poll_pipe(cx),
+            Self::None | Self::Http2(_) => Poll::Ready(None),
+        }
+    }
 }
 
 impl http_body::Body for Incoming {
@@ -76,6 +87,15 @@ pub enum Source {
     Tunnel(Box<Tunnel>),
 }
 
+/// Something of an answer's body.
+#[derive(Debug)]
+pub enum Part {
+    /// Bytes, or trailers.
+    Frame(Frame<Bytes>),
+    /// Bytes that the kernel holds.
+    Piped(Pipe),
+}
+
 /// An answer's body on its way from an endpoint. Boxed: most bodies are whole.
 #[derive(Debug)]
 pub enum Flow {
@@ -86,11 +106,15 @@ pub enum Flow {
 }
 
 impl Flow {
-    /// The next part; meanwhile the request's body goes on.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+    /// The next part, in a pipe where that is worth one of `pipes`; meanwhile the request's body goes on.
+    pub fn poll_part(
+        &mut self,
+        pipes: Option<&Rc<Pipes>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Part, Reason>>> {
         match self {
-            Self::Http1(exchange) => exchange.poll_frame(cx),
-            Self::Http2(call) => call.poll_frame(cx),
+            Self::Http1(exchange) => exchange.poll_part(pipes, cx),
+            Self::Http2(call) => call.poll_frame(cx).map_ok(Part::Frame),
         }
     }
 

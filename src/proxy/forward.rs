@@ -8,6 +8,7 @@ pub mod http2;
 mod end;
 mod goodbye;
 mod limits;
+mod splice;
 
 use std::io;
 use std::pin::Pin;
@@ -17,12 +18,12 @@ use std::time::Duration;
 
 use super::fields::Note;
 use super::head::{Answer, Parts};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use http::{StatusCode, Version};
 use http_body::Frame;
 use tokio_util::io::poll_read_buf;
 
-use super::body::{Flow, Source};
+use super::body::{Flow, Part, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
 use super::farewell::Farewell;
@@ -30,6 +31,7 @@ use super::http1::{self, Decoded, Decoder, Head};
 use super::journal::Record;
 use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
+use super::pipe::Pipes;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
 use super::upstream::{Endpoint, Far, Past, Stream};
@@ -158,7 +160,7 @@ impl Exchange {
                 Taken::Continue => continue,
                 Taken::Nothing => {}
             }
-            match self.receive(cx) {
+            match self.receive(self.first_read(), cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) if self.is_reused && self.input.is_empty() && self.interims == 0 => {
                     return Poll::Ready(Err(Failure::Stale));
@@ -229,6 +231,9 @@ impl Exchange {
             permit.answered(head.status.as_u16());
         }
         self.record.as_ref().inspect(|record| record.first_byte());
+        if self.stream.as_ref().is_some_and(Stream::is_plain) {
+            self.endpoint.bulk.saw(self.decoder.remaining());
+        }
         let length = self.decoder.remaining().and_then(|length| usize::try_from(length).ok());
         if let Some(length) = length.filter(|length| *length <= self.input.len()) {
             let body = self.input.split_to(length);
@@ -262,8 +267,12 @@ impl Exchange {
         }
     }
 
-    /// The next part of the answer's body; meanwhile the request's body goes on.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+    /// The next part of the answer's body, in a pipe where that is worth one; meanwhile the request's body goes on.
+    pub fn poll_part(
+        &mut self,
+        pipes: Option<&Rc<Pipes>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Part, Reason>>> {
         if self.permit.is_none() {
             return Poll::Ready(None);
         }
@@ -273,7 +282,7 @@ impl Exchange {
             }
             let is_asked = self.ask() == Ask::Go;
             if self.farewell.is_here(is_asked) {
-                return self.say_goodbye();
+                return self.say_goodbye().map_ok(Part::Frame);
             }
             let mut moved = false;
             if !self.outgoing.is_over() {
@@ -293,14 +302,14 @@ impl Exchange {
                     if self.decoder.is_end() {
                         self.finish();
                     }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    return Poll::Ready(Some(Ok(Part::Frame(Frame::data(data)))));
                 }
                 Ok(Decoded::Trailers(trailers)) => {
                     if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
                         permit.grpc_status(&trailers);
                     }
                     self.finish();
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    return Poll::Ready(Some(Ok(Part::Frame(Frame::trailers(trailers)))));
                 }
                 Ok(Decoded::End) => {
                     self.finish();
@@ -309,8 +318,13 @@ impl Exchange {
                 Ok(Decoded::More) => {}
                 Err(_) => return self.break_off(Reason::UpstreamProtocol),
             }
-            match self.receive(cx) {
-                Poll::Ready(Ok(1..)) => {}
+            let mut pipe = self.pipe(pipes);
+            match self.receive_into(&mut pipe, cx) {
+                Poll::Ready(Ok(1..)) => {
+                    if let Some(pipe) = pipe {
+                        return self.hand_on(pipe);
+                    }
+                }
                 Poll::Ready(Ok(0)) if self.decoder == Decoder::UntilClose => {
                     self.finish();
                     return Poll::Ready(None);
@@ -334,11 +348,11 @@ impl Exchange {
         }
     }
 
-    /// Reads once; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads once, at most `most`; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
+    fn receive(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
         let mut scratch = self.turn.client.worker.read_buffer();
-        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
+        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut *scratch).limit(most)));
         let fresh = scratch.split().freeze();
         self.input = if self.input.is_empty() {
             fresh

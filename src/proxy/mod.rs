@@ -28,6 +28,7 @@ pub mod outgoing;
 pub mod body;
 pub mod bounds;
 pub mod debt;
+pub mod pipe;
 
 pub mod farewell;
 pub mod tunnel;

@@ -1,14 +1,14 @@
 //! A request on its way to an endpoint: its head, then its body as the client sends it.
 
-use std::io;
+mod flush;
+
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http_body::{Body as _, Frame};
-use tokio::io::AsyncWrite;
 
 use super::body::{Broken, Incoming};
 use super::connection::Client;
@@ -17,6 +17,7 @@ use super::gate::Asked;
 use super::head::Parts;
 use super::headers::{self, BodyLength, Origin};
 use super::http1::{self, Head};
+use super::pipe::Pipe;
 use super::settings::Settings;
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Endpoint, Stream};
@@ -63,6 +64,8 @@ pub struct Outgoing {
     /// Bytes to write before `frame`.
     out: Vec<u8>,
     frame: Bytes,
+    /// Behind both.
+    pipe: Option<Pipe>,
     rest: Rest,
     settings: Rc<Settings>,
     /// How many bytes of the body the client has sent, and how many it may.
@@ -180,6 +183,7 @@ impl Outgoing {
         Self {
             out,
             frame: Bytes::new(),
+            pipe: None,
             rest,
             settings: Rc::clone(&client.settings),
             taken: 0,
@@ -249,7 +253,7 @@ impl Outgoing {
     fn cut(&mut self) {
         (self.is_sent, self.is_cut) = (true, true);
         self.rest = Rest::Nothing;
-        (self.out, self.frame) = (Vec::new(), Bytes::new());
+        (self.out, self.frame, self.pipe) = (Vec::new(), Bytes::new(), None);
     }
 
     /// The emptied buffer, for the next request's head.
@@ -268,7 +272,7 @@ impl Outgoing {
     ) -> Result<(bool, Waiting), Reason> {
         let mut moved = false;
         while !self.is_sent {
-            let waits_for_client = self.gather(cx)?;
+            let waits_for_client = self.gather(stream.as_ref().is_some_and(Stream::is_plain), cx)?;
             let Some(stream) = stream else {
                 self.cut();
                 break;
@@ -288,18 +292,27 @@ impl Outgoing {
         Ok((moved, Waiting::Sent))
     }
 
-    /// Takes frames of the body until there is a batch to write; true when the client has to be waited for.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
-        while self.frame.is_empty() && self.out.len() < BATCH {
+    /// Takes frames of the body until there is a batch to write, or a pipe of it; true when the client has to be waited for.
+    fn gather(&mut self, is_plain: bool, cx: &mut Context<'_>) -> Result<bool, Reason> {
+        while self.frame.is_empty() && self.pipe.is_none() && self.out.len() < BATCH {
             let Rest::Open(body, coding) = &mut self.rest else { return Ok(false) };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
             let coding = *coding;
+            if is_plain && coding == Coding::Plain {
+                match body.poll_pipe(cx) {
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(Ok(pipe))) => {
+                        self.take(pipe.held())?;
+                        self.pipe = Some(pipe);
+                        return Ok(false);
+                    }
+                    Poll::Ready(Some(Err(broken))) => return Err(because(broken)),
+                    Poll::Pending => return Ok(true),
+                }
+            }
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(true) };
             match frame {
                 Some(Ok(frame)) => {
-                    self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if self.taken > self.most {
-                        return Err(Reason::RequestTooLarge);
-                    }
+                    self.take(frame.data_ref().map_or(0, Bytes::len))?;
                     self.encode(frame, coding);
                 }
                 Some(Err(broken)) => return Err(because(broken)),
@@ -316,6 +329,12 @@ impl Outgoing {
             }
         }
         Ok(false)
+    }
+
+    /// The client has sent so many more bytes.
+    fn take(&mut self, bytes: usize) -> Result<(), Reason> {
+        self.taken += bytes as u64;
+        if self.taken > self.most { Err(Reason::RequestTooLarge) } else { Ok(()) }
     }
 
     fn encode(&mut self, frame: Frame<Bytes>, coding: Coding) {
@@ -335,33 +354,6 @@ impl Outgoing {
             }
             (Err(_), Coding::Plain) => {}
         }
-    }
-
-    /// Writes what was gathered; `moved` when something was written.
-    fn flush(&mut self, stream: &mut Stream, moved: &mut bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut written = 0;
-        while written < self.out.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.out[written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(length)) => written += length,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.out.drain(..written);
-                    return Poll::Pending;
-                }
-            }
-            *moved = true;
-        }
-        self.out.clear();
-        while !self.frame.is_empty() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, &self.frame))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                length => http1::pass_over(&mut self.frame, length),
-            }
-            *moved = true;
-        }
-        // Under TLS what was taken may still be here.
-        Pin::new(stream).poll_flush(cx)
     }
 }
 

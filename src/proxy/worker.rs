@@ -26,6 +26,7 @@ use super::hold::Lines;
 use super::journal::Journal;
 use super::listener;
 use super::live::{Lane, Live, View};
+use super::pipe::Pipes;
 use super::posts::{self, Busyness, Passed};
 use super::settings::Settings;
 use super::tls::Handshakes;
@@ -48,6 +49,8 @@ pub struct Worker {
     /// What it shares with the others besides.
     pub commons: Arc<Commons>,
     scratch: RefCell<BytesMut>,
+    /// Where large bodies go through.
+    pub pipes: Rc<Pipes>,
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
     settings: RefCell<Rc<Settings>>,
@@ -101,6 +104,7 @@ impl Worker {
             clock,
             commons: Arc::default(),
             scratch: RefCell::default(),
+            pipes: Rc::default(),
             head: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
             coin: RefCell::new(rand::make_rng()),

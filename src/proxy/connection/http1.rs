@@ -4,6 +4,7 @@
 //! answer's body when the client has taken what came before. Between two requests no buffer is held.
 
 mod close;
+mod splice;
 mod taking;
 mod tunnel;
 mod upload;
@@ -23,12 +24,13 @@ use super::answer::{self, Asked, Framing};
 use super::out::Out;
 use super::{Client, Ear, Leave, Turn, poll_read};
 use crate::metrics::Reason;
-use crate::proxy::body::{Flow, Incoming, Source};
+use crate::proxy::body::{Flow, Incoming, Part, Source};
 use crate::proxy::clock::Alarm;
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::head::Answer;
 use crate::proxy::http1::{self, Decoder, Refused};
+use crate::proxy::pipe::Bulk;
 use crate::proxy::upstream::Stream;
 
 /// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
@@ -43,6 +45,8 @@ pub struct Wire {
     is_worth_parsing: Cell<bool>,
     /// What is left of the body of the request at hand.
     body: Cell<Decoder>,
+    /// Whether its requests are large.
+    bulk: Bulk,
     stage: Cell<Stage>,
     out: RefCell<Out>,
     /// True from the first byte behind the last request, also if it is of an empty line.
@@ -117,6 +121,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         input: RefCell::new(early),
         is_worth_parsing: Cell::new(true),
         body: Cell::new(Decoder::Length(0)),
+        bulk: Bulk::default(),
         stage: Cell::new(Stage::Waiting),
         out: RefCell::default(),
         is_begun: Cell::new(is_begun),
@@ -182,7 +187,7 @@ impl Wire {
             let is_empty = self.input.borrow().is_empty();
             self.is_begun.set(self.is_begun.get() || !is_empty);
             self.watch.set_once(if self.is_begun.get() { settings.head } else { patience });
-            match self.poll_fill(cx) {
+            match self.poll_fill(self.bulk.first_read(), cx) {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Next::End),
@@ -216,9 +221,9 @@ impl Wire {
         })
     }
 
-    /// Reads once; `Ok(0)` is the end.
-    fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let read = poll_read(&self.client, &mut self.stream.borrow_mut(), cx);
+    /// Reads once, at most `most`; `Ok(0)` is the end.
+    fn poll_fill(&self, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = poll_read(&self.client, &mut self.stream.borrow_mut(), most, cx);
         let mut input = self.input.borrow_mut();
         let Poll::Ready(fresh) = read else {
             // The beginning of a head or of a chunk's line waits for its end: not with the buffer that it was read into.
@@ -246,6 +251,9 @@ impl Wire {
         let http1::Request { head, body, keep_alive } = request;
         let asked = Asked::of(&head, keep_alive);
         self.body.set(body);
+        if !body.is_end() && self.is_plain() {
+            self.bulk.saw(body.remaining());
+        }
         self.due.set(u64::MAX);
         self.stage.set(if asked.expects_continue { Stage::Expecting } else { Stage::Waiting });
         self.forgive();
@@ -323,8 +331,10 @@ impl Wire {
                 let flushed = ready!(self.poll_flush(cx));
                 flushed.inspect_err(|error| exchange.give_up(self.blame(error)))?;
             }
-            match exchange.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
+            let pipes = self.pipes().filter(|_| !framing.is_chunked);
+            match exchange.poll_part(pipes, cx) {
+                Poll::Ready(Some(Ok(Part::Piped(pipe)))) => self.out.borrow_mut().pipe(pipe),
+                Poll::Ready(Some(Ok(Part::Frame(frame)))) => {
                     if self.out.borrow_mut().add(frame, framing, &self.client.worker) {
                         *rest = Rest::Over;
                     }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use http::{HeaderMap, StatusCode};
 use tokio_util::io::poll_read_buf;
 
@@ -111,6 +111,15 @@ impl Turn {
         matches!(self.ear, Ear::Http2(_))
     }
 
+    /// True when the client could be handed a body in a pipe.
+    #[must_use]
+    pub fn takes_pipes(&self) -> bool {
+        match &self.ear {
+            Ear::Http1(wire) => wire.is_plain(),
+            Ear::Http2(_) => false,
+        }
+    }
+
     /// Tells the client an interim answer (RFC 9110 §15.2), if that is possible now.
     pub fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
         match &self.ear {
@@ -152,7 +161,7 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
     let leave = Leave::default();
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
-        let read = poll_fn(|cx| match poll_read(client, &mut stream, cx) {
+        let read = poll_fn(|cx| match poll_read(client, &mut stream, usize::MAX, cx) {
             Poll::Pending => {
                 if early.is_empty() {
                     leave.take(&client.worker, watch);
@@ -198,10 +207,15 @@ impl Leave {
     }
 }
 
-/// Reads once, into the worker's buffer; nothing is the end.
-fn poll_read(client: &Client, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+/// Reads once, at most `most`, into the worker's buffer; nothing is the end.
+fn poll_read(
+    client: &Client,
+    stream: &mut Stream,
+    most: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Bytes>> {
     let mut scratch = client.worker.read_buffer();
-    let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut *scratch));
+    let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut *scratch).limit(most)));
     let fresh = scratch.split().freeze();
     Poll::Ready(read.map(|_| fresh))
 }

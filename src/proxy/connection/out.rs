@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::answer::Framing;
 use crate::proxy::http1;
+use crate::proxy::pipe::{self, Pipe};
 use crate::proxy::upstream::Stream;
 use crate::proxy::worker::Worker;
 
@@ -19,13 +20,15 @@ const BATCH: usize = 16 * 1024;
 /// What follows the data of a chunk.
 const CHUNK_END: &[u8] = b"\r\n";
 
-/// What waits to be written: `text` from `at` on, then `frame`, then `tail`.
+/// What waits to be written: `text` from `at` on, then `frame`, then `tail`, then what is in `pipe`.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     text: Vec<u8>,
     at: usize,
     frame: Bytes,
     tail: &'static [u8],
+    /// Behind all of that.
+    pipe: Option<Pipe>,
     /// True while TLS may hold records that have not gone out.
     is_held: bool,
 }
@@ -37,12 +40,16 @@ impl Out {
 
     /// True when the stream has taken all of it.
     fn is_taken(&self) -> bool {
+        self.are_bytes_taken() && self.pipe.is_none()
+    }
+
+    fn are_bytes_taken(&self) -> bool {
         self.text.is_empty() && self.frame.is_empty() && self.tail.is_empty()
     }
 
     /// True when it is to be written before more is added.
     pub(super) fn is_full(&self) -> bool {
-        !self.frame.is_empty() || !self.tail.is_empty() || self.text.len() >= BATCH
+        !self.frame.is_empty() || !self.tail.is_empty() || self.pipe.is_some() || self.text.len() >= BATCH
     }
 
     /// Where to append, unless it is [full](Self::is_full) of something else.
@@ -60,6 +67,11 @@ impl Out {
         } else {
             self.frame = data;
         }
+    }
+
+    /// Adds what a pipe holds.
+    pub(super) fn pipe(&mut self, pipe: Pipe) {
+        self.pipe = Some(pipe);
     }
 
     /// Adds a part of a body in its framing; true when it was the last.
@@ -99,6 +111,10 @@ impl Out {
     ) -> Poll<io::Result<()>> {
         while !self.is_taken() {
             self.is_held = true;
+            if self.are_bytes_taken() {
+                moved(ready!(pipe::poll_drain(&mut self.pipe, &mut self.frame, stream, cx))?);
+                continue;
+            }
             let text = &self.text[self.at..];
             let written = if self.frame.is_empty() && self.tail.is_empty() {
                 // A `send` is cheaper than a `writev` of one.

@@ -64,6 +64,13 @@ impl Decoder {
         }
     }
 
+    /// So many bytes of a body of a known length were taken by others.
+    pub fn pass(&mut self, bytes: u64) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     /// Takes the next part of the body off the front of `input`.
     ///
     /// # Errors

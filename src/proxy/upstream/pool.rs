@@ -22,6 +22,7 @@ use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::proxy::clock::Clock;
+use crate::proxy::pipe::Bulk;
 use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
 /// What connections are shared by: two versions that agree in all of it use the same ones.
@@ -67,6 +68,8 @@ pub struct Endpoint {
     /// True while it is in the list of those to sweep.
     is_listed: Cell<bool>,
     home: Rc<Pools>,
+    /// Whether its answers are large.
+    pub bulk: Bulk,
 }
 
 /// How a request gets to an endpoint.
@@ -137,6 +140,7 @@ impl Endpoint {
             names: Cell::new(0),
             is_listed: Cell::new(false),
             home,
+            bulk: Bulk::default(),
         }
     }
 

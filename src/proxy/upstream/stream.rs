@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -59,6 +60,60 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// True when its bytes are the socket's own.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
+    /// Ready with what `read` has done with the socket, which was not for want of bytes; of a [plain](Self::is_plain) one.
+    pub fn poll_reading<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let done = match self {
+                Self::Tcp(tcp) => {
+                    ready!(tcp.poll_read_ready(cx))?;
+                    tcp.try_io(Interest::READABLE, || read(tcp.as_fd()))
+                }
+                Self::Unix(unix) => {
+                    ready!(unix.poll_read_ready(cx))?;
+                    unix.try_io(Interest::READABLE, || read(unix.as_fd()))
+                }
+                Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            if !done.as_ref().is_err_and(would_block) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+
+    /// Ready with what `write` has done with the socket, which was not for want of room; of a [plain](Self::is_plain) one.
+    pub fn poll_writing<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let done = match self {
+                Self::Tcp(tcp) => {
+                    ready!(tcp.poll_write_ready(cx))?;
+                    tcp.try_io(Interest::WRITABLE, || write(tcp.as_fd()))
+                }
+                Self::Unix(unix) => {
+                    ready!(unix.poll_write_ready(cx))?;
+                    unix.try_io(Interest::WRITABLE, || write(unix.as_fd()))
+                }
+                Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            if !done.as_ref().is_err_and(would_block) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+
     /// The address on our side.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
@@ -109,8 +164,12 @@ impl Stream {
             // A client's connection is never kept for another.
             Self::Tls(_) => return false,
         };
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        read.is_err_and(|error| would_block(&error))
     }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 impl AsyncRead for Stream {

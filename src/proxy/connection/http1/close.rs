@@ -21,7 +21,7 @@ impl Wire {
         if self.is_unread() {
             return Poll::Pending;
         }
-        match self.poll_fill(cx) {
+        match self.poll_fill(usize::MAX, cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }

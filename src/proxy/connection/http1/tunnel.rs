@@ -15,7 +15,7 @@ use crate::proxy::tunnel::End;
 impl End for &Wire {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if self.input.borrow().is_empty() {
-            ready!(self.poll_fill(cx))?;
+            ready!(self.poll_fill(usize::MAX, cx))?;
         }
         Poll::Ready(Ok(self.input.take()))
     }

@@ -24,7 +24,7 @@ impl Wire {
                 Err(_) => return Poll::Ready(Some(Err(Broken::Malformed))),
             }
             self.go_on();
-            match ready!(self.poll_fill(cx)) {
+            match ready!(self.poll_fill(usize::MAX, cx)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Gone))),
             }

@@ -18,7 +18,7 @@ use super::super::{Client, Ear, Turn};
 use super::Tally;
 use super::upload::Upload;
 use crate::metrics::Reason;
-use crate::proxy::body::{Flow, Source};
+use crate::proxy::body::{Flow, Part, Source};
 use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
@@ -250,14 +250,14 @@ impl Sending<'_> {
     /// Sends a body as it comes from an endpoint; a part is asked for when the client has taken the one before.
     async fn stream(&mut self, mut exchange: Flow) -> Result<(), GivenUp> {
         loop {
-            let frame = poll_fn(|cx| match exchange.poll_frame(cx) {
-                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            let part = poll_fn(|cx| match exchange.poll_part(None, cx) {
+                Poll::Ready(part) => Poll::Ready(Ok(part)),
                 Poll::Pending => self.send.poll_reset(cx).map(|_| Err(GivenUp)),
             });
-            let frame = match frame.await? {
-                Some(Ok(frame)) => frame,
-                // A clean end would pass for a whole answer.
-                Some(Err(_)) => {
+            let frame = match part.await? {
+                Some(Ok(Part::Frame(frame))) => frame,
+                // A clean end would pass for a whole answer. No pipe was offered.
+                Some(Err(_) | Ok(Part::Piped(_))) => {
                     self.send.send_reset(Code::INTERNAL_ERROR);
                     return Ok(());
                 }
