@@ -1,13 +1,22 @@
 //! What a connection costs while nothing goes over it: none of what went over it before is kept.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it waits"
+)]
 
 mod lab;
 
 use std::io;
+use std::time::{Duration, Instant};
 
+use http::Method;
+use lab::http2::{request, run};
 use lab::origin::Peer;
-use lab::{Client, Lab, Origin};
+use lab::{Client, Http2, Lab, Origin, PATIENCE};
 
 /// What is read at once, at most: the size of a buffer that one small part of it keeps whole.
 const READ: usize = 64 * 1024;
@@ -26,6 +35,9 @@ fn serve(proxy: &mut Peer) -> io::Result<()> {
             "/events" => {
                 let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
                 proxy.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n9\r\ndata: 1\n\n\r\n"))?;
+                return if proxy.is_closed() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
+            }
+            "/wait" => {
                 return if proxy.is_closed() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
             }
             "/tunnel" => {
@@ -111,6 +123,41 @@ fn a_request_that_is_held_keeps_no_more_than_its_head() {
     });
     assert!(cost < MOST, "{cost} bytes each");
     lab.release();
+}
+
+#[test]
+fn a_request_that_waits_for_its_answer_keeps_little_more_than_its_head() {
+    let cost = cost_of_idle(&lab(), |client| {
+        client.send("GET /wait HTTP/1.1\r\nhost: a\r\nx-a: b\r\n\r\n");
+    });
+    assert!(cost < 2 * MOST, "{cost} bytes each");
+}
+
+/// It gives its buffer back when nothing was to be sent for a second, and the next one takes it.
+#[test]
+fn a_stream_of_http_2_between_two_events_keeps_not_what_it_was_sent_from() {
+    let lab = lab();
+    run(async {
+        let mut open = Vec::new();
+        let mut cost_of = async |count: usize| {
+            let before = lab.proxy().memory();
+            for _ in 0..count {
+                let client = Http2::to(lab.address()).await;
+                let (answer, _) = client.start(request(Method::GET, "/events"), true).await;
+                let mut body = answer.await.unwrap().into_body();
+                assert_eq!(body.data().await.unwrap().unwrap(), "data: 1\n\n");
+                open.push((client, body));
+            }
+            lab.proxy().memory().saturating_sub(before) / count
+        };
+        let fresh = cost_of(COUNT).await;
+        assert!(fresh > READ, "{fresh} bytes each: this test sees nothing");
+        let since = Instant::now();
+        while cost_of(COUNT / 10).await > MOST {
+            assert!(since.elapsed() < PATIENCE, "nothing was given back");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
 }
 
 #[test]

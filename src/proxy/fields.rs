@@ -308,14 +308,19 @@ impl Fields {
 
     /// Copies what is part of a larger buffer, which it would keep whole.
     pub fn detach(&mut self) {
-        if let Some(lines) = &mut self.lines {
-            lines.section = Bytes::copy_from_slice(&lines.section);
-            lines.map.take();
-        }
+        self.detach_lines();
         for value in self.map.iter_mut().flat_map(|map| map.values_mut()) {
             if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
                 *value = copy;
             }
+        }
+    }
+
+    /// The same where they are lines, which it costs little.
+    pub fn detach_lines(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.section = Bytes::copy_from_slice(&lines.section);
+            lines.map.take();
         }
     }
 

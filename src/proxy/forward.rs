@@ -351,7 +351,7 @@ impl Exchange {
     /// Reads once, at most `most`; `Ok(0)` is the end. Into the worker's scratch buffer, whose read part is split off without a copy.
     fn receive(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let mut scratch = self.turn.client.worker.read_buffer();
+        let mut scratch = self.turn.client.worker.read_buffer(most);
         let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut *scratch).limit(most)));
         let fresh = scratch.split().freeze();
         self.input = if self.input.is_empty() {

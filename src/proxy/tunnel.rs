@@ -264,7 +264,7 @@ impl Tunnel {
                 down.is_over = true;
                 continue;
             }
-            let mut scratch = turn.client.worker.read_buffer();
+            let mut scratch = turn.client.worker.read_buffer(usize::MAX);
             let read = ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut *scratch));
             read.map_err(|_| Reason::BodyTruncated)?;
             down.data = scratch.split().freeze();

@@ -32,6 +32,7 @@ use crate::proxy::head::Answer;
 use crate::proxy::http1::{self, Decoder, Refused};
 use crate::proxy::pipe::Bulk;
 use crate::proxy::upstream::Stream;
+use crate::proxy::worker::HEAD;
 
 /// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
 #[derive(Debug)]
@@ -187,7 +188,7 @@ impl Wire {
             let is_empty = self.input.borrow().is_empty();
             self.is_begun.set(self.is_begun.get() || !is_empty);
             self.watch.set_once(if self.is_begun.get() { settings.head } else { patience });
-            match self.poll_fill(self.bulk.first_read(), cx) {
+            match self.poll_fill(self.bulk.first_read().min(HEAD), cx) {
                 Poll::Ready(Ok(1..)) if self.is_begun.replace(true) => {}
                 Poll::Ready(Ok(1..)) => self.watch.set(settings.head),
                 Poll::Ready(_) => return Poll::Ready(Next::End),

@@ -52,6 +52,8 @@ const REMEMBERED: usize = 512;
 const MEMORY: Duration = Duration::from_secs(10);
 /// How long a client that has come may take to begin, once the worker winds down.
 const BEGIN: Duration = Duration::from_secs(1);
+/// After how long without a byte for the client a connection gives its buffer back.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a client may be quiet before it closes, once it was told to.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -93,7 +95,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         streams: FuturesUnordered::new(),
         accepted: 0,
         watch,
-        wait: Wait::Nothing,
+        wait: Wait::Answer(0),
         pulse,
         tally,
         phase: Phase::Open,
@@ -137,7 +139,8 @@ enum Phase {
 /// What a connection waits for, each with its own patience. Another one of the same kind is another wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    Nothing,
+    /// For somebody else's answer, while so many bytes have gone out.
+    Answer(u64),
     /// For the client to take bytes, of which it has taken so many.
     Room(u64),
     /// For the end of a request's head, after so many requests.
@@ -239,7 +242,7 @@ where
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
             _ if !is_sent => (Wait::Room(self.io.sent()), Some(room)),
             _ if self.io.watch().is_in_head() => (Wait::Head(self.accepted), Some(settings.head)),
-            _ if !self.streams.is_empty() => (Wait::Nothing, None),
+            _ if !self.streams.is_empty() => (Wait::Answer(self.io.sent()), Some(QUIET)),
             Phase::Ending => (Wait::Close, Some(LINGER)),
             Phase::Open => {
                 self.io.rest();
@@ -254,7 +257,12 @@ where
             match wait {
                 Wait::Request(_) => self.end(),
                 Wait::Head(_) => self.refuse(Reason::RequestTimeout, Code::ENHANCE_YOUR_CALM),
-                Wait::Nothing | Wait::Room(_) | Wait::Close => return Poll::Ready(()),
+                Wait::Answer(_) => {
+                    self.io.rest();
+                    self.watch.clear();
+                    return self.pulse.poll(&self.io, cx);
+                }
+                Wait::Room(_) | Wait::Close => return Poll::Ready(()),
             }
             cx.waker().wake_by_ref();
         }

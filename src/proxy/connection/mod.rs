@@ -31,7 +31,7 @@ use super::clock::{Alarm, Clock};
 use super::entrance::Arrival;
 use super::settings::Settings;
 use super::upstream::Stream;
-use super::worker::Worker;
+use super::worker::{HEAD, Worker};
 
 /// What a connection's requests need to know of their client.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
     let leave = Leave::default();
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
-        let read = poll_fn(|cx| match poll_read(client, &mut stream, usize::MAX, cx) {
+        let read = poll_fn(|cx| match poll_read(client, &mut stream, HEAD, cx) {
             Poll::Pending => {
                 if early.is_empty() {
                     leave.take(&client.worker, watch);
@@ -207,14 +207,14 @@ impl Leave {
     }
 }
 
-/// Reads once, at most `most`, into the worker's buffer; nothing is the end.
+/// Reads once, at most `most`, into a buffer of the worker's; nothing is the end.
 fn poll_read(
     client: &Client,
     stream: &mut Stream,
     most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Bytes>> {
-    let mut scratch = client.worker.read_buffer();
+    let mut scratch = client.worker.read_buffer(most);
     let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut *scratch).limit(most)));
     let fresh = scratch.split().freeze();
     Poll::Ready(read.map(|_| fresh))
