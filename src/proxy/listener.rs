@@ -150,10 +150,11 @@ fn take(worker: &Rc<Worker>, accepted: io::Result<Accepted>, door: Arc<Door>, en
     if worker.commons.pressure() >= Pressure::Tight {
         return turn_away(worker, &stream, &entrance, Reason::Overload);
     }
-    tokio::task::spawn_local(async move {
+    // Boxed: the runtime moves a task several times, and this one is large.
+    tokio::task::spawn_local(Box::pin(async move {
         serve(&opened.0, (stream, address), door, entrance).await;
         drop(opened);
-    });
+    }));
 }
 
 /// Lets a client in that may come in, and serves it.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::bind::Accepting;
@@ -31,7 +32,7 @@ impl Fresh {
     /// To be served on this worker.
     pub(super) fn stay(self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(tcp, from) => Ok((Stream::tcp(tcp)?, Some(from))),
+            Self::Tcp(tcp, from) => Ok((Stream::Tcp(tcp), Some(from))),
             Self::Unix(unix) => Ok((Stream::Unix(unix), None)),
         }
     }
@@ -64,7 +65,11 @@ pub(super) enum Listener {
 impl Listener {
     pub(super) fn of(accepting: Accepting) -> io::Result<Self> {
         match accepting {
-            Accepting::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Accepting::Tcp(listener) => {
+                // Nagle's algorithm is off for all that is accepted here: on Linux they take it over from the listener.
+                SockRef::from(&listener).set_tcp_nodelay(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
             Accepting::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
         }
     }
@@ -111,4 +116,27 @@ impl Listener {
 pub(super) fn is_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_without_delay(fresh: Fresh) -> bool {
+        let Ok((Stream::Tcp(tcp), Some(_))) = fresh.stay() else { panic!("a TCP connection") };
+        tcp.nodelay().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_is_without_nagles_delay() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = Listener::of(Accepting::Tcp(socket)).unwrap();
+        let _clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        assert!(is_without_delay(listener.accept().await.unwrap()));
+        let mut last = Vec::new();
+        listener.last(|fresh| last.push(is_without_delay(fresh)));
+        assert_eq!(last, [true]);
+    }
 }
