@@ -15,6 +15,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use http::Method;
+use lab::http2::{self, Http2};
 use lab::origin::Then;
 use lab::{Client, Lab, Origin, PATIENCE};
 use socket2::{Domain, Socket, Type};
@@ -265,4 +267,64 @@ fn who_is_slow_but_sends_enough_is_served() {
         std::thread::sleep(DRIP);
     }
     assert_eq!(client.answer().status, 200, "it took twice as long as it may pause");
+}
+
+/// Answers without an end, framed as the path says.
+fn endless(name: &str) -> Origin {
+    Origin::behaving(name, |seen, stream| {
+        let (framing, part) = match seen.path() {
+            "/known" => ("content-length: 100000000000", [0; 65_536].to_vec()),
+            _ => ("transfer-encoding: chunked", [b"10000\r\n".as_slice(), &[0; 65_536], b"\r\n"].concat()),
+        };
+        write!(stream, "HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")?;
+        while stream.write_all(&part).is_ok() {}
+        Ok(Then::Close)
+    })
+}
+
+/// Where an answer's version is left, its client has until the deadline, however much of the answer is still to be taken.
+#[test]
+fn who_takes_nothing_holds_no_drain_up_beyond_its_deadline() {
+    let (blue, green) = (endless("blue"), endless("green"));
+    let services = format!(
+        "[limits]\nwrite_stall = \"10m\"\n[services.shop]\nroutes = [{{}}]\nstable = \"blue\"\n\
+         drain = {{ patience = \"0s\", spread = \"0s\", deadline = \"300ms\" }}\n\
+         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
+        blue.address, green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue, green], &services);
+    let mut left = "blue";
+    let mut leave = || {
+        let mut events = lab.events();
+        let (from, to) = (left, if left == "blue" { "green" } else { "blue" });
+        lab.flip(to);
+        events.drained(from);
+        left = to;
+    };
+    let mut clients = Vec::new();
+    let mut stalls = |path: &str| {
+        let mut client = lab.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\n\r\n"));
+        while !client.line().is_empty() {}
+        clients.push(client);
+    };
+    for path in ["/known", "/chunked"] {
+        stalls(path);
+        leave();
+    }
+    http2::run(async {
+        let client = Http2::to(lab.address()).await;
+        let (answer, _) = client.start(http2::request(Method::GET, "/known"), true).await;
+        let mut body = answer.await.unwrap().into_body();
+        let first = body.data().await.unwrap().unwrap();
+        assert!(!first.is_empty());
+        leave();
+        // What was under way comes, and then that there is no more.
+        while let Some(Ok(_)) = body.data().await {}
+    });
+    for (version, times) in [("blue", 2.0), ("green", 1.0)] {
+        let version = format!("version=\"{version}\"");
+        let cut = ["switchback_upstream_requests_total{", &version, "reason=\"drain_deadline\""];
+        lab.wait_for_metric(&cut, times);
+    }
 }

@@ -126,7 +126,15 @@ impl Flow {
         }
     }
 
-    /// Gives it up, for this reason, which is the client's.
+    /// Ready when it has to end, although its client still has to take what there is of it.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
+        match self {
+            Self::Http1(exchange) => exchange.poll_cut(cx),
+            Self::Http2(call) => call.poll_cut(cx),
+        }
+    }
+
+    /// Gives it up, for this reason.
     pub fn give_up(&mut self, reason: Reason) {
         match self {
             Self::Http1(exchange) => exchange.give_up(reason),

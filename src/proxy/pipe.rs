@@ -40,6 +40,8 @@ pub struct Pipes {
     pause: Cell<u32>,
     /// True when the kernel does not splice.
     is_refused: Cell<bool>,
+    /// True when it has: what it refuses then is this socket's.
+    has_worked: Cell<bool>,
 }
 
 /// Whether the bodies that come from one side are large: then less of them is read along with their heads.
@@ -123,7 +125,10 @@ impl Pipe {
             Ok(retry_on_intr(|| splice(socket, None, &ends.into, None, most, SpliceFlags::NONBLOCK))?)
         }));
         match &filled {
-            Ok(filled) => self.held = *filled,
+            Ok(filled) => {
+                self.held = *filled;
+                self.pipes.has_worked.set(true);
+            }
             Err(error) => self.refused(error),
         }
         Poll::Ready(filled)
@@ -161,7 +166,7 @@ impl Pipe {
     }
 
     fn refused(&self, error: &io::Error) {
-        if is_refusal(error) {
+        if is_refusal(error) && !self.pipes.has_worked.get() {
             self.pipes.is_refused.set(true);
         }
     }

@@ -329,8 +329,16 @@ impl Wire {
         loop {
             let Rest::Stream(exchange) = rest else { return self.poll_flush(cx) };
             if self.out.borrow().is_full() {
-                let flushed = ready!(self.poll_flush(cx));
-                flushed.inspect_err(|error| exchange.give_up(self.blame(error)))?;
+                match self.poll_flush(cx) {
+                    Poll::Ready(flushed) => {
+                        flushed.inspect_err(|error| exchange.give_up(self.blame(error)))?;
+                    }
+                    Poll::Pending => {
+                        exchange.give_up(ready!(exchange.poll_cut(cx)));
+                        *rest = Rest::BrokenOff;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
             }
             let pipes = self.pipes().filter(|_| !framing.is_chunked);
             match exchange.poll_part(pipes, cx) {

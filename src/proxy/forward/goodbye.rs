@@ -1,6 +1,6 @@
 //! How an exchange ends before its time, because its version is left.
 
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -8,6 +8,7 @@ use http_body::Frame;
 use super::Exchange;
 use crate::metrics::Reason;
 use crate::proxy::bounds::Bounds;
+use crate::proxy::clock::Alarm;
 use crate::proxy::farewell::Farewell;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
@@ -25,6 +26,17 @@ pub(super) fn is_cut(bounds: &Bounds, now: u64, permit: Option<&Permit>) -> Opti
     (ask(permit) == Ask::Cut).then_some(Reason::DrainDeadline)
 }
 
+/// Ready with why it has to end; else who polls is woken when something is asked of it.
+pub(super) fn poll_cut(cut: Option<Reason>, alarm: &Alarm, cx: &Context<'_>) -> Poll<Reason> {
+    match cut {
+        Some(reason) => Poll::Ready(reason),
+        None => {
+            let _ = alarm.poll(cx);
+            Poll::Pending
+        }
+    }
+}
+
 /// What is still to be said to its client before it ends.
 pub(super) fn last_words(farewell: &mut Farewell, permit: Option<&Permit>) -> Option<Frame<Bytes>> {
     let retry = permit.and_then(|permit| permit.local().retry());
@@ -34,6 +46,12 @@ pub(super) fn last_words(farewell: &mut Farewell, permit: Option<&Permit>) -> Op
 impl Exchange {
     pub(super) fn is_cut(&self) -> Option<Reason> {
         is_cut(&self.bounds, self.now(), self.permit.as_ref())
+    }
+
+    /// Ready when it has to end, although its client still has to take what there is of it; else who waits for the client
+    /// is woken when that comes to be.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
+        poll_cut(self.is_cut(), &self.turn.alarm, cx)
     }
 
     pub(super) fn ask(&self) -> Ask {

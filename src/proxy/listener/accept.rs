@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::bind::Accepting;
@@ -32,7 +31,7 @@ impl Fresh {
     /// To be served on this worker.
     pub(super) fn stay(self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(tcp, from) => Ok((Stream::Tcp(tcp), Some(from))),
+            Self::Tcp(tcp, from) => Ok((Stream::tcp(tcp)?, Some(from))),
             Self::Unix(unix) => Ok((Stream::Unix(unix), None)),
         }
     }
@@ -65,11 +64,7 @@ pub(super) enum Listener {
 impl Listener {
     pub(super) fn of(accepting: Accepting) -> io::Result<Self> {
         match accepting {
-            Accepting::Tcp(listener) => {
-                // Nagle's algorithm is off for all that is accepted here: on Linux they take it over from the listener.
-                SockRef::from(&listener).set_tcp_nodelay(true)?;
-                TcpListener::from_std(listener).map(Self::Tcp)
-            }
+            Accepting::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
             Accepting::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
         }
     }

@@ -48,6 +48,14 @@ impl Stream {
     /// When the socket is already gone.
     pub fn opened(tcp: TcpStream) -> io::Result<Self> {
         keep_alive(&SockRef::from(&tcp))?;
+        Self::tcp(tcp)
+    }
+
+    /// A TCP connection, with Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// When the socket is already gone.
+    pub fn tcp(tcp: TcpStream) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         Ok(Self::Tcp(tcp))
     }

@@ -1,6 +1,6 @@
 //! How a call ends before its time, because its version is left.
 
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -14,6 +14,11 @@ use crate::proxy::upstream::flights::Ask;
 impl Call {
     pub(super) fn is_cut(&self) -> Option<Reason> {
         goodbye::is_cut(&self.bounds, self.now(), self.permit.as_ref())
+    }
+
+    /// As [`Exchange::poll_cut`](super::super::Exchange::poll_cut).
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
+        goodbye::poll_cut(self.is_cut(), &self.turn.alarm, cx)
     }
 
     pub(super) fn ask(&self) -> Ask {
