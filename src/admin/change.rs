@@ -54,8 +54,9 @@ pub(super) async fn release(call: Call) -> Result<Response, Box<Problem>> {
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn put_weights(call: Call) -> Result<Response, Box<Problem>> {
     let (service, weights) = (call.service()?, call.json::<Weights>()?);
-    let rest = call.query::<ChangeQuery>()?.rest;
-    let command = edit::weights(service.clone(), &weights, rest.as_deref())?;
+    let ChangeQuery { rest, supervise, .. } = call.query::<ChangeQuery>()?;
+    let supervise = supervise.map(edit::value);
+    let command = edit::weights(service.clone(), &weights, rest.as_deref(), supervise.as_ref())?;
     let named = weights.0.into_keys().collect();
     make(&call, Order::one(service, command).blaming(Blame::Weights(named))).await
 }

@@ -8,24 +8,49 @@ use serde_json::Value;
 use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, PutEndpoint, Weights, text};
 use super::call::{from_json, parse};
 use crate::control::{Exclusively, Streams};
-use crate::release::Command;
+use crate::release::{Command, Supervise};
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Invalid, LONGEST_HOLD, PoolTraits, Protocol,
     ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
 };
 
+/// The shortest supervisory period.
+const LEAST_SUPERVISION: Duration = Duration::from_secs(1);
 /// The longest reason that is kept, in bytes.
 const MAX_REASON: usize = 1024;
 
 pub(super) fn flip(service: ServiceName, flip: &Flip) -> Result<Command, Box<Problem>> {
-    if is_asked(flip.supervise.as_ref()) {
-        return Err(not_served("supervise", "`supervise` is not served by this version of switchback"));
+    let supervise = supervise(flip.supervise.as_ref())?;
+    Ok(Command::Flip { service, to: parse("to", &flip.to)?, supervise })
+}
+
+/// `true`, `false` or a time such as `"10m"`; left out: as the service's rules say.
+fn supervise(value: Option<&Value>) -> Result<Supervise, Box<Problem>> {
+    match value {
+        None | Some(Value::Null) => Ok(Supervise::AsConfigured),
+        Some(Value::Bool(true)) => Ok(Supervise::For(None)),
+        Some(Value::Bool(false)) => Ok(Supervise::No),
+        Some(Value::String(text)) => {
+            let period = text::duration(text).map_err(|Invalid(why)| bad("supervise", why))?;
+            let is_long_enough = period >= LEAST_SUPERVISION;
+            let too_short = || bad("supervise", "a flip is supervised for 1s at least".to_owned());
+            is_long_enough.then_some(Supervise::For(Some(period))).ok_or_else(too_short)
+        }
+        Some(_) => Err(bad("supervise", "expected true, false or a time such as \"10m\"".to_owned())),
     }
-    Ok(Command::Flip { service, to: parse("to", &flip.to)? })
 }
 
 fn is_asked(value: Option<&Value>) -> bool {
     value.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
+}
+
+/// A value as it stands in a query.
+pub(super) fn value(text: String) -> Value {
+    match text.as_str() {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => Value::String(text),
+    }
 }
 
 /// How a flip is made, if not just so.
@@ -85,7 +110,9 @@ pub(super) fn weights(
     service: ServiceName,
     weights: &Weights,
     rest: Option<&str>,
+    supervise: Option<&Value>,
 ) -> Result<Command, Box<Problem>> {
+    let supervise = self::supervise(supervise)?;
     let weight = |(version, points): (&String, &u64)| {
         let points = BasisPoints::new(*points);
         let bad = |Invalid(why)| Problem::new(422, "bad_weights", why).at(version);
@@ -98,7 +125,7 @@ pub(super) fn weights(
         Some(version) => Some(parse("rest", version)?),
         None => None,
     };
-    Ok(Command::SetWeights { service, weights, rest })
+    Ok(Command::SetWeights { service, weights, rest, supervise })
 }
 
 pub(super) fn put_version(
@@ -249,6 +276,9 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
         );
         return Err(bad("flip.exclusive", detail));
     }
+    if edit.supervise.is_some() && edit.weights.is_none() {
+        return Err(Problem::new(400, "bad_value", "`supervise` goes with `weights`, or into `flip`").at("supervise"));
+    }
     if edit.rest.is_some() && edit.weights.is_none() {
         return Err(Problem::new(400, "bad_value", "`rest` goes with `weights`").at("rest"));
     }
@@ -260,7 +290,7 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
         commands.push(Command::Revert { service: service.clone() });
     }
     if let Some(asked) = &edit.weights {
-        commands.push(weights(service.clone(), asked, edit.rest.as_deref())?);
+        commands.push(weights(service.clone(), asked, edit.rest.as_deref(), edit.supervise.as_ref())?);
     }
     commands.extend(pool_edits(&service, &edit)?);
     let only = if commands.len() == 1 { commands.pop() } else { None };

@@ -34,6 +34,9 @@ pub(super) struct ChangeQuery {
     pub(super) reason: Option<String>,
     /// With weights: who gets what they leave over: a version, `stable` or `@candidate`.
     pub(super) rest: Option<String>,
+    /// With weights: whether what comes of them is supervised: `true`, `false`, or for how long, `10m`; left out: as the
+    /// service's rules say.
+    pub(super) supervise: Option<String>,
 }
 
 /// What a call asks for.

@@ -181,7 +181,8 @@ fn status(why: &Refused) -> u16 {
         | Refused::NotReady { .. }
         | Refused::Discovered { .. }
         | Refused::Gone { .. }
-        | Refused::RouteTaken(_) => 409,
+        | Refused::RouteTaken(_)
+        | Refused::NoTrial { .. } => 409,
         Refused::EmptyVersion { .. }
         | Refused::BadWeights { .. }
         | Refused::UnknownEpoch { .. }
@@ -206,7 +207,8 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::Discovered { .. }
-        | Refused::RouteTaken(_) => None,
+        | Refused::RouteTaken(_)
+        | Refused::NoTrial { .. } => None,
     }
 }
 

@@ -35,6 +35,7 @@ mod route;
 mod service;
 pub mod size;
 mod split;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod tls;

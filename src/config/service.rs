@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, drain, edits, hold, later, limits, pool, pool_rules, route, split};
+use super::{answer, drain, edits, hold, later, limits, pool, pool_rules, route, split, supervise};
 use crate::table::{
     Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
     ServiceName, ServiceSpec, Timeouts, VersionName,
@@ -79,6 +79,7 @@ impl Services {
         let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         let drain = section.or("drain", DrainRules::default(), drain::read);
         let hold = section.or("hold", HoldLimits::default(), hold::read);
+        let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         if let Some(node) = section.take("sticky") {
             later::sticky(node);
         }
@@ -111,6 +112,7 @@ impl Services {
             drain: drain?,
             hold: Arc::new(hold?),
             pool: Arc::new(pool?),
+            supervise: supervise?.map(Arc::new),
         })
     }
 

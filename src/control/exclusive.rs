@@ -27,7 +27,7 @@ use crate::proxy::admission::Class;
 use crate::proxy::hold::{Ended, Gate};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::leaving::{Departure, Plan};
-use crate::release::{Command, Effects, Event, Order, Refused, State, step};
+use crate::release::{Command, Effects, Event, Order, Refused, State, Supervise, step};
 use crate::store::Answer;
 use crate::table::{DrainRules, HoldScope, ServiceName, VersionName, VersionRef};
 
@@ -112,6 +112,7 @@ pub(super) type Reply = oneshot::Sender<Result<Done, Failed>>;
 #[derive(Debug)]
 pub(super) struct Errand {
     to: VersionName,
+    supervise: Supervise,
     how: Exclusively,
     wanted: Wanted,
     /// Who waits for it: several, when they had the same idempotency key.
@@ -206,7 +207,7 @@ enum Begun {
 impl Control {
     /// Begins an exclusive flip; its answer comes when it is made, or has failed.
     pub(super) async fn begin(&mut self, wanted: Wanted, how: Exclusively, reply: Reply) {
-        let Asked::Command(Command::Flip { service, to }) = wanted.command.clone() else {
+        let Asked::Command(Command::Flip { service, to, supervise }) = wanted.command.clone() else {
             // Nothing else is asked for so.
             let _ = reply.send(self.change(wanted).await);
             return;
@@ -223,7 +224,7 @@ impl Control {
                 let hurried =
                     if how.streams == Streams::Close { self.hurried(&service, &others) } else { Vec::new() };
                 let (replies, left) = (vec![reply], Vec::new());
-                let errand = Box::new(Errand { to, how, wanted, replies, others, left, hurried });
+                let errand = Box::new(Errand { to, supervise, how, wanted, replies, others, left, hurried });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }
@@ -250,7 +251,7 @@ impl Control {
         }
         self.check_free(service)?;
         let (next, effects) =
-            self.decide(wanted, Command::Flip { service: service.clone(), to: to.clone() })?;
+            self.decide(wanted, Command::Flip { service: service.clone(), to: to.clone(), supervise: Supervise::AsConfigured })?;
         if effects.change.is_none() {
             let done = self.change(Wanted { exclusive: None, ..wanted.clone() }).await?;
             return Ok(Begun::Answered(Box::new(done)));
@@ -296,7 +297,7 @@ impl Control {
         self.resolve_doubt().await?;
         let wanted = Wanted { expected: Vec::new(), ..errand.wanted.clone() };
         let (next, mut effects) =
-            self.decide(&wanted, Command::Switch { service: service.clone(), to: errand.to.clone() })?;
+            self.decide(&wanted, Command::Switch { service: service.clone(), to: errand.to.clone(), supervise: errand.supervise })?;
         effects.notes.push(note(service, gate));
         let body = (wanted.render)(&next, &effects);
         let answer =

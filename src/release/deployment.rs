@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::trial::Trial;
 use crate::table::{EndpointAddr, ServiceSpec, Split, VersionName, VersionSpec};
 
 /// A service's history as far as it decides what may come next.
@@ -20,6 +21,8 @@ pub struct Deployment {
     pub phase: Phase,
     /// The way back.
     pub previous: Option<Previous>,
+    /// The comparison under way.
+    pub trial: Option<Trial>,
 }
 
 /// Endpoints that were found, by version. They join the version's own and are nobody's edit.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::deployment::{Deployment, Previous};
 use super::history::{ServiceRecord, Standing};
 use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
-use super::{Command, Refused, State};
+use super::{Command, Refused, State, Supervise};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split, VersionName,
     VersionRef, VersionSpec,
@@ -24,6 +24,10 @@ pub(super) struct Draft<'s> {
     pub(super) configured: bool,
     pub(super) notes: Vec<String>,
     pub(super) dropped: Vec<ServiceRecord>,
+    /// What is wanted of supervision, where a flip or weights say so.
+    pub(super) wishes: BTreeMap<ServiceName, Supervise>,
+    /// The services in which supervision itself acts.
+    pub(super) by_supervision: BTreeSet<ServiceName>,
     /// The services that go back to where they were.
     pub(super) ways_back: BTreeSet<ServiceName>,
     /// What was done although endpoints are not well.
@@ -48,6 +52,8 @@ impl<'s> Draft<'s> {
             configured: false,
             notes: Vec::new(),
             dropped: Vec::new(),
+            wishes: BTreeMap::new(),
+            by_supervision: BTreeSet::new(),
             ways_back: BTreeSet::new(),
             forced: Vec::new(),
         }
@@ -56,9 +62,10 @@ impl<'s> Draft<'s> {
     /// Applies one command.
     pub(super) fn apply(&mut self, command: Command) -> Result<(), Refused> {
         match command {
-            Command::Flip { service, to } => self.flip(&service, &to),
+            Command::Flip { service, to, supervise } => self.flip(&service, &to, supervise),
             Command::Revert { service } => self.revert(&service),
-            Command::SetWeights { service, weights, rest } => {
+            Command::SetWeights { service, weights, rest, supervise } => {
+                self.wishes.insert(service.clone(), supervise);
                 self.set_weights(&service, weights, rest.as_ref())
             }
             Command::PutVersion { service, version } => self.put_version(&service, version),
@@ -71,14 +78,15 @@ impl<'s> Draft<'s> {
             }
             Command::Hold { service, scope, timeout } => self.hold(&service, scope, timeout),
             Command::Release { service } => self.release(&service),
-            Command::Switch { service, to } => {
+            Command::Switch { service, to, supervise } => {
                 self.release(&service)?;
-                self.flip(&service, &to.into())
+                self.flip(&service, &to.into(), supervise)
             }
             Command::DrainEndpoint { service, version, endpoint } => {
                 self.drain_endpoint(&service, &version, &endpoint)
             }
             Command::Discover { service, version, endpoints } => self.discover(&service, &version, endpoints),
+            Command::Supervise { service, stage, act } => self.supervise(&service, stage, act),
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
             Command::Batch(commands) => commands.into_iter().try_for_each(|command| self.apply(command)),
             Command::Undo { to, records } => self.undo(to, &records),
@@ -86,7 +94,8 @@ impl<'s> Draft<'s> {
         }
     }
 
-    fn flip(&mut self, name: &ServiceName, to: &VersionRef) -> Result<(), Refused> {
+    fn flip(&mut self, name: &ServiceName, to: &VersionRef, supervise: Supervise) -> Result<(), Refused> {
+        self.wishes.insert(name.clone(), supervise);
         let version = self.resolve(name, to)?;
         self.set_split(name, Split::all_to(version))
     }
@@ -171,6 +180,8 @@ impl<'s> Draft<'s> {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
                 deployment.previous = Some(Previous { stable, split });
+                // What was tried then is over.
+                deployment.trial = None;
                 let hold = item.service.hold;
                 (item.service, item.deployment) = (service.holding(hold), deployment);
             }
@@ -241,7 +252,7 @@ impl<'s> Draft<'s> {
     }
 
     /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
-    fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
+    pub(super) fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
         let epoch = self.epoch;
         let before = self.base.table.service(name).cloned();
         let Item { service, deployment, .. } = self.entry(name)?;

@@ -27,7 +27,7 @@ impl Draft<'_> {
         now: Timestamp,
     ) -> Result<(State, Effects), Refused> {
         let mut effects = Effects::default();
-        let Settled { records, mut lines } = self.settle(&mut effects);
+        let Settled { records, mut lines } = self.settle(now, &mut effects);
         lines.append(&mut self.forced);
         effects.notes = std::mem::take(&mut self.notes);
         let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
@@ -40,7 +40,7 @@ impl Draft<'_> {
     }
 
     /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
-    fn settle(&mut self, effects: &mut Effects) -> Settled {
+    fn settle(&mut self, now: Timestamp, effects: &mut Effects) -> Settled {
         let mut settled = Settled::default();
         for record in std::mem::take(&mut self.dropped) {
             settled.lines.push(format!("{}: dropped", record.service));
@@ -51,6 +51,11 @@ impl Draft<'_> {
             let base =
                 base.map(|index| (&*self.base.table.services()[index], &*self.base.deployments[index]));
             self.notes.extend(item.settle_way_back(base));
+            if !self.by_supervision.contains(name) {
+                let (wish, is_way_back) = (self.wishes.get(name).copied(), self.ways_back.contains(name));
+                self.notes.extend(item.settle_trial(base, wish, is_way_back, (now, self.epoch)));
+            }
+            item.service.watch = item.watch();
             if let Some((service, deployment)) = base {
                 item.settle_phase(name, service, deployment, effects);
             }

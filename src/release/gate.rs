@@ -128,7 +128,8 @@ impl Command {
             Self::Flip { service, .. }
             | Self::Revert { service }
             | Self::SetWeights { service, .. }
-            | Self::Switch { service, .. } => vec![service],
+            | Self::Switch { service, .. }
+            | Self::Supervise { service, .. } => vec![service],
             Self::Batch(commands) => commands.iter().flat_map(|command| command.moves(table)).collect(),
             // Not gated, but what is not well is noted. What has not changed since then is not touched.
             Self::Undo { to, records } => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::deployment::{Discovered, Edit, Previous};
+use super::trial::{Act, Trial};
 use super::{Command, Deployment};
 use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
 
@@ -72,11 +73,13 @@ pub enum ChangeKind {
     Undo,
     /// The file was read.
     Configure,
+    /// A comparison is over, and traffic stays where it is.
+    Supervision,
 }
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Flip,
         Self::Revert,
         Self::Weights,
@@ -87,6 +90,7 @@ impl ChangeKind {
         Self::Batch,
         Self::Undo,
         Self::Configure,
+        Self::Supervision,
     ];
 
     /// The sort of change that `command` makes.
@@ -106,6 +110,11 @@ impl ChangeKind {
             Command::Batch(_) => Self::Batch,
             Command::Undo { .. } => Self::Undo,
             Command::Configure { .. } => Self::Configure,
+            Command::Supervise { act, .. } => match act {
+                Act::Lean(_) | Act::Restore => Self::Weights,
+                Act::Convict => Self::Revert,
+                Act::Acquit => Self::Supervision,
+            },
         }
     }
 
@@ -123,6 +132,7 @@ impl ChangeKind {
             Self::Batch => "batch",
             Self::Undo => "undo",
             Self::Configure => "configure",
+            Self::Supervision => "supervision",
         }
     }
 }
@@ -166,6 +176,8 @@ pub struct Standing {
     pub split: Split,
     /// The way back.
     pub previous: Option<Previous>,
+    /// The comparison under way.
+    pub trial: Option<Trial>,
     /// What the API changed about the file's versions.
     pub edits: BTreeMap<VersionName, Edit>,
     /// What was found of their endpoints.
@@ -182,6 +194,7 @@ impl ServiceRecord {
             stable: service.stable.clone(),
             split: service.split.clone(),
             previous: deployment.previous.clone(),
+            trial: deployment.trial.clone(),
             edits: deployment.edits.clone(),
             discovered: deployment.discovered.clone(),
             file_digest: deployment.file_digest,

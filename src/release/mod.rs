@@ -25,6 +25,7 @@ mod pools;
 mod refused;
 pub mod rollout;
 mod summary;
+pub mod trial;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub use events::EVENTS;
 pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use refused::Refused;
+pub use trial::{Act, Supervise, Trial};
 
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, ServiceName, ServiceSpec, Table, TraitsEdit, VersionName,
@@ -108,6 +110,8 @@ pub enum Command {
         service: ServiceName,
         /// The version that gets everything.
         to: VersionRef,
+        /// Whether that is supervised.
+        supervise: Supervise,
     },
     /// The split as it was before the last flip, ramp or weight change.
     Revert {
@@ -122,6 +126,8 @@ pub enum Command {
         weights: Vec<(VersionRef, BasisPoints)>,
         /// Who gets what is missing to 100 %; `None` refuses weights that do not sum.
         rest: Option<VersionRef>,
+        /// Whether what comes of it is supervised.
+        supervise: Supervise,
     },
     /// A version comes, or its pool is replaced.
     PutVersion {
@@ -177,6 +183,8 @@ pub enum Command {
         service: ServiceName,
         /// The version that gets everything.
         to: VersionName,
+        /// Whether that is supervised.
+        supervise: Supervise,
     },
     /// An endpoint gets no new requests and stays in its pool, until it is put there again.
     DrainEndpoint {
@@ -195,6 +203,15 @@ pub enum Command {
         version: VersionName,
         /// The endpoints; `None`: nobody looks for them any more.
         endpoints: Option<Vec<EndpointAddr>>,
+    },
+    /// Supervision acts in a trial.
+    Supervise {
+        /// The service.
+        service: ServiceName,
+        /// The trial's [`Trial::stage`]: of another one nothing is known.
+        stage: Epoch,
+        /// What it does.
+        act: Act,
     },
     /// Several edits as one change with one epoch: all or none.
     Batch(Vec<Command>),

@@ -116,6 +116,7 @@ pub(super) fn restore(
     let (found, split) = (standing.discovered.clone(), standing.split.clone());
     let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
+    deployment.trial.clone_from(&standing.trial);
     Ok((service, deployment))
 }
 
@@ -166,7 +167,7 @@ fn assemble(
     let phase = Phase::of(&split, Vec::new());
     let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
     let (spec, file_digest) = (Arc::clone(spec), digest(spec));
-    (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None })
+    (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None, trial: None })
 }
 
 /// FNV-1a over the definition's text form.

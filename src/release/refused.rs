@@ -145,6 +145,12 @@ pub enum Refused {
     /// Two services with the same route.
     #[error(transparent)]
     RouteTaken(#[from] RouteTaken),
+    /// Nothing is compared there, or something else by now.
+    #[error("the trial of `{service}` is over")]
+    NoTrial {
+        /// The service.
+        service: ServiceName,
+    },
     /// A change with nothing in it.
     #[error("the change is empty")]
     EmptyChange,
@@ -189,6 +195,7 @@ impl Refused {
             Self::UnknownEpoch { .. } => "unknown_epoch",
             Self::Gone { .. } => "gone",
             Self::RouteTaken(_) => "route_taken",
+            Self::NoTrial { .. } => "no_trial",
             Self::EmptyChange => "empty_change",
         }
     }
@@ -242,6 +249,7 @@ impl Refused {
                 format!("put `{version}` of `{service}` back first, or undo to a later epoch")
             }
             Self::RouteTaken(_) => "give one of them another host, path or header".to_owned(),
+            Self::NoTrial { .. } => "flip with `--supervise` to begin one".to_owned(),
             Self::EmptyChange => "name at least one edit".to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionSpec};
 
-use super::Command;
+use super::{Command, Supervise};
 
 /// One endpoint goes and one comes. Where a pool grows or shrinks one of them is missing; where both are the same, a
 /// machine is restarted in its place.
@@ -271,7 +271,8 @@ impl Plan {
         let points = |points| BasisPoints::new(points).unwrap_or_default();
         weights.push((self.from.clone().into(), points(from + to - share)));
         weights.push((self.to.clone().into(), points(share)));
-        Some(Command::SetWeights { service: self.service.clone(), weights, rest: None })
+        let (service, supervise) = (self.service.clone(), Supervise::AsConfigured);
+        Some(Command::SetWeights { service, weights, rest: None, supervise })
     }
 
     /// This endpoint of the version that is left gets nothing new.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::release::history::Standing;
-use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp};
+use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp, Trial};
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, PoolTraits, Protocol, ServiceName, Split, Traits,
     VersionName, VersionSpec,
@@ -64,16 +64,33 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+fn trial() -> impl Strategy<Value = Trial> {
+    let times = (1..1u64 << 62, any::<u32>(), prop::option::of(0..1u64 << 62));
+    (times, version_name(), version_name(), split(), any::<bool>()).prop_map(
+        |((stage, generation, until), baseline, candidate, asked, acts)| Trial {
+            stage: Epoch(stage),
+            generation,
+            baseline,
+            candidate,
+            asked,
+            acts,
+            until: until.map(Timestamp),
+        },
+    )
+}
+
 fn standing() -> impl Strategy<Value = Standing> {
     let previous = (version_name(), split()).prop_map(|(stable, split)| Previous { stable, split });
     let edits = prop::collection::btree_map(version_name(), edit(), 0..3);
     let found = prop::collection::vec(endpoint(), 0..3).prop_map(Arc::from);
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);
-    (version_name(), split(), prop::option::of(previous), edits, discovered, any::<u64>()).prop_map(
-        |(stable, split, previous, edits, discovered, file_digest)| Standing {
+    let ways = (prop::option::of(previous), prop::option::of(trial()));
+    (version_name(), split(), ways, edits, discovered, any::<u64>()).prop_map(
+        |(stable, split, (previous, trial), edits, discovered, file_digest)| Standing {
             stable,
             split,
             previous,
+            trial,
             edits,
             discovered,
             file_digest,

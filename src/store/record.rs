@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::release::history::Standing;
 use crate::release::{
-    Actor, ActorKind, Change, ChangeKind, Discovered, Edit, Previous, ServiceRecord, Timestamp,
+    Actor, ActorKind, Change, ChangeKind, Discovered, Edit, Previous, ServiceRecord, Timestamp, Trial,
 };
 use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
 use traits::TraitsForm;
@@ -50,6 +50,9 @@ pub struct StandingForm {
     stable: String,
     weights: Weights,
     previous: Option<PreviousForm>,
+    /// The comparison under way; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<TrialForm>,
     edits: BTreeMap<String, EditForm>,
     /// Endpoints that were found; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,6 +68,18 @@ type Weights = BTreeMap<String, u16>;
 struct PreviousForm {
     stable: String,
     weights: Weights,
+}
+
+/// A [`Trial`] as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TrialForm {
+    stage: u64,
+    generation: u32,
+    baseline: String,
+    candidate: String,
+    asked: Weights,
+    acts: bool,
+    until_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +203,7 @@ impl From<&Standing> for StandingForm {
             stable: standing.stable.to_string(),
             weights: weights(&standing.split),
             previous: standing.previous.as_ref().map(PreviousForm::from),
+            trial: standing.trial.as_ref().map(TrialForm::from),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
             discovered: found(&standing.discovered),
             file_digest: format!("{:016x}", standing.file_digest),
@@ -204,6 +220,7 @@ impl TryFrom<StandingForm> for Standing {
             stable: form.stable.parse()?,
             split: split(form.weights)?,
             previous: form.previous.map(Previous::try_from).transpose()?,
+            trial: form.trial.map(Trial::try_from).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
             discovered: discovered(form.discovered)?,
             file_digest: digest.map_err(|_| Invalid(format!("`{}` is not a digest", form.file_digest)))?,
@@ -243,6 +260,35 @@ impl TryFrom<PreviousForm> for Previous {
     type Error = Invalid;
     fn try_from(form: PreviousForm) -> Result<Self, Invalid> {
         Ok(Self { stable: form.stable.parse()?, split: split(form.weights)? })
+    }
+}
+
+impl From<&Trial> for TrialForm {
+    fn from(trial: &Trial) -> Self {
+        Self {
+            stage: trial.stage.0,
+            generation: trial.generation,
+            baseline: trial.baseline.to_string(),
+            candidate: trial.candidate.to_string(),
+            asked: weights(&trial.asked),
+            acts: trial.acts,
+            until_ms: trial.until.map(|until| until.0),
+        }
+    }
+}
+
+impl TryFrom<TrialForm> for Trial {
+    type Error = Invalid;
+    fn try_from(form: TrialForm) -> Result<Self, Invalid> {
+        Ok(Self {
+            stage: Epoch(form.stage),
+            generation: form.generation,
+            baseline: form.baseline.parse()?,
+            candidate: form.candidate.parse()?,
+            asked: split(form.asked)?,
+            acts: form.acts,
+            until: form.until_ms.map(Timestamp),
+        })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod rules;
 pub mod service;
 pub mod split;
+pub mod supervise;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use pool::{
 pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
 pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
+pub use supervise::{Slowness, SuperviseMode, SuperviseRules, Tolerance, Watch};
 pub use template::{Part, Placeholder, Template};
 pub use transport::{Identity, Protocol, ProxyHeader, UpstreamTls};
 

@@ -12,6 +12,7 @@ use super::pool::PoolRules;
 use super::pool::traits::PoolTraits;
 use super::rules::Rules;
 use super::split::{Coin, Split};
+use super::supervise::{SuperviseRules, Watch};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
@@ -93,6 +94,8 @@ pub struct ServiceSpec {
     pub hold: Arc<HoldLimits>,
     /// How its versions' pools are worked.
     pub pool: Arc<PoolRules>,
+    /// How its candidates are supervised; `None`: only where a change asks for it.
+    pub supervise: Option<Arc<SuperviseRules>>,
 }
 
 /// What decided on a request's version.
@@ -142,8 +145,12 @@ pub struct Service {
     pub hold_limits: Arc<HoldLimits>,
     /// How its versions' pools are worked, unless they say it themselves.
     pub pool: Arc<PoolRules>,
+    /// How its candidates are supervised; `None`: only where a change asks for it.
+    pub supervise: Option<Arc<SuperviseRules>>,
     /// Its new requests wait, while there is one.
     pub hold: Option<Hold>,
+    /// Whose answers are counted, if any.
+    pub watch: Option<Watch>,
     coin: Coin,
 }
 
@@ -167,7 +174,9 @@ impl Service {
             drain: spec.drain,
             hold_limits: Arc::clone(&spec.hold),
             pool: Arc::clone(&spec.pool),
+            supervise: spec.supervise.clone(),
             hold: None,
+            watch: None,
             versions,
             stable,
             split,

@@ -53,6 +53,15 @@ impl Split {
         self.shares.len() == 1
     }
 
+    /// `share` to one version and the rest to the other.
+    #[must_use]
+    pub fn of_two(one: &VersionName, share: BasisPoints, other: &VersionName) -> Self {
+        let rest = BasisPoints::ALL.points() - share.points();
+        let weights = [(one, share), (other, BasisPoints::new(u64::from(rest)).unwrap_or_default())];
+        Self::new(weights.map(|(version, weight)| (version.clone(), weight)))
+            .unwrap_or_else(|_| Self::all_to(other.clone()))
+    }
+
     /// The version with the largest weight; among equals the first by name.
     #[must_use]
     pub fn heaviest(&self) -> &VersionName {

@@ -30,6 +30,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

@@ -40,7 +40,8 @@ pub struct Flip {
     /// True: also when too few of the version's endpoints are well; it is noted in the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
-    /// Not served yet: refused unless false or absent.
+    /// Whether the version is compared with the one before, and taken back by itself when it is worse: true, for how long, `10m`,
+    /// or false; left out: as the service's `supervise` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervise: Option<Value>,
 }
@@ -185,6 +186,9 @@ pub struct Edit {
     /// With `weights`: who gets the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest: Rest,
+    /// With `weights`: whether what comes of them is supervised, as in a flip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervise: Option<Value>,
     /// A version comes, or its pool is replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub put_version: Option<VersionEdit>,

@@ -74,6 +74,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     }
 }
 

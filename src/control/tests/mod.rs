@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
-use crate::release::ActorKind;
+use crate::release::{ActorKind, Supervise};
 use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
@@ -125,6 +125,7 @@ fn spec(name: &str) -> ServiceSpec {
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     }
 }
 
@@ -133,7 +134,7 @@ fn specs() -> Vec<ServiceSpec> {
 }
 
 fn flip(to: &str) -> Command {
-    Command::Flip { service: shop(), to: version(to).into() }
+    Command::Flip { service: shop(), to: version(to).into(), supervise: Supervise::AsConfigured }
 }
 
 fn wanted(command: Asked) -> Wanted {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::release::{
-    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Timestamp, step,
+    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise, Timestamp, step,
 };
 use crate::table::{
     BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, PoolTraits, Protocol, Route,
@@ -63,6 +63,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     }
 }
 
@@ -75,7 +76,7 @@ pub(super) fn the_file() -> Vec<ServiceSpec> {
 }
 
 pub(super) fn flip(name: &str, to: &str) -> Command {
-    Command::Flip { service: service(name), to: reference(to) }
+    Command::Flip { service: service(name), to: reference(to), supervise: Supervise::AsConfigured }
 }
 
 pub(super) fn revert(name: &str) -> Command {
@@ -85,7 +86,12 @@ pub(super) fn revert(name: &str) -> Command {
 /// `weights("shop", &[("green", "5")], Some("@stable"))`, as on the command line.
 pub(super) fn weights(name: &str, weights: &[(&str, &str)], rest: Option<&str>) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
-    Command::SetWeights { service: service(name), weights, rest: rest.map(reference) }
+    Command::SetWeights {
+        service: service(name),
+        weights,
+        rest: rest.map(reference),
+        supervise: Supervise::AsConfigured,
+    }
 }
 
 pub(super) fn hold(name: &str, scope: HoldScope) -> Command {
@@ -97,7 +103,7 @@ pub(super) fn release(name: &str) -> Command {
 }
 
 pub(super) fn switch(name: &str, to: &str) -> Command {
-    Command::Switch { service: service(name), to: version(to) }
+    Command::Switch { service: service(name), to: version(to), supervise: Supervise::AsConfigured }
 }
 
 pub(super) fn put(name: &str, version: VersionSpec) -> Command {

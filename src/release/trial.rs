@@ -1,0 +1,189 @@
+//! A trial: one version is compared with another, and supervision may move traffic between the two.
+//!
+//! A trial begins with a flip or new weights of a service that is supervised, and begins anew with the next ones. While it
+//! lasts supervision may lean back and come back, revert, or end it; what it wants is refused once the trial that it was about
+//! is over. Who judges, and by what, is in [`super::verdict`].
+
+use std::time::Duration;
+
+use super::deployment::Deployment;
+use super::draft::{Draft, Item};
+use super::{Refused, Timestamp};
+use crate::table::{
+    BasisPoints, Epoch, Service, ServiceName, Split, SuperviseMode, SuperviseRules, VersionName, Watch,
+};
+
+/// A comparison under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// The epoch of the change that began it.
+    pub stage: Epoch,
+    /// How often supervision has moved weights since then.
+    pub generation: u32,
+    /// The version that serves as the measure.
+    pub baseline: VersionName,
+    /// The version that is tried.
+    pub candidate: VersionName,
+    /// The weights that were asked for, from which supervision leans back.
+    pub asked: Split,
+    /// False: it only tells.
+    pub acts: bool,
+    /// When it ends by itself; `None`: with the next change of weights.
+    pub until: Option<Timestamp>,
+}
+
+/// Whether what a flip or new weights bring about is supervised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Supervise {
+    /// As the service's rules say.
+    #[default]
+    AsConfigured,
+    /// For this long, or for as long as the rules say.
+    For(Option<Duration>),
+    /// No.
+    No,
+}
+
+/// What supervision wants done in a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Most traffic goes to the baseline, and this to the candidate.
+    Lean(BasisPoints),
+    /// The weights as they were asked for.
+    Restore,
+    /// All traffic to the baseline, and the trial is over.
+    Convict,
+    /// The trial is over, and the weights stay.
+    Acquit,
+}
+
+impl Trial {
+    /// True while most traffic is kept away from the candidate.
+    #[must_use]
+    pub fn leans(&self, split: &Split) -> bool {
+        *split != self.asked
+    }
+
+    fn is_over(&self, service: &Service) -> bool {
+        let known = |version| service.version(version).is_some();
+        let of_it = |version: &VersionName| *version == self.baseline || *version == self.candidate;
+        !known(&self.baseline)
+            || !known(&self.candidate)
+            || service.split.shares().any(|(version, _)| !of_it(version))
+    }
+}
+
+impl Draft<'_> {
+    /// Supervision moves traffic between the versions that it compares.
+    pub(super) fn supervise(&mut self, name: &ServiceName, stage: Epoch, act: Act) -> Result<(), Refused> {
+        let trial = self.entry(name)?.deployment.trial.clone().filter(|trial| trial.stage == stage);
+        let trial = trial.ok_or_else(|| Refused::NoTrial { service: name.clone() })?;
+        let split = match act {
+            Act::Lean(share) => Some(Split::of_two(&trial.candidate, share, &trial.baseline)),
+            Act::Restore => Some(trial.asked.clone()),
+            Act::Convict => Some(Split::all_to(trial.baseline.clone())),
+            Act::Acquit => None,
+        };
+        let previous = self.entry(name)?.deployment.previous.clone();
+        if let Some(split) = split {
+            self.set_split(name, split)?;
+        }
+        let Item { deployment, .. } = self.entry(name)?;
+        // Leaning back is no step that an operator takes back: the way back stays the operator's own.
+        deployment.previous = if act == Act::Convict { None } else { previous };
+        deployment.trial = match act {
+            Act::Lean(_) | Act::Restore => Some(Trial { generation: trial.generation + 1, ..trial }),
+            Act::Convict | Act::Acquit => None,
+        };
+        self.by_supervision.insert(name.clone());
+        Ok(())
+    }
+}
+
+impl Item {
+    /// The trial after a step that was not supervision's own: the same, a new one, or none. Notes what was asked for in vain.
+    pub(super) fn settle_trial(
+        &mut self,
+        base: Option<(&Service, &Deployment)>,
+        wish: Option<Supervise>,
+        is_way_back: bool,
+        (now, epoch): (Timestamp, Epoch),
+    ) -> Option<String> {
+        let split_before = self.before.as_ref().and_then(|before| before.standing.as_ref()).map(|s| &s.split);
+        let has_moved = split_before != Some(&self.service.split);
+        let mut note = None;
+        if has_moved || wish.is_some_and(|wish| wish != Supervise::AsConfigured) {
+            let stable_before = base.map(|(service, _)| &service.stable);
+            let begun = self.begin(stable_before, wish.unwrap_or_default(), is_way_back, (now, epoch));
+            if begun.is_none() && matches!(wish, Some(Supervise::For(_))) {
+                let name = &self.service.name;
+                note = Some(format!("`{name}` is not supervised: that compares two versions, of which one was there before"));
+            }
+            self.deployment.trial = begun;
+        }
+        self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
+        note
+    }
+
+    /// The trial that the present split is, if it is one and anybody wants it watched.
+    fn begin(
+        &self,
+        stable_before: Option<&VersionName>,
+        wish: Supervise,
+        is_way_back: bool,
+        (now, epoch): (Timestamp, Epoch),
+    ) -> Option<Trial> {
+        let Self { service, deployment, .. } = self;
+        let rules = service.supervise.as_deref();
+        let (mode, period) = asked(rules, wish)?;
+        let old = deployment.trial.as_ref();
+        let shares: Vec<_> = service.split.shares().map(|(version, _)| version).collect();
+        let (baseline, candidate) = match shares[..] {
+            [first, second] => {
+                let stays = old.map(|old| &old.baseline).filter(|baseline| shares.contains(baseline));
+                let baseline = stays.unwrap_or(&service.stable);
+                (baseline, if baseline == first { second } else { first })
+            }
+            [only] if !is_way_back && old.is_none_or(|old| old.baseline != *only) => {
+                let same = old.filter(|old| old.candidate == *only).map(|old| &old.baseline);
+                (same.or(stable_before).filter(|before| *before != only)?, only)
+            }
+            _ => return None,
+        };
+        let is_flip = shares.len() == 1;
+        let until = period.filter(|_| is_flip || matches!(wish, Supervise::For(Some(_))));
+        let until = until.map(|period| {
+            let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+            Timestamp(now.0.saturating_add(period))
+        });
+        let (baseline, candidate) = (baseline.clone(), candidate.clone());
+        let (asked, acts) = (service.split.clone(), mode == SuperviseMode::On);
+        Some(Trial { stage: epoch, generation: 0, baseline, candidate, asked, acts, until })
+    }
+
+    /// Whose answers the workers count.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        let Self { service, deployment, .. } = self;
+        if let Some(Trial { stage, generation, baseline, candidate, .. }) = &deployment.trial {
+            let (baseline, candidate) = (baseline.clone(), Some(candidate.clone()));
+            return Some(Watch { stage: *stage, generation: *generation, baseline, candidate });
+        }
+        let is_supervised =
+            service.supervise.as_ref().is_some_and(|rules| rules.mode != SuperviseMode::Off);
+        let baseline = service.stable.clone();
+        is_supervised.then_some(Watch { stage: Epoch(0), generation: 0, baseline, candidate: None })
+    }
+}
+
+/// How a change is supervised, and for how long if it ends by itself; `None`: not at all.
+fn asked(rules: Option<&SuperviseRules>, wish: Supervise) -> Option<(SuperviseMode, Option<Duration>)> {
+    let configured = rules.map(|rules| rules.mode).filter(|mode| *mode != SuperviseMode::Off);
+    let period = rules.map_or_else(|| SuperviseRules::default().keep_old, |rules| rules.keep_old);
+    match wish {
+        Supervise::No => None,
+        Supervise::AsConfigured => configured.map(|mode| (mode, Some(period))),
+        Supervise::For(wanted) => {
+            Some((configured.unwrap_or(SuperviseMode::On), Some(wanted.unwrap_or(period))))
+        }
+    }
+}
