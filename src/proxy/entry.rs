@@ -63,8 +63,10 @@ pub(super) fn admit(
             return Ok(Entry::OwnAnswer);
         }
         let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
-        if lane.hold.is_some() || !worker.lines.are_empty() {
-            let held = (&*table.services()[routed.service], lane.hold.as_ref());
+        let rare = lane.rare.as_deref();
+        let hold = rare.and_then(|rare| rare.hold.as_ref());
+        if hold.is_some() || !worker.lines.are_empty() {
+            let held = (&*table.services()[routed.service], hold);
             match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
                 Way::Free => {}
                 Way::Held => return Ok(Entry::Held),
@@ -75,7 +77,7 @@ pub(super) fn admit(
         if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
             return Err(Reason::RequestTooLarge);
         }
-        if let Some(quota) = &lane.quota {
+        if let Some(quota) = rare.and_then(|rare| rare.quota.as_ref()) {
             // Once a request, also when a change came in between.
             slot = match slot.filter(|slot| slot.is_of(quota)) {
                 None => {
@@ -90,6 +92,9 @@ pub(super) fn admit(
             Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
         {
             permit.slot = slot;
+            if let Some(counting) = rare.and_then(|rare| rare.counting.as_ref()) {
+                permit.entry = Some(counting.begin(worker.id, client.arrival.peer.client(&head.headers)));
+            }
             local.follow(&lane.target);
             story.assigned(lane, &mut permit);
             return Ok(Entry::Admitted(Admitted { permit, timeouts, limits }));

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::admission::Published;
 use super::hold::Gate;
+use super::ledger::{Counting, Ledger};
 use super::quota::Quota;
 use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
@@ -43,14 +44,25 @@ pub struct Lane {
     pub upstream: Arc<Upstream>,
     /// The version's pool; the same one for as long as nothing changes about it.
     pub target: Arc<Target>,
-    /// Where the service's requests wait, while it is held.
-    pub hold: Option<Arc<Gate>>,
-    /// What is left of its limits, if it has to be counted.
-    pub quota: Option<Arc<Quota>>,
+    /// What only few services have.
+    pub rare: Option<Arc<Rare>>,
     /// What its requests have to keep to.
     pub terms: Arc<Terms>,
     /// The index of the version in its service.
     pub version: usize,
+}
+
+/// What only few services have of a lane.
+#[derive(Debug)]
+pub struct Rare {
+    /// Where the service's requests wait, while it is held.
+    pub hold: Option<Arc<Gate>>,
+    /// What is left of its limits, if it has to be counted.
+    pub quota: Option<Arc<Quota>>,
+    /// How the version's requests are counted, if it is compared with another.
+    pub counting: Option<Counting>,
+    /// Where the service's requests are counted, if it is supervised.
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// What the requests of a service have to keep to. Services with the same share them, so that these stay in a processor's
@@ -68,21 +80,32 @@ pub struct Terms {
 struct Shared {
     quota: Option<Arc<Quota>>,
     hold: Option<Arc<Gate>>,
+    ledger: Option<Arc<Ledger>>,
     terms: Arc<Terms>,
 }
 
 impl Shared {
     /// As it was in `before`, as far as it is the same; otherwise as others have it, of whom `known` is told.
-    fn of(service: &Service, before: Option<&Lane>, known: &mut HashSet<Arc<Terms>>) -> Self {
+    fn of(service: &Service, before: Option<&Lane>, known: &mut HashSet<Arc<Terms>>, workers: usize) -> Self {
         let terms = Terms { timeouts: service.timeouts, limits: service.limits };
         let same = before.map(|before| &before.terms).filter(|same| ***same == terms);
         let terms = same.or_else(|| known.get(&terms)).map_or_else(|| Arc::new(terms), Arc::clone);
         known.insert(Arc::clone(&terms));
+        let before = before.and_then(|before| before.rare.as_ref());
         Self {
             terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
             hold: Gate::of(service, before.and_then(|before| before.hold.as_ref())),
+            ledger: Ledger::of(service, before.and_then(|before| before.ledger.as_ref()), workers),
         }
+    }
+
+    /// What a version has of it that only few have.
+    fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
+        let Self { quota, hold, ledger, .. } = self;
+        let counting = Counting::of(service, version, ledger.as_ref());
+        let is_there = quota.is_some() || hold.is_some() || ledger.is_some();
+        is_there.then(|| Arc::new(Rare { hold, quota, counting, ledger }))
     }
 }
 
@@ -105,9 +128,8 @@ impl Lane {
             slot: upstream.slot(),
             upstream,
             target: same.map_or_else(|| Arc::new(target), Arc::clone),
-            terms: shared.terms,
-            quota: shared.quota,
-            hold: shared.hold,
+            terms: Arc::clone(&shared.terms),
+            rare: shared.rare(service, &service.versions[index].name),
         }
     }
 }
@@ -129,11 +151,17 @@ impl Snapshot {
                 return Arc::clone(&old.lanes[index]);
             }
             let old = before.and_then(|old| Some(&old.lanes[old.table.index(&service.name)?]));
-            let shared = Shared::of(service, old.and_then(|old| old.first()), &mut terms);
+            let tenures: Vec<_> = (service.versions.iter())
+                .map(|version| {
+                    let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
+                    kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
+                })
+                .collect();
+            let workers = tenures.first().map_or(0, |tenure| tenure.workers());
+            let shared = Shared::of(service, old.and_then(|old| old.first()), &mut terms, workers);
             let lane = |(index, version): (usize, &VersionSpec)| {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
-                let tenure = kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream));
-                Lane::new(service, index, tenure, shared.clone(), kept)
+                Lane::new(service, index, Arc::clone(&tenures[index]), shared.clone(), kept)
             };
             service.versions.iter().enumerate().map(lane).collect()
         };
@@ -169,7 +197,17 @@ impl Snapshot {
     /// Where the requests of the service with this name wait, while it is held.
     #[must_use]
     pub fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
-        self.lanes[self.table.index(service)?].first()?.hold.as_ref()
+        self.rare(service)?.hold.as_ref()
+    }
+
+    /// Where the requests of the service with this name are counted, if it is supervised.
+    #[must_use]
+    pub fn ledger(&self, service: &ServiceName) -> Option<&Arc<Ledger>> {
+        self.rare(service)?.ledger.as_ref()
+    }
+
+    fn rare(&self, service: &ServiceName) -> Option<&Rare> {
+        self.lanes[self.table.index(service)?].first()?.rare.as_deref()
     }
 
     /// The tenure of the version of this name.

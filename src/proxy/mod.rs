@@ -46,6 +46,7 @@ pub mod head;
 pub mod headers;
 pub mod identity;
 pub mod journal;
+pub mod ledger;
 pub mod rewrite;
 
 // Where it comes from, and where it goes.

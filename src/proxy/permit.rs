@@ -9,6 +9,7 @@ use http::HeaderMap;
 use super::admission::{Class, Superseded};
 use super::clock::{self, Alarm};
 use super::journal::Record;
+use super::ledger::Entry;
 use super::live::Live;
 use super::quota::Slot;
 use super::upstream::flights::Ask;
@@ -46,6 +47,8 @@ pub struct Permit {
     pub slot: Option<Slot>,
     /// Its places in its version's circuit, if that has limits.
     pub places: Option<Box<Places>>,
+    /// Its entry in the ledger of its service, if it is supervised.
+    pub entry: Option<Box<Entry>>,
 }
 
 /// What a request takes of its version's limits.
@@ -87,6 +90,7 @@ impl Permit {
             epoch: chosen_under,
             slot: None,
             places: None,
+            entry: None,
         })
     }
 
@@ -161,6 +165,11 @@ impl Permit {
         }
     }
 
+    /// It goes out to its endpoint, over a connection that stands.
+    pub fn is_sent(&self) {
+        self.entry.as_ref().inspect(|entry| entry.sent());
+    }
+
     /// The endpoint that it is tried with.
     pub fn seat(&self) -> Option<&Rc<Seat>> {
         self.seat.as_ref()
@@ -203,6 +212,9 @@ impl Permit {
     /// The version answered with this status; its body may still fail.
     pub fn answered(&self, code: u16) {
         self.code.set(code);
+        if let Some(entry) = &self.entry {
+            entry.answered(code, self.kind.get() == Kind::Grpc, self.seat.as_deref());
+        }
         match (Verdict::of_status(code), &self.seat) {
             // Good it is when all of it has come.
             (Verdict::Ok, Some(seat)) => self.good.set(Some(seat.answered(self.asked()))),
@@ -238,6 +250,7 @@ impl Permit {
         if let Some(status) = trailers.get("grpc-status") {
             let code = status.to_str().ok().and_then(|status| status.parse().ok());
             self.cells().record_grpc(code);
+            self.entry.as_ref().inspect(|entry| entry.grpc(code, self.seat.as_deref()));
         }
     }
 
@@ -251,10 +264,11 @@ impl Permit {
     pub fn failed(&self, reason: Reason) {
         self.reason.set(Some(reason));
         // An endpoint that had the whole request and has not answered took all of the time that there was.
-        let is_slow = reason == Reason::Deadline
+        let is_late = reason == Reason::Deadline
             && self.kind.get() != Kind::Upload
             && self.code.get() == Reason::ClientGone.status();
-        self.attempt_ended(if is_slow { Some(Verdict::Timeout) } else { Verdict::of_reason(reason) });
+        self.entry.as_ref().inspect(|entry| entry.failed(reason, is_late, self.seat.as_deref()));
+        self.attempt_ended(if is_late { Some(Verdict::Timeout) } else { Verdict::of_reason(reason) });
     }
 
     /// It failed for this reason, and is over.
@@ -268,12 +282,14 @@ impl Permit {
 
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
+        self.entry.as_ref().inspect(|entry| entry.failed(reason, false, self.seat.as_deref()));
         self.cells().record_unseen(self.outcome(Some(reason)));
         self.attempt_ended(Verdict::of_reason(reason));
     }
 
     /// One attempt was answered with this status, and another one is made within this permit.
     pub fn attempt_answered(&self, code: u16) {
+        self.entry.as_ref().inspect(|entry| entry.answered(code, false, self.seat.as_deref()));
         self.cells().record_unseen(Outcome { code, ..self.outcome(None) });
         self.attempt_ended(Some(Verdict::of_status(code)));
     }

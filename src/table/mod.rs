@@ -7,6 +7,7 @@ pub mod drain;
 pub mod field;
 pub mod glob;
 pub mod hold;
+pub mod latency;
 pub mod limits;
 pub mod matcher;
 pub mod name;

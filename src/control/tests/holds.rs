@@ -213,7 +213,7 @@ impl Schedule {
         let is_held = |gate: &Arc<Gate>| gate.hold().scope.holds(writes) && gate.ended().is_none();
         let class = Class::of(writes);
         let counts = |class| -> &Counts { lane.upstream.shard(0).of(class) };
-        let is_in = !lane.hold.as_ref().is_some_and(is_held)
+        let is_in = !lane.rare.as_ref().and_then(|rare| rare.hold.as_ref()).is_some_and(is_held)
             && counts(class).admit(self.live.published(), snapshot.table.epoch().0).is_ok();
         if is_in {
             self.running.push((Arc::clone(&lane.upstream), class));

@@ -108,6 +108,7 @@ pub(super) async fn attempt(
         Ok(opened) => opened,
         Err(reason) => return Err((permit, Failure::Unconnected(reason))),
     };
+    permit.as_ref().inspect(|permit| permit.is_sent());
     let outgoing = Outgoing::new(client, head, asked, upload, endpoint);
     match opened {
         Opened::Own(stream, past) => {

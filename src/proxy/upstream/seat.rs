@@ -86,6 +86,12 @@ impl Seat {
         Self { endpoint, vitals, pace, in_flight, is_unreachable, tally: OnceCell::new() }
     }
 
+    /// A number that no other endpoint of its version has, and all workers know it by.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.vitals.id()
+    }
+
     /// What this worker has with it, of this version.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

@@ -68,6 +68,12 @@ pub struct Vitals {
 }
 
 impl Vitals {
+    /// A number that no other endpoint has as long as this one is known.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        std::ptr::from_ref(self).addr() as u64
+    }
+
     /// Of an endpoint of a tenure, of which nothing is known yet.
     #[must_use]
     pub fn new(upstream: &Arc<Upstream>, address: EndpointAddr) -> Self {

@@ -1,0 +1,217 @@
+//! What the workers count for supervision, and nothing else: which version a request's coin chose, how its first attempt ended,
+//! and how long the head of its answer took.
+//!
+//! A ledger is one comparison's; a [`Page`] of it is one worker's, who alone writes it, plainly. What is made of it is decided
+//! elsewhere. Requests of a service that nobody watches know nothing of all this.
+
+mod entry;
+mod page;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+pub use entry::Entry;
+pub use page::{Counted, GENERATIONS, Page, Sums};
+
+use super::clock;
+use crate::table::{Service, SuperviseRules, VersionName, Watch};
+
+/// Which of the two versions that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that serves as the measure.
+    Baseline,
+    /// The one that is tried.
+    Candidate,
+}
+
+/// The quantiles of the baseline's speed at which the two are compared.
+pub const QUANTILES: usize = 3;
+
+/// The first bucket that is slow: for each side, at each quantile.
+pub type Slow = [[u16; QUANTILES]; 2];
+
+/// One comparison's counts.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Who is compared; its generation is that at which the ledger was opened.
+    pub watch: Watch,
+    shared: Arc<Shared>,
+    pages: Box<[OnceLock<Arc<Page>>]>,
+}
+
+/// What all workers read, and write only when something fails.
+pub(super) struct Shared {
+    begun: Instant,
+    /// The newest generation that any request was counted for.
+    newest: AtomicU32,
+    slow: OnceLock<Slow>,
+    /// How many answers of an endpoint come before its speed counts.
+    grace: u32,
+    /// Since when it matters whether the baseline still answers; microseconds since the beginning.
+    mark: AtomicU64,
+    /// So many failures of the candidate in a row blow the fuse; 0: there is none.
+    fuse: AtomicU8,
+    in_a_row: AtomicU32,
+    is_blown: AtomicBool,
+    /// Told when the fuse blows.
+    alarm: Arc<Notify>,
+    /// When which clients have met failures; made with the first failure.
+    clients: OnceLock<Box<[AtomicU32]>>,
+}
+
+/// A client counts as one of so many.
+const CLIENTS: usize = 1 << 16;
+/// How many failures of one client in a second count.
+const MOST_A_SECOND: u32 = 2;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
+
+/// How the requests of one version are counted: a part of a lane.
+#[derive(Debug, Clone)]
+pub struct Counting {
+    /// Where.
+    pub ledger: Arc<Ledger>,
+    /// Under which weights the coin is thrown.
+    generation: u32,
+    side: Side,
+}
+
+impl Counting {
+    /// How those of `version` are counted, if they are: in the ledger there was `before`, as long as the comparison is the same.
+    #[must_use]
+    pub fn of(service: &Service, version: &VersionName, ledger: Option<&Arc<Ledger>>) -> Option<Self> {
+        let watch = service.watch.as_ref()?;
+        let side = match version {
+            name if *name == watch.baseline => Side::Baseline,
+            name if Some(name) == watch.candidate.as_ref() => Side::Candidate,
+            _ => return None,
+        };
+        Some(Self { ledger: Arc::clone(ledger?), generation: watch.generation, side })
+    }
+}
+
+impl Ledger {
+    /// The ledger of a service on `workers` workers, if it is watched: that of `before` as long as the comparison is the same.
+    #[must_use]
+    pub fn of(service: &Service, before: Option<&Arc<Self>>, workers: usize) -> Option<Arc<Self>> {
+        let watch = service.watch.as_ref()?;
+        let same = before.filter(|before| before.watch.goes_on(watch));
+        Some(same.map_or_else(|| Arc::new(Self::open(service, watch.clone(), workers)), Arc::clone))
+    }
+
+    fn open(service: &Service, watch: Watch, workers: usize) -> Self {
+        let grace = service.supervise.as_ref().map_or_else(|| SuperviseRules::default().warmup, |rules| rules.warmup).1;
+        let shared = Shared {
+            begun: clock::now(),
+            newest: AtomicU32::new(watch.generation),
+            slow: OnceLock::new(),
+            grace,
+            mark: AtomicU64::new(u64::MAX),
+            fuse: AtomicU8::new(0),
+            in_a_row: AtomicU32::new(0),
+            is_blown: AtomicBool::new(false),
+            alarm: Arc::default(),
+            clients: OnceLock::new(),
+        };
+        let pages = (0..workers).map(|_| OnceLock::new()).collect();
+        Self { watch, shared: Arc::new(shared), pages }
+    }
+
+    fn page(&self, worker: usize) -> &Arc<Page> {
+        self.pages[worker].get_or_init(|| Arc::new(Page::new(Arc::clone(&self.shared))))
+    }
+
+    /// When it was opened.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.shared.begun
+    }
+
+    /// What all workers have counted so far.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        self.pages.iter().filter_map(OnceLock::get).for_each(|page| page.add_to(&mut sums));
+        sums
+    }
+
+    /// From now on an answer is slow from these buckets on; the first word stays.
+    pub fn set_slow(&self, slow: Slow) {
+        self.shared.slow.get_or_init(|| slow);
+    }
+
+    /// What is slow, once that is known.
+    #[must_use]
+    pub fn slow(&self) -> Option<&Slow> {
+        self.shared.slow.get()
+    }
+
+    /// From now on it matters whether the baseline answers what it is asked.
+    pub fn mark(&self) {
+        self.shared.mark.store(micros(self.shared.begun, clock::now()), Ordering::Relaxed);
+    }
+
+    /// So many failures of the candidate in a row, and whoever waits for the [alarm](Self::alarm) is told.
+    pub fn arm(&self, length: u8) {
+        self.shared.in_a_row.store(0, Ordering::Relaxed);
+        self.shared.is_blown.store(false, Ordering::Relaxed);
+        self.shared.fuse.store(length, Ordering::Relaxed);
+    }
+
+    /// True once, when the fuse has blown.
+    #[must_use]
+    pub fn has_blown(&self) -> bool {
+        self.shared.is_blown.swap(false, Ordering::Relaxed)
+    }
+
+    /// Told when the fuse blows.
+    #[must_use]
+    pub fn alarm(&self) -> &Arc<Notify> {
+        &self.shared.alarm
+    }
+}
+
+impl Shared {
+    /// A failure of the candidate met this client: true when it counts, because the client has not met others just now.
+    fn counts_for(&self, client: u16, now: u64) -> bool {
+        let clients = self.clients.get_or_init(|| (0..CLIENTS).map(|_| AtomicU32::new(0)).collect());
+        let slot = &clients[usize::from(client)];
+        let second = u32::try_from(now / 1_000_000).unwrap_or(u32::MAX >> 2) << 2;
+        let before = slot.load(Ordering::Relaxed);
+        let met = if before & !3 == second { before & 3 } else { 0 };
+        if met >= MOST_A_SECOND {
+            return false;
+        }
+        // Two workers at once may both count: it is a bound on what one client does, not a sum.
+        slot.store(second | (met + 1), Ordering::Relaxed);
+        true
+    }
+
+    fn candidate_failed(&self) {
+        let length = u32::from(self.fuse.load(Ordering::Relaxed));
+        let failures = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        if length > 0 && failures == length {
+            self.is_blown.store(true, Ordering::Relaxed);
+            self.alarm.notify_one();
+        }
+    }
+
+    fn candidate_answered(&self) {
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn micros(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
+}

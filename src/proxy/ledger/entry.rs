@@ -1,0 +1,163 @@
+//! A request's entry in the ledger of its service.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use super::page::{Decided, Outcome, Page};
+use super::{Counting, Side, micros};
+use crate::metrics::Reason;
+use crate::proxy::clock;
+use crate::proxy::quota::network;
+use crate::proxy::upstream::{Seat, Verdict};
+use crate::table::latency::bucket;
+
+/// gRPC statuses that are the server's doing: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
+const GRPC_FAILURES: [usize; 6] = [2, 4, 8, 13, 14, 15];
+
+/// One request, from its coin to the end of its first attempt.
+#[derive(Debug)]
+pub struct Entry {
+    page: Arc<Page>,
+    side: Side,
+    generation: u32,
+    /// Microseconds after the ledger.
+    begun: u64,
+    /// The client as one of many.
+    client: u16,
+    /// Since when the endpoint has it, over a connection that stands.
+    sent: Cell<Option<Instant>>,
+    /// The bucket of how long the head took.
+    took: Cell<Option<usize>>,
+    /// True when it is in flight no more: its head has come, or never will.
+    is_back: Cell<bool>,
+    is_over: Cell<bool>,
+}
+
+impl Counting {
+    /// Writes a request of this client in, on this worker.
+    #[must_use]
+    pub fn begin(&self, worker: usize, client: Option<IpAddr>) -> Box<Entry> {
+        let (client, now) = (number(client), clock::now());
+        let page = Arc::clone(self.ledger.page(worker));
+        let newest = &page.shared.newest;
+        if newest.load(Ordering::Relaxed) < self.generation {
+            newest.fetch_max(self.generation, Ordering::Relaxed);
+        }
+        let begun = micros(page.shared.begun, now);
+        page.began(self.side, begun);
+        let (generation, side) = (self.generation, self.side);
+        let (sent, took, is_back, is_over) = Default::default();
+        Box::new(Entry { page, side, generation, begun, client, sent, took, is_back, is_over })
+    }
+}
+
+/// A client as one of many, differently in every process.
+fn number(client: Option<IpAddr>) -> u16 {
+    static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::default);
+    u16::try_from(HASHER.hash_one(network(client)) & 0xFFFF).unwrap_or(0)
+}
+
+impl Entry {
+    /// It goes out over a connection that stands.
+    pub fn sent(&self) {
+        if !self.is_over.get() {
+            self.sent.set(Some(clock::now()));
+        }
+    }
+
+    /// The head of an answer has come; of a gRPC call it is not known yet what it says.
+    pub fn answered(&self, code: u16, is_grpc: bool, seat: Option<&Seat>) {
+        if self.is_over.get() {
+            return;
+        }
+        if let Some(sent) = self.sent.get() {
+            let bucket = bucket(micros(sent, clock::now()));
+            self.page.took(self.side, bucket);
+            self.took.set(Some(bucket));
+        }
+        self.is_back();
+        if !is_grpc || code != 200 {
+            self.decide(Outcome::of_status(code), seat);
+        }
+    }
+
+    /// The status of a gRPC call.
+    pub fn grpc(&self, status: Option<usize>, seat: Option<&Seat>) {
+        let has_failed = status.is_none_or(|status| GRPC_FAILURES.contains(&status));
+        self.decide(if has_failed { Outcome::Failed } else { Outcome::Good }, seat);
+    }
+
+    /// The first attempt failed, or its whole request, for this reason.
+    pub fn failed(&self, reason: Reason, is_late: bool, seat: Option<&Seat>) {
+        let is_its_doing = is_late
+            || Verdict::of_reason(reason).is_some()
+            || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
+        if is_its_doing {
+            self.decide(Outcome::Failed, seat);
+        }
+    }
+
+    fn decide(&self, outcome: Outcome, seat: Option<&Seat>) {
+        if self.is_over.replace(true) {
+            return;
+        }
+        let shared = &self.page.shared;
+        let has_failed = outcome == Outcome::Failed;
+        let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(seat.id(), has_failed));
+        let bucket = self.took.get().filter(|_| met >= shared.grace);
+        let mut is_capped = false;
+        if self.side == Side::Candidate {
+            if has_failed {
+                is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
+                if !is_capped {
+                    shared.candidate_failed();
+                }
+            } else {
+                shared.candidate_answered();
+            }
+        } else if !has_failed && self.begun >= shared.mark.load(Ordering::Relaxed) {
+            self.page.is_alive();
+        }
+        let (side, generation) = (self.side, self.generation);
+        self.page.decided(&Decided { side, generation, outcome, is_capped, bucket });
+        self.is_back();
+    }
+
+    fn is_back(&self) {
+        if !self.is_back.replace(true) {
+            self.page.ended(self.side, self.begun);
+        }
+    }
+}
+
+impl Outcome {
+    fn of_status(code: u16) -> Self {
+        match code {
+            500.. => Self::Failed,
+            // Too many requests is a matter of load, and 499 the client's own.
+            400..500 if code != 429 && code != 499 => Self::ClientError,
+            _ => Self::Good,
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.is_over.get() {
+            return;
+        }
+        // Nobody waited for its end: what it says is that it was slow, if it was.
+        let waited = self.sent.get().map(|sent| bucket(micros(sent, clock::now())));
+        let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);
+        if waited.zip(slow).is_some_and(|(waited, slow)| waited >= usize::from(slow)) {
+            self.took.set(waited);
+            let (side, generation) = (self.side, self.generation);
+            let outcome = Outcome::GivenUp;
+            self.page.decided(&Decided { side, generation, outcome, is_capped: false, bucket: waited });
+        }
+        self.is_back();
+    }
+}

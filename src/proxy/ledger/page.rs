@@ -1,0 +1,281 @@
+//! One worker's page of a ledger.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::{QUANTILES, Shared, Side};
+use crate::table::latency::BUCKETS;
+
+/// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
+pub const GENERATIONS: usize = 8;
+/// How long the requests begun together are told apart from those begun later, in microseconds.
+const EPOCH: u64 = 25_000;
+/// How many such groups there are; what was begun before them is one more.
+const EPOCHS: usize = 64;
+/// Endpoints that are told apart.
+const ENDPOINTS: usize = 64;
+
+/// One worker's counts. Only its worker writes: a load and a store, with nothing locked.
+pub struct Page {
+    pub(super) shared: Arc<Shared>,
+    groups: [[Group; 2]; GENERATIONS],
+    sides: [OfSide; 2],
+    /// Good answers of the baseline to what was asked after the mark.
+    alive: AtomicU64,
+    endpoints: [OfEndpoint; ENDPOINTS],
+}
+
+/// What became of requests with the same weights and version.
+#[derive(Default)]
+struct Group {
+    decided: AtomicU64,
+    failed: AtomicU64,
+    /// Those of the failed that count where one client must not decide alone.
+    capped: AtomicU64,
+    client_errors: AtomicU64,
+    measured: AtomicU64,
+    slow: [AtomicU64; QUANTILES],
+}
+
+struct OfSide {
+    /// How long heads took.
+    took: Box<[AtomicU64]>,
+    flight: Flight,
+}
+
+/// What is in flight, by when it was begun.
+struct Flight {
+    epochs: [Begun; EPOCHS],
+    before: Begun,
+}
+
+#[derive(Default)]
+struct Begun {
+    /// Which epoch it is, plus 1.
+    number: AtomicU64,
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+#[derive(Default)]
+struct OfEndpoint {
+    id: AtomicU64,
+    decided: AtomicU32,
+    failed: AtomicU32,
+}
+
+/// What was counted, of all workers.
+#[derive(Debug, Clone)]
+pub struct Sums {
+    /// By generation modulo their number, and side.
+    pub groups: [[Counted; 2]; GENERATIONS],
+    /// How long heads took, by side and bucket.
+    pub took: [Box<[u64]>; 2],
+    /// What was begun and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning;
+    /// the last entry is whatever was begun before all these.
+    pub flights: [Vec<(u64, u64, u64)>; 2],
+    /// Good answers of the baseline to what was asked after the mark.
+    pub alive: u64,
+    /// By endpoint's id: decided and failed.
+    pub endpoints: Vec<(u64, u64, u64)>,
+}
+
+/// What became of requests with the same weights and version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// First attempts whose end is known.
+    pub decided: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those of them that count where one client must not decide alone.
+    pub capped: u64,
+    /// Those that were answered with a 4xx which the version may be to blame for.
+    pub client_errors: u64,
+    /// Those whose speed was compared.
+    pub measured: u64,
+    /// Those of them that were slow, at each quantile.
+    pub slow: [u64; QUANTILES],
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self {
+            groups: [[Counted::default(); 2]; GENERATIONS],
+            took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
+            flights: [Vec::new(), Vec::new()],
+            alive: 0,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Page").finish_non_exhaustive()
+    }
+}
+
+impl Default for OfSide {
+    fn default() -> Self {
+        let epochs = std::array::from_fn(|_| Begun::default());
+        let took = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Self { took, flight: Flight { epochs, before: Begun::default() } }
+    }
+}
+
+/// One more. Nobody else writes it; who reads it is early or late by one.
+fn bump(cell: &AtomicU64) {
+    cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+fn bump_small(cell: &AtomicU32) {
+    cell.store(cell.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+}
+
+/// How a first attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Good,
+    /// A 4xx that the version may be to blame for.
+    ClientError,
+    Failed,
+    /// The client did not wait for what was slow already.
+    GivenUp,
+}
+
+/// What is known of an attempt when it is counted.
+pub(super) struct Decided {
+    pub(super) side: Side,
+    pub(super) generation: u32,
+    pub(super) outcome: Outcome,
+    /// Whether a failure counts where one client must not decide alone.
+    pub(super) is_capped: bool,
+    /// The bucket of how long its head took, if it may be compared.
+    pub(super) bucket: Option<usize>,
+}
+
+impl Page {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            groups: Default::default(),
+            sides: Default::default(),
+            alive: AtomicU64::new(0),
+            endpoints: std::array::from_fn(|_| OfEndpoint::default()),
+        }
+    }
+
+    /// A request was begun so long after the ledger.
+    pub(super) fn began(&self, side: Side, at: u64) {
+        let flight = &self.sides[side as usize].flight;
+        let epoch = at / EPOCH;
+        let slot = &flight.epochs[usize::try_from(epoch).unwrap_or(0) % EPOCHS];
+        if slot.number.load(Ordering::Relaxed) != epoch + 1 {
+            // What is left of the old one is among those begun before. Who reads just now may see it twice, or not.
+            let left = slot.begun.load(Ordering::Relaxed).saturating_sub(slot.ended.load(Ordering::Relaxed));
+            let before = &flight.before.begun;
+            before.store(before.load(Ordering::Relaxed) + left, Ordering::Relaxed);
+            slot.begun.store(0, Ordering::Relaxed);
+            slot.ended.store(0, Ordering::Relaxed);
+            slot.number.store(epoch + 1, Ordering::Release);
+        }
+        bump(&slot.begun);
+    }
+
+    /// A request that was begun then is in flight no more, as far as this is concerned.
+    pub(super) fn ended(&self, side: Side, begun: u64) {
+        let flight = &self.sides[side as usize].flight;
+        let epoch = begun / EPOCH;
+        let slot = &flight.epochs[usize::try_from(epoch).unwrap_or(0) % EPOCHS];
+        let is_there = slot.number.load(Ordering::Relaxed) == epoch + 1;
+        bump(if is_there { &slot.ended } else { &flight.before.ended });
+    }
+
+    /// The baseline gave a good answer to what was asked after the mark.
+    pub(super) fn is_alive(&self) {
+        bump(&self.alive);
+    }
+
+    /// How long a head took.
+    pub(super) fn took(&self, side: Side, bucket: usize) {
+        bump(&self.sides[side as usize].took[bucket]);
+    }
+
+    /// The end of a first attempt is known.
+    pub(super) fn decided(&self, decided: &Decided) {
+        let Decided { side, generation, outcome, is_capped, bucket } = *decided;
+        // One of weights long gone: its place is another's.
+        let newest = self.shared.newest.load(Ordering::Relaxed);
+        if newest.saturating_sub(generation) as usize >= GENERATIONS {
+            return;
+        }
+        let group = &self.groups[generation as usize % GENERATIONS][side as usize];
+        bump(&group.decided);
+        if let Some((bucket, slow)) = bucket.zip(self.shared.slow.get()) {
+            bump(&group.measured);
+            for (count, from) in group.slow.iter().zip(slow[side as usize]) {
+                if bucket >= usize::from(from) {
+                    bump(count);
+                }
+            }
+        }
+        match outcome {
+            Outcome::Good | Outcome::GivenUp => {}
+            Outcome::ClientError => bump(&group.client_errors),
+            Outcome::Failed => {
+                if !is_capped {
+                    bump(&group.capped);
+                }
+                // Last, and read first: there are never more failures than ends.
+                group.failed.store(group.failed.load(Ordering::Relaxed) + 1, Ordering::Release);
+            }
+        }
+    }
+
+    /// One more answer of an endpoint, or one that was not; how many there were before. The first endpoints are told apart.
+    pub(super) fn of_endpoint(&self, id: u64, has_failed: bool) -> u32 {
+        let same = |slot: &&OfEndpoint| matches!(slot.id.load(Ordering::Relaxed), known if known == id || known == 0);
+        let Some(slot) = self.endpoints.iter().find(same) else { return u32::MAX };
+        slot.id.store(id, Ordering::Relaxed);
+        let before = slot.decided.load(Ordering::Relaxed);
+        bump_small(&slot.decided);
+        if has_failed {
+            bump_small(&slot.failed);
+        }
+        before
+    }
+
+    pub(super) fn add_to(&self, sums: &mut Sums) {
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        for (groups, sums) in self.groups.iter().zip(&mut sums.groups) {
+            for (group, sum) in groups.iter().zip(sums) {
+                // Pairs with `decided`.
+                sum.failed += group.failed.load(Ordering::Acquire);
+                sum.capped += read(&group.capped);
+                sum.client_errors += read(&group.client_errors);
+                sum.slow.iter_mut().zip(&group.slow).for_each(|(sum, slow)| *sum += read(slow));
+                sum.measured += read(&group.measured);
+                sum.decided += read(&group.decided);
+            }
+        }
+        for ((side, took), flights) in self.sides.iter().zip(&mut sums.took).zip(&mut sums.flights) {
+            took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
+            let told = side.flight.epochs.iter().filter_map(|slot| {
+                let number = slot.number.load(Ordering::Acquire).checked_sub(1)?;
+                Some((number * EPOCH + EPOCH / 2, read(&slot.begun), read(&slot.ended)))
+            });
+            flights.extend(told);
+            let before = &side.flight.before;
+            flights.push((0, read(&before.begun), read(&before.ended)));
+        }
+        sums.alive += read(&self.alive);
+        for slot in self.endpoints.iter().take_while(|slot| read(&slot.id) != 0) {
+            let (id, small) = (read(&slot.id), |cell: &AtomicU32| u64::from(cell.load(Ordering::Relaxed)));
+            let (failed, decided) = (small(&slot.failed), small(&slot.decided));
+            match sums.endpoints.iter_mut().find(|(known, ..)| *known == id) {
+                Some((_, sum, bad)) => (*sum, *bad) = (*sum + decided, *bad + failed),
+                None => sums.endpoints.push((id, decided, failed)),
+            }
+        }
+    }
+}
