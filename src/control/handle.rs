@@ -14,6 +14,7 @@ use super::figures::Figures;
 use super::health::Health;
 pub use super::notice::{Notice, RolloutNotice};
 use super::rollout::Rollouts;
+use super::supervisor::Verdicts;
 use super::tenures::Tenures;
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
@@ -37,6 +38,7 @@ pub struct Handle {
     pub(super) elders: Arc<Elders>,
     pub(super) health: Arc<Health>,
     pub(super) rollouts: Arc<Rollouts>,
+    pub(super) verdicts: Arc<Verdicts>,
 }
 
 /// What is shown, all of one moment: somebody who waits for a drain must not see it ended in a state before the return.
@@ -288,6 +290,12 @@ impl Handle {
     #[must_use]
     pub fn rollouts(&self) -> &Arc<Rollouts> {
         &self.rollouts
+    }
+
+    /// What supervision knows.
+    #[must_use]
+    pub fn verdicts(&self) -> &Arc<Verdicts> {
+        &self.verdicts
     }
 
     /// Control's own metrics.

@@ -16,6 +16,7 @@ mod notice;
 mod perform;
 pub mod reload;
 pub mod rollout;
+pub mod supervisor;
 mod tenures;
 mod warmup;
 
@@ -43,6 +44,7 @@ use health::{Health, Prober};
 use hold::Holds;
 use perform::Doubt;
 use rollout::Rollouts;
+use supervisor::Verdicts;
 pub use tenures::Tenures;
 
 use crate::proxy::live::{Live, Snapshot};
@@ -160,6 +162,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         elders: Arc::clone(&elders),
         health: Arc::clone(&health),
         rollouts: Arc::clone(&rollouts),
+        verdicts: Arc::<Verdicts>::default(),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {

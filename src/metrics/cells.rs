@@ -223,6 +223,21 @@ impl Cells {
         self.both.record(outcome);
     }
 
+    /// How many requests have ended, and how many of them with a 5xx, the proxy's own included.
+    #[must_use]
+    pub fn decided_and_failed(&self) -> (u64, u64) {
+        let (mut codes, mut reasons) = ([0; SLOTS], [0; Reason::ALL.len()]);
+        self.both.add_to(&mut codes, &mut reasons);
+        let of_codes = codes.iter().enumerate().map(|(slot, count)| {
+            let is_bad = CODES.get(slot).map_or(slot + 1 == SLOTS, |code| *code >= 500);
+            (*count, is_bad)
+        });
+        let of_reasons = Reason::ALL.iter().zip(reasons).map(|(reason, count)| (count, reason.status() >= 500));
+        of_codes.chain(of_reasons).fold((0, 0), |(all, bad), (count, is_bad)| {
+            (all + count, if is_bad { bad + count } else { bad })
+        })
+    }
+
     /// Counts an attempt of the version's that the user does not see, because another one is made.
     pub fn record_unseen(&self, outcome: Outcome) {
         self.unseen.get_or_init(Box::default).record(outcome);

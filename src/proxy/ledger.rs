@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
 pub use entry::Entry;
 pub use page::{Counted, GENERATIONS, Page, Sums};
 
@@ -58,8 +56,6 @@ pub(super) struct Shared {
     fuse: AtomicU8,
     in_a_row: AtomicU32,
     is_blown: AtomicBool,
-    /// Told when the fuse blows.
-    alarm: Arc<Notify>,
     /// When which clients have met failures; made with the first failure.
     clients: OnceLock<Box<[AtomicU32]>>,
 }
@@ -119,7 +115,6 @@ impl Ledger {
             fuse: AtomicU8::new(0),
             in_a_row: AtomicU32::new(0),
             is_blown: AtomicBool::new(false),
-            alarm: Arc::default(),
             clients: OnceLock::new(),
         };
         let pages = (0..workers).map(|_| OnceLock::new()).collect();
@@ -160,7 +155,7 @@ impl Ledger {
         self.shared.mark.store(micros(self.shared.begun, clock::now()), Ordering::Relaxed);
     }
 
-    /// So many failures of the candidate in a row, and whoever waits for the [alarm](Self::alarm) is told.
+    /// So many failures of the candidate in a row blow the fuse.
     pub fn arm(&self, length: u8) {
         self.shared.in_a_row.store(0, Ordering::Relaxed);
         self.shared.is_blown.store(false, Ordering::Relaxed);
@@ -171,12 +166,6 @@ impl Ledger {
     #[must_use]
     pub fn has_blown(&self) -> bool {
         self.shared.is_blown.swap(false, Ordering::Relaxed)
-    }
-
-    /// Told when the fuse blows.
-    #[must_use]
-    pub fn alarm(&self) -> &Arc<Notify> {
-        &self.shared.alarm
     }
 }
 
@@ -201,7 +190,6 @@ impl Shared {
         let failures = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         if length > 0 && failures == length {
             self.is_blown.store(true, Ordering::Relaxed);
-            self.alarm.notify_one();
         }
     }
 

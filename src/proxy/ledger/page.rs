@@ -97,6 +97,23 @@ pub struct Counted {
     pub slow: [u64; QUANTILES],
 }
 
+impl Counted {
+    /// What came since there was `before`.
+    #[must_use]
+    pub fn less(&self, before: &Self) -> Self {
+        let mut slow = self.slow;
+        slow.iter_mut().zip(before.slow).for_each(|(slow, before)| *slow = slow.saturating_sub(before));
+        Self {
+            decided: self.decided.saturating_sub(before.decided),
+            failed: self.failed.saturating_sub(before.failed),
+            capped: self.capped.saturating_sub(before.capped),
+            client_errors: self.client_errors.saturating_sub(before.client_errors),
+            measured: self.measured.saturating_sub(before.measured),
+            slow,
+        }
+    }
+}
+
 impl Default for Sums {
     fn default() -> Self {
         Self {

@@ -1,0 +1,106 @@
+//! One service that is supervised: what it counts, and the trial that is under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::inquiry::{Inquiry, Wanted};
+use super::past::Past;
+use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
+use crate::proxy::live::Snapshot;
+use crate::release::{Deployment, Timestamp};
+use crate::table::{Service, ServiceName, VersionName};
+
+/// One supervised service.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) service: ServiceName,
+    ledger: Arc<Ledger>,
+    /// What of the ledger is taken into account.
+    seen: Sums,
+    /// What versions did lately.
+    pasts: BTreeMap<VersionName, Past>,
+    /// The trial, while there is one.
+    pub(super) inquiry: Option<Inquiry>,
+}
+
+/// What came to a ledger between two looks, by generation and side.
+pub(super) type Fresh = [[Counted; 2]; GENERATIONS];
+
+impl Case {
+    /// A service that is watched from now on.
+    pub(super) fn new(service: ServiceName, ledger: Arc<Ledger>) -> Self {
+        Self { service, ledger, seen: Sums::default(), pasts: BTreeMap::new(), inquiry: None }
+    }
+
+    /// Takes over what the table and the deployment say now; `ledger` is the published one.
+    pub(super) fn follow(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        (service, deployment): (&Service, &Deployment),
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        if !Arc::ptr_eq(&self.ledger, ledger) {
+            self.take(now);
+            (self.ledger, self.seen) = (Arc::clone(ledger), Sums::default());
+            self.inquiry = None;
+            self.pasts.retain(|version, _| service.version(version).is_some());
+        }
+        let Some(trial) = &deployment.trial else {
+            self.inquiry = None;
+            return;
+        };
+        if self.inquiry.is_none() {
+            let past = self.pasts.entry(trial.baseline.clone()).or_default();
+            let (rate, history) = (past.rate(now), past.history());
+            // Nobody has watched it: all that its version ever did is told by its metrics.
+            let rate = if rate.0 > 0 { rate } else { ever(snapshot, &service.name, &trial.baseline) };
+            self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, history, now));
+        }
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.follow(trial, service);
+        }
+    }
+
+    /// What has come since the last look goes into the versions' pasts, and is returned.
+    fn take(&mut self, now: Instant) -> Fresh {
+        let sums = self.ledger.sums();
+        let mut fresh = Fresh::default();
+        for (generation, fresh) in fresh.iter_mut().enumerate() {
+            for (side, fresh) in fresh.iter_mut().enumerate() {
+                *fresh = sums.groups[generation][side].less(&self.seen.groups[generation][side]);
+            }
+        }
+        let watch = &self.ledger.watch;
+        let sides = [(Side::Baseline, Some(&watch.baseline)), (Side::Candidate, watch.candidate.as_ref())];
+        for (side, version) in sides.into_iter().filter_map(|(side, version)| Some((side as usize, version?))) {
+            let past = self.pasts.entry(version.clone()).or_default();
+            let sum = |of: fn(&Counted) -> u64| fresh.iter().map(|sides| of(&sides[side])).sum();
+            past.add(now, sum(|counted| counted.decided), sum(|counted| counted.failed));
+            let before = &self.seen.took[side];
+            past.took(now, sums.took[side].iter().zip(before).map(|(now, before)| now.saturating_sub(*before)));
+        }
+        self.seen = sums;
+        fresh
+    }
+
+    /// Looks at what has come; what supervision wants done about it.
+    pub(super) fn tick(&mut self, now: Instant, at: Timestamp, snapshot: &Snapshot) -> Option<Wanted> {
+        let alive = self.seen.alive;
+        let fresh = self.take(now);
+        let inquiry = self.inquiry.as_mut()?;
+        inquiry.tick(&self.ledger, &self.seen, &fresh, self.seen.alive - alive, (now, at), snapshot)
+    }
+}
+
+/// What a version has done since it is in the table, and what of that failed, as the metrics tell.
+fn ever(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> (u64, u64) {
+    let cells = snapshot.tenure(service, version).into_iter().flat_map(|tenure| tenure.cells());
+    cells.map(|cells| cells.decided_and_failed()).fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse))
+}
+
+/// Since so long an inquiry lasts.
+pub(super) fn age(since: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(since)
+}

@@ -1,0 +1,306 @@
+//! A trial as it is judged: the counts of each look become evidence, and the evidence a wish.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::case::{Fresh, age};
+use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, QUANTILES, Side, Sums};
+use crate::proxy::live::Snapshot;
+use crate::release::verdict::endpoint::{EndpointCounts, endpoint_fault};
+use crate::release::verdict::latency::{
+    Cohort, LatencyHist, LatencyTolerance, bucket_low, latency_thresholds, missing_answers,
+};
+use crate::release::verdict::{Group, Settings, Stalled, Standing, Supervisor, Tolerance, guard_rate};
+use crate::release::{Act, Timestamp, Trial};
+use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
+
+/// How long an order that was not carried out is not repeated.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A trial under way.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    service: ServiceName,
+    pub(super) trial: Trial,
+    rules: Arc<SuperviseRules>,
+    pub(super) supervisor: Supervisor,
+    /// How long answers of the baseline took before the trial.
+    history: LatencyHist,
+    /// The candidate's share, by generation; `None`: nothing was published of it yet.
+    shares: [Option<f64>; GENERATIONS],
+    /// The candidate's present share.
+    share: BasisPoints,
+    pub(super) since: Instant,
+    ticked: Instant,
+    standing: Standing,
+    /// When, and by what, it became suspect for the first time.
+    pub(super) suspected: Option<(Instant, &'static str)>,
+    /// What endpoints had done until then.
+    innocent: Vec<(u64, u64, u64)>,
+    ejections: u32,
+    /// Nothing is ordered before then: an order is under way, or was refused.
+    patience: Option<Instant>,
+    /// What had come of orders, in words; for who asks.
+    pub(super) hindrance: Option<String>,
+}
+
+/// What supervision wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Something about the weights.
+    Act(Act),
+    /// This endpoint of the candidate is bad, and not its version.
+    Eject(VersionName, EndpointAddr),
+}
+
+impl Inquiry {
+    /// Begins with what is known of the baseline: what it decided lately and what of that failed, and how long it took.
+    pub(super) fn open(
+        trial: &Trial,
+        service: &Service,
+        ledger: &Ledger,
+        (decided, failed): (u64, u64),
+        history: LatencyHist,
+        now: Instant,
+    ) -> Self {
+        let rules = service.supervise.clone().unwrap_or_default();
+        let settings = settings(&rules);
+        let p0 = guard_rate(decided, failed, settings.errors);
+        let share = trial.asked.weight(&trial.candidate);
+        let supervisor = Supervisor::new(ratio(share), p0, settings);
+        ledger.arm(u8::try_from(supervisor.fuse_len()).unwrap_or(u8::MAX));
+        Self {
+            service: service.name.clone(),
+            trial: trial.clone(),
+            rules,
+            supervisor,
+            history,
+            shares: [None; GENERATIONS],
+            share,
+            since: now,
+            ticked: now,
+            standing: Standing::Collecting,
+            suspected: None,
+            innocent: Vec::new(),
+            ejections: 0,
+            patience: None,
+            hindrance: None,
+        }
+    }
+
+    /// The weights that are published now.
+    pub(super) fn follow(&mut self, trial: &Trial, service: &Service) {
+        self.trial = trial.clone();
+        self.share = service.split.weight(&trial.candidate);
+        self.shares[trial.generation as usize % GENERATIONS] = Some(ratio(self.share));
+    }
+
+    /// One look.
+    pub(super) fn tick(
+        &mut self,
+        ledger: &Ledger,
+        sums: &Sums,
+        fresh: &Fresh,
+        alive: u64,
+        (now, at): (Instant, Timestamp),
+        snapshot: &Snapshot,
+    ) -> Option<Wanted> {
+        let dt = age(self.ticked, now).as_secs_f64();
+        self.ticked = now;
+        if ledger.slow().is_none() && age(self.since, now) >= self.rules.warmup.0 {
+            self.learn(ledger);
+        }
+        if ledger.has_blown() {
+            self.supervisor.fuse_blown();
+        }
+        let mut groups: [Group; GENERATIONS] = Default::default();
+        let mut len = 0;
+        // The oldest first: the newest generation is the one that is published.
+        for back in (0..GENERATIONS).rev() {
+            let index = (self.trial.generation as usize + GENERATIONS - back) % GENERATIONS;
+            let (Some(w), [baseline, candidate]) = (self.shares[index], &fresh[index]) else { continue };
+            if baseline.decided + candidate.decided > 0 {
+                groups[len] = group(w, baseline, candidate);
+                len += 1;
+            }
+        }
+        let stalled = self.stalled(ledger, sums, now);
+        let standing = self.supervisor.tick(dt, &groups[..len], Some(&stalled), alive);
+        self.turned(standing, ledger, sums, now);
+        self.wanted(standing, sums, (now, at), snapshot)
+    }
+
+    /// What is slow, by what the baseline did before.
+    fn learn(&self, ledger: &Ledger) {
+        let part = f64::from(self.rules.latency.part) / 1e3;
+        let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
+        let Some(thresholds) = latency_thresholds(&self.history, LatencyTolerance { share: part, least }) else {
+            return;
+        };
+        let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
+        ledger.set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
+    }
+
+    /// What is in flight and known to be late.
+    fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
+        let clock = u64::try_from(age(ledger.begun(), now).as_micros()).unwrap_or(u64::MAX);
+        let cohorts = |side: Side| {
+            sums.flights[side as usize].iter().map(move |(begun, started, finished)| Cohort {
+                started: *started,
+                finished: *finished,
+                age: clock.saturating_sub(*begun),
+            })
+        };
+        let mut slow = [[0; QUANTILES]; 2];
+        if let Some(thresholds) = ledger.slow() {
+            for (side, slow) in [Side::Baseline, Side::Candidate].into_iter().zip(&mut slow) {
+                for (count, from) in slow.iter_mut().zip(thresholds[side as usize]) {
+                    let from = bucket_low(usize::from(from));
+                    let late = cohorts(side).filter(|cohort| cohort.age >= from);
+                    *count = late.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum();
+                }
+            }
+        }
+        let cohorts: Vec<_> = cohorts(Side::Baseline).collect();
+        Stalled { w: ratio(self.share), missing: missing_answers(&self.history, &cohorts), slow }
+    }
+
+    /// It stands otherwise than before.
+    fn turned(&mut self, standing: Standing, ledger: &Ledger, sums: &Sums, now: Instant) {
+        let before = std::mem::replace(&mut self.standing, standing);
+        if before == standing {
+            return;
+        }
+        match standing {
+            Standing::Suspect => {
+                ledger.mark();
+                if self.suspected.is_none() {
+                    self.suspected = Some((now, self.supervisor.why().map_or("", |why| why.name())));
+                    self.innocent.clone_from(&sums.endpoints);
+                }
+            }
+            Standing::Collecting | Standing::Healthy if before == Standing::Suspect => {
+                ledger.arm(u8::try_from(self.supervisor.fuse_len()).unwrap_or(u8::MAX));
+            }
+            _ => {}
+        }
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    fn wanted(
+        &mut self,
+        standing: Standing,
+        sums: &Sums,
+        (now, at): (Instant, Timestamp),
+        snapshot: &Snapshot,
+    ) -> Option<Wanted> {
+        if !self.trial.acts || self.patience.is_some_and(|until| now < until) {
+            return None;
+        }
+        let leans = self.share != self.trial.asked.weight(&self.trial.candidate);
+        let wanted = match standing {
+            Standing::Breached => match self.culprit(sums, snapshot) {
+                Some(endpoint) => {
+                    self.ejections += 1;
+                    self.supervisor.start_again();
+                    self.standing = self.supervisor.standing();
+                    Wanted::Eject(self.trial.candidate.clone(), endpoint)
+                }
+                None => Wanted::Act(Act::Convict),
+            },
+            Standing::Suspect | Standing::Held => {
+                let share = points(self.supervisor.weight()).min(self.trial.asked.weight(&self.trial.candidate));
+                (share < self.share).then_some(Wanted::Act(Act::Lean(share)))?
+            }
+            Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
+            Standing::Collecting | Standing::Healthy => {
+                let is_over = self.trial.until.is_some_and(|until| at >= until);
+                is_over.then_some(Wanted::Act(Act::Acquit))?
+            }
+        };
+        self.patience = Some(now + AGAIN);
+        Some(wanted)
+    }
+
+    /// The endpoint of the candidate that alone is to blame; a second one is the version's fault.
+    fn culprit(&self, sums: &Sums, snapshot: &Snapshot) -> Option<EndpointAddr> {
+        if self.ejections > 0 {
+            return None;
+        }
+        let endpoints = self.endpoints(sums, snapshot);
+        let counts: Vec<_> = endpoints.iter().map(|(_, counts)| *counts).collect();
+        endpoint_fault(&counts).map(|index| endpoints[index].0.clone())
+    }
+
+    /// What the candidate's endpoints did since it became suspect.
+    pub(super) fn endpoints(&self, sums: &Sums, snapshot: &Snapshot) -> Vec<(EndpointAddr, EndpointCounts)> {
+        let spec = snapshot.table.service(&self.service).and_then(|service| service.version(&self.trial.candidate));
+        let Some((spec, tenure)) = spec.zip(snapshot.tenure(&self.service, &self.trial.candidate)) else {
+            return Vec::new();
+        };
+        let found = tenure.all_known_vitals(spec.serving()).into_iter().map(|(address, vitals)| {
+            let id = vitals.map_or(0, |vitals| vitals.id());
+            let of = |list: &[(u64, u64, u64)]| {
+                list.iter().find(|(known, ..)| *known == id).map_or((0, 0), |(_, decided, bad)| (*decided, *bad))
+            };
+            let ((decided, bad), before) = (of(&sums.endpoints), of(&self.innocent));
+            let counts = EndpointCounts {
+                decided: decided.saturating_sub(before.0),
+                bad: bad.saturating_sub(before.1),
+            };
+            (address.clone(), counts)
+        });
+        found.collect()
+    }
+
+    /// What was ordered is done, or why it is not.
+    pub(super) fn answered(&mut self, hindrance: Option<String>) {
+        if hindrance.is_none() {
+            self.patience = None;
+        }
+        self.hindrance = hindrance;
+    }
+}
+
+fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
+    let both = |of: fn(&Counted) -> u64| [of(baseline), of(candidate)];
+    Group {
+        w,
+        decided: both(|counted| counted.decided),
+        bad: both(|counted| counted.failed),
+        guard_bad: candidate.capped,
+        client_errors: both(|counted| counted.client_errors),
+        slow: [baseline.slow, candidate.slow],
+        ..Group::default()
+    }
+}
+
+fn ratio(share: BasisPoints) -> f64 {
+    f64::from(share.points()) / f64::from(BasisPoints::ALL.points())
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 10,000")]
+fn points(ratio: f64) -> BasisPoints {
+    let points = (ratio.clamp(0.0, 1.0) * f64::from(BasisPoints::ALL.points())).round() as u64;
+    BasisPoints::new(points).unwrap_or(BasisPoints::ALL)
+}
+
+fn settings(rules: &SuperviseRules) -> Settings {
+    let tolerance = |of: table::Tolerance| Tolerance {
+        rho: f64::from(of.ratio) / 1e3,
+        delta: f64::from(of.excess) / 1e6,
+    };
+    Settings {
+        alpha: f64::from(rules.alpha) / 1e9,
+        suspect_weight: ratio(rules.suspect_weight),
+        errors: tolerance(rules.errors),
+        client_errors: tolerance(rules.client_errors),
+        leans_back: rules.probe,
+        bad_budget: rules.bad_budget,
+        ..Settings::default()
+    }
+}
