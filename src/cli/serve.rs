@@ -200,6 +200,7 @@ impl Process {
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
         spawn_local(control::rollout::run(handle.clone(), config.state.dir.join("rollouts")));
+        spawn_local(control::supervisor::run(handle.clone()));
         let webhooks = Webhooks::start(&config.webhooks, handle.subscribe());
         let finders = Finders::start(handle.clone(), &config.discoveries);
         let figures = (webhooks.figures(), finders.figures());

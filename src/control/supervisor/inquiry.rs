@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use super::case::{Fresh, age};
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
-use crate::release::verdict::endpoint::{EndpointCounts, endpoint_fault};
-use crate::release::verdict::latency::{
-    Cohort, LatencyHist, LatencyTolerance, bucket_low, latency_thresholds, missing_answers,
+use crate::release::verdict::{
+    Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Settings, Stalled, Standing, Supervisor,
+    Tolerance, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
 };
-use crate::release::verdict::{Group, Settings, Stalled, Standing, Supervisor, Tolerance, guard_rate};
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
 

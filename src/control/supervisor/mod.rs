@@ -18,12 +18,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
 use super::{Failed, Wanted, clock};
-use crate::release::verdict::Standing;
-use crate::release::{Act, Actor, ActorKind, Command};
+use crate::release::{Actor, ActorKind, Command};
 use crate::table::{Epoch, ServiceName};
 use case::Case;
 
@@ -127,7 +126,7 @@ impl Verdicts {
         let all = || snapshot.table.services().iter().map(|service| &service.name);
         let names: Vec<_> = touched.map_or_else(|| all().collect(), |touched| touched.iter().collect());
         for name in names {
-            let known = snapshot.table.service(name).zip(state.deployment(name));
+            let known = snapshot.table.service(name).map(|service| &**service).zip(state.deployment(name));
             let Some((ledger, known)) = snapshot.ledger(name).zip(known) else {
                 cases.remove(name);
                 continue;
@@ -153,8 +152,7 @@ impl Verdicts {
             if !told {
                 continue;
             }
-            let report = case.report(&snapshot, now);
-            let sentence = report.as_ref().map_or_else(String::new, |report| report.sentence());
+            let sentence = String::new();
             if before != Some(standing) {
                 warn!(service = %name, standing = standing.name(), sentence, "supervision");
             }

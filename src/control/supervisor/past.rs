@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::release::verdict::latency::LatencyHist;
+use crate::release::verdict::LatencyHist;
 
 /// How long a share of errors is remembered.
 const MEMORY: Duration = Duration::from_mins(10);
@@ -62,7 +62,7 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::verdict::latency::BUCKETS;
+    use crate::release::verdict::BUCKETS;
 
     #[test]
     fn errors_are_remembered_for_ten_minutes_and_times_for_twenty_at_most() {
