@@ -27,6 +27,7 @@ pub mod rollout;
 mod summary;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
