@@ -28,6 +28,7 @@ mod summary;
 pub mod trial;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
