@@ -272,9 +272,10 @@ fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
         decided: both(|counted| counted.decided),
         bad: both(|counted| counted.failed),
         guard_bad: candidate.capped,
+        guard_decided: candidate.decided.saturating_sub(candidate.failed.saturating_sub(candidate.capped)),
+        measured: candidate.measured,
         client_errors: both(|counted| counted.client_errors),
         slow: [baseline.slow, candidate.slow],
-        ..Group::default()
     }
 }
 

@@ -1,15 +1,17 @@
 //! A request's entry in the ledger of its service.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use super::page::{Decided, Outcome, Page};
 use super::{Counting, Side, micros};
+use http::HeaderMap;
+
 use crate::metrics::Reason;
 use crate::proxy::clock;
+use crate::proxy::peer::Peer;
 use crate::proxy::quota::network;
 use crate::proxy::upstream::{Seat, Verdict};
 use crate::table::latency::bucket;
@@ -39,8 +41,8 @@ pub struct Entry {
 impl Counting {
     /// Writes a request of this client in, on this worker.
     #[must_use]
-    pub fn begin(&self, worker: usize, client: Option<IpAddr>) -> Box<Entry> {
-        let (client, now) = (number(client), clock::now());
+    pub fn begin(&self, worker: usize, peer: &Peer, fields: &HeaderMap) -> Box<Entry> {
+        let (client, now) = (number(peer, fields), clock::now());
         let page = Arc::clone(self.ledger.page(worker));
         let newest = &page.shared.newest;
         if newest.load(Ordering::Relaxed) < self.generation {
@@ -54,10 +56,14 @@ impl Counting {
     }
 }
 
-/// A client as one of many, differently in every process.
-fn number(client: Option<IpAddr>) -> u16 {
+/// A client as one of many, differently in every process. Neighbours on this machine all have one address: each of their
+/// connections counts as one.
+fn number(peer: &Peer, fields: &HeaderMap) -> u16 {
     static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::default);
-    u16::try_from(HASHER.hash_one(network(client)) & 0xFFFF).unwrap_or(0)
+    let client = peer.client(fields);
+    let is_neighbour = client.is_none_or(|address| address.is_loopback());
+    let port = peer.ends.filter(|_| is_neighbour).map(|(from, _)| from.port());
+    u16::try_from(HASHER.hash_one((network(client), port)) & 0xFFFF).unwrap_or(0)
 }
 
 impl Entry {

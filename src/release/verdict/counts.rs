@@ -17,6 +17,10 @@ pub struct Group {
     pub bad: [u64; 2],
     /// The candidate's failures for the guard: of one client only so many a second.
     pub guard_bad: u64,
+    /// First attempts on the candidate by which it may become suspect: all, less the failures that do not count in `guard_bad`.
+    pub guard_decided: u64,
+    /// Those of the candidate whose speed was compared.
+    pub measured: u64,
     /// How many were answered with a client's error.
     pub client_errors: [u64; 2],
     /// How many were slow, by the threshold of each of p75, p95 and p99.
@@ -48,6 +52,8 @@ impl Group {
         add(&mut self.decided, more.decided);
         add(&mut self.bad, more.bad);
         self.guard_bad += more.guard_bad;
+        self.guard_decided += more.guard_decided;
+        self.measured += more.measured;
         add(&mut self.client_errors, more.client_errors);
         for (sums, more) in self.slow.iter_mut().zip(more.slow) {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);

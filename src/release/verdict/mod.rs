@@ -185,8 +185,10 @@ impl Supervisor {
         // It has said what it had to say, unless nobody else can.
         if !is_suspect || !self.can_lean_back() {
             let [p75, p95, p99] = group.slow[1];
-            for (guard, bad) in self.guards.iter_mut().zip([group.guard_bad, p75, p95, p99]) {
-                guard.update(dt, group.decided[1], bad);
+            let (bad, decided) = ([group.guard_bad, p75, p95, p99], (group.guard_decided, group.measured));
+            let decided = [decided.0, decided.1, decided.1, decided.1];
+            for (guard, (decided, bad)) in self.guards.iter_mut().zip(decided.into_iter().zip(bad)) {
+                guard.update(dt, decided, bad);
             }
             self.weigh_guards();
         }
