@@ -232,7 +232,11 @@ impl Schedule {
         let mut others = snapshot.upstreams().filter(|upstream| upstream.version != to.name);
         let is_empty = others.all(|other| other.in_flight_of(|class| self.scope.holds(class.writes())) == 0);
         if gate.ended().is_none() && is_empty && gate.seal() {
-            self.publish(Command::Switch { service: shop(), to: to.name.clone() });
+            self.publish(Command::Switch {
+                service: shop(),
+                to: to.name.clone(),
+                supervise: Supervise::AsConfigured,
+            });
             self.flips += 1;
         }
     }

@@ -34,6 +34,7 @@ fn service(name: &str, versions: Vec<VersionSpec>, to: &str, total: Option<Durat
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     };
     Service::new(&spec, versions, stable, Split::all_to(to), Epoch(1))
 }

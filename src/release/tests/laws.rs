@@ -305,7 +305,7 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                 }
             }
         }
-        (Command::Switch { service, to }, Ok((next, _))) => {
+        (Command::Switch { service, to, .. }, Ok((next, _))) => {
             let now = next.table.service(service).unwrap();
             assert_eq!((now.split.is_whole(), now.split.heaviest(), &now.stable), (true, to, to));
         }
