@@ -122,7 +122,11 @@ fn a_bad_version_goes_back_by_itself_after_a_flip() {
     wait_until("it went back", || weight(&lab, "blue") == 10_000);
     let took = begun.elapsed();
     let change = last_change(&lab);
-    assert_eq!((&change["kind"], &change["actor"]["kind"]), (&json!("revert"), &json!("supervisor")), "{change}");
+    assert_eq!(
+        (&change["kind"], &change["actor"]["kind"]),
+        (&json!("revert"), &json!("supervisor")),
+        "{change}"
+    );
     println!("took {took:?}, {} failed", users.failed());
     assert!(users.failed() < 100, "{} users met a failure", users.failed());
     assert!(took < Duration::from_secs(5), "{took:?}");

@@ -196,10 +196,6 @@ fn read_protocol(protocol: Option<&str>, endpoints: &[EndpointAddr]) -> Result<P
     }
 }
 
-fn not_served(field: &str, detail: &str) -> Box<Problem> {
-    Problem::new(422, "not_served_yet", detail).hint(format!("leave `{field}` out")).at(field)
-}
-
 /// The reason, if any; at most 1 KiB, without control characters, which could forge lines of a log or a terminal.
 pub(super) fn reason(body: Option<String>, query: Option<&String>) -> Result<String, Box<Problem>> {
     let reason = body.or_else(|| query.cloned()).unwrap_or_default();
@@ -277,7 +273,9 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
         return Err(bad("flip.exclusive", detail));
     }
     if edit.supervise.is_some() && edit.weights.is_none() {
-        return Err(Problem::new(400, "bad_value", "`supervise` goes with `weights`, or into `flip`").at("supervise"));
+        return Err(
+            Problem::new(400, "bad_value", "`supervise` goes with `weights`, or into `flip`").at("supervise")
+        );
     }
     if edit.rest.is_some() && edit.weights.is_none() {
         return Err(Problem::new(400, "bad_value", "`rest` goes with `weights`").at("rest"));

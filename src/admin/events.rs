@@ -56,6 +56,7 @@ fn line(event: &Event) -> sse::Event {
         | Event::Health { .. }
         | Event::ReloadFailed { .. }
         | Event::Rollout { .. }
+        | Event::Verdict { .. }
         | Event::Lagged { .. } => line,
     }
 }

@@ -24,6 +24,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upgrade;
+mod verdict;
 mod wait;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
-use super::{change, drain, events, explain, health, precondition, read, rollout, upgrade};
+use super::{change, drain, events, explain, health, precondition, read, rollout, upgrade, verdict};
 
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
@@ -19,7 +19,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     info(title = "switchback admin API", license(name = "Apache-2.0 OR MIT"),
         description = "Served on the admin socket. Errors are problem details (RFC 9457); `type` is stable."),
     paths(
-        read::services, read::service, drain::version, drain::endpoint, drain::proxy, health::version, read::changes, read::status, read::openapi, read::metrics,
+        read::services, read::service, verdict::verdict, drain::version, drain::endpoint, drain::proxy, health::version, read::changes, read::status, read::openapi, read::metrics,
         read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
         change::undo,

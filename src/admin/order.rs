@@ -23,12 +23,12 @@ pub(super) struct ChangeQuery {
     /// True: only answer what would happen.
     pub(super) dry_run: Option<bool>,
     /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
-    /// (and nothing is left on the versions that were left), or, where a version or an endpoint comes, `healthy` (and it is
+    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
     /// found well).
     pub(super) wait: Option<String>,
     /// True: give traffic to a version although too few of its endpoints are well; it is noted in the change.
     pub(super) force: Option<bool>,
-    /// With `wait=drained` and `wait=healthy`: for how long, `500ms`, `30s` (the default), `5m`.
+    /// With `wait`, but for `fenced`: for how long, `500ms`, `30s` (the default), `5m`.
     pub(super) timeout: Option<String>,
     /// Why, where the body has no place for it.
     pub(super) reason: Option<String>,

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, drain, events, explain, health, read, rollout, upgrade};
+use super::{App, change, drain, events, explain, health, read, rollout, upgrade, verdict};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -22,6 +22,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/services/{service}/hold", post(change::hold)),
         ("/v1/services/{service}/release", post(change::release)),
         ("/v1/services/{service}/weights", put(change::put_weights)),
+        ("/v1/services/{service}/verdict", get(verdict::verdict)),
         (
             "/v1/services/{service}/versions/{version}",
             put(change::put_version).delete(change::remove_version),

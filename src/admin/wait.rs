@@ -1,10 +1,10 @@
-//! `wait=drained`: answers when nothing is left on the versions and endpoints that a change has left; `wait=healthy`: when what it brought is
-//! found well.
+//! `wait=drained`: answers when nothing is left on the versions and endpoints that a change has left; `wait=finished`: when supervision
+//! is over too; `wait=healthy`: when what it brought is found well.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, text};
+use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, TrialEnd, TrialEnded, text};
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
@@ -12,7 +12,7 @@ use super::{drain, health};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::Command;
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName, VersionRef};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
@@ -26,6 +26,8 @@ pub(super) enum Until {
     Fenced,
     /// Once nothing is left on what it left, or after this long.
     Drained(Duration),
+    /// Once the comparisons that it began are over and nothing is left on what it left, or after this long.
+    Finished(Duration),
     /// Once what it brought is found well, or after this long.
     Healthy(VersionRef, Healthy, Duration),
 }
@@ -44,13 +46,11 @@ pub(super) fn until(
             let detail = "`healthy` goes with a version or an endpoint that is put";
             Err(Problem::new(400, "bad_query", detail).at("wait"))
         }
-        (Some("finished"), _) => {
-            let detail = "`finished` is not served by this version of switchback";
-            Err(Problem::new(422, "not_served_yet", detail).hint("wait for fenced or drained").at("wait"))
-        }
+        (Some("finished"), _) => Ok(Until::Finished(timeout)),
         (Some(other), _) => {
             let other = other.escape_default();
-            let detail = format!("`{other}` is nothing to wait for: expected fenced, drained or healthy");
+            let detail =
+                format!("`{other}` is nothing to wait for: expected fenced, drained, finished or healthy");
             Err(Problem::new(400, "bad_query", detail).at("wait"))
         }
     }
@@ -72,6 +72,13 @@ pub(super) async fn wait(
 ) -> Result<(), Box<Problem>> {
     match (until, services) {
         (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
+        (Until::Finished(patience), _) => {
+            let since = Instant::now();
+            until_finished(call, answer, patience).await?;
+            until_drained(call, answer, endpoints, patience.saturating_sub(since.elapsed())).await?;
+            answer.state = Reached::Finished;
+            Ok(())
+        }
         (Until::Healthy(version, what, patience), [service]) => {
             health::wait(&call.app, service, &version, &what, patience).await.map_err(|mut problem| {
                 problem.change = Some(answer.clone());
@@ -107,6 +114,49 @@ pub(super) fn endpoints(asked: &Asked) -> Vec<Endpoint> {
         Asked::Command(command) => of(command),
         Asked::UndoTo(_) => Vec::new(),
     }
+}
+
+/// Waits until the comparisons are over that the change began.
+///
+/// # Errors
+/// One has ended with a revert, or has not ended in time.
+async fn until_finished(
+    call: &Call,
+    answer: &mut ChangeAnswer,
+    patience: Duration,
+) -> Result<(), Box<Problem>> {
+    let verdicts = call.app.control.verdicts();
+    let begun = answer.services.iter().filter_map(|(service, standing)| {
+        let trial = standing.supervision.as_ref().filter(|trial| trial.stage == answer.epoch)?;
+        // A name that we wrote ourselves.
+        Some((service.parse().ok()?, Epoch(trial.stage)))
+    });
+    let begun: Vec<(ServiceName, Epoch)> = begun.collect();
+    let waiting = async {
+        for (service, stage) in &begun {
+            let ended = verdicts.end_of(service, *stage).await;
+            answer.trials.insert(service.to_string(), TrialEnd::from(&ended));
+        }
+    };
+    let is_late = tokio::time::timeout(patience, waiting).await.is_err();
+    if let Some((service, end)) = answer.trials.iter().find(|(_, end)| end.how == TrialEnded::Reverted) {
+        let detail = format!(
+            "supervision has taken the traffic of `{service}` back (epoch {}): {}",
+            end.epoch, end.said
+        );
+        let mut problem = Problem::new(409, "reverted", detail)
+            .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
+        problem.change = Some(answer.clone());
+        return Err(problem);
+    }
+    if is_late {
+        let detail = format!("the change is made (epoch {}), and is still being supervised", answer.epoch);
+        let mut problem = Problem::new(504, "timed_out", detail)
+            .hint("`GET /v1/services/{service}/verdict` tells how it stands; stop nothing until then");
+        problem.change = Some(answer.clone());
+        return Err(problem);
+    }
+    Ok(())
 }
 
 /// The versions that are left, by service.

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod help;
+mod moves;
 mod process;
 mod rollout;
 mod words;
@@ -16,19 +17,18 @@ use help::{
     COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP,
     ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
+pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Become, Completions, Run, Upgrade};
 pub use rollout::{Deploy, Rollout};
 pub use words::{Pair, VersionOf};
-use words::{duration, header, version_of, weight};
-
-use crate::table::BasisPoints;
+use words::{duration, header, version_of};
 
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
 ///
 /// `switchback run` starts the proxy; the other commands talk to a running one through its admin socket.
 /// They wait until what was asked is done, and the last line says what is safe to stop.
 ///
-/// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 timed out.
+/// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 timed out, 4 reverted by supervision.
 #[derive(Debug, Parser)]
 #[command(name = "switchback", version, max_term_width = 100)]
 pub struct Cli {
@@ -150,49 +150,6 @@ pub struct Wait {
     pub no_wait: bool,
 }
 
-/// `flip`.
-#[derive(Debug, Args)]
-pub struct Flip {
-    /// The service.
-    pub service: String,
-    /// The version that gets everything: its label, @stable or @candidate.
-    #[arg(long, value_name = "VERSION")]
-    pub to: String,
-    /// Two versions never serve at the same time; =writes: never two that may change something.
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
-        value_parser = ["all", "writes"])]
-    pub exclusive: Option<String>,
-    /// With --exclusive: event streams, WebSockets and the like of the old version are a reason to refuse, or are told to
-    /// go, or are not waited for.
-    #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "close", "ignore"])]
-    pub streams: Option<String>,
-    /// Also when too few endpoints of the version are healthy.
-    #[arg(long)]
-    pub force: bool,
-    /// With --exclusive: how long requests may wait [as the service's `hold` says].
-    #[arg(long, value_name = "TIME", requires = "exclusive", value_parser = duration)]
-    pub hold_timeout: Option<Duration>,
-    /// Common options.
-    #[command(flatten)]
-    pub change: Change,
-    /// Waiting.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `revert`.
-#[derive(Debug, Args)]
-pub struct Revert {
-    /// The service.
-    pub service: String,
-    /// Common options.
-    #[command(flatten)]
-    pub change: Change,
-    /// Waiting.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
 /// `hold`.
 #[derive(Debug, Args)]
 pub struct Hold {
@@ -217,28 +174,6 @@ pub struct Release {
     /// Common options.
     #[command(flatten)]
     pub change: Change,
-}
-
-/// `weights`.
-#[derive(Debug, Args)]
-pub struct Weights {
-    /// The service.
-    pub service: String,
-    /// Per cent by version: green=5, green=0.25%; at most two decimals.
-    #[arg(required = true, value_name = "VERSION=PERCENT", value_parser = weight)]
-    pub weights: Vec<(String, BasisPoints)>,
-    /// Who gets what they leave over to 100 %.
-    #[arg(long, value_name = "VERSION", default_value = "@stable")]
-    pub rest: String,
-    /// Also when too few endpoints of a version that gets more are healthy.
-    #[arg(long)]
-    pub force: bool,
-    /// Common options.
-    #[command(flatten)]
-    pub change: Change,
-    /// Waiting.
-    #[command(flatten)]
-    pub wait: Wait,
 }
 
 /// `versions`.

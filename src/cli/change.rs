@@ -7,6 +7,7 @@ use super::client::Call;
 use super::drain::{self, State};
 use super::render;
 use super::session::{Exit, Format, Session};
+use super::supervise::{self, Follows};
 use crate::admin::api::ChangeAnswer;
 
 /// What a change moves.
@@ -18,6 +19,18 @@ pub(super) enum Moves {
     Pools,
 }
 
+/// As [`perform`], and then waits until supervision is over, as far as that is wanted.
+pub(super) async fn perform_and_follow(
+    session: &mut Session<'_>,
+    call: Call,
+    change: &Change,
+    wait: &Wait,
+    what: String,
+    follows: Follows,
+) -> anyhow::Result<Exit> {
+    make(session, call, change, wait, what, Moves::Traffic, follows).await
+}
+
 /// Makes the change and tells it; `what` begins the sentence when it fails: "cannot flip `shop` to `green`".
 pub(super) async fn perform(
     session: &mut Session<'_>,
@@ -27,11 +40,24 @@ pub(super) async fn perform(
     what: String,
     moves: Moves,
 ) -> anyhow::Result<Exit> {
+    make(session, call, change, wait, what, moves, Follows::Never).await
+}
+
+async fn make(
+    session: &mut Session<'_>,
+    call: Call,
+    change: &Change,
+    wait: &Wait,
+    what: String,
+    moves: Moves,
+    follows: Follows,
+) -> anyhow::Result<Exit> {
     let mut call = with_options(call, change);
     if session.format == Format::Json && !wait.no_wait {
         // For machines the server waits: one call, one document.
-        call = call.query("wait", "drained").query("timeout", &format!("{}ms", wait.timeout.as_millis()));
-        call = call.waits(wait.timeout);
+        let (until, patience) = follows.until(wait.timeout);
+        call = call.query("wait", until).query("timeout", &format!("{}ms", patience.as_millis()));
+        call = call.waits(patience);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::change)?;
@@ -45,7 +71,10 @@ pub(super) async fn perform(
             if let Some(way) = render::way_back(&answer).filter(|_| moves == Moves::Traffic) {
                 session.say(way);
             }
-            conclude(session, &answer, wait).await
+            match supervise::follow(session, &answer, follows, wait).await? {
+                Some(exit) => Ok(exit),
+                None => conclude(session, &answer, wait).await,
+            }
         }
     }
 }

@@ -9,10 +9,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::args::{self, Change, Wait};
-use super::change::{Moves, perform};
+use super::change::perform_and_follow;
 use super::client::Call;
 use super::rollout;
 use super::session::{Exit, Format, Session};
+use super::supervise::{Follows, value};
 use crate::admin::api;
 use crate::table::LONGEST_HOLD;
 
@@ -178,7 +179,7 @@ async fn give_up(
 
 /// All at once, as `flip` does; what was so already is no change.
 async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, exclusive, reason, timeout, no_wait, .. } = args;
+    let args::Deploy { service, version, exclusive, reason, timeout, no_wait, supervise, .. } = args;
     let exclusive = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -187,11 +188,16 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<
     if exclusive.is_some() {
         call = call.waits(LONGEST_HOLD);
     }
-    let call = call.json(&api::Flip { to: version.clone(), exclusive, ..api::Flip::default() });
+    let call = call.json(&api::Flip {
+        to: version.clone(),
+        exclusive,
+        supervise: supervise.asked().map(value),
+        ..api::Flip::default()
+    });
     let change = Change { reason: reason.clone(), ..Change::default() };
     let wait = Wait { timeout: *timeout, no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
-    perform(session, call, &change, &wait, what, Moves::Traffic).await
+    perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
 }
 
 /// Endpoint by endpoint; a rollout takes back by itself what goes wrong.

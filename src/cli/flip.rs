@@ -7,15 +7,16 @@ use http::Method;
 use serde_json::Value;
 
 use super::args;
-use super::change::{Moves, perform, perform_quietly};
+use super::change::{Moves, perform, perform_and_follow, perform_quietly};
 use super::client::Call;
 use super::session::{Exit, Session};
+use super::supervise::{Follows, value};
 use crate::admin::api;
 use crate::table::LONGEST_HOLD;
 
 /// `switchback flip SERVICE --to VERSION`.
 pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow::Result<Exit> {
-    let args::Flip { service, to, exclusive, streams, hold_timeout, force, .. } = args;
+    let args::Flip { service, to, exclusive, streams, hold_timeout, force, supervise, .. } = args;
     let exclusive_value = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -26,21 +27,16 @@ pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow
         streams: streams.clone(),
         hold_timeout: hold_timeout.map(in_millis),
         force: force.then_some(true),
+        supervise: supervise.asked().map(value),
         ..api::Flip::default()
     };
     let mut call = Call::new(Method::POST, &["v1", "services", service, "flip"]).json(&body);
     if exclusive.is_some() {
         call = call.waits(hold_timeout.unwrap_or(LONGEST_HOLD));
     }
-    perform(
-        session,
-        call,
-        &args.change,
-        &args.wait,
-        format!("cannot flip `{service}` to `{to}`"),
-        Moves::Traffic,
-    )
-    .await
+    let what = format!("cannot flip `{service}` to `{to}`");
+    let follows = Follows::of(supervise);
+    perform_and_follow(session, call, &args.change, &args.wait, what, follows).await
 }
 
 /// `switchback hold SERVICE`.
@@ -79,7 +75,7 @@ pub(super) async fn revert(session: &mut Session<'_>, args: &args::Revert) -> an
 
 /// `switchback weights SERVICE VERSION=PERCENT …`.
 pub(super) async fn weights(session: &mut Session<'_>, args: &args::Weights) -> anyhow::Result<Exit> {
-    let args::Weights { service, weights, rest, force, .. } = args;
+    let args::Weights { service, weights, rest, force, supervise, .. } = args;
     let points: BTreeMap<_, _> =
         weights.iter().map(|(version, weight)| (version.clone(), u64::from(weight.points()))).collect();
     anyhow::ensure!(points.len() == weights.len(), "a version is named twice");
@@ -88,15 +84,11 @@ pub(super) async fn weights(session: &mut Session<'_>, args: &args::Weights) -> 
     if *force {
         call = call.query("force", "true");
     }
-    perform(
-        session,
-        call,
-        &args.change,
-        &args.wait,
-        format!("cannot set the weights of `{service}`"),
-        Moves::Traffic,
-    )
-    .await
+    if let Some(asked) = supervise.asked() {
+        call = call.query("supervise", &asked);
+    }
+    let what = format!("cannot set the weights of `{service}`");
+    perform_and_follow(session, call, &args.change, &args.wait, what, Follows::of(supervise)).await
 }
 
 /// `switchback undo --to EPOCH`.

@@ -23,6 +23,7 @@ mod serve;
 mod session;
 mod status;
 mod style;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -159,6 +160,9 @@ fn tell_error(
                 err(&format!("hint: {}", style::line(hint, usize::MAX)));
             }
         }
+    }
+    if problem.is_some_and(|problem| problem.token() == "reverted") {
+        return Exit::Reverted;
     }
     let timed_out = problem.is_some_and(|problem| ["timed_out", "hold_timed_out"].contains(&problem.token()));
     if timed_out || matches!(cause, Some(Error::Silent { .. })) { Exit::TimedOut } else { Exit::Failed }

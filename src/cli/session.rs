@@ -18,6 +18,8 @@ pub enum Exit {
     Usage,
     /// 3: timed out.
     TimedOut,
+    /// 4: supervision took the traffic back.
+    Reverted,
 }
 
 impl From<Exit> for ExitCode {
@@ -27,6 +29,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::TimedOut => 3,
+            Exit::Reverted => 4,
         })
     }
 }

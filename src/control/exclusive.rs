@@ -250,8 +250,10 @@ impl Control {
             return Ok(Begun::Answered(Box::new(done)));
         }
         self.check_free(service)?;
-        let (next, effects) =
-            self.decide(wanted, Command::Flip { service: service.clone(), to: to.clone(), supervise: Supervise::AsConfigured })?;
+        let (next, effects) = self.decide(
+            wanted,
+            Command::Flip { service: service.clone(), to: to.clone(), supervise: Supervise::AsConfigured },
+        )?;
         if effects.change.is_none() {
             let done = self.change(Wanted { exclusive: None, ..wanted.clone() }).await?;
             return Ok(Begun::Answered(Box::new(done)));
@@ -296,8 +298,10 @@ impl Control {
     ) -> Result<Done, Failed> {
         self.resolve_doubt().await?;
         let wanted = Wanted { expected: Vec::new(), ..errand.wanted.clone() };
-        let (next, mut effects) =
-            self.decide(&wanted, Command::Switch { service: service.clone(), to: errand.to.clone(), supervise: errand.supervise })?;
+        let (next, mut effects) = self.decide(
+            &wanted,
+            Command::Switch { service: service.clone(), to: errand.to.clone(), supervise: errand.supervise },
+        )?;
         effects.notes.push(note(service, gate));
         let body = (wanted.render)(&next, &effects);
         let answer =

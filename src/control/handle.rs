@@ -292,6 +292,12 @@ impl Handle {
         &self.rollouts
     }
 
+    /// Tells whoever listens.
+    pub(super) fn tell(&self, notice: Notice) {
+        // Nobody listens: nobody to tell.
+        let _ = self.notices.send(notice);
+    }
+
     /// What supervision knows.
     #[must_use]
     pub fn verdicts(&self) -> &Arc<Verdicts> {

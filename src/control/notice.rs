@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::rollout::Told;
+use super::supervisor::VerdictNotice;
 use crate::proxy::upstream::Standing;
 use crate::release::Change;
 use crate::table::{EndpointAddr, ServiceName, VersionName};
@@ -43,6 +44,8 @@ pub enum Notice {
     },
     /// A rollout has come a step further, or to its end.
     Rollout(Arc<RolloutNotice>),
+    /// A comparison of two versions stands otherwise than before.
+    Verdict(Arc<VerdictNotice>),
 }
 
 /// News of a rollout.

@@ -232,10 +232,11 @@ impl Cells {
             let is_bad = CODES.get(slot).map_or(slot + 1 == SLOTS, |code| *code >= 500);
             (*count, is_bad)
         });
-        let of_reasons = Reason::ALL.iter().zip(reasons).map(|(reason, count)| (count, reason.status() >= 500));
-        of_codes.chain(of_reasons).fold((0, 0), |(all, bad), (count, is_bad)| {
-            (all + count, if is_bad { bad + count } else { bad })
-        })
+        let of_reasons =
+            Reason::ALL.iter().zip(reasons).map(|(reason, count)| (count, reason.status() >= 500));
+        of_codes
+            .chain(of_reasons)
+            .fold((0, 0), |(all, bad), (count, is_bad)| (all + count, if is_bad { bad + count } else { bad }))
     }
 
     /// Counts an attempt of the version's that the user does not see, because another one is made.

@@ -105,7 +105,11 @@ impl Ledger {
     }
 
     fn open(service: &Service, watch: Watch, workers: usize) -> Self {
-        let grace = service.supervise.as_ref().map_or_else(|| SuperviseRules::default().warmup, |rules| rules.warmup).1;
+        let grace = service
+            .supervise
+            .as_ref()
+            .map_or_else(|| SuperviseRules::default().warmup, |rules| rules.warmup)
+            .1;
         let shared = Shared {
             begun: clock::now(),
             newest: AtomicU32::new(watch.generation),

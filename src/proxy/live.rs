@@ -153,7 +153,8 @@ impl Snapshot {
             let old = before.and_then(|old| Some(&old.lanes[old.table.index(&service.name)?]));
             let tenures: Vec<_> = (service.versions.iter())
                 .map(|version| {
-                    let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
+                    let kept =
+                        old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
                     kept.map_or_else(|| open(service, version), |lane| Arc::clone(&lane.upstream))
                 })
                 .collect();

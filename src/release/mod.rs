@@ -25,9 +25,9 @@ mod pools;
 mod refused;
 pub mod rollout;
 mod summary;
-pub mod trial;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 pub mod verdict;
 
 use std::sync::Arc;

@@ -117,7 +117,9 @@ impl Item {
             let begun = self.begin(stable_before, wish.unwrap_or_default(), is_way_back, (now, epoch));
             if begun.is_none() && matches!(wish, Some(Supervise::For(_))) {
                 let name = &self.service.name;
-                note = Some(format!("`{name}` is not supervised: that compares two versions, of which one was there before"));
+                note = Some(format!(
+                    "`{name}` is not supervised: that compares two versions, of which one was there before"
+                ));
             }
             self.deployment.trial = begun;
         }
@@ -168,8 +170,7 @@ impl Item {
             let (baseline, candidate) = (baseline.clone(), Some(candidate.clone()));
             return Some(Watch { stage: *stage, generation: *generation, baseline, candidate });
         }
-        let is_supervised =
-            service.supervise.as_ref().is_some_and(|rules| rules.mode != SuperviseMode::Off);
+        let is_supervised = service.supervise.as_ref().is_some_and(|rules| rules.mode != SuperviseMode::Off);
         let baseline = service.stable.clone();
         is_supervised.then_some(Watch { stage: Epoch(0), generation: 0, baseline, candidate: None })
     }

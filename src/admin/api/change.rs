@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Phase, PreviousSplit, weights};
+use super::{Phase, PreviousSplit, Trial, TrialEnd, weights};
 use crate::release::{Effects, State};
 use crate::table::{self, ServiceName, Split};
 
@@ -255,6 +255,9 @@ pub struct ChangeAnswer {
     /// In a plan: which weights would move.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
+    /// With `wait=finished`: how the comparisons that it began have ended, by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trials: BTreeMap<String, TrialEnd>,
 }
 
 /// How far a change has come.
@@ -265,6 +268,8 @@ pub enum Reached {
     Fenced,
     /// And nothing is left on the versions that it took the traffic from.
     Drained,
+    /// And supervision has nothing to say against it: the comparisons that it began are over.
+    Finished,
 }
 
 /// A version that gets no new requests.
@@ -310,6 +315,9 @@ pub struct Standing {
     /// Its new requests wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Holding>,
+    /// One version is compared with another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervision: Option<Trial>,
 }
 
 /// A hold.
@@ -338,13 +346,14 @@ impl Standing {
         let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
         Some(Self {
             epoch: service.epoch.0,
-            phase: if service.hold.is_some() { Phase::Holding } else { (&deployment.phase).into() },
+            phase: Phase::of(service, deployment),
             stable: service.stable.to_string(),
             candidate: service.candidate().map(ToString::to_string),
             weights: weights(&service.split),
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),
             hold: service.hold.map(Holding::from),
+            supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
         })
     }
 }
@@ -362,6 +371,7 @@ impl ChangeAnswer {
             leaving: Vec::new(),
             notes: effects.notes.clone(),
             moves: Vec::new(),
+            trials: BTreeMap::new(),
         };
         let records = effects.change.iter().flat_map(|change| &change.services);
         records.for_each(|record| answer.add(state, &record.service));

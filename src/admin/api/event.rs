@@ -60,6 +60,23 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         now: Option<RolloutStep>,
     },
+    /// A comparison of two versions stands otherwise than before.
+    Verdict {
+        /// The service.
+        service: String,
+        /// The epoch of the change that began the comparison.
+        stage: u64,
+        /// The version that serves as the measure.
+        baseline: String,
+        /// The version that is tried.
+        candidate: String,
+        /// How it stands: collecting, healthy, suspect, breached, held.
+        state: String,
+        /// How it stood.
+        before: String,
+        /// Why, in a sentence with numbers.
+        said: String,
+    },
     /// This listener was too slow and missed events: read the state again.
     Lagged {
         /// How many.
@@ -78,6 +95,7 @@ impl Event {
             Self::Health { .. } => "health",
             Self::ReloadFailed { .. } => "reload_failed",
             Self::Rollout { .. } => "rollout",
+            Self::Verdict { .. } => "verdict",
             Self::Lagged { .. } => "lagged",
         }
     }
@@ -87,7 +105,9 @@ impl Event {
     pub fn services(&self) -> Vec<&str> {
         match self {
             Self::Changed { change } => change.services.keys().map(String::as_str).collect(),
-            Self::Drained { service, .. } | Self::Health { service, .. } => vec![service],
+            Self::Drained { service, .. } | Self::Health { service, .. } | Self::Verdict { service, .. } => {
+                vec![service]
+            }
             Self::Rollout { rollout, .. } => vec![&rollout.service],
             Self::Hello { .. } | Self::ReloadFailed { .. } | Self::Lagged { .. } => Vec::new(),
         }
@@ -130,6 +150,15 @@ impl From<&Notice> for Event {
                 let now = news.step.and_then(|step| rollout.steps.get(step).cloned());
                 Self::Rollout { rollout, step: news.step.map(|step| step + 1), now }
             }
+            Notice::Verdict(news) => Self::Verdict {
+                service: news.service.to_string(),
+                stage: news.stage.0,
+                baseline: news.baseline.to_string(),
+                candidate: news.candidate.to_string(),
+                state: news.standing.name().to_owned(),
+                before: news.before.name().to_owned(),
+                said: news.said.clone(),
+            },
         }
     }
 }

@@ -11,6 +11,7 @@ mod problem;
 mod rollout;
 mod service;
 pub mod text;
+mod trial;
 mod upgrade;
 
 pub use change::{
@@ -28,4 +29,5 @@ pub use service::{
     Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
     weights,
 };
+pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};

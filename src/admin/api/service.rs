@@ -54,6 +54,8 @@ pub enum Phase {
     Canary,
     /// Versions without weight still have requests in flight.
     Draining,
+    /// One version has everything and is compared with the one before: that one is kept, so that traffic can go back.
+    Supervising,
     /// New requests wait, whatever else there is.
     Holding,
 }
@@ -66,14 +68,20 @@ impl Phase {
             Self::Steady => "steady",
             Self::Canary => "canary",
             Self::Draining => "draining",
+            Self::Supervising => "supervising",
             Self::Holding => "holding",
         }
     }
 }
 
-impl From<&release::Phase> for Phase {
-    fn from(phase: &release::Phase) -> Self {
-        match phase {
+impl Phase {
+    /// Where a service stands.
+    #[must_use]
+    pub fn of(service: &table::Service, deployment: &release::Deployment) -> Self {
+        let is_flip = deployment.trial.as_ref().is_some_and(|trial| trial.asked.is_whole());
+        match &deployment.phase {
+            _ if service.hold.is_some() => Self::Holding,
+            _ if is_flip => Self::Supervising,
             release::Phase::Steady => Self::Steady,
             release::Phase::Canary => Self::Canary,
             release::Phase::Draining { .. } => Self::Draining,

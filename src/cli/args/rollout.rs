@@ -99,6 +99,9 @@ pub struct Deploy {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
         value_parser = ["all", "writes"])]
     pub exclusive: Option<String>,
+    /// Supervision.
+    #[command(flatten)]
+    pub supervise: super::Supervise,
     /// How long the new version may take until it is ready, and after the switch the old one until it is empty.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub timeout: Duration,

@@ -74,7 +74,7 @@ fn head(service: &Service, style: Style) -> String {
     let phase = service.standing.phase;
     let tone = match phase {
         Phase::Steady => Tone::Good,
-        Phase::Canary | Phase::Draining | Phase::Holding => Tone::Moving,
+        Phase::Canary | Phase::Draining | Phase::Supervising | Phase::Holding => Tone::Moving,
     };
     let name = style.paint(Tone::Strong, &service.name);
     let begin = format!("{name} · {} · epoch {}", style.paint(tone, phase.token()), service.standing.epoch);

@@ -9,12 +9,11 @@ use super::past::Past;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::{Deployment, Timestamp};
-use crate::table::{Service, ServiceName, VersionName};
+use crate::table::{Epoch, Service, ServiceName, VersionName};
 
 /// One supervised service.
 #[derive(Debug)]
 pub(super) struct Case {
-    pub(super) service: ServiceName,
     ledger: Arc<Ledger>,
     /// What of the ledger is taken into account.
     seen: Sums,
@@ -29,8 +28,13 @@ pub(super) type Fresh = [[Counted; 2]; GENERATIONS];
 
 impl Case {
     /// A service that is watched from now on.
-    pub(super) fn new(service: ServiceName, ledger: Arc<Ledger>) -> Self {
-        Self { service, ledger, seen: Sums::default(), pasts: BTreeMap::new(), inquiry: None }
+    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger, seen: Sums::default(), pasts: BTreeMap::new(), inquiry: None }
+    }
+
+    /// The epoch at which the trial began, if there is one.
+    pub(super) fn stage(&self) -> Option<Epoch> {
+        self.inquiry.as_ref().map(|inquiry| inquiry.trial.stage)
     }
 
     /// Takes over what the table and the deployment say now; `ledger` is the published one.
@@ -74,12 +78,16 @@ impl Case {
         }
         let watch = &self.ledger.watch;
         let sides = [(Side::Baseline, Some(&watch.baseline)), (Side::Candidate, watch.candidate.as_ref())];
-        for (side, version) in sides.into_iter().filter_map(|(side, version)| Some((side as usize, version?))) {
+        for (side, version) in sides.into_iter().filter_map(|(side, version)| Some((side as usize, version?)))
+        {
             let past = self.pasts.entry(version.clone()).or_default();
             let sum = |of: fn(&Counted) -> u64| fresh.iter().map(|sides| of(&sides[side])).sum();
             past.add(now, sum(|counted| counted.decided), sum(|counted| counted.failed));
             let before = &self.seen.took[side];
-            past.took(now, sums.took[side].iter().zip(before).map(|(now, before)| now.saturating_sub(*before)));
+            past.took(
+                now,
+                sums.took[side].iter().zip(before).map(|(now, before)| now.saturating_sub(*before)),
+            );
         }
         self.seen = sums;
         fresh
@@ -97,7 +105,9 @@ impl Case {
 /// What a version has done since it is in the table, and what of that failed, as the metrics tell.
 fn ever(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> (u64, u64) {
     let cells = snapshot.tenure(service, version).into_iter().flat_map(|tenure| tenure.cells());
-    cells.map(|cells| cells.decided_and_failed()).fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse))
+    cells
+        .map(|cells| cells.decided_and_failed())
+        .fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse))
 }
 
 /// Since so long an inquiry lasts.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::{Fresh, age};
+use super::told::Stands;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
@@ -133,11 +134,13 @@ impl Inquiry {
     fn learn(&self, ledger: &Ledger) {
         let part = f64::from(self.rules.latency.part) / 1e3;
         let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
-        let Some(thresholds) = latency_thresholds(&self.history, LatencyTolerance { share: part, least }) else {
+        let Some(thresholds) = latency_thresholds(&self.history, LatencyTolerance { share: part, least })
+        else {
             return;
         };
         let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
-        ledger.set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
+        ledger
+            .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
     }
 
     /// What is in flight and known to be late.
@@ -212,7 +215,8 @@ impl Inquiry {
                 None => Wanted::Act(Act::Convict),
             },
             Standing::Suspect | Standing::Held => {
-                let share = points(self.supervisor.weight()).min(self.trial.asked.weight(&self.trial.candidate));
+                let share =
+                    points(self.supervisor.weight()).min(self.trial.asked.weight(&self.trial.candidate));
                 (share < self.share).then_some(Wanted::Act(Act::Lean(share)))?
             }
             Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
@@ -237,14 +241,17 @@ impl Inquiry {
 
     /// What the candidate's endpoints did since it became suspect.
     pub(super) fn endpoints(&self, sums: &Sums, snapshot: &Snapshot) -> Vec<(EndpointAddr, EndpointCounts)> {
-        let spec = snapshot.table.service(&self.service).and_then(|service| service.version(&self.trial.candidate));
+        let spec =
+            snapshot.table.service(&self.service).and_then(|service| service.version(&self.trial.candidate));
         let Some((spec, tenure)) = spec.zip(snapshot.tenure(&self.service, &self.trial.candidate)) else {
             return Vec::new();
         };
         let found = tenure.all_known_vitals(spec.serving()).into_iter().map(|(address, vitals)| {
             let id = vitals.map_or(0, |vitals| vitals.id());
             let of = |list: &[(u64, u64, u64)]| {
-                list.iter().find(|(known, ..)| *known == id).map_or((0, 0), |(_, decided, bad)| (*decided, *bad))
+                list.iter()
+                    .find(|(known, ..)| *known == id)
+                    .map_or((0, 0), |(_, decided, bad)| (*decided, *bad))
             };
             let ((decided, bad), before) = (of(&sums.endpoints), of(&self.innocent));
             let counts = EndpointCounts {
@@ -254,6 +261,17 @@ impl Inquiry {
             (address.clone(), counts)
         });
         found.collect()
+    }
+
+    /// How it stands, for who asks.
+    pub(super) fn stands(&self, now: Instant) -> Stands {
+        let said = self.sentence(now);
+        Stands { standing: self.standing, said, hindrance: self.hindrance.clone() }
+    }
+
+    /// What there is to say, with numbers.
+    pub(super) fn sentence(&self, now: Instant) -> String {
+        format!("{} after {:?}", self.standing.name(), age(self.since, now))
     }
 
     /// What was ordered is done, or why it is not.

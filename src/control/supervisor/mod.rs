@@ -9,8 +9,9 @@
 mod case;
 mod inquiry;
 mod past;
+mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,9 +23,12 @@ use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
 use super::{Failed, Wanted, clock};
-use crate::release::{Actor, ActorKind, Command};
+use crate::release::{Actor, ActorKind, Change, Command};
 use crate::table::{Epoch, ServiceName};
 use case::Case;
+use inquiry::Inquiry;
+use told::Bell;
+pub use told::{Ended, How, Stands, VerdictNotice};
 
 /// How often trials are looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -35,6 +39,9 @@ const REST: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Verdicts {
     cases: Mutex<BTreeMap<ServiceName, Case>>,
+    /// How the last trial of each service has ended.
+    ended: Mutex<BTreeMap<ServiceName, Ended>>,
+    bell: Bell,
 }
 
 /// An order, and what became of it.
@@ -53,18 +60,18 @@ pub async fn run(handle: Handle) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rested = Instant::now();
-    verdicts.follow(&handle, None);
+    verdicts.follow(&handle, None, None);
     loop {
         let is_trying = verdicts.lock().values().any(|case| case.inquiry.is_some());
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
                 Ok(Notice::Changed(change)) => {
-                    let touched = change.services.iter().map(|record| record.service.clone()).collect();
-                    verdicts.follow(&handle, Some(&touched));
+                    let touched = change.services.iter().map(|record| &record.service).collect();
+                    verdicts.follow(&handle, Some(touched), Some(&change));
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => verdicts.follow(&handle, None),
+                Err(RecvError::Lagged(_)) => verdicts.follow(&handle, None, None),
                 Err(RecvError::Closed) => return,
             },
             Some(ordered) = orders.next(), if !orders.is_empty() => verdicts.answered(&ordered),
@@ -119,24 +126,67 @@ impl Verdicts {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what is published of these services, or of all.
-    fn follow(&self, handle: &Handle, touched: Option<&BTreeSet<ServiceName>>) {
+    /// Takes over what is published of these services, or of all; `change` is what made the difference.
+    fn follow(&self, handle: &Handle, touched: Option<Vec<&ServiceName>>, change: Option<&Change>) {
         let (state, snapshot, now) = (handle.state(), handle.live().snapshot(), clock::instant());
         let mut cases = self.lock();
-        let all = || snapshot.table.services().iter().map(|service| &service.name);
-        let names: Vec<_> = touched.map_or_else(|| all().collect(), |touched| touched.iter().collect());
-        for name in names {
-            let known = snapshot.table.service(name).map(|service| &**service).zip(state.deployment(name));
-            let Some((ledger, known)) = snapshot.ledger(name).zip(known) else {
-                cases.remove(name);
-                continue;
-            };
-            let case = cases.entry(name.clone()).or_insert_with(|| Case::new(name.clone(), Arc::clone(ledger)));
-            case.follow(ledger, known, &snapshot, now);
-        }
+        let mut over = Vec::new();
         if touched.is_none() {
             cases.retain(|name, _| snapshot.table.service(name).is_some());
         }
+        let all = || snapshot.table.services().iter().map(|service| &service.name).collect();
+        for name in touched.unwrap_or_else(all) {
+            let known = snapshot.table.service(name).map(|service| &**service).zip(state.deployment(name));
+            let before = cases.get(name).and_then(Case::stage);
+            let after = match snapshot.ledger(name).zip(known) {
+                None => {
+                    cases.remove(name);
+                    None
+                }
+                Some((ledger, known)) => {
+                    let new = || Case::new(Arc::clone(ledger));
+                    let case = cases.entry(name.clone()).or_insert_with(new);
+                    case.follow(ledger, known, &snapshot, now);
+                    case.stage()
+                }
+            };
+            if let Some(stage) = before.filter(|before| Some(*before) != after) {
+                let said = "a later change moved the traffic".to_owned();
+                over.push((name.clone(), Ended::by(change, stage, snapshot.table.epoch(), said)));
+            }
+        }
+        drop(cases);
+        if !over.is_empty() {
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
+            self.bell.send_replace(());
+        }
+    }
+
+    /// How the trial of this stage has ended; waits for it. Cancel-safe.
+    pub async fn end_of(&self, service: &ServiceName, stage: Epoch) -> Ended {
+        let mut bell = self.bell.subscribe();
+        loop {
+            if let Some(ended) = self.ended_of(service).filter(|ended| ended.stage >= stage) {
+                return ended;
+            }
+            // It rings as long as we are there.
+            let _ = bell.changed().await;
+        }
+    }
+
+    /// How the last trial of a service has ended, if there was one since this process started.
+    #[must_use]
+    pub fn ended_of(&self, service: &ServiceName) -> Option<Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+    }
+
+    /// How the trial of this stage stands, if it is looked at.
+    #[must_use]
+    pub fn of(&self, service: &ServiceName, stage: Epoch) -> Option<Stands> {
+        let now = clock::instant();
+        let cases = self.lock();
+        let inquiry = cases.get(service)?.inquiry.as_ref().filter(|inquiry| inquiry.trial.stage == stage)?;
+        Some(inquiry.stands(now))
     }
 
     /// Looks at all of them once; what is to be ordered, with why.
@@ -144,21 +194,27 @@ impl Verdicts {
         let (snapshot, now, at) = (handle.live().snapshot(), clock::instant(), clock::now());
         let mut wanted = Vec::new();
         for (name, case) in self.lock().iter_mut() {
-            let before = case.inquiry.as_ref().map(|inquiry| inquiry.standing());
+            let before = case.inquiry.as_ref().map(Inquiry::standing);
             let wish = case.tick(now, at, &snapshot);
-            let Some(inquiry) = &case.inquiry else { continue };
+            let (Some(inquiry), Some(before)) = (&case.inquiry, before) else { continue };
             let standing = inquiry.standing();
-            let told = wish.is_some() || before != Some(standing);
-            if !told {
+            if wish.is_none() && before == standing {
                 continue;
             }
-            let sentence = String::new();
-            if before != Some(standing) {
-                warn!(service = %name, standing = standing.name(), sentence, "supervision");
+            let (said, trial) = (inquiry.sentence(now), &inquiry.trial);
+            if before != standing {
+                warn!(service = %name, state = standing.name(), said, "supervision");
+                handle.tell(Notice::Verdict(Arc::new(VerdictNotice {
+                    service: name.clone(),
+                    stage: trial.stage,
+                    baseline: trial.baseline.clone(),
+                    candidate: trial.candidate.clone(),
+                    before,
+                    standing,
+                    said: said.clone(),
+                })));
             }
-            if let Some(wish) = wish {
-                wanted.push((name.clone(), inquiry.trial.stage, wish, sentence));
-            }
+            wanted.extend(wish.map(|wish| (name.clone(), trial.stage, wish, said)));
         }
         wanted
     }

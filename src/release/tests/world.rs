@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::release::{
-    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise, Timestamp, step,
+    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise, Timestamp,
+    step,
 };
 use crate::table::{
     BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, PoolTraits, Protocol, Route,

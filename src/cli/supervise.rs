@@ -1,0 +1,114 @@
+//! What comes after a move that is supervised: to wait until that is over, or to say that it is not.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::args::{self, Wait};
+use super::session::{Exit, Session};
+use crate::admin::api::{ChangeAnswer, Supervision, TrialEnd, TrialEnded};
+use crate::table::SuperviseRules;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Whether supervision is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// It is not.
+    Never,
+    /// When it was asked for, and for so long.
+    Asked(Option<Duration>),
+    /// When there is any.
+    Always,
+}
+
+impl Follows {
+    pub(super) fn of(supervise: &args::Supervise) -> Self {
+        supervise.supervise.map_or(Self::Never, Self::Asked)
+    }
+
+    /// What a machine's call waits for, and for how long.
+    pub(super) fn until(self, timeout: Duration) -> (&'static str, Duration) {
+        let standard = SuperviseRules::default().keep_old;
+        match self {
+            Self::Never => ("drained", timeout),
+            Self::Asked(period) => ("finished", timeout + period.unwrap_or(standard)),
+            Self::Always => ("finished", timeout + standard),
+        }
+    }
+}
+
+/// As the API reads it in a body.
+pub(super) fn value(asked: String) -> Value {
+    match asked.as_str() {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => Value::String(asked),
+    }
+}
+
+/// Waits until the comparisons are over that the change began; how the verb ends, if that is all there is to say.
+pub(super) async fn follow(
+    session: &mut Session<'_>,
+    answer: &ChangeAnswer,
+    follows: Follows,
+    wait: &Wait,
+) -> anyhow::Result<Option<Exit>> {
+    let begun = answer.services.iter().filter_map(|(service, standing)| {
+        let trial = standing.supervision.as_ref().filter(|trial| trial.stage == answer.epoch)?;
+        Some((service, trial))
+    });
+    let begun: Vec<_> = begun.collect();
+    let mut exit = None;
+    for (service, trial) in &begun {
+        let (baseline, candidate) = (&trial.baseline, &trial.candidate);
+        match &trial.until {
+            Some(until) => session.say(format!("{candidate} is compared with {baseline} until {until}")),
+            None => session.say(format!("{candidate} is compared with {baseline}")),
+        }
+        if follows == Follows::Never || wait.no_wait || trial.until.is_none() {
+            session.say(format!("traffic may go back to {baseline} by itself: do not stop it"));
+            exit = Some(Exit::Done);
+            continue;
+        }
+        let ended = until_over(session, service, trial.stage).await?;
+        session.say(said(&ended, baseline, candidate));
+        if ended.how == TrialEnded::Reverted {
+            session.say(format!("{baseline} carries the traffic as before: do not stop it"));
+            exit = Some(Exit::Reverted);
+        }
+    }
+    Ok(exit)
+}
+
+fn said(ended: &TrialEnd, baseline: &str, candidate: &str) -> String {
+    match ended.how {
+        TrialEnded::Finished => format!("supervision is over, and {candidate} stays: {}", ended.said),
+        TrialEnded::Reverted => ended.said.clone(),
+        TrialEnded::Superseded => {
+            format!("{candidate} is not compared with {baseline} any more: {}", ended.said)
+        }
+    }
+}
+
+/// Looks until it is over; tells when it stands otherwise.
+async fn until_over(session: &mut Session<'_>, service: &str, stage: u64) -> anyhow::Result<TrialEnd> {
+    let mut told = String::new();
+    loop {
+        let path = ["v1", "services", service, "verdict"];
+        let now: Supervision =
+            session.client.get(&path).await.context("cannot tell how supervision goes on")?;
+        if let Some(ended) = now.ended.filter(|ended| ended.stage >= stage) {
+            return Ok(ended);
+        }
+        if now.state != told && now.trial.as_ref().is_some_and(|trial| trial.stage == stage) {
+            if !told.is_empty() || now.state != "collecting" {
+                session.say(format!("{}: {}", now.state, now.said.unwrap_or_default()));
+            }
+            told = now.state;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
