@@ -113,8 +113,7 @@ const EACH: Duration = Duration::from_millis(8);
 fn a_bad_version_goes_back_by_itself_after_a_flip() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = shop(&blue, &green, "true");
-    let users = Users::of(lab.address(), EACH);
-    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let users = with_history(&lab);
     green.set(500);
     let begun = Instant::now();
     let (status, answer) = flip(&lab, "green", &json!({}));
@@ -130,4 +129,141 @@ fn a_bad_version_goes_back_by_itself_after_a_flip() {
     println!("took {took:?}, {} failed", users.failed());
     assert!(users.failed() < 100, "{} users met a failure", users.failed());
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Until blue has a history to be measured by.
+fn with_history(lab: &Lab) -> Users {
+    let users = Users::of(lab.address(), EACH);
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    users
+}
+
+fn verdict(lab: &Lab) -> Value {
+    let (status, verdict) = lab.call("GET", "/v1/services/shop/verdict", &Value::Null);
+    assert_eq!(status, 200, "{verdict}");
+    verdict
+}
+
+#[test]
+fn a_bad_canary_goes_back_before_many_have_met_it() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = shop(&blue, &green, "true");
+    let users = with_history(&lab);
+    green.set(500);
+    lab.weights(&json!({ "green": 500, "blue": 9_500 }));
+    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    let change = last_change(&lab);
+    assert_eq!((&change["kind"], &change["actor"]["kind"]), (&json!("revert"), &json!("supervisor")), "{change}");
+    assert!(change["reason"].as_str().unwrap().contains("error_rate"), "{change}");
+    // Seven or so prove it; what was in flight when it did comes on top.
+    assert!(users.failed() < 40, "{} users met a failure", users.failed());
+}
+
+#[test]
+fn what_hits_both_versions_alike_reverts_nothing() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = shop(&blue, &green, "true");
+    let _users = with_history(&lab);
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    // A dependency of both is gone.
+    blue.set(503);
+    green.set(503);
+    wait_until("green is suspect", || verdict(&lab)["state"] == "suspect");
+    wait_until("most traffic is kept away from it", || weight(&lab, "green") == 1_000);
+    let served = lab.origin("green").served();
+    wait_until("there was more than enough to judge by", || lab.origin("green").served() > served + 100);
+    let verdict = verdict(&lab);
+    assert_eq!((&verdict["state"], &verdict["ended"]), (&json!("suspect"), &Value::Null), "{verdict}");
+    assert_eq!(weight(&lab, "green"), 1_000);
+}
+
+#[test]
+fn a_good_version_stays_and_its_trial_is_over_in_time() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = shop(&blue, &green, "false");
+    let users = with_history(&lab);
+    let (status, answer) =
+        lab.call("POST", "/v1/services/shop/flip?wait=finished&timeout=20s", &json!({ "to": "green", "supervise": "2s" }));
+    assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{answer}");
+    assert_eq!(answer["trials"]["shop"]["how"], "finished", "{answer}");
+    assert_eq!((weight(&lab, "green"), users.failed()), (10_000, 0));
+    assert_eq!(verdict(&lab)["state"], "none");
+    assert_eq!(last_change(&lab)["kind"], "supervision");
+}
+
+#[test]
+fn nobody_is_compared_who_did_not_ask_for_it() {
+    let (blue, green) = (Pulse::well(), Pulse::of(500));
+    let lab = shop(&blue, &green, "false");
+    let _users = with_history(&lab);
+    lab.flip("green");
+    let served = lab.origin("green").served();
+    wait_until("everybody meets it", || lab.origin("green").served() > served + 200);
+    assert_eq!((weight(&lab, "green"), &verdict(&lab)["state"]), (10_000, &json!("none")));
+}
+
+#[test]
+fn where_it_may_only_tell_it_moves_nothing() {
+    let (blue, green) = (Pulse::well(), Pulse::of(500));
+    let lab = shop(&blue, &green, "{ mode = \"alert\" }");
+    let _users = with_history(&lab);
+    let mut events = lab.events();
+    lab.weights(&json!({ "green": 2_000, "blue": 8_000 }));
+    let told = events.wait_for(|event| event["type"] == "verdict" && event["state"] == "breached");
+    assert_eq!((&told["baseline"], &told["candidate"]), (&json!("blue"), &json!("green")), "{told}");
+    assert_eq!(weight(&lab, "green"), 2_000);
+    assert_eq!(last_change(&lab)["actor"]["kind"], "controller");
+}
+
+#[test]
+fn the_command_line_waits_for_the_verdict_and_its_exit_status_tells() {
+    let (blue, green) = (Pulse::well(), Pulse::of(500));
+    let lab = shop(&blue, &green, "false");
+    let _users = with_history(&lab);
+    let (code, out, err) = lab.cli(&["flip", "shop", "--to", "green", "--supervise", "1m"]);
+    assert_eq!(code, 4, "{out}{err}");
+    let last = out.lines().last().unwrap();
+    assert_eq!(last, "blue carries the traffic as before: do not stop it", "{out}");
+    assert!(out.contains("green is compared with blue until"), "{out}");
+    let (code, out, err) = lab.cli(&["--json", "flip", "shop", "--to", "green", "--supervise", "1m"]);
+    assert_eq!(code, 4, "{out}{err}");
+    green.set(200);
+    let (code, out, err) = lab.cli(&["flip", "shop", "--to", "green", "--supervise", "1s"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.lines().last().unwrap().contains("blue is safe to stop"), "{out}");
+}
+
+#[test]
+fn a_trial_outlives_the_process_and_begins_to_collect_anew() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let mut lab = shop(&blue, &green, "true");
+    drop(with_history(&lab));
+    lab.weights(&json!({ "green": 1_000, "blue": 9_000 }));
+    let before = verdict(&lab)["trial"].clone();
+    lab.kill_and_restart();
+    let trial = verdict(&lab)["trial"].clone();
+    assert_eq!(trial, before, "the trial is the store's to remember");
+    let _users = Users::of(lab.address(), EACH);
+    green.set(500);
+    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    assert_eq!(last_change(&lab)["actor"]["kind"], "supervisor");
+}
+
+#[test]
+fn a_suspicion_that_proves_wrong_is_taken_back() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = shop(&blue, &green, "true");
+    let _users = with_history(&lab);
+    let epoch = flip(&lab, "green", &json!({})).1["epoch"].clone();
+    green.set(500);
+    let mut events = lab.events();
+    wait_until("green is suspect", || verdict(&lab)["state"] == "suspect");
+    // It was a hiccup, and both have it.
+    blue.set(500);
+    wait_until("blue fails as well", || lab.get("/").status == 500);
+    green.set(200);
+    blue.set(200);
+    events.wait_for(|event| event["type"] == "verdict" && event["before"] == "suspect" && event["state"] != "breached");
+    wait_until("green has everything again", || weight(&lab, "green") == 10_000);
+    assert_eq!(verdict(&lab)["trial"]["stage"], epoch, "it is the same trial");
 }

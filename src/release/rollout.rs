@@ -260,7 +260,8 @@ impl Plan {
             Way::Forward => share.max(to),
             Way::Back { begun, is_over } => {
                 let begun = u64::from(begun.points()).min(from + to);
-                if is_over { begun } else { share.max(begun) }
+                // What was taken from it meanwhile it does not get back.
+                if is_over { begun.min(to) } else { share.max(begun).min(to) }
             }
         };
         if share == to {

@@ -39,6 +39,7 @@ impl Job {
         commands: impl Fn(&State) -> Result<Vec<Command>, Halt>,
     ) -> Result<(), Halt> {
         for _ in 0..CONFLICTS {
+            self.heed(handle).await?;
             let state = handle.state();
             let epoch = self.check_weights(&state)?;
             let mut commands = commands(&state)?;

@@ -269,6 +269,8 @@ impl Job {
             Halt::Closed => return None,
             Halt::Asked(back) => ("somebody has ended it".to_owned(), Some(back)),
             Halt::Bound(why) => (why, Some(self.order.on_failure)),
+            // Nothing of a bad version stays.
+            Halt::Convicted(why) => (why, Some(Back::All)),
             Halt::TimedOut(why) => {
                 self.told.send_modify(|told| told.timed_out = true);
                 (why, Some(self.order.on_failure))
@@ -286,7 +288,10 @@ impl Job {
             let why = match halt {
                 Halt::Closed => return None,
                 Halt::Asked(_) => String::new(),
-                Halt::Bound(why) | Halt::TimedOut(why) | Halt::Interfered(why) => why,
+                Halt::Bound(why)
+                | Halt::Convicted(why)
+                | Halt::TimedOut(why)
+                | Halt::Interfered(why) => why,
             };
             warn!(service = %self.order.plan.service, why, "a rollout cannot go back further");
             let more = format!("; on the way back: {why}");

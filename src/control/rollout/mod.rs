@@ -6,6 +6,7 @@
 
 mod capacity;
 mod change;
+mod heed;
 mod job;
 mod journal;
 mod reverse;
@@ -128,6 +129,8 @@ struct Job {
     before: Vec<Before>,
     /// What the new version had at the beginning.
     begun: BasisPoints,
+    /// The table's epoch at the beginning.
+    since: Epoch,
     /// What the two versions had after our last change.
     weights: Mutex<(BasisPoints, BasisPoints)>,
     /// Rung with each confirmation.
@@ -222,6 +225,7 @@ impl Rollouts {
             order,
             before,
             begun: weights.1,
+            since: state.table.epoch(),
             weights: Mutex::new(weights),
             first: told.clone(),
             told: watch::Sender::new(told.clone()),

@@ -12,7 +12,7 @@ use crate::release::Timestamp;
 use crate::table::{EndpointAddr, VersionName};
 
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// How long an endpoint may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -23,6 +23,8 @@ pub(super) enum Halt {
     Asked(super::Back),
     /// A bound was hit.
     Bound(String),
+    /// Supervision has taken the traffic back.
+    Convicted(String),
     /// Something took too long.
     TimedOut(String),
     /// Somebody else has changed what it is about: it is not for us to set it right.
@@ -92,6 +94,7 @@ impl Job {
                 Wish::End(back) if known == Wish::Go => return Err(Halt::Asked(back)),
                 Wish::Go | Wish::End(_) => {}
             }
+            self.check_verdict(handle)?;
             if is_so().await? {
                 return Ok(());
             }
