@@ -267,3 +267,46 @@ fn a_suspicion_that_proves_wrong_is_taken_back() {
     wait_until("green has everything again", || weight(&lab, "green") == 10_000);
     assert_eq!(verdict(&lab)["trial"]["stage"], epoch, "it is the same trial");
 }
+
+/// A pool of origins that say their version; those of green answer with what the pulse says.
+fn rolling(green: &Pulse) -> Lab {
+    let well = Pulse::well();
+    let all = |name: &'static str, pulse: &Pulse| (0..3).map(|_| origin(name, pulse)).collect::<Vec<_>>();
+    let (blues, greens) = (all("blue", &well), all("green", green));
+    let list = |origins: &[Origin]| {
+        origins.iter().map(|origin| format!("\"{}\"", origin.address)).collect::<Vec<_>>().join(", ")
+    };
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = true\noutliers = false\n\
+         [services.shop.versions.blue]\nendpoints = [{}]\n[services.shop.versions.green]\nendpoints = [{}]\n",
+        list(&blues),
+        list(&greens)
+    );
+    Lab::configured(tempfile::tempdir().unwrap(), blues.into_iter().chain(greens).collect(), &services)
+}
+
+fn serving(lab: &Lab, version: &str) -> usize {
+    let shop = lab.shop();
+    let versions = shop["versions"].as_array().unwrap();
+    let version = versions.iter().find(|known| known["name"] == version).unwrap();
+    version["endpoints"].as_array().unwrap().iter().filter(|endpoint| endpoint["draining"] == false).count()
+}
+
+#[test]
+fn a_rolling_upgrade_stops_and_goes_all_the_way_back_when_supervision_says_so() {
+    let green = Pulse::well();
+    let lab = rolling(&green);
+    let users = with_history(&lab);
+    let begin = json!({ "from": "blue", "to": "green", "batch": 1, "settle": "1s", "surge": true });
+    let (status, told) = lab.call("POST", "/v1/services/shop/rollout", &begin);
+    assert_eq!(status, 202, "{told}");
+    let rollout = || lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1;
+    wait_until("the first one is done", || rollout()["steps"][0]["state"] == "done");
+    green.set(500);
+    wait_until("it has ended", || !["running", "reversing"].contains(&rollout()["state"].as_str().unwrap()));
+    let told = rollout();
+    assert_eq!(told["state"], "reversed", "{told}");
+    assert!(told["why"].as_str().unwrap().contains("supervision has taken the traffic back"), "{told}");
+    assert_eq!((weight(&lab, "blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
+    assert!(users.failed() < 150, "{} users met a failure", users.failed());
+}
