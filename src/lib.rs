@@ -8,7 +8,8 @@
 //! *Where* does a request go? [`table`]: routes, services, versions, splits, as one immutable value with a number, its
 //! epoch. *When* does that change? [`release`]: one function, [`release::step`], from a state and an event to the next
 //! state and what has to be done about it. Both are pure: no clock, no randomness, no I/O, no atomics; time and coins come
-//! in as arguments. All of the deployment logic can be read, tested and replayed there.
+//! in as arguments. All of the deployment logic can be read, tested and replayed there. So can the statistics that tell
+//! whether a candidate is worse than what it replaces: [`release::verdict`], from counts alone.
 //!
 //! # One request
 //!

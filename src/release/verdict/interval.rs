@@ -79,7 +79,7 @@ fn edge(mut refuted: f64, mut kept: f64, is_refuted: impl Fn(f64) -> bool) -> f6
 #[must_use]
 pub fn excess_estimate(segments: &[Segment]) -> Option<f64> {
     let (mut sum, mut weight) = (0.0, 0.0);
-    for Segment { decided, bad, .. } in segments.iter().filter(|segment| is_coin(segment.w)) {
+    for Segment { decided, bad, .. } in segments {
         let [a, b] = decided.map(|count| count as f64);
         let [bad_a, bad_b] = bad.map(|count| count as f64);
         if a + b > 0.0 {

@@ -21,8 +21,9 @@ pub fn bucket_index(micros: u64) -> usize {
     match micros.checked_ilog2() {
         Some(exp) if exp >= MAX_EXP => BUCKETS - 1,
         Some(exp) if exp >= MIN_EXP => {
-            let sub = (micros >> (exp - SUB_BITS)) & (SUB as u64 - 1);
-            1 + (exp - MIN_EXP) as usize * SUB + sub as usize
+            // The four bits below the highest.
+            let sub = ((micros >> (exp - SUB_BITS)) & 0xf) as usize;
+            1 + (exp - MIN_EXP) as usize * SUB + sub
         }
         _ => 0,
     }

@@ -149,6 +149,8 @@ impl Supervisor {
 
     /// What was decided in the last `dt` seconds, one group a weight, older weights first; what is known of requests that are still out; and
     /// how many requests that started during the suspicion the baseline answered well. Where the candidate stands now.
+    ///
+    /// During a suspicion `stalled` has to be told every time: a revert is decided in the very tick in which the evidence is enough.
     pub fn tick(&mut self, dt: f64, groups: &[Group], stalled: Option<&Stalled>, live_ok: u64) -> Standing {
         if self.standing == Standing::Breached {
             return self.standing;
@@ -331,7 +333,7 @@ impl Supervisor {
         if self.is_budget_spent() { needed.min(BUDGET_EVIDENCE.ln()) } else { needed }
     }
 
-    /// Without a baseline nothing is known to be too much.
+    /// Without a baseline the tolerated share is no number, and no number of failures is too much.
     fn is_budget_spent(&self) -> bool {
         let Settings { bad_budget, errors: Tolerance { rho, delta }, .. } = self.settings;
         if bad_budget == 0 {
@@ -339,7 +341,7 @@ impl Supervisor {
         }
         let Group { decided, bad, .. } = self.totals.sum();
         let tolerated = rho * bad[0] as f64 / decided[0] as f64 + delta;
-        decided[0] > 0 && bad[1] as f64 - decided[1] as f64 * tolerated >= bad_budget as f64
+        bad[1] as f64 - decided[1] as f64 * tolerated >= bad_budget as f64
     }
 }
 

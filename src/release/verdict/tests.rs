@@ -1,3 +1,7 @@
-//! Proofs: the reference's figures, what holds of a bet, simulated stages, and what can be asked.
+//! Proofs: the reference's figures, what holds of a bet, simulated stages, and how a stage turns.
 
+mod bets;
+mod stages;
+mod turns;
 mod vectors;
+mod world;
