@@ -153,7 +153,11 @@ fn a_bad_canary_goes_back_before_many_have_met_it() {
     lab.weights(&json!({ "green": 500, "blue": 9_500 }));
     wait_until("it went back", || weight(&lab, "blue") == 10_000);
     let change = last_change(&lab);
-    assert_eq!((&change["kind"], &change["actor"]["kind"]), (&json!("revert"), &json!("supervisor")), "{change}");
+    assert_eq!(
+        (&change["kind"], &change["actor"]["kind"]),
+        (&json!("revert"), &json!("supervisor")),
+        "{change}"
+    );
     assert!(change["reason"].as_str().unwrap().contains("error_rate"), "{change}");
     // Seven or so prove it; what was in flight when it did comes on top.
     assert!(users.failed() < 40, "{} users met a failure", users.failed());
@@ -182,8 +186,11 @@ fn a_good_version_stays_and_its_trial_is_over_in_time() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = shop(&blue, &green, "false");
     let users = with_history(&lab);
-    let (status, answer) =
-        lab.call("POST", "/v1/services/shop/flip?wait=finished&timeout=20s", &json!({ "to": "green", "supervise": "2s" }));
+    let (status, answer) = lab.call(
+        "POST",
+        "/v1/services/shop/flip?wait=finished&timeout=20s",
+        &json!({ "to": "green", "supervise": "2s" }),
+    );
     assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{answer}");
     assert_eq!(answer["trials"]["shop"]["how"], "finished", "{answer}");
     assert_eq!((weight(&lab, "green"), users.failed()), (10_000, 0));
@@ -263,7 +270,9 @@ fn a_suspicion_that_proves_wrong_is_taken_back() {
     wait_until("blue fails as well", || lab.get("/").status == 500);
     green.set(200);
     blue.set(200);
-    events.wait_for(|event| event["type"] == "verdict" && event["before"] == "suspect" && event["state"] != "breached");
+    events.wait_for(|event| {
+        event["type"] == "verdict" && event["before"] == "suspect" && event["state"] != "breached"
+    });
     wait_until("green has everything again", || weight(&lab, "green") == 10_000);
     assert_eq!(verdict(&lab)["trial"]["stage"], epoch, "it is the same trial");
 }

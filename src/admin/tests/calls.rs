@@ -1,6 +1,6 @@
 //! Each call does what the contract says, and refuses what it must.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::World;
 
@@ -152,12 +152,24 @@ async fn an_undo_goes_back_to_an_epoch() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_yet_is_said_so() {
+async fn a_flip_says_whether_it_is_supervised_and_for_how_long() {
     let world = World::new();
-    let reply = world.post("/v1/services/shop/flip", r#"{"to":"green","supervise":"10m"}"#).await;
-    assert_eq!((reply.status, &reply.json["field"]), (422, &json!("supervise")));
-    assert_eq!(reply.json["type"], "urn:switchback:problem:not_served_yet");
-    assert_eq!(world.post("/v1/services/shop/flip", r#"{"to":"green","exclusive":false}"#).await.status, 200);
+    let flip = "/v1/services/shop/flip";
+    for bad in [r#"5"#, r#""soon""#, r#""0s""#] {
+        let reply = world.post(flip, &format!(r#"{{"to":"green","supervise":{bad}}}"#)).await;
+        assert_eq!((reply.status, &reply.json["field"]), (400, &json!("supervise")), "{bad}");
+    }
+    let reply = world.post(flip, r#"{"to":"green","supervise":"10m"}"#).await;
+    let standing = &reply.json["services"]["shop"];
+    assert_eq!((reply.status, &standing["phase"]), (200, &json!("supervising")));
+    let trial = &standing["supervision"];
+    assert_eq!((&trial["baseline"], &trial["candidate"]), (&json!("blue"), &json!("green")));
+    assert_eq!((&trial["acts"], &trial["stage"]), (&json!(true), &reply.json["epoch"]));
+    assert!(trial["until"].is_string());
+    let reply = world.post("/v1/services/shop/revert", "").await;
+    assert_eq!(reply.json["services"]["shop"]["supervision"], Value::Null);
+    let reply = world.post(flip, r#"{"to":"green","supervise":false}"#).await;
+    assert_eq!(reply.json["services"]["shop"]["supervision"], Value::Null);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
         previous: (!previous.weights.is_empty()).then_some(previous),
         hold: None,
+        supervision: None,
     }
 }
 
@@ -143,6 +144,7 @@ fn a_hold_says_what_waits_and_for_how_long() {
         leaving: Vec::new(),
         notes: Vec::new(),
         moves: Vec::new(),
+        trials: BTreeMap::new(),
     };
     assert_eq!(change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
 }
@@ -206,6 +208,7 @@ fn answer(services: &[(&str, Standing)]) -> ChangeAnswer {
         services: services.clone(),
         notes: Vec::new(),
         moves: Vec::new(),
+        trials: BTreeMap::new(),
     }
 }
 

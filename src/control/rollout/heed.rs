@@ -39,7 +39,9 @@ impl Job {
             match self.doubt(handle) {
                 Doubt::None => return Ok(()),
                 // Somebody else it was, and that is found out soon enough.
-                Doubt::Unknown if clock::instant().saturating_duration_since(since) > PATIENCE => return Ok(()),
+                Doubt::Unknown if clock::instant().saturating_duration_since(since) > PATIENCE => {
+                    return Ok(());
+                }
                 Doubt::Unknown | Doubt::Suspect => {}
                 Doubt::Held => {
                     let why = format!("supervision cannot tell whether `{}` is well", self.order.plan.to);

@@ -288,10 +288,7 @@ impl Job {
             let why = match halt {
                 Halt::Closed => return None,
                 Halt::Asked(_) => String::new(),
-                Halt::Bound(why)
-                | Halt::Convicted(why)
-                | Halt::TimedOut(why)
-                | Halt::Interfered(why) => why,
+                Halt::Bound(why) | Halt::Convicted(why) | Halt::TimedOut(why) | Halt::Interfered(why) => why,
             };
             warn!(service = %self.order.plan.service, why, "a rollout cannot go back further");
             let more = format!("; on the way back: {why}");

@@ -2,42 +2,12 @@
 //!
 //! 16 buckets an octave from 64 µs to 134 s, so a bucket is at most 6.25 % wide; found by shift and mask.
 
-/// So many buckets has a histogram: the first for what is faster, the last for what is slower.
-pub const BUCKETS: usize = OCTAVES * SUB + 2;
+pub use crate::table::latency::{BUCKETS, bucket as bucket_index, floor as bucket_low};
+
 /// The quantiles at which versions are compared.
 pub const QUANTILES: [f64; 3] = [0.75, 0.95, 0.99];
 /// With fewer answers of the baseline nothing is called slow.
 pub(super) const LEAST_SAMPLES: u64 = 200;
-
-const SUB_BITS: u32 = 4;
-const SUB: usize = 1 << SUB_BITS;
-const MIN_EXP: u32 = 6;
-const OCTAVES: usize = 21;
-const MAX_EXP: u32 = MIN_EXP + 21;
-
-/// The bucket of a time in microseconds.
-#[must_use]
-pub fn bucket_index(micros: u64) -> usize {
-    match micros.checked_ilog2() {
-        Some(exp) if exp >= MAX_EXP => BUCKETS - 1,
-        Some(exp) if exp >= MIN_EXP => {
-            // The four bits below the highest.
-            let sub = ((micros >> (exp - SUB_BITS)) & 0xf) as usize;
-            1 + (exp - MIN_EXP) as usize * SUB + sub
-        }
-        _ => 0,
-    }
-}
-
-/// The least time in a bucket, in microseconds.
-#[must_use]
-pub fn bucket_low(index: usize) -> u64 {
-    match index.checked_sub(1) {
-        None => 0,
-        Some(inner) if index < BUCKETS - 1 => ((SUB + inner % SUB) as u64) << (2 + inner / SUB),
-        Some(_) => 1 << MAX_EXP,
-    }
-}
 
 /// How many answers took how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
