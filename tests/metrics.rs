@@ -42,6 +42,7 @@ fn table() -> Arc<Table> {
         drain: DrainRules::default(),
         hold: HoldLimits::standard(),
         pool: Arc::default(),
+        supervise: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

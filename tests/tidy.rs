@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "proxy::upstream",
             "proxy::admission",
             "proxy::hold",
+            "proxy::ledger",
         ],
     ),
     // Control's handle gives out the snapshot and the tenures, in which a status counts what is in flight.

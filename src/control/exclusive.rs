@@ -29,7 +29,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::leaving::{Departure, Plan};
 use crate::release::{Command, Effects, Event, Order, Refused, State, Supervise, step};
 use crate::store::Answer;
-use crate::table::{DrainRules, HoldScope, ServiceName, VersionName, VersionRef};
+use crate::table::{DrainRules, HoldScope, ServiceName, VersionName};
 
 /// How long the last step may take when the hold's own time is nearly over.
 const LAST_STEP: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ enum Begun {
 impl Control {
     /// Begins an exclusive flip; its answer comes when it is made, or has failed.
     pub(super) async fn begin(&mut self, wanted: Wanted, how: Exclusively, reply: Reply) {
-        let Asked::Command(Command::Flip { service, to, supervise }) = wanted.command.clone() else {
+        let Asked::Command(Command::Flip { service, supervise, .. }) = wanted.command.clone() else {
             // Nothing else is asked for so.
             let _ = reply.send(self.change(wanted).await);
             return;
@@ -216,7 +216,7 @@ impl Control {
             errand.replies.push(reply);
             return;
         }
-        match self.hold_for(&wanted, how, &service, &to).await {
+        match self.hold_for(&wanted, how, &service).await {
             Err(failed) => drop(reply.send(Err(failed))),
             Ok(Begun::Answered(done)) => drop(reply.send(Ok(*done))),
             Ok(Begun::Held(to)) => {
@@ -241,7 +241,6 @@ impl Control {
         wanted: &Wanted,
         how: Exclusively,
         service: &ServiceName,
-        to: &VersionRef,
     ) -> Result<Begun, Failed> {
         self.resolve_doubt().await?;
         if let Some((key, fingerprint)) = &wanted.idempotency
@@ -250,10 +249,8 @@ impl Control {
             return Ok(Begun::Answered(Box::new(done)));
         }
         self.check_free(service)?;
-        let (next, effects) = self.decide(
-            wanted,
-            Command::Flip { service: service.clone(), to: to.clone(), supervise: Supervise::AsConfigured },
-        )?;
+        let flip = self.command(wanted.command.clone()).await?;
+        let (next, effects) = self.decide(wanted, flip)?;
         if effects.change.is_none() {
             let done = self.change(Wanted { exclusive: None, ..wanted.clone() }).await?;
             return Ok(Begun::Answered(Box::new(done)));

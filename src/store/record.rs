@@ -4,6 +4,7 @@
 //! Every store that keeps text uses it.
 
 mod traits;
+mod trial;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::release::{
 };
 use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
 use traits::TraitsForm;
+use trial::TrialForm;
 
 /// A [`Change`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,18 +70,6 @@ type Weights = BTreeMap<String, u16>;
 struct PreviousForm {
     stable: String,
     weights: Weights,
-}
-
-/// A [`Trial`] as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct TrialForm {
-    stage: u64,
-    generation: u32,
-    baseline: String,
-    candidate: String,
-    asked: Weights,
-    acts: bool,
-    until_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,35 +250,6 @@ impl TryFrom<PreviousForm> for Previous {
     type Error = Invalid;
     fn try_from(form: PreviousForm) -> Result<Self, Invalid> {
         Ok(Self { stable: form.stable.parse()?, split: split(form.weights)? })
-    }
-}
-
-impl From<&Trial> for TrialForm {
-    fn from(trial: &Trial) -> Self {
-        Self {
-            stage: trial.stage.0,
-            generation: trial.generation,
-            baseline: trial.baseline.to_string(),
-            candidate: trial.candidate.to_string(),
-            asked: weights(&trial.asked),
-            acts: trial.acts,
-            until_ms: trial.until.map(|until| until.0),
-        }
-    }
-}
-
-impl TryFrom<TrialForm> for Trial {
-    type Error = Invalid;
-    fn try_from(form: TrialForm) -> Result<Self, Invalid> {
-        Ok(Self {
-            stage: Epoch(form.stage),
-            generation: form.generation,
-            baseline: form.baseline.parse()?,
-            candidate: form.candidate.parse()?,
-            asked: split(form.asked)?,
-            acts: form.acts,
-            until: form.until_ms.map(Timestamp),
-        })
     }
 }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Phase, PreviousSplit, Trial, TrialEnd, weights};
+use super::{Standing, TrialEnd};
 use crate::release::{Effects, State};
-use crate::table::{self, ServiceName, Split};
+use crate::table::{ServiceName, Split};
 
 /// All new requests of a service to one version.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -292,70 +292,6 @@ pub struct Move {
     pub from: u16,
     /// Its weight then.
     pub to: u16,
-}
-
-/// Where a service's traffic goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Standing {
-    /// The epoch of the last change of this service: its `ETag`.
-    pub epoch: u64,
-    /// Where it stands in a deployment.
-    pub phase: Phase,
-    /// The version that carries it.
-    pub stable: String,
-    /// The version tried against it, if any.
-    pub candidate: Option<String>,
-    /// Basis points by version; versions without weight are left out.
-    #[schema(example = json!({"green": 500, "blue": 9500}))]
-    pub weights: BTreeMap<String, u16>,
-    /// Versions that get no new requests and still have work.
-    pub leaving: Vec<String>,
-    /// What a revert would put back.
-    pub previous: Option<PreviousSplit>,
-    /// Its new requests wait.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<Holding>,
-    /// One version is compared with another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub supervision: Option<Trial>,
-}
-
-/// A hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Holding {
-    /// Which requests wait: all or writes.
-    #[schema(example = "all")]
-    pub scope: String,
-    /// For how long at most, from its beginning on, in milliseconds.
-    pub timeout_ms: u64,
-}
-
-impl From<table::Hold> for Holding {
-    fn from(table::Hold { scope, timeout }: table::Hold) -> Self {
-        Self {
-            scope: scope.token().to_owned(),
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-impl Standing {
-    /// The standing of the service of this name, if there is one.
-    #[must_use]
-    pub fn of(state: &State, name: &ServiceName) -> Option<Self> {
-        let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
-        Some(Self {
-            epoch: service.epoch.0,
-            phase: Phase::of(service, deployment),
-            stable: service.stable.to_string(),
-            candidate: service.candidate().map(ToString::to_string),
-            weights: weights(&service.split),
-            leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
-            previous: deployment.previous.as_ref().map(PreviousSplit::from),
-            hold: service.hold.map(Holding::from),
-            supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
-        })
-    }
 }
 
 impl ChangeAnswer {

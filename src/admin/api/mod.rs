@@ -10,13 +10,14 @@ mod history;
 mod problem;
 mod rollout;
 mod service;
+mod standing;
 pub mod text;
 mod trial;
 mod upgrade;
 
 pub use change::{
-    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutEndpoint, PutVersion,
-    Reached, Release, Rest, Revert, Standing, Undo, VersionEdit, Weights,
+    Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Leaving, Move, PutEndpoint, PutVersion, Reached,
+    Release, Rest, Revert, Undo, VersionEdit, Weights,
 };
 pub use drain::{Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft, seconds};
 pub use event::Event;
@@ -29,5 +30,6 @@ pub use service::{
     Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
     weights,
 };
+pub use standing::{Holding, Standing};
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
