@@ -291,7 +291,7 @@ fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
         bad: both(|counted| counted.failed),
         guard_bad: candidate.capped,
         guard_decided: candidate.decided.saturating_sub(candidate.failed.saturating_sub(candidate.capped)),
-        measured: candidate.measured,
+        measured: both(|counted| counted.measured),
         client_errors: both(|counted| counted.client_errors),
         slow: [baseline.slow, candidate.slow],
     }

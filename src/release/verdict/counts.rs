@@ -19,8 +19,8 @@ pub struct Group {
     pub guard_bad: u64,
     /// First attempts on the candidate by which it may become suspect: all, less the failures that do not count in `guard_bad`.
     pub guard_decided: u64,
-    /// Those of the candidate whose speed was compared.
-    pub measured: u64,
+    /// Those whose speed was compared.
+    pub measured: [u64; 2],
     /// How many were answered with a client's error.
     pub client_errors: [u64; 2],
     /// How many were slow, by the threshold of each of p75, p95 and p99.
@@ -28,8 +28,16 @@ pub struct Group {
 }
 
 impl Group {
+    /// What counts for this metric.
+    pub(super) fn of(&self, metric: Metric) -> [u64; 2] {
+        match metric {
+            Metric::ErrorRate | Metric::ClientErrorShare => self.decided,
+            Metric::LatencyP75 | Metric::LatencyP95 | Metric::LatencyP99 => self.measured,
+        }
+    }
+
     /// What counts as bad for this metric.
-    fn bad_of(&self, metric: Metric) -> [u64; 2] {
+    pub(super) fn bad_of(&self, metric: Metric) -> [u64; 2] {
         let slow = |quantile: usize| [self.slow[0][quantile], self.slow[1][quantile]];
         match metric {
             Metric::ErrorRate => self.bad,
@@ -42,7 +50,7 @@ impl Group {
 
     /// For this metric's detector.
     pub(super) fn counts(&self, metric: Metric) -> Counts {
-        Counts { decided: self.decided[0] + self.decided[1], bad: self.bad_of(metric) }
+        Counts { decided: self.of(metric).iter().sum(), bad: self.bad_of(metric) }
     }
 
     fn add(&mut self, more: &Self) {
@@ -53,7 +61,7 @@ impl Group {
         add(&mut self.bad, more.bad);
         self.guard_bad += more.guard_bad;
         self.guard_decided += more.guard_decided;
-        self.measured += more.measured;
+        add(&mut self.measured, more.measured);
         add(&mut self.client_errors, more.client_errors);
         for (sums, more) in self.slow.iter_mut().zip(more.slow) {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
@@ -127,6 +135,6 @@ impl Totals {
     /// What the comparison by this metric rests on: the sums under each coin.
     pub fn segments(&self, metric: Metric) -> impl Iterator<Item = Segment> {
         let coins = self.groups[..self.len].iter().filter(|group| is_coin(group.w));
-        coins.map(move |group| Segment { w: group.w, decided: group.decided, bad: group.bad_of(metric) })
+        coins.map(move |group| Segment { w: group.w, decided: group.of(metric), bad: group.bad_of(metric) })
     }
 }

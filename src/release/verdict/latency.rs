@@ -19,6 +19,15 @@ impl Default for LatencyHist {
     }
 }
 
+impl FromIterator<u64> for LatencyHist {
+    /// From the counts of its buckets; what is missing is 0.
+    fn from_iter<I: IntoIterator<Item = u64>>(counts: I) -> Self {
+        let mut histogram = Self::default();
+        histogram.0.iter_mut().zip(counts).for_each(|(bucket, count)| *bucket = count);
+        histogram
+    }
+}
+
 impl LatencyHist {
     /// One more answer, after so many microseconds.
     pub fn record(&mut self, micros: u64) {

@@ -155,6 +155,12 @@ impl Supervisor {
         &self.stalled
     }
 
+    /// How many seconds after the stage's beginning it came to stand where it stands.
+    #[must_use]
+    pub fn turned(&self) -> f64 {
+        self.turned
+    }
+
     /// Seconds since the stage began, by its ticks; it stands still after a breach.
     #[must_use]
     pub fn elapsed(&self) -> f64 {

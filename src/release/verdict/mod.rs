@@ -28,6 +28,8 @@ mod estats;
 mod interval;
 mod latency;
 mod look;
+mod report;
+mod sentence;
 mod settings;
 mod standing;
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub use latency::{
     BUCKETS, Cohort, LatencyHist, LatencyThreshold, LatencyTolerance, QUANTILES, bucket_index, bucket_low,
     latency_thresholds, missing_answers,
 };
+pub use report::{About, CONFIDENCE, Needed, Report};
 pub use settings::Settings;
 pub use standing::{GuardOf, Metric, Standing, Why};
 
@@ -74,6 +77,8 @@ pub struct Supervisor {
     evidence: Evidence,
     /// Seconds since the stage began.
     elapsed: f64,
+    /// When it last came to stand elsewhere, in the same seconds.
+    turned: f64,
     /// Seconds since something was decided.
     idle: f64,
     totals: Totals,
@@ -140,6 +145,7 @@ impl Supervisor {
                 guard_leading: GuardOf::Errors,
             },
             elapsed: 0.0,
+            turned: 0.0,
             idle: 0.0,
             totals: Totals::default(),
             ejected_bad: 0,
@@ -187,9 +193,9 @@ impl Supervisor {
         // It has said what it had to say, unless nobody else can.
         if !is_suspect || !self.can_lean_back() {
             let [p75, p95, p99] = group.slow[1];
-            let (bad, decided) = ([group.guard_bad, p75, p95, p99], (group.guard_decided, group.measured));
-            let decided = [decided.0, decided.1, decided.1, decided.1];
-            for (guard, (decided, bad)) in self.guards.iter_mut().zip(decided.into_iter().zip(bad)) {
+            let (decided, measured) = (group.guard_decided, group.measured[1]);
+            let of = [(decided, group.guard_bad), (measured, p75), (measured, p95), (measured, p99)];
+            for (guard, (decided, bad)) in self.guards.iter_mut().zip(of) {
                 guard.update(dt, decided, bad);
             }
             self.weigh_guards();
@@ -218,9 +224,16 @@ impl Supervisor {
         } else if self.evidence.guard >= doubt {
             self.suspect(Why::Guard(self.evidence.guard_leading));
         } else if self.clean.log_e() >= -self.settings.alpha_clean.ln() {
-            self.standing = Standing::Healthy;
+            self.stand(Standing::Healthy);
         } else {
-            self.standing = Standing::Collecting;
+            self.stand(Standing::Collecting);
+        }
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if self.standing != standing {
+            self.standing = standing;
+            self.turned = self.elapsed;
         }
     }
 
@@ -242,7 +255,7 @@ impl Supervisor {
         let is_doubted = self.evidence.total >= 0.0 || (guards_alone && self.evidence.guard >= 0.0);
         match self.standing {
             Standing::Suspect if !is_over || is_doubted => {}
-            Standing::Suspect if self.suspects >= max_suspects => self.standing = Standing::Held,
+            Standing::Suspect if self.suspects >= max_suspects => self.stand(Standing::Held),
             Standing::Suspect => self.calm(),
             Standing::Collecting | Standing::Healthy | Standing::Breached | Standing::Held => {}
         }
@@ -250,7 +263,7 @@ impl Supervisor {
 
     fn suspect(&mut self, why: Why) {
         self.suspects += 1;
-        self.standing = Standing::Suspect;
+        self.stand(Standing::Suspect);
         self.why = Some(why);
         self.suspicion = Some(Suspicion::new(why, self.elapsed));
         let mass = MASS_SUSPECT * 0.5_f64.powf(f64::from(self.suspects));
@@ -270,7 +283,7 @@ impl Supervisor {
 
     /// Nothing was proven.
     fn calm(&mut self) {
-        self.standing = Standing::Collecting;
+        self.stand(Standing::Collecting);
         self.why = None;
         self.weight = self.target;
         self.guards = guards(self.p0);
@@ -279,7 +292,7 @@ impl Supervisor {
     }
 
     fn breach(&mut self, why: Why) {
-        self.standing = Standing::Breached;
+        self.stand(Standing::Breached);
         self.why = Some(why);
         self.weight = 0.0;
     }
@@ -320,7 +333,7 @@ impl Supervisor {
         if let Some(before) = self.suspicion
             && !matches!(self.standing, Standing::Collecting | Standing::Healthy)
         {
-            self.standing = Standing::Suspect;
+            self.stand(Standing::Suspect);
             self.why = Some(before.why);
             self.suspicion = Some(Suspicion::new(before.why, before.at));
             self.lean_back();

@@ -63,6 +63,17 @@ impl Metric {
             Self::LatencyP99 => "latency_p99",
         }
     }
+
+    /// Which of p75, p95 and p99 it is, if it is about speed.
+    #[must_use]
+    pub fn quantile(self) -> Option<usize> {
+        match self {
+            Self::ErrorRate | Self::ClientErrorShare => None,
+            Self::LatencyP75 => Some(0),
+            Self::LatencyP95 => Some(1),
+            Self::LatencyP99 => Some(2),
+        }
+    }
 }
 
 /// What a guard looks at.

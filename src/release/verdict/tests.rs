@@ -2,6 +2,7 @@
 
 mod bets;
 mod stages;
+mod told;
 mod turns;
 mod vectors;
 mod world;

@@ -45,7 +45,8 @@ fn what_is_within_tolerance_is_never_reverted() {
                     *count += u64::from(slow < share);
                 }
             }
-            group.guard_bad = group.bad[CANDIDATE];
+            (group.guard_bad, group.guard_decided) = (group.bad[CANDIDATE], group.decided[CANDIDATE]);
+            group.measured = group.decided;
             let live = group.decided[BASELINE] - group.bad[BASELINE];
             let standing = stage.tick(TICK, &[group], None, live);
             assert_ne!(standing, Standing::Breached, "seed {seed}, w {w}, {failures:?}: {:?}", stage.why());
@@ -175,7 +176,7 @@ fn one_bad_endpoint_is_found_and_the_version_stays() {
         assert_eq!(world.run(600), Standing::Collecting, "seed {seed}: {:?}", world.stage.why());
         assert!((world.stage.weight() - 0.1).abs() < 1e-9);
     }
-    assert!(found >= 15, "{found} of 20");
+    assert!(found >= 18, "{found} of 20");
 }
 
 #[test]

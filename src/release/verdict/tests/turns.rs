@@ -10,7 +10,8 @@ fn stage(weight: f64, settings: Settings) -> Supervisor {
 
 /// What was decided under one weight: so many of each version, so many bad ones.
 fn group(w: f64, decided: [u64; 2], bad: [u64; 2]) -> Group {
-    Group { w, decided, bad, guard_bad: bad[1], ..Group::default() }
+    let guard_decided = decided[1];
+    Group { w, decided, bad, guard_bad: bad[1], guard_decided, measured: decided, ..Group::default() }
 }
 
 /// Ticks until it stands elsewhere.

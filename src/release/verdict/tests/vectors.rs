@@ -227,7 +227,7 @@ fn group(step: &Value) -> Group {
         bad,
         guard_bad: step.get("guard_b").map_or(bad[1], count),
         guard_decided: count(&step["n_b"]),
-        measured: count(&step["n_b"]),
+        measured: of("n_a", "n_b"),
         client_errors: of("c4_a", "c4_b"),
         slow: [counts(&step["slow_a"]), counts(&step["slow_b"])],
     }

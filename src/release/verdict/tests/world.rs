@@ -150,9 +150,11 @@ impl<F: FnMut(&mut Dice, usize, u64) -> Answer> World<F> {
             });
             let group = &mut groups[index].1;
             group.decided[version] += 1;
+            group.measured[version] += 1;
             group.bad[version] += bad;
             if version == CANDIDATE {
                 group.guard_bad += bad;
+                group.guard_decided += 1;
                 self.failed += bad;
                 self.endpoints[endpoint].decided += 1;
                 self.endpoints[endpoint].bad += bad;
