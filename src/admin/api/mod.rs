@@ -13,6 +13,7 @@ mod service;
 pub mod text;
 mod trial;
 mod upgrade;
+mod verdict;
 
 pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Holding, Leaving, Move, PutEndpoint, PutVersion,
@@ -31,3 +32,6 @@ pub use service::{
 };
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
+pub use verdict::{
+    Difference, EndpointFigures, Evidence, Quantiles, Suspicion, Tolerated, Verdict, VersionFigures,
+};
