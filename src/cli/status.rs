@@ -29,6 +29,9 @@ pub(super) struct Picture {
     pub(super) services: Vec<api::Service>,
     /// Changes among which the last one of each service is, unless it is long ago.
     pub(super) changes: Vec<api::Change>,
+    /// How the candidate stands, when one service was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) supervision: Option<api::Supervision>,
     /// When this was so, in milliseconds since 1970.
     pub(super) at: u64,
 }
@@ -62,12 +65,14 @@ fn is_passing(error: &anyhow::Error) -> bool {
 
 async fn look(session: &Session<'_>, service: Option<&str>) -> anyhow::Result<Picture> {
     let client = &session.client;
+    let mut supervision = None;
     let services = match service {
         Some(name) => {
             let service: api::Service = client
                 .get(&["v1", "services", name])
                 .await
                 .with_context(|| format!("cannot show `{name}`"))?;
+            supervision = Some(client.get(&["v1", "services", name, "verdict"]).await?);
             vec![service]
         }
         None => client.get::<api::Services>(&["v1", "services"]).await?.services,
@@ -78,7 +83,7 @@ async fn look(session: &Session<'_>, service: Option<&str>) -> anyhow::Result<Pi
         None => last_changes(client).await?,
     };
     let proxy = client.get(&["v1", "status"]).await?;
-    Ok(Picture { proxy, warning, services, changes, at: now() })
+    Ok(Picture { proxy, warning, services, changes, supervision, at: now() })
 }
 
 /// The newest changes; a store that cannot be read is a warning here, for the rest is still true.

@@ -14,6 +14,7 @@ mod standing;
 pub mod text;
 mod trial;
 mod upgrade;
+mod verdict;
 
 pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Leaving, Move, PutEndpoint, PutVersion, Reached,
@@ -33,3 +34,6 @@ pub use service::{
 pub use standing::{Holding, Standing};
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
+pub use verdict::{
+    Difference, EndpointFigures, Evidence, Quantiles, Suspicion, Tolerated, Verdict, VersionFigures,
+};

@@ -1,7 +1,8 @@
-//! Times and durations as text.
+//! Times and durations as text; and the figures of a verdict.
 
 use std::time::Duration;
 
+pub use crate::release::verdict::figures::{figure, odds, points, time};
 use crate::table::Invalid;
 
 const DAY: u64 = 86_400_000;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::service::weights;
-use super::text;
+use super::{Verdict, text};
 use crate::control::supervisor;
 use crate::release;
 
@@ -61,6 +61,9 @@ pub struct Supervision {
     /// The comparison under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
+    /// All its figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// How it stands, in a sentence with numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,

@@ -8,6 +8,7 @@ mod rollout;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 pub(super) use change::{carriers, change, way_back};
 pub(super) use drain::{

@@ -3,7 +3,7 @@
 
 use super::change::split;
 use super::drain::amounts;
-use super::health;
+use super::{health, verdict};
 use crate::admin::api::{self, Change, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
@@ -16,7 +16,7 @@ pub(in crate::cli) fn status(picture: &Picture, style: Style) -> String {
     }));
     for service in &picture.services {
         let last = picture.changes.iter().find(|change| change.services.contains_key(&service.name));
-        blocks.push(block(service, last, picture.at, style));
+        blocks.push(block(service, last, picture, style));
     }
     if picture.services.is_empty() {
         blocks.push("there are no services: name some in the configuration file".to_owned());
@@ -61,9 +61,11 @@ fn proxy(proxy: &api::Status, style: Style) -> String {
     lines.join("\n")
 }
 
-fn block(service: &Service, last: Option<&Change>, now: u64, style: Style) -> String {
+fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Style) -> String {
+    let (now, known) = (picture.at, picture.supervision.as_ref());
     let mut lines = vec![head(service, style), table(service, style)];
     lines.extend(health::lines(service, now, style));
+    lines.extend(verdict::lines(service, known, now, style));
     lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));
     lines.extend(next(service).into_iter().map(|text| format!("  {text}")));
     lines.extend(stops(service).map(|(tone, text)| format!("  stop: {}", style.paint(tone, &text))));

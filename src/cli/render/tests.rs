@@ -1,5 +1,7 @@
 //! The pictures, as people see them.
 
+mod verdict;
+
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
@@ -119,7 +121,7 @@ fn picture(services: Vec<Service>) -> Picture {
         past(42, "shop", "flip", "v2 is out", "shop: green 100 %"),
         past(40, "cart", "weights", "", "cart: v41 99.75 %, v42 0.25 %"),
     ];
-    Picture { proxy, warning: None, services, changes, at: NOW }
+    Picture { proxy, warning: None, services, changes, supervision: None, at: NOW }
 }
 
 #[test]

@@ -98,15 +98,12 @@ impl Job {
         let known = state.table.service(&plan.service).zip(state.deployment(&plan.service));
         let trial = known.and_then(|(service, deployment)| Some((service, deployment.trial.as_ref()?)));
         match trial.filter(|(_, trial)| trial.candidate == plan.to) {
-            Some((service, trial)) => {
-                let stands = handle.verdicts().of(&plan.service, trial.stage).map(|stands| stands.standing);
-                match stands {
-                    Some(Standing::Held) => Doubt::Held,
-                    Some(Standing::Suspect | Standing::Breached) => Doubt::Suspect,
-                    _ if trial.leans(&service.split) => Doubt::Suspect,
-                    _ => Doubt::None,
-                }
-            }
+            Some((service, trial)) => match handle.verdicts().standing_of(&plan.service, trial.stage) {
+                Some(Standing::Held) => Doubt::Held,
+                Some(Standing::Suspect | Standing::Breached) => Doubt::Suspect,
+                _ if trial.leans(&service.split) => Doubt::Suspect,
+                _ => Doubt::None,
+            },
             None if weights(&state, plan) != *lock(&self.weights) => Doubt::Unknown,
             None => Doubt::None,
         }

@@ -8,6 +8,7 @@ use super::inquiry::{Inquiry, Wanted};
 use super::past::Past;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
+use crate::release::verdict::Report;
 use crate::release::{Deployment, Timestamp};
 use crate::table::{Epoch, Service, ServiceName, VersionName};
 
@@ -91,6 +92,12 @@ impl Case {
         }
         self.seen = sums;
         fresh
+    }
+
+    /// All there is to tell of the trial, while there is one.
+    pub(super) fn report(&self, now: (Instant, Timestamp), snapshot: &Snapshot) -> Option<Report> {
+        let inquiry = self.inquiry.as_ref()?;
+        Some(inquiry.report(&self.ledger, &self.seen, now, snapshot))
     }
 
     /// Looks at what has come; what supervision wants done about it.

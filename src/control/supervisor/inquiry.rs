@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::{Fresh, age};
-use super::told::Stands;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
-    Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Settings, Stalled, Standing, Supervisor,
-    Tolerance, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
+    About, Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Report, Settings, Stalled, Standing,
+    Supervisor, Tolerance, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
 };
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
@@ -263,15 +262,30 @@ impl Inquiry {
         found.collect()
     }
 
-    /// How it stands, for who asks.
-    pub(super) fn stands(&self, now: Instant) -> Stands {
-        let said = self.sentence(now);
-        Stands { standing: self.standing, said, hindrance: self.hindrance.clone() }
-    }
-
-    /// What there is to say, with numbers.
-    pub(super) fn sentence(&self, now: Instant) -> String {
-        format!("{} after {:?}", self.standing.name(), age(self.since, now))
+    /// All there is to tell of it.
+    pub(super) fn report(
+        &self,
+        ledger: &Ledger,
+        sums: &Sums,
+        (now, at): (Instant, Timestamp),
+        snapshot: &Snapshot,
+    ) -> Report {
+        let took = [Side::Baseline, Side::Candidate]
+            .map(|side| sums.took[side as usize].iter().copied().collect::<LatencyHist>());
+        let lasted = u64::try_from(age(self.since, now).as_millis()).unwrap_or(u64::MAX);
+        let about = About {
+            baseline: &self.trial.baseline,
+            candidate: &self.trial.candidate,
+            began: Timestamp(at.0.saturating_sub(lasted)),
+            acts: self.trial.acts,
+            took: [&took[0], &took[1]],
+            slow_from: ledger.slow().map(|slow| slow.map(|from| from.map(usize::from))),
+            endpoints: self.endpoints(sums, snapshot),
+            kinds: Vec::new(),
+            user_failures: None,
+            too_few_clients: false,
+        };
+        Report::of(&self.supervisor, about)
     }
 
     /// What was ordered is done, or why it is not.

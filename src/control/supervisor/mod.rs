@@ -23,6 +23,7 @@ use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
 use super::{Failed, Wanted, clock};
+use crate::release::verdict::Standing;
 use crate::release::{Actor, ActorKind, Change, Command};
 use crate::table::{Epoch, ServiceName};
 use case::Case;
@@ -180,13 +181,22 @@ impl Verdicts {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
     }
 
-    /// How the trial of this stage stands, if it is looked at.
+    /// How the trial of this stage stands, in a word, if it is looked at.
     #[must_use]
-    pub fn of(&self, service: &ServiceName, stage: Epoch) -> Option<Stands> {
-        let now = clock::instant();
+    pub fn standing_of(&self, service: &ServiceName, stage: Epoch) -> Option<Standing> {
         let cases = self.lock();
-        let inquiry = cases.get(service)?.inquiry.as_ref().filter(|inquiry| inquiry.trial.stage == stage)?;
-        Some(inquiry.stands(now))
+        let case = cases.get(service).filter(|case| case.stage() == Some(stage))?;
+        case.inquiry.as_ref().map(Inquiry::standing)
+    }
+
+    /// The same with all figures; costs some thousand logarithms.
+    #[must_use]
+    pub fn of(&self, handle: &Handle, service: &ServiceName, stage: Epoch) -> Option<Stands> {
+        let (snapshot, now) = (handle.live().snapshot(), (clock::instant(), clock::now()));
+        let cases = self.lock();
+        let case = cases.get(service).filter(|case| case.stage() == Some(stage))?;
+        let hindrance = case.inquiry.as_ref().and_then(|inquiry| inquiry.hindrance.clone());
+        Some(Stands { report: case.report(now, &snapshot)?, hindrance })
     }
 
     /// Looks at all of them once; what is to be ordered, with why.
@@ -201,7 +211,8 @@ impl Verdicts {
             if wish.is_none() && before == standing {
                 continue;
             }
-            let (said, trial) = (inquiry.sentence(now), &inquiry.trial);
+            let said = case.report((now, at), &snapshot).map_or_else(String::new, |report| report.sentence());
+            let trial = &inquiry.trial;
             if before != standing {
                 warn!(service = %name, state = standing.name(), said, "supervision");
                 handle.tell(Notice::Verdict(Arc::new(VerdictNotice {

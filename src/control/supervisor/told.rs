@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::release::verdict::Standing;
+use crate::release::verdict::{Report, Standing};
 use crate::release::{Actor, ActorKind, Change, ChangeKind};
 use crate::table::{Epoch, ServiceName, VersionName};
 
@@ -54,10 +54,8 @@ impl Ended {
 /// How a trial stands.
 #[derive(Debug, Clone)]
 pub struct Stands {
-    /// The word for it.
-    pub standing: Standing,
-    /// A sentence with numbers.
-    pub said: String,
+    /// All there is to tell of it.
+    pub report: Report,
     /// Why supervision could not do what it wanted, the last time.
     pub hindrance: Option<String>,
 }

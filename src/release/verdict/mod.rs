@@ -25,6 +25,7 @@
 mod counts;
 mod endpoint;
 mod estats;
+pub mod figures;
 mod interval;
 mod latency;
 mod look;
@@ -359,11 +360,8 @@ impl Supervisor {
 }
 
 fn pairs(settings: &Settings) -> [PairDetector; 5] {
-    // The thresholds of slow have the tolerance in them.
-    let slower = Tolerance { rho: 1.0, delta: 0.0 };
-    let tolerances = [settings.errors, settings.client_errors, slower, slower, slower];
-    tolerances.map(|tolerance| {
-        let mut pair = PairDetector::new(tolerance);
+    Metric::ALL.map(|metric| {
+        let mut pair = PairDetector::new(settings.tolerance(metric));
         pair.inject(MASS_START);
         pair
     })

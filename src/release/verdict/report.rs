@@ -2,6 +2,7 @@
 
 use super::counts::Group;
 use super::endpoint::EndpointCounts;
+use super::estats::Tolerance;
 use super::interval::{Interval, Segment, excess_estimate, excess_interval};
 use super::latency::{LatencyHist, QUANTILES, bucket_low};
 use super::standing::{GuardOf, Metric, Standing, Why};
@@ -179,6 +180,12 @@ impl Report {
             kinds: about.kinds,
             user_failures: about.user_failures,
         }
+    }
+
+    /// What of the candidate is tolerated by the metric that the difference is of.
+    #[must_use]
+    pub fn tolerance(&self) -> Tolerance {
+        self.settings.tolerance(self.metric)
     }
 
     /// What was decided for its metric, and what of that was bad, with what is out and will be.

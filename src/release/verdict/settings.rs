@@ -1,6 +1,7 @@
 //! What supervision tolerates, how sure it wants to be, and how it moves.
 
 use super::estats::Tolerance;
+use super::standing::Metric;
 
 /// The settings of one stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +28,7 @@ pub struct Settings {
     pub errors: Tolerance,
     /// Of client errors.
     pub client_errors: Tolerance,
-    /// How much each metric weighs, in the order of [`Metric::ALL`](super::Metric::ALL). The sum is 1.
+    /// How much each metric weighs, in the order of [`Metric::ALL`]. The sum is 1.
     pub omega: [f64; 5],
     /// How much each guard weighs: errors, and the three of latency. The sum is 1.
     pub guard_omega: [f64; 4],
@@ -36,6 +37,21 @@ pub struct Settings {
     pub leans_back: bool,
     /// When the candidate has given so many bad answers more than tolerated, evidence of 20 is enough; 0: never.
     pub bad_budget: u64,
+}
+
+impl Settings {
+    /// What of the candidate is tolerated by this metric.
+    #[must_use]
+    pub fn tolerance(&self, metric: Metric) -> Tolerance {
+        match metric {
+            Metric::ErrorRate => self.errors,
+            Metric::ClientErrorShare => self.client_errors,
+            // The thresholds of slow have it in them.
+            Metric::LatencyP75 | Metric::LatencyP95 | Metric::LatencyP99 => {
+                Tolerance { rho: 1.0, delta: 0.0 }
+            }
+        }
+    }
 }
 
 impl Default for Settings {
