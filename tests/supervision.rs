@@ -259,15 +259,15 @@ fn a_trial_outlives_the_process_and_begins_to_collect_anew() {
 #[test]
 fn a_suspicion_that_proves_wrong_is_taken_back() {
     let (blue, green) = (Pulse::well(), Pulse::well());
-    let lab = shop(&blue, &green, "true");
+    let lab = shop(&blue, &green, "{ suspect_hold = \"1s\" }");
     let _users = with_history(&lab);
     let epoch = flip(&lab, "green", &json!({})).1["epoch"].clone();
-    green.set(500);
     let mut events = lab.events();
-    wait_until("green is suspect", || verdict(&lab)["state"] == "suspect");
-    // It was a hiccup, and both have it.
+    // It is a hiccup, and both have it.
     blue.set(500);
-    wait_until("blue fails as well", || lab.get("/").status == 500);
+    green.set(500);
+    events.wait_for(|event| event["type"] == "verdict" && event["state"] == "suspect");
+    wait_until("most of the traffic is with blue", || weight(&lab, "green") == 1_000);
     green.set(200);
     blue.set(200);
     events.wait_for(|event| {

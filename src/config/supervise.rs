@@ -7,6 +7,8 @@ use crate::table::{BasisPoints, Slowness, SuperviseMode, SuperviseRules, Toleran
 
 /// The shortest supervisory period.
 const LEAST_PERIOD: Duration = Duration::from_secs(1);
+/// The shortest suspicion.
+const LEAST_HOLD: Duration = Duration::from_millis(100);
 const BILLION: f64 = 1e9;
 
 /// `supervise = { mode = "on", keep_old = "10m", tolerate = { errors = "1.5x + 0.2%" }, … }`, or `true`, or `false`.
@@ -22,6 +24,7 @@ pub(super) fn read(node: Node<'_>) -> Option<SuperviseRules> {
     let usual = (default.errors, default.client_errors, default.latency);
     let tolerate = section.or("tolerate", usual, |node| tolerate(node, usual));
     let suspect_weight = section.or("suspect_weight", default.suspect_weight, suspect_weight);
+    let suspect_hold = section.or("suspect_hold", default.suspect_hold, |node| node.duration(LEAST_HOLD));
     let probe = section.or("probe", default.probe, Node::flag);
     let keep_old = section.or("keep_old", default.keep_old, |node| node.duration(LEAST_PERIOD));
     let bad_budget = section.or("bad_budget", default.bad_budget, |node| {
@@ -37,6 +40,7 @@ pub(super) fn read(node: Node<'_>) -> Option<SuperviseRules> {
         client_errors,
         latency,
         suspect_weight: suspect_weight?,
+        suspect_hold: suspect_hold?,
         probe: probe?,
         keep_old: keep_old?,
         bad_budget: bad_budget?,

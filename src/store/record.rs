@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::release::history::Standing;
-use crate::release::{
-    Actor, ActorKind, Change, ChangeKind, Discovered, Edit, Previous, ServiceRecord, Timestamp, Trial,
-};
+use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
+use crate::release::{Discovered, Edit, Previous, ServiceRecord, Trial};
 use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
 use traits::TraitsForm;
 use trial::TrialForm;

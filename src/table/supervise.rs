@@ -19,6 +19,8 @@ pub struct SuperviseRules {
     pub latency: Slowness,
     /// The candidate's share while it is suspect; default 10 %.
     pub suspect_weight: BasisPoints,
+    /// How long a first suspicion lasts at least; each further one four times as long. Default 30 s.
+    pub suspect_hold: Duration,
     /// False: users never see the old version again after a flip without proof; then suspicion alone reverts. Default true.
     pub probe: bool,
     /// How long a flip is supervised; default 10 min.
@@ -67,6 +69,7 @@ impl Default for SuperviseRules {
             client_errors: Tolerance { ratio: 1500, excess: 20_000 },
             latency: Slowness { part: 250, least: Duration::from_millis(5) },
             suspect_weight: BasisPoints::TENTH,
+            suspect_hold: Duration::from_secs(30),
             probe: true,
             keep_old: Duration::from_mins(10),
             bad_budget: 0,

@@ -34,8 +34,6 @@ pub(super) struct Inquiry {
     standing: Standing,
     /// When, and by what, it became suspect for the first time.
     pub(super) suspected: Option<(Instant, &'static str)>,
-    /// What endpoints had done until then.
-    innocent: Vec<(u64, u64, u64)>,
     ejections: u32,
     /// Nothing is ordered before then: an order is under way, or was refused.
     patience: Option<Instant>,
@@ -80,7 +78,6 @@ impl Inquiry {
             ticked: now,
             standing: Standing::Collecting,
             suspected: None,
-            innocent: Vec::new(),
             ejections: 0,
             patience: None,
             hindrance: None,
@@ -125,7 +122,7 @@ impl Inquiry {
         }
         let stalled = self.stalled(ledger, sums, now);
         let standing = self.supervisor.tick(dt, &groups[..len], Some(&stalled), alive);
-        self.turned(standing, ledger, sums, now);
+        self.turned(standing, ledger, now);
         self.wanted(standing, sums, (now, at), snapshot)
     }
 
@@ -167,7 +164,7 @@ impl Inquiry {
     }
 
     /// It stands otherwise than before.
-    fn turned(&mut self, standing: Standing, ledger: &Ledger, sums: &Sums, now: Instant) {
+    fn turned(&mut self, standing: Standing, ledger: &Ledger, now: Instant) {
         let before = std::mem::replace(&mut self.standing, standing);
         if before == standing {
             return;
@@ -177,7 +174,6 @@ impl Inquiry {
                 ledger.mark();
                 if self.suspected.is_none() {
                     self.suspected = Some((now, self.supervisor.why().map_or("", |why| why.name())));
-                    self.innocent.clone_from(&sums.endpoints);
                 }
             }
             Standing::Collecting | Standing::Healthy if before == Standing::Suspect => {
@@ -238,7 +234,7 @@ impl Inquiry {
         endpoint_fault(&counts).map(|index| endpoints[index].0.clone())
     }
 
-    /// What the candidate's endpoints did since it became suspect.
+    /// What the candidate's endpoints did since the trial began.
     pub(super) fn endpoints(&self, sums: &Sums, snapshot: &Snapshot) -> Vec<(EndpointAddr, EndpointCounts)> {
         let spec =
             snapshot.table.service(&self.service).and_then(|service| service.version(&self.trial.candidate));
@@ -247,16 +243,11 @@ impl Inquiry {
         };
         let found = tenure.all_known_vitals(spec.serving()).into_iter().map(|(address, vitals)| {
             let id = vitals.map_or(0, |vitals| vitals.id());
-            let of = |list: &[(u64, u64, u64)]| {
-                list.iter()
-                    .find(|(known, ..)| *known == id)
-                    .map_or((0, 0), |(_, decided, bad)| (*decided, *bad))
-            };
-            let ((decided, bad), before) = (of(&sums.endpoints), of(&self.innocent));
-            let counts = EndpointCounts {
-                decided: decided.saturating_sub(before.0),
-                bad: bad.saturating_sub(before.1),
-            };
+            let found = sums.endpoints.iter().find(|(known, ..)| *known == id);
+            let counts = found.map_or_else(EndpointCounts::default, |(_, decided, bad)| EndpointCounts {
+                decided: *decided,
+                bad: *bad,
+            });
             (address.clone(), counts)
         });
         found.collect()
@@ -329,6 +320,7 @@ fn settings(rules: &SuperviseRules) -> Settings {
     Settings {
         alpha: f64::from(rules.alpha) / 1e9,
         suspect_weight: ratio(rules.suspect_weight),
+        suspect_hold: rules.suspect_hold.as_secs_f64(),
         errors: tolerance(rules.errors),
         client_errors: tolerance(rules.client_errors),
         leans_back: rules.probe,
