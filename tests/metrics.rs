@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use switchback::metrics::supervision::{Compared, Stands};
 use switchback::metrics::{
     Buckets, Certificate, Deliveries, Edge, EndpointState, Exposition, Finds, Inputs, Kind, Lookups,
     Operations, Outcome, Reason, Tenure, names,
@@ -88,6 +89,22 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             version: "blue".parse().unwrap(),
             found: 3,
             failed: 1,
+        }],
+        compared: vec![Compared {
+            service: "shop".parse().unwrap(),
+            candidate: "green".parse().unwrap(),
+            baseline: "blue".parse().unwrap(),
+            stands: Some(Stands {
+                state: "suspect",
+                log_e: vec![("error_rate", 5.5), ("total", f64::NEG_INFINITY)],
+                excess: Some([-0.25, 0.5, 1.0]),
+                common_mode: true,
+            }),
+            requests: [[95, 1, 2], [3, 4, 0]],
+            suspects: [2, 0, 1, 0, 0, 0, 0, 0],
+            reverts: [0, 0, 0, 1, 0, 0, 0, 0],
+            ejections: 1,
+            last_revert: Some((6, 0.13)),
         }],
         lookups: vec![Lookups { host: "blue.internal".to_owned(), found: 2, failed: 1 }],
         endpoints: vec![EndpointState {
@@ -191,6 +208,38 @@ fn the_table_and_control_and_the_doorstep_are_shown() {
         (r#"switchback_webhook_deliveries_total{webhook="ci",result="delivered"}"#, "5"),
         (r#"switchback_webhook_deliveries_total{webhook="ci",result="failed"}"#, "1"),
         (r#"switchback_webhook_waiting{webhook="ci"}"#, "2"),
+        (
+            r#"switchback_supervision_state{service="shop",candidate="green",baseline="blue",state="suspect"}"#,
+            "1",
+        ),
+        (
+            r#"switchback_supervision_state{service="shop",candidate="green",baseline="blue",state="held"}"#,
+            "0",
+        ),
+        (
+            r#"switchback_supervision_log_e{service="shop",candidate="green",baseline="blue",metric="total"}"#,
+            "-Inf",
+        ),
+        (
+            r#"switchback_supervision_excess_ratio{service="shop",candidate="green",baseline="blue",bound="low"}"#,
+            "-0.25",
+        ),
+        (
+            r#"switchback_supervision_requests_total{service="shop",candidate="green",baseline="blue",version="green",outcome="failed"}"#,
+            "4",
+        ),
+        (
+            r#"switchback_supervision_suspects_total{service="shop",candidate="green",baseline="blue",cause="fuse"}"#,
+            "1",
+        ),
+        (
+            r#"switchback_supervision_reverts_total{service="shop",candidate="green",baseline="blue",reason="error_rate"}"#,
+            "1",
+        ),
+        (
+            r#"switchback_supervision_last_revert_seconds{service="shop",candidate="green",baseline="blue"}"#,
+            "0.13",
+        ),
         ("switchback_client_connections", "4"),
         ("switchback_client_connections_accepted_total", "14"),
         (concat!("switchback_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), "1"),

@@ -159,6 +159,11 @@ fn a_bad_canary_goes_back_before_many_have_met_it() {
         "{change}"
     );
     assert!(change["reason"].as_str().unwrap().contains("error_rate"), "{change}");
+    let pair = r#"{service="shop",candidate="green",baseline="blue","#;
+    let count = |name: &str, more: &str| lab.metric(&[&format!("{name}{pair}"), more]).unwrap();
+    assert!(count("switchback_supervision_reverts_total", r#"reason="error_rate""#) > 0.5, "it is counted");
+    let failed = r#"version="green",outcome="failed""#;
+    assert!(count("switchback_supervision_requests_total", failed) > 2.5, "and so is what it did");
     // Seven or so prove it; what was in flight when it did comes on top.
     assert!(users.failed() < 40, "{} users met a failure", users.failed());
 }

@@ -43,6 +43,7 @@ pub(super) fn of(
         endpoints: endpoints(&handle),
         deliveries: webhooks.deliveries(),
         finds: finders.finds(),
+        compared: handle.verdicts().compared(&handle),
     });
     Arc::new(move || exposition.render())
 }

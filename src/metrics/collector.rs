@@ -15,7 +15,7 @@ use super::inputs::{EndpointState, Finds, Inputs, Source};
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
-use super::{names, process};
+use super::{names, process, supervision};
 use crate::table::{BasisPoints, Table};
 
 /// The codes that are there from 0 on, so that the first one is seen as a rise.
@@ -122,6 +122,7 @@ impl Collector for Gathering {
         families.extend(of_health(&versions, &inputs));
         families.extend(of_webhooks(&inputs));
         families.push(of_discovery(&inputs));
+        families.extend(supervision::families(&inputs));
         families.extend(process::families());
         families.into_iter().map(Family::finish).collect()
     }

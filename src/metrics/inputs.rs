@@ -6,6 +6,7 @@ use super::cells::Cells;
 use super::checks::Checks;
 use super::handshake::Handshake;
 use super::reason::Reason;
+use super::supervision::Compared;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Where the collector gets its inputs from; asked once for each scrape, on the scraper's thread.
@@ -62,6 +63,8 @@ pub struct Inputs {
     pub deliveries: Vec<Deliveries>,
     /// How looking for endpoints went.
     pub finds: Vec<Finds>,
+    /// Versions that are compared, or were.
+    pub compared: Vec<Compared>,
 }
 
 /// How one endpoint stands.

@@ -15,6 +15,7 @@ mod process;
 mod reason;
 mod retry;
 mod sums;
+pub mod supervision;
 
 pub use cells::{Cells, Histogram, Kind, Outcome, bump};
 pub use checks::Checks;

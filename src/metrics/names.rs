@@ -63,6 +63,26 @@ metrics! {
         "How long health checks took; those without an answer took their timeout.";
     EJECTIONS = Counter "switchback_endpoint_ejections_total" ["service", "version", "cause"]
         "Endpoints that were left alone for a time because their requests went badly: errors, gateway_errors, local_errors, success_rate or latency.";
+    SUPERVISION_STATE = Gauge "switchback_supervision_state" ["service", "candidate", "baseline", "state"]
+        "1 for how the candidate stands against its baseline: collecting, healthy, suspect, breached or held; all 0: they are not compared now.";
+    SUPERVISION_LOG_E = Gauge "switchback_supervision_log_e" ["service", "candidate", "baseline", "metric"]
+        "Evidence that the candidate is worse, as a natural logarithm, by metric and in total; a revert needs 9.2 unless alpha is set.";
+    SUPERVISION_EXCESS = Gauge "switchback_supervision_excess_ratio" ["service", "candidate", "baseline", "bound"]
+        "How much more of its first attempts fail than of the baseline's: estimate, and low and high of an interval that holds at any time (95 %).";
+    SUPERVISION_COMMON_MODE = Gauge "switchback_supervision_common_mode" ["service", "candidate", "baseline"]
+        "1 while the candidate is suspect and the baseline fails too: it is not the candidate's fault.";
+    SUPERVISION_REQUESTS = Counter "switchback_supervision_requests_total" ["service", "candidate", "baseline", "version", "outcome"]
+        "First attempts of requests whose version a coin chose, while the two were compared: ok, failed or client_error.";
+    SUPERVISION_SUSPECTS = Counter "switchback_supervision_suspects_total" ["service", "candidate", "baseline", "cause"]
+        "How often the candidate became suspect, by what raised it.";
+    SUPERVISION_REVERTS = Counter "switchback_supervision_reverts_total" ["service", "candidate", "baseline", "reason"]
+        "How often the candidate's traffic was taken back, by what proved it worse.";
+    SUPERVISION_EJECTIONS = Counter "switchback_supervision_endpoint_ejections_total" ["service", "candidate", "baseline"]
+        "Endpoints of the candidate that were drained because they alone were bad.";
+    SUPERVISION_LAST_FAILED = Gauge "switchback_supervision_last_revert_failed_requests" ["service", "candidate", "baseline"]
+        "The last time the candidate's traffic was taken back: how many of its first attempts had failed.";
+    SUPERVISION_LAST_SECONDS = Gauge "switchback_supervision_last_revert_seconds" ["service", "candidate", "baseline"]
+        "The last time the candidate's traffic was taken back: seconds since the comparison began.";
     EPOCH = Gauge "switchback_epoch" []
         "The number of the table: one more for every change.";
     SERVICE_EPOCH = Gauge "switchback_service_epoch" ["service"]

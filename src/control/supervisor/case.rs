@@ -18,6 +18,8 @@ pub(super) struct Case {
     ledger: Arc<Ledger>,
     /// What of the ledger is taken into account.
     seen: Sums,
+    /// What came with the last look.
+    pub(super) fresh: Fresh,
     /// What versions did lately.
     pasts: BTreeMap<VersionName, Past>,
     /// The trial, while there is one.
@@ -30,7 +32,7 @@ pub(super) type Fresh = [[Counted; 2]; GENERATIONS];
 impl Case {
     /// A service that is watched from now on.
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger, seen: Sums::default(), pasts: BTreeMap::new(), inquiry: None }
+        Self { ledger, seen: Sums::default(), fresh: Fresh::default(), pasts: BTreeMap::new(), inquiry: None }
     }
 
     /// The epoch at which the trial began, if there is one.
@@ -103,9 +105,9 @@ impl Case {
     /// Looks at what has come; what supervision wants done about it.
     pub(super) fn tick(&mut self, now: Instant, at: Timestamp, snapshot: &Snapshot) -> Option<Wanted> {
         let alive = self.seen.alive;
-        let fresh = self.take(now);
+        self.fresh = self.take(now);
         let inquiry = self.inquiry.as_mut()?;
-        inquiry.tick(&self.ledger, &self.seen, &fresh, self.seen.alive - alive, (now, at), snapshot)
+        inquiry.tick(&self.ledger, &self.seen, &self.fresh, self.seen.alive - alive, (now, at), snapshot)
     }
 }
 

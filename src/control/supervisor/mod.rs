@@ -9,6 +9,7 @@
 mod case;
 mod inquiry;
 mod past;
+mod tally;
 mod told;
 
 use std::collections::BTreeMap;
@@ -23,11 +24,13 @@ use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
 use super::{Failed, Wanted, clock};
-use crate::release::verdict::Standing;
-use crate::release::{Actor, ActorKind, Change, Command};
+use crate::metrics::supervision::Compared;
+use crate::release::verdict::{Report, Standing};
+use crate::release::{Act, Actor, ActorKind, Change, Command, Trial};
 use crate::table::{Epoch, ServiceName};
 use case::Case;
 use inquiry::Inquiry;
+use tally::{Tallies, Tally};
 use told::Bell;
 pub use told::{Ended, How, Stands, VerdictNotice};
 
@@ -43,14 +46,21 @@ pub struct Verdicts {
     /// How the last trial of each service has ended.
     ended: Mutex<BTreeMap<ServiceName, Ended>>,
     bell: Bell,
+    tallies: Tallies,
 }
 
 /// An order, and what became of it.
 struct Ordered {
-    service: ServiceName,
-    stage: Epoch,
-    wanted: inquiry::Wanted,
+    order: Order,
     done: Result<(), Failed>,
+}
+
+/// What supervision wants of control, and why.
+struct Order {
+    service: ServiceName,
+    trial: Trial,
+    wanted: inquiry::Wanted,
+    report: Box<Report>,
 }
 
 /// Supervises for as long as it runs.
@@ -77,9 +87,7 @@ pub async fn run(handle: Handle) {
             },
             Some(ordered) = orders.next(), if !orders.is_empty() => verdicts.answered(&ordered),
             _ = ticks.tick(), if is_trying => {
-                for (service, stage, wanted, reason) in verdicts.tick(&handle) {
-                    orders.push(order(handle.clone(), service, stage, wanted, reason));
-                }
+                orders.extend(verdicts.tick(&handle).into_iter().map(|order| carry_out(handle.clone(), order)));
             }
             () = sleep_until(rested + REST) => {
                 rested = Instant::now();
@@ -92,15 +100,12 @@ pub async fn run(handle: Handle) {
 }
 
 /// Asks control for what supervision wants.
-async fn order(
-    handle: Handle,
-    service: ServiceName,
-    stage: Epoch,
-    wanted: inquiry::Wanted,
-    reason: String,
-) -> Ordered {
-    let command = match &wanted {
-        inquiry::Wanted::Act(act) => Command::Supervise { service: service.clone(), stage, act: *act },
+async fn carry_out(handle: Handle, order: Order) -> Ordered {
+    let Order { service, trial, wanted, report } = &order;
+    let command = match wanted {
+        inquiry::Wanted::Act(act) => {
+            Command::Supervise { service: service.clone(), stage: trial.stage, act: *act }
+        }
         inquiry::Wanted::Eject(version, endpoint) => Command::DrainEndpoint {
             service: service.clone(),
             version: version.clone().into(),
@@ -110,7 +115,7 @@ async fn order(
     let change = Wanted {
         command: Asked::Command(command),
         actor: Actor { kind: ActorKind::Supervisor, name: "supervision".to_owned() },
-        reason,
+        reason: report.sentence(),
         expected: Vec::new(),
         force: false,
         idempotency: None,
@@ -119,7 +124,7 @@ async fn order(
         render: |_, _| String::new(),
     };
     let done = handle.change(change).await.map(drop);
-    Ordered { service, stage, wanted, done }
+    Ordered { order, done }
 }
 
 impl Verdicts {
@@ -199,47 +204,88 @@ impl Verdicts {
         Some(Stands { report: case.report(now, &snapshot)?, hindrance })
     }
 
+    /// What the metrics show of it.
+    #[must_use]
+    pub fn compared(&self, handle: &Handle) -> Vec<Compared> {
+        let (snapshot, now) = (handle.live().snapshot(), (clock::instant(), clock::now()));
+        let cases = self.lock();
+        let reports =
+            cases.iter().filter_map(|(name, case)| Some((name.clone(), case.report(now, &snapshot)?)));
+        let reports = reports.collect();
+        drop(cases);
+        self.tallies.compared(&snapshot.table, &reports)
+    }
+
     /// Looks at all of them once; what is to be ordered, with why.
-    fn tick(&self, handle: &Handle) -> Vec<(ServiceName, Epoch, inquiry::Wanted, String)> {
+    fn tick(&self, handle: &Handle) -> Vec<Order> {
         let (snapshot, now, at) = (handle.live().snapshot(), clock::instant(), clock::now());
         let mut wanted = Vec::new();
         for (name, case) in self.lock().iter_mut() {
             let before = case.inquiry.as_ref().map(Inquiry::standing);
             let wish = case.tick(now, at, &snapshot);
             let (Some(inquiry), Some(before)) = (&case.inquiry, before) else { continue };
-            let standing = inquiry.standing();
+            let (standing, trial) = (inquiry.standing(), &inquiry.trial);
+            self.tallies.note(name, trial, |tally| tally.add(&case.fresh));
             if wish.is_none() && before == standing {
                 continue;
             }
-            let said = case.report((now, at), &snapshot).map_or_else(String::new, |report| report.sentence());
-            let trial = &inquiry.trial;
+            let Some(report) = case.report((now, at), &snapshot) else { continue };
             if before != standing {
-                warn!(service = %name, state = standing.name(), said, "supervision");
-                handle.tell(Notice::Verdict(Arc::new(VerdictNotice {
-                    service: name.clone(),
-                    stage: trial.stage,
-                    baseline: trial.baseline.clone(),
-                    candidate: trial.candidate.clone(),
-                    before,
-                    standing,
-                    said: said.clone(),
-                })));
+                self.turned(handle, name, trial, before, &report);
             }
-            wanted.extend(wish.map(|wish| (name.clone(), trial.stage, wish, said)));
+            let order = |wanted| Order {
+                service: name.clone(),
+                trial: trial.clone(),
+                wanted,
+                report: Box::new(report),
+            };
+            wanted.extend(wish.map(order));
         }
         wanted
     }
 
+    /// A candidate stands otherwise than before.
+    fn turned(
+        &self,
+        handle: &Handle,
+        service: &ServiceName,
+        trial: &Trial,
+        before: Standing,
+        report: &Report,
+    ) {
+        let (standing, said) = (report.standing, report.sentence());
+        warn!(%service, state = standing.name(), said, "supervision");
+        if standing == Standing::Suspect {
+            self.tallies.note(service, trial, |tally| {
+                tally.suspected(report.trigger.map_or("", |(why, _)| why.name()));
+            });
+        }
+        handle.tell(Notice::Verdict(Arc::new(VerdictNotice {
+            service: service.clone(),
+            stage: trial.stage,
+            baseline: trial.baseline.clone(),
+            candidate: trial.candidate.clone(),
+            before,
+            standing,
+            said,
+        })));
+    }
+
     /// What became of an order.
     fn answered(&self, ordered: &Ordered) {
-        let Ordered { service, stage, wanted, done } = ordered;
+        let Ordered { order: Order { service, trial, wanted, report }, done } = ordered;
+        match (done, wanted) {
+            (Ok(()), inquiry::Wanted::Act(Act::Convict)) => {
+                self.tallies.note(service, trial, |tally| tally.reverted(report));
+            }
+            (Ok(()), inquiry::Wanted::Eject(..)) => self.tallies.note(service, trial, Tally::ejected),
+            (Ok(()), inquiry::Wanted::Act(_)) => {}
+            (Err(why), _) => warn!(%service, ?wanted, %why, "supervision could not do what it wanted"),
+        }
         let mut cases = self.lock();
         let inquiry = cases.get_mut(service).and_then(|case| case.inquiry.as_mut());
-        let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == *stage) else { return };
-        let hindrance = done.as_ref().err().map(ToString::to_string);
-        if let Some(why) = &hindrance {
-            warn!(%service, ?wanted, why, "supervision could not do what it wanted");
+        if let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage) {
+            inquiry.answered(done.as_ref().err().map(ToString::to_string));
         }
-        inquiry.answered(hindrance);
     }
 }

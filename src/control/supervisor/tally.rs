@@ -1,0 +1,110 @@
+//! What supervision has done since the process started, and how trials stand, for the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::case::Fresh;
+use crate::metrics::supervision::{CAUSES, Compared, OUTCOMES, Stands};
+use crate::release::Trial;
+use crate::release::verdict::{Metric, Report};
+use crate::table::{ServiceName, Table, VersionName};
+
+/// Service, candidate and baseline.
+type Pair = (ServiceName, VersionName, VersionName);
+
+/// What there was of two versions that were compared.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    requests: [[u64; OUTCOMES.len()]; 2],
+    suspects: [u64; CAUSES.len()],
+    reverts: [u64; CAUSES.len()],
+    ejections: u64,
+    last_revert: Option<(u64, f64)>,
+}
+
+/// All of them. A pair goes when one of its versions is gone.
+#[derive(Debug, Default)]
+pub(super) struct Tallies(Mutex<BTreeMap<Pair, Tally>>);
+
+impl Tally {
+    /// So much more was decided.
+    pub(super) fn add(&mut self, fresh: &Fresh) {
+        for (side, requests) in self.requests.iter_mut().enumerate() {
+            for counted in fresh.iter().map(|sides| &sides[side]) {
+                let bad = counted.failed + counted.client_errors;
+                let counts = [counted.decided.saturating_sub(bad), counted.failed, counted.client_errors];
+                requests.iter_mut().zip(counts).for_each(|(sum, more)| *sum += more);
+            }
+        }
+    }
+
+    /// The candidate has become suspect, by this cause.
+    pub(super) fn suspected(&mut self, cause: &str) {
+        count(&mut self.suspects, cause);
+    }
+
+    /// Its traffic was taken back.
+    pub(super) fn reverted(&mut self, report: &Report) {
+        count(&mut self.reverts, report.why.map_or("", |why| why.name()));
+        self.last_revert = Some((report.counts.bad[1] + report.ejected_failures, report.seconds));
+    }
+
+    /// One of its endpoints was drained.
+    pub(super) fn ejected(&mut self) {
+        self.ejections += 1;
+    }
+}
+
+fn count(counts: &mut [u64; CAUSES.len()], cause: &str) {
+    if let Some(index) = CAUSES.iter().position(|known| *known == cause) {
+        counts[index] += 1;
+    }
+}
+
+impl Tallies {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pair, Tally>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down something about a trial.
+    pub(super) fn note(&self, service: &ServiceName, trial: &Trial, note: impl FnOnce(&mut Tally)) {
+        let pair = (service.clone(), trial.candidate.clone(), trial.baseline.clone());
+        note(self.lock().entry(pair).or_default());
+    }
+
+    /// All that is to be shown; `reports` are those of the trials under way.
+    pub(super) fn compared(&self, table: &Table, reports: &BTreeMap<ServiceName, Report>) -> Vec<Compared> {
+        let mut tallies = self.lock();
+        tallies.retain(|(service, candidate, baseline), _| {
+            let service = table.service(service);
+            service.is_some_and(|service| [candidate, baseline].iter().all(|v| service.version(v).is_some()))
+        });
+        let compared = tallies.iter().map(|((service, candidate, baseline), tally)| {
+            let report = reports.get(service);
+            let report = report.filter(|of| (&of.candidate, &of.baseline) == (candidate, baseline));
+            Compared {
+                service: service.clone(),
+                candidate: candidate.clone(),
+                baseline: baseline.clone(),
+                stands: report.map(stands),
+                requests: tally.requests,
+                suspects: tally.suspects,
+                reverts: tally.reverts,
+                ejections: tally.ejections,
+                last_revert: tally.last_revert,
+            }
+        });
+        compared.collect()
+    }
+}
+
+fn stands(report: &Report) -> Stands {
+    let metrics = Metric::ALL.into_iter().map(Metric::name).zip(report.log_e_of);
+    let excess = report.excess.filter(|_| report.metric == Metric::ErrorRate);
+    Stands {
+        state: report.standing.name(),
+        log_e: metrics.chain([("total", report.log_e)]).collect(),
+        excess: excess.map(|estimate| [report.interval.low, estimate, report.interval.high]),
+        common_mode: report.common_mode,
+    }
+}
