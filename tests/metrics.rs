@@ -96,7 +96,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             baseline: "blue".parse().unwrap(),
             stands: Some(Stands {
                 state: "suspect",
-                log_e: vec![("error_rate", 5.5), ("total", f64::NEG_INFINITY)],
+                log_e: vec![("error_rate", 5.5), ("total", -3.5)],
                 excess: Some([-0.25, 0.5, 1.0]),
                 common_mode: true,
             }),
@@ -218,7 +218,7 @@ fn the_table_and_control_and_the_doorstep_are_shown() {
         ),
         (
             r#"switchback_supervision_log_e{service="shop",candidate="green",baseline="blue",metric="total"}"#,
-            "-Inf",
+            "-3.5",
         ),
         (
             r#"switchback_supervision_excess_ratio{service="shop",candidate="green",baseline="blue",bound="low"}"#,
