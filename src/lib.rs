@@ -54,6 +54,14 @@
 //! worker that sees an endpoint [fail](proxy::upstream::suspicion) again and again tells control, which leaves it alone for a time;
 //! a good answer writes nothing. Orders carry what is known, so that the [gate](release::gate) is a part of the step.
 //!
+//! # Who is worse
+//!
+//! A flip or new weights of a service that is supervised begin a [trial](release::trial): one version is compared with the one
+//! before. The lanes of such a service have a [ledger](proxy::ledger), in which each worker counts, on a page of its own, what became
+//! of a request's first attempt, by the weights that its coin was thrown under. A task beside control, the [supervisor](control::supervisor),
+//! takes what came, every ten milliseconds, and the pure [verdict](release::verdict) makes evidence of it. What it wants are ordinary
+//! changes: lean back, come back, revert, each refused when the trial that it is about is over.
+//!
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time. That it is held
