@@ -46,6 +46,15 @@ pub struct Lines {
     map: OnceCell<Box<HeaderMap>>,
 }
 
+/// One line, as a range of its section.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    from: usize,
+    to: usize,
+    /// False when it is not `name: value`: it has more or less blanks, or others.
+    is_plain: bool,
+}
+
 /// Whose lines they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -55,7 +64,7 @@ enum Kind {
     Answer { length: Option<u64> },
 }
 
-/// A line that passes is not `name: value`: it has more or less blanks, or others.
+/// A line that passes is not plain.
 const LOOSE: u32 = 1 << 29;
 /// `Connection` names fields.
 const NOMINATES: u32 = 1 << 30;
@@ -77,11 +86,10 @@ pub enum Came<'f> {
 }
 
 impl Lines {
-    /// The fields of `head`, which came in `source`; to be [told](Self::see) of each, in order.
-    fn new(source: &Bytes, length: usize, fields: &[httparse::Header<'_>], kind: Kind) -> Self {
-        let from = fields.first().map_or(length, |first| offset(source, first.name));
+    /// The fields of a head, with the empty line behind them; to be [told](Self::see) of each, in order.
+    fn new(section: Bytes, kind: Kind) -> Self {
         Self {
-            section: source.slice(from..length),
+            section,
             runs: SmallVec::new(),
             seen: 0,
             twice: 0,
@@ -91,25 +99,38 @@ impl Lines {
         }
     }
 
-    /// A request's, whose head of this length is at the front of `source`.
+    /// A request's.
     #[must_use]
-    pub fn of_request(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
-        Self::new(source, length, fields, Kind::Request)
+    pub fn of_request(section: Bytes) -> Self {
+        Self::new(section, Kind::Request)
     }
 
     /// An answer's.
     #[must_use]
-    pub fn of_answer(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
-        Self::new(source, length, fields, Kind::Answer { length: None })
+    pub fn of_answer(section: Bytes) -> Self {
+        Self::new(section, Kind::Answer { length: None })
     }
 
-    /// Notes the field at `index` of `fields`.
-    pub fn see(&mut self, note: Option<Note>, fields: &[httparse::Header<'_>], index: usize) {
+    /// The line of the field at `index` of `fields`; `None` when it ends with a line feed alone, which httparse lets pass.
+    #[must_use]
+    pub fn line(&self, fields: &[httparse::Header<'_>], index: usize) -> Option<Line> {
+        let httparse::Header { name, value } = fields[index];
+        let from = offset(&self.section, name);
+        // The last line is followed by an empty one.
+        let to =
+            fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
+        let behind_name = self.section.get(from + name.len()..to)?;
+        let is_plain = behind_name.len() == value.len() + 4 && behind_name.starts_with(b": ");
+        behind_name.ends_with(b"\r\n").then_some(Line { from, to, is_plain })
+    }
+
+    /// Notes a field with this value.
+    pub fn see(&mut self, note: Option<Note>, value: &[u8]) {
         let Some(note) = note else { return };
         self.twice |= self.seen & note.bit();
         if note == Note::Host && !self.has(note) {
-            let from = offset(&self.section, fields[index].value);
-            self.host = (from, from + fields[index].value.len());
+            let from = offset(&self.section, value);
+            self.host = (from, from + value.len());
         }
         self.seen |= note.bit();
     }
@@ -124,17 +145,8 @@ impl Lines {
         self.seen |= UNDERSCORE;
     }
 
-    /// The field at `index` of `fields` passes as it is.
-    pub fn pass(&mut self, fields: &[httparse::Header<'_>], index: usize) {
-        let (name, value) = (fields[index].name, fields[index].value);
-        let from = offset(&self.section, name);
-        // The last line is followed by an empty one.
-        let to =
-            fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
-        let colon = from + name.len();
-        let is_plain = to - colon == value.len() + 4
-            && offset(&self.section, value) == colon + 2
-            && self.section[colon + 1] == b' ';
+    /// This line passes as it is.
+    pub fn pass(&mut self, Line { from, to, is_plain }: Line) {
         if !is_plain {
             self.seen |= LOOSE;
         }
