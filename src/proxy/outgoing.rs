@@ -148,7 +148,7 @@ impl Outgoing {
         let own;
         let host = match asked.sent_host {
             Some(SentHost::Fixed(host)) => host.as_bytes(),
-            None if !asked.authority.is_empty() => asked.authority.as_bytes(),
+            None if !asked.authority.is_empty() => asked.authority,
             Some(SentHost::Endpoint) | None => {
                 own = own_host(&endpoint.address);
                 own.as_bytes()
@@ -162,7 +162,7 @@ impl Outgoing {
             subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
-            asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
+            asked: if asked.authority.is_empty() { host } else { asked.authority },
             via: &client.settings.via,
             forwarded: client.settings.forwarded,
         };
