@@ -88,15 +88,7 @@ pub enum Came<'f> {
 impl Lines {
     /// The fields of a head, with the empty line behind them; to be [told](Self::see) of each, in order.
     fn new(section: Bytes, kind: Kind) -> Self {
-        Self {
-            section,
-            runs: SmallVec::new(),
-            seen: 0,
-            twice: 0,
-            host: (0, 0),
-            kind,
-            map: OnceCell::new(),
-        }
+        Self { section, runs: SmallVec::new(), seen: 0, twice: 0, host: (0, 0), kind, map: OnceCell::new() }
     }
 
     /// A request's.

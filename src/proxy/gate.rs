@@ -41,7 +41,9 @@ impl<'r> Asked<'r> {
             // says (§3.2); HTTP/2 has its authority instead.
             (Some(_), _) if uri.scheme().is_none() => return Err(Reason::BadRequest),
             (Some(_), None) if request.version == Version::HTTP_11 => return Err(Reason::BadRequest),
-            (Some(authority), Some(host)) if !same_host(authority.as_str().as_bytes(), host, uri.scheme_str()) => {
+            (Some(authority), Some(host))
+                if !same_host(authority.as_str().as_bytes(), host, uri.scheme_str()) =>
+            {
                 return Err(Reason::BadRequest);
             }
             (Some(authority), _) => authority.as_str().as_bytes(),
@@ -209,8 +211,13 @@ mod tests {
         }
         let (request, ()) = request.body(()).unwrap().into_parts();
         let request = request.into();
-        Asked::of(&request)
-            .map(|asked| (String::from_utf8(asked.host().to_owned()).unwrap(), asked.target.to_owned(), asked.expects_continue))
+        Asked::of(&request).map(|asked| {
+            (
+                String::from_utf8(asked.host().to_owned()).unwrap(),
+                asked.target.to_owned(),
+                asked.expects_continue,
+            )
+        })
     }
 
     #[test]

@@ -155,15 +155,12 @@ impl Outgoing {
             }
         };
         let origin = Origin {
-            client: client.arrival.peer.text.as_deref(),
+            caller: client.caller(),
+            introduction: client.introduction(),
             is_trusted: client.arrival.peer.is_trusted,
-            port: client.arrival.peer.port,
-            scheme: client.arrival.scheme(),
-            subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority },
-            via: &client.settings.via,
             forwarded: client.settings.forwarded,
         };
         let key = match asked.upgrade {
