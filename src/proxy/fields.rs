@@ -24,8 +24,8 @@ use super::headers::{self, append};
 /// The fields of a request, or of an answer without those that were for one connection only.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    /// As they came, unless they came as a map or were changed since.
-    lines: Option<Lines>,
+    /// As they came, unless they came as a map or were changed since. Boxed: an answer goes through many hands.
+    lines: Option<Box<Lines>>,
     /// Else. Boxed: hardly any message over HTTP/1.1 needs it.
     map: Option<Box<HeaderMap>>,
 }
@@ -35,8 +35,10 @@ pub struct Fields {
 pub struct Lines {
     /// All lines, one behind the other.
     section: Bytes,
-    /// Those that pass as they are, as ranges of `section`.
-    runs: SmallVec<[(usize, usize); 3]>,
+    /// Those that pass as they are, as ranges of `section`; but for the last range.
+    runs: SmallVec<[(usize, usize); 2]>,
+    /// To which the next line may belong.
+    last: (usize, usize),
     seen: u32,
     twice: u32,
     /// The value of `Host`, which everybody wants.
@@ -88,7 +90,16 @@ pub enum Came<'f> {
 impl Lines {
     /// The fields of a head, with the empty line behind them; to be [told](Self::see) of each, in order.
     fn new(section: Bytes, kind: Kind) -> Self {
-        Self { section, runs: SmallVec::new(), seen: 0, twice: 0, host: (0, 0), kind, map: OnceCell::new() }
+        Self {
+            section,
+            runs: SmallVec::new(),
+            last: (0, 0),
+            seen: 0,
+            twice: 0,
+            host: (0, 0),
+            kind,
+            map: OnceCell::new(),
+        }
     }
 
     /// A request's.
@@ -142,10 +153,16 @@ impl Lines {
         if !is_plain {
             self.seen |= LOOSE;
         }
-        match self.runs.last_mut() {
-            Some((_, end)) if *end == from => *end = to,
-            Some(_) | None => self.runs.push((from, to)),
+        if self.last.1 == from {
+            self.last.1 = to;
+        } else {
+            self.runs.push(std::mem::replace(&mut self.last, (from, to)));
         }
+    }
+
+    /// What passes.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().chain([&self.last]).map(|(from, to)| &self.section[*from..*to])
     }
 
     /// The length that an answer tells.
@@ -160,19 +177,22 @@ impl Lines {
     /// Appends what passes, each line as `name: value`: not every reader takes all that a sender may put around a value (RFC
     /// 9112 §5.1), and who reads it otherwise reads another request.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let runs = self.runs.iter().map(|(from, to)| &self.section[*from..*to]);
         if self.seen & LOOSE == 0 {
-            runs.for_each(|run| out.extend_from_slice(run));
+            let mut copy = |(from, to): &(usize, usize)| out.extend_from_slice(&self.section[*from..*to]);
+            self.runs.iter().for_each(&mut copy);
+            copy(&self.last);
         } else {
-            runs.flat_map(each).for_each(|(name, value)| append(out, name, value));
+            self.pieces().flat_map(each).for_each(|(name, value)| append(out, name, value));
         }
     }
 
     /// All fields, by name and value.
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let all = [(0, self.section.len())];
-        let runs = if self.kind == Kind::Request { SmallVec::from_slice(&all) } else { self.runs.clone() };
-        runs.into_iter().flat_map(|(from, to)| each(&self.section[from..to]))
+        let (all, pieces) = match self.kind {
+            Kind::Request => (Some(&*self.section), None),
+            Kind::Answer { .. } => (None, Some(self.pieces())),
+        };
+        all.into_iter().chain(pieces.into_iter().flatten()).flat_map(each)
     }
 
     /// They share the memory of what was read.
@@ -283,13 +303,13 @@ impl Fields {
     pub fn passing(&self, keeps_forwarding: bool) -> Option<&Lines> {
         let special = Note::Expect.bit() | NOMINATES;
         let forwarding = if keeps_forwarding { Note::Forwarding.bit() } else { 0 };
-        self.lines.as_ref().filter(|lines| lines.seen & (special | forwarding) == 0)
+        self.lines.as_deref().filter(|lines| lines.seen & (special | forwarding) == 0)
     }
 
     /// Takes out of an answer's fields what frames and connects: the length that they tell, and whether the connection is to
     /// be closed.
     pub fn take_framing(&mut self) -> (Option<u64>, bool) {
-        if let Some(Lines { kind: Kind::Answer { length }, map, .. }) = &mut self.lines {
+        if let Some(Lines { kind: Kind::Answer { length }, map, .. }) = self.lines.as_deref_mut() {
             map.take();
             return (length.take(), false);
         }
@@ -337,7 +357,7 @@ impl Fields {
 
 impl From<Lines> for Fields {
     fn from(lines: Lines) -> Self {
-        Self { lines: Some(lines), map: None }
+        Self { lines: Some(Box::new(lines)), map: None }
     }
 }
 
