@@ -24,6 +24,9 @@ use crate::table::{PoolRules, ZoneName};
 #[repr(C)]
 pub struct Local {
     shard: Arc<Shard>,
+    /// [`Upstream::id`].
+    id: u64,
+    /// Not looked into for a usual request.
     upstream: Arc<Upstream>,
     /// What the worker has in flight, on all versions.
     flights: Rc<Flights>,
@@ -123,6 +126,7 @@ impl Local {
         Self {
             budget: Budget::new(requests(&shard), locals.pools.ticks()),
             shard,
+            id: upstream.id,
             flights: Rc::clone(&locals.flights),
             retry: Cell::new(None),
             seats: RefCell::new(Seats::none()),
@@ -148,7 +152,7 @@ impl Local {
     /// What this worker has in flight on this version.
     #[must_use]
     pub fn left(&self) -> Part<'_> {
-        self.flights.of(self.upstream.id)
+        self.flights.of(self.id)
     }
 
     /// What event streams are told last, when they are told to go.
@@ -160,6 +164,12 @@ impl Local {
     /// Event streams are told this last.
     pub fn set_retry(&self, retry: Option<Duration>) {
         self.retry.set(retry);
+    }
+
+    /// The id of the version's tenure.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The version's tenure.
@@ -191,7 +201,7 @@ impl Local {
     /// The endpoint for a request; `None` when there is none that may be used.
     pub fn pick(&self, clock: &Clock, asking: Asking<'_>) -> Option<Rc<Seat>> {
         self.used.set(clock.ticks());
-        let state = (self.upstream.revision(), clock.ticks());
+        let state = (self.shard.revision(), clock.ticks());
         let (seat, is_panic) = self.seats.borrow_mut().choose(state, &self.zone, asking)?;
         if is_panic {
             self.shard.cells().panicked();
