@@ -27,8 +27,8 @@ struct Request {
 }
 
 impl RouteKey for Request {
-    fn host(&self) -> &str {
-        &self.host
+    fn host(&self) -> &[u8] {
+        self.host.as_bytes()
     }
     fn path(&self) -> &str {
         &self.path

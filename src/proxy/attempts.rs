@@ -11,11 +11,12 @@ use super::body::Incoming;
 use super::bounds::Bounds;
 use super::choice::Chooser;
 use super::connection::Turn;
-use super::entry::Admitted;
 use super::gate::Asked;
 use super::head::{Answer, Parts};
 use super::journal::Record;
+use super::live::Terms;
 use super::outgoing::Upload;
+use super::permit::Permit;
 use crate::metrics::Reason;
 use attempt::{Request, attempt};
 use hedge::hedged;
@@ -27,10 +28,11 @@ pub(super) async fn forward(
     head: &Parts,
     asked: &Asked<'_>,
     body: Incoming,
-    admitted: Admitted,
+    mut permit: Permit,
+    terms: &Terms,
     record: Option<&Record>,
 ) -> Result<Answer, Reason> {
-    let Admitted { mut permit, timeouts, limits } = admitted;
+    let Terms { timeouts, limits } = *terms;
     let client = &turn.client;
     let bounds = Bounds::new(client, &head.headers, timeouts, limits);
     turn.is_due(bounds.deadline());

@@ -57,9 +57,9 @@ impl Arrival {
         let Some(secured) = self.secured.as_ref().filter(|secured| secured.asks_clients) else {
             return Ok(());
         };
-        let bare = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let bare = |host: &[u8]| host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase();
         match &secured.server_name {
-            Some(name) if bare(name) != bare(asked.host()) => Err(Reason::Misdirected),
+            Some(name) if bare(name.as_bytes()) != bare(asked.host()) => Err(Reason::Misdirected),
             Some(_) | None => Ok(()),
         }
     }
@@ -90,7 +90,8 @@ impl Redirect {
         }
         let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
         let target = if asked.target == "*" { "/" } else { asked.target };
-        let location = HeaderValue::from_str(&format!("https://{}{port}{target}", asked.host()));
+        let location = [b"https://", asked.host(), port.as_bytes(), target.as_bytes()].concat();
+        let location = HeaderValue::from_maybe_shared(Bytes::from(location));
         let location = location.ok().filter(|_| !asked.host().is_empty()).ok_or(Reason::BadRequest)?;
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = self.status;

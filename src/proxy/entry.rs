@@ -14,13 +14,11 @@ use super::pressure::Pressure;
 use super::quota::Slot;
 use super::story::Story;
 use crate::metrics::{Kind, Reason};
-use crate::table::{ServiceLimits, Timeouts};
 
 /// A request that is counted in on the version it was assigned to.
 pub(super) struct Admitted {
     pub(super) permit: Permit,
-    pub(super) timeouts: Timeouts,
-    pub(super) limits: ServiceLimits,
+    pub(super) terms: Terms,
 }
 
 /// How far a request has come.
@@ -73,8 +71,9 @@ pub(super) fn admit(
                 Way::Answered => return Ok(Entry::Check),
             }
         }
-        let Terms { timeouts, limits } = *lane.terms;
-        if body.size_hint().exact().zip(limits.request_body).is_some_and(|(length, most)| length > most) {
+        let terms = *lane.terms;
+        if body.size_hint().exact().zip(terms.limits.request_body).is_some_and(|(length, most)| length > most)
+        {
             return Err(Reason::RequestTooLarge);
         }
         if let Some(quota) = rare.and_then(|rare| rare.quota.as_ref()) {
@@ -97,7 +96,7 @@ pub(super) fn admit(
             }
             local.follow(&lane.target);
             story.assigned(lane, &mut permit);
-            return Ok(Entry::Admitted(Admitted { permit, timeouts, limits }));
+            return Ok(Entry::Admitted(Admitted { permit, terms }));
         }
     }
 }

@@ -24,8 +24,8 @@ use super::headers::{self, append};
 /// The fields of a request, or of an answer without those that were for one connection only.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    /// As they came, unless they came as a map or were changed since.
-    lines: Option<Lines>,
+    /// As they came, unless they came as a map or were changed since. Boxed: an answer goes through many hands.
+    lines: Option<Box<Lines>>,
     /// Else. Boxed: hardly any message over HTTP/1.1 needs it.
     map: Option<Box<HeaderMap>>,
 }
@@ -35,8 +35,10 @@ pub struct Fields {
 pub struct Lines {
     /// All lines, one behind the other.
     section: Bytes,
-    /// Those that pass as they are, as ranges of `section`.
-    runs: SmallVec<[(usize, usize); 3]>,
+    /// Those that pass as they are, as ranges of `section`; but for the last range.
+    runs: SmallVec<[(usize, usize); 2]>,
+    /// To which the next line may belong.
+    last: (usize, usize),
     seen: u32,
     twice: u32,
     /// The value of `Host`, which everybody wants.
@@ -44,6 +46,15 @@ pub struct Lines {
     kind: Kind,
     /// The map of them. Boxed: hardly anybody asks for it.
     map: OnceCell<Box<HeaderMap>>,
+}
+
+/// One line, as a range of its section.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    from: usize,
+    to: usize,
+    /// False when it is not `name: value`: it has more or less blanks, or others.
+    is_plain: bool,
 }
 
 /// Whose lines they are.
@@ -55,7 +66,7 @@ enum Kind {
     Answer { length: Option<u64> },
 }
 
-/// A line that passes is not `name: value`: it has more or less blanks, or others.
+/// A line that passes is not plain.
 const LOOSE: u32 = 1 << 29;
 /// `Connection` names fields.
 const NOMINATES: u32 = 1 << 30;
@@ -77,12 +88,12 @@ pub enum Came<'f> {
 }
 
 impl Lines {
-    /// The fields of `head`, which came in `source`; to be [told](Self::see) of each, in order.
-    fn new(source: &Bytes, length: usize, fields: &[httparse::Header<'_>], kind: Kind) -> Self {
-        let from = fields.first().map_or(length, |first| offset(source, first.name));
+    /// The fields of a head, with the empty line behind them; to be [told](Self::see) of each, in order.
+    fn new(section: Bytes, kind: Kind) -> Self {
         Self {
-            section: source.slice(from..length),
+            section,
             runs: SmallVec::new(),
+            last: (0, 0),
             seen: 0,
             twice: 0,
             host: (0, 0),
@@ -91,25 +102,38 @@ impl Lines {
         }
     }
 
-    /// A request's, whose head of this length is at the front of `source`.
+    /// A request's.
     #[must_use]
-    pub fn of_request(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
-        Self::new(source, length, fields, Kind::Request)
+    pub fn of_request(section: Bytes) -> Self {
+        Self::new(section, Kind::Request)
     }
 
     /// An answer's.
     #[must_use]
-    pub fn of_answer(source: &Bytes, length: usize, fields: &[httparse::Header<'_>]) -> Self {
-        Self::new(source, length, fields, Kind::Answer { length: None })
+    pub fn of_answer(section: Bytes) -> Self {
+        Self::new(section, Kind::Answer { length: None })
     }
 
-    /// Notes the field at `index` of `fields`.
-    pub fn see(&mut self, note: Option<Note>, fields: &[httparse::Header<'_>], index: usize) {
+    /// The line of the field at `index` of `fields`; `None` when it ends with a line feed alone, which httparse lets pass.
+    #[must_use]
+    pub fn line(&self, fields: &[httparse::Header<'_>], index: usize) -> Option<Line> {
+        let httparse::Header { name, value } = fields[index];
+        let from = offset(&self.section, name);
+        // The last line is followed by an empty one.
+        let to =
+            fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
+        let behind_name = self.section.get(from + name.len()..to)?;
+        let is_plain = behind_name.len() == value.len() + 4 && behind_name.starts_with(b": ");
+        behind_name.ends_with(b"\r\n").then_some(Line { from, to, is_plain })
+    }
+
+    /// Notes a field with this value.
+    pub fn see(&mut self, note: Option<Note>, value: &[u8]) {
         let Some(note) = note else { return };
         self.twice |= self.seen & note.bit();
         if note == Note::Host && !self.has(note) {
-            let from = offset(&self.section, fields[index].value);
-            self.host = (from, from + fields[index].value.len());
+            let from = offset(&self.section, value);
+            self.host = (from, from + value.len());
         }
         self.seen |= note.bit();
     }
@@ -124,24 +148,21 @@ impl Lines {
         self.seen |= UNDERSCORE;
     }
 
-    /// The field at `index` of `fields` passes as it is.
-    pub fn pass(&mut self, fields: &[httparse::Header<'_>], index: usize) {
-        let (name, value) = (fields[index].name, fields[index].value);
-        let from = offset(&self.section, name);
-        // The last line is followed by an empty one.
-        let to =
-            fields.get(index + 1).map_or(self.section.len() - 2, |next| offset(&self.section, next.name));
-        let colon = from + name.len();
-        let is_plain = to - colon == value.len() + 4
-            && offset(&self.section, value) == colon + 2
-            && self.section[colon + 1] == b' ';
+    /// This line passes as it is.
+    pub fn pass(&mut self, Line { from, to, is_plain }: Line) {
         if !is_plain {
             self.seen |= LOOSE;
         }
-        match self.runs.last_mut() {
-            Some((_, end)) if *end == from => *end = to,
-            Some(_) | None => self.runs.push((from, to)),
+        if self.last.1 == from {
+            self.last.1 = to;
+        } else {
+            self.runs.push(std::mem::replace(&mut self.last, (from, to)));
         }
+    }
+
+    /// What passes.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().chain([&self.last]).map(|(from, to)| &self.section[*from..*to])
     }
 
     /// The length that an answer tells.
@@ -156,19 +177,22 @@ impl Lines {
     /// Appends what passes, each line as `name: value`: not every reader takes all that a sender may put around a value (RFC
     /// 9112 §5.1), and who reads it otherwise reads another request.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let runs = self.runs.iter().map(|(from, to)| &self.section[*from..*to]);
         if self.seen & LOOSE == 0 {
-            runs.for_each(|run| out.extend_from_slice(run));
+            let mut copy = |(from, to): &(usize, usize)| out.extend_from_slice(&self.section[*from..*to]);
+            self.runs.iter().for_each(&mut copy);
+            copy(&self.last);
         } else {
-            runs.flat_map(each).for_each(|(name, value)| append(out, name, value));
+            self.pieces().flat_map(each).for_each(|(name, value)| append(out, name, value));
         }
     }
 
     /// All fields, by name and value.
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let all = [(0, self.section.len())];
-        let runs = if self.kind == Kind::Request { SmallVec::from_slice(&all) } else { self.runs.clone() };
-        runs.into_iter().flat_map(|(from, to)| each(&self.section[from..to]))
+        let (all, pieces) = match self.kind {
+            Kind::Request => (Some(&*self.section), None),
+            Kind::Answer { .. } => (None, Some(self.pieces())),
+        };
+        all.into_iter().chain(pieces.into_iter().flatten()).flat_map(each)
     }
 
     /// They share the memory of what was read.
@@ -279,13 +303,13 @@ impl Fields {
     pub fn passing(&self, keeps_forwarding: bool) -> Option<&Lines> {
         let special = Note::Expect.bit() | NOMINATES;
         let forwarding = if keeps_forwarding { Note::Forwarding.bit() } else { 0 };
-        self.lines.as_ref().filter(|lines| lines.seen & (special | forwarding) == 0)
+        self.lines.as_deref().filter(|lines| lines.seen & (special | forwarding) == 0)
     }
 
     /// Takes out of an answer's fields what frames and connects: the length that they tell, and whether the connection is to
     /// be closed.
     pub fn take_framing(&mut self) -> (Option<u64>, bool) {
-        if let Some(Lines { kind: Kind::Answer { length }, map, .. }) = &mut self.lines {
+        if let Some(Lines { kind: Kind::Answer { length }, map, .. }) = self.lines.as_deref_mut() {
             map.take();
             return (length.take(), false);
         }
@@ -333,7 +357,7 @@ impl Fields {
 
 impl From<Lines> for Fields {
     fn from(lines: Lines) -> Self {
-        Self { lines: Some(lines), map: None }
+        Self { lines: Some(Box::new(lines)), map: None }
     }
 }
 

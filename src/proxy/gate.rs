@@ -11,10 +11,10 @@ use crate::table::{RouteKey, SentHost};
 /// An unambiguous request: where it wants to go, in its own bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'r> {
-    /// Host and port as they were asked for; empty only in HTTP/1.0.
-    pub authority: &'r str,
+    /// Host and port as they were asked for, in ASCII; empty only in HTTP/1.0.
+    pub authority: &'r [u8],
     /// The host without its port.
-    host: &'r str,
+    host: &'r [u8],
     /// Path and query, or `*`; raw.
     pub target: &'r str,
     path: &'r str,
@@ -41,12 +41,14 @@ impl<'r> Asked<'r> {
             // says (§3.2); HTTP/2 has its authority instead.
             (Some(_), _) if uri.scheme().is_none() => return Err(Reason::BadRequest),
             (Some(_), None) if request.version == Version::HTTP_11 => return Err(Reason::BadRequest),
-            (Some(authority), Some(host)) if !same_host(authority.as_str(), host, uri.scheme_str()) => {
+            (Some(authority), Some(host))
+                if !same_host(authority.as_str().as_bytes(), host, uri.scheme_str()) =>
+            {
                 return Err(Reason::BadRequest);
             }
-            (Some(authority), _) => authority.as_str(),
+            (Some(authority), _) => authority.as_str().as_bytes(),
             (None, Some(host)) if !host.is_empty() => host,
-            (None, _) if request.version < Version::HTTP_11 => "",
+            (None, _) if request.version < Version::HTTP_11 => b"",
             (None, _) => return Err(Reason::BadRequest),
         };
         // Of a scheme that is not ours nobody knows what its target means (RFC 9110 §7.4).
@@ -82,7 +84,7 @@ impl<'r> Asked<'r> {
 
     /// The host without its port.
     #[must_use]
-    pub fn bare_host(&self) -> &'r str {
+    pub fn bare_host(&self) -> &'r [u8] {
         self.host
     }
 
@@ -128,7 +130,7 @@ impl Underscores {
 }
 
 impl RouteKey for Asked<'_> {
-    fn host(&self) -> &str {
+    fn host(&self) -> &[u8] {
         self.host
     }
 
@@ -142,10 +144,10 @@ impl RouteKey for Asked<'_> {
 }
 
 /// The one `Host` field (RFC 9112 §3.2: more than one is an error).
-fn only_host(headers: &Fields) -> Result<Option<&str>, Reason> {
+fn only_host(headers: &Fields) -> Result<Option<&[u8]>, Reason> {
     match headers.came(Note::Host) {
         Came::Never => Ok(None),
-        Came::Once(host) => str::from_utf8(host).map(Some).map_err(|_| Reason::BadRequest),
+        Came::Once(host) => Ok(Some(host)),
         Came::Often => Err(Reason::BadRequest),
     }
 }
@@ -159,9 +161,9 @@ fn expectation(headers: &Fields) -> Result<bool, Reason> {
     }
 }
 
-fn same_host(authority: &str, host: &str, scheme: Option<&str>) -> bool {
-    let default = if scheme == Some("https") { ":443" } else { ":80" };
-    let bare = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
+fn same_host(authority: &[u8], host: &[u8], scheme: Option<&str>) -> bool {
+    let default = if scheme == Some("https") { &b":443"[..] } else { b":80" };
+    let bare = |host: &[u8]| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
     authority.eq_ignore_ascii_case(host) || bare(authority) == bare(host)
 }
 
@@ -182,18 +184,18 @@ const IN_NAME: [bool; 256] = {
 };
 
 /// A registered name, IPv4 or bracketed IPv6 address with an optional port: no userinfo, list, blank or path.
-fn is_host(name: &str, port: &str) -> bool {
-    let is_port = port.is_empty() || (port.len() <= 6 && port[1..].bytes().all(|byte| byte.is_ascii_digit()));
-    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => name.bytes().all(|byte| IN_NAME[usize::from(byte)]),
+fn is_host(name: &[u8], port: &[u8]) -> bool {
+    let is_port = port.is_empty() || (port.len() <= 6 && port[1..].iter().all(u8::is_ascii_digit));
+    let is_name = match name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]")) {
+        Some(v6) => str::from_utf8(v6).is_ok_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => name.iter().all(|byte| IN_NAME[usize::from(*byte)]),
     };
     is_name && is_port && !name.is_empty()
 }
 
-fn without_port(host: &str) -> &str {
-    match memchr::memrchr(b':', host.as_bytes()) {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+fn without_port(host: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
         _ => host,
     }
 }
@@ -209,8 +211,13 @@ mod tests {
         }
         let (request, ()) = request.body(()).unwrap().into_parts();
         let request = request.into();
-        Asked::of(&request)
-            .map(|asked| (asked.host().to_owned(), asked.target.to_owned(), asked.expects_continue))
+        Asked::of(&request).map(|asked| {
+            (
+                String::from_utf8(asked.host().to_owned()).unwrap(),
+                asked.target.to_owned(),
+                asked.expects_continue,
+            )
+        })
     }
 
     #[test]

@@ -66,27 +66,73 @@ pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Who is asking, for the fields that say so.
+/// Whose connection it is, for the fields that say so: the same for all of its requests.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'c> {
+pub struct Caller<'c> {
     /// The client's address as text; `None` for a Unix socket.
     pub client: Option<&'c str>,
-    /// True when the client is a proxy whose word is taken.
-    pub is_trusted: bool,
     /// The port that it connected to, if there is one.
     pub port: Option<u16>,
     /// `http` or `https`.
     pub scheme: &'c str,
     /// Whose certificate was verified, and the field to tell it in.
     pub subject: Option<(&'c HeaderName, &'c HeaderValue)>,
+    /// Our name in `Via`.
+    pub via: &'c str,
+}
+
+impl Caller<'_> {
+    /// What endpoints are told of one for whom no other proxy speaks.
+    #[must_use]
+    pub fn introduction(self) -> Box<[u8]> {
+        let mut out = Vec::new();
+        self.write(&mut out, None);
+        out.into()
+    }
+
+    /// The same behind what trusted proxies say in the fields `known`: theirs are kept, and the address that they came from is
+    /// appended.
+    fn write(self, out: &mut Vec<u8>, known: Option<&HeaderMap>) {
+        let kept = |name: &HeaderName| known?.get(name).map(HeaderValue::as_bytes);
+        let before = known.into_iter().flat_map(|known| known.get_all(&X_FORWARDED_FOR));
+        let addresses = before.map(HeaderValue::as_bytes).chain(self.client.map(str::as_bytes));
+        for (index, address) in addresses.enumerate() {
+            out.extend_from_slice(if index == 0 { b"x-forwarded-for: " } else { b", " });
+            out.extend_from_slice(address);
+        }
+        if self.client.is_some() || kept(&X_FORWARDED_FOR).is_some() {
+            out.extend_from_slice(b"\r\n");
+        }
+        append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(self.scheme.as_bytes()));
+        let mut digits = itoa::Buffer::new();
+        let port = self.port.map(|port| digits.format(port).as_bytes());
+        if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
+            append(out, b"x-forwarded-port", port);
+        }
+        out.extend_from_slice(b"via: 1.1 ");
+        out.extend_from_slice(self.via.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if let Some((name, subject)) = self.subject {
+            append(out, name.as_str().as_bytes(), subject.as_bytes());
+        }
+    }
+}
+
+/// Who is asking, and for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'c> {
+    /// Whose connection it is.
+    pub caller: Caller<'c>,
+    /// [`Caller::introduction`], written once for all.
+    pub introduction: &'c [u8],
+    /// True when the client is a proxy whose word is taken.
+    pub is_trusted: bool,
     /// The fields that tell it anywhere: no client may send them.
     pub subject_headers: &'c [HeaderName],
     /// The host that the endpoint is asked for, with its port.
     pub host: &'c [u8],
     /// The host that the client asked for, with its port.
     pub asked: &'c [u8],
-    /// Our name in `Via`.
-    pub via: &'c str,
     /// True when `Forwarded` is sent too.
     pub forwarded: bool,
 }
@@ -134,9 +180,6 @@ pub fn write_request(
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
     write_forwarding(out, headers, origin);
-    if let Some((name, subject)) = origin.subject {
-        append(out, name.as_str().as_bytes(), subject.as_bytes());
-    }
     if let Some((upgrade, key)) = upgrade {
         upgrade.write(out, headers, key);
     } else if headers.takes_trailers() {
@@ -213,37 +256,23 @@ fn is_ours(name: &HeaderName) -> bool {
     [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, FORWARDED].contains(name)
 }
 
-/// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept, and the address it
-/// came from is appended.
+/// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept.
 fn write_forwarding(out: &mut Vec<u8>, headers: &Fields, origin: Origin<'_>) {
-    let known: Option<&HeaderMap> =
-        if origin.is_trusted && headers.has(Note::Forwarding) { Some(headers) } else { None };
-    let kept = |name: &HeaderName| known?.get(name).map(HeaderValue::as_bytes);
-    let before = known.into_iter().flat_map(|known| known.get_all(&X_FORWARDED_FOR));
-    let addresses = before.map(HeaderValue::as_bytes).chain(origin.client.map(str::as_bytes));
-    for (index, address) in addresses.enumerate() {
-        out.extend_from_slice(if index == 0 { b"x-forwarded-for: " } else { b", " });
-        out.extend_from_slice(address);
-    }
-    if origin.client.is_some() || kept(&X_FORWARDED_FOR).is_some() {
-        out.extend_from_slice(b"\r\n");
-    }
-    append(out, b"x-forwarded-proto", kept(&X_FORWARDED_PROTO).unwrap_or(origin.scheme.as_bytes()));
-    append(out, b"x-forwarded-host", kept(&X_FORWARDED_HOST).unwrap_or(origin.asked));
-    let mut digits = itoa::Buffer::new();
-    let port = origin.port.map(|port| digits.format(port).as_bytes());
-    if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
-        append(out, b"x-forwarded-port", port);
-    }
-    for forwarded in known.into_iter().flat_map(|known| known.get_all(FORWARDED)) {
-        append(out, b"forwarded", forwarded.as_bytes());
+    if origin.is_trusted && headers.has(Note::Forwarding) {
+        let known: &HeaderMap = headers;
+        origin.caller.write(out, Some(known));
+        let host = known.get(X_FORWARDED_HOST).map_or(origin.asked, HeaderValue::as_bytes);
+        append(out, b"x-forwarded-host", host);
+        for forwarded in known.get_all(FORWARDED) {
+            append(out, b"forwarded", forwarded.as_bytes());
+        }
+    } else {
+        out.extend_from_slice(origin.introduction);
+        append(out, b"x-forwarded-host", origin.asked);
     }
     if origin.forwarded {
         write_forwarded(out, origin);
     }
-    out.extend_from_slice(b"via: 1.1 ");
-    out.extend_from_slice(origin.via.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Takes the fields away that `Connection` names; afterwards it names none.
@@ -271,7 +300,7 @@ pub fn drop_nominated(headers: &mut HeaderMap) {
 
 /// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
 fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
-    let client = match origin.client {
+    let client = match origin.caller.client {
         Some(v6) if v6.contains(':') => format!("\"[{v6}]\""),
         Some(v4) => v4.to_owned(),
         None => "unknown".to_owned(),
@@ -279,7 +308,7 @@ fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
     for part in [b"forwarded: for=", client.as_bytes(), b";host=\"", origin.asked, b"\";proto="] {
         out.extend_from_slice(part);
     }
-    out.extend_from_slice(origin.scheme.as_bytes());
+    out.extend_from_slice(origin.caller.scheme.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -135,7 +135,7 @@ fn seat(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
 fn keep(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
     let settings = worker.settings();
     worker.expect();
-    take(worker, fresh.stay(), settings.door(listener), settings.entrance(listener));
+    take(worker, Ok(fresh.stay()), settings.door(listener), settings.entrance(listener));
 }
 
 /// Serves a connection that was on its way to another worker.
@@ -146,25 +146,20 @@ pub(super) fn adopt(worker: &Rc<Worker>, Passed { connection, door, entrance }: 
 /// Serves a connection that is this worker's, and [expected](Worker::expect), unless it is gone already.
 fn take(worker: &Rc<Worker>, accepted: io::Result<Accepted>, door: Arc<Door>, entrance: Arc<Entrance>) {
     let opened = Opened::of(worker);
-    let Ok((stream, address)) = accepted else { return };
+    let Ok(accepted) = accepted else { return };
     if worker.commons.pressure() >= Pressure::Tight {
-        return turn_away(worker, &stream, &entrance, Reason::Overload);
+        return turn_away(worker, &accepted.stream, &entrance, Reason::Overload);
     }
     // Boxed: the runtime moves a task several times, and this one is large.
     tokio::task::spawn_local(Box::pin(async move {
-        serve(&opened.0, (stream, address), door, entrance).await;
+        serve(&opened.0, accepted, door, entrance).await;
         drop(opened);
     }));
 }
 
 /// Lets a client in that may come in, and serves it.
-async fn serve(
-    worker: &Rc<Worker>,
-    (stream, address): (Stream, Option<SocketAddr>),
-    door: Arc<Door>,
-    entrance: Arc<Entrance>,
-) {
-    let Some((stream, peer)) = introduce(stream, address, door, worker).await else { return };
+async fn serve(worker: &Rc<Worker>, accepted: Accepted, door: Arc<Door>, entrance: Arc<Entrance>) {
+    let Some((stream, peer)) = introduce(accepted, door, worker).await else { return };
     let Some(_guest) = guest(worker, &peer) else {
         return turn_away(worker, &stream, &entrance, Reason::Connections);
     };
@@ -232,10 +227,8 @@ impl Spare {
         if is_out.contains(&error.raw_os_error())
             && had_one
             && let Some(Ok(fresh)) = listener.accept().now_or_never()
-            && let Ok((stream, _)) = fresh.stay()
         {
-            turn_away(worker, &stream, entrance, Reason::Overload);
-            drop(stream);
+            turn_away(worker, &fresh.stay().stream, entrance, Reason::Overload);
             self.file.set(File::open("/dev/null").ok());
         } else {
             tokio::time::sleep(BACK_OFF).await;
@@ -248,12 +241,11 @@ impl Spare {
 ///
 /// Nothing is answered then: who speaks the protocol does not expect HTTP, and who does not is no client of this listener.
 async fn introduce(
-    mut stream: Stream,
-    address: Option<SocketAddr>,
+    Accepted { mut stream, from, to }: Accepted,
     door: Arc<Door>,
     worker: &Worker,
 ) -> Option<(Stream, Peer)> {
-    let peer = Peer::new(address, stream.local_address(), Arc::clone(&door));
+    let peer = Peer::new(from, to.or_else(|| stream.local_address()), Arc::clone(&door));
     if !door.proxy_protocol {
         return Some((stream, peer));
     }

@@ -80,7 +80,7 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use attempts::forward;
 use body::Incoming;
 use connection::{Client, Turn};
-use entry::{Entry, admit};
+use entry::{Admitted, Entry, admit};
 use gate::Asked;
 use head::{Answer, Parts};
 use story::Story;
@@ -120,7 +120,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         return Ok(elsewhere);
     }
     let mut place = None;
-    let admitted = loop {
+    let Admitted { permit, terms } = loop {
         match admit(client, head, &asked, &body, story, &mut place).map_err(refused)? {
             Entry::Admitted(admitted) => break admitted,
             Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
@@ -138,7 +138,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(&*head, |rewritten| &rewritten.head);
-    forward(turn, head, &asked, body, admitted, story.record.as_deref()).await
+    forward(turn, head, &asked, body, permit, &terms, story.record.as_deref()).await
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.

@@ -148,22 +148,19 @@ impl Outgoing {
         let own;
         let host = match asked.sent_host {
             Some(SentHost::Fixed(host)) => host.as_bytes(),
-            None if !asked.authority.is_empty() => asked.authority.as_bytes(),
+            None if !asked.authority.is_empty() => asked.authority,
             Some(SentHost::Endpoint) | None => {
                 own = own_host(&endpoint.address);
                 own.as_bytes()
             }
         };
         let origin = Origin {
-            client: client.arrival.peer.text.as_deref(),
+            caller: client.caller(),
+            introduction: client.introduction(),
             is_trusted: client.arrival.peer.is_trusted,
-            port: client.arrival.peer.port,
-            scheme: client.arrival.scheme(),
-            subject: client.arrival.subject(),
             subject_headers: &client.settings.subject_headers,
             host,
-            asked: if asked.authority.is_empty() { host } else { asked.authority.as_bytes() },
-            via: &client.settings.via,
+            asked: if asked.authority.is_empty() { host } else { asked.authority },
             forwarded: client.settings.forwarded,
         };
         let key = match asked.upgrade {

@@ -76,7 +76,7 @@ impl Permit {
         let since = clock::now();
         Ok(Self {
             local: Rc::clone(local),
-            flight: local.flights().enter(local.upstream().id, kind, since),
+            flight: local.flights().enter(local.id(), kind, since),
             seat: None,
             kind: Cell::new(kind),
             class: Cell::new(class),

@@ -75,8 +75,8 @@ impl Values<'_> {
         let mut epoch = itoa::Buffer::new();
         out.extend_from_slice(match placeholder {
             Placeholder::ClientAddr => self.client.as_bytes(),
-            Placeholder::Host => self.asked.map_or("", Asked::bare_host).as_bytes(),
-            Placeholder::Authority => self.asked.map_or("", |asked| asked.authority).as_bytes(),
+            Placeholder::Host => self.asked.map(Asked::bare_host).unwrap_or_default(),
+            Placeholder::Authority => self.asked.map(|asked| asked.authority).unwrap_or_default(),
             Placeholder::Scheme => self.scheme.as_bytes(),
             Placeholder::Path => path.as_bytes(),
             Placeholder::Query => query.as_bytes(),

@@ -164,7 +164,7 @@ impl Usher {
     fn work(&mut self, now: Instant) -> Option<Instant> {
         if let Some(plan) = self.all {
             for local in self.worker.locals() {
-                let id = local.upstream().id;
+                let id = local.id();
                 let is_seen = |guests: &Guests| guests.plan == plan && guests.local.is_some();
                 if !local.left().is_empty() && !self.guests.get(&id).is_some_and(is_seen) {
                     let guests = self.guests(local, plan);

@@ -79,7 +79,7 @@ impl fmt::Display for Route {
 /// What the router needs to see of a request.
 pub trait RouteKey {
     /// Host without port, any case.
-    fn host(&self) -> &str;
+    fn host(&self) -> &[u8];
     /// Raw path, without query.
     fn path(&self) -> &str;
     /// True when a header of this lower-case name has exactly this value.
@@ -138,20 +138,21 @@ impl Router {
     /// then the longest path, then the most headers.
     pub fn route(&self, key: &impl RouteKey) -> Option<Routed> {
         let lower;
-        let mut host = key.host().strip_suffix('.').unwrap_or(key.host());
-        if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        let mut host = key.host().strip_suffix(b".").unwrap_or(key.host());
+        if host.iter().any(u8::is_ascii_uppercase) {
             lower = host.to_ascii_lowercase();
             host = &lower;
         }
         if !self.exact.is_empty()
-            && let Some(routed) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(key))
+            && let Some(routed) = self.exact.get(host).and_then(|paths| paths.find(key))
         {
             return Some(routed);
         }
         if !self.wildcard.is_empty() {
             let mut rest = host;
-            while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(routed) = self.wildcard.get(suffix.as_bytes()).and_then(|paths| paths.find(key)) {
+            while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
+                let suffix = &rest[dot + 1..];
+                if let Some(routed) = self.wildcard.get(suffix).and_then(|paths| paths.find(key)) {
                     return Some(routed);
                 }
                 rest = suffix;

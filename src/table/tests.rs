@@ -40,8 +40,8 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
 struct At(&'static str);
 
 impl RouteKey for At {
-    fn host(&self) -> &'static str {
-        "shop.example.com"
+    fn host(&self) -> &'static [u8] {
+        b"shop.example.com"
     }
     fn path(&self) -> &'static str {
         self.0

@@ -58,7 +58,7 @@ struct Beside {
 impl Beside {
     fn new(local: &Rc<Local>, seat: &Rc<Seat>, bell: &Rc<Alarm>, place: Option<Place>) -> Self {
         let since = clock::now();
-        let flight = local.flights().enter(local.upstream().id, Kind::Request, since);
+        let flight = local.flights().enter(local.id(), Kind::Request, since);
         seat.enter();
         local.flights().goes_to(flight, seat, bell);
         Self { local: Rc::clone(local), flight, seat: Rc::clone(seat), since, place }

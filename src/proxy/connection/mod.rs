@@ -12,7 +12,7 @@ mod out;
 
 pub mod http2;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -29,6 +29,7 @@ use http2::Reply;
 
 use super::clock::{Alarm, Clock};
 use super::entrance::Arrival;
+use super::headers::Caller;
 use super::settings::Settings;
 use super::upstream::Stream;
 use super::worker::{HEAD, Worker};
@@ -42,6 +43,29 @@ pub struct Client {
     pub settings: Rc<Settings>,
     /// How it came.
     pub arrival: Arrival,
+    /// What endpoints are told of it; written for its first request.
+    introduction: OnceCell<Box<[u8]>>,
+}
+
+impl Client {
+    /// Whose connection it is, as endpoints are told.
+    #[must_use]
+    pub fn caller(&self) -> Caller<'_> {
+        let Arrival { peer, .. } = &self.arrival;
+        Caller {
+            client: peer.text.as_deref(),
+            port: peer.port,
+            scheme: self.arrival.scheme(),
+            subject: self.arrival.subject(),
+            via: &self.settings.via,
+        }
+    }
+
+    /// [`Caller::introduction`].
+    #[must_use]
+    pub fn introduction(&self) -> &[u8] {
+        self.introduction.get_or_init(|| self.caller().introduction())
+    }
 }
 
 /// One request's turn: whose it is, its time limits, and what its client can be told before the answer.
@@ -131,7 +155,8 @@ impl Turn {
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
 pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
-    let client = Rc::new(Client { settings: worker.settings(), worker, arrival });
+    let client =
+        Rc::new(Client { settings: worker.settings(), worker, arrival, introduction: OnceCell::new() });
     // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
     let watch = client.worker.clock.alarm();
     let (stream, early, is_http2) = match &client.arrival.secured {

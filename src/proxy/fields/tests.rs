@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proxy::head::Parts;
-use crate::proxy::headers::{BodyLength, Origin, write_request};
+use crate::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use crate::proxy::http1::{parse_head, parse_request};
 
 const NOTES: [Note; 11] = [
@@ -232,7 +232,17 @@ proptest! {
             let mut head = parts(headers);
             head.version = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
             let subject = [HeaderName::from_static("x-a")];
-            let origin = origin(is_trusted, if has_subject { &subject } else { &[] });
+            let introduction = CALLER.introduction();
+            let subject_headers = if has_subject { &subject[..] } else { &[] };
+            let origin = Origin {
+                caller: CALLER,
+                introduction: &introduction,
+                is_trusted,
+                subject_headers,
+                host: b"a",
+                asked: b"a",
+                forwarded: false,
+            };
             let mut out = Vec::new();
             write_request(&mut out, &head, "/", BodyLength::None, origin, None);
             said(&out)
@@ -255,20 +265,8 @@ fn parts(headers: Fields) -> Parts {
     head
 }
 
-fn origin<'c>(is_trusted: bool, subject_headers: &'c [HeaderName]) -> Origin<'c> {
-    Origin {
-        client: Some("192.0.2.1"),
-        is_trusted,
-        port: Some(80),
-        scheme: "http",
-        subject: None,
-        subject_headers,
-        host: b"a",
-        asked: b"a",
-        via: "switchback",
-        forwarded: false,
-    }
-}
+const CALLER: Caller<'static> =
+    Caller { client: Some("192.0.2.1"), port: Some(80), scheme: "http", subject: None, via: "switchback" };
 
 /// The fields that some lines say, each with its values in order.
 fn said(lines: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {

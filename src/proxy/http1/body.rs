@@ -182,7 +182,7 @@ fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
             trailers.append(name, value);
         }
     }
-    if has_bare_line_feed(&input[..length], fields) {
+    if has_bare_line_feed(&input[..length]) {
         return Err(Malformed::Chunk);
     }
     pass_over(input, length);

@@ -44,14 +44,14 @@ pub enum Malformed {
     Upgrade,
 }
 
-/// True when a line of `head` ends with a line feed alone; httparse lets that pass. Behind the first line each one ends where
-/// the next of its `fields` begins.
-fn has_bare_line_feed(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
-    let first = fields.first().map_or(head.len().saturating_sub(2), |field| offset(head, field.name));
-    let is_bare = |at: usize| at > 0 && !head[..at].ends_with(b"\r\n");
-    memchr::memchr_iter(b'\n', &head[..first]).any(|at| is_bare(at + 1))
-        || fields.iter().any(|field| is_bare(offset(head, field.name)))
-        || !head.ends_with(b"\r\n\r\n")
+/// True when a line ends with a line feed alone; httparse lets that pass.
+fn has_bare_line_feed(lines: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', lines).any(|at| !lines[..at].ends_with(b"\r"))
+}
+
+/// How long the part of `head` is that is before its `fields`.
+fn before_fields(head: &[u8], fields: &[httparse::Header<'_>]) -> usize {
+    fields.first().map_or(head.len(), |first| offset(head, first.name))
 }
 
 /// Takes `length` bytes off the front. What is empty then keeps nothing of the buffer that it was a part of, as a

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::{Extensions, Method, Uri, Version};
 
-use super::{Chunks, Decoder, MAX_FIELDS, decimal, has_bare_line_feed, pass_over};
+use super::{Chunks, Decoder, MAX_FIELDS, before_fields, decimal, has_bare_line_feed, pass_over};
 use crate::proxy::fields::{Lines, Note};
 use crate::proxy::head::Parts;
 use crate::proxy::headers;
@@ -73,7 +73,8 @@ fn read<'s>(
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
         Err(_) => return Err(Refused::Malformed),
     };
-    if has_bare_line_feed(&source[..length], parsed.headers) {
+    let start = before_fields(&source[..length], parsed.headers);
+    if has_bare_line_feed(&source[..start]) {
         return Err(Refused::Malformed);
     }
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
@@ -83,15 +84,18 @@ fn read<'s>(
     let uri = uri(source.slice_ref(target.as_bytes()))?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut framing = Framing::default();
-    let mut lines = Lines::of_request(source, length, parsed.headers);
+    let mut lines = Lines::of_request(source.slice(start..length));
+    // Looked for once: most heads have none, in names or values.
+    let may_be_odd = memchr::memchr(b'_', &source[start..length]).is_some();
     for (index, field) in parsed.headers.iter().enumerate() {
+        let line = lines.line(parsed.headers, index).ok_or(Refused::Malformed)?;
         let note = Note::of(field.name.as_bytes());
-        lines.see(note, parsed.headers, index);
-        if field.name.as_bytes().contains(&b'_') {
+        lines.see(note, field.value);
+        if may_be_odd && field.name.as_bytes().contains(&b'_') {
             lines.underscore();
         }
         match note {
-            None | Some(Note::ContentType | Note::Date) => lines.pass(parsed.headers, index),
+            None | Some(Note::ContentType | Note::Date) => lines.pass(line),
             Some(note) => framing.see(note, field.value, &mut lines)?,
         }
     }

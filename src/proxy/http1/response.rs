@@ -5,7 +5,9 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::{Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, decimal, has_bare_line_feed, pass_over};
+use super::{
+    Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, before_fields, decimal, has_bare_line_feed, pass_over,
+};
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
 
@@ -44,14 +46,16 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
     let version = response.version.ok_or(Malformed::Head)?;
-    if has_bare_line_feed(&input[..length], response.headers) {
+    let start = before_fields(&input[..length], response.headers);
+    if has_bare_line_feed(&input[..start]) {
         return Err(Malformed::Head);
     }
     let Connection { close, keep_alive, upgrade, nominated } = Connection::of(response.headers);
     let mut protocol = 0;
     let mut framing = Framing::default();
-    let mut lines = Lines::of_answer(input, length, response.headers);
+    let mut lines = Lines::of_answer(input.slice(start..length));
     for (index, field) in response.headers.iter().enumerate() {
+        let line = lines.line(response.headers, index).ok_or(Malformed::Head)?;
         let (name, value) = (field.name.as_bytes(), field.value);
         let note = Note::of(name);
         match note {
@@ -62,8 +66,8 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
             Some(note) if note.is_hop_by_hop() => {}
             _ if is_nominated(&nominated, name) => {}
             note => {
-                lines.see(note, response.headers, index);
-                lines.pass(response.headers, index);
+                lines.see(note, value);
+                lines.pass(line);
             }
         }
     }

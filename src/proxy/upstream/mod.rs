@@ -46,7 +46,7 @@ pub mod far;
 pub mod dial;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -73,12 +73,9 @@ use crate::table::{EndpointAddr, ServiceName, VersionName};
 ///
 /// A version that is removed and comes again gets a new tenure.
 #[derive(Debug)]
-#[repr(C)]
 pub struct Upstream {
     /// Unique in this process, for ever.
     pub id: u64,
-    /// How often an endpoint came to stand differently. Beside the id, which every request reads.
-    revision: AtomicU64,
     /// The service.
     pub service: ServiceName,
     /// The version.
@@ -115,6 +112,8 @@ pub struct Shard {
     pub counts: Counts,
     /// True while somebody waits for the last of it.
     is_watched: AtomicBool,
+    /// How often an endpoint of the version came to stand differently; written by control, for this worker to read.
+    revision: AtomicU32,
     /// Metrics.
     cells: Cells,
     /// Requests in flight of the other classes, in their order.
@@ -135,6 +134,14 @@ impl Shard {
     /// This worker's metric cells of the version.
     pub fn cells(&self) -> &Cells {
         &self.cells
+    }
+
+    /// Rises whenever one of the version's endpoints comes to stand differently, or to be looked at differently; read it
+    /// before their [`Vitals`].
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        // Pairs with `Upstream::revise`.
+        self.revision.load(Ordering::Acquire)
     }
 
     fn is_empty(&self) -> bool {
@@ -162,8 +169,7 @@ impl Upstream {
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
         let (pool, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        let revision = AtomicU64::new(0);
-        Self { id, revision, service, version, slot, left, shards, watcher, pool, circuit, checks }
+        Self { id, service, version, slot, left, shards, watcher, pool, circuit, checks }
     }
 
     /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
@@ -232,17 +238,14 @@ impl Upstream {
         pool.vitals.retain(|address, _| known.contains(address));
     }
 
-    /// Rises whenever one of its endpoints comes to stand differently; read it before their [`Vitals`].
-    #[must_use]
-    pub fn revision(&self) -> u64 {
-        // Pairs with `revise`.
-        self.revision.load(Ordering::Acquire)
-    }
-
-    /// An endpoint stands differently: what is known of it is written already.
+    /// An endpoint stands differently, or is looked at differently: what is known of it is written already.
     fn revise(&self) {
-        // Pairs with `revision`.
-        self.revision.fetch_add(1, Ordering::Release);
+        // Pairs with the fence in `shard`: who makes a part that is not seen here sees what was written before.
+        fence(Ordering::SeqCst);
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            // Pairs with `Shard::revision`.
+            shard.revision.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// What is taken of the version's limits.
@@ -282,7 +285,10 @@ impl Upstream {
     /// ([`Counts::admit`]) is sure to see the part.
     #[must_use]
     pub fn shard(&self, worker: usize) -> &Arc<Shard> {
-        self.shards[worker].get_or_init(Arc::default)
+        let shard = self.shards[worker].get_or_init(Arc::default);
+        // Pairs with the fence in `revise`.
+        fence(Ordering::SeqCst);
+        shard
     }
 
     /// A small number that no other living tenure has: the place of the workers' own parts.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::balance::Pace;
 use super::pool::Endpoint;
 use super::suspicion::{Heard, Tally};
-use super::vitals::Vitals;
+use super::vitals::{Vitals, Watching};
 use crate::metrics::Reason;
 use crate::proxy::clock;
 
@@ -24,6 +24,9 @@ pub struct Seat {
     in_flight: Cell<u32>,
     /// True when there was no connection to be had the last time.
     is_unreachable: Cell<bool>,
+    /// What is looked for in its attempts, as the vitals said when that was last looked at: they are not touched for an
+    /// endpoint in which nothing is looked for.
+    watched: Cell<Watching>,
     /// What this worker counts where endpoints are compared.
     tally: OnceCell<Arc<Tally>>,
 }
@@ -83,7 +86,14 @@ impl Seat {
     #[must_use]
     pub fn new(endpoint: Rc<Endpoint>, vitals: Arc<Vitals>) -> Self {
         let (pace, in_flight, is_unreachable) = (Pace::default(), Cell::new(0), Cell::new(false));
-        Self { endpoint, vitals, pace, in_flight, is_unreachable, tally: OnceCell::new() }
+        let (watched, tally) = (Cell::default(), OnceCell::new());
+        Self { endpoint, vitals, pace, in_flight, is_unreachable, watched, tally }
+    }
+
+    /// Takes over what is looked for in its attempts, and how its pace is measured, if it is.
+    pub(super) fn look(&self, decay: Option<Duration>) {
+        self.pace.measure(decay);
+        self.watched.set(self.vitals.watching());
     }
 
     /// A number that no other endpoint of its version has, and all workers know it by.
@@ -113,7 +123,7 @@ impl Seat {
     #[must_use]
     pub fn answered(&self, since: Option<Instant>) -> Option<Duration> {
         self.is_unreachable.set(false);
-        let since = since.filter(|_| self.pace.is_measured() || self.vitals.is_measured())?;
+        let since = since.filter(|_| self.pace.is_measured() || self.watched.get() == Watching::Times)?;
         let now = clock::now();
         self.pace.observe(since, now, false);
         Some(now.saturating_duration_since(since))
@@ -135,7 +145,7 @@ impl Seat {
     }
 
     fn told(&self, heard: Heard, took: Option<Duration>) {
-        if self.vitals.hear(heard) {
+        if self.watched.get() != Watching::Nothing && self.vitals.hear(heard) {
             let tally = self.tally.get_or_init(|| self.vitals.tally());
             tally.record(heard, took);
         }

@@ -114,7 +114,7 @@ impl Seats {
     /// Whom a request goes to; `None` when there is nobody. True when all are used because too few serve.
     pub(super) fn choose(
         &mut self,
-        (revision, tick): (u64, u64),
+        (revision, tick): (u32, u64),
         zone: &RefCell<Option<ZoneName>>,
         asking: Asking<'_>,
     ) -> Option<(Rc<Seat>, bool)> {

@@ -48,14 +48,6 @@ impl Stream {
     /// When the socket is already gone.
     pub fn opened(tcp: TcpStream) -> io::Result<Self> {
         keep_alive(&SockRef::from(&tcp))?;
-        Self::tcp(tcp)
-    }
-
-    /// A TCP connection, with Nagle's algorithm off.
-    ///
-    /// # Errors
-    /// When the socket is already gone.
-    pub fn tcp(tcp: TcpStream) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         Ok(Self::Tcp(tcp))
     }
@@ -149,6 +141,19 @@ impl Stream {
         ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
+    /// True when something has come that nobody will read, so that closing would be a reset; as far as the reactor knows: no
+    /// system call unless something has happened on the socket. It may be read by asking.
+    #[must_use]
+    pub fn has_unread(&mut self) -> bool {
+        let read = match self {
+            Self::Tcp(tcp) => tcp.try_read(&mut [0]),
+            Self::Unix(unix) => unix.try_read(&mut [0]),
+            Self::Tls(tls) => return tls.get_mut().0.has_unread(),
+            Self::Secured(tls) => return tls.get_mut().0.has_unread(),
+        };
+        read.is_ok_and(|read| read > 0)
+    }
+
     /// True while nothing has arrived and the peer has not closed, as far as the reactor knows: no system call
     /// unless something has happened on the socket. Under TLS what is not for the application may have arrived.
     #[must_use]
@@ -229,5 +234,28 @@ impl AsyncWrite for Stream {
             Self::Secured(tls) => Pin::new(tls).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_has_read_is_known_and_an_end_is_not_taken_for_it() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours = Stream::Unix(ours);
+        assert!(!ours.has_unread());
+        theirs.write_all(b"xy").await.unwrap();
+        poll_fn(|cx| ours.poll_reading(cx, |_| Ok(()))).await.unwrap();
+        assert!(ours.has_unread() && ours.has_unread());
+        assert!(!ours.has_unread(), "both bytes are read by asking");
+        drop(theirs);
+        poll_fn(|cx| ours.poll_reading(cx, |_| Ok(()))).await.unwrap();
+        assert!(!ours.has_unread());
     }
 }

@@ -52,6 +52,18 @@ impl Standing {
     }
 }
 
+/// What is looked for in the attempts with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Watching {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// How they end.
+    Ends,
+    /// How long they take, too.
+    Times,
+}
+
 /// What is known of one endpoint in one tenure of a version. Its standing is written by control and read by the workers, its
 /// conduct the other way round.
 #[derive(Debug)]
@@ -148,9 +160,17 @@ impl Vitals {
         self.is_measured()
     }
 
-    /// True when how long its answers take matters.
+    /// What is looked for in its attempts.
     #[must_use]
-    pub fn is_measured(&self) -> bool {
+    pub fn watching(&self) -> Watching {
+        match (self.watched.is_watched.load(Ordering::Relaxed), self.is_measured()) {
+            (false, _) => Watching::Nothing,
+            (true, false) => Watching::Ends,
+            (true, true) => Watching::Times,
+        }
+    }
+
+    fn is_measured(&self) -> bool {
         self.watched.is_measured.load(Ordering::Relaxed)
     }
 
@@ -166,9 +186,13 @@ impl Vitals {
         self.conduct.sums()
     }
 
-    /// From now on this is looked for.
+    /// From now on this is looked for; the workers see it with their next choice.
     pub fn watch(&self, suspicion: Option<&Suspicion>) {
+        let before = self.watching();
         self.conduct.watch(&self.watched, suspicion);
+        if self.watching() != before {
+            self.of.upgrade().inspect(|upstream| upstream.revise());
+        }
     }
 
     /// How many attempts in a row have failed so.

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 struct Key<'a>(&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 impl RouteKey for Key<'_> {
-    fn host(&self) -> &str {
-        self.0
+    fn host(&self) -> &[u8] {
+        self.0.as_bytes()
     }
     fn path(&self) -> &str {
         self.1

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use switchback::proxy::gate::Asked;
 use switchback::proxy::head::Parts;
-use switchback::proxy::headers::{BodyLength, Origin, write_request};
+use switchback::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use switchback::proxy::http1::{Chunks, Decoder, Refused, Request, parse_request};
 use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
@@ -61,15 +61,25 @@ fn facts(head: &Parts) -> impl PartialEq + std::fmt::Debug {
 
 /// What the endpoint gets is one head, to a stricter reader and to our own, and says what the client said.
 fn forwarded_it_is_the_same(request: &Request, asked: &Asked<'_>, is_trusted: bool) {
-    let host = if asked.authority.is_empty() { "endpoint:80" } else { asked.authority };
+    let host = if asked.authority.is_empty() { b"endpoint:80" } else { asked.authority };
     let length = body_length(request.body);
     let key = "dGhlIHNhbXBsZSBub25jZQ==";
     let upgrade = asked.upgrade.map(|upgrade| (upgrade, key));
     let mut out = Vec::new();
-    write_request(&mut out, &request.head, asked.target, length, origin(host, is_trusted), upgrade);
+    let introduction = CALLER.introduction();
+    let origin = Origin {
+        caller: CALLER,
+        introduction: &introduction,
+        is_trusted,
+        subject_headers: &[],
+        host,
+        asked: host,
+        forwarded: true,
+    };
+    write_request(&mut out, &request.head, asked.target, length, origin, upgrade);
     let head = strict::Head::read(&out);
     assert_eq!(head.start, [request.head.method.as_str(), asked.target, "HTTP/1.1"]);
-    assert_eq!(head.all("host"), [host.as_bytes()]);
+    assert_eq!(head.all("host"), [host]);
     let (lengths, codings) = (head.all("content-length"), head.all("transfer-encoding"));
     match length {
         BodyLength::None => assert!(lengths.is_empty() && codings.is_empty()),
@@ -83,7 +93,7 @@ fn forwarded_it_is_the_same(request: &Request, asked: &Asked<'_>, is_trusted: bo
     }
     if !is_trusted {
         assert_eq!(head.all("x-forwarded-for"), [&b"192.0.2.1"[..]]);
-        assert_eq!(head.all("x-forwarded-host"), [host.as_bytes()]);
+        assert_eq!(head.all("x-forwarded-host"), [host]);
         assert!(head.all("x-real-ip").is_empty());
     }
     let mut again = Bytes::from(out.clone());
@@ -110,17 +120,5 @@ fn body_length(body: Decoder) -> BodyLength {
     }
 }
 
-fn origin(host: &str, is_trusted: bool) -> Origin<'_> {
-    Origin {
-        client: Some("192.0.2.1"),
-        is_trusted,
-        port: Some(443),
-        scheme: "https",
-        subject: None,
-        subject_headers: &[],
-        host: host.as_bytes(),
-        asked: host.as_bytes(),
-        via: "switchback",
-        forwarded: true,
-    }
-}
+const CALLER: Caller<'static> =
+    Caller { client: Some("192.0.2.1"), port: Some(443), scheme: "https", subject: None, via: "switchback" };

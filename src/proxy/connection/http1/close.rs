@@ -37,7 +37,8 @@ impl Wire {
         self.stream.borrow().has_left()
     }
 
-    /// Says that it is over; a client that may still be sending is heard until it has seen that.
+    /// Says that it is over; a client that may still be sending, or has sent what nobody has read, is heard until it has seen
+    /// that.
     pub(super) async fn close(&self, left: Left) {
         match left {
             Left::Broken => return,
@@ -49,13 +50,18 @@ impl Wire {
         if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
             return;
         }
+        let is_unread = left == Left::Unread || self.stream.borrow_mut().has_unread();
+        if !is_unread && self.is_plain() {
+            // Closing says it.
+            return;
+        }
         self.watch.set(LINGER);
         poll_fn(|cx| {
             if self.watch.poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             let mut stream = self.stream.borrow_mut();
-            if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() || left != Left::Unread {
+            if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() || !is_unread {
                 return Poll::Ready(());
             }
             poll_forget(&mut stream, cx)

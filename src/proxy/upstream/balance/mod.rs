@@ -1,7 +1,7 @@
 //! Which of a pool's endpoints a request goes to.
 //!
 //! A [`Board`] is what one worker knows of who may be chosen. It is made again when somebody stands differently than
-//! before ([`Upstream::revision`](super::Upstream::revision)), and now and then while somebody's share grows, so that a
+//! before ([`Shard::revision`](super::Shard::revision)), and now and then while somebody's share grows, so that a
 //! choice looks at no more than it needs. While all of a pool serve alike there is nothing on it, and a pool of one costs
 //! no choice at all.
 
@@ -57,7 +57,7 @@ pub struct Pool<'p> {
 #[repr(C)]
 pub struct Board {
     /// Of the standings that it was made from.
-    revision: u64,
+    revision: u32,
     /// The tick from which on it is to be made again; 0: it has to be made.
     until: u64,
     /// `None`: all of them, alike.
@@ -80,7 +80,7 @@ pub struct Choice {
 impl Board {
     /// True while everybody stands as when it was made, and nobody's share has grown since.
     #[must_use]
-    pub fn is_current(&self, revision: u64, tick: u64) -> bool {
+    pub fn is_current(&self, revision: u32, tick: u64) -> bool {
         self.revision == revision && tick < self.until
     }
 
@@ -95,13 +95,13 @@ impl Board {
     }
 
     /// Makes it from how the endpoints of `pool` stand now, which is of `revision` or newer.
-    pub fn make(&mut self, pool: Pool<'_>, revision: u64, tick: u64, now: Instant) {
+    pub fn make(&mut self, pool: Pool<'_>, revision: u32, tick: u64, now: Instant) {
         let policy = &pool.balance.policy;
         if self.policy != *policy {
             self.policy = policy.clone();
         }
         let decay = if let Policy::Ewma { decay } = policy { Some(*decay) } else { None };
-        pool.seats.iter().for_each(|seat| seat.pace.measure(decay));
+        pool.seats.iter().for_each(|seat| seat.look(decay));
         if matches!(policy, Policy::Hash(_)) && self.marks.len() != pool.seats.len() {
             let mark = |seat: &Rc<Seat>| hash(seat.endpoint.address.to_string().as_bytes());
             self.marks = pool.seats.iter().map(mark).collect();

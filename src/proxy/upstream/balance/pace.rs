@@ -18,7 +18,7 @@ pub struct Pace {
 
 impl Pace {
     /// Measures from now on with this decay; `None`: not at all.
-    pub(super) fn measure(&self, decay: Option<Duration>) {
+    pub fn measure(&self, decay: Option<Duration>) {
         self.decay.set(decay.map_or(0.0, |decay| decay.as_secs_f64()));
         if decay.is_none() {
             self.last.set(None);

@@ -83,7 +83,7 @@ impl World {
     fn choice(&mut self, tried: &[usize], key: Option<u64>) -> Option<Choice> {
         let now = self.now();
         let tick = (self.at.as_millis() / TICK.as_millis()).try_into().unwrap();
-        let revision = self.upstream.revision();
+        let revision = self.upstream.shard(0).revision();
         let Self { seats, traits, balance, zone, board, random, .. } = self;
         if !board.is_current(revision, tick) {
             board.make(Pool { seats, traits, balance, zone: zone.as_ref() }, revision, tick, now);
