@@ -22,7 +22,7 @@ use http::{Method, Response};
 use lab::http2::{Http2, request, run};
 use lab::websocket::{connect, echoed, echoes};
 use lab::{Client, Lab, Origin, PATIENCE};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, accept};
 
@@ -107,7 +107,7 @@ fn lab(drain: &str, protocol: &str, blue: SocketAddr, green: SocketAddr) -> Lab 
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\ndrain = {drain}\n\
          versions.blue = {{ endpoints = [\"{blue}\"], protocol = \"{protocol}\" }}\n\
          versions.green = {{ endpoints = [\"{green}\"], protocol = \"{protocol}\" }}\n\
-         [services.cart]\nroutes = [{{ path = \"/cart\" }}]\nstable = \"blue\"\n\
+         [services.cart]\nroutes = [{{ path = \"/cart\" }}]\nstable = \"blue\"\ndrain = {drain}\n\
          versions.blue = {{ endpoints = [\"{blue}\"], protocol = \"{protocol}\" }}\n\
          versions.green = {{ endpoints = [\"{green}\"], protocol = \"{protocol}\" }}\n"
     );
@@ -477,6 +477,42 @@ fn nothing_unrelated_moves() {
     let in_flight = ["switchback_in_flight{", "service=\"cart\"", "version=\"blue\"", "kind=\"websocket\""];
     assert_eq!(lab.metric(&in_flight), Some(50.0));
     assert_eq!(lab.metric_total("switchback_drain_dismissed_total{", "websocket"), 0.0);
+}
+
+/// `shop` goes to green and comes back to blue, and nothing is left on either.
+fn there_and_back(lab: &Lab) {
+    let mut events = lab.events();
+    for (to, from) in [("green", "blue"), ("blue", "green")] {
+        lab.flip(to);
+        events.drained(from);
+    }
+}
+
+#[test]
+fn a_version_that_is_left_again_is_seen_out_again() {
+    let mut lab = lab(SOON, "http1", echoes(), echoes());
+    lab.restrict_to_one_worker();
+    // Something is left on blue when it is left for the first time: its worker sees that it has gone.
+    drop(connect(lab.address(), "/chat"));
+    there_and_back(&lab);
+    let mut socket = connect(lab.address(), "/chat");
+    assert!(echoed(&mut socket, "before"));
+    lab.flip("green");
+    ends_with(&mut socket, CloseCode::Restart);
+}
+
+#[test]
+fn a_version_that_is_back_is_not_seen_out_for_having_been_left() {
+    let mut lab = lab("{ patience = \"0s\", spread = \"0s\" }", "http1", echoes(), echoes());
+    lab.restrict_to_one_worker();
+    there_and_back(&lab);
+    let mut stays = connect(lab.address(), "/chat");
+    let mut goes = connect(lab.address(), "/cart/chat");
+    assert!(echoed(&mut stays, "before") && echoed(&mut goes, "before"));
+    assert_eq!(lab.call("POST", "/v1/services/cart/flip", &json!({ "to": "green" })).0, 200);
+    // Whoever is told to go is told in the same moment.
+    ends_with(&mut goes, CloseCode::Restart);
+    assert!(echoed(&mut stays, "after"));
 }
 
 #[test]

@@ -12,9 +12,11 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use http::Method;
+use lab::http2::{self, Http2};
 use lab::origin::Then;
 use lab::{Client, Lab, Origin, PATIENCE};
 use socket2::{Domain, Socket, Type};
@@ -267,52 +269,136 @@ fn who_is_slow_but_sends_enough_is_served() {
     assert_eq!(client.answer().status, 200, "it took twice as long as it may pause");
 }
 
-/// Answers without an end, framed as the path says.
+/// Answers without an end, in the way that the path asks for.
 fn endless(name: &str) -> Origin {
     Origin::behaving(name, |seen, stream| {
-        let (framing, part) = match seen.path() {
-            "/known" => ("content-length: 100000000000", [0; 65_536].to_vec()),
-            _ => ("transfer-encoding: chunked", [b"10000\r\n".as_slice(), &[0; 65_536], b"\r\n"].concat()),
+        let zeros = [0; 65_536];
+        let (head, first, part) = match seen.path() {
+            "/known" => ("200 OK\r\ncontent-length: 100000000000", &b""[..], zeros.to_vec()),
+            // One message of one frame.
+            "/chat" => (
+                "101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x",
+                &[0x82, 127, 0, 0, 0, 255, 0, 0, 0, 0][..],
+                zeros.to_vec(),
+            ),
+            _ => (
+                "200 OK\r\ntransfer-encoding: chunked",
+                &b""[..],
+                [b"10000\r\n", &zeros[..], b"\r\n"].concat(),
+            ),
         };
-        write!(stream, "HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")?;
+        stream.write_all(&[b"HTTP/1.1 ", head.as_bytes(), b"\r\n\r\n", first].concat())?;
         while stream.write_all(&part).is_ok() {}
         Ok(Then::Close)
     })
+}
+
+/// The same over HTTP/2: as much as the windows allow.
+fn endless_over_http2() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        let send = respond.send_response(http::Response::new(()), false).unwrap();
+                        tokio::spawn(http2::upload(send, vec![0; 100_000_000].into(), None));
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+/// `shop` with blue and green at these addresses, whose clients may take nothing for longer than the test lasts, unless
+/// their version is left.
+fn left_soon(origins: Vec<Origin>, protocol: &str, blue: SocketAddr, green: SocketAddr) -> Lab {
+    let services = format!(
+        "[limits]\nwrite_stall = \"10m\"\n[services.shop]\nroutes = [{{}}]\nstable = \"blue\"\n\
+         drain = {{ patience = \"0s\", spread = \"0s\", deadline = \"300ms\" }}\n\
+         versions.blue = {{ endpoints = [\"{blue}\"], protocol = \"{protocol}\" }}\n\
+         versions.green = {{ endpoints = [\"{green}\"], protocol = \"{protocol}\" }}\n"
+    );
+    Lab::configured(tempfile::tempdir().unwrap(), origins, &services)
+}
+
+/// The version that has the traffic is left, and nothing is left on it.
+fn leave(lab: &Lab, is_blue: &mut bool) {
+    let (from, to) = if *is_blue { ("blue", "green") } else { ("green", "blue") };
+    *is_blue = !*is_blue;
+    let mut events = lab.events();
+    lab.flip(to);
+    events.drained(from);
+}
+
+/// Asks for `path` over HTTP/1.1, takes the head and no more.
+fn stalls(lab: &Lab, path: &str, fields: &str) -> Client {
+    let mut client = lab.client();
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\n{fields}\r\n"));
+    while !client.line().is_empty() {}
+    client
+}
+
+/// The same over HTTP/2: a stream's first window and no more, until `leave` has returned.
+fn stalls_over_http2(lab: &Lab, path: &str, leave: impl FnOnce()) {
+    http2::run(async {
+        let client = Http2::to(lab.address()).await;
+        let (answer, _) = client.start(http2::request(Method::GET, path), true).await;
+        let mut body = answer.await.unwrap().into_body();
+        let first = body.data().await.unwrap().unwrap();
+        assert!(!first.is_empty());
+        leave();
+        // What was under way comes, and then that there is no more.
+        let mut end = None;
+        while end.is_none() {
+            end = body.data().await.unwrap().err();
+        }
+        assert_eq!(end.unwrap().reason(), Some(h2::Reason::INTERNAL_ERROR));
+    });
+}
+
+/// So many requests of each version were ended by the deadline.
+fn are_cut(lab: &Lab, times: f64) {
+    for version in ["blue", "green"] {
+        let version = format!("version=\"{version}\"");
+        let cut = ["switchback_upstream_requests_total{", &version, "reason=\"drain_deadline\""];
+        lab.wait_for_metric(&cut, times);
+    }
 }
 
 /// Where an answer's version is left, its client has until the deadline, however much of the answer is still to be taken.
 #[test]
 fn who_takes_nothing_holds_no_drain_up_beyond_its_deadline() {
     let (blue, green) = (endless("blue"), endless("green"));
-    let services = format!(
-        "[limits]\nwrite_stall = \"10m\"\n[services.shop]\nroutes = [{{}}]\nstable = \"blue\"\n\
-         drain = {{ patience = \"0s\", spread = \"0s\", deadline = \"300ms\" }}\n\
-         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
-        blue.address, green.address
-    );
-    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue, green], &services);
-    let mut left = "blue";
-    let mut leave = || {
-        let mut events = lab.events();
-        let (from, to) = (left, if left == "blue" { "green" } else { "blue" });
-        lab.flip(to);
-        events.drained(from);
-        left = to;
-    };
-    let mut clients = Vec::new();
-    let mut stalls = |path: &str| {
-        let mut client = lab.client();
-        client.send(format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\n\r\n"));
-        while !client.line().is_empty() {}
+    let (at_blue, at_green) = (blue.address, green.address);
+    let lab = left_soon(vec![blue, green], "http1", at_blue, at_green);
+    let (mut is_blue, mut clients) = (true, Vec::new());
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (path, fields) in [("/known", ""), ("/chunked", ""), ("/chat", upgrade)] {
+        let mut client = stalls(&lab, path, fields);
+        // Of a frame, the beginning.
+        client.bytes(16);
         clients.push(client);
-    };
-    for path in ["/known", "/chunked"] {
-        stalls(path);
-        leave();
+        leave(&lab, &mut is_blue);
     }
-    for (version, times) in [("blue", 1.0), ("green", 1.0)] {
-        let version = format!("version=\"{version}\"");
-        let cut = ["switchback_upstream_requests_total{", &version, "reason=\"drain_deadline\""];
-        lab.wait_for_metric(&cut, times);
-    }
+    stalls_over_http2(&lab, "/known", || leave(&lab, &mut is_blue));
+    are_cut(&lab, 2.0);
+}
+
+#[test]
+fn nor_where_the_endpoint_speaks_http2() {
+    let lab = left_soon(Vec::new(), "h2c", endless_over_http2(), endless_over_http2());
+    let mut is_blue = true;
+    let client = stalls(&lab, "/", "");
+    leave(&lab, &mut is_blue);
+    stalls_over_http2(&lab, "/", || leave(&lab, &mut is_blue));
+    are_cut(&lab, 1.0);
+    drop(client);
 }

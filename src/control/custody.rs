@@ -148,18 +148,18 @@ impl Control {
         let now = clock::instant();
         let before = self.drains.names();
         let table = Arc::clone(&self.state.table);
-        for upstream in self.tenures.tenures() {
-            let leaves = leaving
+        let leaves = |upstream: &Arc<Upstream>| {
+            leaving
                 .iter()
-                .any(|(service, version)| upstream.service == *service && upstream.version == *version);
-            if !leaves {
-                self.drains.cancel(upstream.id);
-            } else if upstream.in_flight() > 0 {
-                let rules = rules(&table, &upstream.service);
-                self.drains.open(upstream, rules, now);
-            }
+                .any(|(service, version)| upstream.service == *service && upstream.version == *version)
+        };
+        let (leave, stay): (Vec<_>, Vec<_>) = self.tenures.tenures().into_iter().partition(leaves);
+        let is_spared = self.drains.cancel(&stay.iter().map(|upstream| upstream.id).collect());
+        for upstream in leave.into_iter().filter(|upstream| upstream.in_flight() > 0) {
+            let rules = rules(&table, &upstream.service);
+            self.drains.open(upstream, rules, now);
         }
-        if before != self.drains.names() {
+        if is_spared || before != self.drains.names() {
             self.live.departures.set(self.drains.departures(now));
             self.show();
         }
@@ -235,6 +235,12 @@ impl Control {
         let names: BTreeSet<_> = all.map(|service| &service.name).collect();
         self.health.follow(names.iter().copied(), Some(&before), &after);
         perform::welcome(names.into_iter(), &before, &after, clock::instant());
+        let carries = |upstream: &&Arc<Upstream>| {
+            super::handle::weight(&next, &upstream.service, &upstream.version) > BasisPoints::NONE
+        };
+        // As for every change: who is back is spared before it gets requests.
+        self.drains.cancel(&after.upstreams().filter(carries).map(|upstream| upstream.id).collect());
+        self.live.departures.set(self.drains.departures(clock::instant()));
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
         for upstream in gone {
@@ -242,15 +248,11 @@ impl Control {
             let rules = rules(&self.state.table, &upstream.service);
             self.drains.open(upstream, rules, now);
         }
-        for upstream in after.upstreams() {
-            let weight = |state: &State| super::handle::weight(state, &upstream.service, &upstream.version);
-            match (weight(&self.state) > BasisPoints::NONE, weight(&next) > BasisPoints::NONE) {
-                (true, false) => {
-                    let rules = rules(&next.table, &upstream.service);
-                    self.drains.open(Arc::clone(upstream), rules, now);
-                }
-                (_, true) => self.drains.cancel(upstream.id),
-                (false, false) => {}
+        for upstream in after.upstreams().filter(|upstream| !carries(upstream)) {
+            let before = super::handle::weight(&self.state, &upstream.service, &upstream.version);
+            if before > BasisPoints::NONE {
+                let rules = rules(&next.table, &upstream.service);
+                self.drains.open(Arc::clone(upstream), rules, now);
             }
         }
         self.live.departures.set(self.drains.departures(now));

@@ -1,6 +1,6 @@
 //! Drains: the tenures that get no new requests, watched until nothing is left on them (G3).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,14 +75,21 @@ impl Drains {
         }
     }
 
-    /// The tenure carries traffic again.
-    pub(super) fn cancel(&mut self, id: u64) {
-        self.open.extract_if(.., |drain| drain.upstream.id == id).for_each(|drain| drain.upstream.unwatch());
-        self.past.retain(|(_, departure)| departure.upstream.id != id);
+    /// The tenures with these ids carry traffic again. True when one of them was left, or had been until a moment ago:
+    /// the workers are to hear of it.
+    pub(super) fn cancel(&mut self, ids: &HashSet<u64>) -> bool {
+        if ids.is_empty() {
+            return false;
+        }
+        let before = self.open.len() + self.past.len();
+        let back = self.open.extract_if(.., |drain| ids.contains(&drain.upstream.id));
+        back.for_each(|drain| drain.upstream.unwatch());
+        self.past.retain(|(_, departure)| !ids.contains(&departure.upstream.id));
         self.schedule_if_empty();
+        self.open.len() + self.past.len() < before
     }
 
-    /// Everything that is left, or was until a moment ago, for the workers.
+    /// Everything that is left, or was until a moment ago, for the workers: each tenure once, as it was left last.
     pub(super) fn departures(&mut self, now: Instant) -> Vec<Departure> {
         let is_old = |since: Instant| now.saturating_duration_since(since) > REMEMBERED;
         while self.past.len() > MOST_REMEMBERED || self.past.front().is_some_and(|(since, _)| is_old(*since))
@@ -91,7 +98,9 @@ impl Drains {
         }
         let open = self.open.iter();
         let open = open.map(|drain| Departure { upstream: Arc::clone(&drain.upstream), plan: drain.plan });
-        open.chain(self.past.iter().map(|(_, departure)| departure.clone())).collect()
+        let past = self.past.iter().rev().map(|(_, departure)| departure.clone());
+        let mut seen = HashSet::new();
+        open.chain(past).filter(|departure| seen.insert(departure.upstream.id)).collect()
     }
 
     /// Rung when it is worth looking before [`Drains::next_poll`].
@@ -200,6 +209,26 @@ mod tests {
         assert_eq!(drains.next_poll(), None);
     }
 
+    #[test]
+    fn the_workers_list_has_each_tenure_once_as_it_was_left_last_and_none_that_is_back() {
+        let (mut drains, blue, start) = (Drains::default(), busy("blue"), clock::instant());
+        let later = start + Duration::from_secs(1);
+        let left = |drains: &mut Drains| {
+            let left = drains.departures(later).into_iter();
+            left.map(|departure| (departure.upstream.id, departure.plan.since)).collect::<Vec<_>>()
+        };
+        drains.remember(Arc::clone(&blue), DrainRules::default(), start);
+        drains.open(Arc::clone(&blue), DrainRules::default(), later);
+        assert_eq!(left(&mut drains), [(blue.id, later)], "an end is remembered, and it has work again");
+        blue.shard(1).counts.end();
+        assert_eq!(drains.poll(later).len(), 1);
+        assert_eq!(left(&mut drains), [(blue.id, later)], "two ends are remembered");
+        assert!(!drains.cancel(&HashSet::from([blue.id + 1])));
+        assert!(drains.cancel(&HashSet::from([blue.id])), "also after its end");
+        assert_eq!(left(&mut drains), []);
+        assert!(!drains.cancel(&HashSet::from([blue.id])));
+    }
+
     /// What happens to one version, in some order.
     #[derive(Debug, Clone, Copy)]
     enum Act {
@@ -263,7 +292,7 @@ mod tests {
                     Act::Return if !has_weight => {
                         (epoch, has_weight, is_open) = (epoch + 1, true, false);
                         published.publish(epoch);
-                        drains.cancel(upstream.id);
+                        drains.cancel(&HashSet::from([upstream.id]));
                     }
                     Act::Poll => {
                         let flying: u64 = workers.iter().map(|worker| worker.2).sum();

@@ -118,6 +118,7 @@ impl Control {
         self.health.follow(services.clone(), Some(&before), &after);
 
         welcome(services, &before, &after, clock::instant());
+        self.spare(effects, &after);
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
@@ -136,7 +137,16 @@ impl Control {
         self.tell(Notice::Changed(change));
     }
 
-    /// Starts the drains of what was left, and ends those of what is back.
+    /// Ends the drains of what is back, before it gets requests: who comes is not seen out with who was left.
+    fn spare(&mut self, effects: &Effects, after: &Snapshot) {
+        let returned = effects.returned.iter();
+        let back = returned.filter_map(|(service, version)| after.tenure(service, version));
+        if self.drains.cancel(&back.map(|upstream| upstream.id).collect()) {
+            self.live.departures.set(self.drains.departures(clock::instant()));
+        }
+    }
+
+    /// Starts the drains of what was left.
     fn close(
         &mut self,
         effects: &Effects,
@@ -145,11 +155,6 @@ impl Control {
         gone: &[Arc<Upstream>],
         now: Instant,
     ) {
-        for upstream in
-            effects.returned.iter().filter_map(|(service, version)| after.tenure(service, version))
-        {
-            self.drains.cancel(upstream.id);
-        }
         let rules = |service: &ServiceName| {
             let service = after.table.service(service).or_else(|| before.table.service(service));
             service.map_or_else(DrainRules::default, |service| service.drain)
@@ -166,7 +171,7 @@ impl Control {
                 self.drains.remember(Arc::clone(upstream), rules(&upstream.service), now);
             }
         }
-        if !(effects.left.is_empty() && effects.returned.is_empty() && gone.is_empty()) {
+        if !(effects.left.is_empty() && gone.is_empty()) {
             self.live.departures.set(self.drains.departures(now));
         }
     }

@@ -38,14 +38,18 @@ pub(super) async fn see_out(worker: Rc<Worker>, mut leaving: watch::Receiver<Lea
         Usher { worker, guests: HashMap::new(), at: HashMap::new(), warm: HashMap::new(), all: None };
     let mut wake = None;
     loop {
-        tokio::select! {
+        let is_news = tokio::select! {
             changed = leaving.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                usher.follow(&leaving.borrow_and_update());
+                true
             }
-            () = until(wake) => {}
+            // A version that is back may have requests already, which are not to be seen out by an older list.
+            () = until(wake) => leaving.has_changed().unwrap_or(false),
+        };
+        if is_news {
+            usher.follow(&leaving.borrow_and_update());
         }
         wake = usher.work(clock::now());
     }

@@ -138,12 +138,14 @@ impl Item {
     ) {
         let split = &self.service.split;
         let is_served = |version: &&VersionName| split.weight(version) > BasisPoints::NONE;
-        let (returned, leaving): (Vec<_>, Vec<_>) = before.phase.leaving().iter().partition(is_served);
+        let was_served = |version: &&VersionName| old.split.weight(version) > BasisPoints::NONE;
+        let leaving = before.phase.leaving().iter().filter(|version| !is_served(version));
         let left: Vec<_> = old.split.shares().map(|(version, _)| version).filter(|v| !is_served(v)).collect();
-        self.deployment.phase = Phase::of(split, left.iter().chain(&leaving).copied().cloned().collect());
+        let returned = split.shares().map(|(version, _)| version).filter(|version| !was_served(version));
+        self.deployment.phase = Phase::of(split, left.iter().copied().chain(leaving).cloned().collect());
         let named = |version: &VersionName| (name.clone(), version.clone());
         effects.left.extend(left.into_iter().map(named));
-        effects.returned.extend(returned.into_iter().map(named));
+        effects.returned.extend(returned.map(named));
     }
 
     /// The finished service: the base's own value where nothing is different, so that nobody looks at it again.

@@ -239,7 +239,7 @@ pub struct Effects {
     pub change: Option<Change>,
     /// Versions that lost their last weight, or are gone: no new requests; their drain starts.
     pub left: Vec<(ServiceName, VersionName)>,
-    /// Versions that were draining and carry weight again: their drain is cancelled.
+    /// Versions that had no weight and carry some: a drain of theirs, which may also have ended, is cancelled.
     pub returned: Vec<(ServiceName, VersionName)>,
     /// Things the operator should know that are no reason to refuse.
     pub notes: Vec<String>,

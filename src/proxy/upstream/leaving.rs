@@ -96,7 +96,8 @@ impl Default for Departures {
 }
 
 impl Departures {
-    /// These are being left, and no others. Call after the change was published.
+    /// These are being left, and no others. Call after the change was published that leaves one, and before that which
+    /// brings one back.
     pub fn set(&self, versions: impl Into<Arc<[Departure]>>) {
         let versions = versions.into();
         self.0.send_modify(|leaving| leaving.versions = versions);

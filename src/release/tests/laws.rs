@@ -257,10 +257,10 @@ fn check_holds(before: &State, command: &Command, next: &State) {
     }
 }
 
-/// Left: had weight and has none. Returned: was leaving and has weight.
+/// Left: had weight and has none. Returned: had none and has some.
 fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
     let (mut left, mut returned) = (Vec::new(), Vec::new());
-    for (service, deployment) in before.table.services().iter().zip(&before.deployments) {
+    for service in before.table.services() {
         let now = |version| {
             next.table.service(&service.name).is_some_and(|now| now.split.weight(version) > BasisPoints::NONE)
         };
@@ -268,7 +268,9 @@ fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
         left.extend(
             service.split.shares().filter(|(version, _)| !now(version)).map(|(version, _)| name(version)),
         );
-        returned.extend(deployment.phase.leaving().iter().filter(|version| now(version)).map(name));
+        let then = |version| service.split.weight(version) > BasisPoints::NONE;
+        let served = next.table.service(&service.name).into_iter().flat_map(|now| now.split.shares());
+        returned.extend(served.map(|(version, _)| version).filter(|version| !then(version)).map(name));
     }
     let sorted = |list: &Vec<_>| {
         let mut list: Vec<(ServiceName, _)> = list.clone();

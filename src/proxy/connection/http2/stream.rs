@@ -300,7 +300,15 @@ impl Sending<'_> {
                 if let Some(exchange) = &mut exchange {
                     exchange.push(cx);
                 }
-                self.poll_room(cx)
+                let room = self.poll_room(cx);
+                if room.is_pending()
+                    && let Some(exchange) = &mut exchange
+                {
+                    exchange.give_up(ready!(exchange.poll_cut(cx)));
+                    self.send.send_reset(Code::INTERNAL_ERROR);
+                    return Poll::Ready(Err(GivenUp));
+                }
+                room
             });
             let room = room.await.inspect_err(|_| self.blame(exchange.as_deref_mut()))?;
             self.part(&mut data, room, is_end)?;
