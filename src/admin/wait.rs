@@ -2,7 +2,9 @@
 //! is over too; `wait=healthy`: when what it brought is found well.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, TrialEnd, TrialEnded, text};
 use super::call::Call;

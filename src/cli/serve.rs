@@ -199,8 +199,7 @@ impl Process {
         let status = Arc::new(Status::of(workers, generation).pinned(pins));
         let certificates = scrape::Certificates::default();
         let stats = crew.stats().cloned().collect();
-        spawn_local(control::rollout::run(handle.clone(), config.state.dir.join("rollouts")));
-        spawn_local(control::supervisor::run(handle.clone()));
+        operate(&handle, &config);
         let webhooks = Webhooks::start(&config.webhooks, handle.subscribe());
         let finders = Finders::start(handle.clone(), &config.discoveries);
         let figures = (webhooks.figures(), finders.figures());
@@ -387,6 +386,12 @@ fn address(listener: &config::Listener) -> ListenAddr {
         config::ListenAddr::Tcp(address) => ListenAddr::Tcp(*address),
         config::ListenAddr::Unix(path) => ListenAddr::Unix(path.clone()),
     }
+}
+
+/// Those who work the switch by themselves: rollouts, and supervision.
+fn operate(handle: &Handle, config: &Config) {
+    spawn_local(control::rollout::run(handle.clone(), config.state.dir.join("rollouts")));
+    spawn_local(control::supervisor::run(handle.clone()));
 }
 
 fn addresses(config: &Config) -> Vec<ListenAddr> {

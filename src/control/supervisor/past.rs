@@ -62,11 +62,12 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::clock;
     use crate::release::verdict::BUCKETS;
 
     #[test]
     fn errors_are_remembered_for_ten_minutes_and_times_for_twenty_at_most() {
-        let (mut past, start) = (Past::default(), Instant::now());
+        let (mut past, start) = (Past::default(), clock::instant());
         let at = |minutes: u64| start + Duration::from_mins(minutes);
         let one = || (0..BUCKETS).map(|bucket| u64::from(bucket == 7));
         past.add(at(0), 100, 10);
