@@ -12,6 +12,8 @@ use crate::table::SuperviseRules;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Looks at no comparison after which there is none.
+const PATIENCE: u32 = 10;
 
 /// Whether supervision is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +98,22 @@ fn said(ended: &TrialEnd, baseline: &str, candidate: &str) -> String {
 /// Looks until it is over; tells when it stands otherwise.
 async fn until_over(session: &mut Session<'_>, service: &str, stage: u64) -> anyhow::Result<TrialEnd> {
     let mut told = String::new();
+    let mut looks_at_nothing = 0;
     loop {
         let path = ["v1", "services", service, "verdict"];
         let now: Supervision =
             session.client.get(&path).await.context("cannot tell how supervision goes on")?;
-        if let Some(ended) = now.ended.filter(|ended| ended.stage >= stage) {
+        if let Some(ended) = now.ended.filter(|ended| ended.stage == stage) {
             return Ok(ended);
         }
-        if now.state != told && now.trial.as_ref().is_some_and(|trial| trial.stage == stage) {
+        let is_underway = now.trial.as_ref().is_some_and(|trial| trial.stage == stage);
+        // It is noted a moment later how it ended, by the process in which it did.
+        looks_at_nothing = if is_underway { 0 } else { looks_at_nothing + 1 };
+        if looks_at_nothing > PATIENCE {
+            let said = "later changes moved the traffic".to_owned();
+            return Ok(TrialEnd { stage, how: TrialEnded::Superseded, epoch: stage, said });
+        }
+        if is_underway && now.state != told {
             if !told.is_empty() || now.state != "collecting" {
                 session.say(format!("{}: {}", now.state, now.said.unwrap_or_default()));
             }

@@ -54,7 +54,9 @@ impl Case {
             self.inquiry = None;
             self.pasts.retain(|version, _| service.version(version).is_some());
         }
-        let Some(trial) = &deployment.trial else {
+        // The state may be a moment older or newer than the snapshot: then the next notice brings both.
+        let trial = deployment.trial.as_ref().filter(|trial| trial.stage == ledger.watch.stage);
+        let Some(trial) = trial else {
             self.inquiry = None;
             return;
         };

@@ -1,5 +1,6 @@
 //! A trial as it is judged: the counts of each look become evidence, and the evidence a wish.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::release::verdict::{
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
 
+/// So many answers from before a trial are enough to know how fast the baseline is.
+const ENOUGH: u64 = 200;
 /// How long an order that was not carried out is not repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -104,7 +107,7 @@ impl Inquiry {
         let dt = age(self.ticked, now).as_secs_f64();
         self.ticked = now;
         if ledger.slow().is_none() && age(self.since, now) >= self.rules.warmup.0 {
-            self.learn(ledger);
+            self.learn(ledger, sums);
         }
         if ledger.has_blown() {
             self.supervisor.fuse_blown();
@@ -127,16 +130,26 @@ impl Inquiry {
     }
 
     /// What is slow, by what the baseline did before.
-    fn learn(&self, ledger: &Ledger) {
+    fn learn(&self, ledger: &Ledger, sums: &Sums) {
         let part = f64::from(self.rules.latency.part) / 1e3;
         let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
-        let Some(thresholds) = latency_thresholds(&self.history, LatencyTolerance { share: part, least })
-        else {
+        let history = self.known(sums);
+        let Some(thresholds) = latency_thresholds(&history, LatencyTolerance { share: part, least }) else {
             return;
         };
         let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
         ledger
             .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
+    }
+
+    /// How long answers of the baseline take: before the trial, or in it where nobody looked before.
+    fn known<'i>(&'i self, sums: &Sums) -> Cow<'i, LatencyHist> {
+        if self.history.count() >= ENOUGH {
+            return Cow::Borrowed(&self.history);
+        }
+        let mut history: LatencyHist = sums.took[Side::Baseline as usize].iter().copied().collect();
+        history.merge(&self.history);
+        Cow::Owned(history)
     }
 
     /// What is in flight and known to be late.
@@ -160,7 +173,7 @@ impl Inquiry {
             }
         }
         let cohorts: Vec<_> = cohorts(Side::Baseline).collect();
-        Stalled { w: ratio(self.share), missing: missing_answers(&self.history, &cohorts), slow }
+        Stalled { w: ratio(self.share), missing: missing_answers(&self.known(sums), &cohorts), slow }
     }
 
     /// It stands otherwise than before.

@@ -26,12 +26,12 @@ use super::handle::{Asked, Handle, Notice};
 use super::{Failed, Wanted, clock};
 use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
-use crate::release::{Act, Actor, ActorKind, Change, Command, Trial};
+use crate::release::{Act, Actor, ActorKind, Command, Trial};
 use crate::table::{Epoch, ServiceName};
 use case::Case;
 use inquiry::Inquiry;
 use tally::{Tallies, Tally};
-use told::Bell;
+use told::{Bell, Underway};
 pub use told::{Ended, How, Stands, VerdictNotice};
 
 /// How often trials are looked at.
@@ -71,18 +71,20 @@ pub async fn run(handle: Handle) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rested = Instant::now();
-    verdicts.follow(&handle, None, None);
+    // The trials that are under way, as far as notices have told.
+    let mut underway = BTreeMap::new();
+    verdicts.begin_anew(&handle, &mut underway);
     loop {
         let is_trying = verdicts.lock().values().any(|case| case.inquiry.is_some());
         tokio::select! {
             biased;
             notice = notices.recv() => match notice {
                 Ok(Notice::Changed(change)) => {
-                    let touched = change.services.iter().map(|record| &record.service).collect();
-                    verdicts.follow(&handle, Some(touched), Some(&change));
+                    verdicts.follow(&handle, change.services.iter().map(|record| &record.service));
+                    verdicts.end(told::ended(&change, &mut underway));
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => verdicts.follow(&handle, None, None),
+                Err(RecvError::Lagged(_)) => verdicts.begin_anew(&handle, &mut underway),
                 Err(RecvError::Closed) => return,
             },
             Some(ordered) = orders.next(), if !orders.is_empty() => verdicts.answered(&ordered),
@@ -132,36 +134,40 @@ impl Verdicts {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what is published of these services, or of all; `change` is what made the difference.
-    fn follow(&self, handle: &Handle, touched: Option<Vec<&ServiceName>>, change: Option<&Change>) {
+    /// Takes over what is published of these services.
+    fn follow<'s>(&self, handle: &Handle, touched: impl Iterator<Item = &'s ServiceName>) {
         let (state, snapshot, now) = (handle.state(), handle.live().snapshot(), clock::instant());
         let mut cases = self.lock();
-        let mut over = Vec::new();
-        if touched.is_none() {
-            cases.retain(|name, _| snapshot.table.service(name).is_some());
-        }
-        let all = || snapshot.table.services().iter().map(|service| &service.name).collect();
-        for name in touched.unwrap_or_else(all) {
+        for name in touched {
             let known = snapshot.table.service(name).map(|service| &**service).zip(state.deployment(name));
-            let before = cases.get(name).and_then(Case::stage);
-            let after = match snapshot.ledger(name).zip(known) {
-                None => {
-                    cases.remove(name);
-                    None
-                }
+            match snapshot.ledger(name).zip(known) {
+                None => drop(cases.remove(name)),
                 Some((ledger, known)) => {
                     let new = || Case::new(Arc::clone(ledger));
-                    let case = cases.entry(name.clone()).or_insert_with(new);
-                    case.follow(ledger, known, &snapshot, now);
-                    case.stage()
+                    cases.entry(name.clone()).or_insert_with(new).follow(ledger, known, &snapshot, now);
                 }
-            };
-            if let Some(stage) = before.filter(|before| Some(*before) != after) {
-                let said = "a later change moved the traffic".to_owned();
-                over.push((name.clone(), Ended::by(change, stage, snapshot.table.epoch(), said)));
             }
         }
-        drop(cases);
+    }
+
+    /// Takes over all that is published: nothing is known of what has happened before.
+    fn begin_anew(&self, handle: &Handle, underway: &mut Underway) {
+        let state = handle.state();
+        let all = state.table.services().iter();
+        self.lock().retain(|name, _| state.table.service(name).is_some());
+        self.follow(handle, all.clone().map(|service| &service.name));
+        let trials = all.filter_map(|service| {
+            let trial = state.deployment(&service.name)?.trial.as_ref()?;
+            Some((service.name.clone(), trial.stage))
+        });
+        let before = std::mem::replace(underway, trials.collect());
+        let over = before.into_iter().filter(|(name, stage)| underway.get(name) != Some(stage));
+        let over = over.map(|(name, stage)| (name, Ended::unseen(stage, state.table.epoch())));
+        self.end(over.collect());
+    }
+
+    /// These trials are over.
+    fn end(&self, over: Vec<(ServiceName, Ended)>) {
         if !over.is_empty() {
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
             self.bell.send_replace(());
@@ -172,8 +178,11 @@ impl Verdicts {
     pub async fn end_of(&self, service: &ServiceName, stage: Epoch) -> Ended {
         let mut bell = self.bell.subscribe();
         loop {
-            if let Some(ended) = self.ended_of(service).filter(|ended| ended.stage >= stage) {
-                return ended;
+            match self.ended_of(service) {
+                Some(ended) if ended.stage == stage => return ended,
+                // There was another one after it.
+                Some(ended) if ended.stage > stage => return Ended::unseen(stage, ended.stage),
+                Some(_) | None => {}
             }
             // It rings as long as we are there.
             let _ = bell.changed().await;
@@ -280,12 +289,16 @@ impl Verdicts {
             }
             (Ok(()), inquiry::Wanted::Eject(..)) => self.tallies.note(service, trial, Tally::ejected),
             (Ok(()), inquiry::Wanted::Act(_)) => {}
-            (Err(why), _) => warn!(%service, ?wanted, %why, "supervision could not do what it wanted"),
+            (Err(_), _) => {}
         }
         let mut cases = self.lock();
         let inquiry = cases.get_mut(service).and_then(|case| case.inquiry.as_mut());
         if let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage) {
-            inquiry.answered(done.as_ref().err().map(ToString::to_string));
+            let hindrance = done.as_ref().err().map(ToString::to_string);
+            if let Some(why) = hindrance.as_ref().filter(|why| inquiry.hindrance.as_ref() != Some(why)) {
+                warn!(%service, ?wanted, why, "supervision cannot do what it wants");
+            }
+            inquiry.answered(hindrance);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is told of trials: how they stand, and how they ended.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::watch;
 
 use crate::release::verdict::{Report, Standing};
@@ -30,24 +32,45 @@ pub enum How {
     Superseded,
 }
 
+/// The trials that are under way, by service, as far as is known.
+pub(super) type Underway = BTreeMap<ServiceName, Epoch>;
+
+/// The trials that `change` has ended; `underway` is what there was before it, and is what there is after it.
+pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceName, Ended)> {
+    let mut over = Vec::new();
+    for record in &change.services {
+        let trial = record.standing.as_ref().and_then(|standing| standing.trial.as_ref());
+        let before = match trial {
+            Some(trial) => underway.insert(record.service.clone(), trial.stage),
+            None => underway.remove(&record.service),
+        };
+        if let Some(stage) = before.filter(|before| trial.is_none_or(|trial| trial.stage != *before)) {
+            over.push((record.service.clone(), Ended::by(change, stage)));
+        }
+    }
+    over
+}
+
 impl Ended {
-    /// The end that `change` put to the trial of this stage; `said` is what supervision had to say.
-    pub(super) fn by(change: Option<&Change>, stage: Epoch, present: Epoch, said: String) -> Self {
-        let is_ours = |change: &&Change| change.actor.kind == ActorKind::Supervisor;
-        let how = match change.filter(is_ours).map(|change| change.kind) {
-            Some(ChangeKind::Revert) => How::Reverted,
-            Some(ChangeKind::Supervision) => How::Finished,
+    /// The end that `change` has put to the trial of this stage.
+    fn by(change: &Change, stage: Epoch) -> Self {
+        let Change { epoch, kind, actor: Actor { kind: who, name }, reason, .. } = change;
+        let how = match (who, kind) {
+            (ActorKind::Supervisor, ChangeKind::Revert) => How::Reverted,
+            (ActorKind::Supervisor, ChangeKind::Supervision) => How::Finished,
             _ => How::Superseded,
         };
-        let epoch = change.map_or(present, |change| change.epoch);
-        let said = match (how, change) {
-            (How::Reverted | How::Finished, Some(change)) => change.reason.clone(),
-            (_, Some(Change { kind, actor: Actor { name, .. }, .. })) => {
-                format!("a later change ({}, by {name}) moved the traffic", kind.token())
-            }
-            (_, None) => said,
+        let said = match how {
+            How::Reverted | How::Finished => reason.clone(),
+            How::Superseded => format!("a later change ({}, by {name}) moved the traffic", kind.token()),
         };
-        Self { stage, how, epoch, said }
+        Self { stage, how, epoch: *epoch, said }
+    }
+
+    /// The trial of this stage is over by some change up to `epoch`, and nobody has seen by which.
+    pub(super) fn unseen(stage: Epoch, epoch: Epoch) -> Self {
+        let said = "later changes moved the traffic".to_owned();
+        Self { stage, how: How::Superseded, epoch, said }
     }
 }
 
