@@ -41,6 +41,7 @@ fn the_demo_tells_its_story_and_its_checks_hold() {
         "versions add shop v3",
         "weights shop v3=5",
         "revert shop",
+        "flip shop --to v3 --supervise 1m",
         "status shop",
     ];
     assert_eq!(commands.len(), begins.len(), "{commands:#?}");
@@ -50,10 +51,11 @@ fn the_demo_tells_its_story_and_its_checks_hold() {
     let epochs: Vec<u64> = epochs.map(|(epoch, _)| epoch.parse().unwrap()).collect();
     assert_eq!(
         epochs,
-        [1, 2, 3, 4, 6, 7],
-        "each picture is a change on, v3's deployment one by itself:\n{text}"
+        [1, 2, 3, 4, 6, 7, 10],
+        "each picture is a change on, v3's deployment one by itself, and supervision's are a lean and a revert:\n{text}"
     );
     assert!(text.contains("blue is safe to stop: nothing is left on it"), "{text}");
+    assert!(text.contains("green carries the traffic as before: do not stop it"), "{text}");
     assert!(text.contains("v3 is safe to stop: nothing is left on it"), "{text}");
 
     assert!(number(&text, "✓ ", " requests, 0 failed") > 500, "{text}");

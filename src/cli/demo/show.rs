@@ -14,6 +14,7 @@ use super::stage::Stage;
 use super::story::FAULTY;
 use super::traffic::Traffic;
 use crate::admin::api::Service;
+use crate::cli::session::Exit;
 use crate::cli::style::Tone;
 
 /// Between two pictures.
@@ -108,11 +109,24 @@ impl Show {
     /// # Errors
     /// When it fails.
     pub(super) async fn command(&mut self, words: &[&str]) -> Result<Typed> {
+        self.expect(words, Exit::Done).await
+    }
+
+    /// Types a command and shows what it says, and that it ended so.
+    ///
+    /// # Errors
+    /// When it fails, or ends otherwise.
+    pub(super) async fn expect(&mut self, words: &[&str], expected: Exit) -> Result<Typed> {
         self.say("")?;
         self.say_in(Tone::Strong, &format!("$ {}", shown(words)))?;
         let typed = type_in(&self.stage.client(), words, self.screen.style).await;
         let typed = typed.with_context(|| format!("`{}` failed", shown(words)))?;
         self.say(&typed.lines.join("\n"))?;
+        let exit = typed.exit;
+        ensure!(exit == expected, "`{}` ended with {exit:?}", shown(words));
+        if expected != Exit::Done {
+            self.say("$ echo $?\n4")?;
+        }
         Ok(typed)
     }
 
@@ -125,11 +139,17 @@ impl Show {
         words: &[&str],
         carriers: &'static [&'static str],
     ) -> Result<Change> {
-        let Typed { asked, acknowledged, .. } = self.command(words).await?;
+        let typed = self.command(words).await?;
+        Ok(self.changed(&typed, carriers))
+    }
+
+    /// From that command on these versions carry the traffic.
+    pub(super) fn changed(&mut self, typed: &Typed, carriers: &'static [&'static str]) -> Change {
+        let Typed { asked, acknowledged, .. } = *typed;
         let change = Change { asked, acknowledged, carriers };
         self.changes.push(change.clone());
         self.step = acknowledged;
-        Ok(change)
+        change
     }
 
     /// Shows the traffic for so long, and leaves the last picture in the story.

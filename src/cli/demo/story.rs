@@ -1,4 +1,4 @@
-//! The story: canary, half, flip, a bad version, revert. Each act is a sentence, what an operator would have typed with
+//! The story: canary, half, flip, a bad version, revert, and once more without anybody who looks. Each act is a sentence, what an operator would have typed with
 //! what it said, and a picture of what became of it.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::origin::Quality;
 use super::picture::grouped;
 use super::show::Show;
 use super::traffic::{CLIENTS, Traffic};
+use crate::cli::session::Exit;
 use crate::cli::style::Tone;
 
 /// The version whose errors are its own.
@@ -36,6 +37,7 @@ pub(super) async fn tell(show: &mut Show, keep: bool) -> Result<()> {
     let flip = flip(show, keep).await?;
     bad_version(show).await?;
     let revert = revert(show).await?;
+    supervised(show).await?;
     let verdict = show.verdict();
     conclude(show, &verdict, &flip, &revert)?;
     ensure!(verdict.holds(), "the switch did not keep its promises: see above");
@@ -60,13 +62,13 @@ fn introduce(show: &mut Show) -> Result<()> {
 }
 
 async fn steady(show: &mut Show) -> Result<()> {
-    show.headline("1/6 · steady: blue carries everything", "Blue is in production. Green waits beside it.")?;
+    show.headline("1/7 · steady: blue carries everything", "Blue is in production. Green waits beside it.")?;
     show.watch(WATCHING).await
 }
 
 async fn canary(show: &mut Show) -> Result<()> {
     show.headline(
-        "2/6 · canary: 5 % for green",
+        "2/7 · canary: 5 % for green",
         "Each request tosses its own coin. What green does wrong, it does to 1 in 20.",
     )?;
     show.animate(READING).await?;
@@ -75,7 +77,7 @@ async fn canary(show: &mut Show) -> Result<()> {
 }
 
 async fn half(show: &mut Show) -> Result<()> {
-    show.headline("3/6 · half and half", "Green behaves: it may have more.")?;
+    show.headline("3/7 · half and half", "Green behaves: it may have more.")?;
     show.animate(READING).await?;
     show.split(&["weights", "shop", "green=50"], &["blue", "green"]).await?;
     show.watch(WATCHING).await
@@ -83,7 +85,7 @@ async fn half(show: &mut Show) -> Result<()> {
 
 async fn flip(show: &mut Show, keep: bool) -> Result<Change> {
     show.headline(
-        "4/6 · flip: green takes over",
+        "4/7 · flip: green takes over",
         "When its first line is there, the change is on disk and in force on every\n\
          worker: nothing starts on blue any more. The last line says what may be stopped.",
     )?;
@@ -99,7 +101,7 @@ async fn flip(show: &mut Show, keep: bool) -> Result<Change> {
 
 async fn bad_version(show: &mut Show) -> Result<()> {
     show.headline(
-        "5/6 · v3 is deployed, and it is bad",
+        "5/7 · v3 is deployed, and it is bad",
         "Three of ten of its answers are errors. It gets 5 % of the requests at first.",
     )?;
     show.animate(READING).await?;
@@ -117,11 +119,26 @@ async fn bad_version(show: &mut Show) -> Result<()> {
 }
 
 async fn revert(show: &mut Show) -> Result<Change> {
-    show.headline("6/6 · revert: as if it had never been", "One command puts back the split of before.")?;
+    show.headline("6/7 · revert: as if it had never been", "One command puts back the split of before.")?;
     let revert = show.split(&["revert", "shop", "--reason", "v3 answers 500"], &["green"]).await?;
     show.watch(WATCHING).await?;
-    show.command(&["status", "shop"]).await?;
     Ok(revert)
+}
+
+async fn supervised(show: &mut Show) -> Result<()> {
+    show.headline(
+        "7/7 · all of it to v3, and nobody looks",
+        "Supervision compares v3 with green. On suspicion a coin decides who still gets v3, and\n\
+         when that has proven it worse, green has everything again. Exit status 4 says so.",
+    )?;
+    show.animate(READING).await?;
+    let words = ["flip", "shop", "--to", FAULTY, "--supervise", "1m", "--reason", "in a hurry"];
+    let typed = show.expect(&words, Exit::Reverted).await?;
+    // In between both had traffic.
+    show.changed(&typed, &["green", FAULTY]);
+    show.watch(WATCHING).await?;
+    show.command(&["status", "shop"]).await?;
+    Ok(())
 }
 
 fn conclude(show: &mut Show, verdict: &Verdict, flip: &Change, revert: &Change) -> Result<()> {
