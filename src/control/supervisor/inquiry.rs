@@ -142,14 +142,15 @@ impl Inquiry {
             .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
     }
 
-    /// How long answers of the baseline take: before the trial, or in it where nobody looked before.
+    /// How long answers of the baseline take: before the trial, or in it where nobody looked before. Nothing until that is known from
+    /// many: the first ones to come are the fast ones.
     fn known<'i>(&'i self, sums: &Sums) -> Cow<'i, LatencyHist> {
         if self.history.count() >= ENOUGH {
             return Cow::Borrowed(&self.history);
         }
         let mut history: LatencyHist = sums.took[Side::Baseline as usize].iter().copied().collect();
         history.merge(&self.history);
-        Cow::Owned(history)
+        Cow::Owned(if history.count() >= ENOUGH { history } else { LatencyHist::default() })
     }
 
     /// What is in flight and known to be late.
