@@ -177,6 +177,20 @@ fn who_came_before_the_start_is_served() {
 }
 
 #[test]
+fn who_comes_when_it_has_ended_waits_at_the_managers_socket() {
+    let mut manager = Manager::new();
+    let (address, socket) = listener();
+    let kept = TcpListener::from(socket.try_clone().unwrap());
+    manager.start(&format!("{ADMIN}{}", listens(address)), 1, vec![("web", socket)]);
+    manager.notice("READY=1");
+    assert_eq!(Client::connect(address).get("/").status, 200);
+    manager.stop();
+    // A handshake that nobody hears of is tried again after a second.
+    let client = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
+    assert_eq!(kept.accept().unwrap().1, client.local_addr().unwrap());
+}
+
+#[test]
 fn no_socket_of_several_is_left_without_a_worker() {
     for workers in [1, 2, 6] {
         let mut manager = Manager::new();

@@ -12,6 +12,7 @@ mod lab;
 
 use std::io::Read;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Client, Gate, Lab, Origin, gate};
@@ -200,14 +201,36 @@ fn who_waits_in_the_kernels_queue_is_served() {
     let mut busy = [download(&lab), lab.client()];
     lab.wait_for_metric(&["switchback_client_connections "], 2.0);
     let mut waiting: Vec<_> = (0..6).map(|_| lab.client()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
     terminate(&lab);
     lab::wait_until("nobody listens", || TcpStream::connect(lab.address()).is_err());
     for client in &mut waiting {
-        let answer = client.get("/");
+        let answer = client.answer();
         assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     }
     gate.open();
     assert!(busy[0].answer().is_whole);
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+}
+
+#[test]
+fn who_comes_while_it_closes_is_served_or_refused_and_never_reset() {
+    let mut lab = Lab::start(&["blue"]);
+    let (address, served) = (lab.address(), AtomicUsize::new(0));
+    let refused: Vec<_> = std::thread::scope(|scope| {
+        let count = || {
+            served.fetch_add(1, Ordering::Relaxed);
+        };
+        let clients: Vec<_> =
+            (0..16).map(|_| scope.spawn(move || Client::until_refused(address, count))).collect();
+        lab::wait_until("all of them ask", || served.load(Ordering::Relaxed) > 200);
+        terminate(&lab);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    // Whoever came before the socket was closed heard nothing, and asked again after a second.
+    assert!(refused.iter().any(|took| *took > Duration::from_millis(900)), "{refused:?}");
     assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
 }
 

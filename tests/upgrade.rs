@@ -192,6 +192,28 @@ impl Load {
     }
 }
 
+#[test]
+fn the_last_of_a_row_resets_nobody_either() {
+    let mut row = Row::with("");
+    row.upgrade();
+    let (address, pid, served) = (row.address(), *row.pids.last().unwrap(), AtomicU64::new(0));
+    let refused: Vec<_> = thread::scope(|scope| {
+        let count = || {
+            served.fetch_add(1, Ordering::Relaxed);
+        };
+        let clients: Vec<_> =
+            (0..8).map(|_| scope.spawn(move || Client::until_refused(address, count))).collect();
+        wait_until("all of them ask", || served.load(Ordering::Relaxed) > 100);
+        signal("TERM", pid);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(
+        refused.iter().any(|took| *took > Duration::from_millis(900)),
+        "the sockets are its own: {refused:?}"
+    );
+    row.end();
+}
+
 /// How many upgrades in a row; more by hand.
 fn times(least: u64) -> u64 {
     std::env::var("UPGRADES").ok().and_then(|times| times.parse().ok()).unwrap_or(least)

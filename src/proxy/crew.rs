@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, select_all};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::commons::Commons;
 use super::inherited::{Given, Inherited, Keeper, SocketFile};
@@ -49,6 +50,8 @@ pub struct Open {
     pub real: ListenAddr,
     /// All sockets of it, for a successor.
     pub handles: Vec<OwnedFd>,
+    /// How many of them, the first, somebody keeps who has given them, and may go on with them.
+    kept: usize,
     /// Its file, where that is ours.
     file: Option<SocketFile>,
 }
@@ -101,27 +104,21 @@ pub fn bind(
         let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
         let is_own = crew.is_some_and(|crew| crew.open.values().any(|open| is_ours(&open.real)));
         let bound = sockets(address, inherited.take(address), workers);
-        let (sockets, file) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
+        let (sockets, kept) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
         let Sockets { real, handles, shares } = sockets;
-        all.0.push((address.clone(), Open { real, handles, file }, shares));
+        let file = if kept == 0 { SocketFile::of(&real) } else { None };
+        all.0.push((address.clone(), Open { real, handles, kept, file }, shares));
     }
     Ok(all)
 }
 
-fn sockets(
-    address: &ListenAddr,
-    given: Vec<Given>,
-    workers: usize,
-) -> io::Result<(Sockets, Option<SocketFile>)> {
-    let Some(first) = given.first() else {
-        let sockets = listener::bind(address, workers)?;
-        let file = SocketFile::of(&sockets.real);
-        return Ok((sockets, file));
-    };
+/// An address' sockets, and how many of them, the first, somebody keeps who has given them.
+fn sockets(address: &ListenAddr, given: Vec<Given>, workers: usize) -> io::Result<(Sockets, usize)> {
+    let Some(first) = given.first() else { return Ok((listener::bind(address, workers)?, 0)) };
     let real = first.address.clone();
-    let is_ours = first.keeper == Keeper::Us;
+    let kept = if first.keeper == Keeper::Us { 0 } else { given.len() };
     let sockets = listener::share(&real, given.into_iter().map(|given| given.socket).collect(), workers)?;
-    Ok((sockets, if is_ours { SocketFile::of(&real) } else { None }))
+    Ok((sockets, kept))
 }
 
 impl Crew {
@@ -180,9 +177,9 @@ impl Crew {
             self.open.insert(address, open);
         }
         let gone: Vec<_> = self.open.keys().filter(|address| !wanted.contains(address)).cloned().collect();
+        let open: Vec<_> = gone.iter().filter_map(|address| self.open.remove(address)).collect();
+        end(open).await;
         for address in gone {
-            // Its file before its end: who finds none may make one of his own.
-            self.open.remove(&address).iter().for_each(Open::end);
             for hand in &self.workers {
                 hand.tell(Order::Close(address.clone())).await;
             }
@@ -205,15 +202,27 @@ impl Crew {
     /// Accepts nothing more, finishes what is in flight, and resolves when every worker is done.
     pub async fn stop(self, farewell: Farewell) {
         match farewell.queue {
-            Queue::Ours => self.open.values().for_each(Open::end),
-            Queue::Successors => {}
+            Queue::Ours => end(self.open.into_values().collect()).await,
+            Queue::Successors => drop(self.open),
         }
-        // Without the handles, so that the workers' ends are the sockets' ends.
-        drop(self.open);
         for hand in &self.workers {
             hand.tell(Order::Stop(farewell)).await;
         }
         join_all(self.workers.into_iter().map(|hand| hand.ended)).await;
+    }
+}
+
+/// Nobody comes here any more; the workers, who still accept, close the sockets then. Of the handles none is left, so that the
+/// workers' ends are the sockets' ends.
+async fn end(open: Vec<Open>) {
+    // Their files before their ends: who finds none may make one of his own.
+    open.iter().filter_map(|open| open.file.as_ref()).for_each(SocketFile::remove);
+    let ours =
+        open.iter().filter(|open| open.real.port().is_some()).flat_map(|open| &open.handles[open.kept..]);
+    let are_closing = ours.filter(|socket| listener::begin_no_more(socket).is_ok()).count() > 0;
+    drop(open);
+    if are_closing {
+        sleep(listener::HANDSHAKE).await;
     }
 }
 
@@ -235,14 +244,10 @@ impl Pulse {
 }
 
 impl Open {
-    /// True when its file is somebody else's, or when it has none.
+    /// True when somebody keeps it who has given it.
     #[must_use]
-    pub fn has_no_file(&self) -> bool {
-        self.file.is_none()
-    }
-
-    fn end(&self) {
-        self.file.iter().for_each(SocketFile::remove);
+    pub fn is_kept(&self) -> bool {
+        self.kept > 0
     }
 }
 

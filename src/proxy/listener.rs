@@ -4,6 +4,7 @@
 
 mod accept;
 mod bind;
+mod handshakes;
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use accept::Away;
 pub use bind::{Accepting, Sockets, bind, share};
 use futures_util::FutureExt;
+pub use handshakes::{HANDSHAKE, begin_no_more};
 
 use accept::{Accepted, Fresh, Listener, is_clients};
 

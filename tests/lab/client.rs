@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An answer as it came.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +48,24 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the proxy accepts");
+        Self::over(TcpStream::connect(address).expect("the proxy accepts"))
+    }
+
+    /// Asks again and again, each time over a connection of its own, and tells `served` of each answer, until nobody listens:
+    /// how long it took to hear so.
+    pub fn until_refused(address: SocketAddr, served: impl Fn()) -> Duration {
+        loop {
+            let since = Instant::now();
+            match TcpStream::connect_timeout(&address, super::PATIENCE) {
+                Ok(stream) => assert_eq!(Self::over(stream).get("/").status, 200),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return since.elapsed(),
+                Err(error) => panic!("neither taken nor refused: {error}"),
+            }
+            served();
+        }
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(super::PATIENCE)).expect("an option");
         Self { reader: Reader { pending: Vec::new(), source: stream } }

@@ -85,7 +85,7 @@ pub(super) fn handles(crew: &Crew, own: &[Handle]) -> io::Result<Vec<Handle>> {
     let mut all = Vec::new();
     for (asked, open) in crew.listeners() {
         for fd in &open.handles {
-            all.push(Handle { name: name(asked), is_kept: open.has_no_file(), fd: fd.try_clone()? });
+            all.push(Handle { name: name(asked), is_kept: open.is_kept(), fd: fd.try_clone()? });
         }
     }
     for Handle { name, is_kept, fd } in own {
