@@ -93,7 +93,7 @@ fn fields_of_the_clients_connection_do_not_reach_the_origin() {
          proxy-connection: close\r\nproxy-authorization: x\r\nte: gzip\r\nupgrade: websocket\r\nx-other: 2\r\n\r\n",
     );
     let names: Vec<_> = seen.headers.iter().map(|(name, _)| name.as_str()).collect();
-    let own = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "via"];
+    let own = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "via", "x-forwarded-host"];
     assert_eq!(names, [&["host", "x-other"], &own[..]].concat());
 }
 

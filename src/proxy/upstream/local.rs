@@ -26,13 +26,12 @@ pub struct Local {
     shard: Arc<Shard>,
     /// [`Upstream::id`].
     id: u64,
-    /// Not looked into for a usual request.
-    upstream: Arc<Upstream>,
     /// What the worker has in flight, on all versions.
     flights: Rc<Flights>,
     /// The tick of the last request, for the sweep.
     used: Cell<u64>,
     seats: RefCell<Seats>,
+    upstream: Arc<Upstream>,
     /// Where the proxy stands.
     zone: Rc<RefCell<Option<ZoneName>>>,
     pools: Rc<Pools>,
