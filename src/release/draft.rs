@@ -160,7 +160,6 @@ impl<'s> Draft<'s> {
                 self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
                 continue;
             };
-            self.ways_back.insert(name.clone());
             let epoch = self.epoch;
             let item = self.entry(name)?;
             // What is to be found is not where traffic goes.
@@ -180,10 +179,15 @@ impl<'s> Draft<'s> {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
                 deployment.previous = Some(Previous { stable, split });
-                // What was tried then is over.
-                deployment.trial = None;
+                // What was tried then and still is goes on; anything else that was is over.
+                let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
+                let is_moved =
+                    service.split != item.service.split || stage(&deployment) != stage(&item.deployment);
                 let hold = item.service.hold;
                 (item.service, item.deployment) = (service.holding(hold), deployment);
+                if is_moved {
+                    self.ways_back.insert(name.clone());
+                }
             }
         }
         Ok(())
@@ -269,7 +273,9 @@ impl<'s> Draft<'s> {
             return Ok(());
         }
         let stable = carrier(&service.stable, &split);
-        if let Some(before) = before {
+        // Who insists on the weights from which supervision leans back takes nothing of their own back.
+        let insists = deployment.trial.as_ref().is_some_and(|trial| trial.asked == split);
+        if let Some(before) = before.filter(|_| !insists) {
             deployment.previous =
                 Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
         }

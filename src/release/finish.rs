@@ -50,11 +50,11 @@ impl Draft<'_> {
             let base = self.base.table.index(name);
             let base =
                 base.map(|index| (&*self.base.table.services()[index], &*self.base.deployments[index]));
-            self.notes.extend(item.settle_way_back(base));
             if !self.by_supervision.contains(name) {
                 let (wish, is_way_back) = (self.wishes.get(name).copied(), self.ways_back.contains(name));
                 self.notes.extend(item.settle_trial(base, wish, is_way_back, (now, self.epoch)));
             }
+            self.notes.extend(item.settle_way_back(base));
             item.service.watch = item.watch();
             if let Some((service, deployment)) = base {
                 item.settle_phase(name, service, deployment, effects);
@@ -119,6 +119,10 @@ impl Item {
         {
             deployment.previous.clone_from(&before.previous);
         }
+        // To where supervision went by itself is no step, and once that is what is asked for it is none to take back.
+        let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
+        let here = (asked, &service.stable);
+        deployment.previous.take_if(|way_back| (&way_back.split, &way_back.stable) == here);
         let way_back = deployment.previous.as_ref()?;
         let (gone, _) = way_back.split.shares().find(|(version, _)| service.version(version).is_none())?;
         let name = &service.name;

@@ -1,7 +1,7 @@
 //! A change in one line for people, as the history shows it.
 
 use super::history::ServiceRecord;
-use crate::table::{EndpointAddr, Hold, HoldScope, Service, VersionSpec};
+use crate::table::{EndpointAddr, Hold, HoldScope, Service, VersionSpec, Watch};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -26,6 +26,9 @@ pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, ne
     }
     parts.extend(holding(old.and_then(|old| old.hold), new.hold));
     if parts.is_empty() {
+        parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
+    }
+    if parts.is_empty() {
         parts.push("as the file says now".to_owned());
     }
     format!("{}: {}", new.name, parts.join(", "))
@@ -43,6 +46,18 @@ fn holding(old: Option<Hold>, new: Option<Hold>) -> Option<String> {
             Some(format!("{what} held for at most {} s", timeout.as_secs_f64()))
         }
         None => Some("released".to_owned()),
+    }
+}
+
+/// `green is compared with blue`, `nothing is compared any more`.
+fn compared(old: Option<&Watch>, new: Option<&Watch>) -> Option<String> {
+    let pair = |watch: Option<&Watch>| {
+        watch.and_then(|watch| Some((watch.stage, watch.candidate.clone()?, watch.baseline.clone())))
+    };
+    match (pair(old), pair(new)) {
+        (old, new) if old == new => None,
+        (_, Some((_, candidate, baseline))) => Some(format!("{candidate} is compared with {baseline}")),
+        (_, None) => Some("nothing is compared any more".to_owned()),
     }
 }
 

@@ -5,4 +5,5 @@ mod file;
 mod gate;
 mod laws;
 mod phases;
+mod trials;
 mod world;

@@ -79,7 +79,11 @@ impl Draft<'_> {
         let trial = self.entry(name)?.deployment.trial.clone().filter(|trial| trial.stage == stage);
         let trial = trial.ok_or_else(|| Refused::NoTrial { service: name.clone() })?;
         let split = match act {
-            Act::Lean(share) => Some(Split::of_two(&trial.candidate, share, &trial.baseline)),
+            // To lean back never gives the candidate more than was asked for.
+            Act::Lean(share) => {
+                let share = share.min(trial.asked.weight(&trial.candidate));
+                Some(Split::of_two(&trial.candidate, share, &trial.baseline))
+            }
             Act::Restore => Some(trial.asked.clone()),
             Act::Convict => Some(Split::all_to(trial.baseline.clone())),
             Act::Acquit => None,
@@ -109,12 +113,18 @@ impl Item {
         is_way_back: bool,
         (now, epoch): (Timestamp, Epoch),
     ) -> Option<String> {
-        let split_before = self.before.as_ref().and_then(|before| before.standing.as_ref()).map(|s| &s.split);
-        let has_moved = split_before != Some(&self.service.split);
+        let before = self.before.as_ref().and_then(|before| before.standing.as_ref());
+        let has_moved = before.is_none_or(|before| before.split != self.service.split);
+        let (under_way, leans) =
+            before.and_then(|before| before.trial.as_ref()).map_or((None, false), |trial| {
+                (Some(trial), before.is_some_and(|before| trial.leans(&before.split)))
+            });
+        // Weights to which supervision had gone by itself become the operator's own by being asked for.
+        let takes_over = leans && (wish.is_some() || is_way_back);
         let mut note = None;
-        if has_moved || wish.is_some_and(|wish| wish != Supervise::AsConfigured) {
-            let stable_before = base.map(|(service, _)| &service.stable);
-            let begun = self.begin(stable_before, wish.unwrap_or_default(), is_way_back, (now, epoch));
+        if has_moved || takes_over || wish.is_some_and(|wish| wish != Supervise::AsConfigured) {
+            let before = (base.map(|(service, _)| &service.stable), leans);
+            let begun = self.begin(before, wish.unwrap_or_default(), is_way_back, (now, epoch));
             if begun.is_none() && matches!(wish, Some(Supervise::For(_))) {
                 let name = &self.service.name;
                 note = Some(format!(
@@ -122,15 +132,38 @@ impl Item {
                 ));
             }
             self.deployment.trial = begun;
+        } else {
+            self.deployment.trial = under_way.cloned();
+            note = self.settle_mode(base);
         }
         self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note
     }
 
+    /// What the file says now of how the service is supervised holds for the trial under way too. Notes when it ends that.
+    fn settle_mode(&mut self, base: Option<(&Service, &Deployment)>) -> Option<String> {
+        let Self { service, deployment, .. } = self;
+        let trial = deployment.trial.as_mut()?;
+        let was = base.and_then(|(service, _)| configured(service.supervise.as_deref()));
+        match configured(service.supervise.as_deref()) {
+            Some(mode) => trial.acts = mode == SuperviseMode::On,
+            // It may be that only a change has asked for it.
+            None if was.is_none() => {}
+            None => {
+                deployment.trial = None;
+                let (name, split) = (&service.name, &service.split);
+                return Some(format!(
+                    "`{name}` is not supervised any more: the file says so; it stays at {split}"
+                ));
+            }
+        }
+        None
+    }
+
     /// The trial that the present split is, if it is one and anybody wants it watched.
     fn begin(
         &self,
-        stable_before: Option<&VersionName>,
+        (stable_before, leans): (Option<&VersionName>, bool),
         wish: Supervise,
         is_way_back: bool,
         (now, epoch): (Timestamp, Epoch),
@@ -147,8 +180,9 @@ impl Item {
                 (baseline, if baseline == first { second } else { first })
             }
             [only] if !is_way_back && old.is_none_or(|old| old.baseline != *only) => {
-                let same = old.filter(|old| old.candidate == *only).map(|old| &old.baseline);
-                (same.or(stable_before).filter(|before| *before != only)?, only)
+                // While most traffic is kept away from its candidate, the old baseline is who was there before.
+                let stays = old.filter(|old| leans || old.candidate == *only).map(|old| &old.baseline);
+                (stays.or(stable_before).filter(|before| *before != only)?, only)
             }
             _ => return None,
         };
@@ -170,7 +204,7 @@ impl Item {
             let (baseline, candidate) = (baseline.clone(), Some(candidate.clone()));
             return Some(Watch { stage: *stage, generation: *generation, baseline, candidate });
         }
-        let is_supervised = service.supervise.as_ref().is_some_and(|rules| rules.mode != SuperviseMode::Off);
+        let is_supervised = configured(service.supervise.as_deref()).is_some();
         let baseline = service.stable.clone();
         is_supervised.then_some(Watch { stage: Epoch(0), generation: 0, baseline, candidate: None })
     }
@@ -178,7 +212,7 @@ impl Item {
 
 /// How a change is supervised, and for how long if it ends by itself; `None`: not at all.
 fn asked(rules: Option<&SuperviseRules>, wish: Supervise) -> Option<(SuperviseMode, Option<Duration>)> {
-    let configured = rules.map(|rules| rules.mode).filter(|mode| *mode != SuperviseMode::Off);
+    let configured = configured(rules);
     let period = rules.map_or_else(|| SuperviseRules::default().keep_old, |rules| rules.keep_old);
     match wish {
         Supervise::No => None,
@@ -187,4 +221,8 @@ fn asked(rules: Option<&SuperviseRules>, wish: Supervise) -> Option<(SuperviseMo
             Some((configured.unwrap_or(SuperviseMode::On), Some(wanted.unwrap_or(period))))
         }
     }
+}
+
+fn configured(rules: Option<&SuperviseRules>) -> Option<SuperviseMode> {
+    rules.map(|rules| rules.mode).filter(|mode| *mode != SuperviseMode::Off)
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::release::{
-    Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise, Timestamp,
-    step,
+    Act, Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise,
+    Timestamp, step,
 };
 use crate::table::{
     BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, PoolTraits, Protocol, Route,
@@ -77,7 +77,11 @@ pub(super) fn the_file() -> Vec<ServiceSpec> {
 }
 
 pub(super) fn flip(name: &str, to: &str) -> Command {
-    Command::Flip { service: service(name), to: reference(to), supervise: Supervise::AsConfigured }
+    flip_with(name, to, Supervise::AsConfigured)
+}
+
+pub(super) fn flip_with(name: &str, to: &str, supervise: Supervise) -> Command {
+    Command::Flip { service: service(name), to: reference(to), supervise }
 }
 
 pub(super) fn revert(name: &str) -> Command {
@@ -86,13 +90,22 @@ pub(super) fn revert(name: &str) -> Command {
 
 /// `weights("shop", &[("green", "5")], Some("@stable"))`, as on the command line.
 pub(super) fn weights(name: &str, weights: &[(&str, &str)], rest: Option<&str>) -> Command {
+    weights_with(name, weights, rest, Supervise::AsConfigured)
+}
+
+pub(super) fn weights_with(
+    name: &str,
+    weights: &[(&str, &str)],
+    rest: Option<&str>,
+    supervise: Supervise,
+) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
-    Command::SetWeights {
-        service: service(name),
-        weights,
-        rest: rest.map(reference),
-        supervise: Supervise::AsConfigured,
-    }
+    Command::SetWeights { service: service(name), weights, rest: rest.map(reference), supervise }
+}
+
+/// What supervision wants in the trial of this stage.
+pub(super) fn supervise(name: &str, stage: Epoch, act: Act) -> Command {
+    Command::Supervise { service: service(name), stage, act }
 }
 
 pub(super) fn hold(name: &str, scope: HoldScope) -> Command {
@@ -104,7 +117,11 @@ pub(super) fn release(name: &str) -> Command {
 }
 
 pub(super) fn switch(name: &str, to: &str) -> Command {
-    Command::Switch { service: service(name), to: version(to), supervise: Supervise::AsConfigured }
+    switch_with(name, to, Supervise::AsConfigured)
+}
+
+pub(super) fn switch_with(name: &str, to: &str, supervise: Supervise) -> Command {
+    Command::Switch { service: service(name), to: version(to), supervise }
 }
 
 pub(super) fn put(name: &str, version: VersionSpec) -> Command {
