@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 pub use entry::Entry;
-pub use page::{Counted, GENERATIONS, Page, Sums};
+pub use page::{Counted, GENERATIONS, LATELY, Page, Sums};
 
 use super::clock;
 use crate::table::{Service, SuperviseRules, VersionName, Watch};
@@ -207,3 +207,6 @@ impl Shared {
 fn micros(since: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

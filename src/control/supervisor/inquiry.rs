@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::{Fresh, age};
-use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, QUANTILES, Side, Sums};
+use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
     About, Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Report, Settings, Stalled, Standing,
@@ -91,7 +91,10 @@ impl Inquiry {
     pub(super) fn follow(&mut self, trial: &Trial, service: &Service) {
         self.trial = trial.clone();
         self.share = service.split.weight(&trial.candidate);
-        self.shares[trial.generation as usize % GENERATIONS] = Some(ratio(self.share));
+        // Of the same snapshot as the weights: the state may be a moment older.
+        if let Some(watch) = &service.watch {
+            self.shares[watch.generation as usize % GENERATIONS] = Some(ratio(self.share));
+        }
     }
 
     /// One look.
@@ -156,13 +159,14 @@ impl Inquiry {
     /// What is in flight and known to be late.
     fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
         let clock = u64::try_from(age(ledger.begun(), now).as_micros()).unwrap_or(u64::MAX);
-        let cohorts = |side: Side| {
-            sums.flights[side as usize].iter().map(move |(begun, started, finished)| Cohort {
-                started: *started,
-                finished: *finished,
-                age: clock.saturating_sub(*begun),
-            })
-        };
+        let cohorts =
+            |side: Side| {
+                let lately = sums.flights[side as usize].iter().map(move |(begun, started, finished)| {
+                    Cohort { started: *started, finished: *finished, age: clock.saturating_sub(*begun) }
+                });
+                // Of these it is known that they are out for as long as that at least.
+                lately.chain([Cohort { started: sums.older[side as usize], finished: 0, age: LATELY }])
+            };
         let mut slow = [[0; QUANTILES]; 2];
         if let Some(thresholds) = ledger.slow() {
             for (side, slow) in [Side::Baseline, Side::Candidate].into_iter().zip(&mut slow) {

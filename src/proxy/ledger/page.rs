@@ -12,6 +12,8 @@ pub const GENERATIONS: usize = 8;
 const EPOCH: u64 = 25_000;
 /// How many such groups there are; what was begun before them is one more.
 const EPOCHS: usize = 64;
+/// How far back requests are told apart by when they were begun, in microseconds.
+pub const LATELY: u64 = EPOCH * EPOCHS as u64;
 /// Endpoints that are told apart.
 const ENDPOINTS: usize = 64;
 
@@ -71,9 +73,10 @@ pub struct Sums {
     pub groups: [[Counted; 2]; GENERATIONS],
     /// How long heads took, by side and bucket.
     pub took: [Box<[u64]>; 2],
-    /// What was begun and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning;
-    /// the last entry is whatever was begun before all these.
+    /// What was begun lately and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning.
     pub flights: [Vec<(u64, u64, u64)>; 2],
+    /// What was begun longer ago than [`LATELY`] and has not ended.
+    pub older: [u64; 2],
     /// Good answers of the baseline to what was asked after the mark.
     pub alive: u64,
     /// By endpoint's id: decided and failed.
@@ -120,6 +123,7 @@ impl Default for Sums {
             groups: [[Counted::default(); 2]; GENERATIONS],
             took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
             flights: [Vec::new(), Vec::new()],
+            older: [0; 2],
             alive: 0,
             endpoints: Vec::new(),
         }
@@ -275,7 +279,8 @@ impl Page {
                 sum.decided += read(&group.decided);
             }
         }
-        for ((side, took), flights) in self.sides.iter().zip(&mut sums.took).zip(&mut sums.flights) {
+        let flights = sums.flights.iter_mut().zip(&mut sums.older);
+        for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
             took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
             let told = side.flight.epochs.iter().filter_map(|slot| {
                 let number = slot.number.load(Ordering::Acquire).checked_sub(1)?;
@@ -283,7 +288,7 @@ impl Page {
             });
             flights.extend(told);
             let before = &side.flight.before;
-            flights.push((0, read(&before.begun), read(&before.ended)));
+            *older += read(&before.begun).saturating_sub(read(&before.ended));
         }
         sums.alive += read(&self.alive);
         for slot in self.endpoints.iter().take_while(|slot| read(&slot.id) != 0) {
