@@ -143,9 +143,12 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     ] {
         let said = format!("{}:{line}{words}", lab.config().display());
         assert!(errors.as_str().unwrap().contains(&said), "{said}\n{errors}");
-        assert!(lab.proxy().log().contains(&said), "{said}\n{}", lab.proxy().log());
+        // It is read in a thread of its own.
+        lab::wait_until("the log says so too", || lab.proxy().log().contains(&said));
     }
-    assert!(lab.proxy().log().contains("the configuration is not used, everything stays as it was"));
+    lab::wait_until("and that nothing has changed", || {
+        lab.proxy().log().contains("the configuration is not used, everything stays as it was")
+    });
     assert_eq!((lab.shop(), lab.epoch()), (before, epoch));
     assert_eq!(lab.get("/").version(), "green");
     // The next good one is used.
