@@ -81,11 +81,14 @@ pub struct Caller<'c> {
     pub via: &'c str,
 }
 
+/// How long it is in bytes, most often at most: every connection has one.
+const INTRODUCTION: usize = 128;
+
 impl Caller<'_> {
     /// What endpoints are told of one for whom no other proxy speaks.
     #[must_use]
     pub fn introduction(self) -> Box<[u8]> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(INTRODUCTION);
         self.write(&mut out, None);
         out.into()
     }
