@@ -1,3 +1,5 @@
+//! What is counted of whom, and what is not.
+
 use std::sync::Arc;
 
 use http::HeaderMap;
