@@ -175,14 +175,16 @@ impl<'s> Draft<'s> {
                 return Err(gone(empty.clone()));
             }
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
-            if (&service.split, &service.stable, &deployment.edits) != present {
+            let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
+            let is_other = stage(&deployment) != stage(&item.deployment);
+            // Where supervision leans back to is not where it stays.
+            let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
+            if (&service.split, &service.stable, &deployment.edits) != present || is_other && leans {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
                 deployment.previous = Some(Previous { stable, split });
                 // What was tried then and still is goes on; anything else that was is over.
-                let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
-                let is_moved =
-                    service.split != item.service.split || stage(&deployment) != stage(&item.deployment);
+                let is_moved = service.split != item.service.split || is_other;
                 let hold = item.service.hold;
                 (item.service, item.deployment) = (service.holding(hold), deployment);
                 if is_moved {

@@ -52,7 +52,9 @@ fn holding(old: Option<Hold>, new: Option<Hold>) -> Option<String> {
 /// `green is compared with blue`, `nothing is compared any more`.
 fn compared(old: Option<&Watch>, new: Option<&Watch>) -> Option<String> {
     let pair = |watch: Option<&Watch>| {
-        watch.and_then(|watch| Some((watch.stage, watch.candidate.clone()?, watch.baseline.clone())))
+        watch.and_then(|watch| {
+            Some(((watch.stage, watch.generation), watch.candidate.clone()?, watch.baseline.clone()))
+        })
     };
     match (pair(old), pair(new)) {
         (old, new) if old == new => None,

@@ -92,7 +92,11 @@ impl Draft<'_> {
         if let Some(split) = split {
             self.set_split(name, split)?;
         }
-        let Item { deployment, .. } = self.entry(name)?;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        // Who is suspect carries no service: `@stable` is not where it is tried.
+        if matches!(act, Act::Lean(_)) {
+            service.stable.clone_from(&trial.baseline);
+        }
         // Leaning back is no step that an operator takes back: the way back stays the operator's own.
         deployment.previous = if act == Act::Convict { None } else { previous };
         deployment.trial = match act {
@@ -136,8 +140,13 @@ impl Item {
             self.deployment.trial = under_way.cloned();
             note = self.settle_mode(base);
         }
-        self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
-        note
+        let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
+        note.or_else(|| {
+            let over = over?;
+            let is_gone = |version: &VersionName| self.service.version(version).is_none();
+            let gone = [over.baseline, over.candidate].into_iter().find(is_gone)?;
+            Some(format!("`{}` is not supervised any more: `{gone}` is gone", self.service.name))
+        })
     }
 
     /// What the file says now of how the service is supervised holds for the trial under way too. Notes when it ends that.

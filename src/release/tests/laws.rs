@@ -1,11 +1,13 @@
 //! Laws that hold after every step of any sequence of commands.
 
+mod trials;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::release::{Change, Command, Effects, Phase, Refused, ServiceRecord, State};
+use crate::release::{Act, Change, Command, Effects, Phase, Refused, ServiceRecord, State};
 use crate::table::{BasisPoints, Epoch, HoldScope, Service, ServiceName, ServiceSpec, VersionSpec};
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
@@ -19,6 +21,8 @@ enum Line {
     /// So many epochs back.
     Undo(u64),
     Drained(&'static str, &'static str),
+    /// In the trial that is under way, or in one that is over.
+    Act(&'static str, Act, bool),
     Restart,
 }
 
@@ -43,13 +47,14 @@ fn any_edit() -> impl Strategy<Value = Command> {
     let named = prop::collection::vec((any_reference(), points), 1..3);
     let rest = prop::option::weighted(0.8, any_reference());
     prop_oneof![
-        3 => (any_service(), any_reference()).prop_map(|(service, to)| flip(service, to)),
+        3 => (any_service(), any_reference(), trials::any_wish()).prop_map(|(s, to, wish)| flip_with(s, to, wish)),
         2 => any_service().prop_map(revert),
-        3 => (any_service(), named, rest).prop_map(|(service, named, rest)| weights(service, &named, rest)),
+        3 => (any_service(), named, rest, trials::any_wish())
+            .prop_map(|(service, named, rest, wish)| weights_with(service, &named, rest, wish)),
         1 => (any_service(), prop::sample::select(&[HoldScope::All, HoldScope::Writes][..]))
             .prop_map(|(service, scope)| hold(service, scope)),
         1 => any_service().prop_map(release),
-        1 => (any_service(), any_version()).prop_map(|(service, to)| switch(service, to)),
+        1 => (any_service(), any_version(), trials::any_wish()).prop_map(|(s, to, wish)| switch_with(s, to, wish)),
         2 => (any_service(), any_version(), any_pool()).prop_map(|(s, v, ports)| put(s, pool(v, &ports))),
         1 => (any_service(), any_version()).prop_map(|(service, version)| remove(service, version)),
         1 => (any_service(), any_reference(), 9001u16..9004).prop_map(|(s, v, port)| add_endpoint(s, v, port)),
@@ -61,22 +66,18 @@ fn any_edit() -> impl Strategy<Value = Command> {
 /// Some of the services, each with some of the versions.
 fn any_file() -> impl Strategy<Value = Vec<ServiceSpec>> {
     let versions = prop::collection::btree_map(any_version(), any_pool(), 1..4);
-    prop::collection::btree_map(any_service(), (versions, any::<prop::sample::Index>()), 1..4).prop_map(
-        |services| {
-            let of_file = services.into_iter().map(|(name, (versions, stable))| {
-                // A file's versions have endpoints: an empty pool becomes one of a port.
-                let ports = |ports: Vec<u16>| if ports.is_empty() { vec![9009] } else { ports };
-                let versions: Vec<_> = versions.into_iter().map(|(name, pool)| (name, ports(pool))).collect();
-                let stable = stable.get(&versions).0;
-                spec(
-                    name,
-                    stable,
-                    &versions.iter().map(|(name, ports)| (*name, &ports[..])).collect::<Vec<_>>(),
-                )
-            });
-            of_file.collect()
-        },
-    )
+    let service = (versions, any::<prop::sample::Index>(), trials::any_rules());
+    prop::collection::btree_map(any_service(), service, 1..4).prop_map(|services| {
+        let of_file = services.into_iter().map(|(name, (versions, stable, rules))| {
+            // A file's versions have endpoints: an empty pool becomes one of a port.
+            let ports = |ports: Vec<u16>| if ports.is_empty() { vec![9009] } else { ports };
+            let versions: Vec<_> = versions.into_iter().map(|(name, pool)| (name, ports(pool))).collect();
+            let stable = stable.get(&versions).0;
+            let versions: Vec<_> = versions.iter().map(|(name, ports)| (*name, &ports[..])).collect();
+            ServiceSpec { supervise: rules, ..spec(name, stable, &versions) }
+        });
+        of_file.collect()
+    })
 }
 
 fn any_line() -> impl Strategy<Value = Line> {
@@ -86,6 +87,7 @@ fn any_line() -> impl Strategy<Value = Line> {
         1 => any_file().prop_map(Line::File),
         1 => (0u64..6).prop_map(Line::Undo),
         2 => (any_service(), any_version()).prop_map(|(service, version)| Line::Drained(service, version)),
+        4 => (any_service(), trials::any_act(), prop::bool::weighted(0.1)).prop_map(|(s, act, late)| Line::Act(s, act, late)),
         1 => Just(Line::Restart),
     ]
 }
@@ -152,6 +154,12 @@ impl World {
                 self.state = next;
                 return;
             }
+            Line::Act(name, act, is_late) => {
+                let trial =
+                    before.deployment(&service(name)).and_then(|deployment| deployment.trial.as_ref());
+                let stage = trial.map_or(before.table.epoch(), |trial| trial.stage);
+                supervise(name, if is_late { Epoch(stage.0 - 1) } else { stage }, act)
+            }
             Line::Restart => {
                 self.state = self.restarted().0;
                 return;
@@ -195,12 +203,11 @@ fn check_standing(state: &State) {
             for (version, _) in way_back.split.shares() {
                 assert!(service.version(version).is_some(), "the way back leads to {version}, which is gone");
             }
-            assert_ne!(
-                (&way_back.split, &way_back.stable),
-                (&service.split, &service.stable),
-                "leads nowhere"
-            );
+            // Where supervision keeps most traffic away from is where it leads away from.
+            let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
+            assert_ne!((&way_back.split, &way_back.stable), (asked, &service.stable), "leads nowhere");
         }
+        trials::check_trial(state, service, deployment);
     }
 }
 
@@ -233,6 +240,7 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
         assert!(Arc::ptr_eq(&before.deployments[index], deployment));
     }
     check_left_and_returned(before, next, effects);
+    trials::check_step(before, command, next);
     check_holds(before, command, next);
 }
 
@@ -296,6 +304,9 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
         (Command::SetWeights { service, .. }, Ok((next, Effects { change: Some(_), .. }))) => {
             check_way_back(before, next, service);
         }
+        (Command::Supervise { service, stage, act }, result) => {
+            trials::check_act(before, (service, *stage, *act), result);
+        }
         (Command::Undo { to, records }, Ok((next, _))) => {
             for record in records {
                 let (Some(now), Some(then)) = (next.table.service(&record.service), &record.standing) else {
@@ -318,6 +329,12 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
 
 /// Reverting once restores split and stable, and twice is refused.
 fn check_way_back(before: &State, next: &State, name: &ServiceName) {
+    let (was, is) = (before.table.service(name).unwrap(), next.table.service(name).unwrap());
+    let trial = before.deployment(name).unwrap().trial.as_ref();
+    // Moved nothing, or only back what supervision had moved: the way back is the one from before that.
+    if was.split == is.split || trial.is_some_and(|trial| trial.asked == is.split) {
+        return;
+    }
     let back = run(next, revert(name.as_str())).unwrap().0;
     let (was, is) = (before.table.service(name).unwrap(), back.table.service(name).unwrap());
     assert_eq!((&was.split, &was.stable), (&is.split, &is.stable));

@@ -1,13 +1,14 @@
 //! Every phase × event, as an operator would read it: one reviewed table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::release::{Command, Event, Order, Refused, State, Timestamp, step};
+use crate::release::{Act, Command, Event, Order, Refused, State, Supervise, Timestamp, Trial, step};
 use crate::table::{Epoch, HoldScope, ServiceName, ServiceSpec, VersionName};
 
 /// `shop` in each phase; `cart` stays out of it.
-fn phases() -> [(&'static str, State); 7] {
+fn phases() -> [(&'static str, State); 10] {
     let steady = start(the_file());
     let canary = after(&steady, [weights("shop", &[("green", "5")], Some("@stable"))]);
     let draining = after(&steady, [flip("shop", "green")]);
@@ -16,6 +17,12 @@ fn phases() -> [(&'static str, State); 7] {
     let held_canary = after(&canary, [hold("shop", HoldScope::Writes)]);
     let mixed =
         after(&canary, [put("shop", pool("v3", &[9401])), weights("shop", &[("v3", "10")], Some("blue"))]);
+    let mut file = the_file();
+    file[0].supervise = Some(Arc::default());
+    let supervised = start(file);
+    let tried = after(&supervised, [flip("shop", "green")]);
+    let leaning = after(&tried, [supervise("shop", stage(&tried), Act::Lean(weight("10")))]);
+    let tried_canary = after(&supervised, [weights("shop", &[("green", "10")], Some("blue"))]);
     [
         ("steady on blue", steady),
         ("canary, green 5 %", canary),
@@ -24,7 +31,21 @@ fn phases() -> [(&'static str, State); 7] {
         ("draining green with a canary on v3", mixed),
         ("held on blue", held),
         ("writes held, canary on green", held_canary),
+        ("supervised, all on green", tried),
+        ("leaning back after a flip to green", leaning),
+        ("supervised, canary on green 10 %", tried_canary),
     ]
+}
+
+/// The file, with `shop` supervised if it is so in this state.
+fn file_of(state: &State) -> Vec<ServiceSpec> {
+    let mut file = the_file();
+    file[0].supervise = state.deployment(&service("shop")).and_then(|shop| shop.spec.supervise.clone());
+    file
+}
+
+fn stage(state: &State) -> Epoch {
+    state.deployment(&service("shop")).and_then(|shop| Some(shop.trial.as_ref()?.stage)).unwrap_or_default()
 }
 
 type Named<T> = Vec<(&'static str, T)>;
@@ -113,23 +134,39 @@ fn batches() -> Named<Command> {
 fn undos(state: &State) -> Named<Command> {
     let undo = |to, state: &State| Command::Undo { to: Epoch(to), records: records(state) };
     vec![
-        ("undo to the start", undo(1, &start(the_file()))),
+        ("undo to the start", undo(1, &start(file_of(state)))),
         ("undo to now", undo(state.table.epoch().0, state)),
         ("undo to before it existed", Command::Undo { to: Epoch(0), records: vec![] }),
     ]
 }
 
-fn files() -> Named<Command> {
+fn supervision(state: &State) -> Named<Command> {
+    let act = |act| supervise("shop", stage(state), act);
+    let minute = Supervise::For(Some(Duration::from_secs(60)));
+    vec![
+        ("flip to green, supervised for 1 min", flip_with("shop", "green", minute)),
+        ("flip to green, not supervised", flip_with("shop", "green", Supervise::No)),
+        ("weights green=10, rest blue", weights("shop", &[("green", "10")], Some("blue"))),
+        ("supervision leans back to 10 %", act(Act::Lean(weight("10")))),
+        ("supervision restores", act(Act::Restore)),
+        ("supervision convicts", act(Act::Convict)),
+        ("supervision acquits", act(Act::Acquit)),
+        ("supervision convicts, too late", supervise("shop", Epoch(77), Act::Convict)),
+    ]
+}
+
+fn files(state: &State) -> Named<Command> {
     let edited = |edit: fn(&mut Vec<ServiceSpec>)| {
-        let mut file = the_file();
+        let mut file = file_of(state);
         edit(&mut file);
         configure(file)
     };
     vec![
-        ("the file again", configure(the_file())),
+        ("the file again", edited(|_| {})),
         ("the file without green", edited(|file| drop(file[0].versions.remove(1)))),
         ("the file without shop", edited(|file| drop(file.remove(0)))),
         ("the file with green elsewhere", edited(|file| file[0].versions[1] = pool("green", &[9109]))),
+        ("the file without supervision", edited(|file| file[0].supervise = None)),
     ]
 }
 
@@ -155,7 +192,15 @@ fn drains() -> Named<Event> {
 }
 
 fn events(state: &State) -> Named<Event> {
-    let commands = [split_commands(), hold_commands(), pool_commands(), batches(), undos(state), files()];
+    let commands = [
+        split_commands(),
+        supervision(state),
+        hold_commands(),
+        pool_commands(),
+        batches(),
+        undos(state),
+        files(state),
+    ];
     let orders = commands.into_iter().flatten().map(|(name, command)| (name, order(command)));
     orders.chain(guarded(state)).chain(drains()).collect()
 }
@@ -167,8 +212,12 @@ fn standing(state: &State) -> String {
     let way_back = deployment.previous.as_ref().map_or("-".to_owned(), |way| way.split.to_string());
     let phase = deployment.phase.token();
     let held = shop.hold.map_or(String::new(), |hold| format!("   held: {}", hold.scope));
+    let trial = deployment.trial.as_ref().map_or(String::new(), |trial| {
+        let Trial { stage, generation, baseline, candidate, asked, .. } = trial;
+        format!("   trial {stage}.{generation} of {candidate} with {baseline}, asked {asked}")
+    });
     format!(
-        "{phase:<9} {:<26} stable {:<6} back to {way_back}{held}",
+        "{phase:<9} {:<26} stable {:<6} back to {way_back}{held}{trial}",
         shop.split.to_string(),
         shop.stable.to_string()
     )

@@ -257,7 +257,13 @@ fn a_version_that_is_gone_ends_its_trial() {
     let flipped = after(&supervised(), [flip("shop", "green")]);
     let (next, effects) = run(&flipped, remove("shop", "blue")).unwrap();
     assert_eq!((told(&next), watch(&next)), ("-".into(), Some(rest("green"))));
-    assert_eq!(effects.notes.len(), 1, "that there is no way back: {:?}", effects.notes);
+    let ended = "`shop` is not supervised any more: `blue` is gone";
+    assert_eq!(
+        (effects.notes.len(), effects.notes[0].as_str()),
+        (2, ended),
+        "and no way back: {:?}",
+        effects.notes
+    );
     let without = |name: &str, base: &[ServiceSpec]| {
         let mut file = base.to_vec();
         file[0].versions.retain(|spec| spec.name != version(name));

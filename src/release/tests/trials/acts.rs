@@ -9,7 +9,7 @@ fn leaning_back_is_no_step_of_the_operators() {
     let lean = act(&flipped, Act::Lean(weight("10")));
     assert_eq!(ChangeKind::of(&lean), ChangeKind::Weights);
     let (leaning, effects) = run(&flipped, lean).unwrap();
-    assert_eq!(stands(&leaning), is("blue 90 %, green 10 %", "green", "blue 100 %"));
+    assert_eq!(stands(&leaning), is("blue 90 %, green 10 %", "blue", "blue 100 %"));
     assert_eq!(trial(&leaning).unwrap(), &Trial { generation: 1, ..before.clone() });
     assert_eq!(watch(&leaning).unwrap().generation, 1);
     assert!(watch(&leaning).unwrap().goes_on(&watch(&flipped).unwrap()), "what is counted is not lost");
@@ -21,6 +21,17 @@ fn leaning_back_is_no_step_of_the_operators() {
     for state in [flipped, leaning, restored] {
         assert_eq!(stands(&after(&state, [revert("shop")])), is("blue 100 %", "blue", "-"));
     }
+}
+
+#[test]
+fn while_supervision_leans_back_stable_is_the_baseline() {
+    let leaning = leaning();
+    let safe = after(&leaning, [flip("shop", "@stable")]);
+    assert_eq!(split(&safe, "shop").to_string(), "blue 100 %");
+    let fewer = after(&leaning, [weights("shop", &[("green", "5")], Some("@stable"))]);
+    assert_eq!(told(&fewer), "blue/green: blue 95 %, green 5 %");
+    assert_eq!(split(&after(&leaning, [flip("shop", "@candidate")]), "shop").to_string(), "green 100 %");
+    assert_eq!(stable(&acted(&leaning, Act::Restore), "shop"), "green");
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn weights_that_supervision_leaned_back_to_are_the_operators_once_asked_for() {
     let (taken, effects) = run(&leaning(), mine.clone()).unwrap();
     assert_eq!(told(&taken), "blue/green: blue 90 %, green 10 %", "it will not be restored to more");
     assert_eq!(trial(&taken).unwrap().stage, taken.table.epoch());
-    assert_eq!(stands(&taken), is("blue 90 %, green 10 %", "green", "blue 100 %"));
+    assert_eq!(stands(&taken), is("blue 90 %, green 10 %", "blue", "blue 100 %"));
     assert_eq!(summary(effects), "shop: green is compared with blue");
     // Once is enough.
     assert_eq!(run(&taken, mine).unwrap().1.change, None);
