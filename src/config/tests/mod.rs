@@ -7,6 +7,7 @@ mod health;
 mod refused;
 mod rules;
 mod sample;
+mod supervise;
 mod tls;
 mod webhooks;
 
