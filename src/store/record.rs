@@ -3,6 +3,8 @@
 //! JSON text; fields that this build does not know are skipped on reading, fields that are missing are an error.
 //! Every store that keeps text uses it.
 
+#[cfg(test)]
+mod tests;
 mod traits;
 mod trial;
 
@@ -313,88 +315,5 @@ impl TryFrom<VersionForm> for VersionSpec {
                 .map(|(at, traits)| Ok((at.parse()?, traits.try_into()?)))
                 .collect::<Result<_, Invalid>>()?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::arbitrary;
-    use crate::table::Traits;
-    use proptest::prelude::*;
-
-    fn read(text: &str) -> Result<Change, StoreError> {
-        from_text::<ChangeForm, Change>(text, || "change 1".to_owned())
-    }
-
-    proptest! {
-        #[test]
-        fn a_change_reads_as_it_was_written(change in arbitrary::change()) {
-            let text = to_text(&ChangeForm::from(&change)).unwrap();
-            prop_assert_eq!(read(&text).unwrap(), change);
-        }
-    }
-
-    /// What was written stays readable: this text is never edited, only added to.
-    const WRITTEN: &str = r#"{"epoch":7,"at_ms":1700000000000,"kind":"flip","actor":{"kind":"operator","name":"uid=0"},
-        "reason":"r","summary":"s","services":[
-        {"service":"shop","epoch":7,"standing":{"stable":"green","weights":{"green":10000},
-         "previous":{"stable":"blue","weights":{"blue":9500,"green":500}},
-         "edits":{"green":{"is":{"version":{"name":"green","endpoints":["127.0.0.1:9101","unix:/run/a.sock"],
-           "protocol":"http1"},"over":null}},
-           "old":{"removed":{"over":{"name":"old","endpoints":[],"protocol":"http1"}}}},
-         "file_digest":"cbf29ce484222325"}},
-        {"service":"cart","epoch":7,"standing":null}]}"#;
-
-    #[test]
-    fn the_first_form_stays_readable() {
-        let change = read(WRITTEN).unwrap();
-        assert_eq!((change.epoch, change.kind), (Epoch(7), ChangeKind::Flip));
-        let standing = change.services[0].standing.as_ref().unwrap();
-        assert_eq!(standing.edits.len(), 2);
-        assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
-        assert_eq!(change.services[1].standing, None);
-    }
-
-    #[test]
-    fn an_endpoint_of_an_earlier_build_weighs_1() {
-        let text = WRITTEN.replacen(
-            "\"protocol\":\"http1\"}",
-            "\"protocol\":\"http1\",\"traits\":{\"127.0.0.1:9101\":{\"weight\":3,\"zone\":\"a\"}}}",
-            1,
-        );
-        let traits = |text: &str| {
-            let change = read(text).unwrap();
-            let edits = &change.services[0].standing.as_ref().unwrap().edits;
-            let Edit::Is { version, .. } = &edits[&"green".parse().unwrap()] else { unreachable!() };
-            version.traits.of(&"127.0.0.1:9101".parse().unwrap())
-        };
-        assert_eq!(traits(WRITTEN), Traits::default());
-        let later = traits(&text);
-        assert_eq!((later.weight.number(), later.zone.unwrap().as_str()), (3, "a"));
-    }
-
-    #[test]
-    fn a_field_of_a_later_build_is_skipped() {
-        let later = WRITTEN.replacen("\"reason\"", "\"ticket\":{\"id\":4},\"reason\"", 1);
-        assert_eq!(read(&later).unwrap(), read(WRITTEN).unwrap());
-    }
-
-    #[test]
-    fn a_record_that_says_something_impossible_is_corrupt() {
-        for (was, is) in [
-            ("\"green\":10000", "\"green\":9999"),
-            ("\"kind\":\"flip\"", "\"kind\":\"flop\""),
-            ("\"stable\":\"blue\"", "\"stable\":\"b/lue\""),
-            ("127.0.0.1:9101", "127.0.0.1"),
-            ("cbf29ce484222325", "xyz"),
-            ("\"reason\":\"r\",", ""),
-            ("{\"epoch\"", "{{\"epoch\""),
-        ] {
-            let text = WRITTEN.replacen(was, is, 1);
-            assert_ne!(text, WRITTEN, "{was}");
-            let error = read(&text).unwrap_err();
-            assert!(matches!(&error, StoreError::Corrupt(why) if why.starts_with("change 1: ")), "{error}");
-        }
     }
 }
