@@ -58,7 +58,8 @@
 //!
 //! A flip or new weights of a service that is supervised begin a [trial](release::trial): one version is compared with the one
 //! before. The lanes of such a service have a [ledger](proxy::ledger), in which each worker counts, on a page of its own, what became
-//! of a request's first attempt, by the weights that its coin was thrown under. A task beside control, the [supervisor](control::supervisor),
+//! of a request's first attempt, by the weights that its coin was thrown under (what is in flight is model-checked with loom
+//! in `tests/loom_flight.rs`). A task beside control, the [supervisor](control::supervisor),
 //! takes what came, every ten milliseconds, and the pure [verdict](release::verdict) makes evidence of it. What it wants are ordinary
 //! changes: lean back, come back, revert, each refused when the trial that it is about is over.
 //!

@@ -5,6 +5,7 @@
 //! elsewhere. Requests of a service that nobody watches know nothing of all this.
 
 mod entry;
+mod flight;
 mod page;
 
 use std::fmt;
@@ -13,9 +14,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 pub use entry::Entry;
-pub use page::{Counted, GENERATIONS, LATELY, Page, Sums};
+pub use flight::LATELY;
+pub use page::{Counted, GENERATIONS, Page, Sums};
 
-use super::clock;
+use super::{atomic, clock};
 use crate::table::{Service, SuperviseRules, VersionName, Watch};
 
 /// Which of the two versions that are compared.

@@ -3,17 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::flight::{Flight, bump};
 use super::{QUANTILES, Shared, Side};
 use crate::table::latency::BUCKETS;
 
 /// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
 pub const GENERATIONS: usize = 8;
-/// How long the requests begun together are told apart from those begun later, in microseconds.
-const EPOCH: u64 = 25_000;
-/// How many such groups there are; what was begun before them is one more.
-const EPOCHS: usize = 64;
-/// How far back requests are told apart by when they were begun, in microseconds.
-pub const LATELY: u64 = EPOCH * EPOCHS as u64;
 /// Endpoints that are told apart.
 const ENDPOINTS: usize = 64;
 
@@ -43,20 +38,6 @@ struct OfSide {
     /// How long heads took.
     took: Box<[AtomicU64]>,
     flight: Flight,
-}
-
-/// What is in flight, by when it was begun.
-struct Flight {
-    epochs: [Begun; EPOCHS],
-    before: Begun,
-}
-
-#[derive(Default)]
-struct Begun {
-    /// Which epoch it is, plus 1.
-    number: AtomicU64,
-    begun: AtomicU64,
-    ended: AtomicU64,
 }
 
 #[derive(Default)]
@@ -138,19 +119,12 @@ impl std::fmt::Debug for Page {
 
 impl Default for OfSide {
     fn default() -> Self {
-        let epochs = std::array::from_fn(|_| Begun::default());
-        let took = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Self { took, flight: Flight { epochs, before: Begun::default() } }
+        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight: Flight::default() }
     }
 }
 
-/// One more. Nobody else writes it; who reads it is early or late by one.
-fn bump(cell: &AtomicU64) {
-    cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
 fn bump_small(cell: &AtomicU32) {
-    cell.store(cell.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+    cell.store(cell.load(Ordering::Relaxed).saturating_add(1), Ordering::Release);
 }
 
 /// How a first attempt ended.
@@ -188,28 +162,12 @@ impl Page {
 
     /// A request was begun so long after the ledger.
     pub(super) fn began(&self, side: Side, at: u64) {
-        let flight = &self.sides[side as usize].flight;
-        let epoch = at / EPOCH;
-        let slot = &flight.epochs[usize::try_from(epoch).unwrap_or(0) % EPOCHS];
-        if slot.number.load(Ordering::Relaxed) != epoch + 1 {
-            // What is left of the old one is among those begun before. Who reads just now may see it twice, or not.
-            let left = slot.begun.load(Ordering::Relaxed).saturating_sub(slot.ended.load(Ordering::Relaxed));
-            let before = &flight.before.begun;
-            before.store(before.load(Ordering::Relaxed) + left, Ordering::Relaxed);
-            slot.begun.store(0, Ordering::Relaxed);
-            slot.ended.store(0, Ordering::Relaxed);
-            slot.number.store(epoch + 1, Ordering::Release);
-        }
-        bump(&slot.begun);
+        self.sides[side as usize].flight.began(at);
     }
 
     /// A request that was begun then is in flight no more, as far as this is concerned.
     pub(super) fn ended(&self, side: Side, begun: u64) {
-        let flight = &self.sides[side as usize].flight;
-        let epoch = begun / EPOCH;
-        let slot = &flight.epochs[usize::try_from(epoch).unwrap_or(0) % EPOCHS];
-        let is_there = slot.number.load(Ordering::Relaxed) == epoch + 1;
-        bump(if is_there { &slot.ended } else { &flight.before.ended });
+        self.sides[side as usize].flight.ended(begun);
     }
 
     /// The baseline gave a good answer to what was asked after the mark.
@@ -243,12 +201,12 @@ impl Page {
         match outcome {
             Outcome::Good | Outcome::GivenUp => {}
             Outcome::ClientError => bump(&group.client_errors),
+            // What is a part of another comes after it, and is read before it: it is never more.
             Outcome::Failed => {
+                bump(&group.failed);
                 if !is_capped {
                     bump(&group.capped);
                 }
-                // Last, and read first: there are never more failures than ends.
-                group.failed.store(group.failed.load(Ordering::Relaxed) + 1, Ordering::Release);
             }
         }
     }
@@ -267,12 +225,13 @@ impl Page {
     }
 
     pub(super) fn add_to(&self, sums: &mut Sums) {
-        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        // Pairs with `bump`.
+        let read = |cell: &AtomicU64| cell.load(Ordering::Acquire);
         for (groups, sums) in self.groups.iter().zip(&mut sums.groups) {
             for (group, sum) in groups.iter().zip(sums) {
-                // Pairs with `decided`.
-                sum.failed += group.failed.load(Ordering::Acquire);
+                // Parts before what they are a part of.
                 sum.capped += read(&group.capped);
+                sum.failed += read(&group.failed);
                 sum.client_errors += read(&group.client_errors);
                 sum.slow.iter_mut().zip(&group.slow).for_each(|(sum, slow)| *sum += read(slow));
                 sum.measured += read(&group.measured);
@@ -282,17 +241,11 @@ impl Page {
         let flights = sums.flights.iter_mut().zip(&mut sums.older);
         for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
             took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
-            let told = side.flight.epochs.iter().filter_map(|slot| {
-                let number = slot.number.load(Ordering::Acquire).checked_sub(1)?;
-                Some((number * EPOCH + EPOCH / 2, read(&slot.begun), read(&slot.ended)))
-            });
-            flights.extend(told);
-            let before = &side.flight.before;
-            *older += read(&before.begun).saturating_sub(read(&before.ended));
+            *older += side.flight.look(|epoch| flights.push(epoch));
         }
         sums.alive += read(&self.alive);
         for slot in self.endpoints.iter().take_while(|slot| read(&slot.id) != 0) {
-            let (id, small) = (read(&slot.id), |cell: &AtomicU32| u64::from(cell.load(Ordering::Relaxed)));
+            let (id, small) = (read(&slot.id), |cell: &AtomicU32| u64::from(cell.load(Ordering::Acquire)));
             let (failed, decided) = (small(&slot.failed), small(&slot.decided));
             match sums.endpoints.iter_mut().find(|(known, ..)| *known == id) {
                 Some((_, sum, bad)) => (*sum, *bad) = (*sum + decided, *bad + failed),
