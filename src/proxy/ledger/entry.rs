@@ -155,8 +155,10 @@ impl Drop for Entry {
         if self.is_over.get() {
             return;
         }
-        // Nobody waited for its end: what it says is that it was slow, if it was.
-        let waited = self.sent.get().map(|sent| bucket(micros(sent, clock::now())));
+        // Nobody waited for its head: what it says is that it was slow, if it was. How long a call goes on after that is no
+        // matter of speed.
+        let sent = self.sent.get().filter(|_| !self.is_back.get());
+        let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
         let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);
         if waited.zip(slow).is_some_and(|(waited, slow)| waited >= usize::from(slow)) {
             self.took.set(waited);

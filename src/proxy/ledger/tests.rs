@@ -1,5 +1,7 @@
 //! What is counted of whom, and what is not.
 
+mod pages;
+
 use std::sync::Arc;
 
 use http::HeaderMap;

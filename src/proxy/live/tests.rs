@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::table::{DrainRules, HoldLimits, PoolTraits, Protocol, Route, ServiceSpec, Split};
+use crate::table::{
+    DrainRules, HoldLimits, PoolTraits, Protocol, Route, ServiceSpec, Split, SuperviseRules, Watch,
+};
 
 fn version(name: &str, port: u16) -> VersionSpec {
     VersionSpec {
@@ -83,4 +85,29 @@ fn a_pool_is_the_same_one_until_something_of_it_changes() {
         targets(&flipped).iter().zip(&targets(&moved)).map(|(a, b)| Arc::ptr_eq(a, b)).collect::<Vec<_>>();
     assert_eq!(same, [false, true]);
     assert_eq!(*moved.lanes[0][0].target.endpoints, ["127.0.0.1:3".parse().unwrap()]);
+}
+
+/// A request of a service that nobody watches finds nothing to do.
+#[test]
+fn only_the_lanes_of_a_supervised_service_count_and_only_those_of_the_two_that_are_compared() {
+    let versions = [version("blue", 1), version("green", 2), version("grey", 3)].to_vec();
+    let plain = service("a", versions.clone(), "blue", None);
+    let mut supervised = service("b", versions, "blue", None);
+    supervised.supervise = Some(Arc::new(SuperviseRules::default()));
+    let (baseline, candidate) = ("blue".parse().unwrap(), Some("green".parse().unwrap()));
+    supervised.watch = Some(Watch { stage: Epoch(1), generation: 0, baseline, candidate });
+    let first = joined(1, vec![plain.clone(), supervised.clone()], None);
+    assert!(first.lanes[0].iter().all(|lane| lane.rare.is_none()));
+    let counts = |snapshot: &Snapshot| {
+        let counting = |lane: &Lane| lane.rare.as_ref().is_some_and(|rare| rare.counting.is_some());
+        snapshot.lanes[1].iter().map(counting).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&first), [true, true, false]);
+    let ledger = |snapshot: &Snapshot| snapshot.ledger(&"b".parse().unwrap()).cloned();
+    supervised.watch.as_mut().unwrap().generation = 1;
+    let leaning = joined(2, vec![plain.clone(), supervised.clone()], Some(&first));
+    assert!(Arc::ptr_eq(&ledger(&first).unwrap(), &ledger(&leaning).unwrap()), "the same comparison");
+    supervised.watch = None;
+    let over = joined(3, vec![plain, supervised], Some(&leaning));
+    assert!(ledger(&over).is_none() && over.lanes[1].iter().all(|lane| lane.rare.is_none()));
 }

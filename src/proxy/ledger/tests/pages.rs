@@ -1,0 +1,169 @@
+//! What a page keeps, and what many of them are together.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::super::page::{Decided, Outcome};
+use super::*;
+use crate::proxy::clock::Clock;
+use crate::proxy::upstream::balance::Asking;
+use crate::proxy::upstream::{Locals, Seat, Target, Upstream};
+
+/// The seat of green's only endpoint, on worker 0.
+fn seat() -> (Rc<Seat>, Arc<Upstream>) {
+    let upstream = Arc::new(Upstream::open("shop".parse().unwrap(), version("green"), 1));
+    let mut target = Target::default();
+    target.endpoints = ["127.0.0.1:1".parse().unwrap()].into();
+    let local = Locals::new(0, Rc::default()).of(&upstream, upstream.slot());
+    local.follow(&Arc::new(target));
+    let anybody = Asking { tried: &[], lot: &|| 0, key: &|_| None, now: &clock::now };
+    (local.pick(&Clock::default(), anybody).unwrap(), upstream)
+}
+
+#[test]
+fn what_workers_have_counted_is_summed_up() {
+    let trial = Trial::new();
+    for (worker, code) in [(0, 200), (1, 500), (1, 404), (0, 500)] {
+        trial.entry(worker, "green", 0).answered(code, false, None);
+    }
+    for (worker, id, has_failed) in [(0, 7, false), (1, 7, true), (1, 8, false), (0, 7, true)] {
+        trial.ledger.page(worker).of_endpoint(id, has_failed);
+    }
+    (0..2).for_each(|worker| trial.ledger.page(worker).took(Side::Baseline, 5));
+    let out = trial.entry(1, "blue", 0);
+    let mut sums = trial.ledger.sums();
+    sums.endpoints.sort_unstable();
+    assert_eq!(trial.counts(0), [[0; 3], [4, 2, 1]]);
+    assert_eq!(sums.endpoints, [(7, 3, 2), (8, 1, 0)]);
+    assert_eq!((sums.took[0][5], sums.took[0].iter().sum::<u64>(), sums.took[1][5]), (2, 2, 0));
+    assert_eq!(trial.in_flight(), [1, 0]);
+    drop(out);
+    assert_eq!(trial.in_flight(), [0, 0]);
+}
+
+#[test]
+fn a_worker_tells_so_many_endpoints_apart_and_the_speed_of_others_counts_at_once() {
+    let trial = Trial::new();
+    let page = trial.ledger.page(0);
+    let before = (1..=70).map(|id| page.of_endpoint(id, true)).collect::<Vec<_>>();
+    assert_eq!((&before[..64], &before[64..]), (&[0; 64][..], &[u32::MAX; 6][..]));
+    assert_eq!(page.of_endpoint(64, false), 1);
+    let sums = trial.ledger.sums();
+    assert_eq!((sums.endpoints.len(), sums.endpoints[63]), (64, (64, 2, 1)));
+}
+
+#[test]
+fn the_first_answers_of_an_endpoint_may_be_slow_but_may_not_fail() {
+    let mut supervised = service(0);
+    let rules = SuperviseRules { warmup: (Duration::ZERO, 2), ..SuperviseRules::default() };
+    supervised.supervise = Some(Arc::new(rules));
+    let trial = Trial { ledger: Ledger::of(&supervised, None, 2).unwrap(), ..Trial::new() };
+    trial.ledger.set_slow([[0; QUANTILES]; 2]);
+    let (seat, _upstream) = seat();
+    let answered = |code| {
+        let entry = trial.entry(0, "green", 0);
+        entry.sent();
+        entry.answered(code, false, Some(&seat));
+        let group = trial.ledger.sums().groups[0][1];
+        (group.decided, group.failed, group.measured)
+    };
+    assert_eq!([500, 200, 200, 404].map(answered), [(1, 1, 0), (2, 1, 0), (3, 1, 1), (4, 1, 2)]);
+    assert_eq!(trial.ledger.sums().endpoints, [(seat.id(), 4, 1)]);
+}
+
+#[test]
+fn an_answer_is_slow_at_those_quantiles_whose_bucket_it_has_reached() {
+    let trial = Trial::new();
+    let took = |side, bucket| {
+        let (generation, outcome) = (0, Outcome::Good);
+        let decided = Decided { side, generation, outcome, is_capped: false, bucket: Some(bucket) };
+        trial.ledger.page(0).decided(&decided);
+        let group = trial.ledger.sums().groups[0][side as usize];
+        (group.measured, group.slow)
+    };
+    assert_eq!(took(Side::Baseline, 300), (0, [0; 3]), "nobody knows what is slow");
+    trial.ledger.set_slow([[10, 20, 30], [11, 21, 31]]);
+    trial.ledger.set_slow([[0; QUANTILES]; 2]);
+    assert_eq!(trial.ledger.slow(), Some(&[[10, 20, 30], [11, 21, 31]]), "the first word stays");
+    let baseline = [9, 10, 29, 30].map(|bucket| took(Side::Baseline, bucket));
+    assert_eq!(baseline, [(1, [0, 0, 0]), (2, [1, 0, 0]), (3, [2, 1, 0]), (4, [3, 2, 1])]);
+    let candidate = [10, 30, 31].map(|bucket| took(Side::Candidate, bucket));
+    assert_eq!(candidate, [(1, [0, 0, 0]), (2, [1, 1, 0]), (3, [2, 2, 1])]);
+}
+
+/// A stream is as long as its client wants it: that says nothing about the version.
+#[test]
+fn a_call_that_its_client_ends_after_the_head_is_not_slow() {
+    let trial = Trial::new();
+    trial.ledger.set_slow([[0; QUANTILES]; 2]);
+    let call = trial.entry(0, "green", 0);
+    call.sent();
+    call.answered(200, true, None);
+    drop(call);
+    let group = trial.ledger.sums().groups[0][1];
+    assert_eq!((group.decided, group.measured), (0, 0), "{group:?}");
+    assert_eq!(trial.in_flight(), [0, 0]);
+}
+
+#[test]
+fn the_baseline_is_alive_by_good_answers_to_what_was_asked_after_the_mark() {
+    let trial = Trial::new();
+    let alive = || trial.ledger.sums().alive;
+    trial.entry(0, "blue", 0).answered(200, false, None);
+    assert_eq!(alive(), 0, "there is no mark");
+    let asked = [trial.entry(0, "blue", 0), trial.entry(1, "blue", 0), trial.entry(0, "green", 0)];
+    // Of its own time: all of this may fall into one microsecond.
+    let mark = |at| trial.ledger.shared.mark.store(at, Ordering::Relaxed);
+    mark(u64::MAX - 1);
+    asked.iter().for_each(|entry| entry.answered(200, false, None));
+    assert_eq!(alive(), 0, "they were asked before it");
+    mark(0);
+    for (of, code) in [("green", 200), ("blue", 500), ("blue", 200), ("blue", 404)] {
+        trial.entry(0, of, 0).answered(code, false, None);
+    }
+    assert_eq!(alive(), 2);
+    trial.ledger.mark();
+    trial.entry(1, "blue", 0).answered(200, false, None);
+    assert_eq!(alive(), 3, "it is set to the present");
+}
+
+#[test]
+fn of_one_client_two_failures_in_a_second_count_and_of_another_as_many() {
+    let trial = Trial::new();
+    let counts = |client, micros| trial.ledger.shared.counts_for(client, micros);
+    let second = 1_000_000;
+    assert_eq!([0, 1, second - 1].map(|at| counts(3, at)), [true, true, false]);
+    assert_eq!([2, 3, 4].map(|at| counts(4, at)), [true, true, false]);
+    assert_eq!([second, second + 1, 2 * second - 1].map(|at| counts(3, at)), [true, true, false]);
+    assert!(counts(3, 100 * second));
+}
+
+#[test]
+fn a_fuse_blows_only_when_it_is_armed_and_one_that_is_armed_again_begins_anew() {
+    let trial = Trial::new();
+    let fails = |times| (0..times).for_each(|_| trial.ledger.shared.candidate_failed());
+    fails(70);
+    assert!(!trial.ledger.has_blown());
+    trial.ledger.arm(3);
+    fails(2);
+    trial.ledger.arm(3);
+    fails(2);
+    assert!(!trial.ledger.has_blown());
+    fails(1);
+    trial.ledger.arm(3);
+    assert!(!trial.ledger.has_blown(), "it blew before");
+    fails(2);
+    trial.ledger.shared.candidate_answered();
+    fails(2);
+    assert!(!trial.ledger.has_blown());
+    fails(1);
+    assert!(trial.ledger.has_blown());
+}
+
+#[test]
+fn what_came_since_a_count_is_never_less_than_nothing() {
+    let before = Counted { decided: 3, ..Counted::default() };
+    let after = Counted { decided: 5, failed: 1, ..Counted::default() };
+    assert_eq!(after.less(&before), Counted { decided: 2, failed: 1, ..Counted::default() });
+    assert_eq!(before.less(&after), Counted::default());
+}
