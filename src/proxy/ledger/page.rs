@@ -56,7 +56,7 @@ pub struct Sums {
     pub took: [Box<[u64]>; 2],
     /// What was begun lately and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning.
     pub flights: [Vec<(u64, u64, u64)>; 2],
-    /// What was begun longer ago than [`LATELY`] and has not ended.
+    /// What was begun longer ago than [`LATELY`](super::LATELY) and has not ended.
     pub older: [u64; 2],
     /// Good answers of the baseline to what was asked after the mark.
     pub alive: u64,
