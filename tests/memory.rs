@@ -10,16 +10,20 @@
 
 mod lab;
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use lab::gate::Gate;
 use lab::http2::{request, run};
 use lab::origin::Peer;
 use lab::{Client, Http2, Lab, Origin, PATIENCE};
 
 /// What is read at once, at most: the size of a buffer that one small part of it keeps whole.
 const READ: usize = 64 * 1024;
+/// The size of a file that does not go through a pipe, but through such a buffer.
+const SMALL: usize = READ * 2 / 5;
 /// How many connections there are, and what one of them may cost.
 const COUNT: usize = 200;
 const MOST: usize = 20 * 1024;
@@ -47,9 +51,10 @@ fn serve(proxy: &mut Peer) -> io::Result<()> {
                 proxy.send(message)?;
                 return if proxy.is_closed() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
             }
-            _ => {
-                proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {READ}\r\n\r\n"))?;
-                proxy.send(vec![b'x'; READ])?;
+            path => {
+                let length = if path == "/file/small" { SMALL } else { READ };
+                proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"))?;
+                proxy.send(vec![b'x'; length])?;
             }
         }
     }
@@ -57,17 +62,22 @@ fn serve(proxy: &mut Peer) -> io::Result<()> {
 
 /// `shop`, and `files`, which only has files; on one worker.
 fn lab() -> Lab {
-    let origin = Origin::scripted("blue", serve);
-    let files = format!(
+    lab_of(Origin::scripted("blue", serve))
+}
+
+/// The same, with this origin for all that is no file.
+fn lab_of(origin: Origin) -> Lab {
+    let files = Origin::scripted("files", serve);
+    let service = format!(
         "[services.files]\nroutes = [{{ path = \"/file\" }}]\nversions.only.endpoints = [\"{}\"]\n",
-        origin.address
+        files.address
     );
-    let mut lab = Lab::on(vec![origin], &files);
+    let mut lab = Lab::on(vec![origin, files], &service);
     lab.restrict_to_one_worker();
     lab
 }
 
-/// How much memory each of [`COUNT`] connections takes that `open` leaves idle, with a file read by somebody else in
+/// How much memory each of [`COUNT`] connections takes that `open` leaves idle, with files read by somebody else in
 /// between: so that no two of them have their bytes in one buffer.
 fn cost_of_idle(lab: &Lab, open: impl Fn(&mut Client)) -> usize {
     let mut other = lab.client();
@@ -75,6 +85,9 @@ fn cost_of_idle(lab: &Lab, open: impl Fn(&mut Client)) -> usize {
         let mut client = lab.client();
         open(&mut client);
         assert_eq!(other.get("/file").body.len(), READ);
+        for _ in 0..2 {
+            assert_eq!(other.get("/file/small").body.len(), SMALL);
+        }
         client
     };
     // What is there once a process has been at work for a while is there.
@@ -98,6 +111,21 @@ fn a_stream_between_two_events_keeps_nothing_of_the_last_one() {
         while !client.line().starts_with("data") {}
     });
     assert!(cost < MOST, "{cost} bytes each");
+}
+
+#[test]
+fn a_next_request_that_came_too_early_keeps_little_more_than_its_head() {
+    let gate = Gate::default();
+    let lab = lab_of(Origin::held("blue", &gate));
+    let asked = Cell::new(0);
+    let cost = cost_of_idle(&lab, |client| {
+        client.send("GET /late HTTP/1.1\r\nhost: a\r\n\r\n");
+        asked.set(asked.get() + 1);
+        lab.origin("blue").wait_served(asked.get());
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    });
+    assert!(cost < 2 * MOST, "{cost} bytes each");
+    gate.open();
 }
 
 #[test]

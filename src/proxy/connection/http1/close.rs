@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Left, Wire};
 use crate::proxy::upstream::Stream;
+use crate::proxy::worker::HEAD;
 
 /// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
 /// could overtake the answer that says why (RFC 9112 §9.6).
@@ -21,7 +22,7 @@ impl Wire {
         if self.is_unread() {
             return Poll::Pending;
         }
-        match self.poll_fill(usize::MAX, cx) {
+        match self.poll_fill(HEAD, cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }
