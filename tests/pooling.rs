@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::gate::Gate;
 use lab::origin::{Peer, Then, never_accepts, nobody};
 use lab::{Answer, Lab, Origin, PATIENCE};
 
@@ -38,6 +39,32 @@ fn connections_are_kept_on_both_sides() {
         assert_eq!(lab.get("/").status, 200);
     }
     assert!(lab.origins[0].connections() <= 2, "one for each worker");
+}
+
+/// All that a worker had at a time is there for the next time: with a busy endpoint none is closed to be opened again.
+#[test]
+fn what_many_requests_at_a_time_needed_is_kept() {
+    const MANY: u64 = 300;
+    let gates = [Gate::default(), Gate::default()];
+    let waits = gates.clone();
+    let origin = Origin::behaving("blue", move |seen, stream| {
+        waits[usize::from(seen.path() == "/second")].wait();
+        stream.write_all(OK.as_bytes())?;
+        Ok(Then::Keep)
+    });
+    let mut lab = Lab::on(vec![origin], "");
+    lab.restrict_to_one_worker();
+    let mut clients: Vec<_> = (0..MANY).map(|_| lab.client()).collect();
+    for (path, gate) in ["/first", "/second"].into_iter().zip(gates) {
+        let before = lab.origin("blue").served();
+        for client in &mut clients {
+            client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        }
+        lab.origin("blue").wait_served(before + MANY);
+        gate.open();
+        assert!(clients.iter_mut().all(|client| client.answer().status == 200));
+        assert_eq!(lab.origin("blue").connections(), MANY, "after {path}");
+    }
 }
 
 #[test]

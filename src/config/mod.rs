@@ -166,7 +166,7 @@ pub struct Limits {
     pub write_stall: Duration,
     /// How long an upstream connection is kept without work; default 55 s, below the usual 60 s of origins.
     pub pool_idle: Duration,
-    /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 256.
+    /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 1024: as many as one turn of a worker can need.
     pub pool_size: usize,
     /// TLS handshakes at a time and worker; default 512.
     pub handshakes: usize,
@@ -192,7 +192,7 @@ impl Default for Limits {
             min_drain_rate: 100,
             write_stall,
             pool_idle,
-            pool_size: 256,
+            pool_size: 1024,
             handshakes: 512,
             streams: 100,
             ping,

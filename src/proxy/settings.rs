@@ -85,7 +85,7 @@ impl Default for Settings {
             min_body_rate: 100,
             min_drain_rate: 100,
             pool_idle,
-            pool_size: 256,
+            pool_size: 1024,
             epoch_header: false,
             via: "switchback".to_owned(),
             zone: None,

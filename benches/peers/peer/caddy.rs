@@ -65,7 +65,7 @@ impl Peer for Caddy {
             versions {versions}
             keepalive 300s
             keepalive_idle_conns 1024
-            keepalive_idle_conns_per_host 512
+            keepalive_idle_conns_per_host 1024
             compression off
         }}
     }}

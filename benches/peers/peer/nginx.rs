@@ -73,7 +73,7 @@ http {{
     proxy_max_temp_file_size 0;
     upstream shop {{
         {servers}
-        keepalive 256;
+        keepalive 1024;
         keepalive_requests 100000000;
         keepalive_timeout 300s;
     }}

@@ -71,7 +71,7 @@ entryPoints:
     shop: {{ rule: \"PathPrefix(`/`)\", entryPoints: [listen, h2c], service: shop }}
     tls: {{ rule: \"PathPrefix(`/`)\", entryPoints: [tls], service: shop, tls: {{}} }}
   serversTransports:
-    many: {{ maxIdleConnsPerHost: 256, forwardingTimeouts: {{ idleConnTimeout: 300s }} }}
+    many: {{ maxIdleConnsPerHost: 1024, forwardingTimeouts: {{ idleConnTimeout: 300s }} }}
   services:
 {services}
 tls:
