@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Connections of each kind.
-const CONNECTIONS: u32 = 5_000;
+const CONNECTIONS: u32 = 10_000;
 /// Each figure is measured on so many fresh processes.
 const REPEATS: u16 = 3;
 /// Requests before the first reading, so that what is allocated once is not charged to a connection.

@@ -29,8 +29,10 @@ use crate::{
     report::{Spread, table},
 };
 
-/// Connections of each kind.
-const CONNECTIONS: u32 = 2_000;
+/// Connections that wait.
+const IDLE: u32 = 10_000;
+/// Connections with something in flight, each of which has one to the endpoint too.
+const ACTIVE: u32 = 2_000;
 /// Requests before the first reading, so that what is allocated once is not charged to a connection.
 const WARM_UP: u32 = 200;
 
@@ -62,6 +64,12 @@ enum Does {
     Ask,
     /// A WebSocket is open.
     Talk,
+}
+
+impl Kind {
+    fn connections(self) -> u32 {
+        if self.does == Does::Wait { IDLE } else { ACTIVE }
+    }
 }
 
 const KINDS: [Kind; 9] = [
@@ -106,23 +114,23 @@ async fn growth(site: &Site, kind: Kind, backend: &Backend) -> Result<f64> {
     }
     settle().await;
     let (before, held) = (site.process.resident(), backend.held.load(Ordering::Relaxed));
-    let mut all = Vec::new();
-    for number in 0..CONNECTIONS {
+    let (mut all, count) = (Vec::new(), kind.connections());
+    for number in 0..count {
         all.push(open(site, kind, &connector).await.with_context(|| format!("connection {number}"))?);
     }
     let since = Instant::now();
-    while kind.does != Does::Wait && backend.held.load(Ordering::Relaxed) < held + u64::from(CONNECTIONS) {
+    while kind.does != Does::Wait && backend.held.load(Ordering::Relaxed) < held + u64::from(count) {
         ensure!(since.elapsed() < Duration::from_secs(20), "not every request has arrived");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     settle().await;
     let after = site.process.resident();
-    Ok(after.saturating_sub(before) as f64 / f64::from(CONNECTIONS))
+    Ok(after.saturating_sub(before) as f64 / f64::from(count))
 }
 
-/// Leaves the proxy the time to free what it no longer needs.
+/// Leaves the proxy the time to free what it no longer needs: for some of it a second, and then it looks.
 async fn settle() {
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
 fn connector(site: &Site, wire: Wire) -> Result<TlsConnector> {
@@ -219,7 +227,9 @@ impl Table {
                 growth.as_ref().map_or_else(|error| format!("{error:#}"), |bytes| format!("{bytes:.0}"));
             vec![kind.name.to_owned(), growth]
         });
-        let head = format!("## memory: resident bytes for each of {CONNECTIONS} client connections\n\n");
+        let head = format!(
+            "## memory: resident bytes for each of {IDLE} idle, or {ACTIVE} active client connections\n\n"
+        );
         head + &table(&["connection", "bytes"], rows)
     }
 }
