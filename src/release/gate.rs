@@ -1,7 +1,8 @@
 //! The readiness gate: a version gets traffic that it did not have only when enough of its endpoints are well.
 //!
 //! What is well is told with the order, so that the decision is pure and a plan says what the change would. A way back is never
-//! barred: a revert or an undo only notes what it found, and so does the file, which says what exists.
+//! barred: a revert or an undo only notes what it found, and so does the file, which says what exists. Supervision takes traffic
+//! back to a baseline of which anybody is well, and to any that has proven to answer.
 
 use std::fmt;
 
@@ -169,7 +170,8 @@ impl Draft<'_> {
                     continue;
                 }
                 let (service, version) = (name.clone(), spec.name.clone());
-                if self.ways_back.contains(name) {
+                let is_better_than_suspect = self.by_supervision.contains(name) && readiness.well > 0;
+                if self.ways_back.contains(name) || is_better_than_suspect {
                     self.notes.push(format!("`{version}` of `{service}`: {readiness}"));
                 } else if health.forced {
                     let Readiness { well, endpoints, .. } = readiness;

@@ -88,9 +88,19 @@ impl Draft<'_> {
             Act::Convict => Some(Split::all_to(trial.baseline.clone())),
             Act::Acquit => None,
         };
-        let previous = self.entry(name)?.deployment.previous.clone();
+        let Item { service, deployment, .. } = self.entry(name)?;
+        if matches!(act, Act::Lean(_) | Act::Restore) && split.as_ref() == Some(&service.split) {
+            // It was ordered twice: the coin is the same one.
+            return Ok(());
+        }
+        let previous = deployment.previous.clone();
+        let has_coin = service.split.weight(&trial.baseline) > BasisPoints::NONE;
         if let Some(split) = split {
             self.set_split(name, split)?;
+        }
+        if act == Act::Convict && has_coin {
+            // That the baseline answers is a part of the proof.
+            self.ways_back.insert(name.clone());
         }
         let Item { service, deployment, .. } = self.entry(name)?;
         // Who is suspect carries no service: `@stable` is not where it is tried.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::world::*;
 use crate::release::gate::EndpointHealth;
-use crate::release::{Command, Effects, Event, Health, Order, Refused, State, Timestamp, step};
+use crate::release::{Act, Command, Effects, Event, Health, Order, Refused, State, Timestamp, step};
 use crate::table::{BasisPoints, HealthCheck, Least, PoolRules, Protocol, ServiceSpec, VersionSpec};
 
 /// `shop` with checks, all of it on blue (9001, 9002); green has 9101, 9102 and 9103. `cart` has none.
@@ -163,4 +163,42 @@ fn an_endpoint_that_is_drained_counts_for_nothing() {
     let state = after(&checked(Least::Count(1)), [drain_endpoint("shop", "green", 9101)]);
     let refused = try_with(&state, flip("shop", "green"), known("green", &[9101], &[]), false);
     assert!(matches!(refused, Err(Refused::NotReady { .. })), "{refused:?}");
+}
+
+/// `shop` supervised, with all of it on green (nothing of blue and green was checked then), or a twentieth.
+fn tried(to: Command) -> (State, crate::table::Epoch) {
+    let mut file = the_checked(Least::Share(BasisPoints::ALL));
+    file[0].supervise = Some(Arc::default());
+    let greens = known("green", &[9101, 9102, 9103], &[]);
+    let (state, _) = try_with(&start(file), to, greens, false).unwrap();
+    let stage = state.deployment(&service("shop")).unwrap().trial.as_ref().unwrap().stage;
+    (state, stage)
+}
+
+#[test]
+fn a_baseline_that_is_not_all_well_bars_no_way_back_to_it() {
+    let half_well = || known("blue", &[9001], &[9002]);
+    let canary = || weights("shop", &[("green", "5")], Some("blue"));
+    for (to, act, now) in [
+        (canary(), Act::Convict, "blue 100 %"),
+        (flip("shop", "green"), Act::Convict, "blue 100 %"),
+        (flip("shop", "green"), Act::Lean(BasisPoints::TENTH), "blue 90 %, green 10 %"),
+    ] {
+        let (state, stage) = tried(to);
+        let (next, effects) =
+            try_with(&state, supervise("shop", stage, act), half_well(), false).unwrap();
+        assert_eq!(split(&next, "shop").to_string(), now);
+        assert_eq!(effects.notes.len(), 1, "{:?}", effects.notes);
+    }
+    // That it answers is proven by then, whatever its checks say.
+    let none_well = || known("blue", &[], &[9001, 9002]);
+    let (state, stage) = tried(canary());
+    let (next, _) = try_with(&state, supervise("shop", stage, Act::Convict), none_well(), false).unwrap();
+    assert_eq!(split(&next, "shop").to_string(), "blue 100 %");
+    // But nobody is sent where nobody is.
+    let (state, stage) = tried(flip("shop", "green"));
+    for act in [Act::Convict, Act::Lean(BasisPoints::TENTH)] {
+        let refused = try_with(&state, supervise("shop", stage, act), none_well(), false).unwrap_err();
+        assert_eq!(refused.token(), "not_ready");
+    }
 }

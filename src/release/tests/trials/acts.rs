@@ -151,3 +151,13 @@ fn to_end_supervision_while_it_leans_leaves_no_way_back_to_where_one_is() {
     let ended = after(&leaning, [none]);
     assert_eq!((told(&ended), stands(&ended)), ("-".into(), is("blue 90 %, green 10 %", "blue", "-")));
 }
+
+#[test]
+fn an_order_that_comes_twice_is_no_second_change() {
+    let flipped = after(&supervised(), [flip("shop", "green")]);
+    for (state, what) in [(flipped, Act::Lean(weight("10"))), (leaning(), Act::Restore)] {
+        let once = acted(&state, what);
+        let (twice, effects) = run(&once, act(&once, what)).unwrap();
+        assert_eq!((effects.change, trial(&twice)), (None, trial(&once)), "the weights are the same ones");
+    }
+}
