@@ -324,3 +324,63 @@ fn a_rolling_upgrade_stops_and_goes_all_the_way_back_when_supervision_says_so() 
     assert_eq!((weight(&lab, "blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
     assert!(users.failed() < 150, "{} users met a failure", users.failed());
 }
+
+#[test]
+fn where_it_may_only_tell_its_time_is_over_too() {
+    let (blue, green) = (Pulse::well(), Pulse::of(500));
+    let lab = shop(&blue, &green, "{ mode = \"alert\" }");
+    let _users = with_history(&lab);
+    lab.weights(&json!({ "green": 2_000, "blue": 8_000 }));
+    let (code, out, err) = lab.cli(&["weights", "shop", "green=10", "--supervise", "2s"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("would have reverted green -> blue"), "{out}");
+    assert_eq!((weight(&lab, "green"), &verdict(&lab)["state"]), (1_000, &json!("none")));
+}
+
+/// All is green's, which is suspect by something that both had; nine of ten are with blue.
+fn doubted(lab: &Lab, blue: &Pulse, green: &Pulse) {
+    flip(lab, "green", &json!({}));
+    blue.set(500);
+    green.set(500);
+    wait_until("most of the traffic is with blue", || weight(lab, "green") == 1_000);
+}
+
+#[test]
+fn who_was_suspect_before_a_restart_is_so_after_it() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let mut lab = shop(&blue, &green, "true");
+    let users = with_history(&lab);
+    doubted(&lab, &blue, &green);
+    drop(users);
+    lab.kill_and_restart();
+    blue.set(200);
+    let _users = Users::of(lab.address(), EACH);
+    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    let changes = lab.call("GET", "/v1/changes?limit=3", &Value::Null).1["changes"].clone();
+    let kinds = [0, 1, 2].map(|back| &changes[back]["kind"]);
+    assert_eq!(kinds, ["revert", "weights", "flip"], "nobody was sent to green in between: {changes}");
+}
+
+#[test]
+fn nobody_is_kept_with_a_baseline_that_does_not_answer() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let mut lab = shop(&blue, &green, "{ suspect_hold = \"10m\" }");
+    let users = with_history(&lab);
+    flip(&lab, "green", &json!({}));
+    wait_until("green has it", || lab.origin("green").served() > 20);
+    // It was not to be stopped yet.
+    drop(lab.origins.remove(0));
+    green.set(500);
+    wait_until("green is suspect", || verdict(&lab)["state"] == "suspect");
+    green.set(200);
+    let failed = users.failed();
+    wait_until("supervision has leaned back and given that up", || {
+        let changes = lab.call("GET", "/v1/changes?limit=2", &Value::Null).1["changes"].clone();
+        [0, 1].iter().all(|back: &usize| changes[*back]["actor"]["kind"] == "supervisor")
+    });
+    assert_eq!(weight(&lab, "green"), 10_000);
+    assert!(users.failed() - failed < 100, "{} more users met a failure", users.failed() - failed);
+    let verdict = verdict(&lab);
+    assert_eq!(verdict["state"], "suspect", "{verdict}");
+    assert!(verdict["hindrance"].as_str().unwrap().contains("`blue` answers nothing"), "{verdict}");
+}

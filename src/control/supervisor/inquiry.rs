@@ -16,6 +16,10 @@ use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, Superv
 
 /// So many answers from before a trial are enough to know how fast the baseline is.
 const ENOUGH: u64 = 200;
+/// So many answers of the baseline during a suspicion, none of them good, say that it does not serve,
+const NONE_GOOD: u64 = 10;
+/// when so many of the candidate's are good.
+const SOME_GOOD: u64 = 3;
 /// How long an order that was not carried out is not repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,10 +42,12 @@ pub(super) struct Inquiry {
     /// When, and by what, it became suspect for the first time.
     pub(super) suspected: Option<(Instant, &'static str)>,
     ejections: u32,
+    /// What came of the requests that were sent while it leaned back, by side, in the last suspicion: decided, and failed.
+    leaning: [(u64, u64); 2],
     /// Nothing is ordered before then: an order is under way, or was refused.
     patience: Option<Instant>,
-    /// What had come of orders, in words; for who asks.
-    pub(super) hindrance: Option<String>,
+    /// What had come of orders, in words.
+    hindrance: Option<String>,
 }
 
 /// What supervision wants done.
@@ -67,7 +73,10 @@ impl Inquiry {
         let settings = settings(&rules);
         let p0 = guard_rate(decided, failed, settings.errors);
         let share = trial.asked.weight(&trial.candidate);
-        let supervisor = Supervisor::new(ratio(share), p0, settings);
+        let mut supervisor = Supervisor::new(ratio(share), p0, settings);
+        if trial.acts && trial.leans(&service.split) {
+            supervisor.take_over_suspicion();
+        }
         ledger.arm(u8::try_from(supervisor.fuse_len()).unwrap_or(u8::MAX));
         Self {
             service: service.name.clone(),
@@ -82,6 +91,7 @@ impl Inquiry {
             standing: Standing::Collecting,
             suspected: None,
             ejections: 0,
+            leaning: [(0, 0); 2],
             patience: None,
             hindrance: None,
         }
@@ -129,6 +139,12 @@ impl Inquiry {
         let stalled = self.stalled(ledger, sums, now);
         let standing = self.supervisor.tick(dt, &groups[..len], Some(&stalled), alive);
         self.turned(standing, ledger, now);
+        if self.leans() {
+            let leaning = &fresh[self.trial.generation as usize % GENERATIONS];
+            for ((decided, failed), counted) in self.leaning.iter_mut().zip(leaning) {
+                (*decided, *failed) = (*decided + counted.decided, *failed + counted.failed);
+            }
+        }
         self.wanted(standing, sums, (now, at), snapshot)
     }
 
@@ -190,6 +206,7 @@ impl Inquiry {
         match standing {
             Standing::Suspect => {
                 ledger.mark();
+                self.leaning = [(0, 0); 2];
                 if self.suspected.is_none() {
                     self.suspected = Some((now, self.supervisor.why().map_or("", |why| why.name())));
                 }
@@ -213,11 +230,14 @@ impl Inquiry {
         (now, at): (Instant, Timestamp),
         snapshot: &Snapshot,
     ) -> Option<Wanted> {
-        if !self.trial.acts || self.patience.is_some_and(|until| now < until) {
+        if self.patience.is_some_and(|until| now < until) {
             return None;
         }
-        let leans = self.share != self.trial.asked.weight(&self.trial.candidate);
+        let is_over = self.trial.until.is_some_and(|until| at >= until);
+        let leans = self.leans();
         let wanted = match standing {
+            // Whatever it was found to be: nothing comes of it.
+            _ if !self.trial.acts => is_over.then_some(Wanted::Act(Act::Acquit))?,
             Standing::Breached => match self.culprit(sums, snapshot) {
                 Some(endpoint) => {
                     self.ejections += 1;
@@ -227,19 +247,38 @@ impl Inquiry {
                 }
                 None => Wanted::Act(Act::Convict),
             },
+            Standing::Suspect | Standing::Held if self.is_baseline_gone() => {
+                leans.then_some(Wanted::Act(Act::Restore))?
+            }
             Standing::Suspect | Standing::Held => {
                 let share =
                     points(self.supervisor.weight()).min(self.trial.asked.weight(&self.trial.candidate));
                 (share < self.share).then_some(Wanted::Act(Act::Lean(share)))?
             }
             Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
-            Standing::Collecting | Standing::Healthy => {
-                let is_over = self.trial.until.is_some_and(|until| at >= until);
-                is_over.then_some(Wanted::Act(Act::Acquit))?
-            }
+            Standing::Collecting | Standing::Healthy => is_over.then_some(Wanted::Act(Act::Acquit))?,
         };
         self.patience = Some(now + AGAIN);
         Some(wanted)
+    }
+
+    /// True while the candidate has less than was asked for.
+    fn leans(&self) -> bool {
+        self.share != self.trial.asked.weight(&self.trial.candidate)
+    }
+
+    /// True when the baseline has answered nothing that was sent while it was leaned on, and the candidate has: it was stopped too
+    /// early, and to lean on it is worse than what is suspected.
+    fn is_baseline_gone(&self) -> bool {
+        let [(decided, failed), (of_candidate, bad)] = self.leaning;
+        decided >= NONE_GOOD && failed >= decided && of_candidate.saturating_sub(bad) >= SOME_GOOD
+    }
+
+    /// Why supervision could not do what it wanted, the last time.
+    pub(super) fn hindrance(&self) -> Option<String> {
+        let is_gone = matches!(self.standing, Standing::Suspect | Standing::Held) && self.is_baseline_gone();
+        let gone = || format!("`{}` answers nothing: traffic cannot lean back to it", self.trial.baseline);
+        is_gone.then(gone).or_else(|| self.hindrance.clone())
     }
 
     /// The endpoint of the candidate that alone is to blame; a second one is the version's fault.
@@ -297,12 +336,14 @@ impl Inquiry {
         Report::of(&self.supervisor, about)
     }
 
-    /// What was ordered is done, or why it is not.
-    pub(super) fn answered(&mut self, hindrance: Option<String>) {
+    /// What was ordered is done, or why it is not; gives that back when it is news.
+    pub(super) fn answered(&mut self, hindrance: Option<String>) -> Option<&str> {
         if hindrance.is_none() {
             self.patience = None;
         }
+        let is_news = self.hindrance != hindrance;
         self.hindrance = hindrance;
+        self.hindrance.as_deref().filter(|_| is_news)
     }
 }
 

@@ -209,7 +209,7 @@ impl Verdicts {
         let (snapshot, now) = (handle.live().snapshot(), (clock::instant(), clock::now()));
         let cases = self.lock();
         let case = cases.get(service).filter(|case| case.stage() == Some(stage))?;
-        let hindrance = case.inquiry.as_ref().and_then(|inquiry| inquiry.hindrance.clone());
+        let hindrance = case.inquiry.as_ref().and_then(Inquiry::hindrance);
         Some(Stands { report: case.report(now, &snapshot)?, hindrance })
     }
 
@@ -294,11 +294,9 @@ impl Verdicts {
         let mut cases = self.lock();
         let inquiry = cases.get_mut(service).and_then(|case| case.inquiry.as_mut());
         if let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage) {
-            let hindrance = done.as_ref().err().map(ToString::to_string);
-            if let Some(why) = hindrance.as_ref().filter(|why| inquiry.hindrance.as_ref() != Some(why)) {
+            if let Some(why) = inquiry.answered(done.as_ref().err().map(ToString::to_string)) {
                 warn!(%service, ?wanted, why, "supervision cannot do what it wants");
             }
-            inquiry.answered(hindrance);
         }
     }
 }

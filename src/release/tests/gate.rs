@@ -185,8 +185,7 @@ fn a_baseline_that_is_not_all_well_bars_no_way_back_to_it() {
         (flip("shop", "green"), Act::Lean(BasisPoints::TENTH), "blue 90 %, green 10 %"),
     ] {
         let (state, stage) = tried(to);
-        let (next, effects) =
-            try_with(&state, supervise("shop", stage, act), half_well(), false).unwrap();
+        let (next, effects) = try_with(&state, supervise("shop", stage, act), half_well(), false).unwrap();
         assert_eq!(split(&next, "shop").to_string(), now);
         assert_eq!(effects.notes.len(), 1, "{:?}", effects.notes);
     }

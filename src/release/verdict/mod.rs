@@ -307,6 +307,11 @@ impl Supervisor {
         is_calm
     }
 
+    /// Who judged before leans back, and nothing else is known of that: it is suspect until the contrary is shown.
+    pub fn take_over_suspicion(&mut self) {
+        self.suspect(Why::BeforeRestart);
+    }
+
     /// No endpoint of the candidate can be reached, and one of the baseline answers: reverted at once, for nothing was processed that
     /// could not be sent to the baseline. True when it was not before.
     pub fn pool_down(&mut self) -> bool {

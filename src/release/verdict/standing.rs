@@ -96,6 +96,8 @@ pub enum Why {
     Metric(Metric),
     /// No endpoint of the candidate could be reached.
     PoolDown,
+    /// It was suspect to who judged before a restart.
+    BeforeRestart,
 }
 
 impl Why {
@@ -108,6 +110,7 @@ impl Why {
             Self::Fuse => "fuse",
             Self::Metric(metric) => metric.name(),
             Self::PoolDown => "pool_down",
+            Self::BeforeRestart => "before_restart",
         }
     }
 }
