@@ -53,7 +53,7 @@ pub(super) async fn forward(
     let limit = special.as_ref().and_then(|rules| rules.retries.per_try_timeout);
     let limit = limit.filter(|_| tries.may_repeat());
     let most = limits.request_body.unwrap_or(u64::MAX);
-    let request = Request { turn, head, asked, timeouts, bounds, most, limit, record };
+    let request = Request { turn, head, asked, timeouts, bounds, most, limit, record, entry: None };
     let hedge = special.as_deref().and_then(|rules| Some((rules, rules.hedge?)));
     let hedge = hedge.filter(|_| head.method.is_safe() && upload.is_empty() && asked.upgrade.is_none());
     let local = Rc::clone(permit.local());

@@ -92,7 +92,7 @@ pub(super) fn admit(
         {
             permit.slot = slot;
             if let Some(counting) = rare.and_then(|rare| rare.counting.as_ref()) {
-                permit.entry = Some(counting.begin(worker.id, &client.arrival.peer, &head.headers));
+                permit.entry = Some(counting.begin(worker.id, kind, &client.arrival.peer, &head.headers));
             }
             local.follow(&lane.target);
             story.assigned(lane, &mut permit);

@@ -4,6 +4,7 @@
 //! A ledger is one comparison's; a [`Page`] of it is one worker's, who alone writes it, plainly. What is made of it is decided
 //! elsewhere. Requests of a service that nobody watches know nothing of all this.
 
+mod endpoints;
 mod entry;
 mod flight;
 mod page;
@@ -143,6 +144,23 @@ impl Ledger {
         let mut sums = Sums::default();
         self.pages.iter().filter_map(OnceLock::get).for_each(|page| page.add_to(&mut sums));
         sums
+    }
+
+    /// What the endpoints of one side have done: id, decided and failed, by id. Of more than a thousand not all are told apart.
+    #[must_use]
+    pub fn endpoints(&self, side: Side) -> Vec<(u64, u64, u64)> {
+        let mut all: Vec<(u64, u64, u64)> = Vec::new();
+        let pages = self.pages.iter().filter_map(OnceLock::get);
+        pages.for_each(|page| page.each_endpoint(side, |endpoint| all.push(endpoint)));
+        all.sort_unstable();
+        all.dedup_by(|more, sum| {
+            let is_same = more.0 == sum.0;
+            if is_same {
+                (sum.1, sum.2) = (sum.1 + more.1, sum.2 + more.2);
+            }
+            is_same
+        });
+        all
     }
 
     /// From now on an answer is slow from these buckets on; the first word stays.

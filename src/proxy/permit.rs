@@ -48,7 +48,7 @@ pub struct Permit {
     /// Its places in its version's circuit, if that has limits.
     pub places: Option<Box<Places>>,
     /// Its entry in the ledger of its service, if it is supervised.
-    pub entry: Option<Box<Entry>>,
+    pub entry: Option<Rc<Entry>>,
 }
 
 /// What a request takes of its version's limits.
@@ -123,6 +123,12 @@ impl Permit {
                 self.served();
             }
         }
+    }
+
+    /// It is a gRPC call, which may go on sending for as long as it lasts.
+    pub fn is_call(&self) {
+        self.becomes(Kind::Grpc);
+        self.entry.as_ref().inspect(|entry| entry.uploaded());
     }
 
     /// Nobody knows any more how long it will take.
@@ -205,6 +211,7 @@ impl Permit {
             self.becomes(after);
             if before == Kind::Upload {
                 self.asked.set(clock::now());
+                self.entry.as_ref().inspect(|entry| entry.uploaded());
             }
         }
     }
@@ -294,9 +301,13 @@ impl Permit {
         self.attempt_ended(Some(Verdict::of_status(code)));
     }
 
-    /// An attempt beside failed at this endpoint, and another one goes on.
-    pub fn beside_failed(&self, seat: &Seat, since: Option<Instant>, reason: Reason) {
+    /// One of several attempts at once failed at this endpoint, and another one goes on.
+    pub fn one_failed(&self, seat: &Seat, since: Option<Instant>, reason: Reason) {
         self.cells().record_unseen(self.outcome(Some(reason)));
+        if since.is_none() {
+            // The first one is the version's whatever hides it; those beside it are as second ones.
+            self.entry.as_ref().inspect(|entry| entry.failed(reason, false, Some(seat)));
+        }
         if let Some(verdict) = Verdict::of_reason(reason) {
             seat.ended(verdict, Some(since.unwrap_or(self.asked.get())));
         }

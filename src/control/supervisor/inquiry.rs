@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::{Fresh, age};
-use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
+use super::convert::{elsewhere, group, points, ratio, settings};
+use crate::proxy::ledger::{GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
-    About, Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Report, Settings, Stalled, Standing,
-    Supervisor, Tolerance, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
+    About, Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Report, Stalled, Standing,
+    Supervisor, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
 };
 use crate::release::{Act, Timestamp, Trial};
-use crate::table::{self, BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
 
 /// So many answers from before a trial are enough to know how fast the baseline is.
 const ENOUGH: u64 = 200;
@@ -145,7 +146,7 @@ impl Inquiry {
                 (*decided, *failed) = (*decided + counted.decided, *failed + counted.failed);
             }
         }
-        self.wanted(standing, sums, (now, at), snapshot)
+        self.wanted(standing, (ledger, sums), (now, at), snapshot)
     }
 
     /// What is slow, by what the baseline did before.
@@ -226,7 +227,7 @@ impl Inquiry {
     fn wanted(
         &mut self,
         standing: Standing,
-        sums: &Sums,
+        (ledger, sums): (&Ledger, &Sums),
         (now, at): (Instant, Timestamp),
         snapshot: &Snapshot,
     ) -> Option<Wanted> {
@@ -238,7 +239,7 @@ impl Inquiry {
         let wanted = match standing {
             // Whatever it was found to be: nothing comes of it.
             _ if !self.trial.acts => is_over.then_some(Wanted::Act(Act::Acquit))?,
-            Standing::Breached => match self.culprit(sums, snapshot) {
+            Standing::Breached => match self.culprit(ledger, sums, snapshot) {
                 Some(endpoint) => {
                     self.ejections += 1;
                     self.supervisor.start_again();
@@ -282,29 +283,36 @@ impl Inquiry {
     }
 
     /// The endpoint of the candidate that alone is to blame; a second one is the version's fault.
-    fn culprit(&self, sums: &Sums, snapshot: &Snapshot) -> Option<EndpointAddr> {
-        if self.ejections > 0 {
+    fn culprit(&self, ledger: &Ledger, sums: &Sums, snapshot: &Snapshot) -> Option<EndpointAddr> {
+        let endpoints = self.endpoints(ledger, snapshot);
+        if self.ejections > 0 || endpoints.len() < 2 {
             return None;
         }
-        let endpoints = self.endpoints(sums, snapshot);
-        let counts: Vec<_> = endpoints.iter().map(|(_, counts)| *counts).collect();
-        endpoint_fault(&counts).map(|index| endpoints[index].0.clone())
+        let mut counts: Vec<_> = endpoints.iter().map(|(_, counts)| *counts).collect();
+        counts.extend(elsewhere(&counts, sums));
+        let (address, _) = endpoints.get(endpoint_fault(&counts)?)?;
+        Some(address.clone())
     }
 
     /// What the candidate's endpoints did since the trial began.
-    pub(super) fn endpoints(&self, sums: &Sums, snapshot: &Snapshot) -> Vec<(EndpointAddr, EndpointCounts)> {
+    pub(super) fn endpoints(
+        &self,
+        ledger: &Ledger,
+        snapshot: &Snapshot,
+    ) -> Vec<(EndpointAddr, EndpointCounts)> {
         let spec =
             snapshot.table.service(&self.service).and_then(|service| service.version(&self.trial.candidate));
         let Some((spec, tenure)) = spec.zip(snapshot.tenure(&self.service, &self.trial.candidate)) else {
             return Vec::new();
         };
+        let counted = ledger.endpoints(Side::Candidate);
         let found = tenure.all_known_vitals(spec.serving()).into_iter().map(|(address, vitals)| {
             let id = vitals.map_or(0, |vitals| vitals.id());
-            let found = sums.endpoints.iter().find(|(known, ..)| *known == id);
-            let counts = found.map_or_else(EndpointCounts::default, |(_, decided, bad)| EndpointCounts {
-                decided: *decided,
-                bad: *bad,
-            });
+            let found = counted.binary_search_by_key(&id, |(known, ..)| *known);
+            let counts = found.map_or_else(
+                |_| EndpointCounts::default(),
+                |index| EndpointCounts { decided: counted[index].1, bad: counted[index].2 },
+            );
             (address.clone(), counts)
         });
         found.collect()
@@ -328,7 +336,7 @@ impl Inquiry {
             acts: self.trial.acts,
             took: [&took[0], &took[1]],
             slow_from: ledger.slow().map(|slow| slow.map(|from| from.map(usize::from))),
-            endpoints: self.endpoints(sums, snapshot),
+            endpoints: self.endpoints(ledger, snapshot),
             kinds: Vec::new(),
             user_failures: None,
             too_few_clients: false,
@@ -344,46 +352,5 @@ impl Inquiry {
         let is_news = self.hindrance != hindrance;
         self.hindrance = hindrance;
         self.hindrance.as_deref().filter(|_| is_news)
-    }
-}
-
-fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
-    let both = |of: fn(&Counted) -> u64| [of(baseline), of(candidate)];
-    Group {
-        w,
-        decided: both(|counted| counted.decided),
-        bad: both(|counted| counted.failed),
-        guard_bad: candidate.capped,
-        guard_decided: candidate.decided.saturating_sub(candidate.failed.saturating_sub(candidate.capped)),
-        measured: both(|counted| counted.measured),
-        client_errors: both(|counted| counted.client_errors),
-        slow: [baseline.slow, candidate.slow],
-    }
-}
-
-fn ratio(share: BasisPoints) -> f64 {
-    f64::from(share.points()) / f64::from(BasisPoints::ALL.points())
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 10,000")]
-fn points(ratio: f64) -> BasisPoints {
-    let points = (ratio.clamp(0.0, 1.0) * f64::from(BasisPoints::ALL.points())).round() as u64;
-    BasisPoints::new(points).unwrap_or(BasisPoints::ALL)
-}
-
-fn settings(rules: &SuperviseRules) -> Settings {
-    let tolerance = |of: table::Tolerance| Tolerance {
-        rho: f64::from(of.ratio) / 1e3,
-        delta: f64::from(of.excess) / 1e6,
-    };
-    Settings {
-        alpha: f64::from(rules.alpha) / 1e9,
-        suspect_weight: ratio(rules.suspect_weight),
-        suspect_hold: rules.suspect_hold.as_secs_f64(),
-        errors: tolerance(rules.errors),
-        client_errors: tolerance(rules.client_errors),
-        leans_back: rules.probe,
-        bad_budget: rules.bad_budget,
-        ..Settings::default()
     }
 }

@@ -7,6 +7,7 @@
 //! anew, in the trial that the store remembers.
 
 mod case;
+mod convert;
 mod inquiry;
 mod past;
 mod tally;

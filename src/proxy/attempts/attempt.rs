@@ -17,6 +17,7 @@ use crate::proxy::forward::{Call, Exchange, Failure, http2};
 use crate::proxy::gate::Asked;
 use crate::proxy::http1::Head;
 use crate::proxy::journal::Record;
+use crate::proxy::ledger::Entry;
 use crate::proxy::outgoing::{Outgoing, Upload};
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::{Local, Opened, Seat};
@@ -35,6 +36,8 @@ pub(super) struct Request<'r> {
     /// How long one attempt may take, if that is bounded by itself.
     pub(super) limit: Option<Duration>,
     pub(super) record: Option<&'r Record>,
+    /// Where it is noted that it goes out, when whoever waits for the attempt has the permit.
+    pub(super) entry: Option<&'r Entry>,
 }
 
 /// The head of an answer, and the way on which the rest of it comes. Boxed from its beginning: it goes through several hands.
@@ -98,7 +101,7 @@ pub(super) async fn attempt(
     upload: &mut Upload,
     may_reuse: bool,
 ) -> Result<Headed, (Option<Permit>, Failure)> {
-    let Request { turn, head, asked, timeouts, bounds, most, limit, record } = *request;
+    let Request { turn, head, asked, timeouts, bounds, most, limit, record, entry } = *request;
     let (client, endpoint) = (&turn.client, &seat.endpoint);
     record.inspect(|record| record.attempt(endpoint));
     let mut end = limit.map(|limit| Box::pin(sleep(limit)));
@@ -108,7 +111,10 @@ pub(super) async fn attempt(
         Ok(opened) => opened,
         Err(reason) => return Err((permit, Failure::Unconnected(reason))),
     };
-    permit.as_ref().inspect(|permit| permit.is_sent());
+    match &permit {
+        Some(permit) => permit.is_sent(),
+        None => drop(entry.inspect(|entry| entry.sent())),
+    }
     let outgoing = Outgoing::new(client, head, asked, upload, endpoint);
     match opened {
         Opened::Own(stream, past) => {

@@ -23,6 +23,7 @@ use crate::proxy::choice::Chooser;
 use crate::proxy::clock::{self, Alarm};
 use crate::proxy::connection::Turn;
 use crate::proxy::forward::Failure;
+use crate::proxy::ledger::Entry;
 use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
@@ -43,6 +44,8 @@ struct Listing {
     bell: Rc<Alarm>,
     /// What counts it where it is tried, unless the permit does.
     beside: Cell<Option<Beside>>,
+    /// Where it is noted when it goes out: of the first one alone, whatever is tried beside it.
+    entry: Option<Rc<Entry>>,
 }
 
 /// An attempt that is in flight besides the one that its permit tells of.
@@ -77,7 +80,8 @@ impl Contender {
     fn of_permit(seat: &Rc<Seat>, turn: &Turn, permit: &Permit) -> Self {
         let bell = Rc::new(turn.client.worker.clock.alarm());
         permit.is_woken_by(&bell);
-        let listing = Listing { flight: Cell::new(permit.flight()), bell, beside: Cell::new(None) };
+        let (flight, beside) = (Cell::new(permit.flight()), Cell::new(None));
+        let listing = Listing { flight, bell, beside, entry: permit.entry.clone() };
         Self { seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
     }
 
@@ -85,7 +89,8 @@ impl Contender {
     fn beside(local: &Rc<Local>, seat: Rc<Seat>, turn: Turn, place: Option<Place>) -> Self {
         let bell = Rc::new(turn.client.worker.clock.alarm());
         let beside = Beside::new(local, &seat, &bell, place);
-        let listing = Listing { flight: Cell::new(beside.flight), bell, beside: Cell::new(Some(beside)) };
+        let (flight, beside) = (Cell::new(beside.flight), Cell::new(Some(beside)));
+        let listing = Listing { flight, bell, beside, entry: None };
         Self { seat, turn, listing: Rc::new(listing) }
     }
 
@@ -159,7 +164,7 @@ pub(super) async fn hedged(
                 // A kept connection that was closed says nothing about its endpoint.
                 if !matches!(failure, Failure::Stale) {
                     let since = beside.as_ref().map(|beside| beside.since);
-                    permit.beside_failed(&contender.seat, since, failure.reason());
+                    permit.one_failed(&contender.seat, since, failure.reason());
                 }
                 if !is_beside {
                     // The permit tells of one that goes on.
@@ -209,7 +214,8 @@ fn run<'r>(
 ) -> LocalBoxFuture<'r, Ended> {
     let local = Rc::clone(local);
     Box::pin(async move {
-        let request = Request { turn: &contender.turn, ..request };
+        let entry = contender.listing.entry.as_deref();
+        let request = Request { turn: &contender.turn, entry, ..request };
         let ended = {
             let mut attempt = pin!(attempt(&request, &contender.seat, &local, None, &mut upload, may_reuse));
             poll_fn(|cx| {

@@ -29,7 +29,7 @@ use http_body::Frame;
 pub use head::request;
 
 use super::{EXPECT_PATIENCE, Failure, MAX_INTERIM, is_grpc};
-use crate::metrics::{Kind, Reason};
+use crate::metrics::Reason;
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
@@ -93,7 +93,7 @@ impl Call {
         turn.alarm.clear();
         let is_grpc = is_grpc(content(request.headers()));
         if let Some(permit) = permit.as_ref().filter(|_| is_grpc) {
-            permit.becomes(Kind::Grpc);
+            permit.is_call();
         }
         Self {
             turn: turn.clone(),

@@ -1,6 +1,7 @@
 //! A request's entry in the ledger of its service.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use super::page::{Decided, Outcome, Page};
 use super::{Counting, Side, micros};
 use http::HeaderMap;
 
-use crate::metrics::Reason;
+use crate::metrics::{Kind, Reason};
 use crate::proxy::clock;
 use crate::proxy::peer::Peer;
 use crate::proxy::quota::network;
@@ -25,23 +26,33 @@ pub struct Entry {
     page: Arc<Page>,
     side: Side,
     generation: u32,
-    /// Microseconds after the ledger.
-    begun: u64,
+    /// When it was begun, or its upload was over; microseconds after the ledger.
+    begun: Cell<u64>,
     /// The client as one of many.
     client: u16,
     /// Since when the endpoint has it, over a connection that stands.
     sent: Cell<Option<Instant>>,
     /// The bucket of how long the head took.
     took: Cell<Option<usize>>,
-    /// True when it is in flight no more: its head has come, or never will.
-    is_back: Cell<bool>,
+    flight: Cell<Flight>,
     is_over: Cell<bool>,
+}
+
+/// Whether it is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flight {
+    /// Not yet: its client is still sending, at its own pace.
+    Uploading,
+    /// It is in flight.
+    Out,
+    /// Its head has come, or never will.
+    Back,
 }
 
 impl Counting {
     /// Writes a request of this client in, on this worker.
     #[must_use]
-    pub fn begin(&self, worker: usize, peer: &Peer, fields: &HeaderMap) -> Box<Entry> {
+    pub fn begin(&self, worker: usize, kind: Kind, peer: &Peer, fields: &HeaderMap) -> Rc<Entry> {
         let (client, now) = (number(peer, fields), clock::now());
         let page = Arc::clone(self.ledger.page(worker));
         let newest = &page.shared.newest;
@@ -49,10 +60,14 @@ impl Counting {
             newest.fetch_max(self.generation, Ordering::Relaxed);
         }
         let begun = micros(page.shared.begun, now);
-        page.began(self.side, begun);
-        let (generation, side) = (self.generation, self.side);
-        let (sent, took, is_back, is_over) = Default::default();
-        Box::new(Entry { page, side, generation, begun, client, sent, took, is_back, is_over })
+        let flight = if kind == Kind::Upload { Flight::Uploading } else { Flight::Out };
+        if flight == Flight::Out {
+            page.began(self.side, begun);
+        }
+        let (generation, side, begun, flight) =
+            (self.generation, self.side, Cell::new(begun), Cell::new(flight));
+        let (sent, took, is_over) = Default::default();
+        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_over })
     }
 }
 
@@ -69,8 +84,19 @@ fn number(peer: &Peer, fields: &HeaderMap) -> u16 {
 impl Entry {
     /// It goes out over a connection that stands.
     pub fn sent(&self) {
-        if !self.is_over.get() {
+        if self.flight.get() == Flight::Out {
             self.sent.set(Some(clock::now()));
+        }
+    }
+
+    /// All of its upload has gone out: from here on it is the version that takes its time.
+    pub fn uploaded(&self) {
+        if self.flight.get() == Flight::Uploading {
+            let now = clock::now();
+            self.begun.set(micros(self.page.shared.begun, now));
+            self.page.began(self.side, self.begun.get());
+            self.flight.set(Flight::Out);
+            self.sent.set(Some(now));
         }
     }
 
@@ -112,7 +138,7 @@ impl Entry {
         }
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
-        let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(seat.id(), has_failed));
+        let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(self.side, seat.id(), has_failed));
         let bucket = self.took.get().filter(|_| met >= shared.grace);
         let mut is_capped = false;
         if self.side == Side::Candidate {
@@ -124,7 +150,7 @@ impl Entry {
             } else {
                 shared.candidate_answered();
             }
-        } else if !has_failed && self.begun >= shared.mark.load(Ordering::Relaxed) {
+        } else if !has_failed && self.begun.get() >= shared.mark.load(Ordering::Relaxed) {
             self.page.is_alive();
         }
         let (side, generation) = (self.side, self.generation);
@@ -133,8 +159,8 @@ impl Entry {
     }
 
     fn is_back(&self) {
-        if !self.is_back.replace(true) {
-            self.page.ended(self.side, self.begun);
+        if self.flight.replace(Flight::Back) == Flight::Out {
+            self.page.ended(self.side, self.begun.get());
         }
     }
 }
@@ -157,7 +183,7 @@ impl Drop for Entry {
         }
         // Nobody waited for its head: what it says is that it was slow, if it was. How long a call goes on after that is no
         // matter of speed.
-        let sent = self.sent.get().filter(|_| !self.is_back.get());
+        let sent = self.sent.get().filter(|_| self.flight.get() == Flight::Out);
         let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
         let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);
         if waited.zip(slow).is_some_and(|(waited, slow)| waited >= usize::from(slow)) {

@@ -1,16 +1,15 @@
 //! One worker's page of a ledger.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::endpoints::Endpoints;
 use super::flight::{Flight, bump};
 use super::{QUANTILES, Shared, Side};
 use crate::table::latency::BUCKETS;
 
 /// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
 pub const GENERATIONS: usize = 8;
-/// Endpoints that are told apart.
-const ENDPOINTS: usize = 64;
 
 /// One worker's counts. Only its worker writes: a load and a store, with nothing locked.
 pub struct Page {
@@ -19,7 +18,7 @@ pub struct Page {
     sides: [OfSide; 2],
     /// Good answers of the baseline to what was asked after the mark.
     alive: AtomicU64,
-    endpoints: [OfEndpoint; ENDPOINTS],
+    endpoints: [Endpoints; 2],
 }
 
 /// What became of requests with the same weights and version.
@@ -40,13 +39,6 @@ struct OfSide {
     flight: Flight,
 }
 
-#[derive(Default)]
-struct OfEndpoint {
-    id: AtomicU64,
-    decided: AtomicU32,
-    failed: AtomicU32,
-}
-
 /// What was counted, of all workers.
 #[derive(Debug, Clone)]
 pub struct Sums {
@@ -60,8 +52,6 @@ pub struct Sums {
     pub older: [u64; 2],
     /// Good answers of the baseline to what was asked after the mark.
     pub alive: u64,
-    /// By endpoint's id: decided and failed.
-    pub endpoints: Vec<(u64, u64, u64)>,
 }
 
 /// What became of requests with the same weights and version.
@@ -106,7 +96,6 @@ impl Default for Sums {
             flights: [Vec::new(), Vec::new()],
             older: [0; 2],
             alive: 0,
-            endpoints: Vec::new(),
         }
     }
 }
@@ -121,10 +110,6 @@ impl Default for OfSide {
     fn default() -> Self {
         Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight: Flight::default() }
     }
-}
-
-fn bump_small(cell: &AtomicU32) {
-    cell.store(cell.load(Ordering::Relaxed).saturating_add(1), Ordering::Release);
 }
 
 /// How a first attempt ended.
@@ -156,7 +141,7 @@ impl Page {
             groups: Default::default(),
             sides: Default::default(),
             alive: AtomicU64::new(0),
-            endpoints: std::array::from_fn(|_| OfEndpoint::default()),
+            endpoints: Default::default(),
         }
     }
 
@@ -211,17 +196,14 @@ impl Page {
         }
     }
 
-    /// One more answer of an endpoint, or one that was not; how many there were before. The first endpoints are told apart.
-    pub(super) fn of_endpoint(&self, id: u64, has_failed: bool) -> u32 {
-        let same = |slot: &&OfEndpoint| matches!(slot.id.load(Ordering::Relaxed), known if known == id || known == 0);
-        let Some(slot) = self.endpoints.iter().find(same) else { return u32::MAX };
-        slot.id.store(id, Ordering::Relaxed);
-        let before = slot.decided.load(Ordering::Relaxed);
-        bump_small(&slot.decided);
-        if has_failed {
-            bump_small(&slot.failed);
-        }
-        before
+    /// One more answer of an endpoint, or one that was not; how many there were before.
+    pub(super) fn of_endpoint(&self, side: Side, id: u64, has_failed: bool) -> u32 {
+        self.endpoints[side as usize].count(id, has_failed)
+    }
+
+    /// Tells what the endpoints of one side have done: id, decided and failed.
+    pub(super) fn each_endpoint(&self, side: Side, tell: impl FnMut((u64, u64, u64))) {
+        self.endpoints[side as usize].each(tell);
     }
 
     pub(super) fn add_to(&self, sums: &mut Sums) {
@@ -244,13 +226,5 @@ impl Page {
             *older += side.flight.look(|epoch| flights.push(epoch));
         }
         sums.alive += read(&self.alive);
-        for slot in self.endpoints.iter().take_while(|slot| read(&slot.id) != 0) {
-            let (id, small) = (read(&slot.id), |cell: &AtomicU32| u64::from(cell.load(Ordering::Acquire)));
-            let (failed, decided) = (small(&slot.failed), small(&slot.decided));
-            match sums.endpoints.iter_mut().find(|(known, ..)| *known == id) {
-                Some((_, sum, bad)) => (*sum, *bad) = (*sum + decided, *bad + failed),
-                None => sums.endpoints.push((id, decided, failed)),
-            }
-        }
     }
 }

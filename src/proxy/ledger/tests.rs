@@ -2,12 +2,13 @@
 
 mod pages;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderMap;
 
 use super::*;
-use crate::metrics::Reason;
+use crate::metrics::{Kind, Reason};
 use crate::proxy::peer::{Door, Peer};
 use crate::table::{Epoch, ServiceSpec, Split, Timeouts, VersionName};
 
@@ -56,9 +57,13 @@ impl Trial {
         }
     }
 
-    fn entry(&self, worker: usize, of: &str, generation: u32) -> Box<Entry> {
+    fn entry(&self, worker: usize, of: &str, generation: u32) -> Rc<Entry> {
+        self.entry_of(Kind::Request, worker, of, generation)
+    }
+
+    fn entry_of(&self, kind: Kind, worker: usize, of: &str, generation: u32) -> Rc<Entry> {
         let counting = Counting::of(&service(generation), &version(of), Some(&self.ledger)).unwrap();
-        counting.begin(worker, &self.peer, &HeaderMap::new())
+        counting.begin(worker, kind, &self.peer, &HeaderMap::new())
     }
 
     /// Decided, failed and 4xx, of both, in this generation.

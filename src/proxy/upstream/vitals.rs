@@ -68,6 +68,7 @@ pub enum Watching {
 /// conduct the other way round.
 #[derive(Debug)]
 pub struct Vitals {
+    id: u64,
     standing: AtomicU8,
     /// Room for the version's requests with it, where that is limited.
     room: OnceLock<Arc<Room>>,
@@ -80,16 +81,19 @@ pub struct Vitals {
 }
 
 impl Vitals {
-    /// A number that no other endpoint has as long as this one is known.
+    /// A number that no other endpoint of this process has, or ever had: what is counted under it is nobody else's.
     #[must_use]
     pub fn id(&self) -> u64 {
-        std::ptr::from_ref(self).addr() as u64
+        self.id
     }
 
     /// Of an endpoint of a tenure, of which nothing is known yet.
     #[must_use]
     pub fn new(upstream: &Arc<Upstream>, address: EndpointAddr) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
+            // Relaxed: it only has to differ.
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             standing: AtomicU8::default(),
             room: OnceLock::new(),
             since: AtomicU64::new(0),

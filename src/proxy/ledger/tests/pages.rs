@@ -1,6 +1,5 @@
 //! What a page keeps, and what many of them are together.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::page::{Decided, Outcome};
@@ -27,14 +26,15 @@ fn what_workers_have_counted_is_summed_up() {
         trial.entry(worker, "green", 0).answered(code, false, None);
     }
     for (worker, id, has_failed) in [(0, 7, false), (1, 7, true), (1, 8, false), (0, 7, true)] {
-        trial.ledger.page(worker).of_endpoint(id, has_failed);
+        trial.ledger.page(worker).of_endpoint(Side::Candidate, id, has_failed);
     }
+    trial.ledger.page(1).of_endpoint(Side::Baseline, 9, true);
     (0..2).for_each(|worker| trial.ledger.page(worker).took(Side::Baseline, 5));
     let out = trial.entry(1, "blue", 0);
-    let mut sums = trial.ledger.sums();
-    sums.endpoints.sort_unstable();
+    let sums = trial.ledger.sums();
     assert_eq!(trial.counts(0), [[0; 3], [4, 2, 1]]);
-    assert_eq!(sums.endpoints, [(7, 3, 2), (8, 1, 0)]);
+    assert_eq!(trial.ledger.endpoints(Side::Candidate), [(7, 3, 2), (8, 1, 0)]);
+    assert_eq!(trial.ledger.endpoints(Side::Baseline), [(9, 1, 1)]);
     assert_eq!((sums.took[0][5], sums.took[0].iter().sum::<u64>(), sums.took[1][5]), (2, 2, 0));
     assert_eq!(trial.in_flight(), [1, 0]);
     drop(out);
@@ -42,14 +42,76 @@ fn what_workers_have_counted_is_summed_up() {
 }
 
 #[test]
-fn a_worker_tells_so_many_endpoints_apart_and_the_speed_of_others_counts_at_once() {
+fn the_endpoints_of_both_versions_are_told_apart_however_many_the_other_has() {
     let trial = Trial::new();
     let page = trial.ledger.page(0);
-    let before = (1..=70).map(|id| page.of_endpoint(id, true)).collect::<Vec<_>>();
-    assert_eq!((&before[..64], &before[64..]), (&[0; 64][..], &[u32::MAX; 6][..]));
-    assert_eq!(page.of_endpoint(64, false), 1);
-    let sums = trial.ledger.sums();
-    assert_eq!((sums.endpoints.len(), sums.endpoints[63]), (64, (64, 2, 1)));
+    for id in 1..=200 {
+        let side = if id % 2 == 0 { Side::Baseline } else { Side::Candidate };
+        let before = [true, false, id == 199].map(|has_failed| page.of_endpoint(side, id, has_failed));
+        assert_eq!(before, [0, 1, 2], "{id}");
+    }
+    let endpoints = trial.ledger.endpoints(Side::Candidate);
+    assert_eq!((endpoints.len(), endpoints[0], endpoints[99]), (100, (1, 3, 1), (199, 3, 2)));
+    assert!(trial.ledger.endpoints(Side::Baseline).iter().all(|(id, ..)| id % 2 == 0));
+}
+
+#[test]
+fn one_endpoint_too_many_is_counted_with_nobody_else_and_its_speed_at_once() {
+    let trial = Trial::new();
+    let page = trial.ledger.page(0);
+    let before = (1..=2_000).map(|id| page.of_endpoint(Side::Candidate, id, true)).collect::<Vec<_>>();
+    let known = before.iter().take_while(|before| **before == 0).count();
+    assert!((1_000..1_100).contains(&known), "{known}");
+    assert!(before[known..].iter().all(|before| *before == u32::MAX));
+    assert_eq!(
+        trial.ledger.endpoints(Side::Candidate),
+        (1..=known as u64).map(|id| (id, 1, 1)).collect::<Vec<_>>()
+    );
+}
+
+/// What is counted of one that is gone is never another's, who may be where it was in memory.
+#[test]
+fn an_endpoint_that_comes_after_another_is_another() {
+    let mut ids: Vec<_> = (0..100).map(|_| seat().0.id()).collect();
+    assert!(!ids.contains(&0));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 100);
+}
+
+/// Its client sends at its own pace, and may be stopped for it: that says nothing about the version.
+#[test]
+fn an_upload_is_waited_for_from_its_end_on() {
+    let trial = Trial::new();
+    trial.ledger.set_slow([[0; QUANTILES]; 2]);
+    let upload = |of| {
+        let upload = trial.entry_of(Kind::Upload, 0, of, 0);
+        upload.sent();
+        assert_eq!(trial.in_flight(), [0, 0], "nobody waits for its head");
+        upload
+    };
+    // Too large, too slow, or given up.
+    upload("green").failed(Reason::RequestTooLarge, false, None);
+    upload("green").failed(Reason::Deadline, false, None);
+    drop(upload("green"));
+    assert_eq!(trial.counts(0)[1], [0; 3]);
+    let group = || trial.ledger.sums().groups[0][1];
+    // Answered before its end: by how much that is slow nobody can say.
+    let early = upload("green");
+    early.answered(503, false, None);
+    early.uploaded();
+    drop(early);
+    assert_eq!((trial.counts(0)[1], group().measured), ([1, 1, 0], 0));
+    let whole = upload("green");
+    whole.uploaded();
+    assert_eq!(trial.in_flight(), [0, 1]);
+    whole.answered(200, false, None);
+    assert_eq!((trial.counts(0)[1], group().measured), ([2, 1, 0], 1));
+    let given_up = upload("green");
+    given_up.uploaded();
+    drop(given_up);
+    assert_eq!((trial.counts(0)[1], group().slow), ([3, 1, 0], [2; 3]));
+    assert_eq!((trial.in_flight(), trial.ledger.sums().took[1].iter().sum::<u64>()), ([0, 0], 1));
 }
 
 #[test]
@@ -68,7 +130,7 @@ fn the_first_answers_of_an_endpoint_may_be_slow_but_may_not_fail() {
         (group.decided, group.failed, group.measured)
     };
     assert_eq!([500, 200, 200, 404].map(answered), [(1, 1, 0), (2, 1, 0), (3, 1, 1), (4, 1, 2)]);
-    assert_eq!(trial.ledger.sums().endpoints, [(seat.id(), 4, 1)]);
+    assert_eq!(trial.ledger.endpoints(Side::Candidate), [(seat.id(), 4, 1)]);
 }
 
 #[test]
@@ -150,6 +212,9 @@ fn a_fuse_blows_only_when_it_is_armed_and_one_that_is_armed_again_begins_anew() 
     fails(2);
     assert!(!trial.ledger.has_blown());
     fails(1);
+    assert!(trial.ledger.has_blown());
+    trial.ledger.arm(3);
+    fails(3);
     trial.ledger.arm(3);
     assert!(!trial.ledger.has_blown(), "it blew before");
     fails(2);
