@@ -5,8 +5,10 @@
 mod lab;
 
 use std::io::Write;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
-use lab::origin::Then;
+use lab::origin::{Peer, Then, nobody};
 use lab::{Client, Lab, Origin, Pulse, wait_until};
 use serde_json::{Value, json};
 
@@ -90,4 +92,80 @@ fn status_shows_a_comparison_to_people_and_to_machines() {
     // Of all services only that there is one.
     let (_, text, _) = lab.cli(&["status"]);
     assert!(text.contains("  trial: green against blue, which only tells\n"), "{text}");
+}
+
+/// A request is asked of two endpoints of green when the first one takes longer than this.
+const HEDGE_AFTER: Duration = Duration::from_millis(50);
+
+/// All of `shop` is with green's two endpoints, of which the first in turn is `one`.
+fn hedged(one: Origin, two: Origin) -> Lab {
+    let endpoints = [one.address, two.address].map(|address| format!("\"{address}\"")).join(", ");
+    let after = HEDGE_AFTER.as_millis();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nbalance = \"round_robin\"\noutliers = false\n\
+         hedge = {{ after = \"{after}ms\" }}\nretries = {{ attempts = 0, budget = \"100%\", min_per_second = 1_000 }}\n\
+         supervise = {{ mode = \"alert\", warmup = {{ latency = \"0s\", per_endpoint = 0 }} }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n\
+         [services.shop.versions.green]\nendpoints = [{endpoints}]\n",
+        nobody()
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![one, two], &services);
+    lab.restrict_to_one_worker();
+    lab.flip("green");
+    lab
+}
+
+#[test]
+fn a_first_attempt_that_fails_counts_though_another_beside_it_is_answered() {
+    let (fail, may_fail) = mpsc::channel::<()>();
+    let may_fail = Mutex::new(may_fail);
+    let one = Origin::scripted("one", move |proxy: &mut Peer| {
+        proxy.head()?;
+        may_fail.lock().unwrap().recv().unwrap();
+        Ok(())
+    });
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let may_answer = Mutex::new(may_answer);
+    let two = Origin::scripted("two", move |proxy: &mut Peer| {
+        proxy.head()?;
+        may_answer.lock().unwrap().recv().unwrap();
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo")
+    });
+    let at_fault = one.address.to_string();
+    let lab = hedged(one, two);
+    let mut user = lab.client();
+    user.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let listed = || lab.call("GET", "/v1/services/shop/versions/green/drain", &json!(null)).1;
+    wait_until("both are asked", || listed()["endpoints"].as_array().unwrap().len() == 2);
+    fail.send(()).unwrap();
+    wait_until("one is left", || listed()["endpoints"].as_array().unwrap().len() == 1);
+    answer.send(()).unwrap();
+    assert_eq!(user.answer().text(), "two", "its user does not see it");
+    let figures = || verdict(&lab)["verdict"].clone();
+    wait_until("it is counted", || figures()["candidate"]["requests"] == 1);
+    let figures = figures();
+    assert_eq!(figures["candidate"]["failed"], 1, "{figures}");
+    let endpoints = figures["endpoints"].as_array().unwrap();
+    let bad = endpoints.iter().find(|endpoint| endpoint["failed"] == 1).unwrap();
+    assert_eq!(bad["address"], at_fault, "{figures}");
+}
+
+#[test]
+fn a_request_is_as_slow_as_its_first_attempt_whoever_answers_it() {
+    let one = Origin::scripted("one", |proxy: &mut Peer| {
+        proxy.head()?;
+        proxy.rest();
+        Ok(())
+    });
+    let two = Origin::scripted("two", |proxy: &mut Peer| {
+        proxy.head()?;
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo")
+    });
+    let lab = hedged(one, two);
+    assert_eq!(lab.get("/").text(), "two");
+    let figures = || verdict(&lab)["verdict"].clone();
+    wait_until("it is counted", || figures()["candidate"]["requests"] == 1);
+    let figures = figures();
+    let took = figures["candidate"]["seconds"]["p75"].as_f64().expect("its speed is measured");
+    assert!(took >= HEDGE_AFTER.as_secs_f64() * 0.9, "{figures}");
 }

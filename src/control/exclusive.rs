@@ -27,7 +27,7 @@ use crate::proxy::admission::Class;
 use crate::proxy::hold::{Ended, Gate};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::leaving::{Departure, Plan};
-use crate::release::{Command, Effects, Event, Order, Refused, State, Supervise, step};
+use crate::release::{Act, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::Answer;
 use crate::table::{DrainRules, HoldScope, ServiceName, VersionName};
 
@@ -112,7 +112,8 @@ pub(super) type Reply = oneshot::Sender<Result<Done, Failed>>;
 #[derive(Debug)]
 pub(super) struct Errand {
     to: VersionName,
-    supervise: Supervise,
+    /// What is done when the others are empty.
+    last: Command,
     how: Exclusively,
     wanted: Wanted,
     /// Who waits for it: several, when they had the same idempotency key.
@@ -207,7 +208,9 @@ enum Begun {
 impl Control {
     /// Begins an exclusive flip; its answer comes when it is made, or has failed.
     pub(super) async fn begin(&mut self, wanted: Wanted, how: Exclusively, reply: Reply) {
-        let Asked::Command(Command::Flip { service, supervise, .. }) = wanted.command.clone() else {
+        let (Asked::Command(Command::Flip { service, .. })
+        | Asked::Command(Command::Supervise { service, act: Act::Convict, .. })) = wanted.command.clone()
+        else {
             // Nothing else is asked for so.
             let _ = reply.send(self.change(wanted).await);
             return;
@@ -224,7 +227,8 @@ impl Control {
                 let hurried =
                     if how.streams == Streams::Close { self.hurried(&service, &others) } else { Vec::new() };
                 let (replies, left) = (vec![reply], Vec::new());
-                let errand = Box::new(Errand { to, supervise, how, wanted, replies, others, left, hurried });
+                let last = last_step(&wanted, &to, how.scope);
+                let errand = Box::new(Errand { to, last, how, wanted, replies, others, left, hurried });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }
@@ -295,10 +299,7 @@ impl Control {
     ) -> Result<Done, Failed> {
         self.resolve_doubt().await?;
         let wanted = Wanted { expected: Vec::new(), ..errand.wanted.clone() };
-        let (next, mut effects) = self.decide(
-            &wanted,
-            Command::Switch { service: service.clone(), to: errand.to.clone(), supervise: errand.supervise },
-        )?;
+        let (next, mut effects) = self.decide(&wanted, errand.last.clone())?;
         effects.notes.push(note(service, gate));
         let body = (wanted.render)(&next, &effects);
         let answer =
@@ -380,6 +381,17 @@ impl Control {
             }
             other => (other, None),
         }
+    }
+}
+
+/// What is done when nothing is left on the others: the flip, or supervision's way back from one.
+fn last_step(wanted: &Wanted, to: &VersionName, scope: HoldScope) -> Command {
+    match &wanted.command {
+        Asked::Command(Command::Flip { service, supervise, .. }) => {
+            Command::Switch { service: service.clone(), to: to.clone(), scope, supervise: *supervise }
+        }
+        Asked::Command(other) => other.clone(),
+        Asked::UndoTo(_) => Command::Batch(Vec::new()),
     }
 }
 

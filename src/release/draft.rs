@@ -40,6 +40,10 @@ pub(super) struct Item {
     pub(super) deployment: Deployment,
     /// What was remembered of it before.
     pub(super) before: Option<ServiceRecord>,
+    /// Which requests were with nobody else when everything went to one version just now, if any.
+    pub(super) exclusive: Option<HoldScope>,
+    /// True when supervision takes traffic away from the candidate.
+    pub(super) leaves_suspect: bool,
 }
 
 impl<'s> Draft<'s> {
@@ -78,8 +82,9 @@ impl<'s> Draft<'s> {
             }
             Command::Hold { service, scope, timeout } => self.hold(&service, scope, timeout),
             Command::Release { service } => self.release(&service),
-            Command::Switch { service, to, supervise } => {
+            Command::Switch { service, to, scope, supervise } => {
                 self.release(&service)?;
+                self.entry(&service)?.exclusive = Some(scope);
                 self.flip(&service, &to.into(), supervise)
             }
             Command::DrainEndpoint { service, version, endpoint } => {
@@ -147,7 +152,7 @@ impl<'s> Draft<'s> {
         Ok(())
     }
 
-    fn release(&mut self, name: &ServiceName) -> Result<(), Refused> {
+    pub(super) fn release(&mut self, name: &ServiceName) -> Result<(), Refused> {
         self.entry(name)?.service.hold = None;
         Ok(())
     }
@@ -226,7 +231,7 @@ impl<'s> Draft<'s> {
         let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?)))
         else {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
-            return Ok(Item { service, deployment, before });
+            return Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false });
         };
         let index = self.base.table.index(&spec.name);
         let present =
@@ -254,7 +259,7 @@ impl<'s> Draft<'s> {
             self.notes
                 .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
         }
-        Ok(Item { service, deployment, before })
+        Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false })
     }
 
     /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
@@ -298,7 +303,13 @@ impl<'s> Draft<'s> {
                 let service = Service::clone(&self.base.table.services()[index]);
                 let deployment = Deployment::clone(&self.base.deployments[index]);
                 let before = Some(ServiceRecord::of(&service, &deployment));
-                Ok(vacant.insert(Item { service, deployment, before }))
+                Ok(vacant.insert(Item {
+                    service,
+                    deployment,
+                    before,
+                    exclusive: None,
+                    leaves_suspect: false,
+                }))
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! What is well is told with the order, so that the decision is pure and a plan says what the change would. A way back is never
 //! barred: a revert or an undo only notes what it found, and so does the file, which says what exists. Supervision takes traffic
-//! back to a baseline of which anybody is well, and to any that has proven to answer.
+//! back to a baseline of which anybody is well, and to any that has proven to answer; it gives it to the candidate again like anybody,
+//! unless the baseline is not ready either.
 
 use std::fmt;
 
@@ -161,6 +162,12 @@ impl Draft<'_> {
             return Ok(());
         }
         for (name, item) in &self.services {
+            // Who had traffic until now, and is ready for it.
+            let serves_now = |before: &Service, but: &VersionName| {
+                let others = before.split.shares().filter(|(version, _)| *version != but);
+                let mut others = others.filter_map(|(version, _)| before.version(version));
+                others.any(|spec| health.readiness(before, spec).is_ready())
+            };
             let before = self.base.table.service(name);
             let had = |version| before.map_or(BasisPoints::NONE, |before| before.split.weight(version));
             let raised = item.service.split.shares().filter(|(version, weight)| *weight > had(version));
@@ -170,8 +177,10 @@ impl Draft<'_> {
                     continue;
                 }
                 let (service, version) = (name.clone(), spec.name.clone());
-                let is_better_than_suspect = self.by_supervision.contains(name) && readiness.well > 0;
-                if self.ways_back.contains(name) || is_better_than_suspect {
+                let is_better = self.by_supervision.contains(name)
+                    && readiness.well > 0
+                    && (item.leaves_suspect || before.is_some_and(|before| !serves_now(before, &spec.name)));
+                if self.ways_back.contains(name) || is_better {
                     self.notes.push(format!("`{version}` of `{service}`: {readiness}"));
                 } else if health.forced {
                     let Readiness { well, endpoints, .. } = readiness;

@@ -184,6 +184,8 @@ pub enum Command {
         service: ServiceName,
         /// The version that gets everything.
         to: VersionName,
+        /// Which requests are never with two versions.
+        scope: HoldScope,
         /// Whether that is supervised.
         supervise: Supervise,
     },

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use super::deployment::Deployment;
 use super::draft::{Draft, Item};
+use super::overlay::own;
 use super::{Refused, Timestamp};
 use crate::table::{
-    BasisPoints, Epoch, Service, ServiceName, Split, SuperviseMode, SuperviseRules, VersionName, Watch,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Service, ServiceName, Split, SuperviseMode, SuperviseRules,
+    VersionName, Watch,
 };
 
 /// A comparison under way.
@@ -28,6 +30,10 @@ pub struct Trial {
     pub asked: Split,
     /// False: it only tells.
     pub acts: bool,
+    /// True when it is the file that wants it: what the file says no more ends it.
+    pub by_file: bool,
+    /// Of an exclusive flip: which requests are never with two versions. Supervision does not lean back then, and goes back as it came.
+    pub exclusive: Option<HoldScope>,
     /// When it ends by itself; `None`: with the next change of weights.
     pub until: Option<Timestamp>,
 }
@@ -79,6 +85,8 @@ impl Draft<'_> {
         let trial = self.entry(name)?.deployment.trial.clone().filter(|trial| trial.stage == stage);
         let trial = trial.ok_or_else(|| Refused::NoTrial { service: name.clone() })?;
         let split = match act {
+            // Two versions would serve at once.
+            Act::Lean(_) if trial.exclusive.is_some() => return Ok(()),
             // To lean back never gives the candidate more than was asked for.
             Act::Lean(share) => {
                 let share = share.min(trial.asked.weight(&trial.candidate));
@@ -102,7 +110,12 @@ impl Draft<'_> {
             // That the baseline answers is a part of the proof.
             self.ways_back.insert(name.clone());
         }
-        let Item { service, deployment, .. } = self.entry(name)?;
+        if act == Act::Convict && trial.exclusive.is_some() {
+            // Its way back was an exclusive one.
+            self.release(name)?;
+        }
+        let Item { service, deployment, leaves_suspect, .. } = self.entry(name)?;
+        *leaves_suspect = matches!(act, Act::Lean(_) | Act::Convict);
         // Who is suspect carries no service: `@stable` is not where it is tried.
         if matches!(act, Act::Lean(_)) {
             service.stable.clone_from(&trial.baseline);
@@ -148,7 +161,13 @@ impl Item {
             self.deployment.trial = begun;
         } else {
             self.deployment.trial = under_way.cloned();
-            note = self.settle_mode(base);
+            if base.is_some_and(|(_, before)| self.is_replaced(before))
+                && let Some(trial) = &mut self.deployment.trial
+            {
+                // What was held against those that are gone is not held against these.
+                (trial.stage, trial.generation) = (epoch, 0);
+            }
+            note = self.settle_mode();
         }
         let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note.or_else(|| {
@@ -159,15 +178,30 @@ impl Item {
         })
     }
 
+    /// True when somebody has put a pool of others in the place of the candidate's. What is found comes and goes.
+    fn is_replaced(&self, before: &Deployment) -> bool {
+        let Some(trial) = &self.deployment.trial else { return false };
+        let pool = |of: &Deployment| -> Vec<EndpointAddr> {
+            let all = own(&of.spec, &of.edits).into_iter();
+            all.filter(|version| version.name == trial.candidate)
+                .flat_map(|version| version.serving().cloned().collect::<Vec<_>>())
+                .collect()
+        };
+        if before.edits == self.deployment.edits && before.spec.versions == self.deployment.spec.versions {
+            return false;
+        }
+        let (old, new) = (pool(before), pool(&self.deployment));
+        !old.is_empty() && !new.is_empty() && !new.iter().any(|endpoint| old.contains(endpoint))
+    }
+
     /// What the file says now of how the service is supervised holds for the trial under way too. Notes when it ends that.
-    fn settle_mode(&mut self, base: Option<(&Service, &Deployment)>) -> Option<String> {
+    fn settle_mode(&mut self) -> Option<String> {
         let Self { service, deployment, .. } = self;
         let trial = deployment.trial.as_mut()?;
-        let was = base.and_then(|(service, _)| configured(service.supervise.as_deref()));
         match configured(service.supervise.as_deref()) {
-            Some(mode) => trial.acts = mode == SuperviseMode::On,
-            // It may be that only a change has asked for it.
-            None if was.is_none() => {}
+            Some(mode) => (trial.acts, trial.by_file) = (mode == SuperviseMode::On, true),
+            // Only a change has asked for it.
+            None if !trial.by_file => {}
             None => {
                 deployment.trial = None;
                 let (name, split) = (&service.name, &service.split);
@@ -213,7 +247,12 @@ impl Item {
         });
         let (baseline, candidate) = (baseline.clone(), candidate.clone());
         let (asked, acts) = (service.split.clone(), mode == SuperviseMode::On);
-        Some(Trial { stage: epoch, generation: 0, baseline, candidate, asked, acts, until })
+        let by_file = configured(rules).is_some();
+        // To ask for supervision once more makes a flip no less exclusive.
+        let stays = old.filter(|old| old.asked == asked).and_then(|old| old.exclusive);
+        let exclusive = self.exclusive.or(stays);
+        let (stage, generation) = (epoch, 0);
+        Some(Trial { stage, generation, baseline, candidate, asked, acts, by_file, exclusive, until })
     }
 
     /// Whose answers the workers count.

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp, Trial};
 use crate::table::{
-    BasisPoints, EndpointAddr, EndpointWeight, Epoch, PoolTraits, Protocol, ServiceName, Split, Traits,
-    VersionName, VersionSpec,
+    BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, PoolTraits, Protocol, ServiceName, Split,
+    Traits, VersionName, VersionSpec,
 };
 
 fn version_name() -> impl Strategy<Value = VersionName> {
@@ -66,14 +66,18 @@ fn edit() -> impl Strategy<Value = Edit> {
 
 fn trial() -> impl Strategy<Value = Trial> {
     let times = (1..1u64 << 62, any::<u32>(), prop::option::of(0..1u64 << 62));
-    (times, version_name(), version_name(), split(), any::<bool>()).prop_map(
-        |((stage, generation, until), baseline, candidate, asked, acts)| Trial {
+    let exclusive = prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)]);
+    let terms = (any::<bool>(), any::<bool>(), exclusive);
+    (times, version_name(), version_name(), split(), terms).prop_map(
+        |((stage, generation, until), baseline, candidate, asked, (acts, by_file, exclusive))| Trial {
             stage: Epoch(stage),
             generation,
             baseline,
             candidate,
             asked,
             acts,
+            by_file,
+            exclusive,
             until: until.map(Timestamp),
         },
     )

@@ -28,6 +28,9 @@ pub struct Trial {
     pub leaning: bool,
     /// False: supervision only tells, and never moves traffic.
     pub acts: bool,
+    /// True after an exclusive flip: supervision does not lean back, and goes back without two versions at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// When it ends by itself; absent: with the next change of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-11-28T22:10:00.000Z")]
@@ -45,6 +48,7 @@ impl Trial {
             weights: weights(&trial.asked),
             leaning: trial.leans(split),
             acts: trial.acts,
+            exclusive: trial.exclusive.is_some(),
             until: trial.until.map(|until| text::rfc3339(until.0)),
         }
     }

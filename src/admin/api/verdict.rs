@@ -15,7 +15,7 @@ pub struct Verdict {
     #[schema(example = "suspect")]
     pub state: String,
     /// Why it is suspect, breached or held: `guard_errors`, `guard_latency`, `fuse`, `error_rate`, `client_error_share`,
-    /// `latency_p75`, `latency_p95`, `latency_p99`, `pool_down`, `before_restart`.
+    /// `latency_p75`, `latency_p95`, `latency_p99`, `pool_down`, `inherited`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "guard_errors")]
     pub why: Option<String>,

@@ -1,6 +1,7 @@
 //! What is counted and configured, as the verdict takes it.
 
 use crate::proxy::ledger::{Counted, Side, Sums};
+use crate::release::Trial;
 use crate::release::verdict::{EndpointCounts, Group, Settings, Tolerance};
 use crate::table::{self, BasisPoints, SuperviseRules};
 
@@ -43,8 +44,8 @@ pub(super) fn points(ratio: f64) -> BasisPoints {
     BasisPoints::new(points).unwrap_or(BasisPoints::ALL)
 }
 
-/// The rules of a service.
-pub(super) fn settings(rules: &SuperviseRules) -> Settings {
+/// The rules of a service, in this trial.
+pub(super) fn settings(rules: &SuperviseRules, trial: &Trial) -> Settings {
     let tolerance = |of: table::Tolerance| Tolerance {
         rho: f64::from(of.ratio) / 1e3,
         delta: f64::from(of.excess) / 1e6,
@@ -55,7 +56,7 @@ pub(super) fn settings(rules: &SuperviseRules) -> Settings {
         suspect_hold: rules.suspect_hold.as_secs_f64(),
         errors: tolerance(rules.errors),
         client_errors: tolerance(rules.client_errors),
-        leans_back: rules.probe,
+        leans_back: rules.probe && trial.exclusive.is_none(),
         bad_budget: rules.bad_budget,
         ..Settings::default()
     }

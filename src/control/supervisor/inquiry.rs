@@ -23,6 +23,10 @@ const NONE_GOOD: u64 = 10;
 const SOME_GOOD: u64 = 3;
 /// How long an order that was not carried out is not repeated.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same of one for which requests had to wait.
+const AGAIN_EXCLUSIVE: Duration = Duration::from_secs(10);
+/// Longer than any order.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// A trial under way.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ impl Inquiry {
         now: Instant,
     ) -> Self {
         let rules = service.supervise.clone().unwrap_or_default();
-        let settings = settings(&rules);
+        let settings = settings(&rules, trial);
         let p0 = guard_rate(decided, failed, settings.errors);
         let share = trial.asked.weight(&trial.candidate);
         let mut supervisor = Supervisor::new(ratio(share), p0, settings);
@@ -259,7 +263,8 @@ impl Inquiry {
             Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
             Standing::Collecting | Standing::Healthy => is_over.then_some(Wanted::Act(Act::Acquit))?,
         };
-        self.patience = Some(now + AGAIN);
+        // Requests wait for one that is exclusive, and it is answered.
+        self.patience = Some(now + if self.trial.exclusive.is_some() { NEVER } else { AGAIN });
         Some(wanted)
     }
 
@@ -345,10 +350,9 @@ impl Inquiry {
     }
 
     /// What was ordered is done, or why it is not; gives that back when it is news.
-    pub(super) fn answered(&mut self, hindrance: Option<String>) -> Option<&str> {
-        if hindrance.is_none() {
-            self.patience = None;
-        }
+    pub(super) fn answered(&mut self, hindrance: Option<String>, now: Instant) -> Option<&str> {
+        let pause = if self.trial.exclusive.is_some() { AGAIN_EXCLUSIVE } else { AGAIN };
+        self.patience = hindrance.as_ref().map(|_| now + pause);
         let is_news = self.hindrance != hindrance;
         self.hindrance = hindrance;
         self.hindrance.as_deref().filter(|_| is_news)

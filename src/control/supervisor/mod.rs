@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
-use super::{Failed, Wanted, clock};
+use super::{Exclusively, Failed, Streams, Wanted, clock};
 use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
 use crate::release::{Act, Actor, ActorKind, Command, Trial};
@@ -115,6 +115,12 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
             endpoint: endpoint.clone(),
         },
     };
+    // Who came alone goes back alone; what has words for an early end is told to go, or it would be with the suspect for ever.
+    let exclusive = match wanted {
+        inquiry::Wanted::Act(Act::Convict) => trial.exclusive,
+        inquiry::Wanted::Act(_) | inquiry::Wanted::Eject(..) => None,
+    };
+    let exclusive = exclusive.map(|scope| Exclusively { scope, streams: Streams::Close, timeout: None });
     let change = Wanted {
         command: Asked::Command(command),
         actor: Actor { kind: ActorKind::Supervisor, name: "supervision".to_owned() },
@@ -123,7 +129,7 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
         force: false,
         idempotency: None,
         dry_run: false,
-        exclusive: None,
+        exclusive,
         render: |_, _| String::new(),
     };
     let done = handle.change(change).await.map(drop);
@@ -294,10 +300,10 @@ impl Verdicts {
         }
         let mut cases = self.lock();
         let inquiry = cases.get_mut(service).and_then(|case| case.inquiry.as_mut());
-        if let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage) {
-            if let Some(why) = inquiry.answered(done.as_ref().err().map(ToString::to_string)) {
-                warn!(%service, ?wanted, why, "supervision cannot do what it wants");
-            }
+        let inquiry = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage);
+        let hindrance = done.as_ref().err().map(ToString::to_string);
+        if let Some(why) = inquiry.and_then(|inquiry| inquiry.answered(hindrance, clock::instant())) {
+            warn!(%service, ?wanted, why, "supervision cannot do what it wants");
         }
     }
 }

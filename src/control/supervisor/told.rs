@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::release::verdict::{Report, Standing};
-use crate::release::{Actor, ActorKind, Change, ChangeKind};
+use crate::release::{Actor, ActorKind, Change, ChangeKind, Trial};
 use crate::table::{Epoch, ServiceName, VersionName};
 
 /// How a trial has ended.
@@ -45,7 +45,7 @@ pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceNam
             None => underway.remove(&record.service),
         };
         if let Some(stage) = before.filter(|before| trial.is_none_or(|trial| trial.stage != *before)) {
-            over.push((record.service.clone(), Ended::by(change, stage)));
+            over.push((record.service.clone(), Ended::by(change, stage, trial)));
         }
     }
     over
@@ -53,16 +53,25 @@ pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceNam
 
 impl Ended {
     /// The end that `change` has put to the trial of this stage.
-    fn by(change: &Change, stage: Epoch) -> Self {
+    fn by(change: &Change, stage: Epoch, next: Option<&Trial>) -> Self {
         let Change { epoch, kind, actor: Actor { kind: who, name }, reason, .. } = change;
         let how = match (who, kind) {
             (ActorKind::Supervisor, ChangeKind::Revert) => How::Reverted,
             (ActorKind::Supervisor, ChangeKind::Supervision) => How::Finished,
             _ => How::Superseded,
         };
-        let said = match how {
-            How::Reverted | How::Finished => reason.clone(),
-            How::Superseded => format!("a later change ({}, by {name}) moved the traffic", kind.token()),
+        let is_of_pools = matches!(kind, ChangeKind::Versions | ChangeKind::Endpoints);
+        let said = match (how, next.filter(|_| is_of_pools)) {
+            (How::Reverted | How::Finished, _) => reason.clone(),
+            (How::Superseded, Some(Trial { candidate, .. })) => {
+                format!(
+                    "a later change ({}, by {name}) replaced {candidate}'s pool: it is compared anew",
+                    kind.token()
+                )
+            }
+            (How::Superseded, None) => {
+                format!("a later change ({}, by {name}) moved the traffic", kind.token())
+            }
         };
         Self { stage, how, epoch: *epoch, said }
     }

@@ -235,6 +235,7 @@ impl Schedule {
             self.publish(Command::Switch {
                 service: shop(),
                 to: to.name.clone(),
+                scope: self.scope,
                 supervise: Supervise::AsConfigured,
             });
             self.flips += 1;

@@ -201,3 +201,18 @@ fn a_baseline_that_is_not_all_well_bars_no_way_back_to_it() {
         assert_eq!(refused.token(), "not_ready");
     }
 }
+
+#[test]
+fn supervision_gives_a_candidate_no_more_than_anybody_could_unless_the_baseline_is_not_ready_either() {
+    let (state, stage) = tried(flip("shop", "green"));
+    let act = |state: &State, act, health| try_with(state, supervise("shop", stage, act), health, false);
+    let blues = || known("blue", &[9001, 9002], &[]);
+    let both =
+        |blues: Vec<EndpointHealth>, greens: Vec<EndpointHealth>| blues.into_iter().chain(greens).collect();
+    let (leaning, _) = act(&state, Act::Lean(BasisPoints::TENTH), blues()).unwrap();
+    let few = || known("green", &[9101], &[9102, 9103]);
+    let refused = act(&leaning, Act::Restore, both(blues(), few())).unwrap_err();
+    assert_eq!(refused.token(), "not_ready");
+    let (next, effects) = act(&leaning, Act::Restore, both(known("blue", &[9001], &[9002]), few())).unwrap();
+    assert_eq!((split(&next, "shop").to_string().as_str(), effects.notes.len()), ("green 100 %", 1));
+}

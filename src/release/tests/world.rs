@@ -121,7 +121,7 @@ pub(super) fn switch(name: &str, to: &str) -> Command {
 }
 
 pub(super) fn switch_with(name: &str, to: &str, supervise: Supervise) -> Command {
-    Command::Switch { service: service(name), to: version(to), supervise }
+    Command::Switch { service: service(name), to: version(to), scope: HoldScope::All, supervise }
 }
 
 pub(super) fn put(name: &str, version: VersionSpec) -> Command {

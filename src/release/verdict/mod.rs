@@ -309,7 +309,7 @@ impl Supervisor {
 
     /// Who judged before leans back, and nothing else is known of that: it is suspect until the contrary is shown.
     pub fn take_over_suspicion(&mut self) {
-        self.suspect(Why::BeforeRestart);
+        self.suspect(Why::Inherited);
     }
 
     /// No endpoint of the candidate can be reached, and one of the baseline answers: reverted at once, for nothing was processed that

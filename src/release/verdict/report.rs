@@ -211,7 +211,7 @@ fn metric(stage: &Supervisor) -> Metric {
                 if stage.log_e_of(metric) > stage.log_e_of(most) { metric } else { most }
             })
         }
-        Some(Why::Guard(GuardOf::Errors) | Why::Fuse | Why::PoolDown | Why::BeforeRestart) | None => {
+        Some(Why::Guard(GuardOf::Errors) | Why::Fuse | Why::PoolDown | Why::Inherited) | None => {
             Metric::ErrorRate
         }
     }

@@ -96,8 +96,8 @@ pub enum Why {
     Metric(Metric),
     /// No endpoint of the candidate could be reached.
     PoolDown,
-    /// It was suspect to who judged before a restart.
-    BeforeRestart,
+    /// It was suspect to who judged before: an earlier process, or one of another pool.
+    Inherited,
 }
 
 impl Why {
@@ -110,7 +110,7 @@ impl Why {
             Self::Fuse => "fuse",
             Self::Metric(metric) => metric.name(),
             Self::PoolDown => "pool_down",
-            Self::BeforeRestart => "before_restart",
+            Self::Inherited => "inherited",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::arbitrary;
-use crate::table::Traits;
+use crate::table::{HoldScope, Traits};
 use proptest::prelude::*;
 
 fn read(text: &str) -> Result<Change, StoreError> {
@@ -73,12 +73,18 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
         candidate: green.clone(),
         asked: Split::all_to(green),
         acts: true,
+        by_file: false,
+        exclusive: None,
         until: Some(Timestamp(1_700_000_600_000)),
     };
     assert_eq!(trial(&text), Some(expected.clone()));
     // Until the next weights.
     let open = text.replacen("\"until_ms\":1700000600000", "\"until_ms\":null", 1);
-    assert_eq!(trial(&open), Some(Trial { until: None, ..expected }));
+    assert_eq!(trial(&open), Some(Trial { until: None, ..expected.clone() }));
+    // Added later.
+    let more = text.replacen("\"acts\":true,", "\"acts\":true,\"by_file\":true,\"exclusive\":\"writes\",", 1);
+    let exclusive = Some(HoldScope::Writes);
+    assert_eq!(trial(&more), Some(Trial { by_file: true, exclusive, ..expected.clone() }));
     for (was, is) in [
         ("\"asked\":{\"green\":10000}", "\"asked\":{\"green\":9999}"),
         ("\"baseline\":\"blue\"", "\"baseline\":\"b/lue\""),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Weights, split, weights};
 use crate::release::{Timestamp, Trial};
-use crate::table::{Epoch, Invalid};
+use crate::table::{Epoch, HoldScope, Invalid};
 
 /// A [`Trial`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,42 @@ pub(super) struct TrialForm {
     candidate: String,
     asked: Weights,
     acts: bool,
+    #[serde(default, skip_serializing_if = "is_not")]
+    by_file: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exclusive: Option<ScopeForm>,
     until_ms: Option<u64>,
+}
+
+/// A [`HoldScope`] as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ScopeForm {
+    All,
+    Writes,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's")]
+fn is_not(said: &bool) -> bool {
+    !said
+}
+
+impl From<HoldScope> for ScopeForm {
+    fn from(scope: HoldScope) -> Self {
+        match scope {
+            HoldScope::All => Self::All,
+            HoldScope::Writes => Self::Writes,
+        }
+    }
+}
+
+impl From<ScopeForm> for HoldScope {
+    fn from(form: ScopeForm) -> Self {
+        match form {
+            ScopeForm::All => Self::All,
+            ScopeForm::Writes => Self::Writes,
+        }
+    }
 }
 
 impl From<&Trial> for TrialForm {
@@ -27,6 +62,8 @@ impl From<&Trial> for TrialForm {
             candidate: trial.candidate.to_string(),
             asked: weights(&trial.asked),
             acts: trial.acts,
+            by_file: trial.by_file,
+            exclusive: trial.exclusive.map(ScopeForm::from),
             until_ms: trial.until.map(|until| until.0),
         }
     }
@@ -42,6 +79,8 @@ impl TryFrom<TrialForm> for Trial {
             candidate: form.candidate.parse()?,
             asked: split(form.asked)?,
             acts: form.acts,
+            by_file: form.by_file,
+            exclusive: form.exclusive.map(HoldScope::from),
             until: form.until_ms.map(Timestamp),
         })
     }

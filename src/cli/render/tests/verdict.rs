@@ -59,6 +59,7 @@ fn supervision(stage: &Supervisor, acts: bool) -> Supervision {
         weights: super::weights(&[("v41", 7_500), ("v42", 2_500)]),
         leaning: stage.weight() < stage.target(),
         acts,
+        exclusive: false,
         until: None,
     };
     Supervision {
