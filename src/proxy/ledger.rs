@@ -146,6 +146,12 @@ impl Ledger {
         sums
     }
 
+    /// How many first attempts have been decided so far, of all: whether it is worth to look at the rest.
+    #[must_use]
+    pub fn decided(&self) -> u64 {
+        self.pages.iter().filter_map(OnceLock::get).map(|page| page.all_decided()).sum()
+    }
+
     /// What the endpoints of one side have done: id, decided and failed, by id. Of more than a thousand not all are told apart.
     #[must_use]
     pub fn endpoints(&self, side: Side) -> Vec<(u64, u64, u64)> {

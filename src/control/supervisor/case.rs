@@ -6,11 +6,17 @@ use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, Wanted};
 use super::past::Past;
+use super::shown::Shown;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::Report;
 use crate::release::{Deployment, Timestamp};
 use crate::table::{Epoch, Service, ServiceName, VersionName};
+
+/// How often services are looked at in which nobody is tried.
+pub(super) const REST: Duration = Duration::from_secs(10);
+/// How often trials are looked at in which nothing is decided: what hangs may be all that there is.
+const STILL: Duration = Duration::from_millis(200);
 
 /// One supervised service.
 #[derive(Debug)]
@@ -18,12 +24,16 @@ pub(super) struct Case {
     ledger: Arc<Ledger>,
     /// What of the ledger is taken into account.
     seen: Sums,
+    /// When that was, if it was since the trial began.
+    looked: Option<Instant>,
     /// What came with the last look.
     pub(super) fresh: Fresh,
     /// What versions did lately.
     pasts: BTreeMap<VersionName, Past>,
     /// The trial, while there is one.
     pub(super) inquiry: Option<Inquiry>,
+    /// The difference between its versions, as it was shown last.
+    pub(super) shown: Shown,
 }
 
 /// What came to a ledger between two looks, by generation and side.
@@ -32,7 +42,8 @@ pub(super) type Fresh = [[Counted; 2]; GENERATIONS];
 impl Case {
     /// A service that is watched from now on.
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger, seen: Sums::default(), fresh: Fresh::default(), pasts: BTreeMap::new(), inquiry: None }
+        let (seen, looked, fresh, pasts, shown) = Default::default();
+        Self { ledger, seen, looked, fresh, pasts, inquiry: None, shown }
     }
 
     /// The epoch at which the trial began, if there is one.
@@ -65,6 +76,7 @@ impl Case {
             let (rate, history) = (past.rate(now), past.history());
             // Nobody has watched it: all that its version ever did is told by its metrics.
             let rate = if rate.0 > 0 { rate } else { ever(snapshot, &service.name, &trial.baseline) };
+            (self.shown, self.looked) = (Shown::default(), None);
             self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, history, now));
         }
         if let Some(inquiry) = &mut self.inquiry {
@@ -94,7 +106,7 @@ impl Case {
                 sums.took[side].iter().zip(before).map(|(now, before)| now.saturating_sub(*before)),
             );
         }
-        self.seen = sums;
+        (self.seen, self.looked) = (sums, Some(now));
         fresh
     }
 
@@ -102,6 +114,27 @@ impl Case {
     pub(super) fn report(&self, now: (Instant, Timestamp), snapshot: &Snapshot) -> Option<Report> {
         let inquiry = self.inquiry.as_ref()?;
         Some(inquiry.report(&self.ledger, &self.seen, now, snapshot))
+    }
+
+    /// Makes the difference that is shown anew for this scrape, if it is not.
+    pub(super) fn show(&mut self, scrape: u64) {
+        if let Some(inquiry) = self.inquiry.as_ref().filter(|_| self.shown.scrape() < scrape) {
+            self.shown.make(&inquiry.supervisor, scrape);
+        }
+    }
+
+    /// True when a look now would find what the last one has found. Of a thousand trials most have nothing new in ten milliseconds.
+    pub(super) fn is_still(&self, now: Instant, at: Timestamp) -> bool {
+        let Some(looked) = self.looked.map(|looked| age(looked, now)) else { return false };
+        match &self.inquiry {
+            None => looked < REST,
+            Some(inquiry) => {
+                looked < STILL
+                    && inquiry.is_calm(at)
+                    && !self.seen.has_out()
+                    && self.ledger.decided() == self.seen.decided()
+            }
+        }
     }
 
     /// Looks at what has come; what supervision wants done about it.

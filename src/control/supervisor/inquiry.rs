@@ -238,7 +238,7 @@ impl Inquiry {
         if self.patience.is_some_and(|until| now < until) {
             return None;
         }
-        let is_over = self.trial.until.is_some_and(|until| at >= until);
+        let is_over = self.is_over(at);
         let leans = self.leans();
         let wanted = match standing {
             // Whatever it was found to be: nothing comes of it.
@@ -266,6 +266,16 @@ impl Inquiry {
         // Requests wait for one that is exclusive, and it is answered.
         self.patience = Some(now + if self.trial.exclusive.is_some() { NEVER } else { AGAIN });
         Some(wanted)
+    }
+
+    /// True when time alone changes nothing about it.
+    pub(super) fn is_calm(&self, at: Timestamp) -> bool {
+        let is_calm = matches!(self.supervisor.standing(), Standing::Collecting | Standing::Healthy);
+        is_calm && self.standing == self.supervisor.standing() && !self.leans() && !self.is_over(at)
+    }
+
+    fn is_over(&self, at: Timestamp) -> bool {
+        self.trial.until.is_some_and(|until| at >= until)
     }
 
     /// True while the candidate has less than was asked for.

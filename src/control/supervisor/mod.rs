@@ -10,10 +10,12 @@ mod case;
 mod convert;
 mod inquiry;
 mod past;
+mod shown;
 mod tally;
 mod told;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,16 +31,15 @@ use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
 use crate::release::{Act, Actor, ActorKind, Command, Trial};
 use crate::table::{Epoch, ServiceName};
-use case::Case;
+use case::{Case, REST};
 use inquiry::Inquiry;
+use shown::AT_ONCE;
 use tally::{Tallies, Tally};
 use told::{Bell, Underway};
 pub use told::{Ended, How, Stands, VerdictNotice};
 
 /// How often trials are looked at.
 const TICK: Duration = Duration::from_millis(10);
-/// How often services are looked at in which nobody is tried.
-const REST: Duration = Duration::from_secs(10);
 
 /// What supervision knows of all services. Locked for a look, never for a request.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub struct Verdicts {
     ended: Mutex<BTreeMap<ServiceName, Ended>>,
     bell: Bell,
     tallies: Tallies,
+    /// How often somebody has asked for the metrics.
+    scrapes: AtomicU64,
 }
 
 /// An order, and what became of it.
@@ -136,6 +139,14 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
     Ordered { order, done }
 }
 
+/// Makes the oldest of the differences that are shown anew for this scrape, if it is not.
+fn show_oldest(cases: &mut BTreeMap<ServiceName, Case>, scrape: u64) {
+    let tried = cases.values_mut().filter(|case| case.inquiry.is_some());
+    if let Some(case) = tried.min_by_key(|case| case.shown.scrape()) {
+        case.show(scrape);
+    }
+}
+
 impl Verdicts {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Case>> {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,23 +231,33 @@ impl Verdicts {
         Some(Stands { report: case.report(now, &snapshot)?, hindrance })
     }
 
-    /// What the metrics show of it.
+    /// What the metrics show of it. The differences of many are as old as the scrape before this one.
     #[must_use]
     pub fn compared(&self, handle: &Handle) -> Vec<Compared> {
-        let (snapshot, now) = (handle.live().snapshot(), (clock::instant(), clock::now()));
-        let cases = self.lock();
-        let reports =
-            cases.iter().filter_map(|(name, case)| Some((name.clone(), case.report(now, &snapshot)?)));
-        let reports = reports.collect();
+        let snapshot = handle.live().snapshot();
+        // Relaxed: it only says who is to be looked at.
+        let scrape = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut cases = self.lock();
+        (0..AT_ONCE).for_each(|_| show_oldest(&mut cases, scrape));
+        let standing = cases.iter().filter_map(|(name, case)| {
+            let Inquiry { trial, supervisor, .. } = case.inquiry.as_ref()?;
+            let pair = (name.clone(), trial.candidate.clone(), trial.baseline.clone());
+            Some((pair, case.shown.stands(supervisor)))
+        });
+        let standing = standing.collect();
         drop(cases);
-        self.tallies.compared(&snapshot.table, &reports)
+        self.tallies.compared(&snapshot.table, standing)
     }
 
     /// Looks at all of them once; what is to be ordered, with why.
     fn tick(&self, handle: &Handle) -> Vec<Order> {
         let (snapshot, now, at) = (handle.live().snapshot(), clock::instant(), clock::now());
         let mut wanted = Vec::new();
-        for (name, case) in self.lock().iter_mut() {
+        let mut cases = self.lock();
+        // One of those whose difference nobody has waited for.
+        let scrape = self.scrapes.load(Ordering::Relaxed);
+        show_oldest(&mut cases, scrape);
+        for (name, case) in cases.iter_mut().filter(|(_, case)| !case.is_still(now, at)) {
             let before = case.inquiry.as_ref().map(Inquiry::standing);
             let wish = case.tick(now, at, &snapshot);
             let (Some(inquiry), Some(before)) = (&case.inquiry, before) else { continue };

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::case::Fresh;
 use crate::metrics::supervision::{CAUSES, Compared, OUTCOMES, Stands};
 use crate::release::Trial;
-use crate::release::verdict::{Metric, Report};
+use crate::release::verdict::Report;
 use crate::table::{ServiceName, Table, VersionName};
 
 /// Service, candidate and baseline.
-type Pair = (ServiceName, VersionName, VersionName);
+pub(super) type Pair = (ServiceName, VersionName, VersionName);
 
 /// What there was of two versions that were compared.
 #[derive(Debug, Default)]
@@ -72,21 +72,20 @@ impl Tallies {
         note(self.lock().entry(pair).or_default());
     }
 
-    /// All that is to be shown; `reports` are those of the trials under way.
-    pub(super) fn compared(&self, table: &Table, reports: &BTreeMap<ServiceName, Report>) -> Vec<Compared> {
+    /// All that is to be shown; `standing` is how the trials under way stand.
+    pub(super) fn compared(&self, table: &Table, mut standing: BTreeMap<Pair, Stands>) -> Vec<Compared> {
         let mut tallies = self.lock();
         tallies.retain(|(service, candidate, baseline), _| {
             let service = table.service(service);
             service.is_some_and(|service| [candidate, baseline].iter().all(|v| service.version(v).is_some()))
         });
-        let compared = tallies.iter().map(|((service, candidate, baseline), tally)| {
-            let report = reports.get(service);
-            let report = report.filter(|of| (&of.candidate, &of.baseline) == (candidate, baseline));
+        let compared = tallies.iter().map(|(pair, tally)| {
+            let (service, candidate, baseline) = pair;
             Compared {
                 service: service.clone(),
                 candidate: candidate.clone(),
                 baseline: baseline.clone(),
-                stands: report.map(stands),
+                stands: standing.remove(pair),
                 requests: tally.requests,
                 suspects: tally.suspects,
                 reverts: tally.reverts,
@@ -95,16 +94,5 @@ impl Tallies {
             }
         });
         compared.collect()
-    }
-}
-
-fn stands(report: &Report) -> Stands {
-    let metrics = Metric::ALL.into_iter().map(Metric::name).zip(report.log_e_of);
-    let excess = report.excess.filter(|_| report.metric == Metric::ErrorRate);
-    Stands {
-        state: report.standing.name(),
-        log_e: metrics.chain([("total", report.log_e)]).collect(),
-        excess: excess.map(|estimate| [report.interval.low, estimate, report.interval.high]),
-        common_mode: report.common_mode,
     }
 }

@@ -71,6 +71,21 @@ pub struct Counted {
     pub slow: [u64; QUANTILES],
 }
 
+impl Sums {
+    /// How many first attempts have been decided.
+    #[must_use]
+    pub fn decided(&self) -> u64 {
+        self.groups.iter().flatten().map(|counted| counted.decided).sum()
+    }
+
+    /// True when any request is in flight.
+    #[must_use]
+    pub fn has_out(&self) -> bool {
+        let is_out = |(_, begun, ended): &(u64, u64, u64)| begun > ended;
+        self.flights.iter().flatten().any(is_out) || self.older.iter().any(|older| *older > 0)
+    }
+}
+
 impl Counted {
     /// What came since there was `before`.
     #[must_use]
@@ -204,6 +219,11 @@ impl Page {
     /// Tells what the endpoints of one side have done: id, decided and failed.
     pub(super) fn each_endpoint(&self, side: Side, tell: impl FnMut((u64, u64, u64))) {
         self.endpoints[side as usize].each(tell);
+    }
+
+    /// How many first attempts were decided.
+    pub(super) fn all_decided(&self) -> u64 {
+        self.groups.iter().flatten().map(|group| group.decided.load(Ordering::Acquire)).sum()
     }
 
     pub(super) fn add_to(&self, sums: &mut Sums) {

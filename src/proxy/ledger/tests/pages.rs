@@ -36,9 +36,10 @@ fn what_workers_have_counted_is_summed_up() {
     assert_eq!(trial.ledger.endpoints(Side::Candidate), [(7, 3, 2), (8, 1, 0)]);
     assert_eq!(trial.ledger.endpoints(Side::Baseline), [(9, 1, 1)]);
     assert_eq!((sums.took[0][5], sums.took[0].iter().sum::<u64>(), sums.took[1][5]), (2, 2, 0));
-    assert_eq!(trial.in_flight(), [1, 0]);
+    assert_eq!((trial.ledger.decided(), sums.decided()), (4, 4));
+    assert_eq!((trial.in_flight(), sums.has_out()), ([1, 0], true));
     drop(out);
-    assert_eq!(trial.in_flight(), [0, 0]);
+    assert_eq!((trial.in_flight(), trial.ledger.sums().has_out()), ([0, 0], false));
 }
 
 #[test]
