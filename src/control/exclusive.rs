@@ -14,11 +14,15 @@
 //! last step in time, the hold ends and requests go on where they were; if it turns out to have been kept, the flip takes
 //! effect then, without another hold.
 
+mod left;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::info;
+
+use left::{in_flight, writers};
 
 use super::handle::{Done, Failed, Wanted};
 use super::{Asked, Control, clock};
@@ -164,37 +168,6 @@ impl Errand {
     fn is_asked_by(&self, other: &Wanted) -> bool {
         self.wanted.idempotency.is_some() && self.wanted.idempotency == other.idempotency
     }
-}
-
-/// What of these kinds is in flight.
-fn in_flight(upstreams: &[Arc<Upstream>], kinds: &[Kind]) -> Vec<InTheWay> {
-    let of = |upstream: &Arc<Upstream>, kind: Kind| {
-        let count = upstream.in_flight_by(kind);
-        InTheWay { version: upstream.version.clone(), kind, count }
-    };
-    let all = upstreams.iter().flat_map(|upstream| kinds.iter().map(move |kind| of(upstream, *kind)));
-    all.filter(|found| found.count > 0).collect()
-}
-
-/// What may change something there. Kinds are counted for reads and writes together, so where both have one, the rest of
-/// the writers are taken for requests, and for streams.
-fn writers(upstream: &Arc<Upstream>) -> Vec<InTheWay> {
-    let of = |kind| upstream.in_flight_by(kind);
-    let [brief, lasting] =
-        [Class::Write, Class::LastingWrite].map(|class| upstream.in_flight_of(|other| other == class));
-    let uploads = of(Kind::Upload).min(brief);
-    let [websockets, calls, tunnels] = [Kind::Websocket, Kind::Grpc, Kind::Tunnel].map(of);
-    let streams = lasting.saturating_sub(websockets + calls + tunnels);
-    let all = [
-        (Kind::Request, brief - uploads),
-        (Kind::Upload, uploads),
-        (Kind::Stream, streams),
-        (Kind::Websocket, websockets),
-        (Kind::Grpc, calls),
-        (Kind::Tunnel, tunnels),
-    ];
-    let some = all.into_iter().filter(|(_, count)| *count > 0);
-    some.map(|(kind, count)| InTheWay { version: upstream.version.clone(), kind, count }).collect()
 }
 
 /// What became of the beginning of an exclusive flip.
