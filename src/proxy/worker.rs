@@ -22,6 +22,7 @@ pub use stats::WorkerStats;
 
 use super::clock::{self, Clock};
 use super::commons::Commons;
+use super::fields::Lexicon;
 use super::hold::Lines;
 use super::journal::Journal;
 use super::listener;
@@ -55,6 +56,8 @@ pub struct Worker {
     pub pipes: Rc<Pipes>,
     /// An empty buffer for the next request's head.
     head: RefCell<Vec<u8>>,
+    /// Fields of messages before, for HTTP/2.
+    pub lexicon: Lexicon,
     settings: RefCell<Rc<Settings>>,
     locals: Locals,
     /// Who waits because a service is held.
@@ -112,6 +115,7 @@ impl Worker {
             heads: RefCell::default(),
             pipes: Rc::default(),
             head: RefCell::default(),
+            lexicon: Lexicon::default(),
             settings: RefCell::new(Rc::new(settings)),
             coin: RefCell::new(rand::make_rng()),
             date: Cell::new((0, clock::http_date())),

@@ -134,7 +134,7 @@ pub(super) async fn attempt(
         Opened::Shared(ticket) => {
             record.inspect(|record| record.connected(true));
             let (written, rest, upgrade) = outgoing.into_parts();
-            let what = http2::request(&written, endpoint.scheme());
+            let what = http2::request(&written, endpoint.scheme(), &client.worker.lexicon);
             client.worker.give_back(written);
             let what = match what {
                 Ok(what) => (what, upgrade, rest, most),

@@ -124,6 +124,28 @@ fn what_is_detached_says_the_same_and_shares_nothing() {
     }
 }
 
+/// What h2 remembers for as long as its connection lasts keeps no buffer that something was read into.
+#[test]
+fn a_map_for_good_shares_nothing_with_what_was_read() {
+    let long = format!("x-long: {}", "y".repeat(1000));
+    for lines in
+        ["server: a\r\ndate: today\r\n", &*format!("{long}\r\nset-cookie: a=1\r\ncontent-length: 1\r\n")]
+    {
+        for is_changed in [false, true] {
+            let whole = Bytes::from(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
+            let mut fields = parse_head(&mut whole.clone(), &Method::GET).unwrap().unwrap().headers;
+            if is_changed {
+                fields.insert("x-more", HeaderValue::from_static("1"));
+            }
+            let before = HeaderMap::clone(&fields);
+            let map = fields.into_map(&Lexicon::default());
+            assert_eq!(map, before);
+            drop(before);
+            assert!(whole.is_unique(), "{lines:?}, changed: {is_changed}");
+        }
+    }
+}
+
 /// Names and values stay; between them and behind them is what every reader takes.
 #[test]
 fn whatever_is_around_a_value_one_blank_is_passed() {
@@ -187,6 +209,11 @@ proptest! {
         let Some(fields) = request(&text) else { return Ok(()) };
         let map = Fields::from(HeaderMap::clone(&fields));
         prop_assert_eq!(map.len(), lines.len());
+        // The second time from what is known.
+        let lexicon = Lexicon::default();
+        for _ in 0..2 {
+            prop_assert_eq!(&fields.clone().into_map(&lexicon), &*map);
+        }
         prop_assert_eq!(fields.has_underscores(), map.has_underscores());
         prop_assert_eq!(fields.takes_trailers(), map.takes_trailers());
         for note in NOTES {
@@ -271,7 +298,7 @@ const CALLER: Caller<'static> =
 /// The fields that some lines say, each with its values in order.
 fn said(lines: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut said = BTreeMap::<_, Vec<_>>::new();
-    for (name, value) in each(lines) {
+    for (name, value) in lines::each(lines) {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         said.entry(name).or_default().push(value.to_vec());
     }

@@ -176,9 +176,8 @@ impl Reply {
         let mut framing = Framing::of(status, &mut headers, &source, asked, true);
         // That there is no body is said by the stream's end; a gRPC answer of trailers alone has no length at all.
         framing.length = framing.length.filter(|length| *length > 0 || framing.was_told);
-        // h2 remembers fields for as long as the connection lasts (RFC 7541 §2.3.2).
-        headers.detach_lines();
-        let head = finished(status, headers.into_map(), framing, turn);
+        let headers = headers.into_map(&turn.client.worker.lexicon);
+        let head = finished(status, headers, framing, turn);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
             Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn, tally).await,

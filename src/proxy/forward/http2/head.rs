@@ -2,37 +2,57 @@
 
 use bytes::Bytes;
 use h2::ext::Protocol;
-use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Request, Uri, Version};
+use http::header::SEC_WEBSOCKET_KEY;
+use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::metrics::Reason;
-use crate::proxy::http1;
+use crate::proxy::fields::{Lexicon, Note, lines_of};
+
+/// How many fields there is room for at first: ours, and as many as most requests have.
+const MANY: usize = 24;
 
 /// A request's head as HTTP/2 has it, from the one that was written for HTTP/1.1: which fields pass and which are ours
 /// is said in one place only.
 ///
 /// # Errors
 /// When its host cannot be an authority.
-pub fn request(written: &[u8], scheme: &'static str) -> Result<Request<()>, Reason> {
-    // As many fields as there are lines, and no more room than that: the head is our own.
-    let lines = memchr::memchr_iter(b'\n', written).count();
-    let parsed = http1::parse_request(&mut Bytes::copy_from_slice(written), usize::MAX, lines);
-    let Ok(Some(http1::Request { mut head, .. })) = parsed else { return Err(Reason::BadRequest) };
+pub fn request(written: &[u8], scheme: &'static str, lexicon: &Lexicon) -> Result<Request<()>, Reason> {
+    head(written, scheme, lexicon).ok_or(Reason::BadRequest)
+}
+
+fn head(written: &[u8], scheme: &'static str, lexicon: &Lexicon) -> Option<Request<()>> {
+    let mut lines = lines_of(written);
+    let (method, target) = start(lines.next()?)?;
+    let (mut host, mut is_upgrade) = (None, false);
+    let mut fields = HeaderMap::with_capacity(MANY);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let (name, value) = lexicon.field(line)?;
+        match Note::of(name.as_str().as_bytes()) {
+            Some(Note::Host) => host = Some(value),
+            // There is no other change of protocol.
+            Some(Note::Upgrade) => is_upgrade = true,
+            Some(Note::Connection | Note::TransferEncoding) => {}
+            _ => drop(fields.append(name, value)),
+        }
+    }
+    let uri = Uri::builder().scheme(scheme).authority(host?.as_bytes());
     let mut request = Request::new(());
-    if head.headers.remove(UPGRADE).is_some() {
-        // There is no other one; and no key, which proves nothing here (RFC 8441 §5).
-        head.method = Method::CONNECT;
-        head.headers.remove(SEC_WEBSOCKET_KEY);
+    *request.uri_mut() = uri.path_and_query(target.path_and_query()?.clone()).build().ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = method;
+    if is_upgrade {
+        // Without a key, which proves nothing here (RFC 8441 §5).
+        *request.method_mut() = Method::CONNECT;
+        fields.remove(SEC_WEBSOCKET_KEY);
         request.extensions_mut().insert(Protocol::from_static("websocket"));
     }
-    let host = head.headers.remove(HOST).ok_or(Reason::BadRequest)?;
-    head.headers.remove(TRANSFER_ENCODING);
-    head.headers.remove(CONNECTION);
-    let target = head.uri.path_and_query().cloned().ok_or(Reason::BadRequest)?;
-    let uri = Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(target);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.headers.into_map();
-    Ok(request)
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+/// What the first line asks for.
+fn start(line: &[u8]) -> Option<(Method, Uri)> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    Some((Method::from_bytes(method).ok()?, Uri::from_maybe_shared(Bytes::copy_from_slice(target)).ok()?))
 }
