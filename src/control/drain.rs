@@ -280,7 +280,7 @@ mod tests {
                     }
                     Act::End(id) if workers[id].2 > 0 => {
                         workers[id].2 -= 1;
-                        upstream.shard(id).end(Class::Read, &upstream);
+                        upstream.shard(id).end(Class::Read, || &upstream);
                         let is_told = drains.bell().notified().now_or_never().is_some();
                         prop_assert_eq!(is_told, is_open && workers[id].2 == 0);
                     }

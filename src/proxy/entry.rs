@@ -87,6 +87,8 @@ pub(super) fn admit(
             };
         }
         let local = worker.local(lane);
+        // Before it is counted in: what both look at may be far away, and is fetched at once so.
+        local.follow(&lane.target);
         if let Ok(mut permit) =
             Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
         {
@@ -94,7 +96,6 @@ pub(super) fn admit(
             if let Some(counting) = rare.and_then(|rare| rare.counting.as_ref()) {
                 permit.entry = Some(counting.begin(worker.id, kind, &client.arrival.peer, &head.headers));
             }
-            local.follow(&lane.target);
             story.assigned(lane, &mut permit);
             return Ok(Entry::Admitted(Admitted { permit, terms }));
         }

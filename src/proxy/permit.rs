@@ -346,7 +346,7 @@ impl Drop for Permit {
         self.local.flights().leave(self.flight);
         self.seat.take().inspect(|seat| seat.leave());
         // Last: whoever sees nothing in flight also sees everything recorded.
-        self.local.shard().end(self.class.get(), self.local.upstream());
+        self.local.shard().end(self.class.get(), || self.local.upstream());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
@@ -98,7 +98,8 @@ pub struct Routed {
 /// All routes of all services, arranged for lookup. Changes only when routes change, not when weights do.
 ///
 /// With ten thousand hosts nothing of it is in a processor's cache when it is needed, so a host's name stands beside
-/// its paths, and the first bytes of a path beside its service: a lookup touches four cache lines.
+/// its paths, and the first bytes of a path beside its service: a lookup touches two cache lines, besides a byte among the
+/// few that the hosts are found by.
 #[derive(Debug, Default)]
 pub struct Router {
     exact: Map,
@@ -107,11 +108,11 @@ pub struct Router {
     any: Paths,
 }
 
-type Map = HashMap<HostName, Paths, ahash::RandomState>;
+type Map = HashSet<Host, ahash::RandomState>;
 
 /// Keys come from the configuration, never from a client, so fixed seeds open no door; they keep the table a pure value.
 fn map() -> Map {
-    HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    HashSet::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
 }
 
 impl Router {
@@ -126,8 +127,8 @@ impl Router {
         for (host, routes) in hosts {
             let paths = Paths::of(routes);
             match host {
-                HostPattern::Exact(name) => drop(router.exact.insert(HostName::new(name), paths)),
-                HostPattern::Wildcard(suffix) => drop(router.wildcard.insert(HostName::new(suffix), paths)),
+                HostPattern::Exact(name) => drop(router.exact.replace(Host::new(name, paths))),
+                HostPattern::Wildcard(suffix) => drop(router.wildcard.replace(Host::new(suffix, paths))),
                 HostPattern::Any => router.any = paths,
             }
         }
@@ -144,7 +145,7 @@ impl Router {
             host = &lower;
         }
         if !self.exact.is_empty()
-            && let Some(routed) = self.exact.get(host).and_then(|paths| paths.find(key))
+            && let Some(routed) = self.exact.get(host).and_then(|host| host.paths.find(key))
         {
             return Some(routed);
         }
@@ -152,7 +153,7 @@ impl Router {
             let mut rest = host;
             while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
                 let suffix = &rest[dot + 1..];
-                if let Some(routed) = self.wildcard.get(suffix).and_then(|paths| paths.find(key)) {
+                if let Some(routed) = self.wildcard.get(suffix).and_then(|host| host.paths.find(key)) {
                     return Some(routed);
                 }
                 rest = suffix;
@@ -162,7 +163,17 @@ impl Router {
     }
 }
 
-/// A host as a key: in place when it is short, as most are.
+/// A host with its paths, found by its name: one cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Host {
+    name: HostName,
+    paths: Paths,
+}
+
+const _: () = assert!(size_of::<Host>() == 64 && 3 * size_of::<Prefix>() <= 64, "a cache line each");
+
+/// In place when it is short, as most are.
 #[derive(Debug)]
 enum HostName {
     Short([u8; SHORT], u8),
@@ -171,37 +182,38 @@ enum HostName {
 
 const SHORT: usize = 30;
 
-impl HostName {
-    fn new(name: &str) -> Self {
+impl Host {
+    fn new(name: &str, paths: Paths) -> Self {
         let mut short = [0; SHORT];
-        match (short.get_mut(..name.len()), u8::try_from(name.len())) {
+        let name = match (short.get_mut(..name.len()), u8::try_from(name.len())) {
             (Some(place), Ok(length)) => {
                 place.copy_from_slice(name.as_bytes());
-                Self::Short(short, length)
+                HostName::Short(short, length)
             }
-            _ => Self::Long(name.into()),
-        }
+            _ => HostName::Long(name.into()),
+        };
+        Self { name, paths }
     }
 }
 
-impl Borrow<[u8]> for HostName {
+impl Borrow<[u8]> for Host {
     fn borrow(&self) -> &[u8] {
-        match self {
-            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
-            Self::Long(name) => name.as_bytes(),
+        match &self.name {
+            HostName::Short(bytes, length) => &bytes[..usize::from(*length)],
+            HostName::Long(name) => name.as_bytes(),
         }
     }
 }
 
-impl PartialEq for HostName {
+impl PartialEq for Host {
     fn eq(&self, other: &Self) -> bool {
         Borrow::<[u8]>::borrow(self) == Borrow::<[u8]>::borrow(other)
     }
 }
 
-impl Eq for HostName {}
+impl Eq for Host {}
 
-impl Hash for HostName {
+impl Hash for Host {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Borrow::<[u8]>::borrow(self).hash(state);
     }
@@ -209,27 +221,38 @@ impl Hash for HostName {
 
 /// The routes of one host pattern: its path prefixes in order, each once.
 #[derive(Debug, Default)]
-struct Paths(Vec<Prefix>);
+struct Paths {
+    prefixes: Box<[Prefix]>,
+    /// What does not fit in a prefix.
+    many: Box<[Many]>,
+}
 
-/// A path prefix with the routes that have it: half a cache line.
+/// A path prefix and where it leads to: three of them in a cache line.
 #[derive(Debug)]
 struct Prefix {
     /// Its first bytes, padded with zeros: most comparisons need no more.
     head: [u8; HEAD],
-    length: u32,
     /// The index of the longest other prefix that this one begins with, plus one.
     shorter: Option<NonZeroU32>,
-    leaves: Leaves,
+    leads: Leads,
 }
 
 /// How many bytes of a path stand beside its service.
 const HEAD: usize = 8;
 
 #[derive(Debug)]
-enum Leaves {
-    /// A short prefix with one route without headers: its service, and its index there.
-    One(u32, u32),
-    Many(Box<(Box<str>, Vec<Leaf>)>),
+enum Leads {
+    /// A prefix of so many bytes, not more than its head has, with one route without headers.
+    One { service: u32, route: u16, length: u8 },
+    /// By its index: any other.
+    Many(u32),
+}
+
+/// A prefix of any length with all of its routes.
+#[derive(Debug)]
+struct Many {
+    path: Box<str>,
+    leaves: Vec<Leaf>,
 }
 
 #[derive(Debug)]
@@ -243,35 +266,56 @@ impl Paths {
         // The most headers first.
         let rank = |route: &Route| (Reverse(route.headers.len()), route.headers.clone());
         routes.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path).then_with(|| rank(a).cmp(&rank(b))));
-        let mut paths: Vec<Prefix> = Vec::new();
+        let (mut prefixes, mut many) = (Vec::<Prefix>::new(), Vec::new());
         let mut texts: Vec<&str> = Vec::new();
         for same in routes.chunk_by(|(a, _), (b, _)| a.path == b.path) {
             let path = &*same[0].0.path;
             let begins = |shorter: &NonZeroU32| path.starts_with(texts[index(*shorter)]);
             let before = NonZeroU32::new(narrow(texts.len()));
             // What a path begins with is the one before it in order, or what that one begins with.
-            let shorter = std::iter::successors(before, |at| paths[index(*at)].shorter).find(begins);
-            let length = narrow(path.len());
-            paths.push(Prefix { head: head(path), length, shorter, leaves: Leaves::of(same) });
+            let shorter = std::iter::successors(before, |at| prefixes[index(*at)].shorter).find(begins);
+            let leads = Leads::one(same).unwrap_or_else(|| {
+                many.push(Many::of(path, same));
+                Leads::Many(narrow(many.len() - 1))
+            });
+            prefixes.push(Prefix { head: head(path), shorter, leads });
             texts.push(path);
         }
-        Self(paths)
+        Self { prefixes: prefixes.into(), many: many.into() }
     }
 
     fn find(&self, key: &impl RouteKey) -> Option<Routed> {
         let path = key.path();
         let start = head(path);
-        let after = self.0.partition_point(|prefix| prefix.is_at_most(path, start));
+        let after = self.prefixes.partition_point(|prefix| self.is_at_most(prefix, path, start));
         let mut at = after.checked_sub(1);
-        while let Some(prefix) = at.map(|at| &self.0[at]) {
-            if prefix.begins(path, start)
-                && let Some(routed) = prefix.leaves.find(key)
-            {
+        while let Some(prefix) = at.map(|at| &self.prefixes[at]) {
+            if let Some(routed) = self.lead(prefix, key, start) {
                 return Some(routed);
             }
             at = prefix.shorter.map(index);
         }
         None
+    }
+
+    /// True when `prefix` comes before `path` in order, or is the same; `start` is the path's [`head`].
+    fn is_at_most(&self, prefix: &Prefix, path: &str, start: [u8; HEAD]) -> bool {
+        match (prefix.head.cmp(&start), &prefix.leads) {
+            (Ordering::Equal, Leads::Many(many)) => *self.many[*many as usize].path <= *path,
+            (order, _) => order.is_le(),
+        }
+    }
+
+    /// Where it leads to what begins with `prefix`.
+    fn lead(&self, prefix: &Prefix, key: &impl RouteKey, start: [u8; HEAD]) -> Option<Routed> {
+        match prefix.leads {
+            Leads::One { service, route, length } => {
+                let length = usize::from(length);
+                let begins = prefix.head[..length] == start[..length];
+                begins.then(|| Routed { service: service as usize, route: usize::from(route) })
+            }
+            Leads::Many(many) => self.many[many as usize].find(key),
+        }
     }
 }
 
@@ -293,52 +337,28 @@ fn head(path: &str) -> [u8; HEAD] {
     head
 }
 
-impl Prefix {
-    /// True when it comes before `path` in order, or is the same; `start` is the path's [`head`].
-    fn is_at_most(&self, path: &str, start: [u8; HEAD]) -> bool {
-        match (self.head.cmp(&start), &self.leaves) {
-            (Ordering::Equal, Leaves::Many(many)) => *many.0 <= *path,
-            (order, _) => order.is_le(),
-        }
-    }
-
-    /// True when `path` begins with it.
-    fn begins(&self, path: &str, start: [u8; HEAD]) -> bool {
-        let whole = self.length as usize;
-        let length = whole.min(HEAD);
-        if whole > path.len() || self.head[..length] != start[..length] {
-            return false;
-        }
-        match &self.leaves {
-            Leaves::One(..) => true,
-            Leaves::Many(many) => path.starts_with(&*many.0),
-        }
+impl Leads {
+    /// Where these routes of one path lead to, if there is room for that.
+    fn one(routes: &[(&Route, Routed)]) -> Option<Self> {
+        let [(route, Routed { service, route: index })] = routes else { return None };
+        let is_short = route.headers.is_empty() && route.path.len() <= HEAD;
+        let (service, index) = (u32::try_from(*service).ok()?, u16::try_from(*index).ok()?);
+        let length = u8::try_from(route.path.len()).ok().filter(|_| is_short)?;
+        Some(Self::One { service, route: index, length })
     }
 }
 
-impl Leaves {
-    fn of(routes: &[(&Route, Routed)]) -> Self {
-        match routes {
-            [(route, routed)] if route.headers.is_empty() && route.path.len() <= HEAD => {
-                Self::One(narrow(routed.service), narrow(routed.route))
-            }
-            _ => {
-                let leaf = |(route, routed): &(&Route, Routed)| Leaf {
-                    headers: route.headers.clone(),
-                    routed: *routed,
-                };
-                let path = routes.first().map_or("", |(route, _)| &*route.path);
-                Self::Many(Box::new((path.into(), routes.iter().map(leaf).collect())))
-            }
-        }
+impl Many {
+    fn of(path: &str, routes: &[(&Route, Routed)]) -> Self {
+        let leaf =
+            |(route, routed): &(&Route, Routed)| Leaf { headers: route.headers.clone(), routed: *routed };
+        Self { path: path.into(), leaves: routes.iter().map(leaf).collect() }
     }
 
     fn find(&self, key: &impl RouteKey) -> Option<Routed> {
         let matches = |leaf: &&Leaf| leaf.headers.iter().all(|(name, value)| key.has_header(name, value));
-        match self {
-            Self::One(service, route) => Some(Routed { service: *service as usize, route: *route as usize }),
-            Self::Many(many) => many.1.iter().find(matches).map(|leaf| leaf.routed),
-        }
+        let leaves = key.path().starts_with(&*self.path).then_some(&self.leaves);
+        leaves?.iter().find(matches).map(|leaf| leaf.routed)
     }
 }
 

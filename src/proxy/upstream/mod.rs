@@ -148,13 +148,13 @@ impl Shard {
         Class::ALL.into_iter().all(|class| self.of(class).admitted() == self.of(class).ended())
     }
 
-    /// Counts one request out, as its last word.
-    pub fn end(&self, class: Class, upstream: &Upstream) {
+    /// Counts one request out, as its last word. `upstream` is asked for only when somebody watches: hardly ever.
+    pub fn end<'u>(&self, class: Class, upstream: impl FnOnce() -> &'u Upstream) {
         self.of(class).end();
         // Relaxed, and without a fence before it: who watches also looks now and then, and this only makes him look at
         // once. Pairs with `Upstream::watch`.
         if self.is_watched.load(Ordering::Relaxed) && self.is_empty() {
-            upstream.watcher.get().inspect(|watcher| watcher.notify_one());
+            upstream().watcher.get().inspect(|watcher| watcher.notify_one());
         }
     }
 }

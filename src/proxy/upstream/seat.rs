@@ -13,6 +13,8 @@ use crate::metrics::Reason;
 use crate::proxy::clock;
 
 /// One endpoint in one version's pool. As long as the pool has it, it is the same one.
+///
+/// With the counts of its `Rc` it is one cache line, which a request of a version with an endpoint of its own has to fetch.
 #[derive(Debug)]
 pub struct Seat {
     /// The endpoint, which other versions may share.
@@ -30,6 +32,8 @@ pub struct Seat {
     /// What this worker counts where endpoints are compared.
     tally: OnceCell<Arc<Tally>>,
 }
+
+const _: () = assert!(size_of::<Seat>() + 2 * size_of::<usize>() <= 64, "a cache line");
 
 /// What an attempt says about the endpoint that it was made with. What a client did says nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How fast an endpoint answers: a moving average that follows every peak at once and forgets it slowly (peak EWMA, as in
 //! Finagle and linkerd).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
 /// What a failure counts as at least: one that fails fast must not look fast.
@@ -12,16 +12,19 @@ const FAILURE: Duration = Duration::from_secs(1);
 pub struct Pace {
     /// In seconds; 0: nothing is measured.
     decay: Cell<f64>,
-    /// The last state: seconds, and when that was.
-    last: Cell<Option<(f64, Instant)>>,
+    /// Elsewhere: most are never measured.
+    last: OnceCell<Box<Cell<Last>>>,
 }
+
+/// The last state, if there is one: seconds, and when that was.
+type Last = Option<(f64, Instant)>;
 
 impl Pace {
     /// Measures from now on with this decay; `None`: not at all.
     pub fn measure(&self, decay: Option<Duration>) {
         self.decay.set(decay.map_or(0.0, |decay| decay.as_secs_f64()));
-        if decay.is_none() {
-            self.last.set(None);
+        if let Some(last) = self.last.get().filter(|_| decay.is_none()) {
+            last.set(None);
         }
     }
 
@@ -41,7 +44,7 @@ impl Pace {
         let known = self.decayed(now).map_or(took, |(before, part)| {
             if took > before { took } else { before * part + took * (1.0 - part) }
         });
-        self.last.set(Some((known, now)));
+        self.last.get_or_init(Box::default).set(Some((known, now)));
     }
 
     /// How long one more would take with so many before it: in no unit, to be compared.
@@ -54,9 +57,13 @@ impl Pace {
         }
     }
 
+    fn last(&self) -> Last {
+        self.last.get().and_then(|last| last.get())
+    }
+
     /// What was measured last, and how much of it counts now.
     fn decayed(&self, now: Instant) -> Option<(f64, f64)> {
-        let (seconds, at) = self.last.get()?;
+        let (seconds, at) = self.last()?;
         let age = now.saturating_duration_since(at).as_secs_f64();
         Some((seconds, (-age / self.decay.get()).exp()))
     }
@@ -110,10 +117,10 @@ mod tests {
         let (pace, now) = (Pace::default(), clock::now());
         pace.observe(now, now + ms(10), false);
         pace.measure(Some(DECAY));
-        assert!(pace.last.get().is_none());
+        assert!(pace.last().is_none());
         pace.observe(now, now + ms(10), false);
         pace.measure(None);
         pace.measure(Some(DECAY));
-        assert!(pace.last.get().is_none(), "of another time");
+        assert!(pace.last().is_none(), "of another time");
     }
 }
