@@ -588,6 +588,21 @@ fn a_process_that_dies_with_the_store_gives_it_back() {
     row.end();
 }
 
+/// It would be at the first epoch, and undo all that was decided.
+#[test]
+fn nobody_takes_over_without_the_store() {
+    let mut row = Row::with("");
+    let state = row.lab.dir.path().join("state");
+    let away = state.with_extension("away");
+    fs::rename(&state, &away).unwrap();
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("is gone"), "{answer}");
+    fs::rename(&away, &state).unwrap();
+    assert_goes_on(&mut row, 2);
+    row.end();
+}
+
 #[test]
 fn whoever_changes_something_meanwhile_waits_and_is_served() {
     let mut row = Row::with("");

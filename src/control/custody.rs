@@ -171,6 +171,8 @@ impl Control {
             return Err(Failed::Holding);
         }
         self.resolve_doubt().await?;
+        // The process that opens it next would begin anew.
+        self.keeper.ask(|store| store.check()).await?;
         if !self.rollouts.lend() {
             return Err(Failed::RollingOut);
         }

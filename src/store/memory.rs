@@ -188,6 +188,10 @@ impl Store for Memory {
         self.up()?;
         Ok(lock(&self.shared.kept).answers.get(key).cloned())
     }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.up()
+    }
 }
 
 impl Kept {

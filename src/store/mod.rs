@@ -50,6 +50,12 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     fn answer(&mut self, key: &str) -> Result<Option<Answer>, StoreError>;
+
+    /// Whether whoever opens it next finds what is kept here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when somebody has taken it away, or put another in its place.
+    fn check(&mut self) -> Result<(), StoreError>;
 }
 
 /// What the store remembers at start.

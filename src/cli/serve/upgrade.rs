@@ -119,6 +119,9 @@ impl Process {
         let hint = match why {
             Failed::Holding => "release it first, or wait until the flip is over",
             Failed::RollingOut => "wait until it is over, or stop it: `switchback rollout SERVICE --stop`",
+            Failed::Store(_) => {
+                "mend the store first: a process that begins without it would have forgotten what was decided"
+            }
             _ => "try again",
         };
         Why::Refused(NotUpgraded::Refused { why: why.to_string(), hint: hint.to_owned() })

@@ -35,6 +35,19 @@ async fn a_store_that_comes_back_with_a_change_brings_its_endpoints_as_any_chang
     assert_eq!([1, 2].map(standing), [Standing::Unchecked, Standing::Arriving]);
 }
 
+/// Whoever took it over would begin anew, at the first epoch.
+#[tokio::test]
+async fn a_store_that_was_taken_away_is_not_lent() {
+    let dir = TempDir::new().unwrap();
+    let world = World::start(sqlite(dir.path()), specs());
+    let away = dir.path().with_extension("away");
+    std::fs::rename(dir.path(), &away).unwrap();
+    let refused = world.handle.lend().await.unwrap_err();
+    assert!(refused.to_string().contains("is gone"), "{refused}");
+    std::fs::rename(&away, dir.path()).unwrap();
+    world.handle.lend().await.unwrap();
+}
+
 #[test]
 fn a_store_that_cannot_keep_the_first_change_says_so_at_start() {
     let memory = Memory::default();

@@ -129,6 +129,10 @@ impl Store for Sqlite {
     fn answer(&mut self, key: &str) -> Result<Option<Answer>, StoreError> {
         rows::answer(&self.connection, key)
     }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.files.check()
+    }
 }
 
 /// Names the directory in what went wrong while it was opened.
