@@ -16,7 +16,7 @@ use crate::{
     client,
     echo::{self, ECHO},
     grpc,
-    process::{Process, Scratch, free_address},
+    process::{Process, Scratch, free_addresses},
     scenario::{FAST_MS, POOL, SLOW_MS},
 };
 
@@ -33,8 +33,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// Starts this program once more, as the origin.
     pub(crate) fn start(scratch: &Scratch, cpu: usize) -> Result<Self> {
-        let (address, grpc) = (free_address()?, free_address()?);
-        let pool = (0..POOL).map(|_| free_address()).collect::<std::io::Result<Vec<_>>>()?;
+        let [address, grpc, pool @ ..] = free_addresses::<{ 2 + POOL }>()?;
         let mut argv = vec![
             std::env::current_exe()?.into(),
             "origin".into(),
@@ -48,7 +47,7 @@ impl Origin {
         }
         let mut process = Process::start(&argv, cpu, scratch.subdirectory("origin-")?.join("output"))?;
         process.wait_until(Duration::from_secs(10), || client::get(address, "/1k").is_ok())?;
-        Ok(Self { address, pool, grpc, _process: process })
+        Ok(Self { address, pool: pool.into(), grpc, _process: process })
     }
 }
 

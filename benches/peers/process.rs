@@ -194,9 +194,14 @@ impl Scratch {
     }
 }
 
-/// A loopback address that was free a moment ago.
-pub(crate) fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// Addresses on loopback that nobody listens on, each another one: all are held until the last is found.
+pub(crate) fn free_addresses<const COUNT: usize>() -> io::Result<[SocketAddr; COUNT]> {
+    let held = [(); COUNT].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+    for (address, listener) in addresses.iter_mut().zip(&held) {
+        *address = listener.as_ref().map_err(|error| error.kind())?.local_addr()?;
+    }
+    Ok(addresses)
 }
 
 /// Finds a program where `benches/install` puts it, else as a shell would, and in the directories of system programs, which

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     START_TIMEOUT, certificate, client,
     origin::Origin,
-    process::{Argv, Process, Scratch, find_program, free_address},
+    process::{Argv, Process, Scratch, find_program, free_addresses},
     scenario::{Load, MANY_SERVICES, Protocol, Targets, Upstream},
 };
 use haproxy::Haproxy;
@@ -181,7 +181,7 @@ pub(crate) fn start(
     let program = program(peer)?;
     let dir = scratch.subdirectory("peer-")?;
     certificate::write(&dir)?;
-    let [listen, h2c, tls] = [free_address()?, free_address()?, free_address()?];
+    let [listen, h2c, tls] = free_addresses()?;
     let Servers { origin, ref pool, speaks } = *servers;
     let place = Place { dir, listen, h2c, tls, origin, pool: pool.clone(), speaks };
     peer.configure(&place)?;

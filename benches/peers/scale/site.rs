@@ -9,7 +9,7 @@ use crate::{
     START_TIMEOUT,
     args::Args,
     certificate, client,
-    process::{Process, Scratch, free_address},
+    process::{Process, Scratch, free_addresses},
 };
 
 /// What is run.
@@ -43,7 +43,7 @@ impl Site {
     pub(super) fn start(plan: &Plan, args: &Args, scratch: &Scratch) -> Result<Self> {
         let dir = scratch.subdirectory("site-")?;
         certificate::write(&dir)?;
-        let (listen, tls) = (free_address()?, free_address()?);
+        let [listen, tls] = free_addresses()?;
         let text = format!(
             "[admin]\nsocket = \"{dir}/admin.sock\"\n[state]\ndir = \"{dir}/state\"\n\
              [limits]\nconnections_per_client = 0\nidle = \"10m\"\nhead = \"10m\"\nping = \"10m\"\n\
