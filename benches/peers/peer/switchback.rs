@@ -58,6 +58,9 @@ impl Peer for Switchback {
 socket = "{dir}/admin.sock"
 [state]
 dir = "{dir}/state"
+[limits]
+# The load is one client.
+connections_per_client = 20_000
 [[listeners]]
 listen = "{listen}"
 [[listeners]]
