@@ -154,7 +154,8 @@ impl Fields {
             lines.detach();
         }
         for value in self.map.iter_mut().flat_map(|map| map.values_mut()) {
-            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                copy.set_sensitive(value.is_sensitive());
                 *value = copy;
             }
         }
