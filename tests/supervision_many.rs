@@ -1,12 +1,6 @@
 //! Supervision of many services: who scrapes does not wait until all of them have been worked out.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test, and it waits"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod lab;
 

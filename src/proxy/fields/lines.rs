@@ -253,7 +253,7 @@ pub(super) fn each(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     lines_of(lines).filter_map(lexicon::split)
 }
 
-/// Lines, each without its end.
+/// Lines, each without its end; all of them have one.
 pub fn lines_of(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
     memchr::memchr_iter(b'\n', lines).map(move |end| {

@@ -56,6 +56,18 @@ fn without_a_matching_route_there_is_no_service() {
     assert_eq!(router(&[]).route(&Key("", "/", &[])), None);
 }
 
+/// More of them than a prefix has room to say.
+#[test]
+fn of_very_many_routes_of_a_service_each_is_found() {
+    let last = usize::from(u16::MAX) + 1;
+    let routes: Vec<_> = (0..=last).map(|index| route("a.b", &format!("/{index:x}/"), &[])).collect();
+    let router = router(&routes);
+    for index in [0, 1, last - 1, last] {
+        assert_eq!(find(&router, &Key("a.b", &format!("/{index:x}/x"), &[])), Some(index));
+    }
+    assert_eq!(find(&router, &Key("a.b", "/none", &[])), None);
+}
+
 #[test]
 fn a_prefix_that_would_cut_a_character_does_not_match() {
     assert_eq!(router(&[route("*", "/ab", &[])]).route(&Key("", "/aé", &[])), None);
