@@ -289,3 +289,14 @@ fn comments_and_literals_are_not_code() {
 n"##;
     assert_eq!(identifiers(&strip(code)), ["a", "b", "r", "k", "l", "n"]);
 }
+
+/// The fuzzers are a package of their own, in the same target directory: with another profile every library is built twice.
+#[test]
+fn the_fuzzers_are_built_in_the_programs_profile() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let profile = |manifest: &str| {
+        let manifest: toml::Table = fs::read_to_string(root.join(manifest)).unwrap().parse().unwrap();
+        manifest["profile"]["dev"].clone()
+    };
+    assert_eq!(profile("tests/fuzz/Cargo.toml"), profile("Cargo.toml"));
+}

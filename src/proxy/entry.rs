@@ -89,6 +89,7 @@ pub(super) fn admit(
         let local = worker.local(lane);
         // Before it is counted in: what both look at may be far away, and is fetched at once so.
         local.follow(&lane.target);
+        local.fetch();
         if let Ok(mut permit) =
             Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
         {

@@ -16,12 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::Away;
+pub use accept::Fresh;
 pub use bind::{Accepting, Sockets, bind, share};
 use futures_util::FutureExt;
 pub use handshakes::{HANDSHAKE, begin_no_more};
 
-use accept::{Accepted, Fresh, Listener, is_clients};
+use accept::{Accepted, Listener, is_clients};
 
 use super::clock::{Clock, TICK};
 use super::commons::Guest;
@@ -123,8 +123,7 @@ fn seat(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
         None => keep(worker, listener, fresh),
         Some(to) => {
             let (door, entrance) = (settings.door(listener), settings.entrance(listener));
-            let Ok(connection) = fresh.leave() else { return };
-            let passed = Passed { connection, door, entrance };
+            let passed = Passed { connection: fresh, door, entrance };
             if let Err(passed) = worker.commons.posts.pass(worker.id, to, passed) {
                 worker.expect();
                 adopt(worker, passed);
@@ -137,20 +136,20 @@ fn seat(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
 fn keep(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
     let settings = worker.settings();
     worker.expect();
-    take(worker, Ok(fresh.stay()), settings.door(listener), settings.entrance(listener));
+    take(worker, fresh, settings.door(listener), settings.entrance(listener));
 }
 
 /// Serves a connection that was on its way to another worker.
 pub(super) fn adopt(worker: &Rc<Worker>, Passed { connection, door, entrance }: Passed) {
-    take(worker, connection.adopt(), door, entrance);
+    take(worker, connection, door, entrance);
 }
 
 /// Serves a connection that is this worker's, and [expected](Worker::expect), unless it is gone already.
-fn take(worker: &Rc<Worker>, accepted: io::Result<Accepted>, door: Arc<Door>, entrance: Arc<Entrance>) {
+fn take(worker: &Rc<Worker>, fresh: Fresh, door: Arc<Door>, entrance: Arc<Entrance>) {
     let opened = Opened::of(worker);
-    let Ok(accepted) = accepted else { return };
+    let Ok(accepted) = fresh.stay() else { return };
     if worker.commons.pressure() >= Pressure::Tight {
-        return turn_away(worker, &accepted.stream, &entrance, Reason::Overload);
+        return turn_away(worker, accepted.stream, &entrance, Reason::Overload);
     }
     // Boxed: the runtime moves a task several times, and this one is large.
     tokio::task::spawn_local(Box::pin(async move {
@@ -163,7 +162,7 @@ fn take(worker: &Rc<Worker>, accepted: io::Result<Accepted>, door: Arc<Door>, en
 async fn serve(worker: &Rc<Worker>, accepted: Accepted, door: Arc<Door>, entrance: Arc<Entrance>) {
     let Some((stream, peer)) = introduce(accepted, door, worker).await else { return };
     let Some(_guest) = guest(worker, &peer) else {
-        return turn_away(worker, &stream, &entrance, Reason::Connections);
+        return turn_away(worker, stream, &entrance, Reason::Connections);
     };
     let secured = match &entrance.tls {
         None => Some((stream, None)),
@@ -188,19 +187,12 @@ fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
 
 /// Says why nobody listens, as far as that can be said at once, and counts it. Under TLS nothing can be said before the
 /// handshake, which is what costs most.
-fn turn_away(worker: &Worker, stream: &Stream, entrance: &Entrance, reason: Reason) {
+fn turn_away(worker: &Worker, mut stream: Stream, entrance: &Entrance, reason: Reason) {
     worker.refused(reason);
     if entrance.tls.is_some() {
         return;
     }
-    let answer = error::refusal(reason);
-    let mut forgotten = [0; 4096];
-    // What has come is taken, so that closing is no reset, which could overtake the answer. All of it is best effort.
-    match stream {
-        Stream::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(&answer))),
-        Stream::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(&answer))),
-        Stream::Tls(_) | Stream::Secured(_) => {}
-    }
+    stream.dismiss(&error::refusal(reason));
 }
 
 /// A file descriptor that is kept for when there are none left: given up for as long as it takes to accept a client and
@@ -229,8 +221,9 @@ impl Spare {
         if is_out.contains(&error.raw_os_error())
             && had_one
             && let Some(Ok(fresh)) = listener.accept().now_or_never()
+            && let Ok(accepted) = fresh.stay()
         {
-            turn_away(worker, &fresh.stay().stream, entrance, Reason::Overload);
+            turn_away(worker, accepted.stream, entrance, Reason::Overload);
             self.file.set(File::open("/dev/null").ok());
         } else {
             tokio::time::sleep(BACK_OFF).await;

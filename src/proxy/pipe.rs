@@ -118,7 +118,12 @@ impl Pipe {
 
     /// Takes bytes off `from` into the pipe, which must be empty, at most `most` of them; `Ok(0)` is the end. The kernel may
     /// [refuse](is_refusal): then nothing was taken.
-    pub fn poll_fill(&mut self, from: &Stream, most: u64, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(
+        &mut self,
+        from: &mut Stream,
+        most: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         let most = usize::try_from(most).unwrap_or(SIZE).min(SIZE);
         let filled = ready!(from.poll_reading(cx, |socket| {
@@ -135,7 +140,7 @@ impl Pipe {
     }
 
     /// Hands on to `to` what it holds, as much as goes.
-    fn poll_drain(&mut self, to: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         let drained = ready!(to.poll_writing(cx, |socket| {
             Ok(retry_on_intr(|| splice(&ends.out, None, socket, None, self.held, SpliceFlags::NONBLOCK))?)
@@ -177,7 +182,7 @@ impl Pipe {
 pub fn poll_drain(
     pipe: &mut Option<Pipe>,
     frame: &mut Bytes,
-    to: &Stream,
+    to: &mut Stream,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let Some(full) = pipe else { return Poll::Ready(Ok(0)) };
@@ -234,7 +239,7 @@ mod tests {
     }
 
     /// Everything in `from` through pipes, at most `most` of each: how much was taken and handed on.
-    async fn pass(pipes: &Rc<Pipes>, from: &Stream, to: &Stream, most: u64) -> (usize, usize) {
+    async fn pass(pipes: &Rc<Pipes>, from: &mut Stream, to: &mut Stream, most: u64) -> (usize, usize) {
         let (mut taken, mut handed_on) = (0, 0);
         loop {
             let mut pipe = pipes.take().unwrap();
@@ -263,7 +268,7 @@ mod tests {
         ) {
             let sent = bytes.clone();
             let (counts, got, pipes) = run(async move {
-                let ((from, mut near), (to, mut far)) = (pair(), pair());
+                let ((mut from, mut near), (mut to, mut far)) = (pair(), pair());
                 let writing = thread::spawn(move || {
                     bytes.chunks(part).try_for_each(|part| near.write_all(part)).unwrap();
                 });
@@ -273,7 +278,7 @@ mod tests {
                     got
                 });
                 let pipes = Rc::<Pipes>::default();
-                let counts = pass(&pipes, &from, &to, most).await;
+                let counts = pass(&pipes, &mut from, &mut to, most).await;
                 drop(to);
                 writing.join().unwrap();
                 (counts, reading.join().unwrap(), pipes)
@@ -287,11 +292,11 @@ mod tests {
     #[test]
     fn a_pipe_that_holds_something_is_not_used_again() {
         run(async {
-            let (from, mut near) = pair();
+            let (mut from, mut near) = pair();
             near.write_all(b"of another").unwrap();
             let pipes = Rc::<Pipes>::default();
             let mut pipe = pipes.take().unwrap();
-            poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap();
+            poll_fn(|cx| pipe.poll_fill(&mut from, 100, cx)).await.unwrap();
             drop(pipe);
             assert_eq!((pipes.taken.get(), pipes.kept.borrow().len()), (0, 0));
         });
@@ -314,7 +319,7 @@ mod tests {
             near.write_all(b"all of it").unwrap();
             let pipes = Rc::<Pipes>::default();
             let mut pipe = refused(&pipes, b"");
-            let error = poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap_err();
+            let error = poll_fn(|cx| pipe.poll_fill(&mut from, 100, cx)).await.unwrap_err();
             assert!(is_refusal(&error), "{error}");
             assert!(pipes.take().is_none(), "it is not asked again");
             let mut left = [0; 9];
@@ -326,10 +331,10 @@ mod tests {
     #[test]
     fn what_a_kernel_does_not_hand_on_is_there_as_bytes() {
         run(async {
-            let (to, _far) = pair();
+            let (mut to, _far) = pair();
             let pipes = Rc::<Pipes>::default();
             let (mut pipe, mut frame) = (Some(refused(&pipes, b"all of it")), Bytes::new());
-            let drained = poll_fn(|cx| poll_drain(&mut pipe, &mut frame, &to, cx)).await.unwrap();
+            let drained = poll_fn(|cx| poll_drain(&mut pipe, &mut frame, &mut to, cx)).await.unwrap();
             assert_eq!((drained, &frame[..], pipe.is_none()), (0, &b"all of it"[..], true));
             assert!(pipes.take().is_none(), "it is not asked again");
         });

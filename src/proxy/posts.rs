@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::clock;
 use super::entrance::Entrance;
-use super::listener::Away;
+use super::listener::Fresh;
 use super::peer::Door;
 use super::worker::WorkerStats;
 use crate::metrics::bump;
@@ -45,7 +45,7 @@ struct Post {
 /// A connection that one worker has accepted for another, with what its listener said of its clients then.
 #[derive(Debug)]
 pub struct Passed {
-    pub(super) connection: Away,
+    pub(super) connection: Fresh,
     pub(super) door: Arc<Door>,
     pub(super) entrance: Arc<Entrance>,
 }

@@ -212,15 +212,16 @@ fn header_v2(ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
 }
 
 /// Looks at what has come without taking it.
-async fn peek(stream: &Stream, window: &mut [u8]) -> io::Result<usize> {
+async fn peek(stream: &mut Stream, window: &mut [u8]) -> io::Result<usize> {
+    stream.settle()?;
     match stream {
         Stream::Tcp(tcp) => tcp.peek(window).await,
         Stream::Unix(unix) => {
-            let look = || Ok(rustix::net::recv(unix, &mut *window, rustix::net::RecvFlags::PEEK)?.0);
+            let look = || Ok(rustix::net::recv(&*unix, &mut *window, rustix::net::RecvFlags::PEEK)?.0);
             unix.async_io(Interest::READABLE, look).await
         }
         // The header comes before the handshake.
-        Stream::Tls(_) | Stream::Secured(_) => Err(io::ErrorKind::InvalidData.into()),
+        Stream::Fresh(_) | Stream::Tls(_) | Stream::Secured(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -273,10 +273,13 @@ impl Wire {
             })
             .await
         };
-        match answer {
+        let left = match answer {
             Some(answer) => self.answer(answer, asked).await,
             None => Left::Broken,
-        }
+        };
+        // It may be set to look for a client that has gone.
+        self.watch.clear();
+        left
     }
 
     /// Writes an answer, head and body.

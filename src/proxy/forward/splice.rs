@@ -30,7 +30,9 @@ impl Exchange {
         pipe: &mut Option<Pipe>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if let (Some(into), Some(stream), Some(left)) = (&mut *pipe, &self.stream, self.decoder.remaining()) {
+        if let (Some(into), Some(stream), Some(left)) =
+            (&mut *pipe, &mut self.stream, self.decoder.remaining())
+        {
             match ready!(into.poll_fill(stream, left, cx)) {
                 Err(error) if pipe::is_refusal(&error) => *pipe = None,
                 filled => return Poll::Ready(filled),

@@ -3,9 +3,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll, ready};
 
+use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 use super::bind::Accepting;
 use crate::proxy::upstream::Stream;
@@ -19,113 +24,108 @@ pub(super) struct Accepted {
     pub(super) to: Option<SocketAddr>,
 }
 
-/// A connection as it was accepted, on the runtime of the worker that did.
-pub(super) enum Fresh {
-    Tcp(TcpStream, Ends),
-    Unix(UnixStream),
-}
-
-/// Where a connection comes from, and where it goes to if the listener knows.
-type Ends = (SocketAddr, Option<SocketAddr>);
-
-/// A connection on no worker's runtime.
+/// A connection as it was accepted: on no worker's runtime yet.
 #[derive(Debug)]
-pub struct Away(Socket);
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(std::net::TcpStream, Ends),
+pub enum Fresh {
+    /// Where it comes from, and where it goes to if the listener knows.
+    Tcp(std::net::TcpStream, SocketAddr, Option<SocketAddr>),
+    /// From this machine.
     Unix(std::os::unix::net::UnixStream),
 }
 
 impl Fresh {
-    /// To be served on this worker.
-    pub(super) fn stay(self) -> Accepted {
-        match self {
-            Self::Tcp(tcp, (from, to)) => Accepted { stream: Stream::Tcp(tcp), from: Some(from), to },
-            Self::Unix(unix) => Accepted { stream: Stream::Unix(unix), from: None, to: None },
-        }
-    }
-
-    /// To be served on another worker.
-    pub(super) fn leave(self) -> io::Result<Away> {
-        Ok(Away(match self {
-            Self::Tcp(tcp, ends) => Socket::Tcp(tcp.into_std()?, ends),
-            Self::Unix(unix) => Socket::Unix(unix.into_std()?),
-        }))
-    }
-}
-
-impl Away {
-    /// To be served on this worker.
-    pub(super) fn adopt(self) -> io::Result<Accepted> {
-        let fresh = match self.0 {
-            Socket::Tcp(tcp, ends) => Fresh::Tcp(TcpStream::from_std(tcp)?, ends),
-            Socket::Unix(unix) => Fresh::Unix(UnixStream::from_std(unix)?),
-        };
-        Ok(fresh.stay())
+    /// To be served on the worker that calls it.
+    pub(super) fn stay(self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(tcp, from, to) => Accepted { stream: Stream::accepted(tcp), from: Some(from), to },
+            Self::Unix(unix) => {
+                Accepted { stream: Stream::Unix(UnixStream::from_std(unix)?), from: None, to: None }
+            }
+        })
     }
 }
 
 /// A socket on the worker's runtime.
-pub(super) enum Listener {
-    /// With its address, unless that is all addresses of the machine.
-    Tcp(TcpListener, Option<SocketAddr>),
-    Unix(UnixListener),
+///
+/// What it accepts is not put on the runtime, as the runtime's own listeners would: a connection that asks once and is
+/// answered at once never need be there.
+pub(super) struct Listener {
+    socket: AsyncFd<Accepting>,
+    /// Its address, unless that is all addresses of the machine.
+    to: Option<SocketAddr>,
 }
 
 impl Listener {
     pub(super) fn of(accepting: Accepting) -> io::Result<Self> {
-        match accepting {
-            Accepting::Tcp(listener) => {
-                // Nagle's algorithm is off for all that is accepted here: on Linux they take it over from the listener.
-                SockRef::from(&listener).set_tcp_nodelay(true)?;
-                let to = listener.local_addr().ok().filter(|to| !to.ip().is_unspecified());
-                Ok(Self::Tcp(TcpListener::from_std(listener)?, to))
-            }
-            Accepting::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
+        let mut to = None;
+        if let Accepting::Tcp(listener) = &accepting {
+            // Nagle's algorithm is off for all that is accepted here: on Linux they take it over from the listener.
+            SockRef::from(listener).set_tcp_nodelay(true)?;
+            to = listener.local_addr().ok().filter(|to| !to.ip().is_unspecified());
         }
+        #[expect(
+            deprecated,
+            reason = "what came for it has to be vouched for; these sockets keep their descriptor"
+        )]
+        let socket = AsyncFd::with_interest(accepting, Interest::READABLE)?;
+        Ok(Self { socket, to })
     }
 
     /// The next one. Cancel-safe; polled, because the futures that the runtime has for it cost twice as much.
     pub(super) async fn accept(&self) -> io::Result<Fresh> {
-        poll_fn(|cx| match self {
-            Self::Tcp(listener, to) => {
-                listener.poll_accept(cx).map_ok(|(tcp, from)| Fresh::Tcp(tcp, (from, *to)))
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Fresh>> {
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            if let Ok(accepted) = ready.try_io(|socket| accept(socket.get_ref(), self.to)) {
+                return Poll::Ready(accepted);
             }
-            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(unix, _)| Fresh::Unix(unix)),
-        })
-        .await
+        }
     }
 
     /// Takes all that the kernel has queued, as the kernel tells it and not as the runtime has heard, and closes.
     pub(super) fn last(self, mut take: impl FnMut(Fresh)) {
-        let accept: Box<dyn Fn() -> io::Result<Fresh>> = match self {
-            Self::Tcp(listener, to) => {
-                let Ok(listener) = listener.into_std() else { return };
-                Box::new(move || {
-                    let (tcp, from) = listener.accept()?;
-                    tcp.set_nonblocking(true)?;
-                    Ok(Fresh::Tcp(TcpStream::from_std(tcp)?, (from, to)))
-                })
-            }
-            Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return };
-                Box::new(move || {
-                    let unix = listener.accept()?.0;
-                    unix.set_nonblocking(true)?;
-                    Ok(Fresh::Unix(UnixStream::from_std(unix)?))
-                })
-            }
-        };
+        let Self { socket, to } = self;
+        let socket = socket.into_inner();
         loop {
-            match accept() {
+            match accept(&socket, to) {
                 Ok(fresh) => take(fresh),
                 Err(error) if is_clients(&error) => {}
                 // Nobody is left, or there is no descriptor for them.
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// The next connection that the kernel has, to `to` if that is known.
+fn accept(socket: &Accepting, to: Option<SocketAddr>) -> io::Result<Fresh> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    match socket {
+        Accepting::Tcp(listener) => {
+            let (socket, from) = acceptfrom_with(listener, flags)?;
+            // As if it had gone before it was accepted; no kernel does so.
+            let from = from.and_then(|from| from.try_into().ok()).ok_or(io::ErrorKind::NotConnected)?;
+            Ok(Fresh::Tcp(socket.into(), from, to))
+        }
+        Accepting::Unix(listener) => Ok(Fresh::Unix(accept_with(listener, flags)?.into())),
+    }
+}
+
+impl AsFd for Accepting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Accepting {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn is_without_delay(fresh: Fresh) -> bool {
-        let Accepted { stream: Stream::Tcp(tcp), .. } = fresh.stay() else { panic!("a TCP connection") };
+        let Fresh::Tcp(tcp, ..) = fresh else { panic!("a TCP connection") };
         tcp.nodelay().unwrap()
     }
 
@@ -154,8 +154,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_accepted_is_without_nagles_delay() {
         let (listener, address) = listener("127.0.0.1:0");
-        let Listener::Tcp(socket, _) = &listener else { panic!("a TCP socket") };
-        assert!(SockRef::from(socket).tcp_nodelay().unwrap(), "nobody sets it for each connection");
+        let is_set = SockRef::from(listener.socket.get_ref()).tcp_nodelay().unwrap();
+        assert!(is_set, "nobody sets it for each connection");
         let _clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
         assert!(is_without_delay(listener.accept().await.unwrap()));
         let mut last = Vec::new();
@@ -168,7 +168,7 @@ mod tests {
         for (on, is_known) in [("127.0.0.1:0", true), ("0.0.0.0:0", false), ("[::]:0", false)] {
             let (listener, address) = listener(on);
             let client = std::net::TcpStream::connect(("127.0.0.1", address.port())).unwrap();
-            let Accepted { stream, from, to } = listener.accept().await.unwrap().stay();
+            let Accepted { stream, from, to } = listener.accept().await.unwrap().stay().unwrap();
             assert_eq!(from.map(|from| from.port()), Some(client.local_addr().unwrap().port()));
             assert_eq!(to.is_some(), is_known, "{on}");
             assert!(to.is_none_or(|to| Some(to) == stream.local_address()), "{on}: {to:?}");

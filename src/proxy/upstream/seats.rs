@@ -1,6 +1,7 @@
 //! A version's seats on one worker: the endpoints that it names there, and whom of them a request goes to.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -56,6 +57,13 @@ impl Seats {
     /// True when this is one of them.
     pub(super) fn have(&self, seat: &Rc<Seat>) -> bool {
         self.all.iter().any(|known| Rc::ptr_eq(known, seat))
+    }
+
+    /// Reads the only one, so that it is near when it is chosen.
+    pub(super) fn touch(&self) {
+        if let [only] = &*self.all {
+            black_box(only.in_flight());
+        }
     }
 
     /// How they are worked.

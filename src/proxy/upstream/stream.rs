@@ -1,7 +1,7 @@
 //! A byte stream to an endpoint or from a client: TCP or a Unix socket.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop::poll_proceed;
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +20,9 @@ use tokio_rustls::server::TlsStream;
 pub enum Stream {
     /// Over TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
+    /// From a client over TCP, not on the runtime for as long as nobody has to wait for it: many ask once, are answered, and
+    /// are gone, and the kernel need not watch those. Nothing is left when the runtime would not have it.
+    Fresh(Option<std::net::TcpStream>),
     /// Over a Unix socket.
     Unix(UnixStream),
     /// To an endpoint, under TLS over one of the others.
@@ -30,6 +34,9 @@ pub enum Stream {
 /// After how long without a byte the kernel asks whether the other side is still there, and how often until it gives up: a
 /// machine that went without a word is noticed within two minutes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
+
+/// How much is read at a time of a connection that is not on the runtime: more than most heads have.
+const FIRST: usize = 4096;
 
 /// Has the kernel ask on a quiet connection whether the other side is there. What a listener accepts does as the listener.
 ///
@@ -52,20 +59,63 @@ impl Stream {
         Ok(Self::Tcp(tcp))
     }
 
+    /// A TCP connection that a client has opened, which does not block and has Nagle's algorithm off.
+    #[must_use]
+    pub fn accepted(tcp: std::net::TcpStream) -> Self {
+        Self::Fresh(Some(tcp))
+    }
+
+    /// True when nobody is woken by what happens on it, since nobody has had to wait for it so far.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(_))
+    }
+
+    /// Puts it on the runtime of the worker that calls it, unless it is there.
+    ///
+    /// # Errors
+    /// When the kernel watches no more sockets (`fs.epoll.max_user_watches`), or has no memory for it.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if let Self::Fresh(fresh) = self {
+            let tcp = fresh.take().ok_or(io::ErrorKind::NotConnected)?;
+            *self = Self::Tcp(TcpStream::from_std(tcp)?);
+        }
+        Ok(())
+    }
+
+    /// What `attempt` does with a fresh connection. When that has to be waited for, it is settled, and there is nothing.
+    fn poll_fresh<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: impl FnOnce(&std::net::TcpStream) -> io::Result<R>,
+    ) -> Poll<io::Result<Option<R>>> {
+        let Self::Fresh(fresh) = self else { return Poll::Ready(Ok(None)) };
+        let tcp = fresh.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        // As the runtime has it of its own: whoever always has more must let others have their turn.
+        let turn = ready!(poll_proceed(cx));
+        let done = attempt(tcp);
+        if done.as_ref().is_err_and(would_block) {
+            return Poll::Ready(self.settle().map(|()| None));
+        }
+        turn.made_progress();
+        Poll::Ready(done.map(Some))
+    }
+
     /// True when its bytes are the socket's own.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Unix(_))
+        matches!(self, Self::Tcp(_) | Self::Fresh(_) | Self::Unix(_))
     }
 
     /// Ready with what `read` has done with the socket, which was not for want of bytes; of a [plain](Self::is_plain) one.
     pub fn poll_reading<R>(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        self.settle()?;
         loop {
-            let done = match self {
+            let done = match &*self {
                 Self::Tcp(tcp) => {
                     ready!(tcp.poll_read_ready(cx))?;
                     tcp.try_io(Interest::READABLE, || read(tcp.as_fd()))
@@ -74,7 +124,7 @@ impl Stream {
                     ready!(unix.poll_read_ready(cx))?;
                     unix.try_io(Interest::READABLE, || read(unix.as_fd()))
                 }
-                Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+                Self::Fresh(_) | Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             if !done.as_ref().is_err_and(would_block) {
                 return Poll::Ready(done);
@@ -84,12 +134,13 @@ impl Stream {
 
     /// Ready with what `write` has done with the socket, which was not for want of room; of a [plain](Self::is_plain) one.
     pub fn poll_writing<R>(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        self.settle()?;
         loop {
-            let done = match self {
+            let done = match &*self {
                 Self::Tcp(tcp) => {
                     ready!(tcp.poll_write_ready(cx))?;
                     tcp.try_io(Interest::WRITABLE, || write(tcp.as_fd()))
@@ -98,7 +149,7 @@ impl Stream {
                     ready!(unix.poll_write_ready(cx))?;
                     unix.try_io(Interest::WRITABLE, || write(unix.as_fd()))
                 }
-                Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+                Self::Fresh(_) | Self::Secured(_) | Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             if !done.as_ref().is_err_and(would_block) {
                 return Poll::Ready(done);
@@ -111,6 +162,7 @@ impl Stream {
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().ok(),
+            Self::Fresh(tcp) => tcp.as_ref()?.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Tls(tls) => tls.get_ref().0.local_address(),
             Self::Secured(tls) => tls.get_ref().0.local_address(),
@@ -122,31 +174,51 @@ impl Stream {
         match self {
             // It may be gone already.
             Self::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Self::Fresh(tcp) => {
+                let _ = tcp.as_ref().map(|tcp| SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+            }
             Self::Unix(_) => {}
             Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
             Self::Secured(tls) => tls.get_ref().0.reset_on_close(),
         }
     }
 
+    /// Takes what has come and says a `last` word, as far as that goes at once. Closing is then no reset, which could overtake
+    /// the word; all of it is best effort. Nothing is said under TLS.
+    pub fn dismiss(&mut self, last: &[u8]) {
+        let mut forgotten = [0; FIRST];
+        match self {
+            Self::Tcp(tcp) => drop((tcp.try_read(&mut forgotten), tcp.try_write(last))),
+            Self::Fresh(Some(tcp)) => drop((tcp.read(&mut forgotten), tcp.write(last))),
+            Self::Unix(unix) => drop((unix.try_read(&mut forgotten), unix.try_write(last))),
+            Self::Fresh(None) | Self::Tls(_) | Self::Secured(_) => {}
+        }
+    }
+
     /// True when the peer sends nothing more, or is gone, also if what it sent before has not been read; as far as the
-    /// reactor knows, without a system call.
+    /// reactor knows, without a system call; of a fresh connection it knows from the next turn on.
     #[must_use]
-    pub fn has_left(&self) -> bool {
+    pub fn has_left(&mut self) -> bool {
+        if self.settle().is_err() {
+            return true;
+        }
         let ready = match self {
+            Self::Fresh(_) => return true,
             Self::Tcp(tcp) => tcp.ready(Interest::READABLE).now_or_never(),
             Self::Unix(unix) => unix.ready(Interest::READABLE).now_or_never(),
-            Self::Tls(tls) => return tls.get_ref().0.has_left(),
-            Self::Secured(tls) => return tls.get_ref().0.has_left(),
+            Self::Tls(tls) => return tls.get_mut().0.has_left(),
+            Self::Secured(tls) => return tls.get_mut().0.has_left(),
         };
         ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
     /// True when something has come that nobody will read, so that closing would be a reset; as far as the reactor knows: no
-    /// system call unless something has happened on the socket. It may be read by asking.
+    /// system call unless something has happened on the socket, or it is fresh. It may be read by asking.
     #[must_use]
     pub fn has_unread(&mut self) -> bool {
         let read = match self {
             Self::Tcp(tcp) => tcp.try_read(&mut [0]),
+            Self::Fresh(tcp) => tcp.as_ref().map_or(Ok(0), |mut tcp| tcp.read(&mut [0])),
             Self::Unix(unix) => unix.try_read(&mut [0]),
             Self::Tls(tls) => return tls.get_mut().0.has_unread(),
             Self::Secured(tls) => return tls.get_mut().0.has_unread(),
@@ -167,7 +239,7 @@ impl Stream {
                 return Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending();
             }
             // A client's connection is never kept for another.
-            Self::Tls(_) => return false,
+            Self::Fresh(_) | Self::Tls(_) => return false,
         };
         read.is_err_and(|error| would_block(&error))
     }
@@ -179,7 +251,15 @@ fn would_block(error: &io::Error) -> bool {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        let most = buf.remaining().min(FIRST);
+        if let Some(read) = ready!(this.poll_fresh(cx, |mut tcp| tcp.read(buf.initialize_unfilled_to(most))))?
+        {
+            buf.advance(read);
+            return Poll::Ready(Ok(()));
+        }
+        match this {
+            Self::Fresh(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Self::Secured(tls) => Pin::new(tls).poll_read(cx, buf),
@@ -190,7 +270,12 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let Some(written) = ready!(this.poll_fresh(cx, |mut tcp| tcp.write(bytes)))? {
+            return Poll::Ready(Ok(written));
+        }
+        match this {
+            Self::Fresh(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
             Self::Secured(tls) => Pin::new(tls).poll_write(cx, bytes),
@@ -207,7 +292,12 @@ impl AsyncWrite for Stream {
             // rustls writes a single record so too, and a `send` is cheaper than a `writev` of one.
             return self.poll_write(cx, only);
         }
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let Some(written) = ready!(this.poll_fresh(cx, |mut tcp| tcp.write_vectored(parts)))? {
+            return Poll::Ready(Ok(written));
+        }
+        match this {
+            Self::Fresh(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
             Self::Secured(tls) => Pin::new(tls).poll_write_vectored(cx, parts),
@@ -221,7 +311,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Fresh(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Secured(tls) => Pin::new(tls).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
@@ -230,6 +320,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Fresh(Some(tcp)) => Poll::Ready(tcp.shutdown(Shutdown::Write)),
+            Self::Fresh(None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Self::Secured(tls) => Pin::new(tls).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
@@ -238,24 +330,4 @@ impl AsyncWrite for Stream {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::AsyncWriteExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_nobody_has_read_is_known_and_an_end_is_not_taken_for_it() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut ours = Stream::Unix(ours);
-        assert!(!ours.has_unread());
-        theirs.write_all(b"xy").await.unwrap();
-        poll_fn(|cx| ours.poll_reading(cx, |_| Ok(()))).await.unwrap();
-        assert!(ours.has_unread() && ours.has_unread());
-        assert!(!ours.has_unread(), "both bytes are read by asking");
-        drop(theirs);
-        poll_fn(|cx| ours.poll_reading(cx, |_| Ok(()))).await.unwrap();
-        assert!(!ours.has_unread());
-    }
-}
+mod tests;

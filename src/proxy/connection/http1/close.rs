@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Left, Wire};
+use crate::proxy::clock::TICK;
 use crate::proxy::upstream::Stream;
 use crate::proxy::worker::HEAD;
 
@@ -21,6 +22,12 @@ impl Wire {
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_unread() {
             return Poll::Pending;
+        }
+        if self.stream.borrow().is_fresh() {
+            // Mostly the answer is there sooner than it is worth telling the kernel to watch the client.
+            self.watch.set_once(TICK);
+            ready!(self.watch.poll(cx));
+            self.watch.clear();
         }
         match self.poll_fill(HEAD, cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
@@ -35,7 +42,7 @@ impl Wire {
 
     /// True when the client sends nothing more, whether or not all that it sent is read.
     pub(in super::super) fn has_left(&self) -> bool {
-        self.stream.borrow().has_left()
+        self.stream.borrow_mut().has_left()
     }
 
     /// Says that it is over; a client that may still be sending, or has sent what nobody has read, is heard until it has seen

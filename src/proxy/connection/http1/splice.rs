@@ -28,7 +28,7 @@ impl Wire {
         };
         let Some(mut pipe) = self.pipes().and_then(Pipes::take) else { return Poll::Ready(None) };
         self.go_on();
-        match ready!(pipe.poll_fill(&self.stream.borrow(), left, cx)) {
+        match ready!(pipe.poll_fill(&mut self.stream.borrow_mut(), left, cx)) {
             Ok(filled @ 1..) => {
                 body.pass(filled as u64);
                 self.body.set(body);
