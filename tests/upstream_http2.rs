@@ -730,3 +730,20 @@ fn what_comes_behind_an_answer_without_a_body_is_nobodys_answer() {
     assert_eq!(answer.status, 204);
     assert!(client.get("/about").text().starts_with("GET "), "the next answer is the next request's");
 }
+
+#[test]
+fn an_answer_without_a_body_is_over_with_its_head() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let counted = |code: &str, times| {
+        for view in ["client", "upstream"] {
+            let name = format!("switchback_{view}_requests_total{{service=\"shop\"");
+            lab.wait_for_metric(&[&name, &format!("code=\"{code}\",reason=\"\"")], times);
+        }
+    };
+    let mut client = lab.client();
+    client.send("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+    counted("204", 1.0);
+    assert_eq!(client.send("HEAD /ends-late HTTP/1.1\r\nhost: a\r\n\r\n").head_answer().status, 200);
+    counted("200", 1.0);
+}
