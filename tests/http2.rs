@@ -549,3 +549,24 @@ fn the_client_sees_the_code_of_a_truncated_answer() {
         assert_eq!(error.reason(), Some(Code::INTERNAL_ERROR));
     });
 }
+
+#[test]
+fn a_connect_that_became_no_tunnel_has_not_succeeded() {
+    let origin = echo("blue");
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}, {{ path = \"/own\", answer = {{ status = 200, body = \"x\" }} }}]\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &text);
+    let mut connection = Frames::to(lab.address());
+    for (path, stream) in [("/", 1), ("/204", 3), ("/close", 5), ("/own", 7)] {
+        let mut fields = frames::request("CONNECT", path);
+        fields.insert(0, (":protocol", "websocket"));
+        assert_eq!(told(&mut connection, stream, &fields), Ok(502), "{path}");
+        let reason = "reason=\"no_websocket\"";
+        let counted = || lab.metric_total("switchback_client_requests_total", reason);
+        lab::wait_until("it is counted", || counted() == f64::from(stream / 2 + 1));
+    }
+    assert_eq!(told(&mut connection, 9, &frames::request("GET", "/")), Ok(200));
+}
