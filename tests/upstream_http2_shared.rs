@@ -103,6 +103,7 @@ fn lab(
     );
     let origin = thread::spawn(move || {
         let mut endpoint = Endpoint::accept(&listener)?;
+        drop(listener);
         act(&mut endpoint)?;
         while endpoint.proxy.try_piece().is_ok() {}
         Ok(())
@@ -193,4 +194,29 @@ fn those_who_take_nothing_leave_room_for_others() {
 #[test]
 fn those_who_take_nothing_of_many_small_messages_cut_nobody_off() {
     beside_those_who_take_nothing(90, |_| 3_000, 1);
+}
+
+/// More requests than a connection has while another can be opened.
+#[test]
+fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_it_has() {
+    const EACH: u32 = 90;
+    const CLIENTS: u32 = 3;
+    let (lab, origin) = lab(|endpoint| {
+        let asked = (0..EACH * CLIENTS).map(|_| endpoint.request()).collect::<io::Result<Vec<_>>>()?;
+        asked.into_iter().try_for_each(|stream| {
+            endpoint.begin(stream)?;
+            endpoint.end(stream)
+        })
+    });
+    let mut clients = [(); CLIENTS as usize].map(|()| Frames::to(lab.address()));
+    for client in &mut clients {
+        client.send(requests(EACH));
+    }
+    for client in &mut clients {
+        for _ in 0..EACH {
+            assert_eq!(client.until(|piece| piece.kind == HEADERS).status(), Some(200));
+        }
+    }
+    drop((clients, lab));
+    origin.join().unwrap().unwrap();
 }

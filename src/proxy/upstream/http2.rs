@@ -93,7 +93,7 @@ impl Connections {
     }
 
     /// A place on a connection that has room, or on one that `connect` opens and that takes requests `until` a tick, or in
-    /// the shortest queue when there are `most` connections.
+    /// the shortest queue when there are `most` connections, or no further one can be opened.
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
@@ -110,7 +110,12 @@ impl Connections {
         if let Some(ticket) = found.or_else(|| self.shortest_queue(most)) {
             return Ok(ticket);
         }
-        let connection = Rc::new(start(connect.await?, until, clock).await.map_err(refused)?);
+        let stream = match connect.await {
+            Ok(stream) => stream,
+            // Those that are there can take more.
+            Err(error) => return self.last_resort().filter(|_| may_reuse).ok_or(error),
+        };
+        let connection = Rc::new(start(stream, until, clock).await.map_err(refused)?);
         self.list.borrow_mut().push(Rc::clone(&connection));
         Ok(Ticket::on(&connection, false))
     }
@@ -122,6 +127,11 @@ impl Connections {
         let all = list.iter().filter(|_| list.len() >= most);
         let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
         shortest.map(|connection| Ticket::on(connection, true))
+    }
+
+    /// When no further connection can be had: the one with the fewest requests, unless all may be dead.
+    fn last_resort(&self) -> Option<Ticket> {
+        self.shortest_queue(1).filter(|ticket| !ticket.connection.state.is_doubted.get())
     }
 
     /// Closes those without requests since before `oldest`; true when some are left.
