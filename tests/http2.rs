@@ -213,7 +213,7 @@ fn cookies_that_come_one_by_one_are_joined() {
     let lab = lab();
     run(async {
         let mut asked = request(Method::GET, "/");
-        for crumb in ["a=1", "b=2; c=3", "d=4"] {
+        for crumb in ["a=1", "b=2; c=3", "", "d=4", ""] {
             asked.headers_mut().append("cookie", HeaderValue::from_static(crumb));
         }
         Http2::to(lab.address()).await.ask(asked).await;
@@ -251,6 +251,9 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("two hosts", with(&[("host", "shop.test"), ("host", "shop.test")]), 400),
         ("two hosts behind an authority", with(&[(":authority", "a"), ("host", "a"), ("host", "a")]), 400),
         ("user information", with(&[(":authority", "u@shop.test")]), 400),
+        ("a blank before a value", with(&[(":authority", "shop.test"), ("x-beta", " 1")]), 400),
+        ("a blank behind a value", with(&[(":authority", "shop.test"), ("x-beta", "1\t")]), 400),
+        ("a blank in a value", with(&[(":authority", "shop.test"), ("x-beta", "1 2")]), 200),
         ("all of it", method("OPTIONS", "*"), 200),
         ("all of it with GET", method("GET", "*"), 400),
         ("a path without a slash", method("GET", "x"), 400),
@@ -548,4 +551,25 @@ fn the_client_sees_the_code_of_a_truncated_answer() {
         };
         assert_eq!(error.reason(), Some(Code::INTERNAL_ERROR));
     });
+}
+
+#[test]
+fn a_connect_that_became_no_tunnel_has_not_succeeded() {
+    let origin = echo("blue");
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}, {{ path = \"/own\", answer = {{ status = 200, body = \"x\" }} }}]\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &text);
+    let mut connection = Frames::to(lab.address());
+    for (path, stream) in [("/", 1), ("/204", 3), ("/close", 5), ("/own", 7)] {
+        let mut fields = frames::request("CONNECT", path);
+        fields.insert(0, (":protocol", "websocket"));
+        assert_eq!(told(&mut connection, stream, &fields), Ok(502), "{path}");
+        let reason = "reason=\"no_websocket\"";
+        let counted = || lab.metric_total("switchback_client_requests_total", reason);
+        lab::wait_until("it is counted", || counted() == f64::from(stream / 2 + 1));
+    }
+    assert_eq!(told(&mut connection, 9, &frames::request("GET", "/")), Ok(200));
 }

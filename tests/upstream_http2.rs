@@ -18,7 +18,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use lab::frames::{self, frame};
 use lab::tls::{Authority, Pair};
-use lab::{Lab, Origin, PATIENCE, wait_until};
+use lab::{Frames, Lab, Origin, PATIENCE, wait_until};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -729,4 +729,37 @@ fn what_comes_behind_an_answer_without_a_body_is_nobodys_answer() {
     let answer = client.send("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").answer();
     assert_eq!(answer.status, 204);
     assert!(client.get("/about").text().starts_with("GET "), "the next answer is the next request's");
+}
+
+#[test]
+fn an_answer_without_a_body_is_over_with_its_head() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    let counted = |code: &str, times| {
+        for view in ["client", "upstream"] {
+            let name = format!("switchback_{view}_requests_total{{service=\"shop\"");
+            lab.wait_for_metric(&[&name, &format!("code=\"{code}\",reason=\"\"")], times);
+        }
+    };
+    let mut client = lab.client();
+    client.send("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+    counted("204", 1.0);
+    assert_eq!(client.send("HEAD /ends-late HTTP/1.1\r\nhost: a\r\n\r\n").head_answer().status, 200);
+    counted("200", 1.0);
+}
+
+#[test]
+fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened() {
+    let origin = Shared::start(Habit { hangs: true, ..Habit::default() });
+    let mut lab = origin.lab("");
+    lab.restrict_to_one_worker();
+    let requests = |count| {
+        (0..count).flat_map(|index| frame(frames::HEADERS, frames::WHOLE, 2 * index + 1, frames::get("/")))
+    };
+    let mut clients = [(); 3].map(|()| Frames::to(lab.address()));
+    for (client, connections) in clients.iter_mut().zip([1, 1, 2]) {
+        client.send(requests(90).collect::<Vec<_>>());
+        (0..90).for_each(|_| assert_eq!(origin.saw(), "asked"));
+        assert_eq!(origin.connections(), connections);
+    }
 }

@@ -180,6 +180,7 @@ impl Exchange {
                 break;
             };
             if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
+                self.outgoing.check(&head).map_err(Failure::Because)?;
                 return Ok(Taken::Final(head));
             }
             self.interims += 1;

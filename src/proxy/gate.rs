@@ -1,6 +1,6 @@
 //! The ingress gate: what a request must be before it is routed. Nothing behind it checks again.
 
-use http::{HeaderMap, HeaderName, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::fields::{Came, Fields, Note};
 use super::head::Parts;
@@ -34,6 +34,9 @@ impl<'r> Asked<'r> {
     /// The reason of the refusal.
     pub fn of(request: &'r Parts) -> Result<Self, Reason> {
         let (uri, headers) = (&request.uri, &request.headers);
+        if request.version == Version::HTTP_2 && headers.values().any(is_padded) {
+            return Err(Reason::BadRequest);
+        }
         let upgrade = Upgrade::of(request)?;
         let header = only_host(headers)?;
         let host = match (uri.authority(), header) {
@@ -141,6 +144,13 @@ impl RouteKey for Asked<'_> {
     fn has_header(&self, name: &str, value: &str) -> bool {
         self.headers.has_value(name, value.as_bytes())
     }
+}
+
+/// True for a value with a blank around it, which is malformed in HTTP/2 (RFC 9113 §8.2.1). In HTTP/1.1 the blank is no part of
+/// the value: a route would go by another one than the endpoint sees.
+fn is_padded(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
 /// The one `Host` field (RFC 9112 §3.2: more than one is an error).

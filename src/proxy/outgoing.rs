@@ -227,6 +227,15 @@ impl Outgoing {
             }
     }
 
+    /// Any success of a `CONNECT` is the tunnel to its client (RFC 9110 §9.3.6), who would take the body for what comes through.
+    ///
+    /// # Errors
+    /// [`Reason::NoWebsocket`] when `head` is one, and no change of protocol.
+    pub fn check(&self, head: &Head) -> Result<(), Reason> {
+        let is_other = self.upgrade == Some(Upgrade::Http2) && head.status.is_success();
+        if is_other { Err(Reason::NoWebsocket) } else { Ok(()) }
+    }
+
     /// How many bytes of the body were taken so far.
     pub fn taken(&self) -> u64 {
         self.taken

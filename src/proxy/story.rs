@@ -17,6 +17,7 @@ use super::live::{Lane, Snapshot};
 use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
+use super::upgrade::Upgrade;
 use super::{answer, error, hold};
 use crate::metrics::Reason;
 use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
@@ -104,12 +105,15 @@ impl Story {
     /// The answer of a route that answers by itself.
     ///
     /// # Errors
-    /// [`Reason::BadRequest`] when it needs a host that HTTP/1.0 did not say; [`Reason::Internal`] when the route does
-    /// not answer.
+    /// [`Reason::BadRequest`] when it needs a host that HTTP/1.0 did not say; [`Reason::NoWebsocket`] when it would pass for a
+    /// tunnel (RFC 9110 §9.3.6); [`Reason::Internal`] when the route does not answer.
     pub fn answer(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Result<Answer, Reason> {
         let (Some(own), Some(place)) = (self.own_answer(), &self.place) else { return Err(Reason::Internal) };
         if asked.authority.is_empty() && own.needs_host() {
             return Err(Reason::BadRequest);
+        }
+        if asked.upgrade == Some(Upgrade::Http2) && matches!(own, OwnAnswer::Fixed { status: 200..300, .. }) {
+            return Err(Reason::NoWebsocket);
         }
         client.worker.answered(own);
         if let Some(record) = &self.record {

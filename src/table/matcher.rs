@@ -105,6 +105,8 @@ pub struct Router {
     exact: Map,
     /// Keyed by the suffix after `*.`.
     wildcard: Map,
+    /// How long the longest of these is.
+    longest: usize,
     any: Paths,
 }
 
@@ -123,12 +125,15 @@ impl Router {
         for (route, routed) in routes {
             hosts.entry(&route.host).or_default().push((route, routed));
         }
-        let mut router = Self { exact: map(), wildcard: map(), any: Paths::default() };
+        let mut router = Self { exact: map(), wildcard: map(), longest: 0, any: Paths::default() };
         for (host, routes) in hosts {
             let paths = Paths::of(routes);
             match host {
                 HostPattern::Exact(name) => drop(router.exact.replace(Host::new(name, paths))),
-                HostPattern::Wildcard(suffix) => drop(router.wildcard.replace(Host::new(suffix, paths))),
+                HostPattern::Wildcard(suffix) => {
+                    router.longest = router.longest.max(suffix.len());
+                    router.wildcard.replace(Host::new(suffix, paths));
+                }
                 HostPattern::Any => router.any = paths,
             }
         }
@@ -150,17 +155,21 @@ impl Router {
             return Some(routed);
         }
         if !self.wildcard.is_empty() {
-            let mut rest = host;
-            while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
-                let suffix = &rest[dot + 1..];
-                if let Some(routed) = self.wildcard.get(suffix).and_then(|host| host.paths.find(key)) {
-                    return Some(routed);
-                }
-                rest = suffix;
+            let mut known = suffixes(host, self.longest).filter_map(|suffix| self.wildcard.get(suffix));
+            if let Some(routed) = known.find_map(|host| host.paths.find(key)) {
+                return Some(routed);
             }
         }
         self.any.find(key)
     }
+}
+
+/// What stands behind each dot of `host`, the longest first, and none that is longer than `most`: whoever asks for a host of
+/// many thousand dots would have as many suffixes hashed, each of them nearly as long as the host.
+fn suffixes(host: &[u8], most: usize) -> impl Iterator<Item = &[u8]> {
+    let from = host.len().saturating_sub(most + 1);
+    let dots = host[from..].iter().enumerate().filter(|(_, byte)| **byte == b'.');
+    dots.map(move |(dot, _)| &host[from + dot + 1..])
 }
 
 /// A host with its paths, found by its name: one cache line.

@@ -7,7 +7,10 @@ use anyhow::Result;
 use futures_util::future::OptionFuture;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
-use tracing::warn;
+use tracing::{Level, warn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::control::Control;
 use crate::control::health::Prober;
@@ -23,16 +26,20 @@ pub(super) fn raise_file_limit() {
 }
 
 /// Logs to standard error; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
+///
+/// Of the libraries in use only errors, up to `info`: what they warn of is a client's doing, and each client could have a line
+/// written for every frame.
 pub(super) fn start_log() {
-    let level = std::env::var("SWITCHBACK_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(tracing::Level::INFO);
+    let level =
+        std::env::var("SWITCHBACK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(Level::INFO);
+    let others = if level > Level::INFO { LevelFilter::from_level(level) } else { LevelFilter::ERROR };
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
         .with_target(false)
+        .finish()
+        .with(Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(others))
         .init();
 }
 

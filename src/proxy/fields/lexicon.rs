@@ -79,6 +79,8 @@ fn is_private(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn known(lexicon: &Lexicon) -> usize {
@@ -124,5 +126,37 @@ mod tests {
             assert!(lexicon.field(line.as_bytes()).is_some());
         }
         assert_eq!(known(&lexicon), 0);
+    }
+
+    proptest! {
+        /// Whatever it has been asked before: few enough lines that they come again, and more than there are places for.
+        #[test]
+        fn it_says_what_parsing_says(
+            lines in proptest::collection::vec(
+                (
+                    proptest::sample::select(vec!["x-a", "X-A", "x-A", "cookie", "x a", "", "\u{e9}", ":"]),
+                    proptest::sample::select(vec![":", ": ", ":\t", ": :", " : ", "", ":\x0c", ":\0"]),
+                    prop_oneof![
+                        "[a \t:\u{e9}\x7f]{0,3}",
+                        (0..2 * PLACES).prop_map(|number| number.to_string()),
+                        (LONGEST - 8..LONGEST + 2).prop_map(|length| "y".repeat(length)),
+                    ],
+                ),
+                0..600,
+            ),
+        ) {
+            let lexicon = Lexicon::default();
+            for (name, colon, value) in lines {
+                let line = [name, colon, &value].concat().into_bytes();
+                let parsed = line.iter().position(|byte| *byte == b':').and_then(|colon| {
+                    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+                    Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+                });
+                let told = lexicon.field(&line);
+                prop_assert!(!told.as_ref().is_some_and(|(_, value)| value.is_sensitive()));
+                prop_assert_eq!(told, parsed, "{:?}", line);
+            }
+            prop_assert!(known(&lexicon) <= PLACES);
+        }
     }
 }

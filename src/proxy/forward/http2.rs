@@ -268,7 +268,8 @@ impl Call {
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
-        let is_end = body.is_end_stream();
+        // What comes behind a head that has no body is nobody's answer: mostly the end, in a frame of its own.
+        let is_end = body.is_end_stream() || kind::is_bodiless(head.status, &asked.method);
         self.answer = Some(body);
         let source = if is_end {
             self.told_status(&head.headers);

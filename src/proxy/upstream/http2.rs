@@ -24,16 +24,25 @@ use crate::proxy::http1::MAX_HEAD;
 
 /// Most connections of a worker to one endpoint; beyond it requests queue for streams.
 pub const MOST: usize = 8;
-/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's is large enough
-/// for many slow clients, so that they do not hold up the others.
+/// Most requests at a time on a connection, while another can be opened.
+const STREAMS: u32 = 256;
+/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's has room for all of its
+/// streams, so that clients who take nothing do not hold up the others.
 const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+/// What frames of less than 256 bytes that wait for their clients may cost beside these bytes, as h2 reckons: a million of them, which
+/// take about as much memory (265 bytes each were measured). Beyond it h2 ends the connection for all; by its own measure five
+/// clients could come to that who take nothing of small messages.
+const SMALL_FRAMES: usize = 256 * 1024 * 1024;
 /// Most of a request's body that waits in a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// After how long without an answer an endpoint is asked whether it is there. gRPC servers take pings that come more
 /// often than every five minutes for an attack; on suspicion one is sent at once.
 const PULSE: Duration = Duration::from_secs(310);
 const PULSE_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests that were given up are remembered, so many and so long: what is still on its way for them is no error.
+const REMEMBERED: usize = 512;
+const MEMORY: Duration = Duration::from_secs(10);
 /// How long an endpoint may take nothing of what is written.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -84,7 +93,7 @@ impl Connections {
     }
 
     /// A place on a connection that has room, or on one that `connect` opens and that takes requests `until` a tick, or in
-    /// the shortest queue when there are `most` connections.
+    /// the shortest queue when there are `most` connections, or no further one can be opened.
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
@@ -101,7 +110,12 @@ impl Connections {
         if let Some(ticket) = found.or_else(|| self.shortest_queue(most)) {
             return Ok(ticket);
         }
-        let connection = Rc::new(start(connect.await?, until, clock).await.map_err(refused)?);
+        let stream = match connect.await {
+            Ok(stream) => stream,
+            // Those that are there can take more.
+            Err(error) => return self.last_resort().filter(|_| may_reuse).ok_or(error),
+        };
+        let connection = Rc::new(start(stream, until, clock).await.map_err(refused)?);
         self.list.borrow_mut().push(Rc::clone(&connection));
         Ok(Ticket::on(&connection, false))
     }
@@ -113,6 +127,11 @@ impl Connections {
         let all = list.iter().filter(|_| list.len() >= most);
         let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
         shortest.map(|connection| Ticket::on(connection, true))
+    }
+
+    /// When no further connection can be had: the one with the fewest requests, unless all may be dead.
+    fn last_resort(&self) -> Option<Ticket> {
+        self.shortest_queue(1).filter(|ticket| !ticket.connection.state.is_doubted.get())
     }
 
     /// Closes those without requests since before `oldest`; true when some are left.
@@ -138,7 +157,8 @@ impl Connection {
     }
 
     fn has_room(&self) -> bool {
-        !self.state.is_doubted.get() && self.state.streams.get() < self.send.current_max_send_streams()
+        let most = self.send.current_max_send_streams().min(STREAMS as usize);
+        !self.state.is_doubted.get() && self.state.streams.get() < most
     }
 }
 
@@ -242,6 +262,12 @@ async fn start(stream: Stream, until: u64, clock: &Rc<Clock>) -> io::Result<Conn
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_concurrent_reset_streams(REMEMBERED)
+        .reset_stream_duration(MEMORY)
+        // h2 ends a connection after 1,024 of them in its life, and with it the requests of all others: what comes for a request
+        // that was forgotten is one, so that a few clients who give up could cut everybody off.
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(SMALL_FRAMES)
         .max_send_buffer_size(SEND_BUFFER);
     let (send, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await.map_err(io::Error::other)?;
     poll_fn(|cx| {

@@ -73,23 +73,57 @@ fn a_prefix_that_would_cut_a_character_does_not_match() {
     assert_eq!(router(&[route("*", "/ab", &[])]).route(&Key("", "/aé", &[])), None);
 }
 
+#[test]
+fn a_host_of_very_many_labels_is_looked_up_no_more_often_than_a_wildcard_is_long() {
+    let host = ".a".repeat(10_000);
+    assert_eq!(suffixes(host.as_bytes(), 7).collect::<Vec<_>>(), [&b"a.a.a.a"[..], b"a.a.a", b"a.a", b"a"]);
+    assert_eq!(suffixes(b"a.b.c", 3).collect::<Vec<_>>(), [&b"b.c"[..], b"c"]);
+    assert_eq!(suffixes(b"a.b.c", 100).collect::<Vec<_>>(), [&b"b.c"[..], b"c"]);
+    assert_eq!(suffixes(b"", 0).count() + suffixes(b"a", 9).count(), 0);
+    let router = router(&[route("*.a.a", "/", &[]), route("*.b", "/", &[])]);
+    assert_eq!(find(&router, &Key(&host, "/", &[])), Some(0));
+}
+
+/// Names and values of fields, each once at most.
+fn fields() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let all = vec![("x-a", "1"), ("x-b", "1"), ("x-b", "2")];
+    proptest::sample::subsequence(all, 0..=2).prop_map(|mut fields| {
+        fields.dedup_by_key(|(name, _)| *name);
+        fields
+    })
+}
+
 proptest! {
     /// The arranged lookup against the definition: filter all, take the most specific.
     #[test]
     fn lookup_agrees_with_its_definition(
-        specs in proptest::collection::vec(("(\\*|[ab]\\.c|\\*\\.c|\\*\\.b\\.c)", "/[ab]{0,3}(/static/[ab]{0,3})?"), 0..12),
-        host in "[ab](\\.[ab])?\\.c", path in "/[ab]{0,4}(/static/[ab]{0,4})?",
+        specs in proptest::collection::vec(
+            ("(\\*|[ab]\\.c|\\*\\.c|\\*\\.b\\.c|\\*\\.a\\.b\\.c)", "/[ab]{0,3}(/static/[ab]{0,3})?(/static/é?)?", fields()),
+            0..24,
+        ),
+        (host, behind) in ("[abAB](\\.[abAB]){0,4}\\.[cC]", "\\.?"),
+        path in "/[ab]{0,4}(/static/[ab]{0,4})?(/static/é?[ab]?)?",
+        fields in fields(),
     ) {
-        let mut routes: Vec<_> = specs.iter().map(|(host, path)| route(host, path, &[])).collect();
+        let mut routes: Vec<_> = specs.iter().map(|(host, path, fields)| route(host, path, fields)).collect();
         routes.sort();
         routes.dedup();
+        let lower = host.to_ascii_lowercase();
         let rank = |route: &Route| match &route.host {
-            HostPattern::Exact(name) => (&**name == host.as_str()).then_some(usize::MAX),
-            HostPattern::Wildcard(suffix) => host.ends_with(&format!(".{suffix}")).then_some(suffix.len()),
+            HostPattern::Exact(name) => (**name == *lower).then_some(usize::MAX),
+            HostPattern::Wildcard(suffix) => lower.ends_with(&format!(".{suffix}")).then_some(suffix.len()),
             HostPattern::Any => Some(0),
         };
-        let matching = routes.iter().enumerate().filter(|(_, route)| path.starts_with(&*route.path));
-        let best = matching.filter_map(|(index, route)| Some((rank(route)?, route.path.len(), index)));
-        prop_assert_eq!(find(&router(&routes), &Key(&host, &path, &[])), best.max().map(|(_, _, index)| index));
+        let has = |(name, value): &(Arc<str>, Arc<str>)| fields.contains(&(&**name, &**value));
+        let matching = routes
+            .iter()
+            .enumerate()
+            .filter(|(_, route)| path.starts_with(&*route.path) && route.headers.iter().all(has));
+        // Of as many fields the first ones in order.
+        let best = matching.filter_map(|(index, route)| {
+            Some((rank(route)?, route.path.len(), route.headers.len(), Reverse(&route.headers), index))
+        });
+        let host = host + &behind;
+        prop_assert_eq!(find(&router(&routes), &Key(&host, &path, &fields)), best.max().map(|(.., index)| index));
     }
 }

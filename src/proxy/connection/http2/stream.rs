@@ -99,7 +99,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     if cookies.next().is_none() || cookies.next().is_none() {
         return;
     }
-    let all: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let all: Vec<_> = all.filter(|crumb| !crumb.is_empty()).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }

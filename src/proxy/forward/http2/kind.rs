@@ -1,6 +1,6 @@
 //! What an answer is, by its fields.
 
-use http::HeaderMap;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{Call, announced, content, status};
 use crate::metrics::Kind;
@@ -33,4 +33,9 @@ impl Call {
             }
         }
     }
+}
+
+/// True when an answer is over with its head, whatever follows (RFC 9112 §6.3).
+pub(super) fn is_bodiless(status: StatusCode, method: &Method) -> bool {
+    method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

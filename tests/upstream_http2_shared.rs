@@ -1,0 +1,222 @@
+//! A connection to an endpoint that many clients share: what one of them does, or does not do, is nothing to the others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod lab;
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use lab::frames::{
+    self, ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE, WINDOW_UPDATE,
+    frame,
+};
+use lab::{Frames, Lab, PATIENCE};
+
+/// An endpoint that sends exactly the frames it is told to, over the one connection that it takes.
+struct Endpoint {
+    proxy: Frames,
+    /// How much it may send on a stream, and on all of them.
+    each: usize,
+    all: usize,
+    given_up: usize,
+    /// Streams of requests that came while something else was waited for.
+    asked: VecDeque<u32>,
+}
+
+impl Endpoint {
+    fn accept(listener: &TcpListener) -> io::Result<Self> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut [0; frames::PREFACE.len()])?;
+        let mut proxy = Frames::over(Box::new(stream));
+        proxy.try_send(frames::settings(&[]))?;
+        Ok(Self { proxy, each: 65_535, all: 65_535, given_up: 0, asked: VecDeque::new() })
+    }
+
+    /// The stream of the next request.
+    fn request(&mut self) -> io::Result<u32> {
+        while self.asked.is_empty() {
+            self.until(|piece| piece.kind == HEADERS)?;
+        }
+        self.asked.pop_front().ok_or_else(|| io::Error::other("nobody asks"))
+    }
+
+    /// Goes on when the proxy has read all that was sent.
+    fn is_read(&mut self) -> io::Result<()> {
+        self.proxy.try_send(frames::ping(b"all read"))?;
+        self.until(|piece| piece.kind == PING).map(drop)
+    }
+
+    fn until(&mut self, is_it: impl Fn(&frames::Piece) -> bool) -> io::Result<frames::Piece> {
+        loop {
+            let piece = self.proxy.try_piece()?;
+            let number =
+                |at: usize| u32::from_be_bytes(piece.payload[at..at + 4].try_into().unwrap()) as usize;
+            match piece.kind {
+                SETTINGS if piece.flags & ACK == 0 => {
+                    let mut windows =
+                        (0..piece.payload.len()).step_by(6).filter(|at| piece.payload[at + 1] == 4);
+                    self.each = windows.next().map_or(self.each, |at| number(at + 2));
+                    self.proxy.try_send(frame(SETTINGS, ACK, 0, ""))?;
+                }
+                WINDOW_UPDATE if piece.stream == 0 => self.all += number(0),
+                RST_STREAM => self.given_up += 1,
+                HEADERS => self.asked.push_back(piece.stream),
+                _ => {}
+            }
+            if is_it(&piece) {
+                return Ok(piece);
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: u32) -> io::Result<()> {
+        self.proxy.try_send(frame(HEADERS, END_HEADERS, stream, [0x88]))
+    }
+
+    /// Sends this on a stream, in frames of so many bytes, unless there is no room for it.
+    fn send(&mut self, stream: u32, bytes: usize, piece: usize) -> io::Result<()> {
+        self.all = self.all.checked_sub(bytes).ok_or_else(|| io::Error::other("no room for it"))?;
+        let parts = vec![b'x'; bytes];
+        let frames = parts.chunks(piece).flat_map(|part| frame(DATA, 0, stream, part));
+        self.proxy.try_send(frames.collect::<Vec<_>>())
+    }
+
+    fn end(&mut self, stream: u32) -> io::Result<()> {
+        self.proxy.try_send(frame(DATA, END_STREAM, stream, "ended"))
+    }
+}
+
+/// A proxy with one worker, and an endpoint that does this; it is to be joined when the proxy is gone.
+fn lab(
+    act: impl FnOnce(&mut Endpoint) -> io::Result<()> + Send + 'static,
+) -> (Lab, JoinHandle<io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n[services.shop.versions.blue]\nendpoints = [\"{}\"]\n\
+         protocol = \"h2c\"\n",
+        listener.local_addr().unwrap()
+    );
+    let origin = thread::spawn(move || {
+        let mut endpoint = Endpoint::accept(&listener)?;
+        drop(listener);
+        act(&mut endpoint)?;
+        while endpoint.proxy.try_piece().is_ok() {}
+        Ok(())
+    });
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text);
+    lab.restrict_to_one_worker();
+    (lab, origin)
+}
+
+/// The streams of so many requests.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|index| 2 * index + 1)
+}
+
+fn requests(count: u32) -> Vec<u8> {
+    streams(count).flat_map(|stream| frame(HEADERS, WHOLE, stream, frames::get("/"))).collect()
+}
+
+/// Its answers come late: all that was given up is answered again and again, as if it had not heard of that.
+#[test]
+fn those_who_give_up_cut_nobody_off() {
+    const EACH: u32 = 90;
+    const CLIENTS: u32 = 7;
+    let (tell, asked) = mpsc::channel();
+    let (lab, origin) = lab(move |endpoint| {
+        let first = endpoint.request()?;
+        endpoint.begin(first)?;
+        let mut others = Vec::new();
+        for _ in 0..EACH * CLIENTS {
+            others.push(endpoint.request()?);
+            tell.send(()).map_err(io::Error::other)?;
+        }
+        while endpoint.given_up < others.len() {
+            endpoint.until(|piece| piece.kind == RST_STREAM)?;
+        }
+        for _ in 0..20 {
+            others.iter().try_for_each(|stream| endpoint.begin(*stream))?;
+            endpoint.is_read()?;
+        }
+        endpoint.end(first)
+    });
+    let mut patient = lab.client();
+    patient.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(patient.head_answer().status, 200);
+    for _ in 0..CLIENTS {
+        let mut client = Frames::to(lab.address());
+        client.send(requests(EACH));
+        (0..EACH).for_each(|_| asked.recv_timeout(PATIENCE).unwrap());
+        client.send(streams(EACH).flat_map(|stream| frames::reset(stream, 8)).collect::<Vec<_>>());
+        assert!(client.is_alive());
+    }
+    let rest = b"5\r\nended\r\n0\r\n\r\n";
+    assert_eq!(patient.bytes(rest.len()), rest);
+    drop((patient, lab));
+    origin.join().unwrap().unwrap();
+}
+
+/// `count` requests of one client that takes nothing of its answers, which come in frames of so many bytes; then one of another.
+fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Send + 'static, piece: usize) {
+    let (lab, origin) = lab(move |endpoint| {
+        for _ in 0..count {
+            let stream = endpoint.request()?;
+            endpoint.begin(stream)?;
+            endpoint.send(stream, bytes(endpoint.each), piece)?;
+        }
+        endpoint.is_read()?;
+        let other = endpoint.request()?;
+        endpoint.begin(other)?;
+        endpoint.send(other, 5, 5)?;
+        endpoint.end(other)
+    });
+    let mut idle = Frames::silent(lab.address()).open(&[(4, 0)]);
+    idle.send(requests(count));
+    for _ in 0..count {
+        idle.until(|piece| piece.kind == HEADERS);
+    }
+    assert_eq!(lab.get("/").text(), "xxxxxended");
+    drop((idle, lab));
+    origin.join().unwrap().unwrap();
+}
+
+#[test]
+fn those_who_take_nothing_leave_room_for_others() {
+    beside_those_who_take_nothing(90, |window| window, 16_384);
+}
+
+/// h2 reckons with what a frame costs beside its bytes.
+#[test]
+fn those_who_take_nothing_of_many_small_messages_cut_nobody_off() {
+    beside_those_who_take_nothing(90, |_| 3_000, 1);
+}
+
+/// More requests than a connection has while another can be opened.
+#[test]
+fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_it_has() {
+    const EACH: u32 = 90;
+    const CLIENTS: u32 = 3;
+    let (lab, origin) = lab(|endpoint| {
+        let asked = (0..EACH * CLIENTS).map(|_| endpoint.request()).collect::<io::Result<Vec<_>>>()?;
+        asked.into_iter().try_for_each(|stream| {
+            endpoint.begin(stream)?;
+            endpoint.end(stream)
+        })
+    });
+    let mut clients = [(); CLIENTS as usize].map(|()| Frames::to(lab.address()));
+    for client in &mut clients {
+        client.send(requests(EACH));
+    }
+    for client in &mut clients {
+        for _ in 0..EACH {
+            assert_eq!(client.until(|piece| piece.kind == HEADERS).status(), Some(200));
+        }
+    }
+    drop((clients, lab));
+    origin.join().unwrap().unwrap();
+}
