@@ -402,15 +402,3 @@ fn nor_where_the_endpoint_speaks_http2() {
     are_cut(&lab, 1.0);
     drop(client);
 }
-
-/// Nothing of the first answer's time limits is left behind: a connection is kept for as long as is configured.
-#[test]
-fn who_thinks_about_the_first_answer_has_all_of_its_time_for_that() {
-    let lab = Lab::start(&["blue"]);
-    let mut client = lab.client();
-    for pause in [400, 1, 400] {
-        assert_eq!(client.get("/").version(), "blue");
-        std::thread::sleep(Duration::from_millis(pause));
-    }
-    assert_eq!(client.get("/").version(), "blue");
-}
