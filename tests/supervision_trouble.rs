@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
-use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, SmallDisk, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -187,6 +187,54 @@ fn what_the_store_refuses_has_not_happened_and_is_done_once_it_takes_it() {
     assert_eq!(told, 1, "it is told once, however often it is tried");
 }
 
+/// Changes another service until that is refused: what was left of the disk is used up.
+fn use_up(lab: &Lab) {
+    let is_refused = (1..5_000).any(|points| {
+        let weights = json!({ "blue": 10_000 - points, "green": points });
+        lab.call("PUT", "/v1/services/other/weights", &weights).0 == 503
+    });
+    assert!(is_refused, "a full disk takes any number of changes");
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_with_a_bad_version_for_longer_than_it_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::at(&dir.path().join("state")) else {
+        println!("skipped: lacks the right to mount a tmpfs (run as root)");
+        return;
+    };
+    let green = Pulse::well();
+    let origins = vec![origin("blue", &Pulse::well()), origin("green", &green)];
+    let service = |name: &str, path: &str, rules: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"{path}\" }}]\nstable = \"blue\"\n{rules}outliers = false\n\
+             versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
+            origins[0].address, origins[1].address
+        )
+    };
+    let services = service("shop", "/", "supervise = true\n") + &service("other", "/other", "");
+    let lab = Lab::configured(dir, origins, &services);
+    let users = Users::with_history(&lab);
+    lab.flip("green");
+    wait_until("green has it", || served(&lab, "green") > 50);
+    let ballast = disk.fill();
+    use_up(&lab);
+    let (epoch, mut events) = (lab.epoch(), lab.events());
+    green.set(500);
+    let told = events.wait_for(|event| event["type"] == "verdict" && !event["hindrance"].is_null());
+    assert!(told["hindrance"].as_str().unwrap().contains("full: make room on the disk"), "{told}");
+    assert_eq!((weight(&lab, "green"), lab.epoch()), (10_000, epoch));
+    fs::remove_file(ballast).unwrap();
+    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    assert_eq!(
+        since(&lab, epoch),
+        by_supervision(&["revert", "weights"]),
+        "it leant back, and then that was proven"
+    );
+    drop((users, lab));
+    drop(disk);
+}
+
 #[test]
 fn a_suspicion_that_is_over_leaves_nothing_in_the_way() {
     let (blue, green) = (Pulse::well(), Pulse::well());
@@ -322,6 +370,37 @@ fn a_trial_that_leans_goes_on_in_the_process_that_takes_over() {
 }
 
 #[test]
+fn who_turns_bad_while_another_process_takes_over_goes_back_once() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = pair(&blue, &green, "true", UPGRADE);
+    drop(Users::with_history(&lab));
+    let mut row = Row::of(lab);
+    for round in 0..3 {
+        green.set(200);
+        row.lab.weights(&json!({ "green": 3_000, "blue": 7_000 }));
+        let (epoch, users) = (row.lab.epoch(), Users::of(row.address()));
+        let before = served(&row.lab, "green");
+        wait_until("both are asked", || served(&row.lab, "green") > before + 100);
+        green.set(500);
+        let (status, answer) = row.upgrade();
+        assert_eq!(status, 200, "{answer}");
+        wait_until("it went back", || weight(&row.lab, "blue") == 10_000);
+        // Nothing comes after it.
+        let before = served(&row.lab, "blue");
+        wait_until("blue serves", || served(&row.lab, "blue") > before + 100);
+        let all = since(&row.lab, epoch);
+        let reverts = all.iter().filter(|(kind, _)| kind == "revert").count();
+        assert_eq!(
+            (reverts, &*all[0].0, weight(&row.lab, "blue")),
+            (1, "revert", 10_000),
+            "{round}: {all:?}"
+        );
+        drop(users);
+    }
+    row.end();
+}
+
+#[test]
 fn what_waits_or_pauses_is_not_handed_over_and_goes_on() {
     let gate = Gate::default();
     let blues = vec![Origin::held("blue", &gate), Origin::held("blue", &gate)];
@@ -422,8 +501,8 @@ fn a_machine_that_stood_still_reverts_nothing_and_loses_nothing() {
     assert!(["collecting", "healthy"].contains(&now["state"].as_str().unwrap()), "{now}");
 }
 
-/// Answers with what the pulse says, and has WebSockets on which nothing is said.
-fn silent(name: &str, pulse: &Pulse) -> Origin {
+/// Answers with what the pulse says, and has WebSockets on which nothing is said but this.
+fn saying(name: &str, pulse: &Pulse, words: &'static [u8]) -> Origin {
     let (version, pulse) = (name.to_owned(), pulse.clone());
     Origin::behaving(name, move |seen, stream| {
         if let Some(key) = seen.header("sec-websocket-key") {
@@ -432,6 +511,7 @@ fn silent(name: &str, pulse: &Pulse) -> Origin {
                 stream,
                 "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
             )?;
+            stream.write_all(words)?;
             io::copy(stream, &mut io::sink())?;
             return Ok(Then::Close);
         }
@@ -444,7 +524,7 @@ fn silent(name: &str, pulse: &Pulse) -> Origin {
 #[test]
 fn a_websocket_that_never_says_anything_does_not_bar_the_exclusive_way_back() {
     let (blue, green) = (Pulse::well(), Pulse::well());
-    let lab = shop(vec![silent("blue", &blue)], vec![silent("green", &green)], "true", "");
+    let lab = shop(vec![saying("blue", &blue, b"")], vec![saying("green", &green, b"")], "true", "");
     let _users = Users::with_history(&lab);
     let epoch = flip_exclusively(&lab);
     wait_until("green has it", || served(&lab, "green") > 50);
@@ -454,4 +534,28 @@ fn a_websocket_that_never_says_anything_does_not_bar_the_exclusive_way_back() {
     wait_until("it went back", || weight(&lab, "blue") == 10_000);
     assert_eq!(since(&lab, epoch), by_supervision(&["revert", "hold"]), "at once: requests waited once");
     drop(socket);
+}
+
+#[test]
+fn what_barred_the_exclusive_way_back_is_waited_for_no_longer_than_it_is_there() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    // Half a message: there is no word for its end.
+    let greens = vec![saying("green", &green, b"\x81\x05h")];
+    let lab = shop(vec![origin("blue", &blue)], greens, "true\nhold = { timeout = \"300ms\" }", "");
+    let _users = Users::with_history(&lab);
+    let epoch = flip_exclusively(&lab);
+    wait_until("green has it", || served(&lab, "green") > 50);
+    let socket = lab::websocket::connect(lab.address(), "/");
+    green.set(500);
+    let tried = |times| since(&lab, epoch).iter().filter(|(kind, _)| kind == "release").count() == times;
+    wait_until("it was tried in vain", || tried(1));
+    let hindrance = verdict(&lab)["hindrance"].clone();
+    assert!(hindrance.as_str().unwrap().contains("in the way: 1 websocket on `green`"), "{hindrance}");
+    assert_eq!(gauge(&lab, "switchback_supervision_hindered", ""), 1.0);
+    wait_until("it was tried twice", || tried(2));
+    let begun = Instant::now();
+    drop(socket);
+    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "as if it were still there: {took:?}");
 }

@@ -222,7 +222,8 @@ impl Inquiry {
         now: Instant,
         snapshot: &Snapshot,
     ) -> Option<Wanted> {
-        if self.orders.are_waited_for(now) {
+        let tenure = || snapshot.tenure(&self.service, &self.trial.candidate);
+        if self.orders.are_waited_for(now, |kind| tenure().map_or(0, |tenure| tenure.in_flight_by(kind))) {
             return None;
         }
         let wish = || self.wish(standing, (ledger, sums), now, snapshot);

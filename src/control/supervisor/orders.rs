@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::control::Failed;
+use crate::metrics::Kind;
 use crate::release::Act;
 use crate::table::{EndpointAddr, VersionName};
 
@@ -10,7 +11,7 @@ use crate::table::{EndpointAddr, VersionName};
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same after one for which requests had to wait,
 const AGAIN_EXCLUSIVE: Duration = Duration::from_secs(10);
-/// twice as long each time that they waited in vain, up to this.
+/// twice as long each time that they waited in vain, up to this, while what was in the way is there.
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// What supervision wants done.
@@ -35,6 +36,8 @@ pub(super) struct Orders {
     hindrance: Option<String>,
     /// How often in a row requests waited for one that was not carried out.
     in_vain: u32,
+    /// What they waited for, and from when on it is looked whether that is gone.
+    barred: Option<(Vec<Kind>, Instant)>,
 }
 
 /// Why an order was not carried out.
@@ -67,9 +70,12 @@ impl Cause {
 }
 
 impl Orders {
-    /// True while nothing can be ordered.
-    pub(super) fn are_waited_for(&self, now: Instant) -> bool {
-        self.patience.is_some_and(|until| now < until)
+    /// True while nothing can be ordered; `count` is what the candidate has in flight.
+    pub(super) fn are_waited_for(&self, now: Instant, count: impl Fn(Kind) -> u64) -> bool {
+        let is_gone = |(kinds, from): &(Vec<Kind>, Instant)| {
+            now >= *from && !kinds.is_empty() && kinds.iter().all(|kind| count(*kind) == 0)
+        };
+        self.patience.is_some_and(|until| now < until) && !self.barred.as_ref().is_some_and(is_gone)
     }
 
     /// What is to be ordered before anything else.
@@ -87,7 +93,7 @@ impl Orders {
         if self.underway.as_ref() == Some(wanted) {
             return false;
         }
-        self.owed = None;
+        (self.owed, self.barred) = (None, None);
         self.underway = Some(wanted.clone());
         self.patience = Some(now + AGAIN);
         true
@@ -113,6 +119,9 @@ impl Orders {
         let pause = if is_exclusive { AGAIN_EXCLUSIVE } else { AGAIN };
         let times = 1 << self.in_vain.saturating_sub(1).min(8);
         self.patience = Some(now + (pause * times).min(LONGEST.max(pause)));
+        if let Failed::HoldEnded(ended) = failed {
+            self.barred = Some((ended.left.iter().map(|left| left.kind).collect(), now + pause));
+        }
         let is_owed = cause == Cause::Passing && matches!(wanted, Wanted::Eject(..));
         self.owed = is_owed.then(|| wanted.clone());
         let why = Some(failed.to_string());
@@ -134,7 +143,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Ended, HoldEnded, clock};
+    use crate::control::{Ended, HoldEnded, InTheWay, clock};
     use crate::store::StoreError;
 
     const CONVICT: Wanted = Wanted::Act(Act::Convict);
@@ -143,13 +152,18 @@ mod tests {
         Failed::Store(StoreError::Io("the disk is full".to_owned()))
     }
 
+    /// There is one of everything.
+    fn one(_: Kind) -> u64 {
+        1
+    }
+
     fn waited_in_vain() -> Failed {
         Failed::HoldEnded(Box::new(HoldEnded {
             service: "shop".parse().unwrap(),
             to: "blue".parse().unwrap(),
             why: Ended::Time,
             reason: "its time was over".to_owned(),
-            left: Vec::new(),
+            left: vec![InTheWay { version: "green".parse().unwrap(), kind: Kind::Upload, count: 1 }],
             lasted: Duration::from_secs(10),
         }))
     }
@@ -160,11 +174,11 @@ mod tests {
         let mut news = 0;
         for second in 0..5 {
             let now = start + AGAIN * second;
-            assert!(!orders.are_waited_for(now) && orders.give(&CONVICT, now));
+            assert!(!orders.are_waited_for(now, one) && orders.give(&CONVICT, now));
             let (is_owed, why) = orders.refused(&CONVICT, &store(), false, now);
             assert!(!is_owed);
             news += u32::from(why.is_some());
-            assert!(orders.are_waited_for(now + AGAIN - Duration::from_millis(1)));
+            assert!(orders.are_waited_for(now + AGAIN - Duration::from_millis(1), one));
         }
         assert_eq!(
             (news, orders.hindrance()),
@@ -172,7 +186,7 @@ mod tests {
         );
         orders.give(&CONVICT, start + AGAIN * 5);
         orders.done(&CONVICT);
-        assert_eq!((orders.hindrance(), orders.are_waited_for(start + AGAIN * 5)), (None, false));
+        assert_eq!((orders.hindrance(), orders.are_waited_for(start + AGAIN * 5, one)), (None, false));
     }
 
     #[test]
@@ -181,7 +195,7 @@ mod tests {
         let lean = Wanted::Act(Act::Lean(crate::table::BasisPoints::ALL));
         assert!(orders.give(&lean, start));
         let later = start + Duration::from_mins(1);
-        assert!(!orders.are_waited_for(later) && !orders.give(&lean, later));
+        assert!(!orders.are_waited_for(later, one) && !orders.give(&lean, later));
         assert!(orders.give(&CONVICT, later), "something else is wanted by now");
         orders.done(&lean);
         assert!(!orders.give(&CONVICT, later + AGAIN), "that one is not answered");
@@ -207,13 +221,24 @@ mod tests {
         for _ in 0..8 {
             assert!(orders.give(&CONVICT, now));
             orders.refused(&CONVICT, &waited_in_vain(), true, now);
-            let pause = (1..).find(|seconds| !orders.are_waited_for(now + Duration::from_secs(*seconds)));
+            let pause =
+                (1..).find(|seconds| !orders.are_waited_for(now + Duration::from_secs(*seconds), one));
             pauses.push(pause.unwrap());
             now += Duration::from_secs(pauses[pauses.len() - 1]);
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300, 300]);
         assert!(orders.give(&CONVICT, now));
+        orders.refused(&CONVICT, &waited_in_vain(), true, now);
+        let is_gone = |kind| u64::from(kind != Kind::Upload);
+        let soon = now + AGAIN_EXCLUSIVE;
+        assert!(
+            orders.are_waited_for(soon - Duration::from_millis(1), is_gone),
+            "not more often than before"
+        );
+        assert!(!orders.are_waited_for(soon, is_gone), "what was in the way is gone");
+        assert!(orders.are_waited_for(soon, one));
+        assert!(orders.give(&CONVICT, now));
         orders.refused(&CONVICT, &store(), true, now);
-        assert!(!orders.are_waited_for(now + AGAIN_EXCLUSIVE), "for a store nobody waits");
+        assert!(!orders.are_waited_for(now + AGAIN_EXCLUSIVE, one), "for a store nobody waits");
     }
 }
