@@ -13,6 +13,8 @@ mod orders;
 mod past;
 mod shown;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::collections::BTreeMap;
