@@ -61,7 +61,8 @@
 //! of a request's first attempt, by the weights that its coin was thrown under (what is in flight is model-checked with loom
 //! in `tests/loom_flight.rs`). A task beside control, the [supervisor](control::supervisor),
 //! takes what came, every ten milliseconds, and the pure [verdict](release::verdict) makes evidence of it. What it wants are ordinary
-//! changes: lean back, come back, revert, each refused when the trial that it is about is over.
+//! changes: lean back, come back, revert, each refused when the trial that it is about is over, and given again while the store
+//! refuses it.
 //!
 //! # A hold, and an exclusive flip
 //!

@@ -15,7 +15,7 @@ mod lab;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::history::Load;
-use lab::{Lab, Origin, Proxy, admin};
+use lab::{Lab, Origin, Proxy, SmallDisk, admin};
 use serde_json::{Value, json};
 
 /// Two services over the same two origins: `/shop` and `/cart`.
@@ -173,31 +173,6 @@ fn a_kill_while_it_starts_leaves_what_it_can_start_from() {
         let (_, all) = lab.call("GET", "/v1/services", &Value::Null);
         assert_eq!((&all["epoch"], green(&all["services"][1])), (&json!(1), 0), "in round {round}");
         assert!(proxy.stop().0.success());
-    }
-}
-
-/// A disk of its own for a test; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn at(path: &Path) -> Option<Self> {
-        fs::create_dir_all(path).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(path).output();
-        mount.ok().filter(|done| done.status.success()).map(|_| Self(path.to_owned()))
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        // It is meant to fail.
-        let _ = fs::write(&ballast, vec![1; 4 << 20]);
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
 }
 

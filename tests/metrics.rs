@@ -99,6 +99,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
                 log_e: vec![("error_rate", 5.5), ("total", -3.5)],
                 excess: Some([-0.25, 0.5, 1.0]),
                 common_mode: true,
+                is_hindered: true,
             }),
             requests: [[95, 1, 2], [3, 4, 0]],
             suspects: [2, 0, 1, 0, 0, 0, 0, 0],
@@ -224,6 +225,7 @@ fn the_table_and_control_and_the_doorstep_are_shown() {
             r#"switchback_supervision_excess_ratio{service="shop",candidate="green",baseline="blue",bound="low"}"#,
             "-0.25",
         ),
+        (r#"switchback_supervision_hindered{service="shop",candidate="green",baseline="blue"}"#, "1"),
         (
             r#"switchback_supervision_requests_total{service="shop",candidate="green",baseline="blue",version="green",outcome="failed"}"#,
             "4",

@@ -944,6 +944,52 @@ fn a_rollout_is_begun_on_the_understanding_it_was_asked_for_and_once() {
     assert_eq!(post(&[], &body).status, 409, "without the key it is another one");
 }
 
+#[test]
+fn a_key_of_before_a_restart_begins_no_second_rollout() {
+    let mut lab = pool(3, "");
+    let body = json!({ "confirm": true });
+    let post = |lab: &Lab, key: &str, body: &Value| {
+        lab.call_with("POST", "/v1/services/shop/rollout", &[("idempotency-key", key)], body)
+    };
+    let first = post(&lab, "k1", &body);
+    assert_eq!(first.status, 202, "{}", first.json());
+    wait_for_step(&lab, 0, "safe");
+    lab.kill_and_restart();
+    let epoch = lab.epoch();
+    let again = post(&lab, "k1", &body);
+    assert_eq!((again.status, again.json()), (202, first.json()));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!((rollout(&lab)["state"].clone(), lab.epoch()), (json!("interrupted"), epoch), "none is begun");
+    let other = post(&lab, "k1", &json!({ "confirm": true, "batch": 2 }));
+    assert_eq!((other.status, &other.json()["field"]), (422, &json!("idempotency-key")));
+    let flip = lab.call_with(
+        "POST",
+        "/v1/services/shop/flip",
+        &[("idempotency-key", "k1")],
+        &json!({ "to": "blue" }),
+    );
+    assert_eq!(flip.status, 422, "nor is anything else: {}", flip.json());
+}
+
+#[test]
+fn a_rollout_whose_key_cannot_be_kept_is_not_begun() {
+    let lab = pool(3, "");
+    let state = lab.dir.path().join("state/switchback.db");
+    let away = state.with_extension("away");
+    fs::rename(&state, &away).unwrap();
+    let (key, body) = ([("idempotency-key", "k1")], json!({ "confirm": true }));
+    let refused = lab.call_with("POST", "/v1/services/shop/rollout", &key, &body);
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (503, &json!("urn:switchback:problem:store_failed"))
+    );
+    assert_eq!(lab.call("GET", "/v1/services/shop/rollout", &Value::Null).0, 404);
+    fs::rename(away, state).unwrap();
+    let begun = lab.call_with("POST", "/v1/services/shop/rollout", &key, &body);
+    assert_eq!((begun.status, begun.header("idempotent-replayed")), (202, None), "{}", begun.json());
+    wait_for_step(&lab, 0, "safe");
+}
+
 /// A process that is to take the old one's place has the store, and fails.
 #[test]
 fn none_begins_while_another_process_has_the_store() {

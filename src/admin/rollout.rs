@@ -79,7 +79,7 @@ pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
         let told = Rollouts::plan(&order, control).map_err(|why| refused(&call, why))?;
         return Ok(Json(Rollout { dry_run: true, ..Rollout::from(&told) }).into_response());
     }
-    let begun = control.rollouts().begin(order, control).map_err(|why| refused(&call, why))?;
+    let begun = control.rollouts().begin(order, control).await.map_err(|why| refused(&call, why))?;
     let mut response = (StatusCode::ACCEPTED, Json(Rollout::from(&begun.told))).into_response();
     if begun.replayed {
         let is_so = HeaderValue::from_static("true");

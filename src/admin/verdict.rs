@@ -30,7 +30,7 @@ pub(super) async fn verdict(call: Call) -> Result<Response, Box<Problem>> {
         state: state.to_owned(),
         trial: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
         verdict: told.as_ref().map(|told| Verdict::from(&told.report)),
-        said: told.as_ref().map(|told| told.report.sentence()),
+        said: told.as_ref().map(|told| told.report.so_far()),
         hindrance: told.and_then(|told| told.hindrance),
         ended: control.verdicts().ended_of(&name).as_ref().map(TrialEnd::from),
     };

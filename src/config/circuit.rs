@@ -2,10 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::duration;
 use super::file::SOME_TIME;
 use super::walk::Node;
-use crate::table::{CircuitRules, KeepaliveRules, LONGEST_QUEUE};
+use crate::table::{CircuitRules, KeepaliveRules, LONGEST_QUEUE, duration};
 
 const MOST: usize = 10_000_000;
 

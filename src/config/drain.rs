@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::duration;
 use super::file::SOME_TIME;
 use super::walk::Node;
-use crate::table::DrainRules;
+use crate::table::{DrainRules, duration};
 
 /// `drain = { patience = "30s", spread = "60s", deadline = "10m", retry = "3s" }`.
 pub(super) fn read(node: Node<'_>) -> Option<DrainRules> {

@@ -1,10 +1,9 @@
 //! `hold` of a service: what its holds are bounded by.
 
-use super::duration;
 use super::file::SOME_TIME;
 use super::size;
 use super::walk::Node;
-use crate::table::{HoldLimits, LONGEST_HOLD};
+use crate::table::{HoldLimits, LONGEST_HOLD, duration};
 
 /// Most paths of health checks.
 const MOST_PATHS: usize = 16;

@@ -12,7 +12,6 @@ pub mod diagnostic;
 mod discover;
 mod document;
 mod drain;
-pub mod duration;
 mod edits;
 mod ending;
 mod endpoint;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::walk::Node;
-use crate::table::{BasisPoints, Slowness, SuperviseMode, SuperviseRules, Tolerance};
+use crate::table::{BasisPoints, Slowness, SuperviseMode, SuperviseRules, Tolerance, duration};
 
 /// The shortest supervisory period.
 const LEAST_PERIOD: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ fn slowness(node: Node<'_>) -> Option<Slowness> {
     let read = |text: &str| {
         let (part, least) = text.split_once(" or ")?;
         let part = scaled(part.trim().strip_suffix('%')?, 10.0, 0.0..=10_000.0)?;
-        Some(Slowness { part, least: super::duration::parse(least.trim()).ok()? })
+        Some(Slowness { part, least: duration::parse(least.trim()).ok()? })
     };
     read(node.text(expected)?).or_else(|| node.unexpected(expected))
 }

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::did_you_mean;
 use super::document::{Document, Spot};
-use super::duration;
+use crate::table::duration;
 
 /// A value, before it is known to be what is expected there.
 #[derive(Clone, Copy)]

@@ -119,6 +119,7 @@ impl Handle {
         // One that has ended has given up everything.
         let _ = self.transfers.send(Transfer::GiveUp(reply)).await;
         let _ = done.await;
+        self.verdicts.give_up();
     }
 
     /// Ends the work that is left on these versions here, and spares that on others: another process decides now.

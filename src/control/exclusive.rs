@@ -181,9 +181,7 @@ enum Begun {
 impl Control {
     /// Begins an exclusive flip; its answer comes when it is made, or has failed.
     pub(super) async fn begin(&mut self, wanted: Wanted, how: Exclusively, reply: Reply) {
-        let (Asked::Command(Command::Flip { service, .. })
-        | Asked::Command(Command::Supervise { service, act: Act::Convict, .. })) = wanted.command.clone()
-        else {
+        let Some((service, command)) = subject(&wanted.command) else {
             // Nothing else is asked for so.
             let _ = reply.send(self.change(wanted).await);
             return;
@@ -200,7 +198,7 @@ impl Control {
                 let hurried =
                     if how.streams == Streams::Close { self.hurried(&service, &others) } else { Vec::new() };
                 let (replies, left) = (vec![reply], Vec::new());
-                let last = last_step(&wanted, &to, how.scope);
+                let last = last_step(command, &to, how.scope);
                 let errand = Box::new(Errand { to, last, how, wanted, replies, others, left, hurried });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
@@ -357,14 +355,23 @@ impl Control {
     }
 }
 
-/// What is done when nothing is left on the others: the flip, or supervision's way back from one.
-fn last_step(wanted: &Wanted, to: &VersionName, scope: HoldScope) -> Command {
-    match &wanted.command {
-        Asked::Command(Command::Flip { service, supervise, .. }) => {
-            Command::Switch { service: service.clone(), to: to.clone(), scope, supervise: *supervise }
+/// The service that is flipped so, and by what: by whoever asks, or by supervision that goes back as it came.
+fn subject(asked: &Asked) -> Option<(ServiceName, Command)> {
+    let (Asked::Command(command @ Command::Flip { service, .. })
+    | Asked::Command(command @ Command::Supervise { service, act: Act::Convict, .. })) = asked
+    else {
+        return None;
+    };
+    Some((service.clone(), command.clone()))
+}
+
+/// What is done when nothing is left on the others.
+fn last_step(command: Command, to: &VersionName, scope: HoldScope) -> Command {
+    match command {
+        Command::Flip { service, supervise, .. } => {
+            Command::Switch { service, to: to.clone(), scope, supervise }
         }
-        Asked::Command(other) => other.clone(),
-        Asked::UndoTo(_) => Command::Batch(Vec::new()),
+        other => other,
     }
 }
 

@@ -19,7 +19,7 @@ use super::tenures::Tenures;
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
-use crate::store::{HistoryQuery, StoreError};
+use crate::store::{Answer, HistoryQuery, StoreError};
 use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
@@ -174,6 +174,10 @@ pub enum Waited {
 pub(super) enum Request {
     Change(Box<Wanted>, oneshot::Sender<Result<Done, Failed>>),
     History(HistoryQuery, oneshot::Sender<Result<Vec<Change>, StoreError>>),
+    /// The answer that is kept under this key.
+    Answer(String, oneshot::Sender<Result<Option<Answer>, Failed>>),
+    /// Keeps an answer to what is no change.
+    Remember(Answer, oneshot::Sender<Result<(), Failed>>),
 }
 
 impl Handle {

@@ -249,6 +249,20 @@ impl Control {
             (Request::History(_, reply), Some(refusal)) => {
                 drop(reply.send(Err(StoreError::Io(refusal.to_string()))));
             }
+            (Request::Answer(_, reply), Some(refusal)) => drop(reply.send(Err(refusal))),
+            (Request::Remember(_, reply), Some(refusal)) => drop(reply.send(Err(refusal))),
+            (Request::Answer(key, reply), None) => {
+                let look = move |store: &mut dyn Store| {
+                    let _ = reply.send(store.answer(&key).map_err(Failed::from));
+                };
+                self.keeper.tell(look).await;
+            }
+            (Request::Remember(answer, reply), None) => {
+                let keep = move |store: &mut dyn Store| {
+                    let _ = reply.send(store.remember(&answer).map_err(Failed::from));
+                };
+                self.keeper.tell(keep).await;
+            }
             (Request::Change(wanted, reply), None) => {
                 if let Some(how) = wanted.exclusive.filter(|_| !wanted.dry_run) {
                     return self.begin(*wanted, how, reply).await;

@@ -71,6 +71,8 @@ metrics! {
         "How much more of its first attempts fail than of the baseline's: estimate, and low and high of an interval that holds at any time (95 %).";
     SUPERVISION_COMMON_MODE = Gauge "switchback_supervision_common_mode" ["service", "candidate", "baseline"]
         "1 while the candidate is suspect and the baseline fails too: it is not the candidate's fault.";
+    SUPERVISION_HINDERED = Gauge "switchback_supervision_hindered" ["service", "candidate", "baseline"]
+        "1 while supervision cannot do what it wants, and tries it again: the store refuses the change, or something is in its way.";
     SUPERVISION_REQUESTS = Counter "switchback_supervision_requests_total" ["service", "candidate", "baseline", "version", "outcome"]
         "First attempts of requests whose version a coin chose, while the two were compared: ok, failed or client_error.";
     SUPERVISION_SUSPECTS = Counter "switchback_supervision_suspects_total" ["service", "candidate", "baseline", "cause"]

@@ -55,13 +55,16 @@ pub struct Stands {
     pub excess: Option<[f64; 3]>,
     /// True when the baseline fails too.
     pub common_mode: bool,
+    /// True while supervision cannot do what it wants.
+    pub is_hindered: bool,
 }
 
-pub(super) fn families(inputs: &Inputs) -> [Family; 10] {
+pub(super) fn families(inputs: &Inputs) -> [Family; 11] {
     let mut state = Family::of(&names::SUPERVISION_STATE);
     let mut log_e = Family::of(&names::SUPERVISION_LOG_E);
     let mut excess = Family::of(&names::SUPERVISION_EXCESS);
     let mut common = Family::of(&names::SUPERVISION_COMMON_MODE);
+    let mut hindered = Family::of(&names::SUPERVISION_HINDERED);
     let mut requests = Family::of(&names::SUPERVISION_REQUESTS);
     let mut suspects = Family::of(&names::SUPERVISION_SUSPECTS);
     let mut reverts = Family::of(&names::SUPERVISION_REVERTS);
@@ -77,6 +80,7 @@ pub(super) fn families(inputs: &Inputs) -> [Family; 10] {
             state.count(&with(name), u64::from(stands.is_some_and(|stands| stands.state == name)));
         }
         common.count(&pair, u64::from(stands.is_some_and(|stands| stands.common_mode)));
+        hindered.count(&pair, u64::from(stands.is_some_and(|stands| stands.is_hindered)));
         for (metric, value) in stands.into_iter().flat_map(|stands| &stands.log_e) {
             log_e.value(&with(metric), *value);
         }
@@ -100,5 +104,5 @@ pub(super) fn families(inputs: &Inputs) -> [Family; 10] {
             seconds.value(&pair, after);
         }
     }
-    [state, log_e, excess, common, requests, suspects, reverts, ejections, failed, seconds]
+    [state, log_e, excess, common, hindered, requests, suspects, reverts, ejections, failed, seconds]
 }

@@ -23,8 +23,9 @@ use crate::table::Timeouts;
 
 /// How long an endpoint may go on when its client has said all it had to say.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// How long a client may take to answer the Close that it was sent because its version is left.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a client may take to answer the Close that it was sent because its version is left: less than a hold lasts by default, or
+/// one that never answers would bar an exclusive flip.
+const ANSWER: Duration = Duration::from_secs(5);
 /// The same at the deadline of the drain; also how long the endpoint may take for its own Close.
 const LAST: Duration = Duration::from_secs(1);
 

@@ -36,6 +36,8 @@ pub struct Trial {
     pub exclusive: Option<HoldScope>,
     /// When it ends by itself; `None`: with the next change of weights.
     pub until: Option<Timestamp>,
+    /// How long that is from its beginning, for who finds another calendar; not known of one that an older process began.
+    pub lasts: Option<Duration>,
 }
 
 /// Whether what a flip or new weights bring about is supervised.
@@ -240,8 +242,8 @@ impl Item {
             _ => return None,
         };
         let is_flip = shares.len() == 1;
-        let until = period.filter(|_| is_flip || matches!(wish, Supervise::For(Some(_))));
-        let until = until.map(|period| {
+        let lasts = period.filter(|_| is_flip || matches!(wish, Supervise::For(Some(_))));
+        let until = lasts.map(|period| {
             let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
             Timestamp(now.0.saturating_add(period))
         });
@@ -252,7 +254,7 @@ impl Item {
         let stays = old.filter(|old| old.asked == asked).and_then(|old| old.exclusive);
         let exclusive = self.exclusive.or(stays);
         let (stage, generation) = (epoch, 0);
-        Some(Trial { stage, generation, baseline, candidate, asked, acts, by_file, exclusive, until })
+        Some(Trial { stage, generation, baseline, candidate, asked, acts, by_file, exclusive, until, lasts })
     }
 
     /// Whose answers the workers count.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -65,7 +66,8 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn trial() -> impl Strategy<Value = Trial> {
-    let times = (1..1u64 << 62, any::<u32>(), prop::option::of(0..1u64 << 62));
+    let until = prop::option::of((0..1u64 << 62, prop::option::of(0..1u64 << 40)));
+    let times = (1..1u64 << 62, any::<u32>(), until);
     let exclusive = prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)]);
     let terms = (any::<bool>(), any::<bool>(), exclusive);
     (times, version_name(), version_name(), split(), terms).prop_map(
@@ -78,7 +80,8 @@ fn trial() -> impl Strategy<Value = Trial> {
             acts,
             by_file,
             exclusive,
-            until: until.map(Timestamp),
+            until: until.map(|(until, _)| Timestamp(until)),
+            lasts: until.and_then(|(_, lasts)| lasts).map(Duration::from_millis),
         },
     )
 }

@@ -4,6 +4,7 @@
 
 pub mod discovery;
 pub mod drain;
+pub mod duration;
 pub mod field;
 pub mod glob;
 pub mod hold;

@@ -29,6 +29,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod disk;
 pub mod dns;
 pub mod events;
 pub mod frames;
@@ -57,6 +58,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use client::{Answer, Client};
+pub use disk::SmallDisk;
 pub use events::Events;
 pub use frames::Frames;
 pub use gate::Gate;

@@ -60,7 +60,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         now: Option<RolloutStep>,
     },
-    /// A comparison of two versions stands otherwise than before.
+    /// A comparison of two versions stands otherwise than before, or something is in supervision's way.
     Verdict {
         /// The service.
         service: String,
@@ -76,6 +76,9 @@ pub enum Event {
         before: String,
         /// Why, in a sentence with numbers.
         said: String,
+        /// Why supervision cannot do what it wants, which it tries again; then it stands as before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hindrance: Option<String>,
     },
     /// This listener was too slow and missed events: read the state again.
     Lagged {
@@ -158,6 +161,7 @@ impl From<&Notice> for Event {
                 state: news.standing.name().to_owned(),
                 before: news.before.name().to_owned(),
                 said: news.said.clone(),
+                hindrance: news.hindrance.clone(),
             },
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 pub use crate::release::verdict::figures::{figure, odds, points, time};
-use crate::table::Invalid;
+use crate::table::{Invalid, duration as words};
 
 const DAY: u64 = 86_400_000;
 
@@ -52,20 +52,16 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// Reads `500ms`, `30s`, `5m`, `1h`.
+/// Reads `500ms`, `30s`, `5m`, `1h`, as the file has them.
 ///
 /// # Errors
 /// [`Invalid`] for anything else, and for more than a day.
 pub fn duration(text: &str) -> Result<Duration, Invalid> {
-    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let unit = UNITS.iter().find(|(name, _)| *name == unit);
-    let millis = unit.and_then(|(_, length)| number.parse::<u64>().ok()?.checked_mul(*length));
-    millis.filter(|millis| *millis <= DAY).map(Duration::from_millis).ok_or_else(|| {
-        let text = text.escape_default();
-        Invalid(format!("`{text}` is not a duration: expected 500ms, 30s, 5m or 1h, at most a day"))
-    })
+    let duration = words::parse(text)?;
+    if duration > Duration::from_hours(24) {
+        return Err(Invalid(format!("`{text}` is longer than a day")));
+    }
+    Ok(duration)
 }
 
 #[cfg(test)]

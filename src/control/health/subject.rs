@@ -35,6 +35,8 @@ pub struct Known {
     pub since: Timestamp,
     /// What its last check said, once there was one.
     pub last: Option<Answer>,
+    /// When that was, whatever was done to the calendar since.
+    pub looked: Option<Instant>,
     /// What the last one said that was not good; kept when it is well again.
     pub last_failure: Option<Answer>,
     /// Why it is left alone, and until when, while it is.
@@ -84,6 +86,7 @@ impl Known {
             standing: course.state(),
             since: now,
             last,
+            looked: None,
             last_failure,
             ejection,
             ejections: (0, None),
@@ -196,7 +199,7 @@ impl Subject {
             known.last_failure = Some(answer.clone());
         }
         let at = answer.at;
-        known.last = Some(answer);
+        (known.last, known.looked) = (Some(answer), Some(clock::instant()));
         self.publish(known.settle(at))
     }
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::change::{Shift, serves, weights};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
-use super::{Back, Job, capacity};
+use super::{Back, Job, capacity, lock};
 use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
 use crate::release::State;
@@ -17,6 +17,10 @@ use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit, ZoneEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
+    if !job.keep_answer(&handle).await {
+        return handle.rollouts().forget(&job);
+    }
+    lock(&handle.rollouts().left).remove(&job.order.plan.service);
     job.tell(&handle, None);
     let ended = job.forward(&handle).await;
     let state = match ended {

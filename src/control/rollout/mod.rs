@@ -9,6 +9,7 @@ mod change;
 mod heed;
 mod job;
 mod journal;
+mod once;
 mod reverse;
 pub mod told;
 mod wait;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
@@ -25,9 +26,10 @@ use tracing::error;
 
 use super::{Failed, Handle, clock};
 use crate::release::rollout::{NotPlanned, Plan, Serving};
-use crate::release::{Actor, State, Timestamp, check_expected};
+use crate::release::{Actor, State, check_expected};
 use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits};
 use journal::Journal;
+use once::Kept;
 pub use told::{RolloutState, StepState, Told, ToldStep};
 pub use wait::answers;
 
@@ -55,7 +57,7 @@ pub struct Order {
     pub reason: String,
     /// Refuse unless these services are at these epochs.
     pub expected: Vec<(ServiceName, Epoch)>,
-    /// The caller's idempotency key with a digest of what is asked; known for as long as the rollout is the service's last.
+    /// The caller's idempotency key with a digest of what is asked.
     pub idempotency: Option<(String, String)>,
 }
 
@@ -124,7 +126,7 @@ struct Job {
     told: watch::Sender<Told>,
     wish: watch::Sender<Wish>,
     /// The old endpoints that somebody has dealt with, and when he said so.
-    confirmed: Mutex<BTreeMap<EndpointAddr, Timestamp>>,
+    confirmed: Mutex<BTreeMap<EndpointAddr, Instant>>,
     /// By move.
     before: Vec<Before>,
     /// What the new version had at the beginning.
@@ -135,6 +137,8 @@ struct Job {
     weights: Mutex<(BasisPoints, BasisPoints)>,
     /// Rung with each confirmation.
     came: Notify,
+    /// Whether the answer to the call that began it is kept.
+    kept: watch::Sender<Kept>,
 }
 
 /// How the endpoints of a move were before anything was done.
@@ -201,15 +205,14 @@ impl Rollouts {
         job.or_else(|| lock(&self.left).get(service).cloned())
     }
 
-    /// Begins a rollout; it goes on by itself.
-    ///
-    /// # Errors
-    /// [`NotBegun`]; nothing has changed.
-    pub fn begin(&self, order: Order, handle: &Handle) -> Result<Begun, NotBegun> {
+    /// Has a rollout begun, unless it is by the same call: then that one.
+    fn enter(&self, order: Order, handle: &Handle) -> Result<(Arc<Job>, Begun), NotBegun> {
         let service = order.plan.service.clone();
         let mut jobs = lock(&self.jobs);
-        if let Some(first) = jobs.get(&service).map_or(Ok(None), |job| job.replay(&order))? {
-            return Ok(Begun { told: first, replayed: true });
+        if let Some(job) = jobs.get(&service)
+            && let Some(told) = job.replay(&order)?
+        {
+            return Ok((Arc::clone(job), Begun { told, replayed: true }));
         }
         if jobs.get(&service).is_some_and(|job| job.told.borrow().state.is_underway()) {
             return Err(NotBegun::Underway(service));
@@ -232,12 +235,14 @@ impl Rollouts {
             wish: watch::Sender::new(Wish::Go),
             confirmed: Mutex::default(),
             came: Notify::new(),
+            kept: watch::Sender::new(Kept::NotYet),
         });
         self.orders.try_send(Arc::clone(&job)).map_err(|_| NotBegun::Closed)?;
-        jobs.insert(service.clone(), job);
-        drop(jobs);
-        lock(&self.left).remove(&service);
-        Ok(Begun { told, replayed: false })
+        if let Some(former) = jobs.insert(service.clone(), Arc::clone(&job)) {
+            // Should this one not be begun.
+            lock(&self.left).insert(service, former.told.borrow().clone());
+        }
+        Ok((job, Begun { told, replayed: false }))
     }
 
     /// What would be done.
@@ -290,7 +295,7 @@ impl Rollouts {
     ) -> Result<Told, NotBegun> {
         let job = self.job(service)?;
         if let Some(index) = job.awaiting(endpoint) {
-            lock(&job.confirmed).insert(endpoint.clone(), clock::now());
+            lock(&job.confirmed).insert(endpoint.clone(), clock::instant());
             job.set(handle, index, StepState::Safe, false);
             job.came.notify_one();
         } else if job.confirmed_at(endpoint).is_none() {

@@ -65,7 +65,7 @@ impl Job {
         }
         let wish = Wish::End(Back::All);
         // Whoever may have restarted it has not said so: what was found before may have been another process.
-        let since = plan.moves[index].is_in_place().then(clock::now);
+        let since = plan.moves[index].is_in_place().then(clock::instant);
         let is_found = async || Ok(self.is_well_since(handle, &plan.from, out, since));
         let found = self.until_but(handle, self.order.ready_timeout, is_found, String::new, wish).await;
         if let Err(Halt::TimedOut(_)) = found {

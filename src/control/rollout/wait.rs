@@ -1,6 +1,6 @@
 //! What a rollout waits for, and what ends its patience.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -8,7 +8,6 @@ use tokio::time::{sleep, timeout};
 use super::change::serves;
 use super::{Job, Wish, capacity, lock};
 use crate::control::{Failed, Handle, clock};
-use crate::release::Timestamp;
 use crate::table::{EndpointAddr, VersionName};
 
 /// How often it is looked.
@@ -154,7 +153,7 @@ impl Job {
         handle: &Handle,
         version: &VersionName,
         endpoint: &EndpointAddr,
-        since: Option<Timestamp>,
+        since: Option<Instant>,
     ) -> bool {
         let plan = &self.order.plan;
         let state = handle.state();
@@ -165,11 +164,13 @@ impl Job {
         let (Some(since), Some(known)) = (since, known.get(endpoint).filter(|_| is_checked)) else {
             return true;
         };
-        known.standing.serves() && known.last.as_ref().is_some_and(|last| last.is_well && last.at > since)
+        known.standing.serves()
+            && known.last.as_ref().is_some_and(|last| last.is_well)
+            && known.looked.is_some_and(|looked| looked > since)
     }
 
     /// When somebody confirmed that this one was dealt with.
-    pub(super) fn confirmed_at(&self, endpoint: &EndpointAddr) -> Option<Timestamp> {
+    pub(super) fn confirmed_at(&self, endpoint: &EndpointAddr) -> Option<Instant> {
         lock(&self.confirmed).get(endpoint).copied()
     }
 

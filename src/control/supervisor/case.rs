@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inquiry::{Inquiry, Wanted};
+use super::inquiry::Inquiry;
+use super::orders::Wanted;
 use super::past::Past;
 use super::shown::Shown;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
@@ -15,6 +16,8 @@ use crate::table::{Epoch, Service, ServiceName, VersionName};
 
 /// How often services are looked at in which nobody is tried.
 pub(super) const REST: Duration = Duration::from_secs(10);
+/// The longest time that anybody can ask for.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
 /// How often trials are looked at in which nothing is decided: what hangs may be all that there is.
 const STILL: Duration = Duration::from_millis(200);
 
@@ -32,6 +35,8 @@ pub(super) struct Case {
     pasts: BTreeMap<VersionName, Past>,
     /// The trial, while there is one.
     pub(super) inquiry: Option<Inquiry>,
+    /// When the last trial ends that ends by itself, as it is written and on the clock that nobody sets.
+    ends: Option<(Timestamp, Instant)>,
     /// The difference between its versions, as it was shown last.
     pub(super) shown: Shown,
 }
@@ -43,7 +48,7 @@ impl Case {
     /// A service that is watched from now on.
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
         let (seen, looked, fresh, pasts, shown) = Default::default();
-        Self { ledger, seen, looked, fresh, pasts, inquiry: None, shown }
+        Self { ledger, seen, looked, fresh, pasts, inquiry: None, ends: None, shown }
     }
 
     /// The epoch at which the trial began, if there is one.
@@ -57,7 +62,7 @@ impl Case {
         ledger: &Arc<Ledger>,
         (service, deployment): (&Service, &Deployment),
         snapshot: &Snapshot,
-        now: Instant,
+        (now, at): (Instant, Timestamp),
     ) {
         if !Arc::ptr_eq(&self.ledger, ledger) {
             self.take(now);
@@ -71,6 +76,10 @@ impl Case {
             self.inquiry = None;
             return;
         };
+        self.ends = trial.until.map(|until| match self.ends {
+            Some(known) if known.0 == until => known,
+            _ => (until, now + left(until, trial.lasts, at)),
+        });
         if self.inquiry.is_none() {
             let past = self.pasts.entry(trial.baseline.clone()).or_default();
             let (rate, history) = (past.rate(now), past.history());
@@ -80,7 +89,7 @@ impl Case {
             self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, history, now));
         }
         if let Some(inquiry) = &mut self.inquiry {
-            inquiry.follow(trial, service);
+            inquiry.follow(trial, service, self.ends.map(|(_, ends)| ends));
         }
     }
 
@@ -124,13 +133,13 @@ impl Case {
     }
 
     /// True when a look now would find what the last one has found. Of a thousand trials most have nothing new in ten milliseconds.
-    pub(super) fn is_still(&self, now: Instant, at: Timestamp) -> bool {
+    pub(super) fn is_still(&self, now: Instant) -> bool {
         let Some(looked) = self.looked.map(|looked| age(looked, now)) else { return false };
         match &self.inquiry {
             None => looked < REST,
             Some(inquiry) => {
                 looked < STILL
-                    && inquiry.is_calm(at)
+                    && inquiry.is_calm(now)
                     && !self.seen.has_out()
                     && self.ledger.decided() == self.seen.decided()
             }
@@ -138,11 +147,11 @@ impl Case {
     }
 
     /// Looks at what has come; what supervision wants done about it.
-    pub(super) fn tick(&mut self, now: Instant, at: Timestamp, snapshot: &Snapshot) -> Option<Wanted> {
+    pub(super) fn tick(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Wanted> {
         let alive = self.seen.alive;
         self.fresh = self.take(now);
         let inquiry = self.inquiry.as_mut()?;
-        inquiry.tick(&self.ledger, &self.seen, &self.fresh, self.seen.alive - alive, (now, at), snapshot)
+        inquiry.tick(&self.ledger, &self.seen, &self.fresh, self.seen.alive - alive, now, snapshot)
     }
 }
 
@@ -152,6 +161,12 @@ fn ever(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> (u
     cells
         .map(|cells| cells.decided_and_failed())
         .fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse))
+}
+
+/// How much is left until then: by the calendar, which alone outlives a process, and never more than it lasts in all.
+fn left(until: Timestamp, lasts: Option<Duration>, at: Timestamp) -> Duration {
+    let left = Duration::from_millis(until.0.saturating_sub(at.0));
+    left.min(lasts.unwrap_or(LONGEST))
 }
 
 /// Since so long an inquiry lasts.

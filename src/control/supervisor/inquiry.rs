@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::case::{Fresh, age};
 use super::convert::{elsewhere, group, points, ratio, settings};
+use super::orders::{Orders, Wanted};
+use crate::control::Failed;
 use crate::proxy::ledger::{GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
@@ -13,7 +15,7 @@ use crate::release::verdict::{
     Supervisor, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
 };
 use crate::release::{Act, Timestamp, Trial};
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules};
 
 /// So many answers from before a trial are enough to know how fast the baseline is.
 const ENOUGH: u64 = 200;
@@ -21,18 +23,14 @@ const ENOUGH: u64 = 200;
 const NONE_GOOD: u64 = 10;
 /// when so many of the candidate's are good.
 const SOME_GOOD: u64 = 3;
-/// How long an order that was not carried out is not repeated.
-const AGAIN: Duration = Duration::from_secs(1);
-/// The same of one for which requests had to wait.
-const AGAIN_EXCLUSIVE: Duration = Duration::from_secs(10);
-/// Longer than any order.
-const NEVER: Duration = Duration::from_hours(24);
 
 /// A trial under way.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     service: ServiceName,
     pub(super) trial: Trial,
+    /// When it ends by itself, whatever is done to the calendar meanwhile.
+    ends: Option<Instant>,
     rules: Arc<SuperviseRules>,
     pub(super) supervisor: Supervisor,
     /// How long answers of the baseline took before the trial.
@@ -49,19 +47,7 @@ pub(super) struct Inquiry {
     ejections: u32,
     /// What came of the requests that were sent while it leaned back, by side, in the last suspicion: decided, and failed.
     leaning: [(u64, u64); 2],
-    /// Nothing is ordered before then: an order is under way, or was refused.
-    patience: Option<Instant>,
-    /// What had come of orders, in words.
-    hindrance: Option<String>,
-}
-
-/// What supervision wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// Something about the weights.
-    Act(Act),
-    /// This endpoint of the candidate is bad, and not its version.
-    Eject(VersionName, EndpointAddr),
+    orders: Orders,
 }
 
 impl Inquiry {
@@ -86,6 +72,7 @@ impl Inquiry {
         Self {
             service: service.name.clone(),
             trial: trial.clone(),
+            ends: None,
             rules,
             supervisor,
             history,
@@ -97,14 +84,13 @@ impl Inquiry {
             suspected: None,
             ejections: 0,
             leaning: [(0, 0); 2],
-            patience: None,
-            hindrance: None,
+            orders: Orders::default(),
         }
     }
 
-    /// The weights that are published now.
-    pub(super) fn follow(&mut self, trial: &Trial, service: &Service) {
-        self.trial = trial.clone();
+    /// The weights that are published now, and when it ends.
+    pub(super) fn follow(&mut self, trial: &Trial, service: &Service, ends: Option<Instant>) {
+        (self.trial, self.ends) = (trial.clone(), ends);
         self.share = service.split.weight(&trial.candidate);
         // Of the same snapshot as the weights: the state may be a moment older.
         if let Some(watch) = &service.watch {
@@ -119,7 +105,7 @@ impl Inquiry {
         sums: &Sums,
         fresh: &Fresh,
         alive: u64,
-        (now, at): (Instant, Timestamp),
+        now: Instant,
         snapshot: &Snapshot,
     ) -> Option<Wanted> {
         let dt = age(self.ticked, now).as_secs_f64();
@@ -150,7 +136,7 @@ impl Inquiry {
                 (*decided, *failed) = (*decided + counted.decided, *failed + counted.failed);
             }
         }
-        self.wanted(standing, (ledger, sums), (now, at), snapshot)
+        self.wanted(standing, (ledger, sums), now, snapshot)
     }
 
     /// What is slow, by what the baseline did before.
@@ -228,28 +214,48 @@ impl Inquiry {
         self.standing
     }
 
+    /// What is ordered now: what is wanted, unless it was just then.
     fn wanted(
         &mut self,
         standing: Standing,
         (ledger, sums): (&Ledger, &Sums),
-        (now, at): (Instant, Timestamp),
+        now: Instant,
         snapshot: &Snapshot,
     ) -> Option<Wanted> {
-        if self.patience.is_some_and(|until| now < until) {
+        let tenure = || snapshot.tenure(&self.service, &self.trial.candidate);
+        if self.orders.are_waited_for(now, |kind| tenure().map_or(0, |tenure| tenure.in_flight_by(kind))) {
             return None;
         }
-        let is_over = self.is_over(at);
+        let wish = || self.wish(standing, (ledger, sums), now, snapshot);
+        let Some(wanted) = self.orders.owed().cloned().or_else(wish) else {
+            self.orders.rest();
+            return None;
+        };
+        if !self.orders.give(&wanted, now) {
+            return None;
+        }
+        if matches!(wanted, Wanted::Eject(..)) {
+            self.ejections += 1;
+            self.supervisor.start_again();
+            self.standing = self.supervisor.standing();
+        }
+        Some(wanted)
+    }
+
+    fn wish(
+        &self,
+        standing: Standing,
+        (ledger, sums): (&Ledger, &Sums),
+        now: Instant,
+        snapshot: &Snapshot,
+    ) -> Option<Wanted> {
+        let is_over = self.is_over(now);
         let leans = self.leans();
         let wanted = match standing {
             // Whatever it was found to be: nothing comes of it.
             _ if !self.trial.acts => is_over.then_some(Wanted::Act(Act::Acquit))?,
             Standing::Breached => match self.culprit(ledger, sums, snapshot) {
-                Some(endpoint) => {
-                    self.ejections += 1;
-                    self.supervisor.start_again();
-                    self.standing = self.supervisor.standing();
-                    Wanted::Eject(self.trial.candidate.clone(), endpoint)
-                }
+                Some(endpoint) => Wanted::Eject(self.trial.candidate.clone(), endpoint),
                 None => Wanted::Act(Act::Convict),
             },
             Standing::Suspect | Standing::Held if self.is_baseline_gone() => {
@@ -263,19 +269,22 @@ impl Inquiry {
             Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
             Standing::Collecting | Standing::Healthy => is_over.then_some(Wanted::Act(Act::Acquit))?,
         };
-        // Requests wait for one that is exclusive, and it is answered.
-        self.patience = Some(now + if self.trial.exclusive.is_some() { NEVER } else { AGAIN });
         Some(wanted)
     }
 
     /// True when time alone changes nothing about it.
-    pub(super) fn is_calm(&self, at: Timestamp) -> bool {
+    pub(super) fn is_calm(&self, now: Instant) -> bool {
         let is_calm = matches!(self.supervisor.standing(), Standing::Collecting | Standing::Healthy);
-        is_calm && self.standing == self.supervisor.standing() && !self.leans() && !self.is_over(at)
+        let is_owed = self.orders.owed().is_some();
+        is_calm
+            && self.standing == self.supervisor.standing()
+            && !self.leans()
+            && !is_owed
+            && !self.is_over(now)
     }
 
-    fn is_over(&self, at: Timestamp) -> bool {
-        self.trial.until.is_some_and(|until| at >= until)
+    fn is_over(&self, now: Instant) -> bool {
+        self.ends.is_some_and(|ends| now >= ends)
     }
 
     /// True while the candidate has less than was asked for.
@@ -294,7 +303,7 @@ impl Inquiry {
     pub(super) fn hindrance(&self) -> Option<String> {
         let is_gone = matches!(self.standing, Standing::Suspect | Standing::Held) && self.is_baseline_gone();
         let gone = || format!("`{}` answers nothing: traffic cannot lean back to it", self.trial.baseline);
-        is_gone.then(gone).or_else(|| self.hindrance.clone())
+        is_gone.then(gone).or_else(|| self.orders.hindrance().map(str::to_owned))
     }
 
     /// The endpoint of the candidate that alone is to blame; a second one is the version's fault.
@@ -359,12 +368,20 @@ impl Inquiry {
         Report::of(&self.supervisor, about)
     }
 
-    /// What was ordered is done, or why it is not; gives that back when it is news.
-    pub(super) fn answered(&mut self, hindrance: Option<String>, now: Instant) -> Option<&str> {
-        let pause = if self.trial.exclusive.is_some() { AGAIN_EXCLUSIVE } else { AGAIN };
-        self.patience = hindrance.as_ref().map(|_| now + pause);
-        let is_news = self.hindrance != hindrance;
-        self.hindrance = hindrance;
-        self.hindrance.as_deref().filter(|_| is_news)
+    /// An order is carried out, or was not; gives back why when that is news.
+    pub(super) fn answered(
+        &mut self,
+        wanted: &Wanted,
+        done: Result<(), &Failed>,
+        now: Instant,
+    ) -> Option<&str> {
+        let Err(failed) = done else {
+            self.orders.done(wanted);
+            return None;
+        };
+        let (is_owed, news) = self.orders.refused(wanted, failed, self.trial.exclusive.is_some(), now);
+        // It is not drained: another one that is bad is no second one.
+        self.ejections -= u32::from(is_owed);
+        news
     }
 }

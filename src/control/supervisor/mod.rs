@@ -9,9 +9,12 @@
 mod case;
 mod convert;
 mod inquiry;
+mod orders;
 mod past;
 mod shown;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::collections::BTreeMap;
@@ -23,6 +26,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::handle::{Asked, Handle, Notice};
@@ -33,6 +37,7 @@ use crate::release::{Act, Actor, ActorKind, Command, Trial};
 use crate::table::{Epoch, ServiceName};
 use case::{Case, REST};
 use inquiry::Inquiry;
+use orders::Wanted as Wish;
 use shown::AT_ONCE;
 use tally::{Tallies, Tally};
 use told::{Bell, Underway};
@@ -49,8 +54,12 @@ pub struct Verdicts {
     ended: Mutex<BTreeMap<ServiceName, Ended>>,
     bell: Bell,
     tallies: Tallies,
+    /// What was proven against candidates that are to go back, for when they have: a store may say late that it has kept that.
+    proven: Mutex<BTreeMap<ServiceName, (Trial, Report)>>,
     /// How often somebody has asked for the metrics.
     scrapes: AtomicU64,
+    /// Cancelled when another process supervises.
+    over: CancellationToken,
 }
 
 /// An order, and what became of it.
@@ -63,7 +72,7 @@ struct Ordered {
 struct Order {
     service: ServiceName,
     trial: Trial,
-    wanted: inquiry::Wanted,
+    wanted: Wish,
     report: Box<Report>,
 }
 
@@ -82,6 +91,7 @@ pub async fn run(handle: Handle) {
         let is_trying = verdicts.lock().values().any(|case| case.inquiry.is_some());
         tokio::select! {
             biased;
+            () = verdicts.over.cancelled() => return,
             notice = notices.recv() => match notice {
                 Ok(Notice::Changed(change)) => {
                     verdicts.follow(&handle, change.services.iter().map(|record| &record.service));
@@ -91,7 +101,7 @@ pub async fn run(handle: Handle) {
                 Err(RecvError::Lagged(_)) => verdicts.begin_anew(&handle, &mut underway),
                 Err(RecvError::Closed) => return,
             },
-            Some(ordered) = orders.next(), if !orders.is_empty() => verdicts.answered(&ordered),
+            Some(ordered) = orders.next(), if !orders.is_empty() => verdicts.answered(&handle, &ordered),
             _ = ticks.tick(), if is_trying => {
                 orders.extend(verdicts.tick(&handle).into_iter().map(|order| carry_out(handle.clone(), order)));
             }
@@ -109,10 +119,8 @@ pub async fn run(handle: Handle) {
 async fn carry_out(handle: Handle, order: Order) -> Ordered {
     let Order { service, trial, wanted, report } = &order;
     let command = match wanted {
-        inquiry::Wanted::Act(act) => {
-            Command::Supervise { service: service.clone(), stage: trial.stage, act: *act }
-        }
-        inquiry::Wanted::Eject(version, endpoint) => Command::DrainEndpoint {
+        Wish::Act(act) => Command::Supervise { service: service.clone(), stage: trial.stage, act: *act },
+        Wish::Eject(version, endpoint) => Command::DrainEndpoint {
             service: service.clone(),
             version: version.clone().into(),
             endpoint: endpoint.clone(),
@@ -120,14 +128,16 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
     };
     // Who came alone goes back alone; what has words for an early end is told to go, or it would be with the suspect for ever.
     let exclusive = match wanted {
-        inquiry::Wanted::Act(Act::Convict) => trial.exclusive,
-        inquiry::Wanted::Act(_) | inquiry::Wanted::Eject(..) => None,
+        Wish::Act(Act::Convict) => trial.exclusive,
+        Wish::Act(_) | Wish::Eject(..) => None,
     };
     let exclusive = exclusive.map(|scope| Exclusively { scope, streams: Streams::Close, timeout: None });
+    // The hold that comes first is not the way back yet.
+    let reason = if exclusive.is_some() { report.so_far() } else { report.sentence() };
     let change = Wanted {
         command: Asked::Command(command),
         actor: Actor { kind: ActorKind::Supervisor, name: "supervision".to_owned() },
-        reason: report.sentence(),
+        reason,
         expected: Vec::new(),
         force: false,
         idempotency: None,
@@ -152,9 +162,16 @@ impl Verdicts {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nobody is compared here any more: another process does.
+    pub(super) fn give_up(&self) {
+        self.over.cancel();
+        self.lock().clear();
+    }
+
     /// Takes over what is published of these services.
     fn follow<'s>(&self, handle: &Handle, touched: impl Iterator<Item = &'s ServiceName>) {
-        let (state, snapshot, now) = (handle.state(), handle.live().snapshot(), clock::instant());
+        let (state, snapshot) = (handle.state(), handle.live().snapshot());
+        let now = (clock::instant(), clock::now());
         let mut cases = self.lock();
         for name in touched {
             let known = snapshot.table.service(name).map(|service| &**service).zip(state.deployment(name));
@@ -186,6 +203,14 @@ impl Verdicts {
 
     /// These trials are over.
     fn end(&self, over: Vec<(ServiceName, Ended)>) {
+        for (service, ended) in &over {
+            let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+            let of_it =
+                |(trial, _): &(Trial, Report)| ended.how == How::Reverted && trial.stage == ended.stage;
+            if let Some((trial, report)) = proven.filter(of_it) {
+                self.tallies.note(service, &trial, |tally| tally.reverted(&report));
+            }
+        }
         if !over.is_empty() {
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
             self.bell.send_replace(());
@@ -240,9 +265,10 @@ impl Verdicts {
         let mut cases = self.lock();
         (0..AT_ONCE).for_each(|_| show_oldest(&mut cases, scrape));
         let standing = cases.iter().filter_map(|(name, case)| {
-            let Inquiry { trial, supervisor, .. } = case.inquiry.as_ref()?;
+            let inquiry = case.inquiry.as_ref()?;
+            let Inquiry { trial, supervisor, .. } = inquiry;
             let pair = (name.clone(), trial.candidate.clone(), trial.baseline.clone());
-            Some((pair, case.shown.stands(supervisor)))
+            Some((pair, case.shown.stands(supervisor, inquiry.hindrance().is_some())))
         });
         let standing = standing.collect();
         drop(cases);
@@ -257,9 +283,9 @@ impl Verdicts {
         // One of those whose difference nobody has waited for.
         let scrape = self.scrapes.load(Ordering::Relaxed);
         show_oldest(&mut cases, scrape);
-        for (name, case) in cases.iter_mut().filter(|(_, case)| !case.is_still(now, at)) {
+        for (name, case) in cases.iter_mut().filter(|(_, case)| !case.is_still(now)) {
             let before = case.inquiry.as_ref().map(Inquiry::standing);
-            let wish = case.tick(now, at, &snapshot);
+            let wish = case.tick(now, &snapshot);
             let (Some(inquiry), Some(before)) = (&case.inquiry, before) else { continue };
             let (standing, trial) = (inquiry.standing(), &inquiry.trial);
             self.tallies.note(name, trial, |tally| tally.add(&case.fresh));
@@ -269,6 +295,10 @@ impl Verdicts {
             let Some(report) = case.report((now, at), &snapshot) else { continue };
             if before != standing {
                 self.turned(handle, name, trial, before, &report);
+            }
+            if wish == Some(Wish::Act(Act::Convict)) {
+                let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+                proven.insert(name.clone(), (trial.clone(), report.clone()));
             }
             let order = |wanted| Order {
                 service: name.clone(),
@@ -290,41 +320,53 @@ impl Verdicts {
         before: Standing,
         report: &Report,
     ) {
-        let (standing, said) = (report.standing, report.sentence());
+        let news = notice(service, trial, before, report);
+        let (standing, said) = (news.standing, &news.said);
         warn!(%service, state = standing.name(), said, "supervision");
-        if standing == Standing::Suspect {
+        // Who was breached by one endpoint alone is still suspect.
+        if standing == Standing::Suspect && before != Standing::Breached {
             self.tallies.note(service, trial, |tally| {
                 tally.suspected(report.trigger.map_or("", |(why, _)| why.name()));
             });
         }
-        handle.tell(Notice::Verdict(Arc::new(VerdictNotice {
-            service: service.clone(),
-            stage: trial.stage,
-            baseline: trial.baseline.clone(),
-            candidate: trial.candidate.clone(),
-            before,
-            standing,
-            said,
-        })));
+        handle.tell(Notice::Verdict(Arc::new(news)));
     }
 
     /// What became of an order.
-    fn answered(&self, ordered: &Ordered) {
+    fn answered(&self, handle: &Handle, ordered: &Ordered) {
         let Ordered { order: Order { service, trial, wanted, report }, done } = ordered;
-        match (done, wanted) {
-            (Ok(()), inquiry::Wanted::Act(Act::Convict)) => {
-                self.tallies.note(service, trial, |tally| tally.reverted(report));
-            }
-            (Ok(()), inquiry::Wanted::Eject(..)) => self.tallies.note(service, trial, Tally::ejected),
-            (Ok(()), inquiry::Wanted::Act(_)) => {}
-            (Err(_), _) => {}
+        let made = match done {
+            // It is made, and somebody else does not say that nothing goes the old way.
+            Ok(()) | Err(Failed::Unfenced) => Ok(()),
+            Err(failed) => Err(failed),
+        };
+        if made.is_ok() && matches!(wanted, Wish::Eject(..)) {
+            self.tallies.note(service, trial, Tally::ejected);
         }
         let mut cases = self.lock();
         let inquiry = cases.get_mut(service).and_then(|case| case.inquiry.as_mut());
-        let inquiry = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage);
-        let hindrance = done.as_ref().err().map(ToString::to_string);
-        if let Some(why) = inquiry.and_then(|inquiry| inquiry.answered(hindrance, clock::instant())) {
+        let Some(inquiry) = inquiry.filter(|inquiry| inquiry.trial.stage == trial.stage) else { return };
+        if let Some(why) = inquiry.answered(wanted, made, clock::instant()) {
             warn!(%service, ?wanted, why, "supervision cannot do what it wants");
+            let news = VerdictNotice {
+                hindrance: Some(why.to_owned()),
+                ..notice(service, trial, report.standing, report)
+            };
+            handle.tell(Notice::Verdict(Arc::new(news)));
         }
+    }
+}
+
+/// How a trial stands.
+fn notice(service: &ServiceName, trial: &Trial, before: Standing, report: &Report) -> VerdictNotice {
+    VerdictNotice {
+        service: service.clone(),
+        stage: trial.stage,
+        baseline: trial.baseline.clone(),
+        candidate: trial.candidate.clone(),
+        before,
+        standing: report.standing,
+        said: report.so_far(),
+        hindrance: None,
     }
 }

@@ -40,13 +40,14 @@ impl Shown {
     }
 
     /// How the trial stands, with the difference as it was last made.
-    pub(super) fn stands(&self, stage: &Supervisor) -> Stands {
+    pub(super) fn stands(&self, stage: &Supervisor, is_hindered: bool) -> Stands {
         let metrics = Metric::ALL.into_iter().map(|metric| (metric.name(), stage.log_e_of(metric)));
         Stands {
             state: stage.standing().name(),
             log_e: metrics.chain([("total", stage.log_e())]).collect(),
             excess: self.excess,
             common_mode: stage.has_common_mode(),
+            is_hindered,
         }
     }
 }
@@ -68,22 +69,22 @@ mod tests {
     #[test]
     fn a_difference_is_as_old_as_the_scrape_that_it_was_made_for() {
         let (mut stage, mut shown) = (stage(), Shown::default());
-        assert_eq!((shown.scrape(), shown.stands(&stage).excess), (0, None), "nothing was shown yet");
+        assert_eq!((shown.scrape(), shown.stands(&stage, false).excess), (0, None), "nothing was shown yet");
         count(&mut stage, 50);
         shown.make(&stage, 1);
-        let [low, estimate, high] = shown.stands(&stage).excess.unwrap();
+        let [low, estimate, high] = shown.stands(&stage, false).excess.unwrap();
         assert!(
             low <= estimate && estimate <= high && (estimate - 0.1).abs() < 1e-9,
             "{low} {estimate} {high}"
         );
         assert_eq!(shown.scrape(), 1);
         count(&mut stage, 150);
-        let old = shown.stands(&stage);
+        let old = shown.stands(&stage, false);
         assert_eq!(old.excess, Some([low, estimate, high]));
         // Evidence is always the newest.
         assert_eq!(old.log_e.last().unwrap().1.to_bits(), stage.log_e().to_bits());
         shown.make(&stage, 2);
-        let [_, estimate, _] = shown.stands(&stage).excess.unwrap();
+        let [_, estimate, _] = shown.stands(&stage, false).excess.unwrap();
         assert!((estimate - 0.2).abs() < 1e-9, "{estimate}");
     }
 }

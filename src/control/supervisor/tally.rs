@@ -17,7 +17,7 @@ pub(super) type Pair = (ServiceName, VersionName, VersionName);
 pub(super) struct Tally {
     requests: [[u64; OUTCOMES.len()]; 2],
     suspects: [u64; CAUSES.len()],
-    reverts: [u64; CAUSES.len()],
+    pub(super) reverts: [u64; CAUSES.len()],
     ejections: u64,
     last_revert: Option<(u64, f64)>,
 }

@@ -92,7 +92,7 @@ pub struct Stands {
     pub hindrance: Option<String>,
 }
 
-/// A trial stands otherwise than before.
+/// A trial stands otherwise than before, or something is in supervision's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerdictNotice {
     /// The service.
@@ -109,6 +109,8 @@ pub struct VerdictNotice {
     pub standing: Standing,
     /// Why, in a sentence with numbers.
     pub said: String,
+    /// Why supervision cannot do what it wants; it is tried again. That is news by itself: it stands as before then.
+    pub hindrance: Option<String>,
 }
 
 /// Told whenever a trial has ended.

@@ -48,6 +48,14 @@ async fn a_store_that_was_taken_away_is_not_lent() {
     world.handle.lend().await.unwrap();
 }
 
+#[tokio::test]
+async fn who_has_given_up_supervises_nobody_any_more() {
+    let world = World::start(Memory::default(), specs());
+    let supervising = supervisor::run(world.handle.clone());
+    world.handle.give_up().await;
+    guarded(supervising).await;
+}
+
 #[test]
 fn a_store_that_cannot_keep_the_first_change_says_so_at_start() {
     let memory = Memory::default();

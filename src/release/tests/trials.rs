@@ -97,6 +97,7 @@ fn a_flip_tries_the_new_version_against_the_one_that_carried_the_service() {
             by_file: true,
             exclusive: None,
             until: Some(Timestamp(1 + 600_000)),
+            lasts: Some(Duration::from_secs(600)),
         }
     );
     let pair = (version("blue"), Some(version("green")));

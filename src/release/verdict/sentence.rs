@@ -19,21 +19,32 @@ impl Report {
     /// ```
     #[must_use]
     pub fn sentence(&self) -> String {
+        self.worded("reverted")
+    }
+
+    /// The same for as long as nothing came of it: who is breached `reverts`, and is not reverted before that is kept.
+    #[must_use]
+    pub fn so_far(&self) -> String {
+        self.worded("reverts")
+    }
+
+    fn worded(&self, reverted: &str) -> String {
         let all = match (self.standing, self.why) {
             (Standing::Breached, Some(Why::PoolDown)) => {
-                vec![Some(self.head()), Some(self.pool_down()), self.users(), self.endpoints()]
+                vec![Some(self.head(reverted)), Some(self.pool_down()), self.users(), self.endpoints()]
             }
             (Standing::Breached, _) => vec![
-                Some(self.head()),
+                Some(self.head(reverted)),
                 Some(self.counted()),
                 self.difference(),
                 Some(self.evidence()),
+                self.alone(),
                 self.users(),
                 self.trigger(),
                 self.endpoints(),
             ],
             (Standing::Suspect | Standing::Held, _) => vec![
-                Some(self.head()),
+                Some(self.head(reverted)),
                 Some(self.leaning()),
                 self.common(),
                 Some(self.counted()),
@@ -43,14 +54,19 @@ impl Report {
                 self.endpoints(),
             ],
             (Standing::Collecting | Standing::Healthy, _) => {
-                vec![Some(self.head()), Some(self.counted()), self.difference(), Some(self.evidence())]
+                vec![
+                    Some(self.head(reverted)),
+                    Some(self.counted()),
+                    self.difference(),
+                    Some(self.evidence()),
+                ]
             }
         };
         let clients = self.too_few_clients.then(|| "Too few clients to compare versions by.".to_owned());
         all.into_iter().flatten().chain(clients).collect::<Vec<_>>().join(" ")
     }
 
-    fn head(&self) -> String {
+    fn head(&self, reverted: &str) -> String {
         let Self { candidate, baseline, suspects, .. } = self;
         let (after, why) = (span(self.seconds), self.why.map_or("", Why::name));
         match self.standing {
@@ -71,7 +87,7 @@ impl Report {
                 format!("{candidate} is held after {times} without a proof: {why}. Flip or revert it.")
             }
             Standing::Breached if self.acts => {
-                format!("reverted {candidate} -> {baseline} after {after}: {why}.")
+                format!("{reverted} {candidate} -> {baseline} after {after}: {why}.")
             }
             Standing::Breached => {
                 format!("would have reverted {candidate} -> {baseline} after {after}: {why}.")
@@ -146,6 +162,13 @@ impl Report {
             return "No evidence yet.".to_owned();
         }
         format!("Evidence{whose} {} : 1 (needed {} : 1).", odds(log_e), odds(self.needed.breach))
+    }
+
+    /// What a proof is worth to which the other version contributed nothing.
+    fn alone(&self) -> Option<String> {
+        let is_alone = matches!(self.why, Some(Why::Guard(_)));
+        let Self { baseline, .. } = self;
+        is_alone.then(|| format!("{baseline} did not serve beside it: an outage of both looks the same."))
     }
 
     fn users(&self) -> Option<String> {

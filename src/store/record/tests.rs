@@ -1,5 +1,7 @@
 //! What was written stays readable, and what is read is what was written.
 
+use std::time::Duration;
+
 use super::*;
 use crate::store::arbitrary;
 use crate::table::{HoldScope, Traits};
@@ -76,6 +78,7 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
         by_file: false,
         exclusive: None,
         until: Some(Timestamp(1_700_000_600_000)),
+        lasts: None,
     };
     assert_eq!(trial(&text), Some(expected.clone()));
     // Until the next weights.
@@ -85,6 +88,9 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
     let more = text.replacen("\"acts\":true,", "\"acts\":true,\"by_file\":true,\"exclusive\":\"writes\",", 1);
     let exclusive = Some(HoldScope::Writes);
     assert_eq!(trial(&more), Some(Trial { by_file: true, exclusive, ..expected.clone() }));
+    let more = text.replacen("\"until_ms\"", "\"lasts_ms\":600000,\"until_ms\"", 1);
+    let lasts = Some(Duration::from_mins(10));
+    assert_eq!(trial(&more), Some(Trial { lasts, ..expected.clone() }));
     for (was, is) in [
         ("\"asked\":{\"green\":10000}", "\"asked\":{\"green\":9999}"),
         ("\"baseline\":\"blue\"", "\"baseline\":\"b/lue\""),

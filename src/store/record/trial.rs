@@ -1,5 +1,7 @@
 //! A comparison under way as it is written.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Weights, split, weights};
@@ -20,6 +22,8 @@ pub(super) struct TrialForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exclusive: Option<ScopeForm>,
     until_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lasts_ms: Option<u64>,
 }
 
 /// A [`HoldScope`] as it is written.
@@ -65,6 +69,7 @@ impl From<&Trial> for TrialForm {
             by_file: trial.by_file,
             exclusive: trial.exclusive.map(ScopeForm::from),
             until_ms: trial.until.map(|until| until.0),
+            lasts_ms: trial.lasts.and_then(|lasts| u64::try_from(lasts.as_millis()).ok()),
         }
     }
 }
@@ -82,6 +87,7 @@ impl TryFrom<TrialForm> for Trial {
             by_file: form.by_file,
             exclusive: form.exclusive.map(HoldScope::from),
             until: form.until_ms.map(Timestamp),
+            lasts: form.lasts_ms.map(Duration::from_millis),
         })
     }
 }

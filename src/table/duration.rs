@@ -1,8 +1,8 @@
-//! Durations as people write them, in the file and on the command line: `500ms`, `30s`, `5m`, `1h`.
+//! Durations as people write them, in the file, in calls and on the command line: `500ms`, `30s`, `5m`, `1h`.
 
 use std::time::Duration;
 
-use crate::table::Invalid;
+use super::Invalid;
 
 /// The longest duration that is accepted, a year: far from where adding it to a clock overflows.
 pub const LONGEST: Duration = Duration::from_hours(365 * 24);

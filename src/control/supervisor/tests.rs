@@ -1,0 +1,64 @@
+//! What is counted of trials, and when.
+
+use super::*;
+use crate::release::Timestamp;
+use crate::release::verdict::{About, LatencyHist, Metric, Settings, Supervisor, Why};
+use crate::table::{Split, VersionName};
+
+fn trial() -> Trial {
+    let [baseline, candidate]: [VersionName; 2] = ["blue", "green"].map(|name| name.parse().unwrap());
+    Trial {
+        stage: Epoch(7),
+        generation: 0,
+        asked: Split::all_to(candidate.clone()),
+        baseline,
+        candidate,
+        acts: true,
+        by_file: true,
+        exclusive: None,
+        until: None,
+        lasts: None,
+    }
+}
+
+fn report(trial: &Trial) -> Report {
+    let took = LatencyHist::default();
+    let stage = Supervisor::new(1.0, 0.01, Settings::default());
+    let about = About {
+        baseline: &trial.baseline,
+        candidate: &trial.candidate,
+        began: Timestamp(0),
+        acts: true,
+        took: [&took, &took],
+        slow_from: None,
+        endpoints: Vec::new(),
+        kinds: Vec::new(),
+        user_failures: None,
+        too_few_clients: false,
+    };
+    Report { why: Some(Why::Metric(Metric::ErrorRate)), ..Report::of(&stage, about) }
+}
+
+/// A store can say late that it has kept a revert, and somebody else can be faster.
+#[test]
+fn a_revert_is_counted_when_it_has_happened_and_by_whom() {
+    let shop: ServiceName = "shop".parse().unwrap();
+    let (trial, verdicts) = (trial(), Verdicts::default());
+    let reverts = || {
+        let mut sum = 0;
+        verdicts.tallies.note(&shop, &trial, |tally| sum = tally.reverts.iter().sum::<u64>());
+        sum
+    };
+    let end = |how| {
+        let report = report(&trial);
+        verdicts.proven.lock().unwrap().insert(shop.clone(), (trial.clone(), report));
+        let ended = Ended { stage: trial.stage, how, epoch: Epoch(8), said: String::new() };
+        verdicts.end(vec![(shop.clone(), ended)]);
+        reverts()
+    };
+    assert_eq!(end(How::Superseded), 0);
+    assert_eq!(end(How::Reverted), 1);
+    let ended = Ended { stage: trial.stage, how: How::Reverted, epoch: Epoch(9), said: String::new() };
+    verdicts.end(vec![(shop.clone(), ended)]);
+    assert_eq!(reverts(), 1, "nothing was proven since then");
+}
