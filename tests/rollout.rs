@@ -17,6 +17,7 @@ use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -971,12 +972,72 @@ fn a_key_of_before_a_restart_begins_no_second_rollout() {
     assert_eq!(flip.status, 422, "nor is anything else: {}", flip.json());
 }
 
-#[test]
-fn a_rollout_whose_key_cannot_be_kept_is_not_begun() {
-    let lab = pool(3, "");
+/// The store of a running proxy, taken away; and where it is meanwhile.
+fn take_away(lab: &Lab) -> [PathBuf; 2] {
     let state = lab.dir.path().join("state/switchback.db");
     let away = state.with_extension("away");
     fs::rename(&state, &away).unwrap();
+    [away, state]
+}
+
+#[test]
+fn a_rollout_waits_for_a_store_that_refuses_its_change_and_goes_on() {
+    let lab = pool(3, "");
+    begin(&lab, &json!({ "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let (epoch, mut events) = (lab.epoch(), lab.events());
+    let [away, state] = take_away(&lab);
+    let proceed = |index: usize| {
+        let out = rollout(&lab)["steps"][index]["out"].clone();
+        let (status, told) =
+            lab.call("POST", "/v1/services/shop/rollout/proceed", &json!({ "endpoint": out }));
+        assert_eq!(status, 200, "{told}");
+    };
+    proceed(0);
+    let told =
+        events.wait_for(|event| event["type"] == "rollout" && !event["rollout"]["hindrance"].is_null());
+    assert!(told["rollout"]["hindrance"].as_str().unwrap().contains("is gone"), "{told}");
+    assert_eq!((rollout(&lab)["state"].clone(), lab.epoch()), (json!("running"), epoch));
+    let (_, said, _) = lab.cli(&["rollout", "shop", "--status"]);
+    assert!(said.contains("hindered: the state store failed"), "{said}");
+    fs::rename(&away, &state).unwrap();
+    wait_for_step(&lab, 1, "safe");
+    assert_eq!(rollout(&lab)["hindrance"], Value::Null);
+    // On the way back it is waited for as well.
+    let [away, state] = take_away(&lab);
+    lab.call("DELETE", "/v1/services/shop/rollout?mode=reverse", &Value::Null);
+    lab::wait_until("it cannot go back", || !rollout(&lab)["hindrance"].is_null());
+    assert_eq!(rollout(&lab)["state"], "reversing");
+    fs::rename(&away, &state).unwrap();
+    assert_eq!(ended(&lab)["state"], "reversed");
+    assert!(endpoints(&lab, "blue").iter().all(|(_, drains)| !drains), "all of them serve");
+}
+
+#[test]
+fn a_store_that_refuses_for_too_long_ends_a_rollout_and_so_does_whoever_wants_it() {
+    for is_asked in [false, true] {
+        let lab = pool(3, "");
+        let ready_timeout = if is_asked { "5m" } else { "1s" };
+        begin(&lab, &json!({ "confirm": true, "ready_timeout": ready_timeout, "on_failure": "stop" }));
+        wait_for_step(&lab, 0, "safe");
+        let [away, state] = take_away(&lab);
+        let out = rollout(&lab)["steps"][0]["out"].clone();
+        lab.call("POST", "/v1/services/shop/rollout/proceed", &json!({ "endpoint": out }));
+        if is_asked {
+            lab::wait_until("it cannot go on", || !rollout(&lab)["hindrance"].is_null());
+            lab.call("DELETE", "/v1/services/shop/rollout?mode=stop", &Value::Null);
+        }
+        lab::wait_until("it goes no further", || rollout(&lab)["state"] != "running");
+        fs::rename(&away, &state).unwrap();
+        let told = ended(&lab);
+        assert_eq!((&told["timed_out"], &told["hindrance"]), (&json!(!is_asked), &Value::Null), "{told}");
+    }
+}
+
+#[test]
+fn a_rollout_whose_key_cannot_be_kept_is_not_begun() {
+    let lab = pool(3, "");
+    let [away, state] = take_away(&lab);
     let (key, body) = ([("idempotency-key", "k1")], json!({ "confirm": true }));
     let refused = lab.call_with("POST", "/v1/services/shop/rollout", &key, &body);
     assert_eq!(

@@ -35,7 +35,8 @@ pub struct StartRollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "10m")]
     pub drain_timeout: Option<String>,
-    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with; 5 min by default.
+    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with, and the store until it
+    /// takes a change; 5 min by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5m")]
     pub ready_timeout: Option<String>,
@@ -106,6 +107,9 @@ pub struct Rollout {
     /// Why it ended early.
     #[serde(default)]
     pub why: Option<String>,
+    /// Why the store refuses its next change, while it does: it is tried again.
+    #[serde(default)]
+    pub hindrance: Option<String>,
     /// True when that was because something took too long.
     #[serde(default)]
     pub timed_out: bool,
@@ -155,6 +159,7 @@ impl From<&control::rollout::Told> for Rollout {
             serving: told.serving,
             least_serving: told.least_serving,
             why: told.why.clone(),
+            hindrance: told.hindrance.clone(),
             timed_out: told.timed_out,
             began: text::rfc3339(told.began),
             dry_run: false,

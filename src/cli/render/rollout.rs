@@ -10,6 +10,7 @@ pub(in crate::cli) fn rollout(rollout: &Rollout, style: Style) -> String {
         let waits = if step.awaits_confirmation { ", waits for --proceed" } else { "" };
         lines.push(format!("  {:>3}  {}  {}{waits}", index + 1, both(step), line(&step.state, 32)));
     }
+    lines.extend(hindered(rollout, style));
     if rollout.dry_run {
         lines.push("nothing was changed: this was a dry run".to_owned());
     } else if !matches!(&*rollout.state, "running" | "reversing") {
@@ -51,6 +52,9 @@ pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style
         let why = line(why, usize::MAX);
         lines.push(style.paint(Tone::Bad, &format!("going back: {why}")));
     }
+    if before.is_none_or(|before| before.hindrance != now.hindrance) {
+        lines.extend(hindered(now, style));
+    }
     for (index, step) in now.steps.iter().enumerate() {
         let was = before.and_then(|before| before.steps.get(index));
         let is_news = match was {
@@ -64,6 +68,12 @@ pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style
         }
     }
     lines
+}
+
+/// What is in its way.
+fn hindered(rollout: &Rollout, style: Style) -> Option<String> {
+    let why = line(rollout.hindrance.as_deref()?, usize::MAX);
+    Some(style.paint(Tone::Bad, &format!("hindered: {why}")))
 }
 
 fn dealt_with(step: &RolloutStep) -> Option<String> {

@@ -1,16 +1,22 @@
 //! What a rollout asks of control: ordinary changes, each for the state that was looked at.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use super::told::{RolloutState, StepState};
 use super::wait::Halt;
-use super::{Job, lock};
+use super::{Job, Wish, lock};
 use crate::control::handle::{Asked, Wanted, weight};
-use crate::control::{Failed, Handle};
+use crate::control::{Failed, Handle, clock};
 use crate::release::rollout::{Plan, Way};
 use crate::release::{Command, Refused, State};
+use crate::store::StoreError;
 use crate::table::{BasisPoints, EndpointAddr, Epoch, VersionName};
 
+/// How long after the store has refused a change it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often in a row somebody else may change the service between our look at it and our change.
 const CONFLICTS: usize = 20;
 
@@ -38,7 +44,8 @@ impl Job {
         what: &str,
         commands: impl Fn(&State) -> Result<Vec<Command>, Halt>,
     ) -> Result<(), Halt> {
-        for _ in 0..CONFLICTS {
+        let (since, mut conflicts) = (clock::instant(), 0);
+        while conflicts < CONFLICTS {
             self.heed(handle).await?;
             let state = handle.state();
             let epoch = self.check_weights(&state)?;
@@ -50,15 +57,62 @@ impl Job {
             };
             match handle.change(self.wanted(command, epoch, self.because(batch, what))).await {
                 Ok(done) => {
+                    self.hindered(handle, None);
                     *lock(&self.weights) = weights(&done.state, &self.order.plan);
                     self.look(handle);
                     return Ok(());
                 }
-                Err(Failed::Refused(Refused::Conflict { .. })) => {}
+                Err(Failed::Refused(Refused::Conflict { .. })) => conflicts += 1,
+                // The way back would need it as much.
+                Err(Failed::Store(why)) if !matches!(why, StoreError::InDoubt(_)) => {
+                    self.wait_for_store(handle, since, &why).await?;
+                }
                 Err(failed) => return Err(Halt::of(failed)),
             }
         }
         Err(Halt::Bound(format!("somebody else changes `{}` again and again", self.order.plan.service)))
+    }
+
+    /// Nothing has changed: waits until it is worth asking again.
+    ///
+    /// # Errors
+    /// [`Halt`] when that has taken too long since `since`, or somebody wants an end.
+    async fn wait_for_store(&self, handle: &Handle, since: Instant, why: &StoreError) -> Result<(), Halt> {
+        self.hindered(handle, Some(why.to_string()));
+        let (mut wish, goes_back) = (self.wish.subscribe(), self.goes_back());
+        if clock::instant().saturating_duration_since(since) >= self.order.ready_timeout {
+            self.hindered(handle, None);
+            return Err(Halt::TimedOut(why.to_string()));
+        }
+        match *wish.borrow_and_update() {
+            Wish::End(back) if !goes_back => {
+                self.hindered(handle, None);
+                return Err(Halt::Asked(back));
+            }
+            Wish::Go | Wish::End(_) => {}
+        }
+        tokio::select! {
+            () = sleep(AGAIN) => {}
+            _ = wish.changed(), if !goes_back => {}
+        }
+        Ok(())
+    }
+
+    /// What is in its way now, if anything is; told when it is news.
+    fn hindered(&self, handle: &Handle, why: Option<String>) {
+        let is_news = self.told.send_if_modified(|told| {
+            let is_news = told.hindrance != why;
+            told.news += u64::from(is_news);
+            told.hindrance = why;
+            is_news
+        });
+        if is_news {
+            self.tell(handle, None);
+        }
+    }
+
+    fn goes_back(&self) -> bool {
+        self.told.borrow().state == RolloutState::Reversing
     }
 
     fn wanted(&self, command: Command, epoch: Epoch, reason: String) -> Wanted {
@@ -70,7 +124,7 @@ impl Job {
             idempotency: None,
             dry_run: false,
             // The way back asks nobody.
-            force: self.told.borrow().state == RolloutState::Reversing,
+            force: self.goes_back(),
             exclusive: None,
             render: |_, _| String::new(),
         }

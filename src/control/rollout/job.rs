@@ -337,7 +337,7 @@ impl Job {
     }
 
     /// Keeps where it is, and tells whoever listens.
-    fn tell(&self, handle: &Handle, step: Option<usize>) {
+    pub(super) fn tell(&self, handle: &Handle, step: Option<usize>) {
         let told = self.told.borrow().clone();
         handle.rollouts().keep(&told);
         let (service, state) = (&told.service, told.state.token());
@@ -346,7 +346,10 @@ impl Job {
                 let (out, into) = (of.out.as_deref().unwrap_or("-"), of.into.as_deref().unwrap_or("-"));
                 info!(service, out, into, state = of.state.token(), "rollout");
             }
-            None => info!(service, state, steps = told.steps.len(), why = told.why, "rollout"),
+            None => {
+                let (why, hindrance) = (&told.why, &told.hindrance);
+                info!(service, state, steps = told.steps.len(), why, hindrance, "rollout");
+            }
         }
         // Nobody listens: nobody to tell.
         let _ = handle.notices.send(Notice::Rollout(Arc::new(RolloutNotice { told, step })));

@@ -43,7 +43,7 @@ pub struct Order {
     pub plan: Plan,
     /// How long an endpoint may take until nothing is left on it.
     pub drain_timeout: Duration,
-    /// How long one may take until it serves, or until somebody confirms that it is done.
+    /// How long one may take until it serves, or until somebody confirms that it is done, and the store until it takes a change.
     pub ready_timeout: Duration,
     /// How long a new endpoint has to serve before the next one goes.
     pub settle: Duration,

@@ -126,6 +126,9 @@ pub struct Told {
     pub reverses: bool,
     /// Why it ended early.
     pub why: Option<String>,
+    /// Why the store refuses its next change, while it does.
+    #[serde(default)]
+    pub hindrance: Option<String>,
     /// True when that was because something took too long.
     pub timed_out: bool,
     /// When it began, in milliseconds since 1970.
@@ -156,6 +159,7 @@ impl Told {
             least_serving: serving,
             reverses: order.on_failure == Back::All,
             why: None,
+            hindrance: None,
             timed_out: false,
             began: now.0,
             news: 0,
