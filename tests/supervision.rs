@@ -11,33 +11,14 @@
 
 mod lab;
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use lab::origin::Then;
-use lab::{Client, Lab, Origin, Pulse, wait_until};
+use lab::{Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
-
-/// Answers with its name, and with what the pulse says.
-fn origin(name: &str, pulse: &Pulse) -> Origin {
-    let (version, pulse) = (name.to_owned(), pulse.clone());
-    Origin::behaving(name, move |_, stream| {
-        write!(
-            stream,
-            "HTTP/1.1 {} X\r\nx-version: {version}\r\ncontent-length: 2\r\n\r\nok",
-            pulse.status()
-        )?;
-        Ok(Then::Keep)
-    })
-}
 
 /// `shop` with blue and green, each as well as its pulse, and supervised by these rules.
 fn shop(blue: &Pulse, green: &Pulse, rules: &str) -> Lab {
-    let origins = vec![origin("blue", blue), origin("green", green)];
+    let origins = vec![Origin::pulsing("blue", blue), Origin::pulsing("green", green)];
     let [one, two] = [&origins[0], &origins[1]].map(|origin| origin.address);
     let services = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\n\
@@ -45,56 +26,6 @@ fn shop(blue: &Pulse, green: &Pulse, rules: &str) -> Lab {
          [services.shop.versions.green]\nendpoints = [\"{two}\"]\n"
     );
     Lab::configured(tempfile::tempdir().unwrap(), origins, &services)
-}
-
-/// Requests at a pace from one client until it is dropped or stopped: by version, how many and how many failed.
-struct Users {
-    stop: Arc<AtomicBool>,
-    failed: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Users {
-    /// Four clients, each of them with a request every `each`.
-    fn of(address: SocketAddr, each: Duration) -> Self {
-        let (stop, failed): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
-        let threads = (0..4).map(|_| {
-            let (stopped, failures) = (Arc::clone(&stop), Arc::clone(&failed));
-            thread::spawn(move || {
-                let (mut client, start) = (Client::connect(address), Instant::now());
-                for turn in 0_u32.. {
-                    if stopped.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    if client.get("/").status >= 500 {
-                        failures.fetch_add(1, Ordering::SeqCst);
-                    }
-                    // The rate is the test: a pace, not a wait for something.
-                    thread::sleep((start + each * turn).saturating_duration_since(Instant::now()));
-                }
-            })
-        });
-        let threads = threads.collect();
-        Self { stop, failed, threads }
-    }
-
-    fn failed(&self) -> u64 {
-        self.failed.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
-    }
-}
-
-fn weight(lab: &Lab, version: &str) -> u64 {
-    let shop = lab.shop();
-    let versions = shop["versions"].as_array().unwrap();
-    let found = versions.iter().find(|known| known["name"] == version).unwrap();
-    found["weight"].as_u64().unwrap()
 }
 
 fn last_change(lab: &Lab) -> Value {
@@ -118,7 +49,7 @@ fn a_bad_version_goes_back_by_itself_after_a_flip() {
     let begun = Instant::now();
     let (status, answer) = flip(&lab, "green", &json!({}));
     assert_eq!(status, 200, "{answer}");
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let took = begun.elapsed();
     let change = last_change(&lab);
     assert_eq!(
@@ -151,7 +82,7 @@ fn a_bad_canary_goes_back_before_many_have_met_it() {
     let users = with_history(&lab);
     green.set(500);
     lab.weights(&json!({ "green": 500, "blue": 9_500 }));
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let change = last_change(&lab);
     assert_eq!(
         (&change["kind"], &change["actor"]["kind"]),
@@ -178,12 +109,12 @@ fn what_hits_both_versions_alike_reverts_nothing() {
     blue.set(503);
     green.set(503);
     wait_until("green is suspect", || verdict(&lab)["state"] == "suspect");
-    wait_until("most traffic is kept away from it", || weight(&lab, "green") == 1_000);
+    wait_until("most traffic is kept away from it", || lab.weight("green") == 1_000);
     let served = lab.origin("green").served();
     wait_until("there was more than enough to judge by", || lab.origin("green").served() > served + 100);
     let verdict = verdict(&lab);
     assert_eq!((&verdict["state"], &verdict["ended"]), (&json!("suspect"), &Value::Null), "{verdict}");
-    assert_eq!(weight(&lab, "green"), 1_000);
+    assert_eq!(lab.weight("green"), 1_000);
 }
 
 #[test]
@@ -198,7 +129,7 @@ fn a_good_version_stays_and_its_trial_is_over_in_time() {
     );
     assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{answer}");
     assert_eq!(answer["trials"]["shop"]["how"], "finished", "{answer}");
-    assert_eq!((weight(&lab, "green"), users.failed()), (10_000, 0));
+    assert_eq!((lab.weight("green"), users.failed()), (10_000, 0));
     assert_eq!(verdict(&lab)["state"], "none");
     assert_eq!(last_change(&lab)["kind"], "supervision");
 }
@@ -211,7 +142,7 @@ fn nobody_is_compared_who_did_not_ask_for_it() {
     lab.flip("green");
     let served = lab.origin("green").served();
     wait_until("everybody meets it", || lab.origin("green").served() > served + 200);
-    assert_eq!((weight(&lab, "green"), &verdict(&lab)["state"]), (10_000, &json!("none")));
+    assert_eq!((lab.weight("green"), &verdict(&lab)["state"]), (10_000, &json!("none")));
 }
 
 #[test]
@@ -223,7 +154,7 @@ fn where_it_may_only_tell_it_moves_nothing() {
     lab.weights(&json!({ "green": 2_000, "blue": 8_000 }));
     let told = events.wait_for(|event| event["type"] == "verdict" && event["state"] == "breached");
     assert_eq!((&told["baseline"], &told["candidate"]), (&json!("blue"), &json!("green")), "{told}");
-    assert_eq!(weight(&lab, "green"), 2_000);
+    assert_eq!(lab.weight("green"), 2_000);
     assert_eq!(last_change(&lab)["actor"]["kind"], "controller");
 }
 
@@ -257,7 +188,7 @@ fn a_trial_outlives_the_process_and_begins_to_collect_anew() {
     assert_eq!(trial, before, "the trial is the store's to remember");
     let _users = Users::of(lab.address(), EACH);
     green.set(500);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     assert_eq!(last_change(&lab)["actor"]["kind"], "supervisor");
 }
 
@@ -272,20 +203,21 @@ fn a_suspicion_that_proves_wrong_is_taken_back() {
     blue.set(500);
     green.set(500);
     events.wait_for(|event| event["type"] == "verdict" && event["state"] == "suspect");
-    wait_until("most of the traffic is with blue", || weight(&lab, "green") == 1_000);
+    wait_until("most of the traffic is with blue", || lab.weight("green") == 1_000);
     green.set(200);
     blue.set(200);
     events.wait_for(|event| {
         event["type"] == "verdict" && event["before"] == "suspect" && event["state"] != "breached"
     });
-    wait_until("green has everything again", || weight(&lab, "green") == 10_000);
+    wait_until("green has everything again", || lab.weight("green") == 10_000);
     assert_eq!(verdict(&lab)["trial"]["stage"], epoch, "it is the same trial");
 }
 
 /// A pool of origins that say their version; those of green answer with what the pulse says.
 fn rolling(green: &Pulse) -> Lab {
     let well = Pulse::well();
-    let all = |name: &'static str, pulse: &Pulse| (0..3).map(|_| origin(name, pulse)).collect::<Vec<_>>();
+    let all =
+        |name: &'static str, pulse: &Pulse| (0..3).map(|_| Origin::pulsing(name, pulse)).collect::<Vec<_>>();
     let (blues, greens) = (all("blue", &well), all("green", green));
     let list = |origins: &[Origin]| {
         origins.iter().map(|origin| format!("\"{}\"", origin.address)).collect::<Vec<_>>().join(", ")
@@ -321,7 +253,7 @@ fn a_rolling_upgrade_stops_and_goes_all_the_way_back_when_supervision_says_so() 
     let told = rollout();
     assert_eq!(told["state"], "reversed", "{told}");
     assert!(told["why"].as_str().unwrap().contains("supervision has taken the traffic back"), "{told}");
-    assert_eq!((weight(&lab, "blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
+    assert_eq!((lab.weight("blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
     assert!(users.failed() < 150, "{} users met a failure", users.failed());
 }
 
@@ -334,7 +266,7 @@ fn where_it_may_only_tell_its_time_is_over_too() {
     let (code, out, err) = lab.cli(&["weights", "shop", "green=10", "--supervise", "2s"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("would have reverted green -> blue"), "{out}");
-    assert_eq!((weight(&lab, "green"), &verdict(&lab)["state"]), (1_000, &json!("none")));
+    assert_eq!((lab.weight("green"), &verdict(&lab)["state"]), (1_000, &json!("none")));
 }
 
 /// All is green's, which is suspect by something that both had; nine of ten are with blue.
@@ -342,7 +274,7 @@ fn doubted(lab: &Lab, blue: &Pulse, green: &Pulse) {
     flip(lab, "green", &json!({}));
     blue.set(500);
     green.set(500);
-    wait_until("most of the traffic is with blue", || weight(lab, "green") == 1_000);
+    wait_until("most of the traffic is with blue", || lab.weight("green") == 1_000);
 }
 
 #[test]
@@ -355,7 +287,7 @@ fn who_was_suspect_before_a_restart_is_so_after_it() {
     lab.kill_and_restart();
     blue.set(200);
     let _users = Users::of(lab.address(), EACH);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let changes = lab.call("GET", "/v1/changes?limit=3", &Value::Null).1["changes"].clone();
     let kinds = [0, 1, 2].map(|back| &changes[back]["kind"]);
     assert_eq!(kinds, ["revert", "weights", "flip"], "nobody was sent to green in between: {changes}");
@@ -378,7 +310,7 @@ fn nobody_is_kept_with_a_baseline_that_does_not_answer() {
         let changes = lab.call("GET", "/v1/changes?limit=2", &Value::Null).1["changes"].clone();
         [0, 1].iter().all(|back: &usize| changes[*back]["actor"]["kind"] == "supervisor")
     });
-    assert_eq!(weight(&lab, "green"), 10_000);
+    assert_eq!(lab.weight("green"), 10_000);
     assert!(users.failed() - failed < 100, "{} more users met a failure", users.failed() - failed);
     let verdict = verdict(&lab);
     assert_eq!(verdict["state"], "suspect", "{verdict}");

@@ -39,12 +39,6 @@ fn recording(version: &'static str, pulse: &Pulse, served: &Served) -> Origin {
     })
 }
 
-fn weight(lab: &Lab, version: &str) -> u64 {
-    let shop = lab.shop();
-    let versions = shop["versions"].as_array().unwrap();
-    versions.iter().find(|known| known["name"] == version).unwrap()["weight"].as_u64().unwrap()
-}
-
 #[test]
 fn a_bad_version_that_came_alone_goes_back_alone() {
     let (served, pulse) = (Served::default(), Pulse::well());
@@ -77,7 +71,7 @@ fn a_bad_version_that_came_alone_goes_back_alone() {
     let trial = lab.call("GET", "/v1/services/shop/verdict", &Value::Null).1["trial"].clone();
     assert_eq!((&trial["exclusive"], &trial["leaning"]), (&json!(true), &json!(false)), "{trial}");
     pulse.set(500);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let before = lab.origin("blue").served();
     wait_until("blue serves as before", || lab.origin("blue").served() > before + 20);
     stop.store(true, Ordering::SeqCst);

@@ -16,25 +16,13 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
-use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, SmallDisk, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, SmallDisk, Users, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-
-/// Answers with its name, and with what the pulse says.
-fn origin(name: &str, pulse: &Pulse) -> Origin {
-    let (version, pulse) = (name.to_owned(), pulse.clone());
-    Origin::behaving(name, move |_, stream| {
-        let status = pulse.status();
-        write!(stream, "HTTP/1.1 {status} X\r\nx-version: {version}\r\ncontent-length: 2\r\n\r\nok")?;
-        Ok(Then::Keep)
-    })
-}
 
 /// `shop` with these origins of blue and green, supervised by these rules; `more` comes before it.
 fn shop(blues: Vec<Origin>, greens: Vec<Origin>, rules: &str, more: &str) -> Lab {
@@ -53,61 +41,20 @@ fn shop(blues: Vec<Origin>, greens: Vec<Origin>, rules: &str, more: &str) -> Lab
 
 /// One origin each.
 fn pair(blue: &Pulse, green: &Pulse, rules: &str, more: &str) -> Lab {
-    shop(vec![origin("blue", blue)], vec![origin("green", green)], rules, more)
+    shop(vec![Origin::pulsing("blue", blue)], vec![Origin::pulsing("green", green)], rules, more)
 }
 
-/// Four clients, each with a request every eight milliseconds, until it is dropped.
-struct Users {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+/// At a request every eight milliseconds each, once blue has a history to be measured by.
+fn users_with_history(lab: &Lab) -> Users {
+    let users = Users::of(lab.address(), EACH);
+    wait_until("blue has a history", || served(lab, "blue") > 500);
+    users
 }
 
-impl Users {
-    fn of(address: SocketAddr) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let threads = (0..4).map(|_| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
-                let (mut connection, start): (Option<Client>, _) = (None, Instant::now());
-                for turn in 0_u32.. {
-                    if stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let mut client = connection.take().unwrap_or_else(|| Client::connect(address));
-                    let answer = client.get("/");
-                    connection = (answer.header("connection") != Some("close")).then_some(client);
-                    // The rate is the test: a pace, not a wait for something.
-                    let next = start + Duration::from_millis(8) * turn;
-                    thread::sleep(next.saturating_duration_since(Instant::now()));
-                }
-            })
-        });
-        Self { threads: threads.collect(), stop }
-    }
-
-    /// Until blue has a history to be measured by.
-    fn with_history(lab: &Lab) -> Self {
-        let users = Self::of(lab.address());
-        wait_until("blue has a history", || served(lab, "blue") > 500);
-        users
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
-    }
-}
+const EACH: Duration = Duration::from_millis(8);
 
 fn served(lab: &Lab, version: &str) -> u64 {
     lab.origins.iter().filter(|origin| origin.name == version).map(Origin::served).sum()
-}
-
-fn weight(lab: &Lab, version: &str) -> u64 {
-    let shop = lab.shop();
-    let versions = shop["versions"].as_array().unwrap();
-    versions.iter().find(|known| known["name"] == version).unwrap()["weight"].as_u64().unwrap()
 }
 
 fn verdict(lab: &Lab) -> Value {
@@ -156,7 +103,7 @@ impl Away {
 fn what_the_store_refuses_has_not_happened_and_is_done_once_it_takes_it() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "true", "");
-    let _users = Users::with_history(&lab);
+    let _users = users_with_history(&lab);
     lab.weights(&json!({ "green": 2_000, "blue": 8_000 }));
     let (epoch, mut events) = (lab.epoch(), lab.events());
     let store = Away::take(&lab);
@@ -167,7 +114,7 @@ fn what_the_store_refuses_has_not_happened_and_is_done_once_it_takes_it() {
     let proven = verdict(&lab);
     assert!(proven["said"].as_str().unwrap().starts_with("reverts green -> blue after "), "{proven}");
     assert!(proven["hindrance"].as_str().unwrap().contains("switchback.db is gone"), "{proven}");
-    assert_eq!((&proven["ended"], weight(&lab, "green"), lab.epoch()), (&Value::Null, 2_000, epoch));
+    assert_eq!((&proven["ended"], lab.weight("green"), lab.epoch()), (&Value::Null, 2_000, epoch));
     assert_eq!(gauge(&lab, "switchback_supervision_hindered", ""), 1.0);
     assert_eq!(gauge(&lab, "switchback_supervision_reverts_total", r#"reason="error_rate""#), 0.0);
     let (_, status, _) = lab.cli(&["status", "shop"]);
@@ -175,7 +122,7 @@ fn what_the_store_refuses_has_not_happened_and_is_done_once_it_takes_it() {
     let (refused, answer) = lab.call("POST", "/v1/services/shop/revert", &json!({}));
     assert_eq!((refused, lab.epoch()), (503, epoch), "an operator's change is refused as well: {answer}");
     store.put_back();
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     assert_eq!(since(&lab, epoch), by_supervision(&["revert"]));
     let ended = verdict(&lab)["ended"].clone();
     assert!(ended["said"].as_str().unwrap().starts_with("reverted green -> blue after "), "{ended}");
@@ -204,7 +151,7 @@ fn a_full_disk_keeps_nobody_with_a_bad_version_for_longer_than_it_is_full() {
         return;
     };
     let green = Pulse::well();
-    let origins = vec![origin("blue", &Pulse::well()), origin("green", &green)];
+    let origins = vec![Origin::pulsing("blue", &Pulse::well()), Origin::pulsing("green", &green)];
     let service = |name: &str, path: &str, rules: &str| {
         format!(
             "[services.{name}]\nroutes = [{{ path = \"{path}\" }}]\nstable = \"blue\"\n{rules}outliers = false\n\
@@ -214,7 +161,7 @@ fn a_full_disk_keeps_nobody_with_a_bad_version_for_longer_than_it_is_full() {
     };
     let services = service("shop", "/", "supervise = true\n") + &service("other", "/other", "");
     let lab = Lab::configured(dir, origins, &services);
-    let users = Users::with_history(&lab);
+    let users = users_with_history(&lab);
     lab.flip("green");
     wait_until("green has it", || served(&lab, "green") > 50);
     let ballast = disk.fill();
@@ -223,9 +170,9 @@ fn a_full_disk_keeps_nobody_with_a_bad_version_for_longer_than_it_is_full() {
     green.set(500);
     let told = events.wait_for(|event| event["type"] == "verdict" && !event["hindrance"].is_null());
     assert!(told["hindrance"].as_str().unwrap().contains("full: make room on the disk"), "{told}");
-    assert_eq!((weight(&lab, "green"), lab.epoch()), (10_000, epoch));
+    assert_eq!((lab.weight("green"), lab.epoch()), (10_000, epoch));
     fs::remove_file(ballast).unwrap();
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     assert_eq!(
         since(&lab, epoch),
         by_supervision(&["revert", "weights"]),
@@ -239,7 +186,7 @@ fn a_full_disk_keeps_nobody_with_a_bad_version_for_longer_than_it_is_full() {
 fn a_suspicion_that_is_over_leaves_nothing_in_the_way() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "{ suspect_hold = \"1s\" }", "");
-    let _users = Users::with_history(&lab);
+    let _users = users_with_history(&lab);
     lab.flip("green");
     wait_until("green has it", || served(&lab, "green") > 50);
     let (epoch, mut events) = (lab.epoch(), lab.events());
@@ -247,22 +194,22 @@ fn a_suspicion_that_is_over_leaves_nothing_in_the_way() {
     blue.set(500);
     green.set(500);
     events.wait_for(|event| event["type"] == "verdict" && !event["hindrance"].is_null());
-    assert_eq!((verdict(&lab)["state"].clone(), weight(&lab, "green")), (json!("suspect"), 10_000));
+    assert_eq!((verdict(&lab)["state"].clone(), lab.weight("green")), (json!("suspect"), 10_000));
     green.set(200);
     blue.set(200);
     wait_until("it is suspect no more", || verdict(&lab)["state"] != "suspect");
     wait_until("nothing is wanted", || verdict(&lab)["hindrance"].is_null());
     store.put_back();
-    assert_eq!((since(&lab, epoch), weight(&lab, "green")), (Vec::new(), 10_000));
+    assert_eq!((since(&lab, epoch), lab.weight("green")), (Vec::new(), 10_000));
 }
 
 #[test]
 fn a_bad_endpoint_that_the_store_does_not_let_go_is_drained_later_and_its_version_stays() {
     let (well, bad) = (Pulse::well(), Pulse::well());
-    let greens = [&bad, &well, &well].map(|pulse| origin("green", pulse));
+    let greens = [&bad, &well, &well].map(|pulse| Origin::pulsing("green", pulse));
     let address = greens[0].address.to_string();
-    let lab = shop(vec![origin("blue", &well)], greens.into(), "{ suspect_hold = \"1s\" }", "");
-    let _users = Users::with_history(&lab);
+    let lab = shop(vec![Origin::pulsing("blue", &well)], greens.into(), "{ suspect_hold = \"1s\" }", "");
+    let _users = users_with_history(&lab);
     lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
     let (epoch, mut events) = (lab.epoch(), lab.events());
     let store = Away::take(&lab);
@@ -274,7 +221,7 @@ fn a_bad_endpoint_that_the_store_does_not_let_go_is_drained_later_and_its_versio
     store.put_back();
     wait_until("it is drained", || lab.endpoint(&address)["draining"] == true);
     wait_until("green has its part again", || {
-        weight(&lab, "green") == 5_000 && verdict(&lab)["state"] != "suspect"
+        lab.weight("green") == 5_000 && verdict(&lab)["state"] != "suspect"
     });
     let all = since(&lab, epoch);
     assert!(!all.iter().any(|(kind, _)| kind == "revert"), "{all:?}");
@@ -337,14 +284,14 @@ const UPGRADE: &str = "[upgrade]\nspread = \"200ms\"\n";
 fn a_trial_that_leans_goes_on_in_the_process_that_takes_over() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "{ suspect_hold = \"10m\" }", UPGRADE);
-    let users = Users::with_history(&lab);
+    let users = users_with_history(&lab);
     lab.flip("green");
     wait_until("green has it", || served(&lab, "green") > 20);
     let stage = verdict(&lab)["trial"]["stage"].clone();
     // What both need is gone.
     blue.set(500);
     green.set(500);
-    wait_until("most of the traffic is with blue", || weight(&lab, "green") == 1_000);
+    wait_until("most of the traffic is with blue", || lab.weight("green") == 1_000);
     let epoch = lab.epoch();
     drop(users);
     let mut row = Row::of(lab);
@@ -353,16 +300,16 @@ fn a_trial_that_leans_goes_on_in_the_process_that_takes_over() {
     let taken = verdict(&row.lab);
     assert_eq!((&taken["trial"]["stage"], &taken["trial"]["leaning"]), (&stage, &json!(true)), "{taken}");
     assert_eq!((&taken["state"], row.lab.epoch()), (&json!("suspect"), epoch), "{taken}");
-    let users = Users::of(row.address());
+    let users = Users::of(row.address(), EACH);
     let before = served(&row.lab, "blue");
     wait_until("both are asked", || served(&row.lab, "blue") > before + 300);
     assert_eq!(
-        (weight(&row.lab, "green"), row.lab.epoch()),
+        (row.lab.weight("green"), row.lab.epoch()),
         (1_000, epoch),
         "nothing is proven, nor taken back"
     );
     blue.set(200);
-    wait_until("it went back", || weight(&row.lab, "blue") == 10_000);
+    wait_until("it went back", || row.lab.weight("blue") == 10_000);
     assert_eq!(since(&row.lab, epoch), by_supervision(&["revert"]), "once");
     assert_eq!(verdict(&row.lab)["ended"]["stage"], stage);
     drop(users);
@@ -373,28 +320,24 @@ fn a_trial_that_leans_goes_on_in_the_process_that_takes_over() {
 fn who_turns_bad_while_another_process_takes_over_goes_back_once() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "true", UPGRADE);
-    drop(Users::with_history(&lab));
+    drop(users_with_history(&lab));
     let mut row = Row::of(lab);
     for round in 0..3 {
         green.set(200);
         row.lab.weights(&json!({ "green": 3_000, "blue": 7_000 }));
-        let (epoch, users) = (row.lab.epoch(), Users::of(row.address()));
+        let (epoch, users) = (row.lab.epoch(), Users::of(row.address(), EACH));
         let before = served(&row.lab, "green");
         wait_until("both are asked", || served(&row.lab, "green") > before + 100);
         green.set(500);
         let (status, answer) = row.upgrade();
         assert_eq!(status, 200, "{answer}");
-        wait_until("it went back", || weight(&row.lab, "blue") == 10_000);
+        wait_until("it went back", || row.lab.weight("blue") == 10_000);
         // Nothing comes after it.
         let before = served(&row.lab, "blue");
         wait_until("blue serves", || served(&row.lab, "blue") > before + 100);
         let all = since(&row.lab, epoch);
         let reverts = all.iter().filter(|(kind, _)| kind == "revert").count();
-        assert_eq!(
-            (reverts, &*all[0].0, weight(&row.lab, "blue")),
-            (1, "revert", 10_000),
-            "{round}: {all:?}"
-        );
+        assert_eq!((reverts, &*all[0].0, row.lab.weight("blue")), (1, "revert", 10_000), "{round}: {all:?}");
         drop(users);
     }
     row.end();
@@ -404,7 +347,7 @@ fn who_turns_bad_while_another_process_takes_over_goes_back_once() {
 fn what_waits_or_pauses_is_not_handed_over_and_goes_on() {
     let gate = Gate::default();
     let blues = vec![Origin::held("blue", &gate), Origin::held("blue", &gate)];
-    let lab = shop(blues, vec![origin("green", &Pulse::well())], "false", UPGRADE);
+    let lab = shop(blues, vec![Origin::pulsing("green", &Pulse::well())], "false", UPGRADE);
     let mut row = Row::of(lab);
     let begun = row.lab.call(
         "POST",
@@ -439,10 +382,10 @@ fn what_waits_or_pauses_is_not_handed_over_and_goes_on() {
     );
     gate.open();
     assert_eq!((client.answer().status, flip.answer().status), (200, 200));
-    assert_eq!(weight(&row.lab, "green"), 10_000);
+    assert_eq!(row.lab.weight("green"), 10_000);
     let (status, answer) = row.upgrade();
     assert_eq!(status, 200, "{answer}");
-    assert_eq!((weight(&row.lab, "green"), row.lab.shop()["hold"].is_null()), (10_000, true));
+    assert_eq!((row.lab.weight("green"), row.lab.shop()["hold"].is_null()), (10_000, true));
     drop(client);
     row.end();
 }
@@ -459,12 +402,12 @@ fn flip_exclusively(lab: &Lab) -> u64 {
 fn an_outage_of_both_after_an_exclusive_flip_is_one_way_back_and_no_more() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "true", "");
-    let _users = Users::with_history(&lab);
+    let _users = users_with_history(&lab);
     let epoch = flip_exclusively(&lab);
     wait_until("green has it", || served(&lab, "green") > 50);
     blue.set(503);
     green.set(503);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let before = served(&lab, "blue");
     wait_until("blue has failed for long", || served(&lab, "blue") > before + 500);
     assert_eq!(since(&lab, epoch), by_supervision(&["revert", "hold"]), "one way back");
@@ -474,14 +417,14 @@ fn an_outage_of_both_after_an_exclusive_flip_is_one_way_back_and_no_more() {
     assert!(said.contains("blue did not serve beside it: an outage of both looks the same."), "{said}");
     green.set(200);
     blue.set(200);
-    assert_eq!(weight(&lab, "blue"), 10_000, "who flips again is the operator");
+    assert_eq!(lab.weight("blue"), 10_000, "who flips again is the operator");
 }
 
 #[test]
 fn a_machine_that_stood_still_reverts_nothing_and_loses_nothing() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = pair(&blue, &green, "true", "");
-    let _users = Users::with_history(&lab);
+    let _users = users_with_history(&lab);
     lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
     let (epoch, stage) = (lab.epoch(), verdict(&lab)["trial"]["stage"].clone());
     wait_until("both are asked", || served(&lab, "green") > 300);
@@ -525,13 +468,13 @@ fn saying(name: &str, pulse: &Pulse, words: &'static [u8]) -> Origin {
 fn a_websocket_that_never_says_anything_does_not_bar_the_exclusive_way_back() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = shop(vec![saying("blue", &blue, b"")], vec![saying("green", &green, b"")], "true", "");
-    let _users = Users::with_history(&lab);
+    let _users = users_with_history(&lab);
     let epoch = flip_exclusively(&lab);
     wait_until("green has it", || served(&lab, "green") > 50);
     // It does not even read what it is told.
     let socket = lab::websocket::connect(lab.address(), "/");
     green.set(500);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     assert_eq!(since(&lab, epoch), by_supervision(&["revert", "hold"]), "at once: requests waited once");
     drop(socket);
 }
@@ -541,8 +484,8 @@ fn what_barred_the_exclusive_way_back_is_waited_for_no_longer_than_it_is_there()
     let (blue, green) = (Pulse::well(), Pulse::well());
     // Half a message: there is no word for its end.
     let greens = vec![saying("green", &green, b"\x81\x05h")];
-    let lab = shop(vec![origin("blue", &blue)], greens, "true\nhold = { timeout = \"300ms\" }", "");
-    let _users = Users::with_history(&lab);
+    let lab = shop(vec![Origin::pulsing("blue", &blue)], greens, "true\nhold = { timeout = \"300ms\" }", "");
+    let _users = users_with_history(&lab);
     let epoch = flip_exclusively(&lab);
     wait_until("green has it", || served(&lab, "green") > 50);
     let socket = lab::websocket::connect(lab.address(), "/");
@@ -555,7 +498,7 @@ fn what_barred_the_exclusive_way_back_is_waited_for_no_longer_than_it_is_there()
     wait_until("it was tried twice", || tried(2));
     let begun = Instant::now();
     drop(socket);
-    wait_until("it went back", || weight(&lab, "blue") == 10_000);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(15), "as if it were still there: {took:?}");
 }

@@ -4,25 +4,16 @@
 
 mod lab;
 
-use std::io::Write;
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use lab::origin::{Peer, Then, nobody};
+use lab::origin::{Peer, nobody};
 use lab::{Client, Lab, Origin, Pulse, wait_until};
 use serde_json::{Value, json};
 
 /// `shop` with blue and green, which say their name and what their pulse says; supervision only tells.
 fn shop(green: &Pulse) -> Lab {
-    let origin = |name: &'static str, pulse: &Pulse| {
-        let pulse = pulse.clone();
-        Origin::behaving(name, move |_, stream| {
-            let status = pulse.status();
-            write!(stream, "HTTP/1.1 {status} X\r\nx-version: {name}\r\ncontent-length: 2\r\n\r\nok")?;
-            Ok(Then::Keep)
-        })
-    };
-    let origins = vec![origin("blue", &Pulse::well()), origin("green", green)];
+    let origins = vec![Origin::pulsing("blue", &Pulse::well()), Origin::pulsing("green", green)];
     let [blue, green] = [&origins[0], &origins[1]].map(|origin| origin.address);
     let services = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {{ mode = \"alert\" }}\n\

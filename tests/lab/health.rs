@@ -43,6 +43,16 @@ impl Origin {
             Ok(Then::Keep)
         })
     }
+
+    /// Answers everything with what the pulse says.
+    pub fn pulsing(name: &str, pulse: &Pulse) -> Self {
+        let (version, pulse) = (name.to_owned(), pulse.clone());
+        Self::behaving(name, move |_, stream| {
+            let status = pulse.status();
+            write!(stream, "HTTP/1.1 {status} X\r\nx-version: {version}\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        })
+    }
 }
 
 impl Lab {
@@ -52,6 +62,14 @@ impl Lab {
         let versions = shop["versions"].as_array().expect("versions").iter();
         let mut endpoints = versions.flat_map(|version| version["endpoints"].as_array().expect("a pool"));
         endpoints.find(|endpoint| endpoint["address"] == address).expect("the endpoint").clone()
+    }
+
+    /// What a version of `shop` gets, in basis points.
+    pub fn weight(&self, version: &str) -> u64 {
+        let shop = self.shop();
+        let versions = shop["versions"].as_array().expect("versions");
+        let found = versions.iter().find(|known| known["name"] == version).expect("the version");
+        found["weight"].as_u64().expect("a weight")
     }
 
     /// Waits until an endpoint stands like this; its health.

@@ -41,6 +41,7 @@ pub mod http2;
 pub mod origin;
 pub mod process;
 pub mod tls;
+pub mod users;
 pub mod websocket;
 pub mod wire;
 
@@ -65,6 +66,7 @@ pub use gate::Gate;
 pub use health::Pulse;
 pub use http2::Http2;
 pub use origin::Origin;
+pub use users::Users;
 
 /// How long anything may take before the test is a failure: a guard, never a pause.
 pub const PATIENCE: Duration = Duration::from_secs(30);

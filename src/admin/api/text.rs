@@ -59,7 +59,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 pub fn duration(text: &str) -> Result<Duration, Invalid> {
     let duration = words::parse(text)?;
     if duration > Duration::from_hours(24) {
-        return Err(Invalid(format!("`{text}` is longer than a day")));
+        return Err(Invalid(format!("`{text}` is longer than a day: give 24h at most")));
     }
     Ok(duration)
 }
