@@ -13,9 +13,9 @@ mod lab;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lab::preload::Preload;
 use lab::{Lab, Origin, Proxy, Pulse, wait_until};
 use serde_json::{Value, json};
 
@@ -46,20 +46,13 @@ const HOURS: i64 = 3_600;
 struct World {
     lab: Lab,
     calendar: PathBuf,
-    library: PathBuf,
+    library: Preload,
 }
 
 impl World {
     fn of(lab: Lab) -> Self {
-        let path = |name: &str| lab.dir.path().join(name);
-        let (source, library, calendar) = (path("calendar.c"), path("calendar.so"), path("calendar"));
-        fs::write(&source, SOURCE).unwrap();
-        let cc = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
-            .output()
-            .unwrap();
-        assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+        let library = Preload::compile(lab.dir.path(), SOURCE);
+        let calendar = lab.dir.path().join("calendar");
         let mut world = Self { lab, calendar, library };
         world.set(0);
         assert!(world.lab.proxy.take().unwrap().stop().0.success());
@@ -68,7 +61,7 @@ impl World {
     }
 
     fn start(&mut self) {
-        let library = format!("LD_PRELOAD={}", self.library.display());
+        let library = self.library.variable();
         let calendar = format!("CALENDAR={}", self.calendar.display());
         let proxy = Proxy::start_as(
             &["env", &library, &calendar],

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::history::Load;
+use lab::preload::Preload;
 use lab::{Lab, Origin, Proxy, SmallDisk, admin};
 use serde_json::{Value, json};
 
@@ -225,6 +226,44 @@ fn a_full_disk_refuses_the_change_and_says_why_while_traffic_goes_on() {
     assert_eq!(lab.shop()["previous"]["weights"], standing);
     drop(lab);
     drop(disk);
+}
+
+/// Syncs fail while the file is there that says so; what was written stays written.
+const NO_SYNC: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int synced(long call, int file) {
+    if (unlink(getenv("NO_SYNC"))) return syscall(call, file);
+    errno = EIO;
+    return -1;
+}
+
+int fsync(int file) { return synced(SYS_fsync, file); }
+int fdatasync(int file) { return synced(SYS_fdatasync, file); }
+"#;
+
+#[test]
+fn a_change_that_was_refused_for_its_sync_is_not_there_after_a_crash() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    let library = Preload::compile(lab.dir.path(), NO_SYNC);
+    let no_sync = lab.dir.path().join("no-sync");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let variables = [library.variable(), format!("NO_SYNC={}", no_sync.display())];
+    let before = ["env", &variables[0], &variables[1]];
+    let proxy = Proxy::start_as(&before, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    lab.call("PUT", "/v1/services/shop/weights", &json!({ "blue": 9_000, "green": 1_000 }));
+    let epoch = lab.epoch();
+    fs::write(&no_sync, "").unwrap();
+    let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green" }));
+    assert_eq!((status, &refused["type"]), (503, &json!("urn:switchback:problem:store_failed")), "{refused}");
+    assert!(!no_sync.exists(), "a sync has failed");
+    lab.kill_and_restart();
+    assert_eq!((green(&lab.shop()), lab.epoch()), (1_000, epoch));
 }
 
 #[test]

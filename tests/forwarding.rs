@@ -93,7 +93,7 @@ fn fields_of_the_clients_connection_do_not_reach_the_origin() {
          proxy-connection: close\r\nproxy-authorization: x\r\nte: gzip\r\nupgrade: websocket\r\nx-other: 2\r\n\r\n",
     );
     let names: Vec<_> = seen.headers.iter().map(|(name, _)| name.as_str()).collect();
-    let own = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "via", "x-forwarded-host"];
+    let own = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-host", "via"];
     assert_eq!(names, [&["host", "x-other"], &own[..]].concat());
 }
 
@@ -161,6 +161,8 @@ fn via_carries_the_name_that_was_configured() {
     let lab = Lab::with(&["blue"], "[proxy]\nvia = \"edge-7\"");
     let seen = seen_by(&lab, "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(values(&seen.headers, "via"), ["1.1 edge-7"]);
+    let old = seen_by(&lab, "GET / HTTP/1.0\r\nhost: a\r\n\r\n");
+    assert_eq!(values(&old.headers, "via"), ["1.0 edge-7"]);
 }
 
 #[test]

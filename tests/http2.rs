@@ -120,6 +120,7 @@ fn fields_of_one_connection_do_not_pass() {
     let seen = lab.origins[0].only();
     assert_eq!((seen.header("x-kept"), seen.header("te")), (Some("yes"), Some("trailers")));
     assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("via"), Some("2 switchback"));
     assert!(seen.headers.iter().all(|(name, _)| !name.starts_with(':')), "{seen:?}");
 }
 

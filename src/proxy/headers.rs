@@ -77,8 +77,6 @@ pub struct Caller<'c> {
     pub scheme: &'c str,
     /// Whose certificate was verified, and the field to tell it in.
     pub subject: Option<(&'c HeaderName, &'c HeaderValue)>,
-    /// Our name in `Via`.
-    pub via: &'c str,
 }
 
 /// How long it is in bytes, most often at most: every connection has one.
@@ -112,9 +110,6 @@ impl Caller<'_> {
         if let Some(port) = kept(&X_FORWARDED_PORT).or(port) {
             append(out, b"x-forwarded-port", port);
         }
-        out.extend_from_slice(b"via: 1.1 ");
-        out.extend_from_slice(self.via.as_bytes());
-        out.extend_from_slice(b"\r\n");
         if let Some((name, subject)) = self.subject {
             append(out, name.as_str().as_bytes(), subject.as_bytes());
         }
@@ -138,6 +133,8 @@ pub struct Origin<'c> {
     pub asked: &'c [u8],
     /// True when `Forwarded` is sent too.
     pub forwarded: bool,
+    /// Our name in `Via`.
+    pub via: &'c str,
 }
 
 /// How a request's body is delimited towards the endpoint.
@@ -183,6 +180,7 @@ pub fn write_request(
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
     write_forwarding(out, headers, origin);
+    write_via(out, request.version, origin.via);
     if let Some((upgrade, key)) = upgrade {
         upgrade.write(out, headers, key);
     } else if headers.takes_trailers() {
@@ -276,6 +274,17 @@ fn write_forwarding(out: &mut Vec<u8>, headers: &Fields, origin: Origin<'_>) {
     if origin.forwarded {
         write_forwarded(out, origin);
     }
+}
+
+/// By which protocol the request came, and to whom (RFC 9110 §7.6.3).
+fn write_via(out: &mut Vec<u8>, received: Version, name: &str) {
+    out.extend_from_slice(match received {
+        Version::HTTP_2 => b"via: 2 ",
+        Version::HTTP_10 => b"via: 1.0 ",
+        _ => b"via: 1.1 ",
+    });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Takes the fields away that `Connection` names; afterwards it names none.

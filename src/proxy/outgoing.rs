@@ -162,6 +162,7 @@ impl Outgoing {
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority },
             forwarded: client.settings.forwarded,
+            via: &client.settings.via,
         };
         let key = match asked.upgrade {
             Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),

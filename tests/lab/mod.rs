@@ -39,6 +39,7 @@ pub mod held;
 pub mod history;
 pub mod http2;
 pub mod origin;
+pub mod preload;
 pub mod process;
 pub mod tls;
 pub mod users;

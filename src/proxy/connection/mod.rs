@@ -57,7 +57,6 @@ impl Client {
             port: peer.port,
             scheme: self.arrival.scheme(),
             subject: self.arrival.subject(),
-            via: &self.settings.via,
         }
     }
 

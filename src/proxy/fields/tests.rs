@@ -269,6 +269,7 @@ proptest! {
                 host: b"a",
                 asked: b"a",
                 forwarded: false,
+                via: "switchback",
             };
             let mut out = Vec::new();
             write_request(&mut out, &head, "/", BodyLength::None, origin, None);
@@ -293,7 +294,7 @@ fn parts(headers: Fields) -> Parts {
 }
 
 const CALLER: Caller<'static> =
-    Caller { client: Some("192.0.2.1"), port: Some(80), scheme: "http", subject: None, via: "switchback" };
+    Caller { client: Some("192.0.2.1"), port: Some(80), scheme: "http", subject: None };
 
 /// The fields that some lines say, each with its values in order.
 fn said(lines: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {

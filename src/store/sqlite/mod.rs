@@ -70,8 +70,20 @@ impl Sqlite {
         let value = work(&transaction)?;
         // As late as can be: a file that goes after this was there when the change was kept.
         self.files.check()?;
-        transaction.commit().map_err(failed)?;
+        if let Err(error) = transaction.commit() {
+            self.forget_unsynced();
+            return Err(failed(error));
+        }
         Ok(value)
+    }
+
+    /// What a commit wrote whose sync failed: it would be replayed by the next process, after a crash. Where the disk fails for
+    /// this too the next change writes over it.
+    fn forget_unsynced(&self) {
+        let cut = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+        if let Err(error) = cut {
+            tracing::debug!(%error, "the store's log still has what was refused");
+        }
     }
 }
 
