@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lab::origin::{Peer, Then};
-use lab::{Answer, Gate, Lab, Origin, PATIENCE};
+use lab::{Answer, Gate, Lab, Origin, PATIENCE, Proxy};
 
 fn said(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.header("switchback-reason").unwrap_or(""))
@@ -253,4 +253,37 @@ fn without_file_descriptors_clients_are_turned_away_and_later_served() {
     lab::wait_until("it serves again", || lab.client().try_get("/").is_ok_and(|answer| answer.status == 200));
     assert!(refused(&lab, "overload") > 0.0);
     assert!(warnings <= 2, "once a worker: {warnings}");
+}
+
+#[test]
+fn clients_who_take_all_descriptors_leave_some_to_the_operator_and_nobody_else_is_to_blame() {
+    let gate = Gate::default();
+    let mut lab = Lab::on(["blue", "green"].map(|name| Origin::held(name, &gate)).into(), "");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let few = ["prlimit", "--nofile=256:256"];
+    let proxy = Proxy::start_as(&few, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    lab.proxy().wait_for_log("raise the limit on open files");
+    assert_eq!(lab.get("/").version(), "blue");
+    // Each takes two descriptors for as long as there are any; then there are none for endpoints.
+    let crowd = |lab: &Lab| {
+        let before = refused(lab, "overload");
+        let mut crowd: Vec<_> = (0..110).map(|_| lab.client()).collect();
+        crowd.iter_mut().for_each(|client| drop(client.try_send("GET /late HTTP/1.1\r\nhost: a\r\n\r\n")));
+        lab::wait_until("there are none left", || refused(lab, "overload") > before + 10.0);
+        crowd
+    };
+    let on_blue = crowd(&lab);
+    let flip = serde_json::json!({ "to": "green", "supervise": "1m" });
+    let (status, flipped) = lab.call("POST", "/v1/services/shop/flip", &flip);
+    assert_eq!(status, 200, "{flipped}");
+    let on_green = crowd(&lab);
+    let upstream = "switchback_upstream_requests_total";
+    assert_eq!(lab.metric_total(upstream, "reason=\"connect_failed\""), 0.0);
+    assert_eq!(lab.metric_sum("switchback_endpoint_ejections_total"), 0.0);
+    assert_eq!(lab.shop()["weights"]["green"], 10_000, "nothing is proven of green");
+    gate.open();
+    drop((on_blue, on_green));
+    lab::wait_until("it serves again", || lab.client().try_get("/").is_ok_and(|answer| answer.status == 200));
+    assert_eq!(lab.get("/").version(), "green");
 }

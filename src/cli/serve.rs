@@ -44,7 +44,7 @@ pub(super) use files::configuration;
 use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
-use machine::{on_own_thread, raise_file_limit, start_log};
+use machine::{on_own_thread, raise_file_limit, start_log, warn_of_few_files};
 use settings::{fixed, memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
@@ -98,6 +98,7 @@ fn run_from(started: Started, args: Run) -> Result<()> {
     let affinity = args.cpu_affinity.as_ref().unwrap_or(&config.proxy.cpu_affinity);
     let cores = Cores::of(affinity, args.workers.map(usize::from))?;
     raise_file_limit();
+    warn_of_few_files(config.limits.connections);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {

@@ -32,7 +32,7 @@ use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
 use super::worker::{Queue, Worker};
-use super::{connection, error};
+use super::{connection, descriptors, error};
 use crate::metrics::Reason;
 
 /// How often a worker warns that it cannot accept.
@@ -147,8 +147,9 @@ pub(super) fn adopt(worker: &Rc<Worker>, Passed { connection, door, entrance }: 
 /// Serves a connection that is this worker's, and [expected](Worker::expect), unless it is gone already.
 fn take(worker: &Rc<Worker>, fresh: Fresh, door: Arc<Door>, entrance: Arc<Entrance>) {
     let opened = Opened::of(worker);
+    let is_one_too_many = descriptors::spare(&fresh).is_err();
     let Ok(accepted) = fresh.stay() else { return };
-    if worker.commons.pressure() >= Pressure::Tight {
+    if is_one_too_many || worker.commons.pressure() >= Pressure::Tight {
         return turn_away(worker, accepted.stream, &entrance, Reason::Overload);
     }
     // Boxed: the runtime moves a task several times, and this one is large.

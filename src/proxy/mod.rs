@@ -69,6 +69,7 @@ pub mod worker;
 pub mod clock;
 pub mod commons;
 pub mod crew;
+pub mod descriptors;
 pub mod posts;
 pub mod pressure;
 mod usher;

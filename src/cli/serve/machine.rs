@@ -12,8 +12,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::settings::most_connections;
 use crate::control::Control;
 use crate::control::health::Prober;
+use crate::proxy::descriptors;
 
 /// A proxy needs two descriptors a request: as many as the system lets it have.
 pub(super) fn raise_file_limit() {
@@ -22,6 +24,19 @@ pub(super) fn raise_file_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit on open files stays where it is");
+    }
+}
+
+/// Says so when the limit on open files does not let as many clients in as the configuration does.
+pub(super) fn warn_of_few_files(configured: usize) {
+    let most = most_connections();
+    if most < configured {
+        warn!(
+            accepted = most,
+            configured,
+            open_files = descriptors::limit(),
+            "fewer clients than [limits] connections are accepted: raise the limit on open files (LimitNOFILE=, ulimit -n), or lower that"
+        );
     }
 }
 

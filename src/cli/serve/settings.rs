@@ -7,6 +7,7 @@ use super::address;
 use super::entrances::Entrances;
 use super::log::Log;
 use crate::config::{self, Config};
+use crate::proxy::descriptors;
 use crate::proxy::gate::Underscores;
 use crate::proxy::identity::{Accept, Identity, RequestIds, Traces};
 use crate::proxy::peer::Door;
@@ -18,7 +19,7 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, l
     let limits = &config.limits;
     let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
     Settings {
-        connections: limits.connections.div_ceil(workers.max(1)),
+        connections: limits.connections.min(most_connections()).div_ceil(workers.max(1)),
         connections_per_client: limits.connections_per_client,
         idle: limits.idle,
         head: limits.head,
@@ -61,6 +62,11 @@ fn identity(proxy: &config::Proxy) -> Identity {
     });
     let trace = proxy.trace.map(|trace| Traces { start: trace.start, sampled: trace.sampled });
     Identity { request_id, trace }
+}
+
+/// How many clients the limit on open files leaves room for.
+pub(super) fn most_connections() -> usize {
+    descriptors::limit().map_or(usize::MAX, descriptors::for_clients)
 }
 
 /// How much memory may be used.

@@ -41,7 +41,7 @@ use crate::proxy::upstream::{Member, Standing, Suspects, Upstream};
 use crate::table::{EndpointAddr, HealthCheck, ServiceName, VersionName, VersionSpec};
 use course::Course;
 use judge::Task;
-use probe::{Check, Found};
+use probe::{Check, Found, Unwell};
 use subject::{Subject, Turned};
 
 /// The health of all endpoints that are looked after. Written on control's thread, read by whoever asks; no request comes by
@@ -244,6 +244,12 @@ impl Health {
 
     /// A look at an endpoint has ended.
     fn on_found(&self, subject: &Subject, found: &Found, took: Duration) {
+        if let Err(Unwell::NotConnected(why)) = found
+            && why.is_ours()
+        {
+            // Looked at again when it is due.
+            return warn!(endpoint = %subject.address, %why, "an endpoint could not be checked");
+        }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         subject.upstream.checks().record(found.is_ok(), micros);
         let said = match found {

@@ -45,6 +45,15 @@ impl Fresh {
     }
 }
 
+impl AsFd for Fresh {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp, ..) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
+    }
+}
+
 /// A socket on the worker's runtime.
 ///
 /// What it accepts is not put on the runtime, as the runtime's own listeners would: a connection that asks once and is

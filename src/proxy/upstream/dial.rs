@@ -11,7 +11,7 @@ use super::eyeballs;
 use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
-use crate::proxy::proxy_protocol;
+use crate::proxy::{descriptors, proxy_protocol};
 use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
 /// How an endpoint is connected to, as a request would connect.
@@ -34,6 +34,17 @@ pub enum NotConnected {
     /// It is not who it should be, or does not speak TLS.
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
+}
+
+impl NotConnected {
+    /// True when that says nothing of the endpoint.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Refused(error) => descriptors::is_ours(error),
+            Self::Tls(_) => false,
+        }
+    }
 }
 
 impl Dial {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::{Endpoint, Opened, Past};
 use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
+use crate::proxy::descriptors;
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::census::Census;
@@ -131,7 +132,7 @@ impl Endpoint {
     }
 
     async fn connect(&self, peer: Option<&Peer>) -> Result<Stream, Reason> {
-        let mut stream = self.reach().await.map_err(|_| Reason::ConnectFailed)?;
+        let mut stream = self.reach().await.map_err(|error| not_reached(&error))?;
         if let Some(header) = self.there.proxy_header {
             // Before anything else, also before TLS.
             let ends = peer.and_then(|peer| peer.ends);
@@ -150,13 +151,22 @@ impl Endpoint {
     /// Opens a connection; of a name that has several addresses, to another one each time.
     async fn reach(&self) -> io::Result<Stream> {
         let tcp = match (&self.address, &self.name) {
-            (EndpointAddr::Tcp(address), _) => TcpStream::connect(address).await?,
+            (EndpointAddr::Tcp(address), _) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                descriptors::spare(&socket)?;
+                socket.connect(*address).await?
+            }
             (EndpointAddr::Named { port, .. }, Some(name)) => {
                 let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-                Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?
+                let tcp = Box::pin(eyeballs::connect(&name.addresses().await, *port, turn)).await?;
+                descriptors::spare(&tcp)?;
+                tcp
             }
             (EndpointAddr::Named { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
-            (EndpointAddr::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
+            (EndpointAddr::Unix(path), _) => {
+                let unix = UnixStream::connect(path).await?;
+                return descriptors::spare(&unix).map(|()| Stream::Unix(unix));
+            }
         };
         Stream::opened(tcp)
     }
@@ -171,4 +181,9 @@ impl Endpoint {
             tracing::warn!(%address, %error, "the TLS handshake with an endpoint failed");
         }
     }
+}
+
+/// Whose fault that is.
+fn not_reached(error: &io::Error) -> Reason {
+    if descriptors::is_ours(error) { Reason::Overload } else { Reason::ConnectFailed }
 }
