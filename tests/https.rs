@@ -383,6 +383,13 @@ fn a_clear_text_listener_sends_everybody_to_https() {
     assert_eq!(lab.metric(&["switchback_https_redirects_total"]), Some(4.0));
     let proof = lab.get("/.well-known/acme-challenge/x");
     assert_eq!((proof.status, proof.version()), (200, "blue"));
+    for way_out in ["", "../../admin", "%2e%2e/%2e%2e/admin", "..\\..\\admin", "x/y"] {
+        assert_eq!(
+            ask(&format!("GET /.well-known/acme-challenge/{way_out}"), "shop.test").0,
+            308,
+            "{way_out}"
+        );
+    }
     assert_eq!(lab.origin("blue").served(), 1);
 }
 

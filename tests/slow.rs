@@ -106,6 +106,13 @@ fn whose_body_of_known_length_comes_byte_by_byte() {
 }
 
 #[test]
+fn whose_body_calls_itself_one_of_grpc_but_comes_over_http1() {
+    let call =
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 100000\r\n\r\n";
+    assert_eq!(drips(&quick(), call, &["y"]), 408);
+}
+
+#[test]
 fn whose_chunks_come_one_by_one() {
     let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     assert_eq!(drips(&quick(), chunked, &["1\r\ny\r\n"]), 408);

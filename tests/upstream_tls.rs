@@ -233,6 +233,18 @@ fn another_certificate_on_a_reload_is_the_one_that_counts() {
 }
 
 #[test]
+fn what_a_certificate_says_is_no_line_of_the_log() {
+    let authority = Authority::new();
+    let origin = secure(&authority, "other\nINFO changed epoch=99\x1b[2J", None, &[]);
+    let lab = lab(origin, "tls = { ca = \"ca.pem\" }", &[("ca.pem", &authority.pem)]);
+    assert_eq!(failed(&lab.get("/")), (502, "upstream_tls"));
+    lab.proxy().wait_for_log("the TLS handshake with an endpoint failed");
+    let log = lab.proxy().log();
+    assert!(log.contains(r"other\nINFO changed epoch=99"), "{log}");
+    assert!(!log.contains('\x1b') && !log.contains("\nINFO"), "{log}");
+}
+
+#[test]
 fn addresses_are_verified_by_the_name_that_they_are_discovered_by() {
     let authority = Authority::new();
     let origin = secure(&authority, "shop.internal", None, &["http/1.1"]);

@@ -167,7 +167,7 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle upstream connections kept per endpoint and worker, 0 keeps none; default 1024: as many as one turn of a worker can need.
     pub pool_size: usize,
-    /// TLS handshakes at a time and worker; default 512.
+    /// TLS handshakes at a time and worker; default 2,048.
     pub handshakes: usize,
     /// Requests at a time on one HTTP/2 connection; default 100.
     pub streams: usize,
@@ -192,7 +192,7 @@ impl Default for Limits {
             write_stall,
             pool_idle,
             pool_size: 1024,
-            handshakes: 512,
+            handshakes: 2_048,
             streams: 100,
             ping,
         }

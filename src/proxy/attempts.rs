@@ -34,7 +34,7 @@ pub(super) async fn forward(
 ) -> Result<Answer, Reason> {
     let Terms { timeouts, limits } = *terms;
     let client = &turn.client;
-    let bounds = Bounds::new(client, &head.headers, timeouts, limits);
+    let bounds = Bounds::new(client, head, timeouts, limits);
     turn.is_due(bounds.deadline());
     let mut upload = Upload::of(head, body, asked, limits.request_body);
     let chooser = Chooser { turn, head, asked };

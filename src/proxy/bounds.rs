@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use http::Version;
+
 use super::clock::{Clock, TICK, span};
 use super::connection::Client;
-use super::fields::{Fields, Note};
+use super::fields::Note;
+use super::head::Parts;
 use crate::table::{ServiceLimits, Timeouts};
 
 /// The bounds of one request, over all of its attempts.
@@ -21,15 +24,19 @@ pub struct Bounds {
     looked: u64,
 }
 
+/// True for a gRPC call, whose messages come when there is something to say; there are none over HTTP/1.1.
+fn is_call(head: &Parts) -> bool {
+    let content = head.headers.first(Note::ContentType).unwrap_or_default();
+    head.version == Version::HTTP_2 && content.starts_with(b"application/grpc")
+}
+
 impl Bounds {
-    /// Those of a request with these fields that begins now.
+    /// Those of a request with this head that begins now.
     #[must_use]
-    pub fn new(client: &Client, fields: &Fields, timeouts: Timeouts, limits: ServiceLimits) -> Self {
+    pub fn new(client: &Client, head: &Parts, timeouts: Timeouts, limits: ServiceLimits) -> Self {
         let now = client.worker.clock.ticks();
         let total = timeouts.total.map_or(u64::MAX, Clock::ticks_in);
-        // The messages of a call come when there is something to say.
-        let kind = fields.first(Note::ContentType).unwrap_or_default();
-        let pace = if kind.starts_with(b"application/grpc") { 0 } else { client.settings.min_body_rate };
+        let pace = if is_call(head) { 0 } else { client.settings.min_body_rate };
         let answer = limits.response_body.unwrap_or(u64::MAX);
         Self { deadline: now.saturating_add(total), answer, pace, waited: 0, looked: now }
     }

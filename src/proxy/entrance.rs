@@ -79,13 +79,21 @@ pub struct Redirect {
 /// Where authorities look for the proof that a host is its owner's (RFC 8555 §8.3).
 pub const ACME: &str = "/.well-known/acme-challenge/";
 
+/// True for a challenge alone: its token is of the base64url alphabet, and what an endpoint might read as the way elsewhere
+/// is not (RFC 8555 §8.3).
+fn is_challenge(path: &str) -> bool {
+    let token = path.strip_prefix(ACME).unwrap_or_default();
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !token.is_empty() && token.bytes().all(is_of_token)
+}
+
 impl Redirect {
     /// The answer to `asked`; `None` when it is to be served.
     ///
     /// # Errors
     /// [`Reason::BadRequest`] for a request of HTTP/1.0 that names no host: there is nowhere to send it.
     pub fn answer(&self, asked: &Asked<'_>) -> Result<Option<Response<Bytes>>, Reason> {
-        if self.exempts_acme && asked.path().starts_with(ACME) {
+        if self.exempts_acme && is_challenge(asked.path()) {
             return Ok(None);
         }
         let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };

@@ -168,7 +168,9 @@ async fn serve(worker: &Rc<Worker>, accepted: Accepted, door: Arc<Door>, entranc
     let secured = match &entrance.tls {
         None => Some((stream, None)),
         // Boxed: a clear-text connection's task shall not be the larger for it.
-        Some(tls) => Box::pin(tls.accept(stream, worker)).await.map(|(stream, how)| (stream, Some(how))),
+        Some(tls) => {
+            Box::pin(tls.accept(stream, &peer, worker)).await.map(|(stream, how)| (stream, Some(how)))
+        }
     };
     if let Some((stream, secured)) = secured {
         let arrival = Arrival { peer, entrance, secured };

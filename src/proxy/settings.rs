@@ -94,7 +94,7 @@ impl Default for Settings {
             doors: BTreeMap::new(),
             entrances: BTreeMap::new(),
             subject_headers: Arc::new([]),
-            handshakes: 512,
+            handshakes: 2_048,
             streams: 100,
             ping: Duration::from_secs(20),
             identity: Identity::default(),

@@ -35,6 +35,8 @@ pub use handshakes::Handshakes;
 use handshakes::Slot;
 use resolver::Resolver;
 
+use super::peer::Peer;
+use super::quota::network;
 use super::upstream::Stream;
 use super::worker::Worker;
 use crate::metrics::Handshake;
@@ -153,12 +155,17 @@ impl Tls {
         self.subject_header.as_ref()
     }
 
-    /// Does the handshake on `stream` and counts how it ended; `None` when it failed, which closes the connection.
+    /// Does `peer`'s handshake on `stream` and counts how it ended; `None` when it failed, which closes the connection.
     ///
     /// Not to be awaited where connections are accepted: it takes as long as the client likes, up to the limit.
-    pub async fn accept(&self, stream: Stream, worker: &Rc<Worker>) -> Option<(Stream, Secured)> {
-        let most = worker.settings().handshakes;
-        let done = match worker.handshakes.begin(most, self.timeout, &worker.clock) {
+    pub async fn accept(
+        &self,
+        stream: Stream,
+        peer: &Peer,
+        worker: &Rc<Worker>,
+    ) -> Option<(Stream, Secured)> {
+        let (most, network) = (worker.settings().handshakes, network(peer.address));
+        let done = match worker.handshakes.begin(network, most, self.timeout, &worker.clock) {
             Some(slot) => self.handshake(stream, &slot, worker).await,
             None => Err(Handshake::Limit),
         };
