@@ -254,6 +254,29 @@ fn a_limit_that_changes_counts_what_is_there() {
     assert_eq!(lab.get("/quick").status, 200);
 }
 
+#[test]
+fn who_waits_need_not_wait_for_a_limit_that_was_raised_or_taken_away() {
+    for limit in ["circuit = { requests = 9, queue_timeout = \"30s\" }", ""] {
+        let lock = Lock::default();
+        let (origin, counts) = holds("blue", &lock);
+        let address = origin.address;
+        let services = |limit: &str| {
+            format!(
+                "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{limit}\n\
+                 [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n"
+            )
+        };
+        let tight = "circuit = { requests = 2, queue_timeout = \"30s\" }";
+        let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services(tight));
+        let all = ask(&lab, 0..5);
+        wait_until("three wait", || pending(&lab) == 3.0);
+        lab.write_config(&services(limit));
+        wait_until("all are there", || counts[0].load(Ordering::SeqCst) == 5);
+        lock.open();
+        all.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    }
+}
+
 /// True when the other side has closed; what it has sent before stays, and whoever reads it is not disturbed.
 fn has_ended(stream: &TcpStream) -> bool {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;

@@ -122,6 +122,7 @@ impl Control {
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
+        make_room(change.services.iter().map(|record| &record.service), &after);
 
         self.holds.follow(&change, &before, &after);
         self.hurry();
@@ -293,6 +294,17 @@ pub(super) fn welcome<'s>(
             came.for_each(|endpoint| upstream.arrive(endpoint, now));
         }
         upstream.forget_all_but(&new.endpoints);
+    }
+}
+
+/// Who waits for a place waits by the limits of now; who asks from now on does anyway.
+fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, after: &Snapshot) {
+    for service in touched.filter_map(|name| after.table.service(name)) {
+        for version in &service.versions {
+            if let Some(upstream) = after.tenure(&service.name, &version.name) {
+                upstream.resize(&service.pool(version).circuit, version.protocol.is_http2());
+            }
+        }
     }
 }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::Upstream;
+use crate::table::CircuitRules;
+
 /// What a version's circuit has of its own: the rest is its endpoints'.
 #[derive(Debug, Default)]
 pub struct Circuit {
@@ -36,6 +39,18 @@ pub struct Place(Arc<Room>);
 /// There is no room, and none has become free in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
+
+impl Upstream {
+    /// Gives those who wait for a place as much room as these rules do, where there is one already.
+    pub fn resize(&self, rules: &CircuitRules, shares_connections: bool) {
+        if let Some(circuit) = self.circuit.get() {
+            Room::fit(&circuit.requests, rules.requests);
+        }
+        let each = rules.at_endpoint(shares_connections);
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.vitals.values().for_each(|vitals| Room::fit(vitals.places(), each));
+    }
+}
 
 impl Circuit {
     /// Room for the version's requests.
@@ -85,13 +100,15 @@ impl Drop for Waiting<'_> {
 impl Room {
     /// The room in `cell`, of this size from now on.
     pub fn of(cell: &OnceLock<Arc<Self>>, size: NonZeroU32) -> &Arc<Self> {
-        let size = usize::try_from(size.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let size = places(Some(size));
         let room = cell.get_or_init(|| Arc::new(Self::new(size)));
-        // Relaxed: whoever sees the old size a moment longer acts by the old table.
-        if room.size.load(Ordering::Relaxed) != size {
-            room.resize(size);
-        }
+        room.resize(size);
         room
+    }
+
+    /// The room in `cell`, if it is there, is of this size from now on; without one, of any.
+    fn fit(cell: &OnceLock<Arc<Self>>, size: Option<NonZeroU32>) {
+        cell.get().inspect(|room| room.resize(places(size)));
     }
 
     fn new(size: usize) -> Self {
@@ -100,6 +117,10 @@ impl Room {
     }
 
     fn resize(&self, size: usize) {
+        // Relaxed: whoever sees the old size a moment longer acts by the old table.
+        if self.size.load(Ordering::Relaxed) == size {
+            return;
+        }
         let _alone = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.size.swap(size, Ordering::Relaxed);
         if size < before {
@@ -135,6 +156,12 @@ impl Room {
             self.free.add_permits(1);
         }
     }
+}
+
+/// How many places that are.
+fn places(size: Option<NonZeroU32>) -> usize {
+    let size = size.and_then(|size| usize::try_from(size.get()).ok());
+    size.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 impl Drop for Place {

@@ -115,6 +115,11 @@ impl Vitals {
         Standing::ALL.get(usize::from(self.standing.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
+    /// Where there is room for the version's requests with it, once there was a limit.
+    pub(super) fn places(&self) -> &OnceLock<Arc<Room>> {
+        &self.room
+    }
+
     /// Room for so many of the version's requests with it.
     pub fn room(&self, size: NonZeroU32) -> &Arc<Room> {
         Room::of(&self.room, size)
