@@ -35,6 +35,10 @@ pub enum Reason {
     BadRequest,
     /// The request's head was over the limit.
     HeadTooLarge,
+    /// The request's target alone was over that limit.
+    TargetTooLong,
+    /// The request is of a version of HTTP that is not spoken here.
+    HttpVersion,
     /// The method is not served.
     Method,
     /// An expectation other than 100-continue.
@@ -73,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::NoRoute,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -90,6 +94,8 @@ impl Reason {
         Self::ClientStalled,
         Self::BadRequest,
         Self::HeadTooLarge,
+        Self::TargetTooLong,
+        Self::HttpVersion,
         Self::Method,
         Self::Expectation,
         Self::RequestTimeout,
@@ -139,6 +145,8 @@ impl Reason {
             Self::ClientStalled => ("client_stalled", 499),
             Self::BadRequest => ("bad_request", 400),
             Self::HeadTooLarge => ("head_too_large", 431),
+            Self::TargetTooLong => ("target_too_long", 414),
+            Self::HttpVersion => ("http_version", 505),
             Self::Method => ("method_not_allowed", 405),
             Self::Expectation => ("expectation_failed", 417),
             Self::RequestTimeout => ("request_timeout", 408),

@@ -68,8 +68,8 @@ pub fn refusal(reason: Reason) -> Vec<u8> {
 /// True when it is not certain where the request ends, or nothing more is wanted: nothing more is read from that client.
 fn in_doubt(reason: Reason) -> bool {
     use Reason::{
-        BadRequest, Connections, Expectation, HeadTooLarge, Method, Overload, RequestBody, RequestTimeout,
-        RequestTooLarge, ShuttingDown,
+        BadRequest, Connections, Expectation, HeadTooLarge, HttpVersion, Method, Overload, RequestBody,
+        RequestTimeout, RequestTooLarge, ShuttingDown, TargetTooLong,
     };
     matches!(
         reason,
@@ -77,12 +77,14 @@ fn in_doubt(reason: Reason) -> bool {
             | Connections
             | Expectation
             | HeadTooLarge
+            | HttpVersion
             | Method
             | Overload
             | RequestBody
             | RequestTimeout
             | RequestTooLarge
             | ShuttingDown
+            | TargetTooLong
     )
 }
 
@@ -106,6 +108,8 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::ClientStalled => "the client did not take the answer",
         Reason::BadRequest => "the request is malformed or ambiguous",
         Reason::HeadTooLarge => "the request's head is too large",
+        Reason::TargetTooLong => "the request's target is too long",
+        Reason::HttpVersion => "this version of HTTP is not spoken here",
         Reason::Method => "this method is not served",
         Reason::Expectation => "only 100-continue can be expected",
         Reason::RequestTimeout => "the request did not come in time",

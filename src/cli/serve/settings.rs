@@ -82,7 +82,7 @@ pub(super) fn memory_limit(config: &Config) -> MemoryLimit {
 pub(super) fn fixed(config: &Config) -> impl PartialEq {
     let metrics = config.metrics.as_ref().map(|metrics| metrics.listen);
     let Config { admin, state, proxy, .. } = config;
-    (admin.socket.clone(), metrics, state.dir.clone(), proxy.cpu_affinity.clone())
+    (admin.socket.clone(), metrics, state.dir.clone(), state.history, proxy.cpu_affinity.clone())
 }
 
 fn door(listener: &config::Listener) -> Door {

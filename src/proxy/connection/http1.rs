@@ -219,6 +219,8 @@ impl Wire {
         request.map_err(|refused| match refused {
             Refused::Malformed => Reason::BadRequest,
             Refused::TooLarge => Reason::HeadTooLarge,
+            Refused::TargetTooLong => Reason::TargetTooLong,
+            Refused::Version => Reason::HttpVersion,
         })
     }
 

@@ -32,6 +32,10 @@ pub enum Refused {
     Malformed,
     /// It is longer than it may be, or has too many fields.
     TooLarge,
+    /// Its first line alone is.
+    TargetTooLong,
+    /// It is not of HTTP/1.
+    Version,
 }
 
 /// Takes a request's head off the front of `input`, if it is all there: at most `most_bytes` long, with at most
@@ -70,7 +74,9 @@ fn read<'s>(
     let length = match parsed.parse_with_uninit_headers(source, fields) {
         Ok(httparse::Status::Complete(length)) if length <= most_bytes => length,
         Ok(httparse::Status::Partial) if source.len() < most_bytes => return Ok(None),
+        Ok(_) if is_one_line(&source[..most_bytes]) => return Err(Refused::TargetTooLong),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
+        Err(httparse::Error::Version) if is_of_another_version(source) => return Err(Refused::Version),
         Err(_) => return Err(Refused::Malformed),
     };
     let start = before_fields(&source[..length], parsed.headers);
@@ -104,6 +110,18 @@ fn read<'s>(
     // Boxed: it goes through several hands.
     let head = Box::new(Parts { method, uri, version, headers: lines.into(), extensions: Extensions::new() });
     Ok(Some((length, Request { head, body, keep_alive })))
+}
+
+/// True when the first line of a head does not end in this part of it.
+fn is_one_line(part: &[u8]) -> bool {
+    memchr::memchr(b'\n', part).is_none()
+}
+
+/// True when the first line is sound but for its version, of which the greater number is not ours (RFC 9112 §2.3).
+fn is_of_another_version(head: &[u8]) -> bool {
+    let line = memchr::memchr(b'\r', head).map_or(head, |end| &head[..end]);
+    let version = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.strip_prefix(b"HTTP/"));
+    matches!(version, Some([b'2'..=b'9', b'.', b'0'..=b'9']))
 }
 
 /// A target has no fragment (RFC 9112 §3.2); one that came would be dropped without a word.

@@ -153,7 +153,7 @@ fn a_head_over_the_limits_is_refused_as_that() {
     let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(33 * 1024));
     assert_eq!(read(long.as_bytes(), 40_000).1, Some(Refused::TooLarge));
     let endless = format!("GET /{}", "y".repeat(33 * 1024));
-    assert_eq!(read(endless.as_bytes(), 40_000).1, Some(Refused::TooLarge));
+    assert_eq!(read(endless.as_bytes(), 40_000).1, Some(Refused::TargetTooLong));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(101));
     assert_eq!(read(many.as_bytes(), 40_000).1, Some(Refused::TooLarge));
 }
