@@ -697,6 +697,92 @@ fn too_many_processes_that_still_have_work_are_a_reason_to_refuse() {
 }
 
 #[test]
+fn an_old_process_that_is_told_to_end_counts_until_it_has() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    signal("TERM", row.pids[0]);
+    row.first.as_ref().unwrap().wait_for_log("winding down");
+    row.lab.flip("green");
+    assert_eq!(row.drain("blue")["drained"], false);
+    assert_eq!(row.status()["predecessors"][0]["pid"], row.pids[0]);
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("it is drained", || row.drain("blue")["drained"] == true);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"5s\"\n");
+    let [mut busy, mut idle] = [(); 2].map(|()| row.client());
+    assert_eq!(idle.get("/").version(), "blue");
+    busy.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(2);
+    row.upgrade();
+    signal("KILL", row.pids[1]);
+    row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    // Whoever is started now may have said that blue gets nothing more.
+    assert!(idle.try_get("/").map_or(true, |answer| answer.status == 503));
+    assert_eq!(row.lab.origin("blue").served(), 2);
+    gate.open();
+    assert!(busy.answer().is_whole, "what was in flight is finished");
+    signal("TERM", row.pids[0]);
+    let (_, log) = row.first.take().unwrap().wait();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn who_waits_for_a_drain_is_told_that_another_process_knows() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    let path = "/v1/services/shop/flip?wait=drained&timeout=30s";
+    let waiting = row.lab.call_later("POST", path, &[], &json!({ "to": "green" }));
+    wait_until("blue is left", || row.lab.epoch() == 2);
+    row.upgrade();
+    let answer = waiting.answer();
+    let problem: Value = serde_json::from_str(&answer.text()).unwrap();
+    assert_eq!(
+        (answer.status, &problem["type"]),
+        (503, &json!("urn:switchback:problem:succeeded")),
+        "{problem}"
+    );
+    gate.open();
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn nothing_is_drained_before_the_old_process_has_said_what_it_has() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"500ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    let spare = format!("/v1/services/shop/versions/blue/endpoints/{}/drain", row.lab.origin("blue").address);
+    let drained = |path: &str| row.lab.call("GET", path, &Value::Null).1["drained"] == true;
+    let [all, one] = ["/v1/drain", &spare];
+    assert!(!drained(all) && !drained(one));
+    let (status, answer) = row.lab.call("POST", "/v1/upgrade", &json!({}));
+    assert_eq!(status, 200, "{answer}");
+    for _ in 0..50 {
+        assert!(!drained(all) && !drained(one));
+    }
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("it is drained", || drained(all) && drained(one));
+    row.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn the_deadline_ends_what_does_not_end() {
     let mut row = talking(echoes(), "[upgrade]\nspread = \"0s\"\ndeadline = \"500ms\"\n");
     let mut socket = websocket(row.address());

@@ -49,6 +49,8 @@ pub(super) async fn look_at_endpoint(
     endpoint: &EndpointAddr,
 ) -> (EndpointDrain, Epoch) {
     let before = control.state().table.epoch();
+    // Before they are asked: who begins nothing more only has less.
+    let are_elders_quiet = control.elders().are_quiet();
     let told = control.remaining(name, version).await;
     let state = control.state();
     let service = state.table.service(name);
@@ -60,7 +62,7 @@ pub(super) async fn look_at_endpoint(
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
     let gets_nothing = service.is_none_or(|service| service.split.weight(version) == BasisPoints::NONE);
     // What the workers said holds for a change that was published before they were asked.
-    let is_fenced = epoch <= before;
+    let is_fenced = epoch <= before && are_elders_quiet;
     let drained =
         (draining || !in_pool || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
     (EndpointDrain { drained, in_pool, draining, remaining }, epoch)
@@ -87,13 +89,16 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
 /// The versions worth a look: those that drain, and those with something in flight.
 fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)> {
     let mut all: BTreeSet<_> = control.draining().iter().cloned().collect();
+    all.extend(control.leaving_elsewhere());
     let state = control.state();
     let weight = |service: &ServiceName, version: &VersionName| {
         state.table.service(service).map_or(0, |service| service.split.weight(version).points())
     };
+    // An elder that is not quiet may have something on any of them.
+    let may_be_busy = !control.elders().are_quiet();
     for upstream in control.tenures().tenures() {
         let counts = stopping || weight(&upstream.service, &upstream.version) == 0;
-        if counts && upstream.in_flight() > 0 {
+        if counts && (may_be_busy || upstream.in_flight() > 0) {
             all.insert((upstream.service.clone(), upstream.version.clone()));
         }
     }

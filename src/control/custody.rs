@@ -137,6 +137,7 @@ impl Control {
             Transfer::TakeBack(returned, reply) => drop(reply.send(self.take_back(*returned))),
             Transfer::GiveUp(reply) => {
                 self.custody = Custody::Gone;
+                self.show();
                 self.health.end_looking();
                 let _ = reply.send(());
             }

@@ -104,6 +104,12 @@ impl Elders {
         self.0.borrow().iter().any(|elder| elder.has(service, version))
     }
 
+    /// True when none of them begins new requests any more; what they tell is all that they have then.
+    #[must_use]
+    pub fn are_quiet(&self) -> bool {
+        self.0.borrow().iter().all(|elder| elder.is_quiet)
+    }
+
     /// Waits until none of them begins new requests any more. Cancel-safe.
     pub async fn quiet(&self) {
         let is_quiet = |all: &Vec<Elder>| all.iter().all(|elder| elder.is_quiet);

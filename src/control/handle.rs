@@ -47,6 +47,8 @@ pub(super) struct Seen {
     pub(super) state: Arc<State>,
     /// The versions that still have work, dropped ones included.
     pub(super) draining: Arc<[(ServiceName, VersionName)]>,
+    /// Another process knows better: it has taken this one's place.
+    pub(super) is_past: bool,
 }
 
 /// A wanted change with all that comes with it.
@@ -148,6 +150,11 @@ pub enum Failed {
     /// Another process has taken this one's place.
     #[error("nothing has changed: another process has taken this one's place")]
     Succeeded,
+    /// The same, while somebody waited for what a change had left.
+    #[error(
+        "the change is made, but another process has taken this one's place: that one tells what is left"
+    )]
+    LeftBehind,
 }
 
 /// `2 request and 1 websocket on blue`.
@@ -337,7 +344,7 @@ impl Handle {
     /// Waits until none of `versions` is draining any more: at once when none is. Cancel-safe.
     ///
     /// # Errors
-    /// [`Failed::Closed`] when the proxy shuts down first.
+    /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
     pub async fn wait_drained(
         &self,
         service: &ServiceName,
@@ -346,6 +353,9 @@ impl Handle {
         let (mut seen, mut elders) = (self.seen.clone(), self.elders.subscribe());
         let state = loop {
             elders.mark_unchanged();
+            if seen.borrow().is_past {
+                return Err(Failed::LeftBehind);
+            }
             if let Some(state) = self.drained(&seen.borrow_and_update(), service, versions) {
                 break state;
             }

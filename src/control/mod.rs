@@ -150,7 +150,8 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let (asking, requests) = mpsc::channel(REQUESTS);
     let (transferring, transfers) = mpsc::channel(1);
     let (elders, rollouts): (Arc<Elders>, Arc<Rollouts>) = Default::default();
-    let (showing, seen) = watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]) });
+    let (showing, seen) =
+        watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]), is_past: false });
     let handle = Handle {
         requests: asking,
         transfers: transferring,

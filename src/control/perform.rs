@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::custody::Custody;
 use super::drain::Ended;
 use super::elders::Elder;
 use super::handle::{Notice, Seen, weight};
@@ -245,7 +246,8 @@ impl Control {
         let here = self.drains.names();
         let elsewhere = self.elsewhere.keys().filter(|name| !here.contains(name));
         let draining = here.iter().chain(elsewhere).cloned().collect();
-        self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining });
+        let is_past = self.custody == Custody::Gone;
+        self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining, is_past });
     }
 
     fn tell(&self, notice: Notice) {

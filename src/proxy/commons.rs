@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio_util::sync::CancellationToken;
+
 use super::posts::Posts;
 use super::pressure::Pressure;
 use super::quota::network;
@@ -23,6 +25,8 @@ pub struct Commons {
     pressure: AtomicU8,
     /// Workers that begin no requests any more, for good.
     shut: AtomicUsize,
+    /// They shall begin none from now on.
+    closing: CancellationToken,
     /// Where each worker is reached by the others.
     pub posts: Posts,
 }
@@ -38,6 +42,7 @@ impl Default for Commons {
             guests,
             pressure: AtomicU8::default(),
             shut: AtomicUsize::default(),
+            closing: CancellationToken::new(),
             posts: Posts::default(),
         }
     }
@@ -92,6 +97,16 @@ impl Commons {
     /// One more worker begins no requests any more.
     pub fn shut_one(&self) {
         self.shut.fetch_add(1, Ordering::Release);
+    }
+
+    /// Workers that have stopped accepting begin no more requests, without the time that clients have otherwise.
+    pub fn begin_no_more(&self) {
+        self.closing.cancel();
+    }
+
+    /// Resolves when that is so.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Tells all workers how tight memory is.

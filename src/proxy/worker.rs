@@ -308,9 +308,12 @@ impl Worker {
     }
 }
 
-/// Begins nothing new from `after` on; by then the connections that had no request are closed.
+/// Begins nothing new from `after` on, when the connections that had no request are closed, or from when it must not.
 async fn shut(worker: Rc<Worker>, after: Duration) {
-    tokio::time::sleep(after).await;
+    tokio::select! {
+        () = tokio::time::sleep(after) => {}
+        () = worker.commons.closing() => {}
+    }
     worker.is_shut.set(true);
     worker.clock.wake_all();
     worker.commons.shut_one();

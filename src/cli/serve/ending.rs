@@ -90,9 +90,12 @@ impl Process {
         let ending = here.handle.clone();
         let farewell = Farewell { spread: config.upgrade.spread, queue: Queue::Successors };
         let mut end = std::pin::pin!(crew.stop(farewell));
+        let (told_to_end, to_end) = oneshot::channel();
+        // Until the process ends, also while it winds down: the other one takes the line's end for ours.
+        spawn_local(here.answer(heir.line(), told_to_end));
         let told = async {
             tokio::select! {
-                () = here.answer(heir.line()) => {}
+                Ok(()) = to_end => {}
                 () = signals.stop() => {}
             }
         };
@@ -171,25 +174,39 @@ struct Here {
 }
 
 impl Here {
-    /// Answers what the other process asks. Returns when it is told to end; without the other it goes on until it is done.
-    async fn answer(&self, mut line: Line) {
+    /// Answers what the other process asks, until that tells it `to_end` and asks no more.
+    async fn answer(self, mut line: Line, to_end: oneshot::Sender<()>) {
+        let (mut to_end, mut has_told) = (Some(to_end), false);
         loop {
             match line.hear().await {
                 Ok(Some(Told::Ask { leaving })) => {
                     let names = leaving.iter().filter_map(|(service, version)| {
                         Some((service.parse().ok()?, version.parse().ok()?))
                     });
-                    self.handle.follow(names.collect()).await;
+                    // Before it was told what is here, it cannot say what of it leaves.
+                    if std::mem::replace(&mut has_told, true) {
+                        self.handle.follow(names.collect()).await;
+                    }
                     if line.tell(&Told::Left(self.left().await)).await.is_err() {
                         break;
                     }
                 }
-                Ok(Some(Told::End)) => return,
+                Ok(Some(Told::End)) => {
+                    // It winds down already when nobody waits for this.
+                    let _ = to_end.take().map(|to_end| to_end.send(()));
+                }
                 Ok(Some(_) | None) | Err(_) => break,
             }
         }
-        warn!("the process that has taken over does not talk any more; finishing what is in flight");
-        std::future::pending().await
+        if to_end.is_some() {
+            // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
+            self.commons.begin_no_more();
+            warn!(
+                "the process that has taken over is gone; nothing more is begun, what is in flight is finished"
+            );
+            // Nobody is told that it is over.
+            std::future::pending().await
+        }
     }
 
     async fn left(&self) -> Left {

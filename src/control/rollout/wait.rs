@@ -36,7 +36,7 @@ impl Halt {
     /// A change that was not made.
     pub(super) fn of(failed: Failed) -> Self {
         match failed {
-            Failed::Closed | Failed::Succeeded => Self::Closed,
+            Failed::Closed | Failed::Succeeded | Failed::LeftBehind => Self::Closed,
             other => Self::Bound(other.to_string()),
         }
     }

@@ -64,7 +64,8 @@ impl Cause {
             | Failed::RollingOut
             | Failed::Closed
             | Failed::Unfenced
-            | Failed::Succeeded => Self::Lasting,
+            | Failed::Succeeded
+            | Failed::LeftBehind => Self::Lasting,
         }
     }
 }
