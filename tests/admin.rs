@@ -75,6 +75,11 @@ fn a_repeated_call_is_one_change_even_across_a_kill() {
         assert_eq!(lab.get("/").version(), "blue", "what came later stands");
         lab.kill_and_restart();
     }
+    // One that changes nothing, too.
+    let vain = flip(&lab, "deploy-44", "blue");
+    assert_eq!((vain.status, &vain.json()["changed"]), (200, &json!(false)));
+    assert_eq!(flip(&lab, "deploy-45", "green").status, 200);
+    assert_eq!(flip(&lab, "deploy-44", "blue").json(), vain.json());
     let other = flip(&lab, "deploy-42", "blue");
     assert_eq!((other.status, &other.json()["type"]), (422, &json!("urn:switchback:problem:key_reused")));
 }

@@ -111,6 +111,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         idempotency: precondition::idempotency(call)?,
         dry_run,
         exclusive: order.exclusive,
+        about: order.services.clone(),
         render,
     };
     let done = call.app.control.change(wanted).await;
@@ -152,16 +153,19 @@ pub(super) fn expected(
 }
 
 /// The answer's body as it is kept for the idempotency key.
-fn render(state: &State, effects: &Effects) -> String {
-    serde_json::to_string(&ChangeAnswer::of(state, effects)).unwrap_or_default()
+fn render(state: &State, effects: &Effects, services: &[ServiceName]) -> String {
+    serde_json::to_string(&told(state, effects, services)).unwrap_or_default()
 }
 
 fn answer(done: &Done, services: &[ServiceName]) -> ChangeAnswer {
-    let kept = serde_json::from_str(&done.body);
-    let mut answer = kept.unwrap_or_else(|_| ChangeAnswer::of(&done.state, &done.effects));
+    serde_json::from_str(&done.body).unwrap_or_else(|_| told(&done.state, &done.effects, services))
+}
+
+fn told(state: &State, effects: &Effects, services: &[ServiceName]) -> ChangeAnswer {
+    let mut answer = ChangeAnswer::of(state, effects);
     if !answer.changed {
         // Nothing is recorded of a change that is none: tell how the services stand that it was about.
-        services.iter().for_each(|service| answer.add(&done.state, service));
+        services.iter().for_each(|service| answer.add(state, service));
     }
     answer
 }

@@ -272,7 +272,7 @@ impl Control {
         let wanted = Wanted { expected: Vec::new(), ..errand.wanted.clone() };
         let (next, mut effects) = self.decide(&wanted, errand.last.clone())?;
         effects.notes.push(note(service, gate));
-        let body = (wanted.render)(&next, &effects);
+        let body = (wanted.render)(&next, &effects, &wanted.about);
         let answer =
             wanted.idempotency.map(|(key, fingerprint)| Answer { key, fingerprint, body: body.clone() });
         let by = gate.deadline().max(clock::instant() + LAST_STEP);

@@ -70,8 +70,11 @@ pub struct Wanted {
     pub dry_run: bool,
     /// A flip that is made so that two versions never serve at the same time; control answers when it is made, or was not.
     pub exclusive: Option<Exclusively>,
-    /// Makes the answer's body from the state after the change, so that it can be kept with it for the idempotency key.
-    pub render: fn(&State, &Effects) -> String,
+    /// The services that it is about, also where nothing of them changes.
+    pub about: Vec<ServiceName>,
+    /// Makes the answer's body from the state after the change, and what that is about, so that it can be kept with it for the
+    /// idempotency key.
+    pub render: fn(&State, &Effects, &[ServiceName]) -> String,
 }
 
 /// What is asked for; an undo needs the store's memory before it becomes a command.
@@ -221,7 +224,8 @@ impl Handle {
             idempotency: None,
             dry_run: false,
             exclusive: None,
-            render: |_, _| String::new(),
+            about: Vec::new(),
+            render: |_, _, _| String::new(),
         };
         self.change(wanted).await
     }

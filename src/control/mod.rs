@@ -284,8 +284,18 @@ impl Control {
     /// Decides a wanted change and performs it.
     async fn change(&mut self, wanted: Wanted) -> Result<Done, Failed> {
         self.resolve_doubt().await?;
-        let Wanted { command, actor, reason, expected, force, idempotency, dry_run, exclusive, render } =
-            wanted;
+        let Wanted {
+            command,
+            actor,
+            reason,
+            expected,
+            force,
+            idempotency,
+            dry_run,
+            exclusive,
+            about,
+            render,
+        } = wanted;
         let idempotency = idempotency.filter(|_| !dry_run);
         if let Some((key, fingerprint)) = &idempotency
             && let Some(done) = self.replay(key, fingerprint).await?
@@ -309,7 +319,7 @@ impl Control {
             self.check_none_underway(&effects)?;
         }
         effects.notes.extend(self.plan(target, &next));
-        let body = render(&next, &effects);
+        let body = render(&next, &effects, &about);
         if dry_run {
             return Ok(Done { state: Arc::new(next), effects, body, replayed: false });
         }

@@ -223,7 +223,8 @@ async fn apply(
         dry_run: false,
         force: false,
         exclusive: None,
-        render: |_, _| String::new(),
+        about: Vec::new(),
+        render: |_, _, _| String::new(),
     };
     handle.change(wanted).await.map(drop)
 }

@@ -126,7 +126,8 @@ impl Job {
             // The way back asks nobody.
             force: self.goes_back(),
             exclusive: None,
-            render: |_, _| String::new(),
+            about: Vec::new(),
+            render: |_, _, _| String::new(),
         }
     }
 

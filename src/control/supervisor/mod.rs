@@ -143,7 +143,8 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
         idempotency: None,
         dry_run: false,
         exclusive,
-        render: |_, _| String::new(),
+        about: Vec::new(),
+        render: |_, _, _| String::new(),
     };
     let done = handle.change(change).await.map(drop);
     Ordered { order, done }

@@ -147,7 +147,8 @@ fn wanted(command: Asked) -> Wanted {
         idempotency: None,
         dry_run: false,
         exclusive: None,
-        render: |state, _| format!("epoch {}", state.table.epoch()),
+        about: Vec::new(),
+        render: |state, _, _| format!("epoch {}", state.table.epoch()),
     }
 }
 
