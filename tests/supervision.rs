@@ -13,7 +13,8 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Origin, Pulse, Users, wait_until};
+use lab::origin::Then;
+use lab::{Gate, Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
 
 /// `shop` with blue and green, each as well as its pulse, and supervised by these rules.
@@ -60,6 +61,40 @@ fn a_bad_version_goes_back_by_itself_after_a_flip() {
     println!("took {took:?}, {} failed", users.failed());
     assert!(users.failed() < 100, "{} users met a failure", users.failed());
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_version_that_accepts_and_never_answers_goes_back_long_before_its_time_outs() {
+    let (blue, gate) = (Pulse::well(), Gate::default());
+    let silent = gate.clone();
+    let origins = vec![
+        Origin::pulsing("blue", &blue),
+        Origin::behaving("green", move |_, _| {
+            silent.wait();
+            Ok(Then::Close)
+        }),
+    ];
+    let [one, two] = [&origins[0], &origins[1]].map(|origin| origin.address);
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
+         supervise = {{ warmup = {{ latency = \"100ms\" }} }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{one}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{two}\"]\n"
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    let users = with_history(&lab);
+    // New ones all the time: those who wait ask nothing more.
+    let begun = Instant::now();
+    assert_eq!(flip(&lab, "green", &json!({})).0, 200);
+    let waiting: Vec<_> = (0..40).map(|_| lab.get_later("/")).collect();
+    wait_until("it leans back", || lab.weight("green") < 10_000);
+    let more: Vec<_> = (0..200).map(|_| lab.get_later("/")).collect();
+    wait_until("it went back", || lab.weight("blue") == 10_000);
+    assert!(begun.elapsed() < Duration::from_secs(20), "the response time-out is 60 s");
+    assert_eq!(last_change(&lab)["actor"]["kind"], "supervisor");
+    gate.open();
+    waiting.into_iter().chain(more).for_each(|one| drop(one.answer()));
+    drop(users);
 }
 
 /// Until blue has a history to be measured by.

@@ -47,6 +47,8 @@ pub(super) struct Inquiry {
     ejections: u32,
     /// What came of the requests that were sent while it leaned back, by side, in the last suspicion: decided, and failed.
     leaning: [(u64, u64); 2],
+    /// Nothing has come of any request to the candidate.
+    is_unanswered: bool,
     orders: Orders,
 }
 
@@ -84,6 +86,7 @@ impl Inquiry {
             suspected: None,
             ejections: 0,
             leaning: [(0, 0); 2],
+            is_unanswered: false,
             orders: Orders::default(),
         }
     }
@@ -129,6 +132,7 @@ impl Inquiry {
         }
         let stalled = self.stalled(ledger, sums, now);
         let standing = self.supervisor.tick(dt, &groups[..len], Some(&stalled), alive);
+        self.is_unanswered = self.has_only_asked(sums);
         self.turned(standing, ledger, now);
         if self.leans() {
             let leaning = &fresh[self.trial.generation as usize % GENERATIONS];
@@ -283,8 +287,17 @@ impl Inquiry {
             && !self.is_over(now)
     }
 
+    /// It is not over before the candidate has said anything to those who have asked it, at the latest by its time-outs.
     fn is_over(&self, now: Instant) -> bool {
-        self.ends.is_some_and(|ends| now >= ends)
+        self.ends.is_some_and(|ends| now >= ends) && !self.is_unanswered
+    }
+
+    /// True when the candidate has requests, and nothing has come of any.
+    fn has_only_asked(&self, sums: &Sums) -> bool {
+        let [_, decided] = self.supervisor.totals().sum().decided;
+        let lately = sums.flights[Side::Candidate as usize].iter();
+        let out = lately.map(|(_, started, finished)| started.saturating_sub(*finished)).sum::<u64>();
+        decided == 0 && out + sums.older[Side::Candidate as usize] > 0
     }
 
     /// True while the candidate has less than was asked for.

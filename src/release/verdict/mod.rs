@@ -191,16 +191,19 @@ impl Supervisor {
             suspicion.baseline[0] += group.decided[0];
             suspicion.baseline[1] += group.bad[0];
         }
-        // It has said what it had to say, unless nobody else can.
-        if !is_suspect || !self.can_lean_back() {
+        if self.are_guards_on() {
             let [p75, p95, p99] = group.slow[1];
             let (decided, measured) = (group.guard_decided, group.measured[1]);
             let of = [(decided, group.guard_bad), (measured, p75), (measured, p95), (measured, p99)];
             for (guard, (decided, bad)) in self.guards.iter_mut().zip(of) {
                 guard.update(dt, decided, bad);
             }
-            self.weigh_guards();
         }
+    }
+
+    /// Once it is suspect they have said what they had to say, unless nobody else can.
+    fn are_guards_on(&self) -> bool {
+        !matches!(self.standing, Standing::Suspect | Standing::Held) || !self.can_lean_back()
     }
 
     fn weigh(&mut self) {
@@ -209,10 +212,17 @@ impl Supervisor {
         let of = std::array::from_fn(of);
         let (total, leading) = combine(&self.settings.omega, &of);
         self.evidence = Evidence { total, leading: Metric::ALL[leading], of, ..self.evidence };
+        if self.are_guards_on() {
+            self.weigh_guards();
+        }
     }
 
     fn weigh_guards(&mut self) {
-        let guards = std::array::from_fn(|index| self.guards[index].log_e());
+        let [errors, latency @ ..] = &self.guards;
+        // Where a coin decides the comparison knows of them, and is the better judge.
+        let overdue = if is_coin(self.stalled.w) { [0; 3] } else { self.stalled.slow[1] };
+        let [p75, p95, p99] = std::array::from_fn(|index| latency[index].log_e_with(overdue[index]));
+        let guards = [errors.log_e(), p75, p95, p99];
         let (guard, leading) = combine(&self.settings.guard_omega, &guards);
         self.evidence.guard = guard;
         self.evidence.guard_leading = if leading == 0 { GuardOf::Errors } else { GuardOf::Latency };
