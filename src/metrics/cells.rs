@@ -239,6 +239,12 @@ impl Cells {
             .fold((0, 0), |(all, bad), (count, is_bad)| (all + count, if is_bad { bad + count } else { bad }))
     }
 
+    /// How many requests took how long at most, in microseconds; those beyond the last bound are left out.
+    pub fn took(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counts = self.both.durations.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        BOUNDS.into_iter().zip(counts)
+    }
+
     /// Counts an attempt of the version's that the user does not see, because another one is made.
     pub fn record_unseen(&self, outcome: Outcome) {
         self.unseen.get_or_init(Box::default).record(outcome);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::inquiry::Inquiry;
 use super::orders::Wanted;
-use super::past::Past;
+use super::past::{Past, Times};
 use super::shown::Shown;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
-use crate::release::verdict::Report;
+use crate::release::verdict::{LatencyHist, Report, bucket_index};
 use crate::release::{Deployment, Timestamp};
 use crate::table::{Epoch, Service, ServiceName, VersionName};
 
@@ -82,11 +82,12 @@ impl Case {
         });
         if self.inquiry.is_none() {
             let past = self.pasts.entry(trial.baseline.clone()).or_default();
-            let (rate, history) = (past.rate(now), past.history());
+            let (rate, watched) = (past.rate(now), past.history());
+            let times = Times { watched, ever: ever_took(snapshot, &service.name, &trial.baseline) };
             // Nobody has watched it: all that its version ever did is told by its metrics.
             let rate = if rate.0 > 0 { rate } else { ever(snapshot, &service.name, &trial.baseline) };
             (self.shown, self.looked) = (Shown::default(), None);
-            self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, history, now));
+            self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, times, now));
         }
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.follow(trial, service, self.ends.map(|(_, ends)| ends));
@@ -161,6 +162,15 @@ fn ever(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> (u
     cells
         .map(|cells| cells.decided_and_failed())
         .fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse))
+}
+
+/// How long all of its requests took, by the metrics.
+fn ever_took(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> LatencyHist {
+    let cells = snapshot.tenure(service, version).into_iter().flat_map(|tenure| tenure.cells());
+    let mut took = LatencyHist::default();
+    // Each as long as its bucket has it at most.
+    cells.flat_map(|cells| cells.took()).for_each(|(micros, count)| took.0[bucket_index(micros)] += count);
+    took
 }
 
 /// How much is left until then: by the calendar, which alone outlives a process, and never more than it lasts in all.

@@ -1,12 +1,12 @@
 //! A trial as it is judged: the counts of each look become evidence, and the evidence a wish.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::case::{Fresh, age};
 use super::convert::{elsewhere, group, points, ratio, settings};
 use super::orders::{Orders, Wanted};
+use super::past::Times;
 use crate::control::Failed;
 use crate::proxy::ledger::{GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
 use crate::proxy::live::Snapshot;
@@ -17,8 +17,6 @@ use crate::release::verdict::{
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules};
 
-/// So many answers from before a trial are enough to know how fast the baseline is.
-const ENOUGH: u64 = 200;
 /// So many answers of the baseline during a suspicion, none of them good, say that it does not serve,
 const NONE_GOOD: u64 = 10;
 /// when so many of the candidate's are good.
@@ -34,7 +32,7 @@ pub(super) struct Inquiry {
     rules: Arc<SuperviseRules>,
     pub(super) supervisor: Supervisor,
     /// How long answers of the baseline took before the trial.
-    history: LatencyHist,
+    times: Times,
     /// The candidate's share, by generation; `None`: nothing was published of it yet.
     shares: [Option<f64>; GENERATIONS],
     /// The candidate's present share.
@@ -59,7 +57,7 @@ impl Inquiry {
         service: &Service,
         ledger: &Ledger,
         (decided, failed): (u64, u64),
-        history: LatencyHist,
+        times: Times,
         now: Instant,
     ) -> Self {
         let rules = service.supervise.clone().unwrap_or_default();
@@ -77,7 +75,7 @@ impl Inquiry {
             ends: None,
             rules,
             supervisor,
-            history,
+            times,
             shares: [None; GENERATIONS],
             share,
             since: now,
@@ -147,24 +145,13 @@ impl Inquiry {
     fn learn(&self, ledger: &Ledger, sums: &Sums) {
         let part = f64::from(self.rules.latency.part) / 1e3;
         let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
-        let history = self.known(sums);
+        let history = self.times.known(&sums.took[Side::Baseline as usize]);
         let Some(thresholds) = latency_thresholds(&history, LatencyTolerance { share: part, least }) else {
             return;
         };
         let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
         ledger
             .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
-    }
-
-    /// How long answers of the baseline take: before the trial, or in it where nobody looked before. Nothing until that is known from
-    /// many: the first ones to come are the fast ones.
-    fn known<'i>(&'i self, sums: &Sums) -> Cow<'i, LatencyHist> {
-        if self.history.count() >= ENOUGH {
-            return Cow::Borrowed(&self.history);
-        }
-        let mut history: LatencyHist = sums.took[Side::Baseline as usize].iter().copied().collect();
-        history.merge(&self.history);
-        Cow::Owned(if history.count() >= ENOUGH { history } else { LatencyHist::default() })
     }
 
     /// What is in flight and known to be late.
@@ -189,7 +176,8 @@ impl Inquiry {
             }
         }
         let cohorts: Vec<_> = cohorts(Side::Baseline).collect();
-        Stalled { w: ratio(self.share), missing: missing_answers(&self.known(sums), &cohorts), slow }
+        let known = self.times.known(&sums.took[Side::Baseline as usize]);
+        Stalled { w: ratio(self.share), missing: missing_answers(&known, &cohorts), slow }
     }
 
     /// It stands otherwise than before.

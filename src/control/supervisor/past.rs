@@ -1,5 +1,6 @@
 //! What a version did lately: the measure for what comes after it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use crate::release::verdict::LatencyHist;
 
 /// How long a share of errors is remembered.
 const MEMORY: Duration = Duration::from_mins(10);
+/// So many answers say how long answers take.
+const ENOUGH: u64 = 200;
 /// In parts of this length.
 const SLOT: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,31 @@ impl Past {
         let mut history = self.took[0].clone();
         history.merge(&self.took[1]);
         history
+    }
+}
+
+/// How long the baseline's answers took before the trial.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// The first bytes of those that were watched.
+    pub(super) watched: LatencyHist,
+    /// All of all requests that it ever had, by the metrics: the bounds of their buckets.
+    pub(super) ever: LatencyHist,
+}
+
+impl Times {
+    /// What is known, with what its answers took `in_trial`; nothing until that is known from many, of which the first ones to come
+    /// are the fast ones. Where nobody watched and nobody asks it any more, the metrics have to do: then only what is much slower shows.
+    pub(super) fn known(&self, in_trial: &[u64]) -> Cow<'_, LatencyHist> {
+        if self.watched.count() >= ENOUGH {
+            return Cow::Borrowed(&self.watched);
+        }
+        let mut all: LatencyHist = in_trial.iter().copied().collect();
+        all.merge(&self.watched);
+        if all.count() < ENOUGH && self.ever.count() < ENOUGH {
+            return Cow::Owned(LatencyHist::default());
+        }
+        if all.count() >= ENOUGH { Cow::Owned(all) } else { Cow::Borrowed(&self.ever) }
     }
 }
 
