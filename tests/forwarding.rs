@@ -270,6 +270,16 @@ fn a_clients_trailers_reach_the_origin_but_for_those_that_frame_or_route() {
 }
 
 #[test]
+fn a_digest_may_be_a_trailer_and_what_describes_a_body_may_not() {
+    let seen = seen_of(
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\
+         content-digest: sha-256=:x:\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\ncontent-range: bytes 0-1/2\r\n\
+         content-location: /b\r\ncontent-language: en\r\ncontent-disposition: inline\r\n\r\n",
+    );
+    assert_eq!(seen.trailers, [("content-digest".to_owned(), "sha-256=:x:".to_owned())]);
+}
+
+#[test]
 fn an_origins_trailers_reach_the_client_that_takes_them() {
     let lab = answering(
         "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n",

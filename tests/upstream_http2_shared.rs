@@ -196,6 +196,81 @@ fn those_who_take_nothing_of_many_small_messages_cut_nobody_off() {
     beside_those_who_take_nothing(90, |_| 3_000, 1);
 }
 
+/// What an endpoint has of the request's body: the frames' kinds and flags, and what they carry.
+fn body_of(endpoint: &mut Endpoint, stream: u32) -> io::Result<Vec<(u8, u8, Vec<u8>)>> {
+    let mut pieces = Vec::new();
+    loop {
+        let piece = endpoint.until(|piece| piece.stream == stream)?;
+        let is_end = piece.flags & END_STREAM != 0;
+        pieces.push((piece.kind, piece.flags, piece.payload));
+        if is_end {
+            return Ok(pieces);
+        }
+    }
+}
+
+/// HAProxy and nginx end a connection for a HEADERS frame without a field.
+#[test]
+fn trailers_of_which_nothing_is_left_are_an_end_and_no_empty_frame_of_fields() {
+    let (tell, body) = mpsc::channel();
+    let (lab, origin) = lab(move |endpoint| {
+        let stream = endpoint.request()?;
+        tell.send(body_of(endpoint, stream)?).map_err(io::Error::other)?;
+        endpoint.begin(stream)?;
+        endpoint.send(stream, 4, 4)?;
+        // `set-cookie`, by HPACK's static table, as a literal.
+        endpoint.proxy.try_send(frame(HEADERS, WHOLE, stream, b"\x0f\x28\x03a=b"))
+    });
+    let mut client = Frames::to(lab.address());
+    client.send(frame(HEADERS, END_HEADERS, 1, frames::block(&frames::request("POST", "/"))));
+    client.send(frame(DATA, 0, 1, "abc"));
+    client.send(frame(HEADERS, WHOLE, 1, frames::block(&[("x_sum", "1")])));
+    let pieces = body.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(pieces.last().unwrap(), &(DATA, END_STREAM, Vec::new()), "{pieces:?}");
+    let end = client.until(|piece| piece.stream == 1 && piece.flags & END_STREAM != 0);
+    assert_eq!((end.kind, end.payload.as_slice()), (DATA, &b""[..]));
+    drop((client, lab));
+    origin.join().unwrap().unwrap();
+}
+
+/// There are those who end a connection for a malformed field (RFC 9113 §8.2.1).
+#[test]
+fn a_malformed_trailer_is_refused_as_in_a_head() {
+    let (lab, origin) = lab(|endpoint| {
+        endpoint.request()?;
+        endpoint
+            .until(|piece| piece.kind == RST_STREAM || piece.flags & END_STREAM != 0)
+            .and_then(|end| if end.kind == RST_STREAM { Ok(()) } else { Err(io::Error::other("it went on")) })
+    });
+    let mut client = Frames::to(lab.address());
+    client.send(frame(HEADERS, END_HEADERS, 1, frames::block(&frames::request("POST", "/"))));
+    client.send(frame(DATA, 0, 1, "abc"));
+    client.send(frame(HEADERS, WHOLE, 1, frames::block(&[("x-sum", " 1 ")])));
+    assert_eq!(client.status(1), 400);
+    drop((client, lab));
+    origin.join().unwrap().unwrap();
+}
+
+/// A client's library may end its connection for them.
+#[test]
+fn blanks_around_an_endpoints_values_do_not_reach_anybody() {
+    let (lab, origin) = lab(|endpoint| {
+        let stream = endpoint.request()?;
+        let padded = frames::block(&[("x-kept", "\t a b ")]);
+        endpoint.proxy.try_send(frame(HEADERS, END_HEADERS, stream, [&[0x88], &padded[..]].concat()))?;
+        endpoint.send(stream, 4, 4)?;
+        endpoint.proxy.try_send(frame(HEADERS, WHOLE, stream, padded))
+    });
+    let kept = [("x-kept".to_owned(), "a b".to_owned())];
+    lab::http2::run(async {
+        let answer = lab::Http2::to(lab.address()).await.get("/").await;
+        assert!(answer.headers.contains(&kept[0]), "{:?}", answer.headers);
+        assert_eq!(answer.trailers, kept);
+    });
+    drop(lab);
+    origin.join().unwrap().unwrap();
+}
+
 /// More requests than a connection has while another can be opened.
 #[test]
 fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_it_has() {

@@ -38,6 +38,7 @@ use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Upload, Waiting};
 use crate::proxy::permit::Permit;
+use crate::proxy::trailers;
 use crate::proxy::upgrade::Upgrade;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::http2::Ticket;
@@ -203,6 +204,7 @@ impl Call {
             } else if asked.version >= Version::HTTP_11 {
                 let mut fields = interim.into_parts().0.headers;
                 headers::strip_response(&mut fields);
+                headers::trim(&mut fields);
                 // An interim answer has no content (RFC 9110 §8.6).
                 fields.remove(CONTENT_LENGTH);
                 self.turn.relay_interim(status, &fields);
@@ -257,6 +259,7 @@ impl Call {
         self.response = None;
         let (mut head, body) = response.into_parts();
         headers::strip_response(&mut head.headers);
+        headers::trim(&mut head.headers);
         if let Some(mut send) = self.send.take_if(|_| self.upgrade.is_some()) {
             if head.status.is_success() {
                 return self.tunnel(head.headers, send, body, upload, asked);
@@ -309,7 +312,8 @@ impl Call {
         }
         match answer.poll_trailers(cx) {
             Poll::Ready(Ok(trailers)) => {
-                let trailers = trailers.map(headers::only_trailers);
+                let mut trailers = trailers.map(trailers::only_trailers);
+                trailers.iter_mut().for_each(headers::trim);
                 trailers.iter().for_each(|trailers| self.told_status(trailers));
                 self.finish();
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))

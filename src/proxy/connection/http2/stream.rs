@@ -23,6 +23,7 @@ use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::head::{Answer, Parts};
+use crate::proxy::trailers;
 
 /// How long, and for how many bytes, a client may go on sending what nobody will read, once it has its answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -274,8 +275,8 @@ impl Sending<'_> {
                     }
                 }
                 Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    return self.send.send_trailers(trailers).map_err(|_| GivenUp);
+                    let fields = frame.into_trailers().unwrap_or_default();
+                    return trailers::end(&mut self.send, fields).map_err(|_| GivenUp);
                 }
             }
         }

@@ -8,8 +8,8 @@ use http_body::Body as _;
 
 use super::Call;
 use crate::metrics::{Kind, Reason};
-use crate::proxy::headers;
 use crate::proxy::outgoing::{Rest, Waiting, because};
+use crate::proxy::trailers;
 use crate::proxy::upstream::http2::poll_room;
 
 impl Call {
@@ -52,10 +52,10 @@ impl Call {
                             }
                         }
                         Err(frame) => {
-                            let trailers = frame.into_trailers().map(headers::only_trailers);
-                            let mut trailers = trailers.unwrap_or_default();
-                            self.turn.client.settings.clean_trailers(&mut trailers);
-                            send.send_trailers(trailers).map(|()| true)
+                            let fields = frame.into_trailers().map(trailers::only_trailers);
+                            let mut fields = fields.unwrap_or_default();
+                            self.turn.client.settings.clean_trailers(&mut fields);
+                            trailers::end(send, fields).map(|()| true)
                         }
                     },
                 };
