@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::proxy::head::{Answer, Parts};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason as Code, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
@@ -176,6 +176,9 @@ impl Call {
             return Err(Failure::Because(Reason::NoWebsocket));
         }
         let is_empty = matches!(self.rest, Rest::Nothing);
+        if self.ticket.most_head().is_some_and(|most| head::list_size(&request) > most) {
+            return Err(Failure::Because(Reason::HeadTooLarge));
+        }
         let is_end = is_empty && self.upgrade.is_none();
         let (response, send) = self.ticket.send(request, is_end).map_err(|_| Failure::Refused)?;
         self.response = Some(response);
@@ -225,25 +228,6 @@ impl Call {
                 false
             }
         }
-    }
-
-    /// What an error before the answer says about the request.
-    fn failure(&self, error: &h2::Error) -> Failure {
-        let is_refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
-        // h2 ends with the GOAWAY only what is above its last stream: the endpoint has not looked at it (RFC 9113 §6.8).
-        if error.is_remote() && error.is_go_away() {
-            self.ticket.retire();
-        }
-        if error.is_remote() && (is_refused || error.is_go_away()) {
-            return Failure::Refused;
-        }
-        if error.is_library() {
-            return Failure::Because(Reason::UpstreamProtocol);
-        }
-        if self.ticket.is_reused && !error.is_reset() && self.interims == 0 {
-            return Failure::Stale;
-        }
-        Failure::Because(Reason::UpstreamClosed)
     }
 
     /// The answer with this head to the request `asked`, of which `upload` was the body.

@@ -8,6 +8,7 @@ use http_body::Body as _;
 
 use super::Call;
 use crate::metrics::{Kind, Reason};
+use crate::proxy::fields::list_size_of;
 use crate::proxy::outgoing::{Rest, Waiting, because};
 use crate::proxy::trailers;
 use crate::proxy::upstream::http2::poll_room;
@@ -55,6 +56,12 @@ impl Call {
                             let fields = frame.into_trailers().map(trailers::only_trailers);
                             let mut fields = fields.unwrap_or_default();
                             self.turn.client.settings.clean_trailers(&mut fields);
+                            if !self.ticket.takes_trailers() {
+                                fields.clear();
+                            }
+                            if self.ticket.most_head().is_some_and(|most| list_size_of(&fields) > most) {
+                                return Err(Reason::HeadTooLarge);
+                            }
                             trailers::end(send, fields).map(|()| true)
                         }
                     },
