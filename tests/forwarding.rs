@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lab::origin::{Peer, Seen, Then};
-use lab::{Answer, Client, Lab, Origin};
+use lab::{Answer, Client, Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 
 /// One origin that answers every request with `answer`.
@@ -407,6 +407,35 @@ fn a_client_that_expects_need_not_wait() {
     let answer = lab.client().send(format!("{EXPECTING}body")).answer();
     assert_eq!(answer.status, 200);
     assert_eq!(lab.origins[0].only().body, b"body");
+}
+
+/// An origin that says nothing before it has all of it, and a client that does not wait, with this beside the expectation.
+fn is_not_waited_for(extra: &str) {
+    let (tell, head_is_there) = mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        proxy.head()?;
+        tell.send(()).unwrap();
+        assert_eq!(proxy.bytes(4)?, b"body");
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    });
+    let lab = Lab::on(vec![origin], "");
+    let (mut client, since) = (lab.client(), Instant::now());
+    client.send(format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{extra}content-length: 4\r\n\r\n"
+    ));
+    head_is_there.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(client.send("body").answer().status, 200);
+    assert!(since.elapsed() < Duration::from_secs(1), "nothing was waited for");
+}
+
+#[test]
+fn a_body_that_comes_all_the_same_goes_at_once_when_the_origin_says_nothing() {
+    is_not_waited_for("");
+}
+
+#[test]
+fn a_body_goes_at_once_when_the_origin_is_not_told_of_the_expectation() {
+    is_not_waited_for("connection: expect\r\n");
 }
 
 #[test]

@@ -305,6 +305,12 @@ pub fn drop_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// True when `Connection` names the field, which does not pass then.
+#[must_use]
+pub fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
+    Nominated::of(headers).contains(name)
+}
+
 /// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
 fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
     let client = match origin.caller.client {

@@ -140,7 +140,7 @@ impl Call {
                 return Poll::Ready(Err(Failure::Because(reason)));
             }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
-            if self.take_interims(cx, asked)? && self.let_go() {
+            if self.take_interims(cx, asked)? && self.rest.let_go() {
                 continue;
             }
             let Some(response) = &mut self.response else {
@@ -160,7 +160,7 @@ impl Call {
                 _ if self.bounds.is_over(self.now()) => {
                     return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
                 }
-                Waiting::Continue => drop(self.let_go()),
+                Waiting::Continue => drop(self.rest.let_go()),
                 Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
                 Waiting::Endpoint | Waiting::Sent => {
                     self.ticket.doubt();
@@ -214,20 +214,6 @@ impl Call {
             }
         }
         Ok(may_go)
-    }
-
-    /// Lets a held body go; true when there was one.
-    fn let_go(&mut self) -> bool {
-        match std::mem::replace(&mut self.rest, Rest::Nothing) {
-            Rest::Held(body, coding) => {
-                self.rest = Rest::Open(body, coding);
-                true
-            }
-            other @ (Rest::Nothing | Rest::Open(..)) => {
-                self.rest = other;
-                false
-            }
-        }
     }
 
     /// The answer with this head to the request `asked`, of which `upload` was the body.

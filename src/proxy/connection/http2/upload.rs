@@ -69,6 +69,11 @@ impl Upload {
         }
     }
 
+    /// True when something of it has come.
+    pub fn has_come(&mut self) -> bool {
+        self.is_end() || self.body.as_mut().is_some_and(|body| body.flow_control().used_capacity() > 0)
+    }
+
     /// True when nothing is to come any more.
     pub fn is_end(&self) -> bool {
         self.body.as_ref().is_none_or(RecvStream::is_end_stream)

@@ -26,6 +26,7 @@ impl Call {
                 break;
             };
             if self.part.is_empty() {
+                self.rest.let_go_if_come(cx);
                 let Rest::Open(body, _) = &mut self.rest else {
                     self.waiting = Waiting::Continue;
                     break;
