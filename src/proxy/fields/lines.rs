@@ -175,7 +175,7 @@ impl Lines {
         Some(length.take())
     }
 
-    /// How large all of them are as a list of HTTP/2, or a little less than that: each has four bytes more than its name and value
+    /// How large all of them are as a list of HTTP/2, or nearly: each has four bytes more than its name and value
     /// here.
     pub(super) fn list_size(&self) -> usize {
         let lines = memchr::memchr_iter(b'\n', &self.section).count();
