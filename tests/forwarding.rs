@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lab::origin::{Peer, Seen, Then};
-use lab::{Answer, Client, Lab, Origin};
+use lab::{Answer, Client, Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 
 /// One origin that answers every request with `answer`.
@@ -270,6 +270,16 @@ fn a_clients_trailers_reach_the_origin_but_for_those_that_frame_or_route() {
 }
 
 #[test]
+fn a_digest_may_be_a_trailer_and_what_describes_a_body_may_not() {
+    let seen = seen_of(
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\
+         content-digest: sha-256=:x:\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\ncontent-range: bytes 0-1/2\r\n\
+         content-location: /b\r\ncontent-language: en\r\ncontent-disposition: inline\r\n\r\n",
+    );
+    assert_eq!(seen.trailers, [("content-digest".to_owned(), "sha-256=:x:".to_owned())]);
+}
+
+#[test]
 fn an_origins_trailers_reach_the_client_that_takes_them() {
     let lab = answering(
         "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n",
@@ -397,6 +407,35 @@ fn a_client_that_expects_need_not_wait() {
     let answer = lab.client().send(format!("{EXPECTING}body")).answer();
     assert_eq!(answer.status, 200);
     assert_eq!(lab.origins[0].only().body, b"body");
+}
+
+/// An origin that says nothing before it has all of it, and a client that does not wait, with this beside the expectation.
+fn is_not_waited_for(extra: &str) {
+    let (tell, head_is_there) = mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy| {
+        proxy.head()?;
+        tell.send(()).unwrap();
+        assert_eq!(proxy.bytes(4)?, b"body");
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    });
+    let lab = Lab::on(vec![origin], "");
+    let (mut client, since) = (lab.client(), Instant::now());
+    client.send(format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{extra}content-length: 4\r\n\r\n"
+    ));
+    head_is_there.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(client.send("body").answer().status, 200);
+    assert!(since.elapsed() < Duration::from_secs(1), "nothing was waited for");
+}
+
+#[test]
+fn a_body_that_comes_all_the_same_goes_at_once_when_the_origin_says_nothing() {
+    is_not_waited_for("");
+}
+
+#[test]
+fn a_body_goes_at_once_when_the_origin_is_not_told_of_the_expectation() {
+    is_not_waited_for("connection: expect\r\n");
 }
 
 #[test]

@@ -403,7 +403,9 @@ fn a_stream_goes_both_ways_at_once_with_trailers_and_its_status_is_counted() {
     let origin = Shared::start(Habit::default());
     let lab = origin.lab("");
     with_client(lab.address(), async |mut send| {
-        let (answer, mut upload) = send.send_request(post("/echo"), false).unwrap();
+        let mut request = post("/echo");
+        request.headers_mut().insert("trailer", HeaderValue::from_static("x-mine"));
+        let (answer, mut upload) = send.send_request(request, false).unwrap();
         // The answer's head is there before the request has said anything.
         let (head, mut body) = answer.await.unwrap().into_parts();
         assert_eq!(head.headers["content-type"], "application/grpc");

@@ -11,10 +11,14 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use lab::frames::{
-    self, ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE, WINDOW_UPDATE,
-    frame,
+    self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE,
+    WINDOW_UPDATE, frame,
 };
 use lab::{Frames, Lab, PATIENCE};
+
+/// Codes of errors (RFC 9113 §7).
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// An endpoint that sends exactly the frames it is told to, over the one connection that it takes.
 struct Endpoint {
@@ -29,11 +33,16 @@ struct Endpoint {
 
 impl Endpoint {
     fn accept(listener: &TcpListener) -> io::Result<Self> {
+        Self::announcing(listener, &[])
+    }
+
+    /// One that says this of itself.
+    fn announcing(listener: &TcpListener, settings: &[(u16, u32)]) -> io::Result<Self> {
         let (mut stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.read_exact(&mut [0; frames::PREFACE.len()])?;
         let mut proxy = Frames::over(Box::new(stream));
-        proxy.try_send(frames::settings(&[]))?;
+        proxy.try_send(frames::settings(settings))?;
         Ok(Self { proxy, each: 65_535, all: 65_535, given_up: 0, asked: VecDeque::new() })
     }
 
@@ -74,6 +83,11 @@ impl Endpoint {
         }
     }
 
+    /// Says that the connection is over, and what was the last stream that it has looked at.
+    fn leave(&mut self, last: u32, code: u32) -> io::Result<()> {
+        self.proxy.try_send(frame(GOAWAY, 0, 0, [last.to_be_bytes(), code.to_be_bytes()].concat()))
+    }
+
     fn begin(&mut self, stream: u32) -> io::Result<()> {
         self.proxy.try_send(frame(HEADERS, END_HEADERS, stream, [0x88]))
     }
@@ -89,6 +103,19 @@ impl Endpoint {
     fn end(&mut self, stream: u32) -> io::Result<()> {
         self.proxy.try_send(frame(DATA, END_STREAM, stream, "ended"))
     }
+}
+
+/// A proxy with one worker, and where its only endpoint is to be.
+fn in_front(settings: &str) -> (Lab, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{settings}\n[services.shop.versions.blue]\n\
+         endpoints = [\"{}\"]\nprotocol = \"h2c\"\n",
+        listener.local_addr().unwrap()
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text);
+    lab.restrict_to_one_worker();
+    (lab, listener)
 }
 
 /// A proxy with one worker, and an endpoint that does this; it is to be joined when the proxy is gone.
@@ -196,6 +223,81 @@ fn those_who_take_nothing_of_many_small_messages_cut_nobody_off() {
     beside_those_who_take_nothing(90, |_| 3_000, 1);
 }
 
+/// What an endpoint has of the request's body: the frames' kinds and flags, and what they carry.
+fn body_of(endpoint: &mut Endpoint, stream: u32) -> io::Result<Vec<(u8, u8, Vec<u8>)>> {
+    let mut pieces = Vec::new();
+    loop {
+        let piece = endpoint.until(|piece| piece.stream == stream)?;
+        let is_end = piece.flags & END_STREAM != 0;
+        pieces.push((piece.kind, piece.flags, piece.payload));
+        if is_end {
+            return Ok(pieces);
+        }
+    }
+}
+
+/// HAProxy and nginx end a connection for a HEADERS frame without a field.
+#[test]
+fn trailers_of_which_nothing_is_left_are_an_end_and_no_empty_frame_of_fields() {
+    let (tell, body) = mpsc::channel();
+    let (lab, origin) = lab(move |endpoint| {
+        let stream = endpoint.request()?;
+        tell.send(body_of(endpoint, stream)?).map_err(io::Error::other)?;
+        endpoint.begin(stream)?;
+        endpoint.send(stream, 4, 4)?;
+        // `set-cookie`, by HPACK's static table, as a literal.
+        endpoint.proxy.try_send(frame(HEADERS, WHOLE, stream, b"\x0f\x28\x03a=b"))
+    });
+    let mut client = Frames::to(lab.address());
+    client.send(frame(HEADERS, END_HEADERS, 1, frames::block(&frames::request("POST", "/"))));
+    client.send(frame(DATA, 0, 1, "abc"));
+    client.send(frame(HEADERS, WHOLE, 1, frames::block(&[("x_sum", "1")])));
+    let pieces = body.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(pieces.last().unwrap(), &(DATA, END_STREAM, Vec::new()), "{pieces:?}");
+    let end = client.until(|piece| piece.stream == 1 && piece.flags & END_STREAM != 0);
+    assert_eq!((end.kind, end.payload.as_slice()), (DATA, &b""[..]));
+    drop((client, lab));
+    origin.join().unwrap().unwrap();
+}
+
+/// There are those who end a connection for a malformed field (RFC 9113 §8.2.1).
+#[test]
+fn a_malformed_trailer_is_refused_as_in_a_head() {
+    let (lab, origin) = lab(|endpoint| {
+        endpoint.request()?;
+        endpoint
+            .until(|piece| piece.kind == RST_STREAM || piece.flags & END_STREAM != 0)
+            .and_then(|end| if end.kind == RST_STREAM { Ok(()) } else { Err(io::Error::other("it went on")) })
+    });
+    let mut client = Frames::to(lab.address());
+    client.send(frame(HEADERS, END_HEADERS, 1, frames::block(&frames::request("POST", "/"))));
+    client.send(frame(DATA, 0, 1, "abc"));
+    client.send(frame(HEADERS, WHOLE, 1, frames::block(&[("x-sum", " 1 ")])));
+    assert_eq!(client.status(1), 400);
+    drop((client, lab));
+    origin.join().unwrap().unwrap();
+}
+
+/// A client's library may end its connection for them.
+#[test]
+fn blanks_around_an_endpoints_values_do_not_reach_anybody() {
+    let (lab, origin) = lab(|endpoint| {
+        let stream = endpoint.request()?;
+        let padded = frames::block(&[("x-kept", "\t a b ")]);
+        endpoint.proxy.try_send(frame(HEADERS, END_HEADERS, stream, [&[0x88], &padded[..]].concat()))?;
+        endpoint.send(stream, 4, 4)?;
+        endpoint.proxy.try_send(frame(HEADERS, WHOLE, stream, padded))
+    });
+    let kept = [("x-kept".to_owned(), "a b".to_owned())];
+    lab::http2::run(async {
+        let answer = lab::Http2::to(lab.address()).await.get("/").await;
+        assert!(answer.headers.contains(&kept[0]), "{:?}", answer.headers);
+        assert_eq!(answer.trailers, kept);
+    });
+    drop(lab);
+    origin.join().unwrap().unwrap();
+}
+
 /// More requests than a connection has while another can be opened.
 #[test]
 fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_it_has() {
@@ -219,4 +321,143 @@ fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_i
     }
     drop((clients, lab));
     origin.join().unwrap().unwrap();
+}
+
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+
+/// A request, and one whose head is larger than some endpoints take.
+fn small(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes()
+}
+
+fn large(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: a\r\ncookie: {}\r\n\r\n", "c".repeat(8_000)).into_bytes()
+}
+
+/// There are endpoints that end a connection for one, with everybody's requests.
+#[test]
+fn a_head_that_is_larger_than_its_endpoint_says_it_takes_is_not_sent() {
+    let (lab, listener) = in_front("");
+    let mut client = lab.client();
+    client.send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_HEADER_LIST_SIZE, 4_000)]).unwrap();
+    let first = endpoint.request().unwrap();
+    let mut other = lab.client();
+    let answer = other.send(large("/")).answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (431, Some("head_too_large")));
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(client.answer().text(), "ended");
+    client.send(small("/"));
+    assert_eq!(endpoint.request().unwrap(), first + 2, "it has not seen another one");
+}
+
+/// It says how large a head may be: so it knows how to refuse one.
+#[test]
+fn a_large_head_shares_a_connection_with_others_if_its_endpoint_says_that_it_takes_it() {
+    let (lab, listener) = in_front("");
+    let (mut client, mut other) = (lab.client(), lab.client());
+    client.send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_HEADER_LIST_SIZE, 16_384)]).unwrap();
+    let first = endpoint.request().unwrap();
+    other.send(large("/"));
+    assert_eq!(endpoint.request().unwrap(), first + 2);
+}
+
+/// Their requests would go with it.
+#[test]
+fn a_large_head_shares_a_connection_with_nobody_if_it_is_not_known_what_its_endpoint_takes() {
+    let (lab, listener) = in_front("circuit = { connections = 4 }");
+    let mut clients = [(); 6].map(|()| lab.client());
+    clients[0].send(large("/"));
+    let mut alone = Endpoint::accept(&listener).unwrap();
+    let first = alone.request().unwrap();
+    clients[1].send(small("/"));
+    let mut shared = Endpoint::accept(&listener).unwrap();
+    shared.request().unwrap();
+    clients[2].send(large("/"));
+    let mut second = Endpoint::accept(&listener).unwrap();
+    second.request().unwrap();
+    // Half of them are for those who share.
+    clients[3].send(large("/"));
+    clients[4].send(small("/"));
+    shared.request().unwrap();
+    alone.begin(first).unwrap();
+    alone.end(first).unwrap();
+    assert_eq!(clients[0].answer().text(), "ended");
+    let waited = alone.request().unwrap();
+    alone.begin(waited).unwrap();
+    alone.end(waited).unwrap();
+    assert_eq!(clients[3].answer().text(), "ended");
+    clients[5].send(small("/"));
+    assert_eq!(alone.request().unwrap(), waited + 2, "it is like any other now");
+}
+
+#[test]
+fn a_large_head_that_finds_no_connection_for_itself_is_refused_and_its_endpoint_not_blamed() {
+    let (lab, listener) = in_front("circuit = { connections = 2, queue_timeout = \"50ms\" }");
+    let (mut client, mut other) = (lab.client(), lab.client());
+    client.send(large("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    endpoint.request().unwrap();
+    let answer = other.send(large("/")).answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (503, Some("circuit_open")));
+}
+
+/// What ended one connection would end the next.
+#[test]
+fn a_head_for_which_an_endpoint_ends_its_connection_goes_nowhere_else() {
+    let (lab, listener) = in_front("");
+    let mut client = lab.client();
+    client.send(large("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    endpoint.request().unwrap();
+    endpoint.leave(1, ENHANCE_YOUR_CALM).unwrap();
+    drop(endpoint);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (431, Some("head_too_large")));
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it was not sent again");
+}
+
+#[test]
+fn of_the_requests_of_a_connection_that_ends_with_an_error_the_newest_is_not_sent_again() {
+    let (lab, listener) = in_front("");
+    let (mut client, mut other) = (lab.client(), lab.client());
+    client.send(small("/first"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let first = endpoint.request().unwrap();
+    other.send(small("/second"));
+    assert_eq!(endpoint.request().unwrap(), first + 2);
+    // It says that it has looked at none.
+    endpoint.leave(0, PROTOCOL_ERROR).unwrap();
+    drop(endpoint);
+    let answer = other.answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_closed")));
+    let mut next = Endpoint::accept(&listener).unwrap();
+    let again = next.request().unwrap();
+    next.begin(again).unwrap();
+    next.end(again).unwrap();
+    assert_eq!(client.answer().text(), "ended");
+}
+
+/// There are endpoints that end a connection for any.
+#[test]
+fn trailers_that_are_announced_share_a_connection_with_nobody_and_others_are_dropped() {
+    let (lab, listener) = in_front("");
+    let (mut client, mut other, mut third) = (lab.client(), lab.client(), lab.client());
+    let upload = |announced: &str| {
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\n{announced}transfer-encoding: chunked\r\n\r\n");
+        head + "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
+    };
+    client.send(small("/"));
+    let mut shared = Endpoint::accept(&listener).unwrap();
+    shared.request().unwrap();
+    other.send(upload("trailer: x-sum\r\n"));
+    let mut alone = Endpoint::accept(&listener).unwrap();
+    let stream = alone.request().unwrap();
+    assert_eq!(body_of(&mut alone, stream).unwrap().last().unwrap().0, HEADERS);
+    third.send(upload(""));
+    let stream = shared.request().unwrap();
+    assert_eq!(body_of(&mut shared, stream).unwrap().last().unwrap().0, DATA);
 }

@@ -251,7 +251,7 @@ fn a_client_of_http_2_has_a_stream_on_both_sides() {
     let endpoint = Endpoint::start(true);
     let lab = lab(endpoint.address, "");
     lab::http2::run(async {
-        let (response, send) = extended(&lab).await;
+        let (response, send) = extended(&lab, &[]).await;
         assert_eq!((response.status().as_u16(), response.headers().get("sec-websocket-accept")), (200, None));
         assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
         let (ours, theirs) = duplex(1 << 16);
@@ -270,15 +270,26 @@ fn a_client_of_http_2_has_a_stream_on_both_sides() {
 }
 
 /// A WebSocket of a client that speaks HTTP/2.
-async fn extended(lab: &Lab) -> (Response<RecvStream>, SendStream<Bytes>) {
+async fn extended(lab: &Lab, fields: &[(&str, &str)]) -> (Response<RecvStream>, SendStream<Bytes>) {
     let client = Http2::to(lab.address()).await;
     while !client.send.is_extended_connect_protocol_enabled() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     let request = Request::builder().method("CONNECT").uri(format!("http://{}/chat", lab.address()));
+    let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let request = request.extension(Protocol::from("websocket")).body(()).unwrap();
     let (response, send) = client.start(request, false).await;
     (response.await.unwrap(), send)
+}
+
+/// There is none in HTTP/2 (RFC 8441 §5), but an endpoint of HTTP/1.1 would answer whichever it finds first.
+#[test]
+fn a_key_of_a_client_of_http_2_does_not_reach_the_endpoint() {
+    let lab = lab_of(lab::websocket::echoes(), "http1", "");
+    lab::http2::run(async {
+        let theirs = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+        assert_eq!(extended(&lab, &theirs).await.0.status().as_u16(), 200);
+    });
 }
 
 #[test]
@@ -288,7 +299,7 @@ fn a_client_of_http_2_is_told_too_and_its_stream_ends_whatever_its_endpoint_spea
     for (address, protocol) in [(over_http2.address, "h2c"), (over_http1, "http1")] {
         let lab = lab_of(address, protocol, SOON);
         lab::http2::run(async {
-            let (response, send) = extended(&lab).await;
+            let (response, send) = extended(&lab, &[]).await;
             let (ours, theirs) = duplex(1 << 16);
             let mut socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
             let talk = async {

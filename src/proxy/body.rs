@@ -37,6 +37,21 @@ pub enum Broken {
 }
 
 impl Incoming {
+    /// Ready when something of it has come: its client waits for nothing. Over HTTP/2 nobody is woken for that.
+    pub fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::None => Poll::Ready(()),
+            Self::Http1(wire) => wire.poll_come(cx),
+            Self::Http2(upload) => {
+                if upload.has_come() {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            }
+        }
+    }
+
     /// Bytes of what is left, in a pipe; `Ready(None)` where they are to be taken as frames.
     pub fn poll_pipe(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Broken>>> {
         match self {

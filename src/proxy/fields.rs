@@ -13,7 +13,7 @@ mod tests;
 use std::ops::{Deref, DerefMut};
 use std::sync::LazyLock;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
 pub use lexicon::Lexicon;
@@ -30,6 +30,15 @@ pub struct Fields {
     lines: Option<Box<Lines>>,
     /// Else. Boxed: hardly any message over HTTP/1.1 needs it.
     map: Option<Box<HeaderMap>>,
+}
+
+/// What a field counts for beside its name and value in the size of a list (RFC 9113 §6.5.2).
+pub const LIST_OVERHEAD: usize = 32;
+
+/// How large these fields are, as a list of HTTP/2.
+#[must_use]
+pub fn list_size_of(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + LIST_OVERHEAD).sum()
 }
 
 /// The map of no fields.
@@ -107,6 +116,24 @@ impl Fields {
     pub fn takes_trailers(&self) -> bool {
         let takes = |te: &HeaderValue| headers::has_token(te.as_bytes(), b"trailers");
         self.has(Note::Te) && self.get_all(TE).iter().any(takes)
+    }
+
+    /// How large they are, as a list of HTTP/2 (RFC 9113 §6.5.2).
+    #[must_use]
+    pub fn list_size(&self) -> usize {
+        match &self.lines {
+            Some(lines) => lines.list_size(),
+            None => list_size_of(self),
+        }
+    }
+
+    /// True when there are to be trailers (RFC 9110 §6.6.2).
+    #[must_use]
+    pub fn announces_trailers(&self) -> bool {
+        match &self.lines {
+            Some(lines) => lines.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"trailer")),
+            None => self.contains_key(TRAILER),
+        }
     }
 
     /// True when there is an underscore in a name.

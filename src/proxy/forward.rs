@@ -34,6 +34,7 @@ use super::permit::Permit;
 use super::pipe::Pipes;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
+use super::upstream::http2::Risk;
 use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
@@ -52,6 +53,8 @@ pub enum Failure {
     Stale,
     /// The endpoint says that it has not looked at the request.
     Refused,
+    /// The endpoint ended its connection with an error, and this request may be why: it is not to cost others more.
+    Suspect(Risk),
     /// There was no connection to send it on.
     Unconnected(Reason),
     /// The attempt took longer than one may.
@@ -67,6 +70,8 @@ impl Failure {
         match self {
             Self::Stale | Self::Refused => Reason::UpstreamClosed,
             Self::Late => Reason::ResponseTimeout,
+            Self::Suspect(Risk::Head) => Reason::HeadTooLarge,
+            Self::Suspect(Risk::Trailers | Risk::None) => Reason::UpstreamClosed,
             Self::Unconnected(reason) | Self::Because(reason) => *reason,
         }
     }

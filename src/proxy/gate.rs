@@ -1,9 +1,10 @@
 //! The ingress gate: what a request must be before it is routed. Nothing behind it checks again.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::fields::{Came, Fields, Note};
 use super::head::Parts;
+use super::headers::is_padded;
 use super::upgrade::Upgrade;
 use crate::metrics::Reason;
 use crate::table::{RouteKey, SentHost};
@@ -144,13 +145,6 @@ impl RouteKey for Asked<'_> {
     fn has_header(&self, name: &str, value: &str) -> bool {
         self.headers.has_value(name, value.as_bytes())
     }
-}
-
-/// True for a value with a blank around it, which is malformed in HTTP/2 (RFC 9113 §8.2.1). In HTTP/1.1 the blank is no part of
-/// the value: a route would go by another one than the endpoint sees.
-fn is_padded(value: &HeaderValue) -> bool {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
 /// The one `Host` field (RFC 9112 §3.2: more than one is an error).

@@ -1,9 +1,6 @@
 //! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
 
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, RANGE,
-    SET_COOKIE, TE, TRAILER, UPGRADE, VIA,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::fields::{Fields, Note};
@@ -31,30 +28,28 @@ pub fn is_protected(token: &[u8]) -> bool {
     PROTECTED.contains(&&token[..]) || token.starts_with(b"x-forwarded-") || token.starts_with(b"switchback-")
 }
 
-/// True for fields that may come after a body: none that frame, route or authenticate (RFC 9110 §6.5.1).
-#[must_use]
-pub fn may_be_trailer(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    let refused = [HOST, TRAILER, EXPECT, VIA, AUTHORIZATION, COOKIE, SET_COOKIE, CACHE_CONTROL, RANGE];
-    !is_hop_by_hop(name)
-        && !is_protected(text.as_bytes())
-        && !is_forwarding(name)
-        && !text.starts_with("content-")
-        && !refused.contains(name)
-}
-
 /// Takes out of an answer what was for one connection only.
 pub fn strip_response(fields: &mut HeaderMap) {
     let refused: Vec<_> = fields.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     refused.iter().for_each(|name| drop(fields.remove(name)));
 }
 
-/// Only the fields that may come after a body.
-#[must_use]
-pub fn only_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let refused: Vec<_> = trailers.keys().filter(|name| !may_be_trailer(name)).cloned().collect();
-    refused.iter().for_each(|name| drop(trailers.remove(name)));
-    trailers
+/// True for a value with a blank around it, which is malformed in HTTP/2 (RFC 9113 §8.2.1). In HTTP/1.1 the blank is no part of
+/// the value: a route would go by another one than the endpoint sees.
+pub(super) fn is_padded(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
+}
+
+/// Takes the blanks away that are around an HTTP/2 endpoint's values, as they are in HTTP/1.1: a client may end its connection
+/// for one.
+pub fn trim(fields: &mut HeaderMap) {
+    for value in fields.values_mut().filter(|value| is_padded(value)) {
+        if let Ok(mut trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii()) {
+            trimmed.set_sensitive(value.is_sensitive());
+            *value = trimmed;
+        }
+    }
 }
 
 /// Appends one field line.
@@ -248,7 +243,7 @@ pub fn has_token(value: &[u8], token: &[u8]) -> bool {
 
 /// True for the fields with which proxies say who is asking, and how; a stranger's are dropped, also those that only
 /// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
-fn is_forwarding(name: &HeaderName) -> bool {
+pub(super) fn is_forwarding(name: &HeaderName) -> bool {
     Note::of(name.as_str().as_bytes()) == Some(Note::Forwarding)
 }
 
@@ -308,6 +303,12 @@ pub fn drop_nominated(headers: &mut HeaderMap) {
     for name in names.into_iter().flatten().filter(|name| !is_kept(name)) {
         headers.remove(name);
     }
+}
+
+/// True when `Connection` names the field, which does not pass then.
+#[must_use]
+pub fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
+    Nominated::of(headers).contains(name)
 }
 
 /// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.

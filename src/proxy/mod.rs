@@ -37,6 +37,7 @@ pub mod websocket;
 
 // What goes along with it.
 pub mod story;
+pub mod trailers;
 
 pub mod answer;
 pub mod error;

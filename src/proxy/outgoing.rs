@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::SEC_WEBSOCKET_ACCEPT;
+use http::header::{EXPECT, SEC_WEBSOCKET_ACCEPT};
 use http_body::{Body as _, Frame};
 
 use super::body::{Broken, Incoming};
@@ -111,7 +111,9 @@ impl Upload {
             Some(length) => (BodyLength::Known(length), Coding::Plain),
             None => (BodyLength::Unknown, Coding::Chunked),
         };
-        let rest = if asked.expects_continue { Rest::Held } else { Rest::Open };
+        // The endpoint says nothing to what it was not told of.
+        let is_told = || head.headers.has(Note::Expect) && !headers::is_nominated(&head.headers, &EXPECT);
+        let rest = if asked.expects_continue && is_told() { Rest::Held } else { Rest::Open };
         Self { rest: rest(body, coding), length, tunnel, most }
     }
 
@@ -133,6 +135,31 @@ impl Upload {
     /// Nothing of it was taken.
     pub fn give_back(&mut self, rest: Rest) {
         self.rest = rest;
+    }
+}
+
+impl Rest {
+    /// Lets a held body go; true when there was one.
+    pub fn let_go(&mut self) -> bool {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Held(body, coding) => {
+                *self = Self::Open(body, coding);
+                true
+            }
+            other => {
+                *self = other;
+                false
+            }
+        }
+    }
+
+    /// Lets a held body go that has begun to come: its client does not wait for `100 Continue` (RFC 9110 §10.1.1).
+    pub fn let_go_if_come(&mut self, cx: &mut Context<'_>) {
+        if let Self::Held(body, _) = self
+            && body.poll_come(cx).is_ready()
+        {
+            self.let_go();
+        }
     }
 }
 
@@ -244,16 +271,7 @@ impl Outgoing {
 
     /// Lets a held body go; true when there was one.
     pub fn let_go(&mut self) -> bool {
-        match std::mem::replace(&mut self.rest, Rest::Nothing) {
-            Rest::Held(body, coding) => {
-                self.rest = Rest::Open(body, coding);
-                true
-            }
-            other => {
-                self.rest = other;
-                false
-            }
-        }
+        self.rest.let_go()
     }
 
     /// Gives up the rest: the endpoint closed its ear. It may have answered already (413, say), so that is still read.
@@ -289,6 +307,7 @@ impl Outgoing {
                 Poll::Ready(Err(_)) => self.cut(),
                 Poll::Pending => return Ok((moved, Waiting::Endpoint)),
             }
+            self.rest.let_go_if_come(cx);
             match self.rest {
                 Rest::Nothing => self.is_sent = true,
                 Rest::Held(..) => return Ok((moved, Waiting::Continue)),

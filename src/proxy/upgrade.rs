@@ -10,7 +10,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version, request};
 
 use super::fields::Note;
 use super::head::Parts;
@@ -61,6 +61,14 @@ impl Upgrade {
                 append(out, b"sec-websocket-version", b"13");
             }
         }
+    }
+}
+
+/// Takes a key away that came with an extended `CONNECT`, where it means nothing (RFC 8441 §5): the endpoint would have two, and
+/// answer one of them.
+pub fn drop_key(request: &mut request::Parts) {
+    if request.method == Method::CONNECT {
+        request.headers.remove(SEC_WEBSOCKET_KEY);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::proxy::journal::Record;
 use crate::proxy::ledger::Entry;
 use crate::proxy::outgoing::{Outgoing, Upload};
 use crate::proxy::permit::Permit;
+use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Local, Opened, Seat};
 use crate::table::Timeouts;
 
@@ -106,7 +107,11 @@ pub(super) async fn attempt(
     record.inspect(|record| record.attempt(endpoint));
     let mut end = limit.map(|limit| Box::pin(sleep(limit)));
     let connect = limit.map_or(timeouts.connect, |limit| limit.min(timeouts.connect));
-    let opened = endpoint.open(may_reuse, connect, &client.arrival.peer, local);
+    let risk = match endpoint.shares_connections() {
+        true => Risk::of(head, asked.target, upload),
+        false => Risk::None,
+    };
+    let opened = endpoint.open((may_reuse, risk), connect, &client.arrival.peer, local);
     let opened = match opened.await {
         Ok(opened) => opened,
         Err(reason) => return Err((permit, Failure::Unconnected(reason))),

@@ -12,6 +12,7 @@ use crate::proxy::forward::Failure;
 use crate::proxy::gate::Asked;
 use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
+use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Place, Seat};
 use crate::table::{CircuitRules, Failing};
 
@@ -83,11 +84,11 @@ impl Tries {
             Failure::Stale | Failure::Because(Reason::UpstreamClosed | Reason::UpstreamProtocol) => {
                 (Some(Failing::Reset), may_repeat)
             }
-            Failure::Because(_) => (None, false),
+            Failure::Suspect(_) | Failure::Because(_) => (None, false),
         };
         let reason = failure.reason();
-        if matches!(failure, Failure::Stale) {
-            // A kept connection that was closed says nothing about its endpoint.
+        if matches!(failure, Failure::Stale | Failure::Suspect(Risk::Head | Risk::Trailers)) {
+            // A kept connection that was closed says nothing about its endpoint, nor does what not everybody takes.
             permit.blames_nobody();
         }
         if self.made > 0 {

@@ -7,6 +7,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use super::LIST_OVERHEAD;
 use super::lexicon::{self, Lexicon};
 use super::note::Note;
 use crate::proxy::headers::append;
@@ -172,6 +173,13 @@ impl Lines {
         let Kind::Answer { length } = &mut self.kind else { return None };
         self.map.take();
         Some(length.take())
+    }
+
+    /// How large all of them are as a list of HTTP/2, or nearly: each has four bytes more than its name and value
+    /// here.
+    pub(super) fn list_size(&self) -> usize {
+        let lines = memchr::memchr_iter(b'\n', &self.section).count();
+        self.section.len() + (LIST_OVERHEAD - 4) * lines
     }
 
     /// Copies what is part of a larger buffer.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::proxy::head::{Answer, Parts};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason as Code, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
@@ -38,6 +38,7 @@ use crate::proxy::headers;
 use crate::proxy::journal::Record;
 use crate::proxy::outgoing::{Rest, Upload, Waiting};
 use crate::proxy::permit::Permit;
+use crate::proxy::trailers;
 use crate::proxy::upgrade::Upgrade;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::http2::Ticket;
@@ -139,7 +140,7 @@ impl Call {
                 return Poll::Ready(Err(Failure::Because(reason)));
             }
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
-            if self.take_interims(cx, asked)? && self.let_go() {
+            if self.take_interims(cx, asked)? && self.rest.let_go() {
                 continue;
             }
             let Some(response) = &mut self.response else {
@@ -159,7 +160,7 @@ impl Call {
                 _ if self.bounds.is_over(self.now()) => {
                     return Poll::Ready(Err(Failure::Because(Reason::Deadline)));
                 }
-                Waiting::Continue => drop(self.let_go()),
+                Waiting::Continue => drop(self.rest.let_go()),
                 Waiting::Client => return Poll::Ready(Err(Failure::Because(Reason::RequestTimeout))),
                 Waiting::Endpoint | Waiting::Sent => {
                     self.ticket.doubt();
@@ -175,6 +176,9 @@ impl Call {
             return Err(Failure::Because(Reason::NoWebsocket));
         }
         let is_empty = matches!(self.rest, Rest::Nothing);
+        if self.ticket.most_head().is_some_and(|most| head::list_size(&request) > most) {
+            return Err(Failure::Because(Reason::HeadTooLarge));
+        }
         let is_end = is_empty && self.upgrade.is_none();
         let (response, send) = self.ticket.send(request, is_end).map_err(|_| Failure::Refused)?;
         self.response = Some(response);
@@ -203,45 +207,13 @@ impl Call {
             } else if asked.version >= Version::HTTP_11 {
                 let mut fields = interim.into_parts().0.headers;
                 headers::strip_response(&mut fields);
+                headers::trim(&mut fields);
                 // An interim answer has no content (RFC 9110 §8.6).
                 fields.remove(CONTENT_LENGTH);
                 self.turn.relay_interim(status, &fields);
             }
         }
         Ok(may_go)
-    }
-
-    /// Lets a held body go; true when there was one.
-    fn let_go(&mut self) -> bool {
-        match std::mem::replace(&mut self.rest, Rest::Nothing) {
-            Rest::Held(body, coding) => {
-                self.rest = Rest::Open(body, coding);
-                true
-            }
-            other @ (Rest::Nothing | Rest::Open(..)) => {
-                self.rest = other;
-                false
-            }
-        }
-    }
-
-    /// What an error before the answer says about the request.
-    fn failure(&self, error: &h2::Error) -> Failure {
-        let is_refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
-        // h2 ends with the GOAWAY only what is above its last stream: the endpoint has not looked at it (RFC 9113 §6.8).
-        if error.is_remote() && error.is_go_away() {
-            self.ticket.retire();
-        }
-        if error.is_remote() && (is_refused || error.is_go_away()) {
-            return Failure::Refused;
-        }
-        if error.is_library() {
-            return Failure::Because(Reason::UpstreamProtocol);
-        }
-        if self.ticket.is_reused && !error.is_reset() && self.interims == 0 {
-            return Failure::Stale;
-        }
-        Failure::Because(Reason::UpstreamClosed)
     }
 
     /// The answer with this head to the request `asked`, of which `upload` was the body.
@@ -257,6 +229,7 @@ impl Call {
         self.response = None;
         let (mut head, body) = response.into_parts();
         headers::strip_response(&mut head.headers);
+        headers::trim(&mut head.headers);
         if let Some(mut send) = self.send.take_if(|_| self.upgrade.is_some()) {
             if head.status.is_success() {
                 return self.tunnel(head.headers, send, body, upload, asked);
@@ -309,7 +282,8 @@ impl Call {
         }
         match answer.poll_trailers(cx) {
             Poll::Ready(Ok(trailers)) => {
-                let trailers = trailers.map(headers::only_trailers);
+                let mut trailers = trailers.map(trailers::only_trailers);
+                trailers.iter_mut().for_each(headers::trim);
                 trailers.iter().for_each(|trailers| self.told_status(trailers));
                 self.finish();
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{MAX_FIELDS, MAX_HEAD, Malformed, has_bare_line_feed, pass_over};
-use crate::proxy::headers;
+use crate::proxy::{headers, trailers};
 
 /// Longest chunk-size line with its extensions, in bytes.
 pub(super) const MAX_CHUNK_LINE: usize = 16 * 1024;
@@ -178,7 +178,7 @@ fn trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
         let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
-        if headers::may_be_trailer(&name) {
+        if trailers::may_be_trailer(&name) {
             trailers.append(name, value);
         }
     }
@@ -210,7 +210,7 @@ pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
 pub fn encode_end(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
-        if headers::may_be_trailer(name) {
+        if trailers::may_be_trailer(name) {
             headers::append(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }

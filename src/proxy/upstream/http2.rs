@@ -3,23 +3,33 @@
 //! h2 keeps the protocol. A connection has a small task of its own, which moves bytes and nothing else: a stream is
 //! polled by the request that it belongs to, and what all of them write in one turn goes out at once.
 
+mod heard;
+mod pulse;
+mod risk;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection as Inner, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, SendStream};
+use h2::{Reason as Code, SendStream, StreamId};
 use http::Request;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::task::spawn_local;
+
+use heard::Heard;
+use pulse::{PULSE, Pulse};
+pub use risk::Risk;
 
 use super::stream::Stream;
 use crate::proxy::clock::{Alarm, Clock};
-use crate::proxy::deferred::{Deferred, Watch};
+use crate::proxy::deferred::Deferred;
 use crate::proxy::http1::MAX_HEAD;
 
 /// Most connections of a worker to one endpoint; beyond it requests queue for streams.
@@ -36,10 +46,6 @@ const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 const SMALL_FRAMES: usize = 256 * 1024 * 1024;
 /// Most of a request's body that waits in a stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// After how long without an answer an endpoint is asked whether it is there. gRPC servers take pings that come more
-/// often than every five minutes for an attack; on suspicion one is sent at once.
-const PULSE: Duration = Duration::from_secs(310);
-const PULSE_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that were given up are remembered, so many and so long: what is still on its way for them is no error.
 const REMEMBERED: usize = 512;
 const MEMORY: Duration = Duration::from_secs(10);
@@ -52,12 +58,16 @@ pub struct Connections {
     list: RefCell<Vec<Rc<Connection>>>,
     /// Held by whoever opens one: those who wait may find room on it.
     opening: tokio::sync::Mutex<()>,
+    /// Told when a connection has no request any more.
+    vacant: Rc<Notify>,
 }
 
 #[derive(Debug)]
 struct Connection {
     send: SendRequest<Bytes>,
     state: Rc<State>,
+    /// How large a head the endpoint says that it takes.
+    most_head: Option<u32>,
     /// The tick from which on it takes no more requests.
     until: u64,
 }
@@ -67,6 +77,11 @@ struct Connection {
 struct State {
     clock: Rc<Clock>,
     streams: Cell<usize>,
+    /// One of them has it for itself.
+    is_taken: Cell<bool>,
+    /// The last that was sent.
+    newest: Cell<Option<StreamId>>,
+    vacant: Rc<Notify>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
     /// No request can be sent on it any more.
@@ -82,56 +97,79 @@ pub struct Ticket {
     connection: Rc<Connection>,
     /// True when the connection had been there before.
     pub is_reused: bool,
+    /// For which the connection is its own; none, when it is not.
+    risk: Risk,
+    /// The request, once it was sent.
+    stream: Cell<Option<StreamId>>,
 }
 
 impl Connections {
-    /// A place on a connection that has room.
-    pub fn find(&self) -> Option<Ticket> {
+    /// A place on a connection that has room for a request of this risk.
+    pub fn find(&self, risk: Risk) -> Option<Ticket> {
         let mut list = self.list.borrow_mut();
         list.retain(|connection| !connection.is_over());
-        list.iter().find(|connection| connection.has_room()).map(|connection| Ticket::on(connection, true))
+        list.iter().find(|connection| connection.takes(risk)).map(|connection| connection.ticket(true, risk))
     }
 
-    /// A place on a connection that has room, or on one that `connect` opens and that takes requests `until` a tick, or in
-    /// the shortest queue when there are `most` connections, or no further one can be opened.
+    /// A place on a connection that takes a request of this risk, or on one that `connect` opens and that takes requests `until` a
+    /// tick, or in the shortest queue when there are `most` connections, or no further one can be opened. `None` when none is to
+    /// be had for it alone: it has to wait until one [is vacant](Self::vacant).
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
     pub async fn take<E>(
         &self,
-        may_reuse: bool,
+        (may_reuse, risk): (bool, Risk),
         (most, until): (usize, u64),
         clock: &Rc<Clock>,
         connect: impl Future<Output = Result<Stream, E>>,
         refused: impl FnOnce(io::Error) -> E,
-    ) -> Result<Ticket, E> {
+    ) -> Result<Option<Ticket>, E> {
         let _turn = self.opening.lock().await;
-        let found = if may_reuse { self.find() } else { None };
-        if let Some(ticket) = found.or_else(|| self.shortest_queue(most)) {
-            return Ok(ticket);
+        let found = if may_reuse { self.find(risk) } else { None };
+        if let Some(ticket) = found.or_else(|| self.shortest_queue(most, risk)) {
+            return Ok(Some(ticket));
+        }
+        if risk != Risk::None && !self.may_be_alone(most) {
+            return Ok(None);
         }
         let stream = match connect.await {
             Ok(stream) => stream,
             // Those that are there can take more.
-            Err(error) => return self.last_resort().filter(|_| may_reuse).ok_or(error),
+            Err(error) => {
+                return self.last_resort(risk).filter(|_| may_reuse).map(Some).ok_or(error);
+            }
         };
-        let connection = Rc::new(start(stream, until, clock).await.map_err(refused)?);
+        let connection = start(stream, until, clock, &self.vacant).await.map_err(refused)?;
+        let connection = Rc::new(connection);
         self.list.borrow_mut().push(Rc::clone(&connection));
-        Ok(Ticket::on(&connection, false))
+        Ok(Some(connection.ticket(false, risk)))
+    }
+
+    /// Ready when some connection has lost its last request since this was called.
+    pub fn vacant(&self) -> Notified<'_> {
+        self.vacant.notified()
+    }
+
+    /// True when another connection may be opened for one request alone: half of them are for those who share.
+    fn may_be_alone(&self, most: usize) -> bool {
+        let list = self.list.borrow();
+        let taken = list.iter().filter(|connection| connection.state.is_taken.get()).count();
+        list.len() < most && taken < most / 2
     }
 
     /// When no further connection may be opened: the one with the fewest requests, one that may be dead last of all.
-    fn shortest_queue(&self, most: usize) -> Option<Ticket> {
+    fn shortest_queue(&self, most: usize, risk: Risk) -> Option<Ticket> {
         let mut list = self.list.borrow_mut();
         list.retain(|connection| !connection.is_over());
-        let all = list.iter().filter(|_| list.len() >= most);
+        let all = list.iter().filter(|it| list.len() >= most && it.is_shared_by(risk));
         let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
-        shortest.map(|connection| Ticket::on(connection, true))
+        shortest.map(|connection| connection.ticket(true, risk))
     }
 
     /// When no further connection can be had: the one with the fewest requests, unless all may be dead.
-    fn last_resort(&self) -> Option<Ticket> {
-        self.shortest_queue(1).filter(|ticket| !ticket.connection.state.is_doubted.get())
+    fn last_resort(&self, risk: Risk) -> Option<Ticket> {
+        self.shortest_queue(1, risk).filter(|ticket| !ticket.connection.state.is_doubted.get())
     }
 
     /// Closes those without requests since before `oldest`; true when some are left.
@@ -156,18 +194,33 @@ impl Connection {
         self.state.is_over.get() || self.state.clock.ticks() >= self.until
     }
 
+    /// True when a request of this risk may go on it beside others.
+    fn is_shared_by(&self, risk: Risk) -> bool {
+        !self.state.is_taken.get() && (risk == Risk::None || self.most_head.is_some())
+    }
+
+    /// True when there is room for a request of this risk.
+    fn takes(&self, risk: Risk) -> bool {
+        self.has_room() && (self.is_shared_by(risk) || self.state.streams.get() == 0)
+    }
+
     fn has_room(&self) -> bool {
         let most = self.send.current_max_send_streams().min(STREAMS as usize);
         !self.state.is_doubted.get() && self.state.streams.get() < most
     }
 }
 
-impl Ticket {
-    fn on(connection: &Rc<Connection>, is_reused: bool) -> Self {
-        connection.state.streams.set(connection.state.streams.get() + 1);
-        Self { connection: Rc::clone(connection), is_reused }
+impl Connection {
+    /// A place on it.
+    fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
+        let risk = if self.most_head.is_some() { Risk::None } else { risk };
+        self.state.streams.set(self.state.streams.get() + 1);
+        self.state.is_taken.set(risk != Risk::None);
+        Ticket { connection: Rc::clone(self), is_reused, risk, stream: Cell::new(None) }
     }
+}
 
+impl Ticket {
     /// Sends a request's head.
     ///
     /// # Errors
@@ -177,8 +230,40 @@ impl Ticket {
         request: Request<()>,
         is_end: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let state = &self.connection.state;
         let sent = self.connection.send.clone().send_request(request, is_end);
-        sent.inspect_err(|_| self.connection.state.is_over.set(true))
+        let sent = sent.inspect_err(|_| state.is_over.set(true))?;
+        self.stream.set(Some(sent.0.stream_id()));
+        state.newest.set(self.stream.get());
+        Ok(sent)
+    }
+
+    /// How large a head the endpoint says that it takes.
+    #[must_use]
+    pub fn most_head(&self) -> Option<usize> {
+        self.connection.most_head.and_then(|most| usize::try_from(most).ok())
+    }
+
+    /// True when trailers put nobody else at risk.
+    #[must_use]
+    pub fn takes_trailers(&self) -> bool {
+        self.risk != Risk::None || self.connection.most_head.is_some()
+    }
+
+    /// The risk for which the request has the connection for itself.
+    #[must_use]
+    pub fn risk(&self) -> Risk {
+        self.risk
+    }
+
+    /// True when the endpoint has ended the connection with an error, and this request may be why: the last that it was sent.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let end = self.connection.send.clone().poll_ready(&mut cx);
+        let Poll::Ready(Err(end)) = end else { return false };
+        let is_error = end.is_remote() && end.is_go_away() && end.reason() != Some(Code::NO_ERROR);
+        is_error && self.connection.state.newest.get() == self.stream.get()
     }
 
     /// True when the endpoint takes WebSockets as streams of this connection (RFC 8441 §3).
@@ -206,6 +291,12 @@ impl Drop for Ticket {
         let state = &self.connection.state;
         state.streams.set(state.streams.get() - 1);
         state.used.set(state.clock.ticks());
+        if self.risk != Risk::None {
+            state.is_taken.set(false);
+        }
+        if state.streams.get() == 0 {
+            state.vacant.notify_waiters();
+        }
     }
 }
 
@@ -224,37 +315,8 @@ pub fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'
     }
 }
 
-/// Sees whether the endpoint has said anything.
-#[derive(Debug, Default)]
-struct Heard {
-    bytes: usize,
-    /// The length of the first frame's payload, as it comes.
-    length: [u8; 3],
-}
-
-impl Heard {
-    /// True when all of the first frame has come, which is its settings (RFC 9113 §3.4).
-    fn has_settings(&self) -> bool {
-        let [high, middle, low] = self.length.map(usize::from);
-        self.bytes >= HEADER + (high << 16 | middle << 8 | low)
-    }
-}
-
-impl Watch for Heard {
-    fn read(&mut self, bytes: &[u8]) -> usize {
-        self.length.iter_mut().skip(self.bytes).zip(bytes).for_each(|(to, from)| *to = *from);
-        self.bytes += bytes.len();
-        bytes.len()
-    }
-
-    fn sent(&mut self, _: usize) {}
-}
-
-/// A frame's header (RFC 9113 §4.1).
-const HEADER: usize = 9;
-
 /// Opens a connection over `stream`, and waits for the endpoint's settings: how many requests it takes at a time.
-async fn start(stream: Stream, until: u64, clock: &Rc<Clock>) -> io::Result<Connection> {
+async fn start(stream: Stream, until: u64, clock: &Rc<Clock>, vacant: &Rc<Notify>) -> io::Result<Connection> {
     let io = Deferred::<Heard>::new(stream, Bytes::new());
     let mut builder = Builder::new();
     builder
@@ -283,20 +345,24 @@ async fn start(stream: Stream, until: u64, clock: &Rc<Clock>) -> io::Result<Conn
     .await?;
     let state = Rc::new(State {
         streams: Cell::new(0),
+        is_taken: Cell::new(false),
+        newest: Cell::new(None),
+        vacant: Rc::clone(vacant),
         used: Cell::new(clock.ticks()),
         is_over: Cell::new(false),
         is_doubted: Cell::new(false),
         pulse: clock.alarm(),
         clock: Rc::clone(clock),
     });
+    let most_head = io.watch().most_head();
     spawn_local(drive(connection, io, Rc::clone(&state)));
-    Ok(Connection { send, state, until })
+    Ok(Connection { send, state, most_head, until })
 }
 
 /// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.
 async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, state: Rc<State>) {
     let mut connection = pin!(connection);
-    let mut pulse = Pulse { pings: connection.ping_pong(), asked: false };
+    let mut pulse = Pulse::new(connection.ping_pong());
     let stall = state.clock.alarm();
     state.pulse.set(PULSE);
     poll_fn(|cx| {
@@ -316,41 +382,4 @@ async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, s
     })
     .await;
     state.is_over.set(true);
-}
-
-/// Asks an endpoint whether it is still there.
-struct Pulse {
-    pings: Option<PingPong>,
-    asked: bool,
-}
-
-impl Pulse {
-    /// Ready when the endpoint did not answer in time.
-    fn poll(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
-        if self.asked && pings.poll_pong(cx).is_ready() {
-            self.asked = false;
-            state.is_doubted.set(false);
-            state.pulse.set(PULSE);
-        }
-        while state.pulse.poll(cx).is_ready() {
-            if self.asked {
-                return Poll::Ready(());
-            }
-            let is_waited_for = state.streams.get() > 0 || state.is_doubted.get();
-            if !is_waited_for {
-                state.pulse.set(PULSE);
-                continue;
-            }
-            if pings.send_ping(Ping::opaque()).is_err() {
-                return Poll::Ready(());
-            }
-            self.asked = true;
-            state.pulse.set(PULSE_PATIENCE);
-            // Its answer has to know whom to wake, and the ping has to go out.
-            drop(pings.poll_pong(cx));
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
 }

@@ -4,8 +4,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use switchback::proxy::headers::{is_hop_by_hop, may_be_trailer};
+use switchback::proxy::headers::is_hop_by_hop;
 use switchback::proxy::http1::{Chunks, Decoder, Head, Malformed, encode_chunk, encode_end, parse_head};
+use switchback::proxy::trailers::may_be_trailer;
 use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
 

@@ -31,6 +31,15 @@ impl Wire {
         }
     }
 
+    /// Ready when something of the body has come, or nothing can come any more.
+    pub fn poll_come(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input.borrow().is_empty() {
+            self.poll_fill(usize::MAX, cx).map(drop)
+        } else {
+            Poll::Ready(())
+        }
+    }
+
     /// Tells a client that waits for it to send the body.
     pub(in super::super) fn go_on(&self) {
         if self.stage.get() == Stage::Expecting {

@@ -23,6 +23,7 @@ use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
 use crate::proxy::head::{Answer, Parts};
+use crate::proxy::{trailers, upgrade};
 
 /// How long, and for how many bytes, a client may go on sending what nobody will read, once it has its answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub(super) async fn answer(
     let _open = Open::of(&client);
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
+    upgrade::drop_key(&mut head);
     let head = Box::new(Parts::from(head));
     let asked = Asked::of(&head, true);
     let reply = Rc::new(Reply {
@@ -274,8 +276,8 @@ impl Sending<'_> {
                     }
                 }
                 Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    return self.send.send_trailers(trailers).map_err(|_| GivenUp);
+                    let fields = frame.into_trailers().unwrap_or_default();
+                    return trailers::end(&mut self.send, fields).map_err(|_| GivenUp);
                 }
             }
         }

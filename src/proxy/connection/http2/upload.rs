@@ -11,6 +11,7 @@ use http_body::Frame;
 
 use super::stream::Reply;
 use crate::proxy::body::{Broken, Incoming};
+use crate::proxy::headers::is_padded;
 
 /// A request's body; what nobody has read of it when it is dropped is left to the stream's answer.
 #[derive(Debug)]
@@ -59,9 +60,18 @@ impl Upload {
             }
         }
         match ready!(body.poll_trailers(cx)) {
+            // As in a head, which the gate refuses; whoever shares an endpoint's connection would pay for it.
+            Ok(Some(trailers)) if trailers.values().any(is_padded) => {
+                Poll::Ready(Some(Err(Broken::Malformed)))
+            }
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
             Err(error) => Poll::Ready(Some(Err(broken(&error)))),
         }
+    }
+
+    /// True when something of it has come.
+    pub fn has_come(&mut self) -> bool {
+        self.is_end() || self.body.as_mut().is_some_and(|body| body.flow_control().used_capacity() > 0)
     }
 
     /// True when nothing is to come any more.

@@ -4,15 +4,39 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use h2::Reason as Code;
 use http::HeaderMap;
 use http_body::Frame;
 
 use super::{Call, status};
 use crate::metrics::Reason;
+use crate::proxy::forward::Failure;
 use crate::proxy::outgoing::{Rest, Waiting};
 use crate::proxy::permit::Permit;
 
 impl Call {
+    /// What an error before the answer says about the request.
+    pub(super) fn failure(&self, error: &h2::Error) -> Failure {
+        let is_refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
+        // h2 ends with the GOAWAY only what is above its last stream: the endpoint has not looked at it (RFC 9113 §6.8).
+        if error.is_remote() && error.is_go_away() {
+            self.ticket.retire();
+        }
+        if !is_refused && self.ticket.is_suspect() {
+            return Failure::Suspect(self.ticket.risk());
+        }
+        if error.is_remote() && (is_refused || error.is_go_away()) {
+            return Failure::Refused;
+        }
+        if error.is_library() {
+            return Failure::Because(Reason::UpstreamProtocol);
+        }
+        if self.ticket.is_reused && !error.is_reset() && self.interims == 0 {
+            return Failure::Stale;
+        }
+        Failure::Because(Reason::UpstreamClosed)
+    }
+
     /// A gRPC call's status, in its trailers or beside its head.
     pub(super) fn told_status(&self, fields: &HeaderMap) {
         if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {

@@ -6,7 +6,7 @@ use http::header::SEC_WEBSOCKET_KEY;
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::metrics::Reason;
-use crate::proxy::fields::{Lexicon, Note, lines_of};
+use crate::proxy::fields::{LIST_OVERHEAD, Lexicon, Note, lines_of, list_size_of};
 
 /// How many fields there is room for at first: ours, and as many as most requests have.
 const MANY: usize = 24;
@@ -48,6 +48,19 @@ fn head(written: &[u8], scheme: &'static str, lexicon: &Lexicon) -> Option<Reque
     }
     *request.headers_mut() = fields;
     Some(request)
+}
+
+/// How large it is as a list of fields (RFC 9113 §6.5.2).
+pub(super) fn list_size(request: &Request<()>) -> usize {
+    let uri = request.uri();
+    let pseudo = [
+        (":method", request.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", |authority| authority.as_str())),
+        (":path", uri.path_and_query().map_or("", |target| target.as_str())),
+    ];
+    let pseudo = pseudo.iter().map(|(name, value)| name.len() + value.len() + LIST_OVERHEAD);
+    pseudo.sum::<usize>() + list_size_of(request.headers())
 }
 
 /// What the first line asks for.

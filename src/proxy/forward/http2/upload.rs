@@ -8,8 +8,9 @@ use http_body::Body as _;
 
 use super::Call;
 use crate::metrics::{Kind, Reason};
-use crate::proxy::headers;
+use crate::proxy::fields::list_size_of;
 use crate::proxy::outgoing::{Rest, Waiting, because};
+use crate::proxy::trailers;
 use crate::proxy::upstream::http2::poll_room;
 
 impl Call {
@@ -25,6 +26,7 @@ impl Call {
                 break;
             };
             if self.part.is_empty() {
+                self.rest.let_go_if_come(cx);
                 let Rest::Open(body, _) = &mut self.rest else {
                     self.waiting = Waiting::Continue;
                     break;
@@ -52,10 +54,16 @@ impl Call {
                             }
                         }
                         Err(frame) => {
-                            let trailers = frame.into_trailers().map(headers::only_trailers);
-                            let mut trailers = trailers.unwrap_or_default();
-                            self.turn.client.settings.clean_trailers(&mut trailers);
-                            send.send_trailers(trailers).map(|()| true)
+                            let fields = frame.into_trailers().map(trailers::only_trailers);
+                            let mut fields = fields.unwrap_or_default();
+                            self.turn.client.settings.clean_trailers(&mut fields);
+                            if !self.ticket.takes_trailers() {
+                                fields.clear();
+                            }
+                            if self.ticket.most_head().is_some_and(|most| list_size_of(&fields) > most) {
+                                return Err(Reason::HeadTooLarge);
+                            }
+                            trailers::end(send, fields).map(|()| true)
                         }
                     },
                 };

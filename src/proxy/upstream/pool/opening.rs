@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Endpoint, Opened, Past};
 use crate::metrics::Reason;
@@ -19,7 +20,7 @@ use crate::proxy::descriptors;
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::census::Census;
-use crate::proxy::upstream::http2::{MOST, Ticket};
+use crate::proxy::upstream::http2::{MOST, Risk, Ticket};
 use crate::proxy::upstream::stream::Stream;
 use crate::proxy::upstream::{Local, eyeballs};
 use crate::table::EndpointAddr;
@@ -35,7 +36,7 @@ impl Endpoint {
     /// Why there is none.
     pub async fn open(
         self: &Rc<Self>,
-        may_reuse: bool,
+        (may_reuse, risk): (bool, Risk),
         limit: Duration,
         peer: &Peer,
         local: &Local,
@@ -44,28 +45,50 @@ impl Endpoint {
             let opened = self.open_own(may_reuse, limit, peer, local).await;
             return opened.map(|(stream, past)| Opened::Own(stream, past));
         }
-        if let Some(ticket) = self.shared.find().filter(|_| may_reuse) {
+        // Where there may be one connection only, all share it.
+        let risk = if risk != Risk::None && most_shared(local) == 1 { Risk::None } else { risk };
+        if let Some(ticket) = self.shared.find(risk).filter(|_| may_reuse) {
             return Ok(Opened::Shared(ticket));
         }
         // Boxed: rare, and this is a part of every request.
-        let taken = timeout(limit, Box::pin(self.open_shared(may_reuse, local))).await;
-        taken.unwrap_or(Err(Reason::ConnectTimeout)).map(Opened::Shared)
+        Box::pin(self.open_in_time((may_reuse, risk), limit, local)).await.map(Opened::Shared)
     }
 
-    /// On behalf of the version of `local`: its worker's part of the connections that it may have, and at least one.
-    async fn open_shared(self: &Rc<Self>, may_reuse: bool, local: &Local) -> Result<Ticket, Reason> {
-        let (most, until) = {
-            let rules = local.rules();
-            let part = |most: NonZeroU32| most.get() as usize / local.upstream().workers();
-            let most = rules.circuit.connections.map_or(MOST, |most| part(most).clamp(1, MOST));
-            (most, self.home.ticks() + Clock::ticks_in(rules.keepalive.lifetime))
-        };
+    /// Waits as long as requests queue for a place, if it has to be one alone.
+    async fn open_in_time(
+        self: &Rc<Self>,
+        wanted: (bool, Risk),
+        limit: Duration,
+        local: &Local,
+    ) -> Result<Ticket, Reason> {
+        let mut patience = pin!(sleep(local.rules().circuit.queue_timeout));
+        loop {
+            let vacant = self.shared.vacant();
+            let taken = timeout(limit, self.open_shared(wanted, local)).await;
+            if let Some(ticket) = taken.unwrap_or(Err(Reason::ConnectTimeout))? {
+                return Ok(ticket);
+            }
+            tokio::select! {
+                () = vacant => {}
+                () = &mut patience => return Err(Reason::CircuitOpen),
+            }
+        }
+    }
+
+    /// On behalf of the version of `local`.
+    async fn open_shared(
+        self: &Rc<Self>,
+        wanted: (bool, Risk),
+        local: &Local,
+    ) -> Result<Option<Ticket>, Reason> {
+        let most = most_shared(local);
+        let until = self.home.ticks() + Clock::ticks_in(local.rules().keepalive.lifetime);
         let refused = |error| {
             tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
             Reason::UpstreamProtocol
         };
         let (connect, clock) = (self.connect(None), &self.home.clock);
-        let ticket = self.shared.take(may_reuse, (most, until), clock, connect, refused).await?;
+        let ticket = self.shared.take(wanted, (most, until), clock, connect, refused).await?;
         if self.names.get() == 0 {
             self.shared.close();
         }
@@ -188,4 +211,10 @@ impl Endpoint {
 /// Whose fault that is.
 fn not_reached(error: &io::Error) -> Reason {
     if descriptors::is_ours(error) { Reason::Overload } else { Reason::ConnectFailed }
+}
+
+/// A worker's part of the shared connections that the version of `local` may have to an endpoint, and at least one.
+fn most_shared(local: &Local) -> usize {
+    let part = |most: NonZeroU32| most.get() as usize / local.upstream().workers();
+    local.rules().circuit.connections.map_or(MOST, |most| part(most).clamp(1, MOST))
 }

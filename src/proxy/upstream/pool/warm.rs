@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Endpoint, Opened};
 use crate::proxy::peer::Peer;
 use crate::proxy::upstream::Local;
+use crate::proxy::upstream::http2::Risk;
 
 impl Endpoint {
     /// Opens connections one after the other until so many are kept, or one cannot be opened in `limit`.
@@ -24,7 +25,7 @@ impl Endpoint {
             if most.is_some_and(|most| !is_shared && self.census().is_full(most)) {
                 return;
             }
-            match self.open(is_shared, limit, &nobody, local).await {
+            match self.open((is_shared, Risk::None), limit, &nobody, local).await {
                 Ok(Opened::Own(stream, mut past)) => {
                     past.waits();
                     self.put_by(stream, past, connections, self.home.clock.ticks());
