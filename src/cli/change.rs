@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::args::{Change, VersionOf, Wait};
 use super::client::Call;
-use super::drain::{self, State};
+use super::drain::{self, Existence, State};
 use super::render;
 use super::session::{Exit, Format, Session};
 use super::supervise::{self, Follows};
@@ -113,7 +113,7 @@ async fn conclude(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &Wait)
         return Ok(Exit::Done);
     }
     let patience = (!wait.no_wait).then_some(wait.timeout);
-    let states = drain::wait(session, &versions, patience).await?;
+    let states = drain::wait(session, &versions, Existence::Known, patience).await?;
     let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_)));
     if is_left && !wait.no_wait {
         let (epoch, timeout) = (answer.epoch, wait.timeout.as_secs());

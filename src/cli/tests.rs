@@ -54,6 +54,38 @@ async fn a_flip_whose_drain_takes_too_long_times_out_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_version_that_never_was_is_not_called_safe_to_stop() {
+    let world = World::new();
+    for words in
+        ["drain shop/bleu", "drain shop/bleu --wait", "drain sohp/blue --wait", "drain shop/bleu --json"]
+    {
+        let (exit, text) = world.type_in(words).await;
+        assert_eq!(exit, Exit::Failed, "{words}: {text}");
+        assert!(
+            text.contains("has no version `bleu`") || text.contains("no service `sohp`"),
+            "{words}: {text}"
+        );
+        assert!(!text.contains("safe to stop") && !text.contains("\"drained\""), "{words}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_goes_while_it_is_waited_for_is_safe_to_stop() {
+    let world = World::new();
+    let blue = world.enter("shop", "blue");
+    world.type_in("flip shop --to green --async").await;
+    world.type_in("versions rm shop blue --async").await;
+    let ending = async {
+        // The wait has looked at least once by then.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        blue.shard(0).counts.end();
+    };
+    let ((exit, text), ()) = tokio::join!(world.type_in("drain shop/blue --wait"), ending);
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"), "{text}");
+    assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "nobody knows it any more");
+}
+
+#[tokio::test]
 async fn async_does_not_wait() {
     let world = World::new();
     let _blue = world.enter("shop", "blue");
