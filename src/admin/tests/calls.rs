@@ -140,6 +140,25 @@ async fn a_batch_is_one_change_or_none() {
 }
 
 #[tokio::test]
+async fn a_flip_of_a_batch_whose_exclusive_is_not_understood_is_refused() {
+    let world = World::new();
+    for (said, field) in [
+        (r#""exclusive":"write""#, "exclusive"),
+        (r#""exclusive":1"#, "exclusive"),
+        (r#""exclusive":true"#, "exclusive"),
+        (r#""exclusive":"writes","streams":"bogus""#, "streams"),
+        (r#""exclusive":true,"hold_timeout":"99h""#, "hold_timeout"),
+        (r#""streams":"close""#, "streams"),
+    ] {
+        let body = format!(r#"{{"changes":[{{"service":"shop","flip":{{"to":"green",{said}}}}}]}}"#);
+        let reply = world.post("/v1/changes", &body).await;
+        let field = json!(format!("changes[0].flip.{field}"));
+        assert_eq!((reply.status, &reply.json["field"]), (400, &field), "{said}: {}", reply.text);
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 1);
+}
+
+#[tokio::test]
 async fn an_undo_goes_back_to_an_epoch() {
     let world = World::new();
     world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
