@@ -11,6 +11,7 @@ mod edit;
 mod events;
 mod explain;
 mod health;
+mod objects;
 mod openapi;
 mod order;
 mod precondition;

@@ -131,13 +131,22 @@ impl IntoResponses for ReadResponses {
     }
 }
 
+/// What every call can be refused with, whatever it is about.
+const ALWAYS: [(&str, &str); 4] = [
+    ("403", "the request was made by a web page"),
+    ("405", "the path is not served by this method; `allow` lists those that it is"),
+    ("408", "the body did not come in time"),
+    ("413", "the body is larger than 1 MiB"),
+];
+
+/// These, and those that every call can be refused with.
 fn problems(all: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let problem = |(status, description): &(&str, &str)| {
         let response = ResponseBuilder::new().description(*description);
         let response = response.content("application/problem+json", content(Problem::name().as_ref()));
         ((*status).to_owned(), response.build().into())
     };
-    all.iter().map(problem).collect()
+    all.iter().chain(&ALWAYS).map(problem).collect()
 }
 
 fn content(schema: &str) -> Content {

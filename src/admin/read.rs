@@ -76,6 +76,7 @@ pub(super) fn no_service(name: &ServiceName) -> Box<Problem> {
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangesQuery {
     /// At most so many, 1 to 1000; 20 when absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Only changes older than this epoch.
     before: Option<u64>,
@@ -103,8 +104,10 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
 
 /// The proxy itself.
 #[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status), ReadResponses))]
-pub(super) async fn status(State(app): State<Arc<App>>) -> Json<api::Status> {
-    Json(app.status.told(app.control.live().epoch(), &app.control.elders().all()))
+pub(super) async fn status(call: Call) -> Result<Json<api::Status>, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (status, control) = (&call.app.status, &call.app.control);
+    Ok(Json(status.told(control.live().epoch(), &control.elders().all())))
 }
 
 /// This document.
