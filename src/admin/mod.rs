@@ -18,6 +18,7 @@ mod precondition;
 mod read;
 mod refusal;
 mod rollout;
+mod room;
 mod router;
 mod server;
 pub mod socket;
