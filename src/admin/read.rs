@@ -117,12 +117,15 @@ pub(super) async fn openapi() -> Response {
     Json(openapi::document()).into_response()
 }
 
-/// Prometheus metrics.
+/// Prometheus metrics. Who asks while a text is made gets that one.
 #[utoipa::path(get, path = "/metrics", tag = "proxy",
-    responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain")))]
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain"),
+        (status = 503, body = Problem, description = "the proxy is stopping", content_type = "application/problem+json")))]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Box<Problem>> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, kind)], (app.metrics)()).into_response()
+    let text = app.metrics.text().await;
+    let text = text.map_err(|_| Problem::new(503, "shutting_down", "the proxy stops"))?;
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// The process is there.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::World;
-use crate::admin::{App, Readiness, Socket, api, serve_metrics};
+use crate::admin::{App, Metrics, Readiness, Socket, api, serve_metrics};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -124,9 +125,8 @@ async fn readiness_and_listeners_are_told() {
 }
 
 /// The metrics listener of `world`.
-async fn metrics_of(world: &World) -> (SocketAddr, JoinSet<()>) {
-    let app =
-        App::new(world.control.clone(), Arc::clone(&world.status), Arc::new(|| "a_metric 1\n".to_owned()));
+async fn metrics_of(world: &World, metrics: Metrics) -> (SocketAddr, JoinSet<()>) {
+    let app = App::new(world.control.clone(), Arc::clone(&world.status), metrics);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let mut server = JoinSet::new();
@@ -145,7 +145,7 @@ async fn get(at: SocketAddr, path: &str) -> String {
 #[tokio::test]
 async fn who_says_nothing_keeps_no_probe_waiting() {
     let world = World::new();
-    let (at, _server) = metrics_of(&world).await;
+    let (at, _server) = metrics_of(&world, Arc::new(|| "a_metric 1\n".to_owned())).await;
     let mut silent = Vec::new();
     for _ in 0..200 {
         silent.push(TcpStream::connect(at).await.unwrap());
@@ -158,10 +158,35 @@ async fn who_says_nothing_keeps_no_probe_waiting() {
 #[tokio::test]
 async fn the_metrics_listener_serves_nothing_else() {
     let world = World::new();
-    let (at, _server) = metrics_of(&world).await;
+    let (at, _server) = metrics_of(&world, Arc::new(|| "a_metric 1\n".to_owned())).await;
     let get = async |path: &str| get(at, path).await;
     let metrics = get("/metrics").await;
     assert!(metrics.contains("text/plain; version=0.0.4") && metrics.ends_with("a_metric 1\n"), "{metrics}");
     assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get("/v1/services").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_scrape_that_takes_its_time_keeps_nobody_else_waiting_and_is_shared() {
+    let (go, gate) = mpsc::channel::<()>();
+    let (gate, made) = (Mutex::new(gate), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&made);
+    let render = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        gate.lock().unwrap().recv().unwrap();
+        "a_metric 1\n".to_owned()
+    };
+    let world = World::new();
+    let (at, _server) = metrics_of(&world, Arc::new(render)).await;
+    let probes = async {
+        while made.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(get(at, "/healthz").await.starts_with("HTTP/1.1 200"));
+        go.send(()).unwrap();
+    };
+    let scrapes = async { tokio::join!(get(at, "/metrics"), get(at, "/metrics"), get(at, "/metrics")) };
+    let ((one, two, three), ()) = tokio::join!(scrapes, probes);
+    assert!([one, two, three].iter().all(|text| text.ends_with("a_metric 1\n")));
+    assert_eq!(made.load(Ordering::SeqCst), 1, "one for all of them");
 }
