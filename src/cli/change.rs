@@ -60,7 +60,10 @@ async fn make(
         call = call.waits(patience);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
-    session.tell(&answer, render::change)?;
+    match moves {
+        Moves::Traffic => session.tell(&answer, render::change)?,
+        Moves::Pools => session.tell(&answer, render::quiet_change)?,
+    }
     match (session.format, answer.dry_run) {
         (Format::Json, _) => Ok(Exit::Done),
         (Format::Text, true) => {
@@ -88,7 +91,7 @@ pub(super) async fn perform_quietly(
     last: String,
 ) -> anyhow::Result<Exit> {
     let answer: ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
-    session.tell(&answer, render::change)?;
+    session.tell(&answer, render::quiet_change)?;
     if session.format == Format::Text {
         session.say(if answer.dry_run { "nothing was changed: this was a dry run" } else { &last });
     }
