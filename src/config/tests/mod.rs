@@ -267,7 +267,7 @@ fn no_pipe_is_waited_for_while_the_proxy_runs() {
     assert!(said.contains("conf.d/x.toml: cannot be read: it is not a file"), "{said}");
     let piped = Files::of(&[]);
     piped.pipe("switchback.toml");
-    assert_eq!(named_files(&piped.path()), [PathBuf::new(); 0]);
+    assert!(named_files(&piped.path()).is_empty());
     let again = Config::load_again(&piped.path()).unwrap_err().to_string();
     assert_eq!(piped.relative(&again), "switchback.toml: cannot be read: it is not a file");
 }
