@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
@@ -11,7 +12,30 @@ use super::{change, drain, events, explain, health, precondition, read, rollout,
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+        let parameters =
+            operations.into_iter().flatten().flat_map(|operation| operation.parameters.iter_mut());
+        parameters.flatten().for_each(say_what_a_name_is);
+    }
+    document
+}
+
+/// What `table::name` takes, as a pattern.
+const SERVICE: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
+const VERSION: &str = "^([A-Za-z0-9][A-Za-z0-9._-]{0,62}|@stable|@candidate)$";
+
+fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(parameter) = parameter else { return };
+    let pattern = match parameter.name.as_str() {
+        "service" => SERVICE,
+        "version" => VERSION,
+        _ => return,
+    };
+    if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema {
+        schema.pattern = Some(pattern.to_owned());
+    }
 }
 
 #[derive(OpenApi)]
