@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use lab::{Client, Gate, Lab, Origin, Proxy, gate};
 use serde_json::{Value, json};
@@ -311,6 +312,20 @@ fn a_listener_that_cannot_be_had_leaves_everything_as_it_was() {
     assert!(errors.as_str().unwrap().contains(&said), "{errors}");
     assert!(!has_cart(&lab));
     assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
+fn a_pipe_in_conf_d_is_refused_and_not_waited_for() {
+    let mut lab = Lab::start(&["blue", "green"]);
+    lab.expected_errors.push("the configuration is not used");
+    let mut events = lab.events();
+    let teams = lab.dir.path().join("conf.d");
+    fs::create_dir(&teams).unwrap();
+    assert!(Command::new("mkfifo").arg(teams.join("x.toml")).status().unwrap().success());
+    lab.write_config(&shop(&lab));
+    let errors = events.wait_for(|event| event["type"] == "reload_failed")["errors"].take();
+    assert!(errors.as_str().unwrap().contains("x.toml: cannot be read: it is not a file"), "{errors}");
+    lab.flip("green");
 }
 
 #[test]

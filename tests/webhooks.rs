@@ -150,6 +150,16 @@ fn an_event_is_taken_when_the_answers_head_says_so_however_its_body_ends() {
 }
 
 #[test]
+fn a_url_with_a_query_and_no_path_is_the_root() {
+    let receiver = receiver(&[]);
+    let url = format!("http://{}?token=x", receiver.address);
+    let lab = Lab::with(&["blue", "green"], &format!("[[webhooks]]\nname = \"ci\"\nurl = \"{url}\"\n"));
+    lab.flip("green");
+    lab::wait_until("it is delivered", || delivered(&lab, "delivered") > 0.0);
+    assert_eq!(receiver.seen()[0].line, "POST /?token=x HTTP/1.1");
+}
+
+#[test]
 fn webhooks_follow_the_file_and_what_waits_is_kept() {
     let [first, second] = [receiver(&[]), receiver(&[])];
     let dead = lab::origin::nobody();

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 use super::App;
 use super::api::Problem;
+use super::objects::Objects;
 use crate::release::{Actor, ActorKind};
 use crate::table::{EndpointAddr, Invalid, ServiceName, VersionName, VersionRef};
 
@@ -133,16 +134,16 @@ impl Call {
         from_json(&self.body)
     }
 
-    /// The body as JSON, or the default when there is none.
+    /// The body as JSON, or the default when there is none, or `null`.
     pub(super) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Box<Problem>> {
-        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+        if self.body.is_empty() { Ok(T::default()) } else { self.json().map(Option::unwrap_or_default) }
     }
 }
 
-/// Reads JSON and nothing behind it.
+/// Reads JSON and nothing behind it; no array where an object is expected.
 pub(super) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let read = serde_path_to_error::deserialize(&mut json);
+    let read = serde_path_to_error::deserialize(Objects(&mut json));
     let value = read.map_err(|error| bad_json(&error.path().to_string(), error.inner()))?;
     json.end().map_err(|error| bad_json(".", &error))?;
     Ok(value)

@@ -28,7 +28,8 @@ pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
     Ok(([(ETAG, etag(epoch))], Json(drain)).into_response())
 }
 
-/// May this endpoint of a version be stopped?
+/// May this endpoint of a version be stopped? One that the version does not have, and that nothing is left on, is
+/// `drained`, whether or not it ever had it; `in_pool` tells whether it has it now.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path),
         ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`")),

@@ -265,12 +265,8 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
     if let Some((field, _)) = own_reason.iter().find(|(_, reason)| reason.is_some()) {
         return Err(Problem::new(400, "bad_value", "the reason belongs to the whole change").at(*field));
     }
-    if let Some(flip) = edit.flip.as_ref().filter(|flip| exclusively(flip).ok().flatten().is_some()) {
-        let detail = format!(
-            "a flip to `{}` that is exclusive stands alone, not in a batch",
-            flip.to.escape_default()
-        );
-        return Err(bad("flip.exclusive", detail));
+    if let Some(asked) = &edit.flip {
+        stands_not_alone(asked)?;
     }
     if edit.supervise.is_some() && edit.weights.is_none() {
         return Err(
@@ -295,6 +291,23 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
     only.ok_or_else(|| {
         Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, put_version, remove_version, put_endpoint, remove_endpoint, drain_endpoint")
     })
+}
+
+/// A flip of a batch is a plain one; what it says about an exclusive one has to be understood nevertheless, or two
+/// versions would serve at a time where somebody wanted that they never do.
+fn stands_not_alone(flip: &Flip) -> Result<(), Box<Problem>> {
+    let inside = |mut problem: Box<Problem>| {
+        let field = problem.field.take().unwrap_or_default();
+        problem.at(format!("flip.{field}"))
+    };
+    match exclusively(flip).map_err(inside)? {
+        None => Ok(()),
+        Some(_) => {
+            let to = flip.to.escape_default();
+            let detail = format!("a flip to `{to}` that is exclusive stands alone, not in a batch");
+            Err(bad("flip.exclusive", detail))
+        }
+    }
 }
 
 fn pool_edits(service: &ServiceName, edit: &Edit) -> Result<Vec<Command>, Box<Problem>> {

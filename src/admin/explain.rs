@@ -7,12 +7,14 @@ use http::Uri;
 use super::api::{Chance, Explain, Explained, Problem, Reason, Route};
 use super::call::Call;
 use super::openapi::ReadResponses;
+use super::read::Nothing;
 use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, Table};
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
     responses((status = 200, body = Explained), ReadResponses))]
 pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
+    call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
     let request = Request::read(asked)?;
     Ok(Json(explained(&call.app.control.state().table, &request)).into_response())

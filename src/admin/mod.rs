@@ -11,12 +11,15 @@ mod edit;
 mod events;
 mod explain;
 mod health;
+mod objects;
 mod openapi;
 mod order;
 mod precondition;
 mod read;
 mod refusal;
+mod renders;
 mod rollout;
+mod room;
 mod router;
 mod server;
 pub mod socket;
@@ -39,9 +42,11 @@ pub use socket::{BindError, Socket};
 pub use status::{Readiness, Status};
 pub use upgrade::{NotUpgraded, UpgradeOrder, Upgrades};
 
+use renders::Renders;
+
 use crate::control::Handle;
 
-/// The text of `/metrics`, made when somebody asks.
+/// The text of `/metrics`, made when somebody asks, on a thread where it may take its time.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Event streams open at once: they stay open, and must not take the connections that an operator needs.
@@ -51,7 +56,7 @@ const STREAMS: usize = 64;
 pub struct App {
     control: Handle,
     status: Arc<Status>,
-    metrics: Metrics,
+    metrics: Arc<Renders>,
     upgrades: Upgrades,
     streams: Arc<Semaphore>,
     /// Ends the event streams, which end by nothing else.
@@ -68,6 +73,7 @@ impl App {
     /// The same, of a process whose place another one can take.
     #[must_use]
     pub fn with(control: Handle, status: Arc<Status>, metrics: Metrics, upgrades: Upgrades) -> Arc<Self> {
+        let metrics = Renders::of(metrics);
         let (streams, closing) = (Arc::new(Semaphore::new(STREAMS)), CancellationToken::new());
         Arc::new(Self { control, status, metrics, upgrades, streams, closing })
     }

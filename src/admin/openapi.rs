@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
@@ -11,7 +12,30 @@ use super::{change, drain, events, explain, health, precondition, read, rollout,
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+        let parameters =
+            operations.into_iter().flatten().flat_map(|operation| operation.parameters.iter_mut());
+        parameters.flatten().for_each(say_what_a_name_is);
+    }
+    document
+}
+
+/// What `table::name` takes, as a pattern.
+const SERVICE: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
+const VERSION: &str = "^([A-Za-z0-9][A-Za-z0-9._-]{0,62}|@stable|@candidate)$";
+
+fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(parameter) = parameter else { return };
+    let pattern = match parameter.name.as_str() {
+        "service" => SERVICE,
+        "version" => VERSION,
+        _ => return,
+    };
+    if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema {
+        schema.pattern = Some(pattern.to_owned());
+    }
 }
 
 #[derive(OpenApi)]
@@ -131,13 +155,22 @@ impl IntoResponses for ReadResponses {
     }
 }
 
+/// What every call can be refused with, whatever it is about.
+const ALWAYS: [(&str, &str); 4] = [
+    ("403", "the request was made by a web page"),
+    ("405", "the path is not served by this method; `allow` lists those that it is"),
+    ("408", "the body did not come in time"),
+    ("413", "the body is larger than 1 MiB"),
+];
+
+/// These, and those that every call can be refused with.
 fn problems(all: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let problem = |(status, description): &(&str, &str)| {
         let response = ResponseBuilder::new().description(*description);
         let response = response.content("application/problem+json", content(Problem::name().as_ref()));
         ((*status).to_owned(), response.build().into())
     };
-    all.iter().map(problem).collect()
+    all.iter().chain(&ALWAYS).map(problem).collect()
 }
 
 fn content(schema: &str) -> Content {

@@ -76,6 +76,7 @@ pub(super) fn no_service(name: &ServiceName) -> Box<Problem> {
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangesQuery {
     /// At most so many, 1 to 1000; 20 when absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Only changes older than this epoch.
     before: Option<u64>,
@@ -103,8 +104,10 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
 
 /// The proxy itself.
 #[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status), ReadResponses))]
-pub(super) async fn status(State(app): State<Arc<App>>) -> Json<api::Status> {
-    Json(app.status.told(app.control.live().epoch(), &app.control.elders().all()))
+pub(super) async fn status(call: Call) -> Result<Json<api::Status>, Box<Problem>> {
+    call.query::<Nothing>()?;
+    let (status, control) = (&call.app.status, &call.app.control);
+    Ok(Json(status.told(control.live().epoch(), &control.elders().all())))
 }
 
 /// This document.
@@ -114,12 +117,15 @@ pub(super) async fn openapi() -> Response {
     Json(openapi::document()).into_response()
 }
 
-/// Prometheus metrics.
+/// Prometheus metrics. Who asks while a text is made gets that one.
 #[utoipa::path(get, path = "/metrics", tag = "proxy",
-    responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain")))]
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain"),
+        (status = 503, body = Problem, description = "the proxy is stopping", content_type = "application/problem+json")))]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Box<Problem>> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, kind)], (app.metrics)()).into_response()
+    let text = app.metrics.text().await;
+    let text = text.map_err(|_| Problem::new(503, "shutting_down", "the proxy stops"))?;
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// The process is there.

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::call::Peer;
+use super::room::{Room, Voice};
 use super::{App, Socket, router};
 
 /// Connections to the admin socket at once.
@@ -23,80 +26,100 @@ const CONNECTIONS: usize = 256;
 const SCRAPES: usize = 64;
 /// For a request's head, and for the next request of an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a request's head on the metrics listener: whoever monitors sends it at once.
+const SCRAPE_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For everything on one connection of the metrics listener.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For what is being answered when the proxy stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two lines in the log about that.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// What a connection over the limit gets.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 26\r\nretry-after: 1\r\nconnection: close\r\n\r\ntoo many admin connections";
 
 /// Serves the admin API on `socket` until `stop` is done; then finishes what is being answered, for 2 s at most.
 pub async fn serve(socket: Socket, app: Arc<App>, stop: impl Future<Output = ()>) {
     let router = router::admin(Arc::clone(&app));
-    let (mut connections, ending) = (JoinSet::new(), CancellationToken::new());
+    let (mut room, ending, mut complained) = (Room::of(CONNECTIONS), CancellationToken::new(), None);
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = socket.listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = room.connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() >= CONNECTIONS => turn_away(stream),
+            Ok((stream, _)) if !room.make().await => turn_away(stream),
             Ok((stream, _)) => {
                 let router = router.clone().layer(axum::Extension(Peer::of(&stream)));
-                connections.spawn(converse(stream, router, KeepAlive::Yes, ending.clone()));
+                room.enter(|voice| converse(stream, router, KeepAlive::Yes, voice, ending.clone()));
             }
-            Err(error) => pause(&error).await,
+            Err(error) => pause(&error, &mut complained).await,
         }
     }
     drop(socket);
     app.closing.cancel();
-    wind_down(connections, &ending).await;
+    wind_down(room.connections, &ending).await;
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz`, nothing else, on `listener` until `stop` is done.
 pub async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: impl Future<Output = ()>) {
     let router = router::metrics(app);
-    let (mut connections, ending) = (JoinSet::new(), CancellationToken::new());
+    let (mut room, ending, mut complained) = (Room::of(SCRAPES), CancellationToken::new(), None);
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept(), if connections.len() < SCRAPES => accepted,
-            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if room.is_open() => accepted,
+            Some(_) = room.connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let conversation = converse(stream, router.clone(), KeepAlive::No, ending.clone());
-                connections.spawn(async {
-                    // A scraper that does not read its answer loses its connection.
-                    tokio::time::timeout(SCRAPE_TIMEOUT, conversation).await.ok();
-                });
-            }
-            Err(error) => pause(&error).await,
+            // Those that were silent may all have spoken meanwhile.
+            Ok(_) if !room.make().await => {}
+            Ok((stream, _)) => room.enter(|voice| {
+                let conversation = converse(stream, router.clone(), KeepAlive::No, voice, ending.clone());
+                // A scraper that does not read its answer loses its connection.
+                async { tokio::time::timeout(SCRAPE_TIMEOUT, conversation).await.unwrap_or_default() }
+            }),
+            Err(error) => pause(&error, &mut complained).await,
         }
     }
-    wind_down(connections, &ending).await;
+    wind_down(room.connections, &ending).await;
 }
 
+/// Whether a connection may ask again: an operator's may, a scraper's not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeepAlive {
     Yes,
     No,
 }
 
+impl KeepAlive {
+    /// For each head.
+    fn head_timeout(self) -> Duration {
+        match self {
+            Self::Yes => HEAD_TIMEOUT,
+            Self::No => SCRAPE_HEAD_TIMEOUT,
+        }
+    }
+}
+
 /// One connection, to its end. When `ending`, the answer in progress is the last.
-async fn converse<S>(stream: S, router: Router, keep: KeepAlive, ending: CancellationToken)
+async fn converse<S>(stream: S, router: Router, keep: KeepAlive, voice: Voice, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 * 1024);
+    server.timer(TokioTimer::new()).header_read_timeout(keep.head_timeout()).max_buf_size(64 * 1024);
     server.keep_alive(keep == KeepAlive::Yes);
-    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let heard = service_fn(move |request| {
+        voice.speak();
+        router.call(request)
+    });
+    let connection = server.serve_connection(TokioIo::new(stream), heard);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -115,8 +138,12 @@ fn turn_away(stream: UnixStream) {
     stream.try_write(BUSY).ok();
 }
 
-async fn pause(error: &std::io::Error) {
-    warn!(%error, "cannot accept an admin connection");
+/// Waits, and says why unless that was said just now: it may last, and the disk of the log may be what is short.
+async fn pause(error: &std::io::Error, complained: &mut Option<Instant>) {
+    if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+        warn!(%error, "cannot accept an admin connection");
+        *complained = Some(Instant::now());
+    }
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 

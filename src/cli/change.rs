@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::args::{Change, VersionOf, Wait};
 use super::client::Call;
-use super::drain::{self, State};
+use super::drain::{self, Existence, State};
 use super::render;
 use super::session::{Exit, Format, Session};
 use super::supervise::{self, Follows};
@@ -60,7 +60,10 @@ async fn make(
         call = call.waits(patience);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
-    session.tell(&answer, render::change)?;
+    match moves {
+        Moves::Traffic => session.tell(&answer, render::change)?,
+        Moves::Pools => session.tell(&answer, render::quiet_change)?,
+    }
     match (session.format, answer.dry_run) {
         (Format::Json, _) => Ok(Exit::Done),
         (Format::Text, true) => {
@@ -88,7 +91,7 @@ pub(super) async fn perform_quietly(
     last: String,
 ) -> anyhow::Result<Exit> {
     let answer: ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
-    session.tell(&answer, render::change)?;
+    session.tell(&answer, render::quiet_change)?;
     if session.format == Format::Text {
         session.say(if answer.dry_run { "nothing was changed: this was a dry run" } else { &last });
     }
@@ -113,7 +116,7 @@ async fn conclude(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &Wait)
         return Ok(Exit::Done);
     }
     let patience = (!wait.no_wait).then_some(wait.timeout);
-    let states = drain::wait(session, &versions, patience).await?;
+    let states = drain::wait(session, &versions, Existence::Known, patience).await?;
     let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_)));
     if is_left && !wait.no_wait {
         let (epoch, timeout) = (answer.epoch, wait.timeout.as_secs());

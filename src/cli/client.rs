@@ -1,5 +1,7 @@
 //! A small HTTP client over the admin socket: one connection a call.
 
+mod early;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+
+use early::Early;
 
 use crate::admin::api::Problem;
 
@@ -50,6 +54,14 @@ pub enum Error {
     /// The connection failed.
     #[error("the connection to {0} failed: {why}", socket.display())]
     Broken {
+        /// Where.
+        socket: PathBuf,
+        /// How.
+        why: String,
+    },
+    /// The connection failed after a change had been asked for.
+    #[error("the connection to {0} was lost before its answer ({why}): what was asked may have happened nevertheless", socket.display())]
+    Lost {
         /// Where.
         socket: PathBuf,
         /// How.
@@ -167,22 +179,27 @@ impl Client {
     }
 
     async fn try_send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
-        let patience = call.patience;
+        let (patience, is_change) = (call.patience, call.method != Method::GET);
         let request = call.request().map_err(|why| self.broken(why))?;
-        let answered = tokio::time::timeout(patience, self.exchange(request)).await;
+        let answered = tokio::time::timeout(patience, self.exchange(request, is_change)).await;
         let silent = |_| Error::Silent { socket: self.socket.clone(), seconds: patience.as_secs() };
         let response = answered.map_err(silent)??;
         if response.status().is_success() {
-            return serde_json::from_slice(response.body()).map_err(|why| self.broken(why));
+            let answer = serde_json::from_slice(response.body());
+            return answer.map_err(|why| if is_change { self.lost(why) } else { self.broken(why) });
         }
         let problem = serde_json::from_slice(response.body());
         Err(problem.map(Error::Refused).unwrap_or_else(|_| self.broken(plain(&response))))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Error> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        is_change: bool,
+    ) -> Result<Response<Bytes>, Error> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.unreachable(&why))?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|why| self.broken(why))?;
+            http1::handshake(TokioIo::new(Early::of(stream))).await.map_err(|why| self.broken(why))?;
         // The sender goes with the answer, which ends the connection: both halves end.
         let answer = async move {
             let (head, body) = sender.send_request(request).await?.into_parts();
@@ -190,7 +207,7 @@ impl Client {
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(head, body))
         };
         let (answer, _) = futures_util::join!(answer, connection);
-        answer.map_err(|why| self.broken(why))
+        answer.map_err(|why| if is_change { self.lost(why) } else { self.broken(why) })
     }
 
     fn unreachable(&self, why: &io::Error) -> Error {
@@ -200,6 +217,10 @@ impl Client {
             io::ErrorKind::PermissionDenied => Error::Forbidden { socket },
             _ => self.broken(why),
         }
+    }
+
+    fn lost(&self, why: impl ToString) -> Error {
+        Error::Lost { socket: self.socket.clone(), why: why.to_string() }
     }
 
     fn broken(&self, why: impl ToString) -> Error {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::args::{self, VersionOf};
@@ -28,6 +27,16 @@ pub(super) enum State {
     Carries(u16),
 }
 
+/// Is it certain that a version was there? Only then an API that knows it no more says that it is empty; else its name
+/// may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existence {
+    /// The change just made, or an earlier look, knew it.
+    Known,
+    /// The operator says so.
+    Claimed,
+}
+
 /// `switchback drain SERVICE/VERSION`, `switchback drain --all`.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Drain) -> anyhow::Result<Exit> {
     let patience = args.wait.then_some(args.timeout);
@@ -42,8 +51,8 @@ async fn one(
     version: &VersionOf,
     patience: Option<Duration>,
 ) -> anyhow::Result<Exit> {
-    let states = wait(session, std::slice::from_ref(version), patience).await?;
-    let document = look(&session.client, version).await?.1;
+    let states = wait(session, std::slice::from_ref(version), Existence::Claimed, patience).await?;
+    let document = look(&session.client, version, Existence::Known).await?.1;
     let exit = match &states[..] {
         [(_, State::Empty)] => Exit::Done,
         [(_, State::Left(_))] if patience.is_some() => Exit::TimedOut,
@@ -90,14 +99,16 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
 pub(super) async fn wait(
     session: &mut Session<'_>,
     versions: &[VersionOf],
+    mut existence: Existence,
     patience: Option<Duration>,
 ) -> anyhow::Result<Vec<(VersionOf, State)>> {
     let ask = async |client: &Client| -> anyhow::Result<Vec<(VersionOf, State)>> {
         let mut states = Vec::with_capacity(versions.len());
         for version in versions {
-            let (state, _) = look(client, version).await?;
+            let (state, _) = look(client, version, existence).await?;
             states.push((version.clone(), state));
         }
+        existence = Existence::Known;
         Ok(states)
     };
     let is_over =
@@ -116,16 +127,19 @@ pub(super) async fn wait_for_endpoint(
     let VersionOf { service, version: name } = version;
     let path = ["v1", "services", service, "versions", name, "endpoints", endpoint, "drain"];
     let ask = async |client: &Client| -> anyhow::Result<api::EndpointDrain> {
-        look_at(client, &path, &format!("cannot look at {endpoint} of `{name}` of `{service}`")).await
+        match client.get(&path).await {
+            // The change just made knew it.
+            Err(Error::Refused(why)) if is_gone(&why) => {
+                let (in_pool, draining) = (false, false);
+                Ok(api::EndpointDrain { drained: true, in_pool, draining, remaining: Vec::new() })
+            }
+            other => other.with_context(|| format!("cannot look at {endpoint} of `{name}` of `{service}`")),
+        }
     };
     // Who serves again is not waited for.
     let is_over = |drain: &api::EndpointDrain| drain.drained || (drain.in_pool && !drain.draining);
     let told = |drain: &api::EndpointDrain, style| render::waiting_for_endpoint(endpoint, drain, style);
     until(session, patience, ask, is_over, told).await
-}
-
-async fn look_at<T: DeserializeOwned>(client: &Client, path: &[&str], what: &str) -> anyhow::Result<T> {
-    client.get(path).await.with_context(|| what.to_owned())
 }
 
 /// Asks until it is over, for at most `patience`, and tells now and then what is waited for; once when there is none.
@@ -151,12 +165,21 @@ async fn until<T>(
     }
 }
 
-async fn look(client: &Client, version: &VersionOf) -> anyhow::Result<(State, api::Drain)> {
+/// True when the API knows the version no more, or its whole service: nothing is left on it either, or it would.
+fn is_gone(why: &api::Problem) -> bool {
+    matches!(why.token(), "unknown_version" | "unknown_service")
+}
+
+async fn look(
+    client: &Client,
+    version: &VersionOf,
+    existence: Existence,
+) -> anyhow::Result<(State, api::Drain)> {
     let VersionOf { service, version } = version;
     let drain = client.get(&["v1", "services", service, "versions", version, "drain"]).await;
     let drain: api::Drain = match drain {
         // It was removed, and has been empty since.
-        Err(Error::Refused(why)) if why.token() == "unknown_version" => {
+        Err(Error::Refused(why)) if existence == Existence::Known && is_gone(&why) => {
             let (remaining, endpoints) = (Vec::new(), Vec::new());
             let gone = api::Drain { drained: true, weight: 0, remaining, endpoints };
             return Ok((State::Empty, gone));

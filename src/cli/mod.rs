@@ -141,7 +141,11 @@ fn tell_error(
     let problem = match cause {
         Some(Error::Refused(problem)) => Some(problem),
         Some(
-            Error::Nobody { .. } | Error::Forbidden { .. } | Error::Broken { .. } | Error::Silent { .. },
+            Error::Nobody { .. }
+            | Error::Forbidden { .. }
+            | Error::Broken { .. }
+            | Error::Lost { .. }
+            | Error::Silent { .. },
         )
         | None => None,
     };

@@ -97,11 +97,11 @@ async fn take_out(
     let what = format!("cannot {verb} {endpoint} of `{name}` of `{service}`");
     let answer: api::ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
     if session.format == Format::Text {
-        session.tell(&answer, render::change)?;
+        session.tell(&answer, render::quiet_change)?;
     }
     if answer.dry_run {
         if session.format == Format::Json {
-            session.tell(&answer, render::change)?;
+            session.tell(&answer, render::quiet_change)?;
         } else {
             session.say("nothing was changed: this was a dry run");
         }
@@ -109,7 +109,7 @@ async fn take_out(
     }
     let drain = wait_for_endpoint(session, version, endpoint, patience).await?;
     match (session.format, out) {
-        (Format::Json, Out::Removed) => session.tell(&answer, render::change)?,
+        (Format::Json, Out::Removed) => session.tell(&answer, render::quiet_change)?,
         (Format::Json, Out::Drained) | (Format::Text, _) => {
             session.tell(&drain, |drain, style| render::endpoint_safety(endpoint, drain, style))?;
         }

@@ -41,7 +41,7 @@ use affinity::Cores;
 use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
-use files::{load, watched};
+use files::{load, load_again, watched};
 use heir::OwnProgram;
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log, warn_of_few_files};
@@ -339,7 +339,7 @@ impl Process {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        let config = load(&self.file, self.watching.as_ref())?;
+        let config = load_again(&self.file, self.watching.as_ref())?;
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);

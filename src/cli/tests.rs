@@ -1,6 +1,10 @@
 //! What an operator types, against a real admin socket.
 
+use std::future::Future;
+
 use clap::CommandFactory;
+use tokio::io::AsyncReadExt;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::args::Cli;
 use super::{Exit, Style, execute};
@@ -51,6 +55,62 @@ async fn a_flip_whose_drain_takes_too_long_times_out_and_says_so() {
     assert_eq!((exit, last(&text)), (Exit::Done, "green is safe to stop: nothing is left on it"));
     let (exit, text) = world.type_in("drain shop/blue --wait").await;
     assert_eq!((exit, last(&text)), (Exit::Failed, "blue carries 100 % of the traffic: do not stop it"));
+}
+
+#[tokio::test]
+async fn a_version_that_never_was_is_not_called_safe_to_stop() {
+    let world = World::new();
+    for words in
+        ["drain shop/bleu", "drain shop/bleu --wait", "drain sohp/blue --wait", "drain shop/bleu --json"]
+    {
+        let (exit, text) = world.type_in(words).await;
+        assert_eq!(exit, Exit::Failed, "{words}: {text}");
+        assert!(
+            text.contains("has no version `bleu`") || text.contains("no service `sohp`"),
+            "{words}: {text}"
+        );
+        assert!(!text.contains("safe to stop") && !text.contains("\"drained\""), "{words}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_goes_while_it_is_waited_for_is_safe_to_stop() {
+    let world = World::new();
+    let blue = world.enter("shop", "blue");
+    world.type_in("flip shop --to green --async").await;
+    world.type_in("versions rm shop blue --async").await;
+    let ending = async {
+        // The wait has looked at least once by then.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        blue.shard(0).counts.end();
+    };
+    let ((exit, text), ()) = tokio::join!(world.type_in("drain shop/blue --wait"), ending);
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"), "{text}");
+    assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "nobody knows it any more");
+}
+
+/// Somebody in the proxy's place, who does this with the first caller.
+async fn in_its_place<F: Future<Output = ()>>(
+    words: &str,
+    meet: impl FnOnce(UnixStream) -> F,
+) -> (Exit, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let proxy = async { meet(listener.accept().await.unwrap().0).await };
+    tokio::join!(execute(&socket, words.split(' '), Style::PLAIN), proxy).0
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_is_lost_may_have_been_made() {
+    let die = async |mut stream: UnixStream| {
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+    };
+    let (exit, text) = in_its_place("flip shop --to green", die).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.trim_end().ends_with("what was asked may have happened nevertheless"), "{text}");
+    let (exit, text) = in_its_place("status", die).await;
+    assert!(exit == Exit::Failed && !text.contains("may have happened"), "{text}");
 }
 
 #[tokio::test]
@@ -128,6 +188,10 @@ async fn pools_are_edited() {
     assert!(last(&text).ends_with("Next: switchback flip shop --to v3"), "{text}");
     let (exit, text) = world.type_in("endpoints rm shop/v3 unix:/run/a.sock").await;
     assert_eq!(exit, Exit::Done, "{text}");
+    world.type_in("flip shop --to green").await;
+    let (_, text) = world.type_in("endpoints add shop/v3 127.0.0.1:9302").await;
+    assert!(text.starts_with("shop: green 100 % (epoch "), "no traffic was moved: {text}");
+    world.type_in("revert shop").await;
     let (_, text) = world.type_in("versions shop").await;
     assert!(text.contains("v3") && text.contains("127.0.0.1:9301") && !text.contains("a.sock"), "{text}");
     let (exit, text) = world.type_in("versions rm shop v3").await;

@@ -1,8 +1,10 @@
 //! What is answered without asking a version: `redirect` and `answer` of a route, `error_pages` of a service or of all.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::diagnostic::close_to;
+use super::regular;
 use super::walk::{Node, Section};
 use crate::metrics::Reason;
 use crate::table::{ErrorPage, On, OwnAnswer, Page, Part, Placeholder, Template};
@@ -187,15 +189,20 @@ fn content_type(node: Node<'_>) -> Option<&str> {
 }
 
 fn read_page(node: Node<'_>, path: &Path) -> Option<Vec<u8>> {
-    let read = std::fs::metadata(path).and_then(|file| {
-        if file.len() > MAX_PAGE { Ok(Err(file.len())) } else { std::fs::read(path).map(Ok) }
-    });
-    match read {
-        Ok(Ok(bytes)) => return Some(bytes),
-        Ok(Err(length)) => {
+    let read = || {
+        let (mut file, mut bytes) = (regular::open(path)?, Vec::new());
+        let length = file.metadata()?.len();
+        if length <= MAX_PAGE {
+            file.read_to_end(&mut bytes)?;
+        }
+        Ok::<_, io::Error>((length, bytes))
+    };
+    match read() {
+        Ok((length, _)) if length > MAX_PAGE => {
             let message = format!("{} has {length} bytes: a page is at most {MAX_PAGE}", path.display());
             node.at.error_with(message, "serve larger ones from a version");
         }
+        Ok((_, bytes)) => return Some(bytes),
         Err(why) => node.at.error(format_args!("{} cannot be read: {why}", path.display())),
     }
     None

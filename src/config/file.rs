@@ -1,7 +1,6 @@
 //! The sections of the main file, and what of it a team's file may hold.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,37 +145,40 @@ pub(super) fn read_team(root: &Section<'_>, main: &Path, services: &mut Services
     }
 }
 
-/// Addresses that are listened on, and where the file says so.
+/// Addresses that are listened on, and where the file says so, in its order.
 #[derive(Default)]
-struct Taken(HashMap<ListenAddr, Place>);
+struct Taken(Vec<(ListenAddr, Place)>);
 
 impl Taken {
-    /// Notes it when the address at `node` is another listener's too.
+    /// Notes it when the kernel would not let us listen at `node`'s address beside another one.
     fn claim(&mut self, node: Node<'_>, address: &ListenAddr) {
         if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
             return;
         }
-        if let Some((both, first)) = dual(address).and_then(|both| self.0.get_key_value(&both)) {
-            let hint = "[::] takes IPv4 too: leave this one out, or name the IPv6 addresses";
-            node.at.error_with(format_args!("{address} is already listened on by {both}: {first}"), hint);
-            return;
-        }
-        match self.0.get(address) {
-            Some(first) => node.at.error(format_args!("{address} is already listened on: {first}")),
-            None => {
-                self.0.insert(address.clone(), node.at.place());
+        let overlapping = self.0.iter().find(|(other, _)| takes(other, address) || takes(address, other));
+        match overlapping {
+            None => self.0.push((address.clone(), node.at.place())),
+            Some((other, first)) if other == address => {
+                node.at.error(format_args!("{address} is already listened on: {first}"));
+            }
+            Some((other, first)) => {
+                let hint = "[::] takes IPv4 too, and either takes all addresses: name them one by one, or leave one out";
+                node.at
+                    .error_with(format_args!("{address} is already listened on by {other}: {first}"), hint);
             }
         }
     }
 }
 
-/// The address that takes IPv4 on this one's port too.
-fn dual(address: &ListenAddr) -> Option<ListenAddr> {
-    match address {
-        ListenAddr::Tcp(tcp) if tcp.is_ipv4() => {
-            Some(ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, tcp.port()).into()))
+/// True when who listens on `wide` gets what comes to `narrow`: `[::]` takes both families, `0.0.0.0` its own.
+fn takes(wide: &ListenAddr, narrow: &ListenAddr) -> bool {
+    match (wide, narrow) {
+        (ListenAddr::Tcp(wide), ListenAddr::Tcp(narrow)) => {
+            let (all, one) = (wide.ip().to_canonical(), narrow.ip().to_canonical());
+            let is_within = all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+            wide.port() == narrow.port() && (all == one || is_within)
         }
-        ListenAddr::Tcp(_) | ListenAddr::Unix(_) => None,
+        (wide, narrow) => wide == narrow,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Errors, Severity, lines};
 use super::document::{Document, Found, position};
 use super::file::{self, Main, read_team};
+use super::regular;
 use super::service::Services;
 use super::{Config, Host};
 
@@ -14,14 +15,30 @@ use super::{Config, Host};
 const MAX_FILE: u64 = 64 << 20;
 
 impl Config {
-    /// Reads `path` and the `conf.d/*.toml` beside it, in the order of their names.
+    /// Reads `path` and the `conf.d/*.toml` beside it, in the order of their names. `path` may be a pipe, which can be
+    /// read once.
     ///
-    /// Blocks on the file system.
+    /// Blocks on the file system, and until such a pipe has been written.
     ///
     /// # Errors
     /// [`Errors`] with everything that is wrong in any of the files.
     pub fn load(path: &Path) -> Result<Self, Errors> {
         Self::load_on(path, &Host::of_process())
+    }
+
+    /// As [`Config::load`], for a process that runs: for a pipe it would wait, and so `path` has to be a file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_again(path: &Path) -> Result<Self, Errors> {
+        match regular::open(path) {
+            Ok(_) => Self::load(path),
+            Err(why) => {
+                let found = Found::default();
+                note(&found, path, (0, 0), Severity::Error, format!("cannot be read: {why}"));
+                Err(Errors(found.into_inner()))
+            }
+        }
     }
 
     /// As [`Config::load`], with the defaults of `host`.
@@ -108,7 +125,7 @@ fn read(path: &Path, host: &Host) -> (Option<Config>, Vec<Diagnostic>) {
 
 /// What the files say; to be used only if no error was found.
 fn read_all(path: &Path, host: &Host, found: &Found) -> Option<Config> {
-    let text = read_text(path, found)?;
+    let text = text(path, File::open(path), found)?;
     let file = absolute(path);
     let base = file.parent().unwrap_or(&file);
     let mut services = Services::default();
@@ -162,8 +179,12 @@ fn teams(directory: &Path, found: &Found) -> Teams {
 }
 
 fn read_text(path: &Path, found: &Found) -> Option<String> {
+    text(path, regular::open(path), found)
+}
+
+fn text(path: &Path, file: io::Result<File>, found: &Found) -> Option<String> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     let wrong = match read {
         Err(why) => Some(format!("cannot be read: {why}")),
         Ok(read) if read as u64 > MAX_FILE => Some(format!("is larger than {} MiB", MAX_FILE >> 20)),

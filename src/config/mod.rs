@@ -29,6 +29,7 @@ mod load;
 mod outliers;
 mod pool;
 mod pool_rules;
+mod regular;
 mod retries;
 mod route;
 mod service;

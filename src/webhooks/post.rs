@@ -79,16 +79,21 @@ impl Target {
 
     fn request(&self, headers: HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
         let url = &self.of.url;
-        let path = url.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = path.parse().map_err(|why| format!("{why}"))?;
+        *request.uri_mut() = origin_form(url).parse().map_err(|why| format!("{why}"))?;
         *request.headers_mut() = headers;
         let authority = url.authority().map_or("", |authority| authority.as_str());
         let authority = HeaderValue::try_from(authority).map_err(|why| why.to_string())?;
         request.headers_mut().insert(HOST, authority);
         Ok(request)
     }
+}
+
+/// Path and query as they stand in a request: a URL without a path has the path `/` there (RFC 9112 §3.2.1).
+fn origin_form(url: &Uri) -> String {
+    let query = url.query().map(|query| format!("?{query}"));
+    format!("{}{}", url.path(), query.unwrap_or_default())
 }
 
 /// The host without the brackets of an IPv6 address.

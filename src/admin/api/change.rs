@@ -111,7 +111,7 @@ pub struct PutVersion {
 pub struct PutEndpoint {
     /// How much it takes in relation to the others of its pool, 1 to 1,000; of a new one 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = 2)]
+    #[schema(example = 2, minimum = 1, maximum = 1000)]
     pub weight: Option<u64>,
     /// The zone it stands in, an empty string: in none; of a new one none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,6 +229,7 @@ pub struct EndpointEdit {
     pub endpoint: String,
     /// With `put_endpoint`: how much it takes in relation to the others, 1 to 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub weight: Option<u64>,
     /// With `put_endpoint`: the zone it stands in, an empty string: in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

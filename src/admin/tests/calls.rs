@@ -140,6 +140,75 @@ async fn a_batch_is_one_change_or_none() {
 }
 
 #[tokio::test]
+async fn a_flip_of_a_batch_whose_exclusive_is_not_understood_is_refused() {
+    let world = World::new();
+    for (said, field) in [
+        (r#""exclusive":"write""#, "exclusive"),
+        (r#""exclusive":1"#, "exclusive"),
+        (r#""exclusive":true"#, "exclusive"),
+        (r#""exclusive":"writes","streams":"bogus""#, "streams"),
+        (r#""exclusive":true,"hold_timeout":"99h""#, "hold_timeout"),
+        (r#""streams":"close""#, "streams"),
+    ] {
+        let body = format!(r#"{{"changes":[{{"service":"shop","flip":{{"to":"green",{said}}}}}]}}"#);
+        let reply = world.post("/v1/changes", &body).await;
+        let field = json!(format!("changes[0].flip.{field}"));
+        assert_eq!((reply.status, &reply.json["field"]), (400, &field), "{said}: {}", reply.text);
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 1);
+}
+
+#[tokio::test]
+async fn an_array_is_no_object() {
+    let world = World::new();
+    world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
+    for (method, path, body, field) in [
+        ("POST", "/v1/services/shop/flip", r#"["blue"]"#, json!(null)),
+        ("POST", "/v1/services/shop/revert", "[]", json!(null)),
+        ("POST", "/v1/services/shop/hold", r#"["writes","1s"]"#, json!(null)),
+        ("POST", "/v1/services/shop/release", "[]", json!(null)),
+        ("PUT", "/v1/services/shop/versions/v3", r#"[["127.0.0.1:1"]]"#, json!(null)),
+        ("PUT", "/v1/services/shop/versions/blue/endpoints/127.0.0.1:9001", "[2]", json!(null)),
+        ("POST", "/v1/undo", "[1]", json!(null)),
+        ("POST", "/v1/upgrade", "[]", json!(null)),
+        ("POST", "/v1/explain", r#"["/"]"#, json!(null)),
+        ("POST", "/v1/services/shop/rollout", "[]", json!(null)),
+        ("POST", "/v1/changes", "[[]]", json!(null)),
+        ("POST", "/v1/changes", r#"{"changes":[["shop",2,["blue"]]]}"#, json!("changes[0]")),
+        (
+            "POST",
+            "/v1/changes",
+            r#"{"changes":[{"service":"shop","revert":[]}]}"#,
+            json!("changes[0].revert"),
+        ),
+    ] {
+        let reply = world.send(method, path, &[], body).await;
+        assert_eq!((reply.status, &reply.json["field"]), (400, &field), "{path} {body}: {}", reply.text);
+        assert_eq!(reply.json["type"], "urn:switchback:problem:bad_json", "{path} {body}");
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 2);
+}
+
+#[tokio::test]
+async fn where_a_body_may_be_absent_it_may_be_null() {
+    let world = World::new();
+    world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;
+    let reply = world.post("/v1/services/shop/revert", "null").await;
+    assert_eq!(reply.json["services"]["shop"]["weights"], json!({"blue": 10_000}), "{}", reply.text);
+    assert_eq!(world.post("/v1/services/shop/flip", "null").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_parameter_that_is_not_known_is_refused() {
+    let world = World::new();
+    for (method, path, body) in [("GET", "/v1/status", ""), ("POST", "/v1/explain", r#"{"uri":"/"}"#)] {
+        let reply = world.send(method, &format!("{path}?vesrion=1"), &[], body).await;
+        assert_eq!((reply.status, &reply.json["field"]), (400, &json!("vesrion")), "{path}: {}", reply.text);
+        assert_eq!(world.send(method, path, &[], body).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_undo_goes_back_to_an_epoch() {
     let world = World::new();
     world.post("/v1/services/shop/flip", r#"{"to":"green"}"#).await;

@@ -120,6 +120,24 @@ async fn the_document_has_every_route_of_the_router() {
 }
 
 #[test]
+fn the_document_says_what_a_name_is_and_how_every_call_can_be_refused() {
+    let document = serde_json::to_value(document()).unwrap();
+    let call = &document["paths"]["/v1/services/{service}/versions/{version}/drain"]["get"];
+    let patterns: Vec<_> =
+        call["parameters"].as_array().unwrap().iter().map(|of| of["schema"]["pattern"].as_str()).collect();
+    assert!(patterns.iter().all(Option::is_some), "{patterns:?}");
+    for status in ["403", "405", "408", "413"] {
+        assert!(call["responses"][status].is_object(), "{status}");
+    }
+    let limit = &document["paths"]["/v1/changes"]["get"]["parameters"][0];
+    assert_eq!(
+        (&limit["schema"]["minimum"], &limit["schema"]["maximum"]),
+        (&json!(1), &json!(1000)),
+        "{limit}"
+    );
+}
+
+#[test]
 fn the_documents_references_all_lead_somewhere() {
     let text = serde_json::to_string(&document()).unwrap();
     let document = serde_json::to_value(document()).unwrap();

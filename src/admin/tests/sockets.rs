@@ -1,16 +1,19 @@
 //! The socket's file and the connections to it.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::World;
-use crate::admin::{App, Readiness, Socket, api, serve_metrics};
+use crate::admin::{App, Metrics, Readiness, Socket, api, serve_metrics};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -76,7 +79,10 @@ async fn too_many_connections_are_turned_away_with_a_word() {
     let world = World::new();
     let mut open = Vec::new();
     for _ in 0..256 {
-        open.push(UnixStream::connect(&world.socket).await.unwrap());
+        let mut busy = UnixStream::connect(&world.socket).await.unwrap();
+        busy.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        busy.read_exact(&mut [0; 12]).await.unwrap();
+        open.push(busy);
     }
     let mut late = UnixStream::connect(&world.socket).await.unwrap();
     let mut answer = String::new();
@@ -87,6 +93,20 @@ async fn too_many_connections_are_turned_away_with_a_word() {
     );
     let length: usize = "too many admin connections".len();
     assert!(answer.contains(&format!("content-length: {length}\r\n")));
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_no_operator_out() {
+    let world = World::new();
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(UnixStream::connect(&world.socket).await.unwrap());
+    }
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "the oldest has made way");
+    let last = silent.last_mut().unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(last.read(&mut [0]).await.unwrap(), 1, "the others have not");
 }
 
 #[tokio::test]
@@ -104,24 +124,69 @@ async fn readiness_and_listeners_are_told() {
     assert_eq!(world.get("/readyz").await.text, "stopping\n");
 }
 
-#[tokio::test]
-async fn the_metrics_listener_serves_nothing_else() {
-    let world = World::new();
-    let app =
-        App::new(world.control.clone(), Arc::clone(&world.status), Arc::new(|| "a_metric 1\n".to_owned()));
+/// The metrics listener of `world`.
+async fn metrics_of(world: &World, metrics: Metrics) -> (SocketAddr, JoinSet<()>) {
+    let app = App::new(world.control.clone(), Arc::clone(&world.status), metrics);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let mut server = JoinSet::new();
     server.spawn(serve_metrics(listener, app, std::future::pending()));
-    let get = async |path: &str| {
-        let mut stream = TcpStream::connect(at).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
+    (at, server)
+}
+
+async fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_no_probe_waiting() {
+    let world = World::new();
+    let (at, _server) = metrics_of(&world, Arc::new(|| "a_metric 1\n".to_owned())).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(at).await.unwrap());
+    }
+    // Less than the time that each has for a head.
+    let answer = tokio::time::timeout(Duration::from_secs(3), get(at, "/healthz")).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn the_metrics_listener_serves_nothing_else() {
+    let world = World::new();
+    let (at, _server) = metrics_of(&world, Arc::new(|| "a_metric 1\n".to_owned())).await;
+    let get = async |path: &str| get(at, path).await;
     let metrics = get("/metrics").await;
     assert!(metrics.contains("text/plain; version=0.0.4") && metrics.ends_with("a_metric 1\n"), "{metrics}");
     assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get("/v1/services").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_scrape_that_takes_its_time_keeps_nobody_else_waiting_and_is_shared() {
+    let (go, gate) = mpsc::channel::<()>();
+    let (gate, made) = (Mutex::new(gate), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&made);
+    let render = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        gate.lock().unwrap().recv().unwrap();
+        "a_metric 1\n".to_owned()
+    };
+    let world = World::new();
+    let (at, _server) = metrics_of(&world, Arc::new(render)).await;
+    let probes = async {
+        while made.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(get(at, "/healthz").await.starts_with("HTTP/1.1 200"));
+        go.send(()).unwrap();
+    };
+    let scrapes = async { tokio::join!(get(at, "/metrics"), get(at, "/metrics"), get(at, "/metrics")) };
+    let ((one, two, three), ()) = tokio::join!(scrapes, probes);
+    assert!([one, two, three].iter().all(|text| text.ends_with("a_metric 1\n")));
+    assert_eq!(made.load(Ordering::SeqCst), 1, "one for all of them");
 }

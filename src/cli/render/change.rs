@@ -6,11 +6,23 @@ use std::time::Duration;
 use crate::admin::api::{ChangeAnswer, Standing};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
-/// A change: where each service stands now.
+/// A change that moves traffic: where each service stands now, and stood before.
 pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
+    told(answer, style, |standing| {
+        let before = standing.previous.as_ref().filter(|previous| previous.weights != standing.weights);
+        before.map(|previous| format!(", was {}", split(&previous.weights))).unwrap_or_default()
+    })
+}
+
+/// A change that moves no traffic: the split before is that of an earlier one.
+pub(in crate::cli) fn quiet_change(answer: &ChangeAnswer, style: Style) -> String {
+    told(answer, style, |_| String::new())
+}
+
+fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> String) -> String {
     let mut lines = Vec::new();
     for (name, standing) in &answer.services {
-        lines.push(stands(answer, name, standing, style));
+        lines.push(stands(answer, name, standing, &before(standing), style));
     }
     if answer.services.is_empty() {
         lines.push(format!("nothing to do: everything is so already (epoch {})", answer.epoch));
@@ -19,7 +31,7 @@ pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
     lines.join("\n")
 }
 
-fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, style: Style) -> String {
+fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, before: &str, style: Style) -> String {
     let (service, now) = (style.paint(Tone::Strong, name), split(&standing.weights));
     let epoch = standing.epoch;
     if answer.dry_run {
@@ -41,8 +53,6 @@ fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, style: Style) 
             style.paint(Tone::Moving, what)
         );
     }
-    let before = standing.previous.as_ref().filter(|previous| previous.weights != standing.weights);
-    let before = before.map(|previous| format!(", was {}", split(&previous.weights))).unwrap_or_default();
     format!("{service}: {}{before} (epoch {epoch})", style.paint(Tone::Good, &now))
 }
 

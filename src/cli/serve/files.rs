@@ -32,6 +32,14 @@ pub(super) fn load(file: &Path, watching: Option<&Watch>) -> Result<Config, conf
     Config::load(file)
 }
 
+/// As [`load`], while everything goes on: nothing is waited for.
+pub(super) fn load_again(file: &Path, watching: Option<&Watch>) -> Result<Config, config::Errors> {
+    if let Some(watching) = watching {
+        watching.follow(config::named_files(file));
+    }
+    Config::load_again(file)
+}
+
 /// What is watched from the first moment on.
 pub(super) fn watched(file: &Path) -> Watched {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

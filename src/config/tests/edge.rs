@@ -24,9 +24,34 @@ fn somebody_has_to_be_believed_who_may_introduce_others() {
 fn an_address_is_taken_by_the_one_that_takes_both_families() {
     insta::assert_snapshot!(said("[[listeners]]\nlisten = \"[::]:80\"\n[[listeners]]\nlisten = \"127.0.0.1:80\""), @r"
     switchback.toml:4:10: 127.0.0.1:80 is already listened on by [::]:80: switchback.toml:2:10
-    hint: [::] takes IPv4 too: leave this one out, or name the IPv6 addresses
+    hint: [::] takes IPv4 too, and either takes all addresses: name them one by one, or leave one out
     switchback.toml: 1 error
     ");
+}
+
+/// As the kernel has it, whichever comes first.
+#[test]
+fn listeners_overlap_in_every_order() {
+    let overlap = [
+        ("[::]:80", "0.0.0.0:80"),
+        ("[::]:80", "127.0.0.1:80"),
+        ("[::]:80", "[::1]:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+    ];
+    let apart = [("0.0.0.0:80", "[::1]:80"), ("127.0.0.1:80", "127.0.0.2:80"), ("[::]:80", "0.0.0.0:81")];
+    let both = |(one, other)| [(one, other), (other, one)];
+    let check = |(first, second)| {
+        said(&format!("[[listeners]]\nlisten = \"{first}\"\n[metrics]\nlisten = \"{second}\"\n"))
+    };
+    for pair in overlap.into_iter().flat_map(both) {
+        let said = check(pair);
+        let (first, second) = pair;
+        assert!(said.contains(&format!("4:10: {second} is already listened on by {first}: ")), "{said}");
+    }
+    for pair in apart.into_iter().flat_map(both) {
+        assert!(check(pair).ends_with(": ok"), "{pair:?}: {}", check(pair));
+    }
 }
 
 #[test]

@@ -35,6 +35,13 @@ impl Files {
         std::fs::write(path, bytes).unwrap();
     }
 
+    /// Whoever opens it waits for somebody who writes into it.
+    fn pipe(&self, name: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+
     fn path(&self) -> PathBuf {
         self.0.path().join("switchback.toml")
     }
@@ -193,7 +200,7 @@ fn each_team_has_its_own_file() {
     hint: did you mean `services`?
     conf.d/c.toml:3:11: service `shop` is already defined: conf.d/a.toml:1:11
     hint: one service, one file
-    conf.d/d.toml: cannot be read: Is a directory (os error 21)
+    conf.d/d.toml: cannot be read: it is not a file
     switchback.toml: 4 errors
     "#);
 }
@@ -244,4 +251,33 @@ fn a_user_without_directories_is_told_what_to_name() {
     let config = Config::load_on(&files.path(), &host).unwrap();
     assert_eq!(config.admin.socket, PathBuf::from("/run/user/7/switchback/admin.sock"));
     assert_eq!(config.state.dir, PathBuf::from("/home/a/s/switchback"));
+}
+
+#[test]
+fn no_pipe_is_waited_for_while_the_proxy_runs() {
+    let page = "[services.shop]\nroutes = [{ answer = { file = \"sorry.html\" } }]\nversions.v.endpoints = [\"a:1\"]";
+    let files = Files::of(&[
+        ("switchback.toml", "listeners = [{ listen = \"0.0.0.0:80\" }]"),
+        ("conf.d/a.toml", page),
+    ]);
+    files.pipe("conf.d/sorry.html");
+    files.pipe("conf.d/x.toml");
+    let said = files.check();
+    assert!(said.contains("conf.d/sorry.html cannot be read: it is not a file"), "{said}");
+    assert!(said.contains("conf.d/x.toml: cannot be read: it is not a file"), "{said}");
+    let piped = Files::of(&[]);
+    piped.pipe("switchback.toml");
+    assert!(named_files(&piped.path()).is_empty());
+    let again = Config::load_again(&piped.path()).unwrap_err().to_string();
+    assert_eq!(piped.relative(&again), "switchback.toml: cannot be read: it is not a file");
+}
+
+#[test]
+fn a_pipe_can_be_read_once_at_the_start() {
+    let files = Files::of(&[]);
+    files.pipe("switchback.toml");
+    let path = files.path();
+    let writer = std::thread::spawn(move || std::fs::write(path, SMALL).unwrap());
+    assert_eq!(files.load().unwrap().listeners.len(), 1);
+    writer.join().unwrap();
 }

@@ -1,12 +1,12 @@
 //! Files that hold certificates and keys, as text (RFC 7468).
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{Error, PemObject, SectionKind, SliceIter};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::regular;
 use crate::config::walk::Node;
 
 /// The most that is read of one file: a bundle of some hundred authorities.
@@ -96,13 +96,9 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Regular files only: a pipe would be waited for.
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
     let mut bytes = Vec::new();
-    let read = File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    let read = regular::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if read as u64 > MAX_FILE {
         return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
     }

@@ -1,6 +1,6 @@
 //! Where endpoints come from, as something that is waited for: each time it gives what is listed now.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -87,7 +87,11 @@ fn best(places: &[Place]) -> Result<Vec<EndpointAddr>, String> {
     Ok(endpoints)
 }
 
+/// Regular files only: a pipe would be waited for.
 fn read(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
     let mut text = String::new();
     let read = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_FILE {
@@ -109,5 +113,13 @@ mod tests {
         let found = best(&[place(20, "c"), place(10, "b"), place(10, "a"), place(10, "a")]).unwrap();
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:80", "b:80"]);
         assert_eq!(best(&[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endpoints");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(read(&path).unwrap_err().to_string(), "it is not a file");
     }
 }

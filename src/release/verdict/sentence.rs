@@ -102,7 +102,7 @@ impl Report {
         let noun = if of_candidate == 1 { "request" } else { "requests" };
         let begin = format!("{candidate} {bad_candidate} of {of_candidate} {noun}");
         let end = match of_baseline {
-            0 => format!("{baseline} had none"),
+            0 => format!("{baseline} had no requests"),
             _ => format!("{baseline} {bad_baseline} of {of_baseline}"),
         };
         let Some(quantile) = self.metric.quantile() else {
