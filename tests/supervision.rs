@@ -11,9 +11,12 @@
 
 mod lab;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::origin::Then;
+use lab::origin::{Seen, Then};
 use lab::{Gate, Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
 
@@ -95,6 +98,28 @@ fn a_version_that_accepts_and_never_answers_goes_back_long_before_its_time_outs(
     gate.open();
     waiting.into_iter().chain(more).for_each(|one| drop(one.answer()));
     drop(users);
+}
+
+#[test]
+fn how_fast_the_old_version_was_is_known_where_nobody_watched_it() {
+    let blue = Pulse::well();
+    let slow = |_: &Seen, stream: &mut TcpStream| {
+        // What it does wrong.
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    };
+    let lab = Lab::on(vec![Origin::pulsing("blue", &blue), Origin::behaving("green", slow)], "");
+    let users = with_history(&lab);
+    assert_eq!(flip(&lab, "green", &json!({ "supervise": "25s" })).0, 200);
+    wait_until("it went back", || lab.weight("blue") == 10_000);
+    let change = last_change(&lab);
+    assert_eq!(
+        (&change["kind"], &change["actor"]["kind"]),
+        (&json!("revert"), &json!("supervisor")),
+        "{change}"
+    );
+    assert_eq!(users.failed(), 0);
 }
 
 /// Until blue has a history to be measured by.

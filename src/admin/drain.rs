@@ -75,6 +75,7 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let control = &call.app.control;
     let stopping = call.app.status.readiness() == Readiness::Stopping;
+    let are_elders_quiet = control.elders().are_quiet();
     let mut versions = Vec::new();
     for (service, version) in busy(control, stopping) {
         let (drain, _) = look(control, &service, &version).await;
@@ -84,7 +85,8 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
             versions.push(VersionLeft { service, version, drain });
         }
     }
-    Ok(Json(Drains { drained: versions.is_empty() && !stopping, stopping, versions }).into_response())
+    let drained = versions.is_empty() && !stopping && are_elders_quiet;
+    Ok(Json(Drains { drained, stopping, versions }).into_response())
 }
 
 /// The versions worth a look: those that drain, and those with something in flight.
@@ -95,11 +97,9 @@ fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)
     let weight = |service: &ServiceName, version: &VersionName| {
         state.table.service(service).map_or(0, |service| service.split.weight(version).points())
     };
-    // An elder that is not quiet may have something on any of them.
-    let may_be_busy = !control.elders().are_quiet();
     for upstream in control.tenures().tenures() {
         let counts = stopping || weight(&upstream.service, &upstream.version) == 0;
-        if counts && (may_be_busy || upstream.in_flight() > 0) {
+        if counts && upstream.in_flight() > 0 {
             all.insert((upstream.service.clone(), upstream.version.clone()));
         }
     }

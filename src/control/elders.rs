@@ -76,6 +76,11 @@ impl Elders {
         });
     }
 
+    /// Another process counts what they have.
+    pub fn clear(&self) {
+        self.0.send_replace(Vec::new());
+    }
+
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Elder> {

@@ -357,10 +357,12 @@ impl Handle {
         let (mut seen, mut elders) = (self.seen.clone(), self.elders.subscribe());
         let state = loop {
             elders.mark_unchanged();
+            let drained = self.drained(&seen.borrow_and_update(), service, versions);
+            // Last: what elders have is forgotten only after this is shown.
             if seen.borrow().is_past {
                 return Err(Failed::LeftBehind);
             }
-            if let Some(state) = self.drained(&seen.borrow_and_update(), service, versions) {
+            if let Some(state) = drained {
                 break state;
             }
             tokio::select! {

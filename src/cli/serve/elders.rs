@@ -77,12 +77,9 @@ impl Elders {
         Paused(paused)
     }
 
-    /// Another process talks with them from now on, and counts what they have.
-    pub(super) fn leave(self, handle: &Handle) {
-        for one in self.all {
-            one.task.abort();
-            handle.elders().remove(one.with.pid);
-        }
+    /// Another process talks with them from now on. What they have told stays until nobody is answered here any more.
+    pub(super) fn leave(self) {
+        self.all.iter().for_each(|one| one.task.abort());
     }
 
     /// Tells them to wind down too.

@@ -92,7 +92,9 @@ impl Process {
         let mut end = std::pin::pin!(crew.stop(farewell));
         let (told_to_end, to_end) = oneshot::channel();
         // Until the process ends, also while it winds down: the other one takes the line's end for ours.
-        spawn_local(here.answer(heir.line(), told_to_end));
+        let line = heir.line();
+        line.hold();
+        spawn_local(here.answer(line, told_to_end));
         let told = async {
             tokio::select! {
                 Ok(()) = to_end => {}

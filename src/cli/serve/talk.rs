@@ -173,6 +173,13 @@ impl Line {
         serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
     }
 
+    /// Keeps it open until the process ends, whatever becomes of this side: the other one takes its end for the process's.
+    pub(super) fn hold(&self) {
+        use std::os::fd::IntoRawFd;
+        // Without a descriptor for that it ends with the runtime, a moment before.
+        let _never_closed = self.handle().map(IntoRawFd::into_raw_fd);
+    }
+
     /// A second handle of it, for a process that goes on with the conversation.
     pub(super) fn handle(&self) -> io::Result<std::os::fd::OwnedFd> {
         use std::os::fd::AsFd;

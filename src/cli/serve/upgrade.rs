@@ -58,6 +58,8 @@ impl Process {
                 self.admin_closed.cancelled().await;
                 // Whoever waits for the store is told to ask there.
                 self.handle.give_up().await;
+                // Only now: who waited for them would have taken them to be done.
+                self.handle.elders().clear();
                 // Who asked may have gone.
                 let _ = reply.send(Ok(upgraded(&ready, began)));
                 return Outcome::Succeeded(heir, ready);
@@ -109,7 +111,7 @@ impl Process {
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
         let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
         // From now on that one does.
-        std::mem::replace(&mut self.elders, Elders::none()).leave(&self.handle);
+        std::mem::replace(&mut self.elders, Elders::none()).leave();
         drop(paused);
         Ok(ready)
     }

@@ -134,9 +134,12 @@ impl Job {
         let plan = &self.order.plan;
         let epoch = || handle.state().table.service(&plan.service).map(|service| service.epoch);
         let before = epoch();
+        // First: what those tell that are quiet can only become less.
+        let are_elders_quiet = handle.elders().are_quiet();
         let told = handle.remaining(&plan.service, version).await;
         // What the workers said holds for the table that they were asked under.
-        let is_same = before == epoch() && !serves(&handle.state(), plan, version, endpoint);
+        let is_same =
+            are_elders_quiet && before == epoch() && !serves(&handle.state(), plan, version, endpoint);
         is_same && told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
     }
 

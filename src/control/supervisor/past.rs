@@ -94,6 +94,24 @@ mod tests {
     use crate::release::verdict::BUCKETS;
 
     #[test]
+    fn what_was_watched_goes_before_what_the_trial_shows_and_that_before_the_metrics() {
+        let many = |micros: u64, count: u64| {
+            let mut times = LatencyHist::default();
+            (0..count).for_each(|_| times.record(micros));
+            times
+        };
+        let known = |watched: u64, in_trial: u64, ever: u64| {
+            let times = Times { watched: many(1_000, watched), ever: many(4_000, ever) };
+            let known = times.known(&many(2_000, in_trial).0).quantile(0.99);
+            known.map(|micros| micros / 1_000)
+        };
+        assert_eq!(known(ENOUGH, ENOUGH, ENOUGH), Some(1));
+        assert_eq!(known(0, ENOUGH, ENOUGH), Some(2));
+        assert_eq!(known(10, 10, ENOUGH), Some(4));
+        assert_eq!(known(10, 10, ENOUGH - 1), None);
+    }
+
+    #[test]
     fn errors_are_remembered_for_ten_minutes_and_times_for_twenty_at_most() {
         let (mut past, start) = (Past::default(), clock::instant());
         let at = |minutes: u64| start + Duration::from_mins(minutes);

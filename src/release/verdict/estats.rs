@@ -255,7 +255,7 @@ impl GuardDetector {
     /// The evidence if so many were bad too: answers that are still out and are known to be bad.
     #[must_use]
     pub fn log_e_with(&self, bad: u64) -> f64 {
-        let mut capital = self.capital.clone();
+        let mut capital = self.capital;
         capital.0.iter_mut().zip(self.bad).for_each(|(capital, size)| *capital += bad as f64 * size);
         capital.log_e()
     }
