@@ -749,9 +749,10 @@ fn who_waits_for_a_drain_is_told_that_another_process_knows() {
     let problem: Value = serde_json::from_str(&answer.text()).unwrap();
     assert_eq!(
         (answer.status, &problem["type"]),
-        (503, &json!("urn:switchback:problem:succeeded")),
+        (504, &json!("urn:switchback:problem:left_behind")),
         "{problem}"
     );
+    assert_eq!(problem["change"]["epoch"], 2, "{problem}");
     gate.open();
     assert!(client.answer().is_whole);
     row.wait_alone();

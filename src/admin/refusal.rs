@@ -85,8 +85,11 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::Unfenced => Problem::new(504, "unfenced", failed.to_string())
             .hint("`switchback status` names it; the change itself is durable"),
         Failed::Lent => Problem::new(503, "upgrading", failed.to_string()).hint("try again in a few seconds"),
-        Failed::Succeeded | Failed::LeftBehind => Problem::new(503, "succeeded", failed.to_string())
+        Failed::Succeeded => Problem::new(503, "succeeded", failed.to_string())
             .hint("connect to the socket anew and try again: the new process answers"),
+        // Not as above: who tried again would make the change a second time.
+        Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
+            .hint("`switchback drain SERVICE/VERSION --wait` asks that one"),
     }
 }
 

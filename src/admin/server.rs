@@ -32,6 +32,8 @@ const SCRAPE_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For what is being answered when the proxy stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the first head of who has connected just before that.
+const LAST_HEAD: Duration = Duration::from_millis(200);
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two lines in the log about that.
@@ -106,7 +108,7 @@ impl KeepAlive {
     }
 }
 
-/// One connection, to its end. When `ending`, the answer in progress is the last.
+/// One connection, to its end. When `ending`, the answer in progress is the last; who has only just connected is heard before.
 async fn converse<S>(stream: S, router: Router, keep: KeepAlive, voice: Voice, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -115,15 +117,18 @@ where
     server.timer(TokioTimer::new()).header_read_timeout(keep.head_timeout()).max_buf_size(64 * 1024);
     server.keep_alive(keep == KeepAlive::Yes);
     let router = TowerToHyperService::new(router);
+    let spoken = CancellationToken::new();
+    let told = spoken.clone();
     let heard = service_fn(move |request| {
         voice.speak();
+        told.cancel();
         router.call(request)
     });
     let connection = server.serve_connection(TokioIo::new(stream), heard);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = ending.cancelled() => {
+        () = last_word(&ending, &spoken) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -131,6 +136,12 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "admin connection ended");
     }
+}
+
+/// Until it is `ending`, and whoever has not `spoken` has had a moment to.
+async fn last_word(ending: &CancellationToken, spoken: &CancellationToken) {
+    ending.cancelled().await;
+    tokio::time::timeout(LAST_HEAD, spoken.cancelled()).await.ok();
 }
 
 fn turn_away(stream: UnixStream) {

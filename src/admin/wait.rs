@@ -188,7 +188,11 @@ async fn until_drained(
             let late = timed_out(control, answer, &leaving, endpoints).await;
             return Err(refusal::with_ages(&call.app, late).await);
         }
-        Ok(Err(failed)) => return Err(refusal::failed(&call.app, failed, &Blame::Path)),
+        Ok(Err(failed)) => {
+            let mut problem = refusal::failed(&call.app, failed, &Blame::Path);
+            problem.change = Some(answer.clone());
+            return Err(problem);
+        }
         Ok(Ok(Some((what, gets)))) => return Err(returned(answer, &what, gets)),
         Ok(Ok(None)) => {}
     }

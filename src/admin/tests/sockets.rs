@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::World;
-use crate::admin::{App, Metrics, Readiness, Socket, api, serve_metrics};
+use crate::admin::{App, Metrics, Readiness, Socket, api, serve, serve_metrics};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -61,6 +61,36 @@ async fn a_file_in_the_sockets_place_is_left_alone() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     let long = dir.path().join("x".repeat(120));
     assert!(Socket::bind(&long).is_err());
+}
+
+#[tokio::test]
+async fn who_has_just_connected_when_it_ends_is_answered() {
+    let world = World::new();
+    let path = world.socket.with_extension("other");
+    let app = App::new(world.control.clone(), Arc::clone(&world.status), Arc::new(String::new));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(Socket::bind(&path).unwrap(), app, async { drop(stopped.await) }));
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        open.push(stream);
+    }
+    // That it has taken them shows when the one behind them is answered.
+    let mut last = UnixStream::connect(&path).await.unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    last.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(stop);
+    while UnixStream::connect(&path).await.is_ok() {}
+    for stream in &mut open {
+        stream.write_all(b"host: x\r\n\r\n").await.unwrap();
+    }
+    for mut stream in open {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    serving.await.unwrap();
 }
 
 #[tokio::test]
