@@ -69,7 +69,8 @@ async fn who_has_just_connected_when_it_ends_is_answered() {
     let path = world.socket.with_extension("other");
     let app = App::new(world.control.clone(), Arc::clone(&world.status), Arc::new(String::new));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(Socket::bind(&path).unwrap(), app, async { drop(stopped.await) }));
+    let mut serving = JoinSet::new();
+    serving.spawn(serve(Socket::bind(&path).unwrap(), app, async { drop(stopped.await) }));
     let mut open = Vec::new();
     for _ in 0..10 {
         let mut stream = UnixStream::connect(&path).await.unwrap();
@@ -90,7 +91,7 @@ async fn who_has_just_connected_when_it_ends_is_answered() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    serving.await.unwrap();
+    serving.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test]
