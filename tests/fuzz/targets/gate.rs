@@ -75,6 +75,7 @@ fn forwarded_it_is_the_same(request: &Request, asked: &Asked<'_>, is_trusted: bo
         host,
         asked: host,
         forwarded: true,
+        via: "switchback",
     };
     write_request(&mut out, &request.head, asked.target, length, origin, upgrade);
     let head = strict::Head::read(&out);
@@ -121,4 +122,4 @@ fn body_length(body: Decoder) -> BodyLength {
 }
 
 const CALLER: Caller<'static> =
-    Caller { client: Some("192.0.2.1"), port: Some(443), scheme: "https", subject: None, via: "switchback" };
+    Caller { client: Some("192.0.2.1"), port: Some(443), scheme: "https", subject: None };
