@@ -728,8 +728,14 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     // Whoever is started now may have said that blue gets nothing more.
     assert!(idle.try_get("/").map_or(true, |answer| answer.status == 503));
     assert_eq!(row.lab.origin("blue").served(), 2);
+    let anew = row.lab.spawn(2);
+    row.lab.flip("green");
+    assert_eq!(row.drain("blue")["drained"], false, "the oldest process has work there");
+    assert_eq!(row.status()["predecessors"][0]["pid"], row.pids[0]);
     gate.open();
     assert!(busy.answer().is_whole, "what was in flight is finished");
+    wait_until("it is drained", || row.drain("blue")["drained"] == true);
+    assert!(anew.stop().0.success());
     signal("TERM", row.pids[0]);
     let (_, log) = row.first.take().unwrap().wait();
     assert!(!log.contains("panicked"), "{log}");

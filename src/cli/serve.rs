@@ -14,6 +14,7 @@ mod log;
 mod machine;
 mod memory;
 mod notify;
+mod orphans;
 mod settings;
 mod sidelined;
 mod signals;
@@ -44,7 +45,7 @@ pub(super) use files::configuration;
 use files::{load, load_again, watched};
 use heir::OwnProgram;
 use log::Log;
-use machine::{on_own_thread, raise_file_limit, start_log, warn_of_few_files};
+use machine::{on_own_thread, raise_file_limit, start_log};
 use settings::{fixed, memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
@@ -97,8 +98,7 @@ fn run_from(started: Started, args: Run) -> Result<()> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let affinity = args.cpu_affinity.as_ref().unwrap_or(&config.proxy.cpu_affinity);
     let cores = Cores::of(affinity, args.workers.map(usize::from))?;
-    raise_file_limit();
-    warn_of_few_files(config.limits.connections);
+    raise_file_limit(config.limits.connections);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
@@ -189,7 +189,7 @@ impl Process {
         // Before anybody looks at them.
         sidelined::take(&handle, succession.sidelined());
         let (stop_control, control) = on_own_thread(control)?;
-        succession.meet(&handle);
+        succession.meet(&handle, &config.state.dir);
         let settings = settings(&config, &entrances, workers, &log);
         let mut crew = Crew::start(workers, &pins, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;

@@ -20,6 +20,8 @@ pub struct Elder {
     pub program: String,
     /// No new requests can begin there.
     pub is_quiet: bool,
+    /// It tells nothing: whatever it may have.
+    pub is_mute: bool,
     /// Client connections that are open there.
     pub connections: u64,
     /// What is left there.
@@ -39,7 +41,7 @@ pub struct Left {
 
 impl Elder {
     fn has(&self, service: &ServiceName, version: &VersionName) -> bool {
-        !self.is_quiet || self.left.iter().any(|left| left.is_of(service, version))
+        !self.is_quiet || self.is_mute || self.left.iter().any(|left| left.is_of(service, version))
     }
 }
 
@@ -109,10 +111,10 @@ impl Elders {
         self.0.borrow().iter().any(|elder| elder.has(service, version))
     }
 
-    /// True when none of them begins new requests any more; what they tell is all that they have then.
+    /// True when none of them begins new requests any more, and what they tell is all that they have.
     #[must_use]
     pub fn are_quiet(&self) -> bool {
-        self.0.borrow().iter().all(|elder| elder.is_quiet)
+        self.0.borrow().iter().all(|elder| elder.is_quiet && !elder.is_mute)
     }
 
     /// Waits until none of them begins new requests any more. Cancel-safe.
@@ -134,7 +136,8 @@ mod tests {
         let (service, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
         let work = Remaining { kind: Kind::Websocket, endpoint: None, count, oldest: Duration::ZERO };
         let left = if count > 0 { vec![Left { service, version, work }] } else { Vec::new() };
-        Elder { pid, generation: u64::from(pid), program: String::new(), is_quiet, connections: count, left }
+        let (generation, program) = (u64::from(pid), String::new());
+        Elder { pid, generation, program, is_quiet, is_mute: false, connections: count, left }
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Elders {
 
 /// One that has told nothing yet.
 pub(super) fn unknown(Older { pid, generation, version }: Older) -> Elder {
-    Elder { pid, generation, program: version, is_quiet: false, connections: 0, left: Vec::new() }
+    let (is_quiet, is_mute) = (false, false);
+    Elder { pid, generation, program: version, is_quiet, is_mute, connections: 0, left: Vec::new() }
 }
 
 /// Talks with one until it has ended.
@@ -140,7 +141,8 @@ fn elder(left: Left) -> Elder {
         let work = Remaining { kind, endpoint, count, oldest };
         Some(elders::Left { service: service.parse().ok()?, version: version.parse().ok()?, work })
     });
-    Elder { pid, generation, program: version, is_quiet: quiet, connections, left: left.collect() }
+    let (is_quiet, left) = (quiet, left.collect());
+    Elder { pid, generation, program: version, is_quiet, is_mute: false, connections, left }
 }
 
 /// What is left here, for the process that has taken over.

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::elders;
 use super::heir::Heir;
 use super::log::Log;
+use super::orphans;
 use super::signals::Signals;
 use super::talk::{Left, Line, Ready, Told};
 use super::{Process, notify};
@@ -68,6 +69,9 @@ impl Process {
         self.watchdog.abort();
         notify::main_process(ready.pid);
         drop((watching, self.own));
+        if let Err(error) = orphans::enter(&config.state.dir) {
+            warn!(%error, "should the new process crash, who comes after it will not know of this one");
+        }
         drop(finders);
         // What happens from now on the other process tells.
         spawn_local(webhooks.finish(WEBHOOK_PATIENCE));

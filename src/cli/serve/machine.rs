@@ -17,18 +17,19 @@ use crate::control::Control;
 use crate::control::health::Prober;
 use crate::proxy::descriptors;
 
-/// A proxy needs two descriptors a request: as many as the system lets it have.
-pub(super) fn raise_file_limit() {
+/// A proxy needs two descriptors a request: as many as the system lets it have. Says so when that is too few for as many clients
+/// as are `configured`.
+pub(super) fn raise_file_limit(configured: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit on open files stays where it is");
     }
+    warn_of_few_files(configured);
 }
 
-/// Says so when the limit on open files does not let as many clients in as the configuration does.
-pub(super) fn warn_of_few_files(configured: usize) {
+fn warn_of_few_files(configured: usize) {
     let most = most_connections();
     if most < configured {
         warn!(

@@ -1,6 +1,7 @@
 //! Taking the place of another process, as seen by the one that takes it.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use rustix::stdio::dup2_stderr;
@@ -8,6 +9,7 @@ use tracing::warn;
 
 use super::activation::Predecessor;
 use super::elders::{Elders, unknown};
+use super::orphans;
 use super::talk::{Hello, Line, Older, Ready, Sidelined, Told};
 use crate::control::Handle;
 
@@ -57,13 +59,12 @@ impl Succession {
     }
 
     /// Counts what the older processes have before anybody asks; they are talked with from [`Succession::end`] on.
-    pub(super) fn meet(&self, handle: &Handle) {
-        if let Some(taken) = &self.0 {
-            handle.elders().set(unknown(taken.older()));
-            for older in &taken.hello.elders {
-                handle.elders().set(unknown(older.clone()));
-            }
-        }
+    /// Nobody talks with those of whom only the state directory tells.
+    pub(super) fn meet(&self, handle: &Handle, state: &Path) {
+        let told = self.0.iter().flat_map(|taken| taken.hello.elders.iter().cloned().chain([taken.older()]));
+        let told: Vec<_> = told.collect();
+        orphans::meet(state, &told, handle);
+        told.into_iter().for_each(|older| handle.elders().set(unknown(older)));
     }
 
     /// Says that this process serves, and logs by itself.

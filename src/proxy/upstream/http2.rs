@@ -208,9 +208,7 @@ impl Connection {
         let most = self.send.current_max_send_streams().min(STREAMS as usize);
         !self.state.is_doubted.get() && self.state.streams.get() < most
     }
-}
 
-impl Connection {
     /// A place on it.
     fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
         let risk = if self.most_head.is_some() { Risk::None } else { risk };

@@ -1,0 +1,101 @@
+//! Older processes that nobody has a line to: the one that took over from them is gone, and another was started.
+//!
+//! A process that has handed over may have work for an hour. Until it ends it holds a lock in the state directory, which the kernel
+//! takes back in any case. Whoever starts, and finds one held by a process that it was not told of, knows that there is work
+//! that it can't see: nothing is called drained until the lock is free.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::IntoRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::talk::Older;
+use crate::control::Handle;
+use crate::control::elders::Elder;
+
+const PREFIX: &str = "older-";
+const SUFFIX: &str = ".lock";
+/// Between two looks at whether one has ended.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// From now on this process is an older one, until it ends.
+///
+/// # Errors
+/// When there is no lock to be had: then it is not known to who is started after a crash of its successor.
+pub(super) fn enter(dir: &Path) -> io::Result<()> {
+    let file = File::create(dir.join(format!("{PREFIX}{}{SUFFIX}", std::process::id())))?;
+    file.try_lock().map_err(io::Error::from)?;
+    let _never_closed = file.into_raw_fd();
+    Ok(())
+}
+
+/// Counts those in that are none of the `known`, until each has ended.
+pub(super) fn meet(dir: &Path, known: &[Older], handle: &Handle) {
+    let is_known = |pid: u32| known.iter().any(|older| older.pid == pid);
+    for (pid, path) in traces(dir) {
+        if !is_known(pid) && is_held(&path) {
+            warn!(
+                pid,
+                "an older process has work that this one cannot see: nothing is drained before it ends"
+            );
+            handle.elders().set(mute(pid));
+            spawn_local(see_out(pid, path, handle.clone()));
+        }
+    }
+}
+
+/// One of which nothing is known but that it is there, and begins nothing more.
+fn mute(pid: u32) -> Elder {
+    let program = env!("CARGO_PKG_VERSION").to_owned();
+    Elder { pid, generation: 0, program, is_quiet: true, is_mute: true, connections: 0, left: Vec::new() }
+}
+
+async fn see_out(pid: u32, path: PathBuf, handle: Handle) {
+    while is_held(&path) {
+        sleep(LOOK).await;
+    }
+    handle.elders().remove(pid);
+}
+
+fn traces(dir: &Path) -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let pid = |name: &str| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok();
+    entries.filter_map(|entry| Some((pid(entry.file_name().to_str()?)?, entry.path()))).collect()
+}
+
+/// True while its process lives; the trace of one that does not is wiped away.
+fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => true,
+        Ok(()) | Err(TryLockError::Error(_)) => {
+            let _ = fs::remove_file(path);
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_there_for_as_long_as_its_process() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("older-x.lock"), "").unwrap();
+        fs::write(dir.path().join("older-7.lock"), "").unwrap();
+        enter(dir.path()).unwrap();
+        let mut found: Vec<_> = traces(dir.path());
+        found.sort();
+        let held: Vec<_> = found.iter().map(|(pid, path)| (*pid, is_held(path))).collect();
+        let mut expected = vec![(7, false), (std::process::id(), true)];
+        expected.sort_unstable();
+        assert_eq!(held, expected);
+        assert_eq!(traces(dir.path()).len(), 1, "the dead one's is gone");
+    }
+}
