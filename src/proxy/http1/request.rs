@@ -76,7 +76,14 @@ fn read<'s>(
         Ok(httparse::Status::Partial) if source.len() < most_bytes => return Ok(None),
         Ok(_) if is_one_line(&source[..most_bytes]) => return Err(Refused::TargetTooLong),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
-        Err(httparse::Error::Version) if is_of_another_version(source) => return Err(Refused::Version),
+        // In which way is seen by the whole line alone, however it comes.
+        Err(httparse::Error::Version) => {
+            return match first_line(&source[..source.len().min(most_bytes)]) {
+                None if source.len() < most_bytes => Ok(None),
+                Some(line) if is_of_another_version(line) => Err(Refused::Version),
+                Some(_) | None => Err(Refused::Malformed),
+            };
+        }
         Err(_) => return Err(Refused::Malformed),
     };
     let start = before_fields(&source[..length], parsed.headers);
@@ -117,9 +124,13 @@ fn is_one_line(part: &[u8]) -> bool {
     memchr::memchr(b'\n', part).is_none()
 }
 
-/// True when the first line is sound but for its version, of which the greater number is not ours (RFC 9112 §2.3).
-fn is_of_another_version(head: &[u8]) -> bool {
-    let line = memchr::memchr(b'\r', head).map_or(head, |end| &head[..end]);
+/// The first line, if it is all there.
+fn first_line(head: &[u8]) -> Option<&[u8]> {
+    memchr::memchr2(b'\r', b'\n', head).map(|end| &head[..end])
+}
+
+/// True when the version of a request's line is sound, and its greater number not ours (RFC 9112 §2.3).
+fn is_of_another_version(line: &[u8]) -> bool {
     let version = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.strip_prefix(b"HTTP/"));
     matches!(version, Some([b'2'..=b'9', b'.', b'0'..=b'9']))
 }
