@@ -90,7 +90,7 @@ impl Case {
             self.inquiry = Some(Inquiry::open(trial, service, &self.ledger, rate, times, now));
         }
         if let Some(inquiry) = &mut self.inquiry {
-            inquiry.follow(trial, service, self.ends.map(|(_, ends)| ends));
+            inquiry.follow(trial, service, self.ends.map(|(_, ends)| ends), now);
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Inquiry {
     leaning: [(u64, u64); 2],
     /// Nothing has come of any request to the candidate.
     is_unanswered: bool,
+    /// Since when it has its present share.
+    weighed: Instant,
     orders: Orders,
 }
 
@@ -85,14 +87,18 @@ impl Inquiry {
             ejections: 0,
             leaning: [(0, 0); 2],
             is_unanswered: false,
+            weighed: now,
             orders: Orders::default(),
         }
     }
 
     /// The weights that are published now, and when it ends.
-    pub(super) fn follow(&mut self, trial: &Trial, service: &Service, ends: Option<Instant>) {
+    pub(super) fn follow(&mut self, trial: &Trial, service: &Service, ends: Option<Instant>, now: Instant) {
         (self.trial, self.ends) = (trial.clone(), ends);
-        self.share = service.split.weight(&trial.candidate);
+        let share = service.split.weight(&trial.candidate);
+        if std::mem::replace(&mut self.share, share) != share {
+            self.weighed = now;
+        }
         // Of the same snapshot as the weights: the state may be a moment older.
         if let Some(watch) = &service.watch {
             self.shares[watch.generation as usize % GENERATIONS] = Some(ratio(self.share));
@@ -157,25 +163,28 @@ impl Inquiry {
     /// What is in flight and known to be late.
     fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
         let clock = u64::try_from(age(ledger.begun(), now).as_micros()).unwrap_or(u64::MAX);
-        let cohorts =
-            |side: Side| {
-                let lately = sums.flights[side as usize].iter().map(move |(begun, started, finished)| {
-                    Cohort { started: *started, finished: *finished, age: clock.saturating_sub(*begun) }
-                });
-                // Of these it is known that they are out for as long as that at least.
-                lately.chain([Cohort { started: sums.older[side as usize], finished: 0, age: LATELY }])
-            };
+        let lately = |side: Side| {
+            sums.flights[side as usize].iter().map(move |(begun, started, finished)| Cohort {
+                started: *started,
+                finished: *finished,
+                age: clock.saturating_sub(*begun),
+            })
+        };
+        // What was begun before had another coin, or none: under this one it would be proof of nothing.
+        let weighed = u64::try_from(age(self.weighed, now).as_micros()).unwrap_or(u64::MAX);
         let mut slow = [[0; QUANTILES]; 2];
         if let Some(thresholds) = ledger.slow() {
             for (side, slow) in [Side::Baseline, Side::Candidate].into_iter().zip(&mut slow) {
                 for (count, from) in slow.iter_mut().zip(thresholds[side as usize]) {
                     let from = bucket_low(usize::from(from));
-                    let late = cohorts(side).filter(|cohort| cohort.age >= from);
+                    let late = lately(side).filter(|cohort| (from..=weighed).contains(&cohort.age));
                     *count = late.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum();
                 }
             }
         }
-        let cohorts: Vec<_> = cohorts(Side::Baseline).collect();
+        // Of these it is known that they are out for as long as that at least.
+        let older = Cohort { started: sums.older[Side::Baseline as usize], finished: 0, age: LATELY };
+        let cohorts: Vec<_> = lately(Side::Baseline).chain([older]).collect();
         let known = self.times.known(&sums.took[Side::Baseline as usize]);
         Stalled { w: ratio(self.share), missing: missing_answers(&known, &cohorts), slow }
     }
