@@ -139,7 +139,9 @@ impl Entry {
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
         let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(self.side, seat.id(), has_failed));
-        let bucket = self.took.get().filter(|_| met >= shared.grace);
+        // Only who is new has to get warm: were the baseline's first ones left out too, what slows both would show on one.
+        let is_warm = self.side == Side::Baseline || met >= shared.grace;
+        let bucket = self.took.get().filter(|_| is_warm);
         let mut is_capped = false;
         if self.side == Side::Candidate {
             if has_failed {
