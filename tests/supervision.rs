@@ -22,7 +22,11 @@ use serde_json::{Value, json};
 
 /// `shop` with blue and green, each as well as its pulse, and supervised by these rules.
 fn shop(blue: &Pulse, green: &Pulse, rules: &str) -> Lab {
-    let origins = vec![Origin::pulsing("blue", blue), Origin::pulsing("green", green)];
+    supervised(vec![Origin::pulsing("blue", blue), Origin::pulsing("green", green)], rules)
+}
+
+/// The same with these two.
+fn supervised(origins: Vec<Origin>, rules: &str) -> Lab {
     let [one, two] = [&origins[0], &origins[1]].map(|origin| origin.address);
     let services = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\n\
@@ -34,6 +38,14 @@ fn shop(blue: &Pulse, green: &Pulse, rules: &str) -> Lab {
 
 fn last_change(lab: &Lab) -> Value {
     lab.call("GET", "/v1/changes?limit=1", &Value::Null).1["changes"][0].clone()
+}
+
+/// The revert that supervision has made.
+fn reverted(lab: &Lab) -> Value {
+    let change = last_change(lab);
+    let (kind, actor) = (&change["kind"], &change["actor"]["kind"]);
+    assert_eq!((kind, actor), (&json!("revert"), &json!("supervisor")), "{change}");
+    change
 }
 
 fn flip(lab: &Lab, to: &str, more: &Value) -> (u16, Value) {
@@ -55,12 +67,7 @@ fn a_bad_version_goes_back_by_itself_after_a_flip() {
     assert_eq!(status, 200, "{answer}");
     wait_until("it went back", || lab.weight("blue") == 10_000);
     let took = begun.elapsed();
-    let change = last_change(&lab);
-    assert_eq!(
-        (&change["kind"], &change["actor"]["kind"]),
-        (&json!("revert"), &json!("supervisor")),
-        "{change}"
-    );
+    reverted(&lab);
     println!("took {took:?}, {} failed", users.failed());
     assert!(users.failed() < 100, "{} users met a failure", users.failed());
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -77,14 +84,7 @@ fn a_version_that_accepts_and_never_answers_goes_back_long_before_its_time_outs(
             Ok(Then::Close)
         }),
     ];
-    let [one, two] = [&origins[0], &origins[1]].map(|origin| origin.address);
-    let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n\
-         supervise = {{ warmup = {{ latency = \"100ms\" }} }}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{one}\"]\n\
-         [services.shop.versions.green]\nendpoints = [\"{two}\"]\n"
-    );
-    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    let lab = supervised(origins, "{ warmup = { latency = \"100ms\" } }");
     let users = with_history(&lab);
     // New ones all the time: those who wait ask nothing more.
     let begun = Instant::now();
@@ -97,8 +97,7 @@ fn a_version_that_accepts_and_never_answers_goes_back_long_before_its_time_outs(
         lab.weight("blue") == 10_000
     });
     assert!(begun.elapsed() < Duration::from_secs(20), "the response time-out is 60 s");
-    let change = last_change(&lab);
-    assert_eq!(change["actor"]["kind"], "supervisor", "{change}");
+    let change = reverted(&lab);
     // Without a coin nothing is proven: not by those who were out before.
     assert!(!change["reason"].as_str().unwrap().contains("blue had no requests"), "{change}");
     gate.open();
@@ -119,12 +118,7 @@ fn how_fast_the_old_version_was_is_known_where_nobody_watched_it() {
     let users = with_history(&lab);
     assert_eq!(flip(&lab, "green", &json!({ "supervise": "25s" })).0, 200);
     wait_until("it went back", || lab.weight("blue") == 10_000);
-    let change = last_change(&lab);
-    assert_eq!(
-        (&change["kind"], &change["actor"]["kind"]),
-        (&json!("revert"), &json!("supervisor")),
-        "{change}"
-    );
+    reverted(&lab);
     assert_eq!(users.failed(), 0);
 }
 
@@ -149,12 +143,7 @@ fn a_bad_canary_goes_back_before_many_have_met_it() {
     green.set(500);
     lab.weights(&json!({ "green": 500, "blue": 9_500 }));
     wait_until("it went back", || lab.weight("blue") == 10_000);
-    let change = last_change(&lab);
-    assert_eq!(
-        (&change["kind"], &change["actor"]["kind"]),
-        (&json!("revert"), &json!("supervisor")),
-        "{change}"
-    );
+    let change = reverted(&lab);
     assert!(change["reason"].as_str().unwrap().contains("error_rate"), "{change}");
     let pair = r#"{service="shop",candidate="green",baseline="blue","#;
     let count = |name: &str, more: &str| lab.metric(&[&format!("{name}{pair}"), more]).unwrap();

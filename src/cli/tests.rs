@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use clap::CommandFactory;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::args::Cli;
@@ -79,12 +79,24 @@ async fn a_version_that_goes_while_it_is_waited_for_is_safe_to_stop() {
     let blue = world.enter("shop", "blue");
     world.type_in("flip shop --to green --async").await;
     world.type_in("versions rm shop blue --async").await;
-    let ending = async {
-        // The wait has looked at least once by then.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        blue.shard(0).counts.end();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // Every look comes by here; after the first one nothing is left.
+    let passing = async {
+        let mut blue = Some(blue);
+        loop {
+            let mut near = listener.accept().await.unwrap().0;
+            let mut far = UnixStream::connect(&world.socket).await.unwrap();
+            copy_bidirectional(&mut near, &mut far).await.ok();
+            blue.take().iter().for_each(|blue| blue.shard(0).counts.end());
+        }
     };
-    let ((exit, text), ()) = tokio::join!(world.type_in("drain shop/blue --wait"), ending);
+    let waiting = execute(&socket, "drain shop/blue --wait".split(' '), Style::PLAIN);
+    let (exit, text) = tokio::select! {
+        told = waiting => told,
+        () = passing => unreachable!("it has no end"),
+    };
     assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"), "{text}");
     assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "nobody knows it any more");
 }

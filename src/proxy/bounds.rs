@@ -24,12 +24,6 @@ pub struct Bounds {
     looked: u64,
 }
 
-/// True for a gRPC call, whose messages come when there is something to say; there are none over HTTP/1.1.
-fn is_call(head: &Parts) -> bool {
-    let content = head.headers.first(Note::ContentType).unwrap_or_default();
-    head.version == Version::HTTP_2 && content.starts_with(b"application/grpc")
-}
-
 impl Bounds {
     /// Those of a request with this head that begins now.
     #[must_use]
@@ -88,6 +82,12 @@ impl Bounds {
         let granted = Clock::ticks_in(limit).saturating_add(earned);
         limit.min(span(granted.saturating_sub(self.waited)))
     }
+}
+
+/// True for a gRPC call, whose messages come when there is something to say; there are none over HTTP/1.1.
+fn is_call(head: &Parts) -> bool {
+    let content = head.headers.first(Note::ContentType).unwrap_or_default();
+    head.version == Version::HTTP_2 && content.starts_with(b"application/grpc")
 }
 
 #[cfg(test)]

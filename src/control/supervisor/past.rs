@@ -8,10 +8,10 @@ use crate::release::verdict::LatencyHist;
 
 /// How long a share of errors is remembered.
 const MEMORY: Duration = Duration::from_mins(10);
-/// So many answers say how long answers take.
-const ENOUGH: u64 = 200;
 /// In parts of this length.
 const SLOT: Duration = Duration::from_secs(10);
+/// So many answers say how long answers take.
+const ENOUGH: u64 = 200;
 
 /// One version's recent past.
 #[derive(Debug, Default)]
@@ -80,10 +80,13 @@ impl Times {
         }
         let mut all: LatencyHist = in_trial.iter().copied().collect();
         all.merge(&self.watched);
-        if all.count() < ENOUGH && self.ever.count() < ENOUGH {
-            return Cow::Owned(LatencyHist::default());
+        if all.count() >= ENOUGH {
+            Cow::Owned(all)
+        } else if self.ever.count() >= ENOUGH {
+            Cow::Borrowed(&self.ever)
+        } else {
+            Cow::Owned(LatencyHist::default())
         }
-        if all.count() >= ENOUGH { Cow::Owned(all) } else { Cow::Borrowed(&self.ever) }
     }
 }
 
