@@ -90,18 +90,29 @@ pub(super) fn insert_answer(
 /// What the changes up to `already` made superfluous is gone before: a step of one epoch costs the same
 /// however many services there are.
 pub(super) fn forget(connection: &Connection, already: u64, oldest: u64) -> Result<(), StoreError> {
-    let changes = "DELETE FROM changes WHERE epoch < ?1";
-    connection
-        .prepare_cached(changes)
-        .and_then(|mut delete| delete.execute([integer(oldest)]))
-        .map_err(failed)?;
-    let records = "DELETE FROM service_records WHERE (service, epoch) IN (
-        SELECT old.service, old.epoch
-        FROM service_records newer CROSS JOIN service_records old ON old.service = newer.service
-        WHERE newer.epoch > ?1 AND newer.epoch <= ?2 AND old.epoch < newer.epoch)";
-    let span = params![integer(already), integer(oldest)];
-    connection.prepare_cached(records).and_then(|mut delete| delete.execute(span)).map_err(failed)?;
+    let sql = "DELETE FROM changes WHERE epoch < ?1";
+    connection.prepare_cached(sql).and_then(|mut delete| delete.execute([integer(oldest)])).map_err(failed)?;
+    // One by one, by their keys: SQLite makes a temporary table for a statement that deletes what it looks for.
+    let sql = "DELETE FROM service_records WHERE service = ?1 AND epoch = ?2";
+    let mut delete = connection.prepare_cached(sql).map_err(failed)?;
+    for (service, epoch) in superfluous(connection, already, oldest)? {
+        delete.execute(params![service, epoch]).map_err(failed)?;
+    }
     Ok(())
+}
+
+/// The keys of the records that a change after `already`, and not after `oldest`, has made superfluous.
+fn superfluous(
+    connection: &Connection,
+    already: u64,
+    oldest: u64,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    let sql = "SELECT old.service, old.epoch
+               FROM service_records newer CROSS JOIN service_records old ON old.service = newer.service
+               WHERE newer.epoch > ?1 AND newer.epoch <= ?2 AND old.epoch < newer.epoch";
+    let mut query = connection.prepare_cached(sql).map_err(failed)?;
+    let keys = query.query_map([integer(already), integer(oldest)], |row| Ok((row.get(0)?, row.get(1)?)));
+    keys.and_then(Iterator::collect).map_err(failed)
 }
 
 /// The newest record up to `epoch` of every service, by name.
