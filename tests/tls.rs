@@ -164,6 +164,32 @@ fn only_the_ciphers_groups_and_protocols_of_the_list_are_agreed_on() {
     wait_for_handshakes(&lab, "incompatible", 2.0);
 }
 
+/// What a client agrees on that offers these, the most wanted first.
+fn agreed(authority: &Authority, at: SocketAddr, suites: &[CipherSuite]) -> CipherSuite {
+    let secure = Offer { suites, ..Offer::to(authority) }.caller().connect(at, "shop.test").unwrap();
+    secure.connection().negotiated_cipher_suite().unwrap().suite()
+}
+
+#[test]
+fn the_listeners_order_of_ciphers_decides_but_for_who_is_slow_with_aes() {
+    use CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 as OLD_AES_128,
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 as OLD_AES_256, TLS13_AES_128_GCM_SHA256 as AES_128,
+        TLS13_AES_256_GCM_SHA384 as AES_256, TLS13_CHACHA20_POLY1305_SHA256 as CHACHA20,
+    };
+    let authority = Authority::new("ca");
+    let pair = authority.issue(&["shop.test"]);
+    let (_lab, at) = lab(&[("shop", &pair)], SHOP);
+    assert_eq!(agreed(&authority, at, &[AES_256, CHACHA20, AES_128]), AES_128);
+    assert_eq!(agreed(&authority, at, &[AES_256, CHACHA20]), AES_256);
+    assert_eq!(agreed(&authority, at, &[OLD_AES_256, OLD_AES_128]), OLD_AES_128);
+    assert_eq!(agreed(&authority, at, &[CHACHA20, AES_256, AES_128]), CHACHA20);
+    let ordered = format!("{SHOP}, ciphers = [\"TLS_AES_256_GCM_SHA384\", \"TLS_AES_128_GCM_SHA256\"]");
+    let (_lab, at) = lab(&[("shop", &pair)], &ordered);
+    assert_eq!(agreed(&authority, at, &[AES_128, CHACHA20, AES_256]), AES_256);
+    assert_eq!(agreed(&authority, at, &[CHACHA20, AES_128]), AES_128, "ChaCha20 is not listed");
+}
+
 #[test]
 fn the_default_key_exchange_is_safe_from_quantum_computers() {
     let authority = Authority::new("ca");

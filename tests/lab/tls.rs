@@ -96,7 +96,7 @@ pub struct Caller(Arc<ClientConfig>);
 pub struct Offer<'a> {
     pub authority: &'a Authority,
     pub versions: &'a [&'static SupportedProtocolVersion],
-    /// Those that are offered; empty: all.
+    /// Those that are offered, the most wanted first; empty: all.
     pub suites: &'a [CipherSuite],
     pub shows: Option<&'a Pair>,
     pub alpn: &'a [&'a str],
@@ -109,7 +109,11 @@ impl<'a> Offer<'a> {
 
     pub fn caller(&self) -> Caller {
         let mut provider = aws_lc_rs::default_provider();
-        provider.cipher_suites.retain(|suite| self.suites.is_empty() || self.suites.contains(&suite.suite()));
+        if !self.suites.is_empty() {
+            let known = std::mem::take(&mut provider.cipher_suites);
+            let find = |name: &CipherSuite| known.iter().copied().find(|suite| suite.suite() == *name);
+            provider.cipher_suites = self.suites.iter().filter_map(find).collect();
+        }
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(provider))

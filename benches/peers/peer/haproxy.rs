@@ -65,7 +65,7 @@ defaults
 frontend clients
     bind {listen} backlog 4096
     bind {h2c} backlog 4096 proto h2
-    bind {tls} ssl crt {dir}/shop.both ssl-min-ver TLSv1.3 alpn h2,http/1.1 backlog 4096
+    bind {tls} ssl crt {dir}/shop.both ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384 alpn h2,http/1.1 backlog 4096
     default_backend shop
 {backend}",
             dir = dir.display()

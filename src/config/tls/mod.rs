@@ -26,7 +26,7 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// The least version; default 1.2.
     pub min_version: TlsVersion,
-    /// The cipher suites that may be used; empty: all that are known.
+    /// The cipher suites that may be used, the most wanted first; empty: all that are known.
     pub ciphers: Vec<CipherSuite>,
     /// The key exchange groups that may be used, the most wanted first; empty: the library's own choice.
     pub groups: Vec<NamedGroup>,

@@ -8,6 +8,7 @@
 //!
 //! Never: renegotiation, compression, early data (a replayed request would be served twice), sessions kept in memory.
 
+mod ciphers;
 mod handshakes;
 mod resolver;
 mod subject;
@@ -23,15 +24,16 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, ServerConnection};
 use rustls::{SupportedProtocolVersion, crypto::aws_lc_rs};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 pub use handshakes::Handshakes;
 
+use ciphers::Configs;
 use handshakes::Slot;
 use resolver::Resolver;
 
@@ -55,7 +57,7 @@ pub struct Plan {
     pub identities: Vec<Identity>,
     /// True when TLS 1.2 is not spoken.
     pub tls13_only: bool,
-    /// The cipher suites that may be used; empty: all.
+    /// The cipher suites that may be used, the most wanted first; empty: all that are safe.
     pub ciphers: Vec<CipherSuite>,
     /// The key exchange groups, the most wanted first; empty: the library's choice.
     pub groups: Vec<NamedGroup>,
@@ -89,7 +91,7 @@ pub struct Identity {
 /// A listener's TLS, shared by the workers.
 #[derive(Debug)]
 pub struct Tls {
-    config: Arc<ServerConfig>,
+    configs: Configs,
     timeout: Duration,
     subject_header: Option<HeaderName>,
     asks_clients: bool,
@@ -142,7 +144,7 @@ impl Tls {
             config.ticketer = aws_lc_rs::Ticketer::new()?;
         }
         Ok(Self {
-            config: Arc::new(config),
+            configs: Configs::of(config),
             timeout: plan.timeout,
             subject_header: plan.subject_header.clone(),
             asks_clients: plan.client_authorities.is_some(),
@@ -183,14 +185,10 @@ impl Tls {
         slot: &Slot,
         worker: &Worker,
     ) -> Result<(Handshake, Stream, Secured), Handshake> {
-        let mut accept = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
-        let accepted = poll_fn(|cx| {
-            if let Poll::Ready(accepted) = Pin::new(&mut accept).poll(cx) {
-                return Poll::Ready(accepted.map_err(|error| why(&error)));
-            }
-            poll_given_up(slot, worker, cx).map(Err)
-        });
-        let stream = accepted.await?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let begun = unless_given_up(hello, slot, worker).await?;
+        let config = self.configs.choose(&begun.client_hello());
+        let stream = unless_given_up(begun.into_stream(config), slot, worker).await?;
         let connection = stream.get_ref().1;
         let secured = self.secured(connection)?;
         let ended = match connection.handshake_kind() {
@@ -220,6 +218,21 @@ impl Tls {
     }
 }
 
+/// One half of a handshake; the error is why it failed. Both halves together have the time of `slot`.
+async fn unless_given_up<T>(
+    mut half: impl Future<Output = io::Result<T>> + Unpin,
+    slot: &Slot,
+    worker: &Worker,
+) -> Result<T, Handshake> {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = Pin::new(&mut half).poll(cx) {
+            return Poll::Ready(done.map_err(|error| why(&error)));
+        }
+        poll_given_up(slot, worker, cx).map(Err)
+    })
+    .await
+}
+
 /// Ready when it has lasted too long; once the worker winds down that is sooner.
 fn poll_given_up(slot: &Slot, worker: &Worker, cx: &Context<'_>) -> Poll<Handshake> {
     if worker.is_stopping.get() {
@@ -229,10 +242,8 @@ fn poll_given_up(slot: &Slot, worker: &Worker, cx: &Context<'_>) -> Poll<Handsha
 }
 
 fn provider(plan: &Plan) -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
-    if !plan.ciphers.is_empty() {
-        provider.cipher_suites.retain(|suite| plan.ciphers.contains(&suite.suite()));
-    }
+    let cipher_suites = ciphers::suites(&plan.ciphers);
+    let mut provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
     if !plan.groups.is_empty() {
         let known = aws_lc_rs::ALL_KX_GROUPS;
         let find = |name: &NamedGroup| known.iter().copied().find(|group| group.name() == *name);

@@ -91,7 +91,10 @@ pub(super) fn insert_answer(
 /// however many services there are.
 pub(super) fn forget(connection: &Connection, already: u64, oldest: u64) -> Result<(), StoreError> {
     let sql = "DELETE FROM changes WHERE epoch < ?1";
-    connection.prepare_cached(sql).and_then(|mut delete| delete.execute([integer(oldest)])).map_err(failed)?;
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut delete| delete.execute([integer(oldest)]))
+        .map_err(failed)?;
     // One by one, by their keys: SQLite makes a temporary table for a statement that deletes what it looks for.
     let sql = "DELETE FROM service_records WHERE service = ?1 AND epoch = ?2";
     let mut delete = connection.prepare_cached(sql).map_err(failed)?;
@@ -102,11 +105,7 @@ pub(super) fn forget(connection: &Connection, already: u64, oldest: u64) -> Resu
 }
 
 /// The keys of the records that a change after `already`, and not after `oldest`, has made superfluous.
-fn superfluous(
-    connection: &Connection,
-    already: u64,
-    oldest: u64,
-) -> Result<Vec<(String, i64)>, StoreError> {
+fn superfluous(connection: &Connection, already: u64, oldest: u64) -> Result<Vec<(String, i64)>, StoreError> {
     let sql = "SELECT old.service, old.epoch
                FROM service_records newer CROSS JOIN service_records old ON old.service = newer.service
                WHERE newer.epoch > ?1 AND newer.epoch <= ?2 AND old.epoch < newer.epoch";
