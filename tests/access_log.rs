@@ -286,6 +286,15 @@ fn the_file_is_opened_anew_on_a_hang_up() {
     lab.get("/two");
     assert_eq!(only(&lab)["path"], "/two");
     assert_eq!(lines(&moved, 1)[0]["path"], "/one");
+    // The same by the signal that is for this alone, whatever the configuration is meanwhile.
+    lab.write_config("half a file");
+    lab.proxy().wait_for_log("the configuration is not used");
+    fs::rename(path(&lab), &moved).unwrap();
+    lab.proxy().signal("USR1");
+    wait_until("the file is there once more", || path(&lab).exists());
+    lab.get("/three");
+    assert_eq!(only(&lab)["path"], "/three");
+    assert_eq!(lines(&moved, 1)[0]["path"], "/two");
 }
 
 #[test]

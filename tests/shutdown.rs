@@ -249,14 +249,27 @@ fn where_the_traffic_goes_survives() {
 }
 
 #[test]
-fn an_interrupt_from_the_keyboard_is_the_same() {
-    let (mut lab, gate) = held("");
+fn an_interrupt_from_the_keyboard_and_a_quit_are_the_same() {
+    for signal in ["INT", "QUIT"] {
+        let (mut lab, gate) = held("");
+        let mut client = download(&lab);
+        lab.proxy().signal(signal);
+        lab.proxy().wait_for_log("winding down");
+        gate.open();
+        assert!(client.answer().is_whole);
+        assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_signal_that_means_something_to_other_proxies_ends_nothing() {
+    let (lab, gate) = held("");
     let mut client = download(&lab);
-    lab.proxy().signal("INT");
-    lab.proxy().wait_for_log("winding down");
+    lab.proxy().signal("USR2");
+    lab.proxy().wait_for_log("SIGUSR2 asks for nothing here");
     gate.open();
     assert!(client.answer().is_whole);
-    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
+    assert_eq!(client.get("/").version(), "blue");
 }
 
 #[test]

@@ -17,9 +17,9 @@ use crate::release::Refused;
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer.
-#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
+#[utoipa::path(get, operation_id = "version_drain", path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Drain, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = Drain, description = "what is left on the version", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
@@ -33,7 +33,7 @@ pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path),
         ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`")),
-    responses((status = 200, body = EndpointDrain, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = EndpointDrain, description = "what is left on the endpoint", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn endpoint(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control, endpoint) = (call.service()?, &call.app.control, call.endpoint()?);
@@ -70,7 +70,7 @@ pub(super) async fn look_at_endpoint(
 }
 
 /// What is left on all versions that get no new requests; while the proxy winds down, on all.
-#[utoipa::path(get, path = "/v1/drain", tag = "proxy", responses((status = 200, body = Drains), ReadResponses))]
+#[utoipa::path(get, path = "/v1/drain", tag = "proxy", responses((status = 200, body = Drains, description = "all drains that are open"), ReadResponses))]
 pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let control = &call.app.control;

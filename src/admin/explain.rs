@@ -12,7 +12,7 @@ use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, Table};
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
-    responses((status = 200, body = Explained), ReadResponses))]
+    responses((status = 200, body = Explained, description = "where such a request goes, and why"), ReadResponses))]
 pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;

@@ -30,9 +30,9 @@ pub(super) struct HealthQuery {
 }
 
 /// Is this version ready for traffic? Enough of its endpoints are well; without checks it always is.
-#[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/health", tag = "services",
+#[utoipa::path(get, operation_id = "version_health", path = "/v1/services/{service}/versions/{version}/health", tag = "services",
     params(("service" = String, Path), ("version" = String, Path), HealthQuery),
-    responses((status = 200, body = VersionHealth, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = VersionHealth, description = "each endpoint, and why", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
     let query: HealthQuery = call.query()?;
     let (service, version, control) = (call.service()?, call.version_ref()?, &call.app.control);

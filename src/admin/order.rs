@@ -97,8 +97,8 @@ impl Order {
 pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Problem>> {
     let query: ChangeQuery = call.query()?;
     let (until, dry_run) = (wait::until(&query, order.comes)?, query.dry_run.unwrap_or(false));
-    if query.rest.is_some() && !matches!(order.blame, Blame::Weights(_)) {
-        return Err(Problem::new(400, "bad_query", "`rest` goes with weights").at("rest"));
+    if !matches!(order.blame, Blame::Weights(_)) {
+        of_weights_alone(&query)?;
     }
     let before = call.app.control.state();
     let left = wait::endpoints(&order.asked);
@@ -129,6 +129,18 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         wait::wait(call, &mut answer, &order.services, &left, until).await?;
     }
     Ok(respond(&answer, done.replayed))
+}
+
+fn of_weights_alone(query: &ChangeQuery) -> Result<(), Box<Problem>> {
+    let bad = |field, why| Err(Problem::new(400, "bad_query", why).at(field));
+    match query {
+        ChangeQuery { rest: Some(_), .. } => bad("rest", "`rest` goes with weights"),
+        ChangeQuery { supervise: Some(_), .. } => bad(
+            "supervise",
+            "`supervise` in the query goes with weights; that of a flip stands in its body, and nothing else has one",
+        ),
+        ChangeQuery { .. } => Ok(()),
+    }
 }
 
 /// What `If-Match` and the body expect.

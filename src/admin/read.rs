@@ -37,7 +37,7 @@ pub(super) fn etag(epoch: u64) -> HeaderValue {
 
 /// All services: versions, endpoints, split, phase, what is in flight.
 #[utoipa::path(get, path = "/v1/services", tag = "services",
-    responses((status = 200, body = Services, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = Services, description = "the services, by name", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (state, snapshot) = (call.app.control.state(), call.app.control.live().snapshot());
@@ -50,7 +50,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
 
 /// One service, with its last changes; without them when the store cannot be read.
 #[utoipa::path(get, path = "/v1/services/{service}", tag = "services", params(("service" = String, Path)),
-    responses((status = 200, body = Service, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = Service, description = "the service", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
@@ -86,7 +86,7 @@ pub(super) struct ChangesQuery {
 
 /// Past changes, newest first.
 #[utoipa::path(get, path = "/v1/changes", tag = "changes", params(ChangesQuery),
-    responses((status = 200, body = History), ReadResponses))]
+    responses((status = 200, body = History, description = "a page, newest first"), ReadResponses))]
 pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
     let query: ChangesQuery = call.query()?;
     let limit = query.limit.unwrap_or(20);
@@ -103,7 +103,7 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
 }
 
 /// The proxy itself.
-#[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status), ReadResponses))]
+#[utoipa::path(get, path = "/v1/status", tag = "proxy", responses((status = 200, body = api::Status, description = "what runs"), ReadResponses))]
 pub(super) async fn status(call: Call) -> Result<Json<api::Status>, Box<Problem>> {
     call.query::<Nothing>()?;
     let (status, control) = (&call.app.status, &call.app.control);
@@ -129,14 +129,14 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Box
 }
 
 /// The process is there.
-#[utoipa::path(get, path = "/healthz", tag = "proxy", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/healthz", tag = "proxy", responses((status = 200, body = String, description = "it runs", content_type = "text/plain")))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Traffic may be sent here.
 #[utoipa::path(get, path = "/readyz", tag = "proxy",
-    responses((status = 200, body = String, content_type = "text/plain"),
+    responses((status = 200, body = String, description = "it serves", content_type = "text/plain"),
         (status = 503, body = String, description = "starting or stopping", content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
     let readiness = app.status.readiness();

@@ -49,7 +49,7 @@ pub(super) struct EndQuery {
 
 /// How a rolling upgrade stands: the one that is under way, or the last one.
 #[utoipa::path(get, path = "/v1/services/{service}/rollout", tag = "rollouts", params(("service" = String, Path)),
-    responses((status = 200, body = Rollout), ReadResponses))]
+    responses((status = 200, body = Rollout, description = "how far it is"), ReadResponses))]
 pub(super) async fn show(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let service = call.service()?;
@@ -121,7 +121,7 @@ pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
 /// Whether the endpoints of a version can serve: each of them is asked for a connection now.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/ready", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Ready), ReadResponses))]
+    responses((status = 200, body = Ready, description = "whether the version is ready for traffic"), ReadResponses))]
 pub(super) async fn ready(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);

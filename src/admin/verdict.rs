@@ -12,7 +12,7 @@ use super::read::{Nothing, etag, no_service};
 
 /// How the candidate of a service stands against its baseline: for gates of controllers.
 #[utoipa::path(get, path = "/v1/services/{service}/verdict", tag = "services", params(("service" = String, Path)),
-    responses((status = 200, body = Supervision, headers(("etag" = String))), ReadResponses))]
+    responses((status = 200, body = Supervision, description = "what the comparison has found", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn verdict(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);

@@ -18,7 +18,7 @@ use help::{
     ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
-pub use process::{Become, Completions, Run, Upgrade};
+pub use process::{Completions, Run, Upgrade};
 pub use rollout::{Deploy, Rollout};
 pub use words::{Pair, VersionOf};
 use words::{duration, header, version_of};
@@ -93,9 +93,6 @@ pub enum Verb {
     /// Print the completions for a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(Completions),
-    /// Become another program.
-    #[command(hide = true)]
-    Become(Become),
     /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
     Demo(Demo),
 }

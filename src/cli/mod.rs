@@ -46,12 +46,15 @@ use crate::config::Host;
 /// The program: reads the command line, does it, and ends with the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(program) = serve::activation::program_to_become(std::env::args_os()) {
+        let Err(error) = serve::activation::become_program(&program);
+        return tell_error(&error, Format::Text, &mut print, &mut complain).into();
+    }
     let cli = Cli::parse();
     let format = if cli.json { Format::Json } else { Format::Text };
     let done = match cli.verb {
         Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
         Verb::Demo(args) => demo::run(args).map(|()| Exit::Done),
-        Verb::Become(args) => serve::activation::become_program(&args.command).map(|never| match never {}),
         verb => on_terminal(verb, cli.socket, format),
     };
     done.unwrap_or_else(|error| tell_error(&error, format, &mut print, &mut complain)).into()
@@ -124,7 +127,7 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Explain(args) => explain::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
         Verb::Upgrade(args) => upgrade::run(session, &args).await,
-        Verb::Run(_) | Verb::Demo(_) | Verb::Become(_) => {
+        Verb::Run(_) | Verb::Demo(_) => {
             anyhow::bail!("run and demo need a terminal of their own")
         }
     }

@@ -288,8 +288,8 @@ impl Process {
                     () = signals.stop() => return self.wind_down(signals).await,
                 },
                 signal = signals.next() => match signal {
+                    Asked::Reopen => self.log.reopen(),
                     Asked::Reload => {
-                        // First, and whatever becomes of the configuration: the file may have been moved away.
                         self.log.reopen();
                         trigger.pull();
                     }

@@ -302,5 +302,6 @@ async fn completions_know_the_verbs() {
     for shell in ["bash", "zsh", "fish"] {
         let (exit, script) = world.type_in(&format!("completions {shell}")).await;
         assert!(exit == Exit::Done && script.contains("revert"), "{shell}");
+        assert!(!script.contains("become"), "{shell}: how a process follows another is no command");
     }
 }

@@ -138,6 +138,32 @@ fn the_document_says_what_a_name_is_and_how_every_call_can_be_refused() {
 }
 
 #[test]
+fn the_document_describes_every_answer_and_names_every_call_once() {
+    let document = serde_json::to_value(document()).unwrap();
+    let mut names = BTreeSet::new();
+    let methods =
+        |calls: &serde_json::Value| calls.as_object().unwrap().values().cloned().collect::<Vec<_>>();
+    for call in methods(&document["paths"]).iter().flat_map(methods) {
+        let name = call["operationId"].as_str().unwrap();
+        assert!(names.insert(name.to_owned()), "{name} is there twice");
+        for (status, answer) in call["responses"].as_object().unwrap() {
+            let said = answer["description"].as_str();
+            assert!(said.is_some_and(|said| !said.is_empty()), "{name}: {status} is not described");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_goes_with_weights_is_refused_elsewhere() {
+    let world = World::new();
+    for (name, value) in [("supervise", "10m"), ("rest", "stable")] {
+        let reply = world.post(&format!("{FLIP}?{name}={value}"), r#"{"to":"green"}"#).await;
+        assert_eq!((reply.status, &reply.json["field"]), (400, &json!(name)), "{}", reply.text);
+    }
+    assert_eq!(world.get("/v1/status").await.json["epoch"], 1);
+}
+
+#[test]
 fn the_documents_references_all_lead_somewhere() {
     let text = serde_json::to_string(&document()).unwrap();
     let document = serde_json::to_value(document()).unwrap();

@@ -33,14 +33,6 @@ pub struct Upgrade {
     pub timeout: Duration,
 }
 
-/// What a process is started as that gets listening sockets: it says which process it is, and becomes the program.
-#[derive(Debug, Args)]
-pub struct Become {
-    /// The program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<std::ffi::OsString>,
-}
-
 /// `completions`.
 #[derive(Debug, Args)]
 pub struct Completions {

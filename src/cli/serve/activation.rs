@@ -66,6 +66,16 @@ impl Predecessor {
     }
 }
 
+/// The word that a process is started with which gets listening sockets: it says which process it is, and becomes the program
+/// that follows. No command of an operator's.
+pub(super) const BECOME: &str = "become-successor";
+
+/// The program and its arguments, when `words` are those of such a process.
+pub(in crate::cli) fn program_to_become(words: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let mut words = words.skip(1);
+    (words.next()? == BECOME).then(|| words.collect())
+}
+
 /// Becomes `command`, with the process's number as those want it whose listening sockets come with it.
 ///
 /// # Errors

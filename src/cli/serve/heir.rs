@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::activation::{ELDER, LINE, LOG};
+use super::activation::{BECOME, ELDER, LINE, LOG};
 use super::sockets::Handle;
 use super::talk::{Hello, Line, Ready, Sidelined, Told};
 
@@ -73,7 +73,7 @@ impl Heir {
         // The program's number has to be in its environment before it starts: this very program, also when its file is
         // gone, says it and then becomes the other.
         let mut command = Command::new("/proc/self/exe");
-        command.arg("become").arg("--").arg(program).args(env::args_os().skip(1));
+        command.arg(BECOME).arg(program).args(env::args_os().skip(1));
         command.stderr(speaks);
         hand(&mut command, given)?;
         let child = command.spawn()?;

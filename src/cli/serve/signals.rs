@@ -1,28 +1,43 @@
 //! The signals that are taken.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 /// All of them.
 pub(super) struct Signals {
     hang_up: Signal,
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
 }
 
 impl Signals {
     /// Takes them from now on.
     pub(super) fn take() -> anyhow::Result<Self> {
-        let [hang_up, terminate, interrupt] =
-            [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        Ok(Self { hang_up: hang_up?, terminate: terminate?, interrupt: interrupt? })
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
     }
 
     /// The next one. Cancel-safe.
     pub(super) async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.hang_up.recv() => Asked::Reload,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
+        loop {
+            tokio::select! {
+                _ = self.hang_up.recv() => return Asked::Reload,
+                _ = self.user1.recv() => return Asked::Reopen,
+                _ = self.terminate.recv() => return Asked::Stop,
+                _ = self.interrupt.recv() => return Asked::Stop,
+                _ = self.quit.recv() => return Asked::Stop,
+                // Other proxies do something by it: it must not end this one with all that is in flight.
+                _ = self.user2.recv() => warn!("SIGUSR2 asks for nothing here; `switchback upgrade` is how another program takes over"),
+            }
         }
     }
 
@@ -35,8 +50,10 @@ impl Signals {
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The configuration is to be read again.
+    /// The log is to be opened anew, and the configuration read again.
     Reload,
+    /// The log is to be opened anew: its file has been moved away.
+    Reopen,
     /// It is to end.
     Stop,
 }
