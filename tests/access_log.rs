@@ -286,15 +286,16 @@ fn the_file_is_opened_anew_on_a_hang_up() {
     lab.get("/two");
     assert_eq!(only(&lab)["path"], "/two");
     assert_eq!(lines(&moved, 1)[0]["path"], "/one");
-    // The same by the signal that is for this alone, whatever the configuration is meanwhile.
-    lab.write_config("half a file");
-    lab.proxy().wait_for_log("the configuration is not used");
+    // The same by the signal that is for this alone.
+    let read = || lab.proxy().log().matches("configuration read").count();
+    wait_until("the hang-up is done", || read() == 1);
     fs::rename(path(&lab), &moved).unwrap();
     lab.proxy().signal("USR1");
     wait_until("the file is there once more", || path(&lab).exists());
     lab.get("/three");
     assert_eq!(only(&lab)["path"], "/three");
     assert_eq!(lines(&moved, 1)[0]["path"], "/two");
+    assert_eq!(read(), 1);
 }
 
 #[test]
