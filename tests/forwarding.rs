@@ -490,7 +490,7 @@ fn the_most_specific_route_wins() {
 fn a_request_without_a_route_is_told_so_in_the_form_it_takes() {
     let origin = Origin::start("blue");
     let services = format!(
-        "[services.shop]\nroutes = [{{ host = \"a.test\", path = \"/\" }}]\nstable = \"blue\"\n\
+        "[proxy]\nepoch_header = true\n[services.shop]\nroutes = [{{ host = \"a.test\", path = \"/\" }}]\nstable = \"blue\"\n\
          [services.shop.versions.blue]\nendpoints = [\"{}\"]\n",
         origin.address
     );
@@ -498,6 +498,7 @@ fn a_request_without_a_route_is_told_so_in_the_form_it_takes() {
     let mut client = lab.client();
     let answer = client.get("/");
     assert_eq!((answer.status, answer.header("switchback-reason")), (404, Some("no_route")));
+    assert_eq!(answer.header("switchback-epoch"), Some("1"), "by which table nobody is there");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     let problem: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!((&problem["status"], &problem["reason"]), (&json!(404), &json!("no_route")));
@@ -571,6 +572,22 @@ fn answers_carry_the_epoch_where_the_operator_wants_it() {
     assert_eq!(epoch(&lab.get("/")), done["epoch"].as_u64().unwrap());
     assert!(before < done["epoch"].as_u64().unwrap());
     assert_eq!(Lab::start(&["blue"]).get("/").header("switchback-epoch"), None);
+}
+
+#[test]
+fn answers_that_no_version_made_carry_the_epoch_of_the_table_that_decided_them() {
+    let services = "[proxy]\nepoch_header = true\n[services.moved]\n\
+                    routes = [{ host = \"moved.test\", redirect = { to = \"https://a.test/\", status = 308 } }]\n\
+                    versions.v1.endpoints = [\"127.0.0.1:1\"]\n[services.full]\nroutes = [{ host = \"full.test\" }]\n\
+                    versions.v1.endpoints = [\"127.0.0.1:1\"]\nlimits = { rate = \"1/h\" }\n";
+    let lab = Lab::with(&["blue"], services);
+    let epoch = lab.get("/").header("switchback-epoch").map(str::to_owned);
+    let ask = |host: &str| lab.client().send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).answer();
+    ask("full.test");
+    for (host, status) in [("moved.test", 308), ("full.test", 429)] {
+        let answer = ask(host);
+        assert_eq!((answer.status, answer.header("switchback-epoch")), (status, epoch.as_deref()), "{host}");
+    }
 }
 
 #[test]

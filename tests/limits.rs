@@ -104,6 +104,9 @@ fn a_service_gets_no_more_requests_a_time_than_it_may() {
     let retry_after: u32 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!((3_000..=3_600).contains(&retry_after), "{retry_after}");
     assert_eq!(refused(&lab, "rate"), 15.0);
+    let of_service =
+        lab.metric_total("switchback_client_requests_total{service=\"shop\",version=\"\"", "reason=\"rate\"");
+    assert_eq!(of_service, 15.0, "it says whose limit it is");
     assert_eq!(lab.origins[0].served(), 5);
 }
 

@@ -70,6 +70,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
         tenures: tenures.iter().map(|tenure| Arc::clone(tenure) as Arc<dyn Tenure>).collect(),
         operations: vec![("shop".parse().unwrap(), operations)],
         edges: vec![edge, edge],
+        refusals: vec![("shop".parse().unwrap(), Reason::Rate, 5)],
         certificates: vec![Certificate {
             listener: "0.0.0.0:443".to_owned(),
             file: "/etc/switchback/shop.pem".to_owned(),

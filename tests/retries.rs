@@ -73,6 +73,28 @@ fn client(lab: &Lab, reason: &str) -> f64 {
 }
 
 #[test]
+fn a_kept_connection_that_breaks_off_while_it_is_waited_for_is_the_versions_failure() {
+    // The first request of a connection is answered; the second waits as long as the path of its second line says.
+    let origin = Origin::scripted("one", move |proxy: &mut Peer| {
+        proxy.head()?;
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        let head = proxy.head()?;
+        if head.path() == "/late" {
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        Ok(())
+    });
+    let lab = Lab::pool(vec![origin], &[], "", "");
+    let mut user = lab.client();
+    assert_eq!(user.get("/").status, 200);
+    assert_eq!(user.get("/at-once").status, 200, "it may have been closed before");
+    assert_eq!(upstream(&lab, "upstream_closed"), 0.0);
+    assert_eq!(user.get("/late").status, 200);
+    assert_eq!(upstream(&lab, "upstream_closed"), 1.0);
+    assert_eq!(client(&lab, "upstream_closed"), 0.0);
+}
+
+#[test]
 fn a_get_that_is_cut_off_is_made_again_at_another_endpoint() {
     let (cutter, log) = cuts_off("one");
     let lab = Lab::pool(vec![cutter, Origin::start("two")], &[], "", ALL);

@@ -1,12 +1,13 @@
 //! What `/metrics` is made of: control's figures, the versions' cells and the workers' own, brought together.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admin::Metrics;
 use crate::control::{Durations, Handle, ServiceFigures, discovery};
 use crate::metrics::{
-    Buckets, Cells, Certificate, Checks, Edge, EndpointState, Exposition, Inputs, Operations, Tenure,
+    Buckets, Cells, Certificate, Checks, Edge, EndpointState, Exposition, Inputs, Operations, Reason, Tenure,
 };
 use crate::proxy::upstream::{Upstream, names};
 use crate::proxy::worker::WorkerStats;
@@ -37,6 +38,7 @@ pub(super) fn of(
         operations: handle.figures().services().iter().map(operations).collect(),
         held: held(&handle),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
+        refusals: refusals(&workers),
         certificates: certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         log_dropped: log_dropped.load(Ordering::Relaxed),
         lookups: names::lookups(),
@@ -118,6 +120,17 @@ fn operations((service, figures): (&ServiceName, &ServiceFigures)) -> (ServiceNa
 
 fn buckets(durations: &Durations) -> Buckets {
     Buckets { cumulative: durations.buckets().collect(), count: durations.count(), sum: durations.sum() }
+}
+
+/// What all workers together have refused, by service.
+fn refusals(workers: &[Arc<WorkerStats>]) -> Vec<(ServiceName, Reason, u64)> {
+    let mut sums = BTreeMap::<_, u64>::new();
+    for (service, refused) in workers.iter().flat_map(|stats| stats.refusals()) {
+        refused
+            .into_iter()
+            .for_each(|(reason, count)| *sums.entry((service.clone(), reason)).or_default() += count);
+    }
+    sums.into_iter().map(|((service, reason), count)| (service, reason, count)).collect()
 }
 
 fn edge(stats: &WorkerStats) -> Edge {

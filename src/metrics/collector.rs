@@ -179,13 +179,16 @@ fn requests(family: &mut Family, service: &str, version: &str, requests: &Reques
     }
 }
 
-/// Answers that no version was asked for: service and version are empty, which to Prometheus is no label at all.
+/// Answers that no version was asked for, and most of them no service: what is empty is to Prometheus no label at all.
 fn refusals(family: &mut Family, inputs: &Inputs) {
     for (index, reason) in Reason::ALL.into_iter().enumerate() {
         let count: u64 = inputs.edges.iter().map(|edge| edge.refused[index]).sum();
         if count > 0 || reason == Reason::NoRoute {
             family.count(&["", "", &reason.status().to_string(), reason.token()], count);
         }
+    }
+    for (service, reason, count) in &inputs.refusals {
+        family.count(&[service.as_str(), "", &reason.status().to_string(), reason.token()], *count);
     }
 }
 

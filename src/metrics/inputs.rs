@@ -49,6 +49,8 @@ pub struct Inputs {
     pub operations: Vec<(ServiceName, Operations)>,
     /// What each worker counted that belongs to no version.
     pub edges: Vec<Edge>,
+    /// Answers of services that no version was asked for: their limits', and those of holds.
+    pub refusals: Vec<(ServiceName, Reason, u64)>,
     /// The certificates that are presented to clients.
     pub certificates: Vec<Certificate>,
     /// How many requests wait, of every service.
@@ -154,7 +156,7 @@ pub struct Edge {
     pub passed_on: u64,
     /// Client connections ever accepted.
     pub accepted: u64,
-    /// Answers without a version, in the order of [`Reason::ALL`].
+    /// Answers without a service, in the order of [`Reason::ALL`].
     pub refused: [u64; Reason::ALL.len()],
     /// TLS handshakes, in the order of [`Handshake::ALL`].
     pub handshakes: [u64; Handshake::ALL.len()],

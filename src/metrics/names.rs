@@ -46,7 +46,7 @@ metrics! {
     UPSTREAM_GRPC_STATUS = Counter "switchback_upstream_grpc_status_total" ["service", "version", "grpc_status"]
         "Status of the gRPC calls that the version answered, by number. There from the version's first call on.";
     CLIENT_REQUESTS = Counter "switchback_client_requests_total" ["service", "version", "code", "reason"]
-        "What users saw. The reason is set where the proxy made the answer; service and version are empty where none was asked.";
+        "What users saw. The reason is set where the proxy made the answer; service and version are empty where none was asked; what a service refuses by its own limits has no version.";
     CLIENT_SECONDS = Histogram "switchback_client_request_duration_seconds" ["service"]
         "How long users waited, to the last byte.";
     PANIC_REQUESTS = Counter "switchback_panic_requests_total" ["service", "version"]

@@ -56,6 +56,7 @@ pub(super) fn admit(
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
+        story.epoch = Some(table.epoch());
         let routed = table.route(asked).ok_or(Reason::NoRoute)?;
         if story.take(&snapshot, routed) {
             return Ok(Entry::OwnAnswer);

@@ -191,7 +191,7 @@ fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
 /// Says why nobody listens, as far as that can be said at once, and counts it. Under TLS nothing can be said before the
 /// handshake, which is what costs most.
 fn turn_away(worker: &Worker, mut stream: Stream, entrance: &Entrance, reason: Reason) {
-    worker.refused(reason);
+    worker.refused(None, reason);
     if entrance.tls.is_some() {
         return;
     }
@@ -248,7 +248,7 @@ async fn introduce(
         return Some((stream, peer));
     }
     if !peer.is_trusted {
-        worker.refused(Reason::ProxyProtocol);
+        worker.refused(None, Reason::ProxyProtocol);
         return None;
     }
     let told = tokio::time::timeout(worker.settings().head, proxy_protocol::read(&mut stream)).await;
@@ -257,7 +257,7 @@ async fn introduce(
         Ok(Ok(Told::Unknown)) => Peer::unknown(door),
         Ok(Ok(Told::Client { client, server })) => Peer::told(client, server, door),
         Ok(Err(_)) | Err(_) => {
-            worker.refused(Reason::ProxyProtocol);
+            worker.refused(None, Reason::ProxyProtocol);
             return None;
         }
     };

@@ -108,30 +108,30 @@ pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
 /// The answer of whoever the request is for.
 async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Story) -> Result<Answer, Reason> {
     let client = &turn.client;
-    // Without a version there is nobody else to count it on.
-    let refused = |reason| {
-        client.worker.refused(reason);
-        reason
-    };
     if head.headers.has_underscores() {
-        client.settings.underscores.clean(&mut head.headers).map_err(refused)?;
+        let cleaned = client.settings.underscores.clean(&mut head.headers);
+        cleaned.map_err(|reason| story.refused(client, reason))?;
     }
-    let mut asked = Asked::of(head).map_err(refused)?;
-    if let Some(elsewhere) = at_the_door(client, &asked).map_err(refused)? {
+    let mut asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
+    if let Some(elsewhere) = at_the_door(client, &asked).map_err(|reason| story.refused(client, reason))? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
     let mut place = None;
     let Admitted { permit, terms } = loop {
-        match admit(client, head, &asked, &body, story, &mut place).map_err(refused)? {
+        let entry = admit(client, head, &asked, &body, story, &mut place);
+        match entry.map_err(|reason| story.refused(client, reason))? {
             Entry::Admitted(admitted) => break admitted,
-            Entry::OwnAnswer => return story.answer(client, head, &asked).map_err(refused),
+            Entry::OwnAnswer => {
+                return story.answer(client, head, &asked).map_err(|reason| story.refused(client, reason));
+            }
             Entry::Check => return Ok(story.checked(client)),
             Entry::Held => {
                 head.detach();
-                asked = Asked::of(head).map_err(refused)?;
+                asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
                 // Boxed: hardly any request waits, and all would have its size.
-                Box::pin(hold::wait(turn, place.as_deref())).await.map_err(refused)?;
+                let held = Box::pin(hold::wait(turn, place.as_deref())).await;
+                held.map_err(|reason| story.refused(client, reason))?;
             }
         }
     };

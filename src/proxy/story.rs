@@ -26,9 +26,9 @@ use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules
 #[derive(Debug)]
 pub struct Story {
     request_id: Option<HeaderValue>,
-    /// Where it leads, if there are rules about that.
+    /// Where it leads.
     place: Option<Place>,
-    /// The epoch that it was admitted under.
+    /// The epoch that it was admitted under; until then, that of the table it was routed by.
     pub epoch: Option<Epoch>,
     /// After how many seconds it should be sent again when it is refused; 0: not known.
     pub retry_after: u32,
@@ -43,6 +43,8 @@ struct Place {
     snapshot: Rc<Arc<Snapshot>>,
     routed: Routed,
     version: Option<usize>,
+    /// Whether the service has rules for rewriting: mostly not, and then nothing is looked up.
+    has_rules: bool,
 }
 
 impl Place {
@@ -51,7 +53,7 @@ impl Place {
     }
 
     fn rules(&self) -> Option<&Rules> {
-        self.service().rules.as_deref()
+        self.has_rules.then(|| self.service().rules.as_deref()).flatten()
     }
 
     fn route(&self) -> Option<&RouteRules> {
@@ -82,7 +84,7 @@ impl Story {
             record.routed(&snapshot.table.services()[routed.service].name, snapshot.table.epoch());
         }
         let has_rules = snapshot.has_rules(routed.service);
-        self.place = has_rules.then(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
+        self.place = Some(Place { snapshot: Rc::clone(snapshot), routed, version: None, has_rules });
         self.own_answer().is_some()
     }
 
@@ -96,6 +98,12 @@ impl Story {
             record.assigned(permit.local(), lane.assigned_by);
             permit.note_in(record);
         }
+    }
+
+    /// It was refused before a version was asked for: there is nobody else to count it on than its service, if it has one.
+    pub fn refused(&self, client: &Client, reason: Reason) -> Reason {
+        client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
+        reason
     }
 
     fn own_answer(&self) -> Option<&OwnAnswer> {
@@ -133,7 +141,7 @@ impl Story {
 
     /// The request as it is sent on; `None`: as it was asked.
     pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
-        let place = self.place.as_ref()?;
+        let place = self.place.as_ref().filter(|place| place.has_rules)?;
         let path = place.route().and_then(|route| route.path.as_ref());
         if path.is_none() && place.edits().all(Edits::leaves_request) {
             return None;
@@ -173,7 +181,7 @@ impl Story {
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
     pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
-        if let Some(place) = &self.place {
+        if let Some(place) = self.place.as_ref().filter(|place| place.has_rules) {
             let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
             if operations.peek().is_some() {
                 let asked = Asked::of(head).ok();

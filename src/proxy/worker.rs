@@ -36,7 +36,7 @@ use super::upstream::{Local, Locals, Remaining, Upstream};
 use super::usher;
 use super::warmer;
 use crate::metrics::{Handshake, Reason, bump};
-use crate::table::OwnAnswer;
+use crate::table::{OwnAnswer, ServiceName};
 
 /// One thread's part of the data plane. Everything in it belongs to that thread but the snapshot and the counters.
 #[derive(Debug)]
@@ -244,9 +244,12 @@ impl Worker {
         }
     }
 
-    /// Counts an answer that no version was asked for.
-    pub fn refused(&self, reason: Reason) {
-        bump(&self.stats.refused[reason as usize], 1);
+    /// Counts an answer that no version was asked for, of the service that refused it, if one was asked.
+    pub fn refused(&self, service: Option<&ServiceName>, reason: Reason) {
+        match service {
+            None => bump(&self.stats.refused[reason as usize], 1),
+            Some(service) => self.stats.refused_by(service, reason),
+        }
     }
 
     /// Counts a TLS handshake.

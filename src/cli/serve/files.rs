@@ -20,7 +20,7 @@ pub(in crate::cli) fn configuration(named: Option<PathBuf>) -> anyhow::Result<Pa
     }
     let found = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
     found.ok_or_else(|| {
-        anyhow!("no configuration: neither {} is there; name one with --config FILE", PLACES.join(" nor "))
+        anyhow!("no configuration: neither {} is there; name one: `switchback run --config FILE`, `switchback check FILE`", PLACES.join(" nor "))
     })
 }
 

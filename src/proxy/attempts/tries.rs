@@ -1,6 +1,7 @@
 //! Whether a request that failed is tried again, and where.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::proxy::head::Parts;
 use smallvec::SmallVec;
@@ -15,6 +16,10 @@ use crate::proxy::permit::Permit;
 use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Place, Seat};
 use crate::table::{CircuitRules, Failing};
+
+/// How long the news that a kept connection was closed may be under way. What comes later was closed with the request in hand, and
+/// is the endpoint's failure even where the request can be made again.
+const CROSSING: Duration = Duration::from_millis(200);
 
 /// What was tried for one request.
 ///
@@ -76,7 +81,12 @@ impl Tries {
         let is_whole = !self.has_body || !upload.is_empty();
         let may_repeat = self.is_idempotent && is_whole;
         let (failing, may_go) = match failure {
-            Failure::Stale if may_repeat && self.may_reuse => return Ok(self.afresh(seat)),
+            Failure::Stale if may_repeat && self.may_reuse => {
+                if permit.has_tried() > CROSSING {
+                    permit.attempt_failed(failure.reason());
+                }
+                return Ok(self.afresh(seat));
+            }
             Failure::Refused if is_whole && self.may_reuse => return Ok(self.afresh(seat)),
             Failure::Unconnected(_) => (Some(Failing::Connect), is_whole),
             Failure::Refused => (Some(Failing::Refused), is_whole),

@@ -381,7 +381,7 @@ impl Wire {
 
     /// Answers what never became a request.
     fn refuse(&self, reason: Reason) -> Left {
-        self.client.worker.refused(reason);
+        self.client.worker.refused(None, reason);
         self.client.worker.journal.refused(&self.client, reason);
         self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&error::refusal(reason));
         Left::Unread

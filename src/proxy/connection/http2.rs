@@ -300,7 +300,7 @@ where
     }
 
     fn refuse(&mut self, reason: Reason, code: Code) {
-        self.client.worker.refused(reason);
+        self.client.worker.refused(None, reason);
         self.phase = Phase::Refused;
         self.connection.abrupt_shutdown(code);
     }
@@ -308,7 +308,7 @@ where
     /// h2 has nothing more to do: because the client has closed, was told to, or for this error.
     fn finish(&mut self, error: Option<&h2::Error>) {
         if let Some(error) = error.filter(|error| error.is_library() && error.is_go_away()) {
-            self.client.worker.refused(reason(error.reason().unwrap_or(Code::PROTOCOL_ERROR)));
+            self.client.worker.refused(None, reason(error.reason().unwrap_or(Code::PROTOCOL_ERROR)));
             self.phase = Phase::Refused;
         }
         let most = if self.phase == Phase::Refused { LINGER } else { self.client.settings.progress };

@@ -63,7 +63,7 @@ pub(super) async fn answer(
         let answering = pin!(crate::proxy::serve(turn.clone(), head, incoming));
         reply.unless_given_up(answering).await
     } else {
-        turn.client.worker.refused(Reason::HeadTooLarge);
+        turn.client.worker.refused(None, Reason::HeadTooLarge);
         turn.client.worker.journal.refused(&turn.client, Reason::HeadTooLarge);
         Ok(error::answer(Reason::HeadTooLarge, &head.headers).into())
     };
