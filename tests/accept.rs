@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 
 use http::Method;
 use lab::tls::{Authority, Caller};
-use lab::{Answer, Client, Gate, Http2, Lab, Origin, Proxy, http2};
+use lab::{Answer, Client, Gate, Http2, Lab, Origin, Proxy, http2, wait_until};
 use serde_json::{Value, json};
 
 /// A lab with so many workers.
@@ -124,7 +124,7 @@ fn a_worker_with_many_streams_gets_no_connections_while_another_has_less_to_do()
 fn how_busy_a_worker_is_is_told() {
     let lab = with_workers(Lab::start(&["blue"]), 1);
     let mut client = lab.client();
-    lab::wait_until("it is seen to work", || {
+    wait_until("it is seen to work", || {
         (0..50).for_each(|_| assert_eq!(client.get("/").status, 200));
         lab.metric(&["switchback_worker_busy_ratio{worker=\"0\"}"]).is_some_and(|busy| busy > 0.01)
     });
@@ -211,6 +211,41 @@ fn who_comes_to_a_full_worker_is_served_as_soon_as_any_has_room() {
         drop(clients.remove(0));
         assert_eq!(waiting.answer().status, 200);
         clients.push(waiting);
+    }
+}
+
+/// True when something has come for this client.
+fn has_answer(client: &Client) -> bool {
+    let stream = client.sender();
+    stream.set_nonblocking(true).unwrap();
+    let came = stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+    stream.set_nonblocking(false).unwrap();
+    came
+}
+
+#[test]
+fn no_more_clients_are_served_at_a_time_than_may_be_connected() {
+    let other = "[[listeners]]\nlisten = \"127.0.0.2:0\"\n[limits]\nconnections = 3\n";
+    let lab = with_workers(Lab::with(&["blue"], other), 2);
+    // Every worker waits at either address, and the limit is not a multiple of them.
+    let places = [lab.address(), lab.bound("127.0.0.2:0")];
+    let connect = |number: usize| {
+        let mut client = Client::connect(places[number % 2]);
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        client
+    };
+    let mut clients: Vec<_> = (0..12).map(connect).collect();
+    for served in 3..=12 {
+        wait_until("somebody has a place", || lab.origins[0].served() >= served);
+        assert_eq!(lab.metric(&["switchback_client_connections "]), Some(3.0));
+        assert_eq!(lab.origins[0].served(), served);
+        // Whoever has one leaves it to the next.
+        let mut has_one = None;
+        wait_until("it is answered", || {
+            has_one = clients.iter().position(has_answer);
+            has_one.is_some()
+        });
+        drop(clients.remove(has_one.expect("a client")));
     }
 }
 

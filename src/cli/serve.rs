@@ -190,7 +190,7 @@ impl Process {
         sidelined::take(&handle, succession.sidelined());
         let (stop_control, control) = on_own_thread(control)?;
         succession.meet(&handle, &config.state.dir);
-        let settings = settings(&config, &entrances, workers, &log);
+        let settings = settings(&config, &entrances, &log);
         let mut crew = Crew::start(workers, &pins, handle.live(), &settings)?;
         crew.follow(&addresses(&config), bound, &settings).await;
 
@@ -349,7 +349,7 @@ impl Process {
         names::ask(&config.proxy.name_servers);
         self.handle.reload(config.services.clone(), actor(&self.file)).await?;
         self.log.follow(log);
-        let settings = settings(&config, &entrances, self.crew.size(), &self.log);
+        let settings = settings(&config, &entrances, &self.log);
         self.crew.follow(&wanted, bound, &settings).await;
         if fixed(&config) != fixed(&self.config) {
             warn!(

@@ -23,6 +23,8 @@ pub struct Commons {
     hasher: ahash::RandomState,
     guests: Box<[Shard]>,
     pressure: AtomicU8,
+    /// Client connections of all workers.
+    connections: AtomicUsize,
     /// Workers that begin no requests any more, for good.
     shut: AtomicUsize,
     /// They shall begin none from now on.
@@ -41,6 +43,7 @@ impl Default for Commons {
             hasher: ahash::RandomState::default(),
             guests,
             pressure: AtomicU8::default(),
+            connections: AtomicUsize::default(),
             shut: AtomicUsize::default(),
             closing: CancellationToken::new(),
             posts: Posts::default(),
@@ -78,6 +81,25 @@ impl Commons {
 
     fn shard(&self, network: IpAddr) -> &Shard {
         &self.guests[usize::try_from(self.hasher.hash_one(network)).unwrap_or(0) % SHARDS]
+    }
+
+    /// True while there are fewer client connections than `most`: a look, which another worker may make untrue.
+    #[must_use]
+    pub fn has_room(&self, most: usize) -> bool {
+        self.connections.load(Ordering::Relaxed) < most
+    }
+
+    /// Counts one more client connection in, unless there are `most`: true when it is counted.
+    #[must_use]
+    pub fn enter(&self, most: usize) -> bool {
+        // Relaxed: it is a count, and nothing else is told by it.
+        let enter = |open: usize| (open < most).then(|| open + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok()
+    }
+
+    /// Counts one fewer.
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How tight memory is.

@@ -81,12 +81,13 @@ pub async fn run(
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
     let spare = Spare::new();
+    let mut early = None;
     let mut closed = std::pin::pin!(closed);
     let queue = loop {
         tokio::select! {
             biased;
             queue = &mut closed => break queue,
-            accepted = next(&worker, &listener) => match accepted {
+            accepted = next(&worker, &listener, &mut early) => match accepted {
                 Ok(fresh) => seat(&worker, &address, fresh),
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
@@ -96,20 +97,31 @@ pub async fn run(
             },
         }
     };
-    match queue {
+    let last = |fresh| {
+        // As many as have come: they cannot be given back.
+        let _ = worker.commons.enter(usize::MAX);
         // Not passed on: the others may be closing too.
-        Queue::Ours => listener.last(|fresh| keep(&worker, &address, fresh)),
+        keep(&worker, &address, fresh);
+    };
+    early.into_iter().for_each(last);
+    match queue {
+        Queue::Ours => listener.last(last),
         Queue::Successors => {}
     }
 }
 
-/// The next connection, once there is room for it; until then it waits in the kernel's queue.
-async fn next(worker: &Worker, listener: &Listener) -> io::Result<Fresh> {
+/// The next connection, once there is room for it, and it is counted in; until then it waits in the kernel's queue. One may have
+/// been accepted `early`: another worker has taken the last place meanwhile.
+async fn next(worker: &Worker, listener: &Listener, early: &mut Option<Fresh>) -> io::Result<Fresh> {
+    let commons = &worker.commons;
     loop {
         let vacancy = worker.vacancy.notified();
         let most = worker.settings().connections;
-        if worker.connections.get() < most || worker.commons.posts.has_room_beside(worker.id, most) {
-            return listener.accept().await;
+        if early.is_none() && commons.has_room(most) {
+            *early = Some(listener.accept().await?);
+        }
+        if let Some(fresh) = early.take_if(|_| commons.enter(most)) {
+            return Ok(fresh);
         }
         // Nobody tells that there is room on another worker: it is looked for.
         let _ = tokio::time::timeout(TICK, vacancy).await;
@@ -119,7 +131,7 @@ async fn next(worker: &Worker, listener: &Listener) -> io::Result<Fresh> {
 /// Gives a connection to the worker that should serve it, which is mostly this one.
 fn seat(worker: &Rc<Worker>, listener: &ListenAddr, fresh: Fresh) {
     let settings = worker.settings();
-    match worker.commons.posts.elsewhere(worker.id, settings.connections) {
+    match worker.commons.posts.elsewhere(worker.id) {
         None => keep(worker, listener, fresh),
         Some(to) => {
             let (door, entrance) = (settings.door(listener), settings.entrance(listener));

@@ -72,10 +72,6 @@ impl Load {
         }
     }
 
-    fn has_room(self, most: u64) -> bool {
-        self.takes && self.connections < most
-    }
-
     fn units(self) -> u64 {
         self.connections + self.streams
     }
@@ -93,18 +89,11 @@ impl Posts {
         (Self(posts.into()), inboxes)
     }
 
-    /// True while a worker other than `own` takes connections and has fewer than `most`.
-    #[must_use]
-    pub fn has_room_beside(&self, own: usize, most: usize) -> bool {
-        let mut others = self.0.iter().enumerate().filter(|(id, _)| *id != own);
-        others.any(|(_, post)| Load::of(post).has_room(most as u64))
-    }
-
     /// The worker that should have a connection that `own` has accepted; `None` when that is `own`.
-    pub(super) fn elsewhere(&self, own: usize, most: usize) -> Option<usize> {
+    pub(super) fn elsewhere(&self, own: usize) -> Option<usize> {
         match self.0.len() {
             0 | 1 => None,
-            count => choose(count, own, most as u64, |id| Load::of(&self.0[id])),
+            count => choose(count, own, |id| Load::of(&self.0[id])),
         }
     }
 
@@ -147,11 +136,11 @@ pub(super) async fn receive<T>(
 }
 
 /// Which of `count` workers should have the connection that `own` has accepted; `None` when it should stay. None of those
-/// that take nothing more or have `most` connections, and none that is hot, while there are others; of these the one with the
-/// least to do, of several the first behind `own`.
-fn choose(count: usize, own: usize, most: u64, load: impl Fn(usize) -> Load) -> Option<usize> {
+/// that take nothing more, and none that is hot, while there are others; of these the one with the least to do, of several
+/// the first behind `own`.
+fn choose(count: usize, own: usize, load: impl Fn(usize) -> Load) -> Option<usize> {
     let all = || (1..=count).map(|step| (own + step) % count).map(|id| (id, load(id)));
-    let open = || all().filter(|(_, load)| load.has_room(most));
+    let open = || all().filter(|(_, load)| load.takes);
     let calmest = open().map(|(_, load)| load.busy).min()?;
     let calm = || open().filter(|(_, load)| load.busy < calmest + HOTTER);
     let (to, least) = calm().min_by_key(|(_, load)| load.units())?;
@@ -208,7 +197,7 @@ mod tests {
 
     /// Which one has a connection that `own` has accepted.
     fn chosen(loads: &[Load], own: usize) -> usize {
-        choose(loads.len(), own, 100, |id| loads[id]).unwrap_or(own)
+        choose(loads.len(), own, |id| loads[id]).unwrap_or(own)
     }
 
     #[test]
@@ -245,25 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_full_gets_none_while_another_is_not() {
-        assert_eq!(chosen(&[load(100, 0, 0), load(99, 0, 900)], 0), 1);
-        assert_eq!(chosen(&[load(100, 0, 0), load(100, 0, 0)], 0), 0);
-    }
-
-    #[test]
-    fn who_takes_nothing_more_has_no_room() {
+    fn who_takes_nothing_more_gets_none() {
         let stats = [(); 3].map(|()| Arc::new(WorkerStats::default()));
         let (posts, mut inboxes) = Posts::of(stats.iter().cloned());
         stats[0].connections.store(5, Ordering::Relaxed);
         stats[2].connections.store(5, Ordering::Relaxed);
-        let room = || (posts.has_room_beside(0, 5), posts.elsewhere(0, 5));
-        assert_eq!(room(), (true, Some(1)));
+        let room = || posts.elsewhere(0);
+        assert_eq!(room(), Some(1));
         let on_their_way = posts.0[1].inbox.try_reserve_many(ON_THEIR_WAY).unwrap();
-        assert_eq!(room(), (false, None));
+        assert_eq!(room(), None);
         drop(on_their_way);
-        assert_eq!(room(), (true, Some(1)));
+        assert_eq!(room(), Some(1));
         inboxes[1].close();
-        assert_eq!(room(), (false, None));
+        assert_eq!(room(), None);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::table::{ErrorPage, ZoneName};
 /// What the operator may set about the data plane; replaced whole on a reload.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most client connections a worker; further ones wait in the listen queue.
+    /// Most client connections of all workers; further ones wait in the listen queue.
     pub connections: usize,
     /// Most connections of one client in the whole process, 0 is no limit.
     pub connections_per_client: usize,

@@ -301,6 +301,7 @@ impl Worker {
     pub(super) fn closed(&self) {
         self.connections.set(self.connections.get() - 1);
         self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.commons.leave();
         self.vacancy.notify_waiters();
     }
 

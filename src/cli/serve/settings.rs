@@ -15,11 +15,11 @@ use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::settings::Settings;
 
 /// What the workers need of the configuration.
-pub(super) fn settings(config: &Config, entrances: &Entrances, workers: usize, log: &Log) -> Settings {
+pub(super) fn settings(config: &Config, entrances: &Entrances, log: &Log) -> Settings {
     let limits = &config.limits;
     let doors = config.listeners.iter().map(|listener| (address(listener), Arc::new(door(listener))));
     Settings {
-        connections: limits.connections.min(most_connections()).div_ceil(workers.max(1)),
+        connections: limits.connections.min(most_connections()),
         connections_per_client: limits.connections_per_client,
         idle: limits.idle,
         head: limits.head,
