@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use lab::origin::Seen;
 use lab::{Client, Gate, Lab, Origin, Proxy, gate};
 use serde_json::{Value, json};
 
@@ -224,6 +225,35 @@ fn a_service_that_the_file_no_longer_has_is_dropped_with_a_logged_change() {
     let answer = lab.get("/");
     assert_eq!((answer.status, answer.header("switchback-reason")), (404, Some("no_route")));
     assert_eq!(lab.get("/cart").version(), "green");
+}
+
+#[test]
+fn what_is_set_of_the_proxy_and_its_clients_holds_for_the_next_request_of_an_open_connection() {
+    let services = |extra: &str, blue: SocketAddr| format!("{extra}{}", service("shop", &[("blue", blue)]));
+    let origin = Origin::start("blue");
+    let blue = origin.address;
+    let before = services("trusted_proxies = [\"127.0.0.1\"]\n", blue);
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &before);
+    let mut client = lab.client();
+    let mut ask = |fields: &str| {
+        let answer = client
+            .send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 203.0.113.9\r\n{fields}\r\n"))
+            .answer();
+        (answer.status, lab.origins[0].seen().pop())
+    };
+    let told = |seen: Option<Seen>| seen.and_then(|seen| seen.header("x-forwarded-for").map(str::to_owned));
+    let (status, seen) = ask("");
+    assert_eq!((status, told(seen).as_deref()), (200, Some("203.0.113.9, 127.0.0.1")));
+    // The load balancer is no longer believed.
+    lab.write_config(&services("[proxy]\nvia = \"edge\"\nforwarded = true\n[limits]\nheaders = 3\n", blue));
+    lab.proxy().wait_for_log("configuration read");
+    let (status, seen) = ask("");
+    let seen = seen.unwrap();
+    assert_eq!((status, seen.header("via")), (200, Some("1.1 edge")));
+    assert!(seen.header("forwarded").is_some());
+    assert_eq!(told(Some(seen)).as_deref(), Some("127.0.0.1"));
+    assert_eq!(ask("a: 1\r\nb: 2\r\n").0, 431, "four fields are too many now");
+    assert_eq!(lab.origins[0].connections(), 1);
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Bounds {
     pub fn new(client: &Client, head: &Parts, timeouts: Timeouts, limits: ServiceLimits) -> Self {
         let now = client.worker.clock.ticks();
         let total = timeouts.total.map_or(u64::MAX, Clock::ticks_in);
-        let pace = if is_call(head) { 0 } else { client.settings.min_body_rate };
+        let pace = if is_call(head) { 0 } else { client.settings().min_body_rate };
         let answer = limits.response_body.unwrap_or(u64::MAX);
         Self { deadline: now.saturating_add(total), answer, pace, waited: 0, looked: now }
     }

@@ -56,7 +56,7 @@ pub struct Traces {
 
 /// Gives the request its id and its trace, as the settings say; the id, if it has one.
 pub fn establish(client: &Client, head: &mut Parts) -> Option<HeaderValue> {
-    let Identity { request_id, trace } = client.settings.identity;
+    let Identity { request_id, trace } = client.settings().identity;
     if request_id.is_none() && trace.is_none() {
         return None;
     }
@@ -67,7 +67,7 @@ pub fn establish(client: &Client, head: &mut Parts) -> Option<HeaderValue> {
     }
     let ids = request_id?;
     let believed = match ids.accept {
-        Accept::Trusted => client.arrival.peer.is_trusted,
+        Accept::Trusted => client.arrival.peer.is_trusted(),
         Accept::Always => true,
         Accept::Never => false,
     };

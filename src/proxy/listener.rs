@@ -194,7 +194,7 @@ async fn serve(worker: &Rc<Worker>, accepted: Accepted, door: Arc<Door>, entranc
 /// whom no address is known, may have any number.
 fn guest(worker: &Worker, peer: &Peer) -> Option<Option<Guest>> {
     let most = worker.settings().connections_per_client;
-    match peer.address.filter(|_| !peer.is_trusted && most > 0) {
+    match peer.address.filter(|_| !peer.is_trusted() && most > 0) {
         Some(address) => worker.commons.let_in(address, most).map(Some),
         None => Some(None),
     }
@@ -259,7 +259,7 @@ async fn introduce(
     if !door.proxy_protocol {
         return Some((stream, peer));
     }
-    if !peer.is_trusted {
+    if !peer.is_trusted() {
         worker.refused(None, Reason::ProxyProtocol);
         return None;
     }

@@ -96,7 +96,7 @@ pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
     let answer = respond(&turn, &mut head, body, &mut story).await;
     let mut answer = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut answer);
-    if let Some(epoch) = story.epoch.filter(|_| client.settings.epoch_header) {
+    if let Some(epoch) = story.epoch.filter(|_| client.settings().epoch_header) {
         answer.headers.insert(error::EPOCH, HeaderValue::from(epoch.0));
     }
     if let Some(policy) = &client.arrival.entrance.hsts {
@@ -109,7 +109,7 @@ pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
 async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Story) -> Result<Answer, Reason> {
     let client = &turn.client;
     if head.headers.has_underscores() {
-        let cleaned = client.settings.underscores.clean(&mut head.headers);
+        let cleaned = client.settings().underscores.clean(&mut head.headers);
         cleaned.map_err(|reason| story.refused(client, reason))?;
     }
     let mut asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;

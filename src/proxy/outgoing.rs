@@ -2,6 +2,7 @@
 
 mod flush;
 
+use std::cell::OnceCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -172,24 +173,21 @@ impl Outgoing {
         upload: &mut Upload,
         endpoint: &Endpoint,
     ) -> Self {
-        let own;
+        let (settings, own) = (client.settings(), OnceCell::new());
         let host = match asked.sent_host {
             Some(SentHost::Fixed(host)) => host.as_bytes(),
             None if !asked.authority.is_empty() => asked.authority,
-            Some(SentHost::Endpoint) | None => {
-                own = own_host(&endpoint.address);
-                own.as_bytes()
-            }
+            Some(SentHost::Endpoint) | None => own.get_or_init(|| own_host(&endpoint.address)).as_bytes(),
         };
         let origin = Origin {
             caller: client.caller(),
             introduction: client.introduction(),
-            is_trusted: client.arrival.peer.is_trusted,
-            subject_headers: &client.settings.subject_headers,
+            is_trusted: client.arrival.peer.is_trusted(),
+            subject_headers: &settings.subject_headers,
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority },
-            forwarded: client.settings.forwarded,
-            via: &client.settings.via,
+            forwarded: settings.forwarded,
+            via: &settings.via,
         };
         let key = match asked.upgrade {
             Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),
@@ -210,7 +208,7 @@ impl Outgoing {
             frame: Bytes::new(),
             pipe: None,
             rest,
-            settings: Rc::clone(&client.settings),
+            settings,
             taken: 0,
             most: upload.most,
             announced: match upload.length {

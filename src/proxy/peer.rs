@@ -1,5 +1,6 @@
 //! Who is at the other end of a client's connection, and who is asking through it.
 
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,10 +8,14 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::forwarded;
+use super::listener::ListenAddr;
+use super::settings::Settings;
 
 /// What the operator says about a listener's clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Door {
+    /// Which listener it is; `None`: one that was dropped.
+    pub listener: Option<ListenAddr>,
     /// The networks whose word on who is asking is believed.
     pub trusted: Vec<IpNet>,
     /// Whether a PROXY header comes first on every connection.
@@ -36,9 +41,9 @@ pub struct Peer {
     pub port: Option<u16>,
     /// Whose connection it is and where it was accepted, both known or neither.
     pub ends: Option<(SocketAddr, SocketAddr)>,
-    /// True when its `X-Forwarded-*` and `Forwarded` are to be believed.
-    pub is_trusted: bool,
-    door: Arc<Door>,
+    /// The listener's, as it was set when the latest request began.
+    door: RefCell<Arc<Door>>,
+    is_trusted: Cell<bool>,
 }
 
 impl Peer {
@@ -51,6 +56,7 @@ impl Peer {
         let address = from.map(|from| from.ip());
         let is_trusted = address.is_none_or(|address| door.trusts(address));
         let text = address.map(text);
+        let (is_trusted, door) = (Cell::new(is_trusted), RefCell::new(door));
         Self { address, text, port: to.map(|to| to.port()), ends: from.zip(to), is_trusted, door }
     }
 
@@ -63,16 +69,34 @@ impl Peer {
     /// Somebody of whom a trusted proxy could say nothing.
     #[must_use]
     pub fn unknown(door: Arc<Door>) -> Self {
-        Self { address: None, text: None, port: None, ends: None, is_trusted: false, door }
+        let door = RefCell::new(door);
+        Self { address: None, text: None, port: None, ends: None, is_trusted: Cell::new(false), door }
+    }
+
+    /// True when its `X-Forwarded-*` and `Forwarded` are to be believed.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.is_trusted.get()
+    }
+
+    /// What its listener says of it by `settings`; who was trusted on a socket whose permissions say so stays that.
+    pub fn meet(&self, settings: &Settings) {
+        let listener = self.door.borrow().listener.clone();
+        // Those of a listener that was dropped keep what it said.
+        let Some(door) = listener.and_then(|listener| settings.doors.get(&listener).cloned()) else { return };
+        if let Some(address) = self.address {
+            self.is_trusted.set(door.trusts(address));
+        }
+        self.door.replace(door);
     }
 
     /// The client that asked for this: the peer, or the last one that is no trusted proxy in what trusted proxies say.
     #[must_use]
     pub fn client(&self, fields: &HeaderMap) -> Option<IpAddr> {
-        if !self.is_trusted {
+        if !self.is_trusted() {
             return self.address;
         }
-        forwarded::client(fields, self.address, |address| self.door.trusts(address))
+        forwarded::client(fields, self.address, |address| self.door.borrow().trusts(address))
     }
 }
 

@@ -169,9 +169,10 @@ impl Story {
         if self.retry_after > 0 {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
+        let settings = client.settings();
         let pages: &[ErrorPage] = match self.place.as_ref().and_then(Place::rules) {
             Some(rules) => &rules.pages,
-            None => &client.settings.error_pages,
+            None => &settings.error_pages,
         };
         if let Some(page) = ErrorPage::find(pages, response.status().as_u16(), reason.token()) {
             answer::put_page(&mut response, page);
@@ -190,7 +191,7 @@ impl Story {
             }
         }
         if let Some(id) = &self.request_id
-            && client.settings.identity.request_id.is_some_and(|ids| ids.answer)
+            && client.settings().identity.request_id.is_some_and(|ids| ids.answer)
         {
             answer.headers.insert(REQUEST_ID, id.clone());
         }

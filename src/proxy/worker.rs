@@ -142,9 +142,15 @@ impl Worker {
         Rc::clone(&self.settings.borrow())
     }
 
-    /// Takes over new settings; connections that are open keep what they started with.
+    /// True when these are the settings of now.
+    #[must_use]
+    pub fn has_set(&self, settings: &Rc<Settings>) -> bool {
+        Rc::ptr_eq(&self.settings.borrow(), settings)
+    }
+
+    /// Takes over new settings; connections that are open follow with their next request.
     pub fn follow(&self, settings: Settings) {
-        // The one setting that open connections follow too: a log that is turned on shows what goes on.
+        // At once, for requests that have begun too: a log that is turned on shows what goes on.
         self.journal.follow(settings.log.clone());
         self.locals.stand_in(settings.zone.as_ref());
         *self.settings.borrow_mut() = Rc::new(settings);

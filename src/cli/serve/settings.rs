@@ -86,5 +86,9 @@ pub(super) fn fixed(config: &Config) -> impl PartialEq {
 }
 
 fn door(listener: &config::Listener) -> Door {
-    Door { trusted: listener.trusted_proxies.clone(), proxy_protocol: listener.proxy_protocol }
+    Door {
+        listener: Some(address(listener)),
+        trusted: listener.trusted_proxies.clone(),
+        proxy_protocol: listener.proxy_protocol,
+    }
 }

@@ -129,7 +129,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         is_stalled: Cell::new(false),
         leave: Leave::default(),
     });
-    let settings = &wire.client.settings;
+    let settings = wire.client.settings();
     let mut patience = settings.head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
@@ -150,7 +150,7 @@ impl Wire {
     async fn serve_while_busy(self: &Rc<Self>, mut request: http1::Request) -> Left {
         let alarm = Rc::new(self.client.worker.clock.alarm());
         let turn = Turn { client: Rc::clone(&self.client), alarm, ear: Ear::Http1(Rc::clone(self)) };
-        let moment = DOZE.min(self.client.settings.idle);
+        let moment = DOZE.min(self.client.settings().idle);
         loop {
             match self.serve(&turn, request).await {
                 Left::Open => self.is_worth_parsing.set(true),
@@ -167,7 +167,7 @@ impl Wire {
 
     /// The next request's head, if its first byte comes within `patience`.
     fn poll_head(&self, cx: &mut Context<'_>, patience: Duration) -> Poll<Next> {
-        let settings = &self.client.settings;
+        let settings = self.client.settings();
         loop {
             if self.client.worker.is_shut.get() {
                 return Poll::Ready(if self.input.borrow().is_empty() {
@@ -210,7 +210,8 @@ impl Wire {
     }
 
     fn take_head(&self) -> Result<Option<http1::Request>, Reason> {
-        let (mut input, settings) = (self.input.borrow_mut(), &self.client.settings);
+        self.client.renew();
+        let (mut input, settings) = (self.input.borrow_mut(), self.client.settings());
         // Not looked at for every byte of a client that sends them one by one.
         if !self.is_worth_parsing.take() && input.len() < settings.head_bytes || input.is_empty() {
             return Ok(None);

@@ -61,9 +61,9 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
     let io = Deferred::<Frames>::new(stream, early);
     let watch = client.worker.clock.alarm();
-    watch.set(client.settings.head);
+    watch.set(client.settings().head);
     let mut is_hurried = false;
-    let mut handshake = pin!(builder(&client.settings).handshake::<_, Bytes>(io.clone()));
+    let mut handshake = pin!(builder(&client.settings()).handshake::<_, Bytes>(io.clone()));
     let connection = poll_fn(|cx| {
         if let Poll::Ready(connection) = handshake.as_mut().poll(cx) {
             return Poll::Ready(connection.ok());
@@ -78,7 +78,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
         }
     });
     let Some(mut connection) = connection.await else { return };
-    let pulse = Pulse::new(client.worker.clock.alarm(), client.settings.ping, connection.ping_pong());
+    let pulse = Pulse::new(client.worker.clock.alarm(), client.settings().ping, connection.ping_pong());
     let tally: Rc<Tally> = Rc::default();
     let answer = {
         let (client, tally) = (Rc::clone(&client), Rc::clone(&tally));
@@ -237,7 +237,7 @@ where
     /// What is waited for while nothing moves, and for how long. Ready when it is over.
     fn poll_limits(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.patience(is_sent);
-        let settings = &self.client.settings;
+        let settings = self.client.settings();
         let (wait, limit) = match self.phase {
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
             _ if !is_sent => (Wait::Room(self.io.sent()), Some(room)),
@@ -274,10 +274,10 @@ where
         let (sent, now) = (self.io.sent(), self.client.worker.clock.ticks());
         if is_sent || sent != self.taken {
             let taken = usize::try_from(sent - self.taken).unwrap_or(usize::MAX);
-            self.debt.took(&self.client.settings, taken, now);
+            self.debt.took(&self.client.settings(), taken, now);
             self.taken = sent;
         }
-        if is_sent { Duration::MAX } else { self.debt.wait(&self.client.settings, now) }
+        if is_sent { Duration::MAX } else { self.debt.wait(&self.client.settings(), now) }
     }
 
     /// Tells the client which of its requests will still be answered.
@@ -311,7 +311,7 @@ where
             self.client.worker.refused(None, reason(error.reason().unwrap_or(Code::PROTOCOL_ERROR)));
             self.phase = Phase::Refused;
         }
-        let most = if self.phase == Phase::Refused { LINGER } else { self.client.settings.progress };
+        let most = if self.phase == Phase::Refused { LINGER } else { self.client.settings().progress };
         self.until = self.client.worker.clock.ticks() + Clock::ticks_in(most);
         self.phase = Phase::Over;
         self.streams.clear();

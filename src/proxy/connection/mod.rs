@@ -12,7 +12,7 @@ mod out;
 
 pub mod http2;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -39,8 +39,8 @@ use super::worker::{HEAD, Worker};
 pub struct Client {
     /// The worker it belongs to.
     pub worker: Rc<Worker>,
-    /// What was set when it came.
-    pub settings: Rc<Settings>,
+    /// What was set when its latest request began.
+    settings: RefCell<Rc<Settings>>,
     /// How it came.
     pub arrival: Arrival,
     /// What endpoints are told of it; written for its first request.
@@ -48,6 +48,22 @@ pub struct Client {
 }
 
 impl Client {
+    /// What is set for its request.
+    #[must_use]
+    pub fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    /// A request begins: what the operator has set meanwhile holds for it.
+    fn renew(&self) {
+        if self.worker.has_set(&self.settings.borrow()) {
+            return;
+        }
+        let settings = self.worker.settings();
+        self.arrival.peer.meet(&settings);
+        self.settings.replace(settings);
+    }
+
     /// Whose connection it is, as endpoints are told.
     #[must_use]
     pub fn caller(&self) -> Caller<'_> {
@@ -154,8 +170,12 @@ impl Turn {
 
 /// Serves one connection until it ends, idles too long, or the worker winds down.
 pub async fn run(stream: Stream, arrival: Arrival, worker: Rc<Worker>) {
-    let client =
-        Rc::new(Client { settings: worker.settings(), worker, arrival, introduction: OnceCell::new() });
+    let client = Rc::new(Client {
+        settings: RefCell::new(worker.settings()),
+        worker,
+        arrival,
+        introduction: OnceCell::new(),
+    });
     // Under TLS the handshake has settled the protocol; what does not keep to it is malformed.
     let watch = client.worker.clock.alarm();
     let (stream, early, is_http2) = match &client.arrival.secured {
@@ -181,7 +201,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until it is clear which protocol the client speaks; `None` when it says nothing in time or goes away.
 async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Option<(Stream, Bytes)> {
-    watch.set(client.settings.head);
+    watch.set(client.settings().head);
     let leave = Leave::default();
     let mut early = Bytes::new();
     while early.len() < PREFACE.len() && PREFACE.starts_with(&early) {
@@ -198,7 +218,7 @@ async fn first_bytes(client: &Client, mut stream: Stream, watch: &Alarm) -> Opti
             Some(read) if early.is_empty() => {
                 // Little of it waits for more, and not with the buffer that it was read into.
                 early = if read.len() < PREFACE.len() { Bytes::copy_from_slice(&read) } else { read };
-                leave.put_off(watch, client.settings.head);
+                leave.put_off(watch, client.settings().head);
             }
             Some(read) => early = [early, read].concat().into(),
             // Of a begun request its own protocol says what is wrong.

@@ -57,7 +57,7 @@ impl Exchange {
         let clean = self.keep_alive && self.outgoing.is_whole() && self.input.is_empty();
         if let (Some(stream), Some(past)) = (self.stream.take().filter(|_| clean), self.past.take()) {
             let worker = &self.turn.client.worker;
-            self.endpoint.keep(stream, past, self.turn.client.settings.pool_size, &worker.clock);
+            self.endpoint.keep(stream, past, self.turn.client.settings().pool_size, &worker.clock);
         }
         if let Some(permit) = self.permit.take() {
             permit.complete();

@@ -32,7 +32,7 @@ impl Wire {
         }
         let mut debt = self.debt.get();
         if !debt.is_settled() {
-            debt.took(&self.client.settings, bytes, self.client.worker.clock.ticks());
+            debt.took(&self.client.settings(), bytes, self.client.worker.clock.ticks());
             self.debt.set(debt);
         }
     }
@@ -42,7 +42,7 @@ impl Wire {
         if !self.is_stalled.replace(true) {
             let now = self.client.worker.clock.ticks();
             let mut debt = self.debt.get();
-            let left = debt.wait(&self.client.settings, now);
+            let left = debt.wait(&self.client.settings(), now);
             self.debt.set(debt);
             // Before the answer the request's own limits hold.
             let is_bound = self.stage.get() == Stage::Answering;

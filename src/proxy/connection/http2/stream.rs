@@ -43,6 +43,7 @@ pub(super) async fn answer(
     respond: SendResponse<Bytes>,
 ) {
     let _open = Open::of(&client);
+    client.renew();
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
     upgrade::drop_key(&mut head);
@@ -56,7 +57,7 @@ pub(super) async fn answer(
         due: Cell::new(u64::MAX),
     });
     let alarm = Rc::new(client.worker.clock.alarm());
-    let is_small = head.headers.len() <= client.settings.headers;
+    let is_small = head.headers.len() <= client.settings().headers;
     let turn = Turn { client, alarm, ear: Ear::Http2(Rc::clone(&reply)) };
     let answer = if is_small {
         let incoming = Upload::of(&head.headers, body, &reply, asked.expects_continue);
@@ -339,7 +340,7 @@ impl Sending<'_> {
         if let Some(alarm) = &self.alarm {
             alarm.clear();
             let client = &self.turn.client;
-            self.debt.took(&client.settings, part.len(), client.worker.clock.ticks());
+            self.debt.took(&client.settings(), part.len(), client.worker.clock.ticks());
         }
         self.send.send_data(part, is_end && data.is_empty()).map_err(|_| GivenUp)
     }
@@ -364,7 +365,7 @@ impl Sending<'_> {
         let alarm = self.alarm.get_or_insert_with(|| clock.alarm());
         let now = clock.ticks();
         alarm.set_once(
-            self.debt.wait(&self.turn.client.settings, now).min(span(self.due.saturating_sub(now))),
+            self.debt.wait(&self.turn.client.settings(), now).min(span(self.due.saturating_sub(now))),
         );
         ready!(alarm.poll(cx));
         self.is_stalled = true;

@@ -56,7 +56,7 @@ impl Call {
                         Err(frame) => {
                             let fields = frame.into_trailers().map(trailers::only_trailers);
                             let mut fields = fields.unwrap_or_default();
-                            self.turn.client.settings.clean_trailers(&mut fields);
+                            self.turn.client.settings().clean_trailers(&mut fields);
                             if !self.ticket.takes_trailers() {
                                 fields.clear();
                             }
