@@ -957,3 +957,22 @@ fn who_has_handed_over_looks_at_nobody_any_more() {
     row.wait_alone();
     row.end();
 }
+
+#[test]
+fn an_old_process_whose_successor_was_told_to_end_begins_nothing_more() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n[shutdown]\nspread = \"0s\"\n");
+    let mut kept: Vec<_> = (0..5).map(|_| row.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").version() == "blue"));
+    row.upgrade();
+    signal("TERM", row.pids[1]);
+    wait_until("the new one ends", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    row.lab.flip("green");
+    let asked = row.lab.origin("blue").served();
+    for client in &mut kept {
+        assert!(client.try_get("/").map_or(true, |answer| answer.status == 503));
+    }
+    assert_eq!(row.lab.origin("blue").served(), asked, "after the flip was acknowledged");
+    assert!(anew.stop().0.success());
+    wait_until("the first ends", || !lives(row.pids[0]));
+}

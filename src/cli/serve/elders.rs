@@ -82,12 +82,14 @@ impl Elders {
         self.all.iter().for_each(|one| one.task.abort());
     }
 
-    /// Tells them to wind down too.
+    /// Tells them to wind down too. They go on by the table of their time until this process has ended, and no longer.
     pub(super) async fn end(self) {
         self.ending.cancel();
         for one in self.all {
             // Those that do not listen end by their deadline.
             let _ = timeout(PATIENCE, one.task).await;
+            // Its end says that somebody else may decide from now on.
+            one.line.lock().await.hold();
         }
     }
 }

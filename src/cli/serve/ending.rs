@@ -204,9 +204,9 @@ impl Here {
                 Ok(Some(_) | None) | Err(_) => break,
             }
         }
+        // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
+        self.commons.begin_no_more();
         if to_end.is_some() {
-            // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
-            self.commons.begin_no_more();
             warn!(
                 "the process that has taken over is gone; nothing more is begun, what is in flight is finished"
             );
