@@ -958,6 +958,30 @@ fn who_has_handed_over_looks_at_nobody_any_more() {
     row.end();
 }
 
+/// Who has taken the sockets and fails then has to leave their files: the old one is reached by them.
+#[test]
+fn a_new_process_that_fails_late_takes_no_socket_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = dir.path().join("shop.sock");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut row = Row::with(&format!("[[listeners]]\nlisten = \"unix:{}\"\n", unix.display()));
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let metrics =
+        format!("[metrics]\nlisten = \"{}\"\n[state]\ndir = \"/dev/null/", taken.local_addr().unwrap());
+    for wrong in [metrics.clone(), metrics.replace(&taken.local_addr().unwrap().to_string(), "127.0.0.1:0")] {
+        fs::write(row.lab.config(), text.replace("[state]\ndir = \"", &wrong)).unwrap();
+        let (status, answer) = row.try_upgrade(&json!({}));
+        assert_eq!(status, 422, "{answer}");
+        assert!(unix.exists() && row.lab.socket().exists(), "{answer}");
+    }
+    fs::write(row.lab.config(), text).unwrap();
+    assert_goes_on(&mut row, 2);
+    row.upgrade();
+    row.wait_alone();
+    row.end();
+    assert!(!unix.exists(), "and they go with the last one");
+}
+
 #[test]
 fn an_old_process_whose_successor_was_told_to_end_begins_nothing_more() {
     let mut row = Row::with("[upgrade]\nspread = \"5s\"\n[shutdown]\nspread = \"0s\"\n");

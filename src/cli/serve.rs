@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod notify;
 mod orphans;
+mod reload;
 mod settings;
 mod sidelined;
 mod signals;
@@ -33,20 +34,19 @@ use anyhow::{Context, Result, anyhow};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use activation::{Predecessor, Started};
 use affinity::Cores;
 use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
-use files::{load, load_again, watched};
+use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
-use settings::{fixed, memory_limit, settings};
+use settings::{memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
 use upgrade::Outcome;
@@ -57,9 +57,9 @@ use crate::admin::{self, App, Readiness, Status, UpgradeOrder, api};
 use crate::config::{self, Config};
 use crate::control::discovery::Finders;
 use crate::control::reload::{Trigger, Watch, watch};
-use crate::control::{self, Failed, Handle};
+use crate::control::{self, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::inherited::{Given, Inherited};
+use crate::proxy::inherited::Given;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::upstream::names;
@@ -168,7 +168,7 @@ impl Process {
         let Started { sockets: mut inherited, predecessor } = started;
         let entrances = Entrances::of(&config, None)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
-        let (admin_path, admin_file, mut own) = (socket.path().to_owned(), socket.take_file(), vec![handle]);
+        let (admin_path, mut own) = (socket.path().to_owned(), vec![handle]);
         let metrics = match &config.metrics {
             Some(metrics) => {
                 let (listener, handle) = sockets::metrics_socket(metrics.listen, &mut inherited)?;
@@ -208,6 +208,8 @@ impl Process {
         let (upgrading, upgrades) = mpsc::channel(1);
         let app = App::with(handle.clone(), Arc::clone(&status), text, upgrading);
         let (stop_admin, admin_closed) = (CancellationToken::new(), app.closing());
+        // Nothing can fail any more: until now a socket that was taken over was its giver's.
+        let admin_file = socket.take_file();
         let mut admin =
             vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
         admin.extend(metrics.map(|metrics| {
@@ -304,64 +306,6 @@ impl Process {
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
         }
-    }
-
-    /// Reads the file again: all of it takes effect, or nothing.
-    async fn reload(&mut self, trigger: &Trigger) {
-        notify::reloading();
-        self.reload_and_tell(trigger).await;
-        notify::ready(&self.summary());
-    }
-
-    async fn reload_and_tell(&mut self, trigger: &Trigger) {
-        match self.try_reload().await {
-            Ok(()) => {
-                info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
-            }
-            Err(error) => {
-                let errors = format!("{error:#}");
-                if matches!(error.downcast_ref(), Some(Failed::Store(_))) {
-                    // Not the file's fault, and perhaps kept after all: it is read again until that is settled.
-                    error!(
-                        "the configuration is not in force yet, the store has failed; trying again:\n{errors}"
-                    );
-                    let trigger = trigger.clone();
-                    spawn_local(async move {
-                        sleep(TRY_AGAIN).await;
-                        trigger.pull();
-                    });
-                } else {
-                    error!("the configuration is not used, everything stays as it was:\n{errors}");
-                }
-                self.handle.reload_failed(errors);
-            }
-        }
-    }
-
-    async fn try_reload(&mut self) -> Result<()> {
-        let config = load_again(&self.file, self.watching.as_ref())?;
-        config.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let entrances = Entrances::of(&config, Some(&self.entrances))?;
-        let wanted = addresses(&config);
-        let bound = crew::bind(&wanted, &mut Inherited::default(), Some(&self.crew), self.crew.size());
-        let bound = bound.map_err(cannot_listen)?;
-        let log = self.log.prepare(&config)?;
-        names::ask(&config.proxy.name_servers);
-        self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        self.log.follow(log);
-        let settings = settings(&config, &entrances, self.crew.size(), &self.log);
-        self.crew.follow(&wanted, bound, &settings).await;
-        if fixed(&config) != fixed(&self.config) {
-            warn!(
-                "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start"
-            );
-        }
-        self.memory.send_replace(memory_limit(&config));
-        self.webhooks.follow(&config.webhooks);
-        self.finders.follow(&config.discoveries);
-        (self.config, self.entrances) = (config, entrances);
-        self.show_listeners();
-        Ok(())
     }
 
     fn show_listeners(&self) {
