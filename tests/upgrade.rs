@@ -1000,3 +1000,21 @@ fn an_old_process_whose_successor_was_told_to_end_begins_nothing_more() {
     assert!(anew.stop().0.success());
     wait_until("the first ends", || !lives(row.pids[0]));
 }
+
+/// Where the state is kept is for the next start; an upgrade that fails is none.
+#[test]
+fn the_store_that_comes_back_is_the_one_that_was_lent() {
+    let mut row = Row::with("");
+    row.lab.flip("green");
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let beside = row.lab.dir.path().join("beside.toml");
+    fs::write(&beside, text.replace("/state\"", "/another\"")).unwrap();
+    fs::rename(&beside, row.lab.config()).unwrap();
+    row.first.as_ref().unwrap().wait_for_log("take effect at the next start");
+    let body = takes_the_store_and(&row, "os.kill(os.getpid(), 9)");
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    assert_eq!((row.client().get("/").version(), row.lab.epoch()), ("green", 2));
+    assert_eq!(row.lab.flip("blue")["epoch"], 3);
+    assert!(!row.lab.dir.path().join("another").exists());
+    row.end();
+}

@@ -49,7 +49,7 @@ impl Process {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        let config = load_again(&self.file, self.watching.as_ref())?;
+        let mut config = load_again(&self.file, self.watching.as_ref())?;
         config.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entrances = Entrances::of(&config, Some(&self.entrances))?;
         let wanted = addresses(&config);
@@ -66,6 +66,8 @@ impl Process {
                 "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start"
             );
         }
+        // Until it ends this process has the store that it has opened.
+        config.state = self.config.state.clone();
         self.memory.send_replace(memory_limit(&config));
         self.webhooks.follow(&config.webhooks);
         self.finders.follow(&config.discoveries);
