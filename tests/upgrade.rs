@@ -1018,3 +1018,34 @@ fn the_store_that_comes_back_is_the_one_that_was_lent() {
     assert!(!row.lab.dir.path().join("another").exists());
     row.end();
 }
+
+/// The kernel ends the largest first, and nothing is left to try it again.
+#[test]
+fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
+    let mut row = Row::with("");
+    row.lab.flip("green");
+    let (address, started) = (row.address(), row.lab.dir.path().join("started"));
+    let body = program(
+        &row,
+        &format!(
+            "#!/bin/sh\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.01; done\nexec '{1}' \"$@\"\n",
+            started.display(),
+            env!("CARGO_BIN_EXE_switchback")
+        ),
+    );
+    let socket = row.lab.socket();
+    let asked = thread::spawn(move || {
+        let body = json!({ "binary": body["binary"], "timeout": "30s" }).to_string();
+        lab::admin::call(&socket, "POST", "/v1/upgrade", &[], &body).is_ok()
+    });
+    wait_until("it is started", || started.exists());
+    row.pids.push(fs::read_to_string(started).unwrap().trim().parse().unwrap());
+    row.first.take().unwrap().kill();
+    assert!(!asked.join().unwrap());
+    wait_until("the new one serves", || row.status()["pid"] == row.pids[1]);
+    assert_eq!(Client::connect(address).get("/").version(), "green");
+    assert_eq!(row.lab.flip("blue")["epoch"], 3);
+    signal("TERM", row.pids[1]);
+    wait_until("it ends", || !lives(row.pids[1]));
+    assert!(!row.lab.socket().exists());
+}

@@ -5,6 +5,7 @@
 
 pub(super) mod activation;
 mod affinity;
+mod diary;
 mod elders;
 mod ending;
 mod entrances;
@@ -75,7 +76,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot start; nothing is left behind then.
 pub(super) fn run(args: Run) -> Result<()> {
-    start_log();
+    let _diary = start_log()?;
     // Before anything is opened: descriptors are taken by their numbers.
     let started = activation::take()?;
     let line = started.predecessor.as_ref().and_then(|before| before.line.try_clone().ok());

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::activation::{BECOME, ELDER, LINE, LOG};
+use super::diary;
 use super::sockets::Handle;
 use super::talk::{Hello, Line, Ready, Sidelined, Told};
 
@@ -168,11 +169,7 @@ async fn pass_on(pipe: pipe::Receiver, kept: Rc<RefCell<VecDeque<String>>>) {
     let mut lines = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let text = String::from_utf8_lossy(&line).into_owned();
-        {
-            use std::io::Write;
-            // Nobody reads our log: nobody misses this.
-            let _ = writeln!(io::stderr().lock(), "{text}");
-        }
+        diary::pass_on(&text);
         let mut kept = kept.borrow_mut();
         if kept.len() == WORDS {
             kept.pop_front();
