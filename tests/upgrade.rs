@@ -731,7 +731,12 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     let anew = row.lab.spawn(2);
     row.lab.flip("green");
     assert_eq!(row.drain("blue")["drained"], false, "the oldest process has work there");
-    assert_eq!(row.status()["predecessors"][0]["pid"], row.pids[0]);
+    let told = row.status()["predecessors"][0].take();
+    let unknown = json!({ "generation": null, "version": null, "connections": null, "in_flight": null });
+    assert_eq!(told["pid"], row.pids[0]);
+    assert!(unknown.as_object().unwrap().iter().all(|(name, null)| told[name] == *null), "{told}");
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("work that this one cannot see"), "{said}");
     gate.open();
     assert!(busy.answer().is_whole, "what was in flight is finished");
     wait_until("it is drained", || row.drain("blue")["drained"] == true);

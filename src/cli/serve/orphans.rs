@@ -51,8 +51,7 @@ pub(super) fn meet(dir: &Path, known: &[Older], handle: &Handle) {
 
 /// One of which nothing is known but that it is there, and begins nothing more.
 fn mute(pid: u32) -> Elder {
-    let program = env!("CARGO_PKG_VERSION").to_owned();
-    Elder { pid, generation: 0, program, is_quiet: true, is_mute: true, connections: 0, left: Vec::new() }
+    Elder { pid, generation: None, program: None, is_quiet: true, told: None }
 }
 
 async fn see_out(pid: u32, path: PathBuf, handle: Handle) {
