@@ -1054,3 +1054,44 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
     wait_until("it ends", || !lives(row.pids[1]));
     assert!(!row.lab.socket().exists());
 }
+
+/// One that stands still does not know yet that it was left alone.
+#[test]
+fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_nothing_more() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n");
+    let mut kept = row.client();
+    assert_eq!(kept.get("/").version(), "blue");
+    row.upgrade();
+    signal("STOP", row.pids[0]);
+    signal("KILL", row.pids[1]);
+    wait_until("the new one is gone", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    let quiet = || row.status()["predecessors"][0]["quiet"].take();
+    assert_eq!(quiet(), false);
+    signal("CONT", row.pids[0]);
+    wait_until("it begins nothing more", || quiet() == true || row.status()["predecessors"] == json!([]));
+    row.lab.flip("green");
+    assert!(kept.try_get("/").map_or(true, |answer| answer.status == 503));
+    assert_eq!(row.lab.origin("blue").served(), 1);
+    assert!(anew.stop().0.success());
+    wait_until("the first ends", || !lives(row.pids[0]));
+}
+
+#[test]
+fn an_old_process_is_known_before_the_new_one_has_the_store() {
+    let mut row = Row::with("");
+    let (state, seen) = (row.lab.dir.path().join("state"), row.lab.dir.path().join("seen"));
+    let list = format!(
+        "open('{}', 'w').write(' '.join(os.listdir('{}'))); os._exit(3)",
+        seen.display(),
+        state.display()
+    );
+    let body = takes_the_store_and(&row, &list);
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    let lock = format!("older-{}.lock", row.pids[0]);
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains(&lock), "{seen}");
+    assert!(!state.join(lock).exists(), "it is none after all");
+    assert_goes_on(&mut row, 2);
+    row.end();
+}

@@ -159,6 +159,8 @@ struct Process {
     finders: Finders,
     /// True while a process that starts has the store.
     is_lent: Rc<Cell<bool>>,
+    /// That it has been taken over from, for whoever is told by nobody.
+    trace: Option<orphans::Trace>,
 }
 
 impl Process {
@@ -243,6 +245,7 @@ impl Process {
             webhooks,
             finders,
             is_lent: Rc::default(),
+            trace: None,
         };
         process.announce(succession).await;
         Ok((process, upgrades))

@@ -13,7 +13,7 @@ use super::elders::Elders;
 use super::heir::{Fell, Heir};
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, sidelined, sockets};
+use super::{Process, TRY_AGAIN, actor, orphans, sidelined, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::store::sqlite::Sqlite;
@@ -74,6 +74,8 @@ impl Process {
             }
         };
         self.take_back().await;
+        // It is no older one after all.
+        self.trace = None;
         let (why, words) = why;
         let is_stopped = matches!(why, Why::Stopped);
         let failed = failed(why, words);
@@ -107,6 +109,10 @@ impl Process {
         let heir = Heir::start(&program, handles, lines, hello).await.map_err(no_descriptors)?;
         let heir = started.insert(heir);
         heir.prepared().await.map_err(Why::Fell)?;
+        // Before anybody else can serve: from then on somebody may come who knows of this process by nothing else.
+        self.trace = orphans::enter(&self.config.state.dir)
+            .inspect_err(|error| warn!(%error, "should the new process crash, who comes after it will not know of this one"))
+            .ok();
         self.is_lent.set(true);
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
         let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
