@@ -1095,3 +1095,19 @@ fn an_old_process_is_known_before_the_new_one_has_the_store() {
     assert_goes_on(&mut row, 2);
     row.end();
 }
+
+#[test]
+fn who_asks_for_another_process_while_the_proxy_stops_is_told_so() {
+    let (mut row, gate) = Row::held("");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    signal("TERM", row.pids[0]);
+    row.first.as_ref().unwrap().wait_for_log("winding down");
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("the proxy stops"), "{answer}");
+    gate.open();
+    assert!(client.answer().is_whole);
+    row.end();
+}

@@ -44,12 +44,13 @@ use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
-use heir::OwnProgram;
+use heir::{Heir, OwnProgram};
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
 use settings::{memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
+use talk::Ready;
 use upgrade::Outcome;
 
 use super::args::Run;
@@ -161,6 +162,14 @@ struct Process {
     is_lent: Rc<Cell<bool>>,
     /// That it has been taken over from, for whoever is told by nobody.
     trace: Option<orphans::Trace>,
+}
+
+/// Why it serves no more.
+enum End {
+    /// It was told to.
+    Stopped,
+    /// Another process serves.
+    Replaced(Heir, Ready),
 }
 
 impl Process {
@@ -278,7 +287,7 @@ impl Process {
         )
     }
 
-    /// Serves until it is told to stop, or until another process has taken over.
+    /// Serves until it is told to stop, or until another process has taken over, and finishes what it has then.
     async fn live(
         mut self,
         mut signals: Signals,
@@ -286,12 +295,28 @@ impl Process {
         mut reloads: mpsc::Receiver<()>,
         mut upgrades: mpsc::Receiver<UpgradeOrder>,
     ) -> Result<()> {
+        let end = self.serve(&mut signals, &trigger, &mut reloads, &mut upgrades).await?;
+        // Who asks for another process from now on hears that it is too late.
+        drop(upgrades);
+        match end {
+            End::Stopped => self.wind_down(signals).await,
+            End::Replaced(heir, ready) => self.retire(heir, &ready, signals).await,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        trigger: &Trigger,
+        reloads: &mut mpsc::Receiver<()>,
+        upgrades: &mut mpsc::Receiver<UpgradeOrder>,
+    ) -> Result<End> {
         loop {
             tokio::select! {
                 _ = reloads.recv() => tokio::select! {
-                    () = self.reload(&trigger) => {}
+                    () = self.reload(trigger) => {}
                     // A store that hangs does not keep it from stopping.
-                    () = signals.stop() => return self.wind_down(signals).await,
+                    () = signals.stop() => return Ok(End::Stopped),
                 },
                 signal = signals.next() => match signal {
                     Asked::Reopen => self.log.reopen(),
@@ -299,11 +324,11 @@ impl Process {
                         self.log.reopen();
                         trigger.pull();
                     }
-                    Asked::Stop => return self.wind_down(signals).await,
+                    Asked::Stop => return Ok(End::Stopped),
                 },
-                Some(order) = upgrades.recv() => match self.upgrade(order, &mut signals).await {
-                    Outcome::Succeeded(heir, ready) => return self.retire(heir, &ready, signals).await,
-                    Outcome::Stopped => return self.wind_down(signals).await,
+                Some(order) = upgrades.recv() => match self.upgrade(order, signals).await {
+                    Outcome::Succeeded(heir, ready) => return Ok(End::Replaced(heir, ready)),
+                    Outcome::Stopped => return Ok(End::Stopped),
                     Outcome::Failed => {}
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
