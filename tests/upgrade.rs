@@ -725,6 +725,8 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     row.upgrade();
     signal("KILL", row.pids[1]);
     row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    let listed = PathBuf::from(format!("/proc/{}", row.pids[1]));
+    wait_until("the dead one is out of the system's list", || !listed.exists());
     // Whoever is started now may have said that blue gets nothing more.
     assert!(idle.try_get("/").map_or(true, |answer| answer.status == 503));
     assert_eq!(row.lab.origin("blue").served(), 2);

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::activation::{BECOME, ELDER, LINE, LOG};
 use super::diary;
@@ -108,9 +110,14 @@ impl Heir {
         }
     }
 
-    /// The conversation with it, once it serves.
+    /// The conversation with it, once it serves. Its end is waited for: it is to leave no trace in the system's list.
     pub(super) fn line(self) -> Line {
-        self.line
+        let Self { mut process, line, .. } = self;
+        let waiting = thread::Builder::new().name("heir".to_owned()).spawn(move || process.child.wait());
+        if let Err(error) = waiting {
+            warn!(%error, "the new process's end is not waited for");
+        }
+        line
     }
 
     /// Ends it, and tells what it said last.
