@@ -1113,3 +1113,32 @@ fn who_asks_for_another_process_while_the_proxy_stops_is_told_so() {
     assert!(client.answer().is_whole);
     row.end();
 }
+
+/// What it has begun is its own to finish.
+#[test]
+fn a_new_process_that_may_serve_already_is_told_to_end_and_not_killed() {
+    let mut row = Row::with("");
+    let file = |name: &str| row.lab.dir.path().join(name);
+    let [has_it, go, told] = ["has-it", "go", "told"].map(file);
+    let then = format!(
+        "import signal\ndef end(*_):\n  open('{told}', 'w'); os._exit(0)\nsignal.signal(signal.SIGTERM, end)\n\
+         open('{has_it}', 'w')\nwhile not os.path.exists('{go}'): time.sleep(.01)\n\
+         line.write(json.dumps({{'ready': {{'pid': os.getpid(), 'generation': 2, 'version': 'x', 'epoch': 1}}}}) + '\\n')\n\
+         line.flush(); time.sleep(60)",
+        told = told.display(),
+        has_it = has_it.display(),
+        go = go.display()
+    );
+    let body = takes_the_store_and(&row, &then);
+    let body = json!({ "binary": body["binary"], "timeout": "30s" });
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &body);
+    wait_until("it has the store", || has_it.exists());
+    signal("TERM", row.pids[0]);
+    let first = row.first.take().unwrap();
+    first.wait_for_log("told to stop while another process takes over");
+    fs::write(go, "").unwrap();
+    assert_eq!(asked.answer().status, 200);
+    wait_until("it is told", || told.exists());
+    let (status, log) = first.wait();
+    assert!(status.success() && !log.contains("panicked"), "{log}");
+}

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::{JoinHandle, spawn_local};
@@ -108,6 +109,12 @@ impl Heir {
             Ok(Some(Told::Failed { reason })) => Err(Fell::Said(reason)),
             Ok(Some(_) | None) | Err(_) => Err(Fell::Silently),
         }
+    }
+
+    /// Tells it to wind down, as this process was told.
+    pub(super) fn wind_down(&self) {
+        // It may have ended already.
+        let _ = kill_process(Pid::from_child(&self.process.child), Signal::TERM);
     }
 
     /// The conversation with it, once it serves. Its end is waited for: it is to leave no trace in the system's list.
