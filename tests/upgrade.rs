@@ -725,13 +725,20 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     row.upgrade();
     signal("KILL", row.pids[1]);
     row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    let listed = PathBuf::from(format!("/proc/{}", row.pids[1]));
+    wait_until("the dead one is out of the system's list", || !listed.exists());
     // Whoever is started now may have said that blue gets nothing more.
     assert!(idle.try_get("/").map_or(true, |answer| answer.status == 503));
     assert_eq!(row.lab.origin("blue").served(), 2);
     let anew = row.lab.spawn(2);
     row.lab.flip("green");
     assert_eq!(row.drain("blue")["drained"], false, "the oldest process has work there");
-    assert_eq!(row.status()["predecessors"][0]["pid"], row.pids[0]);
+    let told = row.status()["predecessors"][0].take();
+    let unknown = json!({ "generation": null, "version": null, "connections": null, "in_flight": null });
+    assert_eq!(told["pid"], row.pids[0]);
+    assert!(unknown.as_object().unwrap().iter().all(|(name, null)| told[name] == *null), "{told}");
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("work that this one cannot see"), "{said}");
     gate.open();
     assert!(busy.answer().is_whole, "what was in flight is finished");
     wait_until("it is drained", || row.drain("blue")["drained"] == true);
@@ -956,4 +963,182 @@ fn who_has_handed_over_looks_at_nobody_any_more() {
     drop(socket);
     row.wait_alone();
     row.end();
+}
+
+/// Who has taken the sockets and fails then has to leave their files: the old one is reached by them.
+#[test]
+fn a_new_process_that_fails_late_takes_no_socket_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = dir.path().join("shop.sock");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut row = Row::with(&format!("[[listeners]]\nlisten = \"unix:{}\"\n", unix.display()));
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let metrics =
+        format!("[metrics]\nlisten = \"{}\"\n[state]\ndir = \"/dev/null/", taken.local_addr().unwrap());
+    for wrong in [metrics.clone(), metrics.replace(&taken.local_addr().unwrap().to_string(), "127.0.0.1:0")] {
+        fs::write(row.lab.config(), text.replace("[state]\ndir = \"", &wrong)).unwrap();
+        let (status, answer) = row.try_upgrade(&json!({}));
+        assert_eq!(status, 422, "{answer}");
+        assert!(unix.exists() && row.lab.socket().exists(), "{answer}");
+    }
+    fs::write(row.lab.config(), text).unwrap();
+    assert_goes_on(&mut row, 2);
+    row.upgrade();
+    row.wait_alone();
+    row.end();
+    assert!(!unix.exists(), "and they go with the last one");
+}
+
+#[test]
+fn an_old_process_whose_successor_was_told_to_end_begins_nothing_more() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n[shutdown]\nspread = \"0s\"\n");
+    let mut kept: Vec<_> = (0..5).map(|_| row.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").version() == "blue"));
+    row.upgrade();
+    signal("TERM", row.pids[1]);
+    wait_until("the new one ends", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    row.lab.flip("green");
+    let asked = row.lab.origin("blue").served();
+    for client in &mut kept {
+        assert!(client.try_get("/").map_or(true, |answer| answer.status == 503));
+    }
+    assert_eq!(row.lab.origin("blue").served(), asked, "after the flip was acknowledged");
+    assert!(anew.stop().0.success());
+    wait_until("the first ends", || !lives(row.pids[0]));
+}
+
+/// Where the state is kept is for the next start; an upgrade that fails is none.
+#[test]
+fn the_store_that_comes_back_is_the_one_that_was_lent() {
+    let mut row = Row::with("");
+    row.lab.flip("green");
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let beside = row.lab.dir.path().join("beside.toml");
+    fs::write(&beside, text.replace("/state\"", "/another\"")).unwrap();
+    fs::rename(&beside, row.lab.config()).unwrap();
+    row.first.as_ref().unwrap().wait_for_log("take effect at the next start");
+    let body = takes_the_store_and(&row, "os.kill(os.getpid(), 9)");
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    assert_eq!((row.client().get("/").version(), row.lab.epoch()), ("green", 2));
+    assert_eq!(row.lab.flip("blue")["epoch"], 3);
+    assert!(!row.lab.dir.path().join("another").exists());
+    row.end();
+}
+
+/// The kernel ends the largest first, and nothing is left to try it again.
+#[test]
+fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
+    let mut row = Row::with("");
+    row.lab.flip("green");
+    let (address, started) = (row.address(), row.lab.dir.path().join("started"));
+    let body = program(
+        &row,
+        &format!(
+            "#!/bin/sh\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.01; done\nexec '{1}' \"$@\"\n",
+            started.display(),
+            env!("CARGO_BIN_EXE_switchback")
+        ),
+    );
+    let socket = row.lab.socket();
+    let asked = thread::spawn(move || {
+        let body = json!({ "binary": body["binary"], "timeout": "30s" }).to_string();
+        lab::admin::call(&socket, "POST", "/v1/upgrade", &[], &body).is_ok()
+    });
+    wait_until("it is started", || started.exists());
+    row.pids.push(fs::read_to_string(started).unwrap().trim().parse().unwrap());
+    row.first.take().unwrap().kill();
+    assert!(!asked.join().unwrap());
+    wait_until("the new one serves", || row.status()["pid"] == row.pids[1]);
+    assert_eq!(Client::connect(address).get("/").version(), "green");
+    assert_eq!(row.lab.flip("blue")["epoch"], 3);
+    signal("TERM", row.pids[1]);
+    wait_until("it ends", || !lives(row.pids[1]));
+    assert!(!row.lab.socket().exists());
+}
+
+/// One that stands still does not know yet that it was left alone.
+#[test]
+fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_nothing_more() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n");
+    let mut kept = row.client();
+    assert_eq!(kept.get("/").version(), "blue");
+    row.upgrade();
+    signal("STOP", row.pids[0]);
+    signal("KILL", row.pids[1]);
+    wait_until("the new one is gone", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    let quiet = || row.status()["predecessors"][0]["quiet"].take();
+    assert_eq!(quiet(), false);
+    signal("CONT", row.pids[0]);
+    wait_until("it begins nothing more", || quiet() == true || row.status()["predecessors"] == json!([]));
+    row.lab.flip("green");
+    assert!(kept.try_get("/").map_or(true, |answer| answer.status == 503));
+    assert_eq!(row.lab.origin("blue").served(), 1);
+    assert!(anew.stop().0.success());
+    wait_until("the first ends", || !lives(row.pids[0]));
+}
+
+#[test]
+fn an_old_process_is_known_before_the_new_one_has_the_store() {
+    let mut row = Row::with("");
+    let (state, seen) = (row.lab.dir.path().join("state"), row.lab.dir.path().join("seen"));
+    let list = format!(
+        "open('{}', 'w').write(' '.join(os.listdir('{}'))); os._exit(3)",
+        seen.display(),
+        state.display()
+    );
+    let body = takes_the_store_and(&row, &list);
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    let lock = format!("older-{}.lock", row.pids[0]);
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains(&lock), "{seen}");
+    assert!(!state.join(lock).exists(), "it is none after all");
+    assert_goes_on(&mut row, 2);
+    row.end();
+}
+
+#[test]
+fn who_asks_for_another_process_while_the_proxy_stops_is_told_so() {
+    let (mut row, gate) = Row::held("");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    signal("TERM", row.pids[0]);
+    row.first.as_ref().unwrap().wait_for_log("winding down");
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("the proxy stops"), "{answer}");
+    gate.open();
+    assert!(client.answer().is_whole);
+    row.end();
+}
+
+/// What it has begun is its own to finish.
+#[test]
+fn a_new_process_that_may_serve_already_is_told_to_end_and_not_killed() {
+    let mut row = Row::with("");
+    let file = |name: &str| row.lab.dir.path().join(name);
+    let [has_it, go, told] = ["has-it", "go", "told"].map(file);
+    let then = format!(
+        "import signal\ndef end(*_):\n  open('{told}', 'w'); os._exit(0)\nsignal.signal(signal.SIGTERM, end)\n\
+         open('{has_it}', 'w')\nwhile not os.path.exists('{go}'): time.sleep(.01)\n\
+         line.write(json.dumps({{'ready': {{'pid': os.getpid(), 'generation': 2, 'version': 'x', 'epoch': 1}}}}) + '\\n')\n\
+         line.flush(); time.sleep(60)",
+        told = told.display(),
+        has_it = has_it.display(),
+        go = go.display()
+    );
+    let body = takes_the_store_and(&row, &then);
+    let body = json!({ "binary": body["binary"], "timeout": "30s" });
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &body);
+    wait_until("it has the store", || has_it.exists());
+    signal("TERM", row.pids[0]);
+    let first = row.first.take().unwrap();
+    first.wait_for_log("told to stop while another process takes over");
+    fs::write(go, "").unwrap();
+    assert_eq!(asked.answer().status, 200);
+    wait_until("it is told", || told.exists());
+    let (status, log) = first.wait();
+    assert!(status.success() && !log.contains("panicked"), "{log}");
 }

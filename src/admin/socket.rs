@@ -12,12 +12,14 @@ use tokio::net::UnixListener;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A bound admin socket; its file goes when this is dropped, unless [`Socket::take_file`] was called.
+/// A bound admin socket; a file that it has made goes when this is dropped, unless [`Socket::take_file`] was called.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) listener: UnixListener,
     path: PathBuf,
     file: Option<SocketFile>,
+    /// The file, which somebody else has made and goes by, is ours once it is taken.
+    is_heir: bool,
 }
 
 /// The file of a socket that is bound; it goes when this is dropped.
@@ -29,6 +31,11 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    fn at(path: &Path) -> Option<Self> {
+        let identity = identity(&fs::symlink_metadata(path).ok()?);
+        Some(Self { path: path.to_owned(), identity })
+    }
+
     /// Leaves it where it is: another process serves the socket.
     pub fn leave(mut self) {
         self.identity = (0, 0);
@@ -76,20 +83,17 @@ impl Socket {
         let identity = identity(&fs::symlink_metadata(path).map_err(failed("read"))?);
         let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
         let file = Some(SocketFile { path: path.to_owned(), identity });
-        Ok(Self { listener, path: path.to_owned(), file })
+        Ok(Self { listener, path: path.to_owned(), file, is_heir: false })
     }
 
-    /// Serves a socket that somebody has bound to `path`; its file is ours to remove if `is_ours`.
+    /// Serves a socket that somebody has bound to `path`; its file can be taken if `is_ours`, and stays until then.
     ///
     /// # Errors
     /// [`BindError`] when it cannot be listened on.
     pub fn adopt(socket: OwnedFd, path: &Path, is_ours: bool) -> Result<Self, BindError> {
         let failed = |source| BindError::Io { doing: "listen", path: path.to_owned(), source };
         let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
-        let file = || Some(identity(&fs::symlink_metadata(path).ok()?));
-        let file = file().filter(|_| is_ours);
-        let file = file.map(|identity| SocketFile { path: path.to_owned(), identity });
-        Ok(Self { listener, path: path.to_owned(), file })
+        Ok(Self { listener, path: path.to_owned(), file: None, is_heir: is_ours })
     }
 
     /// A second handle of it, for another process.
@@ -102,7 +106,9 @@ impl Socket {
 
     /// Its file, if it is ours: it stays when the socket is dropped, and goes when what is returned is.
     pub fn take_file(&mut self) -> Option<SocketFile> {
-        self.file.take()
+        let is_heir = std::mem::take(&mut self.is_heir);
+        let inherited = || SocketFile::at(&self.path).filter(|_| is_heir);
+        self.file.take().or_else(inherited)
     }
 
     /// Where it is bound.

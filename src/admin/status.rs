@@ -113,7 +113,7 @@ fn predecessor(elder: &Elder) -> api::Predecessor {
         generation: elder.generation,
         version: elder.program.clone(),
         quiet: elder.is_quiet,
-        connections: elder.connections,
-        in_flight: elder.left.iter().map(|left| left.work.count).sum(),
+        connections: elder.told.as_ref().map(|told| told.connections),
+        in_flight: elder.told.as_ref().map(|told| told.left.iter().map(|left| left.work.count).sum()),
     }
 }

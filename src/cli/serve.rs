@@ -5,6 +5,7 @@
 
 pub(super) mod activation;
 mod affinity;
+mod diary;
 mod elders;
 mod ending;
 mod entrances;
@@ -15,6 +16,7 @@ mod machine;
 mod memory;
 mod notify;
 mod orphans;
+mod reload;
 mod settings;
 mod sidelined;
 mod signals;
@@ -33,22 +35,22 @@ use anyhow::{Context, Result, anyhow};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use activation::{Predecessor, Started};
 use affinity::Cores;
 use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
-use files::{load, load_again, watched};
-use heir::OwnProgram;
+use files::{load, watched};
+use heir::{Heir, OwnProgram};
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
-use settings::{fixed, memory_limit, settings};
+use settings::{memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
+use talk::Ready;
 use upgrade::Outcome;
 
 use super::args::Run;
@@ -57,9 +59,9 @@ use crate::admin::{self, App, Readiness, Status, UpgradeOrder, api};
 use crate::config::{self, Config};
 use crate::control::discovery::Finders;
 use crate::control::reload::{Trigger, Watch, watch};
-use crate::control::{self, Failed, Handle};
+use crate::control::{self, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::inherited::{Given, Inherited};
+use crate::proxy::inherited::Given;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::upstream::names;
@@ -75,7 +77,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot start; nothing is left behind then.
 pub(super) fn run(args: Run) -> Result<()> {
-    start_log();
+    let _diary = start_log()?;
     // Before anything is opened: descriptors are taken by their numbers.
     let started = activation::take()?;
     let line = started.predecessor.as_ref().and_then(|before| before.line.try_clone().ok());
@@ -158,6 +160,16 @@ struct Process {
     finders: Finders,
     /// True while a process that starts has the store.
     is_lent: Rc<Cell<bool>>,
+    /// That it has been taken over from, for whoever is told by nobody.
+    trace: Option<orphans::Trace>,
+}
+
+/// Why it serves no more.
+enum End {
+    /// It was told to.
+    Stopped,
+    /// Another process serves.
+    Replaced(Heir, Ready),
 }
 
 impl Process {
@@ -168,7 +180,7 @@ impl Process {
         let Started { sockets: mut inherited, predecessor } = started;
         let entrances = Entrances::of(&config, None)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
-        let (admin_path, admin_file, mut own) = (socket.path().to_owned(), socket.take_file(), vec![handle]);
+        let (admin_path, mut own) = (socket.path().to_owned(), vec![handle]);
         let metrics = match &config.metrics {
             Some(metrics) => {
                 let (listener, handle) = sockets::metrics_socket(metrics.listen, &mut inherited)?;
@@ -208,6 +220,8 @@ impl Process {
         let (upgrading, upgrades) = mpsc::channel(1);
         let app = App::with(handle.clone(), Arc::clone(&status), text, upgrading);
         let (stop_admin, admin_closed) = (CancellationToken::new(), app.closing());
+        // Nothing can fail any more: until now a socket that was taken over was its giver's.
+        let admin_file = socket.take_file();
         let mut admin =
             vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
         admin.extend(metrics.map(|metrics| {
@@ -240,6 +254,7 @@ impl Process {
             webhooks,
             finders,
             is_lent: Rc::default(),
+            trace: None,
         };
         process.announce(succession).await;
         Ok((process, upgrades))
@@ -272,7 +287,7 @@ impl Process {
         )
     }
 
-    /// Serves until it is told to stop, or until another process has taken over.
+    /// Serves until it is told to stop, or until another process has taken over, and finishes what it has then.
     async fn live(
         mut self,
         mut signals: Signals,
@@ -280,12 +295,28 @@ impl Process {
         mut reloads: mpsc::Receiver<()>,
         mut upgrades: mpsc::Receiver<UpgradeOrder>,
     ) -> Result<()> {
+        let end = self.serve(&mut signals, &trigger, &mut reloads, &mut upgrades).await?;
+        // Who asks for another process from now on hears that it is too late.
+        drop(upgrades);
+        match end {
+            End::Stopped => self.wind_down(signals).await,
+            End::Replaced(heir, ready) => self.retire(heir, &ready, signals).await,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        trigger: &Trigger,
+        reloads: &mut mpsc::Receiver<()>,
+        upgrades: &mut mpsc::Receiver<UpgradeOrder>,
+    ) -> Result<End> {
         loop {
             tokio::select! {
                 _ = reloads.recv() => tokio::select! {
-                    () = self.reload(&trigger) => {}
+                    () = self.reload(trigger) => {}
                     // A store that hangs does not keep it from stopping.
-                    () = signals.stop() => return self.wind_down(signals).await,
+                    () = signals.stop() => return Ok(End::Stopped),
                 },
                 signal = signals.next() => match signal {
                     Asked::Reopen => self.log.reopen(),
@@ -293,75 +324,17 @@ impl Process {
                         self.log.reopen();
                         trigger.pull();
                     }
-                    Asked::Stop => return self.wind_down(signals).await,
+                    Asked::Stop => return Ok(End::Stopped),
                 },
-                Some(order) = upgrades.recv() => match self.upgrade(order, &mut signals).await {
-                    Outcome::Succeeded(heir, ready) => return self.retire(heir, &ready, signals).await,
-                    Outcome::Stopped => return self.wind_down(signals).await,
+                Some(order) = upgrades.recv() => match self.upgrade(order, signals).await {
+                    Outcome::Succeeded(heir, ready) => return Ok(End::Replaced(heir, ready)),
+                    Outcome::Stopped => return Ok(End::Stopped),
                     Outcome::Failed => {}
                 },
                 () = self.crew.failed() => return Err(anyhow!("a worker has failed; the log says why")),
                 _ = &mut self.control => return Err(anyhow!("control has failed; the log says why")),
             }
         }
-    }
-
-    /// Reads the file again: all of it takes effect, or nothing.
-    async fn reload(&mut self, trigger: &Trigger) {
-        notify::reloading();
-        self.reload_and_tell(trigger).await;
-        notify::ready(&self.summary());
-    }
-
-    async fn reload_and_tell(&mut self, trigger: &Trigger) {
-        match self.try_reload().await {
-            Ok(()) => {
-                info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
-            }
-            Err(error) => {
-                let errors = format!("{error:#}");
-                if matches!(error.downcast_ref(), Some(Failed::Store(_))) {
-                    // Not the file's fault, and perhaps kept after all: it is read again until that is settled.
-                    error!(
-                        "the configuration is not in force yet, the store has failed; trying again:\n{errors}"
-                    );
-                    let trigger = trigger.clone();
-                    spawn_local(async move {
-                        sleep(TRY_AGAIN).await;
-                        trigger.pull();
-                    });
-                } else {
-                    error!("the configuration is not used, everything stays as it was:\n{errors}");
-                }
-                self.handle.reload_failed(errors);
-            }
-        }
-    }
-
-    async fn try_reload(&mut self) -> Result<()> {
-        let config = load_again(&self.file, self.watching.as_ref())?;
-        config.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let entrances = Entrances::of(&config, Some(&self.entrances))?;
-        let wanted = addresses(&config);
-        let bound = crew::bind(&wanted, &mut Inherited::default(), Some(&self.crew), self.crew.size());
-        let bound = bound.map_err(cannot_listen)?;
-        let log = self.log.prepare(&config)?;
-        names::ask(&config.proxy.name_servers);
-        self.handle.reload(config.services.clone(), actor(&self.file)).await?;
-        self.log.follow(log);
-        let settings = settings(&config, &entrances, &self.log);
-        self.crew.follow(&wanted, bound, &settings).await;
-        if fixed(&config) != fixed(&self.config) {
-            warn!(
-                "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start"
-            );
-        }
-        self.memory.send_replace(memory_limit(&config));
-        self.webhooks.follow(&config.webhooks);
-        self.finders.follow(&config.discoveries);
-        (self.config, self.entrances) = (config, entrances);
-        self.show_listeners();
-        Ok(())
     }
 
     fn show_listeners(&self) {

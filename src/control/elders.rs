@@ -14,14 +14,19 @@ use crate::table::{ServiceName, VersionName};
 pub struct Elder {
     /// The process.
     pub pid: u32,
-    /// Which generation it is of.
-    pub generation: u64,
-    /// Its program's version.
-    pub program: String,
+    /// Which generation it is of, where that is known.
+    pub generation: Option<u64>,
+    /// Its program's version, where that is known.
+    pub program: Option<String>,
     /// No new requests can begin there.
     pub is_quiet: bool,
-    /// It tells nothing: whatever it may have.
-    pub is_mute: bool,
+    /// What it has, once it has told.
+    pub told: Option<Told>,
+}
+
+/// What one has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
     /// Client connections that are open there.
     pub connections: u64,
     /// What is left there.
@@ -41,7 +46,12 @@ pub struct Left {
 
 impl Elder {
     fn has(&self, service: &ServiceName, version: &VersionName) -> bool {
-        !self.is_quiet || self.is_mute || self.left.iter().any(|left| left.is_of(service, version))
+        !self.is_quiet || self.told.is_none() || self.left().any(|left| left.is_of(service, version))
+    }
+
+    /// What it has told to have.
+    pub fn left(&self) -> impl Iterator<Item = &Left> {
+        self.told.iter().flat_map(|told| &told.left)
     }
 }
 
@@ -101,7 +111,7 @@ impl Elders {
     #[must_use]
     pub fn left(&self, service: &ServiceName, version: &VersionName) -> Vec<Remaining> {
         let all = self.0.borrow();
-        let left = all.iter().flat_map(|elder| &elder.left).filter(|left| left.is_of(service, version));
+        let left = all.iter().flat_map(Elder::left).filter(|left| left.is_of(service, version));
         add_up(left.map(|left| left.work.clone()))
     }
 
@@ -114,7 +124,7 @@ impl Elders {
     /// True when none of them begins new requests any more, and what they tell is all that they have.
     #[must_use]
     pub fn are_quiet(&self) -> bool {
-        self.0.borrow().iter().all(|elder| elder.is_quiet && !elder.is_mute)
+        self.0.borrow().iter().all(|elder| elder.is_quiet && elder.told.is_some())
     }
 
     /// Waits until none of them begins new requests any more. Cancel-safe.
@@ -136,8 +146,8 @@ mod tests {
         let (service, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
         let work = Remaining { kind: Kind::Websocket, endpoint: None, count, oldest: Duration::ZERO };
         let left = if count > 0 { vec![Left { service, version, work }] } else { Vec::new() };
-        let (generation, program) = (u64::from(pid), String::new());
-        Elder { pid, generation, program, is_quiet, is_mute: false, connections: count, left }
+        let (generation, told) = (Some(u64::from(pid)), Some(Told { connections: count, left }));
+        Elder { pid, generation, program: None, is_quiet, told }
     }
 
     #[test]
@@ -151,6 +161,8 @@ mod tests {
         assert!(!elders.may_have(&shop, &green) && elders.may_have(&shop, &blue));
         assert_eq!(elders.left(&shop, &blue)[0].count, 4);
         assert_eq!(elders.all().iter().map(|elder| elder.pid).collect::<Vec<_>>(), [1, 2]);
+        elders.set(Elder { told: None, ..elder(2, true, 0) });
+        assert!(elders.may_have(&shop, &green) && !elders.are_quiet(), "it has not told");
         elders.remove(2);
         elders.set(elder(1, true, 0));
         assert!(!elders.may_have(&shop, &blue) && elders.left(&shop, &blue).is_empty());

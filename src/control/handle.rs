@@ -287,7 +287,7 @@ impl Handle {
     #[must_use]
     pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
         let state = self.state();
-        let left = self.elders.all().into_iter().flat_map(|elder| elder.left);
+        let left = self.elders.all().into_iter().filter_map(|elder| elder.told).flat_map(|told| told.left);
         let names = left.map(|left| (left.service, left.version));
         let is_left = |(service, version): &(ServiceName, VersionName)| {
             weight(&state, service, version) == BasisPoints::NONE

@@ -207,7 +207,8 @@ impl Control {
     /// The elders have told something: what is left with them drains too.
     pub(super) fn on_elders(&mut self) {
         let now = clock::instant();
-        let left = self.elders.all().into_iter().flat_map(|elder: Elder| elder.left);
+        let left =
+            self.elders.all().into_iter().filter_map(|elder: Elder| elder.told).flat_map(|told| told.left);
         for name in left.map(|left| (left.service, left.version)) {
             if weight(&self.state, &name.0, &name.1) == BasisPoints::NONE {
                 self.elsewhere.entry(name).or_insert(now);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::posts::Posts;
@@ -27,6 +28,8 @@ pub struct Commons {
     connections: AtomicUsize,
     /// Workers that begin no requests any more, for good.
     shut: AtomicUsize,
+    /// There is one more of them.
+    shutting: Notify,
     /// They shall begin none from now on.
     closing: CancellationToken,
     /// Where each worker is reached by the others.
@@ -45,6 +48,7 @@ impl Default for Commons {
             pressure: AtomicU8::default(),
             connections: AtomicUsize::default(),
             shut: AtomicUsize::default(),
+            shutting: Notify::new(),
             closing: CancellationToken::new(),
             posts: Posts::default(),
         }
@@ -119,6 +123,18 @@ impl Commons {
     /// One more worker begins no requests any more.
     pub fn shut_one(&self) {
         self.shut.fetch_add(1, Ordering::Release);
+        self.shutting.notify_waiters();
+    }
+
+    /// Waits until so many workers begin no requests any more. Cancel-safe.
+    pub async fn all_shut(&self, workers: usize) {
+        loop {
+            let one_more = self.shutting.notified();
+            if self.shut() >= workers {
+                return;
+            }
+            one_more.await;
+        }
     }
 
     /// Workers that have stopped accepting begin no more requests, without the time that clients have otherwise.

@@ -52,7 +52,7 @@ pub struct Open {
     pub handles: Vec<OwnedFd>,
     /// How many of them, the first, somebody keeps who has given them, and may go on with them.
     kept: usize,
-    /// Its file, where that is ours.
+    /// Its file, where that is ours. One that is taken over is its giver's until it is served here.
     file: Option<SocketFile>,
 }
 
@@ -103,10 +103,12 @@ pub fn bind(
     for address in wanted.iter().filter(is_new) {
         let is_ours = |own: &ListenAddr| own.port().is_some() && own.port() == address.port();
         let is_own = crew.is_some_and(|crew| crew.open.values().any(|open| is_ours(&open.real)));
-        let bound = sockets(address, inherited.take(address), workers);
+        let given = inherited.take(address);
+        let is_new = given.is_empty();
+        let bound = sockets(address, given, workers);
         let (sockets, kept) = bound.map_err(|why| CannotListen { address: address.clone(), why, is_own })?;
         let Sockets { real, handles, shares } = sockets;
-        let file = if kept == 0 { SocketFile::of(&real) } else { None };
+        let file = if is_new { SocketFile::of(&real) } else { None };
         all.0.push((address.clone(), Open { real, handles, kept, file }, shares));
     }
     Ok(all)
@@ -170,7 +172,8 @@ impl Crew {
         for hand in &self.workers {
             hand.tell(Order::Follow(Box::new(settings.clone()))).await;
         }
-        for (address, open, shares) in std::mem::take(&mut bound.0) {
+        for (address, mut open, shares) in std::mem::take(&mut bound.0) {
+            open.own();
             for (hand, sockets) in self.workers.iter().zip(shares) {
                 hand.tell(Order::Listen { address: address.clone(), sockets }).await;
             }
@@ -244,6 +247,13 @@ impl Pulse {
 }
 
 impl Open {
+    /// It is served here from now on, and its file goes with it, unless somebody keeps that.
+    fn own(&mut self) {
+        if !self.is_kept() && self.file.is_none() {
+            self.file = SocketFile::of(&self.real);
+        }
+    }
+
     /// True when somebody keeps it who has given it.
     #[must_use]
     pub fn is_kept(&self) -> bool {

@@ -38,14 +38,18 @@ pub struct Upgraded {
 pub struct Predecessor {
     /// The process.
     pub pid: u32,
-    /// Which one in the row it is.
-    pub generation: u64,
-    /// Its program's version.
-    pub version: String,
+    /// Which one in the row it is; null when that is not known: it was left behind by one that has crashed or ended.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// Its program's version; null when that is not known.
+    #[serde(default)]
+    pub version: Option<String>,
     /// False for the first seconds, in which it may still begin requests on connections that it has.
     pub quiet: bool,
-    /// Client connections that are open there.
-    pub connections: u64,
-    /// What is in flight there.
-    pub in_flight: u64,
+    /// Client connections that are open there; null when that is not known, or not yet.
+    #[serde(default)]
+    pub connections: Option<u64>,
+    /// What is in flight there; null when that is not known, or not yet: it may be anything.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
 }

@@ -46,19 +46,24 @@ fn proxy(proxy: &api::Status, style: Style) -> String {
         proxy.pid,
         listeners.join(", "),
     )];
-    lines.extend(proxy.predecessors.iter().map(|old| {
-        let what = if old.quiet { "finishes" } else { "hands over, and finishes" };
-        let text = format!(
-            "  before: pid {} (generation {}, {}) {what} {} in flight on {}",
-            old.pid,
-            old.generation,
-            line(&old.version, 32),
-            old.in_flight,
-            counted(old.connections, "connection"),
-        );
-        style.paint(Tone::Moving, &text)
-    }));
+    let before = proxy.predecessors.iter().map(|old| style.paint(Tone::Moving, &predecessor(old)));
+    lines.extend(before);
     lines.join("\n")
+}
+
+fn predecessor(old: &api::Predecessor) -> String {
+    let who = match (old.generation, &old.version) {
+        (Some(generation), Some(version)) => format!(" (generation {generation}, {})", line(version, 32)),
+        _ => String::new(),
+    };
+    let what = if old.quiet { "finishes" } else { "hands over, and finishes" };
+    let work = match (old.in_flight, old.connections) {
+        (Some(in_flight), Some(connections)) => {
+            format!("{in_flight} in flight on {}", counted(connections, "connection"))
+        }
+        _ => "work that this one cannot see: nothing is safe to stop before it ends".to_owned(),
+    };
+    format!("  before: pid {}{who} {what} {work}", old.pid)
 }
 
 fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Style) -> String {

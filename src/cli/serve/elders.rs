@@ -82,20 +82,22 @@ impl Elders {
         self.all.iter().for_each(|one| one.task.abort());
     }
 
-    /// Tells them to wind down too.
+    /// Tells them to wind down too. They go on by the table of their time until this process has ended, and no longer.
     pub(super) async fn end(self) {
         self.ending.cancel();
         for one in self.all {
             // Those that do not listen end by their deadline.
             let _ = timeout(PATIENCE, one.task).await;
+            // Its end says that somebody else may decide from now on.
+            one.line.lock().await.hold();
         }
     }
 }
 
 /// One that has told nothing yet.
 pub(super) fn unknown(Older { pid, generation, version }: Older) -> Elder {
-    let (is_quiet, is_mute) = (false, false);
-    Elder { pid, generation, program: version, is_quiet, is_mute, connections: 0, left: Vec::new() }
+    let (generation, program) = (Some(generation), Some(version));
+    Elder { pid, generation, program, is_quiet: false, told: None }
 }
 
 /// Talks with one until it has ended.
@@ -141,8 +143,9 @@ fn elder(left: Left) -> Elder {
         let work = Remaining { kind, endpoint, count, oldest };
         Some(elders::Left { service: service.parse().ok()?, version: version.parse().ok()?, work })
     });
-    let (is_quiet, left) = (quiet, left.collect());
-    Elder { pid, generation, program: version, is_quiet, is_mute: false, connections, left }
+    let told = Some(elders::Told { connections, left: left.collect() });
+    let (generation, program) = (Some(generation), Some(version));
+    Elder { pid, generation, program, is_quiet: quiet, told }
 }
 
 /// What is left here, for the process that has taken over.

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::elders;
 use super::heir::Heir;
 use super::log::Log;
-use super::orphans;
+use super::orphans::Trace;
 use super::signals::Signals;
 use super::talk::{Left, Line, Ready, Told};
 use super::{Process, notify};
@@ -69,9 +69,6 @@ impl Process {
         self.watchdog.abort();
         notify::main_process(ready.pid);
         drop((watching, self.own));
-        if let Err(error) = orphans::enter(&config.state.dir) {
-            warn!(%error, "should the new process crash, who comes after it will not know of this one");
-        }
         drop(finders);
         // What happens from now on the other process tells.
         spawn_local(webhooks.finish(WEBHOOK_PATIENCE));
@@ -84,6 +81,9 @@ impl Process {
             to = ready.pid,
             "handed over; finishing what is in flight"
         );
+        if let Some(trace) = self.trace {
+            spawn_local(tell_quiet(trace, Arc::clone(crew.commons()), crew.size()));
+        }
         let here = Here {
             generation: self.generation,
             workers: crew.size(),
@@ -125,6 +125,16 @@ impl Process {
         info!("stopped, {} serves", ready.pid);
         Ok(())
     }
+}
+
+/// Tells whoever has no line to this process when it begins nothing more.
+async fn tell_quiet(trace: Trace, commons: Arc<Commons>, workers: usize) {
+    commons.all_shut(workers).await;
+    if let Err(error) = trace.quiet() {
+        warn!(%error, "whoever comes after a crash of the new process waits with changes until this one has ended");
+    }
+    // It stays until the process ends.
+    std::future::pending().await
 }
 
 /// Tells WebSockets, event streams and gRPC streams of all versions to go, each in its protocol's own words, evenly over the
@@ -204,9 +214,9 @@ impl Here {
                 Ok(Some(_) | None) | Err(_) => break,
             }
         }
+        // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
+        self.commons.begin_no_more();
         if to_end.is_some() {
-            // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
-            self.commons.begin_no_more();
             warn!(
                 "the process that has taken over is gone; nothing more is begun, what is in flight is finished"
             );

@@ -8,15 +8,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::activation::{BECOME, ELDER, LINE, LOG};
+use super::diary;
 use super::sockets::Handle;
 use super::talk::{Hello, Line, Ready, Sidelined, Told};
 
@@ -107,9 +111,20 @@ impl Heir {
         }
     }
 
-    /// The conversation with it, once it serves.
+    /// Tells it to wind down, as this process was told.
+    pub(super) fn wind_down(&self) {
+        // It may have ended already.
+        let _ = kill_process(Pid::from_child(&self.process.child), Signal::TERM);
+    }
+
+    /// The conversation with it, once it serves. Its end is waited for: it is to leave no trace in the system's list.
     pub(super) fn line(self) -> Line {
-        self.line
+        let Self { mut process, line, .. } = self;
+        let waiting = thread::Builder::new().name("heir".to_owned()).spawn(move || process.child.wait());
+        if let Err(error) = waiting {
+            warn!(%error, "the new process's end is not waited for");
+        }
+        line
     }
 
     /// Ends it, and tells what it said last.
@@ -168,11 +183,7 @@ async fn pass_on(pipe: pipe::Receiver, kept: Rc<RefCell<VecDeque<String>>>) {
     let mut lines = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let text = String::from_utf8_lossy(&line).into_owned();
-        {
-            use std::io::Write;
-            // Nobody reads our log: nobody misses this.
-            let _ = writeln!(io::stderr().lock(), "{text}");
-        }
+        diary::pass_on(&text);
         let mut kept = kept.borrow_mut();
         if kept.len() == WORDS {
             kept.pop_front();

@@ -1,6 +1,6 @@
 //! What the process takes from the machine: threads, file descriptors, and where its log goes.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::thread;
 
 use anyhow::Result;
@@ -12,6 +12,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::diary;
 use super::settings::most_connections;
 use crate::control::Control;
 use crate::control::health::Prober;
@@ -41,22 +42,29 @@ fn warn_of_few_files(configured: usize) {
     }
 }
 
-/// Logs to standard error; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
+/// Logs to standard error until what is returned is dropped; `SWITCHBACK_LOG` sets the least level (`debug`, `info`, `warn`, `error`), `info` by default.
 ///
 /// Of the libraries in use only errors, up to `info`: what they warn of is a client's doing, and each client could have a line
 /// written for every frame.
-pub(super) fn start_log() {
+///
+/// # Errors
+/// When there is no thread to be had.
+pub(super) fn start_log() -> io::Result<diary::Open> {
+    let open = diary::open()?;
     let level =
         std::env::var("SWITCHBACK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(Level::INFO);
     let others = if level > Level::INFO { LevelFilter::from_level(level) } else { LevelFilter::ERROR };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(|| diary::Entry)
+        // What cannot be written is the diary's to count; the library would write about that, and panic.
+        .log_internal_errors(false)
         .with_target(false)
         .finish()
         .with(Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(others))
         .init();
+    Ok(open)
 }
 
 /// Control on a thread that does nothing else: a busy admin socket never delays a fence. The receiver says when it ended.

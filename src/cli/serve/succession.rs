@@ -38,8 +38,9 @@ impl Succession {
         match taken.line.hear().await {
             Ok(Some(Told::Yours { sidelined })) => Ok(Self(Some(Taken { sidelined, ..taken }))),
             Ok(None) | Err(_) => {
-                warn!(pid = taken.hello.pid, "the process before this one has died; serving in its place");
+                // First: what it was to pass on nobody reads any more.
                 taken.speak();
+                warn!(pid = taken.hello.pid, "the process before this one has died; serving in its place");
                 Ok(Self(Some(taken)))
             }
             Ok(Some(other)) => {

@@ -13,7 +13,7 @@ use super::elders::Elders;
 use super::heir::{Fell, Heir};
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, sidelined, sockets};
+use super::{Process, TRY_AGAIN, actor, orphans, sidelined, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::store::sqlite::Sqlite;
@@ -41,12 +41,16 @@ impl Process {
     pub(super) async fn upgrade(&mut self, order: UpgradeOrder, signals: &mut Signals) -> Outcome {
         let UpgradeOrder { binary, timeout: patience, reply } = order;
         let (began, mut heir) = (Instant::now(), None);
-        let attempt = tokio::select! {
-            done = timeout(patience, self.attempt(binary, &mut heir)) => done.unwrap_or(Err(Why::Late)),
-            () = signals.stop() => Err(Why::Stopped),
-        };
+        let is_lent = Rc::clone(&self.is_lent);
+        let attempt =
+            async { timeout(patience, self.attempt(binary, &mut heir)).await.unwrap_or(Err(Why::Late)) };
+        let (attempt, is_stopped) = unless_stopped(attempt, &is_lent, signals).await;
         let why = match (attempt, heir) {
             (Ok(ready), Some(heir)) => {
+                if is_stopped {
+                    // Who serves is meant; it tells this one too.
+                    heir.wind_down();
+                }
                 info!(
                     pid = ready.pid,
                     generation = ready.generation,
@@ -74,8 +78,9 @@ impl Process {
             }
         };
         self.take_back().await;
+        // It is no older one after all.
+        self.trace = None;
         let (why, words) = why;
-        let is_stopped = matches!(why, Why::Stopped);
         let failed = failed(why, words);
         warn!(?failed, "the upgrade is not made");
         let _ = reply.send(Err(failed));
@@ -107,6 +112,10 @@ impl Process {
         let heir = Heir::start(&program, handles, lines, hello).await.map_err(no_descriptors)?;
         let heir = started.insert(heir);
         heir.prepared().await.map_err(Why::Fell)?;
+        // Before anybody else can serve: from then on somebody may come who knows of this process by nothing else.
+        self.trace = orphans::enter(&self.config.state.dir)
+            .inspect_err(|error| warn!(%error, "should the new process crash, who comes after it will not know of this one"))
+            .ok();
         self.is_lent.set(true);
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
         let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
@@ -204,6 +213,31 @@ impl Custodian {
         info!(epoch = self.handle.live().epoch().0, "the store is back");
         Ok(())
     }
+}
+
+/// What comes of `attempt`, and whether a signal said stop meanwhile: that ends it until the store is lent. Then the new process
+/// may serve already, and would be cut off; only a second signal ends it.
+async fn unless_stopped(
+    attempt: impl Future<Output = Result<Ready, Why>>,
+    is_lent: &Cell<bool>,
+    signals: &mut Signals,
+) -> (Result<Ready, Why>, bool) {
+    let mut attempt = std::pin::pin!(attempt);
+    tokio::select! {
+        biased;
+        done = &mut attempt => return (done, false),
+        () = signals.stop() => {}
+    }
+    if !is_lent.get() {
+        return (Err(Why::Stopped), true);
+    }
+    info!("told to stop while another process takes over: that is told to, once it serves");
+    let done = tokio::select! {
+        biased;
+        done = &mut attempt => done,
+        () = signals.stop() => Err(Why::Stopped),
+    };
+    (done, true)
 }
 
 fn upgraded(ready: &Ready, began: Instant) -> api::Upgraded {
