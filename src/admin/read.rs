@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use super::api::{self, Change, History, Problem, Service, Services};
 use super::call::{Call, parse};
 use super::openapi::ReadResponses;
-use super::{App, Readiness, openapi, refusal};
+use super::{App, Readiness, openapi, refusal, uses};
 use crate::release::Refused;
 use crate::store::HistoryQuery;
 use crate::table::{Epoch, ServiceName};
@@ -45,6 +45,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     let (elders, health) = (call.app.control.elders(), call.app.control.health());
     let told = services.services.into_iter().map(|service| service.with_elders(elders).with_health(health));
     services.services = told.collect();
+    uses::told(&call.app.control, &mut services.services).await;
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
@@ -57,6 +58,7 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let present = Service::of(&control.state(), &control.live().snapshot(), &name);
     let present = present.map(|service| service.with_elders(control.elders()).with_health(control.health()));
     let mut service = present.ok_or_else(|| no_service(&name))?;
+    uses::told(control, std::slice::from_mut(&mut service)).await;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
     // Where traffic goes is told even when the store is lost: that is when somebody looks.
     let changes = control.history(query).await;
