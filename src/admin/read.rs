@@ -95,10 +95,17 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
     if !(1..=MOST_CHANGES).contains(&limit) {
         return Err(Problem::new(400, "bad_query", format!("limit is 1 to {MOST_CHANGES}")).at("limit"));
     }
-    let service = query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    let service: Option<ServiceName> =
+        query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    let is_from_the_top = query.before.is_none();
     // One more than asked for tells whether there are more.
-    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service };
+    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service: service.clone() };
     let found = call.app.control.history(query).await.map_err(|why| refusal::store(&why))?;
+    // One that was dropped has a past; one that never was is a slip.
+    let is_known = |name: &ServiceName| call.app.control.state().table.service(name).is_some();
+    if let Some(name) = service.filter(|name| found.is_empty() && is_from_the_top && !is_known(name)) {
+        return Err(no_service(&name));
+    }
     let changes: Vec<_> = found.iter().take(limit).map(Change::from).collect();
     let next_before = changes.last().filter(|_| found.len() > limit).map(|oldest| oldest.epoch);
     Ok(Json(History { changes, next_before }).into_response())

@@ -194,7 +194,7 @@ pub enum VersionEdit {
         /// The version's label.
         version: String,
         /// `host:port`, `[v6]:port` or `unix:/path`; may be repeated.
-        #[arg(long = "endpoint", short, required = true, value_name = "ADDR")]
+        #[arg(long = "endpoint", short, required = true, value_name = "ADDR", num_args = 1..)]
         endpoints: Vec<String>,
         /// What the endpoints speak.
         #[arg(long, default_value = "http1")]

@@ -255,7 +255,7 @@ async fn everything_that_is_left_is_told_at_once() {
 async fn what_another_version_uses_is_not_safe_to_stop() {
     let world = World::new();
     // One backend behind two services, and behind two labels of one.
-    world.type_in("versions add cart v3 -e 127.0.0.1:9001").await;
+    world.type_in("versions add cart v3 -e 127.0.0.1:9001 127.0.0.1:9003").await;
     world.type_in("versions add shop v9 -e 127.0.0.1:9101").await;
     world.type_in("flip cart --to v3").await;
     let (exit, text) = world.type_in("flip shop --to v9").await;
@@ -286,6 +286,14 @@ async fn what_another_version_uses_is_not_safe_to_stop() {
     assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"));
     let _left = world.enter("cart", "v3");
     assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "it has work again");
+}
+
+#[tokio::test]
+async fn the_history_of_a_service_that_never_was_is_a_slip() {
+    let world = World::new();
+    let (exit, text) = world.type_in("history nope").await;
+    assert!(exit == Exit::Failed && text.contains("no service `nope`"), "{text}");
+    assert_eq!(world.type_in("history shop").await.0, Exit::Done);
 }
 
 #[tokio::test]
