@@ -289,6 +289,20 @@ async fn what_another_version_uses_is_not_safe_to_stop() {
 }
 
 #[tokio::test]
+async fn what_is_no_address_or_protocol_is_not_understood() {
+    let world = World::new();
+    for words in [
+        "endpoints add shop/blue host",
+        "versions add shop v3 -e host",
+        "versions add shop v3 -e 127.0.0.1:9301 --protocol spdy",
+        "deploy shop --version v3 -e 127.0.0.1:99999",
+        "rollout shop --replace host=127.0.0.1:1",
+    ] {
+        assert_eq!(world.type_in(words).await.0, Exit::Usage, "{words}");
+    }
+}
+
+#[tokio::test]
 async fn the_history_of_a_service_that_never_was_is_a_slip() {
     let world = World::new();
     let (exit, text) = world.type_in("history nope").await;
