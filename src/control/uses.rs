@@ -27,6 +27,7 @@ pub struct Uses(BTreeMap<EndpointAddr, BTreeSet<(ServiceName, VersionName)>>);
 
 impl Uses {
     /// Those of `addresses` by others than this version.
+    #[must_use]
     pub fn by_others<'a>(
         &self,
         service: &ServiceName,
