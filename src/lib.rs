@@ -91,7 +91,8 @@
 //! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte.
 //! - `drained` is said only when nothing is in flight on a version and nothing can arrive. Counts say *whether*; what is
 //!   left, since when and with which endpoint is a worker's own knowledge ([`proxy::upstream::flights`]), and told when the
-//!   workers are [asked](proxy::upstream::roll).
+//!   workers are [asked](proxy::upstream::roll). It is about a version; what is stopped is a process behind an address, so
+//!   who else [uses](control::Handle::uses) that is told beside it.
 //! - The file says what exists, the store says where the traffic goes; a bad file, call or store leaves both as they were.
 //! - In an exclusive flip two versions never serve at the same time, and nobody is refused because of a hold.
 //! - Everything that waits or piles up has a bound with a name.

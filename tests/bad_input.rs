@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
 use lab::history::Load;
 use lab::{Lab, Origin, Proxy, admin};
@@ -116,6 +117,25 @@ fn no_file_is_refused_and_the_way_to_name_one_told() {
         said.contains(&format!("{}/nowhere.toml: cannot be read: No such file", dir.path().display())),
         "{said}"
     );
+}
+
+#[test]
+fn what_cannot_be_written_was_not_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("switchback.toml"), config(dir.path(), any_port(), "")).unwrap();
+    for words in [&["check", "--json"][..], &["completions", "bash"], &["--help"], &["--version"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+        command.args(words).current_dir(dir.path());
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let told = command.stdout(full).output().unwrap();
+        let said = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.starts_with("cannot write the answer: No space left on device"), "{words:?}: {said}");
+        // A reader that went away has read what it wanted.
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(command.stdout(closed).status().unwrap().code(), Some(0), "{words:?}");
+    }
 }
 
 const PORT_TAKEN: &str = "another process listens there: stop it, or choose another address";

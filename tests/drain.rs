@@ -371,6 +371,49 @@ fn one_that_serves_again_is_not_waited_for() {
 }
 
 #[test]
+fn an_address_that_has_work_of_another_service_is_not_safe_to_stop() {
+    let gate = Gate::default();
+    let origins = vec![Origin::held("held", &gate), Origin::start("other")];
+    let [held, other] = [0, 1].map(|index| origins[index].address);
+    let service = |name: &str, path: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"{path}\" }}]\nversions.v1.endpoints = [\"{held}\", \"{other}\"]\n"
+        )
+    };
+    let services = service("shop", "/") + &service("api", "/held");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    let used = || {
+        let told = endpoint_drain(&lab, held);
+        assert_eq!(told["drained"], true, "{told}");
+        told["also_used_by"].clone()
+    };
+    drain_endpoint(&lab, held);
+    let api = json!([{ "service": "api", "version": "v1", "address": held.to_string() }]);
+    assert_eq!(used(), api, "it gets requests of the other service");
+    let mut clients: Vec<_> = (0..8).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    lab.origin("held").wait_served(1);
+    // What is left there after it was drained, or taken out of the pool, counts as long as it lasts.
+    for (method, suffix) in [("POST", "/drain"), ("DELETE", "")] {
+        let path = format!("/v1/services/api/versions/v1/endpoints/{held}{suffix}");
+        assert_eq!(lab.call(method, &path, &Value::Null).0, 200);
+        assert_eq!(used(), api, "{method}");
+    }
+    let (exit, out, _) = lab.cli(&["endpoints", "drain", "shop/v1", &held.to_string(), "--wait"]);
+    let last = out.lines().last().unwrap();
+    assert!(exit == 1 && last.ends_with(&format!("but api/v1 uses {held} too: do not stop it")), "{out}");
+    gate.open();
+    for client in &mut clients {
+        assert!(client.answer().is_whole);
+    }
+    lab::wait_until("nobody uses it", || used() == Value::Null);
+    assert_eq!(lab.get("/held").version(), "other");
+    assert_eq!(used(), Value::Null, "others of the version's endpoints do not count");
+}
+
+#[test]
 fn the_whole_proxy_tells_what_is_left_of_versions_without_traffic() {
     let (lab, gate) = held();
     let mut client = download(&lab);

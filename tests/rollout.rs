@@ -318,6 +318,59 @@ fn a_websocket_on_an_endpoint_that_serves_again_before_its_time_stays() {
     assert_eq!(stay.count() as u64, 12 - left);
 }
 
+// ---- Addresses that others use ----
+
+/// `shop` and `api` on the same two endpoints.
+fn two_services_on_one_pool() -> Lab {
+    let origins = vec![Origin::start("old0"), Origin::start("old1")];
+    let both: Vec<_> = origins.iter().map(|origin| origin.address.to_string()).collect();
+    let api =
+        format!("[services.api]\nroutes = [{{ path = \"/api/\" }}]\nversions.v1.endpoints = {both:?}\n");
+    Lab::pool(origins, &[], &api, "drain = { patience = \"0s\", spread = \"0s\", deadline = \"5s\" }")
+}
+
+#[test]
+fn an_endpoint_that_others_use_is_replaced_and_never_said_to_be_safe() {
+    let (lab, new) = (two_services_on_one_pool(), Origin::start("new"));
+    let old = address(&lab, "old0");
+    let mut events = lab.events();
+    let pair = format!("{old}={}", new.address);
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--surge", "--replace", &pair]);
+    assert_eq!(exit, 1, "who stops it after this would stop the other service's: {out}{err}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("shop: done, ") && !out.contains("is safe to stop"), "{out}");
+    assert!(last.ends_with(&format!("; api/v1 uses {old} too: do not stop it")), "{out}");
+    events.wait_for(|event| event["rollout"]["state"] == "done");
+    let states: Vec<_> = events.past.iter().filter_map(|event| event["now"]["state"].as_str()).collect();
+    assert!(states.contains(&"shared") && !states.contains(&"safe"), "{states:?}");
+    assert_eq!(who_answers(&lab), ["new", "old1"]);
+}
+
+#[test]
+fn nobody_is_asked_to_deal_with_an_endpoint_that_others_use() {
+    let (lab, new) = (two_services_on_one_pool(), Origin::start("new"));
+    let old = address(&lab, "old0");
+    begin(
+        &lab,
+        &json!({ "replace": [{ "out": old, "into": new.address.to_string() }], "surge": true, "confirm": true }),
+    );
+    wait_for_step(&lab, 0, "shared");
+    let step = &rollout(&lab)["steps"][0];
+    assert_eq!(step["awaits_confirmation"], false, "{step}");
+    assert_eq!(step["also_used_by"], json!([{ "service": "api", "version": "v1", "address": old }]));
+    let proceed = || {
+        let path = "/v1/services/shop/rollout/proceed";
+        lab.call("POST", path, &json!({ "endpoint": old })).0
+    };
+    assert_eq!(proceed(), 409);
+    let path = format!("/v1/services/api/versions/v1/endpoints/{old}/drain");
+    assert_eq!(lab.call("POST", &path, &Value::Null).0, 200);
+    wait_for_step(&lab, 0, "safe");
+    assert_eq!(proceed(), 200);
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["steps"][0]["also_used_by"]), (&json!("done"), &Value::Null), "{told}");
+}
+
 // ---- Between versions ----
 
 #[test]

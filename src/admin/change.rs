@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::api::{Batch, Flip, Hold, Problem, PutEndpoint, PutVersion, Release, Revert, Undo, Weights};
 use super::call::Call;
 use super::edit::{self, Edits};
-use super::openapi::{ChangeHeaders, ChangeResponses};
+use super::openapi::{ChangeHeaders, ChangeResponses, KeyHeader};
 use super::order::{ChangeQuery, Order, make};
 use super::refusal::Blame;
 use crate::control::Asked;
@@ -119,9 +119,9 @@ pub(super) async fn drain_endpoint(call: Call) -> Result<Response, Box<Problem>>
     make(&call, Order::one(service.clone(), Command::DrainEndpoint { service, version, endpoint })).await
 }
 
-/// Several edits, over one service or many, as one change with one epoch.
+/// Several edits, over one service or many, as one change with one epoch; each may have an `if_epoch` of its own.
 #[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
-    params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+    params(ChangeQuery, KeyHeader), responses(ChangeResponses))]
 pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
     let Edits { commands, services, expected, reason, force } = Edits::read(&call.body)?;
     let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
@@ -130,7 +130,7 @@ pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
 
 /// Every service back to where it was at an epoch.
 #[utoipa::path(post, path = "/v1/undo", tag = "changes", request_body = Undo,
-    params(ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
+    params(ChangeQuery, KeyHeader), responses(ChangeResponses))]
 pub(super) async fn undo(call: Call) -> Result<Response, Box<Problem>> {
     let Undo { to_epoch, reason } = call.json()?;
     let order = Order {

@@ -12,11 +12,13 @@ use super::api::{Drain, Drains, EndpointDrain, InFlight, Problem, VersionLeft};
 use super::call::Call;
 use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
+use super::uses;
 use crate::control::Handle;
 use crate::release::Refused;
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
-/// May this version be stopped? `drained` is an answer, not a timer.
+/// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
+/// (`also_used_by`).
 #[utoipa::path(get, operation_id = "version_drain", path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
     responses((status = 200, body = Drain, description = "what is left on the version", headers(("etag" = String))), ReadResponses))]
@@ -24,7 +26,11 @@ pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let version = named(control, &name, &call.version_ref()?)?;
-    let (drain, epoch) = look(control, &name, &version).await;
+    let (mut drain, epoch) = look(control, &name, &version).await;
+    if drain.drained {
+        let pool = uses::pool(control, &name, &version);
+        drain.also_used_by = uses::of_others(control, &name, &version, pool).await;
+    }
     Ok(([(ETAG, etag(epoch))], Json(drain)).into_response())
 }
 
@@ -38,7 +44,11 @@ pub(super) async fn endpoint(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control, endpoint) = (call.service()?, &call.app.control, call.endpoint()?);
     let version = named(control, &name, &call.version_ref()?)?;
-    let (drain, epoch) = look_at_endpoint(control, &name, &version, &endpoint).await;
+    let (mut drain, epoch) = look_at_endpoint(control, &name, &version, &endpoint).await;
+    if drain.drained {
+        let address = BTreeSet::from([endpoint]);
+        drain.also_used_by = uses::of_others(control, &name, &version, address).await;
+    }
     Ok(([(ETAG, etag(epoch.0))], Json(drain)).into_response())
 }
 
@@ -66,7 +76,7 @@ pub(super) async fn look_at_endpoint(
     let is_fenced = epoch <= before && are_elders_quiet;
     let drained =
         (draining || !in_pool || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
-    (EndpointDrain { drained, in_pool, draining, remaining }, epoch)
+    (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new() }, epoch)
 }
 
 /// What is left on all versions that get no new requests; while the proxy winds down, on all.
@@ -86,7 +96,8 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
         }
     }
     let drained = versions.is_empty() && !stopping && are_elders_quiet;
-    Ok(Json(Drains { drained, stopping, versions }).into_response())
+    let shared = uses::shared(control).await;
+    Ok(Json(Drains { drained, stopping, versions, shared }).into_response())
 }
 
 /// The versions worth a look: those that drain, and those with something in flight.
@@ -107,7 +118,7 @@ fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)
 }
 
 /// What is left on a version, and the epoch of its service.
-async fn look(control: &Handle, service: &ServiceName, version: &VersionName) -> (Drain, u64) {
+pub(super) async fn look(control: &Handle, service: &ServiceName, version: &VersionName) -> (Drain, u64) {
     // In this order. First the workers, who tell since when; then whether it drains; then its weight, so that a flip back
     // in between is seen; the counts last: what has no weight in a published table gets nothing new, so what they do not
     // show cannot arrive.

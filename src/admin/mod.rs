@@ -27,6 +27,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upgrade;
+mod uses;
 mod verdict;
 mod wait;
 

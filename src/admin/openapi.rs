@@ -60,7 +60,17 @@ fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
 )]
 struct Document;
 
-/// What every change takes in its headers.
+/// What a change over many services takes in its headers: no one service's epoch.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "describes the header; `precondition` reads it")]
+pub(super) struct KeyHeader {
+    /// A repeated call with the same key gets the same answer and makes no second change.
+    #[param(rename = "Idempotency-Key", max_length = 255)]
+    idempotency_key: Option<String>,
+}
+
+/// What a change of one service takes in its headers.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "describes the headers; `precondition` reads them")]

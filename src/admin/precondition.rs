@@ -38,7 +38,8 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Vec<Epoch>, Box<Problem>> 
 }
 
 fn malformed(tag: &str) -> Box<Problem> {
-    let detail = format!("`{}` is not an entity tag of this API", tag.escape_default());
+    // Visible ASCII, as a header is: quotes stay as they came.
+    let detail = format!("`{tag}` is not an entity tag of this API");
     Problem::new(400, "bad_if_match", detail)
         .hint("send the `etag` of an answer as it was, such as \"41\", or *")
         .at("if-match")

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use super::api::{self, Change, History, Problem, Service, Services};
 use super::call::{Call, parse};
 use super::openapi::ReadResponses;
-use super::{App, Readiness, openapi, refusal};
+use super::{App, Readiness, openapi, refusal, uses};
 use crate::release::Refused;
 use crate::store::HistoryQuery;
 use crate::table::{Epoch, ServiceName};
@@ -45,6 +45,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     let (elders, health) = (call.app.control.elders(), call.app.control.health());
     let told = services.services.into_iter().map(|service| service.with_elders(elders).with_health(health));
     services.services = told.collect();
+    uses::told(&call.app.control, &mut services.services).await;
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
@@ -57,6 +58,7 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let present = Service::of(&control.state(), &control.live().snapshot(), &name);
     let present = present.map(|service| service.with_elders(control.elders()).with_health(control.health()));
     let mut service = present.ok_or_else(|| no_service(&name))?;
+    uses::told(control, std::slice::from_mut(&mut service)).await;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
     // Where traffic goes is told even when the store is lost: that is when somebody looks.
     let changes = control.history(query).await;
@@ -93,10 +95,17 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
     if !(1..=MOST_CHANGES).contains(&limit) {
         return Err(Problem::new(400, "bad_query", format!("limit is 1 to {MOST_CHANGES}")).at("limit"));
     }
-    let service = query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    let service: Option<ServiceName> =
+        query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    let is_from_the_top = query.before.is_none();
     // One more than asked for tells whether there are more.
-    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service };
+    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service: service.clone() };
     let found = call.app.control.history(query).await.map_err(|why| refusal::store(&why))?;
+    // One that was dropped has a past; one that never was is a slip.
+    let is_known = |name: &ServiceName| call.app.control.state().table.service(name).is_some();
+    if let Some(name) = service.filter(|name| found.is_empty() && is_from_the_top && !is_known(name)) {
+        return Err(no_service(&name));
+    }
     let changes: Vec<_> = found.iter().take(limit).map(Change::from).collect();
     let next_before = changes.last().filter(|_| found.len() > limit).map(|oldest| oldest.epoch);
     Ok(Json(History { changes, next_before }).into_response())

@@ -20,8 +20,8 @@ use help::{
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Run, Upgrade};
 pub use rollout::{Deploy, Rollout};
+use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
-use words::{duration, header, version_of};
 
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
 ///
@@ -194,10 +194,10 @@ pub enum VersionEdit {
         /// The version's label.
         version: String,
         /// `host:port`, `[v6]:port` or `unix:/path`; may be repeated.
-        #[arg(long = "endpoint", short, required = true, value_name = "ADDR")]
+        #[arg(long = "endpoint", short, required = true, value_name = "ADDR", num_args = 1.., value_parser = address)]
         endpoints: Vec<String>,
         /// What the endpoints speak.
-        #[arg(long, default_value = "http1")]
+        #[arg(long, default_value = "http1", value_parser = PROTOCOLS)]
         protocol: String,
         /// Common options.
         #[command(flatten)]
@@ -261,7 +261,7 @@ pub struct EndpointOf {
     #[arg(value_name = "SERVICE/VERSION", value_parser = version_of)]
     pub version: VersionOf,
     /// `host:port`, `[v6]:port` or `unix:/path`.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = address)]
     pub endpoint: String,
     /// Common options.
     #[command(flatten)]

@@ -215,5 +215,6 @@ async fn roll(session: &mut Session<'_>, args: &args::Deploy, carrier: &str) -> 
     if args.no_wait {
         return rollout::leave(session, &begun);
     }
-    rollout::follow(session, &args.service, None).await
+    let ended = rollout::follow(session, &args.service, None).await?;
+    Ok(rollout::outcome(&ended))
 }

@@ -23,6 +23,8 @@ pub(super) enum State {
     Empty,
     /// Not yet: this is left.
     Left(Vec<api::Remaining>),
+    /// No: nothing of it is left, but others use its addresses.
+    Shared(Vec<api::AlsoUsedBy>),
     /// No: it carries traffic, in basis points.
     Carries(u16),
 }
@@ -76,7 +78,8 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
         match asked {
             // It said that it would end, and it has.
             Err(Error::Nobody { .. } | Error::Broken { .. }) if was_stopping => {
-                Ok(api::Drains { drained: true, stopping: true, versions: Vec::new() })
+                let (versions, shared) = (Vec::new(), Vec::new());
+                Ok(api::Drains { drained: true, stopping: true, versions, shared })
             }
             other => {
                 let drains = other.context("cannot look at what is left")?;
@@ -89,7 +92,8 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
     let drains = until(session, patience, ask, is_over, render::waiting_for_all).await?;
     session.tell(&drains, render::all_left)?;
     Ok(match (drains.drained, patience) {
-        (true, _) => Exit::Done,
+        (true, _) if drains.shared.is_empty() => Exit::Done,
+        (true, _) => Exit::Failed,
         (false, Some(_)) => Exit::TimedOut,
         (false, None) => Exit::Failed,
     })
@@ -130,8 +134,8 @@ pub(super) async fn wait_for_endpoint(
         match client.get(&path).await {
             // The change just made knew it.
             Err(Error::Refused(why)) if is_gone(&why) => {
-                let (in_pool, draining) = (false, false);
-                Ok(api::EndpointDrain { drained: true, in_pool, draining, remaining: Vec::new() })
+                let (in_pool, draining, remaining, also_used_by) = (false, false, Vec::new(), Vec::new());
+                Ok(api::EndpointDrain { drained: true, in_pool, draining, remaining, also_used_by })
             }
             other => other.with_context(|| format!("cannot look at {endpoint} of `{name}` of `{service}`")),
         }
@@ -180,14 +184,15 @@ async fn look(
     let drain: api::Drain = match drain {
         // It was removed, and has been empty since.
         Err(Error::Refused(why)) if existence == Existence::Known && is_gone(&why) => {
-            let (remaining, endpoints) = (Vec::new(), Vec::new());
-            let gone = api::Drain { drained: true, weight: 0, remaining, endpoints };
+            let (remaining, endpoints, also_used_by) = (Vec::new(), Vec::new(), Vec::new());
+            let gone = api::Drain { drained: true, weight: 0, remaining, endpoints, also_used_by };
             return Ok((State::Empty, gone));
         }
         other => other.with_context(|| format!("cannot look at `{version}` of `{service}`"))?,
     };
     let state = match &drain {
-        drain if drain.drained => State::Empty,
+        drain if drain.drained && drain.also_used_by.is_empty() => State::Empty,
+        drain if drain.drained => State::Shared(drain.also_used_by.clone()),
         drain if drain.weight > 0 => State::Carries(drain.weight),
         drain => State::Left(drain.remaining.clone()),
     };

@@ -29,7 +29,7 @@ mod tests;
 mod upgrade;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,7 +50,10 @@ pub fn main() -> ExitCode {
         let Err(error) = serve::activation::become_program(&program);
         return tell_error(&error, Format::Text, &mut print, &mut complain).into();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return tell_usage(&said).into(),
+    };
     let format = if cli.json { Format::Json } else { Format::Text };
     let done = match cli.verb {
         Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
@@ -102,10 +105,17 @@ fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::R
         )?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut out = print;
+    let mut written = Ok(());
+    let mut out = |text: &str| {
+        if written.is_ok() {
+            written = write_out(text);
+        }
+    };
     let mut session =
         Session { client: Client::new(socket), format, style: Style::of_stdout(), out: &mut out };
-    runtime.block_on(perform(&mut session, verb))
+    let exit = runtime.block_on(perform(&mut session, verb))?;
+    written.context(UNWRITTEN)?;
+    Ok(exit)
 }
 
 async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> {
@@ -175,12 +185,39 @@ fn tell_error(
     if timed_out || matches!(cause, Some(Error::Silent { .. })) { Exit::TimedOut } else { Exit::Failed }
 }
 
+/// What clap has to say: help, the version, or what it did not understand.
+fn tell_usage(said: &clap::Error) -> Exit {
+    match whole(said.print().and_then(|()| io::stdout().flush())) {
+        _ if said.use_stderr() => Exit::Usage,
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(&format!("{UNWRITTEN}: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+const UNWRITTEN: &str = "cannot write the answer";
+
+/// What cannot be written was not told: whoever goes by the exit status is not to believe it.
+fn write_out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    whole(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
 /// A reader that went away (`| head`) is no error.
+fn whole(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// For what ends with a failure anyhow.
 fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).ok();
+    write_out(text).ok();
 }
 
 fn complain(text: &str) {
-    writeln!(std::io::stderr().lock(), "{text}").ok();
+    writeln!(io::stderr().lock(), "{text}").ok();
 }

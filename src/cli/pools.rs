@@ -114,9 +114,9 @@ async fn take_out(
             session.tell(&drain, |drain, style| render::endpoint_safety(endpoint, drain, style))?;
         }
     }
-    Ok(if drain.drained || patience.is_none() {
+    Ok(if patience.is_none() || (drain.drained && drain.also_used_by.is_empty()) {
         Exit::Done
-    } else if drain.in_pool && !drain.draining {
+    } else if drain.drained || (drain.in_pool && !drain.draining) {
         Exit::Failed
     } else {
         Exit::TimedOut

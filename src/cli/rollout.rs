@@ -41,7 +41,8 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Rollout) -> anyh
             return leave(session, &begun);
         }
     }
-    follow(session, service, args.hook.as_deref()).await
+    let ended = follow(session, service, args.hook.as_deref()).await?;
+    Ok(exit(&ended))
 }
 
 async fn begin(session: &mut Session<'_>, args: &args::Rollout) -> anyhow::Result<Rollout> {
@@ -89,12 +90,12 @@ pub(super) fn leave(session: &mut Session<'_>, begun: &Rollout) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// Shows what happens until the rollout is over, and runs the hook while it is not.
+/// Shows what happens until the rollout is over, and runs the hook while it is not; gives how it ended.
 pub(super) async fn follow(
     session: &mut Session<'_>,
     service: &str,
     hook: Option<&str>,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<Rollout> {
     let mut seen: Option<Rollout> = None;
     let mut hook = hook.map(Hook::new);
     let mut interrupted = std::pin::pin!(interrupted());
@@ -119,7 +120,7 @@ pub(super) async fn follow(
         }
         if !matches!(&*now.state, "running" | "reversing") {
             conclude(session, &now)?;
-            return Ok(exit(&now));
+            return Ok(now);
         }
         seen = Some(now);
         tokio::select! {
@@ -165,7 +166,16 @@ fn conclude(session: &mut Session<'_>, rollout: &Rollout) -> anyhow::Result<()> 
     }
 }
 
+/// Whoever stops what was replaced goes by it: an old endpoint that others use is not done with.
 fn exit(rollout: &Rollout) -> Exit {
+    match outcome(rollout) {
+        Exit::Done if rollout.state == "done" && !render::still_used(rollout).is_empty() => Exit::Failed,
+        exit => exit,
+    }
+}
+
+/// Whether what was asked was done.
+pub(super) fn outcome(rollout: &Rollout) -> Exit {
     match &*rollout.state {
         "done" | "running" => Exit::Done,
         _ if rollout.timed_out => Exit::TimedOut,

@@ -252,6 +252,65 @@ async fn everything_that_is_left_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn what_another_version_uses_is_not_safe_to_stop() {
+    let world = World::new();
+    // One backend behind two services, and behind two labels of one.
+    world.type_in("versions add cart v3 -e 127.0.0.1:9001 127.0.0.1:9003").await;
+    world.type_in("versions add shop v9 -e 127.0.0.1:9101").await;
+    world.type_in("flip cart --to v3").await;
+    let (exit, text) = world.type_in("flip shop --to v9").await;
+    let blue = "nothing of blue is left, but cart/v3 uses 127.0.0.1:9001 too: do not stop it";
+    assert_eq!((exit, last(&text)), (Exit::Done, blue), "the flip is made");
+    let (exit, text) = world.type_in("drain shop/blue --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, blue));
+    let (exit, text) = world.type_in("drain shop/blue --json").await;
+    assert!(exit == Exit::Failed && text.contains("\"drained\": true"), "nothing of blue is left: {text}");
+    let green = "nothing of green is left, but shop/v9 uses 127.0.0.1:9101 too: do not stop it";
+    let (exit, text) = world.type_in("drain shop/green --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, green));
+    let (_, text) = world.type_in("status shop").await;
+    assert!(text.contains(blue) && text.contains(green) && !text.contains("safe to stop"), "{text}");
+    let (exit, text) = world.type_in("drain --all").await;
+    assert!(exit == Exit::Failed && text.contains("do not stop it") && !text.contains("safe"), "{text}");
+    // An endpoint of a version that goes on.
+    world.type_in("endpoints add cart/v3 127.0.0.1:9002").await;
+    world.type_in("endpoints add shop/v9 127.0.0.1:9002").await;
+    let (exit, text) = world.type_in("endpoints drain shop/v9 127.0.0.1:9002 --wait").await;
+    let there = "nothing of this version is left there, but cart/v3 uses 127.0.0.1:9002 too: do not stop it";
+    assert_eq!((exit, last(&text)), (Exit::Failed, there));
+    let (exit, text) = world.type_in("endpoints drain cart/v3 127.0.0.1:9002 --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9002 is safe to stop: nothing is left on it"));
+    // What gets nothing and has nothing stands in nobody's way.
+    world.type_in("flip cart --to v1").await;
+    let (exit, text) = world.type_in("drain shop/blue --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"));
+    let _left = world.enter("cart", "v3");
+    assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "it has work again");
+}
+
+#[tokio::test]
+async fn what_is_no_address_or_protocol_is_not_understood() {
+    let world = World::new();
+    for words in [
+        "endpoints add shop/blue host",
+        "versions add shop v3 -e host",
+        "versions add shop v3 -e 127.0.0.1:9301 --protocol spdy",
+        "deploy shop --version v3 -e 127.0.0.1:99999",
+        "rollout shop --replace host=127.0.0.1:1",
+    ] {
+        assert_eq!(world.type_in(words).await.0, Exit::Usage, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn the_history_of_a_service_that_never_was_is_a_slip() {
+    let world = World::new();
+    let (exit, text) = world.type_in("history nope").await;
+    assert!(exit == Exit::Failed && text.contains("no service `nope`"), "{text}");
+    assert_eq!(world.type_in("history shop").await.0, Exit::Done);
+}
+
+#[tokio::test]
 async fn undo_and_explain_and_status() {
     let world = World::new();
     world.type_in("flip shop --to green").await;

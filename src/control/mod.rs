@@ -18,6 +18,7 @@ pub mod reload;
 pub mod rollout;
 pub mod supervisor;
 mod tenures;
+mod uses;
 mod warmup;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ use perform::Doubt;
 use rollout::Rollouts;
 use supervisor::Verdicts;
 pub use tenures::Tenures;
+pub use uses::{Use, Uses};
 
 use crate::proxy::live::{Live, Snapshot};
 use crate::proxy::upstream::Upstream;

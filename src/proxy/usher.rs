@@ -28,7 +28,10 @@ const WARM: Duration = Duration::from_secs(1);
 /// Answers what is left on versions, for as long as the worker runs.
 pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inquiries.recv().await {
-        inquiry.answer(|upstream| worker.remaining(upstream));
+        match inquiry {
+            Inquiry::Left(asked) => asked.answer(|upstream| worker.remaining(upstream)),
+            Inquiry::With(asked) => asked.answer(|endpoints| worker.places(endpoints)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::InFlight;
+use crate::control::Use;
 use crate::proxy::upstream;
 use crate::table::EndpointAddr;
 
@@ -44,6 +45,29 @@ pub struct Drain {
     /// The same by endpoint; what waits for an endpoint is in none.
     #[serde(default)]
     pub endpoints: Vec<EndpointLeft>,
+    /// Who else uses an address of its pool; looked for once it is drained, and absent when nobody does. As long as somebody does, what is there is not safe
+    /// to stop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_used_by: Vec<AlsoUsedBy>,
+}
+
+/// Another version, of this service or another one, that has traffic on an address, or work left there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AlsoUsedBy {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// `host:port`, `[v6]:port` or `unix:/path`.
+    #[schema(example = "127.0.0.1:9001")]
+    pub address: String,
+}
+
+impl From<Use> for AlsoUsedBy {
+    fn from(of: Use) -> Self {
+        let (service, version) = (of.service.to_string(), of.version.to_string());
+        Self { service, version, address: of.address.to_string() }
+    }
 }
 
 /// May this endpoint of a version be stopped?
@@ -57,6 +81,9 @@ pub struct EndpointDrain {
     pub draining: bool,
     /// What is left, by kind.
     pub remaining: Vec<Remaining>,
+    /// Who else uses the address; looked for once it is drained, and absent when nobody does. As long as somebody does, what is there is not safe to stop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_used_by: Vec<AlsoUsedBy>,
 }
 
 /// Everything that gets no new requests and is not over.
@@ -69,6 +96,9 @@ pub struct Drains {
     pub stopping: bool,
     /// By service and version.
     pub versions: Vec<VersionLeft>,
+    /// The versions that are drained and yet not safe to stop: others use addresses of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<VersionLeft>,
 }
 
 /// A version with what is left on it.
@@ -97,7 +127,8 @@ impl Drain {
             kind: kind.clone(),
             count: *count,
         });
-        Self { drained, weight, remaining: remaining.collect(), endpoints: by_endpoint(told) }
+        let (remaining, endpoints) = (remaining.collect(), by_endpoint(told));
+        Self { drained, weight, remaining, endpoints, also_used_by: Vec::new() }
     }
 }
 

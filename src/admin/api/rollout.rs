@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::text;
+use super::{AlsoUsedBy, text};
 use crate::control;
 
 /// A rolling upgrade: one endpoint after the other goes, and another one comes in its place.
@@ -88,7 +88,7 @@ pub struct Rollout {
     pub from: String,
     /// The version whose endpoints come.
     pub to: String,
-    /// `running`, `reversing`, `done` (every old endpoint is safe to stop), `reversed`, `stopped`, or `interrupted`: the process
+    /// `running`, `reversing`, `done` (every old endpoint is safe to stop that nobody else uses), `reversed`, `stopped`, or `interrupted`: the process
     /// that did it has ended, and nothing goes on by itself.
     #[schema(example = "running")]
     pub state: String,
@@ -130,13 +130,26 @@ pub struct RolloutStep {
     /// The endpoint that comes.
     #[serde(default)]
     pub into: Option<String>,
-    /// `pending`, `draining`, `safe` (to stop), `warming`, `serving`, `done`; on the way back `restored` (the old one serves), `kept` (it does
+    /// `pending`, `draining`, `safe` (to stop), `shared` (nothing of the version is left, but others use the address), `warming`, `serving`, `done`; on the way back `restored` (the old one serves), `kept` (it does
     /// not answer any more, the new one serves) or `lost` (neither does).
     #[schema(example = "safe")]
     pub state: String,
     /// True while it waits for a word that the old endpoint was dealt with (`POST …/rollout/proceed`).
     #[serde(default)]
     pub awaits_confirmation: bool,
+    /// Who else uses the address of the old endpoint, as it was when nothing of the version was left there: not safe to stop then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_used_by: Vec<AlsoUsedBy>,
+}
+
+fn users(step: &control::rollout::ToldStep) -> Vec<AlsoUsedBy> {
+    let address = step.out.clone().unwrap_or_default();
+    let user = |(service, version): &(String, String)| AlsoUsedBy {
+        service: service.clone(),
+        version: version.clone(),
+        address: address.clone(),
+    };
+    step.also_used_by.iter().map(user).collect()
 }
 
 impl From<&control::rollout::Told> for Rollout {
@@ -146,6 +159,7 @@ impl From<&control::rollout::Told> for Rollout {
             into: step.into.clone(),
             state: step.state.token().to_owned(),
             awaits_confirmation: step.awaits_confirmation,
+            also_used_by: users(step),
         };
         Self {
             service: told.service.clone(),

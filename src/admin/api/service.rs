@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, EndpointHealth, Predecessor, Remaining, Standing};
+use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing};
 use crate::control::Handle;
 use crate::control::elders::Elders;
 use crate::control::health::Health;
@@ -143,6 +143,9 @@ pub struct Version {
     pub endpoints: Vec<Endpoint>,
     /// What is in flight on it, over all workers.
     pub in_flight: InFlight,
+    /// Who else uses an address of its pool; looked for where it has no weight and nothing in flight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_used_by: Vec<AlsoUsedBy>,
 }
 
 /// What the endpoints of a version speak.
@@ -369,6 +372,7 @@ impl Service {
             protocol: spec.protocol.into(),
             endpoints: spec.endpoints.iter().map(endpoint(spec)).collect(),
             in_flight: InFlight::of(snapshot, name, &spec.name),
+            also_used_by: Vec::new(),
         };
         Some(Self {
             name: name.to_string(),

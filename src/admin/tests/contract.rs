@@ -26,6 +26,15 @@ async fn a_stale_if_match_is_a_conflict_with_the_present_state() {
         let reply = world.send("POST", FLIP, &[&header], &format!(r#"{{"to":"{to}"}}"#)).await;
         assert_eq!(reply.status, status, "{value}: {}", reply.text);
     }
+    let weak = world.send("POST", FLIP, &["if-match: W/\"3\""], r#"{"to":"blue"}"#).await;
+    assert_eq!(weak.json["detail"], "`W/\"3\"` is not an entity tag of this API");
+    let document = world.get("/v1/openapi.json").await.json;
+    for (path, takes_it) in
+        [("/v1/undo", false), ("/v1/changes", false), ("/v1/services/{service}/flip", true)]
+    {
+        let mut said = document["paths"][path]["post"]["parameters"].as_array().unwrap().iter();
+        assert_eq!(said.any(|parameter| parameter["name"] == "If-Match"), takes_it, "{path}");
+    }
     let many = world.send("POST", "/v1/undo", &["if-match: \"3\""], r#"{"to_epoch":1}"#).await;
     assert_eq!((many.status, &many.json["field"]), (400, &json!("if-match")));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::words::{Pair, duration, pair};
+use super::words::{PROTOCOLS, Pair, address, duration, pair};
 
 /// `rollout`.
 #[derive(Debug, Args)]
@@ -84,10 +84,10 @@ pub struct Deploy {
     #[arg(long, value_name = "VERSION")]
     pub version: String,
     /// Its endpoints: `host:port`, `[v6]:port` or `unix:/path`; may be repeated.
-    #[arg(long = "endpoint", short, required = true, value_name = "ADDR", num_args = 1..)]
+    #[arg(long = "endpoint", short, required = true, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub endpoints: Vec<String>,
     /// What they speak.
-    #[arg(long, default_value = "http1")]
+    #[arg(long, default_value = "http1", value_parser = PROTOCOLS)]
     pub protocol: String,
     /// Endpoint by endpoint, with the weight, instead of all at once.
     #[arg(long, conflicts_with = "exclusive")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::api::text;
-use crate::table::BasisPoints;
+use crate::table::{BasisPoints, EndpointAddr};
 
 /// `SERVICE/VERSION`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,17 @@ pub(super) fn pair(text: &str) -> Result<Pair, String> {
     let (old, new) = text.split_once('=').unwrap_or((text, text));
     match (old, new) {
         ("", _) | (_, "") => Err("expected OLD or OLD=NEW, such as 10.0.0.1:80=10.0.1.1:80".to_owned()),
-        (old, new) => Ok(Pair { old: old.to_owned(), new: new.to_owned() }),
+        (old, new) => Ok(Pair { old: address(old)?, new: address(new)? }),
     }
+}
+
+/// What endpoints can speak.
+pub(super) const PROTOCOLS: [&str; 4] = ["http1", "https", "h2c", "h2"];
+
+/// An endpoint's address, as it was written: a wrong one is the command line's fault, not the proxy's to refuse.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    text.parse::<EndpointAddr>().map_err(|why| why.to_string())?;
+    Ok(text.to_owned())
 }
 
 pub(super) fn weight(text: &str) -> Result<(String, BasisPoints), String> {

@@ -1,9 +1,10 @@
 //! What is left, and what is safe to stop.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::change::named;
-use crate::admin::api::{Drains, EndpointDrain, EndpointLeft, Remaining};
+use crate::admin::api::{AlsoUsedBy, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft};
 use crate::cli::args::VersionOf;
 use crate::cli::drain::State;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
@@ -29,6 +30,9 @@ fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) 
         State::Empty => None,
         State::Left(left) if left.is_empty() => Some(format!("{name} is still draining: do not stop it yet")),
         State::Left(left) => Some(format!("{name} still has {}: do not stop it yet", in_flight(left))),
+        State::Shared(users) => {
+            Some(format!("nothing of {name} is left, but {}: do not stop it", also_used(users)))
+        }
         State::Carries(points) => {
             Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
         }
@@ -40,9 +44,22 @@ pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> St
     let left = states.iter().filter_map(|(version, state)| match state {
         State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
         State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
-        State::Empty | State::Carries(_) => None,
+        State::Empty | State::Shared(_) | State::Carries(_) => None,
     });
     style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
+}
+
+/// `api/v1 uses 127.0.0.1:9001 too`, `api/v1 and cart/v2 use 3 of its addresses too`.
+pub(super) fn also_used(users: &[AlsoUsedBy]) -> String {
+    let addresses: BTreeSet<_> = users.iter().map(|user| &*user.address).collect();
+    let addresses = match addresses.first() {
+        Some(one) if addresses.len() == 1 => line(one, usize::MAX),
+        _ => format!("{} of its addresses", addresses.len()),
+    };
+    let names = users.iter().map(|user| named(false, &user.service, &user.version));
+    let names: Vec<_> = names.collect::<BTreeSet<_>>().into_iter().collect();
+    let verb = if names.len() == 1 { "uses" } else { "use" };
+    format!("{} {verb} {addresses} too", and(&names))
 }
 
 fn name(states: &[(VersionOf, State)], version: &VersionOf) -> String {
@@ -83,6 +100,10 @@ pub(in crate::cli) fn endpoint_left(left: &EndpointLeft) -> String {
 pub(in crate::cli) fn endpoint_safety(endpoint: &str, drain: &EndpointDrain, style: Style) -> String {
     let endpoint = line(endpoint, usize::MAX);
     let (tone, text) = match drain {
+        drain if drain.drained && !drain.also_used_by.is_empty() => {
+            let others = also_used(&drain.also_used_by);
+            (Tone::Bad, format!("nothing of this version is left there, but {others}: do not stop it"))
+        }
         drain if drain.drained => (Tone::Good, format!("{endpoint} is safe to stop: nothing is left on it")),
         drain if drain.in_pool && !drain.draining => {
             (Tone::Bad, format!("{endpoint} gets requests again: do not stop it"))
@@ -109,11 +130,10 @@ pub(in crate::cli) fn waiting_for_endpoint(endpoint: &str, drain: &EndpointDrain
 }
 
 fn all_states(drains: &Drains) -> Vec<(VersionOf, State)> {
-    let states = drains.versions.iter().map(|left| {
-        let version = VersionOf { service: left.service.clone(), version: left.version.clone() };
-        (version, State::Left(left.drain.remaining.clone()))
-    });
-    states.collect()
+    let of = |left: &VersionLeft| VersionOf { service: left.service.clone(), version: left.version.clone() };
+    let left = drains.versions.iter().map(|left| (of(left), State::Left(left.drain.remaining.clone())));
+    let shared = drains.shared.iter().map(|left| (of(left), State::Shared(left.drain.also_used_by.clone())));
+    left.chain(shared).collect()
 }
 
 /// What a wait for everything is waiting for.
@@ -128,10 +148,10 @@ pub(in crate::cli) fn waiting_for_all(drains: &Drains, style: Style) -> String {
 pub(in crate::cli) fn all_left(drains: &Drains, style: Style) -> String {
     match (drains.drained, drains.stopping, &all_states(drains)[..]) {
         (true, true, _) => style.paint(Tone::Good, "the proxy has ended: nothing is left"),
-        (true, false, _) => {
+        (true, false, []) => {
             style.paint(Tone::Good, "every version without traffic is safe to stop: nothing is left on any")
         }
         (false, _, []) => style.paint(Tone::Bad, "the proxy is stopping: do not stop anything yet"),
-        (false, _, states) => safety(states, style),
+        (_, _, states) => safety(states, style),
     }
 }

@@ -1,6 +1,7 @@
 //! Rolling upgrades, as people read them.
 
-use crate::admin::api::{Rollout, RolloutStep};
+use super::drain::also_used;
+use crate::admin::api::{AlsoUsedBy, Rollout, RolloutStep};
 use crate::cli::style::{Style, Tone, and, line};
 
 /// All of it.
@@ -90,10 +91,18 @@ fn said(step: &RolloutStep) -> Option<String> {
             format!("{out} is safe to stop; waiting until it is dealt with")
         }
         "safe" => format!("{out} is safe to stop"),
+        "shared" => {
+            let others = also_used(&step.also_used_by);
+            format!("nothing of its version is left on {out}, but {others}: do not stop it")
+        }
         "warming" => format!("waiting for {into}"),
         "serving" => format!("{into} serves"),
         "done" => match (&step.out, &step.into) {
             (Some(old), Some(new)) if old == new => format!("{out} serves again"),
+            (Some(_), new) if !step.also_used_by.is_empty() => {
+                let serves = if new.is_some() { format!("{into} serves; ") } else { String::new() };
+                format!("{serves}{}: do not stop {out}", also_used(&step.also_used_by))
+            }
             (Some(_), Some(_)) => format!("{into} serves in place of {out}, which is safe to stop"),
             (Some(_), None) => format!("{out} is safe to stop"),
             (None, _) => format!("{into} serves"),
@@ -106,6 +115,12 @@ fn said(step: &RolloutStep) -> Option<String> {
     })
 }
 
+/// Who else uses old endpoints that were replaced by others; a machine that went over to another version is that one's now.
+pub(in crate::cli) fn still_used(rollout: &Rollout) -> Vec<AlsoUsedBy> {
+    let replaced = rollout.steps.iter().filter(|step| step.out != step.into);
+    replaced.flat_map(|step| step.also_used_by.iter().cloned()).collect()
+}
+
 /// The last line: what is safe to stop.
 pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
     let in_place = |step: &RolloutStep| step.out == step.into && rollout.from == rollout.to;
@@ -113,6 +128,7 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
         // One that was restarted in its place serves again.
         let steps = rollout.steps.iter().filter(|step| states.contains(&&*step.state));
         let steps = steps.filter(|step| step.state != "done" || !in_place(step));
+        let steps = steps.filter(|step| step.also_used_by.is_empty());
         steps.filter_map(|step| step.out.as_deref()).map(|out| line(out, usize::MAX)).collect::<Vec<_>>()
     };
     let why = rollout.why.as_deref().map(|why| format!(": {}", line(why, usize::MAX))).unwrap_or_default();
@@ -132,7 +148,11 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
         "done" => {
             let verb = if safe.len() == 1 { "is" } else { "are" };
             let what = if safe.is_empty() { "nothing became safe to stop".to_owned() } else { format!("{} {verb} safe to stop", and(&safe)) };
-            style.paint(Tone::Good, &format!("{service}: done, never fewer than {} endpoints served; {what}", rollout.least_serving))
+            let done = format!("{service}: done, never fewer than {} endpoints served; {what}", rollout.least_serving);
+            match &still_used(rollout)[..] {
+                [] => style.paint(Tone::Good, &done),
+                users => style.paint(Tone::Bad, &format!("{done}; {}: do not stop it", also_used(users))),
+            }
         }
         "reversed" if safe.is_empty() => {
             style.paint(Tone::Bad, &format!("{service}: taken back{why}{lost}; {}", if lost.is_empty() { "the old endpoints serve: do not stop them" } else { "the other old endpoints serve: do not stop them" }))

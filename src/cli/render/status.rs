@@ -2,7 +2,7 @@
 //! what can be done next.
 
 use super::change::split;
-use super::drain::amounts;
+use super::drain::{also_used, amounts};
 use super::{health, verdict};
 use crate::admin::api::{self, Change, Phase, Service, Version, text};
 use crate::cli::status::Picture;
@@ -233,8 +233,14 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
         let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
         (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
     });
-    let empty: Vec<_> = empty.into_iter().map(|version| version.name.clone()).collect();
+    let (safe, shared): (Vec<_>, Vec<_>) =
+        empty.into_iter().partition(|version| version.also_used_by.is_empty());
+    let shared = shared.into_iter().map(|version| {
+        let others = also_used(&version.also_used_by);
+        (Tone::Bad, format!("nothing of {} is left, but {others}: do not stop it", version.name))
+    });
+    let empty: Vec<_> = safe.into_iter().map(|version| version.name.clone()).collect();
     let verb = if empty.len() == 1 { "is" } else { "are" };
     let safe = (!empty.is_empty()).then(|| (Tone::Good, format!("{} {verb} safe to stop", and(&empty))));
-    busy.chain(safe).collect::<Vec<_>>().into_iter()
+    busy.chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
 }

@@ -56,6 +56,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
             })
             .collect(),
         in_flight: InFlight { total: by_kind.values().sum(), by_kind },
+        also_used_by: Vec::new(),
     }
 }
 

@@ -93,17 +93,17 @@ impl Job {
         out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
         let all_safe = async || {
             for (index, endpoint) in &out {
-                if self.state(*index) == StepState::Draining
-                    && self.is_empty(handle, &plan.from, endpoint).await
-                {
-                    self.set(handle, *index, StepState::Safe, self.order.confirm);
+                if self.is_in_the_way(*index) && self.is_empty(handle, &plan.from, endpoint).await {
+                    self.on_empty(handle, *index, endpoint).await;
                 }
             }
             self.check_gone(handle, &handle.state(), batch)?;
-            Ok(!out.iter().any(|(index, _)| self.state(*index) == StepState::Draining))
+            Ok(!out.iter().any(|(index, _)| self.is_in_the_way(*index)))
         };
-        let what =
-            || format!("{} did not become empty in time", list(&self.still(&out, StepState::Draining)));
+        let what = || match &self.still(&out, StepState::Draining)[..] {
+            [] => format!("others use {} too", list(&self.still(&out, StepState::Shared))),
+            draining => format!("{} did not become empty in time", list(draining)),
+        };
         self.until(handle, self.order.drain_timeout, all_safe, what).await?;
         if self.order.confirm {
             let all_told = async || {
@@ -200,7 +200,12 @@ impl Job {
             Ok(gone.iter().map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
         };
         self.change(handle, batch, &format!("{} is gone", list(&gone)), remove).await?;
-        batch.clone().for_each(|index| self.set(handle, index, StepState::Done, false));
+        for index in batch.clone() {
+            if let Some(out) = &plan.moves[index].out {
+                self.note_others(handle, index, out).await;
+            }
+            self.set(handle, index, StepState::Done, false);
+        }
         Ok(())
     }
 
@@ -208,7 +213,7 @@ impl Job {
     fn check_gone(&self, handle: &Handle, state: &State, steps: &Range<usize>) -> Result<(), Halt> {
         let plan = &self.order.plan;
         let has_gone = |index: &usize| match self.state(*index) {
-            StepState::Draining | StepState::Safe => true,
+            StepState::Draining | StepState::Safe | StepState::Shared => true,
             StepState::Warming | StepState::Serving | StepState::Done => !plan.moves[*index].is_in_place(),
             StepState::Pending | StepState::Restored | StepState::Kept | StepState::Lost => false,
         };

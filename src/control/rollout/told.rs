@@ -13,7 +13,7 @@ pub enum RolloutState {
     Running,
     /// On its way back.
     Reversing,
-    /// Everything is replaced, and every old endpoint is safe to stop.
+    /// Everything is replaced, and every old endpoint is safe to stop that nobody else uses.
     Done,
     /// It went back, as far as the old endpoints still answer.
     Reversed,
@@ -54,11 +54,13 @@ pub enum StepState {
     Draining,
     /// The old endpoint is safe to stop.
     Safe,
+    /// Nothing of its version is left on the old endpoint, but others use its address: it is not safe to stop.
+    Shared,
     /// The new endpoint is waited for.
     Warming,
     /// The new endpoint serves.
     Serving,
-    /// The old endpoint is safe to stop, and the new one serves.
+    /// The old endpoint is safe to stop, unless others use it, and the new one serves.
     Done,
     /// The old endpoint serves again.
     Restored,
@@ -76,6 +78,7 @@ impl StepState {
             Self::Pending => "pending",
             Self::Draining => "draining",
             Self::Safe => "safe",
+            Self::Shared => "shared",
             Self::Warming => "warming",
             Self::Serving => "serving",
             Self::Done => "done",
@@ -97,6 +100,9 @@ pub struct ToldStep {
     pub state: StepState,
     /// True while it goes on only when somebody confirms that the old endpoint was dealt with.
     pub awaits_confirmation: bool,
+    /// The services and versions that use the old endpoint's address as well, as they were found when nothing else was left.
+    #[serde(default)]
+    pub also_used_by: Vec<(String, String)>,
 }
 
 /// A rollout.
@@ -145,6 +151,7 @@ impl Told {
             into: step.into.as_ref().map(ToString::to_string),
             state: StepState::Pending,
             awaits_confirmation: false,
+            also_used_by: Vec::new(),
         });
         Self {
             service: plan.service.to_string(),

@@ -1,11 +1,13 @@
 //! What a rollout waits for, and what ends its patience.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::change::serves;
+use super::told::StepState;
 use super::{Job, Wish, capacity, lock};
 use crate::control::{Failed, Handle, clock};
 use crate::table::{EndpointAddr, VersionName};
@@ -141,6 +143,38 @@ impl Job {
         let is_same =
             are_elders_quiet && before == epoch() && !serves(&handle.state(), plan, version, endpoint);
         is_same && told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
+    }
+
+    /// True while a step does not go on: something is left on its old endpoint, or somebody is to deal with that and others
+    /// use it.
+    pub(super) fn is_in_the_way(&self, index: usize) -> bool {
+        let state = self.state(index);
+        state == StepState::Draining || (state == StepState::Shared && self.order.confirm)
+    }
+
+    /// Nothing of the version is left on an old endpoint: it is safe to stop, unless others use its address.
+    pub(super) async fn on_empty(&self, handle: &Handle, index: usize, endpoint: &EndpointAddr) {
+        if self.note_others(handle, index, endpoint).await {
+            self.set(handle, index, StepState::Shared, false);
+        } else {
+            self.set(handle, index, StepState::Safe, self.order.confirm);
+        }
+    }
+
+    /// Notes who else uses an old endpoint; true when somebody does.
+    pub(super) async fn note_others(&self, handle: &Handle, index: usize, endpoint: &EndpointAddr) -> bool {
+        let plan = &self.order.plan;
+        let uses = handle.uses(BTreeSet::from([endpoint.clone()])).await;
+        let others = uses.by_others(&plan.service, &plan.from, [endpoint]).into_iter();
+        let others: Vec<_> = others.map(|of| (of.service.to_string(), of.version.to_string())).collect();
+        let is_used = !others.is_empty();
+        self.told.send_if_modified(|told| {
+            let known = &mut told.steps[index].also_used_by;
+            let is_news = *known != others;
+            *known = others;
+            is_news
+        });
+        is_used
     }
 
     /// True when an endpoint of the pool gets requests.

@@ -6,6 +6,7 @@
 //! ends it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -106,6 +107,16 @@ impl Flights {
     pub fn leave(&self, key: usize) {
         let gone = self.list.borrow_mut().try_remove(key);
         drop(gone);
+    }
+
+    /// The tenures by their ids that have something with one of these endpoints, and with which.
+    #[must_use]
+    pub fn with(&self, endpoints: &BTreeSet<EndpointAddr>) -> BTreeSet<(u64, EndpointAddr)> {
+        let list = self.list.borrow();
+        let places =
+            list.iter().filter_map(|(_, flight)| Some((flight.on, &flight.way.as_ref()?.0.endpoint)));
+        let found = places.filter(|(_, endpoint)| endpoints.contains(&endpoint.address));
+        found.map(|(on, endpoint)| (on, endpoint.address.clone())).collect()
     }
 
     /// Those on the tenure with this id.

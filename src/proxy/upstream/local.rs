@@ -97,6 +97,12 @@ impl Locals {
         Arc::ptr_eq(local.upstream(), upstream).then(|| Rc::clone(local))
     }
 
+    /// All that this worker has in flight.
+    #[must_use]
+    pub fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
     /// All parts that there are.
     pub fn all(&self) -> Vec<Rc<Local>> {
         self.slots.borrow().iter().flatten().cloned().collect()

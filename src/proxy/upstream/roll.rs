@@ -3,7 +3,7 @@
 //! Counts can be read at any time ([`Upstream::in_flight`]); since when and with which endpoint only the worker knows
 //! that does the work. A busy one answers late, never wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,18 +49,38 @@ pub fn add_up(parts: impl IntoIterator<Item = Remaining>) -> Vec<Remaining> {
 #[derive(Debug, Default)]
 pub struct Roll(Mutex<Vec<mpsc::Sender<Inquiry>>>);
 
-/// What is left on these tenures?
+/// What is asked of a worker.
 #[derive(Debug)]
-pub struct Inquiry {
-    of: Arc<[Arc<Upstream>]>,
-    reply: oneshot::Sender<Vec<Remaining>>,
+pub enum Inquiry {
+    /// What is left on these tenures?
+    Left(Question<Arc<[Arc<Upstream>]>, Vec<Remaining>>),
+    /// Which tenures have something with these endpoints?
+    With(Question<Arc<BTreeSet<EndpointAddr>>, Places>),
 }
 
-impl Inquiry {
+/// The ids of tenures that have something in flight, and with which endpoint.
+pub type Places = BTreeSet<(u64, EndpointAddr)>;
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+pub struct Question<Q, A> {
+    about: Q,
+    reply: oneshot::Sender<A>,
+}
+
+impl Question<Arc<[Arc<Upstream>]>, Vec<Remaining>> {
     /// Answers with what `remaining` says of each tenure.
     pub fn answer(self, remaining: impl FnMut(&Arc<Upstream>) -> Vec<Remaining>) {
         // Who asked may have lost patience.
-        drop(self.reply.send(add_up(self.of.iter().flat_map(remaining))));
+        drop(self.reply.send(add_up(self.about.iter().flat_map(remaining))));
+    }
+}
+
+impl Question<Arc<BTreeSet<EndpointAddr>>, Places> {
+    /// Answers with what `places` says of the endpoints.
+    pub fn answer(self, places: impl FnOnce(&BTreeSet<EndpointAddr>) -> Places) {
+        // Who asked may have lost patience.
+        drop(self.reply.send(places(&self.about)));
     }
 }
 
@@ -81,6 +101,25 @@ impl Roll {
     }
 
     async fn call_within(&self, of: Arc<[Arc<Upstream>]>, patience: Duration) -> Option<Vec<Remaining>> {
+        let answers = self.ask(of, Inquiry::Left, patience).await?;
+        Some(add_up(answers.into_iter().flatten()))
+    }
+
+    /// Which tenures have something with these endpoints; `None` when a worker does not answer in time.
+    ///
+    /// As [`Roll::call`]: after the answer nothing goes to an endpoint that was drained before. Cancel-safe.
+    pub async fn places(&self, endpoints: BTreeSet<EndpointAddr>) -> Option<Places> {
+        let answers = self.ask(Arc::new(endpoints), Inquiry::With, PATIENCE).await?;
+        Some(answers.into_iter().flatten().collect())
+    }
+
+    /// The answers of all workers; `None` when one of them is late.
+    async fn ask<Q: Clone, A: Default>(
+        &self,
+        about: Q,
+        inquiry: impl Fn(Question<Q, A>) -> Inquiry,
+        patience: Duration,
+    ) -> Option<Vec<A>> {
         let workers = {
             let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             workers.retain(|worker| !worker.is_closed());
@@ -88,15 +127,14 @@ impl Roll {
         };
         let answers = workers.iter().map(|worker| async {
             let (reply, answer) = oneshot::channel();
-            let inquiry = Inquiry { of: Arc::clone(&of), reply };
+            let inquiry = inquiry(Question { about: about.clone(), reply });
             // One that has ended has nothing left.
             match worker.send(inquiry).await {
                 Ok(()) => answer.await.unwrap_or_default(),
-                Err(_) => Vec::new(),
+                Err(_) => A::default(),
             }
         });
-        let answers = timeout(patience, join_all(answers)).await.ok()?;
-        Some(add_up(answers.into_iter().flatten()))
+        timeout(patience, join_all(answers)).await.ok()
     }
 }
 
@@ -124,8 +162,10 @@ mod tests {
             let [first, second] = parts;
             let upstream = Upstream::open("shop".parse().unwrap(), "blue".parse().unwrap(), 1);
             let answering = async {
-                one.recv().await.unwrap().answer(|_| first.clone());
-                other.recv().await.unwrap().answer(|_| second.clone());
+                for (worker, told) in [(&mut one, &first), (&mut other, &second)] {
+                    let Some(Inquiry::Left(asked)) = worker.recv().await else { panic!("nothing was asked") };
+                    asked.answer(|_| told.clone());
+                }
             };
             let (all, ()) = tokio::join!(roll.call([Arc::new(upstream)]), answering);
             let expected = [
