@@ -5,6 +5,7 @@
 
 mod heard;
 mod pulse;
+mod queue;
 mod risk;
 mod task;
 
@@ -18,16 +19,15 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason as Code, SendStream, StreamId};
 use http::Request;
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
+use queue::{Queue, Waiter};
 pub use risk::Risk;
 use task::start;
 
 use super::stream::Stream;
 use crate::proxy::clock::{Alarm, Clock};
 
-/// Most connections of a worker to one endpoint; beyond it requests queue for streams.
+/// Most connections of a worker to one endpoint; beyond it requests wait for a place on one.
 pub const MOST: usize = 8;
 /// Most requests at a time on a connection, while another can be opened.
 const STREAMS: u32 = 256;
@@ -38,8 +38,7 @@ pub struct Connections {
     list: RefCell<Vec<Rc<Connection>>>,
     /// Held by whoever opens one: those who wait may find room on it.
     opening: tokio::sync::Mutex<()>,
-    /// Told when a connection has no request any more.
-    vacant: Rc<Notify>,
+    queue: Rc<Queue<Ticket>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +60,7 @@ struct State {
     is_taken: Cell<bool>,
     /// The last that was sent.
     newest: Cell<Option<StreamId>>,
-    vacant: Rc<Notify>,
+    queue: Rc<Queue<Ticket>>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
     /// No request can be sent on it any more.
@@ -84,16 +83,18 @@ pub struct Ticket {
 }
 
 impl Connections {
-    /// A place on a connection that has room for a request of this risk.
-    pub fn find(&self, risk: Risk) -> Option<Ticket> {
-        let mut list = self.list.borrow_mut();
-        list.retain(|connection| !connection.is_over());
-        list.iter().find(|connection| connection.takes(risk)).map(|connection| connection.ticket(true, risk))
+    /// A place on a connection that has room for a request of this risk, while it may have no more than `half` of them for itself.
+    pub fn find(&self, risk: Risk, half: usize) -> Option<Ticket> {
+        self.tidy();
+        let list = self.list.borrow();
+        list.iter()
+            .find(|connection| connection.takes(risk, half))
+            .map(|connection| connection.ticket(true, risk))
     }
 
     /// A place on a connection that takes a request of this risk, or on one that `connect` opens and that takes requests `until` a
-    /// tick, or in the shortest queue when there are `most` connections, or no further one can be opened. `None` when none is to
-    /// be had for it alone: it has to wait until one [is vacant](Self::vacant).
+    /// tick. `None` when the endpoint takes no more on those that are there, of which there are `most`, or no further one can be
+    /// opened: the request has to [wait](Self::wait).
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
@@ -106,59 +107,71 @@ impl Connections {
         refused: impl FnOnce(io::Error) -> E,
     ) -> Result<Option<Ticket>, E> {
         let _turn = self.opening.lock().await;
-        let found = if may_reuse { self.find(risk) } else { None };
-        if let Some(ticket) = found.or_else(|| self.shortest_queue(most, risk)) {
+        let found = if may_reuse { self.find(risk, half(most)) } else { None };
+        if let Some(ticket) = found.or_else(|| self.emptiest(most, risk)) {
             return Ok(Some(ticket));
         }
-        if risk != Risk::None && !self.may_be_alone(most) {
+        if !self.may_open(most, risk) {
             return Ok(None);
         }
         let stream = match connect.await {
             Ok(stream) => stream,
-            // Those that are there can take more.
-            Err(error) => {
-                return self.last_resort(risk).filter(|_| may_reuse).map(Some).ok_or(error);
-            }
+            // Those that are there can take more, or will.
+            Err(_) if may_reuse && self.is_any_shared_by(risk) => return Ok(self.emptiest(1, risk)),
+            Err(error) => return Err(error),
         };
-        let connection = start(stream, until, clock, &self.vacant).await.map_err(refused)?;
-        let connection = Rc::new(connection);
+        let connection = start(stream, until, clock, &self.queue).await.map_err(refused)?;
         self.list.borrow_mut().push(Rc::clone(&connection));
-        Ok(Some(connection.ticket(false, risk)))
+        let ticket = connection.has_room(usize::MAX).then(|| connection.ticket(false, risk));
+        connection.serve();
+        Ok(ticket)
     }
 
-    /// Ready when some connection has lost its last request since this was called.
-    pub fn vacant(&self) -> Notified<'_> {
-        self.vacant.notified()
+    /// A place for a request of this risk when it is its turn, while it may have no more than `half` of the connections for itself;
+    /// `None` when another connection may be opened.
+    pub async fn wait(&self, risk: Risk, half: usize) -> Option<Ticket> {
+        self.queue.wait(risk, half).await
     }
 
-    /// True when another connection may be opened for one request alone: half of them are for those who share.
-    fn may_be_alone(&self, most: usize) -> bool {
+    /// True when another connection may be opened; half of them are for those who share.
+    fn may_open(&self, most: usize, risk: Risk) -> bool {
+        let may_be_alone = risk == Risk::None || self.queue.taken.get() < half(most);
+        self.list.borrow().len() < most && may_be_alone
+    }
+
+    /// When no further connection may be opened: a place on the one with the fewest requests, if there is one.
+    fn emptiest(&self, most: usize, risk: Risk) -> Option<Ticket> {
+        self.list.borrow().iter().for_each(|connection| connection.hear());
+        self.tidy();
         let list = self.list.borrow();
-        let taken = list.iter().filter(|connection| connection.state.is_taken.get()).count();
-        list.len() < most && taken < most / 2
+        let all = list.iter().filter(|_| list.len() >= most);
+        let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(usize::MAX));
+        let place = open.min_by_key(|it| it.state.streams.get());
+        place.map(|connection| connection.ticket(true, risk))
     }
 
-    /// When no further connection may be opened: the one with the fewest requests, one that may be dead last of all.
-    fn shortest_queue(&self, most: usize, risk: Risk) -> Option<Ticket> {
+    /// True when one that is not taken to be dead has a place for a request of this risk now or later.
+    fn is_any_shared_by(&self, risk: Risk) -> bool {
+        let is_one =
+            |it: &Rc<Connection>| !it.is_over() && !it.state.is_doubted.get() && it.is_shared_by(risk);
+        self.list.borrow().iter().any(is_one)
+    }
+
+    /// Forgets those that take no more requests: others may be opened in their place.
+    fn tidy(&self) {
         let mut list = self.list.borrow_mut();
+        let before = list.len();
         list.retain(|connection| !connection.is_over());
-        let all = list.iter().filter(|it| list.len() >= most && it.is_shared_by(risk));
-        let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
-        shortest.map(|connection| connection.ticket(true, risk))
-    }
-
-    /// When no further connection can be had: the one with the fewest requests, unless all may be dead.
-    fn last_resort(&self, risk: Risk) -> Option<Ticket> {
-        self.shortest_queue(1, risk).filter(|ticket| !ticket.connection.state.is_doubted.get())
+        if list.len() < before {
+            self.queue.dismiss();
+        }
     }
 
     /// Closes those without requests since before `oldest`; true when some are left.
     pub fn sweep(&self, oldest: u64) -> bool {
+        self.tidy();
         let mut list = self.list.borrow_mut();
-        list.retain(|connection| {
-            let state = &connection.state;
-            !connection.is_over() && (state.streams.get() > 0 || state.used.get() >= oldest)
-        });
+        list.retain(|connection| connection.state.streams.get() > 0 || connection.state.used.get() >= oldest);
         !list.is_empty()
     }
 
@@ -174,27 +187,81 @@ impl Connection {
         self.state.is_over.get() || self.state.clock.ticks() >= self.until
     }
 
+    /// Notices that the endpoint takes no more requests, which is otherwise told to the next one that is sent.
+    fn hear(&self) {
+        if self.end_of().is_some() {
+            self.state.end();
+        }
+    }
+
+    /// The error that h2 would meet another request with.
+    fn end_of(&self) -> Option<h2::Error> {
+        match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(end)) => Some(end),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
+    }
+
     /// True when a request of this risk may go on it beside others.
     fn is_shared_by(&self, risk: Risk) -> bool {
         !self.state.is_taken.get() && (risk == Risk::None || self.most_head.is_some())
     }
 
-    /// True when there is room for a request of this risk.
-    fn takes(&self, risk: Risk) -> bool {
-        self.has_room() && (self.is_shared_by(risk) || self.state.streams.get() == 0)
+    /// True when there is room for a request of this risk, which may have no more than `half` of the connections for itself.
+    fn takes(&self, risk: Risk, half: usize) -> bool {
+        let state = &self.state;
+        let may_be_alone = || state.streams.get() == 0 && state.queue.taken.get() < half;
+        self.has_room(STREAMS as usize) && (self.is_shared_by(risk) || may_be_alone())
     }
 
-    fn has_room(&self) -> bool {
-        let most = self.send.current_max_send_streams().min(STREAMS as usize);
+    /// True when the endpoint takes another request now, and there are fewer than `most`. To h2 no more are given: it would send
+    /// them, in their order, also when they were given up meanwhile.
+    fn has_room(&self, most: usize) -> bool {
+        let most = self.send.current_max_send_streams().min(most);
         !self.state.is_doubted.get() && self.state.streams.get() < most
     }
 
     /// A place on it.
     fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
         let risk = if self.most_head.is_some() { Risk::None } else { risk };
-        self.state.streams.set(self.state.streams.get() + 1);
-        self.state.is_taken.set(risk != Risk::None);
+        let state = &self.state;
+        state.streams.set(state.streams.get() + 1);
+        if risk != Risk::None {
+            state.is_taken.set(true);
+            state.queue.taken.set(state.queue.taken.get() + 1);
+        }
         Ticket { connection: Rc::clone(self), is_reused, risk, stream: Cell::new(None) }
+    }
+
+    /// Hands what room there is to those who wait for it.
+    fn serve(self: &Rc<Self>) {
+        while let Some(Waiter { risk, place, .. }) = self.next() {
+            drop(place.send(self.ticket(true, risk)));
+        }
+    }
+
+    /// Who has waited longest for a place here, if there is one.
+    fn next(&self) -> Option<Waiter<Ticket>> {
+        let (state, queue) = (&self.state, &self.state.queue);
+        if queue.is_empty() {
+            return None;
+        }
+        self.hear();
+        if self.is_over() || !self.has_room(usize::MAX) {
+            return None;
+        }
+        let may_be_alone = |half| state.streams.get() == 0 && queue.taken.get() < half;
+        let alone = queue.alone.first_if(|it| self.is_shared_by(it.risk) || may_be_alone(it.half));
+        alone.or_else(|| queue.sharing.first_if(|it| self.is_shared_by(it.risk)))
+    }
+}
+
+impl State {
+    /// It takes no more requests: those who wait may open another one.
+    fn end(&self) {
+        if !self.is_over.replace(true) {
+            self.queue.dismiss();
+        }
     }
 }
 
@@ -210,7 +277,7 @@ impl Ticket {
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         let state = &self.connection.state;
         let sent = self.connection.send.clone().send_request(request, is_end);
-        let sent = sent.inspect_err(|_| state.is_over.set(true))?;
+        let sent = sent.inspect_err(|_| state.end())?;
         self.stream.set(Some(sent.0.stream_id()));
         state.newest.set(self.stream.get());
         Ok(sent)
@@ -237,9 +304,7 @@ impl Ticket {
     /// True when the endpoint has ended the connection with an error, and this request may be why: the last that it was sent.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let end = self.connection.send.clone().poll_ready(&mut cx);
-        let Poll::Ready(Err(end)) = end else { return false };
+        let Some(end) = self.connection.end_of() else { return false };
         let is_error = end.is_remote() && end.is_go_away() && end.reason() != Some(Code::NO_ERROR);
         is_error && self.connection.state.newest.get() == self.stream.get()
     }
@@ -252,7 +317,7 @@ impl Ticket {
 
     /// The endpoint takes no more requests on this connection.
     pub fn retire(&self) {
-        self.connection.state.is_over.set(true);
+        self.connection.state.end();
     }
 
     /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
@@ -271,11 +336,20 @@ impl Drop for Ticket {
         state.used.set(state.clock.ticks());
         if self.risk != Risk::None {
             state.is_taken.set(false);
+            state.queue.taken.set(state.queue.taken.get() - 1);
+            if self.connection.is_over() {
+                // Another one may be taken now.
+                state.queue.dismiss();
+            }
         }
-        if state.streams.get() == 0 {
-            state.vacant.notify_waiters();
-        }
+        self.connection.serve();
     }
+}
+
+/// How many of `most` connections may be had by requests for each alone.
+#[must_use]
+pub fn half(most: usize) -> usize {
+    most / 2
 }
 
 /// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.

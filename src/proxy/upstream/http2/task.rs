@@ -4,18 +4,18 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::Poll;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection as Inner};
-use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::heard::Heard;
 use super::pulse::{PULSE, Pulse};
-use super::{Connection, STREAMS, State};
+use super::queue::Queue;
+use super::{Connection, STREAMS, State, Ticket};
 use crate::proxy::clock::Clock;
 use crate::proxy::deferred::Deferred;
 use crate::proxy::http1::MAX_HEAD;
@@ -42,8 +42,8 @@ pub(super) async fn start(
     stream: Stream,
     until: u64,
     clock: &Rc<Clock>,
-    vacant: &Rc<Notify>,
-) -> io::Result<Connection> {
+    queue: &Rc<Queue<Ticket>>,
+) -> io::Result<Rc<Connection>> {
     let io = Deferred::<Heard>::new(stream, Bytes::new());
     let mut builder = Builder::new();
     builder
@@ -74,7 +74,7 @@ pub(super) async fn start(
         streams: Cell::new(0),
         is_taken: Cell::new(false),
         newest: Cell::new(None),
-        vacant: Rc::clone(vacant),
+        queue: Rc::clone(queue),
         used: Cell::new(clock.ticks()),
         is_over: Cell::new(false),
         is_doubted: Cell::new(false),
@@ -82,17 +82,23 @@ pub(super) async fn start(
         clock: Rc::clone(clock),
     });
     let most_head = io.watch().most_head();
-    spawn_local(drive(connection, io, Rc::clone(&state)));
-    Ok(Connection { send, state, most_head, until })
+    let ours = Rc::new(Connection { send, state, most_head, until });
+    spawn_local(drive(connection, io, Rc::clone(&ours.state), Rc::downgrade(&ours)));
+    Ok(ours)
 }
 
 /// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.
-async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, state: Rc<State>) {
+async fn drive(
+    connection: Inner<Deferred<Heard>, Bytes>,
+    io: Deferred<Heard>,
+    state: Rc<State>,
+    ours: Weak<Connection>,
+) {
     let mut connection = pin!(connection);
     let mut pulse = Pulse::new(connection.ping_pong());
     let stall = state.clock.alarm();
     state.pulse.set(PULSE);
-    poll_fn(|cx| {
+    let mut moved = |cx: &mut Context<'_>| {
         loop {
             let is_over = connection.as_mut().poll(cx).is_ready();
             match io.poll_send(cx, || stall.clear()) {
@@ -106,7 +112,15 @@ async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, s
                 }
             }
         }
+    };
+    poll_fn(|cx| {
+        let over = moved(cx);
+        if over.is_pending() && !state.queue.is_empty() {
+            // The endpoint may take more now, or has shown that it is there.
+            ours.upgrade().inspect(Connection::serve);
+        }
+        over
     })
     .await;
-    state.is_over.set(true);
+    state.end();
 }
