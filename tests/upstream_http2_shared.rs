@@ -188,6 +188,57 @@ fn those_who_give_up_cut_nobody_off() {
     origin.join().unwrap().unwrap();
 }
 
+/// More requests than an honest client gives up.
+fn given_up(lab: &Lab, endpoint: &mut Endpoint) {
+    const MANY: u32 = 80;
+    let mut client = Frames::to(lab.address());
+    client.send(requests(MANY));
+    for _ in 0..MANY {
+        endpoint.request().unwrap();
+    }
+    client.send(streams(MANY).flat_map(|stream| frames::reset(stream, 8)).collect::<Vec<_>>());
+    while endpoint.given_up < MANY as usize {
+        endpoint.until(|piece| piece.kind == RST_STREAM).unwrap();
+    }
+}
+
+/// There are endpoints that end a connection for them, with the requests of all.
+#[test]
+fn a_connection_on_which_many_requests_were_given_up_is_replaced_and_what_runs_on_it_goes_on() {
+    let (lab, listener) = in_front("");
+    let (mut patient, mut next) = (lab.client(), lab.client());
+    patient.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let first = endpoint.request().unwrap();
+    given_up(&lab, &mut endpoint);
+    next.send(small("/"));
+    let mut fresh = Endpoint::accept(&listener).unwrap();
+    fresh.request().unwrap();
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(patient.answer().text(), "ended");
+}
+
+/// It may have no more of them.
+#[test]
+fn where_there_may_be_one_connection_it_is_not_replaced_before_it_has_no_request() {
+    let (lab, listener) = in_front("circuit = { connections = 1 }");
+    let (mut patient, mut next) = (lab.client(), lab.client());
+    patient.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let first = endpoint.request().unwrap();
+    given_up(&lab, &mut endpoint);
+    next.send(small("/"));
+    let stream = endpoint.request().unwrap();
+    for (stream, client) in [(first, &mut patient), (stream, &mut next)] {
+        endpoint.begin(stream).unwrap();
+        endpoint.end(stream).unwrap();
+        assert_eq!(client.answer().text(), "ended");
+    }
+    next.send(small("/"));
+    Endpoint::accept(&listener).unwrap().request().unwrap();
+}
+
 /// `count` requests of one client that takes nothing of its answers, which come in frames of so many bytes; then one of another.
 fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Send + 'static, piece: usize) {
     let (lab, origin) = lab(move |endpoint| {

@@ -8,11 +8,12 @@ mod pulse;
 mod queue;
 mod risk;
 mod task;
+mod window;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use http::Request;
 use queue::{Queue, Waiter};
 pub use risk::Risk;
 use task::start;
+pub use window::poll_room;
 
 use super::stream::Stream;
 use crate::proxy::clock::{Alarm, Clock};
@@ -31,6 +33,11 @@ use crate::proxy::clock::{Alarm, Clock};
 pub const MOST: usize = 8;
 /// Most requests at a time on a connection, while another can be opened.
 const STREAMS: u32 = 256;
+
+/// Requests that are given up on a connection, with another one for two that are answered, before it is replaced: its endpoint may
+/// take more for an attack (CVE-2023-44487), and end it with the requests of all. Envoy does so for 250, and for half of 500 or
+/// more; we for [a hundred and some](crate::proxy::connection::http2::Tally).
+const GIVEN_UP: u64 = 64;
 
 /// A worker's connections to one endpoint.
 #[derive(Debug, Default)]
@@ -63,6 +70,9 @@ struct State {
     queue: Rc<Queue<Ticket>>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
+    /// Requests that were answered, and that were given up before.
+    answered: Cell<u64>,
+    given_up: Cell<u64>,
     /// No request can be sent on it any more.
     is_over: Cell<bool>,
     /// A request had no answer in time: the connection may be dead.
@@ -80,6 +90,8 @@ pub struct Ticket {
     risk: Risk,
     /// The request, once it was sent.
     stream: Cell<Option<StreamId>>,
+    /// True when it was not given up.
+    is_answered: Cell<bool>,
 }
 
 impl Connections {
@@ -146,7 +158,7 @@ impl Connections {
         let list = self.list.borrow();
         let all = list.iter().filter(|_| list.len() >= most);
         let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(usize::MAX));
-        let place = open.min_by_key(|it| it.state.streams.get());
+        let place = open.min_by_key(|it| (it.state.is_tired(), it.state.streams.get()));
         place.map(|connection| connection.ticket(true, risk))
     }
 
@@ -211,7 +223,7 @@ impl Connection {
     fn takes(&self, risk: Risk, half: usize) -> bool {
         let state = &self.state;
         let may_be_alone = || state.streams.get() == 0 && state.queue.taken.get() < half;
-        self.has_room(STREAMS as usize) && (self.is_shared_by(risk) || may_be_alone())
+        self.has_room(STREAMS as usize) && !state.is_tired() && (self.is_shared_by(risk) || may_be_alone())
     }
 
     /// True when the endpoint takes another request now, and there are fewer than `most`. To h2 no more are given: it would send
@@ -230,7 +242,13 @@ impl Connection {
             state.is_taken.set(true);
             state.queue.taken.set(state.queue.taken.get() + 1);
         }
-        Ticket { connection: Rc::clone(self), is_reused, risk, stream: Cell::new(None) }
+        Ticket {
+            connection: Rc::clone(self),
+            is_reused,
+            risk,
+            stream: Cell::new(None),
+            is_answered: Cell::new(false),
+        }
     }
 
     /// Hands what room there is to those who wait for it.
@@ -262,6 +280,11 @@ impl State {
         if !self.is_over.replace(true) {
             self.queue.dismiss();
         }
+    }
+
+    /// True when so many requests were given up on it that its endpoint may take that for an attack.
+    fn is_tired(&self) -> bool {
+        self.given_up.get() > GIVEN_UP + self.answered.get() / 2
     }
 }
 
@@ -320,6 +343,11 @@ impl Ticket {
         self.connection.state.end();
     }
 
+    /// The request has its whole answer, or the endpoint has ended it: not we.
+    pub fn answered(&self) {
+        self.is_answered.set(true);
+    }
+
     /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
     pub fn doubt(&self) {
         let state = &self.connection.state;
@@ -334,6 +362,10 @@ impl Drop for Ticket {
         let state = &self.connection.state;
         state.streams.set(state.streams.get() - 1);
         state.used.set(state.clock.ticks());
+        if self.stream.get().is_some() {
+            let count = if self.is_answered.get() { &state.answered } else { &state.given_up };
+            count.set(count.get() + 1);
+        }
         if self.risk != Risk::None {
             state.is_taken.set(false);
             state.queue.taken.set(state.queue.taken.get() - 1);
@@ -341,6 +373,9 @@ impl Drop for Ticket {
                 // Another one may be taken now.
                 state.queue.dismiss();
             }
+        }
+        if state.streams.get() == 0 && state.is_tired() {
+            state.end();
         }
         self.connection.serve();
     }
@@ -350,19 +385,4 @@ impl Drop for Ticket {
 #[must_use]
 pub fn half(most: usize) -> usize {
     most / 2
-}
-
-/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
-pub fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted);
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
-        }
-    }
 }

@@ -76,6 +76,8 @@ pub(super) async fn start(
         newest: Cell::new(None),
         queue: Rc::clone(queue),
         used: Cell::new(clock.ticks()),
+        answered: Cell::new(0),
+        given_up: Cell::new(0),
         is_over: Cell::new(false),
         is_doubted: Cell::new(false),
         pulse: clock.alarm(),
