@@ -170,6 +170,10 @@ fn an_absolute_target_wins_over_nothing_and_must_agree_with_host() {
     let lab = Lab::start(&["blue"]);
     let seen = seen_by(&lab, "GET http://a.test:81/x?y HTTP/1.1\r\nhost: A.test:81\r\n\r\n");
     assert_eq!((seen.path(), seen.header("host")), ("/x?y", Some("a.test:81")));
+    for (whole, target) in [("http://a.test?y", "/?y"), ("http://a.test", "/"), ("http://a.test?", "/?")] {
+        let seen = seen_by(&lab, &format!("GET {whole} HTTP/1.1\r\nhost: a.test\r\n\r\n"));
+        assert_eq!(seen.path(), target);
+    }
     let answer = lab.client().send("GET http://a.test/ HTTP/1.1\r\nhost: b.test\r\n\r\n").answer();
     assert_eq!((answer.status, answer.header("switchback-reason")), (400, Some("bad_request")));
 }

@@ -161,6 +161,30 @@ fn class_14_requests_that_are_given_up_slowly_enough_are_honest() {
     siege.raise("");
 }
 
+/// It speaks for many, and passes on what they give up: the requests of the others are not lost by it.
+#[test]
+fn class_14_of_a_trusted_proxy_that_gives_many_up_the_connection_ends_with_the_answers_that_are_due() {
+    let siege = Siege::with("trusted_proxies = [\"127.0.0.0/8\"]");
+    let mut proxy = siege.attacker();
+    proxy.send(frame(HEADERS, WHOLE, 1, frames::get("/late")));
+    let mut goodbye = None;
+    for batch in 0.. {
+        let streams = || (1..=50).map(move |index| stream(50 * batch + index));
+        let asked = streams().flat_map(|stream| frame(HEADERS, WHOLE, stream, frames::get("/late")));
+        proxy.send(asked.chain(ping(b"all read")).collect::<Vec<_>>());
+        let next = proxy.until(|piece| piece.kind == GOAWAY || piece.kind == PING && piece.flags & ACK != 0);
+        if next.kind == GOAWAY {
+            goodbye = Some(next.code());
+            break;
+        }
+        proxy.send(streams().flat_map(|stream| reset(stream, 8)).collect::<Vec<_>>());
+    }
+    assert_eq!(goodbye, Some(0));
+    siege.gate.open();
+    assert_eq!(proxy.status(1), 200);
+    siege.raise("");
+}
+
 #[test]
 fn class_15_made_you_reset() {
     let siege = Siege::lay();

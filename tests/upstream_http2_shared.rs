@@ -188,6 +188,57 @@ fn those_who_give_up_cut_nobody_off() {
     origin.join().unwrap().unwrap();
 }
 
+/// More requests than an honest client gives up.
+fn given_up(lab: &Lab, endpoint: &mut Endpoint) {
+    const MANY: u32 = 80;
+    let mut client = Frames::to(lab.address());
+    client.send(requests(MANY));
+    for _ in 0..MANY {
+        endpoint.request().unwrap();
+    }
+    client.send(streams(MANY).flat_map(|stream| frames::reset(stream, 8)).collect::<Vec<_>>());
+    while endpoint.given_up < MANY as usize {
+        endpoint.until(|piece| piece.kind == RST_STREAM).unwrap();
+    }
+}
+
+/// There are endpoints that end a connection for them, with the requests of all.
+#[test]
+fn a_connection_on_which_many_requests_were_given_up_is_replaced_and_what_runs_on_it_goes_on() {
+    let (lab, listener) = in_front("");
+    let (mut patient, mut next) = (lab.client(), lab.client());
+    patient.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let first = endpoint.request().unwrap();
+    given_up(&lab, &mut endpoint);
+    next.send(small("/"));
+    let mut fresh = Endpoint::accept(&listener).unwrap();
+    fresh.request().unwrap();
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(patient.answer().text(), "ended");
+}
+
+/// It may have no more of them.
+#[test]
+fn where_there_may_be_one_connection_it_is_not_replaced_before_it_has_no_request() {
+    let (lab, listener) = in_front("circuit = { connections = 1 }");
+    let (mut patient, mut next) = (lab.client(), lab.client());
+    patient.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let first = endpoint.request().unwrap();
+    given_up(&lab, &mut endpoint);
+    next.send(small("/"));
+    let stream = endpoint.request().unwrap();
+    for (stream, client) in [(first, &mut patient), (stream, &mut next)] {
+        endpoint.begin(stream).unwrap();
+        endpoint.end(stream).unwrap();
+        assert_eq!(client.answer().text(), "ended");
+    }
+    next.send(small("/"));
+    Endpoint::accept(&listener).unwrap().request().unwrap();
+}
+
 /// `count` requests of one client that takes nothing of its answers, which come in frames of so many bytes; then one of another.
 fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Send + 'static, piece: usize) {
     let (lab, origin) = lab(move |endpoint| {
@@ -323,6 +374,7 @@ fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_i
     origin.join().unwrap().unwrap();
 }
 
+const MAX_CONCURRENT_STREAMS: u16 = 3;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// A request, and one whose head is larger than some endpoints take.
@@ -460,4 +512,127 @@ fn trailers_that_are_announced_share_a_connection_with_nobody_and_others_are_dro
     third.send(upload(""));
     let stream = shared.request().unwrap();
     assert_eq!(body_of(&mut shared, stream).unwrap().last().unwrap().0, DATA);
+}
+
+const IN_FLIGHT: [&str; 3] = ["switchback_in_flight{", "version=\"blue\"", "kind=\"request\""];
+
+/// One that waits for its endpoint is not h2's, which would send it, late and in its order, whatever has become of its client.
+#[test]
+fn a_request_whose_client_leaves_before_its_endpoint_has_room_is_not_sent() {
+    let (lab, listener) = in_front("circuit = { connections = 1 }");
+    let (mut client, mut leaver, mut patient) = (lab.client(), lab.client(), lab.client());
+    client.send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    let first = endpoint.request().unwrap();
+    leaver.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+    lab.wait_for_metric(&IN_FLIGHT, 2.0);
+    patient.send(small("/"));
+    lab.wait_for_metric(&IN_FLIGHT, 3.0);
+    drop(leaver);
+    lab.wait_for_metric(&IN_FLIGHT, 2.0);
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(client.answer().text(), "ended");
+    let second = endpoint.request().unwrap();
+    endpoint.begin(second).unwrap();
+    endpoint.end(second).unwrap();
+    assert_eq!(patient.answer().text(), "ended");
+    client.send(small("/"));
+    assert_eq!((second, endpoint.request().unwrap(), endpoint.given_up), (first + 2, first + 4, 0));
+}
+
+#[test]
+fn a_request_for_which_an_endpoint_has_no_room_in_time_is_not_sent() {
+    let settings = "circuit = { connections = 1 }\ntimeouts = { response = \"300ms\" }";
+    let (lab, listener) = in_front(settings);
+    let (mut client, mut other) = (lab.client(), lab.client());
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na");
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    let first = endpoint.request().unwrap();
+    let answer = other.send(small("/")).answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (504, Some("response_timeout")));
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(client.answer().text(), "ended");
+    other.send(small("/"));
+    assert_eq!(endpoint.request().unwrap(), first + 2);
+}
+
+/// An endpoint may say at any time how many it takes (RFC 9113 §6.5.2), and that it takes none.
+#[test]
+fn requests_wait_while_an_endpoint_takes_none_and_go_when_it_does_again() {
+    let (lab, listener) = in_front("circuit = { connections = 1 }");
+    let mut clients = [(); 3].map(|()| lab.client());
+    clients[0].send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 0)]).unwrap();
+    endpoint.is_read().unwrap();
+    lab.wait_for_metric(&IN_FLIGHT, 1.0);
+    endpoint.is_read().unwrap();
+    assert!(endpoint.asked.is_empty());
+    let takes = |endpoint: &mut Endpoint, most| {
+        endpoint.proxy.try_send(frames::settings(&[(MAX_CONCURRENT_STREAMS, most)])).unwrap();
+    };
+    takes(&mut endpoint, 1);
+    let first = endpoint.request().unwrap();
+    takes(&mut endpoint, 0);
+    endpoint.is_read().unwrap();
+    clients[1].send(small("/"));
+    clients[2].send(small("/"));
+    lab.wait_for_metric(&IN_FLIGHT, 3.0);
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(clients[0].answer().text(), "ended");
+    endpoint.is_read().unwrap();
+    assert!(endpoint.asked.is_empty());
+    takes(&mut endpoint, 2);
+    assert_eq!([endpoint.request().unwrap(), endpoint.request().unwrap()], [first + 2, first + 4]);
+}
+
+#[test]
+fn requests_that_wait_for_a_connection_that_ends_go_on_another_one() {
+    let (lab, listener) = in_front("circuit = { connections = 1 }");
+    let mut clients = [(); 3].map(|()| lab.client());
+    clients[0].send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    let first = endpoint.request().unwrap();
+    clients[1].send(small("/"));
+    clients[2].send(small("/"));
+    lab.wait_for_metric(&IN_FLIGHT, 3.0);
+    endpoint.leave(first, 0).unwrap();
+    let mut next = Endpoint::accept(&listener).unwrap();
+    next.request().unwrap();
+    next.request().unwrap();
+    endpoint.begin(first).unwrap();
+    endpoint.end(first).unwrap();
+    assert_eq!(clients[0].answer().text(), "ended");
+}
+
+/// Those who want a connection alone take it from those who share only up to their half, also where it has no request just now.
+#[test]
+fn large_heads_take_no_more_connections_than_their_half_and_nobody_opens_more_than_there_may_be() {
+    let (lab, listener) = in_front("circuit = { connections = 2 }");
+    let mut clients = [(); 4].map(|()| lab.client());
+    let served = |endpoint: &mut Endpoint, client: &mut lab::Client| {
+        let stream = endpoint.request().unwrap();
+        endpoint.begin(stream).unwrap();
+        endpoint.end(stream).unwrap();
+        assert_eq!(client.answer().text(), "ended");
+        stream
+    };
+    clients[0].send(small("/"));
+    let mut alone = Endpoint::accept(&listener).unwrap();
+    served(&mut alone, &mut clients[0]);
+    clients[1].send(large("/"));
+    alone.request().unwrap();
+    clients[0].send(small("/"));
+    let mut shared = Endpoint::accept(&listener).unwrap();
+    let stream = served(&mut shared, &mut clients[0]);
+    clients[2].send(large("/"));
+    lab.wait_for_metric(&IN_FLIGHT, 2.0);
+    clients[3].send(small("/"));
+    assert_eq!(served(&mut shared, &mut clients[3]), stream + 2);
+    clients[0].send(small("/"));
+    assert_eq!(served(&mut shared, &mut clients[0]), stream + 4);
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "there are no others");
 }

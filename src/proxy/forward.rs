@@ -39,6 +39,7 @@ use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
+pub use goodbye::poll_cut_before;
 pub use http2::Call;
 
 /// Most interim answers (1xx) before the final one.

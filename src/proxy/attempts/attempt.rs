@@ -1,7 +1,7 @@
 //! One attempt at an endpoint, up to the head of its answer.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use h2::RecvStream;
 use http::Response;
 use tokio::time::{Sleep, sleep};
 
+use crate::metrics::Reason;
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
-use crate::proxy::forward::{Call, Exchange, Failure, http2};
+use crate::proxy::forward::{Call, Exchange, Failure, http2, poll_cut_before};
 use crate::proxy::gate::Asked;
 use crate::proxy::http1::Head;
 use crate::proxy::journal::Record;
@@ -21,7 +22,7 @@ use crate::proxy::ledger::Entry;
 use crate::proxy::outgoing::{Outgoing, Upload};
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::http2::Risk;
-use crate::proxy::upstream::{Local, Opened, Seat};
+use crate::proxy::upstream::{Local, Opened, Patience, Seat};
 use crate::table::Timeouts;
 
 /// What all attempts at a request have in common.
@@ -106,15 +107,22 @@ pub(super) async fn attempt(
     let (client, endpoint) = (&turn.client, &seat.endpoint);
     record.inspect(|record| record.attempt(endpoint));
     let mut end = limit.map(|limit| Box::pin(sleep(limit)));
-    let connect = limit.map_or(timeouts.connect, |limit| limit.min(timeouts.connect));
     let risk = match endpoint.shares_connections() {
         true => Risk::of(head, asked.target, upload),
         false => Risk::None,
     };
-    let opened = endpoint.open((may_reuse, risk), connect, &client.arrival.peer, local);
-    let opened = match opened.await {
+    let opened = {
+        let patience = patience(request);
+        let mut opened = pin!(endpoint.open((may_reuse, risk), patience, &client.arrival.peer, local));
+        poll_fn(|cx| match opened.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(opened.map_err(Failure::Unconnected)),
+            Poll::Pending => poll_cut_before(turn, &bounds, permit.as_ref(), cx).map(Err),
+        })
+        .await
+    };
+    let opened = match opened {
         Ok(opened) => opened,
-        Err(reason) => return Err((permit, Failure::Unconnected(reason))),
+        Err(failure) => return Err((permit, failure)),
     };
     match &permit {
         Some(permit) => permit.is_sent(),
@@ -159,6 +167,16 @@ pub(super) async fn attempt(
             }
         }
     }
+}
+
+/// How long it may take to get a way to an endpoint.
+fn patience(request: &Request<'_>) -> Patience {
+    let Request { turn, timeouts, bounds, limit, .. } = *request;
+    let limit = limit.unwrap_or(Duration::MAX);
+    let response = timeouts.response.min(limit);
+    let room = bounds.at_most(response, turn.client.worker.clock.ticks());
+    let reason = if room < response { Reason::Deadline } else { Reason::ResponseTimeout };
+    Patience { connect: timeouts.connect.min(limit), room: (room, reason) }
 }
 
 /// `answer`, or [`Failure::Late`] when the attempt has taken as long as it may.

@@ -22,7 +22,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason as Code, RecvStream};
 use http::Request;
 
-pub use flood::{Frames, Tally};
+pub use flood::{Frames, Tally, Verdict};
 pub use stream::Reply;
 pub use upload::Upload;
 
@@ -288,15 +288,23 @@ where
         }
     }
 
-    /// Sends a client away that sends what no honest one does; true when it was.
+    /// Sends a client away that sends what no honest one does; true when h2 has something to say of that.
     fn refuse_floods(&mut self) -> bool {
-        let code = match self.phase {
-            Phase::Open | Phase::Ending => {
-                self.io.watch().verdict(self.client.worker.clock.ticks(), &self.tally)
-            }
-            Phase::Refused | Phase::Over => None,
-        };
-        code.inspect(|code| self.refuse(reason(*code), *code)).is_some()
+        if matches!(self.phase, Phase::Refused | Phase::Over) {
+            return false;
+        }
+        let verdict = self.io.watch().verdict(self.client.worker.clock.ticks(), &self.tally);
+        let is_trusted = self.client.arrival.peer.is_trusted;
+        match verdict {
+            None => return false,
+            Some(Verdict::GivesUp) if is_trusted && self.phase == Phase::Ending => return false,
+            // Who speaks for many passes on what they give up: its other requests are not to be lost by it. A fresh connection has a
+            // fresh account.
+            Some(Verdict::GivesUp) if is_trusted => self.end(),
+            Some(Verdict::GivesUp) => self.refuse(Reason::Flood, Code::ENHANCE_YOUR_CALM),
+            Some(Verdict::Refused(code)) => self.refuse(reason(code), code),
+        }
+        true
     }
 
     fn refuse(&mut self, reason: Reason, code: Code) {

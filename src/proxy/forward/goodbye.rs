@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::Exchange;
+use super::{Exchange, Failure};
 use crate::metrics::Reason;
 use crate::proxy::bounds::Bounds;
 use crate::proxy::clock::Alarm;
+use crate::proxy::connection::Turn;
 use crate::proxy::farewell::Farewell;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
@@ -35,6 +36,17 @@ pub(super) fn poll_cut(cut: Option<Reason>, alarm: &Alarm, cx: &Context<'_>) -> 
             Poll::Pending
         }
     }
+}
+
+/// As [`Exchange::poll_cut`], of a request that has no way yet.
+pub fn poll_cut_before(
+    turn: &Turn,
+    bounds: &Bounds,
+    permit: Option<&Permit>,
+    cx: &Context<'_>,
+) -> Poll<Failure> {
+    let cut = is_cut(bounds, turn.client.worker.clock.ticks(), permit);
+    poll_cut(cut, &turn.alarm, cx).map(Failure::Because)
 }
 
 /// What is still to be said to its client before it ends.

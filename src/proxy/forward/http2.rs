@@ -275,7 +275,10 @@ impl Call {
                 // Often the end, in a frame of its own: it is told as the end, not as a part of the body.
                 Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
                 Poll::Ready(Some(Ok(data))) => return self.on_data(data),
-                Poll::Ready(Some(Err(_))) => return self.break_off(Reason::BodyTruncated),
+                Poll::Ready(Some(Err(error))) => {
+                    self.broke_off(&error);
+                    return self.break_off(Reason::BodyTruncated);
+                }
                 Poll::Ready(None) => self.is_read = true,
                 Poll::Pending => return self.poll_late(cx, moved),
             }
@@ -288,7 +291,10 @@ impl Call {
                 self.finish();
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
-            Poll::Ready(Err(_)) => self.break_off(Reason::BodyTruncated),
+            Poll::Ready(Err(error)) => {
+                self.broke_off(&error);
+                self.break_off(Reason::BodyTruncated)
+            }
             Poll::Pending => self.poll_late(cx, moved),
         }
     }

@@ -140,7 +140,19 @@ fn uri(target: Bytes) -> Result<Uri, Refused> {
     if memchr::memchr(b'#', &target).is_some() {
         return Err(Refused::Malformed);
     }
-    Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)
+    let uri = Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)?;
+    let is_whole = uri.scheme().is_some();
+    if is_whole { with_path(uri).ok_or(Refused::Malformed) } else { Ok(uri) }
+}
+
+/// A whole URI may have an empty path, which is `/` (RFC 9110 §4.2.3).
+fn with_path(uri: Uri) -> Option<Uri> {
+    let mut parts = uri.into_parts();
+    let target = parts.path_and_query?;
+    let is_bare = target.as_str().starts_with('?');
+    // Written, it has one.
+    parts.path_and_query = Some(if is_bare { target.to_string().parse().ok()? } else { target });
+    Uri::from_parts(parts).ok()
 }
 
 /// The fields that frame the message and keep the connection, as they are read.

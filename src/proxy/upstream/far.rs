@@ -34,14 +34,14 @@ pub struct Shared {
     /// True when it was told the same.
     is_over: bool,
     /// Last: what came before ends the stream when it is dropped, and the place is free only then.
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Shared {
     /// Both directions of a stream, and its place on the connection.
     #[must_use]
     pub fn new(send: SendStream<Bytes>, receive: RecvStream, ticket: Ticket) -> Self {
-        Self { send, receive, data: Bytes::new(), is_read: false, is_over: false, _ticket: ticket }
+        Self { send, receive, data: Bytes::new(), is_read: false, is_over: false, ticket }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -49,7 +49,10 @@ impl Shared {
             match ready!(self.receive.poll_data(cx)) {
                 Some(Ok(data)) => self.data = data,
                 // Trailers say nothing to a tunnel.
-                None => self.is_read = true,
+                None => {
+                    self.is_read = true;
+                    self.ticket.answered();
+                }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
             }
         }

@@ -5,52 +5,39 @@
 
 mod heard;
 mod pulse;
+mod queue;
 mod risk;
+mod task;
+mod window;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection as Inner, ResponseFuture, SendRequest};
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason as Code, SendStream, StreamId};
 use http::Request;
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-use tokio::task::spawn_local;
 
-use heard::Heard;
-use pulse::{PULSE, Pulse};
+use queue::{Queue, Waiter};
 pub use risk::Risk;
+use task::start;
+pub use window::poll_room;
 
 use super::stream::Stream;
 use crate::proxy::clock::{Alarm, Clock};
-use crate::proxy::deferred::Deferred;
-use crate::proxy::http1::MAX_HEAD;
 
-/// Most connections of a worker to one endpoint; beyond it requests queue for streams.
+/// Most connections of a worker to one endpoint; beyond it requests wait for a place on one.
 pub const MOST: usize = 8;
 /// Most requests at a time on a connection, while another can be opened.
 const STREAMS: u32 = 256;
-/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's has room for all of its
-/// streams, so that clients who take nothing do not hold up the others.
-const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
-/// What frames of less than 256 bytes that wait for their clients may cost beside these bytes, as h2 reckons: a million of them, which
-/// take about as much memory (265 bytes each were measured). Beyond it h2 ends the connection for all; by its own measure five
-/// clients could come to that who take nothing of small messages.
-const SMALL_FRAMES: usize = 256 * 1024 * 1024;
-/// Most of a request's body that waits in a stream.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Requests that were given up are remembered, so many and so long: what is still on its way for them is no error.
-const REMEMBERED: usize = 512;
-const MEMORY: Duration = Duration::from_secs(10);
-/// How long an endpoint may take nothing of what is written.
-const STALL: Duration = Duration::from_secs(30);
+
+/// Requests that are given up on a connection, with another one for two that are answered, before it is replaced: its endpoint may
+/// take more for an attack (CVE-2023-44487), and end it with the requests of all. Envoy does so for 250, and for half of 500 or
+/// more; we for [a hundred and some](crate::proxy::connection::http2::Tally).
+const GIVEN_UP: u64 = 64;
 
 /// A worker's connections to one endpoint.
 #[derive(Debug, Default)]
@@ -58,8 +45,7 @@ pub struct Connections {
     list: RefCell<Vec<Rc<Connection>>>,
     /// Held by whoever opens one: those who wait may find room on it.
     opening: tokio::sync::Mutex<()>,
-    /// Told when a connection has no request any more.
-    vacant: Rc<Notify>,
+    queue: Rc<Queue<Ticket>>,
 }
 
 #[derive(Debug)]
@@ -81,9 +67,12 @@ struct State {
     is_taken: Cell<bool>,
     /// The last that was sent.
     newest: Cell<Option<StreamId>>,
-    vacant: Rc<Notify>,
+    queue: Rc<Queue<Ticket>>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
+    /// Requests that were answered, and that were given up before.
+    answered: Cell<u64>,
+    given_up: Cell<u64>,
     /// No request can be sent on it any more.
     is_over: Cell<bool>,
     /// A request had no answer in time: the connection may be dead.
@@ -101,19 +90,23 @@ pub struct Ticket {
     risk: Risk,
     /// The request, once it was sent.
     stream: Cell<Option<StreamId>>,
+    /// True when it was not given up.
+    is_answered: Cell<bool>,
 }
 
 impl Connections {
-    /// A place on a connection that has room for a request of this risk.
-    pub fn find(&self, risk: Risk) -> Option<Ticket> {
-        let mut list = self.list.borrow_mut();
-        list.retain(|connection| !connection.is_over());
-        list.iter().find(|connection| connection.takes(risk)).map(|connection| connection.ticket(true, risk))
+    /// A place on a connection that has room for a request of this risk, while it may have no more than `half` of them for itself.
+    pub fn find(&self, risk: Risk, half: usize) -> Option<Ticket> {
+        self.tidy();
+        let list = self.list.borrow();
+        list.iter()
+            .find(|connection| connection.takes(risk, half))
+            .map(|connection| connection.ticket(true, risk))
     }
 
     /// A place on a connection that takes a request of this risk, or on one that `connect` opens and that takes requests `until` a
-    /// tick, or in the shortest queue when there are `most` connections, or no further one can be opened. `None` when none is to
-    /// be had for it alone: it has to wait until one [is vacant](Self::vacant).
+    /// tick. `None` when the endpoint takes no more on those that are there, of which there are `most`, or no further one can be
+    /// opened: the request has to [wait](Self::wait).
     ///
     /// # Errors
     /// Those of `connect`, and when the endpoint does not speak HTTP/2.
@@ -126,59 +119,71 @@ impl Connections {
         refused: impl FnOnce(io::Error) -> E,
     ) -> Result<Option<Ticket>, E> {
         let _turn = self.opening.lock().await;
-        let found = if may_reuse { self.find(risk) } else { None };
-        if let Some(ticket) = found.or_else(|| self.shortest_queue(most, risk)) {
+        let found = if may_reuse { self.find(risk, half(most)) } else { None };
+        if let Some(ticket) = found.or_else(|| self.emptiest(most, risk)) {
             return Ok(Some(ticket));
         }
-        if risk != Risk::None && !self.may_be_alone(most) {
+        if !self.may_open(most, risk) {
             return Ok(None);
         }
         let stream = match connect.await {
             Ok(stream) => stream,
-            // Those that are there can take more.
-            Err(error) => {
-                return self.last_resort(risk).filter(|_| may_reuse).map(Some).ok_or(error);
-            }
+            // Those that are there can take more, or will.
+            Err(_) if may_reuse && self.is_any_shared_by(risk) => return Ok(self.emptiest(1, risk)),
+            Err(error) => return Err(error),
         };
-        let connection = start(stream, until, clock, &self.vacant).await.map_err(refused)?;
-        let connection = Rc::new(connection);
+        let connection = start(stream, until, clock, &self.queue).await.map_err(refused)?;
         self.list.borrow_mut().push(Rc::clone(&connection));
-        Ok(Some(connection.ticket(false, risk)))
+        let ticket = connection.has_room(usize::MAX).then(|| connection.ticket(false, risk));
+        connection.serve();
+        Ok(ticket)
     }
 
-    /// Ready when some connection has lost its last request since this was called.
-    pub fn vacant(&self) -> Notified<'_> {
-        self.vacant.notified()
+    /// A place for a request of this risk when it is its turn, while it may have no more than `half` of the connections for itself;
+    /// `None` when another connection may be opened.
+    pub async fn wait(&self, risk: Risk, half: usize) -> Option<Ticket> {
+        self.queue.wait(risk, half).await
     }
 
-    /// True when another connection may be opened for one request alone: half of them are for those who share.
-    fn may_be_alone(&self, most: usize) -> bool {
+    /// True when another connection may be opened; half of them are for those who share.
+    fn may_open(&self, most: usize, risk: Risk) -> bool {
+        let may_be_alone = risk == Risk::None || self.queue.taken.get() < half(most);
+        self.list.borrow().len() < most && may_be_alone
+    }
+
+    /// When no further connection may be opened: a place on the one with the fewest requests, if there is one.
+    fn emptiest(&self, most: usize, risk: Risk) -> Option<Ticket> {
+        self.list.borrow().iter().for_each(|connection| connection.hear());
+        self.tidy();
         let list = self.list.borrow();
-        let taken = list.iter().filter(|connection| connection.state.is_taken.get()).count();
-        list.len() < most && taken < most / 2
+        let all = list.iter().filter(|_| list.len() >= most);
+        let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(usize::MAX));
+        let place = open.min_by_key(|it| (it.state.is_tired(), it.state.streams.get()));
+        place.map(|connection| connection.ticket(true, risk))
     }
 
-    /// When no further connection may be opened: the one with the fewest requests, one that may be dead last of all.
-    fn shortest_queue(&self, most: usize, risk: Risk) -> Option<Ticket> {
+    /// True when one that is not taken to be dead has a place for a request of this risk now or later.
+    fn is_any_shared_by(&self, risk: Risk) -> bool {
+        let is_one =
+            |it: &Rc<Connection>| !it.is_over() && !it.state.is_doubted.get() && it.is_shared_by(risk);
+        self.list.borrow().iter().any(is_one)
+    }
+
+    /// Forgets those that take no more requests: others may be opened in their place.
+    fn tidy(&self) {
         let mut list = self.list.borrow_mut();
+        let before = list.len();
         list.retain(|connection| !connection.is_over());
-        let all = list.iter().filter(|it| list.len() >= most && it.is_shared_by(risk));
-        let shortest = all.min_by_key(|it| (it.state.is_doubted.get(), it.state.streams.get()));
-        shortest.map(|connection| connection.ticket(true, risk))
-    }
-
-    /// When no further connection can be had: the one with the fewest requests, unless all may be dead.
-    fn last_resort(&self, risk: Risk) -> Option<Ticket> {
-        self.shortest_queue(1, risk).filter(|ticket| !ticket.connection.state.is_doubted.get())
+        if list.len() < before {
+            self.queue.dismiss();
+        }
     }
 
     /// Closes those without requests since before `oldest`; true when some are left.
     pub fn sweep(&self, oldest: u64) -> bool {
+        self.tidy();
         let mut list = self.list.borrow_mut();
-        list.retain(|connection| {
-            let state = &connection.state;
-            !connection.is_over() && (state.streams.get() > 0 || state.used.get() >= oldest)
-        });
+        list.retain(|connection| connection.state.streams.get() > 0 || connection.state.used.get() >= oldest);
         !list.is_empty()
     }
 
@@ -194,27 +199,92 @@ impl Connection {
         self.state.is_over.get() || self.state.clock.ticks() >= self.until
     }
 
+    /// Notices that the endpoint takes no more requests, which is otherwise told to the next one that is sent.
+    fn hear(&self) {
+        if self.end_of().is_some() {
+            self.state.end();
+        }
+    }
+
+    /// The error that h2 would meet another request with.
+    fn end_of(&self) -> Option<h2::Error> {
+        match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(end)) => Some(end),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
+    }
+
     /// True when a request of this risk may go on it beside others.
     fn is_shared_by(&self, risk: Risk) -> bool {
         !self.state.is_taken.get() && (risk == Risk::None || self.most_head.is_some())
     }
 
-    /// True when there is room for a request of this risk.
-    fn takes(&self, risk: Risk) -> bool {
-        self.has_room() && (self.is_shared_by(risk) || self.state.streams.get() == 0)
+    /// True when there is room for a request of this risk, which may have no more than `half` of the connections for itself.
+    fn takes(&self, risk: Risk, half: usize) -> bool {
+        let state = &self.state;
+        let may_be_alone = || state.streams.get() == 0 && state.queue.taken.get() < half;
+        self.has_room(STREAMS as usize) && !state.is_tired() && (self.is_shared_by(risk) || may_be_alone())
     }
 
-    fn has_room(&self) -> bool {
-        let most = self.send.current_max_send_streams().min(STREAMS as usize);
+    /// True when the endpoint takes another request now, and there are fewer than `most`. To h2 no more are given: it would send
+    /// them, in their order, also when they were given up meanwhile.
+    fn has_room(&self, most: usize) -> bool {
+        let most = self.send.current_max_send_streams().min(most);
         !self.state.is_doubted.get() && self.state.streams.get() < most
     }
 
     /// A place on it.
     fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
         let risk = if self.most_head.is_some() { Risk::None } else { risk };
-        self.state.streams.set(self.state.streams.get() + 1);
-        self.state.is_taken.set(risk != Risk::None);
-        Ticket { connection: Rc::clone(self), is_reused, risk, stream: Cell::new(None) }
+        let state = &self.state;
+        state.streams.set(state.streams.get() + 1);
+        if risk != Risk::None {
+            state.is_taken.set(true);
+            state.queue.taken.set(state.queue.taken.get() + 1);
+        }
+        Ticket {
+            connection: Rc::clone(self),
+            is_reused,
+            risk,
+            stream: Cell::new(None),
+            is_answered: Cell::new(false),
+        }
+    }
+
+    /// Hands what room there is to those who wait for it.
+    fn serve(self: &Rc<Self>) {
+        while let Some(Waiter { risk, place, .. }) = self.next() {
+            drop(place.send(self.ticket(true, risk)));
+        }
+    }
+
+    /// Who has waited longest for a place here, if there is one.
+    fn next(&self) -> Option<Waiter<Ticket>> {
+        let (state, queue) = (&self.state, &self.state.queue);
+        if queue.is_empty() {
+            return None;
+        }
+        self.hear();
+        if self.is_over() || !self.has_room(usize::MAX) {
+            return None;
+        }
+        let may_be_alone = |half| state.streams.get() == 0 && queue.taken.get() < half;
+        let alone = queue.alone.first_if(|it| self.is_shared_by(it.risk) || may_be_alone(it.half));
+        alone.or_else(|| queue.sharing.first_if(|it| self.is_shared_by(it.risk)))
+    }
+}
+
+impl State {
+    /// It takes no more requests: those who wait may open another one.
+    fn end(&self) {
+        if !self.is_over.replace(true) {
+            self.queue.dismiss();
+        }
+    }
+
+    /// True when so many requests were given up on it that its endpoint may take that for an attack.
+    fn is_tired(&self) -> bool {
+        self.given_up.get() > GIVEN_UP + self.answered.get() / 2
     }
 }
 
@@ -230,7 +300,7 @@ impl Ticket {
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         let state = &self.connection.state;
         let sent = self.connection.send.clone().send_request(request, is_end);
-        let sent = sent.inspect_err(|_| state.is_over.set(true))?;
+        let sent = sent.inspect_err(|_| state.end())?;
         self.stream.set(Some(sent.0.stream_id()));
         state.newest.set(self.stream.get());
         Ok(sent)
@@ -257,9 +327,7 @@ impl Ticket {
     /// True when the endpoint has ended the connection with an error, and this request may be why: the last that it was sent.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let end = self.connection.send.clone().poll_ready(&mut cx);
-        let Poll::Ready(Err(end)) = end else { return false };
+        let Some(end) = self.connection.end_of() else { return false };
         let is_error = end.is_remote() && end.is_go_away() && end.reason() != Some(Code::NO_ERROR);
         is_error && self.connection.state.newest.get() == self.stream.get()
     }
@@ -272,7 +340,12 @@ impl Ticket {
 
     /// The endpoint takes no more requests on this connection.
     pub fn retire(&self) {
-        self.connection.state.is_over.set(true);
+        self.connection.state.end();
+    }
+
+    /// The request has its whole answer, or the endpoint has ended it: not we.
+    pub fn answered(&self) {
+        self.is_answered.set(true);
     }
 
     /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
@@ -289,95 +362,27 @@ impl Drop for Ticket {
         let state = &self.connection.state;
         state.streams.set(state.streams.get() - 1);
         state.used.set(state.clock.ticks());
+        if self.stream.get().is_some() {
+            let count = if self.is_answered.get() { &state.answered } else { &state.given_up };
+            count.set(count.get() + 1);
+        }
         if self.risk != Risk::None {
             state.is_taken.set(false);
-        }
-        if state.streams.get() == 0 {
-            state.vacant.notify_waiters();
-        }
-    }
-}
-
-/// How many bytes may be sent now, up to `wanted`; `None` when the endpoint takes no more.
-pub fn poll_room(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted);
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
-        }
-    }
-}
-
-/// Opens a connection over `stream`, and waits for the endpoint's settings: how many requests it takes at a time.
-async fn start(stream: Stream, until: u64, clock: &Rc<Clock>, vacant: &Rc<Notify>) -> io::Result<Connection> {
-    let io = Deferred::<Heard>::new(stream, Bytes::new());
-    let mut builder = Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .max_concurrent_reset_streams(REMEMBERED)
-        .reset_stream_duration(MEMORY)
-        // h2 ends a connection after 1,024 of them in its life, and with it the requests of all others: what comes for a request
-        // that was forgotten is one, so that a few clients who give up could cut everybody off.
-        .max_local_error_reset_streams(None)
-        .data_frame_budget(SMALL_FRAMES)
-        .max_send_buffer_size(SEND_BUFFER);
-    let (send, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await.map_err(io::Error::other)?;
-    poll_fn(|cx| {
-        let over = Pin::new(&mut connection).poll(cx);
-        match (over, io.poll_send(cx, || {})) {
-            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
-            (Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
-            (Poll::Pending, _) if io.watch().has_settings() => Poll::Ready(Ok(())),
-            (Poll::Pending, _) => Poll::Pending,
-        }
-    })
-    .await?;
-    let state = Rc::new(State {
-        streams: Cell::new(0),
-        is_taken: Cell::new(false),
-        newest: Cell::new(None),
-        vacant: Rc::clone(vacant),
-        used: Cell::new(clock.ticks()),
-        is_over: Cell::new(false),
-        is_doubted: Cell::new(false),
-        pulse: clock.alarm(),
-        clock: Rc::clone(clock),
-    });
-    let most_head = io.watch().most_head();
-    spawn_local(drive(connection, io, Rc::clone(&state)));
-    Ok(Connection { send, state, most_head, until })
-}
-
-/// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.
-async fn drive(connection: Inner<Deferred<Heard>, Bytes>, io: Deferred<Heard>, state: Rc<State>) {
-    let mut connection = pin!(connection);
-    let mut pulse = Pulse::new(connection.ping_pong());
-    let stall = state.clock.alarm();
-    state.pulse.set(PULSE);
-    poll_fn(|cx| {
-        loop {
-            let is_over = connection.as_mut().poll(cx).is_ready();
-            match io.poll_send(cx, || stall.clear()) {
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) if is_over => return Poll::Ready(()),
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return pulse.poll(&state, cx),
-                Poll::Pending => {
-                    stall.set_once(STALL);
-                    return if stall.poll(cx).is_ready() { Poll::Ready(()) } else { pulse.poll(&state, cx) };
-                }
+            state.queue.taken.set(state.queue.taken.get() - 1);
+            if self.connection.is_over() {
+                // Another one may be taken now.
+                state.queue.dismiss();
             }
         }
-    })
-    .await;
-    state.is_over.set(true);
+        if state.streams.get() == 0 && state.is_tired() {
+            state.end();
+        }
+        self.connection.serve();
+    }
+}
+
+/// How many of `most` connections may be had by requests for each alone.
+#[must_use]
+pub fn half(most: usize) -> usize {
+    most / 2
 }

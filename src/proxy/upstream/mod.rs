@@ -55,7 +55,7 @@ pub use far::Far;
 use tokio::sync::Notify;
 
 pub use local::{Local, Locals};
-pub use pool::{Endpoint, Opened, Past};
+pub use pool::{Endpoint, Opened, Past, Patience};
 pub use roll::{Remaining, Roll};
 pub use room::{Circuit, Full, Place, Room};
 pub use seat::{Seat, Verdict};

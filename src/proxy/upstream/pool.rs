@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+pub use opening::Patience;
 pub use past::Past;
 
 use super::census::Census;

@@ -177,13 +177,23 @@ impl Frames {
         self.is_in_head
     }
 
-    /// Why the client is to be sent away, if it is; `now` in ticks.
-    pub fn verdict(&mut self, now: u64, tally: &Tally) -> Option<Code> {
+    /// Why the connection is not to go on, if there is a reason; `now` in ticks.
+    pub fn verdict(&mut self, now: u64, tally: &Tally) -> Option<Verdict> {
         self.owe(tally.frames.take().saturating_mul(A_FRAME));
         let ticks = now.saturating_sub(*self.since.get_or_insert(now));
-        let is_flood = self.idle > AT_ONCE + A_TICK * ticks || tally.is_flood(ticks);
-        self.fault.or(is_flood.then_some(Code::ENHANCE_YOUR_CALM))
+        let is_flood = self.idle > AT_ONCE + A_TICK * ticks;
+        let refused = self.fault.or(is_flood.then_some(Code::ENHANCE_YOUR_CALM)).map(Verdict::Refused);
+        refused.or_else(|| tally.is_flood(ticks).then_some(Verdict::GivesUp))
     }
+}
+
+/// Why a connection is not to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client sends what no honest one does: it is told so with this code.
+    Refused(Code),
+    /// It gives up too many of its requests.
+    GivesUp,
 }
 
 /// What a connection's streams came to.
@@ -276,11 +286,15 @@ mod tests {
     fn a_flood_is_one_against_the_time_it_took() {
         let pings = vec![frame(PING, 0, &[0; 8]); 1_001];
         let mut frames = followed(&pings, 1000);
-        assert_eq!(frames.verdict(7, &Tally::default()), Some(Code::ENHANCE_YOUR_CALM), "1,001 at once");
+        assert_eq!(
+            frames.verdict(7, &Tally::default()),
+            Some(Verdict::Refused(Code::ENHANCE_YOUR_CALM)),
+            "1,001 at once"
+        );
         assert_eq!(frames.verdict(8, &Tally::default()), None, "but not in a tenth of a second more");
         let tally = Tally::default();
         tally.given_up.set(103);
-        assert_eq!(frames.verdict(8, &tally), Some(Code::ENHANCE_YOUR_CALM));
+        assert_eq!(frames.verdict(8, &tally), Some(Verdict::GivesUp));
         tally.answered.set(1);
         assert_eq!(frames.verdict(8, &tally), None);
     }
@@ -296,15 +310,15 @@ mod tests {
             let mut frames = followed(&[], 100);
             assert_eq!(frames.read(&[good.clone(), faulty, good.clone()].concat()), good.len());
             assert_eq!(frames.read(&good), 0);
-            assert_eq!(frames.verdict(0, &Tally::default()), Some(code));
+            assert_eq!(frames.verdict(0, &Tally::default()), Some(Verdict::Refused(code)));
         }
         let trailers = [frame(HEADERS, 4, b"head"), frame(HEADERS, 5, b"\x42\x03GET")].concat();
         let mut frames = followed(&[], 100);
         assert_eq!(frames.read(&trailers), trailers.len() - 5);
-        assert_eq!(frames.verdict(0, &Tally::default()), Some(Code::PROTOCOL_ERROR));
+        assert_eq!(frames.verdict(0, &Tally::default()), Some(Verdict::Refused(Code::PROTOCOL_ERROR)));
         let mut frames = Frames::default();
         let early = [vec![0; PREFACE], frame(HEADERS, 5, b"head")].concat();
         assert_eq!(frames.read(&early), PREFACE, "settings come first");
-        assert_eq!(frames.verdict(0, &Tally::default()), Some(Code::PROTOCOL_ERROR));
+        assert_eq!(frames.verdict(0, &Tally::default()), Some(Verdict::Refused(Code::PROTOCOL_ERROR)));
     }
 }

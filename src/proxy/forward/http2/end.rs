@@ -22,6 +22,7 @@ impl Call {
         if error.is_remote() && error.is_go_away() {
             self.ticket.retire();
         }
+        self.broke_off(error);
         if !is_refused && self.ticket.is_suspect() {
             return Failure::Suspect(self.ticket.risk());
         }
@@ -35,6 +36,13 @@ impl Call {
             return Failure::Stale;
         }
         Failure::Because(Reason::UpstreamClosed)
+    }
+
+    /// One that the endpoint has ended is none that was given up.
+    pub(super) fn broke_off(&self, error: &h2::Error) {
+        if error.is_remote() {
+            self.ticket.answered();
+        }
     }
 
     /// A gRPC call's status, in its trailers or beside its head.
@@ -65,6 +73,7 @@ impl Call {
         self.turn.alarm.clear();
         (self.send, self.answer, self.waiting) = (None, None, Waiting::Sent);
         self.rest = Rest::Nothing;
+        self.ticket.answered();
         if let Some(permit) = self.permit.take() {
             permit.complete();
         }

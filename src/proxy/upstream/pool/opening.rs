@@ -20,13 +20,22 @@ use crate::proxy::descriptors;
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::census::Census;
-use crate::proxy::upstream::http2::{MOST, Risk, Ticket};
+use crate::proxy::upstream::http2::{MOST, Risk, Ticket, half};
 use crate::proxy::upstream::stream::Stream;
 use crate::proxy::upstream::{Local, eyeballs};
 use crate::table::EndpointAddr;
 
 /// How often one endpoint's failing handshakes are worth a warning of one worker.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a request waits for its way to an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until a connection is open.
+    pub connect: Duration,
+    /// Until the endpoint takes another request on one that is; and why it then goes without.
+    pub room: (Duration, Reason),
+}
 
 impl Endpoint {
     /// A connection for a request of `peer`, or a place on one: one that is there if there is a good one and it may be
@@ -37,40 +46,48 @@ impl Endpoint {
     pub async fn open(
         self: &Rc<Self>,
         (may_reuse, risk): (bool, Risk),
-        limit: Duration,
+        patience: Patience,
         peer: &Peer,
         local: &Local,
     ) -> Result<Opened, Reason> {
         if !self.shares_connections() {
-            let opened = self.open_own(may_reuse, limit, peer, local).await;
+            let opened = self.open_own(may_reuse, patience.connect, peer, local).await;
             return opened.map(|(stream, past)| Opened::Own(stream, past));
         }
+        let half = if risk == Risk::None { 0 } else { half(most_shared(local)) };
         // Where there may be one connection only, all share it.
-        let risk = if risk != Risk::None && most_shared(local) == 1 { Risk::None } else { risk };
-        if let Some(ticket) = self.shared.find(risk).filter(|_| may_reuse) {
+        let risk = if half == 0 { Risk::None } else { risk };
+        if may_reuse && let Some(ticket) = self.shared.find(risk, half) {
             return Ok(Opened::Shared(ticket));
         }
         // Boxed: rare, and this is a part of every request.
-        Box::pin(self.open_in_time((may_reuse, risk), limit, local)).await.map(Opened::Shared)
+        Box::pin(self.open_in_time((may_reuse, risk), patience, local)).await.map(Opened::Shared)
     }
 
-    /// Waits as long as requests queue for a place, if it has to be one alone.
+    /// Waits until the endpoint takes another request; if that has to be one alone, as long as requests queue for a place.
     async fn open_in_time(
         self: &Rc<Self>,
-        wanted: (bool, Risk),
-        limit: Duration,
+        (may_reuse, risk): (bool, Risk),
+        patience: Patience,
         local: &Local,
     ) -> Result<Ticket, Reason> {
-        let mut patience = pin!(sleep(local.rules().circuit.queue_timeout));
+        let (room, reason) = match risk {
+            Risk::None => patience.room,
+            Risk::Head | Risk::Trailers => (local.rules().circuit.queue_timeout, Reason::CircuitOpen),
+        };
+        let mut waited = pin!(sleep(room));
         loop {
-            let vacant = self.shared.vacant();
-            let taken = timeout(limit, self.open_shared(wanted, local)).await;
+            let taken = timeout(patience.connect, self.open_shared((may_reuse, risk), local)).await;
             if let Some(ticket) = taken.unwrap_or(Err(Reason::ConnectTimeout))? {
                 return Ok(ticket);
             }
             tokio::select! {
-                () = vacant => {}
-                () = &mut patience => return Err(Reason::CircuitOpen),
+                ticket = self.shared.wait(risk, half(most_shared(local))) => {
+                    if let Some(ticket) = ticket {
+                        return Ok(ticket);
+                    }
+                }
+                () = &mut waited => return Err(reason),
             }
         }
     }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, Opened};
+use super::{Endpoint, Opened, Patience};
+use crate::metrics::Reason;
 use crate::proxy::peer::Peer;
 use crate::proxy::upstream::Local;
 use crate::proxy::upstream::http2::Risk;
@@ -21,11 +22,12 @@ impl Endpoint {
         let (nobody, is_shared) = (Peer::unknown(Arc::default()), self.there.protocol.is_http2());
         let kept = self.idle.borrow().len();
         let most = local.rules().circuit.connections;
+        let patience = Patience { connect: limit, room: (Duration::ZERO, Reason::CircuitOpen) };
         for _ in kept..connections {
             if most.is_some_and(|most| !is_shared && self.census().is_full(most)) {
                 return;
             }
-            match self.open((is_shared, Risk::None), limit, &nobody, local).await {
+            match self.open((is_shared, Risk::None), patience, &nobody, local).await {
                 Ok(Opened::Own(stream, mut past)) => {
                     past.waits();
                     self.put_by(stream, past, connections, self.home.clock.ticks());
