@@ -294,7 +294,7 @@ where
             return false;
         }
         let verdict = self.io.watch().verdict(self.client.worker.clock.ticks(), &self.tally);
-        let is_trusted = self.client.arrival.peer.is_trusted;
+        let is_trusted = self.client.arrival.peer.is_trusted();
         match verdict {
             None => return false,
             Some(Verdict::GivesUp) if is_trusted && self.phase == Phase::Ending => return false,
