@@ -172,6 +172,20 @@ enum End {
     Replaced(Heir, Ready),
 }
 
+/// The tasks that answer operators, and whoever asks for the metrics.
+fn serve_admin(
+    socket: admin::Socket,
+    metrics: Option<tokio::net::TcpListener>,
+    app: &Arc<App>,
+    stop: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let socket = spawn_local(admin::serve(socket, Arc::clone(app), stop.clone().cancelled_owned()));
+    let metrics = metrics.map(|listener| {
+        spawn_local(admin::serve_metrics(listener, Arc::clone(app), stop.clone().cancelled_owned()))
+    });
+    std::iter::once(socket).chain(metrics).collect()
+}
+
 impl Process {
     /// Everything that can fail comes first, the first accepted connection last.
     async fn start(start: Start, started: Started) -> Result<(Self, mpsc::Receiver<UpgradeOrder>)> {
@@ -222,11 +236,7 @@ impl Process {
         let (stop_admin, admin_closed) = (CancellationToken::new(), app.closing());
         // Nothing can fail any more: until now a socket that was taken over was its giver's.
         let admin_file = socket.take_file();
-        let mut admin =
-            vec![spawn_local(admin::serve(socket, Arc::clone(&app), stop_admin.clone().cancelled_owned()))];
-        admin.extend(metrics.map(|metrics| {
-            spawn_local(admin::serve_metrics(metrics, app, stop_admin.clone().cancelled_owned()))
-        }));
+        let admin = serve_admin(socket, metrics, &app, &stop_admin);
         inherited.rest().for_each(Given::forget);
         let mut process = Self {
             file,
