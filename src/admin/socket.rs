@@ -106,9 +106,10 @@ impl Socket {
 
     /// Its file, if it is ours: it stays when the socket is dropped, and goes when what is returned is.
     pub fn take_file(&mut self) -> Option<SocketFile> {
-        let is_heir = std::mem::take(&mut self.is_heir);
-        let inherited = || SocketFile::at(&self.path).filter(|_| is_heir);
-        self.file.take().or_else(inherited)
+        if std::mem::take(&mut self.is_heir) {
+            self.file = SocketFile::at(&self.path);
+        }
+        self.file.take()
     }
 
     /// Where it is bound.
