@@ -35,7 +35,18 @@ pub struct Entry {
     /// The bucket of how long the head took.
     took: Cell<Option<usize>>,
     flight: Cell<Flight>,
-    is_over: Cell<bool>,
+    end: Cell<End>,
+}
+
+/// What is known of the first attempt's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum End {
+    #[default]
+    Unknown,
+    /// It was answered well, and what it was answered with may still be broken off.
+    Good,
+    /// All that there is to know.
+    Known,
 }
 
 /// Whether it is waited for.
@@ -66,8 +77,8 @@ impl Counting {
         }
         let (generation, side, begun, flight) =
             (self.generation, self.side, Cell::new(begun), Cell::new(flight));
-        let (sent, took, is_over) = Default::default();
-        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_over })
+        let (sent, took, end) = Default::default();
+        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, end })
     }
 }
 
@@ -102,7 +113,7 @@ impl Entry {
 
     /// The head of an answer has come; of a gRPC call it is not known yet what it says.
     pub fn answered(&self, code: u16, is_grpc: bool, seat: Option<&Seat>) {
-        if self.is_over.get() {
+        if self.end.get() != End::Unknown {
             return;
         }
         if let Some(sent) = self.sent.get() {
@@ -112,7 +123,20 @@ impl Entry {
         }
         self.is_back();
         if !is_grpc || code != 200 {
-            self.decide(Outcome::of_status(code), seat);
+            let outcome = Outcome::of_status(code);
+            self.decide(outcome, seat);
+            if outcome == Outcome::Good {
+                self.end.set(End::Good);
+                self.page.opened(self.side);
+            }
+        }
+    }
+
+    /// Nothing that comes now makes a failure of what was good: all of it has come, or it has no end.
+    pub fn stands(&self) {
+        if self.end.get() == End::Good {
+            self.end.set(End::Known);
+            self.page.closed(self.side);
         }
     }
 
@@ -127,13 +151,38 @@ impl Entry {
         let is_its_doing = is_late
             || Verdict::of_reason(reason).is_some()
             || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
-        if is_its_doing {
+        if !is_its_doing {
+            return;
+        }
+        if self.end.get() == End::Good {
+            self.broke_off(seat);
+        } else {
             self.decide(Outcome::Failed, seat);
         }
     }
 
+    /// What was decided to be good has failed. It is not decided twice, and how long its head took stays as it was counted.
+    fn broke_off(&self, seat: Option<&Seat>) {
+        let is_capped = self.side == Side::Candidate && self.is_capped();
+        self.page.broke_off(self.side, self.generation, is_capped);
+        if let Some(seat) = seat {
+            self.page.endpoint_broke_off(self.side, seat.id());
+        }
+        self.stands();
+    }
+
+    /// Takes down a failure of the candidate: false when it counts where one client must not decide alone.
+    fn is_capped(&self) -> bool {
+        let shared = &self.page.shared;
+        let is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
+        if !is_capped {
+            shared.candidate_failed();
+        }
+        is_capped
+    }
+
     fn decide(&self, outcome: Outcome, seat: Option<&Seat>) {
-        if self.is_over.replace(true) {
+        if self.end.replace(End::Known) != End::Unknown {
             return;
         }
         let shared = &self.page.shared;
@@ -145,10 +194,7 @@ impl Entry {
         let mut is_capped = false;
         if self.side == Side::Candidate {
             if has_failed {
-                is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
-                if !is_capped {
-                    shared.candidate_failed();
-                }
+                is_capped = self.is_capped();
             } else {
                 shared.candidate_answered();
             }
@@ -180,7 +226,8 @@ impl Outcome {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.is_over.get() {
+        self.stands();
+        if self.end.get() != End::Unknown {
             return;
         }
         // Nobody waited for its head: what it says is that it was slow, if it was. How long a call goes on after that is no

@@ -28,6 +28,8 @@ struct Group {
     failed: AtomicU64,
     /// Those of the failed that count where one client must not decide alone.
     capped: AtomicU64,
+    /// Those of the failed that were decided to be good before.
+    broken: AtomicU64,
     client_errors: AtomicU64,
     measured: AtomicU64,
     slow: [AtomicU64; QUANTILES],
@@ -37,6 +39,9 @@ struct OfSide {
     /// How long heads took.
     took: Box<[AtomicU64]>,
     flight: Flight,
+    /// Good answers of which something was still to come, and those of which nothing is any more.
+    opened: AtomicU64,
+    closed: AtomicU64,
 }
 
 /// What was counted, of all workers.
@@ -50,6 +55,8 @@ pub struct Sums {
     pub flights: [Vec<(u64, u64, u64)>; 2],
     /// What was begun longer ago than [`LATELY`](super::LATELY) and has not ended.
     pub older: [u64; 2],
+    /// Good answers of which something is still to come, by side.
+    pub open: [u64; 2],
     /// Good answers of the baseline to what was asked after the mark.
     pub alive: u64,
 }
@@ -63,6 +70,8 @@ pub struct Counted {
     pub failed: u64,
     /// Those of them that count where one client must not decide alone.
     pub capped: u64,
+    /// Those of the failed that were decided to be good before: of these the decision came earlier.
+    pub broken: u64,
     /// Those that were answered with a 4xx which the version may be to blame for.
     pub client_errors: u64,
     /// Those whose speed was compared.
@@ -96,6 +105,7 @@ impl Counted {
             decided: self.decided.saturating_sub(before.decided),
             failed: self.failed.saturating_sub(before.failed),
             capped: self.capped.saturating_sub(before.capped),
+            broken: self.broken.saturating_sub(before.broken),
             client_errors: self.client_errors.saturating_sub(before.client_errors),
             measured: self.measured.saturating_sub(before.measured),
             slow,
@@ -110,6 +120,7 @@ impl Default for Sums {
             took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
             flights: [Vec::new(), Vec::new()],
             older: [0; 2],
+            open: [0; 2],
             alive: 0,
         }
     }
@@ -123,7 +134,8 @@ impl std::fmt::Debug for Page {
 
 impl Default for OfSide {
     fn default() -> Self {
-        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight: Flight::default() }
+        let (flight, opened, closed) = Default::default();
+        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight, opened, closed }
     }
 }
 
@@ -147,6 +159,16 @@ pub(super) struct Decided {
     pub(super) is_capped: bool,
     /// The bucket of how long its head took, if it may be compared.
     pub(super) bucket: Option<usize>,
+}
+
+impl Group {
+    fn failed(&self, is_capped: bool) {
+        // What is a part of another comes after it, and is read before it: it is never more.
+        bump(&self.failed);
+        if !is_capped {
+            bump(&self.capped);
+        }
+    }
 }
 
 impl Page {
@@ -180,15 +202,35 @@ impl Page {
         bump(&self.sides[side as usize].took[bucket]);
     }
 
+    /// A good answer has begun to come.
+    pub(super) fn opened(&self, side: Side) {
+        bump(&self.sides[side as usize].opened);
+    }
+
+    /// Nothing more comes of one.
+    pub(super) fn closed(&self, side: Side) {
+        bump(&self.sides[side as usize].closed);
+    }
+
+    /// The counts of these weights, unless they are long gone: their place is another's then.
+    fn group(&self, side: Side, generation: u32) -> Option<&Group> {
+        let newest = self.shared.newest.load(Ordering::Relaxed);
+        let is_there = (newest.saturating_sub(generation) as usize) < GENERATIONS;
+        is_there.then(|| &self.groups[generation as usize % GENERATIONS][side as usize])
+    }
+
+    /// What was decided to be good has failed.
+    pub(super) fn broke_off(&self, side: Side, generation: u32, is_capped: bool) {
+        if let Some(group) = self.group(side, generation) {
+            group.failed(is_capped);
+            bump(&group.broken);
+        }
+    }
+
     /// The end of a first attempt is known.
     pub(super) fn decided(&self, decided: &Decided) {
         let Decided { side, generation, outcome, is_capped, bucket } = *decided;
-        // One of weights long gone: its place is another's.
-        let newest = self.shared.newest.load(Ordering::Relaxed);
-        if newest.saturating_sub(generation) as usize >= GENERATIONS {
-            return;
-        }
-        let group = &self.groups[generation as usize % GENERATIONS][side as usize];
+        let Some(group) = self.group(side, generation) else { return };
         bump(&group.decided);
         if let Some((bucket, slow)) = bucket.zip(self.shared.slow.get()) {
             bump(&group.measured);
@@ -201,19 +243,18 @@ impl Page {
         match outcome {
             Outcome::Good | Outcome::GivenUp => {}
             Outcome::ClientError => bump(&group.client_errors),
-            // What is a part of another comes after it, and is read before it: it is never more.
-            Outcome::Failed => {
-                bump(&group.failed);
-                if !is_capped {
-                    bump(&group.capped);
-                }
-            }
+            Outcome::Failed => group.failed(is_capped),
         }
     }
 
     /// One more answer of an endpoint, or one that was not; how many there were before.
     pub(super) fn of_endpoint(&self, side: Side, id: u64, has_failed: bool) -> u32 {
         self.endpoints[side as usize].count(id, has_failed)
+    }
+
+    /// An answer of an endpoint that counts as good has failed.
+    pub(super) fn endpoint_broke_off(&self, side: Side, id: u64) {
+        self.endpoints[side as usize].broke_off(id);
     }
 
     /// Tells what the endpoints of one side have done: id, decided and failed.
@@ -233,6 +274,7 @@ impl Page {
             for (group, sum) in groups.iter().zip(sums) {
                 // Parts before what they are a part of.
                 sum.capped += read(&group.capped);
+                sum.broken += read(&group.broken);
                 sum.failed += read(&group.failed);
                 sum.client_errors += read(&group.client_errors);
                 sum.slow.iter_mut().zip(&group.slow).for_each(|(sum, slow)| *sum += read(slow));
@@ -244,6 +286,10 @@ impl Page {
         for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
             took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
             *older += side.flight.look(|epoch| flights.push(epoch));
+        }
+        for (side, open) in self.sides.iter().zip(&mut sums.open) {
+            let closed = read(&side.closed);
+            *open += read(&side.opened) - closed;
         }
         sums.alive += read(&self.alive);
     }

@@ -207,3 +207,32 @@ fn an_answer_that_nobody_waited_for_counts_only_once_it_is_known_to_be_slow() {
     let group = trial.ledger.sums().groups[0][1];
     assert_eq!((group.decided, group.failed, group.measured, group.slow), (1, 0, 1, [1; 3]));
 }
+
+#[test]
+fn what_was_good_has_failed_once_the_version_breaks_it_off() {
+    let trial = Trial::new();
+    let begun = || {
+        let entry = trial.entry(0, "green", 0);
+        entry.answered(200, false, None);
+        entry
+    };
+    let [cut, stalled, whole, left] = [(); 4].map(|()| begun());
+    assert_eq!((trial.counts(0)[1], trial.ledger.sums().open), ([4, 0, 0], [0, 4]));
+    cut.failed(Reason::BodyTruncated, false, None);
+    cut.failed(Reason::BodyTruncated, false, None);
+    stalled.failed(Reason::BodyStalled, false, None);
+    whole.stands();
+    whole.failed(Reason::BodyTruncated, false, None);
+    left.failed(Reason::ClientGone, false, None);
+    drop(left);
+    let group = trial.ledger.sums().groups[0][1];
+    assert_eq!((group.decided, group.failed, group.broken, group.capped), (4, 2, 2, 2), "each once");
+    assert_eq!(trial.ledger.sums().open, [0, 0]);
+    // What is no good answer stays what it is.
+    for code in [404, 500] {
+        let entry = trial.entry(0, "blue", 0);
+        entry.answered(code, false, None);
+        entry.failed(Reason::BodyTruncated, false, None);
+    }
+    assert_eq!(trial.counts(0), [[2, 1, 1], [4, 2, 0]]);
+}

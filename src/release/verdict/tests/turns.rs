@@ -130,7 +130,7 @@ fn answers_that_are_overdue_make_a_fault_common() {
     let failing = group(0.1, [9, 1], [0, 1]);
     stage.tick(0.01, &[failing], None, 9);
     assert!(!stage.has_common_mode());
-    stage.tick(0.01, &[failing], Some(&Stalled { w: 0.1, missing: 5, slow: [[0; 3]; 2] }), 9);
+    stage.tick(0.01, &[failing], Some(&Stalled { w: 0.1, missing: 5, ..Stalled::default() }), 9);
     assert!(stage.has_common_mode());
     stage.tick(0.01, &[], None, 0);
     assert!(!stage.has_common_mode(), "they came");
