@@ -11,6 +11,8 @@
 mod lab;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use lab::origin::Then;
@@ -54,6 +56,42 @@ fn verdict(lab: &Lab) -> Value {
     let (status, verdict) = lab.call("GET", "/v1/services/shop/verdict", &Value::Null);
     assert_eq!(status, 200, "{verdict}");
     verdict
+}
+
+/// Takes its time for its first answers.
+fn cold() -> Origin {
+    let answered = AtomicUsize::new(0);
+    Origin::behaving("green", move |_, stream| {
+        if answered.fetch_add(1, Ordering::SeqCst) < FIRST {
+            // What it does wrong.
+            thread::sleep(Duration::from_millis(300));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    })
+}
+
+/// So many answers of an endpoint are no measure of its speed.
+const FIRST: usize = 20;
+
+#[test]
+fn a_canary_that_is_cold_is_neither_suspect_nor_taken_back() {
+    let lab = shop(cold(), "{ warmup = { latency = \"1s\" } }");
+    with_history(&lab);
+    let epoch = lab.epoch();
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    // At a quiet time.
+    wait_until("it is known what is slow", || {
+        !verdict(&lab)["verdict"]["candidate"]["slow_from_seconds"].is_null()
+    });
+    let burst: Vec<_> = (0..FIRST).map(|_| lab.get_later("/")).collect();
+    burst.into_iter().for_each(|one| assert_eq!(one.answer().status, 200));
+    wait_until("green was asked", || {
+        ask(&lab);
+        lab.origin("green").served() > 100
+    });
+    assert_eq!((lab.weight("green"), lab.epoch()), (5_000, epoch + 1));
+    assert_eq!(lab.metric_total("switchback_supervision_suspects_total", "green"), 0.0);
 }
 
 #[test]

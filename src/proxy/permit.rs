@@ -151,6 +151,7 @@ impl Permit {
         before.inspect(|before| before.leave());
         self.good.set(None);
         self.local.flights().goes_to(self.flight, seat, alarm);
+        self.entry.as_ref().inspect(|entry| entry.goes_to(seat));
     }
 
     /// The attempt with this endpoint, which began at `since`, is the one that counts.

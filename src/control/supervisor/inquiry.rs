@@ -250,7 +250,8 @@ impl Inquiry {
     /// True when the candidate has requests, and nothing has come of any.
     fn has_only_asked(&self, sums: &Sums) -> bool {
         let [_, decided] = self.supervisor.totals().sum().decided;
-        let lately = sums.flights[Side::Candidate as usize].iter();
+        let [lately, slowly] = [&sums.flights, &sums.slowly].map(|of| &of[Side::Candidate as usize]);
+        let lately = lately.iter().chain(slowly);
         let out = lately.map(|(_, started, finished)| started.saturating_sub(*finished)).sum::<u64>();
         decided == 0 && out + sums.older[Side::Candidate as usize] > 0
     }

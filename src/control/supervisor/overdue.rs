@@ -1,58 +1,116 @@
 //! What is known of answers that have not ended: who is slow already, and what is presumed against a conviction.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::case::age;
 use super::convert::ratio;
 use super::inquiry::Inquiry;
-use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
+use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, SLOWLY, Side, Slow, Sums};
 use crate::release::verdict::{
     Cohort, LatencyTolerance, Stalled, bucket_low, latency_thresholds, missing_answers,
 };
+use crate::table::BasisPoints;
+
+/// An endpoint of the candidate that is not warm yet may take this part of the time in which nobody's speed counts.
+///
+/// What never answers after a flip is suspect then, and once speed counts others have been out for as long again under a coin.
+const PATIENCE: u32 = 2;
 
 impl Inquiry {
     /// What is slow, by what the baseline did before.
     pub(super) fn learn(&self, ledger: &Ledger, sums: &Sums) {
-        let part = f64::from(self.rules.latency.part) / 1e3;
+        if let Some(slow) = self.slow_from(sums) {
+            ledger.set_slow(slow);
+        }
+    }
+
+    fn slow_from(&self, sums: &Sums) -> Option<Slow> {
+        let share = f64::from(self.rules.latency.part) / 1e3;
         let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
         let history = self.times.known(&sums.took[Side::Baseline as usize]);
-        let Some(thresholds) = latency_thresholds(&history, LatencyTolerance { share: part, least }) else {
-            return;
-        };
+        let thresholds = latency_thresholds(&history, LatencyTolerance { share, least })?;
         let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
-        ledger
-            .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
+        Some([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))])
     }
 
     /// What is in flight and known to be late.
     pub(super) fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
-        let clock = u64::try_from(age(ledger.begun(), now).as_micros()).unwrap_or(u64::MAX);
-        let lately = |side: Side| {
-            sums.flights[side as usize].iter().map(move |(begun, started, finished)| Cohort {
-                started: *started,
-                finished: *finished,
-                age: clock.saturating_sub(*begun),
-            })
-        };
-        // What was begun before had another coin, or none: under this one it would be proof of nothing.
-        let weighed = u64::try_from(age(self.weighed, now).as_micros()).unwrap_or(u64::MAX);
-        let mut slow = [[0; QUANTILES]; 2];
-        if let Some(thresholds) = ledger.slow() {
-            for (side, slow) in [Side::Baseline, Side::Candidate].into_iter().zip(&mut slow) {
-                for (count, from) in slow.iter_mut().zip(thresholds[side as usize]) {
-                    let from = bucket_low(usize::from(from));
-                    let late = lately(side).filter(|cohort| (from..=weighed).contains(&cohort.age));
-                    *count = late.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum();
-                }
-            }
-        }
+        let clock = micros(age(ledger.begun(), now));
+        let lately = Overdue { clock, spread: 0, epochs: &sums.flights[Side::Baseline as usize] };
         // Of these it is known that they are out for as long as that at least.
         let older = Cohort { started: sums.older[Side::Baseline as usize], finished: 0, age: LATELY };
-        let cohorts: Vec<_> = lately(Side::Baseline).chain([older]).collect();
+        let cohorts: Vec<_> = lately.cohorts().chain([older]).collect();
         let known = self.times.known(&sums.took[Side::Baseline as usize]);
-        let breaking = breaking(&self.shares, sums);
-        Stalled { w: ratio(self.share), missing: missing_answers(&known, &cohorts), breaking, slow }
+        let missing = missing_answers(&known, &cohorts);
+        let (slow, breaking) = (self.slow(ledger, sums, now), breaking(&self.shares, sums));
+        Stalled { w: ratio(self.share), missing, breaking, slow }
     }
+
+    /// How many are out that are slow already, by side and quantile.
+    ///
+    /// At an endpoint of the candidate that is not warm only those are that are out for longer than that excuses; the baseline's
+    /// are however long they are out.
+    fn slow(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> [[u64; QUANTILES]; 2] {
+        let clock = micros(age(ledger.begun(), now));
+        let of = |epochs, spread| Overdue { clock, spread, epochs };
+        let [[blue, green], [long_blue, cold]] = [(&sums.flights, 0), (&sums.slowly, SLOWLY)]
+            .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
+        // What was begun before had another coin, or none: under this one it would be proof of nothing.
+        let weighed = micros(age(self.weighed, now));
+        let patience = micros(self.rules.warmup.0 / PATIENCE);
+        let late = |from: u16| {
+            let from = bucket_low(usize::from(from)).max(patience);
+            cold.surely(from, weighed)
+        };
+        if let Some([of_blue, of_green]) = ledger.slow() {
+            let from = |bucket: u16| bucket_low(usize::from(bucket));
+            let blue = of_blue.map(|slow| {
+                blue.surely(from(slow), weighed) + long_blue.maybe(from(slow).max(LATELY), weighed)
+            });
+            return [blue, of_green.map(|slow| green.surely(from(slow), weighed) + late(slow))];
+        }
+        // Where no coin decides it makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
+        if self.share != BasisPoints::ALL || cold.surely(patience, weighed) == 0 {
+            return [[0; QUANTILES]; 2];
+        }
+        self.slow_from(sums).map_or([[0; QUANTILES]; 2], |[_, of_green]| [[0; QUANTILES], of_green.map(late)])
+    }
+}
+
+/// What is in flight, in groups of which it is known when they were begun: so far from their middle at most.
+struct Overdue<'s> {
+    clock: u64,
+    spread: u64,
+    epochs: &'s [(u64, u64, u64)],
+}
+
+impl Overdue<'_> {
+    fn cohorts(&self) -> impl Iterator<Item = Cohort> {
+        self.epochs.iter().map(|(begun, started, finished)| Cohort {
+            started: *started,
+            finished: *finished,
+            age: self.clock.saturating_sub(*begun),
+        })
+    }
+
+    fn count(&self, is_meant: impl Fn(u64) -> bool) -> u64 {
+        let meant = self.cohorts().filter(|cohort| is_meant(cohort.age));
+        meant.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum()
+    }
+
+    /// How many are out for no less than `from` and no more than `to`.
+    fn surely(&self, from: u64, to: u64) -> u64 {
+        self.count(|age| age >= from + self.spread && age + self.spread <= to)
+    }
+
+    /// How many may be.
+    fn maybe(&self, from: u64, to: u64) -> u64 {
+        self.count(|age| age + self.spread >= from && age <= to.saturating_add(self.spread))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How many of the baseline's answers that are still coming are presumed to break off: as many as have to for the candidate's to

@@ -39,6 +39,11 @@ impl Endpoints {
         }
     }
 
+    /// How many answers of the endpoint there were; [`u32::MAX`] if that is not known.
+    pub(super) fn met(&self, id: u64) -> u32 {
+        self.place(id).map_or(u32::MAX, |place| place.decided.load(Ordering::Relaxed))
+    }
+
     /// Tells id, decided and failed of each endpoint.
     pub(super) fn each(&self, tell: impl FnMut((u64, u64, u64))) {
         let many = self.many.get().into_iter().flatten();

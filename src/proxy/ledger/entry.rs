@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use super::page::{Decided, Outcome, Page};
-use super::{Counting, Side, micros};
+use super::{Counting, LATELY, Side, micros};
 use http::HeaderMap;
 
 use crate::metrics::{Kind, Reason};
@@ -35,6 +35,8 @@ pub struct Entry {
     /// The bucket of how long the head took.
     took: Cell<Option<usize>>,
     flight: Cell<Flight>,
+    /// It is with an endpoint whose speed does not count yet.
+    is_cold: Cell<bool>,
     end: Cell<End>,
 }
 
@@ -73,12 +75,12 @@ impl Counting {
         let begun = micros(page.shared.begun, now);
         let flight = if kind == Kind::Upload { Flight::Uploading } else { Flight::Out };
         if flight == Flight::Out {
-            page.began(self.side, begun);
+            page.began(self.side, begun, false);
         }
         let (generation, side, begun, flight) =
             (self.generation, self.side, Cell::new(begun), Cell::new(flight));
-        let (sent, took, end) = Default::default();
-        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, end })
+        let (sent, took, is_cold, end) = Default::default();
+        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_cold, end })
     }
 }
 
@@ -93,6 +95,28 @@ fn number(peer: &Peer, fields: &HeaderMap) -> u16 {
 }
 
 impl Entry {
+    /// It is tried with this endpoint.
+    pub fn goes_to(&self, seat: &Seat) {
+        let is_out = self.flight.get() == Flight::Out;
+        if self.flight.get() == Flight::Back || self.is_cold.get() || self.is_warm(Some(seat)) {
+            return;
+        }
+        let now = micros(self.page.shared.begun, clock::now());
+        // What has waited for an endpoint for longer than that is known to be out, and no more.
+        if !is_out || now.saturating_sub(self.begun.get()) < LATELY {
+            self.is_cold.set(true);
+            if is_out {
+                self.page.grows_cold(self.side, self.begun.get());
+            }
+        }
+    }
+
+    /// Only who is new has to get warm: were the baseline's first answers left out too, what slows both would show on one.
+    fn is_warm(&self, seat: Option<&Seat>) -> bool {
+        let met = |seat: &Seat| self.page.met(self.side, seat.id());
+        self.side == Side::Baseline || seat.is_none_or(|seat| met(seat) >= self.page.shared.grace)
+    }
+
     /// It goes out over a connection that stands.
     pub fn sent(&self) {
         if self.flight.get() == Flight::Out {
@@ -105,7 +129,7 @@ impl Entry {
         if self.flight.get() == Flight::Uploading {
             let now = clock::now();
             self.begun.set(micros(self.page.shared.begun, now));
-            self.page.began(self.side, self.begun.get());
+            self.page.began(self.side, self.begun.get(), self.is_cold.get());
             self.flight.set(Flight::Out);
             self.sent.set(Some(now));
         }
@@ -187,9 +211,10 @@ impl Entry {
         }
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
-        let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(self.side, seat.id(), has_failed));
-        // Only who is new has to get warm: were the baseline's first ones left out too, what slows both would show on one.
-        let is_warm = self.side == Side::Baseline || met >= shared.grace;
+        let is_warm = self.is_warm(seat);
+        if let Some(seat) = seat {
+            self.page.of_endpoint(self.side, seat.id(), has_failed);
+        }
         let bucket = self.took.get().filter(|_| is_warm);
         let mut is_capped = false;
         if self.side == Side::Candidate {
@@ -208,7 +233,7 @@ impl Entry {
 
     fn is_back(&self) {
         if self.flight.replace(Flight::Back) == Flight::Out {
-            self.page.ended(self.side, self.begun.get());
+            self.page.ended(self.side, self.begun.get(), self.is_cold.get());
         }
     }
 }
@@ -230,8 +255,8 @@ impl Drop for Entry {
         if self.end.get() != End::Unknown {
             return;
         }
-        // Nobody waited for its head: what it says is that it was slow, if it was. How long a call goes on after that is no
-        // matter of speed.
+        // Nobody waited for its head: what it says is that it was slow, if it was, and to who has gone an endpoint
+        // that is not warm is no excuse. How long a call goes on after that is no matter of speed.
         let sent = self.sent.get().filter(|_| self.flight.get() == Flight::Out);
         let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
         let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::endpoints::Endpoints;
-use super::flight::{Flight, bump};
+use super::flight::{EPOCH, Flight, bump};
 use super::{QUANTILES, Shared, Side};
 use crate::table::latency::BUCKETS;
 
 /// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
 pub const GENERATIONS: usize = 8;
+
+/// So many times as coarsely is it known for how long the slow ones are out, and so many times as long.
+const COARSE: u64 = 16;
+/// How far from the middle of its group such a one was begun at most, in microseconds.
+pub const SLOWLY: u64 = EPOCH * COARSE / 2;
 
 /// One worker's counts. Only its worker writes: a load and a store, with nothing locked.
 pub struct Page {
@@ -39,6 +44,8 @@ struct OfSide {
     /// How long heads took.
     took: Box<[AtomicU64]>,
     flight: Flight,
+    /// The same of a longer time, of the baseline; what is in flight to endpoints that are not warm, of the candidate, and only there.
+    slowly: Flight,
     /// Good answers of which something was still to come, and those of which nothing is any more.
     opened: AtomicU64,
     closed: AtomicU64,
@@ -53,6 +60,9 @@ pub struct Sums {
     pub took: [Box<[u64]>; 2],
     /// What was begun lately and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning.
     pub flights: [Vec<(u64, u64, u64)>; 2],
+    /// The same of a longer time and [less precisely](SLOWLY): all of the baseline, and what of the candidate is with endpoints that are
+    /// not warm, which is not among the others.
+    pub slowly: [Vec<(u64, u64, u64)>; 2],
     /// What was begun longer ago than [`LATELY`](super::LATELY) and has not ended.
     pub older: [u64; 2],
     /// Good answers of which something is still to come, by side.
@@ -91,7 +101,8 @@ impl Sums {
     #[must_use]
     pub fn has_out(&self) -> bool {
         let is_out = |(_, begun, ended): &(u64, u64, u64)| begun > ended;
-        self.flights.iter().flatten().any(is_out) || self.older.iter().any(|older| *older > 0)
+        self.flights.iter().chain(&self.slowly).flatten().any(is_out)
+            || self.older.iter().any(|older| *older > 0)
     }
 }
 
@@ -119,6 +130,7 @@ impl Default for Sums {
             groups: [[Counted::default(); 2]; GENERATIONS],
             took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
             flights: [Vec::new(), Vec::new()],
+            slowly: [Vec::new(), Vec::new()],
             older: [0; 2],
             open: [0; 2],
             alive: 0,
@@ -134,8 +146,8 @@ impl std::fmt::Debug for Page {
 
 impl Default for OfSide {
     fn default() -> Self {
-        let (flight, opened, closed) = Default::default();
-        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight, opened, closed }
+        let (flight, slowly, opened, closed) = Default::default();
+        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight, slowly, opened, closed }
     }
 }
 
@@ -183,13 +195,31 @@ impl Page {
     }
 
     /// A request was begun so long after the ledger.
-    pub(super) fn began(&self, side: Side, at: u64) {
-        self.sides[side as usize].flight.began(at);
+    pub(super) fn began(&self, side: Side, at: u64, is_cold: bool) {
+        let of = &self.sides[side as usize];
+        if !is_cold {
+            of.flight.began(at);
+        }
+        if is_cold || side == Side::Baseline {
+            of.slowly.began(at / COARSE);
+        }
+    }
+
+    /// What was begun then and is in flight has met an endpoint that is not warm.
+    pub(super) fn grows_cold(&self, side: Side, begun: u64) {
+        self.began(side, begun, true);
+        self.sides[side as usize].flight.ended(begun);
     }
 
     /// A request that was begun then is in flight no more, as far as this is concerned.
-    pub(super) fn ended(&self, side: Side, begun: u64) {
-        self.sides[side as usize].flight.ended(begun);
+    pub(super) fn ended(&self, side: Side, begun: u64, is_cold: bool) {
+        let of = &self.sides[side as usize];
+        if !is_cold {
+            of.flight.ended(begun);
+        }
+        if is_cold || side == Side::Baseline {
+            of.slowly.ended(begun / COARSE);
+        }
     }
 
     /// The baseline gave a good answer to what was asked after the mark.
@@ -247,6 +277,11 @@ impl Page {
         }
     }
 
+    /// How many answers of an endpoint there were.
+    pub(super) fn met(&self, side: Side, id: u64) -> u32 {
+        self.endpoints[side as usize].met(id)
+    }
+
     /// One more answer of an endpoint, or one that was not; how many there were before.
     pub(super) fn of_endpoint(&self, side: Side, id: u64, has_failed: bool) -> u32 {
         self.endpoints[side as usize].count(id, has_failed)
@@ -286,6 +321,12 @@ impl Page {
         for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
             took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
             *older += side.flight.look(|epoch| flights.push(epoch));
+        }
+        for (index, (side, epochs)) in self.sides.iter().zip(&mut sums.slowly).enumerate() {
+            let tell = |(middle, begun, ended)| epochs.push((middle * COARSE, begun, ended));
+            let older = side.slowly.look(tell);
+            // The baseline's are among the older ones already.
+            sums.older[index] += if index == Side::Candidate as usize { older } else { 0 };
         }
         for (side, open) in self.sides.iter().zip(&mut sums.open) {
             let closed = read(&side.closed);

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::*;
 use crate::metrics::{Kind, Reason};
 use crate::proxy::peer::{Door, Peer};
-use crate::table::{Epoch, ServiceSpec, Split, Timeouts, VersionName};
+use crate::table::{Epoch, ServiceSpec, Split, SuperviseRules, Timeouts, VersionName};
 
 fn version(name: &str) -> VersionName {
     name.parse().unwrap()
@@ -143,17 +143,17 @@ fn an_answer_counts_under_the_weights_its_coin_was_thrown_under_unless_these_are
 fn what_is_in_flight_is_known_by_when_it_was_begun_however_long_that_is_ago() {
     let trial = Trial::new();
     let page = trial.ledger.page(0);
-    page.began(Side::Baseline, 10);
-    page.began(Side::Baseline, 20);
-    page.ended(Side::Baseline, 10);
+    page.began(Side::Baseline, 10, false);
+    page.began(Side::Baseline, 20, false);
+    page.ended(Side::Baseline, 10, false);
     let lately = |trial: &Trial| trial.ledger.sums().flights[0].clone();
     assert_eq!(lately(&trial).iter().map(|(_, begun, ended)| (*begun, *ended)).collect::<Vec<_>>(), [(2, 1)]);
     // The same place, one time round later.
-    page.began(Side::Baseline, LATELY + 10);
+    page.began(Side::Baseline, LATELY + 10, false);
     let sums = trial.ledger.sums();
     assert_eq!((sums.flights[0].len(), sums.flights[0][0].1, sums.older[0]), (1, 1, 1));
-    page.ended(Side::Baseline, 20);
-    page.ended(Side::Baseline, LATELY + 10);
+    page.ended(Side::Baseline, 20, false);
+    page.ended(Side::Baseline, LATELY + 10, false);
     assert_eq!(trial.in_flight(), [0, 0]);
 }
 
