@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::InFlight;
+use super::{InFlight, Trial};
 use crate::proxy::upstream;
 use crate::table::EndpointAddr;
 
@@ -44,6 +44,30 @@ pub struct Drain {
     /// The same by endpoint; what waits for an endpoint is in none.
     #[serde(default)]
     pub endpoints: Vec<EndpointLeft>,
+    /// Present while supervision may give it traffic back by itself: do not stop it then, also when it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
+}
+
+/// A version is what another is compared with, and traffic may go back to it by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Measure {
+    /// The version that is compared with it.
+    #[schema(example = "green")]
+    pub candidate: String,
+    /// Until when; absent: until the next change of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-11-28T22:10:00.000Z")]
+    pub until: Option<String>,
+}
+
+impl Measure {
+    /// What this comparison makes of `version`.
+    #[must_use]
+    pub fn of(trial: &Trial, version: &str) -> Option<Self> {
+        let is_measure = trial.acts && trial.baseline == version;
+        is_measure.then(|| Self { candidate: trial.candidate.clone(), until: trial.until.clone() })
+    }
 }
 
 /// May this endpoint of a version be stopped?
@@ -69,6 +93,21 @@ pub struct Drains {
     pub stopping: bool,
     /// By service and version.
     pub versions: Vec<VersionLeft>,
+    /// Versions without traffic to which supervision may give it back by itself: not to be stopped, drained or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<VersionKept>,
+}
+
+/// A version that has no traffic and may get it back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionKept {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// Why.
+    #[serde(flatten)]
+    pub measure: Measure,
 }
 
 /// A version with what is left on it.
@@ -97,7 +136,8 @@ impl Drain {
             kind: kind.clone(),
             count: *count,
         });
-        Self { drained, weight, remaining: remaining.collect(), endpoints: by_endpoint(told) }
+        let endpoints = by_endpoint(told);
+        Self { drained, weight, remaining: remaining.collect(), endpoints, measure: None }
     }
 }
 
