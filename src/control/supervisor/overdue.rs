@@ -15,6 +15,8 @@ use crate::table::BasisPoints;
 ///
 /// What never answers after a flip is suspect then, and once speed counts others have been out for as long again under a coin.
 const PATIENCE: u32 = 2;
+/// And no longer than this: it has to be known for how long somebody is out.
+const LONGEST: Duration = Duration::from_secs(10);
 
 impl Inquiry {
     /// What is slow, by what the baseline did before.
@@ -57,10 +59,13 @@ impl Inquiry {
             .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
         // What was begun before had another coin, or none: under this one it would be proof of nothing.
         let weighed = micros(age(self.weighed, now));
-        let patience = micros(self.rules.warmup.0 / PATIENCE);
+        let patience = micros((self.rules.warmup.0 / PATIENCE).min(LONGEST));
+        // Where all have it there is no coin, and none to be wrong about.
+        let has_all = self.share == BasisPoints::ALL;
+        let since = if has_all { u64::MAX } else { weighed };
         let late = |from: u16| {
             let from = bucket_low(usize::from(from)).max(patience);
-            cold.surely(from, weighed)
+            cold.surely(from, since)
         };
         if let Some([of_blue, of_green]) = ledger.slow() {
             let from = |bucket: u16| bucket_low(usize::from(bucket));
@@ -70,7 +75,7 @@ impl Inquiry {
             return [blue, of_green.map(|slow| green.surely(from(slow), weighed) + late(slow))];
         }
         // Where no coin decides it makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
-        if self.share != BasisPoints::ALL || cold.surely(patience, weighed) == 0 {
+        if !has_all || cold.surely(patience, since) == 0 {
             return [[0; QUANTILES]; 2];
         }
         self.slow_from(sums).map_or([[0; QUANTILES]; 2], |[_, of_green]| [[0; QUANTILES], of_green.map(late)])
@@ -100,7 +105,7 @@ impl Overdue<'_> {
 
     /// How many are out for no less than `from` and no more than `to`.
     fn surely(&self, from: u64, to: u64) -> u64 {
-        self.count(|age| age >= from + self.spread && age + self.spread <= to)
+        self.count(|age| age >= from + self.spread && age.saturating_add(self.spread) <= to)
     }
 
     /// How many may be.
