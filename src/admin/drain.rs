@@ -2,19 +2,20 @@
 #![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::ETAG;
 
 use super::Readiness;
-use super::api::{Drain, Drains, EndpointDrain, InFlight, Problem, VersionLeft};
+use super::api::{Drain, Drains, EndpointDrain, InFlight, Measure, Problem, Trial, VersionKept, VersionLeft};
 use super::call::Call;
 use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use super::uses;
 use crate::control::Handle;
-use crate::release::Refused;
+use crate::release::{Refused, State};
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
@@ -96,8 +97,30 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
         }
     }
     let drained = versions.is_empty() && !stopping && are_elders_quiet;
+    let kept = if stopping { Vec::new() } else { kept(control) };
     let shared = uses::shared(control).await;
-    Ok(Json(Drains { drained, stopping, versions, shared }).into_response())
+    Ok(Json(Drains { drained, stopping, versions, shared, kept }).into_response())
+}
+
+/// The versions without traffic to which supervision may give it back.
+fn kept(control: &Handle) -> Vec<VersionKept> {
+    let state = control.state();
+    let baseless = |service: &Arc<table::Service>| {
+        let version = state.deployment(&service.name)?.trial.as_ref()?.baseline.clone();
+        (service.split.weight(&version) == BasisPoints::NONE).then_some(version)
+    };
+    let kept = state.table.services().iter().filter_map(|service| {
+        let version = baseless(service)?;
+        let measure = measure(&state, &service.name, &version)?;
+        Some(VersionKept { service: service.name.to_string(), version: version.to_string(), measure })
+    });
+    kept.collect()
+}
+
+/// What the comparison that is under way makes of a version.
+fn measure(state: &State, service: &ServiceName, version: &VersionName) -> Option<Measure> {
+    let trial = state.deployment(service)?.trial.as_ref()?;
+    Measure::of(&Trial::of(trial, &state.table.service(service)?.split), version.as_str())
 }
 
 /// The versions worth a look: those that drain, and those with something in flight.
@@ -129,7 +152,8 @@ pub(super) async fn look(control: &Handle, service: &ServiceName, version: &Vers
     let weight = present.map_or(0, |service| service.split.weight(version).points());
     let in_flight = InFlight::left(control, service, version);
     let epoch = present.map_or(state.table.epoch(), |service| service.epoch);
-    (Drain::of(weight, draining, &in_flight, told.as_deref()), epoch.0)
+    let measure = measure(&state, service, version);
+    (Drain { measure, ..Drain::of(weight, draining, &in_flight, told.as_deref()) }, epoch.0)
 }
 
 /// The version of that name or part; one that was removed, also with its service, as long as it drains.

@@ -27,6 +27,8 @@ pub(super) enum State {
     Shared(Vec<api::AlsoUsedBy>),
     /// No: it carries traffic, in basis points.
     Carries(u16),
+    /// No: nothing is left, and supervision may give it traffic back by itself.
+    Measure(api::Measure),
 }
 
 /// Is it certain that a version was there? Only then an API that knows it no more says that it is empty; else its name
@@ -78,8 +80,8 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
         match asked {
             // It said that it would end, and it has.
             Err(Error::Nobody { .. } | Error::Broken { .. }) if was_stopping => {
-                let (versions, shared) = (Vec::new(), Vec::new());
-                Ok(api::Drains { drained: true, stopping: true, versions, shared })
+                let (versions, shared, kept) = Default::default();
+                Ok(api::Drains { drained: true, stopping: true, versions, shared, kept })
             }
             other => {
                 let drains = other.context("cannot look at what is left")?;
@@ -92,10 +94,9 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
     let drains = until(session, patience, ask, is_over, render::waiting_for_all).await?;
     session.tell(&drains, render::all_left)?;
     Ok(match (drains.drained, patience) {
-        (true, _) if drains.shared.is_empty() => Exit::Done,
-        (true, _) => Exit::Failed,
+        (true, _) if drains.shared.is_empty() && drains.kept.is_empty() => Exit::Done,
         (false, Some(_)) => Exit::TimedOut,
-        (false, None) => Exit::Failed,
+        (true, _) | (false, None) => Exit::Failed,
     })
 }
 
@@ -185,12 +186,14 @@ async fn look(
         // It was removed, and has been empty since.
         Err(Error::Refused(why)) if existence == Existence::Known && is_gone(&why) => {
             let (remaining, endpoints, also_used_by) = (Vec::new(), Vec::new(), Vec::new());
-            let gone = api::Drain { drained: true, weight: 0, remaining, endpoints, also_used_by };
+            let gone =
+                api::Drain { drained: true, weight: 0, remaining, endpoints, also_used_by, measure: None };
             return Ok((State::Empty, gone));
         }
         other => other.with_context(|| format!("cannot look at `{version}` of `{service}`"))?,
     };
     let state = match &drain {
+        api::Drain { drained: true, measure: Some(measure), .. } => State::Measure(measure.clone()),
         drain if drain.drained && drain.also_used_by.is_empty() => State::Empty,
         drain if drain.drained => State::Shared(drain.also_used_by.clone()),
         drain if drain.weight > 0 => State::Carries(drain.weight),

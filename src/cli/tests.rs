@@ -40,6 +40,29 @@ async fn a_flip_ends_with_what_is_safe_to_stop() {
 }
 
 #[tokio::test]
+async fn what_supervision_may_go_back_to_is_not_safe_to_stop() {
+    let world = World::new();
+    let (exit, text) = world.type_in("flip shop --to green --supervise 10m --async").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    for words in ["drain shop/blue", "drain --all", "drain shop/blue --wait"] {
+        let (exit, text) = world.type_in(words).await;
+        let said = last(&text);
+        assert_eq!(exit, Exit::Failed, "{text}");
+        assert!(said.starts_with("green is compared with blue until 20"), "{text}");
+        assert!(said.ends_with(": traffic may go back to blue by itself, do not stop it"), "{text}");
+    }
+    let (_, text) = world.type_in("status shop").await;
+    assert!(text.contains("traffic may go back to blue by itself, do not stop it"), "{text}");
+    assert!(!text.contains("safe to stop"), "{text}");
+    let (_, text) = world.type_in("--json drain shop/blue").await;
+    assert!(text.contains("\"measure\"") && text.contains("\"candidate\": \"green\""), "{text}");
+    world.type_in("flip shop --to green").await;
+    world.type_in("revert shop").await;
+    let (exit, text) = world.type_in("drain shop/green").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "green is safe to stop: nothing is left on it"));
+}
+
+#[tokio::test]
 async fn a_flip_whose_drain_takes_too_long_times_out_and_says_so() {
     let world = World::new();
     let _blue = world.enter("shop", "blue");

@@ -16,10 +16,11 @@ use std::time::Instant;
 
 pub use entry::Entry;
 pub use flight::LATELY;
+pub use page::SLOWLY;
 pub use page::{Counted, GENERATIONS, Page, Sums};
 
 use super::{atomic, clock};
-use crate::table::{Service, SuperviseRules, VersionName, Watch};
+use crate::table::{Service, VersionName, Watch};
 
 /// Which of the two versions that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,16 +109,12 @@ impl Ledger {
     }
 
     fn open(service: &Service, watch: Watch, workers: usize) -> Self {
-        let grace = service
-            .supervise
-            .as_ref()
-            .map_or_else(|| SuperviseRules::default().warmup, |rules| rules.warmup)
-            .1;
+        let rules = service.supervise.clone().unwrap_or_default();
         let shared = Shared {
             begun: clock::now(),
             newest: AtomicU32::new(watch.generation),
             slow: OnceLock::new(),
-            grace,
+            grace: rules.warmup.1,
             mark: AtomicU64::new(u64::MAX),
             fuse: AtomicU8::new(0),
             in_a_row: AtomicU32::new(0),

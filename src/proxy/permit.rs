@@ -120,7 +120,7 @@ impl Permit {
                 self.lasts();
             }
             if has_no_end(kind) {
-                self.served();
+                self.stands();
             }
         }
     }
@@ -151,6 +151,7 @@ impl Permit {
         before.inspect(|before| before.leave());
         self.good.set(None);
         self.local.flights().goes_to(self.flight, seat, alarm);
+        self.entry.as_ref().inspect(|entry| entry.goes_to(seat));
     }
 
     /// The attempt with this endpoint, which began at `since`, is the one that counts.
@@ -228,13 +229,19 @@ impl Permit {
             (verdict, _) => self.attempt_ended(Some(verdict)),
         }
         if has_no_end(self.kind.get()) {
-            self.served();
+            self.stands();
         }
     }
 
     /// Since when its endpoint has had all of it; `None` while the rest of it is still on its way.
     fn asked(&self) -> Option<Instant> {
         (self.kind.get() != Kind::Upload).then(|| self.asked.get())
+    }
+
+    /// The answer was good, whatever comes now.
+    fn stands(&self) {
+        self.served();
+        self.entry.as_ref().inspect(|entry| entry.stands());
     }
 
     /// The endpoint hears that its answer was good.
@@ -264,7 +271,7 @@ impl Permit {
     /// The whole answer has come.
     pub fn complete(&self) {
         self.reason.set(None);
-        self.served();
+        self.stands();
     }
 
     /// It failed for this reason, whatever was answered before.
@@ -301,7 +308,11 @@ impl Permit {
 
     /// One attempt was answered with this status, and another one is made within this permit.
     pub fn attempt_answered(&self, code: u16) {
-        self.entry.as_ref().inspect(|entry| entry.answered(code, false, self.seat.as_deref()));
+        if let Some(entry) = &self.entry {
+            entry.answered(code, false, self.seat.as_deref());
+            // What comes now is of another attempt.
+            entry.stands();
+        }
         self.cells().record_unseen(Outcome { code, ..self.outcome(None) });
         self.attempt_ended(Some(Verdict::of_status(code)));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::InFlight;
+use super::{InFlight, Trial};
 use crate::control::Use;
 use crate::proxy::upstream;
 use crate::table::EndpointAddr;
@@ -49,6 +49,9 @@ pub struct Drain {
     /// to stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_used_by: Vec<AlsoUsedBy>,
+    /// Present while supervision may give it traffic back by itself: do not stop it then, also when it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
 }
 
 /// Another version, of this service or another one, that has traffic on an address, or work left there.
@@ -67,6 +70,27 @@ impl From<Use> for AlsoUsedBy {
     fn from(of: Use) -> Self {
         let (service, version) = (of.service.to_string(), of.version.to_string());
         Self { service, version, address: of.address.to_string() }
+    }
+}
+
+/// A version is what another is compared with, and traffic may go back to it by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Measure {
+    /// The version that is compared with it.
+    #[schema(example = "green")]
+    pub candidate: String,
+    /// Until when; absent: until the next change of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-11-28T22:10:00.000Z")]
+    pub until: Option<String>,
+}
+
+impl Measure {
+    /// What this comparison makes of `version`.
+    #[must_use]
+    pub fn of(trial: &Trial, version: &str) -> Option<Self> {
+        let is_measure = trial.acts && trial.baseline == version;
+        is_measure.then(|| Self { candidate: trial.candidate.clone(), until: trial.until.clone() })
     }
 }
 
@@ -99,6 +123,21 @@ pub struct Drains {
     /// The versions that are drained and yet not safe to stop: others use addresses of theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<VersionLeft>,
+    /// Versions without traffic to which supervision may give it back by itself: not to be stopped, drained or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<VersionKept>,
+}
+
+/// A version that has no traffic and may get it back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionKept {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// Why.
+    #[serde(flatten)]
+    pub measure: Measure,
 }
 
 /// A version with what is left on it.
@@ -128,7 +167,7 @@ impl Drain {
             count: *count,
         });
         let (remaining, endpoints) = (remaining.collect(), by_endpoint(told));
-        Self { drained, weight, remaining, endpoints, also_used_by: Vec::new() }
+        Self { drained, weight, remaining, endpoints, also_used_by: Vec::new(), measure: None }
     }
 }
 

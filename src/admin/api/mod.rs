@@ -20,7 +20,10 @@ pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Leaving, Move, PutEndpoint, PutVersion, Reached,
     Release, Rest, Revert, Undo, VersionEdit, Weights,
 };
-pub use drain::{AlsoUsedBy, Drain, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft, seconds};
+pub use drain::{
+    AlsoUsedBy, Drain, Drains, EndpointDrain, EndpointLeft, Measure, Remaining, VersionKept, VersionLeft,
+    seconds,
+};
 pub use event::Event;
 pub use explain::{Chance, Explain, Explained, Reason};
 pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::change::named;
-use crate::admin::api::{AlsoUsedBy, Drains, EndpointDrain, EndpointLeft, Remaining, VersionLeft};
+use crate::admin::api::{AlsoUsedBy, Drains, EndpointDrain, EndpointLeft, Measure, Remaining, VersionLeft};
 use crate::cli::args::VersionOf;
 use crate::cli::drain::State;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
@@ -36,7 +36,18 @@ fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) 
         State::Carries(points) => {
             Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
         }
+        State::Measure(measure) => Some(is_measure(&name, measure)),
     }
+}
+
+/// Why nobody stops what supervision may go back to.
+pub(super) fn is_measure(version: &str, measure: &Measure) -> String {
+    let candidate = line(&measure.candidate, usize::MAX);
+    let until = measure.until.as_ref().map(|until| format!(" until {}", line(until, usize::MAX)));
+    let until = until.unwrap_or_default();
+    format!(
+        "{candidate} is compared with {version}{until}: traffic may go back to {version} by itself, do not stop it"
+    )
 }
 
 /// What a wait is waiting for.
@@ -44,7 +55,7 @@ pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> St
     let left = states.iter().filter_map(|(version, state)| match state {
         State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
         State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
-        State::Empty | State::Shared(_) | State::Carries(_) => None,
+        State::Empty | State::Shared(_) | State::Carries(_) | State::Measure(_) => None,
     });
     style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
 }
@@ -148,6 +159,13 @@ pub(in crate::cli) fn waiting_for_all(drains: &Drains, style: Style) -> String {
 pub(in crate::cli) fn all_left(drains: &Drains, style: Style) -> String {
     match (drains.drained, drains.stopping, &all_states(drains)[..]) {
         (true, true, _) => style.paint(Tone::Good, "the proxy has ended: nothing is left"),
+        (true, false, _) if !drains.kept.is_empty() => {
+            let kept = drains.kept.iter().map(|kept| {
+                let version = VersionOf { service: kept.service.clone(), version: kept.version.clone() };
+                (version, State::Measure(kept.measure.clone()))
+            });
+            safety(&all_states(drains).into_iter().chain(kept).collect::<Vec<_>>(), style)
+        }
         (true, false, []) => {
             style.paint(Tone::Good, "every version without traffic is safe to stop: nothing is left on any")
         }

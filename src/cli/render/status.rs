@@ -2,9 +2,9 @@
 //! what can be done next.
 
 use super::change::split;
-use super::drain::{also_used, amounts};
+use super::drain::{also_used, amounts, is_measure};
 use super::{health, verdict};
-use crate::admin::api::{self, Change, Phase, Service, Version, text};
+use crate::admin::api::{self, Change, Measure, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
 
@@ -233,6 +233,10 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
         let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
         (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
     });
+    let measure = |version: &Version| Measure::of(service.standing.supervision.as_ref()?, &version.name);
+    let (kept, empty): (Vec<_>, Vec<_>) = empty.into_iter().partition(|version| measure(version).is_some());
+    let kept = kept.into_iter().filter_map(|version| Some(is_measure(&version.name, &measure(version)?)));
+    let kept: Vec<_> = kept.map(|why| (Tone::Bad, why)).collect();
     let (safe, shared): (Vec<_>, Vec<_>) =
         empty.into_iter().partition(|version| version.also_used_by.is_empty());
     let shared = shared.into_iter().map(|version| {
@@ -242,5 +246,5 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
     let empty: Vec<_> = safe.into_iter().map(|version| version.name.clone()).collect();
     let verb = if empty.len() == 1 { "is" } else { "are" };
     let safe = (!empty.is_empty()).then(|| (Tone::Good, format!("{} {verb} safe to stop", and(&empty))));
-    busy.chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
+    busy.chain(kept).chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
 }

@@ -8,11 +8,10 @@ use super::convert::{elsewhere, group, points, ratio, settings};
 use super::orders::{Orders, Wanted};
 use super::past::Times;
 use crate::control::Failed;
-use crate::proxy::ledger::{GENERATIONS, LATELY, Ledger, QUANTILES, Side, Sums};
+use crate::proxy::ledger::{GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
-    About, Cohort, EndpointCounts, Group, LatencyHist, LatencyTolerance, Report, Stalled, Standing,
-    Supervisor, bucket_low, endpoint_fault, guard_rate, latency_thresholds, missing_answers,
+    About, EndpointCounts, Group, LatencyHist, Report, Standing, Supervisor, endpoint_fault, guard_rate,
 };
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules};
@@ -29,14 +28,14 @@ pub(super) struct Inquiry {
     pub(super) trial: Trial,
     /// When it ends by itself, whatever is done to the calendar meanwhile.
     ends: Option<Instant>,
-    rules: Arc<SuperviseRules>,
+    pub(super) rules: Arc<SuperviseRules>,
     pub(super) supervisor: Supervisor,
     /// How long answers of the baseline took before the trial.
-    times: Times,
+    pub(super) times: Times,
     /// The candidate's share, by generation; `None`: nothing was published of it yet.
-    shares: [Option<f64>; GENERATIONS],
+    pub(super) shares: [Option<f64>; GENERATIONS],
     /// The candidate's present share.
-    share: BasisPoints,
+    pub(super) share: BasisPoints,
     pub(super) since: Instant,
     ticked: Instant,
     standing: Standing,
@@ -48,7 +47,7 @@ pub(super) struct Inquiry {
     /// Nothing has come of any request to the candidate.
     is_unanswered: bool,
     /// Since when it has its present share.
-    weighed: Instant,
+    pub(super) weighed: Instant,
     orders: Orders,
 }
 
@@ -129,7 +128,8 @@ impl Inquiry {
         for back in (0..GENERATIONS).rev() {
             let index = (self.trial.generation as usize + GENERATIONS - back) % GENERATIONS;
             let (Some(w), [baseline, candidate]) = (self.shares[index], &fresh[index]) else { continue };
-            if baseline.decided + candidate.decided > 0 {
+            // An answer may break off in a look after that in which it was decided.
+            if [baseline, candidate].iter().any(|counted| counted.decided + counted.failed > 0) {
                 groups[len] = group(w, baseline, candidate);
                 len += 1;
             }
@@ -145,48 +145,6 @@ impl Inquiry {
             }
         }
         self.wanted(standing, (ledger, sums), now, snapshot)
-    }
-
-    /// What is slow, by what the baseline did before.
-    fn learn(&self, ledger: &Ledger, sums: &Sums) {
-        let part = f64::from(self.rules.latency.part) / 1e3;
-        let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
-        let history = self.times.known(&sums.took[Side::Baseline as usize]);
-        let Some(thresholds) = latency_thresholds(&history, LatencyTolerance { share: part, least }) else {
-            return;
-        };
-        let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
-        ledger
-            .set_slow([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))]);
-    }
-
-    /// What is in flight and known to be late.
-    fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
-        let clock = u64::try_from(age(ledger.begun(), now).as_micros()).unwrap_or(u64::MAX);
-        let lately = |side: Side| {
-            sums.flights[side as usize].iter().map(move |(begun, started, finished)| Cohort {
-                started: *started,
-                finished: *finished,
-                age: clock.saturating_sub(*begun),
-            })
-        };
-        // What was begun before had another coin, or none: under this one it would be proof of nothing.
-        let weighed = u64::try_from(age(self.weighed, now).as_micros()).unwrap_or(u64::MAX);
-        let mut slow = [[0; QUANTILES]; 2];
-        if let Some(thresholds) = ledger.slow() {
-            for (side, slow) in [Side::Baseline, Side::Candidate].into_iter().zip(&mut slow) {
-                for (count, from) in slow.iter_mut().zip(thresholds[side as usize]) {
-                    let from = bucket_low(usize::from(from));
-                    let late = lately(side).filter(|cohort| (from..=weighed).contains(&cohort.age));
-                    *count = late.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum();
-                }
-            }
-        }
-        // Of these it is known that they are out for as long as that at least.
-        let older = Cohort { started: sums.older[Side::Baseline as usize], finished: 0, age: LATELY };
-        let cohorts: Vec<_> = lately(Side::Baseline).chain([older]).collect();
-        let known = self.times.known(&sums.took[Side::Baseline as usize]);
-        Stalled { w: ratio(self.share), missing: missing_answers(&known, &cohorts), slow }
     }
 
     /// It stands otherwise than before.
@@ -292,7 +250,8 @@ impl Inquiry {
     /// True when the candidate has requests, and nothing has come of any.
     fn has_only_asked(&self, sums: &Sums) -> bool {
         let [_, decided] = self.supervisor.totals().sum().decided;
-        let lately = sums.flights[Side::Candidate as usize].iter();
+        let [lately, slowly] = [&sums.flights, &sums.slowly].map(|of| &of[Side::Candidate as usize]);
+        let lately = lately.iter().chain(slowly);
         let out = lately.map(|(_, started, finished)| started.saturating_sub(*finished)).sum::<u64>();
         decided == 0 && out + sums.older[Side::Candidate as usize] > 0
     }

@@ -10,6 +10,7 @@ mod case;
 mod convert;
 mod inquiry;
 mod orders;
+mod overdue;
 mod past;
 mod shown;
 mod tally;

@@ -15,7 +15,9 @@ pub(super) type Pair = (ServiceName, VersionName, VersionName);
 /// What there was of two versions that were compared.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    requests: [[u64; OUTCOMES.len()]; 2],
+    pub(super) requests: [[u64; OUTCOMES.len()]; 2],
+    /// Answers told of as good, by side, that have failed since: so many good ones are told of no more.
+    broken: [u64; 2],
     suspects: [u64; CAUSES.len()],
     pub(super) reverts: [u64; CAUSES.len()],
     ejections: u64,
@@ -29,10 +31,15 @@ pub(super) struct Tallies(Mutex<BTreeMap<Pair, Tally>>);
 impl Tally {
     /// So much more was decided.
     pub(super) fn add(&mut self, fresh: &Fresh) {
-        for (side, requests) in self.requests.iter_mut().enumerate() {
+        for (side, (requests, broken)) in self.requests.iter_mut().zip(&mut self.broken).enumerate() {
             for counted in fresh.iter().map(|sides| &sides[side]) {
-                let bad = counted.failed + counted.client_errors;
-                let counts = [counted.decided.saturating_sub(bad), counted.failed, counted.client_errors];
+                *broken += counted.broken;
+                let bad = counted.failed.saturating_sub(counted.broken) + counted.client_errors;
+                let good = counted.decided.saturating_sub(bad);
+                // A counter goes up only.
+                let told = good.min(*broken);
+                *broken -= told;
+                let counts = [good - told, counted.failed, counted.client_errors];
                 requests.iter_mut().zip(counts).for_each(|(sum, more)| *sum += more);
             }
         }

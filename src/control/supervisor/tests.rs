@@ -62,3 +62,20 @@ fn a_revert_is_counted_when_it_has_happened_and_by_whom() {
     verdicts.end(vec![(shop.clone(), ended)]);
     assert_eq!(reverts(), 1, "nothing was proven since then");
 }
+
+/// A counter goes up only: what was told of as good and is not makes good ones untold that come later.
+#[test]
+fn an_answer_that_broke_off_is_told_of_as_one_failure() {
+    use crate::proxy::ledger::Counted;
+    let mut tally = Tally::default();
+    let mut look = |decided, failed, broken| {
+        let mut fresh = case::Fresh::default();
+        fresh[0][1] = Counted { decided, failed, broken, ..Counted::default() };
+        tally.add(&fresh);
+        tally.requests[1]
+    };
+    assert_eq!(look(5, 1, 0), [4, 1, 0]);
+    assert_eq!(look(0, 3, 3), [4, 4, 0]);
+    assert_eq!(look(1, 0, 0), [4, 4, 0]);
+    assert_eq!(look(4, 1, 1), [5, 5, 0], "ten in all");
+}

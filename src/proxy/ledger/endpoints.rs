@@ -32,6 +32,18 @@ impl Endpoints {
         self.place(id).map_or(u32::MAX, |place| place.count(has_failed))
     }
 
+    /// An answer of the endpoint that was counted as good has failed.
+    pub(super) fn broke_off(&self, id: u64) {
+        if let Some(place) = self.place(id) {
+            bump(&place.failed);
+        }
+    }
+
+    /// How many answers of the endpoint there were; [`u32::MAX`] if that is not known.
+    pub(super) fn met(&self, id: u64) -> u32 {
+        self.place(id).map_or(u32::MAX, |place| place.decided.load(Ordering::Relaxed))
+    }
+
     /// Tells id, decided and failed of each endpoint.
     pub(super) fn each(&self, tell: impl FnMut((u64, u64, u64))) {
         let many = self.many.get().into_iter().flatten();

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use super::page::{Decided, Outcome, Page};
-use super::{Counting, Side, micros};
+use super::{Counting, LATELY, Side, micros};
 use http::HeaderMap;
 
 use crate::metrics::{Kind, Reason};
@@ -35,7 +35,20 @@ pub struct Entry {
     /// The bucket of how long the head took.
     took: Cell<Option<usize>>,
     flight: Cell<Flight>,
-    is_over: Cell<bool>,
+    /// It is with an endpoint whose speed does not count yet.
+    is_cold: Cell<bool>,
+    end: Cell<End>,
+}
+
+/// What is known of the first attempt's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum End {
+    #[default]
+    Unknown,
+    /// It was answered well, and what it was answered with may still be broken off.
+    Good,
+    /// All that there is to know.
+    Known,
 }
 
 /// Whether it is waited for.
@@ -62,12 +75,12 @@ impl Counting {
         let begun = micros(page.shared.begun, now);
         let flight = if kind == Kind::Upload { Flight::Uploading } else { Flight::Out };
         if flight == Flight::Out {
-            page.began(self.side, begun);
+            page.began(self.side, begun, false);
         }
         let (generation, side, begun, flight) =
             (self.generation, self.side, Cell::new(begun), Cell::new(flight));
-        let (sent, took, is_over) = Default::default();
-        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_over })
+        let (sent, took, is_cold, end) = Default::default();
+        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_cold, end })
     }
 }
 
@@ -82,6 +95,28 @@ fn number(peer: &Peer, fields: &HeaderMap) -> u16 {
 }
 
 impl Entry {
+    /// It is tried with this endpoint.
+    pub fn goes_to(&self, seat: &Seat) {
+        let is_out = self.flight.get() == Flight::Out;
+        if self.flight.get() == Flight::Back || self.is_cold.get() || self.is_warm(Some(seat)) {
+            return;
+        }
+        let now = micros(self.page.shared.begun, clock::now());
+        // What has waited for an endpoint for longer than that is known to be out, and no more.
+        if !is_out || now.saturating_sub(self.begun.get()) < LATELY {
+            self.is_cold.set(true);
+            if is_out {
+                self.page.grows_cold(self.side, self.begun.get());
+            }
+        }
+    }
+
+    /// Only who is new has to get warm: were the baseline's first answers left out too, what slows both would show on one.
+    fn is_warm(&self, seat: Option<&Seat>) -> bool {
+        let met = |seat: &Seat| self.page.met(self.side, seat.id());
+        self.side == Side::Baseline || seat.is_none_or(|seat| met(seat) >= self.page.shared.grace)
+    }
+
     /// It goes out over a connection that stands.
     pub fn sent(&self) {
         if self.flight.get() == Flight::Out {
@@ -94,7 +129,7 @@ impl Entry {
         if self.flight.get() == Flight::Uploading {
             let now = clock::now();
             self.begun.set(micros(self.page.shared.begun, now));
-            self.page.began(self.side, self.begun.get());
+            self.page.began(self.side, self.begun.get(), self.is_cold.get());
             self.flight.set(Flight::Out);
             self.sent.set(Some(now));
         }
@@ -102,7 +137,7 @@ impl Entry {
 
     /// The head of an answer has come; of a gRPC call it is not known yet what it says.
     pub fn answered(&self, code: u16, is_grpc: bool, seat: Option<&Seat>) {
-        if self.is_over.get() {
+        if self.end.get() != End::Unknown {
             return;
         }
         if let Some(sent) = self.sent.get() {
@@ -112,7 +147,20 @@ impl Entry {
         }
         self.is_back();
         if !is_grpc || code != 200 {
-            self.decide(Outcome::of_status(code), seat);
+            let outcome = Outcome::of_status(code);
+            self.decide(outcome, seat);
+            if outcome == Outcome::Good {
+                self.end.set(End::Good);
+                self.page.opened(self.side);
+            }
+        }
+    }
+
+    /// Nothing that comes now makes a failure of what was good: all of it has come, or it has no end.
+    pub fn stands(&self) {
+        if self.end.get() == End::Good {
+            self.end.set(End::Known);
+            self.page.closed(self.side);
         }
     }
 
@@ -127,28 +175,51 @@ impl Entry {
         let is_its_doing = is_late
             || Verdict::of_reason(reason).is_some()
             || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
-        if is_its_doing {
+        if !is_its_doing {
+            return;
+        }
+        if self.end.get() == End::Good {
+            self.broke_off(seat);
+        } else {
             self.decide(Outcome::Failed, seat);
         }
     }
 
+    /// What was decided to be good has failed. It is not decided twice, and how long its head took stays as it was counted.
+    fn broke_off(&self, seat: Option<&Seat>) {
+        let is_capped = self.side == Side::Candidate && self.is_capped();
+        self.page.broke_off(self.side, self.generation, is_capped);
+        if let Some(seat) = seat {
+            self.page.endpoint_broke_off(self.side, seat.id());
+        }
+        self.stands();
+    }
+
+    /// Takes down a failure of the candidate: false when it counts where one client must not decide alone.
+    fn is_capped(&self) -> bool {
+        let shared = &self.page.shared;
+        let is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
+        if !is_capped {
+            shared.candidate_failed();
+        }
+        is_capped
+    }
+
     fn decide(&self, outcome: Outcome, seat: Option<&Seat>) {
-        if self.is_over.replace(true) {
+        if self.end.replace(End::Known) != End::Unknown {
             return;
         }
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
-        let met = seat.map_or(u32::MAX, |seat| self.page.of_endpoint(self.side, seat.id(), has_failed));
-        // Only who is new has to get warm: were the baseline's first ones left out too, what slows both would show on one.
-        let is_warm = self.side == Side::Baseline || met >= shared.grace;
+        let is_warm = self.is_warm(seat);
+        if let Some(seat) = seat {
+            self.page.of_endpoint(self.side, seat.id(), has_failed);
+        }
         let bucket = self.took.get().filter(|_| is_warm);
         let mut is_capped = false;
         if self.side == Side::Candidate {
             if has_failed {
-                is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
-                if !is_capped {
-                    shared.candidate_failed();
-                }
+                is_capped = self.is_capped();
             } else {
                 shared.candidate_answered();
             }
@@ -162,7 +233,7 @@ impl Entry {
 
     fn is_back(&self) {
         if self.flight.replace(Flight::Back) == Flight::Out {
-            self.page.ended(self.side, self.begun.get());
+            self.page.ended(self.side, self.begun.get(), self.is_cold.get());
         }
     }
 }
@@ -180,11 +251,12 @@ impl Outcome {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.is_over.get() {
+        self.stands();
+        if self.end.get() != End::Unknown {
             return;
         }
-        // Nobody waited for its head: what it says is that it was slow, if it was. How long a call goes on after that is no
-        // matter of speed.
+        // Nobody waited for its head: what it says is that it was slow, if it was, and to who has gone an endpoint
+        // that is not warm is no excuse. How long a call goes on after that is no matter of speed.
         let sent = self.sent.get().filter(|_| self.flight.get() == Flight::Out);
         let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
         let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);

@@ -10,7 +10,7 @@
 use super::atomic::{AtomicU64, Ordering};
 
 /// How long the requests begun together are told apart from those begun later, in microseconds.
-const EPOCH: u64 = 25_000;
+pub(super) const EPOCH: u64 = 25_000;
 /// How many such groups there are; what was begun before them is one more.
 const EPOCHS: usize = 64;
 /// How far back requests are told apart by when they were begun, in microseconds.

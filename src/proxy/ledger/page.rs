@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::endpoints::Endpoints;
-use super::flight::{Flight, bump};
+use super::flight::{EPOCH, Flight, bump};
 use super::{QUANTILES, Shared, Side};
 use crate::table::latency::BUCKETS;
 
 /// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
 pub const GENERATIONS: usize = 8;
+
+/// So many times as coarsely is it known for how long the slow ones are out, and so many times as long.
+const COARSE: u64 = 16;
+/// How far from the middle of its group such a one was begun at most, in microseconds.
+pub const SLOWLY: u64 = EPOCH * COARSE / 2;
 
 /// One worker's counts. Only its worker writes: a load and a store, with nothing locked.
 pub struct Page {
@@ -28,6 +33,8 @@ struct Group {
     failed: AtomicU64,
     /// Those of the failed that count where one client must not decide alone.
     capped: AtomicU64,
+    /// Those of the failed that were decided to be good before.
+    broken: AtomicU64,
     client_errors: AtomicU64,
     measured: AtomicU64,
     slow: [AtomicU64; QUANTILES],
@@ -37,6 +44,11 @@ struct OfSide {
     /// How long heads took.
     took: Box<[AtomicU64]>,
     flight: Flight,
+    /// The same of a longer time, of the baseline; what is in flight to endpoints that are not warm, of the candidate, and only there.
+    slowly: Flight,
+    /// Good answers of which something was still to come, and those of which nothing is any more.
+    opened: AtomicU64,
+    closed: AtomicU64,
 }
 
 /// What was counted, of all workers.
@@ -48,8 +60,13 @@ pub struct Sums {
     pub took: [Box<[u64]>; 2],
     /// What was begun lately and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning.
     pub flights: [Vec<(u64, u64, u64)>; 2],
+    /// The same of a longer time and [less precisely](SLOWLY): all of the baseline, and what of the candidate is with endpoints that are
+    /// not warm, which is not among the others.
+    pub slowly: [Vec<(u64, u64, u64)>; 2],
     /// What was begun longer ago than [`LATELY`](super::LATELY) and has not ended.
     pub older: [u64; 2],
+    /// Good answers of which something is still to come, by side.
+    pub open: [u64; 2],
     /// Good answers of the baseline to what was asked after the mark.
     pub alive: u64,
 }
@@ -63,6 +80,8 @@ pub struct Counted {
     pub failed: u64,
     /// Those of them that count where one client must not decide alone.
     pub capped: u64,
+    /// Those of the failed that were decided to be good before: of these the decision came earlier.
+    pub broken: u64,
     /// Those that were answered with a 4xx which the version may be to blame for.
     pub client_errors: u64,
     /// Those whose speed was compared.
@@ -82,7 +101,8 @@ impl Sums {
     #[must_use]
     pub fn has_out(&self) -> bool {
         let is_out = |(_, begun, ended): &(u64, u64, u64)| begun > ended;
-        self.flights.iter().flatten().any(is_out) || self.older.iter().any(|older| *older > 0)
+        self.flights.iter().chain(&self.slowly).flatten().any(is_out)
+            || self.older.iter().any(|older| *older > 0)
     }
 }
 
@@ -96,6 +116,7 @@ impl Counted {
             decided: self.decided.saturating_sub(before.decided),
             failed: self.failed.saturating_sub(before.failed),
             capped: self.capped.saturating_sub(before.capped),
+            broken: self.broken.saturating_sub(before.broken),
             client_errors: self.client_errors.saturating_sub(before.client_errors),
             measured: self.measured.saturating_sub(before.measured),
             slow,
@@ -109,7 +130,9 @@ impl Default for Sums {
             groups: [[Counted::default(); 2]; GENERATIONS],
             took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
             flights: [Vec::new(), Vec::new()],
+            slowly: [Vec::new(), Vec::new()],
             older: [0; 2],
+            open: [0; 2],
             alive: 0,
         }
     }
@@ -123,7 +146,8 @@ impl std::fmt::Debug for Page {
 
 impl Default for OfSide {
     fn default() -> Self {
-        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight: Flight::default() }
+        let (flight, slowly, opened, closed) = Default::default();
+        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight, slowly, opened, closed }
     }
 }
 
@@ -149,6 +173,16 @@ pub(super) struct Decided {
     pub(super) bucket: Option<usize>,
 }
 
+impl Group {
+    fn failed(&self, is_capped: bool) {
+        // What is a part of another comes after it, and is read before it: it is never more.
+        bump(&self.failed);
+        if !is_capped {
+            bump(&self.capped);
+        }
+    }
+}
+
 impl Page {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -161,13 +195,31 @@ impl Page {
     }
 
     /// A request was begun so long after the ledger.
-    pub(super) fn began(&self, side: Side, at: u64) {
-        self.sides[side as usize].flight.began(at);
+    pub(super) fn began(&self, side: Side, at: u64, is_cold: bool) {
+        let of = &self.sides[side as usize];
+        if !is_cold {
+            of.flight.began(at);
+        }
+        if is_cold || side == Side::Baseline {
+            of.slowly.began(at / COARSE);
+        }
+    }
+
+    /// What was begun then and is in flight has met an endpoint that is not warm.
+    pub(super) fn grows_cold(&self, side: Side, begun: u64) {
+        self.began(side, begun, true);
+        self.sides[side as usize].flight.ended(begun);
     }
 
     /// A request that was begun then is in flight no more, as far as this is concerned.
-    pub(super) fn ended(&self, side: Side, begun: u64) {
-        self.sides[side as usize].flight.ended(begun);
+    pub(super) fn ended(&self, side: Side, begun: u64, is_cold: bool) {
+        let of = &self.sides[side as usize];
+        if !is_cold {
+            of.flight.ended(begun);
+        }
+        if is_cold || side == Side::Baseline {
+            of.slowly.ended(begun / COARSE);
+        }
     }
 
     /// The baseline gave a good answer to what was asked after the mark.
@@ -180,15 +232,35 @@ impl Page {
         bump(&self.sides[side as usize].took[bucket]);
     }
 
+    /// A good answer has begun to come.
+    pub(super) fn opened(&self, side: Side) {
+        bump(&self.sides[side as usize].opened);
+    }
+
+    /// Nothing more comes of one.
+    pub(super) fn closed(&self, side: Side) {
+        bump(&self.sides[side as usize].closed);
+    }
+
+    /// The counts of these weights, unless they are long gone: their place is another's then.
+    fn group(&self, side: Side, generation: u32) -> Option<&Group> {
+        let newest = self.shared.newest.load(Ordering::Relaxed);
+        let is_there = (newest.saturating_sub(generation) as usize) < GENERATIONS;
+        is_there.then(|| &self.groups[generation as usize % GENERATIONS][side as usize])
+    }
+
+    /// What was decided to be good has failed.
+    pub(super) fn broke_off(&self, side: Side, generation: u32, is_capped: bool) {
+        if let Some(group) = self.group(side, generation) {
+            group.failed(is_capped);
+            bump(&group.broken);
+        }
+    }
+
     /// The end of a first attempt is known.
     pub(super) fn decided(&self, decided: &Decided) {
         let Decided { side, generation, outcome, is_capped, bucket } = *decided;
-        // One of weights long gone: its place is another's.
-        let newest = self.shared.newest.load(Ordering::Relaxed);
-        if newest.saturating_sub(generation) as usize >= GENERATIONS {
-            return;
-        }
-        let group = &self.groups[generation as usize % GENERATIONS][side as usize];
+        let Some(group) = self.group(side, generation) else { return };
         bump(&group.decided);
         if let Some((bucket, slow)) = bucket.zip(self.shared.slow.get()) {
             bump(&group.measured);
@@ -201,19 +273,23 @@ impl Page {
         match outcome {
             Outcome::Good | Outcome::GivenUp => {}
             Outcome::ClientError => bump(&group.client_errors),
-            // What is a part of another comes after it, and is read before it: it is never more.
-            Outcome::Failed => {
-                bump(&group.failed);
-                if !is_capped {
-                    bump(&group.capped);
-                }
-            }
+            Outcome::Failed => group.failed(is_capped),
         }
+    }
+
+    /// How many answers of an endpoint there were.
+    pub(super) fn met(&self, side: Side, id: u64) -> u32 {
+        self.endpoints[side as usize].met(id)
     }
 
     /// One more answer of an endpoint, or one that was not; how many there were before.
     pub(super) fn of_endpoint(&self, side: Side, id: u64, has_failed: bool) -> u32 {
         self.endpoints[side as usize].count(id, has_failed)
+    }
+
+    /// An answer of an endpoint that counts as good has failed.
+    pub(super) fn endpoint_broke_off(&self, side: Side, id: u64) {
+        self.endpoints[side as usize].broke_off(id);
     }
 
     /// Tells what the endpoints of one side have done: id, decided and failed.
@@ -233,6 +309,7 @@ impl Page {
             for (group, sum) in groups.iter().zip(sums) {
                 // Parts before what they are a part of.
                 sum.capped += read(&group.capped);
+                sum.broken += read(&group.broken);
                 sum.failed += read(&group.failed);
                 sum.client_errors += read(&group.client_errors);
                 sum.slow.iter_mut().zip(&group.slow).for_each(|(sum, slow)| *sum += read(slow));
@@ -244,6 +321,16 @@ impl Page {
         for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
             took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
             *older += side.flight.look(|epoch| flights.push(epoch));
+        }
+        for (index, (side, epochs)) in self.sides.iter().zip(&mut sums.slowly).enumerate() {
+            let tell = |(middle, begun, ended)| epochs.push((middle * COARSE, begun, ended));
+            let older = side.slowly.look(tell);
+            // The baseline's are among the older ones already.
+            sums.older[index] += if index == Side::Candidate as usize { older } else { 0 };
+        }
+        for (side, open) in self.sides.iter().zip(&mut sums.open) {
+            let closed = read(&side.closed);
+            *open += read(&side.opened) - closed;
         }
         sums.alive += read(&self.alive);
     }

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::*;
 use crate::metrics::{Kind, Reason};
 use crate::proxy::peer::{Door, Peer};
-use crate::table::{Epoch, ServiceSpec, Split, Timeouts, VersionName};
+use crate::table::{Epoch, ServiceSpec, Split, SuperviseRules, Timeouts, VersionName};
 
 fn version(name: &str) -> VersionName {
     name.parse().unwrap()
@@ -143,17 +143,17 @@ fn an_answer_counts_under_the_weights_its_coin_was_thrown_under_unless_these_are
 fn what_is_in_flight_is_known_by_when_it_was_begun_however_long_that_is_ago() {
     let trial = Trial::new();
     let page = trial.ledger.page(0);
-    page.began(Side::Baseline, 10);
-    page.began(Side::Baseline, 20);
-    page.ended(Side::Baseline, 10);
+    page.began(Side::Baseline, 10, false);
+    page.began(Side::Baseline, 20, false);
+    page.ended(Side::Baseline, 10, false);
     let lately = |trial: &Trial| trial.ledger.sums().flights[0].clone();
     assert_eq!(lately(&trial).iter().map(|(_, begun, ended)| (*begun, *ended)).collect::<Vec<_>>(), [(2, 1)]);
     // The same place, one time round later.
-    page.began(Side::Baseline, LATELY + 10);
+    page.began(Side::Baseline, LATELY + 10, false);
     let sums = trial.ledger.sums();
     assert_eq!((sums.flights[0].len(), sums.flights[0][0].1, sums.older[0]), (1, 1, 1));
-    page.ended(Side::Baseline, 20);
-    page.ended(Side::Baseline, LATELY + 10);
+    page.ended(Side::Baseline, 20, false);
+    page.ended(Side::Baseline, LATELY + 10, false);
     assert_eq!(trial.in_flight(), [0, 0]);
 }
 
@@ -206,4 +206,33 @@ fn an_answer_that_nobody_waited_for_counts_only_once_it_is_known_to_be_slow() {
     drop(trial.entry(0, "green", 0));
     let group = trial.ledger.sums().groups[0][1];
     assert_eq!((group.decided, group.failed, group.measured, group.slow), (1, 0, 1, [1; 3]));
+}
+
+#[test]
+fn what_was_good_has_failed_once_the_version_breaks_it_off() {
+    let trial = Trial::new();
+    let begun = || {
+        let entry = trial.entry(0, "green", 0);
+        entry.answered(200, false, None);
+        entry
+    };
+    let [cut, stalled, whole, left] = [(); 4].map(|()| begun());
+    assert_eq!((trial.counts(0)[1], trial.ledger.sums().open), ([4, 0, 0], [0, 4]));
+    cut.failed(Reason::BodyTruncated, false, None);
+    cut.failed(Reason::BodyTruncated, false, None);
+    stalled.failed(Reason::BodyStalled, false, None);
+    whole.stands();
+    whole.failed(Reason::BodyTruncated, false, None);
+    left.failed(Reason::ClientGone, false, None);
+    drop(left);
+    let group = trial.ledger.sums().groups[0][1];
+    assert_eq!((group.decided, group.failed, group.broken, group.capped), (4, 2, 2, 2), "each once");
+    assert_eq!(trial.ledger.sums().open, [0, 0]);
+    // What is no good answer stays what it is.
+    for code in [404, 500] {
+        let entry = trial.entry(0, "blue", 0);
+        entry.answered(code, false, None);
+        entry.failed(Reason::BodyTruncated, false, None);
+    }
+    assert_eq!(trial.counts(0), [[2, 1, 1], [4, 2, 0]]);
 }

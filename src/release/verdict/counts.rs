@@ -76,6 +76,8 @@ pub struct Stalled {
     pub w: f64,
     /// Answers of the baseline that are overdue, presumed to be failures: [`missing_answers`](super::latency::missing_answers).
     pub missing: u64,
+    /// Answers of the baseline that are coming, and are presumed to break off.
+    pub breaking: u64,
     /// How many are out for longer than the threshold of each of p75, p95 and p99, of each version.
     pub slow: [[u64; 3]; 2],
 }
@@ -85,7 +87,7 @@ impl Stalled {
     pub(super) fn bad_of(&self, metric: Metric) -> [u64; 2] {
         let slow = |quantile: usize| [self.slow[0][quantile], self.slow[1][quantile]];
         match metric {
-            Metric::ErrorRate => [self.missing, 0],
+            Metric::ErrorRate => [self.missing + self.breaking, 0],
             Metric::ClientErrorShare => [0, 0],
             Metric::LatencyP75 => slow(0),
             Metric::LatencyP95 => slow(1),

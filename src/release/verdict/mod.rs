@@ -22,6 +22,7 @@
 //!
 //! The probability of a false revert in a stage of T hours is at most alpha (3/4 + T/4).
 
+mod contradicted;
 mod counts;
 mod endpoint;
 mod estats;
@@ -256,7 +257,10 @@ impl Supervisor {
         let Settings { suspect_hold, suspect_hold_factor, max_suspects, .. } = self.settings;
         let (needed, guards_alone) = (self.needed(), !self.can_lean_back());
         if self.evidence.total >= needed && live >= self.settings.live_min {
-            return self.breach(Why::Metric(self.evidence.leading));
+            let (total, leading) = self.uncontradicted();
+            if total >= needed {
+                return self.breach(Why::Metric(leading));
+            }
         }
         if guards_alone && self.evidence.guard >= -self.settings.alpha.ln() {
             return self.breach(Why::Guard(self.evidence.guard_leading));

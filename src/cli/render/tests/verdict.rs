@@ -99,7 +99,7 @@ fn a_suspicion_says_why_and_what_is_lacking() {
     while stage.standing() != Standing::Suspect {
         tick(&mut stage, [7, 3], [1, 1], None);
     }
-    let out = Stalled { w: 0.1, missing: 4, slow: [[0; 3]; 2] };
+    let out = Stalled { w: 0.1, missing: 4, ..Stalled::default() };
     for _ in 0..5 {
         tick(&mut stage, [9, 1], [2, 1], Some(out));
     }

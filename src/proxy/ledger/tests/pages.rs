@@ -135,6 +135,39 @@ fn the_first_answers_of_an_endpoint_may_be_slow_but_may_not_fail() {
 }
 
 #[test]
+fn what_is_out_is_told_apart_by_whether_its_endpoint_is_warm() {
+    let mut supervised = service(0);
+    let rules = SuperviseRules { warmup: (Duration::ZERO, 1), ..SuperviseRules::default() };
+    supervised.supervise = Some(Arc::new(rules));
+    let trial = Trial { ledger: Ledger::of(&supervised, None, 2).unwrap(), ..Trial::new() };
+    let (seat, _upstream) = seat();
+    let out = |of: fn(&Sums) -> &[Vec<(u64, u64, u64)>; 2]| {
+        let sums = trial.ledger.sums();
+        of(&sums).each_ref().map(|of_side| of_side.iter().map(|(_, begun, ended)| begun - ended).sum::<u64>())
+    };
+    let both = || (out(|sums| &sums.flights), out(|sums| &sums.slowly));
+    let asked = |of| {
+        let entry = trial.entry(0, of, 0);
+        entry.goes_to(&seat);
+        entry
+    };
+    let (blue, cold) = (asked("blue"), asked("green"));
+    cold.goes_to(&seat);
+    assert_eq!(both(), ([1, 0], [1, 1]), "the baseline is never cold");
+    let uploading = trial.entry_of(Kind::Upload, 0, "green", 0);
+    uploading.goes_to(&seat);
+    uploading.uploaded();
+    assert_eq!(both(), ([1, 0], [1, 2]));
+    cold.answered(200, false, Some(&seat));
+    let warm = asked("green");
+    assert_eq!(both(), ([1, 1], [1, 1]));
+    assert!(trial.ledger.sums().has_out());
+    drop((blue, warm, uploading));
+    assert_eq!(both(), ([0; 2], [0; 2]));
+    assert!(!trial.ledger.sums().has_out());
+}
+
+#[test]
 fn an_answer_is_slow_at_those_quantiles_whose_bucket_it_has_reached() {
     let trial = Trial::new();
     let took = |side, bucket| {

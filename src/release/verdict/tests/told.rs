@@ -121,7 +121,7 @@ fn without_any_answer_nothing_is_claimed() {
 #[test]
 fn what_is_slow_and_still_out_counts_in_what_is_told() {
     let mut stage = stage(SHARE);
-    let out = Stalled { w: SHARE, missing: 0, slow: [[0, 0, 0], [3, 2, 1]] };
+    let out = Stalled { w: SHARE, slow: [[0, 0, 0], [3, 2, 1]], ..Stalled::default() };
     ticks(&mut stage, 1, &[slow(group(SHARE, [19, 1], [0, 0]), [[4, 1, 0], [1, 0, 0]])], Some(out));
     let report = told(&stage, |_| {});
     assert_eq!(report.shares(Metric::LatencyP75), [(19, 4), (1 + 3, 1 + 3)]);
@@ -143,7 +143,7 @@ fn reverts() -> Vec<Case> {
     ticks(&mut flip, 20, &[group(0.1, [9, 1], [0, 1])], None);
     let mut hangs = stage(SHARE);
     for out in 0..20 {
-        let out = Stalled { w: SHARE, missing: 0, slow: [[0; 3], [out, out.saturating_sub(2), 0]] };
+        let out = Stalled { w: SHARE, slow: [[0; 3], [out, out.saturating_sub(2), 0]], ..Stalled::default() };
         ticks(&mut hangs, 1, &[slow(group(SHARE, [19, 0], [0, 0]), [[4, 1, 0], [0; 3]])], Some(out));
     }
     let mut slower = stage(0.2);
@@ -190,7 +190,7 @@ fn others() -> Vec<Case> {
     ticks(&mut suspect, 2, &[group(SHARE, [19, 1], [0, 1])], None);
     let mut outage = stage(1.0);
     ticks(&mut outage, 2, &[group(1.0, [0, 10], [0, 8])], None);
-    let overdue = Stalled { w: 0.1, missing: 4, slow: [[0; 3]; 2] };
+    let overdue = Stalled { w: 0.1, missing: 4, ..Stalled::default() };
     ticks(&mut outage, 5, &[group(0.1, [9, 1], [7, 1])], Some(overdue));
     let mut slow_flip = stage(1.0);
     ticks(&mut slow_flip, 3, &[slow(group(1.0, [0, 20], [0, 0]), [[0; 3], [15, 9, 6]])], None);

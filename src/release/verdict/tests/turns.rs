@@ -130,7 +130,7 @@ fn answers_that_are_overdue_make_a_fault_common() {
     let failing = group(0.1, [9, 1], [0, 1]);
     stage.tick(0.01, &[failing], None, 9);
     assert!(!stage.has_common_mode());
-    stage.tick(0.01, &[failing], Some(&Stalled { w: 0.1, missing: 5, slow: [[0; 3]; 2] }), 9);
+    stage.tick(0.01, &[failing], Some(&Stalled { w: 0.1, missing: 5, ..Stalled::default() }), 9);
     assert!(stage.has_common_mode());
     stage.tick(0.01, &[], None, 0);
     assert!(!stage.has_common_mode(), "they came");
@@ -160,4 +160,26 @@ fn more_weights_than_are_kept_apart_still_count() {
     }
     assert_eq!(stage.counts().decided, [9, 9]);
     assert_eq!(stage.totals().segments(Metric::ErrorRate).count(), 8);
+}
+
+/// Of each version so many were measured, and so many slow.
+fn speed(w: f64, measured: [u64; 2], slow: [u64; 2]) -> Group {
+    Group { slow: slow.map(|slow| [slow; 3]), ..group(w, measured, [0, 0]) }
+}
+
+#[test]
+fn who_is_the_faster_one_in_all_is_not_reverted_for_a_pause() {
+    let pauses = speed(0.5, [200, 200], [150, 0]);
+    let own = speed(0.5, [0, 60], [0, 60]);
+    let mut stage = stage(0.5, Settings::default());
+    // The baseline has stood still often, and then the candidate does.
+    let well = speed(0.5, [200, 200], [0, 0]);
+    for now in [[pauses].repeat(10), [well].repeat(120)].concat() {
+        stage.tick(1.0, &[now], None, 9);
+    }
+    let stood = [(); 3].map(|()| stage.tick(0.01, &[own], None, 9));
+    assert!(stage.log_e() >= stage.needed_log_e(), "{}", stage.log_e());
+    assert_eq!(stood[2], Standing::Suspect);
+    // It goes on, and is the slower one in all.
+    assert_eq!((0..40).map(|_| stage.tick(0.01, &[own], None, 9)).last(), Some(Standing::Breached));
 }

@@ -236,7 +236,7 @@ fn group(step: &Value) -> Group {
 fn stalled(step: &Value) -> Option<Stalled> {
     let stalled = step.get("stalled").filter(|stalled| !stalled.is_null())?;
     let slow = [counts(&stalled["slow_a"]), counts(&stalled["slow_b"])];
-    Some(Stalled { w: number(&stalled["w"]), missing: count(&stalled["err_a"]), slow })
+    Some(Stalled { w: number(&stalled["w"]), missing: count(&stalled["err_a"]), slow, ..Stalled::default() })
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl<F: FnMut(&mut Dice, usize, u64) -> Answer> World<F> {
             let cohorts = self.cohorts.iter().enumerate().rev().take(500);
             let cohorts = cohorts.map(|(started, cohort)| Cohort { age: age(started), ..*cohort });
             let missing = missing_answers(&self.history, &cohorts.collect::<Vec<_>>());
-            Stalled { w: self.stage.weight(), missing, slow: [[0; 3]; 2] }
+            Stalled { w: self.stage.weight(), missing, ..Stalled::default() }
         })
     }
 }

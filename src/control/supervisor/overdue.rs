@@ -1,0 +1,166 @@
+//! What is known of answers that have not ended: who is slow already, and what is presumed against a conviction.
+
+use std::time::{Duration, Instant};
+
+use super::case::age;
+use super::convert::ratio;
+use super::inquiry::Inquiry;
+use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, SLOWLY, Side, Slow, Sums};
+use crate::release::verdict::{
+    Cohort, LatencyTolerance, Stalled, bucket_low, latency_thresholds, missing_answers,
+};
+use crate::table::BasisPoints;
+
+/// An endpoint of the candidate that is not warm yet may take this part of the time in which nobody's speed counts.
+///
+/// What never answers after a flip is suspect then, and once speed counts others have been out for as long again under a coin.
+const PATIENCE: u32 = 2;
+/// And no longer than this: it has to be known for how long somebody is out.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl Inquiry {
+    /// What is slow, by what the baseline did before.
+    pub(super) fn learn(&self, ledger: &Ledger, sums: &Sums) {
+        if let Some(slow) = self.slow_from(sums) {
+            ledger.set_slow(slow);
+        }
+    }
+
+    fn slow_from(&self, sums: &Sums) -> Option<Slow> {
+        let share = f64::from(self.rules.latency.part) / 1e3;
+        let least = u64::try_from(self.rules.latency.least.as_micros()).unwrap_or(u64::MAX);
+        let history = self.times.known(&sums.took[Side::Baseline as usize]);
+        let thresholds = latency_thresholds(&history, LatencyTolerance { share, least })?;
+        let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
+        Some([thresholds.map(|of| narrow(of.baseline)), thresholds.map(|of| narrow(of.candidate))])
+    }
+
+    /// What is in flight and known to be late.
+    pub(super) fn stalled(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> Stalled {
+        let clock = micros(age(ledger.begun(), now));
+        let lately = Overdue { clock, spread: 0, epochs: &sums.flights[Side::Baseline as usize] };
+        // Of these it is known that they are out for as long as that at least.
+        let older = Cohort { started: sums.older[Side::Baseline as usize], finished: 0, age: LATELY };
+        let cohorts: Vec<_> = lately.cohorts().chain([older]).collect();
+        let known = self.times.known(&sums.took[Side::Baseline as usize]);
+        let missing = missing_answers(&known, &cohorts);
+        let (slow, breaking) = (self.slow(ledger, sums, now), breaking(&self.shares, sums));
+        Stalled { w: ratio(self.share), missing, breaking, slow }
+    }
+
+    /// How many are out that are slow already, by side and quantile.
+    ///
+    /// At an endpoint of the candidate that is not warm only those are that are out for longer than that excuses; the baseline's
+    /// are however long they are out.
+    fn slow(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> [[u64; QUANTILES]; 2] {
+        let clock = micros(age(ledger.begun(), now));
+        let of = |epochs, spread| Overdue { clock, spread, epochs };
+        let [[blue, green], [long_blue, cold]] = [(&sums.flights, 0), (&sums.slowly, SLOWLY)]
+            .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
+        // What was begun before had another coin, or none: under this one it would be proof of nothing.
+        let weighed = micros(age(self.weighed, now));
+        let patience = micros((self.rules.warmup.0 / PATIENCE).min(LONGEST));
+        // Where all have it there is no coin, and none to be wrong about.
+        let has_all = self.share == BasisPoints::ALL;
+        let since = if has_all { u64::MAX } else { weighed };
+        let late = |from: u16| {
+            let from = bucket_low(usize::from(from)).max(patience);
+            cold.surely(from, since)
+        };
+        if let Some([of_blue, of_green]) = ledger.slow() {
+            let from = |bucket: u16| bucket_low(usize::from(bucket));
+            let blue = of_blue.map(|slow| {
+                blue.surely(from(slow), weighed) + long_blue.maybe(from(slow).max(LATELY), weighed)
+            });
+            return [blue, of_green.map(|slow| green.surely(from(slow), weighed) + late(slow))];
+        }
+        // Where no coin decides it makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
+        if !has_all || cold.surely(patience, since) == 0 {
+            return [[0; QUANTILES]; 2];
+        }
+        self.slow_from(sums).map_or([[0; QUANTILES]; 2], |[_, of_green]| [[0; QUANTILES], of_green.map(late)])
+    }
+}
+
+/// What is in flight, in groups of which it is known when they were begun: so far from their middle at most.
+struct Overdue<'s> {
+    clock: u64,
+    spread: u64,
+    epochs: &'s [(u64, u64, u64)],
+}
+
+impl Overdue<'_> {
+    fn cohorts(&self) -> impl Iterator<Item = Cohort> {
+        self.epochs.iter().map(|(begun, started, finished)| Cohort {
+            started: *started,
+            finished: *finished,
+            age: self.clock.saturating_sub(*begun),
+        })
+    }
+
+    fn count(&self, is_meant: impl Fn(u64) -> bool) -> u64 {
+        let meant = self.cohorts().filter(|cohort| is_meant(cohort.age));
+        meant.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum()
+    }
+
+    /// How many are out for no less than `from` and no more than `to`.
+    fn surely(&self, from: u64, to: u64) -> u64 {
+        self.count(|age| age >= from + self.spread && age.saturating_add(self.spread) <= to)
+    }
+
+    /// How many may be.
+    fn maybe(&self, from: u64, to: u64) -> u64 {
+        self.count(|age| age + self.spread >= from && age <= to.saturating_add(self.spread))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How many of the baseline's answers that are still coming are presumed to break off: as many as have to for the candidate's to
+/// be no evidence, if so many are still coming.
+///
+/// What both versions need may break off the answers of one at once, and leave those of the other hanging for a while. Failures
+/// of the candidate that came that way count against it when the baseline's share of them has had the time to come.
+fn breaking(shares: &[Option<f64>; GENERATIONS], sums: &Sums) -> u64 {
+    let due = |(w, [baseline, candidate]): (f64, &[Counted; 2])| {
+        let share = (1.0 - w) / w * candidate.broken as f64;
+        if 0.0 < w && w < 1.0 { (share - baseline.broken as f64).max(0.0) } else { 0.0 }
+    };
+    let due: f64 = shares.iter().zip(&sums.groups).filter_map(|(w, sides)| Some(due(((*w)?, sides)))).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not below 0, and it saturates"
+    )]
+    let due = due.ceil() as u64;
+    due.min(sums.open[Side::Baseline as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_the_baseline_are_presumed_to_break_off_as_the_candidates_do_while_they_may() {
+        let sums = |open, [blue, green]: [u64; 2]| {
+            let mut sums = Sums { open: [open, 7], ..Sums::default() };
+            sums.groups[1] = [blue, green].map(|broken| Counted { broken, ..Counted::default() });
+            sums
+        };
+        let at = |w, sums: &Sums| {
+            let mut shares = [None; GENERATIONS];
+            shares[1] = w;
+            breaking(&shares, sums)
+        };
+        assert_eq!(at(Some(0.1), &sums(1_000, [0, 0])), 0);
+        assert_eq!(at(Some(0.1), &sums(1_000, [0, 3])), 27);
+        assert_eq!(at(Some(0.1), &sums(1_000, [20, 3])), 7, "so many have");
+        assert_eq!(at(Some(0.1), &sums(1_000, [40, 3])), 0);
+        assert_eq!(at(Some(0.1), &sums(5, [0, 3])), 5, "there are no more");
+        for none in [Some(0.0), Some(1.0), None] {
+            assert_eq!(at(none, &sums(1_000, [0, 3])), 0, "no coin was thrown");
+        }
+    }
+}
