@@ -558,6 +558,28 @@ fn a_request_for_which_an_endpoint_has_no_room_in_time_is_not_sent() {
     assert_eq!(endpoint.request().unwrap(), first + 2);
 }
 
+#[test]
+fn a_request_that_waits_for_room_is_cut_with_its_version() {
+    let settings = "stable = \"blue\"\ncircuit = { connections = 1 }\n\
+                    drain = { patience = \"0s\", spread = \"0s\", deadline = \"300ms\" }\n\
+                    [services.shop.versions.green]\nendpoints = [\"127.0.0.1:9\"]\n";
+    let (lab, listener) = in_front(settings);
+    let (mut client, mut other) = (lab.client(), lab.client());
+    client.send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    endpoint.request().unwrap();
+    other.send(small("/"));
+    lab.wait_for_metric(&IN_FLIGHT, 2.0);
+    lab.flip("green");
+    for client in [&mut client, &mut other] {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("switchback-reason")), (503, Some("drain_deadline")));
+    }
+    endpoint.until(|piece| piece.kind == RST_STREAM).unwrap();
+    endpoint.is_read().unwrap();
+    assert!(endpoint.asked.is_empty(), "nothing else was sent");
+}
+
 /// An endpoint may say at any time how many it takes (RFC 9113 §6.5.2), and that it takes none.
 #[test]
 fn requests_wait_while_an_endpoint_takes_none_and_go_when_it_does_again() {

@@ -133,12 +133,13 @@ impl Call {
         cx: &mut Context<'_>,
         asked: &Parts,
     ) -> Poll<Result<Response<RecvStream>, Failure>> {
-        self.start()?;
         loop {
             let before = self.waiting;
+            // Also before it is sent: the room for it may come of others that are cut.
             if let Some(reason) = self.is_cut() {
                 return Poll::Ready(Err(Failure::Because(reason)));
             }
+            self.start()?;
             let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
             if self.take_interims(cx, asked)? && self.rest.let_go() {
                 continue;
