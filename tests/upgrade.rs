@@ -1018,6 +1018,10 @@ fn the_store_that_comes_back_is_the_one_that_was_lent() {
     fs::write(&beside, text.replace("/state\"", "/another\"")).unwrap();
     fs::rename(&beside, row.lab.config()).unwrap();
     row.first.as_ref().unwrap().wait_for_log("take effect at the next start");
+    // The present program would begin with nothing.
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer.to_string().contains("what was decided would be forgotten"), "{answer}");
     let body = takes_the_store_and(&row, "os.kill(os.getpid(), 9)");
     assert_eq!(row.try_upgrade(&body).0, 422);
     assert_eq!((row.client().get("/").version(), row.lab.epoch()), ("green", 2));

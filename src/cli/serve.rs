@@ -206,7 +206,7 @@ impl Process {
         let bound = crew::bind(&addresses(&config), &mut inherited, None, workers).map_err(cannot_listen)?;
         activation::all_taken(&inherited, predecessor.is_some())?;
         let log = Log::open(&config)?;
-        let mut succession = Succession::begin(predecessor).await?;
+        let mut succession = Succession::begin(predecessor, &config.state.dir).await?;
         let generation = succession.generation();
         let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
         names::ask(&config.proxy.name_servers);

@@ -1,5 +1,6 @@
 //! Taking the place of another process, as seen by the one that takes it.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -26,12 +27,21 @@ struct Taken {
 }
 
 impl Succession {
-    /// Says that everything is prepared, and returns when the store may be opened.
+    /// Says that everything is prepared, and returns when the store in `state` may be opened.
     ///
     /// # Errors
-    /// When the predecessor does not want it any more. One that has died meanwhile is survived: its place is free.
-    pub(super) async fn begin(predecessor: Option<Predecessor>) -> Result<Self> {
+    /// When the predecessor's state is elsewhere, or it does not want it any more. One that has died meanwhile is survived: its
+    /// place is free.
+    pub(super) async fn begin(predecessor: Option<Predecessor>, state: &Path) -> Result<Self> {
         let Some(Predecessor { hello, line, log, elders }) = predecessor else { return Ok(Self(None)) };
+        if let Some(theirs) = hello.state.as_deref().map(Path::new).filter(|theirs| !is_same(theirs, state)) {
+            bail!(
+                "the process before this one keeps its state in {}, and [state] dir is {} now: what was decided would be forgotten; put \
+                 the old one back, or stop the proxy, move the directory, and start it again",
+                theirs.display(),
+                state.display()
+            );
+        }
         let mut taken = Taken { hello, line: Line::over(line)?, log, sidelined: Vec::new(), elders };
         // One that has died hears nothing, and then says nothing.
         let _ = taken.line.tell(&Told::Prepared).await;
@@ -85,6 +95,11 @@ impl Succession {
         }
         elders.add(older, taken.line, handle);
     }
+}
+
+/// True when both are the same directory. One that is not there yet is no other's.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || fs::canonicalize(one).ok().is_some_and(|one| fs::canonicalize(other).ok() == Some(one))
 }
 
 impl Taken {

@@ -74,6 +74,9 @@ pub(super) struct Hello {
     pub(super) kept: Vec<String>,
     /// Older processes that still have work.
     pub(super) elders: Vec<Older>,
+    /// Where the state is that the new process is given; `None`: it is not told, or no text.
+    #[serde(default)]
+    pub(super) state: Option<String>,
 }
 
 /// A process that has been taken over from.

@@ -107,6 +107,7 @@ impl Process {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kept,
             elders,
+            state: self.config.state.dir.to_str().map(str::to_owned),
         };
         info!(program = %program.display(), "another process is to take over");
         let heir = Heir::start(&program, handles, lines, hello).await.map_err(no_descriptors)?;
