@@ -141,11 +141,14 @@ fn what_is_out_is_told_apart_by_whether_its_endpoint_is_warm() {
     supervised.supervise = Some(Arc::new(rules));
     let trial = Trial { ledger: Ledger::of(&supervised, None, 2).unwrap(), ..Trial::new() };
     let (seat, _upstream) = seat();
-    let out = |of: fn(&Sums) -> &[Vec<(u64, u64, u64)>; 2]| {
-        let sums = trial.ledger.sums();
-        of(&sums).each_ref().map(|of_side| of_side.iter().map(|(_, begun, ended)| begun - ended).sum::<u64>())
+    let out = |all: &[Vec<_>; 2]| {
+        all.each_ref()
+            .map(|side| side.iter().map(|(_, begun, ended): &(u64, u64, u64)| begun - ended).sum::<u64>())
     };
-    let both = || (out(|sums| &sums.flights), out(|sums| &sums.slowly));
+    let both = || {
+        let sums = trial.ledger.sums();
+        (out(&sums.flights), out(&sums.slowly))
+    };
     let asked = |of| {
         let entry = trial.entry(0, of, 0);
         entry.goes_to(&seat);
