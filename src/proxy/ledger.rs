@@ -12,7 +12,7 @@ mod page;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use entry::Entry;
 pub use flight::LATELY;
@@ -20,7 +20,7 @@ pub use page::SLOWLY;
 pub use page::{Counted, GENERATIONS, Page, Sums};
 
 use super::{atomic, clock};
-use crate::table::{Service, VersionName, Watch};
+use crate::table::{Service, SuperviseRules, VersionName, Watch};
 
 /// Which of the two versions that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     slow: OnceLock<Slow>,
     /// How many answers of an endpoint come before its speed counts.
     grace: u32,
+    /// For how long who has not answered once may be getting warm, in microseconds.
+    patience: u64,
     /// Since when it matters whether the baseline still answers; microseconds since the beginning.
     mark: AtomicU64,
     /// So many failures of the candidate in a row blow the fuse; 0: there is none.
@@ -73,6 +75,15 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("begun", &self.begun).finish_non_exhaustive()
     }
+}
+
+/// How long an endpoint of the candidate may take that is not warm yet: half of the time in which nobody's speed counts.
+///
+/// What never answers after a flip is suspect then, and proven once speed counts. No longer than 10 s: it has to be known for how
+/// long somebody is out.
+#[must_use]
+pub fn patience(rules: &SuperviseRules) -> Duration {
+    (rules.warmup.0 / 2).min(Duration::from_secs(10))
 }
 
 /// How the requests of one version are counted: a part of a lane.
@@ -115,6 +126,7 @@ impl Ledger {
             newest: AtomicU32::new(watch.generation),
             slow: OnceLock::new(),
             grace: rules.warmup.1,
+            patience: u64::try_from(patience(&rules).as_micros()).unwrap_or(u64::MAX),
             mark: AtomicU64::new(u64::MAX),
             fuse: AtomicU8::new(0),
             in_a_row: AtomicU32::new(0),

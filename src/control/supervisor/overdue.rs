@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 use super::case::age;
 use super::convert::ratio;
 use super::inquiry::Inquiry;
-use crate::proxy::ledger::{Counted, GENERATIONS, LATELY, Ledger, QUANTILES, SLOWLY, Side, Slow, Sums};
+use crate::proxy::ledger::{
+    Counted, GENERATIONS, LATELY, Ledger, QUANTILES, SLOWLY, Side, Slow, Sums, patience,
+};
 use crate::release::verdict::{
     Cohort, LatencyTolerance, Stalled, bucket_low, latency_thresholds, missing_answers,
 };
 use crate::table::BasisPoints;
-
-/// An endpoint of the candidate that is not warm yet may take this part of the time in which nobody's speed counts.
-///
-/// What never answers after a flip is suspect then, and once speed counts others have been out for as long again under a coin.
-const PATIENCE: u32 = 2;
-/// And no longer than this: it has to be known for how long somebody is out.
-const LONGEST: Duration = Duration::from_secs(10);
 
 impl Inquiry {
     /// What is slow, by what the baseline did before.
@@ -59,7 +54,7 @@ impl Inquiry {
             .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
         // What was begun before had another coin, or none: under this one it would be proof of nothing.
         let weighed = micros(age(self.weighed, now));
-        let patience = micros((self.rules.warmup.0 / PATIENCE).min(LONGEST));
+        let patience = micros(patience(&self.rules));
         // Where all have it there is no coin, and none to be wrong about.
         let has_all = self.share == BasisPoints::ALL;
         let since = if has_all { u64::MAX } else { weighed };

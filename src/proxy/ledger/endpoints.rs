@@ -24,6 +24,8 @@ struct OfEndpoint {
     id: AtomicU64,
     decided: AtomicU32,
     failed: AtomicU32,
+    /// When it was asked for the first time, and 1; 0: it was not.
+    asked: AtomicU64,
 }
 
 impl Endpoints {
@@ -37,6 +39,11 @@ impl Endpoints {
         if let Some(place) = self.place(id) {
             bump(&place.failed);
         }
+    }
+
+    /// For how long the endpoint is asked and has not answered once; it is asked now.
+    pub(super) fn silence(&self, id: u64, now: u64) -> u64 {
+        self.place(id).map_or(0, |place| place.silence(now))
     }
 
     /// How many answers of the endpoint there were; [`u32::MAX`] if that is not known.
@@ -68,6 +75,15 @@ impl Endpoints {
 impl OfEndpoint {
     fn is_for(&self, id: u64) -> bool {
         matches!(self.id.load(Ordering::Relaxed), known if known == id || known == 0)
+    }
+
+    fn silence(&self, now: u64) -> u64 {
+        let known = self.asked.load(Ordering::Relaxed);
+        let first = if known == 0 { now + 1 } else { known };
+        // Its worker alone reads it.
+        self.asked.store(first, Ordering::Relaxed);
+        let has_answered = self.decided.load(Ordering::Relaxed) > 0;
+        if has_answered { 0 } else { (now + 1).saturating_sub(first) }
     }
 
     fn count(&self, has_failed: bool) -> u32 {

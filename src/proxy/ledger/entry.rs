@@ -102,6 +102,10 @@ impl Entry {
             return;
         }
         let now = micros(self.page.shared.begun, clock::now());
+        if self.page.silence(self.side, seat.id(), now) >= self.page.shared.patience {
+            // It does not get warm, it hangs.
+            return;
+        }
         // What has waited for an endpoint for longer than that is known to be out, and no more.
         if !is_out || now.saturating_sub(self.begun.get()) < LATELY {
             self.is_cold.set(true);

@@ -277,6 +277,11 @@ impl Page {
         }
     }
 
+    /// For how long an endpoint is asked and has not answered once.
+    pub(super) fn silence(&self, side: Side, id: u64, now: u64) -> u64 {
+        self.endpoints[side as usize].silence(id, now)
+    }
+
     /// How many answers of an endpoint there were.
     pub(super) fn met(&self, side: Side, id: u64) -> u32 {
         self.endpoints[side as usize].met(id)

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::*;
 use crate::metrics::{Kind, Reason};
 use crate::proxy::peer::{Door, Peer};
-use crate::table::{Epoch, ServiceSpec, Split, SuperviseRules, Timeouts, VersionName};
+use crate::table::{Epoch, ServiceSpec, Split, Timeouts, VersionName};
 
 fn version(name: &str) -> VersionName {
     name.parse().unwrap()
@@ -31,7 +31,7 @@ fn service(generation: u32) -> Service {
         hold: crate::table::HoldLimits::standard(),
         pool: Arc::default(),
         supervise: Some(Arc::new(SuperviseRules {
-            warmup: (std::time::Duration::ZERO, 0),
+            warmup: (Duration::ZERO, 0),
             ..SuperviseRules::default()
         })),
     };

@@ -137,7 +137,7 @@ fn the_first_answers_of_an_endpoint_may_be_slow_but_may_not_fail() {
 #[test]
 fn what_is_out_is_told_apart_by_whether_its_endpoint_is_warm() {
     let mut supervised = service(0);
-    let rules = SuperviseRules { warmup: (Duration::ZERO, 1), ..SuperviseRules::default() };
+    let rules = SuperviseRules { warmup: (Duration::from_secs(60), 1), ..SuperviseRules::default() };
     supervised.supervise = Some(Arc::new(rules));
     let trial = Trial { ledger: Ledger::of(&supervised, None, 2).unwrap(), ..Trial::new() };
     let (seat, _upstream) = seat();
@@ -168,6 +168,16 @@ fn what_is_out_is_told_apart_by_whether_its_endpoint_is_warm() {
     drop((blue, warm, uploading));
     assert_eq!(both(), ([0; 2], [0; 2]));
     assert!(!trial.ledger.sums().has_out());
+}
+
+#[test]
+fn an_endpoint_is_silent_from_its_first_request_to_its_first_answer() {
+    let trial = Trial::new();
+    let page = trial.ledger.page(0);
+    let silence = |now| page.silence(Side::Candidate, 7, now);
+    assert_eq!([0, 5, 9].map(silence), [0, 5, 9]);
+    page.of_endpoint(Side::Candidate, 7, false);
+    assert_eq!(silence(12), 0);
 }
 
 #[test]
