@@ -61,20 +61,27 @@ pub(super) fn admit(
         if story.take(&snapshot, routed) {
             return Ok(Entry::OwnAnswer);
         }
-        let lane = snapshot.assign(routed.service, coin).ok_or(Reason::NoEndpoint)?;
+        let Some(lane) = snapshot.assign(routed.service, coin) else {
+            story.stays_outside(&snapshot, routed);
+            return Err(Reason::NoEndpoint);
+        };
         let rare = lane.rare.as_deref();
         let hold = rare.and_then(|rare| rare.hold.as_ref());
         if hold.is_some() || !worker.lines.are_empty() {
             let held = (&*table.services()[routed.service], hold);
             match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
                 Way::Free => {}
-                Way::Held => return Ok(Entry::Held),
+                Way::Held => {
+                    story.stays_outside(&snapshot, routed);
+                    return Ok(Entry::Held);
+                }
                 Way::Answered => return Ok(Entry::Check),
             }
         }
         let terms = *lane.terms;
         if body.size_hint().exact().zip(terms.limits.request_body).is_some_and(|(length, most)| length > most)
         {
+            story.stays_outside(&snapshot, routed);
             return Err(Reason::RequestTooLarge);
         }
         if let Some(quota) = rare.and_then(|rare| rare.quota.as_ref()) {
@@ -82,7 +89,11 @@ pub(super) fn admit(
             slot = match slot.filter(|slot| slot.is_of(quota)) {
                 None => {
                     let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
-                    Some(entered.map_err(|not_now| story.not_now(not_now))?)
+                    let refused = |not_now| {
+                        story.stays_outside(&snapshot, routed);
+                        story.not_now(not_now)
+                    };
+                    Some(entered.map_err(refused)?)
                 }
                 same => same,
             };

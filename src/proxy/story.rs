@@ -26,7 +26,7 @@ use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules
 #[derive(Debug)]
 pub struct Story {
     request_id: Option<HeaderValue>,
-    /// Where it leads.
+    /// Where it leads, if there are rules about that, or its service does not let it in.
     place: Option<Place>,
     /// The epoch that it was admitted under; until then, that of the table it was routed by.
     pub epoch: Option<Epoch>,
@@ -43,8 +43,6 @@ struct Place {
     snapshot: Rc<Arc<Snapshot>>,
     routed: Routed,
     version: Option<usize>,
-    /// Whether the service has rules for rewriting: mostly not, and then nothing is looked up.
-    has_rules: bool,
 }
 
 impl Place {
@@ -53,7 +51,7 @@ impl Place {
     }
 
     fn rules(&self) -> Option<&Rules> {
-        self.has_rules.then(|| self.service().rules.as_deref()).flatten()
+        self.service().rules.as_deref()
     }
 
     fn route(&self) -> Option<&RouteRules> {
@@ -84,7 +82,7 @@ impl Story {
             record.routed(&snapshot.table.services()[routed.service].name, snapshot.table.epoch());
         }
         let has_rules = snapshot.has_rules(routed.service);
-        self.place = Some(Place { snapshot: Rc::clone(snapshot), routed, version: None, has_rules });
+        self.place = has_rules.then(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
         self.own_answer().is_some()
     }
 
@@ -98,6 +96,11 @@ impl Story {
             record.assigned(permit.local(), lane.assigned_by);
             permit.note_in(record);
         }
+    }
+
+    /// The service of this route does not let the request in, now or at all: what becomes of it is the service's.
+    pub fn stays_outside(&mut self, snapshot: &Rc<Arc<Snapshot>>, routed: Routed) {
+        self.place.get_or_insert_with(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
     }
 
     /// It was refused before a version was asked for: there is nobody else to count it on than its service, if it has one.
@@ -141,7 +144,7 @@ impl Story {
 
     /// The request as it is sent on; `None`: as it was asked.
     pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
-        let place = self.place.as_ref().filter(|place| place.has_rules)?;
+        let place = self.place.as_ref()?;
         let path = place.route().and_then(|route| route.path.as_ref());
         if path.is_none() && place.edits().all(Edits::leaves_request) {
             return None;
@@ -182,7 +185,7 @@ impl Story {
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
     pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
-        if let Some(place) = self.place.as_ref().filter(|place| place.has_rules) {
+        if let Some(place) = &self.place {
             let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
             if operations.peek().is_some() {
                 let asked = Asked::of(head).ok();
