@@ -32,6 +32,7 @@ class Proxy:
         self.calls.bind(self.admin)
         self.calls.listen(1024)
         self.pids = []
+        self.told = set()
         self.starts = itertools.count()
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
@@ -84,15 +85,21 @@ class Proxy:
                 has_ended(pid)
             await asyncio.sleep(0.001)
         self.pids = []
+        self.told.clear()
         self.record.killed()
         await asyncio.sleep(SETTLING)
+
+    def tell_to_end(self, pids):
+        """Tells these processes to end, each once: a second signal would cut what they have."""
+        for pid in set(pids) - self.told:
+            os.kill(pid, signal.SIGTERM)
+        self.told.update(pids)
 
     async def stop(self):
         """Tells all of its processes to end, and waits for that."""
         self.record.closing()
         self.record.happened(f"told to end: {self.pids}")
-        for pid in self.pids:
-            os.kill(pid, signal.SIGTERM)
+        self.tell_to_end(self.pids)
         until = time.monotonic() + WINDING_DOWN
         while self.pids:
             if time.monotonic() > until:
@@ -189,8 +196,7 @@ class Gremlin:
         self.proxy.reap()
         self.record.closing()
         self.record.happened(f"told to hurry: {self.proxy.pids[:-1]}")
-        for pid in self.proxy.pids[:-1]:
-            os.kill(pid, signal.SIGTERM)
+        self.proxy.tell_to_end(self.proxy.pids[:-1])
         await asyncio.sleep(self.random.uniform(0, 0.3))
         self.record.closing()
 
