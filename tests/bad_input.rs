@@ -56,6 +56,18 @@ fn refused_at(extra: &str, at: (usize, usize), message: &str, hint: &str) {
 }
 
 #[test]
+fn a_level_that_the_log_does_not_have_is_told_and_another_one_taken() {
+    let said = |level: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+        let run =
+            command.args(["run", "--config", "/nowhere.toml"]).env("SWITCHBACK_LOG", level).output().unwrap();
+        String::from_utf8(run.stderr).unwrap()
+    };
+    assert!(said("loud").contains("SWITCHBACK_LOG is none of error, warn, info"), "{}", said("loud"));
+    assert!(["", "warn"].iter().all(|level| !said(level).contains("SWITCHBACK_LOG")));
+}
+
+#[test]
 fn an_unknown_key_is_refused_and_the_right_one_named() {
     refused_at(
         "[limits]\nconections = 5\n",

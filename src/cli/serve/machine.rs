@@ -51,8 +51,9 @@ fn warn_of_few_files(configured: usize) {
 /// When there is no thread to be had.
 pub(super) fn start_log() -> io::Result<diary::Open> {
     let open = diary::open()?;
-    let level =
-        std::env::var("SWITCHBACK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(Level::INFO);
+    let wanted = std::env::var("SWITCHBACK_LOG").ok().filter(|level| !level.is_empty());
+    let known = wanted.as_ref().and_then(|level| level.parse().ok());
+    let level = known.unwrap_or(Level::INFO);
     let others = if level > Level::INFO { LevelFilter::from_level(level) } else { LevelFilter::ERROR };
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -64,6 +65,9 @@ pub(super) fn start_log() -> io::Result<diary::Open> {
         .finish()
         .with(Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(others))
         .init();
+    if let (Some(wanted), None) = (wanted, known) {
+        warn!(wanted, "SWITCHBACK_LOG is none of error, warn, info, debug and trace; info is taken");
+    }
     Ok(open)
 }
 
