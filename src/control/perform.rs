@@ -185,7 +185,7 @@ impl Control {
         if ended.is_empty() {
             return;
         }
-        self.live.departures.set(self.drains.departures(now));
+        // The workers are not told: who is left is so still.
         let mut notices = Vec::new();
         for (index, Ended { upstream, seconds }) in ended.iter().enumerate() {
             self.figures.on_drained(&upstream.service, *seconds);
