@@ -1,0 +1,65 @@
+//! What is empty and yet not safe to stop.
+
+use super::last;
+use crate::admin::tests::World;
+use crate::cli::Exit;
+
+#[tokio::test]
+async fn what_supervision_may_go_back_to_is_not_safe_to_stop() {
+    let world = World::new();
+    let (exit, text) = world.type_in("flip shop --to green --supervise 10m --async").await;
+    assert_eq!(exit, Exit::Done, "{text}");
+    for words in ["drain shop/blue", "drain --all", "drain shop/blue --wait"] {
+        let (exit, text) = world.type_in(words).await;
+        let said = last(&text);
+        assert_eq!(exit, Exit::Failed, "{text}");
+        assert!(said.starts_with("green is compared with blue until 20"), "{text}");
+        assert!(said.ends_with(": traffic may go back to blue by itself, do not stop it"), "{text}");
+    }
+    let (_, text) = world.type_in("status shop").await;
+    assert!(text.contains("traffic may go back to blue by itself, do not stop it"), "{text}");
+    assert!(!text.contains("safe to stop"), "{text}");
+    let (_, text) = world.type_in("--json drain shop/blue").await;
+    assert!(text.contains("\"measure\"") && text.contains("\"candidate\": \"green\""), "{text}");
+    world.type_in("flip shop --to green").await;
+    world.type_in("revert shop").await;
+    let (exit, text) = world.type_in("drain shop/green").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "green is safe to stop: nothing is left on it"));
+}
+
+#[tokio::test]
+async fn what_another_version_uses_is_not_safe_to_stop() {
+    let world = World::new();
+    // One backend behind two services, and behind two labels of one.
+    world.type_in("versions add cart v3 -e 127.0.0.1:9001 127.0.0.1:9003").await;
+    world.type_in("versions add shop v9 -e 127.0.0.1:9101").await;
+    world.type_in("flip cart --to v3").await;
+    let (exit, text) = world.type_in("flip shop --to v9").await;
+    let blue = "nothing of blue is left, but cart/v3 uses 127.0.0.1:9001 too: do not stop it";
+    assert_eq!((exit, last(&text)), (Exit::Done, blue), "the flip is made");
+    let (exit, text) = world.type_in("drain shop/blue --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, blue));
+    let (exit, text) = world.type_in("drain shop/blue --json").await;
+    assert!(exit == Exit::Failed && text.contains("\"drained\": true"), "nothing of blue is left: {text}");
+    let green = "nothing of green is left, but shop/v9 uses 127.0.0.1:9101 too: do not stop it";
+    let (exit, text) = world.type_in("drain shop/green --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Failed, green));
+    let (_, text) = world.type_in("status shop").await;
+    assert!(text.contains(blue) && text.contains(green) && !text.contains("safe to stop"), "{text}");
+    let (exit, text) = world.type_in("drain --all").await;
+    assert!(exit == Exit::Failed && text.contains("do not stop it") && !text.contains("safe"), "{text}");
+    // An endpoint of a version that goes on.
+    world.type_in("endpoints add cart/v3 127.0.0.1:9002").await;
+    world.type_in("endpoints add shop/v9 127.0.0.1:9002").await;
+    let (exit, text) = world.type_in("endpoints drain shop/v9 127.0.0.1:9002 --wait").await;
+    let there = "nothing of this version is left there, but cart/v3 uses 127.0.0.1:9002 too: do not stop it";
+    assert_eq!((exit, last(&text)), (Exit::Failed, there));
+    let (exit, text) = world.type_in("endpoints drain cart/v3 127.0.0.1:9002 --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9002 is safe to stop: nothing is left on it"));
+    // What gets nothing and has nothing stands in nobody's way.
+    world.type_in("flip cart --to v1").await;
+    let (exit, text) = world.type_in("drain shop/blue --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "blue is safe to stop: nothing is left on it"));
+    let _left = world.enter("cart", "v3");
+    assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "it has work again");
+}
