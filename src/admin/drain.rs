@@ -19,7 +19,7 @@ use crate::release::{Refused, State};
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
-/// (`also_used_by`).
+/// (`also_used_by`) or supervision may give it traffic back (`measure`).
 #[utoipa::path(get, operation_id = "version_drain", path = "/v1/services/{service}/versions/{version}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
     responses((status = 200, body = Drain, description = "what is left on the version", headers(("etag" = String))), ReadResponses))]
@@ -36,7 +36,7 @@ pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
 }
 
 /// May this endpoint of a version be stopped? One that the version does not have, and that nothing is left on, is
-/// `drained`, whether or not it ever had it; `in_pool` tells whether it has it now.
+/// `drained`, whether or not it ever had it; `in_pool` tells whether it has it now. What is drained is safe to stop as a version is.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/endpoints/{endpoint}/drain", tag = "services",
     params(("service" = String, Path), ("version" = String, Path),
         ("endpoint" = String, Path, description = "percent-encoded: `unix:%2Frun%2Fapp.sock`")),
@@ -75,9 +75,10 @@ pub(super) async fn look_at_endpoint(
     let gets_nothing = service.is_none_or(|service| service.split.weight(version) == BasisPoints::NONE);
     // What the workers said holds for a change that was published before they were asked.
     let is_fenced = epoch <= before && are_elders_quiet;
-    let drained =
-        (draining || !in_pool || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
-    (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new() }, epoch)
+    let takes_part = in_pool && !draining;
+    let drained = (!takes_part || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
+    let measure = takes_part.then(|| measure(&state, name, version)).flatten();
+    (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new(), measure }, epoch)
 }
 
 /// What is left on all versions that get no new requests; while the proxy winds down, on all.

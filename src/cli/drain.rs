@@ -136,7 +136,8 @@ pub(super) async fn wait_for_endpoint(
             // The change just made knew it.
             Err(Error::Refused(why)) if is_gone(&why) => {
                 let (in_pool, draining, remaining, also_used_by) = (false, false, Vec::new(), Vec::new());
-                Ok(api::EndpointDrain { drained: true, in_pool, draining, remaining, also_used_by })
+                let (drained, measure) = (true, None);
+                Ok(api::EndpointDrain { drained, in_pool, draining, remaining, also_used_by, measure })
             }
             other => other.with_context(|| format!("cannot look at {endpoint} of `{name}` of `{service}`")),
         }

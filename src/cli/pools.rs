@@ -114,7 +114,7 @@ async fn take_out(
             session.tell(&drain, |drain, style| render::endpoint_safety(endpoint, drain, style))?;
         }
     }
-    Ok(if patience.is_none() || (drain.drained && drain.also_used_by.is_empty()) {
+    Ok(if patience.is_none() || drain.is_safe() {
         Exit::Done
     } else if drain.drained || (drain.in_pool && !drain.draining) {
         Exit::Failed

@@ -11,7 +11,7 @@ use crate::proxy::upstream::roll::Places;
 use crate::release::State;
 use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName, VersionSpec};
 
-/// A version that has traffic on an address, or work left there.
+/// A version that has traffic on an address or may get it back by itself, or has work left there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     /// The service.
@@ -52,8 +52,8 @@ impl Uses {
 }
 
 impl Handle {
-    /// Who uses these addresses now: versions that may send something there, and those that have something left there, on
-    /// any worker or in a process before this one. Cancel-safe.
+    /// Who uses these addresses now: versions that may send something there, also because supervision may give them their
+    /// traffic back, and those that have something left there, on any worker or in a process before this one. Cancel-safe.
     ///
     /// A change that comes later may begin another use.
     pub async fn uses(&self, addresses: BTreeSet<EndpointAddr>) -> Uses {
@@ -73,8 +73,8 @@ impl Handle {
         uses
     }
 
-    /// Those with weight, or with work that may come to an address yet. Where the workers have not told what they have,
-    /// it may be on an endpoint that drains.
+    /// Those with weight or that may get some by themselves, or with work that may come to an address yet. Where the workers
+    /// have not told what they have, it may be on an endpoint that drains.
     fn note_traffic(
         &self,
         uses: &mut Uses,
@@ -83,11 +83,13 @@ impl Handle {
         is_told: bool,
     ) {
         for service in state.table.services() {
+            let trial = state.deployment(&service.name).and_then(|deployment| deployment.trial.as_ref());
             for spec in &service.versions {
                 let mut used = used(spec, is_told).filter(|address| addresses.contains(address)).peekable();
                 let has_traffic = || {
                     let has_weight = service.split.weight(&spec.name) > BasisPoints::NONE;
-                    has_weight || self.has_work(&service.name, &spec.name)
+                    let may_get_some = trial.is_some_and(|trial| trial.may_go_back_to(&spec.name));
+                    has_weight || may_get_some || self.has_work(&service.name, &spec.name)
                 };
                 if used.peek().is_some() && has_traffic() {
                     used.for_each(|address| uses.note(address, &service.name, &spec.name));

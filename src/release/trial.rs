@@ -72,6 +72,12 @@ impl Trial {
         *split != self.asked
     }
 
+    /// True of the version to which supervision may give all traffic by itself.
+    #[must_use]
+    pub fn may_go_back_to(&self, version: &VersionName) -> bool {
+        self.acts && self.baseline == *version
+    }
+
     fn is_over(&self, service: &Service) -> bool {
         let known = |version| service.version(version).is_some();
         let of_it = |version: &VersionName| *version == self.baseline || *version == self.candidate;

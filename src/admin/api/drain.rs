@@ -54,7 +54,8 @@ pub struct Drain {
     pub measure: Option<Measure>,
 }
 
-/// Another version, of this service or another one, that has traffic on an address, or work left there.
+/// Another version, of this service or another one, that has traffic on an address, or work left there, or to which supervision
+/// may give traffic back by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AlsoUsedBy {
     /// The service.
@@ -108,6 +109,17 @@ pub struct EndpointDrain {
     /// Who else uses the address; looked for once it is drained, and absent when nobody does. As long as somebody does, what is there is not safe to stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_used_by: Vec<AlsoUsedBy>,
+    /// Present while supervision may give it traffic back by itself, with its version: do not stop it then, also when it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
+}
+
+impl EndpointDrain {
+    /// True when what is there may be stopped.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.drained && self.also_used_by.is_empty() && self.measure.is_none()
+    }
 }
 
 /// Everything that gets no new requests and is not over.

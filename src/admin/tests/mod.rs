@@ -30,10 +30,10 @@ pub(crate) struct World {
     _dir: TempDir,
 }
 
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
     head: String,
-    json: Value,
+    pub(crate) json: Value,
     text: String,
 }
 
@@ -113,7 +113,7 @@ impl World {
         Reply { status, head: head.to_owned(), json, text: text.to_owned() }
     }
 
-    async fn get(&self, target: &str) -> Reply {
+    pub(crate) async fn get(&self, target: &str) -> Reply {
         self.send("GET", target, &[], "").await
     }
 

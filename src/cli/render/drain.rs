@@ -111,6 +111,9 @@ pub(in crate::cli) fn endpoint_left(left: &EndpointLeft) -> String {
 pub(in crate::cli) fn endpoint_safety(endpoint: &str, drain: &EndpointDrain, style: Style) -> String {
     let endpoint = line(endpoint, usize::MAX);
     let (tone, text) = match drain {
+        EndpointDrain { drained: true, measure: Some(measure), .. } => {
+            (Tone::Bad, is_measure("this version", measure))
+        }
         drain if drain.drained && !drain.also_used_by.is_empty() => {
             let others = also_used(&drain.also_used_by);
             (Tone::Bad, format!("nothing of this version is left there, but {others}: do not stop it"))

@@ -63,3 +63,29 @@ async fn what_another_version_uses_is_not_safe_to_stop() {
     let _left = world.enter("cart", "v3");
     assert_eq!(world.type_in("drain shop/blue").await.0, Exit::Failed, "it has work again");
 }
+
+#[tokio::test]
+async fn where_another_service_may_go_back_to_is_not_safe_to_stop() {
+    let world = World::new();
+    // One backend behind two services.
+    world.type_in("versions add cart v3 -e 127.0.0.1:9001").await;
+    world.type_in("flip shop --to green --supervise 10m --async").await;
+    let v3 = "nothing of v3 is left, but shop/blue uses 127.0.0.1:9001 too: do not stop it";
+    for words in ["drain cart/v3", "drain cart/v3 --wait"] {
+        let (exit, text) = world.type_in(words).await;
+        assert_eq!((exit, last(&text)), (Exit::Failed, v3), "{words}");
+    }
+    let (_, text) = world.type_in("status cart").await;
+    assert!(text.contains(v3), "{text}");
+    let at = "/v1/services/shop/versions/blue/endpoints/127.0.0.1:9001/drain";
+    let told = world.get(at).await.json;
+    assert!(told["drained"] == true && told["measure"]["candidate"] == "green", "{told}");
+    // What was taken out gets nothing back, and the comparison goes on without it.
+    world.type_in("endpoints add shop/blue 127.0.0.1:9002").await;
+    let (exit, text) = world.type_in("endpoints drain shop/blue 127.0.0.1:9002 --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9002 is safe to stop: nothing is left on it"));
+    world.type_in("flip shop --to green --no-supervise").await;
+    let (exit, text) = world.type_in("drain cart/v3").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "v3 is safe to stop: nothing is left on it"));
+    assert_eq!(world.get(at).await.json["measure"], serde_json::Value::Null);
+}
