@@ -268,6 +268,17 @@ async fn what_is_no_address_or_protocol_is_not_understood() {
 }
 
 #[tokio::test]
+async fn whether_a_rolling_deployment_is_supervised_is_for_its_service_to_say() {
+    let world = World::new();
+    for how in ["--supervise 1m", "--supervise", "--no-supervise"] {
+        let words = format!("deploy shop --version v3 -e 127.0.0.1:9301 --rolling {how}");
+        let (exit, text) = world.type_in(&words).await;
+        let option = how.split(' ').next().unwrap_or_default();
+        assert!(exit == Exit::Usage && text.contains(option), "{how}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn the_history_of_a_service_that_never_was_is_a_slip() {
     let world = World::new();
     let (exit, text) = world.type_in("history nope").await;

@@ -89,8 +89,8 @@ pub struct Deploy {
     /// What they speak.
     #[arg(long, default_value = "http1", value_parser = PROTOCOLS)]
     pub protocol: String,
-    /// Endpoint by endpoint, with the weight, instead of all at once.
-    #[arg(long, conflicts_with = "exclusive")]
+    /// Endpoint by endpoint, with the weight, instead of all at once; supervised as the service's `supervise` says, and not otherwise.
+    #[arg(long, conflicts_with_all = ["exclusive", "supervise", "no_supervise"])]
     pub rolling: bool,
     /// With --rolling: so many at a time.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "rolling", value_parser = clap::value_parser!(u16).range(1..))]
