@@ -76,6 +76,22 @@ fn a_name_is_looked_up_again_and_its_last_good_address_is_kept() {
 }
 
 #[test]
+fn whoever_waits_for_an_endpoint_asks_the_name_servers_that_requests_ask() {
+    let address = Ipv4Addr::new(127, 0, 0, 1);
+    let (port, server) =
+        (machines([address, Ipv4Addr::new(127, 0, 0, 9)]), NameServer::start(&[Record::Address(address)]));
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &config(&[&server], port));
+    let [first, second] = ["green", "cyan"].map(|name| format!("{name}.internal:{port}"));
+    let deploy = ["deploy", "shop", "--version", "green", "--timeout", "10s", "--endpoint", &first];
+    let (code, out, err) = lab.cli(&deploy);
+    assert_eq!(code, 0, "{out}{err}");
+    let pair = format!("{first}={second}");
+    let (code, out, err) =
+        lab.cli(&["rollout", "shop", "--replace", &pair, "--surge", "--ready-timeout", "10s"]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
 fn a_name_that_nobody_knows_is_a_failure_to_connect() {
     let server = NameServer::start(&[]);
     server.say(None);

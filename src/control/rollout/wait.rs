@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::change::serves;
 use super::told::StepState;
 use super::{Job, Wish, capacity, lock};
 use crate::control::{Failed, Handle, clock};
-use crate::table::{EndpointAddr, VersionName};
+use crate::proxy::upstream::dial::Dial;
+use crate::table::{EndpointAddr, Protocol, VersionName};
 
 /// How often it is looked.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -44,21 +44,15 @@ impl Halt {
     }
 }
 
-/// Whether an endpoint accepts connections now.
+/// Whether an endpoint accepts connections now, at the address where requests look for it.
 ///
 /// # Errors
 /// Why it does not.
 pub async fn answers(endpoint: &EndpointAddr) -> Result<(), String> {
-    let connected = async {
-        match endpoint {
-            EndpointAddr::Tcp(address) => drop(TcpStream::connect(address).await?),
-            EndpointAddr::Named { host, port } => drop(TcpStream::connect((&**host, *port)).await?),
-            EndpointAddr::Unix(path) => drop(UnixStream::connect(path).await?),
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    match timeout(CONNECT, connected).await {
-        Ok(connected) => connected.map_err(|why| format!("cannot connect: {why}")),
+    // What it speaks does not matter: nothing is said.
+    let dial = Dial::new(endpoint.clone(), Protocol::default(), None, None);
+    match timeout(CONNECT, dial.connect()).await {
+        Ok(connected) => connected.map(drop).map_err(|why| why.to_string()),
         Err(_) => Err("cannot connect in time".to_owned()),
     }
 }
