@@ -497,7 +497,9 @@ fn a_rollout_that_is_stopped_keeps_what_is_done() {
     assert!(err.contains("a rollout is under way"), "{err}");
     let (exit, _, err) = lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old1")]);
     assert!(exit == 1 && err.contains("does not wait for a word about"), "{err}");
-    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old0")]).0, 0);
+    let (exit, out, _) = lab.cli(&["--json", "rollout", "shop", "--proceed", &address(&lab, "old0")]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((exit, &told["service"]), (0, &json!("shop")), "{told}");
     wait_for_step(&lab, 1, "safe");
     let (exit, out, _) = lab.cli(&["rollout", "shop", "--stop"]);
     assert_eq!(exit, 1, "{out}");

@@ -24,8 +24,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Rollout) -> anyh
         return Ok(exit(&rollout));
     }
     if let Some(endpoint) = &args.proceed {
-        proceed(&session.client, service, endpoint).await?;
-        session.say(format!("{endpoint} is dealt with: the rollout of {service} goes on"));
+        let rollout = proceed(&session.client, service, endpoint).await?;
+        let said = |_: &_, _| format!("{endpoint} is dealt with: the rollout of {service} goes on");
+        session.tell(&rollout, said)?;
         return Ok(Exit::Done);
     }
     if args.stop || args.reverse {
