@@ -119,12 +119,7 @@ pub(super) fn weights(
         Ok((parse(version, version)?, points.map_err(bad)?))
     };
     let weights = weights.0.iter().map(weight).collect::<Result<Vec<_>, Box<Problem>>>()?;
-    let rest = match rest {
-        Some("stable") => Some(VersionRef::Stable),
-        Some("candidate") => Some(VersionRef::Candidate),
-        Some(version) => Some(parse("rest", version)?),
-        None => None,
-    };
+    let rest = rest.map(|version| parse("rest", version)).transpose()?;
     Ok(Command::SetWeights { service, weights, rest, supervise })
 }
 

@@ -32,7 +32,7 @@ pub(super) struct ChangeQuery {
     pub(super) timeout: Option<String>,
     /// Why, where the body has no place for it.
     pub(super) reason: Option<String>,
-    /// With weights: who gets what they leave over: a version, `stable` or `@candidate`.
+    /// With weights: who gets what they leave over: a version's label, `@stable` or `@candidate`.
     pub(super) rest: Option<String>,
     /// With weights: whether what comes of them is supervised: `true`, `false`, or for how long, `10m`; left out: as the
     /// service's rules say.

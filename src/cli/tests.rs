@@ -305,6 +305,14 @@ async fn undo_and_explain_and_status() {
 }
 
 #[tokio::test]
+async fn a_label_is_no_part() {
+    let world = World::new();
+    world.type_in("versions add shop stable -e 127.0.0.1:9301").await;
+    let (exit, text) = world.type_in("weights shop green=10 --rest stable").await;
+    assert!(exit == Exit::Done && text.starts_with("shop: green 10 %, stable 90 %"), "{text}");
+}
+
+#[tokio::test]
 async fn status_is_shown_when_the_store_is_lost() {
     let world = World::new();
     world.lose_the_store();

@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for Weights {
     }
 }
 
-/// Who gets what the named weights leave over: a version's label, `stable` or `@candidate`.
+/// Who gets what the named weights leave over: a version's label, `@stable` or `@candidate`.
 pub type Rest = Option<String>;
 
 /// Several edits, over one service or many, as one change with one epoch: all or none.

@@ -61,13 +61,14 @@ async fn a_revert_needs_no_body_and_a_way_back() {
 async fn weights_sum_or_their_rest_goes_where_it_is_told() {
     let world = World::new();
     let path = "/v1/services/shop/weights";
-    let reply = world.put(&format!("{path}?rest=stable&reason=canary"), r#"{"green":500}"#).await;
+    let reply = world.put(&format!("{path}?rest=@stable&reason=canary"), r#"{"green":500}"#).await;
     assert_eq!(reply.json["services"]["shop"]["weights"], json!({"green": 500, "blue": 9500}));
     assert_eq!(reply.json["services"]["shop"]["phase"], "canary");
     for (query, body, status, token, field) in [
         ("", r#"{"green":500}"#, 422, "bad_weights", json!(null)),
         ("", r#"{"green":20000}"#, 422, "bad_weights", json!("green")),
         ("", r#"{"red":10000}"#, 422, "unknown_version", json!("red")),
+        ("?rest=stable", r#"{"green":1}"#, 422, "unknown_version", json!("rest")),
         ("?rest=red", r#"{"green":1}"#, 422, "unknown_version", json!("rest")),
         ("", r#"{"green":1,"green":2}"#, 400, "bad_json", json!(null)),
         ("", r#"{"green":-1}"#, 400, "bad_json", json!("green")),
@@ -111,7 +112,7 @@ async fn pools_are_edited_by_path() {
 async fn a_batch_is_one_change_or_none() {
     let world = World::new();
     let body = r#"{"changes":[{"service":"shop","flip":{"to":"green"}},
-        {"service":"cart","weights":{"v2":1000},"rest":"stable"}],"reason":"release 7"}"#;
+        {"service":"cart","weights":{"v2":1000},"rest":"@stable"}],"reason":"release 7"}"#;
     let reply = world.post("/v1/changes", body).await;
     assert_eq!((reply.status, &reply.json["epoch"]), (200, &json!(2)));
     assert_eq!(reply.header("etag"), Some("\"2\""));

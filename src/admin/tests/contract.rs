@@ -165,7 +165,7 @@ fn the_document_describes_every_answer_and_names_every_call_once() {
 #[tokio::test]
 async fn what_goes_with_weights_is_refused_elsewhere() {
     let world = World::new();
-    for (name, value) in [("supervise", "10m"), ("rest", "stable")] {
+    for (name, value) in [("supervise", "10m"), ("rest", "@stable")] {
         let reply = world.post(&format!("{FLIP}?{name}={value}"), r#"{"to":"green"}"#).await;
         assert_eq!((reply.status, &reply.json["field"]), (400, &json!(name)), "{}", reply.text);
     }
