@@ -50,6 +50,12 @@ fn nothing_moves_to_a_version_that_is_not_well() {
         );
         assert!(unhealthy["at"].as_str().unwrap().ends_with('Z'), "{problem}");
     }
+    // At fault is what gives it traffic, not what else is said of the service.
+    let pool = json!({ "version": "v3", "endpoints": [address.to_string()] });
+    let edits = [("put_version", pool), ("flip", json!({ "to": "green" }))];
+    let edits = edits.map(|(what, said)| json!({ "service": "shop", what: said }));
+    let (_, problem) = lab.call("POST", "/v1/changes", &json!({ "changes": edits }));
+    assert_eq!(problem["field"], "changes[1]", "{problem}");
     assert_eq!((lab.epoch(), lab.shop()["phase"].as_str()), (epoch, Some("steady")));
     let (code, _, said) = lab.cli(&["flip", "shop", "--to", "green"]);
     assert_eq!(code, 1);

@@ -123,8 +123,10 @@ pub(super) async fn drain_endpoint(call: Call) -> Result<Response, Box<Problem>>
 #[utoipa::path(post, path = "/v1/changes", tag = "changes", request_body = Batch,
     params(ChangeQuery, KeyHeader), responses(ChangeResponses))]
 pub(super) async fn batch(call: Call) -> Result<Response, Box<Problem>> {
-    let Edits { commands, services, expected, reason, force } = Edits::read(&call.body)?;
-    let (asked, blame) = (Asked::Command(Command::Batch(commands)), Blame::Edits(services.clone()));
+    let edits = Edits::read(&call.body)?;
+    let (expected, blame) = (edits.expected(), Blame::Edits(edits.clone()));
+    let Edits { commands, services, reason, force, .. } = edits;
+    let asked = Asked::Command(Command::Batch(commands));
     make(&call, Order { asked, reason, services, expected, blame, exclusive: None, force, comes: None }).await
 }
 

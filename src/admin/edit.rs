@@ -209,8 +209,8 @@ pub struct Edits {
     pub commands: Vec<Command>,
     /// The service of each.
     pub services: Vec<ServiceName>,
-    /// Those services that must be at an epoch.
-    pub expected: Vec<(ServiceName, Epoch)>,
+    /// The epoch at which each wants its service to be, if any.
+    pub if_epochs: Vec<Option<Epoch>>,
     /// Why.
     pub reason: Option<String>,
     /// Whether endpoints are well or not.
@@ -227,11 +227,38 @@ impl Edits {
         let mut edits = Self { reason: batch.reason, force: batch.force.unwrap_or(false), ..Self::default() };
         for (index, asked) in batch.changes.into_iter().enumerate() {
             let (service, epoch, command) = edit(index, asked)?;
-            edits.expected.extend(epoch.map(|epoch| (service.clone(), epoch)));
             edits.services.push(service);
+            edits.if_epochs.push(epoch);
             edits.commands.push(command);
         }
         Ok(edits)
+    }
+
+    /// The services that must be at an epoch.
+    #[must_use]
+    pub fn expected(&self) -> Vec<(ServiceName, Epoch)> {
+        let expected = self.services.iter().zip(&self.if_epochs);
+        expected.filter_map(|(service, epoch)| Some((service.clone(), (*epoch)?))).collect()
+    }
+
+    /// The first edit of a service.
+    pub(super) fn about(&self, service: &ServiceName) -> Option<usize> {
+        self.services.iter().position(|of| of == service)
+    }
+
+    /// The edit that wants a service to be at this epoch.
+    pub(super) fn expecting(&self, service: &ServiceName, epoch: Epoch) -> Option<usize> {
+        let mut expected = self.services.iter().zip(&self.if_epochs);
+        expected.position(|(of, wanted)| of == service && *wanted == Some(epoch))
+    }
+
+    /// The edit that says where the traffic of a service goes: the last one that moves it.
+    pub(super) fn mover(&self, service: &ServiceName) -> Option<usize> {
+        let moves = |command: &Command| {
+            matches!(command, Command::Flip { .. } | Command::SetWeights { .. } | Command::Revert { .. })
+        };
+        let mut edits = self.services.iter().zip(&self.commands);
+        edits.rposition(|(of, command)| of == service && moves(command))
     }
 }
 

@@ -175,10 +175,8 @@ fn answer(done: &Done, services: &[ServiceName]) -> ChangeAnswer {
 
 fn told(state: &State, effects: &Effects, services: &[ServiceName]) -> ChangeAnswer {
     let mut answer = ChangeAnswer::of(state, effects);
-    if !answer.changed {
-        // Nothing is recorded of a change that is none: tell how the services stand that it was about.
-        services.iter().for_each(|service| answer.add(state, service));
-    }
+    // Nothing is recorded of a service that was so already.
+    services.iter().for_each(|service| answer.add(state, service));
     answer
 }
 

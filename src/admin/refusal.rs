@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::api::{Left, Problem, Service, Unhealthy, seconds};
+use super::edit::Edits;
 use super::{App, precondition};
 use crate::control::{Ended, Failed, HoldEnded, InTheWay};
 use crate::release::Refused;
@@ -37,8 +38,8 @@ pub(super) enum Blame {
     Member(&'static str),
     /// The body's members are versions; those of them that were named.
     Weights(Vec<String>),
-    /// The edits of a batch, by the service they are about.
-    Edits(Vec<ServiceName>),
+    /// The edits of a batch.
+    Edits(Edits),
 }
 
 impl Blame {
@@ -50,9 +51,7 @@ impl Blame {
                 let version = version.to_string();
                 Some(if named.contains(&version) { version } else { "rest".to_owned() })
             }
-            Self::Edits(services) => {
-                services.iter().position(|other| other == service).map(|index| format!("changes[{index}]"))
-            }
+            Self::Edits(edits) => edits.mover(service).map(|index| format!("changes[{index}]")),
         }
     }
 }
@@ -155,10 +154,10 @@ pub(super) fn store(why: &StoreError) -> Box<Problem> {
 
 fn refused(app: &App, why: &Refused, blame: &Blame) -> Box<Problem> {
     let field = field(why, blame);
-    let status = match (status(why), why) {
+    let status = match why {
         // Named in the body, not in the path: the resource is there, its content is wrong.
-        (404, Refused::UnknownVersion { .. }) if field.is_some() => 422,
-        (status, _) => status,
+        Refused::UnknownVersion { .. } if field.is_some() => 422,
+        why => status(why),
     };
     let mut problem = Problem::new(status, why.token(), why.to_string()).hint(why.hint());
     if let Refused::Conflict { service, .. } = why {
@@ -190,6 +189,10 @@ fn status(why: &Refused) -> u16 {
         | Refused::BadWeights { .. }
         | Refused::UnknownEpoch { .. }
         | Refused::EmptyChange => 422,
+        Refused::Edit { why, .. } => match &**why {
+            Refused::UnknownVersion { .. } => 422,
+            why => status(why),
+        },
     }
 }
 
@@ -201,9 +204,18 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         }
         Refused::UnknownEpoch { .. } | Refused::Gone { .. } => Some("to_epoch".to_owned()),
         Refused::EmptyChange => Some("changes".to_owned()),
-        Refused::Conflict { .. } => Some("if-match".to_owned()),
-        Refused::UnknownService { .. }
-        | Refused::NothingToRevert { .. }
+        Refused::Edit { index, .. } => Some(format!("changes[{index}]")),
+        Refused::Conflict { service, expected, .. } => match blame {
+            Blame::Edits(edits) => {
+                edits.expecting(service, *expected).map(|index| format!("changes[{index}].if_epoch"))
+            }
+            Blame::Path | Blame::Member(_) | Blame::Weights(_) => Some("if-match".to_owned()),
+        },
+        Refused::UnknownService { service } => match blame {
+            Blame::Edits(edits) => edits.about(service).map(|index| format!("changes[{index}].service")),
+            Blame::Path | Blame::Member(_) | Blame::Weights(_) => None,
+        },
+        Refused::NothingToRevert { .. }
         | Refused::BadWeights { .. }
         | Refused::VersionInUse { .. }
         | Refused::UnknownEndpoint { .. }

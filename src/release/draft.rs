@@ -93,7 +93,9 @@ impl<'s> Draft<'s> {
             Command::Discover { service, version, endpoints } => self.discover(&service, &version, endpoints),
             Command::Supervise { service, stage, act } => self.supervise(&service, stage, act),
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
-            Command::Batch(commands) => commands.into_iter().try_for_each(|command| self.apply(command)),
+            Command::Batch(commands) => commands.into_iter().enumerate().try_for_each(|(index, command)| {
+                self.apply(command).map_err(|why| Refused::Edit { index, why: Box::new(why) })
+            }),
             Command::Undo { to, records } => self.undo(to, &records),
             Command::Configure { services, records } => self.configure(services, &records),
         }

@@ -154,6 +154,14 @@ pub enum Refused {
     /// A change with nothing in it.
     #[error("the change is empty")]
     EmptyChange,
+    /// One edit of a batch was refused, and so all of it.
+    #[error("{why}")]
+    Edit {
+        /// Which one, from 0 on.
+        index: usize,
+        /// Why.
+        why: Box<Self>,
+    },
 }
 
 fn missing(service: &ServiceName, version: &VersionRef, known: &[VersionName]) -> String {
@@ -197,6 +205,7 @@ impl Refused {
             Self::RouteTaken(_) => "route_taken",
             Self::NoTrial { .. } => "no_trial",
             Self::EmptyChange => "empty_change",
+            Self::Edit { why, .. } => why.token(),
         }
     }
 
@@ -251,6 +260,7 @@ impl Refused {
             Self::RouteTaken(_) => "give one of them another host, path or header".to_owned(),
             Self::NoTrial { .. } => "flip with `--supervise` to begin one".to_owned(),
             Self::EmptyChange => "name at least one edit".to_owned(),
+            Self::Edit { why, .. } => why.hint(),
         }
     }
 }

@@ -132,12 +132,60 @@ async fn a_batch_is_one_change_or_none() {
             "changes[0].flip.reason",
         ),
         (r#"{"changes":[{"flip":{"to":"blue"}}]}"#, 400, "changes[0].service"),
-        (r#"{"changes":[{"service":"shop","if_epoch":1,"flip":{"to":"blue"}}]}"#, 412, "if-match"),
     ] {
         let reply = world.post("/v1/changes", body).await;
         assert_eq!((reply.status, &reply.json["field"]), (status, &json!(field)), "{body}: {}", reply.text);
     }
     assert_eq!(world.get("/v1/status").await.json["epoch"], 2, "a refused batch changes nothing");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_names_the_edit_at_fault() {
+    let world = World::new();
+    for (edit, status, token, field) in [
+        (r#""if_epoch":7,"flip":{"to":"blue"}"#, 412, "conflict", "changes[1].if_epoch"),
+        (r#""flip":{"to":"red"}"#, 422, "unknown_version", "changes[1]"),
+        (r#""flip":{"to":"empty"}"#, 422, "empty_version", "changes[1]"),
+        (r#""weights":{"green":5}"#, 422, "bad_weights", "changes[1]"),
+        (r#""revert":{}"#, 409, "nothing_to_revert", "changes[1]"),
+        (r#""remove_version":"blue""#, 409, "version_in_use", "changes[1]"),
+        (
+            r#""remove_endpoint":{"version":"blue","endpoint":"127.0.0.1:1"}"#,
+            404,
+            "unknown_endpoint",
+            "changes[1]",
+        ),
+    ] {
+        let first = r#"{"service":"shop","put_version":{"version":"v3","endpoints":["127.0.0.1:9301"]}}"#;
+        let last = r#"{"service":"shop","drain_endpoint":{"version":"v3","endpoint":"127.0.0.1:9301"}}"#;
+        let body = format!(r#"{{"changes":[{first},{{"service":"shop",{edit}}},{last}]}}"#);
+        let reply = world.post("/v1/changes", &body).await;
+        assert_eq!(reply.json["type"], format!("urn:switchback:problem:{token}"), "{body}: {}", reply.text);
+        assert_eq!((reply.status, &reply.json["field"]), (status, &json!(field)), "{body}: {}", reply.text);
+    }
+    for (edit, field) in [
+        (r#"{"service":"nix","flip":{"to":"blue"}}"#, "changes[0]"),
+        (r#"{"service":"nix","if_epoch":1,"flip":{"to":"blue"}}"#, "changes[0].service"),
+    ] {
+        let reply = world.post("/v1/changes", &format!(r#"{{"changes":[{edit}]}}"#)).await;
+        assert_eq!((reply.status, &reply.json["field"]), (404, &json!(field)), "{edit}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn every_service_of_a_batch_is_told_of() {
+    let world = World::new();
+    let body =
+        r#"{"changes":[{"service":"cart","weights":{"v1":10000}},{"service":"shop","flip":{"to":"green"}}]}"#;
+    let reply = world.post("/v1/changes", body).await;
+    let services = &reply.json["services"];
+    assert_eq!(
+        (&services["cart"]["epoch"], &services["shop"]["epoch"]),
+        (&json!(1), &json!(2)),
+        "{}",
+        reply.text
+    );
+    assert_eq!(reply.header("etag"), None, "no one tag is right for both");
 }
 
 #[tokio::test]

@@ -353,8 +353,12 @@ fn check_batch(before: &State, commands: &[Command], batch: &Result<(State, Effe
     if commands.iter().any(|command| matches!(command, Command::Revert { .. })) {
         return;
     }
+    let edits = commands.iter().cloned().enumerate();
     let one_by_one =
-        commands.iter().cloned().try_fold(before.clone(), |state, edit| Ok(run(&state, edit)?.0));
+        edits.into_iter().try_fold(before.clone(), |state, (index, edit)| match run(&state, edit) {
+            Ok((next, _)) => Ok(next),
+            Err(why) => Err(Refused::Edit { index, why: Box::new(why) }),
+        });
     match (batch, one_by_one) {
         (Err(refused), Err(alone)) => assert_eq!(*refused, alone),
         (Ok((next, _)), Ok(alone)) => {

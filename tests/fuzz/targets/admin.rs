@@ -38,7 +38,8 @@ fn it_can_be_told(problem: &Problem) {
 fn each_is_a_table_or_a_refusal(edits: Edits) {
     let state = shop();
     let before = state.table.epoch();
-    let order = order(Command::Batch(edits.commands), edits.expected);
+    let expected = edits.expected();
+    let order = order(Command::Batch(edits.commands), expected);
     match step(&state, Event::Order(order), Timestamp(2)) {
         Err(refused) => assert!(!refused.to_string().is_empty()),
         Ok((next, effects)) => {
