@@ -199,6 +199,10 @@ impl<'s> Draft<'s> {
                 }
             }
         }
+        let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
+        for name in stood.filter(|name| self.base.table.service(name).is_none()) {
+            self.notes.push(format!("`{name}` is no longer in the file; it does not come back"));
+        }
         Ok(())
     }
 

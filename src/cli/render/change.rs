@@ -25,7 +25,11 @@ fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> Strin
         lines.push(stands(answer, name, standing, &before(standing), style));
     }
     if answer.services.is_empty() {
-        lines.push(format!("nothing to do: everything is so already (epoch {})", answer.epoch));
+        let nothing = match answer.notes[..] {
+            [] => "nothing to do: everything is so already",
+            _ => "nothing was changed",
+        };
+        lines.push(format!("{nothing} (epoch {})", answer.epoch));
     }
     lines.extend(answer.notes.iter().map(|note| format!("note: {}", line(note, usize::MAX))));
     lines.join("\n")

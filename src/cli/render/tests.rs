@@ -224,12 +224,13 @@ fn what_a_change_did() {
     let step = |version: &str, from, to| Move { service: "shop".into(), version: version.into(), from, to };
     let moves = vec![step("blue", 10_000, 0), step("green", 0, 10_000)];
     let notes = vec!["`old` did not exist at epoch 7".to_owned()];
-    let plan = ChangeAnswer { dry_run: true, moves, notes, ..one.clone() };
+    let plan = ChangeAnswer { dry_run: true, moves, notes: notes.clone(), ..one.clone() };
+    let in_vain = ChangeAnswer { changed: false, notes, ..answer(&[]) };
     let told = |answer: &ChangeAnswer| {
         let lines = [Some(change(answer, Style::PLAIN)), super::way_back(answer)];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     };
-    assert_snapshot!([one, two, none, plan].map(|answer| told(&answer)).join("\n--\n"));
+    assert_snapshot!([one, two, none, plan, in_vain].map(|answer| told(&answer)).join("\n--\n"));
 }
 
 #[test]

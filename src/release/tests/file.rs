@@ -180,6 +180,16 @@ fn an_undo_that_moves_no_traffic_leaves_the_way_back_alone() {
 }
 
 #[test]
+fn an_undo_says_what_the_file_has_dropped_since() {
+    let then = after(&shop(), [flip("cart", "two")]);
+    let dropped = after(&then, [file_with(|file| file.retain(|spec| spec.name != service("cart")))]);
+    let undo = Command::Undo { to: then.table.epoch(), records: records(&then) };
+    let (_, effects) = run(&dropped, undo).unwrap();
+    assert_eq!(effects.change, None);
+    assert_eq!(effects.notes, ["`cart` is no longer in the file; it does not come back"]);
+}
+
+#[test]
 fn a_batch_there_and_back_is_no_change() {
     let flipped = after(&shop(), [flip("shop", "green")]);
     let batch = Command::Batch(vec![flip("shop", "blue"), flip("shop", "green")]);
