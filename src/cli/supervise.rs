@@ -6,9 +6,10 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::args::{self, Wait};
+use super::client::{Call, Client, Error};
 use super::session::{Exit, Session};
-use crate::admin::api::{ChangeAnswer, Supervision, TrialEnd, TrialEnded};
-use crate::table::SuperviseRules;
+use super::status::now;
+use crate::admin::api::{ChangeAnswer, Supervision, TrialEnd, TrialEnded, text};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -20,25 +21,39 @@ const PATIENCE: u32 = 10;
 pub(super) enum Follows {
     /// It is not.
     Never,
-    /// When it was asked for, and for so long.
-    Asked(Option<Duration>),
     /// When there is any.
     Always,
 }
 
 impl Follows {
     pub(super) fn of(supervise: &args::Supervise) -> Self {
-        supervise.supervise.map_or(Self::Never, Self::Asked)
+        if supervise.supervise.is_some() { Self::Always } else { Self::Never }
     }
 
-    /// What a machine's call waits for, and for how long.
-    pub(super) fn until(self, timeout: Duration) -> (&'static str, Duration) {
-        let standard = SuperviseRules::default().keep_old;
-        match self {
-            Self::Never => ("drained", timeout),
-            Self::Asked(period) => ("finished", timeout + period.unwrap_or(standard)),
-            Self::Always => ("finished", timeout + standard),
+    /// What a machine's call waits for, and for how long: beyond `timeout` as long as the comparison lasts that it will begin,
+    /// which only the proxy knows.
+    pub(super) async fn until(
+        self,
+        client: &Client,
+        call: &Call,
+        timeout: Duration,
+    ) -> Result<(&'static str, Duration), Error> {
+        if self == Self::Never {
+            return Ok(("drained", timeout));
         }
+        let plan: ChangeAnswer = client.send(call.clone().query("dry_run", "true")).await?;
+        let trials = plan.services.values().filter_map(|standing| standing.supervision.as_ref());
+        let ends = trials
+            .filter(|trial| trial.stage == plan.epoch)
+            .filter_map(|trial| text::millis(trial.until.as_ref()?));
+        Ok(match ends.max() {
+            // None begins, or one that only the next change ends.
+            None => ("drained", timeout),
+            Some(end) => {
+                let lasts = Duration::from_millis(end.saturating_sub(now()));
+                ("finished", (timeout + lasts).min(text::LONGEST))
+            }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator types, against a real admin socket.
 
+mod compared;
 mod in_use;
 
 use std::future::Future;

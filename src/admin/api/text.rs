@@ -6,6 +6,8 @@ pub use crate::release::verdict::figures::{figure, odds, points, time};
 use crate::table::{Invalid, duration as words};
 
 const DAY: u64 = 86_400_000;
+/// The longest time that is read.
+pub const LONGEST: Duration = Duration::from_hours(24);
 
 /// Milliseconds since 1970 as `2026-01-02T03:04:05.678Z`.
 #[must_use]
@@ -58,7 +60,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 /// [`Invalid`] for anything else, and for more than a day.
 pub fn duration(text: &str) -> Result<Duration, Invalid> {
     let duration = words::parse(text)?;
-    if duration > Duration::from_hours(24) {
+    if duration > LONGEST {
         return Err(Invalid(format!("`{text}` is longer than a day: give 24h at most")));
     }
     Ok(duration)

@@ -18,7 +18,9 @@ use super::{App, Socket, Status, serve};
 use crate::control::{self, Handle};
 use crate::release::{Actor, ActorKind};
 use crate::store::memory::Memory;
-use crate::table::{DrainRules, HoldLimits, PoolTraits, ServiceLimits, ServiceSpec, Timeouts, VersionSpec};
+use crate::table::{
+    DrainRules, HoldLimits, PoolTraits, ServiceLimits, ServiceSpec, SuperviseRules, Timeouts, VersionSpec,
+};
 
 /// `shop` (blue, green, and empty without endpoints) and `cart` (v1, v2), all to the first, behind an admin socket.
 pub(crate) struct World {
@@ -78,14 +80,18 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
     }
 }
 
+/// `cart` and `shop`.
+fn the_file() -> ([ServiceSpec; 2], Actor) {
+    let shop = spec("shop", &[("blue", &["127.0.0.1:9001"]), ("green", &["127.0.0.1:9101"]), ("empty", &[])]);
+    let cart = spec("cart", &[("v1", &["127.0.0.1:9201"]), ("v2", &["127.0.0.1:9202"])]);
+    ([cart, shop], Actor { kind: ActorKind::File, name: "switchback.toml".to_owned() })
+}
+
 impl World {
     pub(crate) fn new() -> Self {
-        let shop =
-            spec("shop", &[("blue", &["127.0.0.1:9001"]), ("green", &["127.0.0.1:9101"]), ("empty", &[])]);
-        let cart = spec("cart", &[("v1", &["127.0.0.1:9201"]), ("v2", &["127.0.0.1:9202"])]);
+        let (services, file) = the_file();
         let store = Memory::default();
-        let file = Actor { kind: ActorKind::File, name: "switchback.toml".to_owned() };
-        let (task, control) = control::open(Box::new(store.clone()), vec![cart, shop], 1, file).unwrap();
+        let (task, control) = control::open(Box::new(store.clone()), services.into(), 1, file).unwrap();
         let (status, dir) = (Arc::new(Status::new(2)), tempfile::tempdir().unwrap());
         let path = dir.path().join("run/admin.sock");
         let app = App::new(control.clone(), Arc::clone(&status), Arc::new(|| "a_metric 1\n".to_owned()));
@@ -93,6 +99,13 @@ impl World {
         tasks.spawn(task.run(std::future::pending()));
         tasks.spawn(serve(Socket::bind(&path).unwrap(), app, std::future::pending()));
         Self { control, store, status, socket: path, _tasks: tasks, _dir: dir }
+    }
+
+    /// The file says from now on how `shop` is supervised.
+    pub(crate) async fn supervise_shop(&self, rules: SuperviseRules) {
+        let ([cart, mut shop], file) = the_file();
+        shop.supervise = Some(Arc::new(rules));
+        self.control.reload(vec![cart, shop], file).await.unwrap();
     }
 
     pub(crate) fn lose_the_store(&self) {
