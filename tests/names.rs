@@ -76,6 +76,17 @@ fn a_name_is_looked_up_again_and_its_last_good_address_is_kept() {
 }
 
 #[test]
+fn a_name_that_nobody_knew_is_asked_for_again_whatever_the_name_server_says() {
+    let address = Ipv4Addr::new(127, 0, 0, 1);
+    let (port, server) = (machines([address, Ipv4Addr::new(127, 0, 0, 9)]), NameServer::start(&[]));
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &config(&[&server], port));
+    lab::wait_until("the name has no address", || lookups(&lab, "failed") > 0.0);
+    server.say(Some(&[Record::Address(address)]));
+    lab::wait_until("it has one", || lookups(&lab, "found") > 0.0);
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
 fn whoever_waits_for_an_endpoint_asks_the_name_servers_that_requests_ask() {
     let address = Ipv4Addr::new(127, 0, 0, 1);
     let (port, server) =

@@ -43,7 +43,7 @@ impl NameServer {
     }
 }
 
-/// The answer to a query with one question (RFC 1035 §4.1), which holds for a second.
+/// The answer to a query with one question (RFC 1035 §4.1), which holds for a second; that there is nothing, for an hour.
 fn answered(query: &[u8], says: Option<&[Record]>) -> Vec<u8> {
     // Behind the name come type and class.
     let end = 12 + query[12..].iter().position(|length| *length == 0).unwrap() + 5;
@@ -51,18 +51,29 @@ fn answered(query: &[u8], says: Option<&[Record]>) -> Vec<u8> {
     let fails = says.is_none_or(|records| records.contains(&Record::Failure(asked)));
     let failure = if fails { 2 } else { 0 };
     let data: Vec<_> = says.into_iter().flatten().filter_map(|record| data(record, asked)).collect();
+    let says_nothing = data.is_empty() && !fails;
     let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80 | failure, 0, 1, 0, u8::try_from(data.len()).unwrap(), 0, 0, 0, 0]);
+    let (records, authorities) = (u8::try_from(data.len()).unwrap(), u8::from(says_nothing));
+    answer.extend([0x81, 0x80 | failure, 0, 1, 0, records, 0, authorities, 0, 0]);
     answer.extend(&query[12..end]);
     for data in data {
-        // Of the name at offset 12, of this type and class, for a second.
-        answer.extend([0xc0, 12]);
-        answer.extend(asked.to_be_bytes());
-        answer.extend([0, 1, 0, 0, 0, 1]);
-        answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
-        answer.extend(data);
+        answer.extend(record_of(asked, 1, &data));
+    }
+    if says_nothing {
+        // Names of the zone and of who keeps it, then five numbers (RFC 1035 §3.3.13), of which the last one counts (RFC 2308 §4).
+        let data = [&[0, 0][..], &[1_u32, HOUR, HOUR, HOUR, HOUR].map(u32::to_be_bytes).concat()].concat();
+        answer.extend(record_of(6, HOUR, &data));
     }
     answer
+}
+
+const HOUR: u32 = 3600;
+
+/// A record of the name at offset 12, of this type.
+fn record_of(kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len()).unwrap();
+    let (kind, ttl, length) = (kind.to_be_bytes(), ttl.to_be_bytes(), length.to_be_bytes());
+    [&[0xc0, 12][..], &kind, &[0, 1], &ttl, &length, data].concat()
 }
 
 fn data(record: &Record, asked: u16) -> Option<Vec<u8>> {

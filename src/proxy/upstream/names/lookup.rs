@@ -124,7 +124,10 @@ fn resolver(servers: &[SocketAddr], family: LookupIpStrategy) -> Result<TokioRes
     } else {
         TokioResolver::builder_with_config(config(servers), TokioRuntimeProvider::default())
     };
-    builder.options_mut().ip_strategy = family;
+    let options = builder.options_mut();
+    options.ip_strategy = family;
+    // What was found is kept with its name, and asked for again when that is due; that there was nothing is kept by nobody.
+    options.cache_size = 0;
     builder.build().map_err(|error| error.to_string())
 }
 
