@@ -87,6 +87,16 @@ fn a_name_that_nobody_knew_is_asked_for_again_whatever_the_name_server_says() {
 }
 
 #[test]
+fn a_name_may_have_underscores() {
+    let address = Ipv4Addr::new(127, 0, 0, 1);
+    let (port, server) =
+        (machines([address, Ipv4Addr::new(127, 0, 0, 9)]), NameServer::start(&[Record::Address(address)]));
+    let services = config(&[&server], port).replace("shop.internal", "shop_web_1.internal");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
+    assert_eq!(lab.get("/").text(), address.to_string());
+}
+
+#[test]
 fn whoever_waits_for_an_endpoint_asks_the_name_servers_that_requests_ask() {
     let address = Ipv4Addr::new(127, 0, 0, 1);
     let (port, server) =

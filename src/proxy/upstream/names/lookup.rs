@@ -11,7 +11,7 @@ use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerCon
 use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{Name, RData};
 
 use super::Place;
 use crate::proxy::clock;
@@ -70,11 +70,12 @@ struct Resolvers {
 impl System {
     /// The addresses of `host`, each family for itself.
     pub(super) async fn addresses(&self, host: &str) -> Found {
-        let Resolvers { v4, v6 } = match self.resolvers() {
-            Ok(resolvers) => resolvers,
+        let asked = self.resolvers().and_then(|resolvers| Ok((resolvers, as_written(host)?)));
+        let (Resolvers { v4, v6 }, name) = match asked {
+            Ok(asked) => asked,
             Err(why) => return Found::Addresses { v4: Err(why.clone()), v6: Err(why) },
         };
-        let (mut one, mut other) = futures_util::join!(v4.lookup_ip(host), v6.lookup_ip(host));
+        let (mut one, mut other) = futures_util::join!(v4.lookup_ip(name.clone()), v6.lookup_ip(name));
         // With a search list several names are asked for, and it is the last one's answer that is told. So the family that
         // has none is asked again by the name that the other one was found under.
         match (&one, &other) {
@@ -88,7 +89,7 @@ impl System {
     /// The places of the service `name`.
     pub(super) async fn places(&self, name: &str) -> Looked<Place> {
         let Resolvers { v4: resolver, .. } = self.resolvers()?;
-        let found = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
+        let found = resolver.srv_lookup(as_written(name)?).await.map_err(|error| error.to_string())?;
         let holds = found.valid_until().saturating_duration_since(clock::now());
         let places = found.answers().iter().filter_map(|record| match &record.data {
             // A lone dot says that the service is nowhere (RFC 2782).
@@ -116,6 +117,11 @@ impl System {
         self.servers.replace(servers);
         Ok(resolvers.insert(Resolvers { v4, v6 }).clone())
     }
+}
+
+/// A name as it stands: one that is read as text may have no `_`, which the names of containers have.
+fn as_written(host: &str) -> Result<Name, String> {
+    Name::from_ascii(host).map_err(|error| error.to_string())
 }
 
 fn resolver(servers: &[SocketAddr], family: LookupIpStrategy) -> Result<TokioResolver, String> {
