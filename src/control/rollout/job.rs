@@ -85,6 +85,7 @@ impl Job {
         }
         let goes: Vec<_> = out.iter().map(|(_, endpoint)| endpoint.clone()).collect();
         let drains = |state: &State| {
+            self.check_removable(state, batch)?;
             let shift = self.shift(state, Shift { goes: &goes, ..Shift::default() });
             let drains = goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint));
             Ok(shift.into_iter().chain(drains).collect())
@@ -114,6 +115,14 @@ impl Job {
             self.until(handle, self.order.ready_timeout, all_told, what).await?;
         }
         Ok(())
+    }
+
+    /// Nothing is drained that cannot be taken away then: it may have been discovered since the beginning.
+    fn check_removable(&self, state: &State, batch: &Range<usize>) -> Result<(), Halt> {
+        let plan = &self.order.plan;
+        let Some(deployment) = state.deployment(&plan.service) else { return Ok(()) };
+        let moves = &plan.moves[batch.clone()];
+        plan.check_removable(moves, deployment).map_err(|why| Halt::Bound(why.to_string()))
     }
 
     /// The new endpoints of a batch are waited for, and serve; those whose being in place is `wanted`.

@@ -251,11 +251,12 @@ impl Rollouts {
     /// [`NotBegun`], if it could not be begun.
     pub fn plan(order: &Order, handle: &Handle) -> Result<Told, NotBegun> {
         let state = handle.state();
-        let service = state.table.service(&order.plan.service);
-        let service = service.ok_or_else(|| NotBegun::NoService(order.plan.service.clone()))?;
+        let name = &order.plan.service;
+        let service = state.table.service(name).zip(state.deployment(name));
+        let (service, deployment) = service.ok_or_else(|| NotBegun::NoService(order.plan.service.clone()))?;
         check_expected(&state, &order.expected).map_err(Failed::from)?;
         let serving = capacity::serving(handle, &order.plan);
-        order.plan.check(service, &serving, order.confirm)?;
+        order.plan.check((service, deployment), &serving, order.confirm)?;
         Ok(Told::of(order, serving.count(), clock::now()))
     }
 
