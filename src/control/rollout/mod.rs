@@ -6,6 +6,7 @@
 
 mod capacity;
 mod change;
+mod end;
 mod heed;
 mod job;
 mod journal;
