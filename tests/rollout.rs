@@ -748,6 +748,31 @@ fn a_rollout_between_versions_leaves_a_way_back() {
 }
 
 #[test]
+fn there_is_no_way_back_to_an_old_endpoint_that_was_stopped() {
+    let mut lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    let (old0, old1) = (address(&lab, "old0"), address(&lab, "old1"));
+    begin(&lab, &json!({ "to": "green", "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    lab.origins.retain(|origin| origin.name != "old0");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old0]).0, 0);
+    wait_for_step(&lab, 1, "safe");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old1]).0, 0);
+    assert_eq!(ended(&lab)["state"], "done");
+    assert_eq!(endpoints(&lab, "blue"), [(old0.clone(), true), (old1.clone(), false)]);
+    let status = || lab.cli(&["rollout", "shop", "--status"]);
+    let (exit, out, _) = status();
+    assert!(exit == 0 && out.trim_end().ends_with(&format!("{old0} and {old1} are safe to stop")), "{out}");
+    assert_eq!(lab.cli(&["flip", "shop", "--to", "blue"]).0, 0);
+    assert_eq!(who_answers(&lab), ["old1"]);
+    let (exit, out, _) = status();
+    let last = format!("{old0} is safe to stop; {old1} serves again: do not stop it");
+    assert!(exit == 1 && out.trim_end().ends_with(&last), "{out}");
+}
+
+#[test]
 fn a_version_that_has_weight_already_takes_over_and_the_way_back_ends_where_it_began() {
     let lab = pool(2, "");
     let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();

@@ -1,33 +1,36 @@
 //! How a rollout ends: with a way back, or early.
 
+use futures_util::future::join_all;
 use tracing::warn;
 
 use super::change::weights;
 use super::told::RolloutState;
-use super::wait::Halt;
+use super::wait::{Halt, answers};
 use super::{Back, Job};
 use crate::control::Handle;
 use crate::release::State;
 use crate::table::{BasisPoints, TraitsEdit};
 
 impl Job {
-    /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert or another
-    /// rollout can give it traffic again. One that went over to the new version stays out.
+    /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert, supervision or
+    /// another rollout can give it traffic again. One that went over to the new version stays out, and so does one that does not
+    /// answer any more: it was said to be safe, and somebody has stopped it.
     pub(super) async fn open_the_way_back(&self, handle: &Handle) -> Result<(), Halt> {
         let plan = &self.order.plan;
+        if !plan.is_between() {
+            return Ok(());
+        }
+        let out = plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
+        let asked = out.map(|out| async move { answers(out).await.is_ok().then_some(out) });
+        let there: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         let put = |state: &State| {
             let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
             let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
                 return Ok(Vec::new());
             };
-            let out =
-                plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
-            let drains = out.filter(|out| spec.draining.contains(out));
+            let drains = there.iter().filter(|out| spec.draining.contains(out));
             Ok(drains.map(|out| plan.put(&plan.from, out, TraitsEdit::default())).collect())
         };
-        if !plan.is_between() {
-            return Ok(());
-        }
         let (all, what) = (0..plan.moves.len(), format!("{} can take traffic again", plan.from));
         match self.change(handle, &all, &what, put).await {
             Err(Halt::Closed) => Err(Halt::Closed),

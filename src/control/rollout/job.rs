@@ -301,8 +301,9 @@ impl Job {
                 info!(service, state, steps = told.steps.len(), why, hindrance, "rollout");
             }
         }
+        let notice = Arc::new(RolloutNotice { told, step, state: handle.state() });
         // Nobody listens: nobody to tell.
-        let _ = handle.notices.send(Notice::Rollout(Arc::new(RolloutNotice { told, step })));
+        let _ = handle.notices.send(Notice::Rollout(notice));
     }
 }
 

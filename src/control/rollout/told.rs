@@ -13,7 +13,7 @@ pub enum RolloutState {
     Running,
     /// On its way back.
     Reversing,
-    /// Everything is replaced, and every old endpoint is safe to stop that nobody else uses.
+    /// Everything is replaced, and every old endpoint is safe to stop that nobody else uses, unless supervision may go back to them.
     Done,
     /// It went back, as far as the old endpoints still answer.
     Reversed,
