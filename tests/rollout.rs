@@ -702,6 +702,53 @@ fn changes_that_do_not_concern_it_are_no_reason_to_end() {
 }
 
 #[test]
+fn a_rollout_waits_for_the_end_of_an_exclusive_flip_and_goes_on() {
+    let (lab, gate, asked) = busy("");
+    let old = address(&lab, "old1");
+    let green = json!({ "endpoints": [lab.origin("old2").address.to_string()] });
+    assert_eq!(lab.call("PUT", "/v1/services/shop/versions/green", &green).0, 200);
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let flip = || lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green", "exclusive": true }));
+    let hindered_by_it = || {
+        lab::wait_until("it is hindered", || {
+            let told = rollout(&lab)["hindrance"].clone();
+            told == "an exclusive flip of `shop` to `green` is under way"
+        });
+    };
+    let is_held = || lab::wait_until("it is held", || lab.shop()["phase"] == "holding");
+    let call_off = || assert_eq!(lab.call("POST", "/v1/services/shop/release", &Value::Null).0, 200);
+    thread::scope(|scope| {
+        let flipped = scope.spawn(flip);
+        is_held();
+        assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old]).0, 0);
+        hindered_by_it();
+        assert_eq!(rollout(&lab)["state"], "running");
+        call_off();
+        assert_eq!(flipped.join().unwrap().0, 409);
+    });
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["hindrance"]), (&json!("done"), &Value::Null), "{told}");
+    // And so it does on its way back.
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    thread::scope(|scope| {
+        let flipped = scope.spawn(flip);
+        is_held();
+        assert_eq!(lab.call("DELETE", "/v1/services/shop/rollout", &Value::Null).0, 202);
+        hindered_by_it();
+        assert_eq!(rollout(&lab)["state"], "reversing");
+        call_off();
+        assert_eq!(flipped.join().unwrap().0, 409);
+    });
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["hindrance"]), (&json!("reversed"), &Value::Null), "{told}");
+    assert!(endpoints(&lab, "blue").iter().all(|(_, draining)| !draining));
+    gate.open();
+    asked.answer();
+}
+
+#[test]
 fn weights_that_somebody_else_sets_stay_whenever_he_does() {
     let lab = pool(4, "");
     let new: Vec<_> = (0..4).map(|index| Origin::start(&format!("new{index}"))).collect();

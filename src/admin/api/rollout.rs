@@ -38,8 +38,8 @@ pub struct StartRollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "10m")]
     pub drain_timeout: Option<String>,
-    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with, and the store until it
-    /// takes a change; 5 min by default.
+    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with, and the store, or an
+    /// exclusive flip, until a change can be made; 5 min by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5m")]
     pub ready_timeout: Option<String>,
@@ -116,7 +116,7 @@ pub struct Rollout {
     /// Why it ended early.
     #[serde(default)]
     pub why: Option<String>,
-    /// Why the store refuses its next change, while it does: it is tried again.
+    /// Why its next change cannot be made yet, and is tried again: the store refuses it, or an exclusive flip is under way.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.

@@ -44,7 +44,8 @@ pub struct Order {
     pub plan: Plan,
     /// How long an endpoint may take until nothing is left on it.
     pub drain_timeout: Duration,
-    /// How long one may take until it serves, or until somebody confirms that it is done, and the store until it takes a change.
+    /// How long one may take until it serves, or until somebody confirms that it is done, and what a change has to
+    /// wait for: a store that refuses it, an exclusive flip.
     pub ready_timeout: Duration,
     /// How long a new endpoint has to serve before the next one goes.
     pub settle: Duration,

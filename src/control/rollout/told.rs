@@ -132,7 +132,7 @@ pub struct Told {
     pub reverses: bool,
     /// Why it ended early.
     pub why: Option<String>,
-    /// Why the store refuses its next change, while it does.
+    /// Why its next change cannot be made yet: the store refuses it, or an exclusive flip is under way.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.
