@@ -458,6 +458,26 @@ fn a_replacement_that_its_checks_find_unwell_does_not_count_and_everything_is_ta
 }
 
 #[test]
+fn an_endpoint_that_was_drained_before_is_so_again_when_everything_is_taken_back() {
+    let lab = pool(3, "");
+    let (old0, old1, spare) = (address(&lab, "old0"), address(&lab, "old1"), address(&lab, "old2"));
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{spare}/drain");
+    assert_eq!(lab.call("POST", &path, &Value::Null).0, 200);
+    let before = endpoints(&lab, "blue");
+    let replace =
+        json!([{ "out": old0, "into": spare }, { "out": old1, "into": origin::nobody().to_string() }]);
+    begin(&lab, &json!({ "replace": replace }));
+    wait_for_step(&lab, 1, "warming");
+    assert_eq!(who_answers(&lab), ["old2"]);
+    lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!(rollout(&lab)["state"], "reversed");
+    let mut after = endpoints(&lab, "blue");
+    after.sort_by_key(|endpoint| before.iter().position(|other| other.0 == endpoint.0));
+    assert_eq!(after, before);
+    assert_eq!(who_answers(&lab), ["old0", "old1"]);
+}
+
+#[test]
 fn an_old_endpoint_that_was_stopped_does_not_come_back_and_the_new_one_goes_on() {
     let mut lab = pool(3, "");
     let (good, dead) = (Origin::start("new0"), origin::nobody());

@@ -193,8 +193,8 @@ impl Job {
     fn inherited(&self, state: &State, index: usize, into: &EndpointAddr) -> TraitsEdit {
         let plan = &self.order.plan;
         let to = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
-        match &self.before[index].traits {
-            Some(traits) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(traits),
+        match &self.before[index].out {
+            Some(old) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(&old.traits),
             _ => TraitsEdit::default(),
         }
     }

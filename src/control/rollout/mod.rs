@@ -28,7 +28,7 @@ use tracing::error;
 use super::{Failed, Handle, clock};
 use crate::release::rollout::{NotPlanned, Plan, Serving};
 use crate::release::{Actor, State, check_expected};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits, VersionName};
 use journal::Journal;
 use once::Kept;
 pub use told::{RolloutState, StepState, Told, ToldStep};
@@ -143,13 +143,22 @@ struct Job {
     kept: watch::Sender<Kept>,
 }
 
-/// How the endpoints of a move were before anything was done.
+/// How the endpoints of a move were before anything was done; `None`: not in their pool.
 #[derive(Debug)]
 struct Before {
-    /// True when the new endpoint was in its pool.
-    was_there: bool,
-    /// What was said of the old endpoint.
-    traits: Option<Traits>,
+    /// The old one.
+    out: Option<Place>,
+    /// The new one.
+    into: Option<Place>,
+}
+
+/// An endpoint's place in a pool.
+#[derive(Debug)]
+struct Place {
+    /// True when somebody had drained it.
+    drained: bool,
+    /// What was said of it.
+    traits: Traits,
 }
 
 /// All rollouts: the last one of each service.
@@ -340,13 +349,14 @@ impl Job {
 }
 
 fn before(plan: &Plan, state: &State) -> Vec<Before> {
-    let service = state.table.service(&plan.service);
-    let [from, to] =
-        [&plan.from, &plan.to].map(|version| service.and_then(|service| service.version(version)));
-    let traits = |out: &EndpointAddr| from.map(|from| from.traits.of(out));
+    let place = |version: &VersionName, endpoint: Option<&EndpointAddr>| {
+        let spec = state.table.service(&plan.service)?.version(version)?;
+        let endpoint = endpoint.filter(|endpoint| spec.endpoints.contains(endpoint))?;
+        Some(Place { drained: spec.draining.contains(endpoint), traits: spec.traits.of(endpoint) })
+    };
     let of = plan.moves.iter().map(|step| Before {
-        was_there: step.into.as_ref().is_some_and(|into| to.is_some_and(|to| to.endpoints.contains(into))),
-        traits: step.out.as_ref().and_then(traits),
+        out: place(&plan.from, step.out.as_ref()),
+        into: place(&plan.to, step.into.as_ref()),
     });
     of.collect()
 }
