@@ -140,6 +140,51 @@ fn what_an_operator_does_to_the_pool_lies_over_what_is_found() {
     assert!(pool(lab).contains(&listed.at("b")), "{:?}", pool(lab));
 }
 
+// ---- Rolling upgrades ----
+
+#[test]
+fn no_other_endpoint_takes_the_place_of_one_that_would_be_found_again() {
+    let listed = listed(&["a", "b", "c"], 2, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a", "b"]);
+    let (epoch, pair) = (lab.epoch(), format!("{}={}", listed.at("a"), listed.at("c")));
+    for more in [&["--dry-run"][..], &["--surge"], &[]] {
+        let (exit, out, err) = lab.cli(&[&["rollout", "shop", "--replace", &pair], more].concat());
+        assert_eq!(exit, 1, "{out}{err}");
+        let said = format!("endpoint {} of version `blue` was discovered", listed.at("a"));
+        assert!(err.contains(&said) && err.contains("hint: replace it where it was found"), "{err}");
+    }
+    let gone = json!({ "replace": [{ "out": listed.at("a") }] });
+    let (status, refused) = lab.call("POST", "/v1/services/shop/rollout", &gone);
+    assert_eq!((status, &refused["type"]), (422, &json!("urn:switchback:problem:discovered")));
+    assert_eq!(lab.epoch(), epoch, "nothing was drained");
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--hook", "true"]);
+    assert_eq!(exit, 0, "it can be restarted in its place: {out}{err}");
+}
+
+#[test]
+fn what_is_found_once_a_rollout_has_begun_is_not_drained_by_it() {
+    let listed = listed(&["a", "b", "c"], 1, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a"]);
+    let endpoint = format!("/v1/services/shop/versions/blue/endpoints/{}", listed.at("b"));
+    assert_eq!(lab.call("PUT", &endpoint, &Value::Null).0, 200);
+    let (a, b) = (listed.at("a"), listed.at("b"));
+    let replace = json!([{ "out": a, "into": a }, { "out": b, "into": listed.at("c") }]);
+    let path = "/v1/services/shop/rollout";
+    assert_eq!(lab.call("POST", path, &json!({ "replace": replace, "confirm": true })).0, 202);
+    let rollout = || lab.call("GET", path, &Value::Null).1;
+    lab::wait_until("the first one is safe", || rollout()["steps"][0]["awaits_confirmation"] == true);
+    let mut events = lab.events();
+    listed.list(&["a", "b"]);
+    assert_eq!(events.change()["reason"], "discovery");
+    assert_eq!(lab.call("POST", &format!("{path}/proceed"), &json!({ "endpoint": a })).0, 200);
+    let told = events.wait_for(|event| event["rollout"]["state"] == "reversed");
+    assert!(told["rollout"]["why"].as_str().unwrap().contains("was discovered"), "{told}");
+    let drained = |event: &Value| event["rollout"]["steps"][1]["state"] == "draining";
+    assert!(!events.past.iter().any(drained), "it was not drained");
+}
+
 /// Machines on one port, at addresses of their own.
 fn machines(addresses: &[Ipv4Addr]) -> (Vec<Origin>, u16) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

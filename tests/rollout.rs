@@ -458,6 +458,26 @@ fn a_replacement_that_its_checks_find_unwell_does_not_count_and_everything_is_ta
 }
 
 #[test]
+fn an_endpoint_that_was_drained_before_is_so_again_when_everything_is_taken_back() {
+    let lab = pool(3, "");
+    let (old0, old1, spare) = (address(&lab, "old0"), address(&lab, "old1"), address(&lab, "old2"));
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{spare}/drain");
+    assert_eq!(lab.call("POST", &path, &Value::Null).0, 200);
+    let before = endpoints(&lab, "blue");
+    let replace =
+        json!([{ "out": old0, "into": spare }, { "out": old1, "into": origin::nobody().to_string() }]);
+    begin(&lab, &json!({ "replace": replace }));
+    wait_for_step(&lab, 1, "warming");
+    assert_eq!(who_answers(&lab), ["old2"]);
+    lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!(rollout(&lab)["state"], "reversed");
+    let mut after = endpoints(&lab, "blue");
+    after.sort_by_key(|endpoint| before.iter().position(|other| other.0 == endpoint.0));
+    assert_eq!(after, before);
+    assert_eq!(who_answers(&lab), ["old0", "old1"]);
+}
+
+#[test]
 fn an_old_endpoint_that_was_stopped_does_not_come_back_and_the_new_one_goes_on() {
     let mut lab = pool(3, "");
     let (good, dead) = (Origin::start("new0"), origin::nobody());
@@ -704,6 +724,53 @@ fn changes_that_do_not_concern_it_are_no_reason_to_end() {
 }
 
 #[test]
+fn a_rollout_waits_for_the_end_of_an_exclusive_flip_and_goes_on() {
+    let (lab, gate, asked) = busy("");
+    let old = address(&lab, "old1");
+    let green = json!({ "endpoints": [lab.origin("old2").address.to_string()] });
+    assert_eq!(lab.call("PUT", "/v1/services/shop/versions/green", &green).0, 200);
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let flip = || lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green", "exclusive": true }));
+    let hindered_by_it = || {
+        lab::wait_until("it is hindered", || {
+            let told = rollout(&lab)["hindrance"].clone();
+            told == "an exclusive flip of `shop` to `green` is under way"
+        });
+    };
+    let is_held = || lab::wait_until("it is held", || lab.shop()["phase"] == "holding");
+    let call_off = || assert_eq!(lab.call("POST", "/v1/services/shop/release", &Value::Null).0, 200);
+    thread::scope(|scope| {
+        let flipped = scope.spawn(flip);
+        is_held();
+        assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old]).0, 0);
+        hindered_by_it();
+        assert_eq!(rollout(&lab)["state"], "running");
+        call_off();
+        assert_eq!(flipped.join().unwrap().0, 409);
+    });
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["hindrance"]), (&json!("done"), &Value::Null), "{told}");
+    // And so it does on its way back.
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": old }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    thread::scope(|scope| {
+        let flipped = scope.spawn(flip);
+        is_held();
+        assert_eq!(lab.call("DELETE", "/v1/services/shop/rollout", &Value::Null).0, 202);
+        hindered_by_it();
+        assert_eq!(rollout(&lab)["state"], "reversing");
+        call_off();
+        assert_eq!(flipped.join().unwrap().0, 409);
+    });
+    let told = ended(&lab);
+    assert_eq!((&told["state"], &told["hindrance"]), (&json!("reversed"), &Value::Null), "{told}");
+    assert!(endpoints(&lab, "blue").iter().all(|(_, draining)| !draining));
+    gate.open();
+    asked.answer();
+}
+
+#[test]
 fn weights_that_somebody_else_sets_stay_whenever_he_does() {
     let lab = pool(4, "");
     let new: Vec<_> = (0..4).map(|index| Origin::start(&format!("new{index}"))).collect();
@@ -747,6 +814,31 @@ fn a_rollout_between_versions_leaves_a_way_back() {
     assert!(who_answers(&lab).contains(&"old0".to_owned()));
     lab.flip("blue");
     assert_eq!(who_answers(&lab), ["old0", "old1"]);
+}
+
+#[test]
+fn there_is_no_way_back_to_an_old_endpoint_that_was_stopped() {
+    let mut lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+    let (old0, old1) = (address(&lab, "old0"), address(&lab, "old1"));
+    begin(&lab, &json!({ "to": "green", "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    lab.origins.retain(|origin| origin.name != "old0");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old0]).0, 0);
+    wait_for_step(&lab, 1, "safe");
+    assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old1]).0, 0);
+    assert_eq!(ended(&lab)["state"], "done");
+    assert_eq!(endpoints(&lab, "blue"), [(old0.clone(), true), (old1.clone(), false)]);
+    let status = || lab.cli(&["rollout", "shop", "--status"]);
+    let (exit, out, _) = status();
+    assert!(exit == 0 && out.trim_end().ends_with(&format!("{old0} and {old1} are safe to stop")), "{out}");
+    assert_eq!(lab.cli(&["flip", "shop", "--to", "blue"]).0, 0);
+    assert_eq!(who_answers(&lab), ["old1"]);
+    let (exit, out, _) = status();
+    let last = format!("{old0} is safe to stop; {old1} serves again: do not stop it");
+    assert!(exit == 1 && out.trim_end().ends_with(&last), "{out}");
 }
 
 #[test]

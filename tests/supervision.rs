@@ -313,6 +313,23 @@ fn a_rolling_upgrade_stops_and_goes_all_the_way_back_when_supervision_says_so() 
 }
 
 #[test]
+fn what_a_rolling_upgrade_has_replaced_is_not_safe_to_stop_while_it_may_get_traffic_back() {
+    let lab = rolling(&Pulse::well());
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--to", "green", "--surge"]);
+    assert_eq!(exit, 1, "{out}{err}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("shop: done, "), "{out}");
+    let (exit, drain, _) = lab.cli(&["drain", "shop/blue"]);
+    assert!(exit == 1 && last.ends_with(&format!("; {}", drain.trim_end())), "{drain}{out}");
+    let rollout = || lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1;
+    assert_eq!(rollout()["measure"]["candidate"], "green", "{}", rollout());
+    let weights = "/v1/services/shop/weights?supervise=false";
+    assert_eq!(lab.call("PUT", weights, &json!({ "green": 10_000 })).0, 200);
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--status"]);
+    assert!(exit == 0 && out.trim_end().ends_with(" are safe to stop"), "{out}");
+}
+
+#[test]
 fn where_it_may_only_tell_its_time_is_over_too() {
     let (blue, green) = (Pulse::well(), Pulse::of(500));
     let lab = shop(&blue, &green, "{ mode = \"alert\" }");

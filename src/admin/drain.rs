@@ -9,13 +9,13 @@ use axum::response::{IntoResponse, Response};
 use http::header::ETAG;
 
 use super::Readiness;
-use super::api::{Drain, Drains, EndpointDrain, InFlight, Measure, Problem, Trial, VersionKept, VersionLeft};
+use super::api::{Drain, Drains, EndpointDrain, InFlight, Measure, Problem, VersionKept, VersionLeft};
 use super::call::Call;
 use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use super::uses;
 use crate::control::Handle;
-use crate::release::{Refused, State};
+use crate::release::Refused;
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
@@ -112,16 +112,10 @@ fn kept(control: &Handle) -> Vec<VersionKept> {
     };
     let kept = state.table.services().iter().filter_map(|service| {
         let version = baseless(service)?;
-        let measure = measure(&state, &service.name, &version)?;
+        let measure = Measure::present(&state, &service.name, version.as_str())?;
         Some(VersionKept { service: service.name.to_string(), version: version.to_string(), measure })
     });
     kept.collect()
-}
-
-/// What the comparison that is under way makes of a version.
-fn measure(state: &State, service: &ServiceName, version: &VersionName) -> Option<Measure> {
-    let trial = state.deployment(service)?.trial.as_ref()?;
-    Measure::of(&Trial::of(trial, &state.table.service(service)?.split), version.as_str())
 }
 
 /// The versions worth a look: those that drain, and those with something in flight.
@@ -153,7 +147,7 @@ pub(super) async fn look(control: &Handle, service: &ServiceName, version: &Vers
     let weight = present.map_or(0, |service| service.split.weight(version).points());
     let in_flight = InFlight::left(control, service, version);
     let epoch = present.map_or(state.table.epoch(), |service| service.epoch);
-    let measure = measure(&state, service, version);
+    let measure = Measure::present(&state, service, version.as_str());
     (Drain { measure, ..Drain::of(weight, draining, &in_flight, told.as_deref()) }, epoch.0)
 }
 

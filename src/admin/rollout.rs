@@ -55,7 +55,7 @@ pub(super) async fn show(call: Call) -> Result<Response, Box<Problem>> {
     let service = call.service()?;
     let told = call.app.control.rollouts().told(&service);
     match told {
-        Some(told) => Ok(Json(Rollout::from(&told)).into_response()),
+        Some(told) => Ok(Json(Rollout::of(&told, &call.app.control.state())).into_response()),
         None if call.app.control.state().table.service(&service).is_none() => Err(no_service(&service)),
         None => Err(Problem::new(404, "no_rollout", format!("there was no rollout of `{service}`"))),
     }
@@ -77,10 +77,10 @@ pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
     };
     if query.dry_run.unwrap_or(false) {
         let told = Rollouts::plan(&order, control).map_err(|why| refused(&call, why))?;
-        return Ok(Json(Rollout { dry_run: true, ..Rollout::from(&told) }).into_response());
+        return Ok(Json(Rollout { dry_run: true, ..Rollout::of(&told, &state) }).into_response());
     }
     let begun = control.rollouts().begin(order, control).await.map_err(|why| refused(&call, why))?;
-    let mut response = (StatusCode::ACCEPTED, Json(Rollout::from(&begun.told))).into_response();
+    let mut response = (StatusCode::ACCEPTED, Json(Rollout::of(&begun.told, &state))).into_response();
     if begun.replayed {
         let is_so = HeaderValue::from_static("true");
         response.headers_mut().insert(precondition::REPLAYED_HEADER, is_so);
@@ -99,7 +99,7 @@ pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
         Some(mode) => back("mode", Some(mode))?,
     };
     let told = rollouts.end(&service, back).map_err(|why| refused(&call, why))?;
-    Ok((StatusCode::ACCEPTED, Json(Rollout::from(&told))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Rollout::of(&told, &call.app.control.state()))).into_response())
 }
 
 /// An endpoint that was safe to stop was dealt with: the rolling upgrade goes on.
@@ -115,7 +115,7 @@ pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
         .rollouts()
         .confirm(&service, &endpoint, &call.app.control)
         .map_err(|why| refused(&call, why))?;
-    Ok(Json(Rollout::from(&told)).into_response())
+    Ok(Json(Rollout::of(&told, &call.app.control.state())).into_response())
 }
 
 /// Whether the endpoints of a version can serve: each of them is asked for a connection now.

@@ -167,10 +167,10 @@ fn conclude(session: &mut Session<'_>, rollout: &Rollout) -> anyhow::Result<()> 
     }
 }
 
-/// Whoever stops what was replaced goes by it: an old endpoint that others use is not done with.
+/// Whoever stops what was replaced goes by it: an old endpoint that others use, or that may get traffic back, is not done with.
 fn exit(rollout: &Rollout) -> Exit {
     match outcome(rollout) {
-        Exit::Done if rollout.state == "done" && !render::still_used(rollout).is_empty() => Exit::Failed,
+        Exit::Done if rollout.state == "done" && !render::is_safe(rollout) => Exit::Failed,
         exit => exit,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rollout::Told;
 use super::supervisor::VerdictNotice;
 use crate::proxy::upstream::Standing;
-use crate::release::Change;
+use crate::release::{Change, State};
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// What control tells whoever listens (`GET /v1/events`).
@@ -49,10 +49,12 @@ pub enum Notice {
 }
 
 /// News of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RolloutNotice {
     /// All of it, as it stands.
     pub told: Told,
     /// The step that they are about; `None`: about the whole.
     pub step: Option<usize>,
+    /// Where traffic went then.
+    pub state: Arc<State>,
 }

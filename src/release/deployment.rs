@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::overlay::own;
 use super::trial::Trial;
 use crate::table::{EndpointAddr, ServiceSpec, Split, VersionName, VersionSpec};
 
@@ -23,6 +24,21 @@ pub struct Deployment {
     pub previous: Option<Previous>,
     /// The comparison under way.
     pub trial: Option<Trial>,
+}
+
+impl Deployment {
+    /// True when the endpoint was found, whoever else names it: taken away, it would go on serving.
+    #[must_use]
+    pub fn has_found(&self, version: &VersionName, endpoint: &EndpointAddr) -> bool {
+        self.discovered.get(version).is_some_and(|found| found.contains(endpoint))
+    }
+
+    /// True when the endpoint is in the pool for its own sake, found or not.
+    #[must_use]
+    pub fn owns(&self, version: &VersionName, endpoint: &EndpointAddr) -> bool {
+        let own = own(&self.spec, &self.edits);
+        own.iter().any(|spec| spec.name == *version && spec.endpoints.contains(endpoint))
+    }
 }
 
 /// Endpoints that were found, by version. They join the version's own and are nobody's edit.

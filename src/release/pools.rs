@@ -63,7 +63,10 @@ impl Draft<'_> {
         let mut version = self.version(name, version)?;
         let traits = version.traits.with(&endpoint, said.over(version.traits.of(&endpoint)));
         let is_serving = version.serving().any(|serving| *serving == endpoint);
-        if traits == version.traits && is_serving && self.is_own(name, &version.name, &endpoint)? {
+        if traits == version.traits
+            && is_serving
+            && self.entry(name)?.deployment.owns(&version.name, &endpoint)
+        {
             return Ok(());
         }
         let is_drained = version.draining.contains(&endpoint);
@@ -83,7 +86,7 @@ impl Draft<'_> {
         endpoint: &EndpointAddr,
     ) -> Result<(), Refused> {
         let mut version = self.with_endpoint(name, version, endpoint)?;
-        if self.is_found(name, &version.name, endpoint)? {
+        if self.entry(name)?.deployment.has_found(&version.name, endpoint) {
             let (service, endpoint) = (name.clone(), endpoint.clone());
             return Err(Refused::Discovered { service, version: version.name, endpoint });
         }
@@ -133,29 +136,6 @@ impl Draft<'_> {
         let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
         Ok(())
-    }
-
-    /// True when the endpoint was found, whoever else names it: it would go on serving.
-    fn is_found(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionName,
-        endpoint: &EndpointAddr,
-    ) -> Result<bool, Refused> {
-        let Item { deployment, .. } = self.entry(name)?;
-        Ok(deployment.discovered.get(version).is_some_and(|found| found.contains(endpoint)))
-    }
-
-    /// True when the endpoint is in the pool for its own sake, found or not.
-    fn is_own(
-        &mut self,
-        name: &ServiceName,
-        version: &VersionName,
-        endpoint: &EndpointAddr,
-    ) -> Result<bool, Refused> {
-        let Item { deployment, .. } = self.entry(name)?;
-        let own = own(&deployment.spec, &deployment.edits);
-        Ok(own.iter().any(|spec| spec.name == *version && spec.endpoints.contains(endpoint)))
     }
 
     /// The version, which has this endpoint.

@@ -3,7 +3,7 @@
 
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionSpec};
 
-use super::{Command, Supervise};
+use super::{Command, Deployment, Supervise};
 
 /// One endpoint goes and one comes. Where a pool grows or shrinks one of them is missing; where both are the same, a
 /// machine is restarted in its place.
@@ -123,6 +123,14 @@ pub enum NotPlanned {
         /// So many have to.
         least: usize,
     },
+    /// The endpoint that is to go would be found again.
+    #[error("endpoint {endpoint} of version `{version}` was discovered: no other can take its place")]
+    Discovered {
+        /// Which.
+        endpoint: EndpointAddr,
+        /// Where.
+        version: VersionName,
+    },
     /// Nobody would know when a machine has been restarted.
     #[error("endpoint {0} is restarted in its place: somebody has to say when that is done")]
     NobodyConfirms(EndpointAddr),
@@ -139,6 +147,7 @@ impl NotPlanned {
             Self::Serving { .. } => "serving",
             Self::NoTraffic(_) => "no_traffic",
             Self::Capacity { .. } => "capacity",
+            Self::Discovered { .. } => "discovered",
             Self::NobodyConfirms(_) => "nobody_confirms",
         }
     }
@@ -155,6 +164,9 @@ impl NotPlanned {
             Self::NoTraffic(_) => "`switchback status SERVICE` shows the weights",
             Self::Capacity { .. } => {
                 "replace fewer at a time (`--batch`), let new ones come first (`--surge`), or ask for less (`--min-capacity`)"
+            }
+            Self::Discovered { .. } => {
+                "replace it where it was found; or restart it in its place (without `=NEW`), or go to another version (`--to`)"
             }
             Self::NobodyConfirms(_) => {
                 "give a `--hook COMMAND` that restarts it, or `--confirm` each yourself"
@@ -184,7 +196,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`NotPlanned`].
-    pub fn check(&self, service: &Service, serving: &Serving, confirms: bool) -> Result<(), NotPlanned> {
+    pub fn check(
+        &self,
+        (service, deployment): (&Service, &Deployment),
+        serving: &Serving,
+        confirms: bool,
+    ) -> Result<(), NotPlanned> {
         let serves = |version: &VersionName, endpoint: &EndpointAddr| {
             service.version(version).is_some_and(|spec| spec.serving().any(|other| other == endpoint))
         };
@@ -209,12 +226,25 @@ impl Plan {
                 return Err(NotPlanned::NobodyConfirms(out.clone()));
             }
         }
+        self.check_removable(&self.moves, deployment)?;
         let left = self.least(serving);
         if left < self.min_serving.max(1) {
             let (serving, least) = (serving.count(), self.min_serving.max(1));
             return Err(NotPlanned::Capacity { serving, left, least });
         }
         Ok(())
+    }
+
+    /// Whether the old endpoints of these moves can leave their pool, where they have to.
+    ///
+    /// # Errors
+    /// [`NotPlanned::Discovered`].
+    pub fn check_removable(&self, moves: &[Move], deployment: &Deployment) -> Result<(), NotPlanned> {
+        let mut gone = moves.iter().filter(|step| !self.is_between() && !step.is_in_place());
+        match gone.find_map(|step| step.out.as_ref().filter(|out| deployment.has_found(&self.from, out))) {
+            Some(out) => Err(NotPlanned::Discovered { endpoint: out.clone(), version: self.from.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// The endpoint that two moves do not agree about.

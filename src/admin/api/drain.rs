@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use super::{InFlight, Trial};
 use crate::control::Use;
 use crate::proxy::upstream;
-use crate::table::EndpointAddr;
+use crate::release::State;
+use crate::table::{EndpointAddr, ServiceName};
 
 /// So many of one kind are left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -87,6 +88,13 @@ pub struct Measure {
 }
 
 impl Measure {
+    /// What the comparison that is under way in a service makes of `version`.
+    #[must_use]
+    pub fn present(state: &State, service: &ServiceName, version: &str) -> Option<Self> {
+        let trial = state.deployment(service)?.trial.as_ref()?;
+        Self::of(&Trial::of(trial, &state.table.service(service)?.split), version)
+    }
+
     /// What this comparison makes of `version`.
     #[must_use]
     pub fn of(trial: &Trial, version: &str) -> Option<Self> {

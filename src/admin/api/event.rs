@@ -150,7 +150,7 @@ impl From<&Notice> for Event {
             },
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
             Notice::Rollout(news) => {
-                let rollout = Rollout::from(&news.told);
+                let rollout = Rollout::of(&news.told, &news.state);
                 let now = news.step.and_then(|step| rollout.steps.get(step).cloned());
                 Self::Rollout { rollout, step: news.step.map(|step| step + 1), now }
             }

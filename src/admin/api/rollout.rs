@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AlsoUsedBy, text};
+use super::{AlsoUsedBy, Measure, text};
 use crate::control;
+use crate::control::rollout::RolloutState;
+use crate::release::State;
+use crate::table::BasisPoints;
 
 /// A rolling upgrade: one endpoint after the other goes, and another one comes in its place.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -35,8 +38,8 @@ pub struct StartRollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "10m")]
     pub drain_timeout: Option<String>,
-    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with, and the store until it
-    /// takes a change; 5 min by default.
+    /// How long a new endpoint may take until it serves, or until it is confirmed that an old one was dealt with, and the store, or an
+    /// exclusive flip, until a change can be made; 5 min by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5m")]
     pub ready_timeout: Option<String>,
@@ -88,7 +91,7 @@ pub struct Rollout {
     pub from: String,
     /// The version whose endpoints come.
     pub to: String,
-    /// `running`, `reversing`, `done` (every old endpoint is safe to stop that nobody else uses), `reversed`, `stopped`, or `interrupted`: the process
+    /// `running`, `reversing`, `done` (every old endpoint is safe to stop that nobody else uses and is not in `serving_again`, unless there is a `measure`), `reversed`, `stopped`, or `interrupted`: the process
     /// that did it has ended, and nothing goes on by itself.
     #[schema(example = "running")]
     pub state: String,
@@ -104,10 +107,16 @@ pub struct Rollout {
     pub serving: usize,
     /// The fewest that have served since it began.
     pub least_serving: usize,
+    /// Present where it is done and supervision may give traffic back to the old endpoints by itself: do not stop them then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
+    /// The old endpoints that get requests again since it was done: do not stop them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serving_again: Vec<String>,
     /// Why it ended early.
     #[serde(default)]
     pub why: Option<String>,
-    /// Why the store refuses its next change, while it does: it is tried again.
+    /// Why its next change cannot be made yet, and is tried again: the store refuses it, or an exclusive flip is under way.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.
@@ -142,6 +151,21 @@ pub struct RolloutStep {
     pub also_used_by: Vec<AlsoUsedBy>,
 }
 
+/// The old endpoints of a rollout that is done and can get traffic, since they drain no more: those that do, or who may
+/// give it to them. What has drained gets nothing, whoever has the traffic.
+fn returned(told: &control::rollout::Told, state: &State) -> Option<(Option<Measure>, Vec<String>)> {
+    let name = told.service.parse().ok().filter(|_| told.state == RolloutState::Done)?;
+    let service = state.table.service(&name)?;
+    let from = service.versions.iter().find(|version| version.name.as_str() == told.from)?;
+    let serving: Vec<_> = from.serving().map(ToString::to_string).collect();
+    let replaced = told.steps.iter().filter(|step| told.from != told.to || step.out != step.into);
+    let open = replaced.filter_map(|step| step.out.clone()).filter(|out| serving.contains(out));
+    let open: Vec<_> = open.collect();
+    let carries = service.split.weight(&from.name) > BasisPoints::NONE;
+    let measure = || Measure::present(state, &name, &told.from).filter(|_| !open.is_empty());
+    Some(if carries { (None, open) } else { (measure(), Vec::new()) })
+}
+
 fn users(step: &control::rollout::ToldStep) -> Vec<AlsoUsedBy> {
     let address = step.out.clone().unwrap_or_default();
     let user = |(service, version): &(String, String)| AlsoUsedBy {
@@ -152,8 +176,11 @@ fn users(step: &control::rollout::ToldStep) -> Vec<AlsoUsedBy> {
     step.also_used_by.iter().map(user).collect()
 }
 
-impl From<&control::rollout::Told> for Rollout {
-    fn from(told: &control::rollout::Told) -> Self {
+impl Rollout {
+    /// A rollout, and what is made of it by a comparison that is under way in this state.
+    #[must_use]
+    pub fn of(told: &control::rollout::Told, state: &State) -> Self {
+        let (measure, serving_again) = returned(told, state).unwrap_or_default();
         let step = |step: &control::rollout::ToldStep| RolloutStep {
             out: step.out.clone(),
             into: step.into.clone(),
@@ -172,6 +199,8 @@ impl From<&control::rollout::Told> for Rollout {
             min_serving: told.min_serving,
             serving: told.serving,
             least_serving: told.least_serving,
+            measure,
+            serving_again,
             why: told.why.clone(),
             hindrance: told.hindrance.clone(),
             timed_out: told.timed_out,

@@ -15,5 +15,5 @@ pub(super) use drain::{
     all_left, endpoint_left, endpoint_safety, safety, waiting, waiting_for_all, waiting_for_endpoint,
 };
 pub(super) use history::{explained, history};
-pub(super) use rollout::{news, outcome, rollout, still_used};
+pub(super) use rollout::{is_safe, news, outcome, rollout};
 pub(super) use status::{status, versions};

@@ -1,6 +1,6 @@
 //! Rolling upgrades, as people read them.
 
-use super::drain::also_used;
+use super::drain::{also_used, is_measure};
 use crate::admin::api::{AlsoUsedBy, Rollout, RolloutStep};
 use crate::cli::style::{Style, Tone, and, line};
 
@@ -116,9 +116,37 @@ fn said(step: &RolloutStep) -> Option<String> {
 }
 
 /// Who else uses old endpoints that were replaced by others; a machine that went over to another version is that one's now.
-pub(in crate::cli) fn still_used(rollout: &Rollout) -> Vec<AlsoUsedBy> {
+fn still_used(rollout: &Rollout) -> Vec<AlsoUsedBy> {
     let replaced = rollout.steps.iter().filter(|step| step.out != step.into);
     replaced.flat_map(|step| step.also_used_by.iter().cloned()).collect()
+}
+
+/// True when what was replaced is safe to stop.
+pub(in crate::cli) fn is_safe(rollout: &Rollout) -> bool {
+    rollout.measure.is_none() && rollout.serving_again.is_empty() && still_used(rollout).is_empty()
+}
+
+/// What is safe to stop of a rollout that is done, and what is not.
+fn stoppable(rollout: &Rollout, safe: &[String]) -> Vec<String> {
+    let again: Vec<_> = rollout.serving_again.iter().map(|out| line(out, usize::MAX)).collect();
+    let mut said = Vec::new();
+    match (safe, &rollout.measure) {
+        (_, Some(measure)) => said.push(is_measure(&line(&rollout.from, 64), measure)),
+        ([], None) if again.is_empty() => said.push("nothing became safe to stop".to_owned()),
+        ([], None) => {}
+        ([one], None) => said.push(format!("{one} is safe to stop")),
+        (more, None) => said.push(format!("{} are safe to stop", and(more))),
+    }
+    match &again[..] {
+        [] => {}
+        [one] => said.push(format!("{one} serves again: do not stop it")),
+        more => said.push(format!("{} serve again: do not stop them", and(more))),
+    }
+    match &still_used(rollout)[..] {
+        [] => {}
+        users => said.push(format!("{}: do not stop it", also_used(users))),
+    }
+    said
 }
 
 /// The last line: what is safe to stop.
@@ -129,6 +157,8 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
         let steps = rollout.steps.iter().filter(|step| states.contains(&&*step.state));
         let steps = steps.filter(|step| step.state != "done" || !in_place(step));
         let steps = steps.filter(|step| step.also_used_by.is_empty());
+        let steps =
+            steps.filter(|step| !step.out.as_ref().is_some_and(|out| rollout.serving_again.contains(out)));
         steps.filter_map(|step| step.out.as_deref()).map(|out| line(out, usize::MAX)).collect::<Vec<_>>()
     };
     let why = rollout.why.as_deref().map(|why| format!(": {}", line(why, usize::MAX))).unwrap_or_default();
@@ -146,13 +176,9 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
             &format!("{service}: every endpoint was restarted and serves again (never fewer than {} did): stop none of them", rollout.least_serving),
         ),
         "done" => {
-            let verb = if safe.len() == 1 { "is" } else { "are" };
-            let what = if safe.is_empty() { "nothing became safe to stop".to_owned() } else { format!("{} {verb} safe to stop", and(&safe)) };
-            let done = format!("{service}: done, never fewer than {} endpoints served; {what}", rollout.least_serving);
-            match &still_used(rollout)[..] {
-                [] => style.paint(Tone::Good, &done),
-                users => style.paint(Tone::Bad, &format!("{done}; {}: do not stop it", also_used(users))),
-            }
+            let done = format!("{service}: done, never fewer than {} endpoints served", rollout.least_serving);
+            let tone = if is_safe(rollout) { Tone::Good } else { Tone::Bad };
+            style.paint(tone, &[vec![done], stoppable(rollout, &safe)].concat().join("; "))
         }
         "reversed" if safe.is_empty() => {
             style.paint(Tone::Bad, &format!("{service}: taken back{why}{lost}; {}", if lost.is_empty() { "the old endpoints serve: do not stop them" } else { "the other old endpoints serve: do not stop them" }))

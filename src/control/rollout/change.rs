@@ -1,21 +1,23 @@
 //! What a rollout asks of control: ordinary changes, each for the state that was looked at.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::told::{RolloutState, StepState};
 use super::wait::Halt;
 use super::{Job, Wish, lock};
-use crate::control::handle::{Asked, Wanted, weight};
+use crate::control::handle::{Asked, Seen, Wanted, weight};
 use crate::control::{Failed, Handle, clock};
 use crate::release::rollout::{Plan, Way};
 use crate::release::{Command, Refused, State};
 use crate::store::StoreError;
 use crate::table::{BasisPoints, EndpointAddr, Epoch, VersionName};
 
-/// How long after the store has refused a change it is asked again.
+/// How long after a change was refused for a reason that passes it is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often in a row somebody else may change the service between our look at it and our change.
 const CONFLICTS: usize = 20;
@@ -37,6 +39,9 @@ impl Job {
     /// Asks for one change; for none when there is nothing to change.
     ///
     /// `commands` makes it from the state as it is, and is asked again when somebody else was faster.
+    ///
+    /// # Errors
+    /// [`Halt`]: it was not made, and it is not worth waiting until it can be.
     pub(super) async fn change(
         &self,
         handle: &Handle,
@@ -44,10 +49,22 @@ impl Job {
         what: &str,
         commands: impl Fn(&State) -> Result<Vec<Command>, Halt>,
     ) -> Result<(), Halt> {
-        let (since, mut conflicts) = (clock::instant(), 0);
+        let done = self.try_change(handle, batch, what, commands).await;
+        self.hindered(handle, None);
+        done
+    }
+
+    async fn try_change(
+        &self,
+        handle: &Handle,
+        batch: &Range<usize>,
+        what: &str,
+        commands: impl Fn(&State) -> Result<Vec<Command>, Halt>,
+    ) -> Result<(), Halt> {
+        let (since, mut conflicts, mut seen) = (clock::instant(), 0, handle.seen.clone());
         while conflicts < CONFLICTS {
             self.heed(handle).await?;
-            let state = handle.state();
+            let state = Arc::clone(&seen.borrow_and_update().state);
             let epoch = self.check_weights(&state)?;
             let mut commands = commands(&state)?;
             let command = match commands.len() {
@@ -57,42 +74,47 @@ impl Job {
             };
             match handle.change(self.wanted(command, epoch, self.because(batch, what))).await {
                 Ok(done) => {
-                    self.hindered(handle, None);
                     *lock(&self.weights) = weights(&done.state, &self.order.plan);
                     self.look(handle);
                     return Ok(());
                 }
                 Err(Failed::Refused(Refused::Conflict { .. })) => conflicts += 1,
-                // The way back would need it as much.
-                Err(Failed::Store(why)) if !matches!(why, StoreError::InDoubt(_)) => {
-                    self.wait_for_store(handle, since, &why).await?;
-                }
-                Err(failed) => return Err(Halt::of(failed)),
+                Err(failed) => match passing(&failed) {
+                    // The way back would need it as much.
+                    Some(why) => {
+                        self.hindered(handle, Some(why.clone()));
+                        self.check_patience(since, why)?;
+                        self.pause(&mut seen).await?;
+                    }
+                    None => return Err(Halt::of(failed)),
+                },
             }
         }
         Err(Halt::Bound(format!("somebody else changes `{}` again and again", self.order.plan.service)))
     }
 
-    /// Nothing has changed: waits until it is worth asking again.
+    /// Nothing has changed, and that may pass.
     ///
     /// # Errors
-    /// [`Halt`] when that has taken too long since `since`, or somebody wants an end.
-    async fn wait_for_store(&self, handle: &Handle, since: Instant, why: &StoreError) -> Result<(), Halt> {
-        self.hindered(handle, Some(why.to_string()));
+    /// [`Halt::TimedOut`] when it has taken too long.
+    fn check_patience(&self, since: Instant, why: String) -> Result<(), Halt> {
+        let waited = clock::instant().saturating_duration_since(since);
+        if waited < self.order.ready_timeout { Ok(()) } else { Err(Halt::TimedOut(why)) }
+    }
+
+    /// Waits until it is worth asking again: something else has changed, or some time has passed.
+    ///
+    /// # Errors
+    /// [`Halt::Asked`].
+    async fn pause(&self, seen: &mut watch::Receiver<Seen>) -> Result<(), Halt> {
         let (mut wish, goes_back) = (self.wish.subscribe(), self.goes_back());
-        if clock::instant().saturating_duration_since(since) >= self.order.ready_timeout {
-            self.hindered(handle, None);
-            return Err(Halt::TimedOut(why.to_string()));
-        }
         match *wish.borrow_and_update() {
-            Wish::End(back) if !goes_back => {
-                self.hindered(handle, None);
-                return Err(Halt::Asked(back));
-            }
+            Wish::End(back) if !goes_back => return Err(Halt::Asked(back)),
             Wish::Go | Wish::End(_) => {}
         }
         tokio::select! {
             () = sleep(AGAIN) => {}
+            _ = seen.changed() => {}
             _ = wish.changed(), if !goes_back => {}
         }
         Ok(())
@@ -180,6 +202,15 @@ impl Job {
             _ => Way::Forward,
         };
         plan.weights(service, old, new.len(), way)
+    }
+}
+
+/// Why nothing has changed, where that is over by itself or when somebody has seen to it.
+fn passing(failed: &Failed) -> Option<String> {
+    match failed {
+        Failed::Store(why) if !matches!(why, StoreError::InDoubt(_)) => Some(why.to_string()),
+        Failed::Underway { .. } => Some(failed.to_string()),
+        _ => None,
     }
 }
 

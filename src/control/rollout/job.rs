@@ -4,16 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
-use super::change::{Shift, serves, weights};
+use super::change::{Shift, serves};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
-use super::{Back, Job, capacity, lock};
+use super::{Job, capacity, lock};
 use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
 use crate::release::State;
-use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit, ZoneEdit};
+use crate::table::{EndpointAddr, Traits, TraitsEdit, ZoneEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
@@ -85,6 +85,7 @@ impl Job {
         }
         let goes: Vec<_> = out.iter().map(|(_, endpoint)| endpoint.clone()).collect();
         let drains = |state: &State| {
+            self.check_removable(state, batch)?;
             let shift = self.shift(state, Shift { goes: &goes, ..Shift::default() });
             let drains = goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint));
             Ok(shift.into_iter().chain(drains).collect())
@@ -114,6 +115,14 @@ impl Job {
             self.until(handle, self.order.ready_timeout, all_told, what).await?;
         }
         Ok(())
+    }
+
+    /// Nothing is drained that cannot be taken away then: it may have been discovered since the beginning.
+    fn check_removable(&self, state: &State, batch: &Range<usize>) -> Result<(), Halt> {
+        let plan = &self.order.plan;
+        let Some(deployment) = state.deployment(&plan.service) else { return Ok(()) };
+        let moves = &plan.moves[batch.clone()];
+        plan.check_removable(moves, deployment).map_err(|why| Halt::Bound(why.to_string()))
     }
 
     /// The new endpoints of a batch are waited for, and serve; those whose being in place is `wanted`.
@@ -184,8 +193,8 @@ impl Job {
     fn inherited(&self, state: &State, index: usize, into: &EndpointAddr) -> TraitsEdit {
         let plan = &self.order.plan;
         let to = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
-        match &self.before[index].traits {
-            Some(traits) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(traits),
+        match &self.before[index].out {
+            Some(old) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(&old.traits),
             _ => TraitsEdit::default(),
         }
     }
@@ -228,35 +237,6 @@ impl Job {
         Ok(())
     }
 
-    /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert or another
-    /// rollout can give it traffic again. One that went over to the new version stays out.
-    async fn open_the_way_back(&self, handle: &Handle) -> Result<(), Halt> {
-        let plan = &self.order.plan;
-        let put = |state: &State| {
-            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
-            let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
-                return Ok(Vec::new());
-            };
-            let out =
-                plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
-            let drains = out.filter(|out| spec.draining.contains(out));
-            Ok(drains.map(|out| plan.put(&plan.from, out, TraitsEdit::default())).collect())
-        };
-        if !plan.is_between() {
-            return Ok(());
-        }
-        let (all, what) = (0..plan.moves.len(), format!("{} can take traffic again", plan.from));
-        match self.change(handle, &all, &what, put).await {
-            Err(Halt::Closed) => Err(Halt::Closed),
-            // Everything else is done, and stays.
-            Err(halt) => {
-                warn!(service = %plan.service, ?halt, "the old endpoints stay drained");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
     /// The new endpoints have to stay well for a while.
     async fn settle(&self, handle: &Handle, batch: &Range<usize>) -> Result<(), Halt> {
         let plan = &self.order.plan;
@@ -270,41 +250,6 @@ impl Job {
             Ok(clock::instant().saturating_duration_since(since) >= self.order.settle)
         };
         self.until(handle, Duration::MAX, settled, String::new).await
-    }
-
-    /// Ends early, and goes back as far as it should; `None` when the process ends.
-    async fn come_to_an_end(&self, handle: &Handle, halt: Halt) -> Option<RolloutState> {
-        let (why, back) = match halt {
-            Halt::Closed => return None,
-            Halt::Asked(back) => ("somebody has ended it".to_owned(), Some(back)),
-            Halt::Bound(why) => (why, Some(self.order.on_failure)),
-            // Nothing of a bad version stays.
-            Halt::Convicted(why) => (why, Some(Back::All)),
-            Halt::TimedOut(why) => {
-                self.told.send_modify(|told| told.timed_out = true);
-                (why, Some(self.order.on_failure))
-            }
-            Halt::Interfered(why) => (why, None),
-        };
-        warn!(service = %self.order.plan.service, why, "a rollout ends early");
-        self.told.send_modify(|told| {
-            told.why = Some(why);
-            told.steps.iter_mut().for_each(|step| step.awaits_confirmation = false);
-        });
-        let Some(back) = back else { return Some(RolloutState::Stopped) };
-        self.set_state(handle, RolloutState::Reversing);
-        if let Err(halt) = self.reverse(handle, back).await {
-            let why = match halt {
-                Halt::Closed => return None,
-                Halt::Asked(_) => String::new(),
-                Halt::Bound(why) | Halt::Convicted(why) | Halt::TimedOut(why) | Halt::Interfered(why) => why,
-            };
-            warn!(service = %self.order.plan.service, why, "a rollout cannot go back further");
-            let more = format!("; on the way back: {why}");
-            self.told.send_modify(|told| told.why.get_or_insert_default().push_str(&more));
-            return Some(RolloutState::Stopped);
-        }
-        Some(if back == Back::All { RolloutState::Reversed } else { RolloutState::Stopped })
     }
 
     pub(super) fn state(&self, index: usize) -> StepState {
@@ -333,7 +278,7 @@ impl Job {
         }
     }
 
-    fn set_state(&self, handle: &Handle, state: RolloutState) {
+    pub(super) fn set_state(&self, handle: &Handle, state: RolloutState) {
         self.told.send_modify(|told| {
             told.state = state;
             told.news += 1;
@@ -356,8 +301,9 @@ impl Job {
                 info!(service, state, steps = told.steps.len(), why, hindrance, "rollout");
             }
         }
+        let notice = Arc::new(RolloutNotice { told, step, state: handle.state() });
         // Nobody listens: nobody to tell.
-        let _ = handle.notices.send(Notice::Rollout(Arc::new(RolloutNotice { told, step })));
+        let _ = handle.notices.send(Notice::Rollout(notice));
     }
 }
 

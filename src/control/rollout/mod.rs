@@ -6,6 +6,7 @@
 
 mod capacity;
 mod change;
+mod end;
 mod heed;
 mod job;
 mod journal;
@@ -27,7 +28,7 @@ use tracing::error;
 use super::{Failed, Handle, clock};
 use crate::release::rollout::{NotPlanned, Plan, Serving};
 use crate::release::{Actor, State, check_expected};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits, VersionName};
 use journal::Journal;
 use once::Kept;
 pub use told::{RolloutState, StepState, Told, ToldStep};
@@ -43,7 +44,8 @@ pub struct Order {
     pub plan: Plan,
     /// How long an endpoint may take until nothing is left on it.
     pub drain_timeout: Duration,
-    /// How long one may take until it serves, or until somebody confirms that it is done, and the store until it takes a change.
+    /// How long one may take until it serves, or until somebody confirms that it is done, and what a change has to
+    /// wait for: a store that refuses it, an exclusive flip.
     pub ready_timeout: Duration,
     /// How long a new endpoint has to serve before the next one goes.
     pub settle: Duration,
@@ -141,13 +143,22 @@ struct Job {
     kept: watch::Sender<Kept>,
 }
 
-/// How the endpoints of a move were before anything was done.
+/// How the endpoints of a move were before anything was done; `None`: not in their pool.
 #[derive(Debug)]
 struct Before {
-    /// True when the new endpoint was in its pool.
-    was_there: bool,
-    /// What was said of the old endpoint.
-    traits: Option<Traits>,
+    /// The old one.
+    out: Option<Place>,
+    /// The new one.
+    into: Option<Place>,
+}
+
+/// An endpoint's place in a pool.
+#[derive(Debug)]
+struct Place {
+    /// True when somebody had drained it.
+    drained: bool,
+    /// What was said of it.
+    traits: Traits,
 }
 
 /// All rollouts: the last one of each service.
@@ -251,11 +262,12 @@ impl Rollouts {
     /// [`NotBegun`], if it could not be begun.
     pub fn plan(order: &Order, handle: &Handle) -> Result<Told, NotBegun> {
         let state = handle.state();
-        let service = state.table.service(&order.plan.service);
-        let service = service.ok_or_else(|| NotBegun::NoService(order.plan.service.clone()))?;
+        let name = &order.plan.service;
+        let service = state.table.service(name).zip(state.deployment(name));
+        let (service, deployment) = service.ok_or_else(|| NotBegun::NoService(order.plan.service.clone()))?;
         check_expected(&state, &order.expected).map_err(Failed::from)?;
         let serving = capacity::serving(handle, &order.plan);
-        order.plan.check(service, &serving, order.confirm)?;
+        order.plan.check((service, deployment), &serving, order.confirm)?;
         Ok(Told::of(order, serving.count(), clock::now()))
     }
 
@@ -337,13 +349,14 @@ impl Job {
 }
 
 fn before(plan: &Plan, state: &State) -> Vec<Before> {
-    let service = state.table.service(&plan.service);
-    let [from, to] =
-        [&plan.from, &plan.to].map(|version| service.and_then(|service| service.version(version)));
-    let traits = |out: &EndpointAddr| from.map(|from| from.traits.of(out));
+    let place = |version: &VersionName, endpoint: Option<&EndpointAddr>| {
+        let spec = state.table.service(&plan.service)?.version(version)?;
+        let endpoint = endpoint.filter(|endpoint| spec.endpoints.contains(endpoint))?;
+        Some(Place { drained: spec.draining.contains(endpoint), traits: spec.traits.of(endpoint) })
+    };
     let of = plan.moves.iter().map(|step| Before {
-        was_there: step.into.as_ref().is_some_and(|into| to.is_some_and(|to| to.endpoints.contains(into))),
-        traits: step.out.as_ref().and_then(traits),
+        out: place(&plan.from, step.out.as_ref()),
+        into: place(&plan.to, step.into.as_ref()),
     });
     of.collect()
 }

@@ -76,8 +76,9 @@ impl Job {
         self.change(handle, &step, &format!("back: {out} serves again"), |state| {
             let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
             let is_known = spec.is_some_and(|spec| spec.endpoints.contains(out));
-            let traits = self.before[index].traits.as_ref().filter(|_| !is_known);
-            let put = plan.put(&plan.from, out, traits.map_or_else(TraitsEdit::default, said));
+            let before = self.before[index].out.as_ref().filter(|_| !is_known);
+            let traits = before.map_or_else(TraitsEdit::default, |before| said(&before.traits));
+            let put = plan.put(&plan.from, out, traits);
             let shift = Shift { again: std::slice::from_ref(out), ..Shift::default() };
             Ok([put].into_iter().chain(self.shift(state, shift)).collect())
         })
@@ -106,7 +107,8 @@ impl Job {
         Ok(false)
     }
 
-    /// The new endpoint gets nothing new, and leaves the pool when nothing is left on it.
+    /// The new endpoint gets nothing new, and leaves the pool when nothing is left on it; one that was there before is what it
+    /// was, and drained if it was.
     async fn dismiss(&self, handle: &Handle, index: usize, into: &EndpointAddr) -> Result<(), Halt> {
         let plan = &self.order.plan;
         let state = handle.state();
@@ -114,14 +116,14 @@ impl Job {
         if !spec.is_some_and(|spec| spec.endpoints.contains(into)) {
             return Ok(());
         }
-        let (step, stays) = (index..index + 1, self.before[index].was_there);
+        let (step, before) = (index..index + 1, self.before[index].into.as_ref());
         self.change(handle, &step, &format!("back: {into} drains"), |state| {
             let shift = self.shift(state, Shift { leaves: std::slice::from_ref(into), ..Shift::default() });
-            let drain = (!stays).then(|| plan.drain(&plan.to, into));
+            let drain = before.is_none_or(|before| before.drained).then(|| plan.drain(&plan.to, into));
             Ok(shift.into_iter().chain(drain).collect())
         })
         .await?;
-        if stays {
+        if before.is_some() {
             return Ok(());
         }
         let is_empty = async || Ok(self.is_empty(handle, &plan.to, into).await);

@@ -13,7 +13,7 @@ pub enum RolloutState {
     Running,
     /// On its way back.
     Reversing,
-    /// Everything is replaced, and every old endpoint is safe to stop that nobody else uses.
+    /// Everything is replaced, and every old endpoint is safe to stop that nobody else uses, unless supervision may go back to them.
     Done,
     /// It went back, as far as the old endpoints still answer.
     Reversed,
@@ -132,7 +132,7 @@ pub struct Told {
     pub reverses: bool,
     /// Why it ended early.
     pub why: Option<String>,
-    /// Why the store refuses its next change, while it does.
+    /// Why its next change cannot be made yet: the store refuses it, or an exclusive flip is under way.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.
