@@ -209,6 +209,29 @@ fn a_client_that_leaves_is_told_of() {
 }
 
 #[test]
+fn who_leaves_in_the_middle_of_a_body_has_sent_so_much_and_got_nothing() {
+    let lab = logging(vec![Origin::start("blue")], "");
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc");
+    drop(client);
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("client_gone"), &json!(499)));
+    assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(3), &json!(0)));
+}
+
+#[test]
+fn what_had_come_of_a_body_that_is_too_large_is_told() {
+    let lab = logging_with(vec![Origin::start("blue")], "", "", "limits = { request_body = \"1KiB\" }");
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512)).repeat(3);
+    let request = format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    let answer = lab.client().send(request).answer();
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("request_too_large"), &json!(413)));
+    assert!(line["request_bytes"].as_u64().unwrap() > 1024, "{line}");
+    assert_eq!(line["response_bytes"], json!(answer.body.len()));
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_an_error_with_the_status_that_went_out() {
     let origin = Origin::behaving("blue", |_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")?;

@@ -774,6 +774,21 @@ fn a_length_without_its_body_is_within_every_limit() {
 }
 
 #[test]
+fn what_had_come_of_a_body_that_is_too_large_stands_in_the_access_log() {
+    let origin = Shared::start(Habit::default());
+    let log = "[access_log]\ntarget = \"file\"\npath = \"access.log\"";
+    let lab = origin.lab(&format!("limits = {{ request_body = \"1KiB\" }}\n{log}"));
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512)).repeat(3);
+    let request =
+        format!("POST /hangs HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    assert_eq!(lab.client().send(request).answer().status, 413);
+    let log = || std::fs::read_to_string(lab.dir.path().join("access.log")).unwrap_or_default();
+    wait_until("it is written", || log().ends_with('\n'));
+    let line: serde_json::Value = serde_json::from_str(&log()).unwrap();
+    assert!(line["request_bytes"].as_u64().unwrap() > 1024, "{line}");
+}
+
+#[test]
 fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened() {
     let origin = Shared::start(Habit { hangs: true, ..Habit::default() });
     let mut lab = origin.lab("");
