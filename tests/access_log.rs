@@ -5,7 +5,7 @@
 mod lab;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -209,6 +209,29 @@ fn a_client_that_leaves_is_told_of() {
 }
 
 #[test]
+fn who_leaves_in_the_middle_of_a_body_has_sent_so_much_and_got_nothing() {
+    let lab = logging(vec![Origin::start("blue")], "");
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc");
+    drop(client);
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("client_gone"), &json!(499)));
+    assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(3), &json!(0)));
+}
+
+#[test]
+fn what_had_come_of_a_body_that_is_too_large_is_told() {
+    let lab = logging_with(vec![Origin::start("blue")], "", "", "limits = { request_body = \"1KiB\" }");
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512)).repeat(3);
+    let request = format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    let answer = lab.client().send(request).answer();
+    let line = only(&lab);
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("request_too_large"), &json!(413)));
+    assert!(line["request_bytes"].as_u64().unwrap() > 1024, "{line}");
+    assert_eq!(line["response_bytes"], json!(answer.body.len()));
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_an_error_with_the_status_that_went_out() {
     let origin = Origin::behaving("blue", |_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")?;
@@ -346,23 +369,17 @@ fn a_full_disk_costs_lines_and_no_request() {
     assert_eq!(lab.proxy().log().matches("the access log cannot be written").count(), 1, "said once");
 }
 
-/// A named pipe that nobody reads: its writer waits for ever.
-fn pipe(dir: &Path) -> fs::File {
+/// Where the log goes is a named pipe.
+fn pipe(dir: &Path) -> PathBuf {
     let path = dir.join("access.log");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    // Held open for both, so that opening it for writing does not wait.
-    fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
+    path
 }
 
-#[test]
-fn a_log_that_nobody_reads_delays_no_request() {
-    let dir = tempfile::tempdir().unwrap();
-    let held = pipe(dir.path());
-    let origins = vec![Origin::start("blue")];
-    // Long lines fill the pipe (64 KiB) and the queue soon.
-    let text = config(dir.path(), &origins, "headers = [\"x-long\"]", "", "");
-    let lab = Lab::configured(dir, origins, &text);
+/// Asks until lines are dropped: nothing is read any more, and the queue is full.
+fn fill(lab: &Lab) {
     let mut client = lab.client();
+    // Long lines fill the pipe (64 KiB) and the queue soon.
     let request =
         format!("GET /{} HTTP/1.1\r\nhost: a\r\nx-long: {}\r\n\r\n", "p".repeat(8_000), "v".repeat(1_000));
     let mut sent = 0;
@@ -373,10 +390,55 @@ fn a_log_that_nobody_reads_delays_no_request() {
         }
         assert!(sent < 20_000, "the queue has no end");
     }
+}
+
+#[test]
+fn a_log_that_nobody_reads_delays_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pipe(dir.path());
+    let reader = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let origins = vec![Origin::start("blue")];
+    let text = config(dir.path(), &origins, "headers = [\"x-long\"]", "", "");
+    let lab = Lab::configured(dir, origins, &text);
+    fill(&lab);
+    lab.proxy().wait_for_log("nobody reads it");
     // It ends in time too, though the writer does not.
     let (is_clean, _dir) = stop(lab);
     assert!(is_clean);
-    drop(held);
+    drop(reader);
+}
+
+#[test]
+fn a_pipe_whose_reader_is_away_delays_no_command_and_its_lines_wait() {
+    let mut lab = logging(vec![Origin::start("blue"), Origin::start("green")], "");
+    fs::remove_file(path(&lab)).unwrap();
+    let path = pipe(lab.dir.path());
+    lab.proxy().signal("HUP");
+    lab.proxy().wait_for_log("configuration read");
+    lab.flip("green");
+    assert_eq!(lab.get("/waits").version(), "green");
+    let mut line = String::new();
+    BufReader::new(fs::File::open(&path).unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["path"], "/waits");
+    // One that is started does not wait for a reader either.
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!(lab.get("/").version(), "green");
+}
+
+#[test]
+fn a_log_that_is_full_can_be_turned_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    pipe(dir.path());
+    let origins = vec![Origin::start("blue")];
+    let text = config(dir.path(), &origins, "headers = [\"x-long\"]", "", "");
+    let lab = Lab::configured(dir, origins, &text);
+    fill(&lab);
+    let other = lab.dir.path().join("other.log");
+    lab.write_config(&text.replace("access.log", "other.log"));
+    wait_until("what waited is written there", || !read(&other).is_empty());
+    lab.get("/last");
+    wait_until("what comes is", || read(&other).last().unwrap()["path"] == "/last");
 }
 
 #[test]

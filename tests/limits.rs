@@ -111,6 +111,31 @@ fn a_service_gets_no_more_requests_a_time_than_it_may() {
 }
 
 #[test]
+fn another_limit_that_changes_forgives_no_rate() {
+    let origin = Origin::start("blue");
+    let shop = |limits: &str| {
+        format!(
+            "[services.shop]\nroutes = [{{}}]\nlimits = {{ {limits}, burst = 1 }}\nversions.blue.endpoints = [\"{}\"]\n",
+            origin.address
+        )
+    };
+    let [before, other, faster] =
+        ["rate = \"1/h\"", "rate = \"1/h\", request_body = \"1MiB\"", "rate = \"2/h\""].map(shop);
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &before);
+    assert_eq!([lab.get("/").status, lab.get("/").status], [200, 429]);
+    let reload = |text: &str| {
+        let read = || lab.proxy().log().matches("configuration read").count();
+        let before = read();
+        lab.write_config(text);
+        lab::wait_until("it is read", || read() > before);
+    };
+    reload(&other);
+    assert_eq!(lab.get("/").status, 429);
+    reload(&faster);
+    assert_eq!([lab.get("/").status, lab.get("/").status], [200, 429], "another rate begins anew");
+}
+
+#[test]
 fn a_rate_by_client_is_each_clients_own_as_trusted_proxies_tell_them_apart() {
     let lab = Lab::pool(
         vec![Origin::start("blue")],

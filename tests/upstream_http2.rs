@@ -15,7 +15,7 @@ use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use lab::frames::{self, frame};
 use lab::tls::{Authority, Pair};
 use lab::{Frames, Lab, Origin, PATIENCE, wait_until};
@@ -219,6 +219,8 @@ async fn answer(
             }
             send.send_data(Bytes::new(), true).unwrap();
         }
+        "/long" => long(&head.method, 200, respond).await,
+        "/unchanged" => long(&head.method, 304, respond).await,
         "/ends-late" => ends_late(respond).await,
         "/breaks" => {
             let mut response = Response::new(());
@@ -242,6 +244,16 @@ async fn hang(mut respond: SendResponse<Bytes>, tell: &mpsc::Sender<String>) {
     tell.send("asked".into()).unwrap();
     let reset = poll_fn(|cx| respond.poll_reset(cx)).await;
     tell.send(format!("{reset:?}")).unwrap();
+}
+
+/// Answers with 2,000 bytes, or says that it would be so many.
+async fn long(method: &Method, status: u16, mut respond: SendResponse<Bytes>) {
+    let is_bodiless = method == Method::HEAD || status == 304;
+    let response = Response::builder().status(status).header("content-length", 2_000).body(()).unwrap();
+    let mut send = respond.send_response(response, is_bodiless).unwrap();
+    if !is_bodiless {
+        all(&mut send, vec![b'x'; 2_000].into()).await;
+    }
 }
 
 /// Answers in parts, with the end in a frame of its own.
@@ -748,6 +760,32 @@ fn an_answer_without_a_body_is_over_with_its_head() {
     counted("204", 1.0);
     assert_eq!(client.send("HEAD /ends-late HTTP/1.1\r\nhost: a\r\n\r\n").head_answer().status, 200);
     counted("200", 1.0);
+}
+
+#[test]
+fn a_length_without_its_body_is_within_every_limit() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("limits = { response_body = \"1KiB\" }");
+    let mut client = lab.client();
+    assert_eq!(client.send("HEAD /long HTTP/1.1\r\nhost: a\r\n\r\n").head_answer().status, 200);
+    assert_eq!(client.get("/unchanged").status, 304);
+    let answer = client.get("/long");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("response_too_large")));
+}
+
+#[test]
+fn what_had_come_of_a_body_that_is_too_large_stands_in_the_access_log() {
+    let origin = Shared::start(Habit::default());
+    let log = "[access_log]\ntarget = \"file\"\npath = \"access.log\"";
+    let lab = origin.lab(&format!("limits = {{ request_body = \"1KiB\" }}\n{log}"));
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512)).repeat(3);
+    let request =
+        format!("POST /hangs HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    assert_eq!(lab.client().send(request).answer().status, 413);
+    let log = || std::fs::read_to_string(lab.dir.path().join("access.log")).unwrap_or_default();
+    wait_until("it is written", || log().ends_with('\n'));
+    let line: serde_json::Value = serde_json::from_str(&log()).unwrap();
+    assert!(line["request_bytes"].as_u64().unwrap() > 1024, "{line}");
 }
 
 #[test]

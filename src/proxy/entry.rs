@@ -86,17 +86,12 @@ pub(super) fn admit(
         }
         if let Some(quota) = rare.and_then(|rare| rare.quota.as_ref()) {
             // Once a request, also when a change came in between.
-            slot = match slot.filter(|slot| slot.is_of(quota)) {
-                None => {
-                    let entered = quota.enter(|| client.arrival.peer.client(&head.headers));
-                    let refused = |not_now| {
-                        story.stays_outside(&snapshot, routed);
-                        story.not_now(not_now)
-                    };
-                    Some(entered.map_err(refused)?)
-                }
-                same => same,
+            let entered = quota.enter(slot.take(), || client.arrival.peer.client(&head.headers));
+            let refused = |not_now| {
+                story.stays_outside(&snapshot, routed);
+                story.not_now(not_now)
             };
+            slot = Some(entered.map_err(refused)?);
         }
         let local = worker.local(lane);
         // Before it is counted in: what both look at may be far away, and is fetched at once so.

@@ -378,9 +378,11 @@ impl Exchange {
         if self.waiting == Waiting::Sent {
             return Ok(false);
         }
-        let (moved, waiting) = self.outgoing.send(&mut self.stream, cx)?;
-        self.waiting = waiting;
+        let sent = self.outgoing.send(&mut self.stream, cx);
+        // Also of a body that is refused for what has come.
         self.record.as_ref().inspect(|record| record.received(self.outgoing.taken()));
+        let (moved, waiting) = sent?;
+        self.waiting = waiting;
         if waiting == Waiting::Sent {
             self.turn.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {

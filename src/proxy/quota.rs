@@ -29,7 +29,7 @@ const MOST_CLIENTS: usize = 64 * 1024;
 pub struct Quota {
     limits: ServiceLimits,
     in_flight: Arc<AtomicU32>,
-    pace: Option<Limiter>,
+    pace: Option<Arc<Limiter>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct NotNow {
 }
 
 impl Quota {
-    /// What `limits` leave to enforce, if anything: as it was in `before`, as far as they are the same.
+    /// What `limits` leave to enforce, if anything: each as it stood in `before`, whatever has become of the others.
     #[must_use]
     pub fn of(limits: ServiceLimits, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         if limits.in_flight.is_none() && limits.rate.is_none() {
@@ -67,14 +67,32 @@ impl Quota {
         }
         // Those in flight still count when the limit is another one.
         let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
-        Some(Arc::new(Self { limits, in_flight, pace: limits.rate.and_then(Limiter::of) }))
+        let same = before.filter(|before| before.limits.rate == limits.rate);
+        let pace = match same {
+            Some(same) => same.pace.clone(),
+            None => limits.rate.and_then(Limiter::of).map(Arc::new),
+        };
+        Some(Arc::new(Self { limits, in_flight, pace }))
     }
 
-    /// Counts one request in; `client` is asked for only if it matters.
+    /// Counts one request in, once: it may have a slot already, of this quota or of the one before. `client` is asked for only if
+    /// it matters.
     ///
     /// # Errors
     /// The reason why it may not pass, and how long it should wait, if that is known.
-    pub fn enter(self: &Arc<Self>, client: impl FnOnce() -> Option<IpAddr>) -> Result<Slot, NotNow> {
+    pub fn enter(
+        self: &Arc<Self>,
+        before: Option<Slot>,
+        client: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<Slot, NotNow> {
+        let mut pace = self.pace.as_deref();
+        if let Some(before) = before {
+            if Arc::ptr_eq(&before.quota, self) {
+                return Ok(before);
+            }
+            let passed = before.quota.pace.as_deref();
+            pace = pace.filter(|pace| passed.is_none_or(|passed| !std::ptr::eq(*pace, passed)));
+        }
         // Counted out again by the slot, also when the rate says no.
         let slot = Slot { quota: Arc::clone(self), is_counted: self.limits.in_flight.is_some() };
         if let Some(most) = self.limits.in_flight {
@@ -83,7 +101,7 @@ impl Quota {
                 return Err(NotNow { reason: Reason::Concurrency, wait: None });
             }
         }
-        let passed = match &self.pace {
+        let passed = match pace {
             None => Ok(()),
             Some(Limiter::Service(pace)) => {
                 pace.check().map_err(|not| not.wait_time_from(pace.clock().now()))
@@ -94,14 +112,6 @@ impl Quota {
             }
         };
         passed.map(|()| slot).map_err(|wait| NotNow { reason: Reason::Rate, wait: Some(wait) })
-    }
-}
-
-impl Slot {
-    /// True when it was counted against this very quota.
-    #[must_use]
-    pub fn is_of(&self, quota: &Arc<Quota>) -> bool {
-        Arc::ptr_eq(&self.quota, quota)
     }
 }
 
@@ -191,7 +201,7 @@ mod tests {
     #[test]
     fn no_more_are_in_flight_than_may_be() {
         let quota = Quota::of(few(2), None).unwrap();
-        let enter = || quota.enter(|| None);
+        let enter = || quota.enter(None, || None);
         let (first, second) = (enter().unwrap(), enter().unwrap());
         assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
         drop(first);
@@ -199,8 +209,8 @@ mod tests {
         assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
         // Another limit over the same requests.
         let other = Quota::of(few(3), Some(&quota)).unwrap();
-        let fourth = other.enter(|| None).unwrap();
-        assert_eq!(other.enter(|| None).unwrap_err().reason, Reason::Concurrency);
+        let fourth = other.enter(None, || None).unwrap();
+        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Concurrency);
         drop((second, third, fourth));
         assert_eq!(other.in_flight.load(Ordering::Relaxed), 0);
     }
@@ -212,7 +222,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let slot = quota.enter(|| None);
+                        let slot = quota.enter(None, || None);
                         assert!(quota.in_flight.load(Ordering::Relaxed) <= 10 + 4);
                         drop(slot);
                     }
@@ -226,20 +236,37 @@ mod tests {
     fn a_burst_passes_and_then_no_more() {
         let quota = Quota::of(rate(RateBy::Service), None).unwrap();
         for _ in 0..3 {
-            quota.enter(|| unreachable!("nobody asks who it is")).unwrap();
+            quota.enter(None, || unreachable!("nobody asks who it is")).unwrap();
         }
-        let refused = quota.enter(|| None).unwrap_err();
+        let refused = quota.enter(None, || None).unwrap_err();
         assert_eq!(refused.reason, Reason::Rate);
         let wait = refused.wait.unwrap();
         assert!(wait > Duration::from_mins(59) && wait <= Duration::from_hours(1), "{wait:?}");
         let same = Quota::of(rate(RateBy::Service), Some(&quota)).unwrap();
-        assert_eq!(same.enter(|| None).unwrap_err().reason, Reason::Rate, "a reload forgives nothing");
+        assert_eq!(same.enter(None, || None).unwrap_err().reason, Reason::Rate, "a reload forgives nothing");
+    }
+
+    #[test]
+    fn a_rate_stays_as_it_stands_when_another_limit_changes() {
+        let quota = Quota::of(rate(RateBy::Service), None).unwrap();
+        let [first, second, _third] = [(); 3].map(|()| quota.enter(None, || None).unwrap());
+        let limits = ServiceLimits { in_flight: NonZeroU32::new(2), ..rate(RateBy::Service) };
+        let other = Quota::of(limits, Some(&quota)).unwrap();
+        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Rate);
+        // Who has passed it passes it once, and is in flight once.
+        let first = other.enter(Some(first), || None).unwrap();
+        let second = other.enter(Some(second), || None).unwrap();
+        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Concurrency);
+        drop((first, second));
+        let faster = Rate { requests: NonZeroU32::new(2).unwrap(), ..limits.rate.unwrap() };
+        let faster = Quota::of(ServiceLimits { rate: Some(faster), ..limits }, Some(&other)).unwrap();
+        faster.enter(None, || None).unwrap();
     }
 
     #[test]
     fn clients_are_limited_one_by_one_and_ipv6_ones_by_their_network() {
         let quota = Quota::of(rate(RateBy::Client), None).unwrap();
-        let ask = |address: &str| quota.enter(|| Some(address.parse().unwrap())).is_ok();
+        let ask = |address: &str| quota.enter(None, || Some(address.parse().unwrap())).is_ok();
         let thrice = |address: &str| (0..3).all(|_| ask(address));
         assert!(thrice("192.0.2.1") && !ask("192.0.2.1") && thrice("192.0.2.2"));
         assert!(thrice("2001:db8::1") && !ask("2001:db8::2:3:4:5") && ask("2001:db8:0:1::1"));

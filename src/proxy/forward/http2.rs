@@ -149,7 +149,8 @@ impl Call {
             };
             if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
                 let answer = answer.map_err(|error| self.failure(&error))?;
-                let fits = self.bounds.fits(announced(answer.headers()));
+                let is_bodiless = kind::is_bodiless(answer.status(), &asked.method);
+                let fits = is_bodiless || self.bounds.fits(announced(answer.headers()));
                 let too_large = Failure::Because(Reason::ResponseTooLarge);
                 return Poll::Ready(if fits { Ok(answer) } else { Err(too_large) });
             }

@@ -162,8 +162,11 @@ impl Record {
     /// The head of an answer goes out, and with it a body that is whole already.
     pub fn answered(&self, answer: &Answer) {
         self.status.set(answer.status.as_u16());
+        let is_gone = matches!(self.outcome.get(), Outcome::Failed(Reason::ClientGone));
+        // Who has gone gets nothing of it.
         if let Source::Full(bytes) = &answer.source
             && !self.is_head
+            && !is_gone
         {
             self.sent(bytes.len());
         }

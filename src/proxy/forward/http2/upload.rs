@@ -42,6 +42,7 @@ impl Call {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => {
                             self.taken += data.len() as u64;
+                            self.record.as_ref().inspect(|record| record.received(self.taken));
                             if self.taken > self.most {
                                 return Err(Reason::RequestTooLarge);
                             }
@@ -90,7 +91,6 @@ impl Call {
                 }
             }
         }
-        self.record.as_ref().inspect(|record| record.received(self.taken));
         Ok(moved)
     }
 
