@@ -208,7 +208,8 @@ impl Process {
         let log = Log::open(&config)?;
         let mut succession = Succession::begin(predecessor, &config.state.dir).await?;
         let generation = succession.generation();
-        let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
+        let state = &config.state;
+        let store = Box::new(Sqlite::open_within(succession.closing(), &state.dir, state.history)?);
         names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;

@@ -9,6 +9,7 @@ mod tests;
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -39,8 +40,17 @@ impl Sqlite {
     /// [`StoreError::Open`] when the directory cannot be used, or another process uses it;
     /// [`StoreError::NewerSchema`]; [`StoreError::Corrupt`].
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
+        Self::open_within(Duration::ZERO, dir, history)
+    }
+
+    /// The same; a process that uses the directory may have it for `patience`: one that was killed has not given everything back yet
+    /// when its end is heard of.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_within(patience: Duration, dir: &Path, history: usize) -> Result<Self, StoreError> {
         open::directory(dir)?;
-        let lock = open::lock(dir)?;
+        let lock = open::lock(dir, patience)?;
         let connection = open::database(dir).map_err(at(dir))?;
         open::sync(dir)?;
         let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
