@@ -179,6 +179,15 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(rusqlite::ErrorCode::DiskFull) => {
             StoreError::Io(format!("{error}: make room on the disk that holds state.dir"))
         }
+        // Which of the two it was SQLite keeps to itself.
+        Some(_) if is_unwritten(&error) => StoreError::Io(format!(
+            "{error}: a file in state.dir cannot be written, or has come to the limit on the size of files (ulimit -f, LimitFSIZE=)"
+        )),
         Some(_) | None => StoreError::Io(error.to_string()),
     }
+}
+
+/// True when a write failed for another reason than a full disk.
+fn is_unwritten(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE)
 }
