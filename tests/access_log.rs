@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lab::origin::{Then, nobody};
-use lab::{Client, Gate, Lab, Origin, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, wait_until};
 use serde_json::{Value, json};
 
 /// `shop` on these origins, with a log in the lab's directory and these keys of it.
@@ -367,6 +367,24 @@ fn a_full_disk_costs_lines_and_no_request() {
     }
     lab.wait_for_metric(&["switchback_access_log_dropped_total"], 20.0);
     assert_eq!(lab.proxy().log().matches("the access log cannot be written").count(), 1, "said once");
+}
+
+#[test]
+fn a_log_that_is_as_large_as_it_may_be_costs_lines_and_no_request() {
+    let origins = vec![Origin::start("blue")];
+    let dir = tempfile::tempdir().unwrap();
+    let text = config(dir.path(), &origins, "", "", "");
+    let mut lab = Lab::configured(dir, origins, &text);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    // Over what the store needs.
+    let (log, most) = (lab.dir.path().join("access.log"), 300_000);
+    fs::OpenOptions::new().append(true).create(true).open(log).unwrap().set_len(most).unwrap();
+    let limited = ["prlimit", &format!("--fsize={most}")];
+    let proxy = Proxy::start_as(&limited, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    assert_eq!(lab.get("/").status, 200);
+    lab.wait_for_metric(&["switchback_access_log_dropped_total"], 1.0);
+    assert_eq!(lab.get("/").status, 200);
 }
 
 /// Where the log goes is a named pipe.

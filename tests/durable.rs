@@ -228,6 +228,28 @@ fn a_full_disk_refuses_the_change_and_says_why_while_traffic_goes_on() {
     drop(disk);
 }
 
+/// A file that would become larger than it may be ends a process by default (SIGXFSZ).
+#[test]
+fn a_limit_on_the_size_of_files_is_as_a_full_disk() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let limited = ["prlimit", "--fsize=300000"];
+    let proxy = Proxy::start_as(&limited, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    let refused = until_refused(&lab);
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("the limit on the size of files"), "{refused}");
+    assert_eq!(lab.get("/shop").status, 200);
+    let status = fs::read_to_string(format!("/proc/{}/status", lab.proxy().pid())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let xfsz = 1 << (libc::SIGXFSZ - 1);
+    assert_eq!(
+        u64::from_str_radix(ignored, 16).unwrap() & xfsz,
+        0,
+        "a program that it starts would ignore it too"
+    );
+}
+
 /// Syncs fail while the file is there that says so; what was written stays written.
 const NO_SYNC: &str = r#"
 #define _GNU_SOURCE

@@ -1030,17 +1030,18 @@ fn the_store_that_comes_back_is_the_one_that_was_lent() {
     row.end();
 }
 
-/// The kernel ends the largest first, and nothing is left to try it again.
+/// The kernel ends the largest first, and nothing is left to try it again; and it tells of the end before all is closed.
 #[test]
 fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
     let mut row = Row::with("");
     row.lab.flip("green");
-    let (address, started) = (row.address(), row.lab.dir.path().join("started"));
+    let [started, killed] = ["started", "killed"].map(|name| row.lab.dir.path().join(name));
     let body = program(
         &row,
         &format!(
-            "#!/bin/sh\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.01; done\nexec '{1}' \"$@\"\n",
+            "#!/bin/sh\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nwhile [ ! -e '{1}' ]; do sleep 0.01; done\nexec '{2}' \"$@\"\n",
             started.display(),
+            killed.display(),
             env!("CARGO_BIN_EXE_switchback")
         ),
     );
@@ -1051,10 +1052,16 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
     });
     wait_until("it is started", || started.exists());
     row.pids.push(fs::read_to_string(started).unwrap().trim().parse().unwrap());
-    row.first.take().unwrap().kill();
+    signal("KILL", row.pids[0]);
     assert!(!asked.join().unwrap());
+    // For as long as the kernel closes what it had.
+    let lock = fs::File::open(row.lab.dir.path().join("state/switchback.lock")).unwrap();
+    lock.lock().unwrap();
+    fs::write(killed, "").unwrap();
+    row.first.as_ref().unwrap().wait_for_log("serving in its place");
+    drop(lock);
     wait_until("the new one serves", || row.status()["pid"] == row.pids[1]);
-    assert_eq!(Client::connect(address).get("/").version(), "green");
+    assert_eq!(row.client().get("/").version(), "green");
     assert_eq!(row.lab.flip("blue")["epoch"], 3);
     signal("TERM", row.pids[1]);
     wait_until("it ends", || !lives(row.pids[1]));

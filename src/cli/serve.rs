@@ -32,7 +32,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio_util::sync::CancellationToken;
@@ -77,18 +77,24 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot start; nothing is left behind then.
 pub(super) fn run(args: Run) -> Result<()> {
-    let _diary = start_log()?;
     // Before anything is opened: descriptors are taken by their numbers.
     let started = activation::take()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    // Before anything is written.
+    runtime.block_on(async { signals::outlive_full_files() })?;
+    let _diary = start_log()?;
     let line = started.predecessor.as_ref().and_then(|before| before.line.try_clone().ok());
-    let ran = run_from(started, args);
+    let ran = run_from(&runtime, started, args);
+    // With all that still runs there: whoever waits for this one's end is not told before.
+    drop(runtime);
     if let (Err(why), Some(line)) = (&ran, line) {
         Predecessor::fail(&line, format!("{why:#}"));
     }
     ran
 }
 
-fn run_from(started: Started, args: Run) -> Result<()> {
+fn run_from(runtime: &LocalRuntime, started: Started, args: Run) -> Result<()> {
     let program = OwnProgram::find()?;
     let file = configuration(args.config)?;
     // Before the first reading: what changes in between is noticed.
@@ -101,8 +107,6 @@ fn run_from(started: Started, args: Run) -> Result<()> {
     let affinity = args.cpu_affinity.as_ref().unwrap_or(&config.proxy.cpu_affinity);
     let cores = Cores::of(affinity, args.workers.map(usize::from))?;
     raise_file_limit(config.limits.connections);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let signals = Signals::take()?;
         let start = Start { file, watching, config, cores, program };
@@ -208,7 +212,8 @@ impl Process {
         let log = Log::open(&config)?;
         let mut succession = Succession::begin(predecessor, &config.state.dir).await?;
         let generation = succession.generation();
-        let store = Box::new(Sqlite::open(&config.state.dir, config.state.history)?);
+        let state = &config.state;
+        let store = Box::new(Sqlite::open_within(succession.closing(), &state.dir, state.history)?);
         names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;

@@ -1,7 +1,19 @@
 //! The signals that are taken.
 
+use std::io;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
+
+/// Has a write fail that would make a file larger than it may be (`ulimit -f`, LimitFSIZE=), as one to a full disk does: by itself
+/// the signal ends the process. It is taken and not ignored: what a program ignores those that it starts ignore too (execve(2)).
+///
+/// # Errors
+/// When it cannot be taken.
+pub(super) fn outlive_full_files() -> io::Result<()> {
+    // Taken until the process ends, whoever listens.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
 
 /// All of them.
 pub(super) struct Signals {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::stdio::dup2_stderr;
@@ -14,6 +15,10 @@ use super::orphans;
 use super::talk::{Hello, Line, Older, Ready, Sidelined, Told};
 use crate::control::Handle;
 
+/// How long the kernel may take to close what a process had whose end was heard: connections in the thousands come before its lock
+/// on the store.
+const CLOSING: Duration = Duration::from_secs(10);
+
 /// Whose place is taken, if anybody's.
 pub(super) struct Succession(Option<Taken>);
 
@@ -23,6 +28,8 @@ struct Taken {
     log: Option<OwnedFd>,
     /// The endpoints that get no requests.
     sidelined: Vec<Sidelined>,
+    /// How long the store may still be locked.
+    closing: Duration,
     elders: Vec<std::os::unix::net::UnixStream>,
 }
 
@@ -42,7 +49,8 @@ impl Succession {
                 state.display()
             );
         }
-        let mut taken = Taken { hello, line: Line::over(line)?, log, sidelined: Vec::new(), elders };
+        let (line, sidelined) = (Line::over(line)?, Vec::new());
+        let mut taken = Taken { hello, line, log, sidelined, closing: Duration::ZERO, elders };
         // One that has died hears nothing, and then says nothing.
         let _ = taken.line.tell(&Told::Prepared).await;
         match taken.line.hear().await {
@@ -51,7 +59,7 @@ impl Succession {
                 // First: what it was to pass on nobody reads any more.
                 taken.speak();
                 warn!(pid = taken.hello.pid, "the process before this one has died; serving in its place");
-                Ok(Self(Some(taken)))
+                Ok(Self(Some(Taken { closing: CLOSING, ..taken })))
             }
             Ok(Some(other)) => {
                 bail!("the process before this one says {other:?} instead of giving the store")
@@ -62,6 +70,11 @@ impl Succession {
     /// Which process in the row this one is.
     pub(super) fn generation(&self) -> u64 {
         self.0.as_ref().map_or(1, |taken| taken.hello.generation + 1)
+    }
+
+    /// How long the store may still be locked by a predecessor that has died.
+    pub(super) fn closing(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |taken| taken.closing)
     }
 
     /// The endpoints that get no requests, as the predecessor has found; to be taken once.

@@ -9,6 +9,7 @@ mod tests;
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -39,8 +40,17 @@ impl Sqlite {
     /// [`StoreError::Open`] when the directory cannot be used, or another process uses it;
     /// [`StoreError::NewerSchema`]; [`StoreError::Corrupt`].
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
+        Self::open_within(Duration::ZERO, dir, history)
+    }
+
+    /// The same; a process that uses the directory may have it for `patience`: one that was killed has not given everything back yet
+    /// when its end is heard of.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_within(patience: Duration, dir: &Path, history: usize) -> Result<Self, StoreError> {
         open::directory(dir)?;
-        let lock = open::lock(dir)?;
+        let lock = open::lock(dir, patience)?;
         let connection = open::database(dir).map_err(at(dir))?;
         open::sync(dir)?;
         let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
@@ -169,6 +179,15 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(rusqlite::ErrorCode::DiskFull) => {
             StoreError::Io(format!("{error}: make room on the disk that holds state.dir"))
         }
+        // Which of the two it was SQLite keeps to itself.
+        Some(_) if is_unwritten(&error) => StoreError::Io(format!(
+            "{error}: a file in state.dir cannot be written, or has come to the limit on the size of files (ulimit -f, LimitFSIZE=)"
+        )),
         Some(_) | None => StoreError::Io(error.to_string()),
     }
+}
+
+/// True when a write failed for another reason than a full disk.
+fn is_unwritten(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE)
 }

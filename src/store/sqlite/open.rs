@@ -4,6 +4,8 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -78,13 +80,17 @@ pub(super) fn sync(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Claims `dir` for this process; the claim ends with the process, however it ends.
-pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+/// Claims `dir` for this process, within `patience` if another has it; the claim ends with the process, however it ends.
+pub(super) fn lock(dir: &Path, patience: Duration) -> Result<File, StoreError> {
     let path = dir.join(LOCK);
     let opened =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = opened.map_err(|why| cannot_open(dir, format!("{why}: {}", path.display())))?;
-    match file.try_lock() {
+    let is_locked = match file.try_lock() {
+        Err(TryLockError::WouldBlock) if !patience.is_zero() => wait_for(&file, patience),
+        at_once => at_once,
+    };
+    match is_locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(cannot_open(dir, in_use(&mut file))),
         Err(TryLockError::Error(why)) => {
@@ -95,6 +101,19 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
     let _ =
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Waits for the lock on `file` to be free. The kernel says when, but not that it is late: so the thread that hears it is left then.
+fn wait_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let waiting = file.try_clone().map_err(TryLockError::Error)?;
+    let (tell, told) = mpsc::channel();
+    // Nobody hears it any more: it is given back with the last handle.
+    let wait = move || drop(tell.send(waiting.lock()));
+    thread::Builder::new().name("store lock".to_owned()).spawn(wait).map_err(TryLockError::Error)?;
+    match told.recv_timeout(patience) {
+        Ok(locked) => locked.map_err(TryLockError::Error),
+        Err(_) => Err(TryLockError::WouldBlock),
+    }
 }
 
 fn in_use(file: &mut File) -> String {
