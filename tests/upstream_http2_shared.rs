@@ -239,10 +239,15 @@ fn where_there_may_be_one_connection_it_is_not_replaced_before_it_has_no_request
     Endpoint::accept(&listener).unwrap().request().unwrap();
 }
 
-/// `count` requests of one client that takes nothing of its answers, which come in frames of so many bytes; then one of another.
-fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Send + 'static, piece: usize) {
+/// `count` requests of each of so many clients that take nothing of their answers, which come in frames of so many bytes; then one
+/// of another.
+fn beside_those_who_take_nothing(
+    (clients, count): (u32, u32),
+    bytes: impl Fn(usize) -> usize + Send + 'static,
+    piece: usize,
+) {
     let (lab, origin) = lab(move |endpoint| {
-        for _ in 0..count {
+        for _ in 0..clients * count {
             let stream = endpoint.request()?;
             endpoint.begin(stream)?;
             endpoint.send(stream, bytes(endpoint.each), piece)?;
@@ -253,11 +258,15 @@ fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Se
         endpoint.send(other, 5, 5)?;
         endpoint.end(other)
     });
-    let mut idle = Frames::silent(lab.address()).open(&[(4, 0)]);
-    idle.send(requests(count));
-    for _ in 0..count {
-        idle.until(|piece| piece.kind == HEADERS);
-    }
+    let idle = (0..clients).map(|_| {
+        let mut client = Frames::silent(lab.address()).open(&[(4, 0)]);
+        client.send(requests(count));
+        for _ in 0..count {
+            client.until(|piece| piece.kind == HEADERS);
+        }
+        client
+    });
+    let idle: Vec<_> = idle.collect();
     assert_eq!(lab.get("/").text(), "xxxxxended");
     drop((idle, lab));
     origin.join().unwrap().unwrap();
@@ -265,13 +274,19 @@ fn beside_those_who_take_nothing(count: u32, bytes: impl Fn(usize) -> usize + Se
 
 #[test]
 fn those_who_take_nothing_leave_room_for_others() {
-    beside_those_who_take_nothing(90, |window| window, 16_384);
+    beside_those_who_take_nothing((1, 90), |window| window, 16_384);
+}
+
+/// They are more than share a connection while another can be opened.
+#[test]
+fn those_who_take_nothing_leave_room_for_others_on_the_only_connection() {
+    beside_those_who_take_nothing((3, 90), |window| window, 16_384);
 }
 
 /// h2 reckons with what a frame costs beside its bytes.
 #[test]
 fn those_who_take_nothing_of_many_small_messages_cut_nobody_off() {
-    beside_those_who_take_nothing(90, |_| 3_000, 1);
+    beside_those_who_take_nothing((1, 90), |_| 3_000, 1);
 }
 
 /// What an endpoint has of the request's body: the frames' kinds and flags, and what they carry.

@@ -23,7 +23,7 @@ use http::Request;
 
 use queue::{Queue, Waiter};
 pub use risk::Risk;
-use task::start;
+use task::{FULL, start};
 pub use window::poll_room;
 
 use super::stream::Stream;
@@ -32,7 +32,7 @@ use crate::proxy::clock::{Alarm, Clock};
 /// Most connections of a worker to one endpoint; beyond it requests wait for a place on one.
 pub const MOST: usize = 8;
 /// Most requests at a time on a connection, while another can be opened.
-const STREAMS: u32 = 256;
+const STREAMS: usize = 256;
 
 /// Requests that are given up on a connection, with another one for two that are answered, before it is replaced: its endpoint may
 /// take more for an attack (CVE-2023-44487), and end it with the requests of all. Envoy does so for 250, and for half of 500 or
@@ -134,7 +134,7 @@ impl Connections {
         };
         let connection = start(stream, until, clock, &self.queue).await.map_err(refused)?;
         self.list.borrow_mut().push(Rc::clone(&connection));
-        let ticket = connection.has_room(usize::MAX).then(|| connection.ticket(false, risk));
+        let ticket = connection.has_room(FULL).then(|| connection.ticket(false, risk));
         connection.serve();
         Ok(ticket)
     }
@@ -157,7 +157,7 @@ impl Connections {
         self.tidy();
         let list = self.list.borrow();
         let all = list.iter().filter(|_| list.len() >= most);
-        let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(usize::MAX));
+        let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(FULL));
         let place = open.min_by_key(|it| (it.state.is_tired(), it.state.streams.get()));
         place.map(|connection| connection.ticket(true, risk))
     }
@@ -223,7 +223,7 @@ impl Connection {
     fn takes(&self, risk: Risk, half: usize) -> bool {
         let state = &self.state;
         let may_be_alone = || state.streams.get() == 0 && state.queue.taken.get() < half;
-        self.has_room(STREAMS as usize) && !state.is_tired() && (self.is_shared_by(risk) || may_be_alone())
+        self.has_room(STREAMS) && !state.is_tired() && (self.is_shared_by(risk) || may_be_alone())
     }
 
     /// True when the endpoint takes another request now, and there are fewer than `most`. To h2 no more are given: it would send
@@ -265,7 +265,7 @@ impl Connection {
             return None;
         }
         self.hear();
-        if self.is_over() || !self.has_room(usize::MAX) {
+        if self.is_over() || !self.has_room(FULL) {
             return None;
         }
         let may_be_alone = |half| state.streams.get() == 0 && queue.taken.get() < half;

@@ -15,16 +15,19 @@ use tokio::task::spawn_local;
 use super::heard::Heard;
 use super::pulse::{PULSE, Pulse};
 use super::queue::Queue;
-use super::{Connection, STREAMS, State, Ticket};
+use super::{Connection, State, Ticket};
 use crate::proxy::clock::Clock;
 use crate::proxy::deferred::Deferred;
 use crate::proxy::http1::MAX_HEAD;
 use crate::proxy::upstream::stream::Stream;
 
-/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's has room for all of its
-/// streams, so that clients who take nothing do not hold up the others.
+/// Flow-control windows: what an endpoint may send ahead of the client that takes it. The connection's is the largest that there is
+/// (RFC 9113 §6.9.1), and has room for all of its streams: clients who take nothing do not hold up the others, and each has no more
+/// than its own.
 const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Most requests at a time on a connection.
+pub(super) const FULL: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
 /// What frames of less than 256 bytes that wait for their clients may cost beside these bytes, as h2 reckons: a million of them, which
 /// take about as much memory (265 bytes each were measured). Beyond it h2 ends the connection for all; by its own measure five
 /// clients could come to that who take nothing of small messages.
