@@ -4,9 +4,13 @@
 
 mod lab;
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lab::history::Load;
+use lab::origin::Then;
 use lab::{Client, Gate, Lab, Origin, gate};
 use serde_json::{Value, json};
 
@@ -450,6 +454,87 @@ fn an_address_that_has_work_of_another_service_is_not_safe_to_stop() {
     lab::wait_until("nobody uses it", || used() == Value::Null);
     assert_eq!(lab.get("/held").version(), "other");
     assert_eq!(used(), Value::Null, "others of the version's endpoints do not count");
+}
+
+/// A request of version `v1` is with the first of these endpoints, which ends without an answer once `gate` is open, and would then
+/// be tried with the second; `v2` has the traffic.
+fn left_in_the_middle_of_an_attempt(gate: &Gate) -> (Lab, Client, [SocketAddr; 2]) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let fails_first = |name| {
+        let (asked, gate) = (Arc::clone(&asked), gate.clone());
+        Origin::behaving(name, move |_, stream| {
+            if !asked.swap(true, Ordering::SeqCst) {
+                gate.wait();
+                return Ok(Then::Close);
+            }
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+            Ok(Then::Keep)
+        })
+    };
+    let origins = vec![Origin::start("green"), fails_first("one"), fails_first("two")];
+    let [green, one, two] = [0, 1, 2].map(|index| origins[index].address);
+    let services =
+        format!("[services.shop]\nroutes = [{{ path = \"/\" }}]\nversions.v2.endpoints = [\"{green}\"]\n");
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    put(&lab, &[one, two]);
+    lab.flip("v1");
+    let mut client = lab.client();
+    client.send("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    let is_at = |name| lab.origin(name).served() == 1;
+    lab::wait_until("it is with one of them", || is_at("one") || is_at("two"));
+    lab.flip("v2");
+    let pool = if is_at("one") { [one, two] } else { [two, one] };
+    (lab, client, pool)
+}
+
+/// Version `v1` has these endpoints.
+fn put(lab: &Lab, endpoints: &[SocketAddr]) {
+    let path = "/v1/services/shop/versions/v1";
+    let (status, body) = lab.call("PUT", path, &json!({ "endpoints": endpoints }));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn an_endpoint_to_which_a_request_may_still_come_is_not_drained() {
+    let remove = |lab: &Lab| {
+        assert_eq!(lab.call("DELETE", "/v1/services/shop/versions/v1", &Value::Null).0, 200);
+    };
+    for how in ["left", "removed", "removed and put again"] {
+        let gate = Gate::default();
+        let (lab, mut client, [failing, other]) = left_in_the_middle_of_an_attempt(&gate);
+        if how != "left" {
+            remove(&lab);
+        }
+        if how == "removed and put again" {
+            put(&lab, &[failing]);
+        }
+        let told = endpoint_drain(&lab, other);
+        assert_eq!(told["drained"], false, "{how}: {told}");
+        assert_eq!(amounts(&told["remaining"]), [("request".to_owned(), 1)], "{how}");
+        let of_green = || {
+            let path = format!("/v1/services/shop/versions/v2/endpoints/{other}/drain");
+            lab.call("GET", &path, &Value::Null).1
+        };
+        let user = json!([{ "service": "shop", "version": "v1", "address": other.to_string() }]);
+        assert_eq!(of_green()["also_used_by"], user, "{how}");
+        gate.open();
+        assert_eq!(client.answer().status, 200, "{how}: the other one has answered");
+        lab::wait_until("nothing can come any more", || of_green()["also_used_by"].is_null());
+        if how != "removed" {
+            assert_eq!(endpoint_drain(&lab, other)["drained"], true, "{how}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_drains_waits_for_no_request_that_is_elsewhere() {
+    let gate = Gate::default();
+    let (lab, mut client, [_, other]) = left_in_the_middle_of_an_attempt(&gate);
+    drain_endpoint(&lab, other);
+    let told = endpoint_drain(&lab, other);
+    assert_eq!((&told["drained"], &told["remaining"]), (&json!(true), &json!([])), "{told}");
+    gate.open();
+    assert_eq!(client.answer().status, 502, "nothing goes there");
 }
 
 #[test]

@@ -63,14 +63,13 @@ pub(super) async fn look_at_endpoint(
     let before = control.state().table.epoch();
     // Before they are asked: who begins nothing more only has less.
     let are_elders_quiet = control.elders().are_quiet();
-    let told = control.remaining(name, version).await;
+    let told = control.remaining_at(name, version, endpoint).await;
     let state = control.state();
     let service = state.table.service(name);
     let spec = service.and_then(|service| service.version(version));
     let in_pool = spec.is_some_and(|spec| spec.endpoints.contains(endpoint));
     let draining = spec.is_some_and(|spec| spec.draining.contains(endpoint));
-    let here = told.iter().flatten().filter(|left| left.endpoint.as_ref() == Some(endpoint));
-    let remaining: Vec<_> = here.map(Into::into).collect();
+    let remaining: Vec<_> = told.iter().flatten().map(Into::into).collect();
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
     let gets_nothing = service.is_none_or(|service| service.split.weight(version) == BasisPoints::NONE);
     // What the workers said holds for a change that was published before they were asked.

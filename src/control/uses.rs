@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Handle;
 use super::elders::Elder;
-use crate::proxy::upstream::roll::Places;
+use crate::proxy::upstream::roll::{Places, Remaining, add_up};
 use crate::release::State;
 use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName, VersionSpec};
 
@@ -71,6 +71,21 @@ impl Handle {
             }
         }
         uses
+    }
+
+    /// What a version has left with this address, and what may come to it yet because it may be tried there; all of its tenures
+    /// together, on any worker or in a process before this one. `None` when a worker does not answer in time. Cancel-safe.
+    pub async fn remaining_at(
+        &self,
+        service: &ServiceName,
+        version: &VersionName,
+        address: &EndpointAddr,
+    ) -> Option<Vec<Remaining>> {
+        let tenures = self.tenures().of_version(service, version);
+        let here = self.live().roll.call_at(tenures, address.clone()).await?;
+        let elsewhere = self.elders().left(service, version).into_iter();
+        let there = elsewhere.filter(|left| left.endpoint.as_ref() == Some(address));
+        Some(add_up(here.into_iter().chain(there)))
     }
 
     /// Those with weight or that may get some by themselves, or with work that may come to an address yet. Where the workers

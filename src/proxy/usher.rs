@@ -2,7 +2,7 @@
 //!
 //! Nothing is ended from here: an exchange is told to go, and ends itself where nothing is torn by it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 use super::clock;
 use super::upstream::flights::Part;
 use super::upstream::leaving::{Departure, EndpointDeparture, Leaving, Pace, Plan};
-use super::upstream::roll::Inquiry;
+use super::upstream::roll::{Inquiry, Places, Remaining, add_up};
 use super::upstream::{Local, Upstream};
 use super::worker::Worker;
 use crate::table::EndpointAddr;
@@ -29,10 +29,43 @@ const WARM: Duration = Duration::from_secs(1);
 pub(super) async fn answer(worker: Rc<Worker>, mut inquiries: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inquiries.recv().await {
         match inquiry {
-            Inquiry::Left(asked) => asked.answer(|upstream| worker.remaining(upstream)),
-            Inquiry::With(asked) => asked.answer(|endpoints| worker.places(endpoints)),
+            Inquiry::Left(asked) => asked.answer(|tenures| left(&worker, tenures)),
+            Inquiry::At(asked) => asked.answer(|(tenures, at)| left_at(&worker, tenures, at)),
+            Inquiry::With(asked) => asked.answer(|endpoints| places(&worker, endpoints)),
         }
     }
+}
+
+/// What is left on these tenures.
+fn left(worker: &Worker, of: &[Arc<Upstream>]) -> Vec<Remaining> {
+    let parts = refreshed(worker, of);
+    add_up(parts.flat_map(|local| local.left().remaining(clock::now())))
+}
+
+/// What of these tenures is with this endpoint, or may come to it.
+fn left_at(worker: &Worker, of: &[Arc<Upstream>], at: &EndpointAddr) -> Vec<Remaining> {
+    let parts = refreshed(worker, of);
+    add_up(parts.flat_map(|local| local.left().remaining_at(at, local.leads_to(at), clock::now())))
+}
+
+/// Which tenures have something with these endpoints, or that may come to them.
+fn places(worker: &Worker, endpoints: &BTreeSet<EndpointAddr>) -> Places {
+    let locals = worker.locals();
+    locals.iter().filter(|local| local.upstream().in_flight() > 0).for_each(|local| worker.refresh(local));
+    let (there, movable) = (worker.flights().with(endpoints), worker.flights().movable());
+    let moving = locals.iter().filter(|local| movable.contains(&local.id()));
+    let coming = moving.flat_map(|local| {
+        let ways = endpoints.iter().filter(|endpoint| local.leads_to(endpoint));
+        ways.map(|endpoint| (local.id(), endpoint.clone()))
+    });
+    there.into_iter().chain(coming).collect()
+}
+
+/// The worker's parts of these tenures; from here on nothing of them goes to an endpoint that the newest table does not name.
+/// One that is in no table any more keeps its endpoints, for what is left on it.
+fn refreshed(worker: &Worker, of: &[Arc<Upstream>]) -> impl Iterator<Item = Rc<Local>> {
+    let parts = of.iter().filter_map(|upstream| worker.known(upstream));
+    parts.inspect(|local| worker.refresh(local))
 }
 
 /// Sees out what is left on the versions that are left, for as long as the worker runs.

@@ -5,7 +5,6 @@ mod start;
 mod stats;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,13 +31,13 @@ use super::pipe::Pipes;
 use super::posts::{self, Busyness, Passed};
 use super::settings::Settings;
 use super::tls::Handshakes;
-use super::upstream::roll::Places;
+use super::upstream::flights::Flights;
 use super::upstream::warmups::WarmUp;
-use super::upstream::{Local, Locals, Remaining, Upstream};
+use super::upstream::{Local, Locals, Upstream};
 use super::usher;
 use super::warmer;
 use crate::metrics::{Handshake, Reason, bump};
-use crate::table::{EndpointAddr, OwnAnswer, ServiceName};
+use crate::table::{OwnAnswer, ServiceName};
 
 /// One thread's part of the data plane. Everything in it belongs to that thread but the snapshot and the counters.
 #[derive(Debug)]
@@ -237,20 +236,9 @@ impl Worker {
         self.locals.all()
     }
 
-    /// What it has left on a version; from here on nothing goes to an endpoint that the newest table does not name.
-    #[must_use]
-    pub fn remaining(&self, upstream: &Arc<Upstream>) -> Vec<Remaining> {
-        let Some(local) = self.locals.known(upstream) else { return Vec::new() };
-        self.refresh(&local);
-        local.left().remaining(clock::now())
-    }
-
-    /// Which tenures it has something of with these endpoints; from here on nothing goes to one that the newest table does
-    /// not name.
-    pub(super) fn places(&self, endpoints: &BTreeSet<EndpointAddr>) -> Places {
-        let locals = self.locals.all();
-        locals.iter().filter(|local| local.upstream().in_flight() > 0).for_each(|local| self.refresh(local));
-        self.locals.flights().with(endpoints)
+    /// What it has in flight, on all versions.
+    pub(super) fn flights(&self) -> &Flights {
+        self.locals.flights()
     }
 
     /// Takes over what the newest table says of a version's endpoints, if it has the version.

@@ -106,13 +106,14 @@ impl Measure {
 /// May this endpoint of a version be stopped?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EndpointDrain {
-    /// True only when it gets no new requests of this version and nothing is left on it on any worker.
+    /// True only when it gets no new requests of this version, nothing is left on it on any worker, and nothing can arrive.
     pub drained: bool,
     /// True while it is in the version's pool.
     pub in_pool: bool,
     /// True while it is in the pool and gets no new requests.
     pub draining: bool,
-    /// What is left, by kind.
+    /// What is left, by kind; with what is elsewhere, or waits, and may come to it yet: the requests of a version that was left or removed are
+    /// tried again with any endpoint of its pool that does not drain.
     pub remaining: Vec<Remaining>,
     /// Who else uses the address; looked for once it is drained, and absent when nobody does. As long as somebody does, what is there is not safe to stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

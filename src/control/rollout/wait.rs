@@ -132,11 +132,11 @@ impl Job {
         let before = epoch();
         // First: what those tell that are quiet can only become less.
         let are_elders_quiet = handle.elders().are_quiet();
-        let told = handle.remaining(&plan.service, version).await;
+        let told = handle.remaining_at(&plan.service, version, endpoint).await;
         // What the workers said holds for the table that they were asked under.
         let is_same =
             are_elders_quiet && before == epoch() && !serves(&handle.state(), plan, version, endpoint);
-        is_same && told.is_some_and(|told| !told.iter().any(|left| left.endpoint.as_ref() == Some(endpoint)))
+        is_same && told.is_some_and(|left| left.is_empty())
     }
 
     /// True while a step does not go on: something is left on its old endpoint, or somebody is to deal with that and others

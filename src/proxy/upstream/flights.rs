@@ -59,9 +59,27 @@ struct Flight {
 }
 
 impl Flight {
+    fn remaining(&self, endpoint: Option<EndpointAddr>, now: Instant) -> Remaining {
+        let oldest = now.saturating_duration_since(self.since);
+        Remaining { kind: self.kind, endpoint, count: 1, oldest }
+    }
+
     fn asked(&mut self, ask: Ask) {
         self.ask = ask;
         self.way.iter().for_each(|(_, alarm)| alarm.wake());
+    }
+
+    fn is_at(&self, endpoint: &EndpointAddr) -> bool {
+        self.way.as_ref().is_some_and(|(seat, _)| seat.endpoint.address == *endpoint)
+    }
+
+    /// True while it may be tried elsewhere too: it has no answer yet, as far as is known.
+    fn may_move(&self) -> bool {
+        match self.kind {
+            Kind::Request | Kind::Upload | Kind::Grpc => !self.has_words,
+            // They are what an answer has become.
+            Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Tunnel => false,
+        }
     }
 
     fn is_to_be_told(&self) -> bool {
@@ -119,6 +137,13 @@ impl Flights {
         found.map(|(on, endpoint)| (on, endpoint.address.clone())).collect()
     }
 
+    /// The tenures by their ids that have something that may be tried with another endpoint yet.
+    #[must_use]
+    pub fn movable(&self) -> BTreeSet<u64> {
+        let list = self.list.borrow();
+        list.iter().filter(|(_, flight)| flight.may_move()).map(|(_, flight)| flight.on).collect()
+    }
+
     /// Those on the tenure with this id.
     #[must_use]
     pub fn of(&self, id: u64) -> Part<'_> {
@@ -134,9 +159,7 @@ impl<'f> Part<'f> {
     }
 
     fn has(&self, flight: &Flight) -> bool {
-        let is_there =
-            |at: &EndpointAddr| flight.way.as_ref().is_some_and(|(seat, _)| seat.endpoint.address == *at);
-        flight.on == self.of && self.at.is_none_or(is_there)
+        flight.on == self.of && self.at.is_none_or(|at| flight.is_at(at))
     }
 
     /// True when nothing is in flight.
@@ -150,12 +173,17 @@ impl<'f> Part<'f> {
     pub fn remaining(&self, now: Instant) -> Vec<Remaining> {
         let list = self.all.list.borrow();
         let mine = list.iter().map(|(_, flight)| flight).filter(|flight| self.has(flight));
-        add_up(mine.map(|flight| Remaining {
-            kind: flight.kind,
-            endpoint: flight.way.as_ref().map(|(seat, _)| seat.endpoint.address.clone()),
-            count: 1,
-            oldest: now.saturating_duration_since(flight.since),
-        }))
+        let endpoint = |flight: &Flight| Some(flight.way.as_ref()?.0.endpoint.address.clone());
+        add_up(mine.map(|flight| flight.remaining(endpoint(flight), now)))
+    }
+
+    /// Those of them that are with this endpoint, and, where it `may_come` to that, those that may be tried there yet.
+    #[must_use]
+    pub fn remaining_at(&self, endpoint: &EndpointAddr, may_come: bool, now: Instant) -> Vec<Remaining> {
+        let list = self.all.list.borrow();
+        let mine = list.iter().map(|(_, flight)| flight).filter(|flight| self.has(flight));
+        let there = mine.filter(|flight| flight.is_at(endpoint) || (may_come && flight.may_move()));
+        add_up(there.map(|flight| flight.remaining(Some(endpoint.clone()), now)))
     }
 
     /// How many can be told to go and were not.

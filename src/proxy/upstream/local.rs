@@ -16,7 +16,7 @@ use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::admission::Class;
 use crate::proxy::clock::Clock;
-use crate::table::{PoolRules, ZoneName};
+use crate::table::{EndpointAddr, PoolRules, ZoneName};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
 ///
@@ -226,6 +226,12 @@ impl Local {
     #[must_use]
     pub fn names(&self, seat: &Rc<Seat>) -> bool {
         self.seats.borrow().have(seat)
+    }
+
+    /// True while the pool has an endpoint with this address: what is in flight may come to it.
+    #[must_use]
+    pub fn leads_to(&self, address: &EndpointAddr) -> bool {
+        self.seats.borrow().lead_to(address)
     }
 
     /// The tick of its last request.

@@ -54,11 +54,13 @@ pub struct Roll(Mutex<Vec<mpsc::Sender<Inquiry>>>);
 pub enum Inquiry {
     /// What is left on these tenures?
     Left(Question<Arc<[Arc<Upstream>]>, Vec<Remaining>>),
-    /// Which tenures have something with these endpoints?
+    /// What of these tenures is with this endpoint, or may come to it?
+    At(Question<(Arc<[Arc<Upstream>]>, EndpointAddr), Vec<Remaining>>),
+    /// Which tenures have something with these endpoints, or that may come to them?
     With(Question<Arc<BTreeSet<EndpointAddr>>, Places>),
 }
 
-/// The ids of tenures that have something in flight, and with which endpoint.
+/// The ids of tenures that have something in flight, and with which endpoint that is or may yet be.
 pub type Places = BTreeSet<(u64, EndpointAddr)>;
 
 /// A question, and where its answer goes.
@@ -68,19 +70,11 @@ pub struct Question<Q, A> {
     reply: oneshot::Sender<A>,
 }
 
-impl Question<Arc<[Arc<Upstream>]>, Vec<Remaining>> {
-    /// Answers with what `remaining` says of each tenure.
-    pub fn answer(self, remaining: impl FnMut(&Arc<Upstream>) -> Vec<Remaining>) {
+impl<Q, A> Question<Q, A> {
+    /// Answers with what `say` says of it.
+    pub fn answer(self, say: impl FnOnce(&Q) -> A) {
         // Who asked may have lost patience.
-        drop(self.reply.send(add_up(self.about.iter().flat_map(remaining))));
-    }
-}
-
-impl Question<Arc<BTreeSet<EndpointAddr>>, Places> {
-    /// Answers with what `places` says of the endpoints.
-    pub fn answer(self, places: impl FnOnce(&BTreeSet<EndpointAddr>) -> Places) {
-        // Who asked may have lost patience.
-        drop(self.reply.send(places(&self.about)));
+        drop(self.reply.send(say(&self.about)));
     }
 }
 
@@ -105,9 +99,24 @@ impl Roll {
         Some(add_up(answers.into_iter().flatten()))
     }
 
-    /// Which tenures have something with these endpoints; `None` when a worker does not answer in time.
+    /// What these tenures have left with this endpoint, and what may come to it yet: where a tenure's pool has it, whatever
+    /// waits for an endpoint, or may be tried again or beside. `None` when a worker does not answer in time.
     ///
-    /// As [`Roll::call`]: after the answer nothing goes to an endpoint that was drained before. Cancel-safe.
+    /// As [`Roll::call`]: what is not told does not come there after the answer, unless a later change gives it traffic.
+    /// Cancel-safe.
+    pub async fn call_at(
+        &self,
+        of: impl Into<Arc<[Arc<Upstream>]>>,
+        endpoint: EndpointAddr,
+    ) -> Option<Vec<Remaining>> {
+        let answers = self.ask((of.into(), endpoint), Inquiry::At, PATIENCE).await?;
+        Some(add_up(answers.into_iter().flatten()))
+    }
+
+    /// Which tenures have something with these endpoints, or that may come to them yet; `None` when a worker does not answer in
+    /// time.
+    ///
+    /// As [`Roll::call_at`]. Cancel-safe.
     pub async fn places(&self, endpoints: BTreeSet<EndpointAddr>) -> Option<Places> {
         let answers = self.ask(Arc::new(endpoints), Inquiry::With, PATIENCE).await?;
         Some(answers.into_iter().flatten().collect())

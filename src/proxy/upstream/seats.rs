@@ -59,6 +59,11 @@ impl Seats {
         self.all.iter().any(|known| Rc::ptr_eq(known, seat))
     }
 
+    /// True when one of them is at this address.
+    pub(super) fn lead_to(&self, address: &EndpointAddr) -> bool {
+        self.all.iter().any(|seat| seat.endpoint.address == *address)
+    }
+
     /// Reads the only one, so that it is near when it is chosen.
     pub(super) fn touch(&self) {
         if let [only] = &*self.all {
