@@ -7,7 +7,7 @@
 //!     │ ── has closed the store: yours ────▶ │  opens it, leaves alone who is left alone, publishes, accepts
 //!     │ ◀──────────────────────────────────── ready
 //!     │ stops accepting                      │
-//!     │ ◀── ask (what leaves) ────────────── │  again and again
+//!     │ ◀── ask (what leaves, and pools) ─── │  again and again
 //!     │ ─── left ──────────────────────────▶ │
 //! ```
 //!
@@ -52,6 +52,9 @@ pub(super) enum Told {
     Ask {
         /// The versions that get no new requests: their work is to end.
         leaving: Vec<(String, String)>,
+        /// Where the others' work may go.
+        #[serde(default)]
+        pools: Vec<Pool>,
     },
     /// This is left.
     Left(Left),
@@ -129,6 +132,17 @@ pub(super) struct Left {
     /// Open client connections.
     pub(super) connections: u64,
     pub(super) work: Vec<Work>,
+    /// Those of the pools that it was told of by which all of it goes.
+    #[serde(default)]
+    pub(super) pools: Vec<Pool>,
+}
+
+/// The endpoints that a version's requests go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pool {
+    pub(super) service: String,
+    pub(super) version: String,
+    pub(super) endpoints: Vec<String>,
 }
 
 /// So much of one kind on one version with one endpoint.
