@@ -76,7 +76,7 @@ pub(super) async fn look_at_endpoint(
     let is_fenced = epoch <= before && are_elders_quiet;
     let takes_part = in_pool && !draining;
     let drained = (!takes_part || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
-    let measure = takes_part.then(|| measure(&state, name, version)).flatten();
+    let measure = takes_part.then(|| Measure::present(&state, name, version.as_str())).flatten();
     (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new(), measure }, epoch)
 }
 
