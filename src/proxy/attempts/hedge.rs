@@ -28,7 +28,7 @@ use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::{Local, Place, Seat};
-use crate::table::{HedgeRules, PoolRules};
+use crate::table::HedgeRules;
 
 /// One attempt of several.
 struct Contender {
@@ -112,7 +112,7 @@ pub(super) async fn hedged(
     mut permit: Permit,
     upload: &Upload,
     tries: &mut Tries,
-    (rules, hedge): (&PoolRules, HedgeRules),
+    hedge: HedgeRules,
 ) -> Result<Headed, (Option<Permit>, Failure)> {
     let chooser = Chooser { turn: request.turn, head: request.head, asked: request.asked };
     let local = Rc::clone(permit.local());
@@ -126,7 +126,7 @@ pub(super) async fn hedged(
             Some(ended) = running.next() => ended,
             () = sleep(hedge.after), if left > 0 => {
                 left -= 1;
-                match tries.beside(&permit, seat, &rules.circuit, chooser) {
+                match tries.beside(&permit, seat, chooser) {
                     None => left = 0,
                     Some((other, place)) => {
                         let beside = Contender::beside(&local, other, request.turn.beside(), place);
