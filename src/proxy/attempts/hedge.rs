@@ -163,6 +163,7 @@ pub(super) async fn hedged(
                 };
                 // A kept connection that was closed says nothing about its endpoint.
                 if !matches!(failure, Failure::Stale) {
+                    tries.failed_at(&contender.seat);
                     let since = beside.as_ref().map(|beside| beside.since);
                     permit.one_failed(&contender.seat, since, failure.reason());
                 }

@@ -57,6 +57,11 @@ impl Tries {
         &self.tried
     }
 
+    /// It has failed at this endpoint too, while another one that is tried beside goes on.
+    pub(super) fn failed_at(&mut self, seat: &Rc<Seat>) {
+        self.tried.push(Rc::clone(seat));
+    }
+
     /// True when a kept connection will do.
     pub(super) fn may_reuse(&self) -> bool {
         self.may_reuse
