@@ -168,6 +168,7 @@ fn what_has_failed_at_both_endpoints_is_not_tried_again_at_either() {
         drop(second);
         assert_eq!(failed(&user.answer()), (502, "upstream_closed"));
         assert!(asked.try_recv().is_err(), "each was asked once");
+        assert_eq!(hedges(&lab, "failed"), 1.0, "whichever failed last");
     }
 }
 
@@ -275,6 +276,7 @@ fn the_endpoint_of_an_attempt_that_has_failed_does_not_wait_for_the_other() {
     assert!(drained(&lab, &drains[0]), "nothing is there any more");
     answer.send(()).unwrap();
     assert_eq!(user.answer().text(), "two");
+    assert_eq!(hedges(&lab, "won"), 1.0, "also alone");
 }
 
 #[test]
