@@ -296,6 +296,18 @@ fn post(path: &str) -> Request<()> {
 }
 
 #[test]
+fn the_first_request_on_a_connection_has_opened_it_and_those_after_it_find_it() {
+    let origin = Shared::start(Habit::default());
+    let mut lab = origin.lab("[access_log]\ntarget = \"file\"\npath = \"access.log\"");
+    lab.restrict_to_one_worker();
+    (0..2).for_each(|_| assert_eq!(lab.get("/nothing").status, 204));
+    let log = || std::fs::read_to_string(lab.dir.path().join("access.log")).unwrap_or_default();
+    wait_until("two lines", || log().lines().count() == 2);
+    let reused: Vec<_> = log().lines().map(|line| line.contains("\"reused\":true")).collect();
+    assert_eq!((reused, origin.connections()), (vec![false, true], 1));
+}
+
+#[test]
 fn a_request_arrives_as_http2_knows_it() {
     let origin = Shared::start(Habit::default());
     let lab = origin.lab("");

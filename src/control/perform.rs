@@ -300,12 +300,12 @@ pub(super) fn welcome<'s>(
     }
 }
 
-/// Who waits for a place waits by the limits of now; who asks from now on does anyway.
+/// Who waits for a place waits by the limits of now, and at the endpoints of now; who asks from now on does anyway.
 fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, after: &Snapshot) {
     for service in touched.filter_map(|name| after.table.service(name)) {
         for version in &service.versions {
             if let Some(upstream) = after.tenure(&service.name, &version.name) {
-                upstream.resize(&service.pool(version).circuit, version.protocol.is_http2());
+                upstream.look_anew();
             }
         }
     }

@@ -28,10 +28,12 @@ use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::{Local, Place, Seat};
-use crate::table::{HedgeRules, PoolRules};
+use crate::table::HedgeRules;
 
 /// One attempt of several.
 struct Contender {
+    /// True for those that were begun beside the first one, whichever the permit tells of by now.
+    is_hedge: bool,
     seat: Rc<Seat>,
     turn: Turn,
     listing: Rc<Listing>,
@@ -82,7 +84,7 @@ impl Contender {
         permit.is_woken_by(&bell);
         let (flight, beside) = (Cell::new(permit.flight()), Cell::new(None));
         let listing = Listing { flight, bell, beside, entry: permit.entry.clone() };
-        Self { seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
+        Self { is_hedge: false, seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
     }
 
     /// One beside it.
@@ -91,11 +93,12 @@ impl Contender {
         let beside = Beside::new(local, &seat, &bell, place);
         let (flight, beside) = (Cell::new(beside.flight), Cell::new(Some(beside)));
         let listing = Listing { flight, bell, beside, entry: None };
-        Self { seat, turn, listing: Rc::new(listing) }
+        Self { is_hedge: true, seat, turn, listing: Rc::new(listing) }
     }
 
     fn again(&self) -> Self {
-        Self { seat: Rc::clone(&self.seat), turn: self.turn.clone(), listing: Rc::clone(&self.listing) }
+        let Self { is_hedge, seat, turn, listing } = self;
+        Self { is_hedge: *is_hedge, seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::clone(listing) }
     }
 }
 
@@ -112,7 +115,7 @@ pub(super) async fn hedged(
     mut permit: Permit,
     upload: &Upload,
     tries: &mut Tries,
-    (rules, hedge): (&PoolRules, HedgeRules),
+    hedge: HedgeRules,
 ) -> Result<Headed, (Option<Permit>, Failure)> {
     let chooser = Chooser { turn: request.turn, head: request.head, asked: request.asked };
     let local = Rc::clone(permit.local());
@@ -126,7 +129,7 @@ pub(super) async fn hedged(
             Some(ended) = running.next() => ended,
             () = sleep(hedge.after), if left > 0 => {
                 left -= 1;
-                match tries.beside(&permit, seat, &rules.circuit, chooser) {
+                match tries.beside(&permit, seat, chooser) {
                     None => left = 0,
                     Some((other, place)) => {
                         let beside = Contender::beside(&local, other, request.turn.beside(), place);
@@ -139,12 +142,11 @@ pub(super) async fn hedged(
         };
         begun.retain(|other| !Rc::ptr_eq(&other.listing, &contender.listing));
         let beside = contender.listing.beside.take();
-        let is_beside = beside.is_some();
         match ended {
             Ok(mut headed) => {
-                let lost = begun.iter().filter(|other| other.is_beside()).count();
-                (0..lost).for_each(|_| permit.hedged(Hedge::Lost));
-                if is_beside {
+                let lost = begun.iter().filter(|other| other.is_hedge);
+                lost.for_each(|_| permit.hedged(Hedge::Lost));
+                if contender.is_hedge {
                     permit.hedged(Hedge::Won);
                 }
                 // The others end here, before the permit does.
@@ -154,7 +156,7 @@ pub(super) async fn hedged(
                 return Ok(headed);
             }
             Err(failure) => {
-                if is_beside {
+                if contender.is_hedge {
                     permit.hedged(Hedge::Failed);
                 }
                 let Some(next) = begun.first() else {
@@ -163,10 +165,11 @@ pub(super) async fn hedged(
                 };
                 // A kept connection that was closed says nothing about its endpoint.
                 if !matches!(failure, Failure::Stale) {
+                    tries.failed_at(&contender.seat);
                     let since = beside.as_ref().map(|beside| beside.since);
                     permit.one_failed(&contender.seat, since, failure.reason());
                 }
-                if !is_beside {
+                if beside.is_none() {
                     // The permit tells of one that goes on.
                     let beside = next.listing.beside.take();
                     next.listing.flight.set(permit.flight());
@@ -192,15 +195,6 @@ fn tells_of(permit: &mut Permit, contender: &Contender, beside: Option<Beside>) 
     }
     if let Some(record) = permit.record() {
         record.goes_on_with(&seat.endpoint);
-    }
-}
-
-impl Contender {
-    fn is_beside(&self) -> bool {
-        let beside = self.listing.beside.take();
-        let is_beside = beside.is_some();
-        self.listing.beside.set(beside);
-        is_beside
     }
 }
 

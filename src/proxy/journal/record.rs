@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::proxy::head::{Answer, Parts};
 use http::header::HOST;
 use http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
 
 use super::{Journal, Options, json};
 use crate::metrics::Reason;
@@ -36,16 +37,23 @@ pub struct Record {
     /// The version it was assigned to.
     local: RefCell<Option<Rc<Local>>>,
     assigned_by: Cell<Option<AssignedBy>>,
-    endpoint: RefCell<Option<Rc<Endpoint>>>,
-    attempts: Cell<u64>,
-    is_reused: Cell<Option<bool>>,
-    connected: Cell<Option<u64>>,
+    attempts: RefCell<SmallVec<[Attempt; 1]>>,
+    /// Which of them counts.
+    counts: Cell<usize>,
     first_byte: Cell<Option<u64>>,
     /// What went out; 499 while nothing has.
     status: Cell<u16>,
     outcome: Cell<Outcome>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
+}
+
+/// What is told of the attempt that counts.
+#[derive(Debug)]
+struct Attempt {
+    endpoint: Rc<Endpoint>,
+    /// After how many microseconds there was a connection, and whether it had been there before.
+    connected: Option<(u64, bool)>,
 }
 
 /// How a request ended.
@@ -101,10 +109,8 @@ impl Record {
             epoch: Cell::default(),
             local: RefCell::default(),
             assigned_by: Cell::default(),
-            endpoint: RefCell::default(),
-            attempts: Cell::default(),
-            is_reused: Cell::default(),
-            connected: Cell::default(),
+            attempts: RefCell::default(),
+            counts: Cell::default(),
             first_byte: Cell::default(),
             status: Cell::new(Reason::ClientGone.status()),
             outcome: Cell::new(Outcome::Failed(Reason::ClientGone)),
@@ -139,19 +145,27 @@ impl Record {
 
     /// It is tried with this endpoint.
     pub fn attempt(&self, endpoint: &Rc<Endpoint>) {
-        self.attempts.set(self.attempts.get() + 1);
-        self.endpoint.replace(Some(Rc::clone(endpoint)));
+        let mut attempts = self.attempts.borrow_mut();
+        self.counts.set(attempts.len());
+        attempts.push(Attempt { endpoint: Rc::clone(endpoint), connected: None });
     }
 
     /// Of the endpoints that were tried, this is the one that counts.
     pub fn goes_on_with(&self, endpoint: &Rc<Endpoint>) {
-        self.endpoint.replace(Some(Rc::clone(endpoint)));
+        self.latest(endpoint).inspect(|latest| self.counts.set(*latest));
     }
 
-    /// There is a connection to the endpoint, a kept one or a new one.
-    pub fn connected(&self, is_reused: bool) {
-        self.is_reused.set(Some(is_reused));
-        self.connected.set(Some(self.micros()));
+    /// There is a connection to this endpoint, a kept one or a new one.
+    pub fn connected(&self, endpoint: &Rc<Endpoint>, is_reused: bool) {
+        if let Some(latest) = self.latest(endpoint) {
+            self.attempts.borrow_mut()[latest].connected = Some((self.micros(), is_reused));
+        }
+    }
+
+    /// The latest attempt with this endpoint: of those beside one another each has its own.
+    fn latest(&self, endpoint: &Rc<Endpoint>) -> Option<usize> {
+        let attempts = self.attempts.borrow();
+        attempts.iter().rposition(|attempt| Rc::ptr_eq(&attempt.endpoint, endpoint))
     }
 
     /// The head of the version's answer is here.
@@ -214,8 +228,11 @@ impl Record {
     fn write_rest(&self, line: &mut Vec<u8>) {
         let local = self.local.borrow();
         let service = self.service.borrow();
-        let endpoint = self.endpoint.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
-        let reused = self.is_reused.get().map(|is_reused| if is_reused { "true" } else { "false" });
+        let attempts = self.attempts.borrow();
+        let counts = attempts.get(self.counts.get());
+        let endpoint = counts.map(|attempt| attempt.endpoint.address.to_string());
+        let (connected, is_reused) = counts.and_then(|attempt| attempt.connected).unzip();
+        let reused = is_reused.map(|is_reused| if is_reused { "true" } else { "false" });
         let outcome = match self.outcome.get() {
             Outcome::Whole => "ok",
             Outcome::Own(token) => token,
@@ -236,11 +253,11 @@ impl Record {
             ("epoch", self.epoch.get().map(|epoch| epoch.0)),
             ("status", Some(u64::from(self.status.get()))),
             ("duration_us", Some(self.micros())),
-            ("connect_us", self.connected.get()),
+            ("connect_us", connected),
             ("first_byte_us", self.first_byte.get()),
             ("request_bytes", Some(self.request_bytes.get())),
             ("response_bytes", Some(self.response_bytes.get())),
-            ("attempts", Some(self.attempts.get())),
+            ("attempts", Some(attempts.len() as u64)),
         ];
         for (key, value) in numbers {
             json::key(line, key);
