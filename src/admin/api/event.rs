@@ -20,8 +20,8 @@ pub enum Event {
         /// The change.
         change: Change,
     },
-    /// A version that was left has nothing in flight any more: it is safe to stop, unless others use its addresses, as
-    /// `GET …/versions/{version}/drain` tells.
+    /// A version that was left has nothing in flight any more: it is safe to stop, unless others use its addresses or a
+    /// comparison may give it its traffic back, as `GET …/versions/{version}/drain` tells.
     Drained {
         /// The service.
         service: String,
