@@ -345,6 +345,45 @@ fn a_call_that_drains_or_removes_an_endpoint_can_wait_until_nothing_is_left_on_i
     }
 }
 
+/// Whatever takes it out, not only what names it.
+#[test]
+fn a_change_that_takes_an_endpoint_out_can_wait_until_nothing_is_left_on_it() {
+    for what in ["put", "undo", "batch"] {
+        let gate = Gate::default();
+        let lab = pool(vec![Origin::start("stays"), Origin::held("held", &gate)]);
+        let [stays, held] = ["stays", "held"].map(|name| lab.origin(name).address);
+        endpoint(&lab, "DELETE", held);
+        let without = lab.epoch();
+        endpoint(&lab, "PUT", held);
+        let mut clients: Vec<_> = (0..8).map(|_| lab.client()).collect();
+        for client in &mut clients {
+            client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+        }
+        lab.origin("held").wait_served(1);
+        let pool = json!({ "version": "v1", "endpoints": [stays.to_string()] });
+        let (method, path, body) = match what {
+            "put" => ("PUT", "services/shop/versions/v1", json!({ "endpoints": [stays.to_string()] })),
+            "undo" => ("POST", "undo", json!({ "to_epoch": without })),
+            _ => ("POST", "changes", json!({ "changes": [{ "service": "shop", "put_version": pool }] })),
+        };
+        let path = format!("/v1/{path}?wait=drained&timeout=50ms");
+        let call = || {
+            let answer = lab.call_with(method, &path, &[("idempotency-key", what)], &body);
+            (answer.status, answer.json())
+        };
+        let (status, late) = call();
+        let out = json!([{ "service": "shop", "version": "v1", "endpoint": held.to_string() }]);
+        assert_eq!((status, &late["change"]["out"]), (504, &out), "{late}");
+        assert_eq!(late["left"][0]["kind"], "request");
+        // The same again is answered the same, and waits for the same.
+        assert_eq!(call().0, 504);
+        gate.open();
+        lab::wait_until("nothing is left", || call().1["state"] == "drained");
+        assert_eq!(endpoint_drain(&lab, held)["drained"], true);
+        clients.iter_mut().for_each(|client| assert!(client.answer().is_whole));
+    }
+}
+
 #[test]
 fn one_that_serves_again_is_not_waited_for() {
     let gate = Gate::default();

@@ -101,7 +101,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         of_weights_alone(&query)?;
     }
     let before = call.app.control.state();
-    let left = wait::endpoints(&order.asked);
+    let named = wait::named(&order.asked);
     let wanted = Wanted {
         command: order.asked,
         actor: call.actor(),
@@ -126,7 +126,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
     } else {
-        wait::wait(call, &mut answer, &order.services, &left, until).await?;
+        wait::wait(call, &mut answer, &order.services, named, until).await?;
     }
     Ok(respond(&answer, done.replayed))
 }

@@ -64,14 +64,15 @@ pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Box<Problem>> {
     timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))
 }
 
-/// Waits for it.
+/// Waits for it; the change has `named` these endpoints.
 pub(super) async fn wait(
     call: &Call,
     answer: &mut ChangeAnswer,
     services: &[ServiceName],
-    endpoints: &[Endpoint],
+    named: Vec<Endpoint>,
     until: Until,
 ) -> Result<(), Box<Problem>> {
+    let endpoints = &with_those_out(named, answer);
     match (until, services) {
         (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
         (Until::Finished(patience), _) => {
@@ -92,15 +93,15 @@ pub(super) async fn wait(
 }
 
 /// An endpoint that is to get nothing new.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Endpoint {
     service: ServiceName,
     version: VersionRef,
     address: EndpointAddr,
 }
 
-/// The endpoints that the change drains or removes.
-pub(super) fn endpoints(asked: &Asked) -> Vec<Endpoint> {
+/// The endpoints that the change drains or removes by their names: they are waited for also where that changes nothing any more.
+pub(super) fn named(asked: &Asked) -> Vec<Endpoint> {
     fn of(command: &Command) -> Vec<Endpoint> {
         match command {
             Command::Batch(commands) => commands.iter().flat_map(of).collect(),
@@ -116,6 +117,21 @@ pub(super) fn endpoints(asked: &Asked) -> Vec<Endpoint> {
         Asked::Command(command) => of(command),
         Asked::UndoTo(_) => Vec::new(),
     }
+}
+
+/// Those, and all that the change took out.
+fn with_those_out(mut named: Vec<Endpoint>, answer: &ChangeAnswer) -> Vec<Endpoint> {
+    // Names that we wrote ourselves.
+    let out = answer.out.iter().filter_map(|out| {
+        let (service, address) = (out.service.parse().ok()?, out.endpoint.parse().ok()?);
+        Some(Endpoint { service, version: VersionRef::Name(out.version.parse().ok()?), address })
+    });
+    for out in out {
+        if !named.contains(&out) {
+            named.push(out);
+        }
+    }
+    named
 }
 
 /// Waits until the comparisons are over that the change began.

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::Control;
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::leaving::{EndpointDeparture, Plan};
-use crate::release::Change;
-use crate::table::{EndpointAddr, Service, VersionSpec};
+use crate::release::Out;
 
 /// How long after the last of it is cut an endpoint is not thought of any more.
 const KEPT: Duration = Duration::from_secs(60);
@@ -17,36 +16,26 @@ const KEPT: Duration = Duration::from_secs(60);
 pub(super) struct Endpoints(Vec<EndpointDeparture>);
 
 impl Endpoints {
-    /// Takes over what `change` did to pools. True when there is something new to tell the workers.
-    fn follow(&mut self, change: &Change, before: &Snapshot, after: &Snapshot, now: Instant) -> bool {
+    /// Takes over that these are `out`. True when there is something new to tell the workers.
+    fn follow(&mut self, out: &[Out], after: &Snapshot, now: Instant) -> bool {
         let count = self.0.len();
         self.0.retain(|departure| now < departure.plan.cut() + KEPT && !serves(after, departure));
         let mut is_other = self.0.len() != count;
-        for record in &change.services {
-            let Some(service) = after.table.service(&record.service) else { continue };
-            let old = before.table.service(&record.service);
-            for version in &service.versions {
-                let Some(upstream) = after.tenure(&service.name, &version.name) else { continue };
-                for endpoint in left(old, version) {
-                    let rules = service.drain;
-                    let plan = Plan { since: now, rules };
-                    let departure = EndpointDeparture { upstream: upstream.clone(), endpoint, plan };
-                    if !self.0.iter().any(|known| is_same(known, &departure)) {
-                        self.0.push(departure);
-                        is_other = true;
-                    }
-                }
+        for Out { service, version, endpoint } in out {
+            let (Some(upstream), Some(spec)) = (after.tenure(service, version), after.table.service(service))
+            else {
+                continue;
+            };
+            let plan = Plan { since: now, rules: spec.drain };
+            let departure =
+                EndpointDeparture { upstream: upstream.clone(), endpoint: endpoint.clone(), plan };
+            if !self.0.iter().any(|known| is_same(known, &departure)) {
+                self.0.push(departure);
+                is_other = true;
             }
         }
         is_other
     }
-}
-
-/// The endpoints that served before and do not any more.
-fn left(old: Option<&std::sync::Arc<Service>>, new: &VersionSpec) -> Vec<EndpointAddr> {
-    let old = old.and_then(|service| service.version(&new.name));
-    let served = old.into_iter().flat_map(VersionSpec::serving);
-    served.filter(|endpoint| !new.serving().any(|serving| serving == *endpoint)).cloned().collect()
 }
 
 fn is_same(one: &EndpointDeparture, other: &EndpointDeparture) -> bool {
@@ -62,14 +51,8 @@ fn serves(snapshot: &Snapshot, departure: &EndpointDeparture) -> bool {
 
 impl Control {
     /// Sees out what lasts on endpoints that serve no more, and spares it on those that serve again.
-    pub(super) fn see_out_endpoints(
-        &mut self,
-        change: &Change,
-        before: &Snapshot,
-        after: &Snapshot,
-        now: Instant,
-    ) {
-        if self.endpoints.follow(change, before, after, now) {
+    pub(super) fn see_out_endpoints(&mut self, out: &[Out], after: &Snapshot, now: Instant) {
+        if self.endpoints.follow(out, after, now) {
             self.live.departures.set_endpoints(self.endpoints.0.clone());
         }
     }

@@ -128,7 +128,7 @@ impl Control {
         self.holds.follow(&change, &before, &after);
         self.hurry();
         self.close(effects, &before, &after, &gone, now);
-        self.see_out_endpoints(&change, &before, &after, now);
+        self.see_out_endpoints(&effects.out, &after, now);
 
         self.state = Arc::new(next);
         let fence = now.saturating_duration_since(start);

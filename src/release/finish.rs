@@ -6,8 +6,8 @@ use super::deployment::{Deployment, Phase};
 use super::draft::{Draft, Item};
 use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
 use super::summary::{describe, summarise};
-use super::{Effects, Refused, State};
-use crate::table::{BasisPoints, Epoch, Service, ServiceName, Table, VersionName};
+use super::{Effects, Out, Refused, State};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, Service, ServiceName, Table, VersionName, VersionSpec};
 
 /// What became of the services that a draft touched.
 #[derive(Default)]
@@ -107,6 +107,17 @@ impl Draft<'_> {
     }
 }
 
+/// The endpoints of a version that served in `old` and do not any more.
+fn out(name: &ServiceName, old: &Service, new: &VersionSpec) -> Vec<Out> {
+    let served = old.version(&new.name).into_iter().flat_map(VersionSpec::serving);
+    let out = served.filter(|endpoint| !new.serving().any(|serving| serving == *endpoint));
+    let named = |endpoint: &EndpointAddr| {
+        let (service, version) = (name.clone(), new.name.clone());
+        Out { service, version, endpoint: endpoint.clone() }
+    };
+    out.map(named).collect()
+}
+
 impl Item {
     /// Keeps the way back true: it leads to another split than the present one, over versions that exist.
     ///
@@ -132,7 +143,7 @@ impl Item {
         Some(note)
     }
 
-    /// The phase after the step from `old`, and which versions left or returned by it.
+    /// The phase after the step from `old`, and which versions left or returned by it, or which of their endpoints are out.
     fn settle_phase(
         &mut self,
         name: &ServiceName,
@@ -150,6 +161,7 @@ impl Item {
         let named = |version: &VersionName| (name.clone(), version.clone());
         effects.left.extend(left.into_iter().map(named));
         effects.returned.extend(returned.map(named));
+        effects.out.extend(self.service.versions.iter().flat_map(|new| out(name, old, new)));
     }
 
     /// The finished service: the base's own value where nothing is different, so that nobody looks at it again.

@@ -252,8 +252,21 @@ pub struct Effects {
     pub left: Vec<(ServiceName, VersionName)>,
     /// Versions that had no weight and carry some: a drain of theirs, which may also have ended, is cancelled.
     pub returned: Vec<(ServiceName, VersionName)>,
+    /// Endpoints that got new requests and get none any more, of versions that are still there.
+    pub out: Vec<Out>,
     /// Things the operator should know that are no reason to refuse.
     pub notes: Vec<String>,
+}
+
+/// An endpoint that its version sends nothing new to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Out {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// The endpoint.
+    pub endpoint: EndpointAddr,
 }
 
 /// The next state and what to do about it.

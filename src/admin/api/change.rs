@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Standing, TrialEnd};
-use crate::release::{Effects, State};
+use crate::release::{Effects, Out, State};
 use crate::table::{ServiceName, Split};
 
 /// All new requests of a service to one version.
@@ -251,6 +251,9 @@ pub struct ChangeAnswer {
     pub services: BTreeMap<String, Standing>,
     /// Versions of those services that get no new requests and were not empty when this was written.
     pub leaving: Vec<Leaving>,
+    /// Endpoints that get no new requests by this change, of versions that are still there; something may be left on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out: Vec<EndpointOut>,
     /// Things to know that are no reason to refuse.
     pub notes: Vec<String>,
     /// In a plan: which weights would move.
@@ -267,7 +270,7 @@ pub struct ChangeAnswer {
 pub enum Reached {
     /// Durable, and no request is admitted under an older epoch any more.
     Fenced,
-    /// And nothing is left on the versions that it took the traffic from.
+    /// And nothing is left on the versions and endpoints that it took the traffic from.
     Drained,
     /// And supervision has nothing to say against it: the comparisons that it began are over.
     Finished,
@@ -280,6 +283,24 @@ pub struct Leaving {
     pub service: String,
     /// The version.
     pub version: String,
+}
+
+/// An endpoint that gets no new requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointOut {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// The endpoint: `host:port`, `[v6]:port` or `unix:/path`.
+    pub endpoint: String,
+}
+
+impl From<&Out> for EndpointOut {
+    fn from(Out { service, version, endpoint }: &Out) -> Self {
+        let (service, version) = (service.to_string(), version.to_string());
+        Self { service, version, endpoint: endpoint.to_string() }
+    }
 }
 
 /// A version whose weight would change.
@@ -306,6 +327,7 @@ impl ChangeAnswer {
             dry_run: false,
             services: BTreeMap::new(),
             leaving: Vec::new(),
+            out: effects.out.iter().map(Into::into).collect(),
             notes: effects.notes.clone(),
             moves: Vec::new(),
             trials: BTreeMap::new(),
