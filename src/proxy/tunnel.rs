@@ -141,8 +141,16 @@ impl Tunnel {
             alarm.set_once(limit);
         }
         ready!(alarm.poll(cx));
-        // Who does not follow has nothing more to say.
-        Poll::Ready(if limit == FAREWELL { Ok(()) } else { Err(Reason::BodyStalled) })
+        // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
+        Poll::Ready(if limit == FAREWELL {
+            Ok(())
+        } else if !self.down.data.is_empty() {
+            Err(Reason::ClientStalled)
+        } else if !self.up.data.is_empty() {
+            Err(Reason::BodyStalled)
+        } else {
+            Ok(())
+        })
     }
 
     /// True when the client was sent a Close.

@@ -34,6 +34,7 @@ use crate::table::HedgeRules;
 struct Contender {
     /// True for those that were begun beside the first one, whichever the permit tells of by now.
     is_hedge: bool,
+    since: Instant,
     seat: Rc<Seat>,
     turn: Turn,
     listing: Rc<Listing>,
@@ -84,21 +85,33 @@ impl Contender {
         permit.is_woken_by(&bell);
         let (flight, beside) = (Cell::new(permit.flight()), Cell::new(None));
         let listing = Listing { flight, bell, beside, entry: permit.entry.clone() };
-        Self { is_hedge: false, seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
+        let (since, listing) = (permit.tried_since(), Rc::new(listing));
+        Self { is_hedge: false, since, seat: Rc::clone(seat), turn: turn.clone(), listing }
     }
 
     /// One beside it.
     fn beside(local: &Rc<Local>, seat: Rc<Seat>, turn: Turn, place: Option<Place>) -> Self {
         let bell = Rc::new(turn.client.worker.clock.alarm());
         let beside = Beside::new(local, &seat, &bell, place);
+        let since = beside.since;
         let (flight, beside) = (Cell::new(beside.flight), Cell::new(Some(beside)));
         let listing = Listing { flight, bell, beside, entry: None };
-        Self { is_hedge: true, seat, turn, listing: Rc::new(listing) }
+        Self { is_hedge: true, since, seat, turn, listing: Rc::new(listing) }
     }
 
     fn again(&self) -> Self {
-        let Self { is_hedge, seat, turn, listing } = self;
-        Self { is_hedge: *is_hedge, seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::clone(listing) }
+        let Self { is_hedge, since, seat, turn, listing } = self;
+        let (seat, turn, listing) = (Rc::clone(seat), turn.clone(), Rc::clone(listing));
+        Self { is_hedge: *is_hedge, since: *since, seat, turn, listing }
+    }
+
+    /// The endpoint hears that it took longer than another one.
+    fn lost_to(&self, winner: &Self) {
+        if self.since <= winner.since {
+            self.seat.outrun(self.since);
+        } else {
+            self.seat.given_up(self.since);
+        }
     }
 }
 
@@ -146,6 +159,7 @@ pub(super) async fn hedged(
             Ok(mut headed) => {
                 let lost = begun.iter().filter(|other| other.is_hedge);
                 lost.for_each(|_| permit.hedged(Hedge::Lost));
+                begun.iter().for_each(|other| other.lost_to(&contender));
                 if contender.is_hedge {
                     permit.hedged(Hedge::Won);
                 }
