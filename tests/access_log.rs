@@ -609,5 +609,6 @@ fn a_websocket_has_its_line_when_it_ends_and_is_rewritten_as_any_request() {
         (&line["status"], &line["path"], &line["version"]),
         (&json!(101), &json!("/chat"), &json!("blue"))
     );
+    assert!(line["first_byte_us"].as_u64() >= line["connect_us"].as_u64(), "its 101 has come: {line}");
     assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(5), &json!(7)));
 }
