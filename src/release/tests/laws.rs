@@ -1,17 +1,15 @@
 //! Laws that hold after every step of any sequence of commands.
 
+mod out;
 mod trials;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::release::{Act, Change, Command, Effects, Out, Phase, Refused, ServiceRecord, State};
-use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Service, ServiceName, ServiceSpec, VersionName, VersionSpec,
-};
+use crate::release::{Act, Change, Command, Effects, Phase, Refused, ServiceRecord, State};
+use crate::table::{BasisPoints, Epoch, HoldScope, Service, ServiceName, ServiceSpec, VersionSpec};
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
@@ -243,7 +241,7 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
         assert!(Arc::ptr_eq(&before.deployments[index], deployment));
     }
     check_left_and_returned(before, next, effects);
-    check_out(before, next, effects);
+    out::check(before, next, effects);
     trials::check_step(before, command, next);
     check_holds(before, command, next);
 }
@@ -291,27 +289,6 @@ fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
     };
     assert_eq!(sorted(&effects.left), sorted(&left));
     assert_eq!(sorted(&effects.returned), sorted(&returned));
-}
-
-/// Out: served and does not, of a version that is there before and after.
-fn check_out(before: &State, next: &State, effects: &Effects) {
-    let serving = |state: &State| -> BTreeSet<(ServiceName, VersionName, EndpointAddr)> {
-        let all = state.table.services().iter().flat_map(|service| {
-            let versions = service.versions.iter();
-            versions.flat_map(|spec| {
-                spec.serving().map(|at| (service.name.clone(), spec.name.clone(), at.clone()))
-            })
-        });
-        all.collect()
-    };
-    let is_there = |service: &_, version: &_| {
-        next.table.service(service).is_some_and(|service| service.version(version).is_some())
-    };
-    let (before, next) = (serving(before), serving(next));
-    let out = before.difference(&next).filter(|(service, version, _)| is_there(service, version));
-    let told =
-        effects.out.iter().cloned().map(|Out { service, version, endpoint }| (service, version, endpoint));
-    assert_eq!(told.collect::<BTreeSet<_>>(), out.cloned().collect());
 }
 
 /// What must be true of one sort of command.
