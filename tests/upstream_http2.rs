@@ -751,7 +751,7 @@ fn an_answer_without_a_body_is_over_with_its_head() {
 }
 
 #[test]
-fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened() {
+fn with_so_many_requests_on_a_connection_another_one_is_opened() {
     let origin = Shared::start(Habit { hangs: true, ..Habit::default() });
     let mut lab = origin.lab("");
     lab.restrict_to_one_worker();
@@ -762,6 +762,7 @@ fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened(
     for (client, connections) in clients.iter_mut().zip([1, 1, 2]) {
         client.send(requests(90).collect::<Vec<_>>());
         (0..90).for_each(|_| assert_eq!(origin.saw(), "asked"));
+        wait_until("another connection", || origin.connections() >= connections);
         assert_eq!(origin.connections(), connections);
     }
 }
