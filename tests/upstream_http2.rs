@@ -801,7 +801,7 @@ fn what_had_come_of_a_body_that_is_too_large_stands_in_the_access_log() {
 }
 
 #[test]
-fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened() {
+fn with_so_many_requests_on_a_connection_another_one_is_opened() {
     let origin = Shared::start(Habit { hangs: true, ..Habit::default() });
     let mut lab = origin.lab("");
     lab.restrict_to_one_worker();
@@ -812,6 +812,7 @@ fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened(
     for (client, connections) in clients.iter_mut().zip([1, 1, 2]) {
         client.send(requests(90).collect::<Vec<_>>());
         (0..90).for_each(|_| assert_eq!(origin.saw(), "asked"));
+        wait_until("another connection", || origin.connections() >= connections);
         assert_eq!(origin.connections(), connections);
     }
 }
