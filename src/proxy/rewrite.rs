@@ -3,6 +3,8 @@
 //! Only services that have rules come here. The client's head is copied before it is changed: what was asked stays what
 //! was asked. Names and values are copied too, never shared: their counts would be written by every worker.
 
+use std::borrow::Cow;
+
 use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -43,10 +45,10 @@ impl<'t> Rewritten<'t> {
 }
 
 /// The values that templates are filled with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Values<'r> {
-    /// The client's address as text.
-    pub client: &'r str,
+    /// The client's address as text; empty where nobody knows.
+    pub client: Cow<'r, str>,
     /// `http` or `https`.
     pub scheme: &'r str,
     /// What was asked for; `None` when nobody could tell.
