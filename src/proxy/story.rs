@@ -152,7 +152,7 @@ impl Story {
         let operations = place.edits().flat_map(|edits| &edits.request);
         let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
         let values = self.values(place, client, head, Some(asked));
-        Some(Rewritten::new(head, asked, operations, path, host, &values))
+        Some(Rewritten::new(&client.arrival.peer, head, asked, operations, path, host, &values))
     }
 
     /// The request may not pass now; why, and notes when it may.
@@ -185,6 +185,11 @@ impl Story {
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
     pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
+        if let Some(id) = &self.request_id
+            && client.settings().identity.request_id.is_some_and(|ids| ids.answer)
+        {
+            answer.headers.insert(REQUEST_ID, id.clone());
+        }
         if let Some(place) = &self.place {
             let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
             if operations.peek().is_some() {
@@ -192,11 +197,6 @@ impl Story {
                 let values = self.values(place, client, head, asked.as_ref());
                 rewrite::apply(&mut answer.headers, operations, &values);
             }
-        }
-        if let Some(id) = &self.request_id
-            && client.settings().identity.request_id.is_some_and(|ids| ids.answer)
-        {
-            answer.headers.insert(REQUEST_ID, id.clone());
         }
         if let Some(record) = &self.record {
             record.answered(answer);
