@@ -152,6 +152,24 @@ fn of_attempts_beside_one_another_the_line_tells_of_the_one_that_was_answered() 
 }
 
 #[test]
+fn the_client_is_whom_trusted_proxies_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let origins = vec![Origin::start("blue")];
+    // The lab's text begins in its listener.
+    let trusting = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
+    let text = format!("{trusting}{}", config(dir.path(), &origins, "", "", ""));
+    let lab = Lab::configured(dir, origins, &text);
+    let mut client = lab.client();
+    for said in ["x-forwarded-for: 6.6.6.6, 192.0.2.1, 10.0.0.7", "forwarded: for=192.0.2.2", "x-other: 1"] {
+        client.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{said}\r\n\r\n")).answer();
+    }
+    client.send("GET / HTTP/1.1\r\nhost : a\r\nx-forwarded-for: 192.0.2.1\r\n\r\n").answer();
+    let clients: Vec<_> = lines(&path(&lab), 4).iter().map(|line| line["client"].clone()).collect();
+    // Of one that cannot be read nobody knows what its proxy says.
+    assert_eq!(clients, ["192.0.2.1", "192.0.2.2", "127.0.0.1", "127.0.0.1"]);
+}
+
+#[test]
 fn a_request_that_is_refused_or_answered_by_the_proxy_has_a_line_too() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("access.log");

@@ -1,12 +1,13 @@
 //! Who is at the other end of a client's connection, and who is asking through it.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::HeaderMap;
 use ipnet::IpNet;
 
+use super::fields::{Fields, Note};
 use super::forwarded;
 use super::listener::ListenAddr;
 use super::settings::Settings;
@@ -91,12 +92,23 @@ impl Peer {
     }
 
     /// The client that asked for this: the peer, or the last one that is no trusted proxy in what trusted proxies say.
+    /// `None` where nobody knows.
     #[must_use]
-    pub fn client(&self, fields: &HeaderMap) -> Option<IpAddr> {
-        if !self.is_trusted() {
+    pub fn client(&self, fields: &Fields) -> Option<IpAddr> {
+        if !self.is_trusted() || !fields.has(Note::Forwarding) {
             return self.address;
         }
         forwarded::client(fields, self.address, |address| self.door.borrow().trusts(address))
+    }
+
+    /// Its address as text.
+    #[must_use]
+    pub fn client_text(&self, fields: &Fields) -> Option<Cow<'_, str>> {
+        let client = self.client(fields);
+        if client == self.address {
+            return self.text.as_deref().map(Cow::Borrowed);
+        }
+        client.map(|client| Cow::Owned(text(client).into()))
     }
 }
 

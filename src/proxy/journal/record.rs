@@ -77,7 +77,8 @@ impl Record {
         id: Option<&HeaderValue>,
         is_sampled: bool,
     ) -> Self {
-        let mut record = Self::of_nothing(journal, options, client, is_sampled);
+        let who = client.arrival.peer.client_text(&head.headers);
+        let mut record = Self::begun(journal, options, who.as_deref(), is_sampled);
         record.is_head = head.method == Method::HEAD;
         let mut line = record.line.take();
         write_head(&mut line, client.arrival.scheme(), head, &record.options, id);
@@ -92,12 +93,16 @@ impl Record {
         client: &Client,
         is_sampled: bool,
     ) -> Self {
+        Self::begun(journal, options, client.arrival.peer.text.as_deref(), is_sampled)
+    }
+
+    fn begun(journal: Rc<Journal>, options: Rc<Options>, client: Option<&str>, is_sampled: bool) -> Self {
         let mut line = journal.buffer();
         line.push(b'{');
         json::key(&mut line, "time");
         json::moment(&mut line, clock::micros_since_1970());
         json::key(&mut line, "client");
-        json::maybe(&mut line, client.arrival.peer.text.as_deref().map(str::as_bytes), MOST_FIELD);
+        json::maybe(&mut line, client.map(str::as_bytes), MOST_FIELD);
         Self {
             journal,
             options,

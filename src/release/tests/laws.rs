@@ -274,7 +274,7 @@ fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
         let now = |version| {
             next.table.service(&service.name).is_some_and(|now| now.split.weight(version) > BasisPoints::NONE)
         };
-        let name = |version: &_| (service.name.clone(), VersionName::clone(version));
+        let name = |version: &_| (service.name.clone(), crate::table::VersionName::clone(version));
         left.extend(
             service.split.shares().filter(|(version, _)| !now(version)).map(|(version, _)| name(version)),
         );
