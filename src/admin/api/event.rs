@@ -53,7 +53,7 @@ pub enum Event {
     /// A rolling upgrade has come a step further, or to its end.
     Rollout {
         /// All of it, as it stands.
-        rollout: Rollout,
+        rollout: Box<Rollout>,
         /// The step that this is about, from 1; absent when it is about the whole.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<usize>,
@@ -150,7 +150,7 @@ impl From<&Notice> for Event {
             },
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
             Notice::Rollout(news) => {
-                let rollout = Rollout::of(&news.told, &news.state);
+                let rollout = Box::new(Rollout::of(&news.told, &news.state));
                 let now = news.step.and_then(|step| rollout.steps.get(step).cloned());
                 Self::Rollout { rollout, step: news.step.map(|step| step + 1), now }
             }
