@@ -647,6 +647,26 @@ fn a_process_that_dies_with_the_store_gives_it_back() {
     row.end();
 }
 
+#[test]
+fn a_file_that_changes_while_the_store_is_away_is_followed_once_it_is_back() {
+    let mut row = Row::with("");
+    let [state, away] = ["state", "away"].map(|name| row.lab.dir.path().join(name));
+    let then = format!("os.rename({state:?}, {away:?}); open({state:?}, 'w'); os.kill(os.getpid(), 9)");
+    let body = takes_the_store_and(&row, &then);
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let beside = row.lab.dir.path().join("beside.toml");
+    let cart =
+        "[services.cart]\nroutes = [{ path = \"/cart\" }]\nversions.v1.endpoints = [\"127.0.0.1:9\"]\n";
+    fs::write(&beside, text + cart).unwrap();
+    fs::rename(&beside, row.lab.config()).unwrap();
+    row.first.as_ref().unwrap().wait_for_log("nothing has changed: another process is about to take");
+    fs::remove_file(&state).unwrap();
+    fs::rename(&away, &state).unwrap();
+    wait_until("it is followed", || row.lab.call("GET", "/v1/services/cart", &Value::Null).0 == 200);
+    row.end();
+}
+
 /// It would be at the first epoch, and undo all that was decided.
 #[test]
 fn nobody_takes_over_without_the_store() {
