@@ -103,11 +103,17 @@ impl Fields {
     /// True when the field `wanted` has this value, in any of its lines.
     #[must_use]
     pub fn has_value(&self, wanted: &str, value: &[u8]) -> bool {
+        self.has_any(wanted, |given| given == value)
+    }
+
+    /// True when the field `wanted` has such a value, in any of its lines.
+    #[must_use]
+    pub fn has_any(&self, wanted: &str, is_such: impl Fn(&[u8]) -> bool) -> bool {
         match &self.lines {
             Some(lines) => lines
                 .iter()
-                .any(|(name, given)| given == value && name.eq_ignore_ascii_case(wanted.as_bytes())),
-            None => self.get_all(wanted).iter().any(|given| given.as_bytes() == value),
+                .any(|(name, given)| is_such(given) && name.eq_ignore_ascii_case(wanted.as_bytes())),
+            None => self.get_all(wanted).iter().any(|given| is_such(given.as_bytes())),
         }
     }
 

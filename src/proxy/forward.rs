@@ -187,6 +187,7 @@ impl Exchange {
             };
             if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
                 self.outgoing.check(&head).map_err(Failure::Because)?;
+                self.bind(&head);
                 return Ok(Taken::Final(head));
             }
             self.interims += 1;

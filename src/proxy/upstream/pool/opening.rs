@@ -154,7 +154,7 @@ impl Endpoint {
         peer: &Peer,
         local: &Local,
     ) -> Result<(Stream, Past), Reason> {
-        if may_reuse && let Some(kept) = self.reuse() {
+        if may_reuse && let Some(kept) = self.reuse_own(peer).or_else(|| self.reuse()) {
             return Ok(kept);
         }
         let (keepalive, most, patience) = {
