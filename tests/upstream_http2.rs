@@ -167,7 +167,7 @@ async fn answer(
     let (head, mut body) = request.into_parts();
     match head.uri.path() {
         _ if hangs => hang(respond, &tell).await,
-        "/about" => {
+        "/about" | "*" => {
             let mut fields: Vec<_> = head
                 .headers
                 .iter()
@@ -325,6 +325,18 @@ fn a_request_arrives_as_http2_knows_it() {
         assert!(!lines.iter().any(|line| line.starts_with(name)), "{text}");
     }
     assert_eq!(client.get("/nowhere").status, 404);
+}
+
+#[test]
+fn options_of_the_whole_server_arrives_too() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    for target in ["*", "http://a.example"] {
+        let request = format!("OPTIONS {target} HTTP/1.1\r\nhost: a.example\r\n\r\n");
+        let text = lab.client().send(request).answer().text();
+        // An authority, and the path `*`.
+        assert!(text.starts_with("OPTIONS http://a.example*\n"), "{text}");
+    }
 }
 
 #[test]

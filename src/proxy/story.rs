@@ -18,7 +18,7 @@ use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
 use super::upgrade::Upgrade;
-use super::{answer, error, hold};
+use super::{answer, error, hold, hops};
 use crate::metrics::Reason;
 use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
 
@@ -140,6 +140,19 @@ impl Story {
             record.answered_by_itself("held");
         }
         hold::answer().into()
+    }
+
+    /// The answer to a request that may go through no more proxies.
+    ///
+    /// # Errors
+    /// As [`hops::answer`].
+    pub fn ends_here(&self, client: &Client, head: &Parts) -> Result<Answer, Reason> {
+        let answer = hops::answer(head).map_err(|reason| self.refused(client, reason))?;
+        client.worker.ended();
+        if let Some(record) = &self.record {
+            record.answered_by_itself("max_forwards");
+        }
+        Ok(answer.into())
     }
 
     /// The request as it is sent on; `None`: as it was asked.

@@ -191,7 +191,7 @@ impl Record {
         }
     }
 
-    /// A route or a listener answers by itself: `redirect` or `fixed`.
+    /// The proxy answers by itself: `redirect` or `fixed`, as a route or a listener says, `held`, `drained` or `max_forwards`.
     pub fn answered_by_itself(&self, kind: &'static str) {
         self.outcome.set(Outcome::Own(kind));
     }
