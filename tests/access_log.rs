@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 
 use lab::origin::{Then, nobody};
 use lab::{Client, Gate, Lab, Origin, Proxy, wait_until};
@@ -108,6 +109,64 @@ fn a_line_says_all_about_its_request() {
 
     client.get("/next");
     assert_eq!(lines(&path(&lab), 2)[1]["reused"], true);
+}
+
+#[test]
+fn of_attempts_beside_one_another_the_line_tells_of_the_one_that_was_answered() {
+    let (tell, let_go) = mpsc::channel();
+    let let_go = Mutex::new(let_go);
+    let first = Origin::scripted("one", move |proxy| {
+        proxy.head()?;
+        let_go.lock().unwrap().recv().unwrap();
+        proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\none")
+    });
+    let (asked, is_asked) = mpsc::channel();
+    let second = Origin::scripted("two", move |proxy| {
+        proxy.head()?;
+        asked.send(()).unwrap();
+        proxy.rest();
+        Ok(())
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[access_log]\ntarget = \"file\"\npath = \"{}\"\n[services.shop]\nroutes = [{{}}]\nbalance = \"round_robin\"\n\
+         hedge = {{ after = \"500ms\" }}\nversions.blue.endpoints = [\"{}\", \"{}\"]\n",
+        dir.path().join("access.log").display(),
+        first.address,
+        second.address
+    );
+    let mut lab = Lab::configured(dir, vec![first, second], &text);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    is_asked.recv_timeout(lab::PATIENCE).unwrap();
+    tell.send(()).unwrap();
+    assert_eq!(client.answer().text(), "one");
+    let line = only(&lab);
+    assert_eq!(
+        (&line["endpoint"], &line["attempts"]),
+        (&json!(lab.origins[0].address.to_string()), &json!(2))
+    );
+    assert!(line["connect_us"].as_u64().unwrap() < 500_000, "before the other was begun: {line}");
+    assert!(line["first_byte_us"].as_u64().unwrap() >= 500_000, "{line}");
+}
+
+#[test]
+fn the_client_is_whom_trusted_proxies_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let origins = vec![Origin::start("blue")];
+    // The lab's text begins in its listener.
+    let trusting = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
+    let text = format!("{trusting}{}", config(dir.path(), &origins, "", "", ""));
+    let lab = Lab::configured(dir, origins, &text);
+    let mut client = lab.client();
+    for said in ["x-forwarded-for: 6.6.6.6, 192.0.2.1, 10.0.0.7", "forwarded: for=192.0.2.2", "x-other: 1"] {
+        client.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{said}\r\n\r\n")).answer();
+    }
+    client.send("GET / HTTP/1.1\r\nhost : a\r\nx-forwarded-for: 192.0.2.1\r\n\r\n").answer();
+    let clients: Vec<_> = lines(&path(&lab), 4).iter().map(|line| line["client"].clone()).collect();
+    // Of one that cannot be read nobody knows what its proxy says.
+    assert_eq!(clients, ["192.0.2.1", "192.0.2.2", "127.0.0.1", "127.0.0.1"]);
 }
 
 #[test]
@@ -534,7 +593,7 @@ fn requests_of_one_http_2_connection_have_a_line_each() {
 
 #[test]
 fn a_websocket_has_its_line_when_it_ends_and_is_rewritten_as_any_request() {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = mpsc::channel();
     let origin = Origin::scripted("blue", move |proxy| {
         let _ = tell.send(proxy.head()?);
         proxy.send(
@@ -568,5 +627,6 @@ fn a_websocket_has_its_line_when_it_ends_and_is_rewritten_as_any_request() {
         (&line["status"], &line["path"], &line["version"]),
         (&json!(101), &json!("/chat"), &json!("blue"))
     );
+    assert!(line["first_byte_us"].as_u64() >= line["connect_us"].as_u64(), "its 101 has come: {line}");
     assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&json!(5), &json!(7)));
 }

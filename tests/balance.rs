@@ -166,6 +166,33 @@ fn the_slow_one_is_avoided_by_what_was_measured() {
 }
 
 #[test]
+fn one_whose_answers_nobody_waits_for_is_not_taken_for_a_fast_one() {
+    let slow = || {
+        Origin::behaving("slow", |_, stream| {
+            thread::sleep(Duration::from_millis(400));
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        })
+    };
+    // Another one is asked beside it, and is faster every time.
+    let hedge = "balance = \"ewma\"\nhedge = { after = \"20ms\" }\nretries = { budget = \"100%\", min_per_second = 1_000 }";
+    let lab = pool(vec![slow(), Origin::start("fast")], "", hedge, plain);
+    assert_eq!(count(&counts(&lab, 60), "fast"), 60);
+    let asked = lab.origin("slow").seen().len();
+    assert!((1..=6).contains(&asked), "{asked} beside another");
+    // Its clients leave.
+    let lab = pool(vec![slow(), Origin::start("fast")], "", "balance = \"ewma\"", plain);
+    for _ in 0..30 {
+        let mut client = lab.client();
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        // How long it waits is what is tried.
+        thread::sleep(Duration::from_millis(60));
+    }
+    let asked = lab.origin("slow").seen().len();
+    assert!((1..=6).contains(&asked), "{asked} of those who left");
+}
+
+#[test]
 fn one_that_fails_is_not_taken_for_a_fast_one() {
     let closes = Origin::behaving("closes", |_, _| Ok(Then::Close));
     let lab = pool(vec![closes, Origin::start("good")], "", "balance = \"ewma\"", plain);

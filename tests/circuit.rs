@@ -231,6 +231,69 @@ fn an_endpoint_that_has_all_it_may_is_passed_over() {
 }
 
 #[test]
+fn who_waits_takes_the_first_place_at_any_endpoint_and_is_not_overtaken() {
+    for balance in ["\"round_robin\"", "{ policy = \"hash\", key = { path = true } }"] {
+        let locks = [Lock::default(), Lock::default()];
+        let ([one, two], mut counts) = ([0, 1].map(|at| holds("blue", &locks[at])), Vec::new());
+        let origins = vec![one.0, two.0];
+        counts.extend([one.1, two.1]);
+        let circuit = "circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+        let lab = Lab::pool(origins, &[], "", &format!("balance = {balance}\n{circuit}"));
+        let held = ask(&lab, 0..2);
+        wait_until("each has one", || counts.iter().all(|count| count[0].load(Ordering::SeqCst) == 1));
+        let mut clients = Vec::new();
+        for number in 2..8 {
+            clients.extend(ask(&lab, number..number + 1));
+            wait_until("it waits", || pending(&lab) == (number - 1) as f64);
+        }
+        locks[1].open();
+        clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+        let paths: Vec<_> = lab.origins[1].seen().iter().skip(1).map(|seen| seen.path().to_owned()).collect();
+        assert_eq!(paths, ["/2", "/3", "/4", "/5", "/6", "/7"]);
+        locks[0].open();
+        held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    }
+}
+
+#[test]
+fn nobody_is_refused_while_one_of_many_endpoints_has_room() {
+    for balance in ["random", "p2c"] {
+        let lock = Lock::default();
+        let (origins, counts): (Vec<_>, Vec<_>) = (0..12).map(|_| holds("blue", &lock)).unzip();
+        let settings = format!("balance = \"{balance}\"\ncircuit = {{ endpoint_requests = 1, pending = 0 }}");
+        let lab = Lab::pool(origins, &[], "", &settings);
+        let held = ask(&lab, 0..11);
+        let there = || counts.iter().map(|count| count[0].load(Ordering::SeqCst)).sum::<usize>();
+        wait_until("eleven have one", || there() == 11);
+        for _ in 0..20 {
+            assert_eq!(lab.get("/quick").status, 200);
+        }
+        lock.open();
+        held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+        assert!(counts.iter().all(|count| count[1].load(Ordering::SeqCst) == 1));
+    }
+}
+
+#[test]
+fn those_who_wait_go_to_an_endpoint_that_is_added() {
+    let lock = Lock::default();
+    let (origin, counts) = holds("blue", &lock);
+    let settings = "circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(vec![origin], &[], "", settings);
+    let held = ask(&lab, 0..1);
+    wait_until("one is there", || counts[0].load(Ordering::SeqCst) == 1);
+    let waiting = ask(&lab, 1..4);
+    wait_until("the others wait", || pending(&lab) == 3.0);
+    let other = Origin::start("blue");
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{}", other.address);
+    assert_eq!(lab.call("PUT", &path, &serde_json::Value::Null).0, 200);
+    waiting.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(other.served(), 3);
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+}
+
+#[test]
 fn a_limit_that_changes_counts_what_is_there() {
     let lock = Lock::default();
     let (origin, counts) = holds("blue", &lock);

@@ -173,8 +173,7 @@ fn what_is_found_once_a_rollout_has_begun_is_not_drained_by_it() {
     let replace = json!([{ "out": a, "into": a }, { "out": b, "into": listed.at("c") }]);
     let path = "/v1/services/shop/rollout";
     assert_eq!(lab.call("POST", path, &json!({ "replace": replace, "confirm": true })).0, 202);
-    let rollout = || lab.call("GET", path, &Value::Null).1;
-    lab::wait_until("the first one is safe", || rollout()["steps"][0]["awaits_confirmation"] == true);
+    lab::wait_until("the first one is safe", || rollout(lab)["steps"][0]["awaits_confirmation"] == true);
     let mut events = lab.events();
     listed.list(&["a", "b"]);
     assert_eq!(events.change()["reason"], "discovery");
@@ -183,6 +182,88 @@ fn what_is_found_once_a_rollout_has_begun_is_not_drained_by_it() {
     assert!(told["rollout"]["why"].as_str().unwrap().contains("was discovered"), "{told}");
     let drained = |event: &Value| event["rollout"]["steps"][1]["state"] == "draining";
     assert!(!events.past.iter().any(drained), "it was not drained");
+}
+
+fn rollout(lab: &Lab) -> Value {
+    lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1
+}
+
+/// `blue` is found in a file, a and b at first, and `green` is c.
+fn with_green() -> Listed {
+    let listed = listed(&["a", "b", "c"], 2, "");
+    listed.wait_for(&["a", "b"]);
+    let green = json!({ "endpoints": [listed.at("c")] });
+    assert_eq!(listed.lab.call("PUT", "/v1/services/shop/versions/green", &green).0, 200);
+    listed
+}
+
+#[test]
+fn a_rollout_to_what_was_discovered_and_from_there_leaves_it_discovered() {
+    let listed = with_green();
+    let lab = &listed.lab;
+    for (from, to) in [("blue", "green"), ("green", "blue")] {
+        let (exit, out, err) = lab.cli(&["rollout", "shop", "--from", from, "--to", to, "--surge"]);
+        assert_eq!(exit, 0, "{out}{err}");
+    }
+    let shop = lab.shop();
+    let is_discovered = |endpoint: &Value| endpoint["discovered"] == true && endpoint["draining"] == false;
+    assert!(shop["versions"][0]["endpoints"].as_array().unwrap().iter().all(is_discovered), "{shop}");
+    listed.list(&["b"]);
+    listed.wait_for(&["b"]);
+}
+
+#[test]
+fn what_is_restarted_in_its_place_serves_once_it_is_found_again_and_is_not_put_there() {
+    let listed = listed(&["a", "b"], 2, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a", "b"]);
+    let (path, a) = ("/v1/services/shop/rollout", listed.at("a"));
+    let body = json!({ "replace": [{ "out": a, "into": a }], "confirm": true });
+    assert_eq!(lab.call("POST", path, &body).0, 202);
+    lab::wait_until("it is safe", || rollout(lab)["steps"][0]["awaits_confirmation"] == true);
+    listed.list(&["b"]);
+    listed.wait_for(&["b"]);
+    assert_eq!(lab.call("POST", &format!("{path}/proceed"), &json!({ "endpoint": a })).0, 200);
+    lab::wait_until("it is waited for", || rollout(lab)["steps"][0]["state"] == "warming");
+    listed.list(&["a", "b"]);
+    lab::wait_until("it is done", || rollout(lab)["state"] == "done");
+    assert_eq!(lab.shop()["versions"][0]["endpoints"][0]["draining"], false, "{}", lab.shop());
+    listed.list(&["b"]);
+    listed.wait_for(&["b"]);
+}
+
+#[test]
+fn what_is_found_no_more_is_not_put_back_when_a_rollout_is_taken_back() {
+    let listed = with_green();
+    let lab = &listed.lab;
+    let path = "/v1/services/shop/rollout";
+    let body = json!({ "from": "blue", "to": "green", "surge": true, "confirm": true });
+    assert_eq!(lab.call("POST", path, &body).0, 202);
+    lab::wait_until("it is safe", || rollout(lab)["steps"][0]["awaits_confirmation"] == true);
+    listed.list(&["b"]);
+    listed.wait_for(&["b"]);
+    assert_eq!(lab.call("DELETE", path, &Value::Null).0, 202);
+    lab::wait_until("it is taken back", || rollout(lab)["state"] == "reversed");
+    assert_eq!((pool(lab), &rollout(lab)["steps"][0]["state"]), (vec![listed.at("b")], &json!("kept")));
+    listed.list(&["a", "b"]);
+    listed.wait_for(&["a", "b"]);
+    assert_eq!(lab.shop()["versions"][0]["endpoints"][0]["draining"], false, "{}", lab.shop());
+}
+
+#[test]
+fn a_deploy_that_changes_nothing_leaves_what_was_discovered_as_it_was() {
+    let listed = with_green();
+    let lab = &listed.lab;
+    lab.flip("green");
+    let endpoint = format!("/v1/services/shop/versions/blue/endpoints/{}", listed.at("b"));
+    assert_eq!(lab.call("POST", &format!("{endpoint}/drain"), &Value::Null).0, 200);
+    let blue = || lab.shop()["versions"][0]["endpoints"].clone();
+    let (before, dead) = (blue(), lab::origin::nobody().to_string());
+    let args = ["deploy", "shop", "--version", "blue", "--endpoint", &dead, "--timeout", "300ms"];
+    let (exit, out, err) = lab.cli(&args);
+    assert_eq!((exit, blue()), (3, before), "{out}{err}");
+    listed.list(&["b", "c"]);
+    listed.wait_for(&["b", "c"]);
 }
 
 /// Machines on one port, at addresses of their own.

@@ -180,7 +180,54 @@ fn an_absolute_target_wins_over_nothing_and_must_agree_with_host() {
 
 #[test]
 fn options_of_the_whole_server_passes() {
-    assert_eq!(seen_of("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").line, "OPTIONS * HTTP/1.1");
+    let lab = Lab::start(&["blue"]);
+    for (whole, target) in [
+        ("*", "*"),
+        ("http://a", "*"),
+        ("HTTP://a:80", "*"),
+        ("http://a/", "/"),
+        ("http://a?", "/?"),
+        ("http://a/*", "/*"),
+    ] {
+        let host = if whole.contains(":80") { "a:80" } else { "a" };
+        let seen = seen_by(&lab, &format!("OPTIONS {whole} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(seen.line, format!("OPTIONS {target} HTTP/1.1"), "{whole}");
+    }
+}
+
+#[test]
+fn the_hops_that_options_and_trace_may_make_are_counted() {
+    let lab = Lab::start(&["blue"]);
+    let ask = |method: &str, fields: &str| {
+        lab.client().send(format!("{method} /x HTTP/1.1\r\nhost: a\r\n{fields}x-a: b\r\n\r\n")).answer()
+    };
+    for method in ["OPTIONS", "TRACE"] {
+        for (given, left) in [("1", "0"), ("010", "9"), ("9223372036854775807", "9223372036854775806")] {
+            let fields = format!("Max-Forwards: {given}\r\n");
+            let seen = seen_by(&lab, &format!("{method} /x HTTP/1.1\r\nhost: a\r\n{fields}x-a: b\r\n\r\n"));
+            assert_eq!(values(&seen.headers, "max-forwards"), [left]);
+            assert_eq!(seen.header("x-a"), Some("b"));
+        }
+        for odd in ["", "-1", "x", "1, 1", "1\r\nmax-forwards: 1", "99999999999999999999"] {
+            let answer = ask(method, &format!("max-forwards: {odd}\r\n"));
+            assert_eq!(
+                (answer.status, answer.header("switchback-reason")),
+                (400, Some("bad_request")),
+                "{odd}"
+            );
+        }
+    }
+    let before = lab.origins[0].seen().len();
+    let answer = ask("OPTIONS", "max-forwards: 0\r\n");
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("0")));
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    let answer = ask("TRACE", "max-forwards: 0\r\n");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (405, Some("method_not_allowed")));
+    assert_eq!(lab.origins[0].seen().len(), before, "neither goes on");
+    assert_eq!(lab.metric(&["switchback_route_answers_total", "max_forwards"]), Some(1.0));
+    // Of other methods it says nothing.
+    let seen = seen_by(&lab, "GET / HTTP/1.1\r\nhost: a\r\nmax-forwards: 0\r\n\r\n");
+    assert_eq!(seen.header("max-forwards"), Some("0"));
 }
 
 #[test]

@@ -106,6 +106,46 @@ fn placeholders_are_filled_with_what_the_request_is() {
 }
 
 #[test]
+fn the_client_is_whom_trusted_proxies_name_and_services_may_say_so_in_their_own_way() {
+    for (extra, client, forwarded_for, user) in [
+        ("", "127.0.0.1", "127.0.0.1", None),
+        ("trusted_proxies = [\"127.0.0.1\"]", "192.0.2.1", "192.0.2.1, 127.0.0.1", Some("root")),
+    ] {
+        let lab = lab(
+            extra,
+            "{ path = \"/api/\", strip_prefix = true, request_headers = {
+                set = { x-real-ip = \"%{client_addr}\", x-forwarded-prefix = \"/api\" } } }",
+            "response_headers = { set = { x-you = \"%{client_addr}\" } }",
+            &[("blue", "")],
+        );
+        let answer = ask(
+            &lab,
+            "GET /api/ HTTP/1.1\r\nhost: s.test\r\nx-forwarded-for: 192.0.2.1\r\nx-real-ip: 6.6.6.6\r\n\
+             x-forwarded-prefix: /no\r\nx-forwarded-user: root\r\nx-forwarded-ssl: on\r\n\r\n",
+        );
+        assert_eq!(answer.header("x-you"), Some(client));
+        let seen = lab.origins[0].only();
+        assert_eq!(values(&seen.headers, "x-real-ip"), [client]);
+        assert_eq!(values(&seen.headers, "x-forwarded-prefix"), ["/api"]);
+        assert_eq!(values(&seen.headers, "x-forwarded-for"), [forwarded_for]);
+        assert_eq!(values(&seen.headers, "x-forwarded-host"), ["s.test"]);
+        assert_eq!(values(&seen.headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(seen.header("x-forwarded-user"), user);
+    }
+}
+
+#[test]
+fn what_a_service_does_to_the_id_of_its_answers_is_done() {
+    let lab = lab(
+        "[proxy]\nrequest_id = { answer = true }",
+        "{ response_headers = { set = { x-request-id = \"mine\" } } }",
+        "",
+        &[("blue", "")],
+    );
+    assert_eq!(lab.get("/").header("x-request-id"), Some("mine"));
+}
+
+#[test]
 fn a_prefix_is_stripped_or_replaced_and_the_query_is_kept() {
     let lab = lab(
         "",

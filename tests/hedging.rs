@@ -134,6 +134,44 @@ fn an_attempt_that_fails_beside_another_is_nobodys_answer() {
     assert_eq!(lab.metric_total("switchback_client_requests_total{", "reason=\"connect_failed\""), 0.0);
 }
 
+/// Asked, it says so, and closes without an answer when it is let go.
+fn fails(name: &str, asked: &mpsc::Sender<&'static str>, word: &'static str) -> (Origin, mpsc::Sender<()>) {
+    let (let_go, may_go) = mpsc::channel();
+    let (asked, may_go) = (asked.clone(), std::sync::Mutex::new(may_go));
+    let origin = Origin::scripted(name, move |proxy: &mut Peer| {
+        proxy.head()?;
+        asked.send(word).unwrap();
+        let _ = may_go.lock().unwrap().recv();
+        Ok(())
+    });
+    (origin, let_go)
+}
+
+#[test]
+fn what_has_failed_at_both_endpoints_is_not_tried_again_at_either() {
+    for first in [0, 1] {
+        let (tell, asked) = mpsc::channel();
+        let (one, end_one) = fails("one", &tell, "one");
+        let (two, end_two) = fails("two", &tell, "two");
+        let mut lab = Lab::pool(vec![one, two], &[], "", &HEDGE.replace("attempts = 0", "attempts = 3"));
+        lab.restrict_to_one_worker();
+        let mut user = lab.client();
+        user.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!([(); 2].map(|()| asked.recv_timeout(PATIENCE).unwrap()), ["one", "two"]);
+        let failed_ones =
+            || lab.metric_total("switchback_upstream_requests_total{", "reason=\"upstream_closed\"");
+        let mut ends = [end_one, end_two];
+        ends.rotate_left(first);
+        let [first, second] = ends;
+        drop(first);
+        wait_until("one has failed", || failed_ones() == 1.0);
+        drop(second);
+        assert_eq!(failed(&user.answer()), (502, "upstream_closed"));
+        assert!(asked.try_recv().is_err(), "each was asked once");
+        assert_eq!(hedges(&lab, "failed"), 1.0, "whichever failed last");
+    }
+}
+
 #[test]
 fn without_a_budget_there_is_one_attempt() {
     let (one, first) = falls_silent("one");
@@ -238,6 +276,7 @@ fn the_endpoint_of_an_attempt_that_has_failed_does_not_wait_for_the_other() {
     assert!(drained(&lab, &drains[0]), "nothing is there any more");
     answer.send(()).unwrap();
     assert_eq!(user.answer().text(), "two");
+    assert_eq!(hedges(&lab, "won"), 1.0, "also alone");
 }
 
 #[test]

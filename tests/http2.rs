@@ -257,6 +257,8 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("a blank in a value", with(&[(":authority", "shop.test"), ("x-beta", "1 2")]), 200),
         ("all of it", method("OPTIONS", "*"), 200),
         ("all of it with GET", method("GET", "*"), 400),
+        ("no further", [method("TRACE", "/"), vec![("max-forwards", "0")]].concat(), 405),
+        ("once more", [method("TRACE", "/"), vec![("max-forwards", "1")]].concat(), 200),
         ("a path without a slash", method("GET", "x"), 400),
         (
             "another scheme",

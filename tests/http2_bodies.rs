@@ -29,6 +29,8 @@ use lab::{Frames, Gate, Http2, Lab, Origin};
 const MIB: usize = 1 << 20;
 /// So many of them.
 const LARGE: usize = 32;
+/// What a request may send before its endpoint takes anything.
+const STREAM_WINDOW: usize = 64 * 1024;
 /// What the proxy may grow by, whatever passes: its buffers, and the allocator's first pages of each size.
 const GROWTH: usize = 16 * MIB;
 
@@ -99,6 +101,38 @@ fn large_bodies_pass_both_ways_in_bounded_memory() {
     });
     let grown = lab.proxy().memory().saturating_sub(before);
     assert!(grown < GROWTH, "the proxy has grown by {grown} bytes");
+}
+
+#[test]
+fn uploads_that_wait_do_not_hold_up_the_others_of_their_connection() {
+    let cart = Origin::start("cart");
+    let service = format!(
+        "[services.cart]\nroutes = [{{ path = \"/cart\" }}]\nversions.only.endpoints = [\"{}\"]\n",
+        cart.address
+    );
+    let lab = Lab::on(vec![Origin::start("blue"), cart], &service);
+    lab.hold(&serde_json::json!({ "timeout": "5m" }));
+    run(async {
+        let client = Http2::to(lab.address()).await;
+        // All but one of those that there may be.
+        let mut held = Vec::new();
+        for _ in 0..99 {
+            let (response, mut send) = client.start(request(Method::POST, "/"), false).await;
+            send.reserve_capacity(STREAM_WINDOW);
+            while send.capacity() < STREAM_WINDOW {
+                poll_fn(|cx| send.poll_capacity(cx)).await.unwrap().unwrap();
+            }
+            send.send_data(vec![b'x'; STREAM_WINDOW].into(), false).unwrap();
+            held.push((response, send));
+        }
+        let answer = client.post("/cart", vec![b'x'; 4 * STREAM_WINDOW]).await;
+        assert_eq!(answer.version(), "cart");
+        lab.release();
+        for (response, mut send) in held {
+            send.send_data(Bytes::new(), true).unwrap();
+            assert_eq!(response.await.unwrap().headers()["x-version"], "blue");
+        }
+    });
 }
 
 #[test]

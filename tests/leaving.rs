@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Response};
 use lab::http2::{Http2, request, run};
-use lab::websocket::{connect, echoed, echoes};
+use lab::websocket::{SPEAK, connect, echoed, echoes, speaks};
 use lab::{Client, Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -191,6 +191,43 @@ fn a_message_that_is_on_its_way_is_not_torn() {
         frames = &frames[6 + usize::from(frames[1] & 0x7f)..];
     }
     assert_eq!(frames[1] & 0x80, 0x80, "the client's Close has come to the endpoint, masked");
+}
+
+#[test]
+fn one_whose_turn_comes_within_a_message_is_closed_behind_it_and_once_only() {
+    let (last, restart, theirs) =
+        (&b"\x80\x01z"[..], &b"\x88\x11\x03\xf4service restart"[..], b"\x88\x02\x03\xe8");
+    for (said, heard) in [
+        (last.to_vec(), [last, restart].concat()),
+        // Its endpoint begins the next one.
+        ([last, b"\x81\x02o"].concat(), [last, restart].concat()),
+        // Its endpoint closes by itself.
+        ([last, theirs].concat(), [last, theirs].concat()),
+        ([last, theirs, b"?"].concat(), [last, theirs, b"?"].concat()),
+    ] {
+        let (address, say) = speaks();
+        let drain = "{ patience = \"1s\", spread = \"0s\", deadline = \"10m\" }";
+        let mut lab = lab(drain, "http1", address, echoes());
+        lab.restrict_to_one_worker();
+        let (mut socket, mut other) = (connect(lab.address(), "/chat"), connect(lab.address(), "/chat"));
+        socket.send(Message::text(SPEAK)).unwrap();
+        let stream = socket.get_mut();
+        say.send(b"\x01\x01a".to_vec()).unwrap();
+        assert_eq!(bytes(stream, 3), b"\x01\x01a");
+        lab.flip("green");
+        // Both are told in the same moment.
+        ends_with(&mut other, CloseCode::Restart);
+        say.send(said).unwrap();
+        assert_eq!(bytes(stream, heard.len()), heard);
+        drop(say);
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing more");
+    }
+}
+
+fn bytes(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]

@@ -167,6 +167,17 @@ fn nobody_is_ejected_where_the_operator_does_not_want_it() {
 
 #[test]
 fn the_slow_one_among_several_is_ejected() {
+    slow_one_is_ejected("");
+}
+
+#[test]
+fn the_slow_one_is_ejected_also_where_another_is_asked_in_its_place() {
+    slow_one_is_ejected(
+        "hedge = { after = \"200ms\" }\nretries = { budget = \"100%\", min_per_second = 1_000 }",
+    );
+}
+
+fn slow_one_is_ejected(settings: &str) {
     // How long it takes is what it does wrong; what the others take is above what a busy machine adds.
     let taking = |millis| {
         Origin::behaving("blue", move |_, stream| {
@@ -177,8 +188,8 @@ fn the_slow_one_among_several_is_ejected() {
     };
     let origins: Vec<_> = [30, 30, 30, 600].map(taking).into();
     let address = origins[3].address;
-    let settings = "outliers = { interval = \"2s\", latency = { factor = 3, min_requests = 2 } }";
-    let lab = Lab::pool(origins, &[], "", settings);
+    let outliers = "outliers = { interval = \"2s\", latency = { factor = 3, min_requests = 2 } }";
+    let lab = Lab::pool(origins, &[], "", &format!("{outliers}\n{settings}"));
     let mut client = lab.client();
     lab::wait_until("it is ejected", || {
         (0..8).for_each(|_| drop(client.get("/")));

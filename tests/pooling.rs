@@ -94,6 +94,51 @@ fn an_origin_that_closes_does_not_close_the_clients_connection() {
     }
 }
 
+/// Takes whoever asks on a connection for the user that it was authenticated for, as by NTLM or Negotiate (RFC 4559).
+fn authenticates_connections() -> Origin {
+    Origin::scripted("blue", |proxy: &mut Peer| {
+        let mut user = None;
+        loop {
+            let head = proxy.head()?;
+            match head.header("authorization") {
+                Some("NTLM one") => {
+                    proxy.send("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: NTLM two\r\ncontent-length: 0\r\n\r\n")?;
+                    continue;
+                }
+                Some(known) => user = Some(known.to_owned()),
+                None => {}
+            }
+            match &user {
+                None => proxy.send(
+                    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: NTLM\r\ncontent-length: 0\r\n\r\n",
+                )?,
+                Some(user) => {
+                    proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{user}", user.len()))?;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn a_connection_that_was_authenticated_for_a_client_is_for_its_requests_alone() {
+    let mut lab = Lab::on(vec![authenticates_connections()], "");
+    lab.restrict_to_one_worker();
+    let (mut alice, mut other) = (lab.client(), lab.client());
+    for (credentials, status) in
+        [("", 401), ("authorization: NTLM one\r\n", 401), ("authorization: NTLM alice\r\n", 200)]
+    {
+        let answer = alice.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{credentials}\r\n")).answer();
+        assert_eq!(answer.status, status);
+        assert_eq!(other.get("/").status, 401);
+    }
+    for _ in 0..3 {
+        assert_eq!(alice.get("/").text(), "NTLM alice");
+        assert_eq!(other.get("/").status, 401);
+        assert_eq!(lab.get("/").status, 401);
+    }
+}
+
 #[test]
 fn no_connection_is_kept_where_the_operator_wants_none() {
     let lab = Lab::with(&["blue"], "[limits]\npool_size = 0");

@@ -1093,6 +1093,30 @@ fn a_rollout_is_begun_on_the_understanding_it_was_asked_for_and_once() {
 }
 
 #[test]
+fn a_rollout_goes_on_and_ends_on_the_understanding_it_was_asked_for() {
+    let lab = pool(3, "");
+    let path = "/v1/services/shop/rollout";
+    begin(&lab, &json!({ "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let body = json!({ "endpoint": address(&lab, "old0") });
+    let (go_on, end) = (("POST", "/v1/services/shop/rollout/proceed", &body), ("DELETE", path, &Value::Null));
+    let call = |(method, path, body): (&str, &str, &Value), tag: &str| {
+        lab.call_with(method, path, &[("if-match", tag)], body)
+    };
+    for asked in [go_on, end] {
+        let refused = call(asked, "\"1\"");
+        assert_eq!((refused.status, &refused.json()["field"]), (412, &json!("if-match")));
+        assert_eq!(call(asked, "1").status, 400);
+    }
+    assert_eq!(rollout(&lab)["steps"][0]["awaits_confirmation"], true);
+    let tag = || lab.call_with("GET", path, &[], &Value::Null).header("etag").unwrap().to_owned();
+    assert_eq!(call(go_on, &tag()).status, 200);
+    wait_for_step(&lab, 1, "safe");
+    assert_eq!(call(end, &tag()).status, 202);
+    assert_eq!(ended(&lab)["state"], "reversed");
+}
+
+#[test]
 fn a_key_of_before_a_restart_begins_no_second_rollout() {
     let mut lab = pool(3, "");
     let body = json!({ "confirm": true });

@@ -12,6 +12,7 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -385,6 +386,63 @@ fn a_drain_that_was_open_stays_open() {
     row.end();
 }
 
+#[test]
+fn the_end_of_every_drain_around_a_hand_over_is_told_once() {
+    const SERVICES: usize = 150;
+    let gates: Arc<Vec<Gate>> = Arc::new((0..SERVICES).map(|_| Gate::default()).collect());
+    let held = Arc::clone(&gates);
+    let blue = Origin::behaving("blue", move |seen, stream| {
+        held[seen.path()[2..].parse::<usize>().unwrap()].wait();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let receiver = Origin::behaving("receiver", |_, stream| {
+        write!(stream, "HTTP/1.1 204 No Content\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let origins = vec![blue, Origin::start("green"), receiver];
+    let [blue, green, receiver] = [0, 1, 2].map(|index| origins[index].address);
+    let mut text = format!("[upgrade]\nspread = \"100ms\"\n[[webhooks]]\nurl = \"http://{receiver}/\"\n");
+    for index in 0..SERVICES {
+        text += &format!(
+            "[services.s{index}]\nroutes = [{{ path = \"/s{index}\" }}]\nstable = \"blue\"\n\
+             versions.blue.endpoints = [\"{blue}\"]\nversions.green.endpoints = [\"{green}\"]\n"
+        );
+    }
+    let mut row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), origins, &text));
+    let mut clients: Vec<_> = (0..SERVICES).map(|_| row.client()).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /s{index} HTTP/1.1\r\nhost: shop.test\r\n\r\n"));
+    }
+    row.lab.origin("blue").wait_served(SERVICES as u64);
+    let flips: Vec<_> = (0..SERVICES)
+        .map(|index| json!({ "service": format!("s{index}"), "flip": { "to": "green" } }))
+        .collect();
+    assert_eq!(row.lab.call("POST", "/v1/changes", &json!({ "changes": flips })).0, 200);
+    let (status, answer) = thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until("the new process serves", || row.log().contains("generation=2"));
+            for (gate, client) in gates.iter().zip(&mut clients) {
+                gate.open();
+                assert_eq!(client.answer().status, 200);
+            }
+        });
+        row.lab.call("POST", "/v1/upgrade", &json!({}))
+    });
+    assert_eq!(status, 200, "{answer}");
+    row.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+    let told = || {
+        let events = row.lab.origin("receiver").seen();
+        let events = events.iter().map(|seen| serde_json::from_slice::<Value>(&seen.body).unwrap());
+        let drained = events.filter(|event| event["type"].as_str().unwrap().ends_with(".drained"));
+        drained.map(|event| event["data"]["service"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    wait_until("all are told", || told().iter().collect::<BTreeSet<_>>().len() == SERVICES);
+    row.wait_alone();
+    assert_eq!(told().len(), SERVICES, "each once");
+    row.end();
+}
+
 /// A WebSocket on `one`, over a process that has handed over, and that version is left.
 fn left_behind(patience: &str) -> (Row, WebSocket<TcpStream>) {
     let mut row = talking(echoes(), "[upgrade]\nspread = \"200ms\"\n");
@@ -586,6 +644,26 @@ fn a_process_that_dies_with_the_store_gives_it_back() {
         assert!(answer["detail"].as_str().unwrap().contains(words), "{answer}");
         assert_goes_on(&mut row, index as u64 + 2);
     }
+    row.end();
+}
+
+#[test]
+fn a_file_that_changes_while_the_store_is_away_is_followed_once_it_is_back() {
+    let mut row = Row::with("");
+    let [state, away] = ["state", "away"].map(|name| row.lab.dir.path().join(name));
+    let then = format!("os.rename({state:?}, {away:?}); open({state:?}, 'w'); os.kill(os.getpid(), 9)");
+    let body = takes_the_store_and(&row, &then);
+    assert_eq!(row.try_upgrade(&body).0, 422);
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let beside = row.lab.dir.path().join("beside.toml");
+    let cart =
+        "[services.cart]\nroutes = [{ path = \"/cart\" }]\nversions.v1.endpoints = [\"127.0.0.1:9\"]\n";
+    fs::write(&beside, text + cart).unwrap();
+    fs::rename(&beside, row.lab.config()).unwrap();
+    row.first.as_ref().unwrap().wait_for_log("nothing has changed: another process is about to take");
+    fs::remove_file(&state).unwrap();
+    fs::rename(&away, &state).unwrap();
+    wait_until("it is followed", || row.lab.call("GET", "/v1/services/cart", &Value::Null).0 == 200);
     row.end();
 }
 

@@ -167,7 +167,7 @@ async fn answer(
     let (head, mut body) = request.into_parts();
     match head.uri.path() {
         _ if hangs => hang(respond, &tell).await,
-        "/about" => {
+        "/about" | "*" => {
             let mut fields: Vec<_> = head
                 .headers
                 .iter()
@@ -296,6 +296,18 @@ fn post(path: &str) -> Request<()> {
 }
 
 #[test]
+fn the_first_request_on_a_connection_has_opened_it_and_those_after_it_find_it() {
+    let origin = Shared::start(Habit::default());
+    let mut lab = origin.lab("[access_log]\ntarget = \"file\"\npath = \"access.log\"");
+    lab.restrict_to_one_worker();
+    (0..2).for_each(|_| assert_eq!(lab.get("/nothing").status, 204));
+    let log = || std::fs::read_to_string(lab.dir.path().join("access.log")).unwrap_or_default();
+    wait_until("two lines", || log().lines().count() == 2);
+    let reused: Vec<_> = log().lines().map(|line| line.contains("\"reused\":true")).collect();
+    assert_eq!((reused, origin.connections()), (vec![false, true], 1));
+}
+
+#[test]
 fn a_request_arrives_as_http2_knows_it() {
     let origin = Shared::start(Habit::default());
     let lab = origin.lab("");
@@ -313,6 +325,18 @@ fn a_request_arrives_as_http2_knows_it() {
         assert!(!lines.iter().any(|line| line.starts_with(name)), "{text}");
     }
     assert_eq!(client.get("/nowhere").status, 404);
+}
+
+#[test]
+fn options_of_the_whole_server_arrives_too() {
+    let origin = Shared::start(Habit::default());
+    let lab = origin.lab("");
+    for target in ["*", "http://a.example"] {
+        let request = format!("OPTIONS {target} HTTP/1.1\r\nhost: a.example\r\n\r\n");
+        let text = lab.client().send(request).answer().text();
+        // An authority, and the path `*`.
+        assert!(text.starts_with("OPTIONS http://a.example*\n"), "{text}");
+    }
 }
 
 #[test]
@@ -789,7 +813,7 @@ fn what_had_come_of_a_body_that_is_too_large_stands_in_the_access_log() {
 }
 
 #[test]
-fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened() {
+fn with_so_many_requests_on_a_connection_another_one_is_opened() {
     let origin = Shared::start(Habit { hangs: true, ..Habit::default() });
     let mut lab = origin.lab("");
     lab.restrict_to_one_worker();
@@ -800,6 +824,7 @@ fn a_connection_has_only_so_many_requests_at_a_time_while_another_can_be_opened(
     for (client, connections) in clients.iter_mut().zip([1, 1, 2]) {
         client.send(requests(90).collect::<Vec<_>>());
         (0..90).for_each(|_| assert_eq!(origin.saw(), "asked"));
+        wait_until("another connection", || origin.connections() >= connections);
         assert_eq!(origin.connections(), connections);
     }
 }

@@ -5,7 +5,7 @@
 mod lab;
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -642,6 +642,66 @@ fn requests_that_wait_for_a_connection_that_ends_go_on_another_one() {
     endpoint.begin(first).unwrap();
     endpoint.end(first).unwrap();
     assert_eq!(clients[0].answer().text(), "ended");
+}
+
+/// One that is accepted and never served: there are those who serve one connection at a time, and firewalls that drop.
+#[test]
+fn who_waits_while_a_further_connection_does_not_come_to_be_is_served_by_the_one_there_is_in_order_of_arrival()
+ {
+    let (lab, listener) = in_front("timeouts = { connect = \"200ms\" }");
+    let mut clients = [(); 4].map(|()| lab.client());
+    clients[0].send(small("/"));
+    let mut endpoint = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    let first = endpoint.request().unwrap();
+    for (client, in_flight) in clients[1..].iter_mut().zip([2.0, 3.0, 4.0]) {
+        client.send(small("/"));
+        lab.wait_for_metric(&IN_FLIGHT, in_flight);
+    }
+    let further = [(); 2].map(|()| listener.accept().unwrap());
+    for (client, stream) in clients.iter_mut().zip((first..).step_by(2)) {
+        endpoint.begin(stream).unwrap();
+        endpoint.end(stream).unwrap();
+        assert_eq!(client.answer().text(), "ended");
+        if stream < first + 6 {
+            assert_eq!(endpoint.request().unwrap(), stream + 2);
+        }
+    }
+    drop(further);
+}
+
+#[test]
+fn a_connection_that_does_not_come_to_be_fails_all_who_have_no_other() {
+    let (lab, listener) = in_front("");
+    let mut clients = [(); 3].map(|()| lab.client());
+    for (client, in_flight) in clients.iter_mut().zip([1.0, 2.0, 3.0]) {
+        client.send(small("/"));
+        lab.wait_for_metric(&IN_FLIGHT, in_flight);
+    }
+    drop(listener.accept().unwrap());
+    for client in &mut clients {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
+    }
+    clients[0].send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let stream = endpoint.request().unwrap();
+    endpoint.begin(stream).unwrap();
+    endpoint.end(stream).unwrap();
+    assert_eq!(clients[0].answer().text(), "ended");
+}
+
+/// One that is shutting down, and accepts as long as it can.
+#[test]
+fn an_endpoint_that_ends_every_connection_at_once_is_given_up() {
+    let (lab, listener) = in_front("");
+    let mut client = lab.client();
+    client.send(small("/"));
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&[frames::settings(&[]), frame(GOAWAY, 0, 0, [0; 8])].concat()).unwrap();
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it is not tried again and again");
 }
 
 /// Those who want a connection alone take it from those who share only up to their half, also where it has no request just now.

@@ -159,6 +159,9 @@ fn a_websocket_that_is_silent_for_too_long_is_ended() {
     assert!(echoed(&mut socket, "hello"));
     assert!(socket.read().is_err());
     lab.wait_for_metric(&["switchback_in_flight{", "kind=\"websocket\""], 0.0);
+    // Nobody has failed.
+    let counted = |what| lab.metric_total("switchback_upstream_requests_total{", what);
+    assert_eq!([counted("code=\"101\""), counted("body_stalled")], [1.0, 0.0]);
 }
 
 #[tokio::test]

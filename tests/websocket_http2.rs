@@ -323,6 +323,51 @@ fn a_client_of_http_2_is_told_too_and_its_stream_ends_whatever_its_endpoint_spea
 }
 
 #[test]
+fn a_revert_spares_one_whose_client_has_not_taken_its_last_message() {
+    let (address, say) = lab::websocket::speaks();
+    let mut lab = lab_of(address, "http1", SOON);
+    lab.restrict_to_one_worker();
+    let mut other = lab::websocket::connect(lab.address(), "/chat");
+    let change = |call: &'static str, body: &'static str| {
+        let path = lab.socket();
+        let change = move || {
+            lab::admin::call(&path, "POST", &format!("/v1/services/shop/{call}"), &[], body).unwrap().status
+        };
+        async { assert_eq!(tokio::task::spawn_blocking(change).await.unwrap(), 200) }
+    };
+    lab::http2::run(async {
+        let (response, mut send) = extended(&lab, &[]).await;
+        let mut body = response.into_body();
+        // Masked with zeros.
+        send.send_data(Bytes::from_static(b"\x81\x85\0\0\0\0speak"), false).unwrap();
+        // The first fragment of a message: the client's window has one byte left behind it.
+        let first = [&[0x01, 126, 0xff, 0xfa][..], &[b'a'; 0xfffa]].concat();
+        say.send(first.clone()).unwrap();
+        hear(&mut body, first.len()).await;
+        change("flip", r#"{"to":"green"}"#).await;
+        // Both are told in the same moment.
+        let told = tokio::task::spawn_blocking(move || other.read().unwrap());
+        assert!(told.await.unwrap().is_close());
+        say.send(b"\x80\x01b\x81\x04mo".to_vec()).unwrap();
+        assert_eq!(hear(&mut body, 1).await, b"\x80");
+        change("revert", "{}").await;
+        body.flow_control().release_capacity(0xffff).unwrap();
+        assert_eq!(hear(&mut body, 6).await, b"\x01b\x81\x04mo");
+        say.send(b"re".to_vec()).unwrap();
+        assert_eq!(hear(&mut body, 2).await, b"re");
+    });
+}
+
+/// So many bytes, for which no room is given back.
+async fn hear(body: &mut RecvStream, count: usize) -> Vec<u8> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        heard.extend_from_slice(&body.data().await.unwrap().unwrap());
+    }
+    heard
+}
+
+#[test]
 fn an_endpoint_that_takes_none_is_not_asked() {
     let endpoint = Endpoint::start(false);
     let lab = lab(endpoint.address, "");

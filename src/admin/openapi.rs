@@ -70,6 +70,16 @@ pub(super) struct KeyHeader {
     idempotency_key: Option<String>,
 }
 
+/// What a call about what is under way in a service takes in its headers: repeated, it changes nothing.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "describes the header; `precondition` reads it")]
+pub(super) struct MatchHeader {
+    /// The service's epoch that the call was decided on, as its `etag` told it; else 412 with the present state.
+    #[param(rename = "If-Match", example = "\"41\"")]
+    if_match: Option<String>,
+}
+
 /// What a change of one service takes in its headers.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -2,6 +2,7 @@
 #![allow(unused_qualifications, reason = "what `utoipa::path` expands to")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use serde::Deserialize;
+use tokio::time::timeout;
 use tracing::warn;
 use utoipa::IntoParams;
 
@@ -22,6 +24,8 @@ use crate::table::{Epoch, ServiceName};
 
 /// Changes that a service's detail shows.
 const LAST_CHANGES: usize = 5;
+/// How long they are waited for: the rest is known at once.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes that one call lists at most.
 const MOST_CHANGES: usize = 1000;
 
@@ -49,7 +53,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
-/// One service, with its last changes; without them when the store cannot be read.
+/// One service, with its last changes; without them when the store cannot be read, or does not answer within a second.
 #[utoipa::path(get, path = "/v1/services/{service}", tag = "services", params(("service" = String, Path)),
     responses((status = 200, body = Service, description = "the service", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
@@ -60,9 +64,11 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let mut service = present.ok_or_else(|| no_service(&name))?;
     uses::told(control, std::slice::from_mut(&mut service)).await;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };
-    // Where traffic goes is told even when the store is lost: that is when somebody looks.
-    let changes = control.history(query).await;
-    let changes = changes.inspect_err(|error| warn!(%error, "cannot read the last changes of a service"));
+    // Where traffic goes is told even when the store is lost or hangs: that is when somebody looks.
+    let changes = timeout(PATIENCE, control.history(query)).await;
+    let changes =
+        changes.map_or_else(|late| Err(late.to_string()), |read| read.map_err(|why| why.to_string()));
+    let changes = changes.inspect_err(|error| warn!(error, "cannot read the last changes of a service"));
     service.changes = changes.ok().map(|changes| changes.iter().map(Change::from).collect());
     Ok(([(ETAG, etag(service.standing.epoch))], Json(service)).into_response())
 }
@@ -86,7 +92,7 @@ pub(super) struct ChangesQuery {
     service: Option<String>,
 }
 
-/// Past changes, newest first.
+/// Past changes, newest first; 503 when the store cannot be read, or does not answer within two seconds.
 #[utoipa::path(get, path = "/v1/changes", tag = "changes", params(ChangesQuery),
     responses((status = 200, body = History, description = "a page, newest first"), ReadResponses))]
 pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {

@@ -7,20 +7,21 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
+use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::api::{EndpointReady, Problem, Proceed, Ready, Replace, Rollout, StartRollout, text};
 use super::call::{Call, parse};
-use super::openapi::{ChangeHeaders, ReadResponses, RolloutResponses};
-use super::read::{Nothing, no_service};
+use super::openapi::{ChangeHeaders, MatchHeader, ReadResponses, RolloutResponses};
+use super::read::{Nothing, etag, no_service};
 use super::refusal::{self, Blame};
 use super::{edit, order, precondition};
-use crate::control::Handle;
 use crate::control::rollout::{Back, NotBegun, Order, Rollouts, answers};
-use crate::release::Refused;
+use crate::control::{Failed, Handle};
 use crate::release::rollout::{Move, Plan};
+use crate::release::{Refused, check_expected};
 use crate::table::{EndpointAddr, Invalid, Service, ServiceName, VersionRef, VersionSpec};
 
 /// How long a new endpoint may take.
@@ -49,15 +50,21 @@ pub(super) struct EndQuery {
 
 /// How a rolling upgrade stands: the one that is under way, or the last one.
 #[utoipa::path(get, path = "/v1/services/{service}/rollout", tag = "rollouts", params(("service" = String, Path)),
-    responses((status = 200, body = Rollout, description = "how far it is"), ReadResponses))]
+    responses((status = 200, body = Rollout, description = "how far it is", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn show(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let service = call.service()?;
-    let told = call.app.control.rollouts().told(&service);
-    match told {
-        Some(told) => Ok(Json(Rollout::of(&told, &call.app.control.state())).into_response()),
-        None if call.app.control.state().table.service(&service).is_none() => Err(no_service(&service)),
-        None => Err(Problem::new(404, "no_rollout", format!("there was no rollout of `{service}`"))),
+    let (told, state) = (call.app.control.rollouts().told(&service), call.app.control.state());
+    let epoch = state.table.service(&service).map(|service| service.epoch);
+    match (told, epoch) {
+        (Some(told), epoch) => {
+            let tag = epoch.map(|epoch| [(ETAG, etag(epoch.0))]);
+            Ok((tag, Json(Rollout::of(&told, &state))).into_response())
+        }
+        (None, None) => Err(no_service(&service)),
+        (None, Some(_)) => {
+            Err(Problem::new(404, "no_rollout", format!("there was no rollout of `{service}`")))
+        }
     }
 }
 
@@ -90,9 +97,9 @@ pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
 
 /// Ends a rolling upgrade that is under way; `GET` tells when it has come to its end.
 #[utoipa::path(delete, path = "/v1/services/{service}/rollout", tag = "rollouts",
-    params(("service" = String, Path), EndQuery), responses(RolloutResponses))]
+    params(("service" = String, Path), EndQuery, MatchHeader), responses(RolloutResponses))]
 pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
-    let (service, query) = (known(&call)?, call.query::<EndQuery>()?);
+    let (service, query) = (expected(&call)?, call.query::<EndQuery>()?);
     let rollouts = call.app.control.rollouts();
     let back = match query.mode.as_deref() {
         None => rollouts.on_failure(&service).map_err(|why| refused(&call, why))?,
@@ -104,10 +111,10 @@ pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
 
 /// An endpoint that was safe to stop was dealt with: the rolling upgrade goes on.
 #[utoipa::path(post, path = "/v1/services/{service}/rollout/proceed", tag = "rollouts", request_body = Proceed,
-    params(("service" = String, Path)), responses(RolloutResponses))]
+    params(("service" = String, Path), MatchHeader), responses(RolloutResponses))]
 pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
-    let (service, body) = (known(&call)?, call.json::<Proceed>()?);
+    let (service, body) = (expected(&call)?, call.json::<Proceed>()?);
     let endpoint: EndpointAddr = parse("endpoint", &body.endpoint)?;
     let told = call
         .app
@@ -147,13 +154,15 @@ async fn is_ready(
     EndpointReady { endpoint: endpoint.to_string(), ready: why.is_none(), why }
 }
 
-/// The service of the path, if there is one.
-fn known(call: &Call) -> Result<ServiceName, Box<Problem>> {
-    let service = call.service()?;
-    match call.app.control.state().table.service(&service) {
-        Some(_) => Ok(service),
-        None => Err(no_service(&service)),
+/// The service of the path, if there is one, and at the epoch that the caller knows.
+fn expected(call: &Call) -> Result<ServiceName, Box<Problem>> {
+    let (service, state) = (call.service()?, call.app.control.state());
+    if state.table.service(&service).is_none() {
+        return Err(no_service(&service));
     }
+    let epochs = order::expected(call, Vec::new(), &state)?;
+    check_expected(&state, &epochs).map_err(|why| refused(call, Failed::from(why).into()))?;
+    Ok(service)
 }
 
 fn read(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Order, Box<Problem>> {

@@ -121,7 +121,8 @@ async fn take_back(
     taken_back.map(drop).with_context(|| format!("cannot take back what was done to `{version}`"))
 }
 
-/// A version's pool with all that was said of its endpoints, as one change.
+/// A version's pool with all that was said of its endpoints, as one change. Those that were discovered are there as before, and
+/// would be put there for good.
 fn as_before(service: &str, before: &api::Version) -> api::Batch {
     let edit = || api::Edit { service: service.to_owned(), ..api::Edit::default() };
     let at = |endpoint: &api::Endpoint| api::EndpointEdit {
@@ -129,13 +130,14 @@ fn as_before(service: &str, before: &api::Version) -> api::Batch {
         endpoint: endpoint.address.clone(),
         ..api::EndpointEdit::default()
     };
+    let own = || before.endpoints.iter().filter(|endpoint| !endpoint.discovered);
     let pool = api::VersionEdit {
         version: before.name.clone(),
-        endpoints: before.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect(),
+        endpoints: own().map(|endpoint| endpoint.address.clone()).collect(),
         protocol: Some(crate::table::Protocol::from(before.protocol).token().to_owned()),
     };
     let mut changes = vec![api::Edit { put_version: Some(pool), ..edit() }];
-    for endpoint in &before.endpoints {
+    for endpoint in own() {
         let said = api::EndpointEdit {
             weight: Some(endpoint.weight.into()),
             zone: endpoint.zone.clone(),

@@ -146,5 +146,6 @@ fn edge(stats: &WorkerStats) -> Edge {
         redirects: stats.redirects.load(Ordering::Relaxed),
         fixed: stats.fixed.load(Ordering::Relaxed),
         checked: stats.checked.load(Ordering::Relaxed),
+        ended: stats.ended.load(Ordering::Relaxed),
     }
 }

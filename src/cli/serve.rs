@@ -44,14 +44,13 @@ use elders::Elders;
 use entrances::Entrances;
 pub(super) use files::configuration;
 use files::{load, watched};
-use heir::{Heir, OwnProgram};
+use heir::OwnProgram;
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
 use settings::{memory_limit, settings};
 use signals::{Asked, Signals};
 use succession::Succession;
-use talk::Ready;
-use upgrade::Outcome;
+use upgrade::{Outcome, Successor};
 
 use super::args::Run;
 use super::scrape;
@@ -173,7 +172,7 @@ enum End {
     /// It was told to.
     Stopped,
     /// Another process serves.
-    Replaced(Heir, Ready),
+    Replaced(Successor),
 }
 
 /// The tasks that answer operators, and whoever asks for the metrics.
@@ -315,7 +314,7 @@ impl Process {
         drop(upgrades);
         match end {
             End::Stopped => self.wind_down(signals).await,
-            End::Replaced(heir, ready) => self.retire(heir, &ready, signals).await,
+            End::Replaced(successor) => self.retire(successor, signals).await,
         }
     }
 
@@ -342,7 +341,7 @@ impl Process {
                     Asked::Stop => return Ok(End::Stopped),
                 },
                 Some(order) = upgrades.recv() => match self.upgrade(order, signals).await {
-                    Outcome::Succeeded(heir, ready) => return Ok(End::Replaced(heir, ready)),
+                    Outcome::Succeeded(successor) => return Ok(End::Replaced(successor)),
                     Outcome::Stopped => return Ok(End::Stopped),
                     Outcome::Failed => {}
                 },

@@ -4,10 +4,12 @@ mod compared;
 mod in_use;
 
 use std::future::Future;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use super::args::Cli;
 use super::{Exit, Style, execute};
@@ -326,6 +328,28 @@ async fn status_is_shown_when_the_store_is_lost() {
     }
     let (exit, text) = world.type_in("flip shop --to green").await;
     assert!(exit == Exit::Failed && text.contains("hint: ") && text.contains("traffic goes on"), "{text}");
+}
+
+#[tokio::test]
+async fn status_is_shown_while_the_store_hangs() {
+    let world = World::new();
+    let shown = async {
+        world.store_hangs().await;
+        let mut shown = Vec::new();
+        for words in ["status", "status shop"] {
+            shown.push(timeout(Duration::from_secs(10), world.type_in(words)).await);
+        }
+        world.store_goes_on();
+        shown
+    };
+    let (flipped, shown) = tokio::join!(world.type_in("flip cart --to v2"), shown);
+    for (exit, text) in shown.into_iter().map(|shown| shown.expect("it does not wait for the store")) {
+        assert!(
+            exit == Exit::Done && text.contains("the history is not shown") && text.contains("blue"),
+            "{text}"
+        );
+    }
+    assert_eq!(flipped.0, Exit::Done);
 }
 
 #[tokio::test]

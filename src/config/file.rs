@@ -70,6 +70,7 @@ impl Main {
         let access_log = root.or("access_log", None, |node| access_log::read(node, base).map(Some));
         let webhooks = root.or("webhooks", Vec::new(), |node| webhook::read(node, base));
         services.common_pages(proxy.as_ref().map_or(&[], |proxy| &proxy.error_pages));
+        services.subjects_of(listeners.as_deref().unwrap_or_default());
         services.beside(base);
         if let Some(section) = root.take("services").and_then(|node| node.section("[services]")) {
             services.read(&section);

@@ -170,7 +170,7 @@ pub struct Limits {
     pub pool_size: usize,
     /// TLS handshakes at a time and worker; default 2,048.
     pub handshakes: usize,
-    /// Requests at a time on one HTTP/2 connection; default 100.
+    /// Requests at a time on one HTTP/2 connection, of each of which 64 KiB may wait for its endpoint; default 100.
     pub streams: usize,
     /// How long an HTTP/2 client may be quiet before it is asked whether it is there, and then has half as long to answer;
     /// default 20 s.

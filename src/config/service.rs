@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use http::HeaderName;
+
+use super::Listener;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
@@ -24,6 +27,8 @@ pub(super) struct Services {
     /// The pages of all services.
     pages: Vec<ErrorPage>,
     discoveries: Vec<Discovery>,
+    /// The fields in which listeners tell whose certificate was verified.
+    subjects: Vec<HeaderName>,
 }
 
 /// Routes with their rules, by index.
@@ -46,6 +51,12 @@ impl Services {
     /// Every service gets these pages behind its own.
     pub(super) fn common_pages(&mut self, pages: &[ErrorPage]) {
         pages.clone_into(&mut self.pages);
+    }
+
+    /// What these listeners tell about clients is not for services to change.
+    pub(super) fn subjects_of(&mut self, listeners: &[Listener]) {
+        let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        self.subjects = tls.filter_map(|tls| tls.client_subject_header.clone()).collect();
     }
 
     /// True when no file has a service, right or wrong.
@@ -99,6 +110,7 @@ impl Services {
         let pages = [pages?, self.pages.clone()].concat();
         edits?;
         let rules = Rules { routes: of_routes, versions: edited, pages };
+        self.leaves_subjects(entry, &rules)?;
         Some(ServiceSpec {
             name: name?,
             routes: routes.into(),
@@ -114,6 +126,21 @@ impl Services {
             pool: Arc::new(pool?),
             supervise: supervise?.map(Arc::new),
         })
+    }
+
+    /// Notes when a request's field is changed that a listener tells a client's subject in, or one that may be read as that.
+    fn leaves_subjects(&self, entry: Entry<'_>, rules: &Rules) -> Option<()> {
+        let plain = |name: &str| name.replace('_', "-");
+        let is_subject =
+            |name: &&str| self.subjects.iter().any(|subject| plain(subject.as_str()) == plain(name));
+        let Some(name) = rules.request_fields().find(is_subject) else { return Some(()) };
+        let service = entry.key.escape_debug();
+        let message = format!("service `{service}` cannot change `{name}` of a request");
+        entry.at.error_with(
+            message,
+            "a listener tells in it whose certificate was verified: its `client_subject_header`",
+        );
+        None
     }
 
     fn routes(&mut self, section: &mut Section<'_>, service: &str, edits: &Edits) -> Option<Ruled> {

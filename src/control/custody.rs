@@ -6,14 +6,14 @@
 //!      └─── take back ────┘
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::elders::Pool;
+use super::elders::{Pool, Untold};
 use super::{Control, Failed, Handle, Notice, OpenFailed, clock, perform};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
@@ -44,7 +44,7 @@ pub(super) enum Custody {
 pub(super) enum Transfer {
     Lend(oneshot::Sender<Result<(), Failed>>),
     TakeBack(Box<Returned>, oneshot::Sender<Result<(), OpenFailed>>),
-    GiveUp(oneshot::Sender<()>),
+    GiveUp(oneshot::Sender<Vec<Untold>>),
     /// These versions are left, and no others.
     Follow(Vec<(ServiceName, VersionName)>),
     /// These are the pools.
@@ -116,13 +116,15 @@ impl Handle {
         done.await.map_err(|_| closed())?
     }
 
-    /// The process that the store was lent to keeps it: whoever waits is told to ask there.
-    pub async fn give_up(&self) {
-        let (reply, done) = oneshot::channel();
+    /// The process that the store was lent to keeps it: whoever waits is told to ask there, and that one tells when what is returned
+    /// is drained.
+    pub async fn give_up(&self) -> Vec<Untold> {
+        let (reply, untold) = oneshot::channel();
         // One that has ended has given up everything.
         let _ = self.transfers.send(Transfer::GiveUp(reply)).await;
-        let _ = done.await;
+        let untold = untold.await.unwrap_or_default();
         self.verdicts.give_up();
+        untold
     }
 
     /// Ends the work that is left on these versions here, and spares that on others: another process decides now.
@@ -150,7 +152,7 @@ impl Control {
                 self.custody = Custody::Gone;
                 self.show();
                 self.health.end_looking();
-                let _ = reply.send(());
+                let _ = reply.send(self.untold());
             }
             Transfer::Follow(leaving) => self.follow(&leaving),
             Transfer::GoBy(pools, reply) => {
@@ -158,6 +160,21 @@ impl Control {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// What is left, here or with elders, and was not told to be drained: from now on another process tells it, and this one nothing.
+    fn untold(&self) -> Vec<Untold> {
+        let here = self.drains.since();
+        let here =
+            here.map(|(upstream, since)| ((upstream.service.clone(), upstream.version.clone()), since));
+        let elsewhere = self.elsewhere.iter().map(|(name, since)| (name.clone(), *since));
+        let (all, now): (BTreeMap<_, _>, _) = (here.chain(elsewhere).collect(), clock::instant());
+        let untold = all.into_iter().map(|((service, version), since)| Untold {
+            service,
+            version,
+            age: now.saturating_duration_since(since),
+        });
+        untold.chain(self.elders.take_untold()).collect()
     }
 
     /// Another process says what leaves: work there comes to its end here too, and what it has taken back is spared.

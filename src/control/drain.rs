@@ -148,6 +148,11 @@ impl Drains {
         self.open.iter().map(name).collect()
     }
 
+    /// Whose drains they are, and since when.
+    pub(super) fn since(&self) -> impl Iterator<Item = (&Upstream, Instant)> {
+        self.open.iter().map(|drain| (&*drain.upstream, drain.plan.since))
+    }
+
     fn schedule_if_empty(&mut self) {
         if self.open.is_empty() {
             self.next = None;

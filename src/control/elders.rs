@@ -6,6 +6,8 @@
 //! elder has heard of them.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -92,14 +94,29 @@ impl Pool {
     }
 }
 
+/// A version that is being left, and of which nobody has told yet that it is drained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untold {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// How long ago it was left.
+    pub age: Duration,
+}
+
 /// All of them. Written by who talks with them, read by control and the API.
 #[derive(Debug, Default)]
-pub struct Elders(watch::Sender<Vec<Elder>>);
+pub struct Elders {
+    all: watch::Sender<Vec<Elder>>,
+    /// What they do not tell any more, and nobody has taken over yet.
+    untold: Mutex<Vec<Untold>>,
+}
 
 impl Elders {
     /// One has told something.
     pub fn set(&self, elder: Elder) {
-        self.0.send_if_modified(|all| {
+        self.all.send_if_modified(|all| {
             let known = all.iter_mut().find(|known| known.pid == elder.pid);
             match known {
                 Some(known) if *known == elder => return false,
@@ -110,9 +127,20 @@ impl Elders {
         });
     }
 
+    /// Whoever decides here tells from now on when these are drained, and no elder. Call before that elder is [set](Self::set).
+    pub fn leave_to_tell(&self, untold: impl IntoIterator<Item = Untold>) {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).extend(untold);
+    }
+
+    /// What is to be told here and was not taken yet.
+    #[must_use]
+    pub fn take_untold(&self) -> Vec<Untold> {
+        std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// One has ended, and with it all that it had.
     pub fn remove(&self, pid: u32) {
-        self.0.send_if_modified(|all| {
+        self.all.send_if_modified(|all| {
             let before = all.len();
             all.retain(|elder| elder.pid != pid);
             all.len() != before
@@ -121,13 +149,13 @@ impl Elders {
 
     /// Another process counts what they have.
     pub fn clear(&self) {
-        self.0.send_replace(Vec::new());
+        self.all.send_replace(Vec::new());
     }
 
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Elder> {
-        let mut all = self.0.borrow().clone();
+        let mut all = self.all.borrow().clone();
         all.sort_by_key(|elder| elder.generation);
         all
     }
@@ -135,13 +163,13 @@ impl Elders {
     /// What they tell, as it changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Vec<Elder>> {
-        self.0.subscribe()
+        self.all.subscribe()
     }
 
     /// What is left with them on this version.
     #[must_use]
     pub fn left(&self, service: &ServiceName, version: &VersionName) -> Vec<Remaining> {
-        let all = self.0.borrow();
+        let all = self.all.borrow();
         let left = all.iter().flat_map(Elder::left).filter(|left| left.is_of(service, version));
         add_up(left.map(|left| left.work.clone()))
     }
@@ -154,7 +182,7 @@ impl Elders {
         version: &VersionName,
         address: &EndpointAddr,
     ) -> Vec<Remaining> {
-        let all = self.0.borrow();
+        let all = self.all.borrow();
         let there = all.iter().flat_map(|elder| {
             let may_come = elder.may_come(service, version, address);
             let left = elder.left().filter(|left| left.is_of(service, version)).map(|left| &left.work);
@@ -167,7 +195,7 @@ impl Elders {
 
     /// One is about to hear that these are the pools: until it has answered it may go by those of before, or by these.
     pub fn may_go_by(&self, pid: u32, pools: &[Pool]) {
-        self.0.send_if_modified(|all| {
+        self.all.send_if_modified(|all| {
             let told =
                 all.iter_mut().filter(|elder| elder.pid == pid).filter_map(|elder| elder.told.as_mut());
             for known in told.flat_map(|told| &mut told.pools) {
@@ -182,13 +210,13 @@ impl Elders {
     /// True when one of them has something left on this version, or may still begin something.
     #[must_use]
     pub fn may_have(&self, service: &ServiceName, version: &VersionName) -> bool {
-        self.0.borrow().iter().any(|elder| elder.has(service, version))
+        self.all.borrow().iter().any(|elder| elder.has(service, version))
     }
 
     /// True when none of them begins new requests any more, and what they tell is all that they have.
     #[must_use]
     pub fn are_quiet(&self) -> bool {
-        self.0.borrow().iter().all(|elder| elder.is_quiet && elder.told.is_some())
+        self.all.borrow().iter().all(|elder| elder.is_quiet && elder.told.is_some())
     }
 
     /// Waits until none of them begins new requests any more. Cancel-safe.
@@ -229,8 +257,6 @@ impl Handle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::Kind;
 

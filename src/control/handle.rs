@@ -235,17 +235,6 @@ impl Handle {
         let _ = self.notices.send(Notice::ReloadFailed { errors });
     }
 
-    /// The newest changes first. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`StoreError`] when they cannot be read.
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<Change>, StoreError> {
-        let closed = || StoreError::Io(Failed::Closed.to_string());
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::History(query, reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-
     /// The present state.
     #[must_use]
     pub fn state(&self) -> Arc<State> {

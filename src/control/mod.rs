@@ -11,6 +11,7 @@ mod exclusive;
 mod figures;
 mod handle;
 pub mod health;
+mod history;
 mod hold;
 mod notice;
 mod perform;

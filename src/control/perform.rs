@@ -207,11 +207,14 @@ impl Control {
     /// The elders have told something: what is left with them drains too.
     pub(super) fn on_elders(&mut self) {
         let now = clock::instant();
-        let left =
-            self.elders.all().into_iter().filter_map(|elder: Elder| elder.told).flat_map(|told| told.left);
-        for name in left.map(|left| (left.service, left.version)) {
-            if weight(&self.state, &name.0, &name.1) == BasisPoints::NONE {
-                self.elsewhere.entry(name).or_insert(now);
+        let ago = |age| now.checked_sub(age).unwrap_or(now);
+        let untold = self.elders.take_untold().into_iter();
+        let untold = untold.map(|untold| (untold.service, untold.version, ago(untold.age)));
+        let told = self.elders.all().into_iter().filter_map(|elder: Elder| elder.told);
+        let left = told.flat_map(|told| told.left).map(|left| (left.service, left.version, now));
+        for (service, version, since) in untold.chain(left) {
+            if weight(&self.state, &service, &version) == BasisPoints::NONE {
+                self.elsewhere.entry((service, version)).or_insert(since);
             }
         }
         let elders = Arc::clone(&self.elders);
@@ -228,9 +231,10 @@ impl Control {
         notices.into_iter().for_each(|notice| self.tell(notice));
     }
 
-    /// No tenure of this version has anything left; nothing to say when the version is back.
+    /// No tenure of this version has anything left; nothing to say when the version is back, or when whoever has taken this one's
+    /// place says it.
     fn on_drained(&mut self, service: &ServiceName, version: &VersionName, seconds: f64) -> Option<Notice> {
-        if weight(&self.state, service, version) > BasisPoints::NONE {
+        if weight(&self.state, service, version) > BasisPoints::NONE || self.custody == Custody::Gone {
             return None;
         }
         let (service, version) = (service.clone(), version.clone());
@@ -300,12 +304,12 @@ pub(super) fn welcome<'s>(
     }
 }
 
-/// Who waits for a place waits by the limits of now; who asks from now on does anyway.
+/// Who waits for a place waits by the limits of now, and at the endpoints of now; who asks from now on does anyway.
 fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, after: &Snapshot) {
     for service in touched.filter_map(|name| after.table.service(name)) {
         for version in &service.versions {
             if let Some(upstream) = after.tenure(&service.name, &version.name) {
-                upstream.resize(&service.pool(version).circuit, version.protocol.is_http2());
+                upstream.look_anew();
             }
         }
     }

@@ -237,6 +237,7 @@ fn of_edges(inputs: &Inputs) -> [Family; 5] {
     own_answers.count(&["redirect"], inputs.edges.iter().map(|edge| edge.redirects).sum());
     own_answers.count(&["fixed"], inputs.edges.iter().map(|edge| edge.fixed).sum());
     own_answers.count(&["held"], inputs.edges.iter().map(|edge| edge.checked).sum());
+    own_answers.count(&["max_forwards"], inputs.edges.iter().map(|edge| edge.ended).sum());
     let mut held = Family::of(&names::HELD);
     inputs.held.iter().for_each(|(service, waiting)| held.count(&[service.as_str()], *waiting));
     let mut log_dropped = Family::of(&names::LOG_DROPPED);

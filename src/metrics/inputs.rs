@@ -168,6 +168,8 @@ pub struct Edge {
     pub fixed: u64,
     /// Health checks that were answered for services that were held.
     pub checked: u64,
+    /// Requests that were answered because they could go through no more proxies.
+    pub ended: u64,
 }
 
 impl Default for Edge {
@@ -184,6 +186,7 @@ impl Default for Edge {
             redirects: 0,
             fixed: 0,
             checked: 0,
+            ended: 0,
         }
     }
 }

@@ -124,7 +124,7 @@ metrics! {
     HELD = Gauge "switchback_held_requests" ["service"]
         "Requests that wait because their service is held.";
     OWN_ANSWERS = Counter "switchback_route_answers_total" ["kind"]
-        "Answers without a version: redirect and fixed by routes, held to health checks of services that are held.";
+        "Answers without a version: redirect and fixed by routes, held to health checks of services that are held, max_forwards to OPTIONS.";
     LOG_DROPPED = Counter "switchback_access_log_dropped_total" []
         "Lines of the access log that were lost: its writer was behind, or could not write.";
     NAME_LOOKUPS = Counter "switchback_name_lookups_total" ["host", "result"]

@@ -85,7 +85,7 @@ mod tests {
 
     fn values() -> Values<'static> {
         Values {
-            client: "",
+            client: "".into(),
             scheme: "http",
             asked: None,
             prefix: 0,

@@ -44,7 +44,7 @@ pub(super) async fn forward(
     if let Some(rules) = circuit {
         let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
         // Boxed, here and below: rare, and all requests would have its size.
-        if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit)).await {
+        if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit, chooser)).await {
             return permit.fail(reason);
         }
     }
@@ -54,7 +54,7 @@ pub(super) async fn forward(
     let limit = limit.filter(|_| tries.may_repeat());
     let most = limits.request_body.unwrap_or(u64::MAX);
     let request = Request { turn, head, asked, timeouts, bounds, most, limit, record, entry: None };
-    let hedge = special.as_deref().and_then(|rules| Some((rules, rules.hedge?)));
+    let hedge = special.as_deref().and_then(|rules| rules.hedge);
     let hedge = hedge.filter(|_| head.method.is_safe() && upload.is_empty() && asked.upgrade.is_none());
     let local = Rc::clone(permit.local());
     loop {
@@ -66,9 +66,9 @@ pub(super) async fn forward(
             }
         }
         permit.goes_to(&seat, &turn.alarm);
-        let ended = match &hedge {
+        let ended = match hedge {
             None => attempt(&request, &seat, &local, Some(permit), &mut upload, tries.may_reuse()).await,
-            Some(rules) => Box::pin(hedged(&request, &seat, permit, &upload, &mut tries, *rules)).await,
+            Some(rules) => Box::pin(hedged(&request, &seat, permit, &upload, &mut tries, rules)).await,
         };
         let (kept, next) = match ended {
             Ok(headed) => {

@@ -25,9 +25,28 @@ impl<'r> Chooser<'r> {
     /// The endpoint that the request goes to next, of the version of `local`, and none of `tried`; `None` when there is none
     /// that may be used.
     pub(super) fn pick(&self, local: &Local, tried: &[Rc<Seat>]) -> Option<Rc<Seat>> {
+        let suits = |seat: &Seat| is_untried(seat, tried);
+        self.pick_one(local, (!tried.is_empty()).then_some(&suits))
+    }
+
+    /// The same, of those that suit besides.
+    ///
+    /// # Errors
+    /// All that may be used, by their [`Seat::id`], when none of them suits.
+    pub(super) fn pick_of(
+        &self,
+        local: &Local,
+        tried: &[Rc<Seat>],
+        suits: impl Fn(&Seat) -> bool,
+    ) -> Result<Rc<Seat>, Vec<u64>> {
+        let picked = self.pick_one(local, Some(&|seat| suits(seat) && is_untried(seat, tried)));
+        picked.ok_or_else(|| local.picked_from(|seat| is_untried(seat, tried)))
+    }
+
+    fn pick_one(&self, local: &Local, suits: Option<&dyn Fn(&Seat) -> bool>) -> Option<Rc<Seat>> {
         let worker = &self.turn.client.worker;
         let (lot, key) = (|| worker.lot(), |what: &HashKey| key(what, self.turn, self.head, self.asked));
-        local.pick(&worker.clock, Asking { tried, lot: &lot, key: &key, now: &clock::now })
+        local.pick(&worker.clock, Asking { suits, lot: &lot, key: &key, now: &clock::now })
     }
 
     /// Takes over what has become of the pool of `local` since the request was assigned.
@@ -39,6 +58,11 @@ impl<'r> Chooser<'r> {
     pub(super) fn clock(&self) -> &'r Clock {
         &self.turn.client.worker.clock
     }
+}
+
+/// True when it was not tried yet at this address.
+fn is_untried(seat: &Seat, tried: &[Rc<Seat>]) -> bool {
+    !tried.iter().any(|tried| tried.endpoint.address == seat.endpoint.address)
 }
 
 /// What the request is hashed to.

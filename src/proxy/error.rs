@@ -12,6 +12,9 @@ pub const REASON: HeaderName = HeaderName::from_static("switchback-reason");
 /// The field with the epoch a request was admitted under, where the operator turns it on.
 pub const EPOCH: HeaderName = HeaderName::from_static("switchback-epoch");
 
+/// The methods that are served, in `Allow`.
+pub const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 /// The proxy's answer for `reason`: problem details (RFC 9457) when the client takes them, else plain text.
 #[must_use]
 pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
@@ -41,9 +44,7 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
             // Where nothing better is known.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
         }
-        StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
-        }
+        StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, ALLOWED),
         _ => None,
     };
     response

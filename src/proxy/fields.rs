@@ -14,7 +14,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::LazyLock;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use lexicon::Lexicon;
 pub(super) use lines::offset;
@@ -55,23 +55,39 @@ pub enum Came<'f> {
     Often,
 }
 
+impl<'f> Came<'f> {
+    fn of(mut values: impl Iterator<Item = &'f [u8]>) -> Self {
+        match (values.next(), values.next()) {
+            (None, _) => Self::Never,
+            (Some(value), None) => Self::Once(value),
+            (Some(_), Some(_)) => Self::Often,
+        }
+    }
+}
+
 impl Fields {
     /// How often the field came that this is a note of.
     #[must_use]
     pub fn came(&self, note: Note) -> Came<'_> {
         let Some(lines) = &self.lines else {
-            let Some(name) = note.name() else { return Came::Never };
-            let mut values = self.get_all(name).iter();
-            return match (values.next(), values.next()) {
-                (None, _) => Came::Never,
-                (Some(value), None) => Came::Once(value.as_bytes()),
-                (Some(_), Some(_)) => Came::Often,
-            };
+            return note.name().map_or(Came::Never, |name| self.search(&name));
         };
         match (lines.has(note), lines.has_twice(note)) {
             (false, _) => Came::Never,
             (true, true) => Came::Often,
             (true, false) => self.first(note).map_or(Came::Never, Came::Once),
+        }
+    }
+
+    /// How often the field came, of which there need be no note.
+    #[must_use]
+    pub fn search(&self, wanted: &HeaderName) -> Came<'_> {
+        match &self.lines {
+            Some(lines) => {
+                let is_it = |name: &[u8]| name.eq_ignore_ascii_case(wanted.as_str().as_bytes());
+                Came::of(lines.iter().filter(|(name, _)| is_it(name)).map(|(_, value)| value))
+            }
+            None => Came::of(self.get_all(wanted).iter().map(HeaderValue::as_bytes)),
         }
     }
 
@@ -103,11 +119,17 @@ impl Fields {
     /// True when the field `wanted` has this value, in any of its lines.
     #[must_use]
     pub fn has_value(&self, wanted: &str, value: &[u8]) -> bool {
+        self.has_any(wanted, |given| given == value)
+    }
+
+    /// True when the field `wanted` has such a value, in any of its lines.
+    #[must_use]
+    pub fn has_any(&self, wanted: &str, is_such: impl Fn(&[u8]) -> bool) -> bool {
         match &self.lines {
             Some(lines) => lines
                 .iter()
-                .any(|(name, given)| given == value && name.eq_ignore_ascii_case(wanted.as_bytes())),
-            None => self.get_all(wanted).iter().any(|given| given.as_bytes() == value),
+                .any(|(name, given)| is_such(given) && name.eq_ignore_ascii_case(wanted.as_bytes())),
+            None => self.get_all(wanted).iter().any(|given| is_such(given.as_bytes())),
         }
     }
 

@@ -187,6 +187,7 @@ impl Exchange {
             };
             if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
                 self.outgoing.check(&head).map_err(Failure::Because)?;
+                self.bind(&head);
                 return Ok(Taken::Final(head));
             }
             self.interims += 1;
@@ -208,6 +209,7 @@ impl Exchange {
     /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
     pub fn answer(self: Box<Self>, head: Head, upload: Upload) -> Answer {
+        self.record.as_ref().inspect(|record| record.first_byte());
         let source = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
             _ => self.body(&head),
@@ -237,7 +239,6 @@ impl Exchange {
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
-        self.record.as_ref().inspect(|record| record.first_byte());
         if self.stream.as_ref().is_some_and(Stream::is_plain) {
             self.endpoint.bulk.saw(self.decoder.remaining());
         }

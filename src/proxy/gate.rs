@@ -22,6 +22,8 @@ pub struct Asked<'r> {
     headers: &'r Fields,
     /// The `Host` for the endpoint, where it is not the one that was asked for.
     pub sent_host: Option<&'r SentHost>,
+    /// True when it is sent on as rules have it: in its fields nothing is left of a stranger's word on who is asking.
+    pub is_rewritten: bool,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The change of protocol that it asks for.
@@ -75,15 +77,16 @@ impl<'r> Asked<'r> {
             path,
             headers,
             sent_host: None,
+            is_rewritten: false,
             expects_continue,
             upgrade,
         })
     }
 
-    /// The same with another target and another `Host` for the endpoint.
+    /// The same as rules have it, with another target and another `Host` for the endpoint.
     #[must_use]
     pub fn sent_as(&self, target: &'r str, host: Option<&'r SentHost>) -> Self {
-        Self { target, sent_host: host, ..*self }
+        Self { target, sent_host: host, is_rewritten: true, ..*self }
     }
 
     /// The host without its port.

@@ -118,7 +118,7 @@ pub struct Origin<'c> {
     pub caller: Caller<'c>,
     /// [`Caller::introduction`], written once for all.
     pub introduction: &'c [u8],
-    /// True when the client is a proxy whose word is taken.
+    /// True when what its fields say of who is asking is taken: it is a trusted proxy's word, or the operator's.
     pub is_trusted: bool,
     /// The fields that tell it anywhere: no client may send them.
     pub subject_headers: &'c [HeaderName],
@@ -245,6 +245,12 @@ pub fn has_token(value: &[u8], token: &[u8]) -> bool {
 /// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
 pub(super) fn is_forwarding(name: &HeaderName) -> bool {
     Note::of(name.as_str().as_bytes()) == Some(Note::Forwarding)
+}
+
+/// Takes them away.
+pub fn drop_forwarding(headers: &mut HeaderMap) {
+    let said: Vec<_> = headers.keys().filter(|name| is_forwarding(name)).cloned().collect();
+    said.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// True for those of them that are written anew in any case.

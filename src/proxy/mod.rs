@@ -13,6 +13,8 @@ mod atomic {
 // What a request passes, in order.
 pub mod gate;
 
+pub mod hops;
+
 mod entry;
 pub mod hold;
 pub mod quota;
@@ -77,7 +79,7 @@ mod usher;
 mod warmer;
 
 use http::HeaderValue;
-use http::header::STRICT_TRANSPORT_SECURITY;
+use http::header::{MAX_FORWARDS, STRICT_TRANSPORT_SECURITY};
 
 use attempts::forward;
 use body::Incoming;
@@ -116,6 +118,11 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     if let Some(elsewhere) = at_the_door(client, &asked).map_err(|reason| story.refused(client, reason))? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
+    }
+    if let Some(hops) = hops::left(head).map_err(|reason| story.refused(client, reason))? {
+        let Some(left) = hops.checked_sub(1) else { return story.ends_here(client, head) };
+        head.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+        asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
     }
     let mut place = None;
     let Admitted { permit, terms } = loop {

@@ -1,12 +1,13 @@
 //! Who is at the other end of a client's connection, and who is asking through it.
 
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::HeaderMap;
 use ipnet::IpNet;
 
+use super::fields::{Fields, Note};
 use super::forwarded;
 use super::listener::ListenAddr;
 use super::settings::Settings;
@@ -44,6 +45,8 @@ pub struct Peer {
     /// The listener's, as it was set when the latest request began.
     door: RefCell<Arc<Door>>,
     is_trusted: Cell<bool>,
+    /// By which those to endpoints that are for this connection alone know it; made for the first of them.
+    owner: OnceCell<Arc<()>>,
 }
 
 impl Peer {
@@ -56,8 +59,8 @@ impl Peer {
         let address = from.map(|from| from.ip());
         let is_trusted = address.is_none_or(|address| door.trusts(address));
         let text = address.map(text);
-        let (is_trusted, door) = (Cell::new(is_trusted), RefCell::new(door));
-        Self { address, text, port: to.map(|to| to.port()), ends: from.zip(to), is_trusted, door }
+        let (is_trusted, door, owner) = (Cell::new(is_trusted), RefCell::new(door), OnceCell::new());
+        Self { address, text, port: to.map(|to| to.port()), ends: from.zip(to), is_trusted, door, owner }
     }
 
     /// Whom a trusted proxy named; it is trusted itself if its address is.
@@ -69,14 +72,25 @@ impl Peer {
     /// Somebody of whom a trusted proxy could say nothing.
     #[must_use]
     pub fn unknown(door: Arc<Door>) -> Self {
-        let door = RefCell::new(door);
-        Self { address: None, text: None, port: None, ends: None, is_trusted: Cell::new(false), door }
+        Self { is_trusted: Cell::new(false), ..Self::new(None, None, door) }
     }
 
     /// True when its `X-Forwarded-*` and `Forwarded` are to be believed.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.is_trusted.get()
+    }
+
+    /// Its connection, as the owner of some to endpoints that are for its requests alone.
+    #[must_use]
+    pub fn owner(&self) -> &Arc<()> {
+        self.owner.get_or_init(Arc::default)
+    }
+
+    /// The same, if it has owned one.
+    #[must_use]
+    pub fn known_owner(&self) -> Option<&Arc<()>> {
+        self.owner.get()
     }
 
     /// What its listener says of it by `settings`; who was trusted on a socket whose permissions say so stays that.
@@ -91,12 +105,23 @@ impl Peer {
     }
 
     /// The client that asked for this: the peer, or the last one that is no trusted proxy in what trusted proxies say.
+    /// `None` where nobody knows.
     #[must_use]
-    pub fn client(&self, fields: &HeaderMap) -> Option<IpAddr> {
-        if !self.is_trusted() {
+    pub fn client(&self, fields: &Fields) -> Option<IpAddr> {
+        if !self.is_trusted() || !fields.has(Note::Forwarding) {
             return self.address;
         }
         forwarded::client(fields, self.address, |address| self.door.borrow().trusts(address))
+    }
+
+    /// Its address as text.
+    #[must_use]
+    pub fn client_text(&self, fields: &Fields) -> Option<Cow<'_, str>> {
+        let client = self.client(fields);
+        if client == self.address {
+            return self.text.as_deref().map(Cow::Borrowed);
+        }
+        client.map(|client| Cow::Owned(text(client).into()))
     }
 }
 

@@ -282,7 +282,10 @@ impl Permit {
             && self.kind.get() != Kind::Upload
             && self.code.get() == Reason::ClientGone.status();
         self.entry.as_ref().inspect(|entry| entry.failed(reason, is_late, self.seat.as_deref()));
-        self.attempt_ended(if is_late { Some(Verdict::Timeout) } else { Verdict::of_reason(reason) });
+        // What has no end may be silent: it was answered, and breaks no promise.
+        let is_silent = reason == Reason::BodyStalled && has_no_end(self.kind.get());
+        let verdict = if is_late { Some(Verdict::Timeout) } else { Verdict::of_reason(reason) };
+        self.attempt_ended(verdict.filter(|_| !is_silent));
     }
 
     /// It failed for this reason, and is over.
@@ -292,6 +295,16 @@ impl Permit {
     pub fn fail<T>(self, reason: Reason) -> Result<T, Reason> {
         self.failed(reason);
         Err(reason)
+    }
+
+    /// True when its client has left before the endpoint answered.
+    fn was_left(&self) -> bool {
+        self.reason.get() == Some(Reason::ClientGone) && self.code.get() == Reason::ClientGone.status()
+    }
+
+    /// Since when the present attempt is made.
+    pub fn tried_since(&self) -> Instant {
+        self.asked.get()
     }
 
     /// How long the present attempt has lasted.
@@ -360,7 +373,12 @@ impl Drop for Permit {
             }
         }
         self.local.flights().leave(self.flight);
-        self.seat.take().inspect(|seat| seat.leave());
+        if let Some(seat) = self.seat.take() {
+            if self.was_left() {
+                self.asked().inspect(|since| seat.given_up(*since));
+            }
+            seat.leave();
+        }
         // Last: whoever sees nothing in flight also sees everything recorded.
         self.local.shard().end(self.class.get(), || self.local.upstream());
     }

@@ -3,11 +3,14 @@
 //! Only services that have rules come here. The client's head is copied before it is changed: what was asked stays what
 //! was asked. Names and values are copied too, never shared: their counts would be written by every worker.
 
+use std::borrow::Cow;
+
 use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::gate::Asked;
 use super::headers;
+use super::peer::Peer;
 use crate::table::{FieldOp, PathRewrite, Placeholder, SentHost};
 
 /// A request as it is sent on, where that is not as it was asked.
@@ -20,8 +23,9 @@ pub struct Rewritten<'t> {
 }
 
 impl<'t> Rewritten<'t> {
-    /// The request `head` after `operations`, in their order, and with its path and `Host` replaced.
+    /// The request `head` of `peer` after `operations`, in their order, and with its path and `Host` replaced.
     pub fn new<'o>(
+        peer: &Peer,
         head: &Parts,
         asked: &Asked<'_>,
         operations: impl Iterator<Item = &'o FieldOp>,
@@ -32,6 +36,10 @@ impl<'t> Rewritten<'t> {
         let mut head = head.clone();
         // Else `Connection: x-env` would take away what is put there now.
         headers::drop_nominated(&mut head.headers);
+        if !peer.is_trusted() {
+            // Else it would pass for what is put there now.
+            headers::drop_forwarding(&mut head.headers);
+        }
         apply(&mut head.headers, operations, values);
         Self { head, target: path.map(|path| path.apply(asked.target)), host }
     }
@@ -43,10 +51,10 @@ impl<'t> Rewritten<'t> {
 }
 
 /// The values that templates are filled with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Values<'r> {
-    /// The client's address as text.
-    pub client: &'r str,
+    /// The client's address as text; empty where nobody knows.
+    pub client: Cow<'r, str>,
     /// `http` or `https`.
     pub scheme: &'r str,
     /// What was asked for; `None` when nobody could tell.

@@ -18,7 +18,7 @@ use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
 use super::upgrade::Upgrade;
-use super::{answer, error, hold};
+use super::{answer, error, hold, hops};
 use crate::metrics::Reason;
 use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
 
@@ -130,7 +130,7 @@ impl Story {
         if let Some(record) = &self.record {
             record.answered_by_itself(own.token());
         }
-        Ok(answer::of(own, head, &self.values(place, client, Some(asked))).into())
+        Ok(answer::of(own, head, &self.values(place, client, head, Some(asked))).into())
     }
 
     /// The answer to a health check of a service that is held.
@@ -142,6 +142,19 @@ impl Story {
         hold::answer().into()
     }
 
+    /// The answer to a request that may go through no more proxies.
+    ///
+    /// # Errors
+    /// As [`hops::answer`].
+    pub fn ends_here(&self, client: &Client, head: &Parts) -> Result<Answer, Reason> {
+        let answer = hops::answer(head).map_err(|reason| self.refused(client, reason))?;
+        client.worker.ended();
+        if let Some(record) = &self.record {
+            record.answered_by_itself("max_forwards");
+        }
+        Ok(answer.into())
+    }
+
     /// The request as it is sent on; `None`: as it was asked.
     pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
         let place = self.place.as_ref()?;
@@ -151,8 +164,8 @@ impl Story {
         }
         let operations = place.edits().flat_map(|edits| &edits.request);
         let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
-        let values = self.values(place, client, Some(asked));
-        Some(Rewritten::new(head, asked, operations, path, host, &values))
+        let values = self.values(place, client, head, Some(asked));
+        Some(Rewritten::new(&client.arrival.peer, head, asked, operations, path, host, &values))
     }
 
     /// The request may not pass now; why, and notes when it may.
@@ -185,18 +198,18 @@ impl Story {
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
     pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
-        if let Some(place) = &self.place {
-            let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
-            if operations.peek().is_some() {
-                let asked = Asked::of(head).ok();
-                let values = self.values(place, client, asked.as_ref());
-                rewrite::apply(&mut answer.headers, operations, &values);
-            }
-        }
         if let Some(id) = &self.request_id
             && client.settings().identity.request_id.is_some_and(|ids| ids.answer)
         {
             answer.headers.insert(REQUEST_ID, id.clone());
+        }
+        if let Some(place) = &self.place {
+            let mut operations = place.edits().flat_map(|edits| &edits.response).peekable();
+            if operations.peek().is_some() {
+                let asked = Asked::of(head).ok();
+                let values = self.values(place, client, head, asked.as_ref());
+                rewrite::apply(&mut answer.headers, operations, &values);
+            }
         }
         if let Some(record) = &self.record {
             record.answered(answer);
@@ -207,11 +220,12 @@ impl Story {
         &'v self,
         place: &'v Place,
         client: &'v Client,
+        head: &Parts,
         asked: Option<&'v Asked<'v>>,
     ) -> Values<'v> {
         let service = place.service();
         Values {
-            client: client.arrival.peer.text.as_deref().unwrap_or(""),
+            client: client.arrival.peer.client_text(&head.headers).unwrap_or_default(),
             scheme: client.arrival.scheme(),
             asked,
             prefix: service.routes[place.routed.route].path.len(),

@@ -50,6 +50,8 @@ pub struct Tunnel {
     timeouts: Timeouts,
     up: Half,
     down: Half,
+    /// What the endpoint has said behind a message after which the client is to be told to go: kept back until it is.
+    rest: Bytes,
     stage: Stage,
     /// The tick at which it is over, once it was told to go.
     until: u64,
@@ -60,9 +62,8 @@ pub struct Tunnel {
 enum Stage {
     /// It goes on.
     Open,
-    /// The rest of what the endpoint says is left out: there is no way back.
-    Saying,
-    /// The client was sent a Close. What it says until it answers still goes to the endpoint.
+    /// The client is sent a Close: there is no way back. What the endpoint still says is left out; what the client says until it
+    /// answers goes to the endpoint.
     Said,
     /// Both have closed, or one did not in time.
     Over,
@@ -95,8 +96,8 @@ impl Tunnel {
         permit.has_words();
         let mut down = Half { data: early, ..Half::default() };
         down.frames.follow(&down.data);
-        let (up, stage, until) = (Half::default(), Stage::Open, 0);
-        Self { incoming, turn, permit, stream, timeouts, up, down, stage, until }
+        let (up, rest, stage, until) = (Half::default(), Bytes::new(), Stage::Open, 0);
+        Self { incoming, turn, permit, stream, timeouts, up, down, rest, stage, until }
     }
 
     /// Joins both sides until the endpoint has ended, or nothing has moved for too long. Ends the permit.
@@ -141,8 +142,16 @@ impl Tunnel {
             alarm.set_once(limit);
         }
         ready!(alarm.poll(cx));
-        // Who does not follow has nothing more to say.
-        Poll::Ready(if limit == FAREWELL { Ok(()) } else { Err(Reason::BodyStalled) })
+        // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
+        Poll::Ready(if limit == FAREWELL {
+            Ok(())
+        } else if !self.down.data.is_empty() {
+            Err(Reason::ClientStalled)
+        } else if !self.up.data.is_empty() {
+            Err(Reason::BodyStalled)
+        } else {
+            Ok(())
+        })
     }
 
     /// True when the client was sent a Close.
@@ -182,23 +191,25 @@ impl Tunnel {
         Poll::Ready(Ok(()))
     }
 
-    /// Says goodbye to the client where nothing is torn by it, once that is asked.
-    fn say_goodbye(&mut self) {
-        let frames = &self.down.frames;
+    /// What comes next for a client that has taken all before: a Close, where that is asked and tears nothing, else what was kept
+    /// back.
+    fn next_words(&mut self) -> Bytes {
+        let (frames, rest) = (&self.down.frames, std::mem::take(&mut self.rest));
         let is_due = match (self.stage, self.permit.ask()) {
-            (Stage::Saying, _) => true,
-            // An endpoint that has closed has said goodbye by itself.
             (Stage::Said | Stage::Over, _) | (Stage::Open, Ask::Stay) => false,
+            // An endpoint that has closed has said goodbye by itself.
             (Stage::Open, _) if frames.is_closed() => false,
+            (Stage::Open, _) if !rest.is_empty() => true,
             (Stage::Open, Ask::Go) => frames.is_between_messages(),
             // A control frame may stand between fragments (RFC 6455 §5.4).
             (Stage::Open, Ask::Cut) => frames.is_between_frames(),
         };
-        if is_due {
-            self.stage = Stage::Said;
-            self.until = self.turn.client.worker.clock.ticks() + Clock::ticks_in(ANSWER);
-            self.down.data = websocket::close_for_client().into();
+        if !is_due {
+            return rest;
         }
+        self.stage = Stage::Said;
+        self.until = self.turn.client.worker.clock.ticks() + Clock::ticks_in(ANSWER);
+        websocket::close_for_client().into()
     }
 
     /// From the client to the endpoint.
@@ -243,11 +254,7 @@ impl Tunnel {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Reason>> {
         loop {
-            if self.down.data.is_empty() && !self.down.is_held && !self.down.is_over {
-                self.say_goodbye();
-            }
-            let is_asked = self.stage == Stage::Open && self.permit.ask() != Ask::Stay;
-            let Self { down, stream, turn, permit, .. } = self;
+            let Self { down, permit, .. } = self;
             if down.is_over {
                 return Poll::Ready(Ok(()));
             }
@@ -265,6 +272,12 @@ impl Tunnel {
                 down.is_over = true;
                 continue;
             }
+            let words = self.next_words();
+            let Self { down, stream, turn, .. } = self;
+            if !words.is_empty() {
+                down.data = words;
+                continue;
+            }
             let mut scratch = turn.client.worker.read_buffer(usize::MAX);
             let read = ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut *scratch));
             read.map_err(|_| Reason::BodyTruncated)?;
@@ -273,10 +286,11 @@ impl Tunnel {
             *moved = true;
             if matches!(self.stage, Stage::Said | Stage::Over) {
                 // It was told goodbye.
-                self.down.data = Bytes::new();
-            } else if let Some(end) = down.frames.follow(&down.data).message.filter(|_| is_asked) {
-                down.data.truncate(end);
-                self.stage = Stage::Saying;
+                down.data = Bytes::new();
+            } else if let Some(end) = down.frames.follow(&down.data).message
+                && self.permit.ask() != Ask::Stay
+            {
+                self.rest = down.data.split_off(end);
             }
         }
     }

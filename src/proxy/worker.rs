@@ -279,6 +279,11 @@ impl Worker {
         bump(&self.stats.checked, 1);
     }
 
+    /// Counts an answer to a request that could go through no more proxies.
+    pub fn ended(&self) {
+        bump(&self.stats.ended, 1);
+    }
+
     /// Closes upstream connections that were idle too long, every second, for as long as the worker runs.
     pub async fn sweep(&self) {
         loop {

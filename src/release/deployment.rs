@@ -1,6 +1,6 @@
 //! How one service came to be where it is: its phase, the way back, and what was edited over the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::overlay::own;
@@ -31,6 +31,16 @@ impl Deployment {
     #[must_use]
     pub fn has_found(&self, version: &VersionName, endpoint: &EndpointAddr) -> bool {
         self.discovered.get(version).is_some_and(|found| found.contains(endpoint))
+    }
+
+    /// The endpoints that are in the pool only because they were found: they go when they are found no more.
+    #[must_use]
+    pub fn only_found(&self, version: &VersionName) -> BTreeSet<EndpointAddr> {
+        let Some(found) = self.discovered.get(version) else { return BTreeSet::new() };
+        let mut only: BTreeSet<_> = found.iter().cloned().collect();
+        let own = own(&self.spec, &self.edits).into_iter().filter(|spec| spec.name == *version);
+        own.for_each(|spec| only.retain(|endpoint| !spec.endpoints.contains(endpoint)));
+        only
     }
 
     /// True when the endpoint is in the pool for its own sake, found or not.

@@ -90,6 +90,7 @@ impl<'s> Draft<'s> {
             Command::DrainEndpoint { service, version, endpoint } => {
                 self.drain_endpoint(&service, &version, &endpoint)
             }
+            Command::EndDrain { service, version, endpoint } => self.end_drain(&service, &version, &endpoint),
             Command::Discover { service, version, endpoints } => self.discover(&service, &version, endpoints),
             Command::Supervise { service, stage, act } => self.supervise(&service, stage, act),
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),

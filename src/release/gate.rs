@@ -145,6 +145,7 @@ impl Command {
             | Self::PutEndpoint { .. }
             | Self::RemoveEndpoint { .. }
             | Self::DrainEndpoint { .. }
+            | Self::EndDrain { .. }
             | Self::Discover { .. }
             | Self::Hold { .. }
             | Self::Release { .. } => Vec::new(),

@@ -104,6 +104,7 @@ impl ChangeKind {
             Command::PutEndpoint { .. }
             | Command::RemoveEndpoint { .. }
             | Command::DrainEndpoint { .. }
+            | Command::EndDrain { .. }
             | Command::Discover { .. } => Self::Endpoints,
             Command::Hold { .. } => Self::Hold,
             Command::Release { .. } => Self::Release,

@@ -198,6 +198,15 @@ pub enum Command {
         /// The endpoint.
         endpoint: EndpointAddr,
     },
+    /// An endpoint drains no more, and is in its pool as it was: for its own sake, as one that was found, or not at all.
+    EndDrain {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionRef,
+        /// The endpoint.
+        endpoint: EndpointAddr,
+    },
     /// These endpoints were found where the file says to look for a version's, and no others.
     Discover {
         /// The service.

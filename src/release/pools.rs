@@ -110,6 +110,21 @@ impl Draft<'_> {
         self.serving_less(name, version, endpoint)
     }
 
+    /// Ends the drain of an endpoint that is in the pool, or was found once and may be again; it is not put there.
+    pub(super) fn end_drain(
+        &mut self,
+        name: &ServiceName,
+        version: &VersionRef,
+        endpoint: &EndpointAddr,
+    ) -> Result<(), Refused> {
+        let mut version = self.version(name, version)?;
+        if !version.draining.contains(endpoint) {
+            return Ok(());
+        }
+        version.draining = without(&version.draining, endpoint);
+        self.edit(name, version.name.clone(), Some(version), None)
+    }
+
     /// What was found takes the place of what was found before; a version with weight keeps an endpoint that serves.
     pub(super) fn discover(
         &mut self,

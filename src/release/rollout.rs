@@ -320,6 +320,13 @@ impl Plan {
         Command::PutEndpoint { service, version, endpoint, traits }
     }
 
+    /// This endpoint of a pool serves again, or would, once it is found again.
+    #[must_use]
+    pub fn end_drain(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {
+        let (service, version, endpoint) = (self.service.clone(), version.clone().into(), endpoint.clone());
+        Command::EndDrain { service, version, endpoint }
+    }
+
     /// This endpoint is not thought of any more.
     #[must_use]
     pub fn remove(&self, version: &VersionName, endpoint: &EndpointAddr) -> Command {

@@ -59,7 +59,8 @@ pub fn protected(name: &str, side: Side) -> Option<&'static str> {
             Some("use `rewrite_host = \"internal.test\"`, or \"@endpoint\" for the endpoint's own address")
         }
         "expect" if side == Side::Request => Some("the proxy deals with it"),
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "forwarded" | "via"
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "forwarded"
+        | "via"
             if side == Side::Request =>
         {
             Some("the proxy says who is asking; `trusted_proxies` of a listener says whom it believes")

@@ -34,6 +34,13 @@ impl Rules {
         self.versions.iter().find(|(version, _)| version == name).map(|(_, edits)| edits)
     }
 
+    /// The names of all fields of requests that are changed.
+    pub fn request_fields(&self) -> impl Iterator<Item = &str> {
+        let of_routes = self.routes.iter().flatten().map(|route| &route.edits);
+        let all = of_routes.chain(self.versions.iter().map(|(_, edits)| edits));
+        all.flat_map(|edits| edits.request.iter().map(FieldOp::name))
+    }
+
     /// True when there is no rule at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

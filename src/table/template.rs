@@ -9,7 +9,7 @@ use super::name::Invalid;
 /// What can stand in a [`Template`]: a small fixed set, each a value that is valid in a header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Placeholder {
-    /// The client's address; empty on a Unix socket.
+    /// The client's address, as trusted proxies tell it; empty where nobody knows, as on a Unix socket.
     ClientAddr,
     /// The host that was asked for, without its port.
     Host,

@@ -17,12 +17,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::api::Event;
@@ -113,8 +111,8 @@ impl Webhooks {
         self.figures.clone()
     }
 
-    /// Takes nothing more than what was told before, and gives what waits a last time to be delivered.
-    pub async fn finish(mut self, patience: Duration) {
+    /// Takes nothing more than what was told before, and gives what waits until then to be delivered.
+    pub async fn finish(mut self, until: impl Future<Output = ()>) {
         let outboxes: Vec<_> =
             self.outboxes.borrow().iter().map(|sender| Rc::clone(&sender.outbox)).collect();
         self.stop.notify_one();
@@ -123,7 +121,11 @@ impl Webhooks {
             let _ = (&mut self.listener).await;
             futures_util::future::join_all(outboxes.iter().map(|outbox| outbox.emptied())).await;
         };
-        if timeout(patience, all).await.is_err() {
+        let is_told = tokio::select! {
+            () = all => true,
+            () = until => false,
+        };
+        if !is_told {
             for outbox in outboxes.iter().filter(|outbox| outbox.waiting() > 0) {
                 warn!(webhook = outbox.name(), left = outbox.waiting(), "events were not delivered any more");
             }

@@ -1,5 +1,7 @@
 //! The end of it.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -39,7 +41,7 @@ fn what_happened_before_the_end_is_told() {
         for _ in 0..2 {
             assert!(notices.send(Notice::ReloadFailed { errors: "none".into() }).is_ok());
         }
-        webhooks.finish(Duration::from_secs(20)).await;
+        webhooks.finish(tokio::time::sleep(Duration::from_secs(20))).await;
         assert_eq!(figures.deliveries()[0].delivered, 2);
         answer.await.unwrap();
     });

@@ -1,6 +1,8 @@
 //! WebSockets: an endpoint that sends back what it hears, and a client.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use tokio_tungstenite::tungstenite::{Message, WebSocket, accept, client};
@@ -25,6 +27,35 @@ pub fn echoes() -> SocketAddr {
     });
     address
 }
+
+/// An endpoint that echoes, until it is told to [`SPEAK`]: then it sends what it is given to say, as it is,
+/// and ends.
+pub fn speaks() -> (SocketAddr, mpsc::Sender<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, (say, words)) = (listener.local_addr().unwrap(), mpsc::channel::<Vec<u8>>());
+    let words = Arc::new(Mutex::new(words));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let words = Arc::clone(&words);
+            thread::spawn(move || {
+                let Ok(mut socket) = accept(stream) else { return };
+                while let Ok(message) = socket.read() {
+                    if message == Message::text(SPEAK) {
+                        let said = words.lock().unwrap();
+                        said.iter().for_each(|words| socket.get_mut().write_all(&words).unwrap());
+                        return;
+                    } else if message.is_text() && socket.send(message).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, say)
+}
+
+/// What a client says to an endpoint that [`speaks`], whose words it is to hear.
+pub const SPEAK: &str = "speak";
 
 /// A client of the proxy at `address`.
 pub fn connect(address: SocketAddr, path: &str) -> WebSocket<TcpStream> {

@@ -20,8 +20,8 @@ pub enum Event {
         /// The change.
         change: Change,
     },
-    /// A version that was left has nothing in flight any more: it is safe to stop, unless others use its addresses, as
-    /// `GET …/versions/{version}/drain` tells.
+    /// A version that was left has nothing in flight any more: it is safe to stop, unless others use its addresses or a
+    /// comparison may give it its traffic back, as `GET …/versions/{version}/drain` tells.
     Drained {
         /// The service.
         service: String,
@@ -53,7 +53,7 @@ pub enum Event {
     /// A rolling upgrade has come a step further, or to its end.
     Rollout {
         /// All of it, as it stands.
-        rollout: Rollout,
+        rollout: Box<Rollout>,
         /// The step that this is about, from 1; absent when it is about the whole.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<usize>,
@@ -150,7 +150,7 @@ impl From<&Notice> for Event {
             },
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
             Notice::Rollout(news) => {
-                let rollout = Rollout::of(&news.told, &news.state);
+                let rollout = Box::new(Rollout::of(&news.told, &news.state));
                 let now = news.step.and_then(|step| rollout.steps.get(step).cloned());
                 Self::Rollout { rollout, step: news.step.map(|step| step + 1), now }
             }

@@ -1,6 +1,6 @@
 //! What `GET /v1/services` and its like say: where each service stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -194,6 +194,9 @@ pub struct Endpoint {
     /// True when it gets no new requests.
     #[serde(default)]
     pub draining: bool,
+    /// True when it was discovered and nobody has put it there: it goes when it is found no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discovered: bool,
     /// How it fares; absent when it is not looked after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<EndpointHealth>,
@@ -313,12 +316,13 @@ pub struct Listener {
     pub bound: String,
 }
 
-fn endpoint(spec: &VersionSpec) -> impl Fn(&EndpointAddr) -> Endpoint {
-    |at| {
+fn endpoint(spec: &VersionSpec, found: BTreeSet<EndpointAddr>) -> impl Fn(&EndpointAddr) -> Endpoint {
+    move |at| {
         let Traits { weight, zone } = spec.traits.of(at);
         Endpoint {
             address: at.to_string(),
             draining: spec.draining.contains(at),
+            discovered: found.contains(at),
             weight: weight.number(),
             zone: zone.map(|zone| zone.to_string()),
             health: None,
@@ -365,12 +369,12 @@ impl Service {
     /// The service of this name, if there is one.
     #[must_use]
     pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {
-        let service = state.table.service(name)?;
+        let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
         let version = |spec: &VersionSpec| Version {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
             protocol: spec.protocol.into(),
-            endpoints: spec.endpoints.iter().map(endpoint(spec)).collect(),
+            endpoints: spec.endpoints.iter().map(endpoint(spec, deployment.only_found(&spec.name))).collect(),
             in_flight: InFlight::of(snapshot, name, &spec.name),
             also_used_by: Vec::new(),
         };

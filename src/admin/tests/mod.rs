@@ -112,6 +112,17 @@ impl World {
         self.store.go_down();
     }
 
+    /// Returns when the next change hangs with the store.
+    pub(crate) async fn store_hangs(&self) {
+        self.store.pause();
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.await_paused_append()).await.unwrap();
+    }
+
+    pub(crate) fn store_goes_on(&self) {
+        self.store.resume();
+    }
+
     async fn send(&self, method: &str, target: &str, headers: &[&str], body: &str) -> Reply {
         let mut head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
         headers.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));

@@ -50,6 +50,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
             .map(|at| Endpoint {
                 address: (*at).to_owned(),
                 draining: false,
+                discovered: false,
                 weight: 1,
                 zone: None,
                 health: None,

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::talk::{Left, Line, Older, Pool, Told, Work};
+use super::talk::{Left, Line, Older, Pool, Told, Untold, Work};
 use crate::control::Handle;
 use crate::control::elders::{self, Elder};
 use crate::metrics::Kind;
@@ -111,7 +111,9 @@ async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: Canc
         let Ok(Some(left)) = ask(&line, &handle, pools.clone()).await else { break };
         let is_settled = left.quiet && left.pools == pools && handle.leaving_elsewhere().is_empty();
         let pause = if is_settled { SELDOM } else { SOON };
-        handle.elders().set(elder(left));
+        let (elder, untold) = heard(left);
+        handle.elders().leave_to_tell(untold);
+        handle.elders().set(elder);
         tokio::select! {
             () = sleep(pause) => {}
             () = handle.changed() => {}
@@ -137,8 +139,16 @@ async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::
     }
 }
 
-fn elder(left: Left) -> Elder {
-    let Left { pid, generation, version, quiet, connections, work, pools } = left;
+impl From<elders::Untold> for Untold {
+    fn from(elders::Untold { service, version, age }: elders::Untold) -> Self {
+        let (service, version) = (service.to_string(), version.to_string());
+        Self { service, version, age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
+/// What one has told of itself, and what is told here from now on.
+fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
+    let Left { pid, generation, version, quiet, connections, work, pools, untold } = left;
     // Names that this program does not take are of a newer one, which is no elder.
     let left = work.into_iter().filter_map(|work| {
         let Work { service, version, kind, endpoint, count, oldest_ms } = work;
@@ -150,7 +160,11 @@ fn elder(left: Left) -> Elder {
     });
     let told = Some(elders::Told { connections, left: left.collect(), pools: known(pools) });
     let (generation, program) = (Some(generation), Some(version));
-    Elder { pid, generation, program, is_quiet: quiet, told }
+    let untold = untold.into_iter().filter_map(|Untold { service, version, age_ms }| {
+        let age = Duration::from_millis(age_ms);
+        Some(elders::Untold { service: service.parse().ok()?, version: version.parse().ok()?, age })
+    });
+    (Elder { pid, generation, program, is_quiet: quiet, told }, untold.collect())
 }
 
 impl From<elders::Pool> for Pool {

@@ -12,22 +12,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::elders;
-use super::heir::Heir;
 use super::log::Log;
 use super::orphans::Trace;
 use super::signals::Signals;
-use super::talk::{Left, Line, Pool, Ready, Told};
+use super::talk::{Left, Line, Pool, Told};
+use super::upgrade::Successor;
 use super::{Process, notify};
 use crate::admin::Readiness;
 use crate::config;
 use crate::control::Handle;
+use crate::control::elders::Untold;
 use crate::proxy::commons::Commons;
 use crate::proxy::worker::{Farewell, Queue, WorkerStats};
 use crate::table::DrainRules;
 
 /// How long the access log may take to be written to its end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
-/// How long webhooks may take for what still waits.
+/// How long webhooks may take for what still waits, once nothing else is to be done.
 const WEBHOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ impl Process {
             () = signals.stop() => warn!("told twice; what is still in flight is cut"),
         }
         drop((self.own, self.admin_file));
-        webhooks.finish(WEBHOOK_PATIENCE).await;
+        webhooks.finish(sleep(WEBHOOK_PATIENCE)).await;
         let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped");
@@ -63,15 +64,20 @@ impl Process {
     }
 
     /// Another process serves: nothing is accepted any more, and what is in flight is finished.
-    pub(super) async fn retire(self, heir: Heir, ready: &Ready, mut signals: Signals) -> Result<()> {
+    pub(super) async fn retire(self, to: Successor, mut signals: Signals) -> Result<()> {
+        let Successor { heir, ready, untold } = to;
         let Self { config, crew, log, handle, webhooks, finders, memory: _memory, watching, .. } = self;
         // From now on the other process says that it is alive.
         self.watchdog.abort();
         notify::main_process(ready.pid);
         drop((watching, self.own));
         drop(finders);
-        // What happens from now on the other process tells.
-        spawn_local(webhooks.finish(WEBHOOK_PATIENCE));
+        // What happens from now on the other process tells; what has happened has as long as this one has work.
+        let (at_work, ended) = oneshot::channel::<()>();
+        let telling = spawn_local(webhooks.finish(async {
+            drop(ended.await);
+            sleep(WEBHOOK_PATIENCE).await;
+        }));
         if let Some(file) = self.admin_file {
             file.leave();
         }
@@ -90,6 +96,7 @@ impl Process {
             commons: Arc::clone(crew.commons()),
             stats: crew.stats().cloned().collect(),
             handle,
+            untold,
         };
         let ending = here.handle.clone();
         let farewell = Farewell { spread: config.upgrade.spread, queue: Queue::Successors };
@@ -120,6 +127,8 @@ impl Process {
         if !ended {
             warn!("the deadline has come, or it was told twice; what is still in flight is cut");
         }
+        drop(at_work);
+        drop(telling.await);
         let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped, {} serves", ready.pid);
@@ -187,11 +196,13 @@ struct Here {
     commons: Arc<Commons>,
     stats: Vec<Arc<WorkerStats>>,
     handle: Handle,
+    /// What the other one has not heard yet that it is to tell.
+    untold: Vec<Untold>,
 }
 
 impl Here {
     /// Answers what the other process asks, until that tells it `to_end` and asks no more.
-    async fn answer(self, mut line: Line, to_end: oneshot::Sender<()>) {
+    async fn answer(mut self, mut line: Line, to_end: oneshot::Sender<()>) {
         let (mut to_end, mut has_told) = (Some(to_end), false);
         loop {
             match line.hear().await {
@@ -233,7 +244,7 @@ impl Here {
         self.commons.shut() >= self.workers
     }
 
-    async fn left(&self, pools: Vec<Pool>) -> Left {
+    async fn left(&mut self, pools: Vec<Pool>) -> Left {
         // First: what is counted afterwards can only become less.
         let quiet = self.is_quiet();
         if quiet {
@@ -248,6 +259,7 @@ impl Here {
             connections: self.stats.iter().map(|stats| stats.connections.load(Ordering::Relaxed)).sum(),
             work,
             pools,
+            untold: std::mem::take(&mut self.untold).into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -30,10 +30,10 @@ impl Process {
             }
             Err(error) => {
                 let errors = format!("{error:#}");
-                if matches!(error.downcast_ref(), Some(Failed::Store(_))) {
+                if matches!(error.downcast_ref(), Some(Failed::Store(_) | Failed::Lent)) {
                     // Not the file's fault, and perhaps kept after all: it is read again until that is settled.
                     error!(
-                        "the configuration is not in force yet, the store has failed; trying again:\n{errors}"
+                        "the configuration is not in force yet, the store is not to be had; trying again:\n{errors}"
                     );
                     let trigger = trigger.clone();
                     spawn_local(async move {

@@ -16,16 +16,25 @@ use super::talk::{Hello, Older, PROTOCOL, Ready};
 use super::{Process, TRY_AGAIN, actor, orphans, sidelined, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
+use crate::control::elders::Untold;
 use crate::store::sqlite::Sqlite;
 
 /// What has come of an upgrade.
 pub(super) enum Outcome {
     /// Another process serves.
-    Succeeded(Heir, Ready),
+    Succeeded(Successor),
     /// This one goes on.
     Failed,
     /// This one was told to stop meanwhile.
     Stopped,
+}
+
+/// Who has taken over.
+pub(super) struct Successor {
+    pub(super) heir: Heir,
+    pub(super) ready: Ready,
+    /// The versions of which it tells when they are drained.
+    pub(super) untold: Vec<Untold>,
 }
 
 /// Why an attempt has failed.
@@ -61,12 +70,12 @@ impl Process {
                 self.stop_admin.cancel();
                 self.admin_closed.cancelled().await;
                 // Whoever waits for the store is told to ask there.
-                self.handle.give_up().await;
+                let untold = self.handle.give_up().await;
                 // Only now: who waited for them would have taken them to be done.
                 self.handle.elders().clear();
                 // Who asked may have gone.
                 let _ = reply.send(Ok(upgraded(&ready, began)));
-                return Outcome::Succeeded(heir, ready);
+                return Outcome::Succeeded(Successor { heir, ready, untold });
             }
             (Ok(_), None) => (Why::Late, String::new()),
             (Err(why), heir) => {

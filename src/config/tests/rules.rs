@@ -7,7 +7,7 @@ fn a_rule_that_cannot_be_is_refused() {
     insta::assert_snapshot!(check_service(
         r#"
 [services.shop]
-request_headers = { set = { host = "a", X-Forwarded-For = "1", "a b" = "1", x-a = "%{hots}", x-b = " b" }, sett = {} }
+request_headers = { set = { host = "a", X-Forwarded-For = "1", x-forwarded-port = "1", "a b" = "1", x-a = "%{hots}", x-b = " b" }, sett = {} }
 response_headers = { remove = ["content-length", "Switchback-Reason", "via"], add = { x-a = 1, X-A = "2" } }
 rewrite_host = "http://a"
 error_pages = [{ on = ["no_rout", 200, "5xx"], file = "none.html" }, { on = [404], body = "a", file = "b" }, { body = "a" }]
@@ -29,10 +29,12 @@ versions.v1 = { endpoints = ["a:1"], rewrite_host = "@endpoints", request_header
     hint: use `rewrite_host = "internal.test"`, or "@endpoint" for the endpoint's own address
     conf.d/a.toml:3:41: `x-forwarded-for` of a request cannot be changed
     hint: the proxy says who is asking; `trusted_proxies` of a listener says whom it believes
-    conf.d/a.toml:3:64: `a b` is not a header name
-    conf.d/a.toml:3:83: `%{hots}` is not known: expected one of client_addr, host, authority, scheme, path, query, rest, service, version, epoch, request_id
-    conf.d/a.toml:3:100: ` b` is not a header value
-    conf.d/a.toml:3:108: unknown key `sett` in header operations (remove, set, add)
+    conf.d/a.toml:3:64: `x-forwarded-port` of a request cannot be changed
+    hint: the proxy says who is asking; `trusted_proxies` of a listener says whom it believes
+    conf.d/a.toml:3:88: `a b` is not a header name
+    conf.d/a.toml:3:107: `%{hots}` is not known: expected one of client_addr, host, authority, scheme, path, query, rest, service, version, epoch, request_id
+    conf.d/a.toml:3:124: ` b` is not a header value
+    conf.d/a.toml:3:132: unknown key `sett` in header operations (remove, set, add)
     hint: did you mean `set`?
     conf.d/a.toml:4:32: `content-length` of an answer cannot be changed
     hint: it says where the body ends, which only the proxy knows
@@ -64,7 +66,7 @@ versions.v1 = { endpoints = ["a:1"], rewrite_host = "@endpoints", request_header
     conf.d/a.toml:18:53: expected a host such as "internal.test" or "internal.test:8080", or "@endpoint", found the string "@endpoints"
     conf.d/a.toml:18:95: `te` of a request cannot be changed
     hint: it belongs to one connection and is never passed on
-    switchback.toml: 27 errors
+    switchback.toml: 28 errors
     "#);
 }
 

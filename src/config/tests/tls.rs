@@ -241,6 +241,27 @@ fn what_clients_show_needs_an_authority() {
 }
 
 #[test]
+fn who_a_client_is_by_its_certificate_is_not_for_services_to_say() {
+    let tls = format!(
+        "tls = {{ {SHOP}, client_auth = \"optional\", client_ca = \"shop.pem\", client_subject_header = \"x-who\" }}"
+    );
+    let service = |name: &str, fields: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ host = \"{name}\", {fields} }}]\nversions.v.endpoints = [\"b:1\"]\n"
+        )
+    };
+    let set = service("set", "request_headers = { set = { x_who = \"CN=me\" } }");
+    let removed = service("removed", "request_headers = { remove = [\"X-Who\"] }");
+    let other = service("other", "request_headers = { set = { x-whose = \"1\" } }");
+    insta::assert_snapshot!(said_of(&listener(&format!("{tls}\n{set}{removed}{other}"))), @"
+    4:11: service `set` cannot change `x_who` of a request
+    hint: a listener tells in it whose certificate was verified: its `client_subject_header`
+    7:11: service `removed` cannot change `x-who` of a request
+    hint: a listener tells in it whose certificate was verified: its `client_subject_header`
+    ");
+}
+
+#[test]
 fn redirect_and_hsts_are_for_one_kind_of_listener_each() {
     let tls = format!("tls = {{ {SHOP} }}");
     insta::assert_snapshot!(said_of(&listener(&format!("{tls}\nredirect_to_https = true"))), @"

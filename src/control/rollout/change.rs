@@ -9,13 +9,13 @@ use tokio::time::sleep;
 
 use super::told::{RolloutState, StepState};
 use super::wait::Halt;
-use super::{Job, Wish, lock};
+use super::{Job, Place, Wish, lock};
 use crate::control::handle::{Asked, Seen, Wanted, weight};
 use crate::control::{Failed, Handle, clock};
 use crate::release::rollout::{Plan, Way};
 use crate::release::{Command, Refused, State};
 use crate::store::StoreError;
-use crate::table::{BasisPoints, EndpointAddr, Epoch, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, TraitsEdit, VersionName};
 
 /// How long after a change was refused for a reason that passes it is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -120,6 +120,23 @@ impl Job {
         Ok(())
     }
 
+    /// Has an endpoint serve, for the first time or again. It is not put where it is; nor is one that was found: that comes
+    /// and goes as it is found.
+    pub(super) fn serve(
+        &self,
+        state: &State,
+        (version, endpoint): (&VersionName, &EndpointAddr),
+        before: Option<&Place>,
+        traits: TraitsEdit,
+    ) -> Option<Command> {
+        let plan = &self.order.plan;
+        if !before.is_some_and(|before| before.is_found) && !is_in_pool(state, plan, version, endpoint) {
+            return Some(plan.put(version, endpoint, traits));
+        }
+        let spec = state.table.service(&plan.service)?.version(version)?;
+        spec.draining.contains(endpoint).then(|| plan.end_drain(version, endpoint))
+    }
+
     /// What is in its way now, if anything is; told when it is news.
     fn hindered(&self, handle: &Handle, why: Option<String>) {
         let is_news = self.told.send_if_modified(|told| {
@@ -217,6 +234,12 @@ fn passing(failed: &Failed) -> Option<String> {
 /// What the two versions have.
 pub(super) fn weights(state: &State, plan: &Plan) -> (BasisPoints, BasisPoints) {
     (weight(state, &plan.service, &plan.from), weight(state, &plan.service, &plan.to))
+}
+
+/// True when the endpoint is in the pool, draining or not.
+pub(super) fn is_in_pool(state: &State, plan: &Plan, version: &VersionName, endpoint: &EndpointAddr) -> bool {
+    let spec = state.table.service(&plan.service).and_then(|service| service.version(version));
+    spec.is_some_and(|spec| spec.endpoints.contains(endpoint))
 }
 
 /// True when the endpoint is in the pool and does not drain.

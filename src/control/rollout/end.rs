@@ -9,7 +9,7 @@ use super::wait::{Halt, answers};
 use super::{Back, Job};
 use crate::control::Handle;
 use crate::release::State;
-use crate::table::{BasisPoints, TraitsEdit};
+use crate::table::BasisPoints;
 
 impl Job {
     /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert, supervision or
@@ -21,18 +21,20 @@ impl Job {
             return Ok(());
         }
         let out = plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
-        let asked = out.map(|out| async move { answers(out).await.is_ok().then_some(out) });
-        let there: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-        let put = |state: &State| {
+        let asked = out.map(|out| async move { (out, answers(out).await.is_ok()) });
+        let out = join_all(asked).await;
+        let ends = |state: &State| {
             let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
             let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
                 return Ok(Vec::new());
             };
-            let drains = there.iter().filter(|out| spec.draining.contains(out));
-            Ok(drains.map(|out| plan.put(&plan.from, out, TraitsEdit::default())).collect())
+            // Whoever is found later at the address of one that was found no more is another one.
+            let ends = out.iter().filter(|(out, answers)| *answers || !spec.endpoints.contains(out));
+            let ends = ends.filter(|(out, _)| spec.draining.contains(out));
+            Ok(ends.map(|(out, _)| plan.end_drain(&plan.from, out)).collect())
         };
         let (all, what) = (0..plan.moves.len(), format!("{} can take traffic again", plan.from));
-        match self.change(handle, &all, &what, put).await {
+        match self.change(handle, &all, &what, ends).await {
             Err(Halt::Closed) => Err(Halt::Closed),
             // Everything else is done, and stays.
             Err(halt) => {

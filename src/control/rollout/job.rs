@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::change::{Shift, serves};
+use super::change::{Shift, is_in_pool, serves};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
 use super::{Job, capacity, lock};
@@ -146,16 +146,22 @@ impl Job {
         let comes: Vec<_> = into.iter().map(|(_, endpoint)| endpoint.clone()).collect();
         self.wait_until_there(handle, &into).await?;
         let put = |state: &State| {
-            let put = into.iter().map(|(index, endpoint)| {
-                plan.put(&plan.to, endpoint, self.inherited(state, *index, endpoint))
+            let put = into.iter().filter_map(|(index, endpoint)| {
+                let (before, said) =
+                    (self.before[*index].into.as_ref(), self.inherited(state, *index, endpoint));
+                self.serve(state, (&plan.to, endpoint), before, said)
             });
             Ok(put.collect())
         };
         self.change(handle, batch, &format!("{} comes", list(&comes)), put).await?;
         let all_serve = async || Ok(comes.iter().all(|endpoint| self.serves(handle, &plan.to, endpoint)));
         let what = || {
-            let unwell = comes.iter().filter(|endpoint| !self.serves(handle, &plan.to, endpoint));
-            format!("{} is not healthy", list(&unwell.cloned().collect::<Vec<_>>()))
+            let state = handle.state();
+            let unwell = comes.iter().filter(|endpoint| !self.serves(handle, &plan.to, endpoint)).cloned();
+            let (there, gone): (Vec<_>, Vec<_>) =
+                unwell.partition(|endpoint| is_in_pool(&state, plan, &plan.to, endpoint));
+            let why = if gone.is_empty() { "is not healthy" } else { "is not discovered any more" };
+            format!("{} {why}", list(if gone.is_empty() { &there } else { &gone }))
         };
         self.until(handle, self.order.ready_timeout, all_serve, what).await?;
         let shift = |state: &State| {
@@ -192,9 +198,8 @@ impl Job {
     /// What is said of a new endpoint: what is said of the one whose place it takes, unless it has a place of its own.
     fn inherited(&self, state: &State, index: usize, into: &EndpointAddr) -> TraitsEdit {
         let plan = &self.order.plan;
-        let to = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
         match &self.before[index].out {
-            Some(old) if !to.is_some_and(|to| to.endpoints.contains(into)) => said(&old.traits),
+            Some(old) if !is_in_pool(state, plan, &plan.to, into) => said(&old.traits),
             _ => TraitsEdit::default(),
         }
     }

@@ -157,6 +157,8 @@ struct Before {
 struct Place {
     /// True when somebody had drained it.
     drained: bool,
+    /// True when it was discovered, and nobody had put it there.
+    is_found: bool,
     /// What was said of it.
     traits: Traits,
 }
@@ -352,7 +354,12 @@ fn before(plan: &Plan, state: &State) -> Vec<Before> {
     let place = |version: &VersionName, endpoint: Option<&EndpointAddr>| {
         let spec = state.table.service(&plan.service)?.version(version)?;
         let endpoint = endpoint.filter(|endpoint| spec.endpoints.contains(endpoint))?;
-        Some(Place { drained: spec.draining.contains(endpoint), traits: spec.traits.of(endpoint) })
+        let found = state.deployment(&plan.service)?.only_found(version);
+        Some(Place {
+            drained: spec.draining.contains(endpoint),
+            is_found: found.contains(endpoint),
+            traits: spec.traits.of(endpoint),
+        })
     };
     let of = plan.moves.iter().map(|step| Before {
         out: place(&plan.from, step.out.as_ref()),

@@ -2,14 +2,14 @@
 
 use tracing::warn;
 
-use super::change::Shift;
+use super::change::{Shift, is_in_pool};
 use super::job::said;
 use super::told::StepState;
 use super::wait::{Halt, answers};
 use super::{Back, Job, Wish};
 use crate::control::{Handle, clock};
-use crate::release::State;
 use crate::release::rollout::Move;
+use crate::release::{Deployment, State};
 use crate::table::{EndpointAddr, TraitsEdit};
 
 impl Job {
@@ -72,17 +72,22 @@ impl Job {
             return Ok(false);
         }
         found?;
-        let step = index..index + 1;
+        let (step, before) = (index..index + 1, self.before[index].out.as_ref());
+        // It had been found, and is found no more.
+        let is_gone = |state: &State| {
+            before.is_some_and(|before| before.is_found) && !is_in_pool(state, plan, &plan.from, out)
+        };
         self.change(handle, &step, &format!("back: {out} serves again"), |state| {
-            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
-            let is_known = spec.is_some_and(|spec| spec.endpoints.contains(out));
-            let before = self.before[index].out.as_ref().filter(|_| !is_known);
             let traits = before.map_or_else(TraitsEdit::default, |before| said(&before.traits));
-            let put = plan.put(&plan.from, out, traits);
-            let shift = Shift { again: std::slice::from_ref(out), ..Shift::default() };
-            Ok([put].into_iter().chain(self.shift(state, shift)).collect())
+            let serves = self.serve(state, (&plan.from, out), before, traits);
+            let again = Shift { again: std::slice::from_ref(out), ..Shift::default() };
+            let shift = if is_gone(state) { None } else { self.shift(state, again) };
+            Ok(serves.into_iter().chain(shift).collect())
         })
         .await?;
+        if is_gone(&handle.state()) {
+            return Ok(false);
+        }
         let serves = async || Ok(self.serves(handle, &plan.from, out));
         let waited = self.until_but(handle, self.order.ready_timeout, serves, String::new, wish).await;
         if let Err(Halt::TimedOut(_)) = waited {
@@ -111,9 +116,7 @@ impl Job {
     /// was, and drained if it was.
     async fn dismiss(&self, handle: &Handle, index: usize, into: &EndpointAddr) -> Result<(), Halt> {
         let plan = &self.order.plan;
-        let state = handle.state();
-        let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.to));
-        if !spec.is_some_and(|spec| spec.endpoints.contains(into)) {
+        if !is_in_pool(&handle.state(), plan, &plan.to, into) {
             return Ok(());
         }
         let (step, before) = (index..index + 1, self.before[index].into.as_ref());
@@ -131,6 +134,12 @@ impl Job {
         let wish = Wish::End(Back::All);
         self.until_but(handle, self.order.drain_timeout, is_empty, what, wish).await?;
         let what = format!("back: {into} is gone");
-        self.change(handle, &step, &what, |_| Ok(vec![plan.remove(&plan.to, into)])).await
+        self.change(handle, &step, &what, |state| {
+            // Taken away, it would go on serving: it stays drained.
+            let is_found = |of: &Deployment| of.has_found(&plan.to, into);
+            let is_found = state.deployment(&plan.service).is_some_and(is_found);
+            Ok(if is_found { Vec::new() } else { vec![plan.remove(&plan.to, into)] })
+        })
+        .await
     }
 }

@@ -1,7 +1,9 @@
 //! The store is lent and comes back.
 
 use super::*;
-use crate::proxy::upstream::Standing;
+use crate::control::elders::{self, Elder};
+use crate::metrics::Kind;
+use crate::proxy::upstream::{Remaining, Standing};
 use crate::table::{EndpointAddr, HealthCheck, PoolRules};
 
 /// `shop` with checks; blue has these endpoints.
@@ -72,6 +74,57 @@ async fn who_has_given_up_supervises_nobody_any_more() {
     let supervising = supervisor::run(world.handle.clone());
     world.handle.give_up().await;
     guarded(supervising).await;
+}
+
+/// A process that was taken over from, with so many requests on blue.
+fn elder(count: u64) -> Elder {
+    let work = Remaining { kind: Kind::Request, endpoint: None, count, oldest: Duration::ZERO };
+    let left = elders::Left { service: shop(), version: version("blue"), work };
+    let left = if count > 0 { vec![left] } else { Vec::new() };
+    let told = Some(elders::Told { connections: count, left, pools: Vec::new() });
+    Elder { pid: 1, generation: Some(1), program: None, is_quiet: true, told }
+}
+
+/// One that has flipped to green, and what it tells from then on.
+async fn flipped() -> (World, broadcast::Receiver<Notice>) {
+    let world = World::start(Memory::default(), specs());
+    let mut notices = world.handle.subscribe();
+    world.flip("green").await.unwrap();
+    assert_eq!(drained(&mut notices).await.0, version("blue"));
+    (world, notices)
+}
+
+#[tokio::test]
+async fn the_end_of_a_drain_is_told_by_who_takes_over_once_the_other_has_given_up() {
+    let mut old = World::start(Memory::default(), specs());
+    let (new, mut told) = flipped().await;
+    let blue = old.upstream("blue");
+    old.admit(&blue);
+    old.flip("green").await.unwrap();
+    let mut silent = old.handle.subscribe();
+    let untold = old.handle.give_up().await;
+    let names: Vec<_> = untold.iter().map(|untold| (&untold.service, &untold.version)).collect();
+    assert_eq!(names, [(&shop(), &version("blue"))]);
+    blue.shard(1).counts.end();
+    while !old.handle.draining().is_empty() {
+        guarded(old.handle.changed()).await;
+    }
+    assert!(silent.try_recv().is_err(), "it says nothing any more");
+    new.handle.elders().leave_to_tell(untold);
+    new.handle.elders().set(elder(0));
+    assert_eq!(drained(&mut told).await.0, version("blue"));
+    assert!(new.handle.draining().is_empty() && told.try_recv().is_err(), "once");
+}
+
+#[tokio::test]
+async fn what_an_elder_has_left_is_told_by_the_next_one_too() {
+    let (mut old, _told) = flipped().await;
+    old.handle.elders().set(elder(1));
+    while old.handle.draining().is_empty() {
+        guarded(old.handle.changed()).await;
+    }
+    let untold = old.handle.give_up().await;
+    assert_eq!(untold.iter().map(|untold| &untold.version).collect::<Vec<_>>(), [&version("blue")]);
 }
 
 #[test]

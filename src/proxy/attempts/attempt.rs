@@ -131,7 +131,7 @@ pub(super) async fn attempt(
     let outgoing = Outgoing::new(client, head, asked, upload, endpoint);
     match opened {
         Opened::Own(stream, past) => {
-            record.inspect(|record| record.connected(past.is_kept()));
+            record.inspect(|record| record.connected(endpoint, past.is_kept()));
             let way = (stream, past);
             let exchange = Exchange::new(turn, permit, endpoint, way, outgoing, timeouts, bounds);
             let mut exchange = Box::new(exchange);
@@ -145,7 +145,7 @@ pub(super) async fn attempt(
             }
         }
         Opened::Shared(ticket) => {
-            record.inspect(|record| record.connected(true));
+            record.inspect(|record| record.connected(endpoint, ticket.is_reused));
             let (written, rest, upgrade) = outgoing.into_parts();
             let what = http2::request(&written, endpoint.scheme(), &client.worker.lexicon);
             client.worker.give_back(written);

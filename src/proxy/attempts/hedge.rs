@@ -28,10 +28,13 @@ use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::{Local, Place, Seat};
-use crate::table::{HedgeRules, PoolRules};
+use crate::table::HedgeRules;
 
 /// One attempt of several.
 struct Contender {
+    /// True for those that were begun beside the first one, whichever the permit tells of by now.
+    is_hedge: bool,
+    since: Instant,
     seat: Rc<Seat>,
     turn: Turn,
     listing: Rc<Listing>,
@@ -82,20 +85,33 @@ impl Contender {
         permit.is_woken_by(&bell);
         let (flight, beside) = (Cell::new(permit.flight()), Cell::new(None));
         let listing = Listing { flight, bell, beside, entry: permit.entry.clone() };
-        Self { seat: Rc::clone(seat), turn: turn.clone(), listing: Rc::new(listing) }
+        let (since, listing) = (permit.tried_since(), Rc::new(listing));
+        Self { is_hedge: false, since, seat: Rc::clone(seat), turn: turn.clone(), listing }
     }
 
     /// One beside it.
     fn beside(local: &Rc<Local>, seat: Rc<Seat>, turn: Turn, place: Option<Place>) -> Self {
         let bell = Rc::new(turn.client.worker.clock.alarm());
         let beside = Beside::new(local, &seat, &bell, place);
+        let since = beside.since;
         let (flight, beside) = (Cell::new(beside.flight), Cell::new(Some(beside)));
         let listing = Listing { flight, bell, beside, entry: None };
-        Self { seat, turn, listing: Rc::new(listing) }
+        Self { is_hedge: true, since, seat, turn, listing: Rc::new(listing) }
     }
 
     fn again(&self) -> Self {
-        Self { seat: Rc::clone(&self.seat), turn: self.turn.clone(), listing: Rc::clone(&self.listing) }
+        let Self { is_hedge, since, seat, turn, listing } = self;
+        let (seat, turn, listing) = (Rc::clone(seat), turn.clone(), Rc::clone(listing));
+        Self { is_hedge: *is_hedge, since: *since, seat, turn, listing }
+    }
+
+    /// The endpoint hears that it took longer than another one.
+    fn lost_to(&self, winner: &Self) {
+        if self.since <= winner.since {
+            self.seat.outrun(self.since);
+        } else {
+            self.seat.given_up(self.since);
+        }
     }
 }
 
@@ -112,7 +128,7 @@ pub(super) async fn hedged(
     mut permit: Permit,
     upload: &Upload,
     tries: &mut Tries,
-    (rules, hedge): (&PoolRules, HedgeRules),
+    hedge: HedgeRules,
 ) -> Result<Headed, (Option<Permit>, Failure)> {
     let chooser = Chooser { turn: request.turn, head: request.head, asked: request.asked };
     let local = Rc::clone(permit.local());
@@ -126,7 +142,7 @@ pub(super) async fn hedged(
             Some(ended) = running.next() => ended,
             () = sleep(hedge.after), if left > 0 => {
                 left -= 1;
-                match tries.beside(&permit, seat, &rules.circuit, chooser) {
+                match tries.beside(&permit, seat, chooser) {
                     None => left = 0,
                     Some((other, place)) => {
                         let beside = Contender::beside(&local, other, request.turn.beside(), place);
@@ -139,12 +155,12 @@ pub(super) async fn hedged(
         };
         begun.retain(|other| !Rc::ptr_eq(&other.listing, &contender.listing));
         let beside = contender.listing.beside.take();
-        let is_beside = beside.is_some();
         match ended {
             Ok(mut headed) => {
-                let lost = begun.iter().filter(|other| other.is_beside()).count();
-                (0..lost).for_each(|_| permit.hedged(Hedge::Lost));
-                if is_beside {
+                let lost = begun.iter().filter(|other| other.is_hedge);
+                lost.for_each(|_| permit.hedged(Hedge::Lost));
+                begun.iter().for_each(|other| other.lost_to(&contender));
+                if contender.is_hedge {
                     permit.hedged(Hedge::Won);
                 }
                 // The others end here, before the permit does.
@@ -154,7 +170,7 @@ pub(super) async fn hedged(
                 return Ok(headed);
             }
             Err(failure) => {
-                if is_beside {
+                if contender.is_hedge {
                     permit.hedged(Hedge::Failed);
                 }
                 let Some(next) = begun.first() else {
@@ -163,10 +179,11 @@ pub(super) async fn hedged(
                 };
                 // A kept connection that was closed says nothing about its endpoint.
                 if !matches!(failure, Failure::Stale) {
+                    tries.failed_at(&contender.seat);
                     let since = beside.as_ref().map(|beside| beside.since);
                     permit.one_failed(&contender.seat, since, failure.reason());
                 }
-                if !is_beside {
+                if beside.is_none() {
                     // The permit tells of one that goes on.
                     let beside = next.listing.beside.take();
                     next.listing.flight.set(permit.flight());
@@ -192,15 +209,6 @@ fn tells_of(permit: &mut Permit, contender: &Contender, beside: Option<Beside>) 
     }
     if let Some(record) = permit.record() {
         record.goes_on_with(&seat.endpoint);
-    }
-}
-
-impl Contender {
-    fn is_beside(&self) -> bool {
-        let beside = self.listing.beside.take();
-        let is_beside = beside.is_some();
-        self.listing.beside.set(beside);
-        is_beside
     }
 }
 

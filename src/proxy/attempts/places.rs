@@ -2,36 +2,42 @@
 //!
 //! A request that waits is in flight on its version: a drain waits for it, and it does not wait long enough to hold one up.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::metrics::Reason;
 use crate::proxy::choice::Chooser;
-use crate::proxy::clock;
 use crate::proxy::permit::Permit;
-use crate::proxy::upstream::{Full, Place, Seat};
+use crate::proxy::upstream::{Local, NoPlace, Place, Seat, Seek, Wish};
 use crate::table::CircuitRules;
 
-/// How many other endpoints are looked at when one is full.
-const OTHERS: usize = 4;
+/// The only room there is for a version's requests.
+const ALL: u64 = 0;
 
 /// Takes a place on the version, which may take as long as `limit`.
 ///
 /// # Errors
 /// [`Reason::CircuitOpen`].
-pub(super) async fn enter(permit: &mut Permit, rules: &CircuitRules, limit: Duration) -> Result<(), Reason> {
-    if let Some(size) = rules.requests {
+pub(super) async fn enter(
+    permit: &mut Permit,
+    rules: &CircuitRules,
+    limit: Duration,
+    chooser: Chooser<'_>,
+) -> Result<(), Reason> {
+    if rules.requests.is_some() {
         let local = Rc::clone(permit.local());
         let circuit = local.upstream().circuit();
-        let place = circuit.enter(circuit.requests(size), rules.pending, limit).await;
-        let place = place.map_err(|Full| Reason::CircuitOpen)?;
+        let seeker = Newcomer { local: &local, chooser };
+        let entered = circuit.enter(&circuit.requests, seeker, rules.pending, limit).await;
+        let ((), place) = entered.map_err(reason)?;
         permit.places.get_or_insert_default().version = Some(place);
     }
     Ok(())
 }
 
 /// Takes a place with the endpoint of `seat`, or with another one that is none of `tried` and has room, which is then
-/// `seat`; when none has, it waits for the first. One that has left the pool meanwhile is not waited for any more.
+/// `seat`; when none has, it waits for the first that becomes free at any of them.
 ///
 /// # Errors
 /// [`Reason::CircuitOpen`]; [`Reason::NoEndpoint`] when there is nobody left to go to.
@@ -43,51 +49,89 @@ pub(super) async fn sit(
     limit: Duration,
     chooser: Chooser<'_>,
 ) -> Result<(), Reason> {
-    let Some(size) = rules.at_endpoint(seat.endpoint.shares_connections()) else { return Ok(()) };
-    // That of the attempt before.
-    permit.places.get_or_insert_default().endpoint = None;
-    let (local, since) = (Rc::clone(permit.local()), clock::now());
-    let place = loop {
-        let free = at_once(permit, seat, tried, |seat| seat.vitals.room(size).try_enter(), chooser);
-        if let Some(place) = free {
-            break place;
-        }
-        let left = limit.saturating_sub(clock::now().saturating_duration_since(since));
-        let room = seat.vitals.room(size);
-        let place = local.upstream().circuit().enter(room, rules.pending, left).await;
-        let place = place.map_err(|Full| Reason::CircuitOpen)?;
-        chooser.refresh(&local);
-        if local.names(seat) {
-            break place;
-        }
-        // The next one in this line looks as well.
-        drop(place);
-        *seat = chooser.pick(&local, tried).ok_or(Reason::NoEndpoint)?;
-    };
+    if permit.local().most_at_endpoint().is_none() {
+        return Ok(());
+    }
+    let held = &mut permit.places.get_or_insert_default().endpoint;
+    if held.as_ref().is_some_and(|place| place.is_in(seat.id())) {
+        // The same one again, over a fresh connection.
+        return Ok(());
+    }
+    *held = None;
+    let local = Rc::clone(permit.local());
+    let circuit = local.upstream().circuit();
+    let seeker = Guest { local: &local, tried, chooser, chosen: Some(Rc::clone(seat)) };
+    let entered = circuit.enter(&circuit.endpoints, seeker, rules.pending, limit).await;
+    let (other, place) = entered.map_err(reason)?;
+    *seat = other;
     permit.places.get_or_insert_default().endpoint = Some(place);
     Ok(())
 }
 
-/// A place that is free now, with `seat` or another.
-fn at_once(
-    permit: &Permit,
-    seat: &mut Rc<Seat>,
+/// An endpoint that is none of `tried` and has room now, with a place there, where those are limited.
+pub(super) fn try_sit(
+    local: &Local,
     tried: &[Rc<Seat>],
-    try_enter: impl Fn(&Seat) -> Option<Place>,
     chooser: Chooser<'_>,
-) -> Option<Place> {
-    if let Some(place) = try_enter(seat) {
-        return Some(place);
+) -> Option<(Rc<Seat>, Option<Place>)> {
+    if local.most_at_endpoint().is_none() {
+        return chooser.pick(local, tried).map(|seat| (seat, None));
     }
-    let mut full = tried.to_vec();
-    full.push(Rc::clone(seat));
-    for _ in 0..OTHERS {
-        let other = chooser.pick(permit.local(), &full)?;
-        if let Some(place) = try_enter(&other) {
-            *seat = other;
-            return Some(place);
-        }
-        full.push(other);
+    let mut seeker = Guest { local, tried, chooser, chosen: None };
+    let (seat, place) = local.upstream().circuit().endpoints.try_enter(&mut seeker)?;
+    Some((seat, Some(place)))
+}
+
+fn reason(why: NoPlace) -> Reason {
+    match why {
+        NoPlace::Full => Reason::CircuitOpen,
+        NoPlace::Nowhere => Reason::NoEndpoint,
     }
-    None
+}
+
+/// Who looks for a place on a version.
+struct Newcomer<'s> {
+    local: &'s Local,
+    chooser: Chooser<'s>,
+}
+
+impl Seek for Newcomer<'_> {
+    type Found = ();
+
+    fn refresh(&mut self) {
+        self.chooser.refresh(self.local);
+    }
+
+    fn choose(&mut self, has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool) -> Result<(u64, ()), Wish> {
+        let size = self.local.rules().circuit.requests;
+        if has_place(ALL, size) { Ok((ALL, ())) } else { Err(Wish { rooms: vec![ALL], size }) }
+    }
+}
+
+/// Who looks for a place with an endpoint that is none of `tried`.
+struct Guest<'s> {
+    local: &'s Local,
+    tried: &'s [Rc<Seat>],
+    chooser: Chooser<'s>,
+    /// The one that was chosen without a look at its room.
+    chosen: Option<Rc<Seat>>,
+}
+
+impl Seek for Guest<'_> {
+    type Found = Rc<Seat>;
+
+    fn refresh(&mut self) {
+        self.chooser.refresh(self.local);
+    }
+
+    fn choose(
+        &mut self,
+        has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool,
+    ) -> Result<(u64, Rc<Seat>), Wish> {
+        let size = self.local.most_at_endpoint();
+        let chosen = self.chosen.take().filter(|seat| has_place(seat.id(), size));
+        let has_place = |seat: &Seat| has_place(seat.id(), size);
+        let picked = chosen.map_or_else(|| self.chooser.pick_of(self.local, self.tried, has_place), Ok);
+        picked.map(|seat| (seat.id(), seat)).map_err(|rooms| Wish { rooms, size })
+    }
 }

@@ -7,6 +7,7 @@ use crate::proxy::head::Parts;
 use smallvec::SmallVec;
 
 use super::attempt::Headed;
+use super::places;
 use crate::metrics::{Hedge, Reason, Retry};
 use crate::proxy::choice::Chooser;
 use crate::proxy::forward::Failure;
@@ -15,7 +16,7 @@ use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Place, Seat};
-use crate::table::{CircuitRules, Failing};
+use crate::table::Failing;
 
 /// How long the news that a kept connection was closed may be under way. What comes later was closed with the request in hand, and
 /// is the endpoint's failure even where the request can be made again.
@@ -54,6 +55,11 @@ impl Tries {
     /// The endpoints at which it has failed, and the one that is tried now is none of them.
     pub(super) fn tried(&self) -> &[Rc<Seat>] {
         &self.tried
+    }
+
+    /// It has failed at this endpoint too, while another one that is tried beside goes on.
+    pub(super) fn failed_at(&mut self, seat: &Rc<Seat>) {
+        self.tried.push(Rc::clone(seat));
     }
 
     /// True when a kept connection will do.
@@ -172,17 +178,12 @@ impl Tries {
         &mut self,
         permit: &Permit,
         seat: &Rc<Seat>,
-        circuit: &CircuitRules,
         chooser: Chooser<'_>,
     ) -> Option<(Rc<Seat>, Option<Place>)> {
         let local = permit.local();
         let mut taken = self.tried.clone();
         taken.push(Rc::clone(seat));
-        let other = chooser.pick(local, &taken)?;
-        let place = match circuit.at_endpoint(other.endpoint.shares_connections()) {
-            Some(size) => Some(other.vitals.room(size).try_enter()?),
-            None => None,
-        };
+        let (other, place) = places::try_sit(local, &taken, chooser)?;
         if !local.may_try_again(chooser.clock()) {
             permit.hedged(Hedge::Exhausted);
             return None;

@@ -37,9 +37,12 @@ use pulse::Pulse;
 
 /// Most bytes of a request's head, its fields counted as RFC 9113 §6.5.2 does.
 const HEAD_BYTES: u32 = 16 * 1024;
-/// Flow-control windows: what a stream, and a connection, may send ahead of the endpoint that takes it.
+/// Flow-control window: what a stream may send ahead of the endpoint that takes it. The connection's has room for all of its
+/// streams, so that requests that are held, or whose endpoints take nothing, do not hold up the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The least that a connection's is, however few streams there may be: h2 lets frames of less than 256 bytes that nobody has taken
+/// cost half of it beside their bytes, and ends the connection for more.
+const LEAST_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Most of an answer that waits in a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client may reset before they were looked at (CVE-2023-44487).
@@ -113,7 +116,9 @@ fn builder(settings: &Settings) -> Builder {
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(HEAD_BYTES.min(u32::try_from(settings.head_bytes).unwrap_or(HEAD_BYTES)))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(
+            settings.streams.saturating_mul(STREAM_WINDOW).max(LEAST_CONNECTION_WINDOW),
+        )
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_concurrent_reset_streams(REMEMBERED)

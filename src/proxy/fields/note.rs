@@ -3,6 +3,7 @@
 use http::HeaderName;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 
 /// What is noted about a head's lines.
@@ -18,6 +19,7 @@ pub enum Note {
     TransferEncoding,
     ContentType,
     Date,
+    WwwAuthenticate,
     /// Any other that is for one connection only.
     HopByHop,
     /// Any with which proxies say who is asking.
@@ -44,6 +46,7 @@ impl Note {
             b't' if is(name, b"te") => Some(Self::Te),
             b't' if is(name, b"transfer-encoding") => Some(Self::TransferEncoding),
             b'u' if is(name, b"upgrade") => Some(Self::Upgrade),
+            b'w' if is(name, b"www-authenticate") => Some(Self::WwwAuthenticate),
             b'x' if is(name, b"x-real-ip") => Some(Self::Forwarding),
             b'x' if name.get(..12).is_some_and(|start| is(start, b"x-forwarded-")) => Some(Self::Forwarding),
             _ => None,
@@ -68,6 +71,7 @@ impl Note {
             Self::TransferEncoding => TRANSFER_ENCODING,
             Self::ContentType => CONTENT_TYPE,
             Self::Date => DATE,
+            Self::WwwAuthenticate => WWW_AUTHENTICATE,
             Self::HopByHop | Self::Forwarding => return None,
         })
     }

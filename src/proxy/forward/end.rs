@@ -51,6 +51,14 @@ impl Exchange {
         permit
     }
 
+    /// The connection is for this client alone, if the endpoint takes who asks on it for this client.
+    pub(super) fn bind(&mut self, head: &Head) {
+        if head.authenticates_connection() {
+            let owner = self.turn.client.arrival.peer.owner();
+            self.past.iter_mut().for_each(|past| past.belongs_to(owner));
+        }
+    }
+
     /// Gives the connection back if its next answer can only be the next request's, and ends the permit.
     pub(super) fn finish(&mut self) {
         self.turn.alarm.clear();

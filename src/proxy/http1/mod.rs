@@ -65,7 +65,7 @@ pub fn pass_over(bytes: &mut Bytes, length: usize) {
 }
 
 /// Digits only, at most 19 of them and below 2⁶³: no sign, no list, no overflow.
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Extensions, Method, Uri, Version};
 
 use super::{Chunks, Decoder, MAX_FIELDS, before_fields, decimal, has_bare_line_feed, pass_over};
@@ -94,7 +95,7 @@ fn read<'s>(
         return Err(Refused::Malformed);
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Malformed)?;
-    let uri = uri(source.slice_ref(target.as_bytes()))?;
+    let uri = uri(source.slice_ref(target.as_bytes()), &method)?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut framing = Framing::default();
     let mut lines = Lines::of_request(source.slice(start..length));
@@ -136,22 +137,29 @@ fn is_of_another_version(line: &[u8]) -> bool {
 }
 
 /// A target has no fragment (RFC 9112 §3.2); one that came would be dropped without a word.
-fn uri(target: Bytes) -> Result<Uri, Refused> {
+fn uri(target: Bytes, method: &Method) -> Result<Uri, Refused> {
     if memchr::memchr(b'#', &target).is_some() {
         return Err(Refused::Malformed);
     }
+    let length = target.len();
     let uri = Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)?;
     let is_whole = uri.scheme().is_some();
-    if is_whole { with_path(uri).ok_or(Refused::Malformed) } else { Ok(uri) }
+    if is_whole { with_path(uri, length, method).ok_or(Refused::Malformed) } else { Ok(uri) }
 }
 
-/// A whole URI may have an empty path, which is `/` (RFC 9110 §4.2.3).
-fn with_path(uri: Uri) -> Option<Uri> {
+/// A whole URI, as long as it came, may have an empty path, which is `/` (RFC 9110 §4.2.3). Without a query either, OPTIONS asks
+/// for the server itself (RFC 9112 §3.2.4).
+fn with_path(uri: Uri, length: usize, method: &Method) -> Option<Uri> {
     let mut parts = uri.into_parts();
     let target = parts.path_and_query?;
-    let is_bare = target.as_str().starts_with('?');
-    // Written, it has one.
-    parts.path_and_query = Some(if is_bare { target.to_string().parse().ok()? } else { target });
+    let before =
+        parts.scheme.as_ref()?.as_str().len() + "://".len() + parts.authority.as_ref()?.as_str().len();
+    parts.path_and_query = Some(match target.as_str() {
+        "/" if before == length && *method == Method::OPTIONS => PathAndQuery::from_static("*"),
+        // Written, it has a path.
+        bare if bare.starts_with('?') => target.to_string().parse().ok()?,
+        _ => target,
+    });
     Uri::from_parts(parts).ok()
 }
 

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
+use http::header::WWW_AUTHENTICATE;
 use http::{Method, StatusCode};
 
 use super::{
@@ -24,6 +25,22 @@ pub struct Head {
     pub keep_alive: bool,
     /// True when it changes to WebSocket, and to nothing else.
     pub to_websocket: bool,
+}
+
+/// Schemes of authentication (RFC 9110 §11.1) by which a connection is authenticated, and not the request alone (RFC 4559 §6).
+const OF_CONNECTIONS: [&[u8]; 3] = [b"ntlm", b"negotiate", b"nego2"];
+
+impl Head {
+    /// True when the endpoint may take whoever asks next on the connection for who has asked now.
+    #[must_use]
+    pub fn authenticates_connection(&self) -> bool {
+        // In a parameter's value such a word means nothing, and costs a connection.
+        let names_one = |value: &[u8]| {
+            let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
+            words.any(|word| OF_CONNECTIONS.iter().any(|scheme| word.eq_ignore_ascii_case(scheme)))
+        };
+        self.headers.has(Note::WwwAuthenticate) && self.headers.has_any(WWW_AUTHENTICATE.as_str(), names_one)
+    }
 }
 
 /// Takes a response head off the front of `input`, if it is all there. Its values share `input`'s memory.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::proxy::head::{Answer, Parts};
 use http::header::HOST;
 use http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
 
 use super::{Journal, Options, json};
 use crate::metrics::Reason;
@@ -36,16 +37,23 @@ pub struct Record {
     /// The version it was assigned to.
     local: RefCell<Option<Rc<Local>>>,
     assigned_by: Cell<Option<AssignedBy>>,
-    endpoint: RefCell<Option<Rc<Endpoint>>>,
-    attempts: Cell<u64>,
-    is_reused: Cell<Option<bool>>,
-    connected: Cell<Option<u64>>,
+    attempts: RefCell<SmallVec<[Attempt; 1]>>,
+    /// Which of them counts.
+    counts: Cell<usize>,
     first_byte: Cell<Option<u64>>,
     /// What went out; 499 while nothing has.
     status: Cell<u16>,
     outcome: Cell<Outcome>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
+}
+
+/// What is told of the attempt that counts.
+#[derive(Debug)]
+struct Attempt {
+    endpoint: Rc<Endpoint>,
+    /// After how many microseconds there was a connection, and whether it had been there before.
+    connected: Option<(u64, bool)>,
 }
 
 /// How a request ended.
@@ -69,7 +77,8 @@ impl Record {
         id: Option<&HeaderValue>,
         is_sampled: bool,
     ) -> Self {
-        let mut record = Self::of_nothing(journal, options, client, is_sampled);
+        let who = client.arrival.peer.client_text(&head.headers);
+        let mut record = Self::begun(journal, options, who.as_deref(), is_sampled);
         record.is_head = head.method == Method::HEAD;
         let mut line = record.line.take();
         write_head(&mut line, client.arrival.scheme(), head, &record.options, id);
@@ -84,12 +93,16 @@ impl Record {
         client: &Client,
         is_sampled: bool,
     ) -> Self {
+        Self::begun(journal, options, client.arrival.peer.text.as_deref(), is_sampled)
+    }
+
+    fn begun(journal: Rc<Journal>, options: Rc<Options>, client: Option<&str>, is_sampled: bool) -> Self {
         let mut line = journal.buffer();
         line.push(b'{');
         json::key(&mut line, "time");
         json::moment(&mut line, clock::micros_since_1970());
         json::key(&mut line, "client");
-        json::maybe(&mut line, client.arrival.peer.text.as_deref().map(str::as_bytes), MOST_FIELD);
+        json::maybe(&mut line, client.map(str::as_bytes), MOST_FIELD);
         Self {
             journal,
             options,
@@ -101,10 +114,8 @@ impl Record {
             epoch: Cell::default(),
             local: RefCell::default(),
             assigned_by: Cell::default(),
-            endpoint: RefCell::default(),
-            attempts: Cell::default(),
-            is_reused: Cell::default(),
-            connected: Cell::default(),
+            attempts: RefCell::default(),
+            counts: Cell::default(),
             first_byte: Cell::default(),
             status: Cell::new(Reason::ClientGone.status()),
             outcome: Cell::new(Outcome::Failed(Reason::ClientGone)),
@@ -139,19 +150,27 @@ impl Record {
 
     /// It is tried with this endpoint.
     pub fn attempt(&self, endpoint: &Rc<Endpoint>) {
-        self.attempts.set(self.attempts.get() + 1);
-        self.endpoint.replace(Some(Rc::clone(endpoint)));
+        let mut attempts = self.attempts.borrow_mut();
+        self.counts.set(attempts.len());
+        attempts.push(Attempt { endpoint: Rc::clone(endpoint), connected: None });
     }
 
     /// Of the endpoints that were tried, this is the one that counts.
     pub fn goes_on_with(&self, endpoint: &Rc<Endpoint>) {
-        self.endpoint.replace(Some(Rc::clone(endpoint)));
+        self.latest(endpoint).inspect(|latest| self.counts.set(*latest));
     }
 
-    /// There is a connection to the endpoint, a kept one or a new one.
-    pub fn connected(&self, is_reused: bool) {
-        self.is_reused.set(Some(is_reused));
-        self.connected.set(Some(self.micros()));
+    /// There is a connection to this endpoint, a kept one or a new one.
+    pub fn connected(&self, endpoint: &Rc<Endpoint>, is_reused: bool) {
+        if let Some(latest) = self.latest(endpoint) {
+            self.attempts.borrow_mut()[latest].connected = Some((self.micros(), is_reused));
+        }
+    }
+
+    /// The latest attempt with this endpoint: of those beside one another each has its own.
+    fn latest(&self, endpoint: &Rc<Endpoint>) -> Option<usize> {
+        let attempts = self.attempts.borrow();
+        attempts.iter().rposition(|attempt| Rc::ptr_eq(&attempt.endpoint, endpoint))
     }
 
     /// The head of the version's answer is here.
@@ -172,7 +191,7 @@ impl Record {
         }
     }
 
-    /// A route or a listener answers by itself: `redirect` or `fixed`.
+    /// The proxy answers by itself: `redirect` or `fixed`, as a route or a listener says, `held`, `drained` or `max_forwards`.
     pub fn answered_by_itself(&self, kind: &'static str) {
         self.outcome.set(Outcome::Own(kind));
     }
@@ -214,8 +233,11 @@ impl Record {
     fn write_rest(&self, line: &mut Vec<u8>) {
         let local = self.local.borrow();
         let service = self.service.borrow();
-        let endpoint = self.endpoint.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
-        let reused = self.is_reused.get().map(|is_reused| if is_reused { "true" } else { "false" });
+        let attempts = self.attempts.borrow();
+        let counts = attempts.get(self.counts.get());
+        let endpoint = counts.map(|attempt| attempt.endpoint.address.to_string());
+        let (connected, is_reused) = counts.and_then(|attempt| attempt.connected).unzip();
+        let reused = is_reused.map(|is_reused| if is_reused { "true" } else { "false" });
         let outcome = match self.outcome.get() {
             Outcome::Whole => "ok",
             Outcome::Own(token) => token,
@@ -236,11 +258,11 @@ impl Record {
             ("epoch", self.epoch.get().map(|epoch| epoch.0)),
             ("status", Some(u64::from(self.status.get()))),
             ("duration_us", Some(self.micros())),
-            ("connect_us", self.connected.get()),
+            ("connect_us", connected),
             ("first_byte_us", self.first_byte.get()),
             ("request_bytes", Some(self.request_bytes.get())),
             ("response_bytes", Some(self.response_bytes.get())),
-            ("attempts", Some(self.attempts.get())),
+            ("attempts", Some(attempts.len() as u64)),
         ];
         for (key, value) in numbers {
             json::key(line, key);

@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use super::page::{Decided, Outcome, Page};
 use super::{Counting, LATELY, Side, micros};
-use http::HeaderMap;
-
 use crate::metrics::{Kind, Reason};
 use crate::proxy::clock;
+use crate::proxy::fields::Fields;
 use crate::proxy::peer::Peer;
 use crate::proxy::quota::network;
 use crate::proxy::upstream::{Seat, Verdict};
@@ -65,7 +64,7 @@ enum Flight {
 impl Counting {
     /// Writes a request of this client in, on this worker.
     #[must_use]
-    pub fn begin(&self, worker: usize, kind: Kind, peer: &Peer, fields: &HeaderMap) -> Rc<Entry> {
+    pub fn begin(&self, worker: usize, kind: Kind, peer: &Peer, fields: &Fields) -> Rc<Entry> {
         let (client, now) = (number(peer, fields), clock::now());
         let page = Arc::clone(self.ledger.page(worker));
         let newest = &page.shared.newest;
@@ -86,7 +85,7 @@ impl Counting {
 
 /// A client as one of many, differently in every process. Neighbours on this machine all have one address: each of their
 /// connections counts as one.
-fn number(peer: &Peer, fields: &HeaderMap) -> u16 {
+fn number(peer: &Peer, fields: &Fields) -> u16 {
     static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::default);
     let client = peer.client(fields);
     let is_neighbour = client.is_none_or(|address| address.is_loopback());

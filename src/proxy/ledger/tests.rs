@@ -5,10 +5,9 @@ mod pages;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderMap;
-
 use super::*;
 use crate::metrics::{Kind, Reason};
+use crate::proxy::fields::Fields;
 use crate::proxy::peer::{Door, Peer};
 use crate::table::{Epoch, ServiceSpec, Split, Timeouts, VersionName};
 
@@ -63,7 +62,7 @@ impl Trial {
 
     fn entry_of(&self, kind: Kind, worker: usize, of: &str, generation: u32) -> Rc<Entry> {
         let counting = Counting::of(&service(generation), &version(of), Some(&self.ledger)).unwrap();
-        counting.begin(worker, kind, &self.peer, &HeaderMap::new())
+        counting.begin(worker, kind, &self.peer, &Fields::default())
     }
 
     /// Decided, failed and 4xx, of both, in this generation.

@@ -8,6 +8,7 @@ mod pulse;
 mod queue;
 mod risk;
 mod task;
+mod ticket;
 mod window;
 
 use std::cell::{Cell, RefCell};
@@ -17,21 +18,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason as Code, SendStream, StreamId};
-use http::Request;
+use h2::StreamId;
+use h2::client::SendRequest;
 
 use queue::{Queue, Waiter};
 pub use risk::Risk;
 use task::{FULL, start};
+pub use ticket::Ticket;
 pub use window::poll_room;
 
 use super::stream::Stream;
+use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
 
 /// Most connections of a worker to one endpoint; beyond it requests wait for a place on one.
 pub const MOST: usize = 8;
-/// Most requests at a time on a connection, while another can be opened.
+/// With so many requests on each of its connections another one is opened.
 const STREAMS: usize = 256;
 
 /// Requests that are given up on a connection, with another one for two that are answered, before it is replaced: its endpoint may
@@ -43,9 +45,32 @@ const GIVEN_UP: u64 = 64;
 #[derive(Debug, Default)]
 pub struct Connections {
     list: RefCell<Vec<Rc<Connection>>>,
-    /// Held by whoever opens one: those who wait may find room on it.
-    opening: tokio::sync::Mutex<()>,
-    queue: Rc<Queue<Ticket>>,
+    queue: Rc<Queue<Handed>>,
+}
+
+/// What who waits is handed: a place, or why there is none.
+type Handed = Result<Ticket, Reason>;
+
+/// What a request asks of the connection that it goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// False when it is to be a new one, if one can be had.
+    pub may_reuse: bool,
+    /// What the request may cost others.
+    pub risk: Risk,
+    /// How many there may be.
+    pub most: usize,
+    /// How long a new one may take to open.
+    pub connect: Duration,
+    /// How long a new one takes requests.
+    pub lifetime: Duration,
+}
+
+impl Wish {
+    /// How many may be had by requests for each alone.
+    fn half(&self) -> usize {
+        half(self.most)
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +92,7 @@ struct State {
     is_taken: Cell<bool>,
     /// The last that was sent.
     newest: Cell<Option<StreamId>>,
-    queue: Rc<Queue<Ticket>>,
+    queue: Rc<Queue<Handed>>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
     /// Requests that were answered, and that were given up before.
@@ -80,20 +105,6 @@ struct State {
     pulse: Alarm,
 }
 
-/// A request's place on a connection.
-#[derive(Debug)]
-pub struct Ticket {
-    connection: Rc<Connection>,
-    /// True when the connection had been there before.
-    pub is_reused: bool,
-    /// For which the connection is its own; none, when it is not.
-    risk: Risk,
-    /// The request, once it was sent.
-    stream: Cell<Option<StreamId>>,
-    /// True when it was not given up.
-    is_answered: Cell<bool>,
-}
-
 impl Connections {
     /// A place on a connection that has room for a request of this risk, while it may have no more than `half` of them for itself.
     pub fn find(&self, risk: Risk, half: usize) -> Option<Ticket> {
@@ -104,60 +115,78 @@ impl Connections {
             .map(|connection| connection.ticket(true, risk))
     }
 
-    /// A place on a connection that takes a request of this risk, or on one that `connect` opens and that takes requests `until` a
-    /// tick. `None` when the endpoint takes no more on those that are there, of which there are `most`, or no further one can be
-    /// opened: the request has to [wait](Self::wait).
-    ///
-    /// # Errors
-    /// Those of `connect`, and when the endpoint does not speak HTTP/2.
-    pub async fn take<E>(
-        &self,
-        (may_reuse, risk): (bool, Risk),
-        (most, until): (usize, u64),
-        clock: &Rc<Clock>,
-        connect: impl Future<Output = Result<Stream, E>>,
-        refused: impl FnOnce(io::Error) -> E,
-    ) -> Result<Option<Ticket>, E> {
-        let _turn = self.opening.lock().await;
-        let found = if may_reuse { self.find(risk, half(most)) } else { None };
-        if let Some(ticket) = found.or_else(|| self.emptiest(most, risk)) {
-            return Ok(Some(ticket));
+    /// A place for who found none, on any that takes another request. Not on one that was of no use to it, nor on one that is to be
+    /// replaced, while another one [is opened](Self::begins_to_open).
+    pub fn place(&self, wish: Wish) -> Option<Ticket> {
+        if self.queue.is_opening.get() && !wish.may_reuse {
+            return None;
         }
-        if !self.may_open(most, risk) {
-            return Ok(None);
-        }
-        let stream = match connect.await {
-            Ok(stream) => stream,
-            // Those that are there can take more, or will.
-            Err(_) if may_reuse && self.is_any_shared_by(risk) => return Ok(self.emptiest(1, risk)),
-            Err(error) => return Err(error),
-        };
-        let connection = start(stream, until, clock, &self.queue).await.map_err(refused)?;
-        self.list.borrow_mut().push(Rc::clone(&connection));
-        let ticket = connection.has_room(FULL).then(|| connection.ticket(false, risk));
-        connection.serve();
-        Ok(ticket)
+        self.find(wish.risk, wish.half()).or_else(|| self.emptiest(wish.risk))
     }
 
-    /// A place for a request of this risk when it is its turn, while it may have no more than `half` of the connections for itself;
-    /// `None` when another connection may be opened.
-    pub async fn wait(&self, risk: Risk, half: usize) -> Option<Ticket> {
-        self.queue.wait(risk, half).await
+    /// What is handed to a request when it is its turn; `None` when it is to look anew, for another connection may be opened.
+    pub async fn wait(&self, wish: Wish) -> Option<Result<Ticket, Reason>> {
+        self.queue.wait(wish).await
+    }
+
+    /// True when whoever asks has to open another connection, and then to [use](Self::open) it or [do without](Self::do_without):
+    /// one may be opened for this wish, and nobody does so.
+    pub fn begins_to_open(&self, wish: Wish) -> bool {
+        self.list.borrow().iter().for_each(|connection| connection.hear());
+        self.tidy();
+        let begins = !self.queue.is_opening.get() && self.may_open(wish);
+        if begins {
+            self.queue.is_opening.set(true);
+        }
+        begins
+    }
+
+    /// As [`Self::begins_to_open`], for those who wait: the wish of the first for whom one may be opened.
+    pub fn goes_on_to_open(&self) -> Option<Wish> {
+        self.queue.firsts().into_iter().flatten().find(|wish| self.begins_to_open(*wish))
+    }
+
+    /// Opens another one over `stream`, that takes requests `until` a tick: those who wait have the first places on it. False when it
+    /// has no place for any of them.
+    ///
+    /// # Errors
+    /// When the endpoint does not speak HTTP/2, or ends the connection at once.
+    pub async fn open(&self, stream: Stream, until: u64, clock: &Rc<Clock>) -> io::Result<bool> {
+        let connection = start(stream, until, clock, &self.queue).await?;
+        if let Some(end) = connection.end_of() {
+            return Err(io::Error::other(end));
+        }
+        self.queue.is_opening.set(false);
+        self.list.borrow_mut().push(Rc::clone(&connection));
+        connection.hand_out(false);
+        Ok(connection.state.streams.get() > 0)
+    }
+
+    /// There is no other one. Those who hoped for it alone are told why, if there is a reason; the others have to do with those that
+    /// are there.
+    pub fn do_without(&self, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            self.queue.tell(|wish| self.hopes(*wish), || Err(reason));
+        }
+        self.queue.is_opening.set(false);
+        self.list.borrow().iter().for_each(Connection::serve);
+    }
+
+    /// True when nothing but the connection that is being opened can be of use.
+    pub fn hopes(&self, wish: Wish) -> bool {
+        self.queue.is_opening.get() && self.may_open(wish) && !self.is_any_shared_by(wish.risk)
     }
 
     /// True when another connection may be opened; half of them are for those who share.
-    fn may_open(&self, most: usize, risk: Risk) -> bool {
-        let may_be_alone = risk == Risk::None || self.queue.taken.get() < half(most);
-        self.list.borrow().len() < most && may_be_alone
+    fn may_open(&self, wish: Wish) -> bool {
+        let may_be_alone = wish.risk == Risk::None || self.queue.taken.get() < wish.half();
+        self.list.borrow().len() < wish.most && may_be_alone
     }
 
-    /// When no further connection may be opened: a place on the one with the fewest requests, if there is one.
-    fn emptiest(&self, most: usize, risk: Risk) -> Option<Ticket> {
-        self.list.borrow().iter().for_each(|connection| connection.hear());
-        self.tidy();
+    /// A place beside others on the one with the fewest requests, if there is one.
+    fn emptiest(&self, risk: Risk) -> Option<Ticket> {
         let list = self.list.borrow();
-        let all = list.iter().filter(|_| list.len() >= most);
-        let open = all.filter(|it| it.is_shared_by(risk) && it.has_room(FULL));
+        let open = list.iter().filter(|it| it.is_shared_by(risk) && it.is_open());
         let place = open.min_by_key(|it| (it.state.is_tired(), it.state.streams.get()));
         place.map(|connection| connection.ticket(true, risk))
     }
@@ -233,6 +262,12 @@ impl Connection {
         !self.state.is_doubted.get() && self.state.streams.get() < most
     }
 
+    /// True when it takes another request, though it may have many.
+    fn is_open(&self) -> bool {
+        let is_replaced = self.state.queue.is_opening.get() && self.state.is_tired();
+        self.has_room(FULL) && !is_replaced
+    }
+
     /// A place on it.
     fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
         let risk = if self.most_head.is_some() { Risk::None } else { risk };
@@ -253,24 +288,29 @@ impl Connection {
 
     /// Hands what room there is to those who wait for it.
     fn serve(self: &Rc<Self>) {
-        while let Some(Waiter { risk, place, .. }) = self.next() {
-            drop(place.send(self.ticket(true, risk)));
+        self.hand_out(true);
+    }
+
+    fn hand_out(self: &Rc<Self>, is_reused: bool) {
+        while let Some(Waiter { wish, place }) = self.next() {
+            drop(place.send(Ok(self.ticket(is_reused, wish.risk))));
         }
     }
 
     /// Who has waited longest for a place here, if there is one.
-    fn next(&self) -> Option<Waiter<Ticket>> {
+    fn next(&self) -> Option<Waiter<Handed>> {
         let (state, queue) = (&self.state, &self.state.queue);
         if queue.is_empty() {
             return None;
         }
         self.hear();
-        if self.is_over() || !self.has_room(FULL) {
+        if self.is_over() || !self.is_open() {
             return None;
         }
         let may_be_alone = |half| state.streams.get() == 0 && queue.taken.get() < half;
-        let alone = queue.alone.first_if(|it| self.is_shared_by(it.risk) || may_be_alone(it.half));
-        alone.or_else(|| queue.sharing.first_if(|it| self.is_shared_by(it.risk)))
+        let suits = |it: &Waiter<_>| self.is_shared_by(it.wish.risk) || may_be_alone(it.wish.half());
+        let fresh = queue.fresh.first_if(|it| !queue.is_opening.get() && suits(it));
+        fresh.or_else(|| queue.alone.first_if(suits)).or_else(|| queue.sharing.first_if(suits))
     }
 }
 
@@ -285,99 +325,6 @@ impl State {
     /// True when so many requests were given up on it that its endpoint may take that for an attack.
     fn is_tired(&self) -> bool {
         self.given_up.get() > GIVEN_UP + self.answered.get() / 2
-    }
-}
-
-impl Ticket {
-    /// Sends a request's head.
-    ///
-    /// # Errors
-    /// When the connection takes no more requests; nothing of it was sent then.
-    pub fn send(
-        &self,
-        request: Request<()>,
-        is_end: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        let state = &self.connection.state;
-        let sent = self.connection.send.clone().send_request(request, is_end);
-        let sent = sent.inspect_err(|_| state.end())?;
-        self.stream.set(Some(sent.0.stream_id()));
-        state.newest.set(self.stream.get());
-        Ok(sent)
-    }
-
-    /// How large a head the endpoint says that it takes.
-    #[must_use]
-    pub fn most_head(&self) -> Option<usize> {
-        self.connection.most_head.and_then(|most| usize::try_from(most).ok())
-    }
-
-    /// True when trailers put nobody else at risk.
-    #[must_use]
-    pub fn takes_trailers(&self) -> bool {
-        self.risk != Risk::None || self.connection.most_head.is_some()
-    }
-
-    /// The risk for which the request has the connection for itself.
-    #[must_use]
-    pub fn risk(&self) -> Risk {
-        self.risk
-    }
-
-    /// True when the endpoint has ended the connection with an error, and this request may be why: the last that it was sent.
-    #[must_use]
-    pub fn is_suspect(&self) -> bool {
-        let Some(end) = self.connection.end_of() else { return false };
-        let is_error = end.is_remote() && end.is_go_away() && end.reason() != Some(Code::NO_ERROR);
-        is_error && self.connection.state.newest.get() == self.stream.get()
-    }
-
-    /// True when the endpoint takes WebSockets as streams of this connection (RFC 8441 §3).
-    #[must_use]
-    pub fn takes_websockets(&self) -> bool {
-        self.connection.send.is_extended_connect_protocol_enabled()
-    }
-
-    /// The endpoint takes no more requests on this connection.
-    pub fn retire(&self) {
-        self.connection.state.end();
-    }
-
-    /// The request has its whole answer, or the endpoint has ended it: not we.
-    pub fn answered(&self) {
-        self.is_answered.set(true);
-    }
-
-    /// The endpoint did not answer in time: it is asked whether it is there before the connection is used again.
-    pub fn doubt(&self) {
-        let state = &self.connection.state;
-        if !state.is_doubted.replace(true) {
-            state.pulse.set(Duration::ZERO);
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let state = &self.connection.state;
-        state.streams.set(state.streams.get() - 1);
-        state.used.set(state.clock.ticks());
-        if self.stream.get().is_some() {
-            let count = if self.is_answered.get() { &state.answered } else { &state.given_up };
-            count.set(count.get() + 1);
-        }
-        if self.risk != Risk::None {
-            state.is_taken.set(false);
-            state.queue.taken.set(state.queue.taken.get() - 1);
-            if self.connection.is_over() {
-                // Another one may be taken now.
-                state.queue.dismiss();
-            }
-        }
-        if state.streams.get() == 0 && state.is_tired() {
-            state.end();
-        }
-        self.connection.serve();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::hint::black_box;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,10 +223,10 @@ impl Local {
         Some(seat)
     }
 
-    /// True while the pool has this endpoint.
-    #[must_use]
-    pub fn names(&self, seat: &Rc<Seat>) -> bool {
-        self.seats.borrow().have(seat)
+    /// The endpoints from which the last one was picked that suit, by their [`Seat::id`].
+    pub fn picked_from(&self, suits: impl Fn(&Seat) -> bool) -> Vec<u64> {
+        let seats = self.seats.borrow();
+        seats.chosen_from().filter(|seat| suits(seat)).map(|seat| seat.id()).collect()
     }
 
     /// True while the pool has an endpoint with this address: what is in flight may come to it.
@@ -254,6 +255,12 @@ impl Local {
     #[must_use]
     pub fn special(&self) -> Option<Rc<PoolRules>> {
         self.seats.borrow().special()
+    }
+
+    /// Most requests with one of its endpoints at a time, if that is limited.
+    #[must_use]
+    pub fn most_at_endpoint(&self) -> Option<NonZeroU32> {
+        self.seats.borrow().most_at_endpoint()
     }
 
     /// Takes one attempt after the first out of the budget; false when there is none.

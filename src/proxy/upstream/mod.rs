@@ -57,7 +57,7 @@ use tokio::sync::Notify;
 pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened, Past, Patience};
 pub use roll::{Remaining, Roll};
-pub use room::{Circuit, Full, Place, Room};
+pub use room::{Circuit, NoPlace, Place, Seek, Wish};
 pub use seat::{Seat, Verdict};
 pub use stream::Stream;
 pub use suspects::{Member, Suspect, Suspects};
@@ -246,6 +246,7 @@ impl Upstream {
             // Pairs with `Shard::revision`.
             shard.revision.fetch_add(1, Ordering::Release);
         }
+        self.look_anew();
     }
 
     /// What is taken of the version's limits.

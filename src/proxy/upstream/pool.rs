@@ -23,6 +23,7 @@ use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::proxy::clock::Clock;
+use crate::proxy::peer::Peer;
 use crate::proxy::pipe::Bulk;
 use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
@@ -61,6 +62,8 @@ pub struct Endpoint {
     /// The tick before which a failed handshake is not worth a warning again.
     warn_from: Cell<u64>,
     idle: RefCell<Vec<Idle>>,
+    /// Those that are for one client's connection alone: whom the endpoint has authenticated on it, it takes everybody for.
+    private: RefCell<Vec<Idle>>,
     shared: Connections,
     /// All workers' connections to it, if there is a limit to them.
     census: OnceCell<Arc<Census>>,
@@ -87,6 +90,18 @@ struct Idle {
     stream: Stream,
     past: Past,
     since: u64,
+}
+
+impl Idle {
+    /// True while it may be used.
+    fn is_good(&mut self, now: u64) -> bool {
+        self.past.may_wait(now - self.since) && self.stream.is_quiet()
+    }
+
+    /// True when nobody can use it any more.
+    fn is_orphan(&self) -> bool {
+        self.past.owner().is_some_and(|owner| owner.strong_count() == 0)
+    }
 }
 
 impl Pools {
@@ -136,6 +151,7 @@ impl Endpoint {
             connector,
             warn_from: Cell::new(0),
             idle: RefCell::default(),
+            private: RefCell::default(),
             shared: Connections::default(),
             census: OnceCell::new(),
             names: Cell::new(0),
@@ -155,18 +171,18 @@ impl Endpoint {
         self.names.set(self.names.get() - 1);
         if self.names.get() == 0 {
             self.idle.take();
+            self.private.take();
             self.shared.close();
         }
     }
 
     /// False when there is nothing left to sweep.
     fn sweep(&self, oldest: u64) -> bool {
-        let mut idle = self.idle.borrow_mut();
+        let (mut idle, mut private) = (self.idle.borrow_mut(), self.private.borrow_mut());
         let now = self.home.ticks();
-        idle.retain_mut(|idle| {
-            idle.since >= oldest && idle.past.may_wait(now - idle.since) && idle.stream.is_quiet()
-        });
-        self.is_listed.set(self.shared.sweep(oldest) || !idle.is_empty());
+        idle.retain_mut(|idle| idle.since >= oldest && idle.is_good(now));
+        private.retain_mut(|idle| idle.since >= oldest && !idle.is_orphan() && idle.is_good(now));
+        self.is_listed.set(self.shared.sweep(oldest) || !idle.is_empty() || !private.is_empty());
         self.is_listed.get()
     }
 
@@ -181,9 +197,17 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         let now = self.home.ticks();
         std::iter::from_fn(|| idle.pop())
-            .filter(|idle| idle.past.may_wait(now - idle.since))
-            .find_map(|mut idle| idle.stream.is_quiet().then_some(idle))
+            .find_map(|mut idle| idle.is_good(now).then_some(idle))
             .map(|idle| (idle.stream, idle.past))
+    }
+
+    /// The one that is for this client's connection alone, if it has one that is still good.
+    fn reuse_own(&self, peer: &Peer) -> Option<(Stream, Past)> {
+        let owner = Arc::downgrade(peer.known_owner()?);
+        let mut private = self.private.borrow_mut();
+        let is_own = |idle: &Idle| idle.past.owner().is_some_and(|it| it.ptr_eq(&owner));
+        let mut idle = private.iter().rposition(is_own).map(|at| private.remove(at))?;
+        idle.is_good(self.home.ticks()).then_some((idle.stream, idle.past))
     }
 
     /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
@@ -197,24 +221,23 @@ impl Endpoint {
     }
 
     fn put_by(self: &Rc<Self>, stream: Stream, past: Past, most: usize, now: u64) {
-        let mut idle = self.idle.borrow_mut();
+        let kept = if past.owner().is_some() { &self.private } else { &self.idle };
+        let mut kept = kept.borrow_mut();
         let is_wanted = self.census.get().is_some_and(|census| census.is_waited_for());
         // A connection that names a client is for that one alone.
-        if self.names.get() == 0 || idle.len() >= most || self.there.proxy_header.is_some() || is_wanted {
+        if self.names.get() == 0 || kept.len() >= most || self.there.proxy_header.is_some() || is_wanted {
             return drop(stream);
         }
-        idle.push(Idle { stream, past, since: now });
+        kept.push(Idle { stream, past, since: now });
         self.list();
     }
 
     /// Closes a connection without a request, if there is one and another worker waits for one: it is left alone otherwise.
     fn make_room(&self) {
         if self.census.get().is_some_and(|census| census.is_waited_for()) {
-            let mut idle = self.idle.borrow_mut();
-            if !idle.is_empty() {
-                // The one that has waited longest.
-                drop(idle.remove(0));
-            }
+            let longest =
+                [&self.idle, &self.private].map(RefCell::borrow_mut).into_iter().find(|it| !it.is_empty());
+            longest.into_iter().for_each(|mut kept| drop(kept.remove(0)));
         }
     }
 }
@@ -274,6 +297,32 @@ mod tests {
             one.keep(stream, Past::default(), 1, &clock);
             assert!(other.reuse().is_some());
             assert!(pools.name(there("127.0.0.1:2")).reuse().is_none());
+        });
+    }
+
+    #[test]
+    fn one_that_is_for_a_client_alone_is_given_to_nobody_else_and_closes_after_it() {
+        run(async {
+            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
+            let endpoint = pools.name(there("127.0.0.1:1"));
+            let [client, other] = [(); 2].map(|()| Peer::unknown(Arc::default()));
+            let keep = |stream| {
+                let mut past = Past::default();
+                past.belongs_to(client.owner());
+                endpoint.keep(stream, past, 1, &clock);
+            };
+            let (stream, mut peer) = connection().await;
+            keep(stream);
+            assert!(!Arc::ptr_eq(other.owner(), client.owner()));
+            assert!(endpoint.reuse().is_none() && endpoint.reuse_own(&other).is_none());
+            let (stream, _) = endpoint.reuse_own(&client).unwrap();
+            assert!(endpoint.reuse_own(&client).is_none(), "it is in use");
+            keep(stream);
+            pools.sweep(0);
+            assert!(peer.is_quiet());
+            drop(client);
+            pools.sweep(0);
+            assert!(is_closed(peer).await);
         });
     }
 

@@ -4,78 +4,130 @@
 //! would refuse requests on one while another has room, and a limit below the number of workers could not be shared out at
 //! all. Only requests of versions that have such a limit come here.
 
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use super::Upstream;
-use crate::table::CircuitRules;
 
-/// What a version's circuit has of its own: the rest is its endpoints'.
+/// What is taken of a version's limits, and who waits for more.
 #[derive(Debug, Default)]
 pub struct Circuit {
-    requests: OnceLock<Arc<Room>>,
+    /// All that the version has at once, in one room.
+    pub requests: Arc<Rooms>,
+    /// What its endpoints have, each of which is a room by its [`Seat::id`](super::Seat::id).
+    pub endpoints: Arc<Rooms>,
     pending: AtomicU32,
 }
 
-/// Room for so many.
+/// Several rooms, and the one line of those who wait for a place in any of them.
+///
+/// A place that becomes free is handed to the first whom it suits. So nobody is overtaken, and a place is free only while
+/// it suits nobody who waits: who comes and finds one may take it.
+#[derive(Debug, Default)]
+pub struct Rooms(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// How many places of each room; none of those that are not here.
+    places: HashMap<u64, u32, ahash::RandomState>,
+    /// Who waits, by the number that he came with.
+    line: BTreeMap<u64, Waiter>,
+    next: u64,
+}
+
 #[derive(Debug)]
-pub struct Room {
-    free: Semaphore,
-    /// How many it has room for now; changed under the lock.
-    size: AtomicUsize,
-    /// How many places more are taken than there should be, because it was made smaller: they are not given back.
-    owed: AtomicUsize,
-    resizing: Mutex<()>,
+struct Waiter {
+    wish: Wish,
+    place: oneshot::Sender<Place>,
+}
+
+/// What somebody waits for.
+#[derive(Debug)]
+pub struct Wish {
+    /// A place in one of these.
+    pub rooms: Vec<u64>,
+    /// How many each has room for; `None`: any number.
+    pub size: Option<NonZeroU32>,
+}
+
+/// One who looks for a place.
+pub trait Seek {
+    /// What he finds besides the place.
+    type Found;
+
+    /// Takes over what has changed since he looked last.
+    fn refresh(&mut self);
+
+    /// Chooses one of the rooms that have a place, which is to be asked of each with the size that it has.
+    ///
+    /// # Errors
+    /// What he waits for, when none has.
+    fn choose(
+        &mut self,
+        has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool,
+    ) -> Result<(u64, Self::Found), Wish>;
 }
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Room>);
+pub struct Place {
+    rooms: Arc<Rooms>,
+    room: u64,
+}
 
-/// There is no room, and none has become free in time.
+/// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub enum NoPlace {
+    /// None has become free in time, or too many wait already.
+    Full,
+    /// There is no room that would do.
+    Nowhere,
+}
 
 impl Upstream {
-    /// Gives those who wait for a place as much room as these rules do, where there is one already.
-    pub fn resize(&self, rules: &CircuitRules, shares_connections: bool) {
-        if let Some(circuit) = self.circuit.get() {
-            Room::fit(&circuit.requests, rules.requests);
-        }
-        let each = rules.at_endpoint(shares_connections);
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.vitals.values().for_each(|vitals| Room::fit(vitals.places(), each));
+    /// Who waits for a place looks anew: by other limits, or among other endpoints. Call after they are there to be seen.
+    pub fn look_anew(&self) {
+        self.circuit.get().inspect(|circuit| circuit.look_anew());
     }
 }
 
 impl Circuit {
-    /// Room for the version's requests.
-    pub fn requests(&self, size: NonZeroU32) -> &Arc<Room> {
-        Room::of(&self.requests, size)
-    }
-
-    /// A place in `room`, at once or within `limit`; while no more than `most` of the version wait for any room.
+    /// A place in one of `rooms`, at once or within `limit`; while no more than `most` of the version wait for any room.
     ///
     /// Cancel-safe: whoever is dropped does not wait any more.
     ///
     /// # Errors
-    /// [`Full`].
-    pub async fn enter(&self, room: &Arc<Room>, most: u32, limit: Duration) -> Result<Place, Full> {
-        if let Some(place) = room.try_enter() {
-            return Ok(place);
+    /// [`NoPlace`].
+    pub async fn enter<S: Seek>(
+        &self,
+        rooms: &Arc<Rooms>,
+        mut seeker: S,
+        most: u32,
+        limit: Duration,
+    ) -> Result<(S::Found, Place), NoPlace> {
+        if let Some(found) = rooms.try_enter(&mut seeker) {
+            return Ok(found);
         }
-        let _waiting = Waiting::of(&self.pending, most).ok_or(Full)?;
-        tokio::time::timeout(limit, room.enter()).await.unwrap_or(Err(Full))
+        let _waiting = Waiting::of(&self.pending, most).ok_or(NoPlace::Full)?;
+        tokio::time::timeout(limit, rooms.enter(seeker)).await.unwrap_or(Err(NoPlace::Full))
     }
 
     /// How many wait.
     #[must_use]
     pub fn pending(&self) -> u32 {
         self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Everybody who waits looks anew.
+    fn look_anew(&self) {
+        self.requests.look_anew();
+        self.endpoints.look_anew();
     }
 }
 
@@ -97,146 +149,131 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Room {
-    /// The room in `cell`, of this size from now on.
-    pub fn of(cell: &OnceLock<Arc<Self>>, size: NonZeroU32) -> &Arc<Self> {
-        let size = places(Some(size));
-        let room = cell.get_or_init(|| Arc::new(Self::new(size)));
-        room.resize(size);
-        room
-    }
-
-    /// The room in `cell`, if it is there, is of this size from now on; without one, of any.
-    fn fit(cell: &OnceLock<Arc<Self>>, size: Option<NonZeroU32>) {
-        cell.get().inspect(|room| room.resize(places(size)));
-    }
-
-    fn new(size: usize) -> Self {
-        let (free, size) = (Semaphore::new(size), AtomicUsize::new(size));
-        Self { free, size, owed: AtomicUsize::new(0), resizing: Mutex::default() }
-    }
-
-    fn resize(&self, size: usize) {
-        // Relaxed: whoever sees the old size a moment longer acts by the old table.
-        if self.size.load(Ordering::Relaxed) == size {
-            return;
-        }
-        let _alone = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.size.swap(size, Ordering::Relaxed);
-        if size < before {
-            let gone = self.free.forget_permits(before - size);
-            self.owed.fetch_add(before - size - gone, Ordering::Relaxed);
-        }
-        // What is still taken of an earlier, larger size is not added a second time.
-        let more = size.saturating_sub(before);
-        let owed = self
-            .owed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(more)));
-        self.free.add_permits(more.saturating_sub(owed.unwrap_or(0)));
-    }
-
-    /// A place, if there is one and nobody waits for it.
-    #[must_use]
-    pub fn try_enter(self: &Arc<Self>) -> Option<Place> {
-        self.free.try_acquire().ok()?.forget();
-        Some(Place(Arc::clone(self)))
+impl Rooms {
+    /// A place that is free, if there is one.
+    pub fn try_enter<S: Seek>(self: &Arc<Self>, seeker: &mut S) -> Option<(S::Found, Place)> {
+        self.find(&mut self.taken(), seeker).ok()
     }
 
     /// A place when it is one's turn.
-    async fn enter(self: &Arc<Self>) -> Result<Place, Full> {
-        // It is never closed.
-        self.free.acquire().await.map_err(|_| Full)?.forget();
-        Ok(Place(Arc::clone(self)))
+    async fn enter<S: Seek>(self: &Arc<Self>, mut seeker: S) -> Result<(S::Found, Place), NoPlace> {
+        let mut turn = Turn { rooms: self, number: None };
+        loop {
+            let handed = match turn.look(&mut seeker) {
+                Ok(found) => return Ok(found),
+                Err(handed) => handed.ok_or(NoPlace::Nowhere)?.await,
+            };
+            seeker.refresh();
+            // What does not suit any more is the next one's.
+            if let Ok(place) = handed
+                && let Ok((_, found)) = seeker.choose(&|room, _| room == place.room)
+            {
+                return Ok((found, place));
+            }
+        }
     }
 
-    fn leave(&self) {
-        let is_owed =
-            self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| owed.checked_sub(1));
-        if is_owed.is_err() {
-            self.free.add_permits(1);
+    fn find<S: Seek>(self: &Arc<Self>, taken: &mut Taken, seeker: &mut S) -> Result<(S::Found, Place), Wish> {
+        let (room, found) = seeker.choose(&|room, size| taken.has_place(room, size))?;
+        taken.enter(room);
+        Ok((found, Place { rooms: Arc::clone(self), room }))
+    }
+
+    /// Everybody who waits looks anew, and keeps his number.
+    fn look_anew(&self) {
+        let line = std::mem::take(&mut self.taken().line);
+        // Which wakes them, when nothing is locked.
+        drop(line);
+    }
+
+    fn leave(self: &Arc<Self>, room: u64) {
+        let next = self.taken().leave(room);
+        if let Some(next) = next {
+            // Whoever has gone meanwhile gives it back at once.
+            drop(next.send(Place { rooms: Arc::clone(self), room }));
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A number in the line, until dropped.
+struct Turn<'r> {
+    rooms: &'r Arc<Rooms>,
+    number: Option<u64>,
+}
+
+impl Turn<'_> {
+    /// A place that is free; else where one is handed to who waits for it from now on, if he may go anywhere.
+    fn look<S: Seek>(
+        &mut self,
+        seeker: &mut S,
+    ) -> Result<(S::Found, Place), Option<oneshot::Receiver<Place>>> {
+        let mut taken = self.rooms.taken();
+        let wish = match self.rooms.find(&mut taken, seeker) {
+            Ok(found) => return Ok(found),
+            Err(wish) if wish.rooms.is_empty() => return Err(None),
+            Err(wish) => wish,
+        };
+        let number = *self.number.get_or_insert_with(|| {
+            taken.next += 1;
+            taken.next
+        });
+        let (place, handed) = oneshot::channel();
+        taken.line.insert(number, Waiter { wish, place });
+        Err(Some(handed))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.rooms.taken().line.remove(&number);
         }
     }
 }
 
-/// How many places that are.
-fn places(size: Option<NonZeroU32>) -> usize {
-    let size = size.and_then(|size| usize::try_from(size.get()).ok());
-    size.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+impl Taken {
+    fn has_place(&self, room: u64, size: Option<NonZeroU32>) -> bool {
+        let taken = self.places.get(&room).copied().unwrap_or(0);
+        size.is_none_or(|size| taken < size.get())
+    }
+
+    fn enter(&mut self, room: u64) {
+        *self.places.entry(room).or_default() += 1;
+    }
+
+    /// One place fewer; and to whom it goes, if it suits anybody.
+    fn leave(&mut self, room: u64) -> Option<oneshot::Sender<Place>> {
+        if let Entry::Occupied(mut places) = self.places.entry(room) {
+            *places.get_mut() -= 1;
+            if *places.get() == 0 {
+                places.remove();
+            }
+        }
+        let suits = |wish: &Wish| wish.rooms.contains(&room) && self.has_place(room, wish.size);
+        let number = self.line.iter().find(|(_, waiter)| suits(&waiter.wish)).map(|(number, _)| *number);
+        let waiter = self.line.remove(&number?)?;
+        self.enter(room);
+        Some(waiter.place)
+    }
+}
+
+impl Place {
+    /// True when it is in this room.
+    #[must_use]
+    pub fn is_in(&self, room: u64) -> bool {
+        self.room == room
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.leave();
+        self.rooms.leave(self.room);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size(size: u32) -> NonZeroU32 {
-        NonZeroU32::new(size).unwrap()
-    }
-
-    #[test]
-    fn it_has_room_for_so_many_and_for_another_when_one_has_left() {
-        let cell = OnceLock::new();
-        let room = Room::of(&cell, size(2));
-        let (first, _second) = (room.try_enter().unwrap(), room.try_enter().unwrap());
-        assert!(room.try_enter().is_none());
-        drop(first);
-        assert!(room.try_enter().is_some());
-    }
-
-    #[test]
-    fn another_size_counts_those_who_are_there() {
-        let cell = OnceLock::new();
-        let mut places: Vec<_> = (0..4).map(|_| Room::of(&cell, size(4)).try_enter().unwrap()).collect();
-        assert!(Room::of(&cell, size(2)).try_enter().is_none());
-        places.truncate(2);
-        assert!(Room::of(&cell, size(2)).try_enter().is_none(), "two are there");
-        let third = Room::of(&cell, size(3)).try_enter().unwrap();
-        assert!(Room::of(&cell, size(3)).try_enter().is_none());
-        drop((places, third));
-        let free = std::iter::from_fn(|| Room::of(&cell, size(3)).try_enter()).take(10).collect::<Vec<_>>();
-        assert_eq!(free.len(), 3);
-    }
-
-    #[test]
-    fn a_smaller_room_that_grows_again_has_no_more_than_its_size() {
-        let cell = OnceLock::new();
-        let places: Vec<_> = (0..4).map(|_| Room::of(&cell, size(4)).try_enter().unwrap()).collect();
-        Room::of(&cell, size(1));
-        assert!(Room::of(&cell, size(4)).try_enter().is_none(), "four are there");
-        drop(places);
-        let free = std::iter::from_fn(|| Room::of(&cell, size(4)).try_enter()).take(10).collect::<Vec<_>>();
-        assert_eq!(free.len(), 4);
-    }
-
-    #[test]
-    fn those_who_wait_enter_in_their_order_and_no_more_wait_than_may() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let circuit = Circuit::default();
-            let room = circuit.requests(size(1));
-            let long = Duration::from_secs(30);
-            let held = room.try_enter().unwrap();
-            let order = std::cell::RefCell::new(Vec::new());
-            let wait = async |number: u32| {
-                let place = circuit.enter(room, 2, long).await;
-                order.borrow_mut().push((number, place.is_ok()));
-            };
-            let let_go = async {
-                tokio::task::yield_now().await;
-                assert_eq!(circuit.pending(), 2);
-                drop(held);
-            };
-            tokio::join!(wait(1), wait(2), wait(3), let_go);
-            assert_eq!(*order.borrow(), [(3, false), (1, true), (2, true)]);
-            assert_eq!(circuit.pending(), 0);
-            let _held = room.try_enter().unwrap();
-            assert_eq!(circuit.enter(room, 1, Duration::ZERO).await.err(), Some(Full), "not in time");
-            assert_eq!(circuit.pending(), 0);
-        });
-    }
-}
+mod tests;

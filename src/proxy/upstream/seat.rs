@@ -133,6 +133,21 @@ impl Seat {
         Some(now.saturating_duration_since(since))
     }
 
+    /// A request that it has had since then was given up before it answered, and by nobody's fault.
+    pub fn given_up(&self, since: Instant) {
+        if self.pace.is_measured() {
+            self.pace.outlast(since, clock::now());
+        }
+    }
+
+    /// One that it has had since then was answered faster by another, who was asked later.
+    pub fn outrun(&self, since: Instant) {
+        self.given_up(since);
+        if self.watched.get() == Watching::Times {
+            self.tally.get_or_init(|| self.vitals.tally()).time(since.elapsed());
+        }
+    }
+
     /// All of a good answer has come, whose head took so long.
     pub fn served(&self, took: Option<Duration>) {
         self.told(Heard::Good, took);

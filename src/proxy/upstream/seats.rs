@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -54,11 +55,6 @@ impl Seats {
         self.is_named
     }
 
-    /// True when this is one of them.
-    pub(super) fn have(&self, seat: &Rc<Seat>) -> bool {
-        self.all.iter().any(|known| Rc::ptr_eq(known, seat))
-    }
-
     /// True when one of them is at this address.
     pub(super) fn lead_to(&self, address: &EndpointAddr) -> bool {
         self.all.iter().any(|seat| seat.endpoint.address == *address)
@@ -79,6 +75,11 @@ impl Seats {
     /// The same, if there is something in it that every request has to look at.
     pub(super) fn special(&self) -> Option<Rc<PoolRules>> {
         self.special.clone()
+    }
+
+    /// Most requests with one of them at a time, if that is limited.
+    pub(super) fn most_at_endpoint(&self) -> Option<NonZeroU32> {
+        self.target.pool.circuit.at_endpoint(self.target.protocol.is_http2())
     }
 
     /// The endpoints of those that serve.
@@ -138,5 +139,10 @@ impl Seats {
         }
         let Choice { seat, is_panic } = self.board.choose(&self.all, asking)?;
         Some((Rc::clone(&self.all[seat]), is_panic))
+    }
+
+    /// All of whom one was chosen last, or might have been if it suited.
+    pub(super) fn chosen_from(&self) -> impl Iterator<Item = &Rc<Seat>> {
+        self.board.chosen_from(self.all.len()).into_iter().map(|seat| &self.all[seat])
     }
 }

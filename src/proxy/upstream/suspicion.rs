@@ -131,7 +131,7 @@ pub struct Sums {
     pub good: u64,
     /// Everything else.
     pub bad: u64,
-    /// Those of the good ones of which is known how long they took.
+    /// Those of the good ones of which is known how long they took, and those that another outran.
     pub timed: u64,
     /// How long those took, all together.
     pub micros: u64,
@@ -154,10 +154,13 @@ impl Tally {
     /// One more attempt, which took so long if that is known.
     pub fn record(&self, heard: Heard, took: Option<Duration>) {
         bump(if heard == Heard::Good { &self.good } else { &self.bad }, 1);
-        if let Some(took) = took {
-            bump(&self.timed, 1);
-            bump(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        }
+        took.into_iter().for_each(|took| self.time(took));
+    }
+
+    /// An answer took so long, or would have taken longer.
+    pub fn time(&self, took: Duration) {
+        bump(&self.timed, 1);
+        bump(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 }
 

@@ -1,12 +1,10 @@
 //! How an endpoint of a version fares, as the whole process knows: what its checks and its requests say.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
-use super::room::Room;
 use super::suspects::Member;
 use super::suspicion::{Cause, Conduct, Heard, Sums, Suspicion, Tally, Watched};
 use crate::proxy::clock;
@@ -70,8 +68,6 @@ pub enum Watching {
 pub struct Vitals {
     id: u64,
     standing: AtomicU8,
-    /// Room for the version's requests with it, where that is limited.
-    room: OnceLock<Arc<Room>>,
     /// Since when it serves, in milliseconds from [`START`] on, plus one; 0: from the pool's beginning.
     since: AtomicU64,
     watched: Watched,
@@ -95,7 +91,6 @@ impl Vitals {
             // Relaxed: it only has to differ.
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             standing: AtomicU8::default(),
-            room: OnceLock::new(),
             since: AtomicU64::new(0),
             watched: Watched::default(),
             conduct: Conduct::new(Member {
@@ -113,16 +108,6 @@ impl Vitals {
     pub fn standing(&self) -> Standing {
         // Relaxed: whoever needs the newest has read the tenure's revision before, which orders it.
         Standing::ALL.get(usize::from(self.standing.load(Ordering::Relaxed))).copied().unwrap_or_default()
-    }
-
-    /// Where there is room for the version's requests with it, once there was a limit.
-    pub(super) fn places(&self) -> &OnceLock<Arc<Room>> {
-        &self.room
-    }
-
-    /// Room for so many of the version's requests with it.
-    pub fn room(&self, size: NonZeroU32) -> &Arc<Room> {
-        Room::of(&self.room, size)
     }
 
     /// It stands like this from now on, which is `at`; the workers see it with their next choice.

@@ -38,6 +38,8 @@ pub struct WorkerStats {
     pub fixed: AtomicU64,
     /// Health checks that were answered for services that were held.
     pub checked: AtomicU64,
+    /// Requests that were answered because they could go through no more proxies.
+    pub ended: AtomicU64,
 }
 
 impl Default for WorkerStats {
@@ -55,6 +57,7 @@ impl Default for WorkerStats {
             redirects: AtomicU64::new(0),
             fixed: AtomicU64::new(0),
             checked: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
         }
     }
 }

@@ -123,6 +123,24 @@ fn an_endpoint_that_was_found_and_is_put_stays_when_it_is_found_no_more() {
 }
 
 #[test]
+fn the_end_of_a_drain_puts_nothing_in_the_pool() {
+    let state = after(
+        &start(file(&[9001])),
+        [found(&[9002, 9003]), drain_endpoint("shop", "blue", 9001), drain_endpoint("shop", "blue", 9003)],
+    );
+    let gone = after(&state, [found(&[9002])]);
+    let next = after(&gone, [end_drain("shop", "blue", 9003), end_drain("shop", "blue", 9001)]);
+    assert_eq!(blue(&next), endpoints(&[9001, 9002]), "nobody is put there who is not found");
+    let serving = |state: &State| {
+        let shop = state.table.service(&service("shop")).unwrap();
+        shop.version(&version("blue")).unwrap().serving().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(serving(&after(&next, [found(&[9003])])), endpoints(&[9001, 9003]));
+    assert_eq!(serving(&after(&gone, [found(&[9002, 9003])])), endpoints(&[9002]), "else they stay drained");
+    assert_eq!(run(&next, end_drain("shop", "blue", 9003)).unwrap().1.change, None);
+}
+
+#[test]
 fn a_version_that_is_put_keeps_what_is_said_of_endpoints_that_were_found() {
     let heavy = TraitsEdit { weight: EndpointWeight::new(5).ok(), ..TraitsEdit::default() };
     let state = after(&start(file(&[])), [found(&[9001, 9002])]);

@@ -149,6 +149,10 @@ pub(super) fn drain_endpoint(name: &str, version: &str, port: u16) -> Command {
     Command::DrainEndpoint { service: service(name), version: reference(version), endpoint: endpoint(port) }
 }
 
+pub(super) fn end_drain(name: &str, version: &str, port: u16) -> Command {
+    Command::EndDrain { service: service(name), version: reference(version), endpoint: endpoint(port) }
+}
+
 pub(super) fn configure(services: Vec<ServiceSpec>) -> Command {
     Command::Configure { services, records: Vec::new() }
 }

@@ -134,6 +134,25 @@ fn an_http_1_0_endpoint_closes_unless_it_says_otherwise() {
 }
 
 #[test]
+fn it_is_seen_when_a_connection_is_authenticated_and_not_a_request() {
+    let is_so = |fields: &str| {
+        let wire = format!("HTTP/1.1 401 Unauthorized\r\n{fields}content-length: 0\r\n\r\n");
+        parse_head(&mut Bytes::from(wire), &Method::GET).unwrap().unwrap().authenticates_connection()
+    };
+    for challenge in
+        ["NTLM", "ntlm TlRMTVNTUAAC=", "Negotiate", "Basic realm=\"a\",Negotiate oYG2, NTLM", "Nego2"]
+    {
+        assert!(is_so(&format!("www-authenticate: {challenge}\r\n")), "{challenge}");
+        let second = format!("WWW-Authenticate: Bearer\r\nWWW-Authenticate:{challenge}\r\n");
+        assert!(is_so(&second), "{challenge}");
+    }
+    for challenge in ["Basic realm=\"a\"", "Bearer", "Digest algorithm=MD5, nonce=\"negotiated\"", ""] {
+        assert!(!is_so(&format!("www-authenticate: {challenge}\r\n")), "{challenge}");
+    }
+    assert!(!is_so("x-authenticate: NTLM\r\n"));
+}
+
+#[test]
 fn chunks_are_taken_apart_however_they_arrive() {
     let wire = b"4\r\nWiki\r\nA;x=\"y\"\r\n0123456789\r\n0\r\nx-sum: 1\r\nhost: evil\r\n\r\nHTTP/1.1";
     for piece in 1..wire.len() {

@@ -15,7 +15,7 @@ fn seat() -> (Rc<Seat>, Arc<Upstream>) {
     target.endpoints = ["127.0.0.1:1".parse().unwrap()].into();
     let local = Locals::new(0, Rc::default()).of(&upstream, upstream.slot());
     local.follow(&Arc::new(target));
-    let anybody = Asking { tried: &[], lot: &|| 0, key: &|_| None, now: &clock::now };
+    let anybody = Asking { suits: None, lot: &|| 0, key: &|_| None, now: &clock::now };
     (local.pick(&Clock::default(), anybody).unwrap(), upstream)
 }
 

@@ -37,6 +37,11 @@ impl Listed {
         };
         if is_near { [&self.near, &self.far] } else { [&self.far, &self.near] }
     }
+
+    /// All of them, by their indices in the pool.
+    pub(super) fn seats(&self) -> impl Iterator<Item = usize> {
+        [&self.near, &self.far].into_iter().flat_map(|group| (0..group.len()).map(|place| group.seat(place)))
+    }
 }
 
 /// Those that serve, or all when too few do; `None` when all serve alike. While somebody's share grows also after how many

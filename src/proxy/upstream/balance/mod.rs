@@ -29,8 +29,8 @@ use round_robin::Turns;
 /// What a request comes with that is to be sent somewhere.
 #[derive(Clone, Copy)]
 pub struct Asking<'r> {
-    /// Where it was sent already, without success.
-    pub tried: &'r [Rc<Seat>],
+    /// Whether an endpoint will do; `None`: all of them.
+    pub suits: Option<&'r dyn Fn(&Seat) -> bool>,
     /// Gives 64 fresh random bits.
     pub lot: &'r dyn Fn() -> u64,
     /// Gives the hash of what the pool hashes; `None` when the request does not have it.
@@ -113,12 +113,12 @@ impl Board {
         self.revision = revision;
     }
 
-    /// Chooses one of `seats`, which are those that it was made from, and none that was tried; `None` when there is
-    /// nobody who may be chosen.
+    /// Chooses one of `seats`, which are those that it was made from, and one that suits; `None` when there is nobody who
+    /// may be chosen.
     pub fn choose(&mut self, seats: &[Rc<Seat>], asking: Asking<'_>) -> Option<Choice> {
         let Self { policy, listed, turns, marks, .. } = self;
         let Some(listed) = listed else {
-            if seats.len() == 1 && asking.tried.is_empty() {
+            if seats.len() == 1 && asking.suits.is_none() {
                 return Some(Choice { seat: 0, is_panic: false });
             }
             let mut ballot = Ballot::new(policy, seats, marks, turns, asking);
@@ -128,6 +128,11 @@ impl Board {
         let [first, second] = listed.in_order(|| high(ballot.key.unwrap_or_else(|| (asking.lot)())));
         let seat = ballot.one_of(first).or_else(|| ballot.one_of(second))?;
         Some(Choice { seat, is_panic: listed.is_panic })
+    }
+
+    /// All who may be chosen, by their indices in the pool of `count`.
+    pub fn chosen_from(&self, count: usize) -> Vec<usize> {
+        self.listed.as_ref().map_or_else(|| (0..count).collect(), |listed| listed.seats().collect())
     }
 }
 
@@ -157,13 +162,19 @@ impl<'b> Ballot<'b> {
         Self { policy, seats, marks, turns, asking, key }
     }
 
-    /// One of `slate` that was not tried.
+    /// One of `slate` that suits.
     fn one_of(&mut self, slate: &impl Slate) -> Option<usize> {
-        if self.asking.tried.is_empty() { self.untried(slate) } else { self.untried(&self.fresh(slate)) }
+        match self.asking.suits {
+            None => self.any_of(slate),
+            Some(suits) => {
+                let members = (0..slate.len()).map(|place| (slate.seat(place), slate.weight(place)));
+                self.any_of(&members.filter(|(seat, _)| suits(&self.seats[*seat])).collect::<Group>())
+            }
+        }
     }
 
-    /// One of `slate`, none of which was tried.
-    fn untried(&mut self, slate: &impl Slate) -> Option<usize> {
+    /// One of `slate`, all of which suit.
+    fn any_of(&mut self, slate: &impl Slate) -> Option<usize> {
         if slate.len() < 2 {
             return (slate.len() == 1).then(|| slate.seat(0));
         }
@@ -181,14 +192,5 @@ impl<'b> Ballot<'b> {
                 p2c::cheaper(slate, lot(), |seat| seats[seat].pace.cost(seats[seat].in_flight(), now))
             }
         })
-    }
-
-    /// Those of `slate` that were not tried.
-    fn fresh(&self, slate: &impl Slate) -> Group {
-        let address = |seat: usize| &self.seats[seat].endpoint.address;
-        let was_tried =
-            |seat: usize| self.asking.tried.iter().any(|tried| tried.endpoint.address == *address(seat));
-        let members = (0..slate.len()).map(|place| (slate.seat(place), slate.weight(place)));
-        members.filter(|(seat, _)| !was_tried(*seat)).collect()
     }
 }

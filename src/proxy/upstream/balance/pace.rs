@@ -47,6 +47,14 @@ impl Pace {
         self.last.get_or_init(Box::default).set(Some((known, now)));
     }
 
+    /// A request that was sent at `since` was given up at `now`, before it was answered: an answer would have taken longer.
+    pub fn outlast(&self, since: Instant, now: Instant) {
+        let lasted = now.saturating_duration_since(since).as_secs_f64();
+        if self.is_measured() && self.decayed(now).is_none_or(|(before, part)| lasted > before * part) {
+            self.last.get_or_init(Box::default).set(Some((lasted, now)));
+        }
+    }
+
     /// How long one more would take with so many before it: in no unit, to be compared.
     pub(super) fn cost(&self, in_flight: u32, now: Instant) -> f64 {
         match self.decayed(now) {
@@ -102,6 +110,20 @@ mod tests {
         assert!(pace.cost(0, now) <= 0.0 && pace.cost(1, now) >= 1.0);
         pace.observe(now, now + ms(10), false);
         assert!((pace.cost(3, now + ms(10)) - 0.040).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_is_given_up_is_slower_than_that_and_never_faster() {
+        let (pace, start) = (Pace::default(), clock::now());
+        pace.outlast(start, start + ms(100));
+        pace.measure(Some(DECAY));
+        assert!(pace.last().is_none(), "nobody asks");
+        pace.outlast(start, start + ms(100));
+        assert!((pace.cost(0, start + ms(100)) - 0.1).abs() < 1e-9);
+        pace.outlast(start + ms(90), start + ms(100));
+        assert!((pace.cost(0, start + ms(100)) - 0.1).abs() < 1e-9, "a short one says nothing");
+        pace.outlast(start, start + ms(300));
+        assert!((pace.cost(0, start + ms(300)) - 0.3).abs() < 1e-9);
     }
 
     #[test]

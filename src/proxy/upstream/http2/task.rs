@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use super::heard::Heard;
 use super::pulse::{PULSE, Pulse};
 use super::queue::Queue;
-use super::{Connection, State, Ticket};
+use super::{Connection, Handed, State};
 use crate::proxy::clock::Clock;
 use crate::proxy::deferred::Deferred;
 use crate::proxy::http1::MAX_HEAD;
@@ -45,7 +45,7 @@ pub(super) async fn start(
     stream: Stream,
     until: u64,
     clock: &Rc<Clock>,
-    queue: &Rc<Queue<Ticket>>,
+    queue: &Rc<Queue<Handed>>,
 ) -> io::Result<Rc<Connection>> {
     let io = Deferred::<Heard>::new(stream, Bytes::new());
     let mut builder = Builder::new();

@@ -17,7 +17,7 @@ fn part(locals: &Locals, upstream: &Arc<Upstream>) -> Rc<Local> {
 }
 
 fn anybody() -> Asking<'static> {
-    Asking { tried: &[], lot: &|| 0, key: &|_| None, now: &clock::now }
+    Asking { suits: None, lot: &|| 0, key: &|_| None, now: &clock::now }
 }
 
 fn upstream(version: &str) -> Arc<Upstream> {

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::lookup_ip::LookupIp;
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData};
 
 use super::Place;
@@ -77,11 +77,17 @@ impl System {
         };
         let (mut one, mut other) = futures_util::join!(v4.lookup_ip(name.clone()), v6.lookup_ip(name));
         // With a search list several names are asked for, and it is the last one's answer that is told. So the family that
-        // has none is asked again by the name that the other one was found under.
-        match (&one, &other) {
-            (Ok(found), Err(_)) => other = v6.lookup_ip(found.query().name().clone()).await,
-            (Err(_), Ok(found)) => one = v4.lookup_ip(found.query().name().clone()).await,
-            (Ok(_), Ok(_)) | (Err(_), Err(_)) => {}
+        // has none is asked again by the name that the other one was found under, unless that was it.
+        let again = match (&one, &other) {
+            (Ok(found), Err(why)) | (Err(why), Ok(found)) => {
+                Some(found.query().name()).filter(|name| !has_nothing(why, name)).cloned()
+            }
+            (Ok(_), Ok(_)) | (Err(_), Err(_)) => None,
+        };
+        match again {
+            Some(name) if one.is_err() => one = v4.lookup_ip(name).await,
+            Some(name) => other = v6.lookup_ip(name).await,
+            None => {}
         }
         Found::Addresses { v4: ips(one), v6: ips(other) }
     }
@@ -117,6 +123,11 @@ impl System {
         self.servers.replace(servers);
         Ok(resolvers.insert(Resolvers { v4, v6 }).clone())
     }
+}
+
+/// True when it is an answer about this very name, that there is nothing.
+fn has_nothing(why: &NetError, name: &Name) -> bool {
+    matches!(why, NetError::Dns(DnsError::NoRecordsFound(nothing)) if nothing.query.name() == name)
 }
 
 /// A name as it stands: one that is read as text may have no `_`, which the names of containers have.

@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::{Endpoint, Opened, Past};
 use crate::metrics::Reason;
@@ -20,7 +20,7 @@ use crate::proxy::descriptors;
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::census::Census;
-use crate::proxy::upstream::http2::{MOST, Risk, Ticket, half};
+use crate::proxy::upstream::http2::{MOST, Risk, Ticket, Wish, half};
 use crate::proxy::upstream::stream::Stream;
 use crate::proxy::upstream::{Local, eyeballs};
 use crate::table::EndpointAddr;
@@ -64,7 +64,8 @@ impl Endpoint {
         Box::pin(self.open_in_time((may_reuse, risk), patience, local)).await.map(Opened::Shared)
     }
 
-    /// Waits until the endpoint takes another request; if that has to be one alone, as long as requests queue for a place.
+    /// Waits for a place on any connection, while another one is opened if there may be more; for one alone, as long as requests queue
+    /// for a place.
     async fn open_in_time(
         self: &Rc<Self>,
         (may_reuse, risk): (bool, Risk),
@@ -75,42 +76,75 @@ impl Endpoint {
             Risk::None => patience.room,
             Risk::Head | Risk::Trailers => (local.rules().circuit.queue_timeout, Reason::CircuitOpen),
         };
-        let mut waited = pin!(sleep(room));
+        let mut room = pin!(sleep(room));
+        let (most, lifetime) = (most_shared(local), local.rules().keepalive.lifetime);
+        let wish = Wish { may_reuse, risk, most, connect: patience.connect, lifetime };
         loop {
-            let taken = timeout(patience.connect, self.open_shared((may_reuse, risk), local)).await;
-            if let Some(ticket) = taken.unwrap_or(Err(Reason::ConnectTimeout))? {
+            self.open_further(wish);
+            if let Some(ticket) = self.shared.place(wish) {
                 return Ok(ticket);
             }
             tokio::select! {
-                ticket = self.shared.wait(risk, half(most_shared(local))) => {
-                    if let Some(ticket) = ticket {
-                        return Ok(ticket);
-                    }
-                }
-                () = &mut waited => return Err(reason),
+                handed = self.shared.wait(wish) => match handed {
+                    Some(handed) => return handed,
+                    None if room.is_elapsed() => return Err(reason),
+                    None => {}
+                },
+                reason = self.outwait(wish, room.as_mut(), reason) => return Err(reason),
             }
         }
     }
 
-    /// On behalf of the version of `local`.
-    async fn open_shared(
-        self: &Rc<Self>,
-        wanted: (bool, Risk),
-        local: &Local,
-    ) -> Result<Option<Ticket>, Reason> {
-        let most = most_shared(local);
-        let until = self.home.ticks() + Clock::ticks_in(local.rules().keepalive.lifetime);
-        let refused = |error| {
+    /// Why a request waits no longer: where only another connection can be of use, it has taken too long to open; else the time until
+    /// there has to be `room` is over.
+    async fn outwait(&self, wish: Wish, mut room: Pin<&mut Sleep>, reason: Reason) -> Reason {
+        let mut connect = pin!(sleep(wish.connect));
+        tokio::select! {
+            () = &mut connect => if self.shared.hopes(wish) { return Reason::ConnectTimeout },
+            () = &mut room => if !self.shared.hopes(wish) { return reason },
+        }
+        connect.await;
+        room.await;
+        if self.shared.hopes(wish) { Reason::ConnectTimeout } else { reason }
+    }
+
+    /// Has another connection opened for this wish, if there may be more, and then for those who still wait: one at a time, whatever
+    /// becomes of the request that it was begun for.
+    fn open_further(self: &Rc<Self>, mut wish: Wish) {
+        if !self.shared.begins_to_open(wish) {
+            return;
+        }
+        let endpoint = Rc::clone(self);
+        spawn_local(async move {
+            loop {
+                match timeout(wish.connect, endpoint.open_shared(wish.lifetime)).await {
+                    Ok(Ok(true)) => {}
+                    // Nor would others be of use.
+                    Ok(Ok(false)) => return,
+                    Ok(Err(reason)) => return endpoint.shared.do_without(Some(reason)),
+                    // Who has waited as long knows it by himself.
+                    Err(_) => endpoint.shared.do_without(None),
+                }
+                match endpoint.shared.goes_on_to_open() {
+                    Some(next) => wish = next,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    async fn open_shared(self: &Rc<Self>, lifetime: Duration) -> Result<bool, Reason> {
+        let stream = self.connect(None).await?;
+        let until = self.home.ticks() + Clock::ticks_in(lifetime);
+        let is_of_use = self.shared.open(stream, until, &self.home.clock).await.map_err(|error| {
             tracing::debug!(address = %self.address, %error, "an endpoint does not speak HTTP/2");
             Reason::UpstreamProtocol
-        };
-        let (connect, clock) = (self.connect(None), &self.home.clock);
-        let ticket = self.shared.take(wanted, (most, until), clock, connect, refused).await?;
+        })?;
         if self.names.get() == 0 {
             self.shared.close();
         }
         self.list();
-        Ok(ticket)
+        Ok(is_of_use)
     }
 
     async fn open_own(
@@ -120,7 +154,7 @@ impl Endpoint {
         peer: &Peer,
         local: &Local,
     ) -> Result<(Stream, Past), Reason> {
-        if may_reuse && let Some(kept) = self.reuse() {
+        if may_reuse && let Some(kept) = self.reuse_own(peer).or_else(|| self.reuse()) {
             return Ok(kept);
         }
         let (keepalive, most, patience) = {

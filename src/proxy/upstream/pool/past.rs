@@ -1,5 +1,7 @@
 //! How long a connection is used: what goes along with it from one request to the next.
 
+use std::sync::{Arc, Weak};
+
 use crate::proxy::clock::Clock;
 use crate::proxy::upstream::census::Counted;
 use crate::table::KeepaliveRules;
@@ -15,6 +17,8 @@ pub struct Past {
     idle: u64,
     /// True when it was not opened for the request that it has.
     is_kept: bool,
+    /// The client's connection that it is for, if it is not for any.
+    owner: Option<Weak<()>>,
     /// Its part of the endpoint's connections, where they are limited.
     _counted: Option<Counted>,
 }
@@ -28,6 +32,7 @@ impl Past {
             left: rules.requests.map_or(u32::MAX, std::num::NonZeroU32::get),
             idle: rules.idle.map_or(u64::MAX, Clock::ticks_in),
             is_kept: false,
+            owner: None,
             _counted: counted,
         }
     }
@@ -36,6 +41,16 @@ impl Past {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.is_kept
+    }
+
+    /// It is for this client's connection alone.
+    pub fn belongs_to(&mut self, owner: &Arc<()>) {
+        self.owner = Some(Arc::downgrade(owner));
+    }
+
+    /// The client's connection that it is for, which may have ended.
+    pub(super) fn owner(&self) -> Option<&Weak<()>> {
+        self.owner.as_ref()
     }
 
     /// One more request has ended on it: true when it takes another one.

@@ -88,9 +88,10 @@ impl World {
         if !board.is_current(revision, tick) {
             board.make(Pool { seats, traits, balance, zone: zone.as_ref() }, revision, tick, now);
         }
-        let tried: Vec<_> = tried.iter().map(|index| Rc::clone(&seats[*index])).collect();
+        let untried = |seat: &Seat| !tried.iter().any(|index| seats[*index].id() == seat.id());
+        let suits = (!tried.is_empty()).then_some(&untried as &dyn Fn(&Seat) -> bool);
         let (lot, key, now) = (|| random.borrow_mut().next_u64(), |_: &HashKey| key, || now);
-        board.choose(seats, Asking { tried: &tried, lot: &lot, key: &key, now: &now })
+        board.choose(seats, Asking { suits, lot: &lot, key: &key, now: &now })
     }
 
     fn pick(&mut self) -> usize {
