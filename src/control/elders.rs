@@ -292,7 +292,7 @@ mod tests {
         let (elders, shop, blue) = (Elders::default(), "shop".parse().unwrap(), "blue".parse().unwrap());
         let [here, there]: [EndpointAddr; 2] = ["[::1]:1", "[::1]:2"].map(|text| text.parse().unwrap());
         let pool = |endpoints: &[&EndpointAddr]| {
-            let endpoints = endpoints.iter().map(|endpoint| EndpointAddr::clone(endpoint)).collect();
+            let endpoints = endpoints.iter().copied().cloned().collect();
             vec![Pool { service: ServiceName::clone(&shop), version: VersionName::clone(&blue), endpoints }]
         };
         let has = |kind, pools| {
