@@ -1147,6 +1147,71 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
     assert!(!row.lab.socket().exists());
 }
 
+/// What the old process has in flight is tried again, or let out of a queue.
+#[test]
+fn the_old_process_sends_nothing_to_an_endpoint_that_is_drained_in_the_new_one() {
+    let queue = "circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    for (settings, requests) in [("", 1), (queue, 2)] {
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let fails = Origin::behaving("fails", move |_, _| {
+            opened.wait();
+            Ok(Then::Close)
+        });
+        let origins = vec![fails, Origin::start("spare")];
+        let mut row = Row::of(Lab::pool(origins, &[], "[upgrade]\nspread = \"100ms\"\n", settings));
+        let spare = row.lab.origin("spare").address;
+        let spare = format!("/v1/services/shop/versions/blue/endpoints/{spare}");
+        let drain = format!("{spare}/drain?wait=drained&timeout=30s");
+        // Nobody goes there at first, and then everybody might.
+        assert_eq!(row.lab.call("POST", &drain, &Value::Null).0, 200);
+        let mut clients: Vec<_> = (0..requests).map(|_| row.client()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+        }
+        row.lab.wait_for_metric(
+            &["switchback_in_flight{", "kind=\"request\"", "version=\"blue\""],
+            f64::from(requests),
+        );
+        row.lab.origin("fails").wait_served(1);
+        assert_eq!(row.lab.call("PUT", &spare, &json!({})).0, 200);
+        row.upgrade();
+        let (status, answer) = row.lab.call("POST", &drain, &Value::Null);
+        assert_eq!((status, &answer["state"]), (200, &json!("drained")), "{answer}");
+        gate.open();
+        let answered: Vec<_> = clients.iter_mut().map(|client| client.answer().status).collect();
+        assert!(answered.iter().all(|status| *status == 502), "{settings}: {answered:?}");
+        assert_eq!(row.lab.origin("spare").served(), 0, "{settings}");
+        row.wait_alone();
+        row.end();
+    }
+}
+
+#[test]
+fn what_lasts_in_the_old_process_on_an_endpoint_that_is_drained_in_the_new_one_is_seen_out() {
+    let talk = echoes();
+    let mut row = talking(talk, "[upgrade]\nspread = \"100ms\"\n");
+    let text = fs::read_to_string(row.lab.config()).unwrap();
+    let rules = "[services.talk]\ndrain = { patience = \"100ms\", spread = \"100ms\", deadline = \"5m\" }";
+    fs::write(row.lab.config(), text.replace("[services.talk]", rules)).unwrap();
+    row.upgrade();
+    let mut socket = websocket(row.address());
+    assert!(echoed(&mut socket, "before"));
+    row.upgrade();
+    let path = |at: SocketAddr| format!("/v1/services/talk/versions/one/endpoints/{at}");
+    // The last one of a version that has traffic stays.
+    assert_eq!(row.lab.call("PUT", &path(echoes()), &json!({})).0, 200);
+    let drain = format!("{}/drain", path(talk));
+    assert_eq!(row.lab.call("POST", &drain, &Value::Null).0, 200);
+    let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no reason") };
+    assert_eq!(u16::from(close.code), 1012, "{close:?}");
+    let _ = socket.flush();
+    drop(socket);
+    wait_until("it is drained", || row.lab.call("GET", &drain, &Value::Null).1["drained"] == true);
+    row.wait_alone();
+    row.end();
+}
+
 /// One that stands still does not know yet that it was left alone.
 #[test]
 fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_nothing_more() {

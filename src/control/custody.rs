@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::elders::Untold;
+use super::elders::{Pool, Untold};
 use super::{Control, Failed, Handle, OpenFailed, clock, perform};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
@@ -47,6 +47,8 @@ pub(super) enum Transfer {
     GiveUp(oneshot::Sender<Vec<Untold>>),
     /// These versions are left, and no others.
     Follow(Vec<(ServiceName, VersionName)>),
+    /// These are the pools.
+    GoBy(Vec<Pool>, oneshot::Sender<()>),
 }
 
 /// The store as it comes back, and what is laid over it should it have changed.
@@ -130,6 +132,14 @@ impl Handle {
         // One that has ended ends everything.
         let _ = self.transfers.send(Transfer::Follow(leaving)).await;
     }
+
+    /// What is left on the versions with these pools goes by them from now on. To be said once nothing begins here any more.
+    pub async fn go_by(&self, pools: Vec<Pool>) {
+        let (reply, done) = oneshot::channel();
+        // One that has ended goes nowhere.
+        let _ = self.transfers.send(Transfer::GoBy(pools, reply)).await;
+        let _ = done.await;
+    }
 }
 
 impl Control {
@@ -145,6 +155,10 @@ impl Control {
                 let _ = reply.send(self.untold());
             }
             Transfer::Follow(leaving) => self.follow(&leaving),
+            Transfer::GoBy(pools, reply) => {
+                self.go_by(&pools);
+                let _ = reply.send(());
+            }
         }
     }
 

@@ -2,15 +2,19 @@
 //!
 //! They accept nothing any more. Until an elder is quiet it may still begin requests of connections that it has, by the
 //! table of its time; so no change is acknowledged, and nothing is drained, before all of them are. From then on what is
-//! left there only becomes less: an old answer is never too low.
+//! left there only becomes less: an old answer is never too low. What may be tried again goes by the pools of now, as soon as an
+//! elder has heard of them.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::Handle;
+use super::handle::weight;
 use crate::proxy::upstream::roll::{Remaining, add_up};
-use crate::table::{ServiceName, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +38,19 @@ pub struct Told {
     pub connections: u64,
     /// What is left there.
     pub left: Vec<Left>,
+    /// The pools that it goes by: what is left on these versions is tried with no other endpoint any more.
+    pub pools: Vec<Pool>,
+}
+
+/// The endpoints that a version's requests go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// Those that are not drained.
+    pub endpoints: BTreeSet<EndpointAddr>,
 }
 
 /// What is left on a version.
@@ -48,6 +65,13 @@ pub struct Left {
 }
 
 impl Elder {
+    /// True when it may still try a request of this version there.
+    fn may_come(&self, service: &ServiceName, version: &VersionName, address: &EndpointAddr) -> bool {
+        let mut pools = self.told.iter().flat_map(|told| &told.pools);
+        let pool = pools.find(|pool| pool.is_of(service, version));
+        pool.is_none_or(|pool| pool.endpoints.contains(address))
+    }
+
     fn has(&self, service: &ServiceName, version: &VersionName) -> bool {
         !self.is_quiet || self.told.is_none() || self.left().any(|left| left.is_of(service, version))
     }
@@ -73,6 +97,12 @@ pub struct Untold {
     pub version: VersionName,
     /// How long ago it was left.
     pub age: Duration,
+}
+
+impl Pool {
+    fn is_of(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.service == *service && self.version == *version
+    }
 }
 
 /// All of them. Written by who talks with them, read by control and the API.
@@ -144,6 +174,39 @@ impl Elders {
         add_up(left.map(|left| left.work.clone()))
     }
 
+    /// What is left with them on this version with this address, and what may come to it yet.
+    #[must_use]
+    pub fn left_at(
+        &self,
+        service: &ServiceName,
+        version: &VersionName,
+        address: &EndpointAddr,
+    ) -> Vec<Remaining> {
+        let all = self.all.borrow();
+        let there = all.iter().flat_map(|elder| {
+            let may_come = elder.may_come(service, version, address);
+            let left = elder.left().filter(|left| left.is_of(service, version)).map(|left| &left.work);
+            left.filter(move |work| {
+                work.endpoint.as_ref() == Some(address) || (may_come && !work.kind.is_answered())
+            })
+        });
+        add_up(there.map(|work| Remaining { endpoint: Some(address.clone()), ..work.clone() }))
+    }
+
+    /// One is about to hear that these are the pools: until it has answered it may go by those of before, or by these.
+    pub fn may_go_by(&self, pid: u32, pools: &[Pool]) {
+        self.all.send_if_modified(|all| {
+            let told =
+                all.iter_mut().filter(|elder| elder.pid == pid).filter_map(|elder| elder.told.as_mut());
+            for known in told.flat_map(|told| &mut told.pools) {
+                let wider = pools.iter().filter(|pool| pool.is_of(&known.service, &known.version));
+                wider.for_each(|pool| known.endpoints.extend(pool.endpoints.iter().cloned()));
+            }
+            // Nobody waits for less to be known.
+            false
+        });
+    }
+
     /// True when one of them has something left on this version, or may still begin something.
     #[must_use]
     pub fn may_have(&self, service: &ServiceName, version: &VersionName) -> bool {
@@ -164,6 +227,34 @@ impl Elders {
     }
 }
 
+impl Handle {
+    /// The versions that get no new requests, of those that elders have something left on.
+    #[must_use]
+    pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
+        let state = self.state();
+        let is_left = |(service, version): &(ServiceName, VersionName)| {
+            weight(&state, service, version) == BasisPoints::NONE
+        };
+        self.left_elsewhere().into_iter().filter(is_left).collect()
+    }
+
+    /// The pools of the versions that elders have something left on, as they are now. One that is gone has none.
+    #[must_use]
+    pub fn pools_elsewhere(&self) -> Vec<Pool> {
+        let state = self.state();
+        let pools = self.left_elsewhere().into_iter().filter_map(|(service, version)| {
+            let spec = state.table.service(&service)?.version(&version)?;
+            Some(Pool { endpoints: spec.serving().cloned().collect(), service, version })
+        });
+        pools.collect()
+    }
+
+    fn left_elsewhere(&self) -> BTreeSet<(ServiceName, VersionName)> {
+        let told = self.elders.all().into_iter().filter_map(|elder| elder.told);
+        told.flat_map(|told| told.left).map(|left| (left.service, left.version)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +264,8 @@ mod tests {
         let (service, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
         let work = Remaining { kind: Kind::Websocket, endpoint: None, count, oldest: Duration::ZERO };
         let left = if count > 0 { vec![Left { service, version, work }] } else { Vec::new() };
-        let (generation, told) = (Some(u64::from(pid)), Some(Told { connections: count, left }));
+        let (generation, pools) = (Some(u64::from(pid)), Vec::new());
+        let told = Some(Told { connections: count, left, pools });
         Elder { pid, generation, program: None, is_quiet, told }
     }
 
@@ -193,5 +285,30 @@ mod tests {
         elders.remove(2);
         elders.set(elder(1, true, 0));
         assert!(!elders.may_have(&shop, &blue) && elders.left(&shop, &blue).is_empty());
+    }
+
+    #[test]
+    fn what_may_be_tried_again_comes_to_any_endpoint_that_is_not_known_to_be_out() {
+        let (elders, shop, blue) = (Elders::default(), "shop".parse().unwrap(), "blue".parse().unwrap());
+        let [here, there]: [EndpointAddr; 2] = ["[::1]:1", "[::1]:2"].map(|text| text.parse().unwrap());
+        let pool = |endpoints: &[&EndpointAddr]| {
+            let endpoints = endpoints.iter().map(|endpoint| EndpointAddr::clone(endpoint)).collect();
+            vec![Pool { service: ServiceName::clone(&shop), version: VersionName::clone(&blue), endpoints }]
+        };
+        let has = |kind, pools| {
+            let work = Remaining { kind, endpoint: Some(here.clone()), count: 1, oldest: Duration::ZERO };
+            let left = vec![Left { service: shop.clone(), version: blue.clone(), work }];
+            let told = Some(Told { connections: 1, left, pools });
+            elders.set(Elder { pid: 1, generation: Some(1), program: None, is_quiet: true, told });
+        };
+        let count = |at| elders.left_at(&shop, &blue, at).iter().map(|left| left.count).sum::<u64>();
+        has(Kind::Request, Vec::new());
+        assert_eq!((count(&here), count(&there)), (1, 1), "it has not said by which pool it goes");
+        has(Kind::Websocket, Vec::new());
+        assert_eq!((count(&here), count(&there)), (1, 0), "it stays where it is");
+        has(Kind::Request, pool(&[&here]));
+        assert_eq!((count(&here), count(&there)), (1, 0));
+        elders.may_go_by(1, &pool(&[&there]));
+        assert_eq!((count(&here), count(&there)), (1, 1), "it may have heard of it");
     }
 }

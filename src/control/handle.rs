@@ -1,6 +1,5 @@
 //! What everybody else holds of control: a way to ask for changes, and what is to be seen.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,18 +269,6 @@ impl Handle {
     #[must_use]
     pub fn elders(&self) -> &Arc<Elders> {
         &self.elders
-    }
-
-    /// The versions that get no new requests, of those that elders have something left on.
-    #[must_use]
-    pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
-        let state = self.state();
-        let left = self.elders.all().into_iter().filter_map(|elder| elder.told).flat_map(|told| told.left);
-        let names = left.map(|left| (left.service, left.version));
-        let is_left = |(service, version): &(ServiceName, VersionName)| {
-            weight(&state, service, version) == BasisPoints::NONE
-        };
-        names.filter(is_left).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Waits until something is to be seen that was not there before. Cancel-safe.

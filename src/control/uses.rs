@@ -83,9 +83,7 @@ impl Handle {
     ) -> Option<Vec<Remaining>> {
         let tenures = self.tenures().of_version(service, version);
         let here = self.live().roll.call_at(tenures, address.clone()).await?;
-        let elsewhere = self.elders().left(service, version).into_iter();
-        let there = elsewhere.filter(|left| left.endpoint.as_ref() == Some(address));
-        Some(add_up(here.into_iter().chain(there)))
+        Some(add_up(here.into_iter().chain(self.elders().left_at(service, version, address))))
     }
 
     /// Those with weight or that may get some by themselves, or with work that may come to an address yet. Where the workers

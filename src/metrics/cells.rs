@@ -36,6 +36,15 @@ impl Kind {
     pub const ALL: [Self; 7] =
         [Self::Request, Self::Upload, Self::Stream, Self::Sse, Self::Websocket, Self::Grpc, Self::Tunnel];
 
+    /// True for what only an answer can have become: it stays with its endpoint.
+    #[must_use]
+    pub fn is_answered(self) -> bool {
+        match self {
+            Self::Request | Self::Upload | Self::Grpc => false,
+            Self::Stream | Self::Sse | Self::Websocket | Self::Tunnel => true,
+        }
+    }
+
     /// The label's value.
     #[must_use]
     pub fn token(self) -> &'static str {

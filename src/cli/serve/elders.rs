@@ -10,11 +10,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::talk::{Left, Line, Older, Told, Untold, Work};
+use super::talk::{Left, Line, Older, Pool, Told, Untold, Work};
 use crate::control::Handle;
 use crate::control::elders::{self, Elder};
 use crate::metrics::Kind;
 use crate::proxy::upstream::Remaining;
+use crate::table::{ServiceName, VersionName};
 
 /// Between two questions while somebody waits for the answer: for it to be quiet, or for a version to be empty.
 const SOON: Duration = Duration::from_millis(20);
@@ -104,8 +105,12 @@ pub(super) fn unknown(Older { pid, generation, version }: Older) -> Elder {
 async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: CancellationToken) {
     loop {
         // One that does not answer still has what it had: only its end ends that.
-        let Ok(Some(left)) = ask(&line, &handle).await else { break };
-        let pause = if left.quiet && handle.leaving_elsewhere().is_empty() { SELDOM } else { SOON };
+        let pools = handle.pools_elsewhere();
+        handle.elders().may_go_by(pid, &pools);
+        let pools: Vec<_> = pools.into_iter().map(Pool::from).collect();
+        let Ok(Some(left)) = ask(&line, &handle, pools.clone()).await else { break };
+        let is_settled = left.quiet && left.pools == pools && handle.leaving_elsewhere().is_empty();
+        let pause = if is_settled { SELDOM } else { SOON };
         let (elder, untold) = heard(left);
         handle.elders().leave_to_tell(untold);
         handle.elders().set(elder);
@@ -122,11 +127,11 @@ async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: Canc
     handle.elders().remove(pid);
 }
 
-async fn ask(line: &Mutex<Line>, handle: &Handle) -> std::io::Result<Option<Left>> {
+async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::Result<Option<Left>> {
     let leaving = handle.leaving_elsewhere().into_iter();
     let leaving = leaving.map(|(service, version)| (service.to_string(), version.to_string())).collect();
     let mut line = line.lock().await;
-    line.tell(&Told::Ask { leaving }).await?;
+    line.tell(&Told::Ask { leaving, pools }).await?;
     match line.hear().await? {
         Some(Told::Left(left)) => Ok(Some(left)),
         Some(other) => Err(std::io::Error::other(format!("unexpected: {other:?}"))),
@@ -143,7 +148,7 @@ impl From<elders::Untold> for Untold {
 
 /// What one has told of itself, and what is told here from now on.
 fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
-    let Left { pid, generation, version, quiet, connections, work, untold } = left;
+    let Left { pid, generation, version, quiet, connections, work, untold, pools } = left;
     // Names that this program does not take are of a newer one, which is no elder.
     let left = work.into_iter().filter_map(|work| {
         let Work { service, version, kind, endpoint, count, oldest_ms } = work;
@@ -153,7 +158,7 @@ fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
         let work = Remaining { kind, endpoint, count, oldest };
         Some(elders::Left { service: service.parse().ok()?, version: version.parse().ok()?, work })
     });
-    let told = Some(elders::Told { connections, left: left.collect() });
+    let told = Some(elders::Told { connections, left: left.collect(), pools: known(pools) });
     let (generation, program) = (Some(generation), Some(version));
     let untold = untold.into_iter().filter_map(|Untold { service, version, age_ms }| {
         let age = Duration::from_millis(age_ms);
@@ -162,8 +167,25 @@ fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
     (Elder { pid, generation, program, is_quiet: quiet, told }, untold.collect())
 }
 
-/// What is left here, for the process that has taken over.
-pub(super) async fn left(handle: &Handle) -> Vec<Work> {
+impl From<elders::Pool> for Pool {
+    fn from(elders::Pool { service, version, endpoints }: elders::Pool) -> Self {
+        let endpoints = endpoints.iter().map(ToString::to_string).collect();
+        Self { service: service.to_string(), version: version.to_string(), endpoints }
+    }
+}
+
+/// Those whose names this program takes: the others are no pools of its own.
+pub(super) fn known(pools: Vec<Pool>) -> Vec<elders::Pool> {
+    let known = pools.into_iter().filter_map(|Pool { service, version, endpoints }| {
+        let (service, version) = (service.parse().ok()?, version.parse().ok()?);
+        let endpoints = endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect();
+        Some(elders::Pool { service, version, endpoints })
+    });
+    known.collect()
+}
+
+/// What is left here, for the process that has taken over, and by which of these `pools` all of it goes.
+pub(super) async fn left(handle: &Handle, mut pools: Vec<Pool>) -> (Vec<Work>, Vec<Pool>) {
     let mut names: Vec<_> = handle
         .tenures()
         .tenures()
@@ -175,7 +197,11 @@ pub(super) async fn left(handle: &Handle) -> Vec<Work> {
     names.dedup();
     let mut all = Vec::new();
     for (service, version) in names {
-        let told = handle.remaining(&service, &version).await.unwrap_or_default();
+        let told = handle.remaining(&service, &version).await;
+        if told.is_none() || has_past(handle, &service, &version) {
+            pools.retain(|pool| pool.service != service.as_str() || pool.version != version.as_str());
+        }
+        let told = told.unwrap_or_default();
         let known: u64 = told.iter().map(|one| one.count).sum();
         // The counts are what holds; a worker that is busy, or ends, does not say of what they are.
         let total: u64 =
@@ -196,5 +222,13 @@ pub(super) async fn left(handle: &Handle) -> Vec<Work> {
         });
         all.extend(work);
     }
-    all
+    (all, pools)
+}
+
+/// True when something is left on a tenure of the version that is gone: that goes by the pool that it had.
+fn has_past(handle: &Handle, service: &ServiceName, version: &VersionName) -> bool {
+    let snapshot = handle.live().snapshot();
+    let present = snapshot.tenure(service, version).map(|tenure| tenure.id);
+    let mut tenures = handle.tenures().of_version(service, version).into_iter();
+    tenures.any(|tenure| Some(tenure.id) != present && tenure.in_flight() > 0)
 }

@@ -15,7 +15,7 @@ use super::elders;
 use super::log::Log;
 use super::orphans::Trace;
 use super::signals::Signals;
-use super::talk::{Left, Line, Told};
+use super::talk::{Left, Line, Pool, Told};
 use super::upgrade::Successor;
 use super::{Process, notify};
 use crate::admin::Readiness;
@@ -206,7 +206,7 @@ impl Here {
         let (mut to_end, mut has_told) = (Some(to_end), false);
         loop {
             match line.hear().await {
-                Ok(Some(Told::Ask { leaving })) => {
+                Ok(Some(Told::Ask { leaving, pools })) => {
                     let names = leaving.iter().filter_map(|(service, version)| {
                         Some((service.parse().ok()?, version.parse().ok()?))
                     });
@@ -214,7 +214,10 @@ impl Here {
                     if std::mem::replace(&mut has_told, true) {
                         self.handle.follow(names.collect()).await;
                     }
-                    if line.tell(&Told::Left(self.left().await)).await.is_err() {
+                    // What begins here goes by the table of its time.
+                    let pools = if self.is_quiet() { pools } else { Vec::new() };
+                    self.handle.go_by(elders::known(pools.clone())).await;
+                    if line.tell(&Told::Left(self.left(pools).await)).await.is_err() {
                         break;
                     }
                 }
@@ -236,19 +239,26 @@ impl Here {
         }
     }
 
-    async fn left(&mut self) -> Left {
+    /// True when no new requests can begin here.
+    fn is_quiet(&self) -> bool {
+        self.commons.shut() >= self.workers
+    }
+
+    async fn left(&mut self, pools: Vec<Pool>) -> Left {
         // First: what is counted afterwards can only become less.
-        let quiet = self.commons.shut() >= self.workers;
+        let quiet = self.is_quiet();
         if quiet {
             self.handle.health().end_judging();
         }
+        let (work, pools) = elders::left(&self.handle, pools).await;
         Left {
             pid: std::process::id(),
             generation: self.generation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             quiet,
             connections: self.stats.iter().map(|stats| stats.connections.load(Ordering::Relaxed)).sum(),
-            work: elders::left(&self.handle).await,
+            work,
+            pools,
             untold: std::mem::take(&mut self.untold).into_iter().map(Into::into).collect(),
         }
     }

@@ -7,7 +7,7 @@
 //!     │ ── has closed the store: yours ────▶ │  opens it, leaves alone who is left alone, publishes, accepts
 //!     │ ◀──────────────────────────────────── ready
 //!     │ stops accepting                      │
-//!     │ ◀── ask (what leaves) ────────────── │  again and again
+//!     │ ◀── ask (what leaves, and pools) ─── │  again and again
 //!     │ ─── left ──────────────────────────▶ │
 //! ```
 //!
@@ -52,6 +52,9 @@ pub(super) enum Told {
     Ask {
         /// The versions that get no new requests: their work is to end.
         leaving: Vec<(String, String)>,
+        /// Where the others' work may go.
+        #[serde(default)]
+        pools: Vec<Pool>,
     },
     /// This is left.
     Left(Left),
@@ -132,6 +135,9 @@ pub(super) struct Left {
     /// The versions of which the other process tells from now on when they are drained, and this one does not; said once.
     #[serde(default)]
     pub(super) untold: Vec<Untold>,
+    /// Those of the pools that it was told of by which all of it goes.
+    #[serde(default)]
+    pub(super) pools: Vec<Pool>,
 }
 
 /// A version that is being left.
@@ -140,6 +146,14 @@ pub(super) struct Untold {
     pub(super) service: String,
     pub(super) version: String,
     pub(super) age_ms: u64,
+}
+
+/// The endpoints that a version's requests go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pool {
+    pub(super) service: String,
+    pub(super) version: String,
+    pub(super) endpoints: Vec<String>,
 }
 
 /// So much of one kind on one version with one endpoint.

@@ -75,11 +75,7 @@ impl Flight {
 
     /// True while it may be tried elsewhere too: it has no answer yet, as far as is known.
     fn may_move(&self) -> bool {
-        match self.kind {
-            Kind::Request | Kind::Upload | Kind::Grpc => !self.has_words,
-            // They are what an answer has become.
-            Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Tunnel => false,
-        }
+        !self.kind.is_answered() && !self.has_words
     }
 
     fn is_to_be_told(&self) -> bool {
