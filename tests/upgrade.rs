@@ -1236,6 +1236,34 @@ fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_noth
 }
 
 #[test]
+fn a_file_is_in_force_as_a_whole_where_an_old_process_does_not_say_that_it_begins_nothing_more() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n");
+    let mut kept = row.client();
+    assert_eq!(kept.get("/").version(), "blue");
+    row.upgrade();
+    signal("STOP", row.pids[0]);
+    let (text, unix) = (fs::read_to_string(row.lab.config()).unwrap(), row.lab.dir.path().join("shop.sock"));
+    let more = format!(
+        "[services.cart]\nroutes = [{{ path = \"/cart\" }}]\nversions.v1.endpoints = [\"127.0.0.1:9\"]\n\
+         [[listeners]]\nlisten = \"unix:{}\"\n",
+        unix.display()
+    );
+    let beside = row.lab.dir.path().join("beside.toml");
+    fs::write(&beside, text + &more).unwrap();
+    fs::rename(&beside, row.lab.config()).unwrap();
+    wait_until("the services are in force", || {
+        row.lab.call("GET", "/v1/services/cart", &Value::Null).0 == 200
+    });
+    wait_until("so is the listener", || row.status()["listeners"].as_array().unwrap().len() == 2);
+    signal("CONT", row.pids[0]);
+    row.first.as_ref().unwrap().wait_for_log("configuration read");
+    assert!(!row.log().contains("the configuration is not used"), "{}", row.log());
+    drop(kept);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn an_old_process_is_known_before_the_new_one_has_the_store() {
     let mut row = Row::with("");
     let (state, seen) = (row.lab.dir.path().join("state"), row.lab.dir.path().join("seen"));

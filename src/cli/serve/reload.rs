@@ -57,7 +57,11 @@ impl Process {
         let bound = bound.map_err(cannot_listen)?;
         let log = self.log.prepare(&config)?;
         names::ask(&config.proxy.name_servers);
-        self.handle.reload(config.services.clone(), actor(&self.file)).await?;
+        match self.handle.reload(config.services.clone(), actor(&self.file)).await {
+            // Its services are in force here, and kept: so is the rest.
+            Err(unfenced @ Failed::Unfenced) => warn!("{unfenced}"),
+            reloaded => drop(reloaded?),
+        }
         self.log.follow(log);
         let settings = settings(&config, &entrances, &self.log);
         self.crew.follow(&wanted, bound, &settings).await;
