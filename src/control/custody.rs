@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::elders::{Pool, Untold};
-use super::{Control, Failed, Handle, OpenFailed, clock, perform};
+use super::{Control, Failed, Handle, Notice, OpenFailed, clock, perform};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
-use crate::release::{Actor, Command, Event, Order, State, step};
+use crate::release::{Actor, Change, Command, Event, Order, State, step};
 use crate::store::keeper::Keeper;
-use crate::store::{Loaded, Store, StoreError};
-use crate::table::{BasisPoints, DrainRules, ServiceName, ServiceSpec, Table, VersionName};
+use crate::store::{HistoryQuery, Loaded, Store, StoreError};
+use crate::table::{BasisPoints, DrainRules, Epoch, ServiceName, ServiceSpec, Table, VersionName};
 
 /// How long whoever wants something of the store waits while it is lent; later ones are told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -223,7 +223,9 @@ impl Control {
                 epoch = loaded.epoch.0,
                 "the process that failed has made a change; laying the file over it"
             );
-            self.overlay(&mut *store, loaded, services, file)?;
+            let made = made_since(&mut *store, self.state.table.epoch(), loaded.epoch)?;
+            let own = self.overlay(&mut *store, loaded, services, file)?;
+            self.report(made.into_iter().chain(own));
         }
         self.keeper = Keeper::start(store)?;
         self.custody = Custody::Ours;
@@ -231,14 +233,22 @@ impl Control {
         Ok(())
     }
 
-    /// As at the start, but on the table that is published.
+    /// Tells of changes that did not come about by a step from the present state; nobody else does.
+    fn report(&self, changes: impl Iterator<Item = Change>) {
+        for change in changes {
+            self.figures.on_change(&change, &self.state.table, None, clock::instant());
+            self.tell(Notice::Changed(Arc::new(change)));
+        }
+    }
+
+    /// As at the start, but on the table that is published; gives the change if there is one.
     fn overlay(
         &mut self,
         store: &mut dyn Store,
         loaded: Loaded,
         services: Vec<ServiceSpec>,
         file: Actor,
-    ) -> Result<(), OpenFailed> {
+    ) -> Result<Option<Change>, OpenFailed> {
         let command = Command::Configure { services, records: loaded.records };
         let order = Order {
             command,
@@ -253,7 +263,7 @@ impl Control {
         }
         perform::log(&effects);
         self.replace(next);
-        Ok(())
+        Ok(effects.change)
     }
 
     /// Publishes a state that did not come about by a step from the present one.
@@ -295,6 +305,14 @@ impl Control {
         self.state = Arc::new(next);
         self.show();
     }
+}
+
+/// The changes after `known`, the oldest first.
+fn made_since(store: &mut dyn Store, known: Epoch, newest: Epoch) -> Result<Vec<Change>, StoreError> {
+    let limit = usize::try_from(newest.0.saturating_sub(known.0)).unwrap_or(usize::MAX);
+    let mut made = store.history(&HistoryQuery { before: None, limit, service: None })?;
+    made.reverse();
+    Ok(made)
 }
 
 /// How what lasts is seen out of the versions of a service.

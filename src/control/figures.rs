@@ -97,7 +97,7 @@ impl Figures {
         services.clone()
     }
 
-    /// `change` was published, which took `fence` (`None`: nobody was served before); the table is now this one.
+    /// `change` was published, which took `fence` (`None`: not by a step from the one before); the table is now this one.
     pub(super) fn on_change(&self, change: &Change, table: &Table, fence: Option<Duration>, now: Instant) {
         let mut services = self.lock();
         for record in &change.services {

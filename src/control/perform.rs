@@ -255,7 +255,7 @@ impl Control {
         self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining, is_past });
     }
 
-    fn tell(&self, notice: Notice) {
+    pub(super) fn tell(&self, notice: Notice) {
         // Nobody listens: nobody to tell.
         let _ = self.notices.send(notice);
     }

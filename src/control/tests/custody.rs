@@ -37,6 +37,24 @@ async fn a_store_that_comes_back_with_a_change_brings_its_endpoints_as_any_chang
     assert_eq!([1, 2].map(standing), [Standing::Unchecked, Standing::Arriving]);
 }
 
+#[tokio::test]
+async fn what_was_changed_while_the_store_was_lent_is_told_by_who_takes_it_back() {
+    let dir = TempDir::new().unwrap();
+    let world = World::start(sqlite(dir.path()), vec![checked(&[1])]);
+    let mut notices = world.handle.subscribe();
+    world.handle.lend().await.unwrap();
+    let (control, other) = open(Box::new(sqlite(dir.path())), vec![checked(&[2])], 1, file()).unwrap();
+    control.run(std::future::ready(())).await;
+    drop(other);
+    world.handle.take_back(Box::new(sqlite(dir.path())), vec![checked(&[1])], file()).await.unwrap();
+    for (epoch, reason) in [(2, "start"), (3, "take back")] {
+        let Ok(Notice::Changed(change)) = notices.try_recv() else { panic!("change {epoch} is not told") };
+        assert_eq!((change.epoch, &*change.reason), (Epoch(epoch), reason));
+    }
+    let figures = world.handle.figures().services();
+    assert_eq!(figures[&shop()].changes.values().sum::<u64>(), 3);
+}
+
 /// Whoever took it over would begin anew, at the first epoch.
 #[tokio::test]
 async fn a_store_that_was_taken_away_is_not_lent() {
