@@ -81,7 +81,7 @@ fn elder(count: u64) -> Elder {
     let work = Remaining { kind: Kind::Request, endpoint: None, count, oldest: Duration::ZERO };
     let left = elders::Left { service: shop(), version: version("blue"), work };
     let left = if count > 0 { vec![left] } else { Vec::new() };
-    let told = Some(elders::Told { connections: count, left });
+    let told = Some(elders::Told { connections: count, left, pools: Vec::new() });
     Elder { pid: 1, generation: Some(1), program: None, is_quiet: true, told }
 }
 
