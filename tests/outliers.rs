@@ -172,7 +172,9 @@ fn the_slow_one_among_several_is_ejected() {
 
 #[test]
 fn the_slow_one_is_ejected_also_where_another_is_asked_in_its_place() {
-    slow_one_is_ejected("hedge = { after = \"200ms\" }\nretries = { budget = \"100%\", min_per_second = 1_000 }");
+    slow_one_is_ejected(
+        "hedge = { after = \"200ms\" }\nretries = { budget = \"100%\", min_per_second = 1_000 }",
+    );
 }
 
 fn slow_one_is_ejected(settings: &str) {

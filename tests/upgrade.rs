@@ -1150,7 +1150,7 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
 /// What the old process has in flight is tried again, or let out of a queue.
 #[test]
 fn the_old_process_sends_nothing_to_an_endpoint_that_is_drained_in_the_new_one() {
-    let queue = "circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let queue = "circuit = { requests = 1, queue_timeout = \"30s\" }";
     for (settings, requests) in [("", 1), (queue, 2)] {
         let gate = Gate::default();
         let opened = gate.clone();

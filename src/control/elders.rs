@@ -88,6 +88,12 @@ impl Left {
     }
 }
 
+impl Pool {
+    fn is_of(&self, service: &ServiceName, version: &VersionName) -> bool {
+        self.service == *service && self.version == *version
+    }
+}
+
 /// A version that is being left, and of which nobody has told yet that it is drained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Untold {
@@ -97,12 +103,6 @@ pub struct Untold {
     pub version: VersionName,
     /// How long ago it was left.
     pub age: Duration,
-}
-
-impl Pool {
-    fn is_of(&self, service: &ServiceName, version: &VersionName) -> bool {
-        self.service == *service && self.version == *version
-    }
 }
 
 /// All of them. Written by who talks with them, read by control and the API.

@@ -148,7 +148,7 @@ impl From<elders::Untold> for Untold {
 
 /// What one has told of itself, and what is told here from now on.
 fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
-    let Left { pid, generation, version, quiet, connections, work, untold, pools } = left;
+    let Left { pid, generation, version, quiet, connections, work, pools, untold } = left;
     // Names that this program does not take are of a newer one, which is no elder.
     let left = work.into_iter().filter_map(|work| {
         let Work { service, version, kind, endpoint, count, oldest_ms } = work;

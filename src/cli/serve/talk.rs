@@ -132,20 +132,12 @@ pub(super) struct Left {
     /// Open client connections.
     pub(super) connections: u64,
     pub(super) work: Vec<Work>,
-    /// The versions of which the other process tells from now on when they are drained, and this one does not; said once.
-    #[serde(default)]
-    pub(super) untold: Vec<Untold>,
     /// Those of the pools that it was told of by which all of it goes.
     #[serde(default)]
     pub(super) pools: Vec<Pool>,
-}
-
-/// A version that is being left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Untold {
-    pub(super) service: String,
-    pub(super) version: String,
-    pub(super) age_ms: u64,
+    /// The versions of which the other process tells from now on when they are drained, and this one does not; said once.
+    #[serde(default)]
+    pub(super) untold: Vec<Untold>,
 }
 
 /// The endpoints that a version's requests go to.
@@ -154,6 +146,14 @@ pub(super) struct Pool {
     pub(super) service: String,
     pub(super) version: String,
     pub(super) endpoints: Vec<String>,
+}
+
+/// A version that is being left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Untold {
+    pub(super) service: String,
+    pub(super) version: String,
+    pub(super) age_ms: u64,
 }
 
 /// So much of one kind on one version with one endpoint.
