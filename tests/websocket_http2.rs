@@ -247,6 +247,22 @@ fn it_is_told_to_come_again_when_its_version_is_left_and_both_sides_close() {
 }
 
 #[test]
+fn an_endpoint_is_told_in_the_place_of_a_client_that_does_not_answer() {
+    let endpoint = Endpoint::start(true);
+    let lab = lab(endpoint.address, "drain = { patience = \"0s\", spread = \"0s\", deadline = \"1s\" }");
+    let mut socket = connect(&lab);
+    endpoint.saw();
+    assert!(is_echoed(&mut socket, &Message::text("before")));
+    let mut events = lab.events();
+    lab.flip("green");
+    let mut heard = Vec::new();
+    socket.get_mut().read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"\x88\x11\x03\xf4service restart");
+    assert_eq!(endpoint.saw(), "ended", "and not reset");
+    events.drained("blue");
+}
+
+#[test]
 fn a_client_of_http_2_has_a_stream_on_both_sides() {
     let endpoint = Endpoint::start(true);
     let lab = lab(endpoint.address, "");

@@ -172,7 +172,7 @@ enum End {
     /// It was told to.
     Stopped,
     /// Another process serves.
-    Replaced(Successor),
+    Replaced(Box<Successor>),
 }
 
 /// The tasks that answer operators, and whoever asks for the metrics.
@@ -314,7 +314,7 @@ impl Process {
         drop(upgrades);
         match end {
             End::Stopped => self.wind_down(signals).await,
-            End::Replaced(successor) => self.retire(successor, signals).await,
+            End::Replaced(successor) => self.retire(*successor, signals).await,
         }
     }
 

@@ -159,36 +159,47 @@ impl Tunnel {
         matches!(self.stage, Stage::Said | Stage::Over)
     }
 
-    /// Waits for the Close of who was told to go, and not for longer than it may take.
+    /// Waits for the Close of who was told to go, then for that of its endpoint, and for neither longer than it may take.
     fn poll_farewell(&mut self, client: &mut impl End, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         if !self.is_told() {
             // It was cut, and in the middle of a frame: there is no word for it.
             return Poll::Ready(Err(Reason::DrainDeadline));
         }
-        let clock = &self.turn.client.worker.clock;
-        let has_answered = self.up.is_over || (self.up.frames.is_closed() && self.up.data.is_empty());
-        if self.stage == Stage::Said && has_answered {
-            self.stage = Stage::Over;
-            self.until = clock.ticks() + Clock::ticks_in(LAST);
-            // The client has heard and said all there is: it need not wait for the endpoint.
-            drop(client.poll_shutdown(cx));
+        loop {
+            let clock = &self.turn.client.worker.clock;
+            let has_answered = self.up.is_over || (self.up.frames.is_closed() && self.up.data.is_empty());
+            if self.stage == Stage::Said && has_answered {
+                self.stage = Stage::Over;
+                self.until = clock.ticks() + Clock::ticks_in(LAST);
+                // The client has heard and said all there is: it need not wait for the endpoint.
+                drop(client.poll_shutdown(cx));
+            }
+            if self.permit.ask() == Ask::Cut {
+                self.until = self.until.min(clock.ticks() + Clock::ticks_in(LAST));
+            }
+            if clock.ticks() < self.until {
+                self.turn.alarm.set(TICK * u32::try_from(self.until - clock.ticks()).unwrap_or(u32::MAX));
+                ready!(self.turn.alarm.poll(cx));
+            }
+            if self.stage == Stage::Over || !self.answer_for_client(cx) {
+                drop(client.poll_shutdown(cx));
+                return Poll::Ready(Ok(()));
+            }
         }
-        if self.permit.ask() == Ask::Cut {
-            self.until = self.until.min(clock.ticks() + Clock::ticks_in(LAST));
+    }
+
+    /// Tells the endpoint in the place of a client that does not answer, if it takes it at once; true when it did.
+    fn answer_for_client(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.up.frames.is_between_messages() || !self.up.data.is_empty() {
+            return false;
         }
-        if clock.ticks() < self.until {
-            self.turn.alarm.set(TICK * u32::try_from(self.until - clock.ticks()).unwrap_or(u32::MAX));
-            ready!(self.turn.alarm.poll(cx));
-        }
-        if self.stage == Stage::Said && self.up.frames.is_between_messages() && self.up.data.is_empty() {
-            // The client does not answer: the endpoint is told in its place, as far as it takes it at once.
-            let mask = self.turn.client.worker.dice().to_be_bytes();
-            let close = websocket::close_for_endpoint([mask[0], mask[1], mask[2], mask[3]]);
-            drop(Pin::new(&mut self.stream).poll_write(cx, &close));
-            drop(Pin::new(&mut self.stream).poll_flush(cx));
-        }
-        drop(client.poll_shutdown(cx));
-        Poll::Ready(Ok(()))
+        let mask = self.turn.client.worker.dice().to_be_bytes();
+        let close = websocket::close_for_endpoint([mask[0], mask[1], mask[2], mask[3]]);
+        let written = Pin::new(&mut self.stream).poll_write(cx, &close);
+        drop(Pin::new(&mut self.stream).poll_shutdown(cx));
+        // Nothing that the client still says may follow.
+        self.up.is_over = true;
+        matches!(written, Poll::Ready(Ok(length)) if length == close.len())
     }
 
     /// What comes next for a client that has taken all before: a Close, where that is asked and tears nothing, else what was kept

@@ -22,7 +22,7 @@ use crate::store::sqlite::Sqlite;
 /// What has come of an upgrade.
 pub(super) enum Outcome {
     /// Another process serves.
-    Succeeded(Successor),
+    Succeeded(Box<Successor>),
     /// This one goes on.
     Failed,
     /// This one was told to stop meanwhile.
@@ -75,7 +75,7 @@ impl Process {
                 self.handle.elders().clear();
                 // Who asked may have gone.
                 let _ = reply.send(Ok(upgraded(&ready, began)));
-                return Outcome::Succeeded(Successor { heir, ready, untold });
+                return Outcome::Succeeded(Box::new(Successor { heir, ready, untold }));
             }
             (Ok(_), None) => (Why::Late, String::new()),
             (Err(why), heir) => {

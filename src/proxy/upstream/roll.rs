@@ -53,12 +53,15 @@ pub struct Roll(Mutex<Vec<mpsc::Sender<Inquiry>>>);
 #[derive(Debug)]
 pub enum Inquiry {
     /// What is left on these tenures?
-    Left(Question<Arc<[Arc<Upstream>]>, Vec<Remaining>>),
+    Left(Question<Tenures, Vec<Remaining>>),
     /// What of these tenures is with this endpoint, or may come to it?
-    At(Question<(Arc<[Arc<Upstream>]>, EndpointAddr), Vec<Remaining>>),
+    At(Question<(Tenures, EndpointAddr), Vec<Remaining>>),
     /// Which tenures have something with these endpoints, or that may come to them?
     With(Question<Arc<BTreeSet<EndpointAddr>>, Places>),
 }
+
+/// The tenures that are asked about.
+pub type Tenures = Arc<[Arc<Upstream>]>;
 
 /// The ids of tenures that have something in flight, and with which endpoint that is or may yet be.
 pub type Places = BTreeSet<(u64, EndpointAddr)>;
@@ -90,11 +93,11 @@ impl Roll {
     ///
     /// Each worker takes over what is published before it answers: of a change that was acknowledged before the call,
     /// no request goes the old way after the answer. Cancel-safe.
-    pub async fn call(&self, of: impl Into<Arc<[Arc<Upstream>]>>) -> Option<Vec<Remaining>> {
+    pub async fn call(&self, of: impl Into<Tenures>) -> Option<Vec<Remaining>> {
         self.call_within(of.into(), PATIENCE).await
     }
 
-    async fn call_within(&self, of: Arc<[Arc<Upstream>]>, patience: Duration) -> Option<Vec<Remaining>> {
+    async fn call_within(&self, of: Tenures, patience: Duration) -> Option<Vec<Remaining>> {
         let answers = self.ask(of, Inquiry::Left, patience).await?;
         Some(add_up(answers.into_iter().flatten()))
     }
@@ -104,11 +107,7 @@ impl Roll {
     ///
     /// As [`Roll::call`]: what is not told does not come there after the answer, unless a later change gives it traffic.
     /// Cancel-safe.
-    pub async fn call_at(
-        &self,
-        of: impl Into<Arc<[Arc<Upstream>]>>,
-        endpoint: EndpointAddr,
-    ) -> Option<Vec<Remaining>> {
+    pub async fn call_at(&self, of: impl Into<Tenures>, endpoint: EndpointAddr) -> Option<Vec<Remaining>> {
         let answers = self.ask((of.into(), endpoint), Inquiry::At, PATIENCE).await?;
         Some(add_up(answers.into_iter().flatten()))
     }
