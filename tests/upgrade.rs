@@ -852,6 +852,29 @@ fn who_waits_for_a_drain_is_told_that_another_process_knows() {
 }
 
 #[test]
+fn a_change_waits_for_what_the_old_process_has_of_a_version_that_was_left_before() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    row.upgrade();
+    let shop = "/v1/services/shop";
+    let (status, late) =
+        row.lab.call("POST", &format!("{shop}/flip?wait=drained&timeout=50ms"), &json!({ "to": "green" }));
+    assert_eq!((status, &late["left"][0]["version"]), (504, &json!("blue")), "{late}");
+    let wait = format!("{shop}/versions/blue?wait=drained&timeout=30s");
+    let removed = row.lab.call_later("DELETE", &wait, &[], &Value::Null);
+    wait_until("it is removed", || row.lab.epoch() == 3);
+    gate.open();
+    assert!(client.answer().is_whole);
+    let answer = removed.answer();
+    assert!(answer.status == 200 && answer.text().contains("\"drained\""), "{}", answer.text());
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn nothing_is_drained_before_the_old_process_has_said_what_it_has() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"500ms\"\n");
     let mut client = row.client();

@@ -118,7 +118,7 @@ fn kept(control: &Handle) -> Vec<VersionKept> {
 }
 
 /// The versions worth a look: those that drain, and those with something in flight.
-fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)> {
+pub(super) fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)> {
     let mut all: BTreeSet<_> = control.draining().iter().cloned().collect();
     all.extend(control.leaving_elsewhere());
     let state = control.state();

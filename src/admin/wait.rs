@@ -1,7 +1,7 @@
 //! `wait=drained`: answers when nothing is left on the versions and endpoints that a change has left; `wait=finished`: when supervision
 //! is over too; `wait=healthy`: when what it brought is found well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -188,7 +188,7 @@ async fn until_drained(
     patience: Duration,
 ) -> Result<(), Box<Problem>> {
     let control = &call.app.control;
-    let leaving = leaving(answer);
+    let leaving = leaving(control, answer);
     let waiting = async {
         let versions = all_drained(control, &leaving).await?.map(|(service, version)| {
             let what = format!("`{version}` of `{service}`");
@@ -248,16 +248,20 @@ impl Endpoint {
     }
 }
 
-/// The versions that the change left: by its answer, not by the present state, in which they may have traffic again.
-fn leaving(answer: &ChangeAnswer) -> Leaving {
-    let mut all: BTreeMap<ServiceName, Vec<VersionName>> = BTreeMap::new();
-    for left in &answer.leaving {
-        // Names that we wrote ourselves.
-        if let (Ok(service), Ok(version)) = (left.service.parse(), left.version.parse()) {
-            all.entry(service).or_default().push(version);
-        }
+/// The versions that the change left: by its answer, not by the present state, in which they may have traffic again; and those of
+/// its services that were left before, and have work still, as with a process before this one.
+fn leaving(control: &Handle, answer: &ChangeAnswer) -> Leaving {
+    let mut all: BTreeMap<ServiceName, BTreeSet<VersionName>> = BTreeMap::new();
+    // Names that we wrote ourselves.
+    let left = answer.leaving.iter();
+    let left = left.filter_map(|left| Some((left.service.parse().ok()?, left.version.parse().ok()?)));
+    let before = drain::busy(control, false).into_iter().filter(|(service, version)| {
+        answer.services.contains_key(service.as_str()) && !has_weight(control, service, version)
+    });
+    for (service, version) in left.chain(before) {
+        all.entry(service).or_default().insert(version);
     }
-    all.into_iter().collect()
+    all.into_iter().map(|(service, versions)| (service, versions.into_iter().collect())).collect()
 }
 
 /// Waits for all of them; ends early with one that carries traffic again.
