@@ -181,7 +181,9 @@ fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
     let took = since.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?}");
     drop(ask(&lab, 1..2));
-    wait_until("nobody waits", || pending(&lab) == 0.0);
+    let ended = || lab.metric_total("switchback_client_requests_total{", "service=\"shop\"");
+    wait_until("who has left is done with", || ended() == 2.0);
+    assert_eq!(pending(&lab), 0.0);
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
     assert_eq!(lab.origins[0].served(), 1);
