@@ -85,7 +85,8 @@ impl Heir {
         drop(command);
         let kept: Rc<RefCell<VecDeque<String>>> = Rc::default();
         let log = spawn_local(pass_on(pipe::Receiver::from_owned_fd(words.into())?, Rc::clone(&kept)));
-        line.tell(&Told::Hello(hello)).await?;
+        // One that has ended already says why when it is listened to.
+        let _ = line.tell(&Told::Hello(hello)).await;
         Ok(Self { process: Offspring { child, is_ours: true }, line, words: kept, log })
     }
 
