@@ -62,9 +62,10 @@ class Judge:
         if order.fate == "made" and change["epoch"] != order.epoch:
             self.violated(f"{order} is in the history as {change}")
         for service, weights in order.weights.items():
-            was = change["services"].get(service)
-            if not was or was["weights"] != weights:
-                self.violated(f"{order} is in the history as {change}")
+            # One of which nothing changed is told too, and is in no entry.
+            was = self.weights(service, change["epoch"])
+            if was != weights:
+                self.violated(f"{order} is in the history as {change}, {service} as {was}")
         for service, version in order.targets.items():
             if self.weights(service, change["epoch"]) != {version: 10_000}:
                 self.violated(f"{order} is there in part: {change}, {self.weights(service, change['epoch'])}")
