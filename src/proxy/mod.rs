@@ -12,7 +12,6 @@ mod atomic {
 
 // What a request passes, in order.
 pub mod gate;
-
 pub mod hops;
 
 mod entry;
