@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CHANGES: usize = 5;
 
 /// Runs `once` as the target `name`: `TARGET CORPUS ARTIFACTS [RUNS [SECONDS [SEED]]]`, or `TARGET FILE` for one input.
+#[allow(clippy::disallowed_methods, reason = "an edge: how long it runs")]
 pub fn main(name: &str, once: fn(&[u8])) -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let number = |at: usize, default: u64| arguments.get(at).map_or(Ok(default), |text| text.parse());

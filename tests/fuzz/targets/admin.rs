@@ -18,7 +18,7 @@ fuzz_target!(|body: &[u8]| {
         Err(problem) => return it_can_be_told(&problem),
     };
     assert_eq!(edits.commands.len(), edits.services.len());
-    assert!(edits.expected.len() <= edits.services.len());
+    assert!(edits.expected().len() <= edits.services.len());
     // What it was read from is written so that it reads the same again: the CLI and the server agree.
     let batch: Batch = serde_json::from_slice(body).expect("it was read");
     let written = serde_json::to_vec(&batch).expect("it can be written");
