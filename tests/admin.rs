@@ -94,7 +94,16 @@ fn a_plan_changes_nothing() {
         { "service": "shop", "version": "blue", "from": 10_000, "to": 0 },
         { "service": "shop", "version": "green", "from": 0, "to": 10_000 },
     ]);
-    assert_eq!(plan["moves"], moves);
+    assert_eq!((&plan["moves"], &plan["summary"]), (&moves, &json!("shop: green 100 %")));
+    for (method, path, body, what) in [
+        ("PUT", "versions/blue/endpoints/127.0.0.1:9", json!({}), "shop: blue +127.0.0.1:9"),
+        ("DELETE", "versions/green", json!({}), "shop: green removed"),
+        ("POST", "hold", json!({}), "shop: requests held for at most 10 s"),
+    ] {
+        let path = format!("/v1/services/shop/{path}?dry_run=true");
+        let (status, plan) = lab.call(method, &path, &body);
+        assert_eq!((status, &plan["summary"]), (200, &json!(what)), "{plan}");
+    }
     assert_eq!((lab.shop(), lab.epoch()), (before, epoch));
     assert_eq!(lab.get("/").version(), "blue");
     // A plan of what would be refused is refused.

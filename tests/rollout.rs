@@ -863,6 +863,22 @@ fn a_version_that_has_weight_already_takes_over_and_the_way_back_ends_where_it_b
     assert_eq!(who_answers(&lab), ["new0", "new1"]);
 }
 
+#[test]
+fn a_version_that_has_weight_already_takes_over_from_the_last_endpoint_of_the_other() {
+    for (count, batch) in [(1, 1), (2, 2)] {
+        let lab = pool(count, "");
+        let new: Vec<_> = (0..count).map(|index| Origin::start(&format!("new{index}"))).collect();
+        let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+        lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": pool }));
+        lab.weights(&json!({ "blue": 9_000, "green": 1_000 }));
+        let batch = format!("--batch={batch}");
+        let (exit, out, err) = lab.cli(&["rollout", "shop", "--from", "blue", "--to", "green", &batch]);
+        assert_eq!(exit, 0, "{out}{err}");
+        assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+        assert!(who_answers(&lab).iter().all(|name| name.starts_with("new")));
+    }
+}
+
 // ---- The last line ----
 
 #[test]
@@ -879,17 +895,18 @@ fn what_was_restarted_in_its_place_is_not_said_to_serve_no_more() {
 
 #[test]
 fn an_endpoint_that_is_lost_is_named() {
-    let mut lab = pool(3, "");
-    let old = address(&lab, "old0");
-    begin(&lab, &json!({ "confirm": true }));
-    wait_for_step(&lab, 0, "safe");
-    lab.origins.retain(|origin| origin.name != "old0");
-    let (_, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
-    let lost = format!(
-        "; {old} does not serve, and nothing does in its place; the other old endpoints serve: do not stop them"
-    );
-    assert!(out.trim_end().ends_with(&lost), "{out}");
-    assert_eq!(rollout(&lab)["steps"][0]["state"], "lost");
+    for (mut lab, state) in [(pool(3, ""), "safe"), (two_services_on_one_pool(), "shared")] {
+        let old = address(&lab, "old0");
+        begin(&lab, &json!({ "confirm": true }));
+        wait_for_step(&lab, 0, state);
+        lab.origins.retain(|origin| origin.name != "old0");
+        let (_, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+        let lost = format!(
+            "; {old} does not serve, and nothing does in its place; the other old endpoints serve: do not stop them"
+        );
+        assert!(out.trim_end().ends_with(&lost), "{out}");
+        assert_eq!(rollout(&lab)["steps"][0]["state"], "lost");
+    }
 }
 
 /// Answers its checks as the switch says.

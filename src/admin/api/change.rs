@@ -243,6 +243,9 @@ pub struct ChangeAnswer {
     pub epoch: u64,
     /// False when everything was so already: then there is no new epoch.
     pub changed: bool,
+    /// What changed in one line, as the history tells it; empty when nothing did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
     /// How far it has come.
     pub state: Reached,
     /// True when nothing was done: this is the plan.
@@ -323,6 +326,7 @@ impl ChangeAnswer {
         let mut answer = Self {
             epoch: state.table.epoch().0,
             changed: effects.change.is_some(),
+            summary: effects.change.as_ref().map(|change| change.summary.clone()).unwrap_or_default(),
             state: Reached::Fenced,
             dry_run: false,
             services: BTreeMap::new(),

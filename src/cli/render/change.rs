@@ -31,6 +31,9 @@ fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> Strin
         };
         lines.push(format!("{nothing} (epoch {})", answer.epoch));
     }
+    if answer.dry_run && answer.changed {
+        lines.push(format!("the change: {}", line(&answer.summary, usize::MAX)));
+    }
     lines.extend(answer.notes.iter().map(|note| format!("note: {}", line(note, usize::MAX))));
     lines.join("\n")
 }
@@ -43,8 +46,10 @@ fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, before: &str, 
         let moves: Vec<_> = moves
             .map(|step| format!("{} {} → {}", step.version, percent(step.from), percent(step.to)))
             .collect();
-        let moves = if moves.is_empty() { format!("stays at {now}") } else { moves.join(", ") };
-        return format!("{service}: would be {moves}");
+        return match &moves[..] {
+            [] => format!("{service}: would stay at {now}"),
+            moves => format!("{service}: would be {}", moves.join(", ")),
+        };
     }
     if !answer.changed {
         return format!("{service}: nothing to do, it is {now} already (epoch {epoch})");

@@ -62,8 +62,12 @@ pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style
             Some(was) => (&was.state, was.awaits_confirmation) != (&step.state, step.awaits_confirmation),
             None => step.state != "pending",
         };
-        let is_dealt_with = was.is_some_and(|was| was.awaits_confirmation && was.state == step.state);
-        let text = if is_dealt_with { dealt_with(step) } else { said(step) };
+        let is_not_waited_for = was.is_some_and(|was| was.awaits_confirmation && was.state == step.state);
+        let text = match is_not_waited_for {
+            // What ends early waits for nobody: that does not say that it was dealt with.
+            true => dealt_with(step).filter(|_| now.why.is_none()),
+            false => said(step),
+        };
         if let Some(text) = text.filter(|_| is_news) {
             lines.push(format!("{}/{}: {text}", index + 1, now.steps.len()));
         }
@@ -156,7 +160,7 @@ pub(in crate::cli) fn outcome(rollout: &Rollout, style: Style) -> String {
         // One that was restarted in its place serves again.
         let steps = rollout.steps.iter().filter(|step| states.contains(&&*step.state));
         let steps = steps.filter(|step| step.state != "done" || !in_place(step));
-        let steps = steps.filter(|step| step.also_used_by.is_empty());
+        let steps = steps.filter(|step| step.state == "lost" || step.also_used_by.is_empty());
         let steps =
             steps.filter(|step| !step.out.as_ref().is_some_and(|out| rollout.serving_again.contains(out)));
         steps.filter_map(|step| step.out.as_deref()).map(|out| line(out, usize::MAX)).collect::<Vec<_>>()

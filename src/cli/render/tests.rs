@@ -5,6 +5,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
+use serde_json::{from_value, json};
 
 use super::{change, explained, history, safety, status, versions, waiting};
 use crate::admin::api::{
@@ -142,6 +143,7 @@ fn a_hold_says_what_waits_and_for_how_long() {
     let answer = ChangeAnswer {
         epoch: 42,
         changed: true,
+        summary: String::new(),
         state: Reached::Fenced,
         dry_run: false,
         services,
@@ -207,6 +209,7 @@ fn answer(services: &[(&str, Standing)]) -> ChangeAnswer {
     ChangeAnswer {
         epoch: 42,
         changed: true,
+        summary: String::new(),
         state: Reached::Fenced,
         dry_run: false,
         leaving: leaving.collect(),
@@ -227,13 +230,16 @@ fn what_a_change_did() {
     let step = |version: &str, from, to| Move { service: "shop".into(), version: version.into(), from, to };
     let moves = vec![step("blue", 10_000, 0), step("green", 0, 10_000)];
     let notes = vec!["`old` did not exist at epoch 7".to_owned()];
-    let plan = ChangeAnswer { dry_run: true, moves, notes: notes.clone(), ..one.clone() };
+    let summary = "shop: green 100 %".to_owned();
+    let plan = ChangeAnswer { dry_run: true, summary, moves, notes: notes.clone(), ..one.clone() };
+    let summary = "shop: green 10.0.0.1:80 draining".to_owned();
+    let of_a_pool = ChangeAnswer { dry_run: true, summary, ..one.clone() };
     let in_vain = ChangeAnswer { changed: false, notes, ..answer(&[]) };
     let told = |answer: &ChangeAnswer| {
         let lines = [Some(change(answer, Style::PLAIN)), super::way_back(answer)];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     };
-    assert_snapshot!([one, two, none, plan, in_vain].map(|answer| told(&answer)).join("\n--\n"));
+    assert_snapshot!([one, two, none, plan, of_a_pool, in_vain].map(|answer| told(&answer)).join("\n--\n"));
 }
 
 #[test]
@@ -301,4 +307,18 @@ fn explanations() {
     };
     let all = [coin, single, none].map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
     assert_snapshot!(all.join("\n--\n"));
+}
+
+#[test]
+fn of_a_rollout_that_ends_early_nothing_is_said_to_be_dealt_with() {
+    let step = |awaits| json!({ "out": "10.0.0.1:80", "into": "10.0.0.1:80", "state": "safe", "awaits_confirmation": awaits });
+    let waits: api::Rollout = from_value(json!({
+        "service": "shop", "from": "blue", "to": "blue", "state": "running", "steps": [step(true)], "batch": 1,
+        "surge": false, "min_serving": 1, "serving": 2, "least_serving": 1, "began": text::rfc3339(NOW),
+    }))
+    .unwrap();
+    let news = |now: &api::Rollout| super::rollout::news(Some(&waits), now, Style::PLAIN);
+    let told = api::Rollout { steps: vec![from_value(step(false)).unwrap()], ..waits.clone() };
+    assert_eq!(news(&told), ["1/1: 10.0.0.1:80 is dealt with"]);
+    assert!(news(&api::Rollout { why: Some("its hook has failed".to_owned()), ..told }).is_empty());
 }

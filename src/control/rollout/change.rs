@@ -218,7 +218,14 @@ impl Job {
             RolloutState::Reversing => Way::Back { begun: self.begun, is_over },
             _ => Way::Forward,
         };
-        plan.weights(service, old, new.len(), way)
+        let new = match way {
+            // Nobody else is left: what the new version has had traffic on since before carries it all.
+            Way::Forward if old == 0 && weight(state, &plan.service, &plan.to) > BasisPoints::NONE => {
+                serving(&plan.to).filter(|endpoint| !shift.leaves.contains(endpoint)).count()
+            }
+            _ => new.len(),
+        };
+        plan.weights(service, old, new, way)
     }
 }
 

@@ -268,7 +268,7 @@ impl Name {
     }
 }
 
-/// From the next lookup on these name servers are asked; without any, the system's.
+/// From now on these name servers are asked, also about names that are known; without any, the system's.
 pub fn ask(servers: &[SocketAddr]) {
     lookup::ask(servers);
 }
@@ -309,13 +309,19 @@ fn run(mut names: mpsc::UnboundedReceiver<Weak<Name>>) {
     }
 }
 
-/// Resolves a name again and again until nobody holds it any more.
+/// Resolves a name again and again until nobody holds it any more: when that is due, and when others are to be asked.
 async fn keep(name: Weak<Name>, look_up: impl AsyncFn(Arc<str>, Asked) -> Found) {
+    let mut servers = lookup::asked();
     while let Some((host, asked)) = name.upgrade().map(|name| (Arc::clone(&name.host), name.asked)) {
+        servers.mark_unchanged();
         let found = look_up(host, asked).await;
         let Some(name) = name.upgrade() else { return };
         let pause = name.on_looked_up(found);
         drop(name);
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // The sender is never gone.
+            _ = servers.changed() => {}
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::TokioResolver;
@@ -12,16 +12,27 @@ use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData};
+use tokio::sync::watch;
 
 use super::Place;
 use crate::proxy::clock;
 
-/// Who is asked, where that is not the system's to say. Locked for every lookup and every reload.
-static SERVERS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+/// Who is asked, where that is not the system's to say.
+static SERVERS: LazyLock<watch::Sender<Vec<SocketAddr>>> = LazyLock::new(watch::Sender::default);
 
-/// From the next lookup on these name servers are asked; without any, the system's.
+/// From now on these name servers are asked; without any, the system's.
 pub(super) fn ask(servers: &[SocketAddr]) {
-    *SERVERS.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
+    SERVERS.send_if_modified(|asked| {
+        let are_others = *asked != servers;
+        asked.clear();
+        asked.extend(servers);
+        are_others
+    });
+}
+
+/// For whoever has to know that others are asked.
+pub(super) fn asked() -> watch::Receiver<Vec<SocketAddr>> {
+    SERVERS.subscribe()
 }
 
 /// What a lookup found.
@@ -111,7 +122,7 @@ impl System {
     /// Those that have read the files as they are now.
     fn resolvers(&self) -> Result<Resolvers, String> {
         let now = FILES.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
-        let servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let servers = SERVERS.borrow().clone();
         let mut resolvers = self.resolvers.borrow_mut();
         let is_same = *self.seen.borrow() == now && *self.servers.borrow() == servers;
         if let Some(resolvers) = resolvers.as_ref().filter(|_| is_same) {

@@ -87,3 +87,25 @@ fn localhost_is_known_to_every_system() {
     let found = runtime.block_on(name.addresses());
     assert!(found.iter().any(IpAddr::is_loopback), "{found:?}");
 }
+
+#[tokio::test]
+async fn what_is_known_is_asked_of_other_name_servers_as_soon_as_they_are_named() {
+    let name = Arc::new(Name::new(&"shop.internal".into(), Asked::Addresses));
+    let (asked, mut asks) = mpsc::unbounded_channel();
+    let keeper = keep(Arc::downgrade(&name), async move |_, _| {
+        asked.send(()).unwrap();
+        records(&["10.0.0.1"], MOST)
+    });
+    let mut next = async || tokio::time::timeout(RETRY, asks.recv()).await.is_ok();
+    let asker = async {
+        assert!(next().await);
+        for port in [53, 54] {
+            ask(&[SocketAddr::from(([127, 0, 0, 1], port))]);
+            assert!(next().await);
+        }
+    };
+    tokio::select! {
+        () = keeper => panic!("somebody holds the name"),
+        () = asker => {}
+    }
+}
