@@ -7,6 +7,8 @@ mod lab;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::dns::{NameServer, Record};
 use lab::origin::Then;
@@ -264,6 +266,35 @@ fn a_deploy_that_changes_nothing_leaves_what_was_discovered_as_it_was() {
     assert_eq!((exit, blue()), (3, before), "{out}{err}");
     listed.list(&["b", "c"]);
     listed.wait_for(&["b", "c"]);
+}
+
+#[test]
+fn who_drains_and_is_found_no_more_serves_again_when_it_is_found_after_a_minute() {
+    let listed = listed(&["a", "b"], 2, "");
+    let lab = &listed.lab;
+    listed.wait_for(&["a", "b"]);
+    let draining = |index: usize| lab.shop()["versions"][0]["endpoints"][index]["draining"] == true;
+    let drain = format!("/v1/services/shop/versions/blue/endpoints/{}/drain", listed.at("a"));
+    assert_eq!(lab.call("POST", &drain, &Value::Null).0, 200);
+    listed.list(&["b"]);
+    listed.wait_for(&["b"]);
+    listed.list(&["a", "b"]);
+    listed.wait_for(&["a", "b"]);
+    assert!(draining(0), "it was missing for a moment only");
+    listed.list(&["b"]);
+    let since = Instant::now();
+    let ended = format!("shop: blue {} drains no more", listed.at("a"));
+    let newest = || lab.call("GET", "/v1/changes?limit=1", &Value::Null).1["changes"][0]["summary"].clone();
+    while newest() != ended {
+        assert!(since.elapsed() < 3 * lab::PATIENCE, "{}", newest());
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(since.elapsed() > Duration::from_secs(59));
+    // Whoever has the address now, and alone.
+    listed.list(&["a"]);
+    listed.wait_for(&["a"]);
+    assert!(!draining(0));
+    assert_eq!(lab.get("/").version(), "a");
 }
 
 /// Machines on one port, at addresses of their own.

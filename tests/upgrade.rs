@@ -875,6 +875,26 @@ fn a_change_waits_for_what_the_old_process_has_of_a_version_that_was_left_before
 }
 
 #[test]
+fn who_waits_for_what_the_old_process_has_hears_that_the_version_is_back() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    let wait = "/v1/services/shop/flip?wait=drained&timeout=30s";
+    let flipped = row.lab.call_later("POST", wait, &[], &json!({ "to": "green" }));
+    wait_until("it is flipped", || row.lab.epoch() == 2);
+    wait_until("blue drains", || row.lab.shop()["leaving"] == json!(["blue"]));
+    assert_eq!(row.lab.call("POST", "/v1/services/shop/revert", &json!({})).0, 200);
+    let answer = flipped.answer();
+    assert!(answer.status == 409 && answer.text().contains("returned"), "{}", answer.text());
+    gate.open();
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn nothing_is_drained_before_the_old_process_has_said_what_it_has() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"500ms\"\n");
     let mut client = row.client();
@@ -1249,6 +1269,9 @@ fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_noth
     // `None` once it has ended.
     let quiet = || row.status().pointer("/predecessors/0/quiet").and_then(Value::as_bool);
     assert_eq!(quiet(), Some(false));
+    // A plan is acknowledged by nobody.
+    let plan = row.lab.call("POST", "/v1/services/shop/flip?dry_run=true", &json!({ "to": "green" }));
+    assert_eq!((plan.0, &plan.1["changed"], quiet()), (200, &json!(true), Some(false)), "{}", plan.1);
     signal("CONT", row.pids[0]);
     wait_until("it begins nothing more", || quiet() != Some(false));
     row.lab.flip("green");

@@ -249,7 +249,10 @@ impl Control {
     /// Shows the present state with its drains, as one.
     pub(super) fn show(&self) {
         let here = self.drains.names();
-        let elsewhere = self.elsewhere.keys().filter(|name| !here.contains(name));
+        let is_left = |(service, version): &&(ServiceName, VersionName)| {
+            weight(&self.state, service, version) == BasisPoints::NONE
+        };
+        let elsewhere = self.elsewhere.keys().filter(|name| !here.contains(name)).filter(is_left);
         let draining = here.iter().chain(elsewhere).cloned().collect();
         let is_past = self.custody == Custody::Gone;
         self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining, is_past });

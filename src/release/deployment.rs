@@ -65,7 +65,8 @@ pub struct Previous {
 
 /// One version's difference from the file, made through the API.
 ///
-/// It lasts until the file's own definition of that version changes: then the file says what exists.
+/// It lasts until the file's own definition of that version changes: then the file says what exists. What drains and exists
+/// still drains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// The version is this, in place of what the file said (`None`: it is not in the file).

@@ -245,10 +245,12 @@ impl<'s> Draft<'s> {
             index.map(|index| (&*self.base.table.services()[index], &*self.base.deployments[index]));
         let discovered = until_found(&spec, standing, present);
         let standing = &Standing { discovered, ..standing.clone() };
-        for version in still_holding(&spec, &standing.edits).1 {
+        let (kept, overruled) = still_holding(&spec, &standing.edits, &standing.discovered);
+        for version in overruled {
             let name = &spec.name;
+            let but = if kept.contains_key(&version) { ", but for what drains" } else { "" };
             self.notes.push(format!(
-                "the file's `{version}` of `{name}` changed; the API's edits of it are dropped"
+                "the file's `{version}` of `{name}` changed; the API's edits of it are dropped{but}"
             ));
         }
         let (service, deployment) = match restore(&spec, standing, epoch) {

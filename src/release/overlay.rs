@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::deployment::{Deployment, Discovered, Edit, Phase};
 use super::history::Standing;
-use crate::table::{BasisPoints, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec,
+};
 
 /// Lays `edits` over the versions of the file: those that still hold, in the file's order, added versions last; what was
 /// found joins the pools.
@@ -57,7 +59,7 @@ pub(super) fn until_found(
 ) -> Discovered {
     let mut discovered = standing.discovered.clone();
     let Some((service, deployment)) = present else { return discovered };
-    let (edits, _) = still_holding(spec, &standing.edits);
+    let (edits, _) = still_holding(spec, &standing.edits, &standing.discovered);
     let alone = own(spec, &edits);
     for name in spec.discovering.iter().filter(|name| !standing.discovered.contains_key(name)) {
         let kept: Vec<_> =
@@ -70,15 +72,34 @@ pub(super) fn until_found(
     discovered
 }
 
-/// The edits that still hold over `spec`, and the names of those that the file has overruled.
+/// The edits that still hold over `spec`, and the names of those that the file has overruled. Of these the drains are left: a file
+/// cannot say that somebody is about to stop a machine.
 pub(super) fn still_holding(
     spec: &ServiceSpec,
     edits: &BTreeMap<VersionName, Edit>,
+    discovered: &Discovered,
 ) -> (BTreeMap<VersionName, Edit>, Vec<VersionName>) {
     let file = |name: &VersionName| spec.versions.iter().find(|file| file.name == *name);
-    let (kept, overruled): (BTreeMap<_, _>, BTreeMap<_, _>) =
+    let (mut kept, overruled): (BTreeMap<_, _>, BTreeMap<_, _>) =
         edits.clone().into_iter().partition(|(name, edit)| edit.holds_over(file(name)));
+    for (name, edit) in &overruled {
+        let found = discovered.get(name).map_or(&[][..], |found| found);
+        kept.extend(
+            file(name).and_then(|file| still_draining(edit, file, found)).map(|edit| (name.clone(), edit)),
+        );
+    }
     (kept, overruled.into_keys().collect())
+}
+
+/// What drained under `edit` and is there still, as an edit of what the file says now; `None` where nobody would be left.
+fn still_draining(edit: &Edit, file: &VersionSpec, found: &[EndpointAddr]) -> Option<Edit> {
+    let Edit::Is { version, .. } = edit else { return None };
+    let there = || file.endpoints.iter().chain(found);
+    let draining: Arc<[_]> =
+        there().filter(|endpoint| version.draining.contains(endpoint)).cloned().collect();
+    let serves = there().any(|endpoint| !draining.contains(endpoint));
+    let version = VersionSpec { draining, ..file.clone() };
+    (serves && !version.draining.is_empty()).then(|| Edit::Is { version, over: Some(file.clone()) })
 }
 
 /// The version that carries a service with this split: `stable` while it has weight, else the heaviest.
@@ -107,7 +128,7 @@ pub(super) fn restore(
     standing: &Standing,
     epoch: Epoch,
 ) -> Result<(Service, Deployment), VersionName> {
-    let (edits, _) = still_holding(spec, &standing.edits);
+    let (edits, _) = still_holding(spec, &standing.edits, &standing.discovered);
     let versions = effective(spec, &edits, &standing.discovered);
     if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(spec, &versions, name)) {
         return Err(gone.clone());
@@ -129,7 +150,7 @@ pub(super) fn without_the_gone(
     standing: &Standing,
     epoch: Epoch,
 ) -> Result<(Service, Deployment), Invalid> {
-    let (edits, _) = still_holding(spec, &standing.edits);
+    let (edits, _) = still_holding(spec, &standing.edits, &standing.discovered);
     let versions = effective(spec, &edits, &standing.discovered);
     let served = standing.split.shares().map(|(name, _)| name);
     let all = versions.iter().map(|version| &version.name);

@@ -84,10 +84,14 @@ fn pool(old: &VersionSpec, new: &VersionSpec) -> String {
     let is_new = |list: &[EndpointAddr], endpoint: &&EndpointAddr| !list.contains(endpoint);
     let drains = new.draining.iter().filter(|endpoint| is_new(&old.draining, endpoint));
     let serves = old.draining.iter().filter(|endpoint| new.serving().any(|serving| serving == *endpoint));
+    let is_absent =
+        |endpoint: &&EndpointAddr| !new.endpoints.contains(endpoint) && !old.endpoints.contains(endpoint);
+    let ends = old.draining.iter().filter(|endpoint| is_new(&new.draining, endpoint)).filter(is_absent);
     let drains = drains.map(|endpoint| format!("{endpoint} draining"));
+    let ends = ends.map(|endpoint| format!("{endpoint} drains no more"));
     let serves = serves.map(|endpoint| format!("{endpoint} serving again"));
     let said = new.endpoints.iter().filter_map(|endpoint| traits(old, new, endpoint));
-    let moves: Vec<_> = came.chain(went).chain(drains).chain(serves).chain(said).collect();
+    let moves: Vec<_> = came.chain(went).chain(drains).chain(serves).chain(ends).chain(said).collect();
     match moves.len() {
         0 => format!("{} redefined", new.name),
         few if few <= MOST => format!("{} {}", new.name, moves.join(" ")),

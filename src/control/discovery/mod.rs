@@ -3,9 +3,11 @@
 //! What is found is an ordinary change: it has an epoch, stands in the history, and is there again after a restart, before
 //! anybody has answered. It is nobody's edit: what the API does to the pool lies over it. What was found last stays until
 //! something else is found: nobody who does not answer, answers with nothing, or cannot be read takes an endpoint away.
+//! Who drains and is not found for a minute drains no more.
 
 mod list;
 mod lists;
+mod marks;
 mod source;
 
 use std::cell::RefCell;
@@ -19,11 +21,12 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Asked, Failed, Handle, Wanted};
+use super::{Asked, Failed, Handle, Wanted, clock, wait_until};
 use crate::metrics::Finds;
 use crate::release::{Actor, ActorKind, Command};
 use crate::table::{Discovery, EndpointAddr, ServiceName, VersionName};
 use lists::Lists;
+use marks::Marks;
 use source::Spring;
 
 /// The most endpoints that one version has by discovery.
@@ -138,7 +141,9 @@ impl Finders {
 async fn forget(stale: Vec<(ServiceName, VersionName)>, handle: Handle) {
     for (service, version) in stale {
         let source = "the file".to_owned();
-        if let Err(why) = apply(&handle, &service, &version, None, source).await {
+        let command =
+            Command::Discover { service: service.clone(), version: version.clone(), endpoints: None };
+        if let Err(why) = apply(&handle, command, source).await {
             warn!(%service, %version, %why, "endpoints that were discovered stay, although nobody looks for them any more");
         }
     }
@@ -151,9 +156,20 @@ async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>, looks: watch::
     let mut spring = Spring::of(source, looks);
     let mut is_failing = false;
     let mut pending = None;
+    let mut marks = Marks::default();
     loop {
+        marks.look(
+            handle.state().table.service(service).and_then(|known| known.version(version)),
+            clock::instant(),
+        );
         let found = tokio::select! {
             found = spring.next() => found,
+            () = wait_until(marks.next()) => {
+                for endpoint in marks.over(clock::instant()) {
+                    end_drain(&of, &handle, endpoint, &name).await;
+                }
+                continue;
+            }
             // What could not be taken over is tried again until there is something else.
             () = sleep(AGAIN), if pending.is_some() => {
                 if let Some(again) = pending.take() {
@@ -197,7 +213,9 @@ struct Pending {
 /// Makes the change; gives it back when the store, another process or the service as it is now is in the way.
 async fn take_over(of: &Discovery, handle: &Handle, pending: Pending, name: &str) -> Option<Pending> {
     let Discovery { service, version, .. } = of;
-    let failed = apply(handle, service, version, Some(pending.found.clone()), name.to_owned()).await.err()?;
+    let endpoints = Some(pending.found.clone());
+    let command = Command::Discover { service: service.clone(), version: version.clone(), endpoints };
+    let failed = apply(handle, command, name.to_owned()).await.err()?;
     let why = failed.to_string();
     if pending.why.as_ref() != Some(&why) {
         warn!(%service, %version, why, "what was discovered is not taken over yet; trying again");
@@ -205,16 +223,25 @@ async fn take_over(of: &Discovery, handle: &Handle, pending: Pending, name: &str
     Some(Pending { why: Some(why), ..pending })
 }
 
-async fn apply(
-    handle: &Handle,
-    service: &ServiceName,
-    version: &VersionName,
-    endpoints: Option<Vec<EndpointAddr>>,
-    name: String,
-) -> Result<(), Failed> {
-    let (service, version) = (service.clone(), version.clone());
+/// Who has this address next serves again; not while a rollout goes on, which may have drained it and waits for it.
+async fn end_drain(of: &Discovery, handle: &Handle, endpoint: EndpointAddr, name: &str) {
+    let Discovery { service, version, .. } = of;
+    if handle.rollouts().told(service).is_some_and(|told| told.state.is_underway()) {
+        return;
+    }
+    let command = Command::EndDrain {
+        service: service.clone(),
+        version: version.clone().into(),
+        endpoint: endpoint.clone(),
+    };
+    if let Err(why) = apply(handle, command, name.to_owned()).await {
+        warn!(%service, %version, %endpoint, %why, "the drain of an endpoint that is not found any more does not end yet");
+    }
+}
+
+async fn apply(handle: &Handle, command: Command, name: String) -> Result<(), Failed> {
     let wanted = Wanted {
-        command: Asked::Command(Command::Discover { service, version, endpoints }),
+        command: Asked::Command(command),
         // The file says to look there.
         actor: Actor { kind: ActorKind::File, name },
         reason: "discovery".to_owned(),

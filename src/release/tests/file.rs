@@ -56,6 +56,36 @@ fn a_drained_endpoint_stays_so_over_a_restart_until_it_is_put_again() {
 }
 
 #[test]
+fn what_drains_is_not_put_back_by_a_file_that_says_something_else_of_its_version() {
+    let drained = after(&shop(), [drain_endpoint("shop", "blue", 9001)]);
+    let pool_of = |ports: &[u16]| {
+        let pool = ports.iter().copied().map(endpoint).collect();
+        file_with(|file| {
+            file[0].versions.iter_mut().find(|of| of.name == version("blue")).unwrap().endpoints = pool
+        })
+    };
+    let serving = |state: &State| {
+        let service = state.table.service(&service("shop")).unwrap();
+        service.version(&version("blue")).unwrap().serving().cloned().collect::<Vec<_>>()
+    };
+    let (more, effects) = run(&drained, pool_of(&[9001, 9002, 9003])).unwrap();
+    let dropped = "the file's `blue` of `shop` changed; the API's edits of it are dropped";
+    assert_eq!(effects.notes, [format!("{dropped}, but for what drains")]);
+    assert_eq!(serving(&more), [endpoint(9002), endpoint(9003)]);
+    let file = Command::Configure { services: the_file(), records: records(&more) };
+    assert_eq!(
+        serving(&after(&State::at(Epoch(9)), [file])),
+        [endpoint(9002)],
+        "another file after a restart"
+    );
+    let back = after(&more, [add_endpoint("shop", "blue", 9001)]);
+    assert!(back.deployments[1].edits.is_empty(), "as the file says");
+    // Somebody has to serve.
+    let (alone, effects) = run(&more, pool_of(&[9001])).unwrap();
+    assert_eq!((serving(&alone), effects.notes), (vec![endpoint(9001)], vec![dropped.to_owned()]));
+}
+
+#[test]
 fn a_version_that_leaves_the_file_gives_its_weight_to_stable() {
     let canary = after(&shop(), [weights("shop", &[("green", "5")], Some("@stable"))]);
     let (next, effects) =
