@@ -325,6 +325,13 @@ fn the_units_are_ones_that_systemd_takes() {
         let (is_good, said) = analyze(&["verify"], unit);
         assert!(is_good && !said.contains("switchback."), "{said}");
     }
+    // The socket is for whoever wants it, and listens where the configuration does that is shipped with it.
+    let read = |name: &str| fs::read_to_string(units.join(name)).unwrap();
+    assert!(!read("switchback.service").contains("\nAlso="));
+    let (socket, shipped) = (read("switchback.socket"), read("../switchback.toml"));
+    let addresses = socket.lines().filter_map(|line| line.strip_prefix("ListenStream="));
+    let listens = |address: &str| shipped.contains(&format!("\nlisten = \"{address}\""));
+    assert_eq!(addresses.map(listens).collect::<Vec<_>>(), [true]);
     let (is_hardened, said) =
         analyze(&["security", "--offline=true", "--threshold=20"], "switchback.service");
     assert!(is_hardened, "{said}");

@@ -4,6 +4,9 @@
 
 mod lab;
 
+use std::io::Read;
+use std::process::{Command, Stdio};
+
 use lab::{Gate, Lab, Origin};
 use serde_json::{Value, json};
 
@@ -196,4 +199,19 @@ fn who_looks_is_told_how_it_stands() {
     }
     let (_, document) = lab.call("GET", "/v1/openapi.json", &Value::Null);
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+}
+
+#[test]
+fn a_picture_that_nobody_reads_any_more_is_the_last_one() {
+    let lab = Lab::start(&["blue"]);
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_switchback"))
+        .args(["--json", "status", "--watch"])
+        .env("SWITCHBACK_SOCKET", lab.socket())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    watch.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    lab::wait_until("it ends", || watch.try_wait().unwrap().is_some());
+    assert!(watch.wait().unwrap().success());
 }

@@ -150,7 +150,8 @@ fn what_cannot_be_written_was_not_told() {
     }
 }
 
-const PORT_TAKEN: &str = "another process listens there: stop it, or choose another address";
+const PORT_TAKEN: &str =
+    "another process listens there, or has a connection from that port: stop it, or choose another address";
 
 #[test]
 fn a_port_in_use_is_refused() {

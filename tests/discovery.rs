@@ -269,6 +269,7 @@ fn a_deploy_that_changes_nothing_leaves_what_was_discovered_as_it_was() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test's clock")]
 fn who_drains_and_is_found_no_more_serves_again_when_it_is_found_after_a_minute() {
     let listed = listed(&["a", "b"], 2, "");
     let lab = &listed.lab;

@@ -337,8 +337,9 @@ fn a_listener_that_cannot_be_had_leaves_everything_as_it_was() {
     let mut events = lab.events();
     lab.write_config(&(listeners(&[address]) + &shop_and_cart(&lab)));
     let errors = events.wait_for(|event| event["type"] == "reload_failed")["errors"].take();
-    let said =
-        format!("cannot listen on {address}; another process listens there: stop it, or choose another");
+    let said = format!(
+        "cannot listen on {address}; another process listens there, or has a connection from that port"
+    );
     assert!(errors.as_str().unwrap().contains(&said), "{errors}");
     assert!(!has_cart(&lab));
     assert_eq!(lab.get("/").status, 200);

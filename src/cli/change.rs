@@ -7,6 +7,7 @@ use super::client::Call;
 use super::drain::{self, Existence, State};
 use super::render;
 use super::session::{Exit, Format, Session};
+use super::style::Style;
 use super::supervise::{self, Follows};
 use crate::admin::api::ChangeAnswer;
 
@@ -83,16 +84,17 @@ async fn make(
     }
 }
 
-/// As [`perform`], for changes that move no traffic; `last` says what that means for stopping.
+/// As [`perform`], for changes that move no traffic, as they are `told`; `last` says what that means for stopping.
 pub(super) async fn perform_quietly(
     session: &mut Session<'_>,
     call: Call,
     change: &Change,
     what: String,
     last: String,
+    told: fn(&ChangeAnswer, Style) -> String,
 ) -> anyhow::Result<Exit> {
     let answer: ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
-    session.tell(&answer, render::quiet_change)?;
+    session.tell(&answer, told)?;
     if session.format == Format::Text {
         session.say(if answer.dry_run { "nothing was changed: this was a dry run" } else { &last });
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::args;
 use super::change::{Moves, perform, perform_and_follow, perform_quietly};
 use super::client::Call;
+use super::render;
 use super::session::{Exit, Session};
 use super::supervise::{Follows, value};
 use crate::admin::api;
@@ -49,7 +50,7 @@ pub(super) async fn hold(session: &mut Session<'_>, args: &args::Hold) -> anyhow
     };
     let call = Call::new(Method::POST, &["v1", "services", service, "hold"]).json(&body);
     let last = format!("on with it: switchback release {service}");
-    perform_quietly(session, call, change, format!("cannot hold `{service}`"), last).await
+    perform_quietly(session, call, change, format!("cannot hold `{service}`"), last, render::held).await
 }
 
 /// `switchback release SERVICE`.
@@ -57,7 +58,7 @@ pub(super) async fn release(session: &mut Session<'_>, args: &args::Release) -> 
     let args::Release { service, change } = args;
     let call = Call::new(Method::POST, &["v1", "services", service, "release"]);
     let last = format!("requests of {service} go on");
-    perform_quietly(session, call, change, format!("cannot release `{service}`"), last).await
+    perform_quietly(session, call, change, format!("cannot release `{service}`"), last, render::held).await
 }
 
 /// As the API reads it.

@@ -81,13 +81,16 @@ pub async fn execute<W: Into<OsString> + Clone>(
     let mut out = |line: &str| {
         text.push_str(line);
         text.push('\n');
+        true
     };
     let socket = cli.socket.unwrap_or_else(|| socket.to_owned());
-    let mut session = Session { client: Client::new(socket), format, style, out: &mut out };
+    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
     let done = perform(&mut session, cli.verb).await;
     let exit = done.unwrap_or_else(|error| {
         let mut complaint = String::new();
-        let exit = tell_error(&error, format, &mut out, &mut |line| complaint.push_str(&format!("{line}\n")));
+        let exit = tell_error(&error, format, &mut |line| _ = out(line), &mut |line| {
+            complaint.push_str(&format!("{line}\n"))
+        });
         if !complaint.is_empty() {
             out(complaint.trim_end());
         }
@@ -108,13 +111,14 @@ fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::R
     let mut written = Ok(());
     let mut out = |text: &str| {
         if written.is_ok() {
-            written = write_out(text);
+            written = try_write(text);
         }
+        written.is_ok()
     };
-    let mut session =
-        Session { client: Client::new(socket), format, style: Style::of_stdout(), out: &mut out };
+    let style = Style::of_stdout();
+    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
     let exit = runtime.block_on(perform(&mut session, verb))?;
-    written.context(UNWRITTEN)?;
+    whole(written).context(UNWRITTEN)?;
     Ok(exit)
 }
 
@@ -201,8 +205,12 @@ const UNWRITTEN: &str = "cannot write the answer";
 
 /// What cannot be written was not told: whoever goes by the exit status is not to believe it.
 fn write_out(text: &str) -> io::Result<()> {
+    whole(try_write(text))
+}
+
+fn try_write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    whole(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
 }
 
 /// A reader that went away (`| head`) is no error.

@@ -51,14 +51,16 @@ pub struct Session<'o> {
     pub format: Format,
     /// How it may look.
     pub style: Style,
-    /// Takes each line as it comes, without a newline at its end.
-    pub out: &'o mut dyn FnMut(&str),
+    /// Takes each line as it comes, without a newline at its end; false when it could not be written.
+    pub out: &'o mut dyn FnMut(&str) -> bool,
+    /// False once something could not be written: there is nobody to go on for.
+    pub is_heard: bool,
 }
 
 impl Session<'_> {
     /// One line, or several.
     pub(super) fn say(&mut self, text: impl AsRef<str>) {
-        (self.out)(text.as_ref());
+        self.is_heard &= (self.out)(text.as_ref());
     }
 
     /// `value` for machines, else what `text` makes of it for people.

@@ -43,7 +43,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Status) -> anyho
         session.tell(&picture, render::status)?;
         return Ok(Exit::Done);
     }
-    loop {
+    while session.is_heard {
         let picture = look(session, args.service.as_deref()).await;
         if session.format == Format::Text && session.style.colour {
             // Home, then clear: less flicker than the other way round.
@@ -57,6 +57,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Status) -> anyho
         }
         tokio::time::sleep(REFRESH).await;
     }
+    Ok(Exit::Done)
 }
 
 fn is_passing(error: &anyhow::Error) -> bool {

@@ -28,6 +28,8 @@ pub const QUIET: Duration = Duration::from_millis(100);
 const RESTLESS: Duration = Duration::from_secs(1);
 /// How often they are looked at when nothing happens: network file systems do not tell.
 const RESCAN: Duration = Duration::from_secs(30);
+/// So many links are followed on the way to a file.
+const LINKS: usize = 16;
 /// Signals that wait for the watching thread; one that waits stands for all.
 const SIGNALS: usize = 1;
 /// Triggers that wait to be acted on; one that waits stands for all.
@@ -239,12 +241,23 @@ impl Watched {
     /// Every directory in which an event can mean that the contents change, without links.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let named = self.all_files().into_iter().chain(self.dirs.iter().cloned());
-        // Where the name is, and where what it leads to is.
-        let around = named.flat_map(|path| {
-            [parent(&path), path.canonicalize().map_or_else(|_| parent(&path), |real| parent(&real))]
-        });
+        let around = named.flat_map(|path| around(&path, LINKS));
         around.chain(self.dirs.iter().cloned()).filter_map(|dir| dir.canonicalize().ok()).collect()
     }
+}
+
+/// Where the name is, and where each link is that is on the way to what it leads to.
+fn around(path: &Path, links: usize) -> Vec<PathBuf> {
+    let is_link = |step: &&Path| fs::symlink_metadata(step).is_ok_and(|found| found.is_symlink());
+    let mut all = vec![parent(path)];
+    for link in path.ancestors().filter(is_link) {
+        all.push(parent(link));
+        let rest = path.strip_prefix(link).unwrap_or(Path::new(""));
+        if let Some(target) = fs::read_link(link).ok().filter(|_| links > 0) {
+            all.extend(around(&parent(link).join(target).join(rest), links - 1));
+        }
+    }
+    all
 }
 
 fn parent(path: &Path) -> PathBuf {

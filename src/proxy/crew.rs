@@ -77,7 +77,9 @@ impl CannotListen {
             io::ErrorKind::AddrInUse if self.is_own => {
                 "this proxy itself listens on that port, at another address: restart to move it"
             }
-            io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another address",
+            io::ErrorKind::AddrInUse => {
+                "another process listens there, or has a connection from that port: stop it, or choose another address"
+            }
             io::ErrorKind::PermissionDenied => {
                 "ports below 1024 need CAP_NET_BIND_SERVICE; a socket's folder must be writable"
             }

@@ -28,9 +28,13 @@ pub(super) async fn type_in(client: &Client, words: &[&str], style: Style) -> an
     let cli = Cli::try_parse_from(std::iter::once("switchback").chain(words.iter().copied()))?;
     let asked = Instant::now();
     let mut heard: Vec<(Instant, String)> = Vec::new();
-    let mut out = |line: &str| heard.push((Instant::now(), line.to_owned()));
+    let mut out = |line: &str| {
+        heard.push((Instant::now(), line.to_owned()));
+        true
+    };
     // Never the socket of the environment: that may be a proxy with real users.
-    let mut session = Session { client: client.clone(), format: Format::Text, style, out: &mut out };
+    let mut session =
+        Session { client: client.clone(), format: Format::Text, style, out: &mut out, is_heard: true };
     let exit = perform(&mut session, cli.verb).await?;
     let acknowledged = heard.first().map_or_else(Instant::now, |(at, _)| *at);
     Ok(Typed { asked, acknowledged, lines: heard.into_iter().map(|(_, line)| line).collect(), exit })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::admin::api::{ChangeAnswer, Standing};
+use crate::admin::api::{ChangeAnswer, Holding, Standing};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// A change that moves traffic: where each service stands now, and stood before.
@@ -17,6 +17,24 @@ pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
 /// A change that moves no traffic: the split before is that of an earlier one.
 pub(in crate::cli) fn quiet_change(answer: &ChangeAnswer, style: Style) -> String {
     told(answer, style, |_| String::new())
+}
+
+/// A hold, or its end.
+pub(in crate::cli) fn held(answer: &ChangeAnswer, style: Style) -> String {
+    let mut services = answer.services.iter();
+    match (services.next(), answer.changed && !answer.dry_run) {
+        (Some((service, Standing { hold: Some(hold), epoch, .. })), true) => {
+            let service = style.paint(Tone::Strong, service);
+            let (what, seconds) =
+                (style.paint(Tone::Moving, wait(hold)), Duration::from_millis(hold.timeout_ms).as_secs_f64());
+            format!("{service}: {what} for at most {seconds} s (epoch {epoch})")
+        }
+        _ => quiet_change(answer, style),
+    }
+}
+
+fn wait(hold: &Holding) -> &'static str {
+    if hold.scope == "writes" { "writes wait" } else { "requests wait" }
 }
 
 fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> String) -> String {
@@ -54,15 +72,11 @@ fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, before: &str, 
     if !answer.changed {
         return format!("{service}: nothing to do, it is {now} already (epoch {epoch})");
     }
-    if let Some(hold) = &standing.hold {
-        let what = if hold.scope == "writes" { "writes wait" } else { "requests wait" };
-        let seconds = Duration::from_millis(hold.timeout_ms).as_secs_f64();
-        return format!(
-            "{service}: {} for at most {seconds} s (epoch {epoch})",
-            style.paint(Tone::Moving, what)
-        );
+    let stands = format!("{service}: {}{before}", style.paint(Tone::Good, &now));
+    match &standing.hold {
+        Some(hold) => format!("{stands}; {} still (epoch {epoch})", style.paint(Tone::Moving, wait(hold))),
+        None => format!("{stands} (epoch {epoch})"),
     }
-    format!("{service}: {}{before} (epoch {epoch})", style.paint(Tone::Good, &now))
 }
 
 /// How to take back a change that moved traffic.

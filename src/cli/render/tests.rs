@@ -153,7 +153,9 @@ fn a_hold_says_what_waits_and_for_how_long() {
         moves: Vec::new(),
         trials: BTreeMap::new(),
     };
-    assert_eq!(change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
+    assert_eq!(super::held(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
+    let flipped = change(&answer, Style::PLAIN);
+    assert!(flipped.contains("shop: ") && flipped.ends_with("; writes wait still (epoch 42)"), "{flipped}");
 }
 
 #[test]

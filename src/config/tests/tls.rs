@@ -119,7 +119,12 @@ fn files_that_hold_something_else_are_refused() {
         { cert = \"broken.pem\", key = \"odd.key\" },
         { cert = \"shop.pem\", key = \"shop.key\", ocsp = \"shop.pem\" },
         { cert = \"cart.pem\", key = \"odd.key\" },
+        { cert = \"shop.pem\", key = \"old.key\" },
         ] }",
+    );
+    files.write(
+        "old.key",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
     );
     files.write("empty.pem", " \n");
     files.write(
@@ -137,6 +142,8 @@ fn files_that_hold_something_else_are_refused() {
     6:55: shop.pem holds no successful OCSP response
     hint: it has to be DER as `openssl ocsp -respout` writes it
     7:36: the key in odd.key cannot be used: unexpected error: failed to parse private key as RSA, ECDSA, or EdDSA
+    8:36: old.key holds a key under a pass phrase
+    hint: decrypt it with `openssl pkey`, and keep it readable for this user only
     ");
 }
 

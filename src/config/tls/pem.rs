@@ -46,7 +46,8 @@ impl<'a> Named<'a> {
     pub(in crate::config) fn key(&self) -> Option<PrivateKeyDer<'static>> {
         match PrivateKeyDer::from_pem_slice(&self.bytes) {
             Ok(key) => Some(key),
-            Err(Error::NoItemsFound) if self.has("ENCRYPTED PRIVATE KEY") => {
+            // In PKCS #8's form, and in that of RFC 1421 §4.6.1.1.
+            Err(_) if self.has("ENCRYPTED PRIVATE KEY") || self.has("Proc-Type: 4,ENCRYPTED") => {
                 let hint = "decrypt it with `openssl pkey`, and keep it readable for this user only";
                 self.node.at.error_with(
                     format_args!("{} holds a key under a pass phrase", self.path.display()),

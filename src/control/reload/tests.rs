@@ -94,6 +94,27 @@ async fn a_symlink_swap_is_seen_each_time() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_another_by_a_link_is_seen_each_time() {
+    let release = |dir: &Path, number: u32| {
+        let folder = dir.join(format!("releases/{number}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("switchback.toml"), number.to_string()).unwrap();
+        symlink(format!("releases/{number}"), dir.join("current_tmp")).unwrap();
+        fs::rename(dir.join("current_tmp"), dir.join("current")).unwrap();
+    };
+    let place = tempfile::tempdir().unwrap();
+    release(place.path(), 1);
+    let file = place.path().join("current/switchback.toml");
+    let mut world = World::start(|dir| symlink(&file, dir.join("switchback.toml")).unwrap());
+    for number in 2..4 {
+        release(place.path(), number);
+        world.triggered().await;
+        fs::write(&file, "more").unwrap();
+        world.triggered().await;
+    }
+}
+
+#[tokio::test]
 async fn a_write_behind_a_link_is_seen() {
     let elsewhere = TempDir::new().unwrap();
     let real = elsewhere.path().join("real.toml");
