@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, TrialEnd, TrialEnded, text};
+use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, TrialEnd, TrialEnded, text};
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
@@ -165,7 +165,7 @@ fn endpoints(named: Vec<Named>, answer: &ChangeAnswer) -> Vec<Endpoint> {
 /// Waits until the comparisons are over that the change began.
 ///
 /// # Errors
-/// One has ended with a revert, or has not ended in time.
+/// One has ended with a revert, or because somebody moved the traffic elsewhere, or has not ended in time.
 async fn until_finished(
     call: &Call,
     answer: &mut ChangeAnswer,
@@ -185,15 +185,24 @@ async fn until_finished(
         }
     };
     let is_late = tokio::time::timeout(patience, waiting).await.is_err();
-    if let Some((service, end)) = answer.trials.iter().find(|(_, end)| end.how == TrialEnded::Reverted) {
+    let mut ended = answer.trials.iter();
+    if let Some((service, end)) = ended.clone().find(|(_, end)| end.how == TrialEnded::Reverted) {
         let detail = format!(
             "supervision has taken the traffic of `{service}` back (epoch {}): {}",
             end.epoch, end.said
         );
-        let mut problem = Problem::new(409, "reverted", detail)
-            .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
-        problem.change = Some(answer.clone());
-        return Err(problem);
+        return Err(moved(answer, "reverted", detail));
+    }
+    let state = call.app.control.state();
+    let is_elsewhere = |(service, end): &(&String, &TrialEnd)| {
+        end.how == TrialEnded::Superseded && !stands_as_told(&state, answer, service)
+    };
+    if let Some((service, end)) = ended.find(is_elsewhere) {
+        let detail = format!(
+            "the change was made (epoch {}), but the traffic of `{service}` is elsewhere by now: {}",
+            answer.epoch, end.said
+        );
+        return Err(moved(answer, "superseded", detail));
     }
     if is_late {
         let detail = format!("the change is made (epoch {}), and is still being supervised", answer.epoch);
@@ -203,6 +212,20 @@ async fn until_finished(
         return Err(problem);
     }
     Ok(())
+}
+
+/// True while a service has the weights that the answer tells.
+fn stands_as_told(state: &State, answer: &ChangeAnswer, service: &str) -> bool {
+    let present = service.parse().ok().and_then(|service| Standing::of(state, &service));
+    present.map(|present| present.weights) == answer.services.get(service).map(|told| told.weights.clone())
+}
+
+/// Traffic is not where the change has moved it.
+fn moved(answer: &ChangeAnswer, token: &str, detail: String) -> Box<Problem> {
+    let mut problem = Problem::new(409, token, detail)
+        .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
+    problem.change = Some(answer.clone());
+    problem
 }
 
 /// Waits until nothing is left on these endpoints, and on the versions that the answer's services are leaving.
