@@ -286,10 +286,10 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
-        let stable = carrier(&service.stable, &split);
         // Who insists on the weights from which supervision leans back takes nothing of their own back.
-        let insists = deployment.trial.as_ref().is_some_and(|trial| trial.asked == split);
-        if let Some(before) = before.filter(|_| !insists) {
+        let insisted = deployment.trial.as_ref().filter(|trial| trial.asked == split);
+        let stable = carrier(insisted.map_or(&service.stable, |trial| &trial.stable), &split);
+        if let Some(before) = before.filter(|_| insisted.is_none()) {
             deployment.previous =
                 Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
         }

@@ -74,6 +74,7 @@ fn trial() -> impl Strategy<Value = Trial> {
         |((stage, generation, until), baseline, candidate, asked, (acts, by_file, exclusive))| Trial {
             stage: Epoch(stage),
             generation,
+            stable: if acts { baseline.clone() } else { candidate.clone() },
             baseline,
             candidate,
             asked,
