@@ -38,6 +38,11 @@ fn the_first_form_stays_readable() {
     assert_eq!(standing.edits.len(), 2);
     assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
     assert_eq!(change.services[1].standing, None);
+    // Added later.
+    let text = WRITTEN.replacen("\"green\":500}}", "\"green\":500},\"exclusive\":\"writes\"}", 1);
+    let later = read(&text).unwrap().services[0].standing.clone().unwrap().previous.unwrap();
+    let before = standing.previous.clone().unwrap();
+    assert_eq!((before.exclusive, later.exclusive), (None, Some(HoldScope::Writes)));
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) struct TrialForm {
 /// A [`HoldScope`] as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ScopeForm {
+pub(super) enum ScopeForm {
     All,
     Writes,
 }
