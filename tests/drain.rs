@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lab::held::Later;
 use lab::history::Load;
 use lab::origin::Then;
 use lab::{Client, Gate, Lab, Origin, gate};
@@ -411,6 +412,75 @@ fn one_that_serves_again_is_not_waited_for() {
         );
         gate.open();
     });
+}
+
+/// `v1` with two endpoints that each keep a request until its gate is open, and `v2`; and a wait for both of them, under way.
+fn waits_for_two(version: &str) -> (Lab, [Gate; 2], Vec<Client>, Later) {
+    let gates = [Gate::default(), Gate::default()];
+    let mut origins: Vec<_> =
+        ["first", "second"].iter().zip(&gates).map(|(name, gate)| Origin::held(name, gate)).collect();
+    origins.extend(["stays", "next"].map(Origin::start));
+    let at: Vec<_> = origins.iter().map(|origin| origin.address.to_string()).collect();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"v1\"\nversions.v1.endpoints = {:?}\nversions.v2.endpoints = {:?}\n",
+        &at[..3],
+        &at[3..]
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    let mut clients: Vec<_> = (0..12).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    }
+    for name in ["first", "second"] {
+        lab.origin(name).wait_served(1);
+    }
+    let edit =
+        |at: &String| json!({ "service": "shop", "drain_endpoint": { "version": version, "endpoint": at } });
+    let body = json!({ "changes": [edit(&at[0]), edit(&at[1])] });
+    let before = lab.epoch();
+    let waiting = lab.call_later("POST", "/v1/changes?wait=drained&timeout=30s", &[], &body);
+    lab::wait_until("they drain", || lab.epoch() > before);
+    (lab, gates, clients, waiting)
+}
+
+/// Also one of a version that is gone since, or that an alias does not mean any more.
+#[test]
+fn each_endpoint_that_a_change_takes_out_is_waited_for() {
+    for version in ["v1", "@stable"] {
+        let (lab, [first, second], mut clients, waiting) = waits_for_two(version);
+        lab.flip("v2");
+        assert_eq!(lab.call("DELETE", "/v1/services/shop/versions/v1", &Value::Null).0, 200);
+        first.open();
+        let [one, other] = ["first", "second"].map(|name| lab.origin(name).address);
+        lab::wait_until("the first is empty", || endpoint_drain(&lab, one)["drained"] == true);
+        // Longer than it takes to look again.
+        for _ in 0..50 {
+            assert_eq!(endpoint_drain(&lab, other)["drained"], false);
+        }
+        assert!(!waiting.is_answered(), "{version}: the second is not empty");
+        second.open();
+        let answer = waiting.answer();
+        assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("drained")), "{version}");
+        assert!(clients.iter_mut().all(|client| client.answer().is_whole));
+    }
+}
+
+#[test]
+fn what_was_empty_first_and_serves_again_is_not_called_drained_with_the_others() {
+    let (lab, [first, second], mut clients, waiting) = waits_for_two("v1");
+    first.open();
+    let one = lab.origin("first").address;
+    lab::wait_until("the first is empty", || endpoint_drain(&lab, one)["drained"] == true);
+    endpoint(&lab, "PUT", one);
+    let answer = waiting.answer();
+    let returned = answer.json();
+    assert_eq!(
+        (answer.status, &returned["type"]),
+        (409, &json!("urn:switchback:problem:returned")),
+        "{returned}"
+    );
+    second.open();
+    assert!(clients.iter_mut().all(|client| client.answer().is_whole));
 }
 
 #[test]

@@ -332,6 +332,10 @@ fn a_flip_that_takes_too_long_fails_and_everything_goes_on_where_it_was() {
     assert_eq!(old.answer().version(), "blue");
     let (code, said, _) = lab.cli(&["flip", "shop", "--to", "green", "--exclusive"]);
     assert_eq!((code, lab.get("/").version()), (0, "green"), "{said}");
+    let back = "switchback flip shop --to blue --exclusive\n";
+    assert!(said.contains(&format!("the way back: {back}")), "{said}");
+    let (_, status, _) = lab.cli(&["status", "shop"]);
+    assert!(status.contains(&format!("back: {back}")), "{status}");
 }
 
 #[test]

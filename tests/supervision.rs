@@ -190,6 +190,31 @@ fn a_good_version_stays_and_its_trial_is_over_in_time() {
 }
 
 #[test]
+fn a_trial_is_not_finished_when_somebody_moves_the_traffic() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = shop(&blue, &green, "false");
+    let flip = || {
+        let before = lab.epoch();
+        let path = "/v1/services/shop/flip?wait=finished&timeout=30s";
+        let waiting = lab.call_later("POST", path, &[], &json!({ "to": "green", "supervise": "1h" }));
+        wait_until("green has the traffic", || lab.epoch() > before);
+        waiting
+    };
+    let waiting = flip();
+    assert_eq!(lab.call("POST", "/v1/services/shop/revert", &Value::Null).0, 200);
+    let answer = waiting.answer();
+    assert!(answer.status == 409 && answer.text().contains(":superseded"), "{}", answer.text());
+    assert_eq!(answer.json()["change"]["trials"]["shop"]["how"], "superseded");
+    // Who only ends the comparison leaves the traffic where it is.
+    let waiting = flip();
+    let (status, ended) =
+        lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green", "supervise": false }));
+    assert_eq!(status, 200, "{ended}");
+    let answer = waiting.answer();
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("finished")));
+}
+
+#[test]
 fn nobody_is_compared_who_did_not_ask_for_it() {
     let (blue, green) = (Pulse::well(), Pulse::of(500));
     let lab = shop(&blue, &green, "false");

@@ -1,20 +1,21 @@
 //! `wait=drained`: answers when nothing is left on the versions and endpoints that a change has left; `wait=finished`: when supervision
 //! is over too; `wait=healthy`: when what it brought is found well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, TrialEnd, TrialEnded, text};
+use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, TrialEnd, TrialEnded, text};
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
 use super::{drain, health};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
-use crate::release::Command;
-use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use crate::release::{Command, State};
+use crate::table::{BasisPoints, EndpointAddr, Epoch, Service, ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
@@ -69,10 +70,10 @@ pub(super) async fn wait(
     call: &Call,
     answer: &mut ChangeAnswer,
     services: &[ServiceName],
-    named: Vec<Endpoint>,
+    named: Vec<Named>,
     until: Until,
 ) -> Result<(), Box<Problem>> {
-    let endpoints = &with_those_out(named, answer);
+    let endpoints = &endpoints(named, answer);
     match (until, services) {
         (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
         (Until::Finished(patience), _) => {
@@ -92,23 +93,17 @@ pub(super) async fn wait(
     }
 }
 
-/// An endpoint that is to get nothing new.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Endpoint {
-    service: ServiceName,
-    version: VersionRef,
-    address: EndpointAddr,
-}
+/// An endpoint that is to get nothing new, by the names of a command.
+pub(super) type Named = (ServiceName, VersionRef, EndpointAddr);
 
 /// The endpoints that the change drains or removes by their names: they are waited for also where that changes nothing any more.
-pub(super) fn named(asked: &Asked) -> Vec<Endpoint> {
-    fn of(command: &Command) -> Vec<Endpoint> {
+pub(super) fn named(asked: &Asked) -> Vec<Named> {
+    fn of(command: &Command) -> Vec<Named> {
         match command {
             Command::Batch(commands) => commands.iter().flat_map(of).collect(),
             Command::DrainEndpoint { service, version, endpoint }
             | Command::RemoveEndpoint { service, version, endpoint } => {
-                let (service, version, address) = (service.clone(), version.clone(), endpoint.clone());
-                vec![Endpoint { service, version, address }]
+                vec![(service.clone(), version.clone(), endpoint.clone())]
             }
             _ => Vec::new(),
         }
@@ -119,25 +114,58 @@ pub(super) fn named(asked: &Asked) -> Vec<Endpoint> {
     }
 }
 
-/// Those, and all that the change took out.
-fn with_those_out(mut named: Vec<Endpoint>, answer: &ChangeAnswer) -> Vec<Endpoint> {
+/// An endpoint that is to get nothing new.
+#[derive(Debug, PartialEq)]
+struct Endpoint {
+    service: ServiceName,
+    version: VersionName,
+    address: EndpointAddr,
+}
+
+impl Endpoint {
+    /// True while requests may be sent there.
+    fn serves(&self, state: &State) -> bool {
+        let service = state.table.service(&self.service);
+        let has_weight = |service: &&Arc<Service>| service.split.weight(&self.version) > BasisPoints::NONE;
+        let version = service.filter(has_weight).and_then(|service| service.version(&self.version));
+        version.is_some_and(|version| version.serving().any(|address| *address == self.address))
+    }
+
+    /// Of what is so since then nothing becomes otherwise before the next.
+    fn epoch(&self, state: &State) -> Epoch {
+        state.table.service(&self.service).map_or(state.table.epoch(), |service| service.epoch)
+    }
+}
+
+/// Those, and all that the change took out. What an alias meant is as the answer tells: by now it may be another version.
+fn endpoints(named: Vec<Named>, answer: &ChangeAnswer) -> Vec<Endpoint> {
     // Names that we wrote ourselves.
-    let out = answer.out.iter().filter_map(|out| {
-        let (service, address) = (out.service.parse().ok()?, out.endpoint.parse().ok()?);
-        Some(Endpoint { service, version: VersionRef::Name(out.version.parse().ok()?), address })
+    let named = named.into_iter().filter_map(|(service, version, address)| {
+        let standing = || answer.services.get(service.as_str());
+        let version = match version {
+            VersionRef::Name(version) => version,
+            VersionRef::Stable => standing()?.stable.parse().ok()?,
+            VersionRef::Candidate => standing()?.candidate.as_ref()?.parse().ok()?,
+        };
+        Some(Endpoint { service, version, address })
     });
-    for out in out {
-        if !named.contains(&out) {
-            named.push(out);
+    let out = answer.out.iter().filter_map(|out| {
+        let (service, version) = (out.service.parse().ok()?, out.version.parse().ok()?);
+        Some(Endpoint { service, version, address: out.endpoint.parse().ok()? })
+    });
+    let mut all = Vec::new();
+    for endpoint in named.chain(out) {
+        if !all.contains(&endpoint) {
+            all.push(endpoint);
         }
     }
-    named
+    all
 }
 
 /// Waits until the comparisons are over that the change began.
 ///
 /// # Errors
-/// One has ended with a revert, or has not ended in time.
+/// One has ended with a revert, or because somebody moved the traffic elsewhere, or has not ended in time.
 async fn until_finished(
     call: &Call,
     answer: &mut ChangeAnswer,
@@ -157,15 +185,24 @@ async fn until_finished(
         }
     };
     let is_late = tokio::time::timeout(patience, waiting).await.is_err();
-    if let Some((service, end)) = answer.trials.iter().find(|(_, end)| end.how == TrialEnded::Reverted) {
+    let mut ended = answer.trials.iter();
+    if let Some((service, end)) = ended.clone().find(|(_, end)| end.how == TrialEnded::Reverted) {
         let detail = format!(
             "supervision has taken the traffic of `{service}` back (epoch {}): {}",
             end.epoch, end.said
         );
-        let mut problem = Problem::new(409, "reverted", detail)
-            .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
-        problem.change = Some(answer.clone());
-        return Err(problem);
+        return Err(moved(answer, "reverted", detail));
+    }
+    let state = call.app.control.state();
+    let is_elsewhere = |(service, end): &(&String, &TrialEnd)| {
+        end.how == TrialEnded::Superseded && !stands_as_told(&state, answer, service)
+    };
+    if let Some((service, end)) = ended.find(is_elsewhere) {
+        let detail = format!(
+            "the change was made (epoch {}), but the traffic of `{service}` is elsewhere by now: {}",
+            answer.epoch, end.said
+        );
+        return Err(moved(answer, "superseded", detail));
     }
     if is_late {
         let detail = format!("the change is made (epoch {}), and is still being supervised", answer.epoch);
@@ -177,8 +214,19 @@ async fn until_finished(
     Ok(())
 }
 
-/// The versions that are left, by service.
-type Leaving = Vec<(ServiceName, Vec<VersionName>)>;
+/// True while a service has the weights that the answer tells.
+fn stands_as_told(state: &State, answer: &ChangeAnswer, service: &str) -> bool {
+    let present = service.parse().ok().and_then(|service| Standing::of(state, &service));
+    present.map(|present| present.weights) == answer.services.get(service).map(|told| told.weights.clone())
+}
+
+/// Traffic is not where the change has moved it.
+fn moved(answer: &ChangeAnswer, token: &str, detail: String) -> Box<Problem> {
+    let mut problem = Problem::new(409, token, detail)
+        .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
+    problem.change = Some(answer.clone());
+    problem
+}
 
 /// Waits until nothing is left on these endpoints, and on the versions that the answer's services are leaving.
 async fn until_drained(
@@ -188,18 +236,8 @@ async fn until_drained(
     patience: Duration,
 ) -> Result<(), Box<Problem>> {
     let control = &call.app.control;
-    let leaving = leaving(control, answer);
-    let waiting = async {
-        let versions = all_drained(control, &leaving).await?.map(|(service, version)| {
-            let what = format!("`{version}` of `{service}`");
-            (what, "traffic")
-        });
-        Ok(match versions {
-            None => all_empty(control, endpoints).await.map(|what| (what, "requests")),
-            returned => returned,
-        })
-    };
-    match tokio::time::timeout(patience, waiting).await {
+    let leaving: Vec<_> = leaving(control, answer).into_iter().collect();
+    let state = match tokio::time::timeout(patience, until_empty(control, &leaving, endpoints)).await {
         Err(_) => {
             let late = timed_out(control, answer, &leaving, endpoints).await;
             return Err(refusal::with_ages(&call.app, late).await);
@@ -209,75 +247,74 @@ async fn until_drained(
             problem.change = Some(answer.clone());
             return Err(problem);
         }
-        Ok(Ok(Some((what, gets)))) => return Err(returned(answer, &what, gets)),
-        Ok(Ok(None)) => {}
-    }
-    let state = control.state();
+        Ok(Ok(Emptied::Returned { what, gets })) => return Err(returned(answer, &what, gets)),
+        Ok(Ok(Emptied::All(state))) => state,
+    };
     (answer.state, answer.leaving) = (Reached::Drained, Vec::new());
     leaving.iter().for_each(|(service, _)| answer.add(&state, service));
     Ok(())
 }
 
-/// Waits until nothing is left on any of them; ends early with one that gets requests again.
-async fn all_empty(control: &Handle, endpoints: &[Endpoint]) -> Option<String> {
-    for endpoint @ Endpoint { service, address, .. } in endpoints {
-        let Some(version) = endpoint.version(control) else { continue };
-        loop {
-            let (left, _) = drain::look_at_endpoint(control, service, &version, address).await;
-            if left.drained {
-                break;
+/// How a wait for what a change has left ended.
+enum Emptied {
+    /// In this state nothing was left on any of it.
+    All(Arc<State>),
+    /// One of them gets something again.
+    Returned { what: String, gets: &'static str },
+}
+
+/// Waits until nothing is left on any of them, all at one moment: while one is waited for another may get traffic again.
+async fn until_empty(
+    control: &Handle,
+    versions: &[(ServiceName, VersionName)],
+    endpoints: &[Endpoint],
+) -> Result<Emptied, Failed> {
+    // Since which epoch of its service each of them is known to be empty: it is so until the next.
+    let mut empty_since = vec![None; endpoints.len()];
+    loop {
+        let state = match control.wait_drained(versions).await? {
+            Waited::Drained(state) => state,
+            Waited::Returned(service, version) => {
+                let what = format!("`{version}` of `{service}`");
+                return Ok(Emptied::Returned { what, gets: "traffic" });
             }
-            if left.in_pool && !left.draining && has_weight(control, service, &version) {
-                return Some(format!("{address} of `{version}` of `{service}`"));
-            }
+        };
+        if let Some(Endpoint { service, version, address }) = endpoints.iter().find(|one| one.serves(&state))
+        {
+            let what = format!("{address} of `{version}` of `{service}`");
+            return Ok(Emptied::Returned { what, gets: "requests" });
+        }
+        let known = endpoints.iter().zip(&mut empty_since);
+        let mut unknown: Vec<_> =
+            known.filter(|(endpoint, since)| **since != Some(endpoint.epoch(&state))).collect();
+        if unknown.is_empty() {
+            return Ok(Emptied::All(state));
+        }
+        let mut is_left = false;
+        for (Endpoint { service, version, address }, since) in &mut unknown {
+            let (left, epoch) = drain::look_at_endpoint(control, service, version, address).await;
+            **since = left.drained.then_some(epoch);
+            is_left |= !left.drained;
+        }
+        if is_left {
             tokio::time::sleep(LOOK).await;
         }
-    }
-    None
-}
-
-fn has_weight(control: &Handle, service: &ServiceName, version: &VersionName) -> bool {
-    let state = control.state();
-    let service = state.table.service(service);
-    service.is_some_and(|service| service.split.weight(version) > BasisPoints::NONE)
-}
-
-impl Endpoint {
-    fn version(&self, control: &Handle) -> Option<VersionName> {
-        control.state().table.service(&self.service)?.resolve(&self.version).cloned()
     }
 }
 
 /// The versions that the change left: by its answer, not by the present state, in which they may have traffic again; and those of
 /// its services that were left before, and have work still, as with a process before this one.
-fn leaving(control: &Handle, answer: &ChangeAnswer) -> Leaving {
-    let mut all: BTreeMap<ServiceName, BTreeSet<VersionName>> = BTreeMap::new();
+fn leaving(control: &Handle, answer: &ChangeAnswer) -> BTreeSet<(ServiceName, VersionName)> {
     // Names that we wrote ourselves.
     let left = answer.leaving.iter();
     let left = left.filter_map(|left| Some((left.service.parse().ok()?, left.version.parse().ok()?)));
+    let state = control.state();
     let before = drain::busy(control, false).into_iter().filter(|(service, version)| {
-        answer.services.contains_key(service.as_str()) && !has_weight(control, service, version)
+        let present = state.table.service(service);
+        let has_weight = present.is_some_and(|present| present.split.weight(version) > BasisPoints::NONE);
+        answer.services.contains_key(service.as_str()) && !has_weight
     });
-    for (service, version) in left.chain(before) {
-        all.entry(service).or_default().insert(version);
-    }
-    all.into_iter().map(|(service, versions)| (service, versions.into_iter().collect())).collect()
-}
-
-/// Waits for all of them; ends early with one that carries traffic again.
-async fn all_drained(
-    control: &Handle,
-    leaving: &Leaving,
-) -> Result<Option<(ServiceName, VersionName)>, Failed> {
-    for (service, versions) in leaving {
-        match control.wait_drained(service, versions).await? {
-            Waited::Drained => {}
-            Waited::Returned(versions) => {
-                return Ok(versions.into_iter().next().map(|version| (service.clone(), version)));
-            }
-        }
-    }
-    Ok(None)
+    left.chain(before).collect()
 }
 
 fn returned(answer: &ChangeAnswer, what: &str, gets: &str) -> Box<Problem> {
@@ -294,11 +331,11 @@ fn returned(answer: &ChangeAnswer, what: &str, gets: &str) -> Box<Problem> {
 async fn timed_out(
     control: &Handle,
     answer: &ChangeAnswer,
-    leaving: &Leaving,
+    leaving: &[(ServiceName, VersionName)],
     endpoints: &[Endpoint],
 ) -> Box<Problem> {
-    let versions = leaving.iter().flat_map(|(service, versions)| versions.iter().map(move |v| (service, v)));
-    let mut left: Vec<_> = versions
+    let mut left: Vec<_> = leaving
+        .iter()
         .flat_map(|(service, version)| {
             let remaining = InFlight::left(control, service, version).remaining();
             let (service, version) = (service.to_string(), version.to_string());
@@ -308,12 +345,10 @@ async fn timed_out(
             })
         })
         .collect();
-    for endpoint in endpoints {
-        let Some(version) = endpoint.version(control) else { continue };
-        let (there, _) =
-            drain::look_at_endpoint(control, &endpoint.service, &version, &endpoint.address).await;
+    for Endpoint { service, version, address } in endpoints {
+        let (there, _) = drain::look_at_endpoint(control, service, version, address).await;
         left.extend(there.remaining.into_iter().map(|there| Left {
-            service: endpoint.service.to_string(),
+            service: service.to_string(),
             version: version.to_string(),
             kind: there.kind,
             count: there.count,

@@ -121,14 +121,20 @@ async fn conclude(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &Wait)
     let patience = (!wait.no_wait).then_some(wait.timeout);
     let states = drain::wait(session, &versions, Existence::Known, patience).await?;
     let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_)));
+    let is_back = states.iter().any(|(_, state)| matches!(state, State::Carries(_)));
+    if is_back {
+        session.say(format!("the change was made (epoch {}), but a later one took it back", answer.epoch));
+    }
     if is_left && !wait.no_wait {
         let (epoch, timeout) = (answer.epoch, wait.timeout.as_secs());
         session.say(format!("timed out after {timeout} s; the change itself is made (epoch {epoch})"));
     }
     session.say(render::safety(&states, session.style));
-    Ok(match (is_left, wait.no_wait) {
-        (true, false) => Exit::TimedOut,
-        (true, true) | (false, _) => Exit::Done,
+    Ok(match (is_back, is_left) {
+        _ if wait.no_wait => Exit::Done,
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::TimedOut,
+        (false, false) => Exit::Done,
     })
 }
 

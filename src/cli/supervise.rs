@@ -1,5 +1,6 @@
 //! What comes after a move that is supervised: to wait until that is over, or to say that it is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -7,9 +8,10 @@ use serde_json::Value;
 
 use super::args::{self, Wait};
 use super::client::{Call, Client, Error};
+use super::render;
 use super::session::{Exit, Session};
 use super::status::now;
-use crate::admin::api::{ChangeAnswer, Supervision, TrialEnd, TrialEnded, text};
+use crate::admin::api::{ChangeAnswer, Service, Supervision, TrialEnd, TrialEnded, text};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -92,12 +94,33 @@ pub(super) async fn follow(
         }
         let ended = until_over(session, service, trial.stage).await?;
         session.say(said(&ended, baseline, candidate));
-        if ended.how == TrialEnded::Reverted {
-            session.say(format!("{baseline} carries the traffic as before: do not stop it"));
-            exit = Some(Exit::Reverted);
+        match ended.how {
+            TrialEnded::Finished => {}
+            TrialEnded::Reverted => {
+                session.say(format!("{baseline} carries the traffic as before: do not stop it"));
+                exit = Some(Exit::Reverted);
+            }
+            TrialEnded::Superseded => exit = if_elsewhere(session, answer, service).await?.or(exit),
         }
     }
     Ok(exit)
+}
+
+/// The change is made, and what it has done holds no more when a later one moved the traffic.
+async fn if_elsewhere(
+    session: &mut Session<'_>,
+    answer: &ChangeAnswer,
+    service: &str,
+) -> anyhow::Result<Option<Exit>> {
+    let present = session.client.get(&["v1", "services", service]).await;
+    let present: Service =
+        present.with_context(|| format!("cannot tell where the traffic of `{service}` is"))?;
+    if answer.services.get(service).is_some_and(|told| told.weights == present.standing.weights) {
+        return Ok(None);
+    }
+    let services = BTreeMap::from([(service.to_owned(), present.standing)]);
+    session.say(render::carriers(&ChangeAnswer { services, ..answer.clone() }));
+    Ok(Some(Exit::Failed))
 }
 
 fn said(ended: &TrialEnd, baseline: &str, candidate: &str) -> String {
@@ -125,7 +148,7 @@ async fn until_over(session: &mut Session<'_>, service: &str, stage: u64) -> any
         // It is noted a moment later how it ended, by the process in which it did.
         looks_at_nothing = if is_underway { 0 } else { looks_at_nothing + 1 };
         if looks_at_nothing > PATIENCE {
-            let said = "later changes moved the traffic".to_owned();
+            let said = "later changes ended the comparison".to_owned();
             return Ok(TrialEnd { stage, how: TrialEnded::Superseded, epoch: stage, said });
         }
         if is_underway && now.state != told {

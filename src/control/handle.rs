@@ -170,13 +170,13 @@ fn in_the_way(left: &[InTheWay]) -> String {
 }
 
 /// How a wait for drains ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[must_use = "a version that carries traffic again is not safe to stop"]
 pub enum Waited {
-    /// Nothing is left on any of the versions, and nothing can arrive.
-    Drained,
-    /// These carry traffic again.
-    Returned(Vec<VersionName>),
+    /// In this state nothing was left on any of the versions, and nothing could arrive.
+    Drained(Arc<State>),
+    /// This one carries traffic again.
+    Returned(ServiceName, VersionName),
 }
 
 #[derive(Debug)]
@@ -308,8 +308,7 @@ impl Handle {
     /// True while `version` has work left from before the change that left it.
     #[must_use]
     pub fn is_draining(&self, service: &ServiceName, version: &VersionName) -> bool {
-        is_draining(&self.seen.borrow(), service, std::slice::from_ref(version))
-            || self.elders.may_have(service, version)
+        is_draining(&self.seen.borrow(), service, version) || self.elders.may_have(service, version)
     }
 
     /// What the workers, and the elders, have left on a version, all of its tenures together; `None` when one of them does not answer in
@@ -325,51 +324,49 @@ impl Handle {
         Arc::clone(&self.seen.borrow().draining)
     }
 
-    /// Waits until none of `versions` is draining any more: at once when none is. Cancel-safe.
+    /// Waits until none of `versions` is draining any more, all at one moment, or until one carries traffic again: at once when it
+    /// is so. Cancel-safe.
     ///
     /// # Errors
     /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
-    pub async fn wait_drained(
-        &self,
-        service: &ServiceName,
-        versions: &[VersionName],
-    ) -> Result<Waited, Failed> {
+    pub async fn wait_drained(&self, versions: &[(ServiceName, VersionName)]) -> Result<Waited, Failed> {
         let (mut seen, mut elders) = (self.seen.clone(), self.elders.subscribe());
-        let state = loop {
+        loop {
             elders.mark_unchanged();
-            let drained = self.drained(&seen.borrow_and_update(), service, versions);
+            let waited = self.waited(&seen.borrow_and_update(), versions);
             // Last: what elders have is forgotten only after this is shown.
             if seen.borrow().is_past {
                 return Err(Failed::LeftBehind);
             }
-            if let Some(state) = drained {
-                break state;
+            if let Some(waited) = waited {
+                return Ok(waited);
             }
             tokio::select! {
                 changed = seen.changed() => changed.map_err(|_| Failed::Closed)?,
                 // It is there for as long as we are.
                 _ = elders.changed() => {}
             }
-        };
-        let carries = |version: &&VersionName| weight(&state, service, version) > BasisPoints::NONE;
-        let returned: Vec<_> = versions.iter().filter(carries).cloned().collect();
-        Ok(if returned.is_empty() { Waited::Drained } else { Waited::Returned(returned) })
+        }
     }
 }
 
 impl Handle {
-    /// The state in which nothing is left on any of `versions`, or some of them carry traffic again.
-    fn drained(&self, seen: &Seen, service: &ServiceName, versions: &[VersionName]) -> Option<Arc<State>> {
-        let is_left = |version: &VersionName| weight(&seen.state, service, version) == BasisPoints::NONE;
-        let elsewhere = |version: &&VersionName| is_left(version) && self.elders.may_have(service, version);
-        let waits =
-            is_draining(seen, service, versions) || versions.iter().any(|version| elsewhere(&version));
-        (!waits).then(|| Arc::clone(&seen.state))
+    fn waited(&self, seen: &Seen, versions: &[(ServiceName, VersionName)]) -> Option<Waited> {
+        let carries = |(service, version): &&(ServiceName, VersionName)| {
+            weight(&seen.state, service, version) > BasisPoints::NONE
+        };
+        if let Some((service, version)) = versions.iter().find(carries) {
+            return Some(Waited::Returned(service.clone(), version.clone()));
+        }
+        let waits = versions.iter().any(|(service, version)| {
+            is_draining(seen, service, version) || self.elders.may_have(service, version)
+        });
+        (!waits).then(|| Waited::Drained(Arc::clone(&seen.state)))
     }
 }
 
-fn is_draining(seen: &Seen, service: &ServiceName, versions: &[VersionName]) -> bool {
-    seen.draining.iter().any(|(name, version)| name == service && versions.contains(version))
+fn is_draining(seen: &Seen, service: &ServiceName, version: &VersionName) -> bool {
+    seen.draining.iter().any(|(of, name)| (of, name) == (service, version))
 }
 
 /// What `version` carries; nothing when it is not there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::overlay::own;
 use super::trial::Trial;
-use crate::table::{EndpointAddr, ServiceSpec, Split, VersionName, VersionSpec};
+use crate::table::{EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
 
 /// A service's history as far as it decides what may come next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub struct Previous {
     pub stable: VersionName,
     /// The weights.
     pub split: Split,
+    /// Where an exclusive flip has left it: which requests are never with two versions. Who goes back does so exclusively or
+    /// reverts.
+    pub exclusive: Option<HoldScope>,
 }
 
 /// One version's difference from the file, made through the API.

@@ -190,7 +190,7 @@ impl<'s> Draft<'s> {
             if (&service.split, &service.stable, &deployment.edits) != present || is_other && leans {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
-                deployment.previous = Some(Previous { stable, split });
+                deployment.previous = Some(Previous { stable, split, exclusive: None });
                 // What was tried then and still is goes on; anything else that was is over.
                 let is_moved = service.split != item.service.split || is_other;
                 let hold = item.service.hold;
@@ -275,7 +275,7 @@ impl<'s> Draft<'s> {
     pub(super) fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
         let epoch = self.epoch;
         let before = self.base.table.service(name).cloned();
-        let Item { service, deployment, .. } = self.entry(name)?;
+        let Item { service, deployment, exclusive, .. } = self.entry(name)?;
         for (version, _) in split.shares() {
             match service.version(version) {
                 Some(spec) if spec.serving().next().is_none() => {
@@ -288,12 +288,12 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
-        let stable = carrier(&service.stable, &split);
         // Who insists on the weights from which supervision leans back takes nothing of their own back.
-        let insists = deployment.trial.as_ref().is_some_and(|trial| trial.asked == split);
-        if let Some(before) = before.filter(|_| !insists) {
-            deployment.previous =
-                Some(Previous { stable: before.stable.clone(), split: before.split.clone() });
+        let insisted = deployment.trial.as_ref().filter(|trial| trial.asked == split);
+        let stable = carrier(insisted.map_or(&service.stable, |trial| &trial.stable), &split);
+        if let Some(before) = before.filter(|_| insisted.is_none()) {
+            let (stable, split) = (before.stable.clone(), before.split.clone());
+            deployment.previous = Some(Previous { stable, split, exclusive: *exclusive });
         }
         let (versions, hold) = (std::mem::take(&mut service.versions), service.hold);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);

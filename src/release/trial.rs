@@ -28,6 +28,8 @@ pub struct Trial {
     pub candidate: VersionName,
     /// The weights that were asked for, from which supervision leans back.
     pub asked: Split,
+    /// The version that carried the service then: while it leans back that is the baseline.
+    pub stable: VersionName,
     /// False: it only tells.
     pub acts: bool,
     /// True when it is the file that wants it: what the file says no more ends it.
@@ -254,13 +256,26 @@ impl Item {
             Timestamp(now.0.saturating_add(period))
         });
         let (baseline, candidate) = (baseline.clone(), candidate.clone());
-        let (asked, acts) = (service.split.clone(), mode == SuperviseMode::On);
+        let (asked, stable) = (service.split.clone(), service.stable.clone());
+        let acts = mode == SuperviseMode::On;
         let by_file = configured(rules).is_some();
         // To ask for supervision once more makes a flip no less exclusive.
         let stays = old.filter(|old| old.asked == asked).and_then(|old| old.exclusive);
         let exclusive = self.exclusive.or(stays);
         let (stage, generation) = (epoch, 0);
-        Some(Trial { stage, generation, baseline, candidate, asked, acts, by_file, exclusive, until, lasts })
+        Some(Trial {
+            stage,
+            generation,
+            baseline,
+            candidate,
+            asked,
+            stable,
+            acts,
+            by_file,
+            exclusive,
+            until,
+            lasts,
+        })
     }
 
     /// Whose answers the workers count.

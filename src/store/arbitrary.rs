@@ -68,12 +68,12 @@ fn edit() -> impl Strategy<Value = Edit> {
 fn trial() -> impl Strategy<Value = Trial> {
     let until = prop::option::of((0..1u64 << 62, prop::option::of(0..1u64 << 40)));
     let times = (1..1u64 << 62, any::<u32>(), until);
-    let exclusive = prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)]);
-    let terms = (any::<bool>(), any::<bool>(), exclusive);
+    let terms = (any::<bool>(), any::<bool>(), scope());
     (times, version_name(), version_name(), split(), terms).prop_map(
         |((stage, generation, until), baseline, candidate, asked, (acts, by_file, exclusive))| Trial {
             stage: Epoch(stage),
             generation,
+            stable: if acts { baseline.clone() } else { candidate.clone() },
             baseline,
             candidate,
             asked,
@@ -86,8 +86,16 @@ fn trial() -> impl Strategy<Value = Trial> {
     )
 }
 
+fn scope() -> impl Strategy<Value = Option<HoldScope>> {
+    prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)])
+}
+
 fn standing() -> impl Strategy<Value = Standing> {
-    let previous = (version_name(), split()).prop_map(|(stable, split)| Previous { stable, split });
+    let previous = (version_name(), split(), scope()).prop_map(|(stable, split, exclusive)| Previous {
+        stable,
+        split,
+        exclusive,
+    });
     let edits = prop::collection::btree_map(version_name(), edit(), 0..3);
     let found = prop::collection::vec(endpoint(), 0..3).prop_map(Arc::from);
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);

@@ -16,9 +16,11 @@ use super::StoreError;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
 use crate::release::{Discovered, Edit, Previous, ServiceRecord, Trial};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, Invalid, Protocol, Split, VersionName, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, VersionName, VersionSpec,
+};
 use traits::TraitsForm;
-use trial::TrialForm;
+use trial::{ScopeForm, TrialForm};
 
 /// A [`Change`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +73,9 @@ type Weights = BTreeMap<String, u16>;
 struct PreviousForm {
     stable: String,
     weights: Weights,
+    /// Records of earlier builds do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exclusive: Option<ScopeForm>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,14 +248,16 @@ fn split(weights: Weights) -> Result<Split, Invalid> {
 
 impl From<&Previous> for PreviousForm {
     fn from(previous: &Previous) -> Self {
-        Self { stable: previous.stable.to_string(), weights: weights(&previous.split) }
+        let (stable, weights) = (previous.stable.to_string(), weights(&previous.split));
+        Self { stable, weights, exclusive: previous.exclusive.map(ScopeForm::from) }
     }
 }
 
 impl TryFrom<PreviousForm> for Previous {
     type Error = Invalid;
     fn try_from(form: PreviousForm) -> Result<Self, Invalid> {
-        Ok(Self { stable: form.stable.parse()?, split: split(form.weights)? })
+        let (stable, split) = (form.stable.parse()?, split(form.weights)?);
+        Ok(Self { stable, split, exclusive: form.exclusive.map(HoldScope::from) })
     }
 }
 

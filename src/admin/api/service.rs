@@ -116,11 +116,16 @@ pub struct PreviousSplit {
     /// The weights, in basis points.
     #[schema(example = json!({"blue": 10000}))]
     pub weights: BTreeMap<String, u16>,
+    /// After an exclusive flip: which requests are never with two versions, `all` or `writes`. A revert would not see to that: an
+    /// exclusive flip to `stable` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<String>,
 }
 
 impl From<&Previous> for PreviousSplit {
     fn from(previous: &Previous) -> Self {
-        Self { stable: previous.stable.to_string(), weights: weights(&previous.split) }
+        let exclusive = previous.exclusive.map(|scope| scope.token().to_owned());
+        Self { stable: previous.stable.to_string(), weights: weights(&previous.split), exclusive }
     }
 }
 

@@ -100,7 +100,7 @@ pub enum TrialEnded {
     Finished,
     /// The candidate was worse, and supervision took the traffic back.
     Reverted,
-    /// Somebody moved the traffic first.
+    /// A later change ended it first: mostly one that moved the traffic.
     Superseded,
 }
 

@@ -38,8 +38,8 @@ async fn a_version_is_drained_when_nothing_is_left_on_it() {
         "remaining": left, "endpoints": []});
     assert_eq!(all, json!({"drained": false, "stopping": false, "versions": [blue_left]}));
     blue.shard(0).counts.end();
-    let (shop, version) = ("shop".parse().unwrap(), "blue".parse().unwrap());
-    assert_eq!(world.control.wait_drained(&shop, &[version]).await.unwrap(), Waited::Drained);
+    let blue = [("shop".parse().unwrap(), "blue".parse().unwrap())];
+    assert!(matches!(world.control.wait_drained(&blue).await.unwrap(), Waited::Drained(_)));
     let drained = json!({"drained": true, "weight": 0, "remaining": [], "endpoints": []});
     assert_eq!(world.get(DRAIN).await.json, drained);
     assert_eq!(
@@ -76,6 +76,26 @@ async fn a_version_that_gets_traffic_again_is_not_called_drained() {
     let (reply, reverted) = tokio::join!(world.post(FLIP, r#"{"to":"green"}"#), returning);
     assert_eq!((reverted.status, reply.status), (200, 409));
     assert_eq!(reply.json["type"], "urn:switchback:problem:returned");
+}
+
+/// `cart` is empty at once; it is back before `shop` is.
+#[tokio::test]
+async fn what_gets_traffic_again_while_another_is_waited_for_is_not_called_drained() {
+    let world = World::new();
+    let _blue = world.enter("shop", "blue");
+    let flips = json!({"changes": [
+        {"service": "cart", "flip": {"to": "v2"}},
+        {"service": "shop", "flip": {"to": "green"}}
+    ]});
+    let returning = async {
+        while world.get("/v1/services/shop").await.json["phase"] != "draining" {}
+        world.post("/v1/services/cart/revert", "").await
+    };
+    let changes = flips.to_string();
+    let (reply, reverted) = tokio::join!(world.post("/v1/changes?wait=drained", &changes), returning);
+    assert_eq!((reverted.status, reply.status), (200, 409));
+    let detail = reply.json["detail"].as_str().unwrap();
+    assert!(detail.contains("gave `v1` of `cart` traffic again"), "{detail}");
 }
 
 #[tokio::test]

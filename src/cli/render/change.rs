@@ -87,13 +87,24 @@ pub(in crate::cli) fn way_back(answer: &ChangeAnswer) -> Option<String> {
     let mut services = answer.services.iter();
     match (services.next(), services.next()) {
         (Some((name, standing)), None) if standing.previous.is_some() => {
-            Some(format!("the way back: switchback revert {name}"))
+            let back = exclusive_back(name, standing);
+            Some(format!("the way back: {}", back.unwrap_or_else(|| format!("switchback revert {name}"))))
         }
         (Some(_), Some(_)) => {
             Some(format!("the way back: switchback undo --to {}", answer.epoch.saturating_sub(1)))
         }
         _ => None,
     }
+}
+
+/// The command that takes a service back after an exclusive flip, as exclusively.
+pub(super) fn exclusive_back(name: &str, standing: &Standing) -> Option<String> {
+    let previous = standing.previous.as_ref()?;
+    let (stable, scope) = (&previous.stable, previous.exclusive.as_deref()?);
+    let what = if scope == "writes" { "=writes" } else { "" };
+    // Who carried the service and still does was with the others before: only a revert gives them back what they had.
+    let has_left = !standing.weights.contains_key(stable);
+    has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}"))
 }
 
 /// `green 5 %, blue 95 %`.

@@ -1,7 +1,7 @@
 //! The picture of `status`: for each service what it is, who carries it, what is in flight, what was done last, and
 //! what can be done next.
 
-use super::change::split;
+use super::change::{exclusive_back, split};
 use super::drain::{also_used, amounts, is_measure};
 use super::{health, verdict};
 use crate::admin::api::{self, Change, Measure, Phase, Service, Version, text};
@@ -212,8 +212,12 @@ fn next(service: &Service) -> Vec<String> {
         let waiting = service.held_requests.unwrap_or_default();
         all.push(format!("held: {what}, {waiting} waiting   (on: switchback release {name})"));
     }
-    if let Some(previous) = &standing.previous {
-        all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
+    match (&standing.previous, exclusive_back(name, standing)) {
+        (_, Some(back)) => all.push(format!("back: {back}")),
+        (Some(previous), None) => {
+            all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
+        }
+        (None, None) => {}
     }
     if let Some(candidate) = &standing.candidate {
         all.push(format!("on:   switchback flip {name} --to {candidate}"));

@@ -25,7 +25,7 @@ fn weights(all: &[(&str, u16)]) -> BTreeMap<String, u16> {
 }
 
 fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving: &[&str]) -> Standing {
-    let previous = PreviousSplit { stable: "blue".to_owned(), weights: weights(previous) };
+    let previous = PreviousSplit { stable: "blue".to_owned(), weights: weights(previous), exclusive: None };
     Standing {
         epoch: 42,
         phase,
@@ -242,6 +242,22 @@ fn what_a_change_did() {
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     };
     assert_snapshot!([one, two, none, plan, of_a_pool, in_vain].map(|answer| told(&answer)).join("\n--\n"));
+}
+
+#[test]
+fn the_way_back_from_an_exclusive_flip_is_exclusive() {
+    for (scope, split, back) in [
+        ("all", [("green", 10_000)].as_slice(), "switchback flip shop --to blue --exclusive"),
+        ("writes", &[("green", 10_000)], "switchback flip shop --to blue --exclusive=writes"),
+        // It carried most before, and all since.
+        ("all", &[("blue", 10_000)], "switchback revert shop"),
+    ] {
+        let before = [("blue", 9_000), ("green", 1_000)];
+        let mut flipped = standing(Phase::Steady, split, &before, &[]);
+        flipped.previous.as_mut().unwrap().exclusive = Some(scope.to_owned());
+        let way_back = super::way_back(&answer(&[("shop", flipped)]));
+        assert_eq!(way_back, Some(format!("the way back: {back}")));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn trial() -> Trial {
         stage: Epoch(7),
         generation: 0,
         asked: Split::all_to(candidate.clone()),
+        stable: candidate.clone(),
         baseline,
         candidate,
         acts: true,

@@ -70,7 +70,7 @@ impl Ended {
                 )
             }
             (How::Superseded, None) => {
-                format!("a later change ({}, by {name}) moved the traffic", kind.token())
+                format!("a later change ({}, by {name}) ended the comparison", kind.token())
             }
         };
         Self { stage, how, epoch: *epoch, said }
@@ -78,7 +78,7 @@ impl Ended {
 
     /// The trial of this stage is over by some change up to `epoch`, and nobody has seen by which.
     pub(super) fn unseen(stage: Epoch, epoch: Epoch) -> Self {
-        let said = "later changes moved the traffic".to_owned();
+        let said = "later changes ended the comparison".to_owned();
         Self { stage, how: How::Superseded, epoch, said }
     }
 }

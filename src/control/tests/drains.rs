@@ -10,13 +10,13 @@ async fn drained_is_said_when_the_last_request_has_ended() {
     world.admit(&blue);
     world.flip("green").await.unwrap();
     assert_eq!(world.leaving(), [version("blue")]);
-    let (service, waited) = (shop(), [version("blue")]);
-    let mut wait = pin!(world.handle.wait_drained(&service, &waited));
+    let waited = [(shop(), version("blue"))];
+    let mut wait = pin!(world.handle.wait_drained(&waited));
     assert!(poll!(wait.as_mut()).is_pending());
     blue.shard(1).counts.end();
     let (name, seconds) = drained(&mut notices).await;
     assert_eq!((name, seconds >= 0.0), (version("blue"), true));
-    assert_eq!(guarded(wait).await.unwrap(), Waited::Drained);
+    assert!(matches!(guarded(wait).await.unwrap(), Waited::Drained(_)));
     assert_eq!(world.handle.state().deployment(&shop()).unwrap().phase, Phase::Steady);
     assert_eq!(world.epoch(), Epoch(2), "a drain is no change");
     assert_eq!(world.handle.figures().services()[&shop()].drain.count(), 1);
@@ -28,11 +28,12 @@ async fn a_version_that_is_back_is_never_called_drained() {
     let (blue, mut notices) = (world.upstream("blue"), world.handle.subscribe());
     world.admit(&blue);
     world.flip("green").await.unwrap();
-    let (service, waited) = (shop(), [version("blue")]);
-    let mut wait = pin!(world.handle.wait_drained(&service, &waited));
+    let waited = [(shop(), version("blue"))];
+    let mut wait = pin!(world.handle.wait_drained(&waited));
     assert!(poll!(wait.as_mut()).is_pending());
     world.order(Command::Revert { service: shop() }).await.unwrap();
-    assert_eq!(guarded(wait).await.unwrap(), Waited::Returned(vec![version("blue")]));
+    let Waited::Returned(_, back) = guarded(wait).await.unwrap() else { panic!("it is not drained") };
+    assert_eq!(back, version("blue"));
     assert_eq!(drained(&mut notices).await.0, version("green"));
     blue.shard(1).counts.end();
     world.flip("green").await.unwrap();
@@ -62,12 +63,12 @@ async fn the_tenure_of_a_removed_version_is_watched_to_its_end() {
     // It is left again: drained only when both tenures are.
     world.admit(present);
     world.flip("green").await.unwrap();
-    let (service, waited) = (shop(), [version("blue")]);
-    let mut wait = pin!(world.handle.wait_drained(&service, &waited));
+    let waited = [(shop(), version("blue"))];
+    let mut wait = pin!(world.handle.wait_drained(&waited));
     present.shard(1).counts.end();
     assert!(poll!(wait.as_mut()).is_pending());
     blue.shard(1).counts.end();
-    assert_eq!(guarded(wait).await.unwrap(), Waited::Drained);
+    assert!(matches!(guarded(wait).await.unwrap(), Waited::Drained(_)));
     assert_eq!(drained(&mut notices).await.0, version("blue"));
     assert!(notices.is_empty(), "once");
 }

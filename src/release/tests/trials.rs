@@ -93,6 +93,7 @@ fn a_flip_tries_the_new_version_against_the_one_that_carried_the_service() {
             baseline: version("blue"),
             candidate: version("green"),
             asked: Split::all_to(version("green")),
+            stable: version("green"),
             acts: true,
             by_file: true,
             exclusive: None,

@@ -38,6 +38,11 @@ fn the_first_form_stays_readable() {
     assert_eq!(standing.edits.len(), 2);
     assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
     assert_eq!(change.services[1].standing, None);
+    // Added later.
+    let text = WRITTEN.replacen("\"green\":500}}", "\"green\":500},\"exclusive\":\"writes\"}", 1);
+    let later = read(&text).unwrap().services[0].standing.clone().unwrap().previous.unwrap();
+    let before = standing.previous.clone().unwrap();
+    assert_eq!((before.exclusive, later.exclusive), (None, Some(HoldScope::Writes)));
 }
 
 #[test]
@@ -73,7 +78,8 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
         generation: 2,
         baseline: blue,
         candidate: green.clone(),
-        asked: Split::all_to(green),
+        asked: Split::all_to(green.clone()),
+        stable: green,
         acts: true,
         by_file: false,
         exclusive: None,
@@ -88,6 +94,10 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
     let more = text.replacen("\"acts\":true,", "\"acts\":true,\"by_file\":true,\"exclusive\":\"writes\",", 1);
     let exclusive = Some(HoldScope::Writes);
     assert_eq!(trial(&more), Some(Trial { by_file: true, exclusive, ..expected.clone() }));
+    let canary = text.replacen("{\"green\":10000},\"acts\"", "{\"blue\":9000,\"green\":1000},\"acts\"", 1);
+    assert_eq!(trial(&canary).unwrap().stable, expected.baseline);
+    let more = canary.replacen("\"acts\":true,", "\"acts\":true,\"stable\":\"green\",", 1);
+    assert_eq!(trial(&more).unwrap().stable, expected.candidate);
     let more = text.replacen("\"until_ms\"", "\"lasts_ms\":600000,\"until_ms\"", 1);
     let lasts = Some(Duration::from_mins(10));
     assert_eq!(trial(&more), Some(Trial { lasts, ..expected.clone() }));

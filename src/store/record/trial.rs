@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Weights, split, weights};
 use crate::release::{Timestamp, Trial};
-use crate::table::{Epoch, HoldScope, Invalid};
+use crate::table::{BasisPoints, Epoch, HoldScope, Invalid, VersionName};
 
 /// A [`Trial`] as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub(super) struct TrialForm {
     baseline: String,
     candidate: String,
     asked: Weights,
+    /// Records of earlier builds do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stable: Option<String>,
     acts: bool,
     #[serde(default, skip_serializing_if = "is_not")]
     by_file: bool,
@@ -29,7 +32,7 @@ pub(super) struct TrialForm {
 /// A [`HoldScope`] as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ScopeForm {
+pub(super) enum ScopeForm {
     All,
     Writes,
 }
@@ -65,6 +68,7 @@ impl From<&Trial> for TrialForm {
             baseline: trial.baseline.to_string(),
             candidate: trial.candidate.to_string(),
             asked: weights(&trial.asked),
+            stable: Some(trial.stable.to_string()),
             acts: trial.acts,
             by_file: trial.by_file,
             exclusive: trial.exclusive.map(ScopeForm::from),
@@ -77,12 +81,18 @@ impl From<&Trial> for TrialForm {
 impl TryFrom<TrialForm> for Trial {
     type Error = Invalid;
     fn try_from(form: TrialForm) -> Result<Self, Invalid> {
+        let (baseline, candidate): (VersionName, VersionName) =
+            (form.baseline.parse()?, form.candidate.parse()?);
+        let asked = split(form.asked)?;
+        let is_flip = asked.weight(&baseline) == BasisPoints::NONE;
+        let stable = form.stable.map(|stable| stable.parse()).transpose()?;
         Ok(Self {
             stage: Epoch(form.stage),
             generation: form.generation,
-            baseline: form.baseline.parse()?,
-            candidate: form.candidate.parse()?,
-            asked: split(form.asked)?,
+            stable: stable.unwrap_or_else(|| if is_flip { candidate.clone() } else { baseline.clone() }),
+            baseline,
+            candidate,
+            asked,
             acts: form.acts,
             by_file: form.by_file,
             exclusive: form.exclusive.map(HoldScope::from),

@@ -9,7 +9,7 @@ import urllib.parse
 import chaos_wire as wire
 
 BROKEN = (OSError, EOFError)
-ANSWERED = {"released", "returned", "timed_out", "unfenced", "reverted"}
+ANSWERED = {"released", "returned", "timed_out", "unfenced", "reverted", "superseded"}
 """Problems of changes that are made."""
 
 

@@ -35,6 +35,24 @@ fn while_supervision_leans_back_stable_is_the_baseline() {
 }
 
 #[test]
+fn what_was_stable_with_the_weights_that_were_asked_for_is_so_with_them_again() {
+    let halves = || weights("shop", &[("green", "50"), ("blue", "50")], None);
+    let asked = after(&supervised(), [flip("shop", "green"), halves()]);
+    assert_eq!(
+        (told(&asked), stable(&asked, "shop")),
+        ("blue/green: blue 50 %, green 50 %".into(), "green".into())
+    );
+    let leaning = acted(&asked, Act::Lean(weight("10")));
+    assert_eq!(stands(&leaning), is("blue 90 %, green 10 %", "blue", "green 100 %"));
+    for back in [act(&leaning, Act::Restore), halves()] {
+        let back = after(&leaning, [back]);
+        assert_eq!(stands(&back), is("blue 50 %, green 50 %", "green", "green 100 %"));
+        let fewer = after(&back, [weights("shop", &[("blue", "5")], Some("@stable"))]);
+        assert_eq!(split(&fewer, "shop").to_string(), "blue 5 %, green 95 %");
+    }
+}
+
+#[test]
 fn leaning_back_never_gives_the_candidate_more() {
     let next = acted(&after(&supervised(), [canary()]), Act::Lean(weight("10")));
     assert_eq!(stands(&next), is("blue 95 %, green 5 %", "blue", "blue 100 %"));
