@@ -277,6 +277,23 @@ fn nobody_is_refused_while_one_of_many_endpoints_has_room() {
 }
 
 #[test]
+fn a_choice_among_all_is_counted_once_however_often_a_place_is_looked_for() {
+    let lock = Lock::default();
+    let (origins, _): (Vec<_>, Vec<_>) = (0..2).map(|_| holds("blue", &lock)).unzip();
+    let settings = "health = { path = \"/quick\", status = [204], interval = \"100ms\", fall = 1 }\n\
+                    circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(origins, &[], "", settings);
+    for origin in &lab.origins {
+        lab.wait_for_metric(&["switchback_endpoint_up{", &origin.address.to_string()], 0.0);
+    }
+    let clients = ask(&lab, 0..6);
+    lab.wait_for_metric(&["switchback_pending_requests{", "version=\"blue\""], 4.0);
+    lock.open();
+    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(lab.metric(&["switchback_panic_requests_total{", "version=\"blue\""]), Some(6.0));
+}
+
+#[test]
 fn those_who_wait_go_to_an_endpoint_that_is_added() {
     let lock = Lock::default();
     let (origin, counts) = holds("blue", &lock);

@@ -59,6 +59,7 @@ pub use pool::{Endpoint, Opened, Past, Patience};
 pub use roll::{Remaining, Roll};
 pub use room::{Circuit, NoPlace, Place, Seek, Wish};
 pub use seat::{Seat, Verdict};
+pub use seats::Picked;
 pub use stream::Stream;
 pub use suspects::{Member, Suspect, Suspects};
 pub use suspicion::{Cause, Heard, Suspicion};
