@@ -276,6 +276,31 @@ fn nobody_is_refused_while_one_of_many_endpoints_has_room() {
     }
 }
 
+/// Whoever waited might get a worse answer for it, or none.
+#[test]
+fn an_answer_is_not_given_up_for_an_endpoint_that_has_no_room() {
+    let lock = Lock::default();
+    let (busy, counts) = holds("busy", &lock);
+    let lacks = Origin::behaving("lacks", |_, stream| {
+        std::io::Write::write_all(stream, b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let settings = "retries = { statuses = [404], min_per_second = 1_000 }\n\
+                    circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(vec![busy, lacks], &[], "", settings);
+    // Sooner or later.
+    let held = ask(&lab, 0..1);
+    wait_until("it is full", || counts[0].load(Ordering::SeqCst) == 1);
+    for _ in 0..4 {
+        assert_eq!(failed(&lab.get("/")), (404, ""));
+    }
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    for _ in 0..4 {
+        assert_eq!(lab.get("/").status, 200, "there is room");
+    }
+}
+
 #[test]
 fn a_choice_among_all_is_counted_once_however_often_a_place_is_looked_for() {
     let lock = Lock::default();
