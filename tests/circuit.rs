@@ -338,6 +338,30 @@ fn those_who_wait_go_to_an_endpoint_that_is_added() {
 }
 
 #[test]
+fn an_endpoint_that_goes_and_comes_back_has_room_for_no_more_than_before() {
+    let lock = Lock::default();
+    let (origins, counts): (Vec<_>, Vec<_>) = (0..2).map(|_| holds("blue", &lock)).unzip();
+    let address = origins[0].address;
+    let settings = "circuit = { endpoint_requests = 1, pending = 0 }";
+    let lab = Lab::pool(origins, &[], "", settings);
+    let held = ask(&lab, 0..2);
+    wait_until("both are full", || counts.iter().all(|count| count[0].load(Ordering::SeqCst) == 1));
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{address}");
+    for _ in 0..2 {
+        for method in ["DELETE", "PUT"] {
+            assert_eq!(lab.call(method, &path, &serde_json::Value::Null).0, 200);
+        }
+        assert_eq!(failed(&lab.get("/quick")), (503, "circuit_open"));
+    }
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    for _ in 0..4 {
+        assert_eq!(lab.get("/quick").status, 200, "both have room again");
+    }
+    assert!(lab.origins[0].served() > 1);
+}
+
+#[test]
 fn a_limit_that_changes_counts_what_is_there() {
     let lock = Lock::default();
     let (origin, counts) = holds("blue", &lock);

@@ -32,7 +32,7 @@ impl<'r> Chooser<'r> {
     /// The same, of those that suit besides; not counted yet.
     ///
     /// # Errors
-    /// All that may be used, by their [`Seat::id`], when none of them suits.
+    /// All that may be used, by their [`Seat::room`], when none of them suits.
     pub(super) fn pick_of(
         &self,
         local: &Local,

@@ -56,7 +56,7 @@ pub(super) async fn sit(
         return Ok(());
     }
     let held = &mut permit.places.get_or_insert_default().endpoint;
-    if held.as_ref().is_some_and(|place| place.is_in(seat.id())) {
+    if held.as_ref().is_some_and(|place| place.is_in(seat.room())) {
         // The same one again, over a fresh connection.
         return Ok(());
     }
@@ -125,14 +125,11 @@ impl Seek for Guest<'_> {
         self.chooser.refresh(self.local);
     }
 
-    fn choose(
-        &mut self,
-        has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool,
-    ) -> Result<(u64, Picked), Wish> {
+    fn choose(&mut self, has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool) -> Result<(u64, Picked), Wish> {
         let size = self.local.most_at_endpoint();
-        let chosen = self.chosen.take().filter(|picked| has_place(picked.seat.id(), size));
-        let has_place = |seat: &Seat| has_place(seat.id(), size);
+        let chosen = self.chosen.take().filter(|picked| has_place(picked.seat.room(), size));
+        let has_place = |seat: &Seat| has_place(seat.room(), size);
         let picked = chosen.map_or_else(|| self.chooser.pick_of(self.local, self.tried, has_place), Ok);
-        picked.map(|picked| (picked.seat.id(), picked)).map_err(|rooms| Wish { rooms, size })
+        picked.map(|picked| (picked.seat.room(), picked)).map_err(|rooms| Wish { rooms, size })
     }
 }

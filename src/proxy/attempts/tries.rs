@@ -177,12 +177,7 @@ impl Tries {
     }
 
     /// An endpoint to be tried beside that of `seat`, which takes its time, if there is one with room for it; with its place.
-    pub(super) fn beside(
-        &mut self,
-        permit: &Permit,
-        seat: &Rc<Seat>,
-        chooser: Chooser<'_>,
-    ) -> Option<Found> {
+    pub(super) fn beside(&mut self, permit: &Permit, seat: &Rc<Seat>, chooser: Chooser<'_>) -> Option<Found> {
         let local = permit.local();
         let mut taken = self.tried.clone();
         taken.push(Rc::clone(seat));

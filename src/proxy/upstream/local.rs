@@ -219,10 +219,10 @@ impl Local {
         self.seats.borrow_mut().choose(state, &self.zone, asking)
     }
 
-    /// The endpoints from which the last one was picked that suit, by their [`Seat::id`].
+    /// The endpoints from which the last one was picked that suit, by their [`Seat::room`].
     pub fn picked_from(&self, suits: impl Fn(&Seat) -> bool) -> Vec<u64> {
         let seats = self.seats.borrow();
-        seats.chosen_from().filter(|seat| suits(seat)).map(|seat| seat.id()).collect()
+        seats.chosen_from().filter(|seat| suits(seat)).map(|seat| seat.room()).collect()
     }
 
     /// True while the pool has an endpoint with this address: what is in flight may come to it.

@@ -58,12 +58,12 @@ pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened, Past, Patience};
 pub use roll::{Remaining, Roll};
 pub use room::{Circuit, NoPlace, Place, Seek, Wish};
+use roster::Roster;
 pub use seat::{Seat, Verdict};
 pub use seats::Picked;
 pub use stream::Stream;
 pub use suspects::{Member, Suspect, Suspects};
 pub use suspicion::{Cause, Heard, Suspicion};
-use roster::Roster;
 pub use target::Target;
 pub use vitals::{Standing, Vitals};
 

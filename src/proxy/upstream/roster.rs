@@ -1,7 +1,7 @@
 //! A tenure's endpoints, and how each of them fares.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::Upstream;
@@ -13,6 +13,8 @@ use crate::table::EndpointAddr;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     vitals: HashMap<EndpointAddr, Arc<Vitals>>,
+    /// The rooms of endpoints that went, as long as anybody may be in them: who comes back has the same one.
+    left: HashMap<EndpointAddr, Weak<u64>>,
     suspicion: Option<Suspicion>,
 }
 
@@ -24,7 +26,8 @@ impl Upstream {
         if let Some(known) = roster.vitals.get(address) {
             return Arc::clone(known);
         }
-        let vitals = Arc::new(Vitals::new(self, address.clone()));
+        let room = roster.left.remove(address).and_then(|room| room.upgrade());
+        let vitals = Arc::new(Vitals::new(self, address.clone(), room));
         vitals.watch(roster.suspicion.as_ref());
         roster.vitals.insert(address.clone(), Arc::clone(&vitals));
         vitals
@@ -64,11 +67,13 @@ impl Upstream {
         self.vitals(address).arrive(at);
     }
 
-    /// Forgets how endpoints fare that are not in `pool` any more.
+    /// Forgets how endpoints fare that are not in `pool` any more; not where requests are that they still have.
     pub fn forget_all_but(&self, pool: &[EndpointAddr]) {
         let known: HashSet<_> = pool.iter().collect();
-        let mut roster = self.roster();
-        roster.vitals.retain(|address, _| known.contains(address));
+        let Roster { vitals, left, .. } = &mut *self.roster();
+        let gone = vitals.extract_if(|address, _| !known.contains(address));
+        left.extend(gone.map(|(address, vitals)| (address, Arc::downgrade(vitals.room()))));
+        left.retain(|_, room| room.strong_count() > 0);
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
