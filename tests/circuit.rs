@@ -276,6 +276,48 @@ fn nobody_is_refused_while_one_of_many_endpoints_has_room() {
     }
 }
 
+/// Whoever waited might get a worse answer for it, or none.
+#[test]
+fn an_answer_is_not_given_up_for_an_endpoint_that_has_no_room() {
+    let lock = Lock::default();
+    let (busy, counts) = holds("busy", &lock);
+    let lacks = Origin::behaving("lacks", |_, stream| {
+        std::io::Write::write_all(stream, b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let settings = "retries = { statuses = [404], min_per_second = 1_000 }\n\
+                    circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(vec![busy, lacks], &[], "", settings);
+    // Sooner or later.
+    let held = ask(&lab, 0..1);
+    wait_until("it is full", || counts[0].load(Ordering::SeqCst) == 1);
+    for _ in 0..4 {
+        assert_eq!(failed(&lab.get("/")), (404, ""));
+    }
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    for _ in 0..4 {
+        assert_eq!(lab.get("/").status, 200, "there is room");
+    }
+}
+
+#[test]
+fn a_choice_among_all_is_counted_once_however_often_a_place_is_looked_for() {
+    let lock = Lock::default();
+    let (origins, _): (Vec<_>, Vec<_>) = (0..2).map(|_| holds("blue", &lock)).unzip();
+    let settings = "health = { path = \"/quick\", status = [204], interval = \"100ms\", fall = 1 }\n\
+                    circuit = { endpoint_requests = 1, queue_timeout = \"30s\" }";
+    let lab = Lab::pool(origins, &[], "", settings);
+    for origin in &lab.origins {
+        lab.wait_for_metric(&["switchback_endpoint_up{", &origin.address.to_string()], 0.0);
+    }
+    let clients = ask(&lab, 0..6);
+    lab.wait_for_metric(&["switchback_pending_requests{", "version=\"blue\""], 4.0);
+    lock.open();
+    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    assert_eq!(lab.metric(&["switchback_panic_requests_total{", "version=\"blue\""]), Some(6.0));
+}
+
 #[test]
 fn those_who_wait_go_to_an_endpoint_that_is_added() {
     let lock = Lock::default();
@@ -293,6 +335,30 @@ fn those_who_wait_go_to_an_endpoint_that_is_added() {
     assert_eq!(other.served(), 3);
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+}
+
+#[test]
+fn an_endpoint_that_goes_and_comes_back_has_room_for_no_more_than_before() {
+    let lock = Lock::default();
+    let (origins, counts): (Vec<_>, Vec<_>) = (0..2).map(|_| holds("blue", &lock)).unzip();
+    let address = origins[0].address;
+    let settings = "circuit = { endpoint_requests = 1, pending = 0 }";
+    let lab = Lab::pool(origins, &[], "", settings);
+    let held = ask(&lab, 0..2);
+    wait_until("both are full", || counts.iter().all(|count| count[0].load(Ordering::SeqCst) == 1));
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{address}");
+    for _ in 0..2 {
+        for method in ["DELETE", "PUT"] {
+            assert_eq!(lab.call(method, &path, &serde_json::Value::Null).0, 200);
+        }
+        assert_eq!(failed(&lab.get("/quick")), (503, "circuit_open"));
+    }
+    lock.open();
+    held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
+    for _ in 0..4 {
+        assert_eq!(lab.get("/quick").status, 200, "both have room again");
+    }
+    assert!(lab.origins[0].served() > 1);
 }
 
 #[test]

@@ -254,6 +254,23 @@ fn a_client_that_does_not_answer_is_closed_and_its_endpoint_told_in_its_place() 
     assert_eq!(endpoint.join().unwrap(), CloseCode::Away);
 }
 
+/// A connection that closes while its client talks is reset, with all that is on its way to it.
+#[test]
+fn a_client_that_is_behind_and_talks_gets_all_that_was_sent_and_its_close() {
+    let drain = "{ patience = \"0s\", spread = \"0s\", deadline = \"300ms\" }";
+    let lab = lab(drain, "http1", echoes(), echoes());
+    let mut socket = connect(lab.address(), "/chat");
+    assert!(echoed(&mut socket, "hello"));
+    lab.flip("green");
+    let since = Instant::now();
+    // Nobody waits for its answer as long.
+    while since.elapsed() < Duration::from_secs(4) {
+        socket.send(Message::text("still reading")).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    ends_with(&mut socket, CloseCode::Restart);
+}
+
 #[test]
 fn when_the_process_ends_what_lasts_on_every_version_is_told_to_go() {
     let patient = "{ patience = \"5m\", spread = \"1m\", deadline = \"1h\" }";

@@ -239,6 +239,27 @@ fn where_there_may_be_one_connection_it_is_not_replaced_before_it_has_no_request
     Endpoint::accept(&listener).unwrap().request().unwrap();
 }
 
+/// It takes no more only while another one may be had.
+#[test]
+fn who_has_no_place_on_the_connection_that_replaces_another_has_one_on_that() {
+    let (lab, listener) = in_front("circuit = { connections = 2 }");
+    let mut patient = lab.client();
+    patient.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    endpoint.request().unwrap();
+    given_up(&lab, &mut endpoint);
+    let others = [2.0, 3.0].map(|in_flight| {
+        let mut other = lab.client();
+        other.send(small("/"));
+        lab.wait_for_metric(&IN_FLIGHT, in_flight);
+        other
+    });
+    let mut fresh = Endpoint::announcing(&listener, &[(MAX_CONCURRENT_STREAMS, 1)]).unwrap();
+    fresh.request().unwrap();
+    endpoint.request().unwrap();
+    drop((patient, others));
+}
+
 /// `count` requests of each of so many clients that take nothing of their answers, which come in frames of so many bytes; then one
 /// of another.
 fn beside_those_who_take_nothing(

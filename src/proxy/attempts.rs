@@ -88,9 +88,13 @@ pub(super) async fn forward(
             Err((None, _)) => return Err(Reason::Internal),
         };
         permit = kept.ok_or(Reason::Internal)?;
-        seat = match next {
+        let place;
+        (seat, place) = match next {
             Ok(next) => next,
             Err(reason) => return permit.fail(reason),
         };
+        if place.is_some() {
+            permit.places.get_or_insert_default().endpoint = place;
+        }
     }
 }

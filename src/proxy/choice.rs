@@ -10,7 +10,7 @@ use super::clock::{self, Clock};
 use super::connection::Turn;
 use super::gate::Asked;
 use super::upstream::balance::{Asking, hash};
-use super::upstream::{Local, Seat};
+use super::upstream::{Local, Picked, Seat};
 use crate::table::HashKey;
 
 /// Chooses endpoints for one request.
@@ -26,24 +26,24 @@ impl<'r> Chooser<'r> {
     /// that may be used.
     pub(super) fn pick(&self, local: &Local, tried: &[Rc<Seat>]) -> Option<Rc<Seat>> {
         let suits = |seat: &Seat| is_untried(seat, tried);
-        self.pick_one(local, (!tried.is_empty()).then_some(&suits))
+        self.pick_one(local, (!tried.is_empty()).then_some(&suits)).map(|picked| picked.counted(local))
     }
 
-    /// The same, of those that suit besides.
+    /// The same, of those that suit besides; not counted yet.
     ///
     /// # Errors
-    /// All that may be used, by their [`Seat::id`], when none of them suits.
+    /// All that may be used, by their [`Seat::room`], when none of them suits.
     pub(super) fn pick_of(
         &self,
         local: &Local,
         tried: &[Rc<Seat>],
         suits: impl Fn(&Seat) -> bool,
-    ) -> Result<Rc<Seat>, Vec<u64>> {
+    ) -> Result<Picked, Vec<u64>> {
         let picked = self.pick_one(local, Some(&|seat| suits(seat) && is_untried(seat, tried)));
         picked.ok_or_else(|| local.picked_from(|seat| is_untried(seat, tried)))
     }
 
-    fn pick_one(&self, local: &Local, suits: Option<&dyn Fn(&Seat) -> bool>) -> Option<Rc<Seat>> {
+    fn pick_one(&self, local: &Local, suits: Option<&dyn Fn(&Seat) -> bool>) -> Option<Picked> {
         let worker = &self.turn.client.worker;
         let (lot, key) = (|| worker.lot(), |what: &HashKey| key(what, self.turn, self.head, self.asked));
         local.pick(&worker.clock, Asking { suits, lot: &lot, key: &key, now: &clock::now })

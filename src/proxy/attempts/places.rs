@@ -9,11 +9,14 @@ use std::time::Duration;
 use crate::metrics::Reason;
 use crate::proxy::choice::Chooser;
 use crate::proxy::permit::Permit;
-use crate::proxy::upstream::{Local, NoPlace, Place, Seat, Seek, Wish};
+use crate::proxy::upstream::{Local, NoPlace, Picked, Place, Seat, Seek, Wish};
 use crate::table::CircuitRules;
 
 /// The only room there is for a version's requests.
 const ALL: u64 = 0;
+
+/// An endpoint, and the place that is had there already, if one is.
+pub(super) type Found = (Rc<Seat>, Option<Place>);
 
 /// Takes a place on the version, which may take as long as `limit`.
 ///
@@ -53,33 +56,31 @@ pub(super) async fn sit(
         return Ok(());
     }
     let held = &mut permit.places.get_or_insert_default().endpoint;
-    if held.as_ref().is_some_and(|place| place.is_in(seat.id())) {
+    if held.as_ref().is_some_and(|place| place.is_in(seat.room())) {
         // The same one again, over a fresh connection.
         return Ok(());
     }
     *held = None;
     let local = Rc::clone(permit.local());
     let circuit = local.upstream().circuit();
-    let seeker = Guest { local: &local, tried, chooser, chosen: Some(Rc::clone(seat)) };
+    let chosen = Some(Picked { seat: Rc::clone(seat), is_panic: false });
+    let seeker = Guest { local: &local, tried, chooser, chosen };
     let entered = circuit.enter(&circuit.endpoints, seeker, rules.pending, limit).await;
     let (other, place) = entered.map_err(reason)?;
-    *seat = other;
+    // That it was chosen is counted: once, however often it has looked for room.
+    *seat = other.seat;
     permit.places.get_or_insert_default().endpoint = Some(place);
     Ok(())
 }
 
 /// An endpoint that is none of `tried` and has room now, with a place there, where those are limited.
-pub(super) fn try_sit(
-    local: &Local,
-    tried: &[Rc<Seat>],
-    chooser: Chooser<'_>,
-) -> Option<(Rc<Seat>, Option<Place>)> {
+pub(super) fn try_sit(local: &Local, tried: &[Rc<Seat>], chooser: Chooser<'_>) -> Option<Found> {
     if local.most_at_endpoint().is_none() {
         return chooser.pick(local, tried).map(|seat| (seat, None));
     }
     let mut seeker = Guest { local, tried, chooser, chosen: None };
-    let (seat, place) = local.upstream().circuit().endpoints.try_enter(&mut seeker)?;
-    Some((seat, Some(place)))
+    let (picked, place) = local.upstream().circuit().endpoints.try_enter(&mut seeker)?;
+    Some((picked.counted(local), Some(place)))
 }
 
 fn reason(why: NoPlace) -> Reason {
@@ -114,24 +115,21 @@ struct Guest<'s> {
     tried: &'s [Rc<Seat>],
     chooser: Chooser<'s>,
     /// The one that was chosen without a look at its room.
-    chosen: Option<Rc<Seat>>,
+    chosen: Option<Picked>,
 }
 
 impl Seek for Guest<'_> {
-    type Found = Rc<Seat>;
+    type Found = Picked;
 
     fn refresh(&mut self) {
         self.chooser.refresh(self.local);
     }
 
-    fn choose(
-        &mut self,
-        has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool,
-    ) -> Result<(u64, Rc<Seat>), Wish> {
+    fn choose(&mut self, has_place: &dyn Fn(u64, Option<NonZeroU32>) -> bool) -> Result<(u64, Picked), Wish> {
         let size = self.local.most_at_endpoint();
-        let chosen = self.chosen.take().filter(|seat| has_place(seat.id(), size));
-        let has_place = |seat: &Seat| has_place(seat.id(), size);
+        let chosen = self.chosen.take().filter(|picked| has_place(picked.seat.room(), size));
+        let has_place = |seat: &Seat| has_place(seat.room(), size);
         let picked = chosen.map_or_else(|| self.chooser.pick_of(self.local, self.tried, has_place), Ok);
-        picked.map(|seat| (seat.id(), seat)).map_err(|rooms| Wish { rooms, size })
+        picked.map(|picked| (picked.seat.room(), picked)).map_err(|rooms| Wish { rooms, size })
     }
 }

@@ -7,7 +7,7 @@ use crate::proxy::head::Parts;
 use smallvec::SmallVec;
 
 use super::attempt::Headed;
-use super::places;
+use super::places::{self, Found};
 use crate::metrics::{Hedge, Reason, Retry};
 use crate::proxy::choice::Chooser;
 use crate::proxy::forward::Failure;
@@ -15,7 +15,7 @@ use crate::proxy::gate::Asked;
 use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::http2::Risk;
-use crate::proxy::upstream::{Place, Seat};
+use crate::proxy::upstream::{Local, Seat};
 use crate::table::Failing;
 
 /// How long the news that a kept connection was closed may be under way. What comes later was closed with the request in hand, and
@@ -83,7 +83,7 @@ impl Tries {
         seat: &Rc<Seat>,
         upload: &Upload,
         chooser: Chooser<'_>,
-    ) -> Result<Rc<Seat>, Reason> {
+    ) -> Result<Found, Reason> {
         let is_whole = !self.has_body || !upload.is_empty();
         let may_repeat = self.is_idempotent && is_whole;
         let (failing, may_go) = match failure {
@@ -116,22 +116,24 @@ impl Tries {
         }
         let is_wanted = |failing: &Failing| may_go && permit.local().rules().retries.on.contains(failing);
         let failing = failing.filter(is_wanted).ok_or(reason)?;
-        let other = self.another(permit, seat, failing, chooser).ok_or(reason)?;
+        let waits = |local: &Local, tried: &[_]| chooser.pick(local, tried).map(|seat| (seat, None));
+        let other = self.another(permit, seat, failing, chooser, waits).ok_or(reason)?;
         permit.attempt_failed(reason);
         Ok(other)
     }
 
     /// Where the request goes after an answer with a status that is a reason to try again; `None`: nowhere, this is the
-    /// answer.
+    /// answer. It is given up for a place that is had, not for one that has to be waited for.
     pub(super) fn after_status(
         &mut self,
         headed: &Headed,
         seat: &Rc<Seat>,
         chooser: Chooser<'_>,
-    ) -> Option<Rc<Seat>> {
+    ) -> Option<Found> {
         // Of a body it is not known whether it is still whole.
         let permit = headed.permit().filter(|_| self.may_repeat())?;
-        let other = self.another(permit, seat, Failing::GatewayError, chooser)?;
+        let sits = |local: &Local, tried: &[_]| places::try_sit(local, tried, chooser);
+        let other = self.another(permit, seat, Failing::GatewayError, chooser, sits)?;
         permit.attempt_answered(headed.status());
         Some(other)
     }
@@ -144,25 +146,26 @@ impl Tries {
     }
 
     /// The same endpoint over a fresh connection.
-    fn afresh(&mut self, seat: &Rc<Seat>) -> Rc<Seat> {
+    fn afresh(&mut self, seat: &Rc<Seat>) -> Found {
         self.may_reuse = false;
-        Rc::clone(seat)
+        (Rc::clone(seat), None)
     }
 
-    /// An endpoint that was not tried yet, if there is one and another attempt may be made.
+    /// An endpoint that was not tried yet, if one is found and another attempt may be made.
     fn another(
         &mut self,
         permit: &Permit,
         seat: &Rc<Seat>,
         failing: Failing,
         chooser: Chooser<'_>,
-    ) -> Option<Rc<Seat>> {
+        find: impl FnOnce(&Local, &[Rc<Seat>]) -> Option<Found>,
+    ) -> Option<Found> {
         let local = permit.local();
         if self.made >= local.rules().retries.attempts {
             return None;
         }
         self.tried.push(Rc::clone(seat));
-        let other = chooser.pick(local, &self.tried)?;
+        let (other, place) = find(local, &self.tried)?;
         self.is_free = failing == Failing::Connect && !other.is_unreachable();
         if !self.is_free && !local.may_try_again(chooser.clock()) {
             permit.retried(Retry::Exhausted);
@@ -170,16 +173,11 @@ impl Tries {
         }
         self.may_reuse = true;
         self.made += 1;
-        Some(other)
+        Some((other, place))
     }
 
     /// An endpoint to be tried beside that of `seat`, which takes its time, if there is one with room for it; with its place.
-    pub(super) fn beside(
-        &mut self,
-        permit: &Permit,
-        seat: &Rc<Seat>,
-        chooser: Chooser<'_>,
-    ) -> Option<(Rc<Seat>, Option<Place>)> {
+    pub(super) fn beside(&mut self, permit: &Permit, seat: &Rc<Seat>, chooser: Chooser<'_>) -> Option<Found> {
         let local = permit.local();
         let mut taken = self.tried.clone();
         taken.push(Rc::clone(seat));

@@ -81,6 +81,8 @@ enum Left {
     Done,
     /// The client may still be sending what nobody reads.
     Unread,
+    /// The same, and it may still be reading what came out of its tunnel.
+    Tunnel,
     /// The client is gone, or sees by the framing that its answer broke off.
     Broken,
     /// The client could take what it got for the whole answer, and must not.
@@ -316,8 +318,7 @@ impl Wire {
             if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
                 tunnel.join(&mut &*self).await;
             }
-            // It may still be sending what its endpoint no longer hears.
-            return Left::Unread;
+            return Left::Tunnel;
         }
         match poll_fn(|cx| self.poll_body(&mut rest, framing, cx)).await {
             Err(_) => Left::Broken,

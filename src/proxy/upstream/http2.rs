@@ -162,8 +162,8 @@ impl Connections {
         Ok(connection.state.streams.get() > 0)
     }
 
-    /// There is no other one. Those who hoped for it alone are told why, if there is a reason; the others have to do with those that
-    /// are there.
+    /// No other one is opened now. Those who hoped for it alone are told why, if there is a reason; the others have to do with those
+    /// that are there.
     pub fn do_without(&self, reason: Option<Reason>) {
         if let Some(reason) = reason {
             self.queue.tell(|wish| self.hopes(*wish), || Err(reason));

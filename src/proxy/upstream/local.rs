@@ -12,7 +12,7 @@ use super::budget::Budget;
 use super::flights::{Flights, Part};
 use super::pool::{Endpoint, Pools};
 use super::seat::Seat;
-use super::seats::Seats;
+use super::seats::{Picked, Seats};
 use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::admission::Class;
@@ -213,20 +213,16 @@ impl Local {
     }
 
     /// The endpoint for a request; `None` when there is none that may be used.
-    pub fn pick(&self, clock: &Clock, asking: Asking<'_>) -> Option<Rc<Seat>> {
+    pub fn pick(&self, clock: &Clock, asking: Asking<'_>) -> Option<Picked> {
         self.used.set(clock.ticks());
         let state = (self.shard.revision(), clock.ticks());
-        let (seat, is_panic) = self.seats.borrow_mut().choose(state, &self.zone, asking)?;
-        if is_panic {
-            self.shard.cells().panicked();
-        }
-        Some(seat)
+        self.seats.borrow_mut().choose(state, &self.zone, asking)
     }
 
-    /// The endpoints from which the last one was picked that suit, by their [`Seat::id`].
+    /// The endpoints from which the last one was picked that suit, by their [`Seat::room`].
     pub fn picked_from(&self, suits: impl Fn(&Seat) -> bool) -> Vec<u64> {
         let seats = self.seats.borrow();
-        seats.chosen_from().filter(|seat| suits(seat)).map(|seat| seat.id()).collect()
+        seats.chosen_from().filter(|seat| suits(seat)).map(|seat| seat.room()).collect()
     }
 
     /// True while the pool has an endpoint with this address: what is in flight may come to it.
@@ -290,6 +286,17 @@ impl Local {
             self.leave();
         }
         (has_left || self.used.get() < oldest) && Rc::strong_count(self) == 1
+    }
+}
+
+impl Picked {
+    /// The endpoint, for a request of the version of `local`; that it was chosen like this is counted.
+    #[must_use]
+    pub fn counted(self, local: &Local) -> Rc<Seat> {
+        if self.is_panic {
+            local.shard.cells().panicked();
+        }
+        self.seat
     }
 }
 

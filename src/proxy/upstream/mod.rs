@@ -22,6 +22,8 @@ mod seats;
 
 pub mod vitals;
 
+mod roster;
+
 mod suspects;
 pub mod suspicion;
 
@@ -45,10 +47,8 @@ pub mod far;
 
 pub mod dial;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
 pub use dial::{Dial, NotConnected};
 pub use far::Far;
@@ -58,7 +58,9 @@ pub use local::{Local, Locals};
 pub use pool::{Endpoint, Opened, Past, Patience};
 pub use roll::{Remaining, Roll};
 pub use room::{Circuit, NoPlace, Place, Seek, Wish};
+use roster::Roster;
 pub use seat::{Seat, Verdict};
+pub use seats::Picked;
 pub use stream::Stream;
 pub use suspects::{Member, Suspect, Suspects};
 pub use suspicion::{Cause, Heard, Suspicion};
@@ -67,7 +69,7 @@ pub use vitals::{Standing, Vitals};
 
 use super::admission::{Class, Counts, in_flight};
 use crate::metrics::{Cells, Checks, Kind, Tenure};
-use crate::table::{EndpointAddr, ServiceName, VersionName};
+use crate::table::{ServiceName, VersionName};
 
 /// One version's time in the table: its counts and its metrics, a shard a worker.
 ///
@@ -88,18 +90,11 @@ pub struct Upstream {
     /// Who is to be told when a worker has nothing left of it; from its first drain on.
     watcher: OnceLock<Arc<Notify>>,
     /// How its endpoints fare. Locked when a pool changes or is looked at, never for a request.
-    pool: Mutex<Pool>,
+    roster: Mutex<Roster>,
     /// What is taken of the version's limits, if it has had any.
     circuit: OnceLock<Box<Circuit>>,
     /// How its endpoints' checks went, once there were some.
     checks: OnceLock<Box<Checks>>,
-}
-
-/// How a tenure's endpoints fare, and what is looked for in them.
-#[derive(Debug, Default)]
-struct Pool {
-    vitals: HashMap<EndpointAddr, Arc<Vitals>>,
-    suspicion: Option<Suspicion>,
 }
 
 /// One worker's part; 128 bytes apart so that no two workers write to the same pair of cache lines.
@@ -168,50 +163,8 @@ impl Upstream {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let shards = (0..workers).map(|_| OnceLock::new()).collect();
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
-        let (pool, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher, pool, circuit, checks }
-    }
-
-    /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
-    #[must_use]
-    pub fn vitals(self: &Arc<Self>, address: &EndpointAddr) -> Arc<Vitals> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = pool.vitals.get(address) {
-            return Arc::clone(known);
-        }
-        let vitals = Arc::new(Vitals::new(self, address.clone()));
-        vitals.watch(pool.suspicion.as_ref());
-        pool.vitals.insert(address.clone(), Arc::clone(&vitals));
-        vitals
-    }
-
-    /// How the endpoint at `address` fares in this version, if anybody has looked at it.
-    #[must_use]
-    pub fn known_vitals(&self, address: &EndpointAddr) -> Option<Arc<Vitals>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).vitals.get(address).cloned()
-    }
-
-    /// The same of several endpoints.
-    #[must_use]
-    pub fn all_known_vitals<'a>(
-        &self,
-        addresses: impl Iterator<Item = &'a EndpointAddr>,
-    ) -> Vec<(&'a EndpointAddr, Option<Arc<Vitals>>)> {
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.map(|address| (address, pool.vitals.get(address).cloned())).collect()
-    }
-
-    /// How the endpoint at `address` stands in this version, as far as anybody knows.
-    #[must_use]
-    pub fn standing(&self, address: &EndpointAddr) -> Standing {
-        self.known_vitals(address).map_or_else(Standing::default, |vitals| vitals.standing())
-    }
-
-    /// From now on this is looked for in all of its endpoints.
-    pub fn suspect(&self, suspicion: Option<Suspicion>) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.vitals.values().for_each(|vitals| vitals.watch(suspicion.as_ref()));
-        pool.suspicion = suspicion;
+        let (roster, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self { id, service, version, slot, left, shards, watcher, roster, circuit, checks }
     }
 
     /// How its endpoints' checks went.
@@ -224,18 +177,6 @@ impl Upstream {
     #[must_use]
     pub fn known_checks(&self) -> Option<&Checks> {
         self.checks.get().map(|checks| &**checks)
-    }
-
-    /// The endpoint at `address` joins a pool that serves already. Call before that is published.
-    pub fn arrive(self: &Arc<Self>, address: &EndpointAddr, at: Instant) {
-        self.vitals(address).arrive(at);
-    }
-
-    /// Forgets how endpoints fare that are not in `pool` any more.
-    pub fn forget_all_but(&self, pool: &[EndpointAddr]) {
-        let known: HashSet<_> = pool.iter().collect();
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.vitals.retain(|address, _| known.contains(address));
     }
 
     /// An endpoint stands differently, or is looked at differently: what is known of it is written already.

@@ -210,7 +210,8 @@ impl Endpoint {
         idle.is_good(self.home.ticks()).then_some((idle.stream, idle.past))
     }
 
-    /// Keeps a connection whose last exchange ended cleanly, up to `most` of them, while a version names the endpoint.
+    /// Keeps a connection whose last exchange ended cleanly, while a version names the endpoint: up to `most` of those that anybody may
+    /// use, and what is for one client's connection alone as long as that is there.
     pub fn keep(self: &Rc<Self>, stream: Stream, mut past: Past, most: usize, clock: &Clock) {
         if past.take(clock.ticks()) {
             self.put_by(stream, past, most, clock.ticks());
@@ -221,14 +222,25 @@ impl Endpoint {
     }
 
     fn put_by(self: &Rc<Self>, stream: Stream, past: Past, most: usize, now: u64) {
-        let kept = if past.owner().is_some() { &self.private } else { &self.idle };
-        let mut kept = kept.borrow_mut();
+        // Dropped, it ends before it is counted out.
+        let idle = Idle { stream, past, since: now };
         let is_wanted = self.census.get().is_some_and(|census| census.is_waited_for());
         // A connection that names a client is for that one alone.
-        if self.names.get() == 0 || kept.len() >= most || self.there.proxy_header.is_some() || is_wanted {
-            return drop(stream);
+        if self.names.get() == 0 || self.there.proxy_header.is_some() || is_wanted {
+            return;
         }
-        kept.push(Idle { stream, past, since: now });
+        if idle.past.owner().is_some() {
+            let mut private = self.private.borrow_mut();
+            if private.len() == private.capacity() {
+                // No more than those of clients that are there.
+                private.retain(|idle| !idle.is_orphan());
+            }
+            private.push(idle);
+        } else if self.idle.borrow().len() < most {
+            self.idle.borrow_mut().push(idle);
+        } else {
+            return;
+        }
         self.list();
     }
 
@@ -260,109 +272,4 @@ impl Drop for Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt;
-    use tokio::net::UnixStream;
-
-    use super::*;
-
-    fn there(text: &str) -> Destination {
-        Destination {
-            address: text.parse().unwrap(),
-            protocol: Protocol::Http1,
-            proxy_header: None,
-            tls: None,
-        }
-    }
-
-    async fn connection() -> (Stream, Stream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        (Stream::Unix(ours), Stream::Unix(theirs))
-    }
-
-    async fn is_closed(mut peer: Stream) -> bool {
-        peer.read(&mut [0]).await.is_ok_and(|read| read == 0)
-    }
-
-    fn run(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(test);
-    }
-
-    #[test]
-    fn those_who_name_the_same_address_share_its_connections() {
-        run(async {
-            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
-            let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
-            let (stream, _peer) = connection().await;
-            one.keep(stream, Past::default(), 1, &clock);
-            assert!(other.reuse().is_some());
-            assert!(pools.name(there("127.0.0.1:2")).reuse().is_none());
-        });
-    }
-
-    #[test]
-    fn one_that_is_for_a_client_alone_is_given_to_nobody_else_and_closes_after_it() {
-        run(async {
-            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
-            let endpoint = pools.name(there("127.0.0.1:1"));
-            let [client, other] = [(); 2].map(|()| Peer::unknown(Arc::default()));
-            let keep = |stream| {
-                let mut past = Past::default();
-                past.belongs_to(client.owner());
-                endpoint.keep(stream, past, 1, &clock);
-            };
-            let (stream, mut peer) = connection().await;
-            keep(stream);
-            assert!(!Arc::ptr_eq(other.owner(), client.owner()));
-            assert!(endpoint.reuse().is_none() && endpoint.reuse_own(&other).is_none());
-            let (stream, _) = endpoint.reuse_own(&client).unwrap();
-            assert!(endpoint.reuse_own(&client).is_none(), "it is in use");
-            keep(stream);
-            pools.sweep(0);
-            assert!(peer.is_quiet());
-            drop(client);
-            pools.sweep(0);
-            assert!(is_closed(peer).await);
-        });
-    }
-
-    #[test]
-    fn the_last_who_names_it_closes_its_connections() {
-        run(async {
-            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
-            let (one, other) = (pools.name(there("127.0.0.1:1")), pools.name(there("127.0.0.1:1")));
-            let (stream, mut peer) = connection().await;
-            one.keep(stream, Past::default(), 1, &clock);
-            one.unname();
-            assert!(peer.is_quiet());
-            other.unname();
-            assert!(is_closed(peer).await);
-            let (stream, peer) = connection().await;
-            one.keep(stream, Past::default(), 1, &clock);
-            assert!(is_closed(peer).await, "an exchange that ends later keeps nothing");
-            let again = pools.name(there("127.0.0.1:1"));
-            let (stream, _peer) = connection().await;
-            one.keep(stream, Past::default(), 1, &clock);
-            assert!(again.reuse().is_some(), "back again");
-        });
-    }
-
-    #[test]
-    fn a_sweep_looks_only_at_what_is_idle_and_nothing_is_left_of_what_went() {
-        run(async {
-            let (pools, clock) = (Rc::<Pools>::default(), Clock::default());
-            let endpoints: Vec<_> =
-                (1..=100).map(|port| pools.name(there(&format!("[::1]:{port}")))).collect();
-            let (stream, mut peer) = connection().await;
-            endpoints[7].keep(stream, Past::default(), 1, &clock);
-            assert_eq!(pools.idle.borrow().len(), 1);
-            pools.sweep(0);
-            assert!(peer.is_quiet());
-            pools.sweep(1);
-            assert!(is_closed(peer).await, "too old");
-            assert_eq!(pools.idle.borrow().len(), 0);
-            drop(endpoints);
-            assert_eq!(pools.endpoints.borrow().len(), 0);
-        });
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use super::Upstream;
 pub struct Circuit {
     /// All that the version has at once, in one room.
     pub requests: Arc<Rooms>,
-    /// What its endpoints have, each of which is a room by its [`Seat::id`](super::Seat::id).
+    /// What its endpoints have, each in its [room](super::Seat::room).
     pub endpoints: Arc<Rooms>,
     pending: AtomicU32,
 }

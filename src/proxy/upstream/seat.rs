@@ -106,6 +106,13 @@ impl Seat {
         self.vitals.id()
     }
 
+    /// The number of the room in which its requests are counted where they are limited, on all workers. It goes with the address: who
+    /// went and comes back while it has requests has the same one.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        **self.vitals.room()
+    }
+
     /// What this worker has with it, of this version.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

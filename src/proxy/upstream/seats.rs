@@ -32,6 +32,15 @@ pub(super) struct Seats {
     traits: Vec<Traits>,
 }
 
+/// Whom a request goes to.
+#[derive(Debug)]
+pub struct Picked {
+    /// The endpoint.
+    pub seat: Rc<Seat>,
+    /// True when it is one of all, well or not, because too few serve.
+    pub is_panic: bool,
+}
+
 impl Seats {
     /// None yet.
     pub(super) fn none() -> Self {
@@ -125,20 +134,20 @@ impl Seats {
         self.board.expire();
     }
 
-    /// Whom a request goes to; `None` when there is nobody. True when all are used because too few serve.
+    /// Whom a request goes to; `None` when there is nobody.
     pub(super) fn choose(
         &mut self,
         (revision, tick): (u32, u64),
         zone: &RefCell<Option<ZoneName>>,
         asking: Asking<'_>,
-    ) -> Option<(Rc<Seat>, bool)> {
+    ) -> Option<Picked> {
         if !self.board.is_current(revision, tick) {
             let (balance, zone) = (&self.target.pool.balance, zone.borrow());
             let pool = Pool { seats: &self.all, traits: &self.traits, balance, zone: zone.as_ref() };
             self.board.make(pool, revision, tick, (asking.now)());
         }
         let Choice { seat, is_panic } = self.board.choose(&self.all, asking)?;
-        Some((Rc::clone(&self.all[seat]), is_panic))
+        Some(Picked { seat: Rc::clone(&self.all[seat]), is_panic })
     }
 
     /// All of whom one was chosen last, or might have been if it suited.

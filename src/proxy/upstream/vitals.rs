@@ -67,6 +67,9 @@ pub enum Watching {
 #[derive(Debug)]
 pub struct Vitals {
     id: u64,
+    /// The number of the room in which its requests are counted, if they are: shared with those that it had before it went and came
+    /// back, as long as one of them has requests.
+    room: Arc<u64>,
     standing: AtomicU8,
     /// Since when it serves, in milliseconds from [`START`] on, plus one; 0: from the pool's beginning.
     since: AtomicU64,
@@ -83,13 +86,20 @@ impl Vitals {
         self.id
     }
 
-    /// Of an endpoint of a tenure, of which nothing is known yet.
+    /// The number of the room in which its requests are counted; no other endpoint of this process has it, or ever had.
+    pub(super) fn room(&self) -> &Arc<u64> {
+        &self.room
+    }
+
+    /// Of an endpoint of a tenure, of which nothing is known yet but the `room` that it had before, if it has requests there.
     #[must_use]
-    pub fn new(upstream: &Arc<Upstream>, address: EndpointAddr) -> Self {
+    pub fn new(upstream: &Arc<Upstream>, address: EndpointAddr, room: Option<Arc<u64>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Relaxed: it only has to differ.
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            // Relaxed: it only has to differ.
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id,
+            room: room.unwrap_or_else(|| Arc::new(id)),
             standing: AtomicU8::default(),
             since: AtomicU64::new(0),
             watched: Watched::default(),

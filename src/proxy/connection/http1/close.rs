@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Left, Wire};
-use crate::proxy::clock::TICK;
+use crate::proxy::clock::{Clock, TICK};
 use crate::proxy::upstream::Stream;
 use crate::proxy::worker::HEAD;
 
 /// How long a client may go on sending what nobody will read. Closing at once would reset the connection, and the reset
 /// could overtake the answer that says why (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
+/// The same where a tunnel has ended, for a client that is heard all the time: so far it may be behind in reading what was sent before.
+const BEHIND: Duration = Duration::from_secs(30);
 
 impl Wire {
     /// Ready when the client is gone. It is not looked for while bytes of its next request wait to be read.
@@ -51,18 +53,21 @@ impl Wire {
         match left {
             Left::Broken => return,
             Left::Reset => return self.stream.borrow().reset_on_close(),
-            Left::Open | Left::Done | Left::Unread => {}
+            Left::Open | Left::Done | Left::Unread | Left::Tunnel => {}
         }
         // Under its own limit, which writing sets and clears.
         self.watch.clear();
         if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
             return;
         }
-        let is_unread = left == Left::Unread || self.stream.borrow_mut().has_unread();
+        let may_send = matches!(left, Left::Unread | Left::Tunnel);
+        let is_unread = may_send || self.stream.borrow_mut().has_unread();
         if !is_unread && self.is_plain() {
             // Closing says it.
             return;
         }
+        let clock = &self.client.worker.clock;
+        let until = clock.ticks() + Clock::ticks_in(if left == Left::Tunnel { BEHIND } else { LINGER });
         self.watch.set(LINGER);
         poll_fn(|cx| {
             if self.watch.poll(cx).is_ready() {
@@ -72,14 +77,17 @@ impl Wire {
             if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() || !is_unread {
                 return Poll::Ready(());
             }
-            poll_forget(&mut stream, cx)
+            poll_forget(&mut stream, cx, || {
+                self.watch.set(LINGER);
+                self.watch.ring_by(until);
+            })
         })
         .await;
     }
 }
 
-/// Reads and forgets what still comes, until the client has closed.
-fn poll_forget(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+/// Reads and forgets what still comes, and is `heard`, until the client has closed.
+fn poll_forget(stream: &mut Stream, cx: &mut Context<'_>, heard: impl Fn()) -> Poll<()> {
     loop {
         let mut forgotten = [MaybeUninit::uninit(); 4096];
         let mut forgotten = ReadBuf::uninit(&mut forgotten);
@@ -87,5 +95,6 @@ fn poll_forget(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
         if read.is_err() || forgotten.filled().is_empty() {
             return Poll::Ready(());
         }
+        heard();
     }
 }

@@ -16,7 +16,7 @@ fn seat() -> (Rc<Seat>, Arc<Upstream>) {
     let local = Locals::new(0, Rc::default()).of(&upstream, upstream.slot());
     local.follow(&Arc::new(target));
     let anybody = Asking { suits: None, lot: &|| 0, key: &|_| None, now: &clock::now };
-    (local.pick(&Clock::default(), anybody).unwrap(), upstream)
+    (local.pick(&Clock::default(), anybody).unwrap().seat, upstream)
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn versions_that_list_the_same_address_get_the_same_endpoint() {
     let pick = |upstream: &Arc<Upstream>, addresses: &[&str]| {
         let local = part(&locals, upstream);
         local.follow(&list(addresses));
-        Rc::clone(&local.pick(&clock, anybody()).unwrap().endpoint)
+        Rc::clone(&local.pick(&clock, anybody()).unwrap().seat.endpoint)
     };
     let (blue, green) = (upstream("blue"), upstream("green"));
     let shared = pick(&blue, &["127.0.0.1:1"]);
@@ -79,7 +79,7 @@ fn a_choice_among_those_that_do_not_serve_is_counted() {
     let local = part(&locals, &blue);
     local.follow(&list(&["127.0.0.1:1", "127.0.0.1:2"]));
     let vitals = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| blue.vitals(&address.parse().unwrap()));
-    let chosen = || local.pick(&clock, anybody()).unwrap().endpoint.address.to_string();
+    let chosen = || local.pick(&clock, anybody()).unwrap().seat.endpoint.address.to_string();
     vitals[0].set_standing(Standing::Down, clock::now());
     assert!((0..10).all(|_| chosen() == "127.0.0.1:2"));
     assert_eq!(local.shard().cells().panics(), 0);
@@ -100,7 +100,7 @@ fn every_worker_takes_over_what_is_looked_for_with_its_next_choice() {
     let chosen = |worker: usize| {
         let local = part(&workers[worker], &blue);
         local.follow(&target);
-        local.pick(&clock, anybody()).unwrap()
+        local.pick(&clock, anybody()).unwrap().seat
     };
     let row = || blue.known_vitals(&target.endpoints[0]).unwrap().row(Cause::LocalErrors);
     let first = chosen(0);

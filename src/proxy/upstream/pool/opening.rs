@@ -120,14 +120,14 @@ impl Endpoint {
                 match timeout(wish.connect, endpoint.open_shared(wish.lifetime)).await {
                     Ok(Ok(true)) => {}
                     // Nor would others be of use.
-                    Ok(Ok(false)) => return,
+                    Ok(Ok(false)) => return endpoint.shared.do_without(None),
                     Ok(Err(reason)) => return endpoint.shared.do_without(Some(reason)),
                     // Who has waited as long knows it by himself.
                     Err(_) => endpoint.shared.do_without(None),
                 }
                 match endpoint.shared.goes_on_to_open() {
                     Some(next) => wish = next,
-                    None => return,
+                    None => return endpoint.shared.do_without(None),
                 }
             }
         });
