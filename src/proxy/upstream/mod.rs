@@ -66,6 +66,7 @@ pub use target::Target;
 pub use vitals::{Standing, Vitals};
 
 use super::admission::{Class, Counts, in_flight};
+use super::descriptors::Share;
 use crate::metrics::{Cells, Checks, Kind, Tenure};
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
@@ -80,6 +81,8 @@ pub struct Upstream {
     pub service: ServiceName,
     /// The version.
     pub version: VersionName,
+    /// The descriptors of its connections.
+    pub share: Arc<Share>,
     slot: Slot,
     /// True once it is in the table no more.
     left: AtomicBool,
@@ -166,10 +169,10 @@ impl Upstream {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let shards = (0..workers).map(|_| OnceLock::new()).collect();
+        let (share, shards) = (Arc::default(), (0..workers).map(|_| OnceLock::new()).collect());
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
         let (pool, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher, pool, circuit, checks }
+        Self { id, service, version, share, slot, left, shards, watcher, pool, circuit, checks }
     }
 
     /// How the endpoint at `address` fares in this version; the same one as long as the tenure lasts.
