@@ -19,7 +19,8 @@ use lab::{Answer, Client, Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 
 /// One origin that answers every request with `answer`.
-fn answering(answer: &'static str) -> Lab {
+fn answering(answer: impl Into<String>) -> Lab {
+    let answer = answer.into();
     let origin = Origin::behaving("blue", move |_, stream| {
         stream.write_all(answer.as_bytes())?;
         Ok(Then::Keep)
@@ -362,6 +363,21 @@ fn interim_answers_pass_in_order_before_the_final_one() {
         answer.interim.iter().map(|(status, fields)| (*status, values(fields, "link"))).collect();
     assert_eq!(hints, [(103, vec!["</a>"]), (103, vec!["</b>"])]);
     assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+}
+
+/// `count` times how far an upload is, and then the answer.
+fn telling(count: usize) -> Lab {
+    let progress = |at| format!("HTTP/1.1 104 Upload Resumption Supported\r\nupload-offset: {at}\r\n\r\n");
+    let told: String = (0..count).map(progress).collect();
+    answering(told + "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+}
+
+#[test]
+fn interim_answers_may_be_many_but_no_flood() {
+    let answer = telling(1_000).get("/");
+    assert_eq!((answer.interim.len(), answer.text().as_str()), (1_000, "hi"));
+    let answer = telling(10_000).get("/");
+    assert_eq!((answer.status, answer.header("switchback-reason")), (502, Some("upstream_protocol")));
 }
 
 #[test]

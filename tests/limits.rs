@@ -284,14 +284,36 @@ fn without_file_descriptors_clients_are_turned_away_and_later_served() {
 }
 
 #[test]
-fn clients_who_take_all_descriptors_leave_some_to_the_operator_and_nobody_else_is_to_blame() {
-    let gate = Gate::default();
-    let mut lab = Lab::on(["blue", "green"].map(|name| Origin::held(name, &gate)).into(), "");
+fn a_service_that_hangs_leaves_descriptors_to_other_services_and_to_clients() {
+    let (gate, well) = (Gate::default(), Origin::start("well"));
+    let other = format!(
+        "[services.other]\nroutes = [{{ path = \"/other\" }}]\n[services.other.versions.well]\nendpoints = [\"{}\"]",
+        well.address
+    );
+    let mut lab = Lab::on(vec![Origin::held("hangs", &gate)], &other);
+    start_with_few_descriptors(&mut lab);
+    let mut crowd: Vec<_> = (0..100).map(|_| lab.client()).collect();
+    crowd.iter_mut().for_each(|client| drop(client.try_send("GET /late HTTP/1.1\r\nhost: a\r\n\r\n")));
+    lab::wait_until("it has all that it may", || refused(&lab, "overload") >= 5.0);
+    let answers = (0..5).map(|_| lab.client().try_get("/other").map(|answer| answer.status).ok());
+    assert_eq!(answers.collect::<Vec<_>>(), [Some(200); 5]);
+    gate.open();
+}
+
+/// Starts its proxy anew, with 256 of them.
+fn start_with_few_descriptors(lab: &mut Lab) {
     assert!(lab.proxy.take().unwrap().stop().0.success());
     let few = ["prlimit", "--nofile=256:256"];
     let proxy = Proxy::start_as(&few, &["--workers", "2"], &lab.config(), &lab.socket());
     lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
     lab.proxy().wait_for_log("raise the limit on open files");
+}
+
+#[test]
+fn clients_who_take_all_descriptors_leave_some_to_the_operator_and_nobody_else_is_to_blame() {
+    let gate = Gate::default();
+    let mut lab = Lab::on(["blue", "green"].map(|name| Origin::held(name, &gate)).into(), "");
+    start_with_few_descriptors(&mut lab);
     assert_eq!(lab.get("/").version(), "blue");
     // Each takes two descriptors for as long as there are any; then there are none for endpoints.
     let crowd = |lab: &Lab| {

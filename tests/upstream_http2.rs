@@ -204,6 +204,12 @@ async fn answer(
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
             respond.send_response(response.body(()).unwrap(), true).unwrap();
         }
+        "/tells" => {
+            for _ in 0..100 {
+                respond.send_informational(Response::builder().status(104).body(()).unwrap()).unwrap();
+            }
+            respond.send_response(Response::new(()), true).unwrap();
+        }
         "/hangs" => hang(respond, &tell).await,
         "/slow" => {
             while let Some(Ok(data)) = body.data().await {
@@ -305,6 +311,12 @@ fn the_first_request_on_a_connection_has_opened_it_and_those_after_it_find_it() 
     wait_until("two lines", || log().lines().count() == 2);
     let reused: Vec<_> = log().lines().map(|line| line.contains("\"reused\":true")).collect();
     assert_eq!((reused, origin.connections()), (vec![false, true], 1));
+}
+
+#[test]
+fn interim_answers_may_be_many() {
+    let answer = Shared::start(Habit::default()).lab("").get("/tells");
+    assert_eq!((answer.status, answer.interim.len()), (200, 100));
 }
 
 #[test]

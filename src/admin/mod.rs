@@ -24,6 +24,7 @@ mod router;
 mod server;
 pub mod socket;
 mod status;
+mod taking;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upgrade;

@@ -1,12 +1,14 @@
-//! Room for connections: whoever says nothing makes way for whoever comes.
+//! Room for connections: whoever keeps us waiting makes way for whoever comes.
 //!
-//! A listener serves so many connections at once. Without this, as many that send nothing would keep everybody else out
-//! until their time for a head is over, and a proxy that is well would seem dead.
+//! A listener serves so many connections at once. Without this, as many that send no head, or take nothing of their answer,
+//! would keep everybody else out until their time for that is over, and a proxy that is well would seem dead.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,46 +17,67 @@ pub(super) struct Room {
     size: usize,
     /// Those that there are, to be waited for.
     pub(super) connections: JoinSet<()>,
-    silent: Arc<Silent>,
-    comers: u64,
+    line: Arc<Line>,
 }
 
-/// The connections that have not sent a head yet, the oldest first.
-type Silent = Mutex<BTreeMap<u64, CancellationToken>>;
+/// The connections whose clients are waited for.
+#[derive(Default)]
+struct Line {
+    waited: Mutex<Waited>,
+    /// Told when there is one more.
+    longer: Notify,
+}
+
+/// Each by a number, the one that is waited for longest first.
+#[derive(Default)]
+struct Waited {
+    last: u64,
+    leave: BTreeMap<u64, CancellationToken>,
+}
 
 impl Room {
     /// Room for `size` connections.
     pub(super) fn of(size: usize) -> Self {
-        Self { size, connections: JoinSet::new(), silent: Arc::default(), comers: 0 }
+        Self { size, connections: JoinSet::new(), line: Arc::default() }
     }
 
     /// True when there is a place, or one that can be made.
     pub(super) fn is_open(&self) -> bool {
-        self.connections.len() < self.size || !lock(&self.silent).is_empty()
+        self.connections.len() < self.size || !self.line.lock().leave.is_empty()
     }
 
-    /// Ends the oldest connection that has said nothing, if there is no place else; false when there is no such one.
+    /// Until that may have changed: a connection has ended, or its client is waited for. Cancel-safe.
+    pub(super) async fn changes(&mut self) {
+        tokio::select! {
+            Some(_) = self.connections.join_next() => {}
+            () = self.line.longer.notified() => {}
+        }
+    }
+
+    /// Ends the connection whose client is waited for longest, if there is no place else; false when there is no such one.
     /// Cancel-safe.
     pub(super) async fn make(&mut self) -> bool {
         if self.connections.len() < self.size {
             return true;
         }
-        let Some((_, leave)) = lock(&self.silent).pop_first() else { return false };
+        let Some((_, leave)) = self.line.lock().leave.pop_first() else { return false };
         leave.cancel();
         // That one, or another that has ended by itself.
         self.connections.join_next().await;
         true
     }
 
-    /// Takes in a connection: `converse` makes it, given what is to be told when its head has come.
-    pub(super) fn enter<F>(&mut self, converse: impl FnOnce(Voice) -> F)
+    /// Takes in a connection, whose client is waited for from the beginning: `converse` makes it, given what is to be told
+    /// when that changes.
+    pub(super) fn enter<F>(&mut self, converse: impl FnOnce(Guest) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let leave = CancellationToken::new();
-        self.comers += 1;
-        lock(&self.silent).insert(self.comers, leave.clone());
-        let conversation = converse(Voice(Arc::new(Entry { of: Arc::clone(&self.silent), id: self.comers })));
+        let place = Place { line: Arc::clone(&self.line), leave: leave.clone(), at: AtomicU64::new(0) };
+        let guest = Guest(Arc::new(place));
+        guest.is_waited_for();
+        let conversation = converse(guest);
         self.connections.spawn(async move {
             tokio::select! {
                 () = leave.cancelled() => {}
@@ -64,29 +87,54 @@ impl Room {
     }
 }
 
-/// A connection's word that it is not silent.
-#[derive(Clone)]
-pub(super) struct Voice(Arc<Entry>);
-
-struct Entry {
-    of: Arc<Silent>,
-    id: u64,
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Voice {
-    /// A head has come: it is not ended for others any more.
-    pub(super) fn speak(&self) {
-        lock(&self.0.of).remove(&self.0.id);
+/// A connection, as the room knows it.
+#[derive(Clone)]
+pub(super) struct Guest(Arc<Place>);
+
+struct Place {
+    line: Arc<Line>,
+    leave: CancellationToken,
+    /// Its number in the line, or 0. Written while that is locked.
+    at: AtomicU64,
+}
+
+impl Guest {
+    /// The client has to do something, from now on if it had not before: the connection may be ended for others.
+    pub(super) fn is_waited_for(&self) {
+        let Place { line, leave, at } = &*self.0;
+        let mut waited = line.lock();
+        // Relaxed: behind the lock.
+        if at.load(Ordering::Relaxed) == 0 {
+            waited.last += 1;
+            at.store(waited.last, Ordering::Relaxed);
+            let last = waited.last;
+            waited.leave.insert(last, leave.clone());
+            line.longer.notify_one();
+        }
+    }
+
+    /// It has done so: it is not ended for others any more.
+    pub(super) fn has_acted(&self) {
+        self.0.go();
+    }
+}
+
+impl Place {
+    fn go(&self) {
+        let mut waited = self.line.lock();
+        waited.leave.remove(&self.at.swap(0, Ordering::Relaxed));
     }
 }
 
 /// With the connection.
-impl Drop for Entry {
+impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.of).remove(&self.id);
+        self.go();
     }
-}
-
-fn lock(silent: &Silent) -> std::sync::MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
-    silent.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::call::Peer;
-use super::room::{Room, Voice};
+use super::room::{Guest, Room};
+use super::taking::Taking;
 use super::{App, Socket, router};
 
 /// Connections to the admin socket at once.
@@ -28,6 +29,8 @@ const SCRAPES: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a request's head on the metrics listener: whoever monitors sends it at once.
 const SCRAPE_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a client that takes nothing of its answer, as `limits.write_stall` is for others by default.
+const STALL: Duration = Duration::from_secs(30);
 /// For everything on one connection of the metrics listener.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For what is being answered when the proxy stops.
@@ -50,13 +53,13 @@ pub async fn serve(socket: Socket, app: Arc<App>, stop: impl Future<Output = ()>
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = socket.listener.accept() => accepted,
-            Some(_) = room.connections.join_next() => continue,
+            () = room.changes() => continue,
         };
         match accepted {
             Ok((stream, _)) if !room.make().await => turn_away(stream),
             Ok((stream, _)) => {
                 let router = router.clone().layer(axum::Extension(Peer::of(&stream)));
-                room.enter(|voice| converse(stream, router, KeepAlive::Yes, voice, ending.clone()));
+                room.enter(|guest| converse(stream, router, KeepAlive::Yes, guest, ending.clone()));
             }
             Err(error) => pause(&error, &mut complained).await,
         }
@@ -75,14 +78,14 @@ pub async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: impl Futu
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept(), if room.is_open() => accepted,
-            Some(_) = room.connections.join_next() => continue,
+            () = room.changes() => continue,
         };
         match accepted {
-            // Those that were silent may all have spoken meanwhile.
+            // Those that were waited for may all have acted meanwhile.
             Ok(_) if !room.make().await => {}
-            Ok((stream, _)) => room.enter(|voice| {
-                let conversation = converse(stream, router.clone(), KeepAlive::No, voice, ending.clone());
-                // A scraper that does not read its answer loses its connection.
+            Ok((stream, _)) => room.enter(|guest| {
+                let conversation = converse(stream, router.clone(), KeepAlive::No, guest, ending.clone());
+                // A scraper that reads its answer too slowly loses its connection.
                 async { tokio::time::timeout(SCRAPE_TIMEOUT, conversation).await.unwrap_or_default() }
             }),
             Err(error) => pause(&error, &mut complained).await,
@@ -109,7 +112,7 @@ impl KeepAlive {
 }
 
 /// One connection, to its end. When `ending`, the answer in progress is the last; who has only just connected is heard before.
-async fn converse<S>(stream: S, router: Router, keep: KeepAlive, voice: Voice, ending: CancellationToken)
+async fn converse<S>(stream: S, router: Router, keep: KeepAlive, guest: Guest, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -119,8 +122,9 @@ where
     let router = TowerToHyperService::new(router);
     let spoken = CancellationToken::new();
     let told = spoken.clone();
+    let stream = Taking::of(stream, guest.clone(), STALL);
     let heard = service_fn(move |request| {
-        voice.speak();
+        guest.has_acted();
         told.cancel();
         router.call(request)
     });

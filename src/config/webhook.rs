@@ -144,7 +144,14 @@ fn url(node: Node<'_>) -> Option<Uri> {
         let somewhere = url.host().is_some_and(|host| !host.is_empty());
         known && plain && somewhere && url.port_u16() != Some(0) && !text.contains('#')
     });
-    read.or_else(|| node.unexpected(expected))
+    if read.is_none() {
+        // Without what was found: who may tell by it has a token in the path, or a password in front of the host.
+        node.at.error_with(
+            format_args!("expected {expected}"),
+            "http or https and a host, without a user, a password or a fragment; what stands here is not shown",
+        );
+    }
+    read
 }
 
 fn authority(url: &Uri) -> Option<String> {

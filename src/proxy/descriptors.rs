@@ -1,11 +1,14 @@
 //! File descriptors: what is kept of them for who operates the proxy, and for endpoints.
 //!
 //! Whoever opens enough connections takes all that there are. Clients and endpoints get none of the last few, so that a flip, a
-//! scrape and the store still work; and that we have none left is never an endpoint's failure.
+//! scrape and the store still work; and that we have none left is never an endpoint's failure. Nor does one version get all of
+//! the others: requests that hang in it, be they of one client, are not to cost other services theirs.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -42,6 +45,72 @@ pub fn spare(descriptor: impl AsFd) -> io::Result<()> {
     if descriptor.as_fd().as_raw_fd() < *RESERVED { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
+/// Those of clients' connections, and of endpoints' that carry one request at a time: others are few.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// Those that the process has besides, to listen, for its workers and its store: counted once, at the first connection. What it opens
+/// later is little.
+static OTHERS: LazyLock<u64> =
+    LazyLock::new(|| fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64));
+
+/// One of these, counted until it is dropped.
+#[derive(Debug)]
+pub struct Taken(());
+
+impl Taken {
+    /// One more, which there is.
+    #[must_use]
+    pub fn one() -> Self {
+        LazyLock::force(&OTHERS);
+        // Relaxed, here and below: the counts alone matter, they order nothing else.
+        TAKEN.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One version's part of them, on all workers. Touched when a connection is opened or closed, not for a request on one that is.
+#[derive(Debug, Default)]
+pub struct Share(AtomicU64);
+
+/// One of a version's, counted until it is dropped: it goes where the connection goes.
+#[derive(Debug)]
+pub struct Held {
+    share: Arc<Share>,
+    _taken: Taken,
+}
+
+impl Share {
+    /// One more for a connection that is to be opened.
+    ///
+    /// # Errors
+    /// As if there were none, when it would leave too few to others.
+    pub fn take(self: &Arc<Self>) -> io::Result<Held> {
+        let own = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let held = Held { share: Arc::clone(self), _taken: Taken::one() };
+        let usable = u64::try_from(*RESERVED).unwrap_or(u64::MAX);
+        let free = usable.saturating_sub(*OTHERS + TAKEN.load(Ordering::Relaxed));
+        if leaves_enough(own, free) { Ok(held) } else { Err(Errno::MFILE.into()) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.share.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// True when a version that has `own` leaves a quarter of all that are its own or free. Not of all that there are: several that
+/// hang would take them together.
+fn leaves_enough(own: u64, free: u64) -> bool {
+    own.div_ceil(3) <= free
+}
+
 /// True when a connection could not be opened for something that we have not got: descriptors, memory, local ports.
 #[must_use]
 pub fn is_ours(error: &io::Error) -> bool {
@@ -57,6 +126,19 @@ mod tests {
     fn some_are_kept_whatever_the_limit() {
         assert_eq!([4, 256, 20_000, 1 << 20].map(usable), [3, 192, 19_936, (1 << 20) - 64]);
         assert_eq!([1, 256, 20_000].map(for_clients), [1, 144, 14_952]);
+    }
+
+    #[test]
+    fn each_version_that_takes_all_it_may_leaves_a_quarter_of_what_the_others_left() {
+        let left_by = |versions: usize, mut free: u64| {
+            let mut own = vec![0; versions];
+            while let Some(taker) = own.iter_mut().find(|own| leaves_enough(**own + 1, free - 1)) {
+                (*taker, free) = (*taker + 1, free - 1);
+            }
+            free
+        };
+        assert_eq!([1, 2, 3].map(|versions| left_by(versions, 4_032)), [1_008, 252, 63]);
+        assert_eq!(left_by(1, 2), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod http2;
 
 mod end;
 mod goodbye;
+mod interims;
 mod limits;
 mod splice;
 
@@ -38,12 +39,11 @@ use super::upstream::http2::Risk;
 use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
+use interims::Interims;
 
 pub use goodbye::poll_cut_before;
 pub use http2::Call;
 
-/// Most interim answers (1xx) before the final one.
-const MAX_INTERIM: u32 = 32;
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -103,7 +103,7 @@ pub struct Exchange {
     /// What the rest of the request waits for.
     waiting: Waiting,
     input: Bytes,
-    interims: u32,
+    interims: Interims,
     decoder: Decoder,
     keep_alive: bool,
     is_grpc: bool,
@@ -138,7 +138,7 @@ impl Exchange {
             outgoing,
             waiting: Waiting::Endpoint,
             input: Bytes::new(),
-            interims: 0,
+            interims: Interims::default(),
             decoder: Decoder::Length(0),
             keep_alive: false,
             is_grpc: false,
@@ -168,7 +168,7 @@ impl Exchange {
             }
             match self.receive(self.first_read(), cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) if self.is_reused && self.input.is_empty() && self.interims == 0 => {
+                Poll::Ready(_) if self.is_reused && self.input.is_empty() && self.interims.are_none() => {
                     return Poll::Ready(Err(Failure::Stale));
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
@@ -190,8 +190,8 @@ impl Exchange {
                 self.bind(&head);
                 return Ok(Taken::Final(head));
             }
-            self.interims += 1;
-            if self.interims > MAX_INTERIM || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let now = self.now();
+            if head.status == StatusCode::SWITCHING_PROTOCOLS || !self.interims.take(&head.headers, now) {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
             if head.status == StatusCode::CONTINUE {

@@ -25,6 +25,7 @@ use accept::{Accepted, Listener, is_clients};
 
 use super::clock::{Clock, TICK};
 use super::commons::Guest;
+use super::descriptors::{self, Taken};
 use super::entrance::{Arrival, Entrance};
 use super::peer::{Door, Peer};
 use super::posts::Passed;
@@ -32,7 +33,7 @@ use super::pressure::Pressure;
 use super::proxy_protocol::{self, Told};
 use super::upstream::Stream;
 use super::worker::{Queue, Worker};
-use super::{connection, descriptors, error};
+use super::{connection, error};
 use crate::metrics::Reason;
 
 /// How often a worker warns that it cannot accept.
@@ -276,13 +277,13 @@ async fn introduce(
     Some((stream, peer))
 }
 
-/// An open connection, for the count: also when a request panics.
-struct Opened(Rc<Worker>);
+/// An open connection, for the counts: also when a request panics.
+struct Opened(Rc<Worker>, Taken);
 
 impl Opened {
     fn of(worker: &Rc<Worker>) -> Self {
         worker.opened();
-        Self(Rc::clone(worker))
+        Self(Rc::clone(worker), Taken::one())
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::World;
@@ -138,6 +138,56 @@ async fn who_says_nothing_keeps_no_operator_out() {
     let last = silent.last_mut().unwrap();
     last.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert_eq!(last.read(&mut [0]).await.unwrap(), 1, "the others have not");
+}
+
+/// More than any socket takes.
+fn endless() -> Metrics {
+    Arc::new(|| "a_metric 1\n".repeat(400_000))
+}
+
+/// Asks for that on each, and returns when all get it. Nobody reads on.
+async fn ask_all<S: AsyncRead + AsyncWrite + Unpin>(clients: &mut [S]) {
+    for client in &mut *clients {
+        client.write_all(&b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)).await.unwrap();
+    }
+    for client in clients {
+        client.read_exact(&mut [0; 12]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_keeps_no_operator_out() {
+    let world = World::new();
+    let path = world.socket.with_extension("other");
+    let app = App::new(world.control.clone(), Arc::clone(&world.status), endless());
+    let mut serving = JoinSet::new();
+    serving.spawn(serve(Socket::bind(&path).unwrap(), app, std::future::pending()));
+    let mut idle = Vec::new();
+    for _ in 0..256 {
+        idle.push(UnixStream::connect(&path).await.unwrap());
+    }
+    ask_all(&mut idle).await;
+    let mut operator = UnixStream::connect(&path).await.unwrap();
+    operator.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    operator.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_keeps_no_probe_waiting() {
+    let world = World::new();
+    let (at, _server) = metrics_of(&world, endless()).await;
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        idle.push(socket.connect(at).await.unwrap());
+    }
+    ask_all(&mut idle).await;
+    // Less than the time that each has for all of its answer.
+    let answer = tokio::time::timeout(Duration::from_secs(10), get(at, "/healthz")).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]

@@ -52,8 +52,10 @@ versions.blue.endpoints = ["127.0.0.1:9001"]"#,
     insta::assert_snapshot!(said, @r##"
     switchback.toml:3:5: a webhook has no `url`
     hint: for example: url = "https://deploy.example.com/switchback"
-    switchback.toml:4:13: expected a URL such as "https://deploy.example.com/switchback", found the string "ftp://example.com/"
-    switchback.toml:5:13: expected a URL such as "https://deploy.example.com/switchback", found the string "https://user:pass@example.com/"
+    switchback.toml:4:13: expected a URL such as "https://deploy.example.com/switchback"
+    hint: http or https and a host, without a user, a password or a fragment; what stands here is not shown
+    switchback.toml:5:13: expected a URL such as "https://deploy.example.com/switchback"
+    hint: http or https and a host, without a user, a password or a fragment; what stands here is not shown
     switchback.toml:6:35: a secret is whsec_ and 24 to 64 bytes in base64: `echo whsec_$(openssl rand -base64 32)` makes one
     switchback.toml:7:67: `secret` and `secret_file` do not go together
     hint: leave one of them out
@@ -68,7 +70,8 @@ versions.blue.endpoints = ["127.0.0.1:9001"]"#,
     hint: write the url with https
     switchback.toml:11:13: webhook `e` is already defined: switchback.toml:10:5
     hint: give it another name: name = "…"
-    switchback.toml:12:13: expected a URL such as "https://deploy.example.com/switchback", found the string "http://:80/"
+    switchback.toml:12:13: expected a URL such as "https://deploy.example.com/switchback"
+    hint: http or https and a host, without a user, a password or a fragment; what stands here is not shown
     switchback.toml:13:35: an empty list says nothing
     hint: leave it out for all of them, or take the webhook away
     switchback.toml:13:50: an empty list says nothing

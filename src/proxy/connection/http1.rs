@@ -34,6 +34,9 @@ use crate::proxy::pipe::Bulk;
 use crate::proxy::upstream::Stream;
 use crate::proxy::worker::HEAD;
 
+/// How much a client is told by interim answers that it has not taken all of: what an endpoint may say at once, and some more.
+const MOST_TOLD: usize = 256 * 1024;
+
 /// The connection, as the requests on it share it: what was read and not taken, what was answered and not written.
 #[derive(Debug)]
 pub struct Wire {
@@ -373,10 +376,11 @@ impl Wire {
         }
     }
 
-    /// Tells the client an interim answer; too late once the final one is on its way.
+    /// Tells the client an interim answer; too late once the final one is on its way, and in vain while the client does not
+    /// take what it was told before.
     pub(super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        if self.stage.get() != Stage::Answering {
-            let out = &mut *self.out.borrow_mut();
+        let out = &mut *self.out.borrow_mut();
+        if self.stage.get() != Stage::Answering && out.gathered() < MOST_TOLD {
             answer::encode_interim(out.text(&self.client.worker), status, fields);
         }
     }

@@ -218,6 +218,7 @@ where
                 }
                 Poll::Pending => false,
             };
+            self.tally.is_behind.set(!is_sent);
             if self.refuse_floods() {
                 continue;
             }

@@ -52,6 +52,11 @@ impl Out {
         !self.frame.is_empty() || !self.tail.is_empty() || self.pipe.is_some() || self.text.len() >= BATCH
     }
 
+    /// How long the text is, of which nothing is given up before all of it is written.
+    pub(super) fn gathered(&self) -> usize {
+        self.text.len()
+    }
+
     /// Where to append, unless it is [full](Self::is_full) of something else.
     pub(super) fn text(&mut self, worker: &Worker) -> &mut Vec<u8> {
         if self.text.capacity() == 0 {

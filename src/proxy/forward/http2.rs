@@ -28,7 +28,8 @@ use http_body::Frame;
 
 pub use head::request;
 
-use super::{EXPECT_PATIENCE, Failure, MAX_INTERIM, is_grpc};
+use super::interims::Interims;
+use super::{EXPECT_PATIENCE, Failure, is_grpc};
 use crate::metrics::Reason;
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
@@ -66,7 +67,7 @@ pub struct Call {
     taken: u64,
     most: u64,
     waiting: Waiting,
-    interims: u32,
+    interims: Interims,
     /// How much of the answer's body is to come, if that is known.
     remaining: Option<u64>,
     is_read: bool,
@@ -113,7 +114,7 @@ impl Call {
             taken: 0,
             most,
             waiting: Waiting::Endpoint,
-            interims: 0,
+            interims: Interims::default(),
             remaining: None,
             is_read: false,
             is_grpc,
@@ -199,9 +200,8 @@ impl Call {
         while let Some(response) = &mut self.response {
             let Poll::Ready(Some(interim)) = response.poll_informational(cx) else { break };
             let interim = interim.map_err(|error| self.failure(&error))?;
-            self.interims += 1;
-            let status = interim.status();
-            if self.interims > MAX_INTERIM || status == StatusCode::SWITCHING_PROTOCOLS {
+            let (status, now) = (interim.status(), self.now());
+            if status == StatusCode::SWITCHING_PROTOCOLS || !self.interims.take(interim.headers(), now) {
                 return Err(Failure::Because(Reason::UpstreamProtocol));
             }
             if status == StatusCode::CONTINUE {

@@ -68,6 +68,7 @@ pub use target::Target;
 pub use vitals::{Standing, Vitals};
 
 use super::admission::{Class, Counts, in_flight};
+use super::descriptors::Share;
 use crate::metrics::{Cells, Checks, Kind, Tenure};
 use crate::table::{ServiceName, VersionName};
 
@@ -82,6 +83,8 @@ pub struct Upstream {
     pub service: ServiceName,
     /// The version.
     pub version: VersionName,
+    /// The descriptors of its connections.
+    pub share: Arc<Share>,
     slot: Slot,
     /// True once it is in the table no more.
     left: AtomicBool,
@@ -161,10 +164,10 @@ impl Upstream {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let shards = (0..workers).map(|_| OnceLock::new()).collect();
+        let (share, shards) = (Arc::default(), (0..workers).map(|_| OnceLock::new()).collect());
         let (slot, left, watcher) = (Slot::take(), AtomicBool::new(false), OnceLock::new());
         let (roster, circuit, checks) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { id, service, version, slot, left, shards, watcher, roster, circuit, checks }
+        Self { id, service, version, share, slot, left, shards, watcher, roster, circuit, checks }
     }
 
     /// How its endpoints' checks went.

@@ -205,6 +205,8 @@ pub struct Tally {
     pub given_up: Cell<u64>,
     /// Frames that were sent since the last look, and that no window of the client's cut short.
     pub frames: Cell<u64>,
+    /// True while the client does not take what it was sent.
+    pub is_behind: Cell<bool>,
 }
 
 impl Tally {

@@ -51,8 +51,8 @@ pub(super) async fn answer(
     let asked = Asked::of(&head, true);
     let reply = Rc::new(Reply {
         unread: RefCell::default(),
-
         respond: RefCell::new(respond),
+        tally,
         is_answered: Cell::new(false),
         due: Cell::new(u64::MAX),
     });
@@ -69,10 +69,10 @@ pub(super) async fn answer(
         Ok(error::answer(Reason::HeadTooLarge, &head.headers).into())
     };
     let answered = match answer {
-        Ok(answer) => reply.answer(answer, asked, &turn, &tally).await,
+        Ok(answer) => reply.answer(answer, asked, &turn).await,
         Err(given_up) => Err(given_up),
     };
-    Tally::add(if answered.is_ok() { &tally.answered } else { &tally.given_up });
+    Tally::add(if answered.is_ok() { &reply.tally.answered } else { &reply.tally.given_up });
     if answered.is_ok() {
         reply.linger(&turn.alarm).await;
     }
@@ -115,6 +115,8 @@ pub struct Reply {
     respond: RefCell<SendResponse<Bytes>>,
     /// What nobody has read of the request.
     pub(super) unread: RefCell<Option<RecvStream>>,
+    /// Of its connection.
+    tally: Rc<Tally>,
     is_answered: Cell<bool>,
     /// The tick at which the request is over.
     pub(super) due: Cell<u64>,
@@ -126,10 +128,10 @@ impl Reply {
         self.due.set(tick);
     }
 
-    /// Tells the client an interim answer; too late once the final one is on its way. It may be gone, which is noticed
-    /// elsewhere.
+    /// Tells the client an interim answer; too late once the final one is on its way, and in vain while the client does not
+    /// take what it was sent before. It may be gone, which is noticed elsewhere.
     pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        if !self.is_answered.get() {
+        if !self.is_answered.get() && !self.tally.is_behind.get() {
             let mut interim = Response::new(());
             (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
             drop(self.respond.borrow_mut().send_informational(interim));
@@ -175,7 +177,7 @@ impl Reply {
     }
 
     /// Sends an answer, head and body.
-    async fn answer(&self, answer: Answer, asked: Asked, turn: &Turn, tally: &Tally) -> Result<(), GivenUp> {
+    async fn answer(&self, answer: Answer, asked: Asked, turn: &Turn) -> Result<(), GivenUp> {
         let Answer { status, mut headers, source } = answer;
         let mut framing = Framing::of(status, &mut headers, &source, asked, true);
         // That there is no body is said by the stream's end; a gRPC answer of trailers alone has no length at all.
@@ -184,12 +186,12 @@ impl Reply {
         let head = finished(status, headers, framing, turn);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),
-            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn, tally).await,
+            Source::Tunnel(tunnel) => return self.tunnel(head, tunnel, turn).await,
             Source::Full(data) if framing.has_body => (data, None),
             Source::Full(_) | Source::Stream(_) => (Bytes::new(), None),
         };
         let is_end = data.is_empty() && exchange.is_none();
-        let mut sending = self.begin(head, is_end, turn, tally)?;
+        let mut sending = self.begin(head, is_end, turn)?;
         match exchange {
             _ if is_end => Ok(()),
             Some(exchange) => sending.stream(exchange).await,
@@ -199,15 +201,14 @@ impl Reply {
 
     /// Sends the head of an answer.
     pub(super) fn begin<'t>(
-        &self,
+        &'t self,
         head: Response<()>,
         is_end: bool,
         turn: &'t Turn,
-        tally: &'t Tally,
     ) -> Result<Sending<'t>, GivenUp> {
         let sent = self.respond.borrow_mut().send_response(head, is_end);
         self.is_answered.set(true);
-        Tally::add(&tally.frames);
+        Tally::add(&self.tally.frames);
         let due = self.due.get();
         Ok(Sending {
             send: sent.map_err(|_| GivenUp)?,
@@ -216,7 +217,7 @@ impl Reply {
             due,
             is_stalled: false,
             turn,
-            tally,
+            tally: &self.tally,
         })
     }
 }

@@ -10,7 +10,6 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::super::Turn;
-use super::Tally;
 use super::stream::{GivenUp, Reply, Sending};
 use crate::proxy::body::Incoming;
 use crate::proxy::tunnel::{End, Tunnel};
@@ -22,13 +21,12 @@ impl Reply {
         mut head: Response<()>,
         mut tunnel: Box<Tunnel>,
         turn: &Turn,
-        tally: &Tally,
     ) -> Result<(), GivenUp> {
         *head.status_mut() = StatusCode::OK;
         head.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         let incoming = std::mem::replace(&mut tunnel.incoming, Incoming::None);
         self.due.set(u64::MAX);
-        let sending = self.begin(head, false, turn, tally)?;
+        let sending = self.begin(head, false, turn)?;
         tunnel.join(&mut Side { sending, incoming }).await;
         Ok(())
     }

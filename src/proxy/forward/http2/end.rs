@@ -32,7 +32,7 @@ impl Call {
         if error.is_library() {
             return Failure::Because(Reason::UpstreamProtocol);
         }
-        if self.ticket.is_reused && !error.is_reset() && self.interims == 0 {
+        if self.ticket.is_reused && !error.is_reset() && self.interims.are_none() {
             return Failure::Stale;
         }
         Failure::Because(Reason::UpstreamClosed)

@@ -16,7 +16,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{Endpoint, Opened, Past};
 use crate::metrics::Reason;
 use crate::proxy::clock::Clock;
-use crate::proxy::descriptors;
+use crate::proxy::descriptors::{self, Held};
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::census::Census;
@@ -161,22 +161,32 @@ impl Endpoint {
             let rules = local.rules();
             (rules.keepalive, rules.circuit.connections, rules.circuit.queue_timeout)
         };
-        let past = |counted| Past::new(keepalive, self.home.ticks(), counted);
-        let connected = match most {
-            None => timeout(limit, self.connect(Some(peer))).await.map(|stream| Ok((stream?, past(None)))),
-            // Boxed: rare, and this is a part of every request.
-            Some(most) => {
-                let counted = async {
-                    // Other versions and services may have the connections that this one has places for.
-                    let admitted = timeout(patience, self.census().admit(most)).await;
-                    let counted = admitted.map_err(|_| Reason::CircuitOpen)?;
-                    let stream = timeout(limit, self.connect(Some(peer))).await;
-                    Ok((stream.unwrap_or(Err(Reason::ConnectTimeout))?, past(Some(counted))))
-                };
-                Ok(Box::pin(counted).await)
-            }
+        let past = |held, counted| Past::new(keepalive, self.home.ticks(), (Some(held), counted));
+        let Some(most) = most else {
+            let (stream, held) = self.connect_own(limit, peer, local).await?;
+            return Ok((stream, past(held, None)));
         };
-        connected.unwrap_or(Err(Reason::ConnectTimeout))
+        // Boxed: rare, and this is a part of every request.
+        let counted = Box::pin(async {
+            // Other versions and services may have the connections that this one has places for.
+            let admitted = timeout(patience, self.census().admit(most)).await;
+            let counted = admitted.map_err(|_| Reason::CircuitOpen)?;
+            let (stream, held) = self.connect_own(limit, peer, local).await?;
+            Ok((stream, past(held, Some(counted))))
+        });
+        counted.await
+    }
+
+    /// One for a request at a time, whose descriptor counts as the version's of `local`.
+    async fn connect_own(
+        &self,
+        limit: Duration,
+        peer: &Peer,
+        local: &Local,
+    ) -> Result<(Stream, Held), Reason> {
+        let held = local.upstream().share.take().map_err(|error| not_reached(&error))?;
+        let stream = timeout(limit, self.connect(Some(peer))).await;
+        Ok((stream.unwrap_or(Err(Reason::ConnectTimeout))?, held))
     }
 
     /// All workers' connections to it. From now on those of this worker that have no request make room when another worker

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::proxy::clock::Clock;
+use crate::proxy::descriptors::Held;
 use crate::proxy::upstream::census::Counted;
 use crate::table::KeepaliveRules;
 
@@ -19,14 +20,15 @@ pub struct Past {
     is_kept: bool,
     /// The client's connection that it is for, if it is not for any.
     owner: Option<Weak<()>>,
-    /// Its part of the endpoint's connections, where they are limited.
-    _counted: Option<Counted>,
+    /// Its descriptor, of those of the version that it was opened for; and its part of the endpoint's connections, where they are
+    /// limited.
+    _counted: (Option<Held>, Option<Counted>),
 }
 
 impl Past {
     /// That of a connection which was opened at this tick.
     #[must_use]
-    pub fn new(rules: KeepaliveRules, tick: u64, counted: Option<Counted>) -> Self {
+    pub fn new(rules: KeepaliveRules, tick: u64, counted: (Option<Held>, Option<Counted>)) -> Self {
         Self {
             expires: tick.saturating_add(Clock::ticks_in(rules.lifetime)),
             left: rules.requests.map_or(u32::MAX, std::num::NonZeroU32::get),
@@ -74,6 +76,6 @@ impl Past {
 impl Default for Past {
     /// That of a new one, by the usual rules.
     fn default() -> Self {
-        Self::new(KeepaliveRules::default(), 0, None)
+        Self::new(KeepaliveRules::default(), 0, (None, None))
     }
 }
