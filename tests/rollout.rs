@@ -527,6 +527,34 @@ fn a_rollout_that_is_stopped_keeps_what_is_done() {
     assert_eq!(who_answers(&lab), ["new0", "old1", "old2"]);
 }
 
+// ---- What somebody else removes ----
+
+#[test]
+fn an_old_endpoint_that_its_hook_removes_is_replaced_all_the_same() {
+    let (lab, new) = (pool(2, ""), Origin::start("new"));
+    let old = address(&lab, "old0");
+    let hook = format!("{} endpoints rm shop/blue $SWITCHBACK_ENDPOINT", env!("CARGO_BIN_EXE_switchback"));
+    let pair = format!("{old}={}", new.address);
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--replace", &pair, "--hook", &hook]);
+    assert_eq!((exit, &rollout(&lab)["state"]), (0, &json!("done")), "{out}{err}");
+    assert_eq!(who_answers(&lab), ["new", "old1"]);
+}
+
+#[test]
+fn an_old_endpoint_that_somebody_has_removed_is_not_put_back() {
+    let lab = pool(3, "");
+    let old = address(&lab, "old0");
+    let into = origin::nobody().to_string();
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": into }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{old}");
+    assert_eq!(lab.call("DELETE", &path, &Value::Null).0, 200);
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!((exit, &rollout(&lab)["steps"][0]["state"]), (1, &json!("lost")), "{out}");
+    assert!(out.contains(&format!("{old} does not serve")), "{out}");
+    assert_eq!(who_answers(&lab), ["old1", "old2"]);
+}
+
 #[test]
 fn too_little_capacity_is_a_reason_not_to_begin() {
     let lab = pool(3, "");

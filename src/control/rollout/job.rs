@@ -211,7 +211,9 @@ impl Job {
         let gone: Vec<_> = gone.filter_map(|step| step.out.clone()).collect();
         let remove = |state: &State| {
             self.check_gone(handle, state, &(0..batch.end))?;
-            Ok(gone.iter().map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
+            // Whoever has dealt with one may have removed it as well.
+            let gone = gone.iter().filter(|out| is_in_pool(state, plan, &plan.from, out));
+            Ok(gone.map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
         };
         self.change(handle, batch, &format!("{} is gone", list(&gone)), remove).await?;
         for index in batch.clone() {
