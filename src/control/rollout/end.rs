@@ -6,7 +6,7 @@ use tracing::warn;
 use super::change::weights;
 use super::told::RolloutState;
 use super::wait::{Halt, answers};
-use super::{Back, Job};
+use super::{Back, Job, lock};
 use crate::control::Handle;
 use crate::release::State;
 use crate::table::BasisPoints;
@@ -49,7 +49,10 @@ impl Job {
     pub(super) async fn come_to_an_end(&self, handle: &Handle, halt: Halt) -> Option<RolloutState> {
         let (why, back) = match halt {
             Halt::Closed => return None,
-            Halt::Asked(back) => ("somebody has ended it".to_owned(), Some(back)),
+            Halt::Asked(back) => {
+                let why = lock(&self.ended_for).clone();
+                (why.unwrap_or_else(|| "somebody has ended it".to_owned()), Some(back))
+            }
             Halt::Bound(why) => (why, Some(self.order.on_failure)),
             // Nothing of a bad version stays.
             Halt::Convicted(why) => (why, Some(Back::All)),

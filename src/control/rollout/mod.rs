@@ -127,6 +127,8 @@ struct Job {
     first: Told,
     told: watch::Sender<Told>,
     wish: watch::Sender<Wish>,
+    /// Why somebody wants it to end, where that was said.
+    ended_for: Mutex<Option<String>>,
     /// The old endpoints that somebody has dealt with, and when he said so.
     confirmed: Mutex<BTreeMap<EndpointAddr, Instant>>,
     /// By move.
@@ -246,6 +248,7 @@ impl Rollouts {
             first: told.clone(),
             told: watch::Sender::new(told.clone()),
             wish: watch::Sender::new(Wish::Go),
+            ended_for: Mutex::default(),
             confirmed: Mutex::default(),
             came: Notify::new(),
             kept: watch::Sender::new(Kept::NotYet),
@@ -279,12 +282,13 @@ impl Rollouts {
         capacity::serving(handle, plan)
     }
 
-    /// Ends one that is under way, and goes back so far.
+    /// Ends one that is under way, and goes back so far; the reason is told as why it has ended.
     ///
     /// # Errors
     /// [`NotBegun::None`].
-    pub fn end(&self, service: &ServiceName, back: Back) -> Result<Told, NotBegun> {
+    pub fn end(&self, service: &ServiceName, back: Back, why: Option<String>) -> Result<Told, NotBegun> {
         let job = self.job(service)?;
+        *lock(&job.ended_for) = why;
         job.wish.send_replace(Wish::End(back));
         Ok(job.told.borrow().clone())
     }
