@@ -90,8 +90,12 @@ impl Job {
             let drains = goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint));
             Ok(shift.into_iter().chain(drains).collect())
         };
-        self.change(handle, batch, &format!("{} drains", list(&goes)), drains).await?;
-        out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
+        let drained = self.change(handle, batch, &format!("{} drains", list(&goes)), drains).await;
+        if drained.is_ok() || self.is_uncertain() {
+            // What may have been done is taken back as what was.
+            out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
+        }
+        drained?;
         let all_safe = async || {
             for (index, endpoint) in &out {
                 if self.is_in_the_way(*index) && self.is_empty(handle, &plan.from, endpoint).await {

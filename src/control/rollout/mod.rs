@@ -13,6 +13,7 @@ mod journal;
 mod once;
 mod reverse;
 pub mod told;
+mod uncertain;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits, Versio
 use journal::Journal;
 use once::Kept;
 pub use told::{RolloutState, StepState, Told, ToldStep};
+use uncertain::Weights;
 pub use wait::answers;
 
 /// Rollouts that wait to be begun.
@@ -138,7 +140,9 @@ struct Job {
     /// The table's epoch at the beginning.
     since: Epoch,
     /// What the two versions had after our last change.
-    weights: Mutex<(BasisPoints, BasisPoints)>,
+    weights: Mutex<Weights>,
+    /// What they have if the store has kept a change of ours of which it has not said so.
+    uncertain: Mutex<Option<Weights>>,
     /// Rung with each confirmation.
     came: Notify,
     /// Whether the answer to the call that began it is kept.
@@ -245,6 +249,7 @@ impl Rollouts {
             begun: weights.1,
             since: state.table.epoch(),
             weights: Mutex::new(weights),
+            uncertain: Mutex::default(),
             first: told.clone(),
             told: watch::Sender::new(told.clone()),
             wish: watch::Sender::new(Wish::Go),

@@ -18,6 +18,7 @@ impl Job {
     /// # Errors
     /// [`Halt`], where it does not go on.
     pub(super) async fn reverse(&self, handle: &Handle, back: Back) -> Result<(), Halt> {
+        self.ascertain(handle, clock::instant()).await?;
         for index in (0..self.order.plan.moves.len()).rev() {
             match self.state(index) {
                 StepState::Pending => {}
