@@ -203,7 +203,7 @@ impl Job {
     }
 
     /// `rollout, step 3 of 10: 10.0.0.1:80 drains (new kernel)`.
-    fn because(&self, batch: &Range<usize>, what: &str) -> String {
+    pub(super) fn because(&self, batch: &Range<usize>, what: &str) -> String {
         let (first, last, count) = (batch.start + 1, batch.end, self.order.plan.moves.len());
         let step = if first == last { first.to_string() } else { format!("{first} to {last}") };
         let why =

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::change::{Shift, is_in_pool, serves};
+use super::change::{Shift, is_in_pool, serves, weights};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
 use super::{Job, capacity, lock};
 use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
 use crate::release::State;
-use crate::table::{EndpointAddr, Traits, TraitsEdit, ZoneEdit};
+use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit, ZoneEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
@@ -229,9 +229,13 @@ impl Job {
         Ok(())
     }
 
-    /// Those that have gone get nothing: somebody else who has put one back ends the rollout.
+    /// Those that have gone get nothing: somebody else who has put one back ends the rollout. Supervision may have.
     fn check_gone(&self, handle: &Handle, state: &State, steps: &Range<usize>) -> Result<(), Halt> {
         let plan = &self.order.plan;
+        let has = weights(state, plan);
+        if plan.is_between() && (has.0 == BasisPoints::NONE || has != *lock(&self.weights)) {
+            return Ok(());
+        }
         let has_gone = |index: &usize| match self.state(*index) {
             StepState::Draining | StepState::Safe | StepState::Shared => true,
             StepState::Warming | StepState::Serving | StepState::Done => !plan.moves[*index].is_in_place(),
