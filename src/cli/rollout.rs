@@ -216,6 +216,6 @@ async fn end(client: &Client, service: &str, how: &[(&str, &str)]) -> anyhow::Re
 }
 
 /// As the API reads it.
-fn millis(duration: Duration) -> String {
+pub(super) fn millis(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
