@@ -79,8 +79,35 @@ fn a_label_that_is_there_is_what_it_was_when_its_new_pool_does_not_become_ready(
     let dead = origin::nobody().to_string();
     let (code, said) = deploy(&lab, "green", &dead, &["--timeout", "300ms", "--protocol", "h2c"]);
     assert_eq!(code, 3, "{said}");
+    assert!(said.contains("green is replaced"), "{said}");
     assert!(said.contains("nothing was moved, and it is what it was before"), "{said}");
     assert_eq!(green(), before);
+}
+
+#[test]
+fn a_rolling_deployment_that_is_refused_leaves_everything_as_it_was() {
+    let lab = Lab::start(&["blue"]);
+    let shared = lab.origin("blue").address.to_string();
+    let (code, said) = deploy(&lab, "v2", &shared, &["--rolling"]);
+    assert_eq!((code, versions(&lab)), (1, vec!["blue".to_owned()]), "{said}");
+    assert!(
+        said.contains("; nothing was moved, and it is removed again\nhint: without `--rolling` "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_rolling_deployment_takes_back_what_takes_longer_than_it_may() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let new = Origin::start("v2");
+    let (code, said) = deploy(&lab, "v2", &new.address.to_string(), &["--rolling", "--timeout", "500ms"]);
+    assert_eq!((code, lab.shop()["weights"].clone()), (3, json!({ "blue": 10_000 })), "{said}");
+    assert!(said.contains("did not become empty in time"), "{said}");
+    gate.open();
+    asked.answer();
 }
 
 #[test]

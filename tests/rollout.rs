@@ -522,9 +522,56 @@ fn a_rollout_that_is_stopped_keeps_what_is_done() {
     assert_eq!((exit, &told["service"]), (0, &json!("shop")), "{told}");
     wait_for_step(&lab, 1, "safe");
     let (exit, out, _) = lab.cli(&["rollout", "shop", "--stop"]);
-    assert_eq!(exit, 1, "{out}");
+    assert_eq!(exit, 0, "{out}");
     assert_eq!(rollout(&lab)["state"], "stopped");
     assert_eq!(who_answers(&lab), ["new0", "old1", "old2"]);
+}
+
+#[test]
+fn on_the_way_back_nothing_is_said_to_be_safe_that_serves_again() {
+    for (how, state) in [("--reverse", "reversed"), ("--stop", "stopped")] {
+        let lab = pool(3, "");
+        let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+        let old: Vec<_> = (0..2).map(|index| address(&lab, &format!("old{index}"))).collect();
+        let pairs = old.iter().zip(&new);
+        let pairs = pairs.map(|(out, new)| json!({ "out": out, "into": new.address.to_string() }));
+        begin(&lab, &json!({ "replace": pairs.collect::<Vec<_>>(), "confirm": true }));
+        wait_for_step(&lab, 0, "safe");
+        assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &old[0]]).0, 0);
+        wait_for_step(&lab, 1, "safe");
+        let (exit, out, err) = lab.cli(&["rollout", "shop", how]);
+        assert_eq!((exit, &rollout(&lab)["state"]), (0, &json!(state)), "what was asked is done: {out}{err}");
+        assert!(out.contains(&format!("2/2: {} serves again", old[1])), "{out}");
+        assert!(!out.contains("safe to stop"), "{out}");
+    }
+}
+
+// ---- What somebody else removes ----
+
+#[test]
+fn an_old_endpoint_that_its_hook_removes_is_replaced_all_the_same() {
+    let (lab, new) = (pool(2, ""), Origin::start("new"));
+    let old = address(&lab, "old0");
+    let hook = format!("{} endpoints rm shop/blue $SWITCHBACK_ENDPOINT", env!("CARGO_BIN_EXE_switchback"));
+    let pair = format!("{old}={}", new.address);
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--replace", &pair, "--hook", &hook]);
+    assert_eq!((exit, &rollout(&lab)["state"]), (0, &json!("done")), "{out}{err}");
+    assert_eq!(who_answers(&lab), ["new", "old1"]);
+}
+
+#[test]
+fn an_old_endpoint_that_somebody_has_removed_is_not_put_back() {
+    let lab = pool(3, "");
+    let old = address(&lab, "old0");
+    let into = origin::nobody().to_string();
+    begin(&lab, &json!({ "replace": [{ "out": old, "into": into }], "confirm": true }));
+    wait_for_step(&lab, 0, "safe");
+    let path = format!("/v1/services/shop/versions/blue/endpoints/{old}");
+    assert_eq!(lab.call("DELETE", &path, &Value::Null).0, 200);
+    let (exit, out, _) = lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!((exit, &rollout(&lab)["steps"][0]["state"]), (1, &json!("lost")), "{out}");
+    assert!(out.contains(&format!("{old} does not serve")), "{out}");
+    assert_eq!(who_answers(&lab), ["old1", "old2"]);
 }
 
 #[test]
@@ -592,7 +639,9 @@ fn a_hook_that_fails_ends_the_rollout() {
     let (exit, out, err) = lab.cli(&["rollout", "shop", "--hook", "exit 7"]);
     assert_eq!(exit, 1, "{out}{err}");
     assert!(out.contains("has failed (exit status: 7): the rollout ends"), "{out}");
-    assert_eq!(rollout(&lab)["state"], "reversed");
+    let why = format!("the hook for {} has failed (exit status: 7)", address(&lab, "old0"));
+    let told = rollout(&lab);
+    assert_eq!((&told["state"], &told["why"]), (&json!("reversed"), &json!(why)));
     assert_eq!(who_answers(&lab).len(), 3);
 }
 
@@ -889,7 +938,7 @@ fn what_was_restarted_in_its_place_is_not_said_to_serve_no_more() {
     assert_eq!(lab.cli(&["rollout", "shop", "--proceed", &address(&lab, "old0")]).0, 0);
     wait_for_step(&lab, 1, "safe");
     let (exit, out, _) = lab.cli(&["rollout", "shop", "--stop"]);
-    assert_eq!(exit, 1);
+    assert_eq!(exit, 0);
     assert!(out.trim_end().ends_with("shop: stopped: somebody has ended it; stop nothing"), "{out}");
 }
 

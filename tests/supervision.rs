@@ -295,6 +295,11 @@ fn a_suspicion_that_proves_wrong_is_taken_back() {
 
 /// A pool of origins that say their version; those of green answer with what the pulse says.
 fn rolling(green: &Pulse) -> Lab {
+    rolling_by(green, "true")
+}
+
+/// The same, supervised by these rules.
+fn rolling_by(green: &Pulse, rules: &str) -> Lab {
     let well = Pulse::well();
     let all =
         |name: &'static str, pulse: &Pulse| (0..3).map(|_| Origin::pulsing(name, pulse)).collect::<Vec<_>>();
@@ -303,7 +308,7 @@ fn rolling(green: &Pulse) -> Lab {
         origins.iter().map(|origin| format!("\"{}\"", origin.address)).collect::<Vec<_>>().join(", ")
     };
     let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = true\noutliers = false\n\
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\noutliers = false\n\
          [services.shop.versions.blue]\nendpoints = [{}]\n[services.shop.versions.green]\nendpoints = [{}]\n",
         list(&blues),
         list(&greens)
@@ -335,6 +340,47 @@ fn a_rolling_upgrade_stops_and_goes_all_the_way_back_when_supervision_says_so() 
     assert!(told["why"].as_str().unwrap().contains("supervision has taken the traffic back"), "{told}");
     assert_eq!((lab.weight("blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
     assert!(users.failed() < 150, "{} users met a failure", users.failed());
+}
+
+#[test]
+fn a_rolling_upgrade_goes_back_when_the_new_version_goes_bad_once_all_of_the_old_one_drains() {
+    let green = Pulse::well();
+    let lab = rolling(&green);
+    let _users = with_history(&lab);
+    let begin = json!({ "from": "blue", "to": "green", "batch": 3, "settle": "10m", "surge": true });
+    assert_eq!(lab.call("POST", "/v1/services/shop/rollout", &begin).0, 202);
+    let rollout = || lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1;
+    wait_until("the last one is done", || rollout()["steps"][2]["state"] == "done");
+    assert_eq!((lab.weight("green"), serving(&lab, "blue")), (10_000, 0));
+    green.set(500);
+    wait_until("it has ended", || !["running", "reversing"].contains(&rollout()["state"].as_str().unwrap()));
+    let told = rollout();
+    assert_eq!(told["state"], "reversed", "{told}");
+    assert!(told["why"].as_str().unwrap().contains("supervision has taken the traffic back"), "{told}");
+    assert_eq!((lab.weight("blue"), serving(&lab, "blue")), (10_000, 3), "{told}");
+}
+
+#[test]
+fn a_rolling_upgrade_that_waits_in_doubt_at_its_end_goes_back_when_it_is_told_to() {
+    const SETTLE: Duration = Duration::from_secs(1);
+    let green = Pulse::well();
+    let lab = rolling_by(&green, "{ mode = \"alert\" }");
+    let _users = with_history(&lab);
+    let settle = format!("{}ms", SETTLE.as_millis());
+    let begin = json!({ "from": "blue", "to": "green", "batch": 3, "settle": settle, "surge": true });
+    assert_eq!(lab.call("POST", "/v1/services/shop/rollout", &begin).0, 202);
+    let rollout = || lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1;
+    wait_until("the last one is done", || rollout()["steps"][2]["state"] == "done");
+    let since = Instant::now();
+    green.set(500);
+    wait_until("it is suspect", || {
+        verdict(&lab)["state"] == "suspect" || verdict(&lab)["state"] == "breached"
+    });
+    wait_until("it would be over", || since.elapsed() > SETTLE + SETTLE / 2);
+    assert_eq!(rollout()["state"], "running", "{}", verdict(&lab));
+    let (exit, out, err) = lab.cli(&["rollout", "shop", "--reverse"]);
+    assert_eq!((exit, &rollout()["state"]), (0, &json!("reversed")), "{out}{err}");
+    assert_eq!((lab.weight("blue"), serving(&lab, "blue")), (10_000, 3), "{out}");
 }
 
 #[test]

@@ -443,6 +443,57 @@ fn the_end_of_every_drain_around_a_hand_over_is_told_once() {
     row.end();
 }
 
+#[test]
+fn the_end_of_a_drain_is_told_when_the_old_process_dies_as_soon_as_it_has_handed_over() {
+    for _ in 0..5 {
+        let receiver = Origin::behaving("receiver", |_, stream| {
+            write!(stream, "HTTP/1.1 204 No Content\r\n\r\n")?;
+            Ok(Then::Keep)
+        });
+        let (mut row, _gate) = Row::held(&format!("[[webhooks]]\nurl = \"http://{}/\"\n", receiver.address));
+        let mut client = row.client();
+        client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+        row.lab.origin("blue").wait_served(1);
+        row.lab.flip("green");
+        row.upgrade();
+        signal("KILL", row.pids[0]);
+        let is_drained = |event: &Value| event["type"].as_str().unwrap().ends_with(".drained");
+        wait_until("it is told", || {
+            let seen = receiver.seen();
+            seen.iter().any(|seen| is_drained(&serde_json::from_slice::<Value>(&seen.body).unwrap()))
+        });
+        row.end();
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_when_an_old_process_that_did_not_answer_does_again() {
+    let mut row = Row::with("[upgrade]\nspread = \"5s\"\n");
+    let [old, new] = ["old", "new"].map(Origin::start);
+    let endpoint = |origin: &Origin| format!("/v1/services/shop/versions/blue/endpoints/{}", origin.address);
+    assert_eq!(row.lab.call("PUT", &endpoint(&old), &Value::Null).0, 200);
+    let mut kept = row.client();
+    kept.get("/");
+    row.upgrade();
+    signal("STOP", row.pids[0]);
+    let replace = json!([{ "out": old.address.to_string(), "into": new.address.to_string() }]);
+    let path = "/v1/services/shop/rollout";
+    assert_eq!(row.lab.call("POST", path, &json!({ "replace": replace })).0, 202);
+    let rollout = || row.lab.call("GET", path, &Value::Null).1;
+    wait_until("the change is waited for no more", || rollout()["steps"][0]["state"] != "pending");
+    assert_eq!(
+        (&rollout()["state"], &rollout()["steps"][0]["state"]),
+        (&json!("running"), &json!("draining"))
+    );
+    signal("CONT", row.pids[0]);
+    wait_until("it is over", || rollout()["state"] != "running");
+    assert_eq!(rollout()["state"], "done", "{}", rollout());
+    assert_eq!(row.lab.call("GET", &format!("{}/drain", endpoint(&old)), &Value::Null).1["in_pool"], false);
+    drop(kept);
+    row.wait_alone();
+    row.end();
+}
+
 /// A WebSocket on `one`, over a process that has handed over, and that version is left.
 fn left_behind(patience: &str) -> (Row, WebSocket<TcpStream>) {
     let mut row = talking(echoes(), "[upgrade]\nspread = \"200ms\"\n");

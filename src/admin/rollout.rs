@@ -46,6 +46,8 @@ pub(super) struct EndQuery {
     /// `reverse`: everything is taken back, as far as the old endpoints still answer; `stop`: only what is under way. By default as
     /// its `on_failure` says.
     mode: Option<String>,
+    /// Why; told as the reason of its end.
+    reason: Option<String>,
 }
 
 /// How a rolling upgrade stands: the one that is under way, or the last one.
@@ -105,7 +107,8 @@ pub(super) async fn end(call: Call) -> Result<Response, Box<Problem>> {
         None => rollouts.on_failure(&service).map_err(|why| refused(&call, why))?,
         Some(mode) => back("mode", Some(mode))?,
     };
-    let told = rollouts.end(&service, back).map_err(|why| refused(&call, why))?;
+    let why = Some(edit::reason(None, query.reason.as_ref())?).filter(|why| !why.is_empty());
+    let told = rollouts.end(&service, back, why).map_err(|why| refused(&call, why))?;
     Ok((StatusCode::ACCEPTED, Json(Rollout::of(&told, &call.app.control.state()))).into_response())
 }
 

@@ -10,13 +10,15 @@ use tokio::time::Instant;
 
 use super::args::{self, Change, Wait};
 use super::change::perform_and_follow;
-use super::client::Call;
+use super::client::{Call, Error};
 use super::rollout;
 use super::session::{Exit, Format, Session};
 use super::supervise::{Follows, value};
 use crate::admin::api;
 use crate::table::LONGEST_HOLD;
 
+/// How long the new version may take, and the old one after a flip, where nobody says it.
+const TIMEOUT: Duration = Duration::from_mins(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -32,8 +34,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
     check(args, known)?;
     // Traffic may be on several versions; the one that is left is the one that carries it.
     let carrier = before.standing.stable.clone();
-    if known.is_none_or(|known| known.weight == 0) {
-        put(session, args).await?;
+    let is_put = known.is_none_or(|known| known.weight == 0);
+    if is_put {
+        put(session, args, known).await?;
         match wait_until_ready(session, args).await {
             Ok(None) => {}
             Ok(Some(why)) => return give_up(session, args, known, &carrier, &why).await,
@@ -44,7 +47,11 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
         }
     }
     if args.rolling && carrier != *version {
-        return roll(session, args, &carrier).await;
+        return match begin(session, args, &carrier).await {
+            Ok(begun) => roll(session, args, &begun).await,
+            Err(why) if is_put => Err(not_begun(session, args, known, why).await),
+            Err(why) => Err(why),
+        };
     }
     flip(session, args).await
 }
@@ -64,7 +71,11 @@ fn check(args: &args::Deploy, known: Option<&api::Version>) -> anyhow::Result<()
     Ok(())
 }
 
-async fn put(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<()> {
+async fn put(
+    session: &mut Session<'_>,
+    args: &args::Deploy,
+    before: Option<&api::Version>,
+) -> anyhow::Result<()> {
     let body = api::PutVersion { endpoints: args.endpoints.clone(), protocol: Some(args.protocol.clone()) };
     let mut call =
         Call::new(Method::PUT, &["v1", "services", &args.service, "versions", &args.version]).json(&body);
@@ -74,7 +85,11 @@ async fn put(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<(
     let what = || format!("cannot add `{}` to `{}`", args.version, args.service);
     let answer: api::ChangeAnswer = session.client.send(call).await.with_context(what)?;
     if session.format == Format::Text {
-        let how = if answer.changed { "is added" } else { "is there already" };
+        let how = match (answer.changed, before) {
+            (false, _) => "is there already",
+            (true, None) => "is added",
+            (true, Some(_)) => "is replaced",
+        };
         session.say(format!("{}: {} {how} (epoch {})", args.service, args.version, answer.epoch));
     }
     Ok(())
@@ -82,7 +97,7 @@ async fn put(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<(
 
 /// Why it is not ready in time, if it is not.
 async fn wait_until_ready(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Option<String>> {
-    let deadline = Instant::now() + args.timeout;
+    let deadline = Instant::now() + args.timeout.unwrap_or(TIMEOUT);
     let path = ["v1", "services", &args.service, "versions", &args.version, "ready"];
     let mut is_told = false;
     loop {
@@ -151,6 +166,10 @@ fn as_before(service: &str, before: &api::Version) -> api::Batch {
     api::Batch { changes, reason: Some(format!("{} did not become ready", before.name)), force: None }
 }
 
+fn as_it_was(before: Option<&api::Version>) -> &'static str {
+    if before.is_none() { "it is removed again" } else { "it is what it was before" }
+}
+
 /// Nothing was moved, and the version is what it was.
 async fn give_up(
     session: &mut Session<'_>,
@@ -161,8 +180,7 @@ async fn give_up(
 ) -> anyhow::Result<Exit> {
     let args::Deploy { service, version, timeout, .. } = args;
     take_back(session, args, before).await?;
-    let gone = if before.is_none() { "it is removed again" } else { "it is what it was before" };
-    let seconds = timeout.as_secs_f64();
+    let (gone, seconds) = (as_it_was(before), timeout.unwrap_or(TIMEOUT).as_secs_f64());
     let detail = format!(
         "{service}: {version} was not ready after {seconds} s ({why}); nothing was moved, and {gone}"
     );
@@ -197,25 +215,55 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<
         ..api::Flip::default()
     });
     let change = Change { reason: reason.clone(), ..Change::default() };
-    let wait = Wait { timeout: *timeout, no_wait: *no_wait };
+    let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
 }
 
-/// Endpoint by endpoint; a rollout takes back by itself what goes wrong.
-async fn roll(session: &mut Session<'_>, args: &args::Deploy, carrier: &str) -> anyhow::Result<Exit> {
+async fn begin(session: &Session<'_>, args: &args::Deploy, carrier: &str) -> anyhow::Result<api::Rollout> {
+    let timeout = args.timeout.map(rollout::millis);
     let body = api::StartRollout {
         from: Some(carrier.to_owned()),
         to: Some(args.version.clone()),
         batch: Some(args.batch.into()),
         // The new endpoints are there.
         surge: true,
+        drain_timeout: timeout.clone(),
+        ready_timeout: timeout,
         reason: args.reason.clone(),
         ..api::StartRollout::default()
     };
-    let begun = rollout::start(&session.client, &args.service, &body, false).await?;
+    rollout::start(&session.client, &args.service, &body, false).await
+}
+
+/// What a refusal says of this command; nothing was moved, and the version is what it was.
+async fn not_begun(
+    session: &Session<'_>,
+    args: &args::Deploy,
+    before: Option<&api::Version>,
+    why: anyhow::Error,
+) -> anyhow::Error {
+    let mut problem = match why.downcast::<Error>() {
+        Ok(Error::Refused(problem)) => problem,
+        // It may have begun nevertheless.
+        Ok(other) => return other.into(),
+        Err(why) => return why,
+    };
+    if let Err(failed) = take_back(session, args, before).await {
+        return failed.context(problem.detail);
+    }
+    let args::Deploy { service, version, .. } = args;
+    problem.detail.push_str(&format!("; nothing was moved, and {}", as_it_was(before)));
+    if matches!(problem.token(), "nobody_confirms" | "capacity") {
+        problem.hint = Some("without `--rolling` the traffic goes over all at once".to_owned());
+    }
+    anyhow::Error::from(Error::Refused(problem)).context(format!("cannot deploy `{version}` of `{service}`"))
+}
+
+/// Endpoint by endpoint; a rollout takes back by itself what goes wrong.
+async fn roll(session: &mut Session<'_>, args: &args::Deploy, begun: &api::Rollout) -> anyhow::Result<Exit> {
     if args.no_wait {
-        return rollout::leave(session, &begun);
+        return rollout::leave(session, begun);
     }
     let ended = rollout::follow(session, &args.service, None).await?;
     Ok(rollout::outcome(&ended))

@@ -10,7 +10,7 @@ use super::client::{Call, Client};
 use super::hook::{Hook, interrupted};
 use super::render;
 use super::session::{Exit, Format, Session};
-use crate::admin::api::{Proceed, Replace, Rollout, StartRollout};
+use crate::admin::api::{Proceed, Replace, Rollout, RolloutStep, StartRollout};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -30,9 +30,12 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Rollout) -> anyh
         return Ok(Exit::Done);
     }
     if args.stop || args.reverse {
-        let mode = if args.stop { "stop" } else { "reverse" };
-        end(&session.client, service, Some(mode)).await?;
-    } else if !args.follow {
+        let (mode, state) = if args.stop { ("stop", "stopped") } else { ("reverse", "reversed") };
+        end(&session.client, service, &[("mode", mode)]).await?;
+        let ended = follow(session, service, None).await?;
+        return Ok(if has_ended_as(&ended, state) { Exit::Done } else { exit_early(&ended) });
+    }
+    if !args.follow {
         let begun = begin(session, args).await?;
         if args.dry_run {
             session.tell(&begun, render::rollout)?;
@@ -143,10 +146,11 @@ async fn deal_with(session: &mut Session<'_>, rollout: &Rollout, hook: &mut Hook
         None => return Ok(()),
         Some((endpoint, Ok(()))) => proceed(&client, service, &endpoint).await,
         Some((endpoint, Err(why))) => {
+            let why = format!("the hook for {endpoint} has failed ({why})");
             if session.format == Format::Text {
-                session.say(format!("the hook for {endpoint} has failed ({why}): the rollout ends"));
+                session.say(format!("{why}: the rollout ends"));
             }
-            end(&client, service, None).await
+            end(&client, service, &[("reason", &why)]).await
         }
     };
     match told {
@@ -175,12 +179,22 @@ fn exit(rollout: &Rollout) -> Exit {
     }
 }
 
+/// Whether one that somebody has ended came to that end, with nothing half done and every old endpoint back that was to serve again.
+fn has_ended_as(rollout: &Rollout, state: &str) -> bool {
+    let is_settled = |step: &RolloutStep| matches!(&*step.state, "pending" | "restored" | "done");
+    rollout.state == state && rollout.steps.iter().all(is_settled)
+}
+
+/// The same of one that was to end: what it had been begun for is not what was asked.
+fn exit_early(rollout: &Rollout) -> Exit {
+    if rollout.timed_out { Exit::TimedOut } else { Exit::Failed }
+}
+
 /// Whether what was asked was done.
 pub(super) fn outcome(rollout: &Rollout) -> Exit {
     match &*rollout.state {
         "done" | "running" => Exit::Done,
-        _ if rollout.timed_out => Exit::TimedOut,
-        _ => Exit::Failed,
+        _ => exit_early(rollout),
     }
 }
 
@@ -195,15 +209,13 @@ async fn proceed(client: &Client, service: &str, endpoint: &str) -> anyhow::Resu
     told.with_context(|| format!("cannot go on with the rollout of `{service}`"))
 }
 
-async fn end(client: &Client, service: &str, mode: Option<&str>) -> anyhow::Result<Rollout> {
-    let mut call = Call::new(Method::DELETE, &["v1", "services", service, "rollout"]);
-    if let Some(mode) = mode {
-        call = call.query("mode", mode);
-    }
+async fn end(client: &Client, service: &str, how: &[(&str, &str)]) -> anyhow::Result<Rollout> {
+    let call = Call::new(Method::DELETE, &["v1", "services", service, "rollout"]);
+    let call = how.iter().fold(call, |call, (name, value)| call.query(name, value));
     client.send(call).await.with_context(|| format!("cannot end the rollout of `{service}`"))
 }
 
 /// As the API reads it.
-fn millis(duration: Duration) -> String {
+pub(super) fn millis(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }

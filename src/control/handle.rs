@@ -187,6 +187,8 @@ pub(super) enum Request {
     Answer(String, oneshot::Sender<Result<Option<Answer>, Failed>>),
     /// Keeps an answer to what is no change.
     Remember(Answer, oneshot::Sender<Result<(), Failed>>),
+    /// What became of a change that was in doubt.
+    Ascertain(oneshot::Sender<Result<(), Failed>>),
 }
 
 impl Handle {
@@ -211,6 +213,16 @@ impl Handle {
             Ok(()) => Ok(done),
             Err(_) => Err(Failed::Unfenced),
         }
+    }
+
+    /// Returns once it is known what became of a change that the store had left in doubt: what is shown then is so.
+    ///
+    /// # Errors
+    /// [`Failed`] while the store does not say.
+    pub(super) async fn ascertain(&self) -> Result<(), Failed> {
+        let (reply, known) = oneshot::channel();
+        self.requests.send(Request::Ascertain(reply)).await.map_err(|_| Failed::Closed)?;
+        known.await.map_err(|_| Failed::Closed)?
     }
 
     /// Tells control what the file says now: these services exist, and no others.

@@ -254,7 +254,9 @@ impl Control {
                 drop(reply.send(Err(StoreError::Io(refusal.to_string()))));
             }
             (Request::Answer(_, reply), Some(refusal)) => drop(reply.send(Err(refusal))),
-            (Request::Remember(_, reply), Some(refusal)) => drop(reply.send(Err(refusal))),
+            (Request::Remember(_, reply) | Request::Ascertain(reply), Some(refusal)) => {
+                drop(reply.send(Err(refusal)));
+            }
             (Request::Answer(key, reply), None) => {
                 let look = move |store: &mut dyn Store| {
                     let _ = reply.send(store.answer(&key).map_err(Failed::from));
@@ -266,6 +268,10 @@ impl Control {
                     let _ = reply.send(store.remember(&answer).map_err(Failed::from));
                 };
                 self.keeper.tell(keep).await;
+            }
+            (Request::Ascertain(reply), None) => {
+                let known = self.resolve_doubt().await;
+                let _ = reply.send(known.map_err(Failed::from));
             }
             (Request::Change(wanted, reply), None) => {
                 if let Some(how) = wanted.exclusive.filter(|_| !wanted.dry_run) {

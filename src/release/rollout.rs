@@ -1,7 +1,9 @@
 //! A rolling upgrade as a plan: which endpoint goes, which comes in its place, how many at a time, and what has to serve
 //! meanwhile. From the plan and where a service stands follow the changes; who waits for what in between is control's.
 
-use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionRef, VersionSpec,
+};
 
 use super::{Command, Deployment, Supervise};
 
@@ -304,6 +306,23 @@ impl Plan {
         weights.push((self.to.clone().into(), points(share)));
         let (service, supervise) = (self.service.clone(), Supervise::AsConfigured);
         Some(Command::SetWeights { service, weights, rest: None, supervise })
+    }
+
+    /// What the two versions have after this command; `None`: as before.
+    #[must_use]
+    pub fn weights_by(&self, command: &Command) -> Option<(BasisPoints, BasisPoints)> {
+        match command {
+            Command::Batch(commands) => commands.iter().find_map(|command| self.weights_by(command)),
+            Command::SetWeights { weights, .. } => {
+                let of = |version: &VersionName| {
+                    let reference = VersionRef::from(version.clone());
+                    let set = weights.iter().find(|(name, _)| *name == reference);
+                    set.map_or(BasisPoints::NONE, |(_, weight)| *weight)
+                };
+                Some((of(&self.from), of(&self.to)))
+            }
+            _ => None,
+        }
     }
 
     /// This endpoint of the version that is left gets nothing new.

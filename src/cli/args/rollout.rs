@@ -102,9 +102,10 @@ pub struct Deploy {
     /// Supervision.
     #[command(flatten)]
     pub supervise: super::Supervise,
-    /// How long the new version may take until it is ready, and after the switch the old one until it is empty.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
-    pub timeout: Duration,
+    /// How long the new version may take until it is ready, and after the switch the old one until it is empty; 5m by default. With
+    /// --rolling each old endpoint [the service's drain.deadline, and 10s], and what takes longer is taken back.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
     /// Return as soon as no new request goes to the old version, with --rolling as soon as the rollout has begun.
     #[arg(long = "async")]
     pub no_wait: bool,

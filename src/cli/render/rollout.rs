@@ -63,6 +63,8 @@ pub(in crate::cli) fn news(before: Option<&Rollout>, now: &Rollout, style: Style
             None => step.state != "pending",
         };
         let is_not_waited_for = was.is_some_and(|was| was.awaits_confirmation && was.state == step.state);
+        // What was safe before is not said on the way back: it may serve in a moment.
+        let is_news = is_news && (!goes_back(now) || matches!(&*step.state, "restored" | "kept" | "lost"));
         let text = match is_not_waited_for {
             // What ends early waits for nobody: that does not say that it was dealt with.
             true => dealt_with(step).filter(|_| now.why.is_none()),

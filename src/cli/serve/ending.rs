@@ -30,6 +30,8 @@ use crate::table::DrainRules;
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long webhooks may take for what still waits, once nothing else is to be done.
 const WEBHOOK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the new process may take to ask for the first time, before whoever wanted it is answered.
+const HEARING: Duration = Duration::from_secs(5);
 /// How long the store may take to close.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,7 +67,7 @@ impl Process {
 
     /// Another process serves: nothing is accepted any more, and what is in flight is finished.
     pub(super) async fn retire(self, to: Successor, mut signals: Signals) -> Result<()> {
-        let Successor { heir, ready, untold } = to;
+        let Successor { heir, ready, untold, asked } = to;
         let Self { config, crew, log, handle, webhooks, finders, memory: _memory, watching, .. } = self;
         // From now on the other process says that it is alive.
         self.watchdog.abort();
@@ -90,6 +92,7 @@ impl Process {
         if let Some(trace) = self.trace {
             spawn_local(tell_quiet(trace, Arc::clone(crew.commons()), crew.size()));
         }
+        let (heard, has_heard) = oneshot::channel();
         let here = Here {
             generation: self.generation,
             workers: crew.size(),
@@ -97,6 +100,7 @@ impl Process {
             stats: crew.stats().cloned().collect(),
             handle,
             untold,
+            heard: Some(heard),
         };
         let ending = here.handle.clone();
         let farewell = Farewell { spread: config.upgrade.spread, queue: Queue::Successors };
@@ -106,6 +110,11 @@ impl Process {
         let line = heir.line();
         line.hold();
         spawn_local(here.answer(line, told_to_end));
+        spawn_local(async move {
+            // One that does not ask serves nevertheless.
+            let _ = timeout(HEARING, has_heard).await;
+            asked.answer();
+        });
         let told = async {
             tokio::select! {
                 Ok(()) = to_end => {}
@@ -198,6 +207,8 @@ struct Here {
     handle: Handle,
     /// What the other one has not heard yet that it is to tell.
     untold: Vec<Untold>,
+    /// To be told when it has.
+    heard: Option<oneshot::Sender<()>>,
 }
 
 impl Here {
@@ -220,6 +231,7 @@ impl Here {
                     if line.tell(&Told::Left(self.left(pools).await)).await.is_err() {
                         break;
                     }
+                    let _ = self.heard.take().map(|heard| heard.send(()));
                 }
                 Ok(Some(Told::End)) => {
                     // It winds down already when nobody waits for this.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::Result;
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
@@ -35,6 +36,22 @@ pub(super) struct Successor {
     pub(super) ready: Ready,
     /// The versions of which it tells when they are drained.
     pub(super) untold: Vec<Untold>,
+    /// Whoever has asked is to be told once the other process knows of these.
+    pub(super) asked: Asked,
+}
+
+/// Who has asked for an upgrade, and the answer.
+pub(super) struct Asked {
+    reply: oneshot::Sender<Result<api::Upgraded, NotUpgraded>>,
+    upgraded: api::Upgraded,
+}
+
+impl Asked {
+    /// From now on this process may end: the other one knows all that it has to.
+    pub(super) fn answer(self) {
+        // Who asked may have gone.
+        let _ = self.reply.send(Ok(self.upgraded));
+    }
 }
 
 /// Why an attempt has failed.
@@ -73,9 +90,8 @@ impl Process {
                 let untold = self.handle.give_up().await;
                 // Only now: who waited for them would have taken them to be done.
                 self.handle.elders().clear();
-                // Who asked may have gone.
-                let _ = reply.send(Ok(upgraded(&ready, began)));
-                return Outcome::Succeeded(Box::new(Successor { heir, ready, untold }));
+                let asked = Asked { reply, upgraded: upgraded(&ready, began) };
+                return Outcome::Succeeded(Box::new(Successor { heir, ready, untold, asked }));
             }
             (Ok(_), None) => (Why::Late, String::new()),
             (Err(why), heir) => {

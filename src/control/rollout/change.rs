@@ -63,34 +63,66 @@ impl Job {
     ) -> Result<(), Halt> {
         let (since, mut conflicts, mut seen) = (clock::instant(), 0, handle.seen.clone());
         while conflicts < CONFLICTS {
+            self.ascertain(handle, since).await?;
             self.heed(handle).await?;
             let state = Arc::clone(&seen.borrow_and_update().state);
             let epoch = self.check_weights(&state)?;
-            let mut commands = commands(&state)?;
-            let command = match commands.len() {
-                0 => return Ok(()),
-                1 => commands.remove(0),
-                _ => Command::Batch(commands),
-            };
-            match handle.change(self.wanted(command, epoch, self.because(batch, what))).await {
-                Ok(done) => {
-                    *lock(&self.weights) = weights(&done.state, &self.order.plan);
-                    self.look(handle);
-                    return Ok(());
-                }
+            let Some(command) = as_one(commands(&state)?) else { return Ok(()) };
+            let made = self.make(handle, command, epoch, self.because(batch, what)).await;
+            match made {
+                Ok(()) => return Ok(()),
                 Err(Failed::Refused(Refused::Conflict { .. })) => conflicts += 1,
                 Err(failed) => match passing(&failed) {
                     // The way back would need it as much.
-                    Some(why) => {
-                        self.hindered(handle, Some(why.clone()));
-                        self.check_patience(since, why)?;
-                        self.pause(&mut seen).await?;
-                    }
+                    Some(why) => self.wait_again(handle, why, since, &mut seen).await?,
                     None => return Err(Halt::of(failed)),
                 },
             }
         }
         Err(Halt::Bound(format!("somebody else changes `{}` again and again", self.order.plan.service)))
+    }
+
+    /// Asks for one change, once.
+    ///
+    /// # Errors
+    /// [`Failed`]: it was not made, unless it is [uncertain](Job::is_uncertain) then.
+    pub(super) async fn make(
+        &self,
+        handle: &Handle,
+        command: Command,
+        epoch: Epoch,
+        reason: String,
+    ) -> Result<(), Failed> {
+        let made = match handle.change(self.wanted(command.clone(), epoch, reason)).await {
+            Ok(done) => weights(&done.state, &self.order.plan),
+            // It is made; and nothing counts as empty before the old process has answered.
+            Err(Failed::Unfenced) => self.weights_after(&command),
+            Err(failed) => {
+                if matches!(failed, Failed::Store(StoreError::InDoubt(_))) {
+                    self.may_be_made(&command);
+                }
+                return Err(failed);
+            }
+        };
+        *lock(&self.weights) = made;
+        self.look(handle);
+        Ok(())
+    }
+
+    /// Something is in the way that may pass: tells it, and waits until it is worth asking again.
+    ///
+    /// # Errors
+    /// [`Halt::TimedOut`] when it has taken too long, or somebody wants an end.
+    pub(super) async fn wait_again(
+        &self,
+        handle: &Handle,
+        why: String,
+        since: Instant,
+        seen: &mut watch::Receiver<Seen>,
+    ) -> Result<(), Halt> {
+        self.hindered(handle, Some(why.clone()));
+        self.check_patience(since, why)?;
+        self.pause(seen).await
     }
 
     /// Nothing has changed, and that may pass.
@@ -138,7 +170,7 @@ impl Job {
     }
 
     /// What is in its way now, if anything is; told when it is news.
-    fn hindered(&self, handle: &Handle, why: Option<String>) {
+    pub(super) fn hindered(&self, handle: &Handle, why: Option<String>) {
         let is_news = self.told.send_if_modified(|told| {
             let is_news = told.hindrance != why;
             told.news += u64::from(is_news);
@@ -171,7 +203,7 @@ impl Job {
     }
 
     /// `rollout, step 3 of 10: 10.0.0.1:80 drains (new kernel)`.
-    fn because(&self, batch: &Range<usize>, what: &str) -> String {
+    pub(super) fn because(&self, batch: &Range<usize>, what: &str) -> String {
         let (first, last, count) = (batch.start + 1, batch.end, self.order.plan.moves.len());
         let step = if first == last { first.to_string() } else { format!("{first} to {last}") };
         let why =
@@ -180,7 +212,7 @@ impl Job {
     }
 
     /// Between versions the weights are ours while it goes on: somebody else who moves them knows better. The service's epoch.
-    fn check_weights(&self, state: &State) -> Result<Epoch, Halt> {
+    pub(super) fn check_weights(&self, state: &State) -> Result<Epoch, Halt> {
         let plan = &self.order.plan;
         let Some(service) = state.table.service(&plan.service) else {
             return Err(Halt::Interfered(format!("somebody else has removed `{}`", plan.service)));
@@ -229,10 +261,19 @@ impl Job {
     }
 }
 
-/// Why nothing has changed, where that is over by itself or when somebody has seen to it.
+/// All of it as one change; `None` when there is nothing to change.
+pub(super) fn as_one(mut commands: Vec<Command>) -> Option<Command> {
+    match commands.len() {
+        0 => None,
+        1 => Some(commands.remove(0)),
+        _ => Some(Command::Batch(commands)),
+    }
+}
+
+/// Why nothing has changed, or why that is not known, where it is over by itself or when somebody has seen to it.
 fn passing(failed: &Failed) -> Option<String> {
     match failed {
-        Failed::Store(why) if !matches!(why, StoreError::InDoubt(_)) => Some(why.to_string()),
+        Failed::Store(why) => Some(why.to_string()),
         Failed::Underway { .. } => Some(failed.to_string()),
         _ => None,
     }

@@ -1,15 +1,17 @@
 //! How a rollout ends: with a way back, or early.
 
+use std::ops::Range;
+
 use futures_util::future::join_all;
 use tracing::warn;
 
-use super::change::weights;
+use super::change::{as_one, weights};
 use super::told::RolloutState;
 use super::wait::{Halt, answers};
-use super::{Back, Job};
+use super::{Back, Job, lock};
 use crate::control::Handle;
-use crate::release::State;
-use crate::table::BasisPoints;
+use crate::release::{Command, State};
+use crate::table::{BasisPoints, EndpointAddr};
 
 impl Job {
     /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert, supervision or
@@ -20,36 +22,78 @@ impl Job {
         if !plan.is_between() {
             return Ok(());
         }
-        let out = plan.moves.iter().filter(|step| !step.is_in_place()).filter_map(|step| step.out.as_ref());
-        let asked = out.map(|out| async move { (out, answers(out).await.is_ok()) });
-        let out = join_all(asked).await;
-        let ends = |state: &State| {
-            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
-            let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
-                return Ok(Vec::new());
-            };
-            // Whoever is found later at the address of one that was found no more is another one.
-            let ends = out.iter().filter(|(out, answers)| *answers || !spec.endpoints.contains(out));
-            let ends = ends.filter(|(out, _)| spec.draining.contains(out));
-            Ok(ends.map(|(out, _)| plan.end_drain(&plan.from, out)).collect())
-        };
-        let (all, what) = (0..plan.moves.len(), format!("{} can take traffic again", plan.from));
+        // What it says about the new version is heard before all of this is done.
+        self.heed(handle).await?;
+        let out = self.old_ones(|_| true).await;
+        let ends = |state: &State| Ok(self.ends_of_drains(state, &out));
+        let (all, what) = self.opening();
         match self.change(handle, &all, &what, ends).await {
-            Err(Halt::Closed) => Err(Halt::Closed),
             // Everything else is done, and stays.
-            Err(halt) => {
-                warn!(service = %plan.service, ?halt, "the old endpoints stay drained");
+            Err(Halt::Bound(why) | Halt::TimedOut(why)) => {
+                warn!(service = %plan.service, why, "the old endpoints stay drained");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            opened => opened,
         }
+    }
+
+    /// Supervision wants to give traffic back, and all of the old version drains: the old endpoints that answer drain no more,
+    /// unless somebody was just told to deal with them. Asked for once; who waits asks again.
+    pub(super) async fn make_way(&self, handle: &Handle) {
+        let plan = &self.order.plan;
+        let is_shut = |state: &State| {
+            let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
+            spec.is_some_and(|spec| spec.serving().next().is_none())
+        };
+        if !plan.is_between() || !is_shut(&handle.state()) {
+            return;
+        }
+        let out = self.old_ones(|index| !self.told.borrow().steps[index].awaits_confirmation).await;
+        let state = handle.state();
+        let Some(command) = as_one(self.ends_of_drains(&state, &out)).filter(|_| is_shut(&state)) else {
+            return;
+        };
+        // Somebody else has moved the weights: that is found out soon enough.
+        let Ok(epoch) = self.check_weights(&state) else { return };
+        let (all, what) = self.opening();
+        let made = self.make(handle, command, epoch, self.because(&all, &what)).await;
+        self.hindered(handle, made.err().map(|failed| failed.to_string()));
+    }
+
+    fn opening(&self) -> (Range<usize>, String) {
+        let plan = &self.order.plan;
+        (0..plan.moves.len(), format!("{} can take traffic again", plan.from))
+    }
+
+    /// The old endpoints of the `wanted` moves that are no new ones, each with whether it answers.
+    async fn old_ones(&self, wanted: impl Fn(usize) -> bool) -> Vec<(&EndpointAddr, bool)> {
+        let moves = self.order.plan.moves.iter().enumerate();
+        let moves = moves.filter(|(index, step)| !step.is_in_place() && wanted(*index));
+        let out = moves.filter_map(|(_, step)| step.out.as_ref());
+        join_all(out.map(|out| async move { (out, answers(out).await.is_ok()) })).await
+    }
+
+    /// Of these those that answer drain no more, where the old version has no weight.
+    fn ends_of_drains(&self, state: &State, out: &[(&EndpointAddr, bool)]) -> Vec<Command> {
+        let plan = &self.order.plan;
+        let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
+        let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
+            return Vec::new();
+        };
+        // Whoever is found later at the address of one that was found no more is another one.
+        let ends = out.iter().filter(|(out, answers)| *answers || !spec.endpoints.contains(out));
+        let ends = ends.filter(|(out, _)| spec.draining.contains(out));
+        ends.map(|(out, _)| plan.end_drain(&plan.from, out)).collect()
     }
 
     /// Ends early, and goes back as far as it should; `None` when the process ends.
     pub(super) async fn come_to_an_end(&self, handle: &Handle, halt: Halt) -> Option<RolloutState> {
         let (why, back) = match halt {
             Halt::Closed => return None,
-            Halt::Asked(back) => ("somebody has ended it".to_owned(), Some(back)),
+            Halt::Asked(back) => {
+                let why = lock(&self.ended_for).clone();
+                (why.unwrap_or_else(|| "somebody has ended it".to_owned()), Some(back))
+            }
             Halt::Bound(why) => (why, Some(self.order.on_failure)),
             // Nothing of a bad version stays.
             Halt::Convicted(why) => (why, Some(Back::All)),

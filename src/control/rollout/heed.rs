@@ -42,7 +42,8 @@ impl Job {
                 Doubt::Unknown if clock::instant().saturating_duration_since(since) > PATIENCE => {
                     return Ok(());
                 }
-                Doubt::Unknown | Doubt::Suspect => {}
+                Doubt::Unknown => {}
+                Doubt::Suspect => self.make_way(handle).await,
                 Doubt::Held => {
                     let why = format!("supervision cannot tell whether `{}` is well", self.order.plan.to);
                     return Err(Halt::Bound(why));
@@ -57,6 +58,11 @@ impl Job {
                 _ = wish.changed() => {}
             }
         }
+    }
+
+    /// True while supervision suspects the new version.
+    pub(super) fn is_suspected(&self, handle: &Handle) -> bool {
+        matches!(self.doubt(handle), Doubt::Suspect)
     }
 
     /// Whether supervision has taken the traffic back.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::change::{Shift, is_in_pool, serves};
+use super::change::{Shift, is_in_pool, serves, weights};
 use super::told::{RolloutState, StepState};
 use super::wait::{Halt, answers};
 use super::{Job, capacity, lock};
 use crate::control::handle::{Notice, RolloutNotice};
 use crate::control::{Handle, clock};
 use crate::release::State;
-use crate::table::{EndpointAddr, Traits, TraitsEdit, ZoneEdit};
+use crate::table::{BasisPoints, EndpointAddr, Traits, TraitsEdit, ZoneEdit};
 
 /// Does the whole of it.
 pub(super) async fn run(job: Arc<Job>, handle: Handle) {
@@ -90,8 +90,12 @@ impl Job {
             let drains = goes.iter().map(|endpoint| plan.drain(&plan.from, endpoint));
             Ok(shift.into_iter().chain(drains).collect())
         };
-        self.change(handle, batch, &format!("{} drains", list(&goes)), drains).await?;
-        out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
+        let drained = self.change(handle, batch, &format!("{} drains", list(&goes)), drains).await;
+        if drained.is_ok() || self.is_uncertain() {
+            // What may have been done is taken back as what was.
+            out.iter().for_each(|(index, _)| self.set(handle, *index, StepState::Draining, false));
+        }
+        drained?;
         let all_safe = async || {
             for (index, endpoint) in &out {
                 if self.is_in_the_way(*index) && self.is_empty(handle, &plan.from, endpoint).await {
@@ -211,7 +215,9 @@ impl Job {
         let gone: Vec<_> = gone.filter_map(|step| step.out.clone()).collect();
         let remove = |state: &State| {
             self.check_gone(handle, state, &(0..batch.end))?;
-            Ok(gone.iter().map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
+            // Whoever has dealt with one may have removed it as well.
+            let gone = gone.iter().filter(|out| is_in_pool(state, plan, &plan.from, out));
+            Ok(gone.map(|endpoint| plan.remove(&plan.from, endpoint)).collect())
         };
         self.change(handle, batch, &format!("{} is gone", list(&gone)), remove).await?;
         for index in batch.clone() {
@@ -223,9 +229,13 @@ impl Job {
         Ok(())
     }
 
-    /// Those that have gone get nothing: somebody else who has put one back ends the rollout.
+    /// Those that have gone get nothing: somebody else who has put one back ends the rollout. Supervision may have.
     fn check_gone(&self, handle: &Handle, state: &State, steps: &Range<usize>) -> Result<(), Halt> {
         let plan = &self.order.plan;
+        let has = weights(state, plan);
+        if plan.is_between() && (has.0 == BasisPoints::NONE || has != *lock(&self.weights)) {
+            return Ok(());
+        }
         let has_gone = |index: &usize| match self.state(*index) {
             StepState::Draining | StepState::Safe | StepState::Shared => true,
             StepState::Warming | StepState::Serving | StepState::Done => !plan.moves[*index].is_in_place(),

@@ -13,6 +13,7 @@ mod journal;
 mod once;
 mod reverse;
 pub mod told;
+mod uncertain;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::table::{BasisPoints, EndpointAddr, Epoch, ServiceName, Traits, Versio
 use journal::Journal;
 use once::Kept;
 pub use told::{RolloutState, StepState, Told, ToldStep};
+use uncertain::Weights;
 pub use wait::answers;
 
 /// Rollouts that wait to be begun.
@@ -127,6 +129,8 @@ struct Job {
     first: Told,
     told: watch::Sender<Told>,
     wish: watch::Sender<Wish>,
+    /// Why somebody wants it to end, where that was said.
+    ended_for: Mutex<Option<String>>,
     /// The old endpoints that somebody has dealt with, and when he said so.
     confirmed: Mutex<BTreeMap<EndpointAddr, Instant>>,
     /// By move.
@@ -136,7 +140,9 @@ struct Job {
     /// The table's epoch at the beginning.
     since: Epoch,
     /// What the two versions had after our last change.
-    weights: Mutex<(BasisPoints, BasisPoints)>,
+    weights: Mutex<Weights>,
+    /// What they have if the store has kept a change of ours of which it has not said so.
+    uncertain: Mutex<Option<Weights>>,
     /// Rung with each confirmation.
     came: Notify,
     /// Whether the answer to the call that began it is kept.
@@ -243,9 +249,11 @@ impl Rollouts {
             begun: weights.1,
             since: state.table.epoch(),
             weights: Mutex::new(weights),
+            uncertain: Mutex::default(),
             first: told.clone(),
             told: watch::Sender::new(told.clone()),
             wish: watch::Sender::new(Wish::Go),
+            ended_for: Mutex::default(),
             confirmed: Mutex::default(),
             came: Notify::new(),
             kept: watch::Sender::new(Kept::NotYet),
@@ -279,12 +287,13 @@ impl Rollouts {
         capacity::serving(handle, plan)
     }
 
-    /// Ends one that is under way, and goes back so far.
+    /// Ends one that is under way, and goes back so far; the reason is told as why it has ended.
     ///
     /// # Errors
     /// [`NotBegun::None`].
-    pub fn end(&self, service: &ServiceName, back: Back) -> Result<Told, NotBegun> {
+    pub fn end(&self, service: &ServiceName, back: Back, why: Option<String>) -> Result<Told, NotBegun> {
         let job = self.job(service)?;
+        *lock(&job.ended_for) = why;
         job.wish.send_replace(Wish::End(back));
         Ok(job.told.borrow().clone())
     }

@@ -18,6 +18,7 @@ impl Job {
     /// # Errors
     /// [`Halt`], where it does not go on.
     pub(super) async fn reverse(&self, handle: &Handle, back: Back) -> Result<(), Halt> {
+        self.ascertain(handle, clock::instant()).await?;
         for index in (0..self.order.plan.moves.len()).rev() {
             match self.state(index) {
                 StepState::Pending => {}
@@ -73,11 +74,15 @@ impl Job {
         }
         found?;
         let (step, before) = (index..index + 1, self.before[index].out.as_ref());
-        // It had been found, and is found no more.
-        let is_gone = |state: &State| {
-            before.is_some_and(|before| before.is_found) && !is_in_pool(state, plan, &plan.from, out)
-        };
+        let was_found = before.is_some_and(|before| before.is_found);
+        let has_removed = self.state(index) == StepState::Done && !plan.is_between();
+        // It had been found, and is found no more; or somebody else has removed it, and is not overruled.
+        let is_gone =
+            |state: &State| (was_found || !has_removed) && !is_in_pool(state, plan, &plan.from, out);
         self.change(handle, &step, &format!("back: {out} serves again"), |state| {
+            if is_gone(state) && !was_found {
+                return Ok(Vec::new());
+            }
             let traits = before.map_or_else(TraitsEdit::default, |before| said(&before.traits));
             let serves = self.serve(state, (&plan.from, out), before, traits);
             let again = Shift { again: std::slice::from_ref(out), ..Shift::default() };

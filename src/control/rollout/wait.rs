@@ -8,9 +8,10 @@ use tokio::time::{sleep, timeout};
 use super::change::serves;
 use super::told::StepState;
 use super::{Job, Wish, capacity, lock};
+use crate::control::handle::weight;
 use crate::control::{Failed, Handle, clock};
 use crate::proxy::upstream::dial::Dial;
-use crate::table::{EndpointAddr, Protocol, VersionName};
+use crate::table::{BasisPoints, EndpointAddr, Protocol, VersionName};
 
 /// How often it is looked.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -90,6 +91,9 @@ impl Job {
                 Wish::Go | Wish::End(_) => {}
             }
             self.check_verdict(handle)?;
+            if self.is_suspected(handle) {
+                self.make_way(handle).await;
+            }
             if is_so().await? {
                 return Ok(());
             }
@@ -134,8 +138,10 @@ impl Job {
         let are_elders_quiet = handle.elders().are_quiet();
         let told = handle.remaining_at(&plan.service, version, endpoint).await;
         // What the workers said holds for the table that they were asked under.
-        let is_same =
-            are_elders_quiet && before == epoch() && !serves(&handle.state(), plan, version, endpoint);
+        let state = handle.state();
+        let gets_something = weight(&state, &plan.service, version) > BasisPoints::NONE
+            && serves(&state, plan, version, endpoint);
+        let is_same = are_elders_quiet && before == epoch() && !gets_something;
         is_same && told.is_some_and(|left| left.is_empty())
     }
 

@@ -3,6 +3,7 @@
 mod custody;
 mod drains;
 mod holds;
+mod rollouts;
 
 use std::path::Path;
 use std::thread::{self, JoinHandle};
