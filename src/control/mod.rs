@@ -305,7 +305,7 @@ impl Control {
         {
             return Ok(done);
         }
-        let (command, note) = self.call_off(self.command(command).await?);
+        let (command, note) = self.meanwhile(self.command(command).await?)?;
         if let Command::Hold { service, .. } = &command {
             self.settle(&service.clone()).await;
         }
@@ -313,7 +313,8 @@ impl Control {
             Command::Flip { service, .. } => exclusive.map(|how| (service.clone(), how)),
             _ => None,
         };
-        let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
+        let may_interfere =
+            note.is_some() || matches!(command, Command::Release { .. } | Command::Configure { .. });
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;

@@ -1,7 +1,7 @@
 //! The hold gate: where the requests of a held service wait, bounded, and how they go on.
 //!
 //! A [`Gate`] is one hold of one service, shared by all workers and control: it counts who waits, and it is closed, sealed or
-//! open. It is in the [snapshot](super::live) for as long as the table says that the service is held. Open it stays, and then
+//! open. Each holder has its own, and a request waits at one after the other. It is in the [snapshot](super::live) for as long as the table says that the service is held. Open it stays, and then
 //! it lets everybody pass, under the split there is: so a hold ends in time also when its end cannot be published, because
 //! the store is lost. Whoever wants to be sure that nobody has passed, *seals* it first; that fails when it is open.
 //!
@@ -25,7 +25,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 
 use gate::Ticket;
-pub use gate::{Ended, Gate};
+pub use gate::{Ended, Gate, Gates};
 pub use line::Lines;
 use line::Which;
 
@@ -74,12 +74,12 @@ pub enum Way {
     Answered,
 }
 
-/// Looks whether a request may go on that is for `service`, whose gate this is, and gives it a place if it has to wait.
+/// Looks whether a request may go on that is for `service`, whose gates these are, and gives it a place if it has to wait.
 ///
-/// `writes` says whether it may change something. Not to be called for a service without a gate when nobody waits.
+/// `writes` says whether it may change something. Not to be called for a service without gates when nobody waits.
 pub fn look(
     worker: &Rc<Worker>,
-    (service, gate): (&Service, Option<&Arc<Gate>>),
+    (service, gates): (&Service, Option<&Gates>),
     (head, path, writes): (&Parts, &str, bool),
     place: &mut Option<Box<Place>>,
 ) -> Way {
@@ -87,7 +87,7 @@ pub fn look(
         // A change has led it elsewhere.
         *place = None;
     }
-    let closed = gate.filter(|gate| gate.hold().scope.holds(writes) && gate.ended().is_none());
+    let closed = gates.and_then(|gates| gates.closed(writes));
     let number = place.as_ref().map(|place| place.number);
     match closed {
         Some(gate) if gate.answers(&head.method, path) => return Way::Answered,

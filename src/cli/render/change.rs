@@ -54,15 +54,16 @@ fn stands(answer: &ChangeAnswer, name: &str, standing: &Standing, before: &str, 
     if !answer.changed {
         return format!("{service}: nothing to do, it is {now} already (epoch {epoch})");
     }
-    if let Some(hold) = &standing.hold {
-        let what = if hold.scope == "writes" { "writes wait" } else { "requests wait" };
-        let seconds = Duration::from_millis(hold.timeout_ms).as_secs_f64();
-        return format!(
-            "{service}: {} for at most {seconds} s (epoch {epoch})",
-            style.paint(Tone::Moving, what)
-        );
+    let moved = format!("{}{before}", style.paint(Tone::Good, &now));
+    let Some(hold) = &standing.hold else { return format!("{service}: {moved} (epoch {epoch})") };
+    let what = if hold.scope == "writes" { "writes wait" } else { "requests wait" };
+    let seconds = Duration::from_millis(hold.timeout_ms).as_secs_f64();
+    let held = format!("{} for at most {seconds} s", style.paint(Tone::Moving, what));
+    if before.is_empty() {
+        format!("{service}: {held} (epoch {epoch})")
+    } else {
+        format!("{service}: {moved}, {held} (epoch {epoch})")
     }
-    format!("{service}: {}{before} (epoch {epoch})", style.paint(Tone::Good, &now))
 }
 
 /// How to take back a change that moved traffic.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use serde_json::{from_value, json};
 
-use super::{change, explained, history, safety, status, versions, waiting};
+use super::{change, explained, history, quiet_change, safety, status, versions, waiting};
 use crate::admin::api::{
     self, Actor, Chance, Change, ChangeAnswer, CheckAnswer, Ejection, Endpoint, EndpointHealth, Explained,
     HealthState, History, Holding, InFlight, Leaving, Listener, Move, Phase, PreviousSplit, Reached, Reason,
@@ -87,7 +87,7 @@ fn canary() -> Service {
 }
 
 fn held() -> Service {
-    let hold = Holding { scope: "writes".to_owned(), timeout_ms: 1_500 };
+    let hold = Holding { by: "operator".to_owned(), scope: "writes".to_owned(), timeout_ms: 1_500 };
     let mut service = draining();
     (service.standing.phase, service.standing.hold, service.held_requests) =
         (Phase::Holding, Some(hold), Some(12));
@@ -153,7 +153,11 @@ fn a_hold_says_what_waits_and_for_how_long() {
         moves: Vec::new(),
         trials: BTreeMap::new(),
     };
-    assert_eq!(change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
+    assert_eq!(quiet_change(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
+    assert_eq!(
+        change(&answer, Style::PLAIN),
+        "shop: green 100 %, was blue 100 %, writes wait for at most 1.5 s (epoch 42)"
+    );
 }
 
 #[test]

@@ -52,14 +52,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// The gate of a service that is held: that of `before`, if it is the same hold.
-    #[must_use]
-    pub fn of(service: &Service, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        let hold = service.hold?;
-        let same = before.filter(|before| before.hold == hold);
-        Some(same.map_or_else(|| Arc::new(Self::new(hold, Arc::clone(&service.hold_limits))), Arc::clone))
-    }
-
     fn new(hold: Hold, limits: Arc<HoldLimits>) -> Self {
         Self {
             hold,
@@ -160,6 +152,33 @@ impl Gate {
     }
 }
 
+/// The gates of a service that is held: one a hold, one at least.
+#[derive(Debug, Clone)]
+pub struct Gates(Vec<Arc<Gate>>);
+
+impl Gates {
+    /// Those of a service, if it is held: those of `before` where it is the same hold.
+    #[must_use]
+    pub fn of(service: &Service, before: Option<&Self>) -> Option<Self> {
+        let gate = |hold: Hold| {
+            let same = before.into_iter().flat_map(|before| &before.0).find(|gate| gate.hold == hold);
+            same.map_or_else(|| Arc::new(Gate::new(hold, Arc::clone(&service.hold_limits))), Arc::clone)
+        };
+        (!service.holds.are_none()).then(|| Self(service.holds.iter().map(gate).collect()))
+    }
+
+    /// All of them, that of the operator first.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Gate>] {
+        &self.0
+    }
+
+    /// One that is closed for a request which `writes`, or does not.
+    pub(super) fn closed(&self, writes: bool) -> Option<&Arc<Gate>> {
+        self.0.iter().find(|gate| gate.hold.scope.holds(writes) && gate.ended().is_none())
+    }
+}
+
 /// One request that is counted at a gate until this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
@@ -184,7 +203,12 @@ mod tests {
 
     fn gate(requests: usize, bytes: u64) -> Arc<Gate> {
         let limits = Arc::new(HoldLimits { requests, bytes, ..HoldLimits::default() });
-        let hold = Hold { scope: crate::table::HoldScope::All, timeout: Duration::from_secs(10) };
+        let hold = Hold {
+            holder: crate::table::Holder::Operator,
+            since: crate::table::Epoch(1),
+            scope: crate::table::HoldScope::All,
+            timeout: Duration::from_secs(10),
+        };
         Arc::new(Gate::new(hold, limits))
     }
 
