@@ -547,6 +547,9 @@ fn the_service_is_left_alone_meanwhile_and_others_are_not() {
     for (method, path, body) in [
         ("POST", "/v1/services/shop/flip", json!({ "to": "green" })),
         ("POST", "/v1/services/shop/flip", json!({ "to": "green", "exclusive": true })),
+        // It is so already, and would not stay so.
+        ("POST", "/v1/services/shop/flip", json!({ "to": "blue" })),
+        ("PUT", "/v1/services/shop/weights", json!({ "blue": 10_000 })),
         ("POST", "/v1/services/shop/hold", json!({})),
         ("PUT", "/v1/services/shop/weights", json!({ "blue": 5_000, "green": 5_000 })),
         ("PUT", "/v1/services/shop/versions/v3", json!({ "endpoints": ["127.0.0.1:1"] })),

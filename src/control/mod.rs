@@ -315,12 +315,13 @@ impl Control {
         };
         let may_interfere =
             note.is_some() || matches!(command, Command::Release { .. } | Command::Configure { .. });
+        let moved: Vec<_> = command.moves(&self.state.table).into_iter().cloned().collect();
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
         effects.notes.extend(note);
         if !may_interfere {
-            self.check_none_underway(&effects)?;
+            self.check_none_underway(&effects, &moved)?;
         }
         effects.notes.extend(self.plan(target, &next));
         let body = render(&next, &effects, &about);

@@ -16,13 +16,18 @@ impl Control {
         }
     }
 
-    /// The same for all that a change would touch.
+    /// The same for all that a change would touch, and for the services that it `moved`: an order that asks for what is so already
+    /// is not left standing.
     ///
     /// # Errors
     /// [`Failed::Underway`].
-    pub(in crate::control) fn check_none_underway(&mut self, effects: &Effects) -> Result<(), Failed> {
-        let mut touched = effects.change.iter().flat_map(|change| &change.services);
-        touched.try_for_each(|record| self.check_free(&record.service))
+    pub(in crate::control) fn check_none_underway(
+        &mut self,
+        effects: &Effects,
+        moved: &[ServiceName],
+    ) -> Result<(), Failed> {
+        let touched = effects.change.iter().flat_map(|change| &change.services).map(|record| &record.service);
+        touched.chain(moved).try_for_each(|service| self.check_free(service))
     }
 
     /// What `command` is while an exclusive flip is under way: a revert or a release of the service calls it off, and ends nothing
