@@ -339,6 +339,58 @@ fn a_flip_that_takes_too_long_fails_and_everything_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_hold_that_was_there_before_is_there_after_it() {
+    let (lab, gate) = gated();
+    let old = lab.get_later("/late");
+    lab.origin("blue").wait_served(1);
+    lab.hold(&json!({ "timeout": "5m" }));
+    let waiting = lab.post_later("/");
+    lab.wait_held(1);
+    let is_held_as_before =
+        || lab.shop()["hold"] == json!({ "by": "operator", "scope": "all", "timeout_ms": 300_000 });
+    // It fails, and is called off.
+    let failed = lab.flip_later("green", &json!({ "hold_timeout": "200ms" })).answer();
+    assert_eq!(problem(&failed), (409, "hold_timed_out".to_owned()), "{}", failed.text());
+    let flip = lab.flip_later("green", &json!({ "hold_timeout": "5m" }));
+    lab::wait_until("it is under way", || lab.epoch() == 5);
+    lab.call("POST", "/v1/services/shop/revert", &json!({}));
+    assert_eq!(problem(&flip.answer()), (409, "called_off".to_owned()));
+    assert!(is_held_as_before() && !waiting.is_answered());
+    // It is made.
+    let flip = lab.flip_later("green", &json!({ "hold_timeout": "5m" }));
+    lab::wait_until("it is under way", || lab.epoch() == 7);
+    gate.open();
+    let done = flip.answer();
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.json()["summary"], "shop: green 100 %, requests held as before");
+    assert_eq!(done.json()["notes"][1], "shop is still held, as it was before");
+    assert!(is_held_as_before() && !waiting.is_answered());
+    lab.wait_held(1);
+    lab.release();
+    assert_eq!((waiting.answer().version(), old.answer().version()), ("green", "blue"));
+}
+
+#[test]
+fn a_release_ends_what_was_asked_for_and_then_the_flip() {
+    let (lab, gate) = gated();
+    let old = lab.get_later("/late");
+    lab.origin("blue").wait_served(1);
+    lab.hold(&json!({ "timeout": "5m" }));
+    let flip = lab.flip_later("green", &json!({ "hold_timeout": "5m" }));
+    lab::wait_until("it is under way", || lab.epoch() == 3);
+    let waiting = lab.get_later("/");
+    lab.wait_held(1);
+    let done = lab.release();
+    assert_eq!(done["notes"], json!(["requests of `shop` still wait, for an exclusive flip to `green`"]));
+    assert_eq!(done["services"]["shop"]["hold"]["by"], "exclusive");
+    assert!(!waiting.is_answered() && !flip.is_answered());
+    lab.release();
+    assert_eq!((waiting.answer().version(), problem(&flip.answer()).1.as_str()), ("blue", "called_off"));
+    gate.open();
+    assert_eq!(old.answer().version(), "blue");
+}
+
+#[test]
 fn a_bound_that_is_hit_ends_it_and_nobody_is_refused() {
     let gate = Gate::default();
     let origins = vec![Origin::held("blue", &gate), Origin::start("green")];
@@ -499,6 +551,10 @@ fn the_service_is_left_alone_meanwhile_and_others_are_not() {
     for (method, path, body) in [
         ("POST", "/v1/services/shop/flip", json!({ "to": "green" })),
         ("POST", "/v1/services/shop/flip", json!({ "to": "green", "exclusive": true })),
+        // It is so already, and would not stay so.
+        ("POST", "/v1/services/shop/flip", json!({ "to": "blue" })),
+        ("PUT", "/v1/services/shop/weights", json!({ "blue": 10_000 })),
+        ("POST", "/v1/services/shop/hold", json!({})),
         ("PUT", "/v1/services/shop/weights", json!({ "blue": 5_000, "green": 5_000 })),
         ("PUT", "/v1/services/shop/versions/v3", json!({ "endpoints": ["127.0.0.1:1"] })),
         ("POST", "/v1/services/shop/hold", json!({ "scope": "writes" })),

@@ -334,6 +334,24 @@ fn reads_flow_while_writes_are_held() {
 }
 
 #[test]
+fn reads_that_wait_go_on_when_only_writes_are_held_from_now_on() {
+    let mut lab = Lab::start(&["blue"]);
+    // The reads stand behind the write.
+    lab.restrict_to_one_worker();
+    lab.hold(&json!({ "timeout": "5m" }));
+    let write = lab.post_later("/");
+    lab.wait_held(1);
+    let reads = [lab.get_later("/"), lab.get_later("/")];
+    lab.wait_held(3);
+    lab.hold(&json!({ "scope": "writes" }));
+    assert!(reads.into_iter().all(|read| read.answer().version() == "blue"));
+    lab.wait_held(1);
+    assert!(!write.is_answered());
+    lab.release();
+    assert_eq!(write.answer().version(), "blue");
+}
+
+#[test]
 fn a_hold_outlives_a_reload_and_an_undo_but_not_the_process() {
     let mut lab = Lab::start(&["blue", "green"]);
     lab.flip("green");

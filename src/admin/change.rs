@@ -12,7 +12,7 @@ use super::refusal::Blame;
 use crate::control::Asked;
 use crate::control::health::Healthy;
 use crate::release::Command;
-use crate::table::Epoch;
+use crate::table::{Epoch, Holder};
 
 /// All new requests of a service to one version; with `exclusive`, when nothing is left on the others.
 #[utoipa::path(post, path = "/v1/services/{service}/flip", tag = "changes", request_body = Flip,
@@ -24,7 +24,8 @@ pub(super) async fn flip(call: Call) -> Result<Response, Box<Problem>> {
     make(&call, order.because(body.reason).forced(body.force).blaming(Blame::Member("to"))).await
 }
 
-/// The split as it was before the last flip or weight change.
+/// The split as it was before the last flip or weight change. While an exclusive flip is under way, that is called off instead; while
+/// supervision takes one back, that is made at once.
 #[utoipa::path(post, path = "/v1/services/{service}/revert", tag = "changes", request_body = Option<Revert>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn revert(call: Call) -> Result<Response, Box<Problem>> {
@@ -32,8 +33,8 @@ pub(super) async fn revert(call: Call) -> Result<Response, Box<Problem>> {
     make(&call, Order::one(service.clone(), Command::Revert { service }).because(body.reason)).await
 }
 
-/// New requests wait until they are released, for as long as they may; none of them is refused. A process begins with nothing
-/// held.
+/// New requests wait until they are released, for as long as they may from now on; none of them is refused. No exclusive flip
+/// ends that, made or not, nor does supervision. A process begins with nothing held.
 #[utoipa::path(post, path = "/v1/services/{service}/hold", tag = "changes", request_body = Option<Hold>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn hold(call: Call) -> Result<Response, Box<Problem>> {
@@ -41,12 +42,18 @@ pub(super) async fn hold(call: Call) -> Result<Response, Box<Problem>> {
     make(&call, Order::one(service.clone(), edit::hold(service, &body)?).because(body.reason)).await
 }
 
-/// Requests that wait go on; an exclusive flip that is under way is called off.
+/// Requests that wait go on: a hold that was asked for is over. Where there is none, an exclusive flip that is under way is called
+/// off; supervision's exclusive way back is not (409 `exclusive_underway`).
 #[utoipa::path(post, path = "/v1/services/{service}/release", tag = "changes", request_body = Option<Release>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn release(call: Call) -> Result<Response, Box<Problem>> {
     let (service, body) = (call.service()?, call.json_or_default::<Release>()?);
-    make(&call, Order::one(service.clone(), Command::Release { service }).because(body.reason)).await
+    make(
+        &call,
+        Order::one(service.clone(), Command::Release { service, holder: Holder::Operator })
+            .because(body.reason),
+    )
+    .await
 }
 
 /// New weights, in basis points.

@@ -10,8 +10,8 @@ use super::call::{from_json, parse};
 use crate::control::{Exclusively, Streams};
 use crate::release::{Command, Supervise};
 use crate::table::{
-    BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Invalid, LONGEST_HOLD, PoolTraits, Protocol,
-    ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
+    BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Holder, Invalid, LONGEST_HOLD, PoolTraits,
+    Protocol, ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
 };
 
 /// The shortest supervisory period.
@@ -89,7 +89,7 @@ pub(super) fn hold(service: ServiceName, hold: &Hold) -> Result<Command, Box<Pro
         Some(_) => return Err(bad("scope", "expected all or writes".to_owned())),
     };
     let timeout = hold_timeout("timeout", hold.timeout.as_deref())?;
-    Ok(Command::Hold { service, scope, timeout })
+    Ok(Command::Hold { service, holder: Holder::Operator, scope, timeout })
 }
 
 fn hold_timeout(field: &'static str, text: Option<&str>) -> Result<Option<Duration>, Box<Problem>> {

@@ -62,7 +62,7 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::Refused(why) => refused(app, &why, blame),
         Failed::Store(why) => store(&why),
         Failed::Underway { .. } => Problem::new(409, "exclusive_underway", failed.to_string())
-            .hint("wait for its end, or call it off with `switchback release SERVICE`"),
+            .hint("wait for its end; `switchback revert SERVICE` calls it off, and has supervision's way back made at once"),
         Failed::StreamsOpen { ref service, ref left } => {
             let mut problem = Problem::new(409, "streams_open", failed.to_string()).hint(
                 "`--streams=close` tells them to go; with `--streams=ignore` they go on beside the new version",

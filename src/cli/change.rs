@@ -90,12 +90,13 @@ pub(super) async fn perform_quietly(
     call: Call,
     change: &Change,
     what: String,
-    last: String,
+    last: impl FnOnce(&ChangeAnswer) -> String,
     told: fn(&ChangeAnswer, Style) -> String,
 ) -> anyhow::Result<Exit> {
     let answer: ChangeAnswer = session.client.send(with_options(call, change)).await.context(what)?;
     session.tell(&answer, told)?;
     if session.format == Format::Text {
+        let last = last(&answer);
         session.say(if answer.dry_run { "nothing was changed: this was a dry run" } else { &last });
     }
     Ok(Exit::Done)

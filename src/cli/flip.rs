@@ -50,14 +50,18 @@ pub(super) async fn hold(session: &mut Session<'_>, args: &args::Hold) -> anyhow
     };
     let call = Call::new(Method::POST, &["v1", "services", service, "hold"]).json(&body);
     let last = format!("on with it: switchback release {service}");
-    perform_quietly(session, call, change, format!("cannot hold `{service}`"), last, render::held).await
+    let what = format!("cannot hold `{service}`");
+    perform_quietly(session, call, change, what, |_| last, render::held).await
 }
 
 /// `switchback release SERVICE`.
 pub(super) async fn release(session: &mut Session<'_>, args: &args::Release) -> anyhow::Result<Exit> {
     let args::Release { service, change } = args;
     let call = Call::new(Method::POST, &["v1", "services", service, "release"]);
-    let last = format!("requests of {service} go on");
+    let last = |answer: &api::ChangeAnswer| match answer.services.get(service) {
+        Some(api::Standing { hold: Some(_), .. }) => format!("requests of {service} still wait"),
+        _ => format!("requests of {service} go on"),
+    };
     perform_quietly(session, call, change, format!("cannot release `{service}`"), last, render::held).await
 }
 

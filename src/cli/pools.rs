@@ -38,7 +38,7 @@ async fn edit_version(session: &mut Session<'_>, edit: &VersionEdit) -> anyhow::
             let last = format!(
                 "`{version}` is there; stop nothing for that. Next: switchback flip {service} --to {version}"
             );
-            perform_quietly(session, call, change, what, last, render::quiet_change).await
+            perform_quietly(session, call, change, what, |_| last, render::quiet_change).await
         }
         VersionEdit::Rm { service, version, change, wait } => {
             let call = Call::new(Method::DELETE, &["v1", "services", service, "versions", version]);
@@ -70,15 +70,8 @@ async fn add(session: &mut Session<'_>, of: &EndpointOf, said: &api::PutEndpoint
     let segments = ["v1", "services", service, "versions", version, "endpoints", endpoint];
     let what = format!("cannot add {endpoint} of `{version}` of `{service}`");
     let last = format!("{endpoint} is in the pool: do not stop it");
-    perform_quietly(
-        session,
-        Call::new(Method::PUT, &segments).json(said),
-        change,
-        what,
-        last,
-        render::quiet_change,
-    )
-    .await
+    let call = Call::new(Method::PUT, &segments).json(said);
+    perform_quietly(session, call, change, what, |_| last, render::quiet_change).await
 }
 
 /// How an endpoint comes to get no new requests.

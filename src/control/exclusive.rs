@@ -5,6 +5,9 @@
 //!        └── a bound, the time, a release or revert: everything goes on where it was, and the flip has failed
 //! ```
 //!
+//! Supervision's exclusive way back is the same, but that no release ends it, and that a revert makes it at once. The hold is the
+//! flip's own: one that was asked for begins and ends without regard to it, and may still be there when it is over.
+//!
 //! Why they do not overlap: once the hold is published no request is admitted, by the fence. Then the counts of the other
 //! versions are read until they are zero, and the gate is sealed; that succeeds only if nobody has passed it since. So
 //! nothing is on them, nothing can come to be, and the first request of the new version is admitted under the epoch that is
@@ -15,6 +18,7 @@
 //! effect then, without another hold.
 
 mod left;
+mod meanwhile;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +37,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::leaving::{Departure, Plan};
 use crate::release::{Act, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::Answer;
-use crate::table::{DrainRules, HoldScope, ServiceName, VersionName};
+use crate::table::{DrainRules, HoldScope, Holder, ServiceName, VersionName};
 
 /// How long the last step may take when the hold's own time is nearly over.
 const LAST_STEP: Duration = Duration::from_secs(1);
@@ -143,6 +147,11 @@ impl Errand {
         is_clear
     }
 
+    /// True when it is supervision that takes an exclusive flip back.
+    fn is_way_back(&self) -> bool {
+        matches!(self.last, Command::Supervise { .. })
+    }
+
     /// The versions on which what lasts is told to go.
     pub(super) fn hurried(&self) -> &[Departure] {
         &self.hurried
@@ -244,17 +253,22 @@ impl Control {
         }
         self.settle(service).await;
         let Exclusively { scope, timeout, .. } = how;
-        let (next, effects) =
-            self.decide(wanted, Command::Hold { service: service.clone(), scope, timeout })?;
+        let hold = Command::Hold { service: service.clone(), holder: Holder::Exclusive, scope, timeout };
+        let (next, effects) = self.decide(wanted, hold)?;
         self.perform(next, &effects, None).await?;
         Ok(Begun::Held(to))
     }
 
     /// The others are empty and the gate is sealed: the flip is made.
     pub(super) async fn switch(&mut self, service: &ServiceName, gate: &Arc<Gate>) {
+        // First: what turns out to have been kept may have ended the hold.
+        let settled = self.resolve_doubt().await;
         let Some(errand) = self.holds.take_errand(gate) else { return gate.open(Ended::Store) };
         self.hurry();
-        let done = self.try_switch(service, gate, &errand).await;
+        let done = match settled {
+            Ok(()) => self.try_switch(service, gate, &errand).await,
+            Err(error) => Err(error.into()),
+        };
         if done.is_err() {
             // It goes on where it was; that it is over is published at the next look.
             gate.open(Ended::Store);
@@ -268,10 +282,12 @@ impl Control {
         gate: &Gate,
         errand: &Errand,
     ) -> Result<Done, Failed> {
-        self.resolve_doubt().await?;
         let wanted = Wanted { expected: Vec::new(), ..errand.wanted.clone() };
         let (next, mut effects) = self.decide(&wanted, errand.last.clone())?;
         effects.notes.push(note(service, gate));
+        if next.table.service(service).is_some_and(|service| !service.holds.are_none()) {
+            effects.notes.push(format!("{service} is still held, as it was before"));
+        }
         let body = (wanted.render)(&next, &effects, &wanted.about);
         let answer =
             wanted.idempotency.map(|(key, fingerprint)| Answer { key, fingerprint, body: body.clone() });
@@ -315,43 +331,11 @@ impl Control {
         }
     }
 
-    /// Refuses whatever would come in the way of an exclusive flip.
-    ///
-    /// # Errors
-    /// [`Failed::Underway`].
-    pub(super) fn check_free(&mut self, service: &ServiceName) -> Result<(), Failed> {
-        match self.holds.errand(service) {
-            Some(errand) => Err(Failed::Underway { service: service.clone(), to: errand.to.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    /// The same for all that a change would touch.
-    ///
-    /// # Errors
-    /// [`Failed::Underway`].
-    pub(super) fn check_none_underway(&mut self, effects: &Effects) -> Result<(), Failed> {
-        let mut touched = effects.change.iter().flat_map(|change| &change.services);
-        touched.try_for_each(|record| self.check_free(&record.service))
-    }
-
     /// What the plan of an exclusive flip has to add.
     pub(super) fn plan(&self, target: Option<(ServiceName, Exclusively)>, next: &State) -> Vec<String> {
         let Some((service, how)) = target else { return Vec::new() };
         let Some(now) = next.table.service(&service) else { return Vec::new() };
         self.forecast(&service, &now.stable, how)
-    }
-
-    /// What `command` is while an exclusive flip is under way: a revert of the service calls that off, and nothing else.
-    pub(super) fn call_off(&mut self, command: Command) -> (Command, Option<String>) {
-        match command {
-            Command::Revert { service } if self.holds.errand(&service).is_some() => {
-                let note =
-                    format!("the exclusive flip of `{service}` is called off; nothing else was reverted");
-                (Command::Release { service }, Some(note))
-            }
-            other => (other, None),
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::leaving::Departure;
 use crate::release::{Actor, ActorKind, Change, Command, Event, Order, step};
 use crate::store::StoreError;
-use crate::table::ServiceName;
+use crate::table::{Hold, Holder, ServiceName};
 
 /// How often it is looked whether an exclusive flip may go on: its clients wait for that.
 const OFTEN: Duration = Duration::from_millis(1);
@@ -56,18 +56,17 @@ impl Holds {
     /// Takes over what a change that was just published has held and released.
     pub(super) fn follow(&mut self, change: &Change, before: &Snapshot, after: &Snapshot) {
         for service in change.services.iter().map(|record| &record.service) {
-            let (old, new) = (before.gate(service), after.gate(service));
-            if old.map(Arc::as_ptr) == new.map(Arc::as_ptr) {
-                continue;
-            }
-            if let Some(old) = old {
+            let (old, new) = (before.gates(service), after.gates(service));
+            let is_in =
+                |gates: &[Arc<Gate>], gate: &Arc<Gate>| gates.iter().any(|other| Arc::ptr_eq(other, gate));
+            for old in old.iter().filter(|old| !is_in(new, old)) {
                 // After the publishing: whoever waits looks again, and sees the new table.
                 old.open(Ended::Released);
                 for gone in self.all.extract_if(.., |holding| Arc::ptr_eq(&holding.gate, old)) {
                     gone.errand.into_iter().for_each(|errand| errand.ended(service, old, Ended::Released));
                 }
             }
-            if let Some(new) = new {
+            for new in new.iter().filter(|new| !is_in(old, new)) {
                 new.watch(&self.alert);
                 let (service, gate) = (service.clone(), Arc::clone(new));
                 self.all.push(Holding { service, gate, errand: None, retry_at: None });
@@ -85,22 +84,26 @@ impl Holds {
         self.all.iter().map(|holding| holding.next_look(now)).min()
     }
 
-    /// The gate of this service, if it is held.
-    pub(super) fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
-        self.all.iter().find(|holding| holding.service == *service).map(|holding| &holding.gate)
+    /// The gates of this service that have opened by themselves, and why.
+    fn ended(&self, service: &ServiceName) -> Vec<(Arc<Gate>, Ended)> {
+        let own = self.all.iter().filter(|holding| holding.service == *service);
+        own.filter_map(|holding| Some((Arc::clone(&holding.gate), holding.gate.ended()?))).collect()
     }
 
     /// The exclusive flip of this service that is under way.
     pub(super) fn errand(&mut self, service: &ServiceName) -> Option<&mut Errand> {
-        self.all.iter_mut().find(|holding| holding.service == *service)?.errand.as_deref_mut()
+        let mut own = self.all.iter_mut().filter(|holding| holding.service == *service);
+        own.find_map(|holding| holding.errand.as_deref_mut())
     }
 
-    /// This service's hold ends with a flip.
+    /// This service's exclusive hold ends with a flip.
     ///
     /// # Errors
-    /// The errand, when the service is not held.
+    /// The errand, when the service is not held so.
     pub(super) fn entrust(&mut self, service: &ServiceName, errand: Box<Errand>) -> Result<(), Box<Errand>> {
-        match self.all.iter_mut().find(|holding| holding.service == *service) {
+        let is_exclusive = |holding: &&mut Holding| holding.gate.hold().holder == Holder::Exclusive;
+        let mut own = self.all.iter_mut().filter(|holding| holding.service == *service);
+        match own.find(is_exclusive) {
             Some(holding) => {
                 holding.errand = Some(errand);
                 Ok(())
@@ -180,17 +183,22 @@ impl Control {
         }
     }
 
-    /// A hold that has ended is over in the table too before another one begins, if the store keeps it.
+    /// Holds that have ended are over in the table too before another one begins, if the store keeps it.
     pub(super) async fn settle(&mut self, service: &ServiceName) {
-        let ended = self.holds.gate(service).and_then(|gate| Some((Arc::clone(gate), gate.ended()?)));
-        if let Some((gate, why)) = ended {
+        for (gate, why) in self.holds.ended(service) {
             self.let_go(service, &gate, why).await;
         }
     }
 
     async fn release(&mut self, service: &ServiceName, gate: &Gate, why: Ended) -> Result<(), StoreError> {
         self.resolve_doubt().await?;
-        let command = Command::Release { service: service.clone() };
+        let Hold { holder, .. } = gate.hold();
+        let present = self.state.table.service(service).and_then(|service| service.holds.of(holder));
+        if present != Some(gate.hold()) {
+            // The holder has another one by now, or none.
+            return Ok(());
+        }
+        let command = Command::Release { service: service.clone(), holder };
         let actor = Actor { kind: ActorKind::Supervisor, name: "switchback".to_owned() };
         let order = Order {
             command,

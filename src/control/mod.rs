@@ -311,7 +311,7 @@ impl Control {
         {
             return Ok(done);
         }
-        let (command, note) = self.call_off(self.command(command).await?);
+        let (command, note) = self.meanwhile(self.command(command).await?)?;
         if let Command::Hold { service, .. } = &command {
             self.settle(&service.clone()).await;
         }
@@ -319,13 +319,15 @@ impl Control {
             Command::Flip { service, .. } => exclusive.map(|how| (service.clone(), how)),
             _ => None,
         };
-        let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
+        let may_interfere =
+            note.is_some() || matches!(command, Command::Release { .. } | Command::Configure { .. });
+        let moved: Vec<_> = command.moves(&self.state.table).into_iter().cloned().collect();
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
         effects.notes.extend(note);
         if !may_interfere {
-            self.check_none_underway(&effects)?;
+            self.check_none_underway(&effects, &moved)?;
         }
         effects.notes.extend(self.plan(target, &next));
         let body = render(&next, &effects, &about);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
-use super::hold::Gate;
+use super::hold::{Gate, Gates};
 use super::ledger::{Counting, Ledger};
 use super::quota::Quota;
 use super::upstream::leaving::Departures;
@@ -56,7 +56,7 @@ pub struct Lane {
 #[derive(Debug)]
 pub struct Rare {
     /// Where the service's requests wait, while it is held.
-    pub hold: Option<Arc<Gate>>,
+    pub hold: Option<Gates>,
     /// What is left of its limits, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
     /// How the version's requests are counted, if it is compared with another.
@@ -79,7 +79,7 @@ pub struct Terms {
 #[derive(Debug, Clone)]
 struct Shared {
     quota: Option<Arc<Quota>>,
-    hold: Option<Arc<Gate>>,
+    hold: Option<Gates>,
     ledger: Option<Arc<Ledger>>,
     terms: Arc<Terms>,
 }
@@ -95,7 +95,7 @@ impl Shared {
         Self {
             terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
-            hold: Gate::of(service, before.and_then(|before| before.hold.as_ref())),
+            hold: Gates::of(service, before.and_then(|before| before.hold.as_ref())),
             ledger: Ledger::of(service, before.and_then(|before| before.ledger.as_ref()), workers),
         }
     }
@@ -195,10 +195,10 @@ impl Snapshot {
         &self.lanes[service][version].upstream
     }
 
-    /// Where the requests of the service with this name wait, while it is held.
+    /// Where the requests of the service with this name wait; none while it is not held.
     #[must_use]
-    pub fn gate(&self, service: &ServiceName) -> Option<&Arc<Gate>> {
-        self.rare(service)?.hold.as_ref()
+    pub fn gates(&self, service: &ServiceName) -> &[Arc<Gate>] {
+        self.rare(service).and_then(|rare| rare.hold.as_ref()).map_or(&[], Gates::all)
     }
 
     /// Where the requests of the service with this name are counted, if it is supervised.

@@ -10,8 +10,8 @@ use super::history::{ServiceRecord, Standing};
 use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
 use super::{Command, Refused, State, Supervise};
 use crate::table::{
-    BasisPoints, Epoch, Hold, HoldScope, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split, VersionName,
-    VersionRef, VersionSpec,
+    BasisPoints, Epoch, Hold, HoldScope, Holder, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split,
+    VersionName, VersionRef, VersionSpec,
 };
 
 /// The services as they will be.
@@ -80,10 +80,10 @@ impl<'s> Draft<'s> {
             Command::RemoveEndpoint { service, version, endpoint } => {
                 self.remove_endpoint(&service, &version, &endpoint)
             }
-            Command::Hold { service, scope, timeout } => self.hold(&service, scope, timeout),
-            Command::Release { service } => self.release(&service),
+            Command::Hold { service, holder, scope, timeout } => self.hold(&service, holder, scope, timeout),
+            Command::Release { service, holder } => self.release(&service, holder),
             Command::Switch { service, to, scope, supervise } => {
-                self.release(&service)?;
+                self.release(&service, Holder::Exclusive)?;
                 self.entry(&service)?.exclusive = Some(scope);
                 self.flip(&service, &to.into(), supervise)
             }
@@ -145,18 +145,20 @@ impl<'s> Draft<'s> {
     fn hold(
         &mut self,
         name: &ServiceName,
+        holder: Holder,
         scope: HoldScope,
         timeout: Option<Duration>,
     ) -> Result<(), Refused> {
+        let since = self.epoch;
         let service = &mut self.entry(name)?.service;
-        let present = service.hold.map(|hold| hold.timeout);
+        let present = service.holds.of(holder).map(|hold| hold.timeout);
         let timeout = timeout.or(present).unwrap_or(service.hold_limits.timeout).min(LONGEST_HOLD);
-        service.hold = Some(Hold { scope, timeout });
+        service.holds.begin(Hold { holder, since, scope, timeout });
         Ok(())
     }
 
-    pub(super) fn release(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        self.entry(name)?.service.hold = None;
+    pub(super) fn release(&mut self, name: &ServiceName, holder: Holder) -> Result<(), Refused> {
+        self.entry(name)?.service.holds.end(holder);
         Ok(())
     }
 
@@ -193,8 +195,8 @@ impl<'s> Draft<'s> {
                 deployment.previous = Some(Previous { stable, split, exclusive: None });
                 // What was tried then and still is goes on; anything else that was is over.
                 let is_moved = service.split != item.service.split || is_other;
-                let hold = item.service.hold;
-                (item.service, item.deployment) = (service.holding(hold), deployment);
+                let holds = item.service.holds;
+                (item.service, item.deployment) = (service.holding(holds), deployment);
                 if is_moved {
                     self.ways_back.insert(name.clone());
                 }
@@ -219,7 +221,8 @@ impl<'s> Draft<'s> {
             let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
             let mut item = self.lay_over(Arc::new(spec), before)?;
-            item.service.hold = self.base.table.service(&name).and_then(|present| present.hold);
+            item.service.holds =
+                self.base.table.service(&name).map(|present| present.holds).unwrap_or_default();
             self.services.insert(name, item);
         }
         let gone = remembered.into_values().filter(|record| record.standing.is_some());
@@ -295,8 +298,8 @@ impl<'s> Draft<'s> {
             let (stable, split) = (before.stable.clone(), before.split.clone());
             deployment.previous = Some(Previous { stable, split, exclusive: *exclusive });
         }
-        let (versions, hold) = (std::mem::take(&mut service.versions), service.hold);
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        let (versions, holds) = (std::mem::take(&mut service.versions), service.holds);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
         // What goes elsewhere after a way back is none any more.
         self.ways_back.remove(name);
         Ok(())

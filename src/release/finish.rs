@@ -62,7 +62,8 @@ impl Draft<'_> {
             let after = ServiceRecord::of(&item.service, &item.deployment);
             let before = item.before.as_ref();
             // A hold is in the table and in the history, and in no record: nothing begins held.
-            let held_as_before = item.service.hold == base.and_then(|(service, _)| service.hold);
+            let held = base.map(|(service, _)| service.holds).unwrap_or_default();
+            let held_as_before = item.service.holds == held;
             let same = before.filter(|before| held_as_before && before.standing == after.standing);
             if let Some(same) = same {
                 item.service.epoch = same.epoch;

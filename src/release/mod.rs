@@ -42,8 +42,8 @@ pub use refused::Refused;
 pub use trial::{Act, Supervise, Trial};
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, ServiceName, ServiceSpec, Table, TraitsEdit, VersionName,
-    VersionRef, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Table, TraitsEdit,
+    VersionName, VersionRef, VersionSpec,
 };
 
 /// Everything that decides where traffic goes and what may be done about it next.
@@ -168,17 +168,21 @@ pub enum Command {
     Hold {
         /// The service.
         service: ServiceName,
+        /// Who holds them.
+        holder: Holder,
         /// Which of them.
         scope: HoldScope,
-        /// For how long at most; `None`: as the hold there is, or as the service's limits say.
+        /// For how long at most, from now on; `None`: as the holder's hold there is, or as the service's limits say.
         timeout: Option<Duration>,
     },
-    /// They go on.
+    /// They go on, unless somebody else holds them.
     Release {
         /// The service.
         service: ServiceName,
+        /// Whose hold ends.
+        holder: Holder,
     },
-    /// The end of an exclusive flip: everything to one version and nothing held any more, at once.
+    /// The end of an exclusive flip: everything to one version and not held for that any more, at once.
     Switch {
         /// The service.
         service: ServiceName,

@@ -148,8 +148,8 @@ impl Draft<'_> {
         if !serves && weight > BasisPoints::NONE {
             return Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() });
         }
-        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        let (stable, split, holds) = (service.stable.clone(), service.split.clone(), service.holds);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
         Ok(())
     }
 
@@ -210,8 +210,8 @@ impl Draft<'_> {
             }
         }
         let versions = effective(&deployment.spec, &deployment.edits, &deployment.discovered);
-        let (stable, split, hold) = (service.stable.clone(), service.split.clone(), service.hold);
-        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(hold);
+        let (stable, split, holds) = (service.stable.clone(), service.split.clone(), service.holds);
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A change in one line for people, as the history shows it.
 
 use super::history::ServiceRecord;
-use crate::table::{EndpointAddr, Hold, HoldScope, Service, VersionSpec, Watch};
+use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, VersionSpec, Watch};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -24,7 +24,7 @@ pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, ne
     if standing.is_none_or(|standing| standing.split != new.split) {
         parts.push(new.split.to_string());
     }
-    parts.extend(holding(old.and_then(|old| old.hold), new.hold));
+    parts.extend(holding(old.map(|old| old.holds).unwrap_or_default(), new.holds));
     if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
     }
@@ -34,19 +34,25 @@ pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, ne
     format!("{}: {}", new.name, parts.join(", "))
 }
 
-/// `requests held for at most 10 s`, `writes held for at most 10 s`, `released`.
-fn holding(old: Option<Hold>, new: Option<Hold>) -> Option<String> {
-    match new {
-        _ if old == new => None,
-        Some(Hold { scope, timeout }) => {
-            let what = match scope {
-                HoldScope::All => "requests",
-                HoldScope::Writes => "writes",
-            };
-            Some(format!("{what} held for at most {} s", timeout.as_secs_f64()))
-        }
-        None => Some("released".to_owned()),
-    }
+/// `requests held for at most 10 s`, `writes held for at most 10 s`, `released`, `requests held as before`.
+fn holding(old: Holds, new: Holds) -> Option<String> {
+    let changed = Holder::ALL.into_iter().find(|holder| old.of(*holder) != new.of(*holder))?;
+    let (hold, says_how_long) = match new.of(changed) {
+        Some(begun) => (begun, true),
+        None => match new.iter().next() {
+            Some(other) => (other, false),
+            None => return Some("released".to_owned()),
+        },
+    };
+    let Hold { scope, timeout, .. } = hold;
+    let what = match scope {
+        HoldScope::All => "requests",
+        HoldScope::Writes => "writes",
+    };
+    Some(match says_how_long {
+        true => format!("{what} held for at most {} s", timeout.as_secs_f64()),
+        false => format!("{what} held as before"),
+    })
 }
 
 /// `green is compared with blue`, `nothing is compared any more`.

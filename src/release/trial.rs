@@ -11,8 +11,8 @@ use super::draft::{Draft, Item};
 use super::overlay::own;
 use super::{Refused, Timestamp};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Service, ServiceName, Split, SuperviseMode, SuperviseRules,
-    VersionName, Watch,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, Service, ServiceName, Split, SuperviseMode,
+    SuperviseRules, VersionName, Watch,
 };
 
 /// A comparison under way.
@@ -122,7 +122,7 @@ impl Draft<'_> {
         }
         if act == Act::Convict && trial.exclusive.is_some() {
             // Its way back was an exclusive one.
-            self.release(name)?;
+            self.release(name, Holder::Exclusive)?;
         }
         let Item { service, deployment, leaves_suspect, .. } = self.entry(name)?;
         *leaves_suspect = matches!(act, Act::Lean(_) | Act::Convict);

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Epoch;
+
 /// Nothing is held for longer, whatever is asked for.
 pub const LONGEST_HOLD: Duration = Duration::from_mins(10);
 
@@ -46,13 +48,73 @@ impl fmt::Display for HoldScope {
     }
 }
 
+/// Who holds a service. Each ends its own hold, and nobody another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Whoever has asked for it, until it is released.
+    Operator,
+    /// An exclusive flip, or supervision's exclusive way back, for as long as it takes.
+    Exclusive,
+}
+
+impl Holder {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Operator, Self::Exclusive];
+
+    /// Its token.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
 /// One hold of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hold {
+    /// Whose it is.
+    pub holder: Holder,
+    /// The epoch of the change that it began with: asked for once more it is another one, whose time begins then.
+    pub since: Epoch,
     /// Which requests wait.
     pub scope: HoldScope,
     /// For how long at most, from its publishing on.
     pub timeout: Duration,
+}
+
+/// The holds of a service, one a holder at most. A request waits for as long as any of them holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Holds([Option<Hold>; 2]);
+
+impl Holds {
+    /// The hold of this holder.
+    #[must_use]
+    pub fn of(&self, holder: Holder) -> Option<Hold> {
+        self.0[holder as usize]
+    }
+
+    /// A hold begins, in place of its holder's that there is.
+    pub fn begin(&mut self, hold: Hold) {
+        self.0[hold.holder as usize] = Some(hold);
+    }
+
+    /// The hold of this holder ends, if there is one.
+    pub fn end(&mut self, holder: Holder) {
+        self.0[holder as usize] = None;
+    }
+
+    /// All of them, that of the operator first.
+    pub fn iter(&self) -> impl Iterator<Item = Hold> {
+        self.0.into_iter().flatten()
+    }
+
+    /// True when nothing is held.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a hold of the service is bounded by. A bound that is hit ends the hold; nothing is refused because of one.

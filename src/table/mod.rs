@@ -29,7 +29,7 @@ pub use discovery::{Discovery, Source};
 pub use drain::DrainRules;
 pub use field::{FieldOp, Side};
 pub use glob::Glob;
-pub use hold::{Hold, HoldLimits, HoldScope, LONGEST_HOLD};
+pub use hold::{Hold, HoldLimits, HoldScope, Holder, Holds, LONGEST_HOLD};
 pub use limits::{Rate, RateBy, ServiceLimits};
 pub use matcher::{HostPattern, Route, RouteKey, Routed, Router};
 pub use name::{BasisPoints, EndpointAddr, Epoch, Invalid, ServiceName, VersionName, VersionRef, ZoneName};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::drain::DrainRules;
-use super::hold::{Hold, HoldLimits};
+use super::hold::{HoldLimits, Holds};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
@@ -147,8 +147,8 @@ pub struct Service {
     pub pool: Arc<PoolRules>,
     /// How its candidates are supervised; `None`: only where a change asks for it.
     pub supervise: Option<Arc<SuperviseRules>>,
-    /// Its new requests wait, while there is one.
-    pub hold: Option<Hold>,
+    /// Its new requests wait, while there are any.
+    pub holds: Holds,
     /// Whose answers are counted, if any.
     pub watch: Option<Watch>,
     coin: Coin,
@@ -175,7 +175,7 @@ impl Service {
             hold_limits: Arc::clone(&spec.hold),
             pool: Arc::clone(&spec.pool),
             supervise: spec.supervise.clone(),
-            hold: None,
+            holds: Holds::default(),
             watch: None,
             versions,
             stable,
@@ -187,8 +187,8 @@ impl Service {
 
     /// The same, held or not.
     #[must_use]
-    pub fn holding(self, hold: Option<Hold>) -> Self {
-        Self { hold, ..self }
+    pub fn holding(self, holds: Holds) -> Self {
+        Self { holds, ..self }
     }
 
     /// The index of the version that an unkeyed request with this coin is assigned to (G4).

@@ -80,7 +80,7 @@ impl Phase {
     pub fn of(service: &table::Service, deployment: &release::Deployment) -> Self {
         let is_flip = deployment.trial.as_ref().is_some_and(|trial| trial.asked.is_whole());
         match &deployment.phase {
-            _ if service.hold.is_some() => Self::Holding,
+            _ if !service.holds.are_none() => Self::Holding,
             _ if is_flip => Self::Supervising,
             release::Phase::Steady => Self::Steady,
             release::Phase::Canary => Self::Canary,
@@ -375,6 +375,7 @@ impl Service {
     #[must_use]
     pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {
         let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
+        let gates = snapshot.gates(name);
         let version = |spec: &VersionSpec| Version {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
@@ -388,7 +389,7 @@ impl Service {
             standing: Standing::of(state, name)?,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
-            held_requests: snapshot.gate(name).map(|gate| gate.waiting() as u64),
+            held_requests: (!gates.is_empty()).then(|| gates.iter().map(|gate| gate.waiting() as u64).sum()),
             changes: None,
         })
     }

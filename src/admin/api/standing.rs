@@ -27,7 +27,7 @@ pub struct Standing {
     pub leaving: Vec<String>,
     /// What a revert would put back.
     pub previous: Option<PreviousSplit>,
-    /// Its new requests wait.
+    /// Its new requests wait; of two holds the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Holding>,
     /// One version is compared with another.
@@ -38,6 +38,11 @@ pub struct Standing {
 /// A hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holding {
+    /// Whose it is: operator, until it is released, or exclusive, for as long as an exclusive flip or supervision's exclusive way
+    /// back takes.
+    #[serde(default)]
+    #[schema(example = "operator")]
+    pub by: String,
     /// Which requests wait: all or writes.
     #[schema(example = "all")]
     pub scope: String,
@@ -46,8 +51,9 @@ pub struct Holding {
 }
 
 impl From<table::Hold> for Holding {
-    fn from(table::Hold { scope, timeout }: table::Hold) -> Self {
+    fn from(table::Hold { holder, scope, timeout, .. }: table::Hold) -> Self {
         Self {
+            by: holder.token().to_owned(),
             scope: scope.token().to_owned(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         }
@@ -67,7 +73,7 @@ impl Standing {
             weights: weights(&service.split),
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),
-            hold: service.hold.map(Holding::from),
+            hold: service.holds.iter().next().map(Holding::from),
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
         })
     }

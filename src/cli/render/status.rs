@@ -210,7 +210,12 @@ fn next(service: &Service) -> Vec<String> {
     if let Some(hold) = &standing.hold {
         let what = if hold.scope == "writes" { "writes" } else { "requests" };
         let waiting = service.held_requests.unwrap_or_default();
-        all.push(format!("held: {what}, {waiting} waiting   (on: switchback release {name})"));
+        let on = if hold.by == "exclusive" {
+            "until an exclusive flip is made, or called off".to_owned()
+        } else {
+            format!("on: switchback release {name}")
+        };
+        all.push(format!("held: {what}, {waiting} waiting   ({on})"));
     }
     match (&standing.previous, exclusive_back(name, standing)) {
         (_, Some(back)) => all.push(format!("back: {back}")),

@@ -87,7 +87,7 @@ fn canary() -> Service {
 }
 
 fn held() -> Service {
-    let hold = Holding { scope: "writes".to_owned(), timeout_ms: 1_500 };
+    let hold = Holding { by: "operator".to_owned(), scope: "writes".to_owned(), timeout_ms: 1_500 };
     let mut service = draining();
     (service.standing.phase, service.standing.hold, service.held_requests) =
         (Phase::Holding, Some(hold), Some(12));
@@ -154,8 +154,10 @@ fn a_hold_says_what_waits_and_for_how_long() {
         trials: BTreeMap::new(),
     };
     assert_eq!(super::held(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
-    let flipped = change(&answer, Style::PLAIN);
-    assert!(flipped.contains("shop: ") && flipped.ends_with("; writes wait still (epoch 42)"), "{flipped}");
+    assert_eq!(
+        change(&answer, Style::PLAIN),
+        "shop: green 100 %, was blue 100 %; writes wait still (epoch 42)"
+    );
 }
 
 #[test]

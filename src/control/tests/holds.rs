@@ -6,11 +6,11 @@ use proptest::strategy::ValueTree;
 use super::*;
 use crate::proxy::admission::{Class, Counts};
 use crate::proxy::hold::Gate;
-use crate::table::{HoldScope, Table};
+use crate::table::{HoldScope, Holder, Holds, Table};
 
 fn hold(millis: u64) -> Command {
     let timeout = Some(Duration::from_millis(millis));
-    Command::Hold { service: shop(), scope: HoldScope::All, timeout }
+    Command::Hold { service: shop(), holder: Holder::Operator, scope: HoldScope::All, timeout }
 }
 
 fn exclusive(to: &str, millis: u64) -> Wanted {
@@ -21,7 +21,7 @@ fn exclusive(to: &str, millis: u64) -> Wanted {
 
 impl World {
     fn gate(&self) -> Option<Arc<Gate>> {
-        self.handle.live().snapshot().gate(&shop()).cloned()
+        self.handle.live().snapshot().gates(&shop()).first().cloned()
     }
 
     async fn until(&self, is_so: impl Fn(&Self) -> bool) {
@@ -106,14 +106,26 @@ async fn a_second_hold_after_one_that_ended_is_another_one() {
     let world = World::start(memory.clone(), specs());
     world.order(hold(60_000)).await.unwrap();
     let first = world.gate().unwrap();
-    world.order(hold(60_000)).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &world.gate().unwrap()), "it is held so already");
     first.burst(Ended::Requests);
     world.order(hold(60_000)).await.unwrap();
     let second = world.gate().unwrap();
     assert!(!Arc::ptr_eq(&first, &second) && second.ended().is_none());
-    world.order(Command::Release { service: shop() }).await.unwrap();
+    world.order(Command::Release { service: shop(), holder: Holder::Operator }).await.unwrap();
     assert_eq!(second.ended(), Some(Ended::Released));
+}
+
+#[tokio::test]
+async fn a_hold_that_is_asked_for_once_more_lasts_as_long_from_then_on() {
+    let memory = Memory::default();
+    let world = World::start(memory.clone(), specs());
+    world.order(hold(60_000)).await.unwrap();
+    let first = world.gate().unwrap();
+    world.order(hold(60_000)).await.unwrap();
+    let second = world.gate().unwrap();
+    assert!(second.deadline() > first.deadline());
+    assert_eq!((first.ended(), second.ended()), (Some(Ended::Released), None));
+    let summaries: Vec<_> = memory.changes().iter().skip(1).map(|change| change.summary.clone()).collect();
+    assert_eq!(summaries, ["shop: requests held for at most 60 s"; 2]);
 }
 
 #[tokio::test]
@@ -136,27 +148,28 @@ enum Move {
     Last(prop::sample::Index),
     /// One that runs ends.
     End(prop::sample::Index),
-    /// Control begins an exclusive flip to the other version.
-    Hold,
+    /// Control begins an exclusive flip to the other version, or holds it as it was asked to.
+    Hold(Holder),
     /// Control looks whether the others are empty.
     Look,
     /// A bound is hit.
     Burst,
     /// Control publishes that it is over.
-    Release,
+    Release(Holder),
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
     let index = any::<prop::sample::Index>;
+    let holder = || prop::sample::select(&Holder::ALL[..]);
     prop_oneof![
         3 => any::<bool>().prop_map(|writes| Move::Come { writes }),
         4 => index().prop_map(Move::Enter),
         1 => index().prop_map(Move::Last),
         3 => index().prop_map(Move::End),
-        2 => Just(Move::Hold),
+        2 => holder().prop_map(Move::Hold),
         3 => Just(Move::Look),
         1 => Just(Move::Burst),
-        1 => Just(Move::Release),
+        1 => holder().prop_map(Move::Release),
     ]
 }
 
@@ -202,9 +215,17 @@ impl Schedule {
         if self.state.table.epoch() > before.table.epoch() {
             self.live.publish(Arc::new(Self::joined(&self.state.table, Some(&before))));
         }
-        if let Some(gate) = before.gate(&shop()).filter(|_| self.live.snapshot().gate(&shop()).is_none()) {
-            gate.open(Ended::Released);
-        }
+        let after = self.live.snapshot();
+        let is_left = |gate: &Arc<Gate>| after.gates(&shop()).iter().any(|left| Arc::ptr_eq(left, gate));
+        before
+            .gates(&shop())
+            .iter()
+            .filter(|gate| !is_left(gate))
+            .for_each(|gate| gate.open(Ended::Released));
+    }
+
+    fn holds(&self) -> Holds {
+        self.state.table.service(&shop()).unwrap().holds
     }
 
     fn enter(&mut self, index: usize) {
@@ -213,7 +234,7 @@ impl Schedule {
         let is_held = |gate: &Arc<Gate>| gate.hold().scope.holds(writes) && gate.ended().is_none();
         let class = Class::of(writes);
         let counts = |class| -> &Counts { lane.upstream.shard(0).of(class) };
-        let is_in = !lane.rare.as_ref().and_then(|rare| rare.hold.as_ref()).is_some_and(is_held)
+        let is_in = !snapshot.gates(&shop()).iter().any(is_held)
             && counts(class).admit(self.live.published(), snapshot.table.epoch().0).is_ok();
         if is_in {
             self.running.push((Arc::clone(&lane.upstream), class));
@@ -226,7 +247,8 @@ impl Schedule {
     /// As control does: the others' counts, then the seal, then the flip.
     fn look(&mut self) {
         let snapshot = self.live.snapshot();
-        let Some(gate) = snapshot.gate(&shop()) else { return };
+        let mut gates = snapshot.gates(&shop()).iter();
+        let Some(gate) = gates.find(|gate| gate.hold().holder == Holder::Exclusive) else { return };
         let service = Arc::clone(self.state.table.service(&shop()).unwrap());
         let to = service.versions.iter().find(|version| version.name != service.stable).unwrap();
         let mut others = snapshot.upstreams().filter(|upstream| upstream.version != to.name);
@@ -259,13 +281,16 @@ impl Schedule {
                 let (upstream, class) = self.running.swap_remove(index.index(running));
                 upstream.shard(0).of(class).end();
             }
-            Move::Hold if self.state.table.service(&shop()).unwrap().hold.is_none() => {
-                self.publish(Command::Hold { service: shop(), scope: self.scope, timeout: None });
+            Move::Hold(holder @ Holder::Exclusive) if self.holds().of(holder).is_some() => {}
+            Move::Hold(holder) => {
+                self.publish(Command::Hold { service: shop(), holder, scope: self.scope, timeout: None })
             }
             Move::Look => self.look(),
-            Move::Burst => drop(self.live.snapshot().gate(&shop()).map(|gate| gate.burst(Ended::Requests))),
-            Move::Release => self.publish(Command::Release { service: shop() }),
-            Move::Enter(_) | Move::Last(_) | Move::End(_) | Move::Hold => {}
+            Move::Burst => {
+                self.live.snapshot().gates(&shop()).iter().for_each(|gate| gate.burst(Ended::Requests));
+            }
+            Move::Release(holder) => self.publish(Command::Release { service: shop(), holder }),
+            Move::Enter(_) | Move::Last(_) | Move::End(_) => {}
         }
     }
 
@@ -285,8 +310,15 @@ fn a_schedule_flips_when_the_last_has_ended_and_not_before() {
     let first = first.unwrap().current();
     let mut schedule = Schedule::start(HoldScope::All);
     let come = Move::Come { writes: true };
-    let begin =
-        [come, Move::Enter(first), come, Move::Last(first), Move::Hold, Move::Look, Move::Enter(first)];
+    let begin = [
+        come,
+        Move::Enter(first),
+        come,
+        Move::Last(first),
+        Move::Hold(Holder::Exclusive),
+        Move::Look,
+        Move::Enter(first),
+    ];
     begin.into_iter().for_each(|next| schedule.play(next));
     assert_eq!((schedule.flips, schedule.running.len(), schedule.came.len()), (0, 1, 1));
     let end = [Move::End(first), Move::Look, Move::Enter(first), Move::Enter(first)];
@@ -307,7 +339,9 @@ proptest! {
             schedule.check();
         }
         // Whatever happened: once everything has ended and nothing is held, all that came go on.
-        schedule.publish(Command::Release { service: shop() });
+        for holder in Holder::ALL {
+            schedule.publish(Command::Release { service: shop(), holder });
+        }
         while !schedule.came.is_empty() {
             schedule.enter(0);
         }

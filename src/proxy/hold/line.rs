@@ -6,14 +6,19 @@ use std::task::{Context, Poll, Waker};
 
 use crate::table::ServiceName;
 
-/// The lines of one worker, one a service of which somebody waits.
+/// The lines of one worker: of each service of which somebody waits one of reads and one of writes.
+///
+/// What holds one request of a line holds all of it. Reads have one of their own because they may go on while writes are held.
 #[derive(Debug, Default)]
 pub struct Lines {
-    all: RefCell<HashMap<ServiceName, Line>>,
+    all: [RefCell<HashMap<ServiceName, Line>>; 2],
     /// How many wait in all of them.
     length: Cell<usize>,
     next: Cell<u64>,
 }
+
+/// Whose line, and whether it is that of the writes.
+pub(super) type Which<'s> = (&'s ServiceName, bool);
 
 /// Those who wait, in the order in which they came, and whom to wake for each.
 #[derive(Debug, Default)]
@@ -26,16 +31,20 @@ impl Lines {
         self.length.get() == 0
     }
 
-    pub(super) fn join(&self, service: &ServiceName) -> u64 {
+    fn of(&self, writes: bool) -> &RefCell<HashMap<ServiceName, Line>> {
+        &self.all[usize::from(writes)]
+    }
+
+    pub(super) fn join(&self, (service, writes): Which<'_>) -> u64 {
         let number = self.next.replace(self.next.get() + 1);
-        self.all.borrow_mut().entry(service.clone()).or_default().0.insert(number, None);
+        self.of(writes).borrow_mut().entry(service.clone()).or_default().0.insert(number, None);
         self.length.set(self.length.get() + 1);
         number
     }
 
     /// Takes somebody out; the one who is first then has to look.
-    pub(super) fn leave(&self, service: &ServiceName, number: u64) {
-        let mut all = self.all.borrow_mut();
+    pub(super) fn leave(&self, (service, writes): Which<'_>, number: u64) {
+        let mut all = self.of(writes).borrow_mut();
         let Some(Line(line)) = all.get_mut(service) else { return };
         line.remove(&number);
         self.length.set(self.length.get() - 1);
@@ -47,17 +56,19 @@ impl Lines {
         next.into_iter().for_each(Waker::wake);
     }
 
-    /// True when nobody of this service came before `number`.
-    pub(super) fn is_first(&self, service: &ServiceName, number: u64) -> bool {
-        let all = self.all.borrow();
+    /// True when nobody of this line came before `number`.
+    pub(super) fn is_first(&self, (service, writes): Which<'_>, number: u64) -> bool {
+        let all = self.of(writes).borrow();
         all.get(service).and_then(|line| line.0.keys().next()).is_none_or(|first| number <= *first)
     }
 
-    pub(super) fn poll_first(&self, service: &ServiceName, number: u64, cx: &Context<'_>) -> Poll<()> {
-        if self.is_first(service, number) {
+    pub(super) fn poll_first(&self, which: Which<'_>, number: u64, cx: &Context<'_>) -> Poll<()> {
+        if self.is_first(which, number) {
             return Poll::Ready(());
         }
-        if let Some(waker) = self.all.borrow_mut().get_mut(service).and_then(|line| line.0.get_mut(&number)) {
+        let (service, writes) = which;
+        let mut all = self.of(writes).borrow_mut();
+        if let Some(waker) = all.get_mut(service).and_then(|line| line.0.get_mut(&number)) {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
@@ -75,42 +86,56 @@ mod tests {
         (Lines::default(), "shop".parse().unwrap())
     }
 
-    fn is_its_turn(lines: &Lines, service: &ServiceName, number: u64) -> bool {
-        lines.poll_first(service, number, &Context::from_waker(Waker::noop())).is_ready()
+    fn is_its_turn(lines: &Lines, which: Which<'_>, number: u64) -> bool {
+        lines.poll_first(which, number, &Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn whoever_came_first_goes_first_also_when_others_leave() {
         let (lines, shop) = lines();
+        let shop = (&shop, true);
         assert!(lines.are_empty());
-        let [first, second, third] = [(); 3].map(|()| lines.join(&shop));
-        let turns = || [first, second, third].map(|number| is_its_turn(&lines, &shop, number));
+        let [first, second, third] = [(); 3].map(|()| lines.join(shop));
+        let turns = || [first, second, third].map(|number| is_its_turn(&lines, shop, number));
         assert_eq!(turns(), [true, false, false]);
-        lines.leave(&shop, second);
+        lines.leave(shop, second);
         assert!(!turns()[2]);
-        lines.leave(&shop, first);
+        lines.leave(shop, first);
         assert!(turns()[2]);
-        assert!(!lines.is_first(&shop, u64::MAX), "somebody who comes now is behind");
-        lines.leave(&shop, third);
-        assert!(lines.are_empty() && lines.is_first(&shop, u64::MAX));
-        assert!(lines.all.borrow().is_empty(), "nothing is left of it");
+        assert!(!lines.is_first(shop, u64::MAX), "somebody who comes now is behind");
+        lines.leave(shop, third);
+        assert!(lines.are_empty() && lines.is_first(shop, u64::MAX));
+        assert!(lines.of(true).borrow().is_empty(), "nothing is left of it");
     }
 
     #[test]
     fn services_have_lines_of_their_own() {
         let (lines, shop) = lines();
+        let shop = (&shop, true);
         let cart = "cart".parse().unwrap();
-        let [_, first_of_cart] = [&shop, &cart].map(|service| lines.join(service));
-        assert!(is_its_turn(&lines, &cart, first_of_cart));
+        let [_, first_of_cart] = [shop, (&cart, true)].map(|which| lines.join(which));
+        assert!(is_its_turn(&lines, (&cart, true), first_of_cart));
+    }
+
+    #[test]
+    fn a_read_stands_behind_no_write_of_its_service() {
+        let (lines, shop) = lines();
+        let [write, read, next] = [true, false, false].map(|writes| lines.join((&shop, writes)));
+        let turns = |reads: [u64; 2]| reads.map(|number| is_its_turn(&lines, (&shop, false), number));
+        assert!(is_its_turn(&lines, (&shop, true), write));
+        assert_eq!(turns([read, next]), [true, false]);
+        lines.leave((&shop, false), read);
+        assert_eq!(turns([read, next]), [true, true]);
     }
 
     #[test]
     fn whoever_is_next_is_woken() {
         let (lines, shop) = lines();
-        let [first, second] = [(); 2].map(|()| lines.join(&shop));
+        let shop = (&shop, true);
+        let [first, second] = [(); 2].map(|()| lines.join(shop));
         let (waker, woken) = waker();
-        assert!(lines.poll_first(&shop, second, &Context::from_waker(&waker)).is_pending());
-        lines.leave(&shop, first);
+        assert!(lines.poll_first(shop, second, &Context::from_waker(&waker)).is_pending());
+        lines.leave(shop, first);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 

@@ -4,12 +4,15 @@ mod out;
 mod trials;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::world::*;
 use crate::release::{Act, Change, Command, Effects, Phase, Refused, ServiceRecord, State};
-use crate::table::{BasisPoints, Epoch, HoldScope, Service, ServiceName, ServiceSpec, VersionSpec};
+use crate::table::{
+    BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
+};
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
@@ -43,6 +46,10 @@ fn any_pool() -> impl Strategy<Value = Vec<u16>> {
     prop::collection::btree_set(9001u16..9004, 0..3).prop_map(|ports| ports.into_iter().collect())
 }
 
+fn any_holder() -> impl Strategy<Value = Holder> {
+    prop::sample::select(&Holder::ALL[..])
+}
+
 fn any_edit() -> impl Strategy<Value = Command> {
     let points = prop::sample::select(&["0", "0.01", "5", "50", "99.99", "100"][..]);
     let named = prop::collection::vec((any_reference(), points), 1..3);
@@ -52,9 +59,9 @@ fn any_edit() -> impl Strategy<Value = Command> {
         2 => any_service().prop_map(revert),
         3 => (any_service(), named, rest, trials::any_wish())
             .prop_map(|(service, named, rest, wish)| weights_with(service, &named, rest, wish)),
-        1 => (any_service(), prop::sample::select(&[HoldScope::All, HoldScope::Writes][..]))
-            .prop_map(|(service, scope)| hold(service, scope)),
-        1 => any_service().prop_map(release),
+        1 => (any_service(), any_holder(), prop::sample::select(&[HoldScope::All, HoldScope::Writes][..]))
+            .prop_map(|(service, holder, scope)| hold_by(service, holder, scope)),
+        1 => (any_service(), any_holder()).prop_map(|(service, holder)| release_by(service, holder)),
         1 => (any_service(), any_version(), trials::any_wish()).prop_map(|(s, to, wish)| switch_with(s, to, wish)),
         2 => (any_service(), any_version(), any_pool()).prop_map(|(s, v, ports)| put(s, pool(v, &ports))),
         1 => (any_service(), any_version()).prop_map(|(service, version)| remove(service, version)),
@@ -246,25 +253,42 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
     check_holds(before, command, next);
 }
 
-/// Nothing holds or releases a service but what says so.
+/// A hold begins and ends by what its holder does, and by nothing else; asked for once more it begins anew.
 fn check_holds(before: &State, command: &Command, next: &State) {
-    let says_so = match command {
-        Command::Hold { service, .. } | Command::Release { service } | Command::Switch { service, .. } => {
-            Some(service)
+    let is_by = |holder: Holder, of: &ServiceName| match command {
+        Command::Hold { service, holder: by, .. } | Command::Release { service, holder: by } => {
+            (service, *by) == (of, holder)
         }
-        Command::Batch(_) => return,
-        _ => None,
+        Command::Switch { service, .. } | Command::Supervise { service, act: Act::Convict, .. } => {
+            (service, Holder::Exclusive) == (of, holder)
+        }
+        Command::Batch(_) => true,
+        _ => false,
     };
-    for now in next.table.services() {
-        let was = before.table.service(&now.name).and_then(|was| was.hold);
-        if says_so != Some(&now.name) {
-            assert_eq!(now.hold, was, "{command:?}");
+    for (now, holder) in next.table.services().iter().flat_map(|now| Holder::ALL.map(|holder| (now, holder)))
+    {
+        let was = before.table.service(&now.name).and_then(|was| was.holds.of(holder));
+        if !is_by(holder, &now.name) {
+            assert_eq!(now.holds.of(holder), was, "{command:?}");
         }
     }
-    let named = says_so.and_then(|service| next.table.service(service));
-    if let Some(named) = named {
-        assert_eq!(named.hold.is_some(), matches!(command, Command::Hold { .. }));
+    let since = |service, holder| {
+        let holds = next.table.service(service).map(|now| now.holds).unwrap_or_default();
+        holds.of(holder).map(|hold| hold.since)
+    };
+    match command {
+        Command::Hold { service, holder, .. } => {
+            assert_eq!(since(service, *holder), Some(next.table.epoch()))
+        }
+        Command::Release { service, holder } => assert_eq!(since(service, *holder), None),
+        Command::Switch { service, .. } => assert_eq!(since(service, Holder::Exclusive), None),
+        _ => {}
     }
+}
+
+/// What is held of it, whenever that began.
+fn held(service: &Service) -> Vec<(Holder, HoldScope, Duration)> {
+    service.holds.iter().map(|hold| (hold.holder, hold.scope, hold.timeout)).collect()
 }
 
 /// Left: had weight and has none. Returned: had none and has some.
@@ -366,7 +390,7 @@ fn check_batch(before: &State, commands: &[Command], batch: &Result<(State, Effe
         (Ok((next, _)), Ok(alone)) => {
             for (service, alone) in next.table.services().iter().zip(alone.table.services()) {
                 assert_eq!((&service.split, &service.versions), (&alone.split, &alone.versions));
-                assert_eq!((&service.stable, service.hold), (&alone.stable, alone.hold));
+                assert_eq!((&service.stable, held(service)), (&alone.stable, held(alone)));
             }
         }
         (batch, alone) => panic!("batch {batch:?}, one by one {alone:?}"),
@@ -379,7 +403,8 @@ fn check_restart(world: &World) {
     assert_eq!(effects.change, None, "a restart is no change; {:?}", world.history.last());
     assert_eq!(state.table.epoch(), world.state.table.epoch());
     // But that nothing is held.
-    let present = world.state.table.services().iter().map(|service| Service::clone(service).holding(None));
+    let present =
+        world.state.table.services().iter().map(|service| Service::clone(service).holding(Holds::default()));
     let restarted = state.table.services().iter().map(|service| Service::clone(service));
     assert_eq!(restarted.collect::<Vec<_>>(), present.collect::<Vec<_>>());
     assert_eq!(records(&state), records(&world.state));

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::release::{Act, Command, Event, Order, Refused, State, Supervise, Timestamp, Trial, step};
-use crate::table::{Epoch, HoldScope, ServiceName, ServiceSpec, VersionName};
+use crate::table::{Epoch, Hold, HoldScope, Holder, ServiceName, ServiceSpec, VersionName};
 
 /// `shop` in each phase; `cart` stays out of it.
-fn phases() -> [(&'static str, State); 10] {
+fn phases() -> [(&'static str, State); 11] {
     let steady = start(the_file());
     let canary = after(&steady, [weights("shop", &[("green", "5")], Some("@stable"))]);
     let draining = after(&steady, [flip("shop", "green")]);
     let reverted = after(&draining, [revert("shop")]);
     let held = after(&steady, [hold("shop", HoldScope::All)]);
+    let held_twice = after(&held, [hold_by("shop", Holder::Exclusive, HoldScope::All)]);
     let held_canary = after(&canary, [hold("shop", HoldScope::Writes)]);
     let mixed =
         after(&canary, [put("shop", pool("v3", &[9401])), weights("shop", &[("v3", "10")], Some("blue"))]);
@@ -30,6 +31,7 @@ fn phases() -> [(&'static str, State); 10] {
         ("draining green after a revert to blue", reverted),
         ("draining green with a canary on v3", mixed),
         ("held on blue", held),
+        ("held on blue, and for an exclusive flip", held_twice),
         ("writes held, canary on green", held_canary),
         ("supervised, all on green", tried),
         ("leaning back after a flip to green", leaning),
@@ -101,6 +103,7 @@ fn pool_commands() -> Named<Command> {
 fn hold_commands() -> Named<Command> {
     let short = Command::Hold {
         service: service("shop"),
+        holder: Holder::Operator,
         scope: HoldScope::All,
         timeout: Some(Duration::from_millis(500)),
     };
@@ -110,6 +113,7 @@ fn hold_commands() -> Named<Command> {
         ("hold for half a second", short),
         ("hold of an unknown service", hold("stop", HoldScope::All)),
         ("release", release("shop")),
+        ("end of an exclusive hold", release_by("shop", Holder::Exclusive)),
         ("switch to green", switch("shop", "green")),
         ("switch to blue", switch("shop", "blue")),
         ("switch to hollow", switch("shop", "hollow")),
@@ -211,7 +215,8 @@ fn standing(state: &State) -> String {
     let deployment = state.deployment(&shop.name).unwrap();
     let way_back = deployment.previous.as_ref().map_or("-".to_owned(), |way| way.split.to_string());
     let phase = deployment.phase.token();
-    let held = shop.hold.map_or(String::new(), |hold| format!("   held: {}", hold.scope));
+    let held = |hold: Hold| format!("   held: {} ({})", hold.scope, hold.holder.token());
+    let held: String = shop.holds.iter().map(held).collect();
     let trial = deployment.trial.as_ref().map_or(String::new(), |trial| {
         let Trial { stage, generation, baseline, candidate, asked, .. } = trial;
         format!("   trial {stage}.{generation} of {candidate} with {baseline}, asked {asked}")

@@ -7,7 +7,7 @@ use crate::release::{
     Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, PoolTraits, Protocol, Route,
+    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Holder, PoolTraits, Protocol, Route,
     ServiceLimits, ServiceName, ServiceSpec, Split, Timeouts, TraitsEdit, VersionName, VersionRef,
     VersionSpec,
 };
@@ -109,11 +109,19 @@ pub(super) fn supervise(name: &str, stage: Epoch, act: Act) -> Command {
 }
 
 pub(super) fn hold(name: &str, scope: HoldScope) -> Command {
-    Command::Hold { service: service(name), scope, timeout: None }
+    hold_by(name, Holder::Operator, scope)
+}
+
+pub(super) fn hold_by(name: &str, holder: Holder, scope: HoldScope) -> Command {
+    Command::Hold { service: service(name), holder, scope, timeout: None }
 }
 
 pub(super) fn release(name: &str) -> Command {
-    Command::Release { service: service(name) }
+    release_by(name, Holder::Operator)
+}
+
+pub(super) fn release_by(name: &str, holder: Holder) -> Command {
+    Command::Release { service: service(name), holder }
 }
 
 pub(super) fn switch(name: &str, to: &str) -> Command {

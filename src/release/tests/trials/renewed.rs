@@ -1,7 +1,7 @@
 //! What ends a trial or begins it anew without new weights, and one that nobody else may be with.
 
 use super::*;
-use crate::table::HoldScope;
+use crate::table::{HoldScope, Holder};
 
 #[test]
 fn a_restart_with_a_file_that_says_no_more_of_it_ends_a_trial_as_a_reload_does() {
@@ -69,16 +69,18 @@ fn what_is_found_of_a_pool_comes_and_goes_in_one_trial() {
 }
 
 #[test]
-fn after_an_exclusive_flip_nobody_leans_back_and_the_way_back_holds_no_longer() {
-    let flipped = after(&supervised(), [hold("shop", HoldScope::All), switch("shop", "green")]);
+fn after_an_exclusive_flip_nobody_leans_back_and_the_way_back_ends_its_own_hold() {
+    let exclusive = || hold_by("shop", Holder::Exclusive, HoldScope::All);
+    let flipped = after(&supervised(), [exclusive(), switch("shop", "green")]);
     assert_eq!(trial(&flipped).unwrap().exclusive, Some(HoldScope::All));
     let (same, effects) = run(&flipped, act(&flipped, Act::Lean(weight("10")))).unwrap();
     assert_eq!((effects.change, stands(&same)), (None, stands(&flipped)));
-    let held = after(&flipped, [hold("shop", HoldScope::All)]);
+    let held = after(&flipped, [hold("shop", HoldScope::Writes), exclusive()]);
     assert_eq!(trial(&held), trial(&flipped));
     let back = acted(&held, Act::Convict);
     assert_eq!(stands(&back), is("blue 100 %", "blue", "-"));
-    assert_eq!(back.table.service(&service("shop")).unwrap().hold, None);
+    let holds = back.table.service(&service("shop")).unwrap().holds;
+    assert_eq!(holds.iter().map(|hold| hold.holder).collect::<Vec<_>>(), [Holder::Operator]);
     // It stays so when it is only watched for longer, and not when the operator moves on.
     let longer = after(&flipped, [flip_with("shop", "green", Supervise::For(None))]);
     assert_eq!(trial(&longer).unwrap().exclusive, Some(HoldScope::All));
