@@ -326,13 +326,18 @@ impl Control {
         }
     }
 
-    /// The same for all that a change would touch.
+    /// The same for all that a change would touch, and all that it is about: what changes nothing at the moment would
+    /// not hold a moment later.
     ///
     /// # Errors
     /// [`Failed::Underway`].
-    pub(super) fn check_none_underway(&mut self, effects: &Effects) -> Result<(), Failed> {
-        let mut touched = effects.change.iter().flat_map(|change| &change.services);
-        touched.try_for_each(|record| self.check_free(&record.service))
+    pub(super) fn check_none_underway<'s>(
+        &mut self,
+        about: impl Iterator<Item = &'s ServiceName>,
+        effects: &'s Effects,
+    ) -> Result<(), Failed> {
+        let touched = effects.change.iter().flat_map(|change| &change.services);
+        about.chain(touched.map(|record| &record.service)).try_for_each(|service| self.check_free(service))
     }
 
     /// What the plan of an exclusive flip has to add.

@@ -314,12 +314,17 @@ impl Control {
             _ => None,
         };
         let may_interfere = matches!(command, Command::Release { .. } | Command::Configure { .. });
+        // What an undo is about follows from what the store remembers.
+        let taken_back = match &command {
+            Command::Undo { .. } => command.moves(&self.state.table).into_iter().cloned().collect(),
+            _ => Vec::new(),
+        };
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
         effects.notes.extend(note);
         if !may_interfere {
-            self.check_none_underway(&effects)?;
+            self.check_none_underway(about.iter().chain(&taken_back), &effects)?;
         }
         effects.notes.extend(self.plan(target, &next));
         let body = render(&next, &effects, &about);
