@@ -181,6 +181,8 @@ fn status(why: &Refused) -> u16 {
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::NotReady { .. }
+        | Refused::LeftEmpty { .. }
+        | Refused::NoHeir { .. }
         | Refused::Discovered { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_)
@@ -221,6 +223,8 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::UnknownEndpoint { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::LeftEmpty { .. }
+        | Refused::NoHeir { .. }
         | Refused::Discovered { .. }
         | Refused::RouteTaken(_)
         | Refused::NoTrial { .. } => None,
