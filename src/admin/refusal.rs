@@ -180,6 +180,7 @@ fn status(why: &Refused) -> u16 {
         | Refused::VersionInUse { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::Measure { .. }
         | Refused::NotReady { .. }
         | Refused::LeftEmpty { .. }
         | Refused::NoHeir { .. }
@@ -223,6 +224,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::UnknownEndpoint { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::Measure { .. }
         | Refused::LeftEmpty { .. }
         | Refused::NoHeir { .. }
         | Refused::Discovered { .. }

@@ -90,6 +90,18 @@ pub enum Refused {
         /// The version's weight.
         weight: BasisPoints,
     },
+    /// The version that supervision may give the traffic back to cannot be left without an endpoint that serves.
+    #[error(
+        "supervision compares `{candidate}` of service `{service}` with `{version}`, and may give the traffic back to that: an endpoint of it has to serve"
+    )]
+    Measure {
+        /// The service.
+        service: ServiceName,
+        /// The version that serves as the measure.
+        version: VersionName,
+        /// The version that is compared with it.
+        candidate: VersionName,
+    },
     /// Too few endpoints of a version are well for it to get more traffic.
     #[error("`{version}` of `{service}` is not ready for traffic: {readiness}")]
     NotReady {
@@ -225,6 +237,7 @@ impl Refused {
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::Draining { .. } => "draining",
             Self::LastEndpoint { .. } => "last_endpoint",
+            Self::Measure { .. } => "measure",
             Self::NotReady { .. } => "not_ready",
             Self::LeftEmpty { .. } => "left_empty",
             Self::NoHeir { .. } => "no_heir",
@@ -272,6 +285,11 @@ impl Refused {
             Self::LastEndpoint { service, .. } => {
                 format!(
                     "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
+                )
+            }
+            Self::Measure { service, candidate, .. } => {
+                format!(
+                    "add another endpoint first, or end the comparison: `switchback flip {service} --to {candidate} --no-supervise`"
                 )
             }
             Self::NotReady { service, .. } => {

@@ -213,7 +213,16 @@ fn next(service: &Service) -> Vec<String> {
         all.push(format!("held: {what}, {waiting} waiting   (on: switchback release {name})"));
     }
     if let Some(previous) = &standing.previous {
-        all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
+        let serves = |of: &&String| {
+            let mut versions = service.versions.iter().filter(|version| version.name == **of);
+            versions.any(|version| version.endpoints.iter().any(|endpoint| !endpoint.draining))
+        };
+        all.push(match previous.weights.keys().find(|of| !serves(of)) {
+            None => format!("back: switchback revert {name}   (to {})", split(&previous.weights)),
+            Some(empty) => format!(
+                "back: not while no endpoint of {empty} serves   (switchback endpoints add {name}/{empty} HOST:PORT)"
+            ),
+        });
     }
     if let Some(candidate) = &standing.candidate {
         all.push(format!("on:   switchback flip {name} --to {candidate}"));

@@ -162,7 +162,9 @@ fn putting_a_version_back_as_the_file_has_it_leaves_no_edit() {
 
 #[test]
 fn a_way_back_over_an_emptied_version_survives_a_restart_and_says_what_to_do() {
-    let flipped = after(&shop(), [flip("shop", "green"), put("shop", pool("blue", &[]))]);
+    let flipped = after(&shop(), [flip("shop", "green")]);
+    let (flipped, effects) = run(&flipped, put("shop", pool("blue", &[]))).unwrap();
+    assert_eq!(effects.notes, ["`shop` cannot be reverted while no endpoint of `blue` serves"]);
     let restart = Command::Configure { services: the_file(), records: records(&flipped) };
     let (restarted, effects) = run(&State::at(flipped.table.epoch()), restart).unwrap();
     assert_eq!(effects.change, None);
