@@ -559,6 +559,12 @@ fn the_service_is_left_alone_meanwhile_and_others_are_not() {
         ("PUT", "/v1/services/shop/versions/v3", json!({ "endpoints": ["127.0.0.1:1"] })),
         ("POST", "/v1/services/shop/hold", json!({ "scope": "writes" })),
         ("POST", "/v1/changes", json!({ "changes": [{ "service": "shop", "flip": { "to": "green" } }] })),
+        // All this is so at the moment, and would not stay so.
+        ("POST", "/v1/services/shop/flip", json!({ "to": "blue" })),
+        ("PUT", "/v1/services/shop/weights", json!({ "blue": 10_000 })),
+        ("POST", "/v1/services/shop/hold", json!({})),
+        ("POST", "/v1/undo", json!({ "to_epoch": lab.epoch() - 1 })),
+        ("POST", "/v1/changes", json!({ "changes": [{ "service": "shop", "flip": { "to": "blue" } }] })),
     ] {
         let answer = lab.call_with(method, path, &[], &body);
         assert_eq!(problem(&answer), (409, "exclusive_underway".to_owned()), "{path}: {}", answer.text());

@@ -144,3 +144,42 @@ fn a_way_back_to_what_is_well_is_noted_by_nobody() {
     assert!(answer["notes"].as_array().is_none_or(Vec::is_empty), "{answer}");
     assert_eq!(lab.get("/").version(), "blue");
 }
+
+#[test]
+fn a_file_does_not_send_what_is_served_to_a_version_that_is_down() {
+    let green = Pulse::of(503);
+    let mut lab = blue_and_green(&green);
+    lab.expected_errors.push("the configuration is not used");
+    let other = lab.origin("green").address;
+    lab.wait_health(other, "down");
+    let (before, mut events) = (lab.epoch(), lab.events());
+    let file = |versions: &str| {
+        format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"green\"\n\
+             health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n\
+             [services.shop.versions.green]\nendpoints = [\"{other}\"]\n{versions}"
+        )
+    };
+    let mut told = |versions: &str| {
+        lab.write_config(&file(versions));
+        events.wait_for(|event| event["type"] == "reload_failed")["errors"].as_str().unwrap().to_owned()
+    };
+    let gone = told("");
+    assert!(gone.starts_with("the file has no version `blue` of service `shop` any more"), "{gone}");
+    assert!(gone.contains("`green`, which would get it, is not ready: 0 of 1 endpoint healthy"), "{gone}");
+    let remedy = "switchback flip shop --to OTHER";
+    assert!(gone.lines().last().unwrap().contains(remedy), "{gone}");
+    let empty = told("[services.shop.versions.blue]\nendpoints = []\n");
+    assert!(
+        empty.starts_with("the file leaves version `blue` of service `shop` without endpoints"),
+        "{empty}"
+    );
+    assert!(empty.lines().last().unwrap().contains(remedy), "{empty}");
+    assert_eq!((lab.epoch(), lab.get("/").version()), (before, "blue"));
+    // As soon as the other one is well.
+    green.set(200);
+    lab.wait_health(other, "up");
+    lab.write_config(&file(""));
+    events.change();
+    assert_eq!((lab.weight("green"), lab.get("/").version()), (10_000, "green"));
+}

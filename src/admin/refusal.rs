@@ -180,7 +180,10 @@ fn status(why: &Refused) -> u16 {
         | Refused::VersionInUse { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::Measure { .. }
         | Refused::NotReady { .. }
+        | Refused::LeftEmpty { .. }
+        | Refused::NoHeir { .. }
         | Refused::Discovered { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_)
@@ -221,6 +224,9 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::UnknownEndpoint { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
+        | Refused::Measure { .. }
+        | Refused::LeftEmpty { .. }
+        | Refused::NoHeir { .. }
         | Refused::Discovered { .. }
         | Refused::RouteTaken(_)
         | Refused::NoTrial { .. } => None,

@@ -261,6 +261,17 @@ impl<'s> Draft<'s> {
             Err(gone) => {
                 let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
                 let (name, split) = (&spec.name, &service.split);
+                let mut lost =
+                    standing.split.shares().filter(|(of, _)| split.weight(of) == BasisPoints::NONE);
+                let left_empty = lost.find(|(of, _)| service.version(of).is_some());
+                // A list that came out empty is a slip, as it is in the first weights. At a start somebody has to serve.
+                if let Some((version, weight)) = left_empty.filter(|_| present.is_some()) {
+                    return Err(Refused::LeftEmpty {
+                        service: name.clone(),
+                        version: version.clone(),
+                        weight,
+                    });
+                }
                 self.notes
                     .push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
                 (service, deployment)

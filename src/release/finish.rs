@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::deployment::{Deployment, Phase};
 use super::draft::{Draft, Item};
 use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
+use super::overlay::serves;
 use super::summary::{describe, summarise};
 use super::{Effects, Out, Refused, State};
 use crate::table::{BasisPoints, EndpointAddr, Epoch, Service, ServiceName, Table, VersionName, VersionSpec};
@@ -27,7 +28,7 @@ impl Draft<'_> {
         now: Timestamp,
     ) -> Result<(State, Effects), Refused> {
         let mut effects = Effects::default();
-        let Settled { records, mut lines } = self.settle(now, &mut effects);
+        let Settled { records, mut lines } = self.settle(now, &mut effects)?;
         lines.append(&mut self.forced);
         effects.notes = std::mem::take(&mut self.notes);
         let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
@@ -40,7 +41,7 @@ impl Draft<'_> {
     }
 
     /// Gives every service that really changed its epoch and phase, and says which versions left or returned.
-    fn settle(&mut self, now: Timestamp, effects: &mut Effects) -> Settled {
+    fn settle(&mut self, now: Timestamp, effects: &mut Effects) -> Result<Settled, Refused> {
         let mut settled = Settled::default();
         for record in std::mem::take(&mut self.dropped) {
             settled.lines.push(format!("{}: dropped", record.service));
@@ -53,6 +54,10 @@ impl Draft<'_> {
             if !self.by_supervision.contains(name) {
                 let (wish, is_way_back) = (self.wishes.get(name).copied(), self.ways_back.contains(name));
                 self.notes.extend(item.settle_trial(base, wish, is_way_back, (now, self.epoch)));
+            }
+            if let Some((service, _)) = base {
+                let may_be_left = self.configured || item.is_tried_since(self.epoch);
+                self.notes.extend(item.check_measure(service, may_be_left)?);
             }
             self.notes.extend(item.settle_way_back(base));
             item.service.watch = item.watch();
@@ -84,7 +89,7 @@ impl Draft<'_> {
                 .left
                 .extend(service.split.shares().map(|(version, _)| (service.name.clone(), version.clone())));
         }
-        settled
+        Ok(settled)
     }
 
     fn build(self, epoch: Epoch) -> Result<State, Refused> {
@@ -136,12 +141,20 @@ impl Item {
         let here = (asked, &service.stable);
         deployment.previous.take_if(|way_back| (&way_back.split, &way_back.stable) == here);
         let way_back = deployment.previous.as_ref()?;
-        let (gone, _) = way_back.split.shares().find(|(version, _)| service.version(version).is_none())?;
         let name = &service.name;
-        let note =
-            format!("`{name}` cannot be reverted any more: its split before needs `{gone}`, which is gone");
-        deployment.previous = None;
-        Some(note)
+        let needs = || way_back.split.shares().map(|(version, _)| version);
+        let gone = needs().find(|version| service.version(version).is_none()).cloned();
+        if let Some(gone) = gone {
+            let note = format!(
+                "`{name}` cannot be reverted any more: its split before needs `{gone}`, which is gone"
+            );
+            deployment.previous = None;
+            return Some(note);
+        }
+        // Its endpoints may come again, and with them the way back.
+        let served = |version: &VersionName| base.is_some_and(|(old, _)| serves(&old.versions, version));
+        let empty = needs().find(|version| served(version) && !serves(&service.versions, version))?;
+        Some(format!("`{name}` cannot be reverted while no endpoint of `{empty}` serves"))
     }
 
     /// The phase after the step from `old`, and which versions left or returned by it, or which of their endpoints are out.

@@ -1,7 +1,8 @@
 //! The readiness gate: a version gets traffic that it did not have only when enough of its endpoints are well.
 //!
 //! What is well is told with the order, so that the decision is pure and a plan says what the change would. A way back is never
-//! barred: a revert or an undo only notes what it found, and so does the file, which says what exists. Supervision takes traffic
+//! barred: a revert or an undo only notes what it found. The file says what exists: what has no version any more goes to another,
+//! which has to be well, as long as anybody of the first is. Supervision takes traffic
 //! back to a baseline of which anybody is well, and to any that has proven to answer; it gives it to the candidate again like anybody,
 //! unless the baseline is not ready either.
 
@@ -138,8 +139,7 @@ impl Command {
                 let touched = records.iter().map(|record| &record.service);
                 touched.filter(|name| table.service(name).is_some_and(|now| now.epoch > *to)).collect()
             }
-            // It says what exists, whatever it moves.
-            Self::Configure { .. } => Vec::new(),
+            Self::Configure { services, .. } => services.iter().map(|service| &service.name).collect(),
             Self::PutVersion { .. }
             | Self::RemoveVersion { .. }
             | Self::PutEndpoint { .. }
@@ -157,10 +157,10 @@ impl Draft<'_> {
     /// Refuses to give traffic to a version that is not ready for it.
     ///
     /// # Errors
-    /// [`Refused::NotReady`], unless the order is forced, or the way back.
+    /// [`Refused::NotReady`], unless the order is forced, or the way back; [`Refused::NoHeir`] of a file.
     pub(super) fn gate(&mut self, health: &Health) -> Result<(), Refused> {
         if self.configured {
-            return Ok(());
+            return self.gate_file(health);
         }
         for (name, item) in &self.services {
             // Who had traffic until now, and is ready for it.
@@ -190,6 +190,34 @@ impl Draft<'_> {
                         .push(format!("{service}: forced, {well} of {endpoints} of {version} healthy"));
                 } else {
                     return Err(Refused::NotReady { service, version, readiness: Box::new(readiness) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that takes traffic from who answers to who is not ready for it.
+    fn gate_file(&self, health: &Health) -> Result<(), Refused> {
+        for (name, item) in &self.services {
+            let (before, after) = (self.base.table.service(name), &item.service);
+            // At a start nobody serves yet.
+            let Some(before) = before else { continue };
+            let answers = |version: &VersionName| {
+                before.version(version).is_some_and(|spec| health.readiness(before, spec).well > 0)
+            };
+            let is_gone = |version: &VersionName| after.split.weight(version) == BasisPoints::NONE;
+            let mut shares = before.split.shares();
+            let Some((gone, weight)) = shares.find(|(version, _)| is_gone(version) && answers(version))
+            else {
+                continue;
+            };
+            let raised = after.split.shares().filter(|(version, now)| *now > before.split.weight(version));
+            for heir in raised.filter_map(|(version, _)| after.version(version)) {
+                let readiness = health.readiness(after, heir);
+                if readiness.endpoints == 0 || !readiness.is_ready() {
+                    let (service, gone, heir) = (name.clone(), gone.clone(), heir.name.clone());
+                    let readiness = Box::new(readiness);
+                    return Err(Refused::NoHeir { service, gone, weight, heir, readiness });
                 }
             }
         }

@@ -90,6 +90,18 @@ pub enum Refused {
         /// The version's weight.
         weight: BasisPoints,
     },
+    /// The version that supervision may give the traffic back to cannot be left without an endpoint that serves.
+    #[error(
+        "supervision compares `{candidate}` of service `{service}` with `{version}`, and may give the traffic back to that: an endpoint of it has to serve"
+    )]
+    Measure {
+        /// The service.
+        service: ServiceName,
+        /// The version that serves as the measure.
+        version: VersionName,
+        /// The version that is compared with it.
+        candidate: VersionName,
+    },
     /// Too few endpoints of a version are well for it to get more traffic.
     #[error("`{version}` of `{service}` is not ready for traffic: {readiness}")]
     NotReady {
@@ -98,6 +110,34 @@ pub enum Refused {
         /// The version.
         version: VersionName,
         /// How many are well, and what the checks of the others said.
+        readiness: Box<Readiness>,
+    },
+    /// The file leaves a version that carries traffic nothing to send it to.
+    #[error(
+        "the file leaves version `{version}` of service `{service}` without endpoints, and it carries {weight} of the traffic"
+    )]
+    LeftEmpty {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// Its weight.
+        weight: BasisPoints,
+    },
+    /// The file has a version no more that carries traffic, and who would get that is not ready for it.
+    #[error(
+        "the file has no version `{gone}` of service `{service}` any more, which carries {weight} of the traffic, and `{heir}`, which would get it, is not ready: {readiness}"
+    )]
+    NoHeir {
+        /// The service.
+        service: ServiceName,
+        /// The version that the file has no more.
+        gone: VersionName,
+        /// Its weight.
+        weight: BasisPoints,
+        /// The version that would get that.
+        heir: VersionName,
+        /// How many of its endpoints are well, and what the checks of the others said.
         readiness: Box<Readiness>,
     },
     /// An endpoint that was found cannot be taken away: it would be found again.
@@ -197,7 +237,10 @@ impl Refused {
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::Draining { .. } => "draining",
             Self::LastEndpoint { .. } => "last_endpoint",
+            Self::Measure { .. } => "measure",
             Self::NotReady { .. } => "not_ready",
+            Self::LeftEmpty { .. } => "left_empty",
+            Self::NoHeir { .. } => "no_heir",
             Self::Discovered { .. } => "discovered",
             Self::Conflict { .. } => "conflict",
             Self::UnknownEpoch { .. } => "unknown_epoch",
@@ -244,8 +287,23 @@ impl Refused {
                     "add another endpoint first, or move the traffic away: `switchback flip {service} --to OTHER`"
                 )
             }
+            Self::Measure { service, candidate, .. } => {
+                format!(
+                    "add another endpoint first, or end the comparison: `switchback flip {service} --to {candidate} --no-supervise`"
+                )
+            }
             Self::NotReady { service, .. } => {
                 format!("`switchback status {service}` shows the checks; `--force` does it anyway")
+            }
+            Self::LeftEmpty { service, .. } => {
+                format!(
+                    "give it endpoints again, or move its traffic away first: `switchback flip {service} --to OTHER`"
+                )
+            }
+            Self::NoHeir { service, gone, .. } => {
+                format!(
+                    "leave `{gone}` in the file until its traffic is with a version that is ready: `switchback flip {service} --to OTHER`"
+                )
             }
             Self::Discovered { service, version, endpoint } => {
                 format!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::deployment::Deployment;
 use super::draft::{Draft, Item};
-use super::overlay::own;
+use super::overlay::{own, serves};
 use super::{Refused, Timestamp};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, Service, ServiceName, Split, SuperviseMode,
@@ -186,6 +186,29 @@ impl Item {
             let gone = [over.baseline, over.candidate].into_iter().find(is_gone)?;
             Some(format!("`{}` is not supervised any more: `{gone}` is gone", self.service.name))
         })
+    }
+
+    /// True when the change at this epoch has begun the trial.
+    pub(super) fn is_tried_since(&self, epoch: Epoch) -> bool {
+        self.deployment.trial.as_ref().is_some_and(|trial| trial.stage == epoch)
+    }
+
+    /// Keeps supervision's way back open: an endpoint of the measure has to serve. One that `may_be_left` (the file says so,
+    /// or a rollout has taken out its last one with the traffic) is noted.
+    ///
+    /// # Errors
+    /// [`Refused::Measure`].
+    pub(super) fn check_measure(&self, base: &Service, may_be_left: bool) -> Result<Option<String>, Refused> {
+        let trial = self.deployment.trial.as_ref().filter(|trial| trial.acts);
+        let is_lost = |of: &VersionName| serves(&base.versions, of) && !serves(&self.service.versions, of);
+        let Some(trial) = trial.filter(|trial| is_lost(&trial.baseline)) else { return Ok(None) };
+        let (service, version) = (self.service.name.clone(), trial.baseline.clone());
+        if may_be_left {
+            return Ok(Some(format!(
+                "supervision cannot give the traffic of `{service}` back to `{version}` while no endpoint of it serves"
+            )));
+        }
+        Err(Refused::Measure { service, version, candidate: trial.candidate.clone() })
     }
 
     /// True when somebody has put a pool of others in the place of the candidate's. What is found comes and goes.

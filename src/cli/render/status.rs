@@ -217,12 +217,19 @@ fn next(service: &Service) -> Vec<String> {
         };
         all.push(format!("held: {what}, {waiting} waiting   ({on})"));
     }
-    match (&standing.previous, exclusive_back(name, standing)) {
-        (_, Some(back)) => all.push(format!("back: {back}")),
-        (Some(previous), None) => {
-            all.push(format!("back: switchback revert {name}   (to {})", split(&previous.weights)));
-        }
-        (None, None) => {}
+    if let Some(previous) = &standing.previous {
+        let serves = |of: &&String| {
+            let mut versions = service.versions.iter().filter(|version| version.name == **of);
+            versions.any(|version| version.endpoints.iter().any(|endpoint| !endpoint.draining))
+        };
+        let empty = previous.weights.keys().find(|of| !serves(of));
+        all.push(match (empty, exclusive_back(name, standing)) {
+            (None, Some(back)) => format!("back: {back}"),
+            (None, None) => format!("back: switchback revert {name}   (to {})", split(&previous.weights)),
+            (Some(empty), _) => format!(
+                "back: not while no endpoint of {empty} serves   (switchback endpoints add {name}/{empty} HOST:PORT)"
+            ),
+        });
     }
     if let Some(candidate) = &standing.candidate {
         all.push(format!("on:   switchback flip {name} --to {candidate}"));

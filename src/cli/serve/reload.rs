@@ -1,6 +1,6 @@
 //! Reads the configuration again while everything goes on.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -29,7 +29,7 @@ impl Process {
                 info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
             }
             Err(error) => {
-                let errors = format!("{error:#}");
+                let errors = told(&error);
                 if matches!(error.downcast_ref(), Some(Failed::Store(_) | Failed::Lent)) {
                     // Not the file's fault, and perhaps kept after all: it is read again until that is settled.
                     error!(
@@ -78,5 +78,14 @@ impl Process {
         (self.config, self.entrances) = (config, entrances);
         self.show_listeners();
         Ok(())
+    }
+}
+
+/// What is wrong, and what to do about it.
+fn told(error: &Error) -> String {
+    match error.downcast_ref() {
+        Some(Failed::Refused(why)) => format!("{why}\nhint: {}", why.hint()),
+        // The file's own errors have their hints.
+        _ => format!("{error:#}"),
     }
 }

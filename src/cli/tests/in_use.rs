@@ -89,3 +89,27 @@ async fn where_another_service_may_go_back_to_is_not_safe_to_stop() {
     assert_eq!((exit, last(&text)), (Exit::Done, "v3 is safe to stop: nothing is left on it"));
     assert_eq!(world.get(at).await.json["measure"], serde_json::Value::Null);
 }
+
+#[tokio::test]
+async fn the_last_endpoint_that_supervision_may_go_back_to_is_not_called_safe_to_stop() {
+    let world = World::new();
+    world.type_in("flip shop --to green --supervise 10m --async").await;
+    for words in ["drain shop/blue 127.0.0.1:9001 --wait", "rm shop/blue 127.0.0.1:9001"] {
+        let (exit, text) = world.type_in(&format!("endpoints {words}")).await;
+        assert_eq!(exit, Exit::Failed, "{text}");
+        assert!(text.contains("supervision compares `green` of service `shop` with `blue`"), "{text}");
+        assert!(last(&text).contains("`switchback flip shop --to green --no-supervise`"), "{text}");
+    }
+    world.type_in("flip shop --to green --no-supervise").await;
+    let (exit, text) = world.type_in("endpoints drain shop/blue 127.0.0.1:9001 --wait").await;
+    assert_eq!((exit, last(&text)), (Exit::Done, "127.0.0.1:9001 is safe to stop: nothing is left on it"));
+    // The way back is gone with it, until it serves again.
+    assert!(text.contains("note: `shop` cannot be reverted while no endpoint of `blue` serves"), "{text}");
+    let (_, text) = world.type_in("status shop").await;
+    let instead =
+        "back: not while no endpoint of blue serves   (switchback endpoints add shop/blue HOST:PORT)";
+    assert!(text.contains(instead) && !text.contains("revert"), "{text}");
+    world.type_in("endpoints add shop/blue 127.0.0.1:9001").await;
+    let (_, text) = world.type_in("status shop").await;
+    assert!(text.contains("back: switchback revert shop   (to blue 100 %)"), "{text}");
+}

@@ -97,6 +97,20 @@ fn a_version_that_leaves_the_file_gives_its_weight_to_stable() {
 }
 
 #[test]
+fn a_file_that_leaves_a_version_with_traffic_without_endpoints_changes_nothing_while_it_serves() {
+    let canary = after(&shop(), [weights("shop", &[("green", "5")], Some("@stable"))]);
+    let mut empty = the_file();
+    empty[0].versions[1] = pool("green", &[]);
+    let refused = run(&canary, configure(empty.clone())).unwrap_err();
+    let weight = weight("5");
+    assert_eq!(refused, Refused::LeftEmpty { service: service("shop"), version: version("green"), weight });
+    let start = Command::Configure { services: empty, records: records(&canary) };
+    let (started, effects) = run(&State::at(canary.table.epoch()), start).unwrap();
+    assert_eq!(split(&started, "shop").to_string(), "blue 100 %", "somebody has to serve");
+    assert_eq!(effects.notes.len(), 1, "{:?}", effects.notes);
+}
+
+#[test]
 fn when_stable_itself_leaves_the_file_the_one_that_served_beside_it_inherits() {
     let v3 = |file: &mut Vec<ServiceSpec>| file[0].versions.insert(0, pool("v3", &[9401]));
     let canary =
@@ -178,7 +192,9 @@ fn putting_a_version_back_as_the_file_has_it_leaves_no_edit() {
 
 #[test]
 fn a_way_back_over_an_emptied_version_survives_a_restart_and_says_what_to_do() {
-    let flipped = after(&shop(), [flip("shop", "green"), put("shop", pool("blue", &[]))]);
+    let flipped = after(&shop(), [flip("shop", "green")]);
+    let (flipped, effects) = run(&flipped, put("shop", pool("blue", &[]))).unwrap();
+    assert_eq!(effects.notes, ["`shop` cannot be reverted while no endpoint of `blue` serves"]);
     let restart = Command::Configure { services: the_file(), records: records(&flipped) };
     let (restarted, effects) = run(&State::at(flipped.table.epoch()), restart).unwrap();
     assert_eq!(effects.change, None);

@@ -216,3 +216,33 @@ fn supervision_gives_a_candidate_no_more_than_anybody_could_unless_the_baseline_
     let (next, effects) = act(&leaning, Act::Restore, both(known("blue", &[9001], &[9002]), few())).unwrap();
     assert_eq!((split(&next, "shop").to_string().as_str(), effects.notes.len()), ("green 100 %", 1));
 }
+
+#[test]
+fn a_file_takes_no_traffic_from_who_answers_to_who_is_not_ready() {
+    let state = after(&checked(Least::Count(0)), [flip("shop", "green")]);
+    let without_green = || {
+        let mut file = the_checked(Least::Count(1));
+        file[0].versions.retain(|of| of.name != version("green"));
+        configure(file)
+    };
+    let greens = || known("green", &[9101], &[9102, 9103]);
+    let with = |endpoints: Vec<EndpointHealth>| try_with(&state, without_green(), endpoints, false);
+    let refused = with([greens(), known("blue", &[], &[9001, 9002])].concat()).unwrap_err();
+    assert_eq!(refused.token(), "no_heir");
+    assert_eq!(
+        refused.to_string(),
+        "the file has no version `green` of service `shop` any more, which carries 100 % of the traffic, and `blue`, \
+         which would get it, is not ready: 0 of 2 endpoints healthy, 1 needed (127.0.0.1:9001: status 503; \
+         127.0.0.1:9002: status 503)"
+    );
+    let blue = |taken: Result<(State, Effects), Refused>| {
+        assert_eq!(split(&taken.unwrap().0, "shop").to_string(), "blue 100 %");
+    };
+    blue(with([greens(), known("blue", &[9001], &[9002])].concat()));
+    // Nobody loses anything.
+    blue(with(known("green", &[], &[9101, 9102, 9103])));
+    // At a start somebody has to serve, and nothing is known of anybody.
+    let Command::Configure { services, .. } = without_green() else { unreachable!("a file") };
+    let start = Command::Configure { services, records: records(&state) };
+    blue(run(&State::at(state.table.epoch()), start));
+}

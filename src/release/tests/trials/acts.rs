@@ -113,7 +113,9 @@ fn orders_of_a_trial_that_is_over_are_refused() {
 
 #[test]
 fn nobody_is_sent_back_to_a_baseline_without_endpoints() {
-    let state = after(&supervised(), [flip("shop", "green"), put("shop", pool("blue", &[]))]);
+    let mut empty = file(SuperviseMode::On);
+    empty[0].versions[0] = pool("blue", &[]);
+    let state = after(&supervised(), [flip("shop", "green"), configure(empty)]);
     assert_eq!(told(&state), "blue/green: green 100 %", "it may come back");
     for what in [Act::Lean(weight("10")), Act::Convict] {
         let refused = run(&state, act(&state, what)).unwrap_err();

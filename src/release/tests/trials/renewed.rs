@@ -87,3 +87,43 @@ fn after_an_exclusive_flip_nobody_leans_back_and_the_way_back_ends_its_own_hold(
     let canary = after(&flipped, [weights("shop", &[("green", "50")], Some("blue"))]);
     assert_eq!(trial(&canary).unwrap().exclusive, None);
 }
+
+#[test]
+fn where_supervision_may_go_back_to_keeps_an_endpoint_that_serves() {
+    let flipped = after(&supervised(), [flip("shop", "green"), drain_endpoint("shop", "blue", 9001)]);
+    let measure = || Refused::Measure {
+        service: service("shop"),
+        version: version("blue"),
+        candidate: version("green"),
+    };
+    for last in [
+        drain_endpoint("shop", "blue", 9002),
+        remove_endpoint("shop", "blue", 9002),
+        put("shop", pool("blue", &[])),
+        Command::Batch(vec![flip("cart", "two"), drain_endpoint("shop", "blue", 9002)]),
+    ] {
+        assert_eq!(run(&flipped, last.clone()).unwrap_err(), measure(), "{last:?}");
+    }
+    // Nobody goes back to it any more, or only tells.
+    let last = || drain_endpoint("shop", "blue", 9002);
+    let ended = after(&flipped, [flip_with("shop", "green", Supervise::No)]);
+    let elsewhere = Command::Batch(vec![third(), flip("shop", "v3"), last()]);
+    let tells = after(
+        &start(file(SuperviseMode::Alert)),
+        [flip("shop", "green"), drain_endpoint("shop", "blue", 9001)],
+    );
+    for (state, goes) in [(&ended, last()), (&flipped, elsewhere), (&tells, last())] {
+        assert!(run(state, goes.clone()).is_ok(), "{goes:?}");
+    }
+    // Who takes it out with the traffic, as a rollout does, and a file are told.
+    let note = "supervision cannot give the traffic of `shop` back to `blue` while no endpoint of it serves";
+    let canary = after(&supervised(), [canary(), drain_endpoint("shop", "blue", 9001)]);
+    let rollout = Command::Batch(vec![flip("shop", "green"), last()]);
+    let mut empty = file(SuperviseMode::On);
+    empty[0].versions[0] = pool("blue", &[]);
+    for (state, takes) in [(&canary, rollout), (&flipped, configure(empty))] {
+        let (next, effects) = run(state, takes).unwrap();
+        assert_eq!(told(&next), "blue/green: green 100 %");
+        assert!(effects.notes.iter().any(|said| said == note), "{:?}", effects.notes);
+    }
+}
