@@ -54,7 +54,7 @@ pub(super) fn of(
 fn held(handle: &Handle) -> Vec<(ServiceName, u64)> {
     let snapshot = handle.live().snapshot();
     let services = snapshot.table.services().iter().map(|service| &service.name);
-    services.map(|name| (name.clone(), snapshot.gate(name).map_or(0, |gate| gate.waiting() as u64))).collect()
+    services.map(|name| (name.clone(), snapshot.waiting(name) as u64)).collect()
 }
 
 /// How every endpoint of the table stands.
