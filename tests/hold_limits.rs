@@ -206,8 +206,10 @@ fn what_a_hold_has_piled_up_and_a_circuit_refuses_is_not_counted() {
     let waiting = flipped(&lab, &gates[0], 40, "3s");
     let is_open = |answer: &Answer| said(answer) == (503, "circuit_open");
     wait_until("all but one are refused", || waiting.iter().filter(|one| one.is_answered()).count() == 39);
-    assert_eq!((&of_green(&lab)["failed"], lab.weight("green")), (&json!(0), 10_000));
     gates[1].open();
     let answers: Vec<_> = waiting.into_iter().map(Later::answer).collect();
     assert_eq!(answers.iter().filter(|answer| is_open(answer)).count(), 39);
+    assert_eq!(lab.get("/").version(), "green");
+    wait_until("the two are counted that it had", || of_green(&lab)["requests"] == 2);
+    assert_eq!((&of_green(&lab)["failed"], lab.weight("green")), (&json!(0), 10_000));
 }
