@@ -54,8 +54,7 @@ pub(super) fn of(
 fn held(handle: &Handle) -> Vec<(ServiceName, u64)> {
     let snapshot = handle.live().snapshot();
     let services = snapshot.table.services().iter().map(|service| &service.name);
-    let waiting = |name| snapshot.gates(name).iter().map(|gate| gate.waiting() as u64).sum();
-    services.map(|name| (name.clone(), waiting(name))).collect()
+    services.map(|name| (name.clone(), snapshot.waiting(name) as u64)).collect()
 }
 
 /// How every endpoint of the table stands.

@@ -123,7 +123,7 @@ impl Control {
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
-        make_room(change.services.iter().map(|record| &record.service), &after);
+        make_room(change.services.iter().map(|record| &record.service), &before, &after);
 
         self.holds.follow(&change, &before, &after);
         self.hurry();
@@ -308,8 +308,9 @@ pub(super) fn welcome<'s>(
 }
 
 /// Who waits for a place waits by the limits of now, and at the endpoints of now; who asks from now on does anyway.
-fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, after: &Snapshot) {
+fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, before: &Snapshot, after: &Snapshot) {
     for service in touched.filter_map(|name| after.table.service(name)) {
+        before.quota(&service.name).inspect(|quota| quota.look_anew());
         for version in &service.versions {
             if let Some(upstream) = after.tenure(&service.name, &version.name) {
                 upstream.look_anew();

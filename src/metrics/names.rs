@@ -122,7 +122,7 @@ metrics! {
     CERTIFICATE_EXPIRY = Gauge "switchback_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
         "When a certificate that clients are shown expires, in seconds since 1970.";
     HELD = Gauge "switchback_held_requests" ["service"]
-        "Requests that wait because their service is held.";
+        "Requests that wait because their service is held, or was and has no room for them yet.";
     OWN_ANSWERS = Counter "switchback_route_answers_total" ["kind"]
         "Answers without a version: redirect and fixed by routes, held to health checks of services that are held, max_forwards to OPTIONS.";
     LOG_DROPPED = Counter "switchback_access_log_dropped_total" []

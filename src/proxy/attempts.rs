@@ -20,6 +20,7 @@ use super::permit::Permit;
 use crate::metrics::Reason;
 use attempt::{Request, attempt};
 use hedge::hedged;
+pub(super) use places::stay_in_line;
 use tries::Tries;
 
 /// Sends the request to an endpoint of its version, and to another one by the rules of [`Tries`] when that fails.
@@ -42,10 +43,10 @@ pub(super) async fn forward(
     let special = permit.local().special();
     let circuit = special.as_ref().map(|rules| &rules.circuit).filter(|rules| rules.limits());
     if let Some(rules) = circuit {
-        let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
+        let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
         // Boxed, here and below: rare, and all requests would have its size.
         if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit, chooser)).await {
-            return permit.fail(reason);
+            return places::refused(permit, reason);
         }
     }
     let Some(mut seat) = chooser.pick(permit.local(), &[]) else { return permit.fail(Reason::NoEndpoint) };
@@ -59,11 +60,12 @@ pub(super) async fn forward(
     let local = Rc::clone(permit.local());
     loop {
         if let Some(rules) = circuit {
-            let limit = bounds.at_most(rules.queue_timeout, clock.ticks());
+            let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
             let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, chooser);
             if let Err(reason) = Box::pin(sit).await {
-                return permit.fail(reason);
+                return places::refused(permit, reason);
             }
+            places::leave_line(&mut permit);
         }
         permit.goes_to(&seat, &turn.alarm);
         let ended = match hedge {

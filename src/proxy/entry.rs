@@ -7,11 +7,11 @@ use super::admission::Class;
 use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
-use super::hold::{self, Place, Way};
+use super::hold::{self, Held, Place, Way};
 use super::live::Terms;
 use super::permit::Permit;
 use super::pressure::Pressure;
-use super::quota::Slot;
+use super::quota::{Comer, Slot};
 use super::story::Story;
 use crate::metrics::{Kind, Reason};
 
@@ -66,17 +66,17 @@ pub(super) fn admit(
             return Err(Reason::NoEndpoint);
         };
         let rare = lane.rare.as_deref();
-        let hold = rare.and_then(|rare| rare.hold.as_ref());
-        if hold.is_some() || !worker.lines.are_empty() {
-            let held = (&*table.services()[routed.service], hold);
-            match hold::look(worker, held, (head, asked.raw_path(), writes), place) {
-                Way::Free => {}
-                Way::Held => {
-                    story.stays_outside(&snapshot, routed);
-                    return Ok(Entry::Held);
-                }
-                Way::Answered => return Ok(Entry::Check),
-            }
+        let held = || Held {
+            service: &table.services()[routed.service],
+            gates: rare.and_then(|rare| rare.hold.as_ref()),
+            last: rare.and_then(|rare| rare.last_hold.as_ref()),
+        };
+        let mut way = Way::Free;
+        if rare.is_some_and(|rare| rare.hold.is_some()) || !worker.lines.are_empty() {
+            way = hold::look(worker, held(), (head, asked.raw_path(), writes), place);
+        }
+        if way == Way::Answered {
+            return Ok(Entry::Check);
         }
         let terms = *lane.terms;
         if body.size_hint().exact().zip(terms.limits.request_body).is_some_and(|(length, most)| length > most)
@@ -84,14 +84,32 @@ pub(super) fn admit(
             story.stays_outside(&snapshot, routed);
             return Err(Reason::RequestTooLarge);
         }
-        if let Some(quota) = rare.and_then(|rare| rare.quota.as_ref()) {
+        let (quota, mut full) = (rare.and_then(|rare| rare.quota.as_ref()), None);
+        let address = || client.arrival.peer.client(&head.headers);
+        if let Some(quota) = quota.filter(|_| way == Way::Free) {
+            let comer = if place.is_some() { Comer::Waited } else { Comer::New };
             // Once a request, also when a change came in between.
-            let entered = quota.enter(slot.take(), || client.arrival.peer.client(&head.headers));
-            let refused = |not_now| {
-                story.stays_outside(&snapshot, routed);
-                story.not_now(not_now)
-            };
-            slot = Some(entered.map_err(refused)?);
+            match quota.enter(slot.take(), comer, address) {
+                Ok(entered) => slot = Some(entered),
+                Err(not_now)
+                    if not_now.reason == Reason::Concurrency && hold::may_wait(place.as_deref(), held()) =>
+                {
+                    (way, full) = (Way::Held, Some(quota));
+                }
+                Err(not_now) => {
+                    story.stays_outside(&snapshot, routed);
+                    return Err(story.not_now(not_now));
+                }
+            }
+        }
+        if way == Way::Held {
+            story.stays_outside(&snapshot, routed);
+            if let Some(quota) = quota.filter(|_| place.is_none() && slot.is_none()) {
+                // When it comes: those who wait would all ask at once when they go on.
+                quota.pass(address).map_err(|not_now| story.not_now(not_now))?;
+            }
+            hold::queue(worker, held(), (head, writes), full, place);
+            return Ok(Entry::Held);
         }
         let local = worker.local(lane);
         // Before it is counted in: what both look at may be far away, and is fetched at once so.

@@ -1,11 +1,15 @@
 //! Which fields pass, which are ours to set, and how a request's head is written for an endpoint.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, UPGRADE};
+mod nominated;
+
+use http::header::{CONTENT_LENGTH, EXPECT, FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::fields::{Fields, Note};
 use super::head::Parts;
 use super::upgrade::Upgrade;
+use nominated::Nominated;
+pub use nominated::{drop_nominated, is_nominated};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -288,35 +292,6 @@ fn write_via(out: &mut Vec<u8>, received: Version, name: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Takes the fields away that `Connection` names; afterwards it names none.
-pub fn drop_nominated(headers: &mut HeaderMap) {
-    let names: Vec<_> = Nominated::of(headers).0.into_iter().map(HeaderName::from_bytes).collect();
-    if names.is_empty() {
-        return;
-    }
-    let is_option = |token: &&[u8]| {
-        [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|name| token.eq_ignore_ascii_case(name))
-    };
-    let values = headers.get_all(CONNECTION).iter();
-    let tokens =
-        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let kept = tokens.filter(is_option).collect::<Vec<_>>().join(&b", "[..]);
-    match HeaderValue::from_bytes(&kept) {
-        Ok(kept) if !kept.is_empty() => drop(headers.insert(CONNECTION, kept)),
-        Ok(_) | Err(_) => drop(headers.remove(CONNECTION)),
-    }
-    let is_kept = |name: &HeaderName| *name == UPGRADE || *name == TE;
-    for name in names.into_iter().flatten().filter(|name| !is_kept(name)) {
-        headers.remove(name);
-    }
-}
-
-/// True when `Connection` names the field, which does not pass then.
-#[must_use]
-pub fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
-    Nominated::of(headers).contains(name)
-}
-
 /// Our own element of `Forwarded` (RFC 7239). The host has passed the gate: there is nothing in it to escape.
 fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
     let client = match origin.caller.client {
@@ -329,27 +304,4 @@ fn write_forwarded(out: &mut Vec<u8>, origin: Origin<'_>) {
     }
     out.extend_from_slice(origin.caller.scheme.as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// The fields that a request's `Connection` names.
-struct Nominated<'h>(Vec<&'h [u8]>);
-
-impl<'h> Nominated<'h> {
-    fn of(headers: &'h HeaderMap) -> Self {
-        let mut tokens = Vec::new();
-        for value in headers.get_all(CONNECTION) {
-            let named = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            tokens.extend(named.filter(|token| {
-                !token.is_empty()
-                    && !token.eq_ignore_ascii_case(b"close")
-                    && !token.eq_ignore_ascii_case(b"keep-alive")
-                    && !is_protected(token)
-            }));
-        }
-        Self(tokens)
-    }
-
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.0.iter().any(|token| name.as_str().as_bytes().eq_ignore_ascii_case(token))
-    }
 }

@@ -8,6 +8,10 @@
 //! On its worker a request has a [`Place`] in the service's line of reads or of writes, and only the first of a line waits for
 //! the gate: it goes on, and then wakes the next one. So the reads of one worker, and its writes, go on in the order in which
 //! they came, also before those that come later and are not held any more.
+//!
+//! They all come at once then, where they would have come one by one. So a place in the line is kept until there is room for its
+//! request, where the service has limits on that (`in_flight`, `circuit`): who has waited waits for it too and is not refused,
+//! nor are those that come meanwhile, behind him; for [so long](Gate::patience) and [so many](Gate::has_room_behind).
 
 mod gate;
 mod line;
@@ -31,6 +35,7 @@ use line::Which;
 
 use super::clock::{Alarm, TICK};
 use super::connection::Turn;
+use super::quota::{Quota, Waiting};
 use super::worker::Worker;
 use super::{clock, error};
 use crate::metrics::Reason;
@@ -48,9 +53,22 @@ pub struct Place {
     number: u64,
     /// The gate that it waits at; none when it only waits for those before it.
     ticket: Option<Ticket>,
+    /// Set while it waits until fewer requests of its service are in flight.
+    room: Option<Waiting>,
 }
 
 impl Place {
+    /// How much longer its request waits for room, rather than be refused; for as long it keeps its place.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.gate.patience())
+    }
+
+    /// Its request is in flight now.
+    pub fn goes_on(&mut self) {
+        self.room = None;
+    }
+
     /// The line that it is in.
     fn line(&self) -> Which<'_> {
         (&self.service, self.writes)
@@ -74,39 +92,84 @@ pub enum Way {
     Answered,
 }
 
-/// Looks whether a request may go on that is for `service`, whose gates these are, and gives it a place if it has to wait.
+/// A service, and where its requests wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'s> {
+    /// The service.
+    pub service: &'s Service,
+    /// Where they wait while it is held.
+    pub gates: Option<&'s Gates>,
+    /// The same, and where they waited when it was held last, while some still have to go on.
+    pub last: Option<&'s Gates>,
+}
+
+impl<'s> Held<'s> {
+    /// A gate that is closed for a request which `writes`, or does not.
+    fn closed(self, writes: bool) -> Option<&'s Arc<Gate>> {
+        self.gates?.all().iter().find(|gate| gate.hold().scope.holds(writes) && gate.ended().is_none())
+    }
+
+    /// A gate that is open, and where somebody who comes now may wait behind those who still do.
+    fn behind(self) -> Option<&'s Arc<Gate>> {
+        self.last?.all().iter().find(|gate| gate.has_room_behind())
+    }
+}
+
+/// Looks whether a request may go on.
 ///
-/// `writes` says whether it may change something. Not to be called for a service without gates when nobody waits.
+/// `writes` says whether it may change something. Not to be called for a service that is not held when nobody waits.
 pub fn look(
     worker: &Rc<Worker>,
-    (service, gates): (&Service, Option<&Gates>),
+    held: Held<'_>,
     (head, path, writes): (&Parts, &str, bool),
     place: &mut Option<Box<Place>>,
 ) -> Way {
+    let service = held.service;
     if place.as_ref().is_some_and(|place| place.service != service.name) {
         // A change has led it elsewhere.
         *place = None;
     }
-    let closed = gates.and_then(|gates| gates.closed(writes));
+    let closed = held.closed(writes);
     let number = place.as_ref().map(|place| place.number);
     match closed {
-        Some(gate) if gate.answers(&head.method, path) => return Way::Answered,
-        None if worker.lines.is_first((&service.name, writes), number.unwrap_or(u64::MAX)) => {
-            return Way::Free;
-        }
-        Some(_) | None => {}
+        Some(gate) if gate.answers(&head.method, path) => Way::Answered,
+        None if worker.lines.is_first((&service.name, writes), number.unwrap_or(u64::MAX)) => Way::Free,
+        None if !may_wait(place.as_deref(), held) => Way::Free,
+        Some(_) | None => Way::Held,
     }
+}
+
+/// True when a request may wait for room that is not held, because it was, or stands behind others that were.
+pub fn may_wait(place: Option<&Place>, held: Held<'_>) -> bool {
+    match place {
+        Some(place) => !place.patience().is_zero(),
+        None => held.behind().is_some(),
+    }
+}
+
+/// Gives a request a place that has to wait, or a new ticket; it waits until fewer are in flight, where the service is `full`.
+pub fn queue(
+    worker: &Rc<Worker>,
+    held: Held<'_>,
+    (head, writes): (&Parts, bool),
+    full: Option<&Arc<Quota>>,
+    place: &mut Option<Box<Place>>,
+) {
     let place = place.get_or_insert_with(|| {
-        let (worker, service) = (Rc::clone(worker), service.name.clone());
+        let (worker, service) = (Rc::clone(worker), held.service.name.clone());
         let number = worker.lines.join((&service, writes));
-        Box::new(Place { worker, service, writes, number, ticket: None })
+        Box::new(Place { worker, service, writes, number, ticket: None, room: None })
     });
     let is_counted =
-        place.ticket.as_ref().zip(closed).is_some_and(|(ticket, gate)| Arc::ptr_eq(&ticket.gate, gate));
-    if let Some(gate) = closed.filter(|_| !is_counted) {
+        |gate: &Arc<Gate>| place.ticket.as_ref().is_some_and(|ticket| Arc::ptr_eq(&ticket.gate, gate));
+    // Who has waited at one that is open stays there.
+    let gate = held.closed(writes).or_else(|| held.behind().filter(|_| place.ticket.is_none()));
+    if let Some(gate) = gate.filter(|gate| !is_counted(gate)) {
         place.ticket = Some(gate.enter(size(head)));
     }
-    Way::Held
+    // Not one for another: to end with it wakes somebody.
+    let room = place.room.take().filter(|room| full.is_some_and(|full| room.is_for(full)));
+    place.room = room.or_else(|| full.map(Waiting::for_place));
 }
 
 /// About what a head takes of memory.
@@ -137,6 +200,14 @@ async fn turns(turn: &Turn, place: &Place) {
     let lines = &place.worker.lines;
     poll_fn(|cx| lines.poll_first(place.line(), place.number, cx)).await;
     let Some(Ticket { gate, .. }) = &place.ticket else { return };
+    if let Some(room) = &place.room {
+        turn.alarm.set(gate.patience());
+        let mut room = pin!(room.wait());
+        poll_fn(|cx| if turn.alarm.poll(cx).is_ready() { Poll::Ready(()) } else { room.as_mut().poll(cx) })
+            .await;
+        turn.alarm.clear();
+        return;
+    }
     let mut opened = pin!(gate.opened.notified());
     // From here on no opening is missed.
     opened.as_mut().enable();

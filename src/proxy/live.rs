@@ -57,6 +57,8 @@ pub struct Lane {
 pub struct Rare {
     /// Where the service's requests wait, while it is held.
     pub hold: Option<Gates>,
+    /// There, and where they waited when it was held last, while some still have to go on.
+    pub last_hold: Option<Gates>,
     /// What is left of its limits, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
     /// How the version's requests are counted, if it is compared with another.
@@ -80,6 +82,7 @@ pub struct Terms {
 struct Shared {
     quota: Option<Arc<Quota>>,
     hold: Option<Gates>,
+    last_hold: Option<Gates>,
     ledger: Option<Arc<Ledger>>,
     terms: Arc<Terms>,
 }
@@ -92,20 +95,23 @@ impl Shared {
         let terms = same.or_else(|| known.get(&terms)).map_or_else(|| Arc::new(terms), Arc::clone);
         known.insert(Arc::clone(&terms));
         let before = before.and_then(|before| before.rare.as_ref());
+        let hold = Gates::of(service, before.and_then(|before| before.hold.as_ref()));
+        let last_hold = Gates::last(hold.as_ref(), before.and_then(|before| before.last_hold.as_ref()));
         Self {
             terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
-            hold: Gates::of(service, before.and_then(|before| before.hold.as_ref())),
+            hold,
+            last_hold,
             ledger: Ledger::of(service, before.and_then(|before| before.ledger.as_ref()), workers),
         }
     }
 
     /// What a version has of it that only few have.
     fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
-        let Self { quota, hold, ledger, .. } = self;
+        let Self { quota, hold, last_hold, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
-        let is_there = quota.is_some() || hold.is_some() || ledger.is_some();
-        is_there.then(|| Arc::new(Rare { hold, quota, counting, ledger }))
+        let is_there = quota.is_some() || last_hold.is_some() || ledger.is_some();
+        is_there.then(|| Arc::new(Rare { hold, last_hold, quota, counting, ledger }))
     }
 }
 
@@ -195,10 +201,23 @@ impl Snapshot {
         &self.lanes[service][version].upstream
     }
 
+    /// How many requests of the service with this name wait because it is held, or was.
+    #[must_use]
+    pub fn waiting(&self, service: &ServiceName) -> usize {
+        let gates = self.rare(service).and_then(|rare| rare.last_hold.as_ref()).map_or(&[][..], Gates::all);
+        gates.iter().map(|gate| gate.waiting()).sum()
+    }
+
     /// Where the requests of the service with this name wait; none while it is not held.
     #[must_use]
     pub fn gates(&self, service: &ServiceName) -> &[Arc<Gate>] {
         self.rare(service).and_then(|rare| rare.hold.as_ref()).map_or(&[], Gates::all)
+    }
+
+    /// What is left of the limits of the service with this name, if it has to be counted.
+    #[must_use]
+    pub fn quota(&self, service: &ServiceName) -> Option<&Arc<Quota>> {
+        self.rare(service)?.quota.as_ref()
     }
 
     /// Where the requests of the service with this name are counted, if it is supervised.

@@ -124,7 +124,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
     }
     let mut place = None;
-    let Admitted { permit, terms } = loop {
+    let Admitted { mut permit, terms } = loop {
         let entry = admit(client, head, &asked, &body, story, &mut place);
         match entry.map_err(|reason| story.refused(client, reason))? {
             Entry::Admitted(admitted) => break admitted,
@@ -141,8 +141,9 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
             }
         }
     };
-    // It is the next one's turn.
-    drop(place);
+    if let Some(place) = place {
+        attempts::stay_in_line(&mut permit, place);
+    }
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(&*head, |rewritten| &rewritten.head);

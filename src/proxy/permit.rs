@@ -58,6 +58,8 @@ pub struct Places {
     pub version: Option<Place>,
     /// Among those that its endpoint may have.
     pub endpoint: Option<Place>,
+    /// In the line of a hold, until it has the others.
+    pub line: Option<Box<super::hold::Place>>,
 }
 
 impl Permit {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota as Pace, RateLimiter};
+use tokio::sync::Notify;
 
 use crate::metrics::Reason;
 use crate::table::{Rate, RateBy, ServiceLimits};
@@ -28,8 +30,17 @@ const MOST_CLIENTS: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Quota {
     limits: ServiceLimits,
-    in_flight: Arc<AtomicU32>,
+    room: Arc<Room>,
     pace: Option<Arc<Limiter>>,
+}
+
+/// How many are in flight, and who waits until there are fewer.
+#[derive(Debug, Default)]
+struct Room {
+    taken: AtomicU32,
+    waiting: AtomicU32,
+    /// Notified when somebody has left and somebody waits.
+    left: Notify,
 }
 
 #[derive(Debug)]
@@ -44,6 +55,19 @@ pub struct Slot {
     quota: Arc<Quota>,
     /// Whether it counts in flight.
     is_counted: bool,
+}
+
+/// One who waits until fewer requests are in flight, counted until dropped. Whoever comes meanwhile takes no place before him.
+#[derive(Debug)]
+pub struct Waiting(Arc<Quota>);
+
+/// Who asks to be counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comer {
+    /// Somebody who comes just now.
+    New,
+    /// Somebody who has waited, and whose rate was asked when he came.
+    Waited,
 }
 
 /// Why a request may not pass now.
@@ -66,13 +90,13 @@ impl Quota {
             return Some(Arc::clone(same));
         }
         // Those in flight still count when the limit is another one.
-        let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
+        let room = before.map(|before| Arc::clone(&before.room)).unwrap_or_default();
         let same = before.filter(|before| before.limits.rate == limits.rate);
         let pace = match same {
             Some(same) => same.pace.clone(),
             None => limits.rate.and_then(Limiter::of).map(Arc::new),
         };
-        Some(Arc::new(Self { limits, in_flight, pace }))
+        Some(Arc::new(Self { limits, room, pace }))
     }
 
     /// Counts one request in, once: it may have a slot already, of this quota or of the one before. `client` is asked for only if
@@ -83,9 +107,10 @@ impl Quota {
     pub fn enter(
         self: &Arc<Self>,
         before: Option<Slot>,
+        comer: Comer,
         client: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Slot, NotNow> {
-        let mut pace = self.pace.as_deref();
+        let mut pace = self.pace.as_deref().filter(|_| comer == Comer::New);
         if let Some(before) = before {
             if Arc::ptr_eq(&before.quota, self) {
                 return Ok(before);
@@ -93,37 +118,105 @@ impl Quota {
             let passed = before.quota.pace.as_deref();
             pace = pace.filter(|pace| passed.is_none_or(|passed| !std::ptr::eq(*pace, passed)));
         }
-        // Counted out again by the slot, also when the rate says no.
-        let slot = Slot { quota: Arc::clone(self), is_counted: self.limits.in_flight.is_some() };
-        if let Some(most) = self.limits.in_flight {
-            // Relaxed: the count alone matters, it orders nothing else.
-            if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most.get() {
-                return Err(NotNow { reason: Reason::Concurrency, wait: None });
-            }
+        if let Some(most) = self.limits.in_flight
+            && !self.room.take(most.get(), comer)
+        {
+            return Err(NotNow { reason: Reason::Concurrency, wait: None });
         }
-        let passed = match pace {
-            None => Ok(()),
-            Some(Limiter::Service(pace)) => {
-                pace.check().map_err(|not| not.wait_time_from(pace.clock().now()))
-            }
-            Some(Limiter::Client(pace)) => {
-                let checked = pace.check_key(&network(client()));
-                checked.map_err(|not| not.wait_time_from(pace.clock().now()))
-            }
-        };
-        passed.map(|()| slot).map_err(|wait| NotNow { reason: Reason::Rate, wait: Some(wait) })
+        // Counted out again by the slot when the rate says no.
+        let slot = Slot { quota: Arc::clone(self), is_counted: self.limits.in_flight.is_some() };
+        pace.map_or(Ok(()), |pace| pace.pass(client)).map(|()| slot)
+    }
+
+    /// Asks for the rate alone, for a request that will wait before it is counted in.
+    ///
+    /// # Errors
+    /// As [`Quota::enter`].
+    pub fn pass(&self, client: impl FnOnce() -> Option<IpAddr>) -> Result<(), NotNow> {
+        self.pace.as_deref().map_or(Ok(()), |pace| pace.pass(client))
+    }
+
+    /// Who waits tries again: by other limits. Call after they are there to be seen.
+    pub fn look_anew(&self) {
+        self.room.left.notify_waiters();
+    }
+}
+
+impl Room {
+    /// Takes a place, of so many; false when there is none.
+    fn take(&self, most: u32, comer: Comer) -> bool {
+        // Relaxed: who overtakes somebody in the instant in which he begins to wait comes as early as he.
+        if comer == Comer::New && self.waiting.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        // SeqCst, here and below: of who leaves and who begins to wait, one sees the other.
+        let more = |taken| (taken < most).then(|| taken + 1);
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn leave(&self) {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.left.notify_one();
+        }
+    }
+}
+
+impl Waiting {
+    /// Begins to wait for a place.
+    #[must_use]
+    pub fn for_place(quota: &Arc<Quota>) -> Self {
+        quota.room.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(quota))
+    }
+
+    /// True when it is a place of this quota that it waits for.
+    #[must_use]
+    pub fn is_for(&self, quota: &Arc<Quota>) -> bool {
+        Arc::ptr_eq(&self.0, quota)
+    }
+
+    /// Waits until there may be a place. Cancel-safe.
+    pub async fn wait(&self) {
+        let Quota { limits, room, .. } = &*self.0;
+        let mut left = pin!(room.left.notified());
+        // From here on nobody leaves unnoticed.
+        left.as_mut().enable();
+        if limits.in_flight.is_some_and(|most| room.taken.load(Ordering::SeqCst) >= most.get()) {
+            left.await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0.room.waiting.fetch_sub(1, Ordering::SeqCst) > 1 {
+            // There may be more places, or this one was woken and does not take his.
+            self.0.room.left.notify_one();
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.is_counted {
-            self.quota.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.quota.room.leave();
         }
     }
 }
 
 impl Limiter {
+    fn pass(&self, client: impl FnOnce() -> Option<IpAddr>) -> Result<(), NotNow> {
+        let passed = match self {
+            Self::Service(pace) => pace.check().map_err(|not| not.wait_time_from(pace.clock().now())),
+            Self::Client(pace) => {
+                let checked = pace.check_key(&network(client()));
+                checked.map_err(|not| not.wait_time_from(pace.clock().now()))
+            }
+        };
+        passed.map_err(|wait| NotNow { reason: Reason::Rate, wait: Some(wait) })
+    }
+
     /// `None` when the rate is beyond what can be told apart: one request a nanosecond.
     fn of(rate: Rate) -> Option<Self> {
         let pace = Pace::with_period(rate.per / rate.requests.get())?.allow_burst(rate.burst);
@@ -184,103 +277,4 @@ impl StateStore for Clients {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroU32;
-
-    fn rate(by: RateBy) -> ServiceLimits {
-        let [requests, burst] = [1, 3].map(|n| NonZeroU32::new(n).unwrap());
-        let rate = Rate { requests, per: Duration::from_hours(1), burst, by };
-        ServiceLimits { rate: Some(rate), ..ServiceLimits::default() }
-    }
-
-    fn few(most: u32) -> ServiceLimits {
-        ServiceLimits { in_flight: NonZeroU32::new(most), ..ServiceLimits::default() }
-    }
-
-    #[test]
-    fn no_more_are_in_flight_than_may_be() {
-        let quota = Quota::of(few(2), None).unwrap();
-        let enter = || quota.enter(None, || None);
-        let (first, second) = (enter().unwrap(), enter().unwrap());
-        assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
-        drop(first);
-        let third = enter().unwrap();
-        assert_eq!(enter().unwrap_err().reason, Reason::Concurrency);
-        // Another limit over the same requests.
-        let other = Quota::of(few(3), Some(&quota)).unwrap();
-        let fourth = other.enter(None, || None).unwrap();
-        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Concurrency);
-        drop((second, third, fourth));
-        assert_eq!(other.in_flight.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_limit_is_exact_over_many_workers() {
-        let quota = Quota::of(few(10), None).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..2_000 {
-                        let slot = quota.enter(None, || None);
-                        assert!(quota.in_flight.load(Ordering::Relaxed) <= 10 + 4);
-                        drop(slot);
-                    }
-                });
-            }
-        });
-        assert_eq!(quota.in_flight.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_burst_passes_and_then_no_more() {
-        let quota = Quota::of(rate(RateBy::Service), None).unwrap();
-        for _ in 0..3 {
-            quota.enter(None, || unreachable!("nobody asks who it is")).unwrap();
-        }
-        let refused = quota.enter(None, || None).unwrap_err();
-        assert_eq!(refused.reason, Reason::Rate);
-        let wait = refused.wait.unwrap();
-        assert!(wait > Duration::from_mins(59) && wait <= Duration::from_hours(1), "{wait:?}");
-        let same = Quota::of(rate(RateBy::Service), Some(&quota)).unwrap();
-        assert_eq!(same.enter(None, || None).unwrap_err().reason, Reason::Rate, "a reload forgives nothing");
-    }
-
-    #[test]
-    fn a_rate_stays_as_it_stands_when_another_limit_changes() {
-        let quota = Quota::of(rate(RateBy::Service), None).unwrap();
-        let [first, second, _third] = [(); 3].map(|()| quota.enter(None, || None).unwrap());
-        let limits = ServiceLimits { in_flight: NonZeroU32::new(2), ..rate(RateBy::Service) };
-        let other = Quota::of(limits, Some(&quota)).unwrap();
-        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Rate);
-        // Who has passed it passes it once, and is in flight once.
-        let first = other.enter(Some(first), || None).unwrap();
-        let second = other.enter(Some(second), || None).unwrap();
-        assert_eq!(other.enter(None, || None).unwrap_err().reason, Reason::Concurrency);
-        drop((first, second));
-        let faster = Rate { requests: NonZeroU32::new(2).unwrap(), ..limits.rate.unwrap() };
-        let faster = Quota::of(ServiceLimits { rate: Some(faster), ..limits }, Some(&other)).unwrap();
-        faster.enter(None, || None).unwrap();
-    }
-
-    #[test]
-    fn clients_are_limited_one_by_one_and_ipv6_ones_by_their_network() {
-        let quota = Quota::of(rate(RateBy::Client), None).unwrap();
-        let ask = |address: &str| quota.enter(None, || Some(address.parse().unwrap())).is_ok();
-        let thrice = |address: &str| (0..3).all(|_| ask(address));
-        assert!(thrice("192.0.2.1") && !ask("192.0.2.1") && thrice("192.0.2.2"));
-        assert!(thrice("2001:db8::1") && !ask("2001:db8::2:3:4:5") && ask("2001:db8:0:1::1"));
-    }
-
-    #[test]
-    fn many_clients_cost_no_more_than_some() {
-        let clients = Clients::default();
-        for n in 0..200_000u32 {
-            let judged: Result<(), ()> =
-                clients.measure_and_replace(&IpAddr::V4(n.into()), |_| Ok(((), Nanos::from(1))));
-            judged.unwrap();
-        }
-        let known: usize = clients.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
-        assert!((MOST_CLIENTS / 2..=MOST_CLIENTS).contains(&known), "{known}");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::metrics::Reason;
 use crate::proxy::choice::Chooser;
+use crate::proxy::hold;
 use crate::proxy::permit::Permit;
 use crate::proxy::upstream::{Local, NoPlace, Picked, Place, Seat, Seek, Wish};
 use crate::table::CircuitRules;
@@ -17,6 +18,55 @@ const ALL: u64 = 0;
 
 /// An endpoint, and the place that is had there already, if one is.
 pub(super) type Found = (Rc<Seat>, Option<Place>);
+
+/// Who has waited in a hold stays in line until he has his places: it is the turn of those behind him only when there may be room
+/// for them.
+pub(in crate::proxy) fn stay_in_line(permit: &mut Permit, mut place: Box<hold::Place>) {
+    place.goes_on();
+    let is_limited = permit.local().special().is_some_and(|rules| rules.circuit.limits());
+    if !is_limited {
+        return;
+    }
+    if place.patience().is_zero() {
+        // All that still wait go on at once now, which is no fault of the version.
+        permit.entry = None;
+    } else {
+        permit.places.get_or_insert_default().line = Some(place);
+    }
+}
+
+/// He has them.
+pub(super) fn leave_line(permit: &mut Permit) {
+    if let Some(places) = &mut permit.places {
+        places.line = None;
+    }
+}
+
+fn line(permit: &Permit) -> Option<&hold::Place> {
+    permit.places.as_ref()?.line.as_deref()
+}
+
+/// How many may wait already for who waits with them; who stands in line stands for himself.
+fn pending(permit: &Permit, rules: &CircuitRules) -> Option<u32> {
+    line(permit).is_none().then_some(rules.pending)
+}
+
+/// There is no place.
+///
+/// # Errors
+/// The reason, always.
+pub(super) fn refused<T>(mut permit: Permit, reason: Reason) -> Result<T, Reason> {
+    if reason == Reason::CircuitOpen && line(&permit).is_some() {
+        // That so many have come at once says something of the hold, and nothing of the version.
+        permit.entry = None;
+    }
+    permit.fail(reason)
+}
+
+/// How long a request waits for a place.
+pub(super) fn patience(permit: &Permit, rules: &CircuitRules) -> Duration {
+    line(permit).map_or(rules.queue_timeout, |line| line.patience().max(rules.queue_timeout))
+}
 
 /// Takes a place on the version, which may take as long as `limit`.
 ///
@@ -32,7 +82,7 @@ pub(super) async fn enter(
         let local = Rc::clone(permit.local());
         let circuit = local.upstream().circuit();
         let seeker = Newcomer { local: &local, chooser };
-        let entered = circuit.enter(&circuit.requests, seeker, rules.pending, limit).await;
+        let entered = circuit.enter(&circuit.requests, seeker, pending(permit, rules), limit).await;
         let ((), place) = entered.map_err(reason)?;
         permit.places.get_or_insert_default().version = Some(place);
     }
@@ -65,7 +115,7 @@ pub(super) async fn sit(
     let circuit = local.upstream().circuit();
     let chosen = Some(Picked { seat: Rc::clone(seat), is_panic: false });
     let seeker = Guest { local: &local, tried, chooser, chosen };
-    let entered = circuit.enter(&circuit.endpoints, seeker, rules.pending, limit).await;
+    let entered = circuit.enter(&circuit.endpoints, seeker, pending(permit, rules), limit).await;
     let (other, place) = entered.map_err(reason)?;
     // That it was chosen is counted: once, however often it has looked for room.
     *seat = other.seat;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use tokio::sync::Notify;
@@ -45,6 +45,8 @@ pub struct Gate {
     bytes: AtomicU64,
     /// All that have waited here so far.
     came: AtomicU64,
+    /// When it was first seen open.
+    open_since: OnceLock<Instant>,
     /// Notified when it opens.
     pub(super) opened: Notify,
     /// Whom to tell when it opens by itself.
@@ -61,6 +63,7 @@ impl Gate {
             waiting: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             came: AtomicU64::new(0),
+            open_since: OnceLock::new(),
             opened: Notify::new(),
             alert: OnceLock::new(),
         }
@@ -101,6 +104,26 @@ impl Gate {
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         Ended::ALL.get(usize::try_from(self.latch.reason()?).ok()?).copied()
+    }
+
+    /// How much longer those who have waited here wait for room too, where the limits of their service or version leave them none
+    /// at once: as long again as the hold might have lasted, from its end on. None while it is closed.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        if self.ended().is_none() {
+            return Duration::ZERO;
+        }
+        let until = *self.open_since.get_or_init(clock::now) + self.hold.timeout;
+        until.saturating_duration_since(clock::now())
+    }
+
+    /// True when somebody who comes now may wait behind those who have waited here and still do: as many again as may wait here.
+    #[must_use]
+    pub fn has_room_behind(&self) -> bool {
+        let HoldLimits { requests, bytes, .. } = *self.limits;
+        let is_full = self.waiting() >= requests.saturating_mul(2)
+            || self.bytes.load(Ordering::Relaxed) >= bytes.saturating_mul(2);
+        self.waiting() > 0 && !is_full && !self.patience().is_zero()
     }
 
     /// From now on it is opened by [`Gate::open`] alone; false when it is open already, and somebody may have passed.
@@ -173,9 +196,16 @@ impl Gates {
         &self.0
     }
 
-    /// One that is closed for a request which `writes`, or does not.
-    pub(super) fn closed(&self, writes: bool) -> Option<&Arc<Gate>> {
-        self.0.iter().find(|gate| gate.hold.scope.holds(writes) && gate.ended().is_none())
+    /// These of `now`, and those of `before` at which somebody waits.
+    #[must_use]
+    pub fn last(now: Option<&Self>, before: Option<&Self>) -> Option<Self> {
+        let mut all = now.map_or_else(Vec::new, |now| now.0.clone());
+        for gate in before.into_iter().flat_map(|before| &before.0).filter(|gate| gate.waiting() > 0) {
+            if !all.iter().any(|known| Arc::ptr_eq(known, gate)) {
+                all.push(Arc::clone(gate));
+            }
+        }
+        (!all.is_empty()).then_some(Self(all))
     }
 }
 
@@ -197,7 +227,6 @@ impl Drop for Ticket {
 mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
-    use std::time::Duration;
 
     use super::*;
 

@@ -98,7 +98,8 @@ impl Upstream {
 }
 
 impl Circuit {
-    /// A place in one of `rooms`, at once or within `limit`; while no more than `most` of the version wait for any room.
+    /// A place in one of `rooms`, at once or within `limit`; while no more than `most` of the version wait for any room, if it counts
+    /// among those.
     ///
     /// Cancel-safe: whoever is dropped does not wait any more.
     ///
@@ -108,13 +109,14 @@ impl Circuit {
         &self,
         rooms: &Arc<Rooms>,
         mut seeker: S,
-        most: u32,
+        most: Option<u32>,
         limit: Duration,
     ) -> Result<(S::Found, Place), NoPlace> {
         if let Some(found) = rooms.try_enter(&mut seeker) {
             return Ok(found);
         }
-        let _waiting = Waiting::of(&self.pending, most).ok_or(NoPlace::Full)?;
+        let waiting = most.map(|most| Waiting::of(&self.pending, most).ok_or(NoPlace::Full));
+        let _waiting = waiting.transpose()?;
         tokio::time::timeout(limit, rooms.enter(seeker)).await.unwrap_or(Err(NoPlace::Full))
     }
 

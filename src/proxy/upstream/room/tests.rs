@@ -71,7 +71,7 @@ fn the_first_place_that_becomes_free_is_of_whoever_has_waited_longest_and_may_ha
         let (circuit, mut held) = (Circuit::default(), Vec::new());
         let rooms = &circuit.endpoints;
         held.extend([1, 2, 3].map(|room| try_enter(rooms, room, 1)));
-        let enter = |of: &[u64]| Box::pin(circuit.enter(rooms, anyone(of, 1), 9, LONG));
+        let enter = |of: &[u64]| Box::pin(circuit.enter(rooms, anyone(of, 1), Some(9), LONG));
         let [mut first, mut second, mut third] = [enter(&[1, 3]), enter(&[1, 2]), enter(&[2, 3])];
         assert!(poll!(first).is_pending() && poll!(second).is_pending() && poll!(third).is_pending());
         assert_eq!(circuit.pending(), 3);
@@ -97,7 +97,7 @@ fn whoever_goes_with_a_place_in_hand_passes_it_on() {
         let circuit = Circuit::default();
         let rooms = &circuit.endpoints;
         let held = try_enter(rooms, 1, 1);
-        let enter = || Box::pin(circuit.enter(rooms, anyone(&[1], 1), 9, LONG));
+        let enter = || Box::pin(circuit.enter(rooms, anyone(&[1], 1), Some(9), LONG));
         let [mut first, mut second, mut third] = [enter(), enter(), enter()];
         assert!(poll!(first).is_pending() && poll!(second).is_pending() && poll!(third).is_pending());
         drop(second);
@@ -115,8 +115,8 @@ fn whoever_looks_anew_keeps_his_number_and_takes_what_does_now() {
         let rooms = &circuit.endpoints;
         let held = try_enter(rooms, 1, 1);
         let seeker = anyone(&[1], 1);
-        let mut first = Box::pin(circuit.enter(rooms, seeker.clone(), 9, LONG));
-        let mut second = Box::pin(circuit.enter(rooms, anyone(&[1], 1), 9, LONG));
+        let mut first = Box::pin(circuit.enter(rooms, seeker.clone(), Some(9), LONG));
+        let mut second = Box::pin(circuit.enter(rooms, anyone(&[1], 1), Some(9), LONG));
         assert!(poll!(first).is_pending() && poll!(second).is_pending());
         circuit.look_anew();
         assert!(poll!(second).is_pending() && poll!(first).is_pending());
@@ -136,11 +136,11 @@ fn who_waits_too_long_or_has_nowhere_to_go_is_told_so_and_no_more_wait_than_may(
         let rooms = &circuit.requests;
         let _held = try_enter(rooms, 1, 1).unwrap();
         let why = |ended: Result<(u64, Place), NoPlace>| ended.err();
-        let mut first = Box::pin(circuit.enter(rooms, anyone(&[1], 1), 1, LONG));
+        let mut first = Box::pin(circuit.enter(rooms, anyone(&[1], 1), Some(1), LONG));
         assert!(poll!(first).is_pending());
-        assert_eq!(why(circuit.enter(rooms, anyone(&[1], 1), 1, LONG).await), Some(NoPlace::Full));
-        assert_eq!(why(circuit.enter(rooms, anyone(&[], 1), 2, LONG).await), Some(NoPlace::Nowhere));
-        let late = circuit.enter(rooms, anyone(&[1], 1), 2, Duration::ZERO);
+        assert_eq!(why(circuit.enter(rooms, anyone(&[1], 1), Some(1), LONG).await), Some(NoPlace::Full));
+        assert_eq!(why(circuit.enter(rooms, anyone(&[], 1), Some(2), LONG).await), Some(NoPlace::Nowhere));
+        let late = circuit.enter(rooms, anyone(&[1], 1), Some(2), Duration::ZERO);
         assert_eq!(why(late.await), Some(NoPlace::Full));
         drop(first);
         assert_eq!(circuit.pending(), 0);
