@@ -79,7 +79,7 @@ fn a_choice_among_those_that_do_not_serve_is_counted() {
     let local = part(&locals, &blue);
     local.follow(&list(&["127.0.0.1:1", "127.0.0.1:2"]));
     let vitals = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| blue.vitals(&address.parse().unwrap()));
-    let chosen = || local.pick(&clock, anybody()).unwrap().seat.endpoint.address.to_string();
+    let chosen = || local.pick(&clock, anybody()).unwrap().counted(&local).endpoint.address.to_string();
     vitals[0].set_standing(Standing::Down, clock::now());
     assert!((0..10).all(|_| chosen() == "127.0.0.1:2"));
     assert_eq!(local.shard().cells().panics(), 0);
