@@ -160,7 +160,7 @@ fn a_revert_makes_the_way_back_at_once_and_a_release_does_not_end_it() {
     let users = Users::of(&lab);
     flip_to_green(&lab);
     let late = lab.get_later("/late");
-    lab.wait_for_metric(&["switchback_in_flight", "\"green\"", "\"request\""], 1.0);
+    wait_until("it is asked", || lab.origin("green").seen().iter().any(|seen| seen.path() == "/late"));
     pulse.set(500);
     lab.wait_holding(true);
     let (status, refused) = lab.call("POST", "/v1/services/shop/release", &json!({}));

@@ -110,9 +110,13 @@ impl Process {
         let line = heir.line();
         line.hold();
         spawn_local(here.answer(line, told_to_end));
-        spawn_local(async move {
-            // One that does not ask serves nevertheless.
-            let _ = timeout(HEARING, has_heard).await;
+        let (over, is_over) = oneshot::channel::<()>();
+        let answering = spawn_local(async move {
+            // One that does not ask serves nevertheless, and does not have to before this one ends.
+            tokio::select! {
+                _ = timeout(HEARING, has_heard) => {}
+                _ = is_over => {}
+            }
             asked.answer();
         });
         let told = async {
@@ -136,8 +140,8 @@ impl Process {
         if !ended {
             warn!("the deadline has come, or it was told twice; what is still in flight is cut");
         }
-        drop(at_work);
-        drop(telling.await);
+        drop((at_work, over));
+        drop((answering.await, telling.await));
         let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped, {} serves", ready.pid);

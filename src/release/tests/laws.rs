@@ -1,10 +1,10 @@
 //! Laws that hold after every step of any sequence of commands.
 
+mod holds;
 mod out;
 mod trials;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -250,45 +250,7 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
     check_left_and_returned(before, next, effects);
     out::check(before, next, effects);
     trials::check_step(before, command, next);
-    check_holds(before, command, next);
-}
-
-/// A hold begins and ends by what its holder does, and by nothing else; asked for once more it begins anew.
-fn check_holds(before: &State, command: &Command, next: &State) {
-    let is_by = |holder: Holder, of: &ServiceName| match command {
-        Command::Hold { service, holder: by, .. } | Command::Release { service, holder: by } => {
-            (service, *by) == (of, holder)
-        }
-        Command::Switch { service, .. } | Command::Supervise { service, act: Act::Convict, .. } => {
-            (service, Holder::Exclusive) == (of, holder)
-        }
-        Command::Batch(_) => true,
-        _ => false,
-    };
-    for (now, holder) in next.table.services().iter().flat_map(|now| Holder::ALL.map(|holder| (now, holder)))
-    {
-        let was = before.table.service(&now.name).and_then(|was| was.holds.of(holder));
-        if !is_by(holder, &now.name) {
-            assert_eq!(now.holds.of(holder), was, "{command:?}");
-        }
-    }
-    let since = |service, holder| {
-        let holds = next.table.service(service).map(|now| now.holds).unwrap_or_default();
-        holds.of(holder).map(|hold| hold.since)
-    };
-    match command {
-        Command::Hold { service, holder, .. } => {
-            assert_eq!(since(service, *holder), Some(next.table.epoch()))
-        }
-        Command::Release { service, holder } => assert_eq!(since(service, *holder), None),
-        Command::Switch { service, .. } => assert_eq!(since(service, Holder::Exclusive), None),
-        _ => {}
-    }
-}
-
-/// What is held of it, whenever that began.
-fn held(service: &Service) -> Vec<(Holder, HoldScope, Duration)> {
-    service.holds.iter().map(|hold| (hold.holder, hold.scope, hold.timeout)).collect()
+    holds::check(before, command, next);
 }
 
 /// Left: had weight and has none. Returned: had none and has some.
@@ -393,7 +355,7 @@ fn check_batch(before: &State, commands: &[Command], batch: &Result<(State, Effe
         (Ok((next, _)), Ok(alone)) => {
             for (service, alone) in next.table.services().iter().zip(alone.table.services()) {
                 assert_eq!((&service.split, &service.versions), (&alone.split, &alone.versions));
-                assert_eq!((&service.stable, held(service)), (&alone.stable, held(alone)));
+                assert_eq!((&service.stable, holds::held(service)), (&alone.stable, holds::held(alone)));
             }
         }
         (batch, alone) => panic!("batch {batch:?}, one by one {alone:?}"),
