@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Refused;
 use super::deployment::{Deployment, Edit};
 use super::draft::{Draft, Item};
-use super::overlay::{effective, own};
+use super::overlay::{effective, own, serves};
 use crate::table::{
     BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionRef, VersionSpec,
 };
@@ -144,9 +144,17 @@ impl Draft<'_> {
         };
         let versions = effective(&deployment.spec, &deployment.edits, &deployment.discovered);
         let weight = service.split.weight(version);
-        let serves = versions.iter().any(|spec| spec.name == *version && spec.serving().next().is_some());
-        if !serves && weight > BasisPoints::NONE {
-            return Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() });
+        if !serves(&versions, version) && weight > BasisPoints::NONE {
+            // Whoever comes to an address that drained when it was there last is another one, and somebody has to serve.
+            let before = service.version(version).map(|spec| Arc::clone(&spec.endpoints)).unwrap_or_default();
+            let mut spec = versions.into_iter().find(|spec| spec.name == *version);
+            if let Some(spec) = &mut spec {
+                spec.draining = spec.draining.iter().filter(|of| before.contains(of)).cloned().collect();
+            }
+            return match spec.filter(|spec| spec.serving().next().is_some()) {
+                Some(spec) => self.edit(name, version.clone(), Some(spec), None),
+                None => Err(Refused::EmptyVersion { service: name.clone(), version: version.clone() }),
+            };
         }
         let (stable, split, holds) = (service.stable.clone(), service.split.clone(), service.holds);
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);

@@ -141,6 +141,22 @@ fn the_end_of_a_drain_puts_nothing_in_the_pool() {
 }
 
 #[test]
+fn who_drained_when_it_was_found_last_serves_where_nobody_else_is_found() {
+    let state = after(&start(file(&[])), [found(&[9001, 9002]), drain_endpoint("shop", "blue", 9001)]);
+    let refused = run(&state, found(&[9001])).unwrap_err();
+    assert_eq!(refused.token(), "empty_version", "it was there all the time");
+    let (next, effects) = run(&after(&state, [found(&[9002])]), found(&[9001])).unwrap();
+    let serving = |state: &State| {
+        let service = state.table.service(&service("shop")).unwrap();
+        service.version(&version("blue")).unwrap().serving().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!((blue(&next), serving(&next)), (endpoints(&[9001]), endpoints(&[9001])));
+    let summary = effects.change.unwrap().summary;
+    assert_eq!(summary, "shop: blue +127.0.0.1:9001 -127.0.0.1:9002 127.0.0.1:9001 serving again");
+    assert_eq!(next.deployments[0].edits.len(), 0, "as the file says");
+}
+
+#[test]
 fn a_version_that_is_put_keeps_what_is_said_of_endpoints_that_were_found() {
     let heavy = TraitsEdit { weight: EndpointWeight::new(5).ok(), ..TraitsEdit::default() };
     let state = after(&start(file(&[])), [found(&[9001, 9002])]);
