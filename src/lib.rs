@@ -27,8 +27,8 @@
 //! request may run twice or was not sent, another endpoint of the version is tried while the
 //! [budget](proxy::upstream::budget) lasts; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
 //! and the line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing
-//! is written that another worker writes, no lock is taken, no task is spawned; only a service that the operator
-//! [limits](proxy::quota) shares its count of requests, because an exact limit is shared by nature.
+//! is written that another worker writes, no lock is taken, no task is spawned; only a connection that is opened is counted among the
+//! [descriptors](proxy::descriptors) of all, and a service that the operator [limits](proxy::quota) shares its count of requests, because an exact limit is shared by nature.
 //!
 //! # One flip
 //!
@@ -66,9 +66,10 @@
 //!
 //! # A hold, and an exclusive flip
 //!
-//! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time. That it is held
+//! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time: one for each who holds
+//! it, an operator or an exclusive step, and none ends another's. When it opens they go on in line, as the service's limits let them. That it is held
 //! stands in the published table, with an epoch of its own, so the fence says from when on nothing passes. `flip --exclusive`
-//! ([`control`]) is two changes: a hold; then, when nothing is left on the other versions and the gate is sealed, flip and
+//! ([`control`]) is two changes: a hold of its own; then, when nothing is left on the other versions and the gate is sealed, flip and
 //! release as one. The gate is in memory, and open is open for good: a hold ends by a bound or its time also when its end
 //! cannot be published, and then everybody goes on where they were. Requests in flight are counted by class (what may
 //! change something, what lasts), so that a flip waits for those alone that it is about, and reads pay nothing for it.

@@ -21,12 +21,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
-use lab::{Answer, Client, Lab, Origin, wait_until};
+use lab::{Client, Lab, Origin, wait_until};
 use socket2::SockRef;
-
-fn failed(answer: &Answer) -> (u16, &str) {
-    (answer.status, answer.header("switchback-reason").unwrap_or(""))
-}
 
 /// Where requests wait at an origin until they are let go.
 #[derive(Clone, Default)]
@@ -89,7 +85,7 @@ fn what_is_too_much_and_has_no_place_to_wait_is_refused_at_once() {
     wait_until("three are there", || counts[0].load(Ordering::SeqCst) == 3);
     for _ in 0..10 {
         let answer = lab.get("/more");
-        assert_eq!(failed(&answer), (503, "circuit_open"));
+        assert_eq!(answer.said(), (503, "circuit_open"));
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     lock.open();
@@ -116,7 +112,7 @@ fn those_who_wait_are_served_in_their_order_and_no_more_wait_than_may() {
         clients.extend(ask(&lab, number..number + 1));
         wait_until("it waits", || pending(&lab) == number as f64);
     }
-    assert_eq!(failed(&lab.get("/6")), (503, "circuit_open"));
+    assert_eq!(lab.get("/6").said(), (503, "circuit_open"));
     lock.open();
     clients.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
     let paths: Vec<_> = lab.origins[0].seen().iter().map(|seen| seen.path().to_owned()).collect();
@@ -162,7 +158,7 @@ fn two_services_that_share_an_endpoints_connections_wait_for_them_no_longer_than
     let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &services);
     let held = ask(&lab, 0..1);
     wait_until("it is there", || counts[0].load(Ordering::SeqCst) == 1);
-    assert_eq!(failed(&lab.get("/cart")), (503, "circuit_open"));
+    assert_eq!(lab.get("/cart").said(), (503, "circuit_open"));
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
     assert_eq!(lab.get("/cart").status, 200);
@@ -177,7 +173,7 @@ fn who_waits_too_long_is_told_so_and_who_leaves_waits_no_more() {
     let held = ask(&lab, 0..1);
     wait_until("one is there", || counts[0].load(Ordering::SeqCst) == 1);
     let since = Instant::now();
-    assert_eq!(failed(&lab.get("/late")), (503, "circuit_open"));
+    assert_eq!(lab.get("/late").said(), (503, "circuit_open"));
     let took = since.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?}");
     drop(ask(&lab, 1..2));
@@ -226,7 +222,7 @@ fn an_endpoint_that_has_all_it_may_is_passed_over() {
     let held = ask(&lab, 0..4);
     let both = [&first, &second];
     wait_until("both are full", || both.iter().all(|counts| counts[0].load(Ordering::SeqCst) == 2));
-    assert_eq!(failed(&lab.get("/more")), (503, "circuit_open"));
+    assert_eq!(lab.get("/more").said(), (503, "circuit_open"));
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
     assert_eq!(both.map(|counts| counts[1].load(Ordering::SeqCst)), [2, 2]);
@@ -292,7 +288,7 @@ fn an_answer_is_not_given_up_for_an_endpoint_that_has_no_room() {
     let held = ask(&lab, 0..1);
     wait_until("it is full", || counts[0].load(Ordering::SeqCst) == 1);
     for _ in 0..4 {
-        assert_eq!(failed(&lab.get("/")), (404, ""));
+        assert_eq!(lab.get("/").said(), (404, ""));
     }
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
@@ -351,7 +347,7 @@ fn an_endpoint_that_goes_and_comes_back_has_room_for_no_more_than_before() {
         for method in ["DELETE", "PUT"] {
             assert_eq!(lab.call(method, &path, &serde_json::Value::Null).0, 200);
         }
-        assert_eq!(failed(&lab.get("/quick")), (503, "circuit_open"));
+        assert_eq!(lab.get("/quick").said(), (503, "circuit_open"));
     }
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
@@ -379,7 +375,7 @@ fn a_limit_that_changes_counts_what_is_there() {
     let epoch = lab.epoch();
     lab.write_config(&services(2, address));
     wait_until("the file is taken over", || lab.epoch() > epoch);
-    assert_eq!(failed(&lab.get("/quick")), (503, "circuit_open"));
+    assert_eq!(lab.get("/quick").said(), (503, "circuit_open"));
     lock.open();
     held.into_iter().for_each(|mut client| assert_eq!(client.answer().status, 200));
     assert_eq!(lab.get("/quick").status, 200);

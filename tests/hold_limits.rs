@@ -22,13 +22,9 @@ use lab::origin::Then;
 use lab::{Answer, Gate, Lab, Origin, wait_until};
 use serde_json::{Value, json};
 
-fn said(answer: &Answer) -> (u16, &str) {
-    (answer.status, answer.header("switchback-reason").unwrap_or(""))
-}
-
 fn all_answered(waiting: Vec<Later>) {
     for answer in waiting.into_iter().map(Later::answer) {
-        assert_eq!(said(&answer), (200, ""));
+        assert_eq!(answer.said(), (200, ""));
     }
 }
 
@@ -83,11 +79,11 @@ fn a_rate_is_asked_when_a_request_comes_and_not_when_it_goes_on() {
     let lab = shop(Origin::start("blue"), "limits = { rate = \"1/h\", burst = 3 }");
     lab.hold(&json!({}));
     let waiting = herd(&lab, 3);
-    assert_eq!(said(&lab.get("/")), (429, "rate"), "also while the service is held");
+    assert_eq!(lab.get("/").said(), (429, "rate"), "also while the service is held");
     assert_eq!(lab.shop()["held_requests"], 3);
     lab.release();
     all_answered(waiting);
-    assert_eq!(said(&lab.get("/")), (429, "rate"));
+    assert_eq!(lab.get("/").said(), (429, "rate"));
 }
 
 #[test]
@@ -96,7 +92,7 @@ fn who_comes_while_others_still_wait_for_room_stands_behind_them() {
     let lab = shop(Origin::held("blue", &gate), "limits = { in_flight = 1 }");
     let mut waiting = vec![lab.get_later("/late")];
     wait_until("it is in flight", || lab.origin("blue").served() == 1);
-    assert_eq!(said(&lab.get("/")), (503, "concurrency"), "as ever");
+    assert_eq!(lab.get("/").said(), (503, "concurrency"), "as ever");
     lab.hold(&json!({}));
     waiting.extend(herd(&lab, 2));
     lab.release();
@@ -142,11 +138,11 @@ fn who_finds_no_room_for_as_long_again_is_refused_as_ever() {
         lab.release();
         let since = Instant::now();
         for answer in waiting.into_iter().map(Later::answer) {
-            assert_eq!(said(&answer), (503, reason));
+            assert_eq!(answer.said(), (503, reason));
         }
         let took = since.elapsed();
         assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
-        assert_eq!(said(&lab.get("/")), (503, reason));
+        assert_eq!(lab.get("/").said(), (503, reason));
         gate.open();
         assert_eq!(first.answer().status, 200);
     }
@@ -204,7 +200,7 @@ fn what_a_hold_has_piled_up_and_a_circuit_refuses_is_not_counted() {
     let gates = <[Gate; 2]>::default();
     let lab = supervised("circuit = { requests = 1, pending = 0 }", &gates);
     let waiting = flipped(&lab, &gates[0], 40, "3s");
-    let is_open = |answer: &Answer| said(answer) == (503, "circuit_open");
+    let is_open = |answer: &Answer| answer.said() == (503, "circuit_open");
     wait_until("all but one are refused", || waiting.iter().filter(|one| one.is_answered()).count() == 39);
     gates[1].open();
     let answers: Vec<_> = waiting.into_iter().map(Later::answer).collect();

@@ -18,10 +18,6 @@ use std::time::Duration;
 use lab::origin::{Peer, Then};
 use lab::{Answer, Gate, Lab, Origin, PATIENCE, Proxy};
 
-fn said(answer: &Answer) -> (u16, &str) {
-    (answer.status, answer.header("switchback-reason").unwrap_or(""))
-}
-
 fn refused(lab: &Lab, reason: &str) -> f64 {
     lab.metric_total("switchback_client_requests_total", &format!("reason=\"{reason}\""))
 }
@@ -42,7 +38,7 @@ fn a_client_has_no_more_connections_than_it_may() {
         let mut more = lab.client();
         let _ = more.try_send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         let answer = Answer::of(&more.rest());
-        assert!(answer.is_none_or(|answer| said(&answer) == (429, "connections")));
+        assert!(answer.is_none_or(|answer| answer.said() == (429, "connections")));
     }
     assert_eq!(refused(&lab, "connections"), 5.0);
     assert_eq!(clients[0].get("/").status, 200, "those who are in stay in");
@@ -72,7 +68,7 @@ fn a_service_has_no_more_requests_in_flight_than_it_may() {
     let mut third = lab.client();
     for _ in 0..3 {
         let answer = third.get("/");
-        assert_eq!(said(&answer), (503, "concurrency"));
+        assert_eq!(answer.said(), (503, "concurrency"));
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     // A changed configuration does not forget those in flight.
@@ -82,7 +78,7 @@ fn a_service_has_no_more_requests_in_flight_than_it_may() {
          [services.shop.versions.blue]\nendpoints = [\"{address}\"]\n"
     ));
     lab.proxy().wait_for_log("configuration read");
-    assert_eq!(said(&third.get("/")), (503, "concurrency"));
+    assert_eq!(third.get("/").said(), (503, "concurrency"));
     gate.open();
     for client in &mut held {
         assert_eq!(client.answer().text(), lab::gate::HELD);
@@ -99,7 +95,7 @@ fn a_service_gets_no_more_requests_a_time_than_it_may() {
     let answers: Vec<_> = (0..20).map(|n| clients[n % 4].get("/")).collect();
     assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 5);
     let refusal = answers.last().unwrap();
-    assert_eq!(said(refusal), (429, "rate"));
+    assert_eq!(refusal.said(), (429, "rate"));
     // An hour, less what this test has taken.
     let retry_after: u32 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!((3_000..=3_600).contains(&retry_after), "{retry_after}");
@@ -157,11 +153,11 @@ fn a_rate_by_client_is_each_clients_own_as_trusted_proxies_tell_them_apart() {
 fn a_request_that_is_too_large_is_refused_before_it_is_sent() {
     let lab = shop(Origin::start("blue"), "limits = { request_body = \"1KiB\" }");
     let answer = lab.client().send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1025\r\n\r\n").answer();
-    assert_eq!(said(&answer), (413, "request_too_large"));
+    assert_eq!(answer.said(), (413, "request_too_large"));
     assert_eq!(answer.header("connection"), Some("close"));
     let waits = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1025\r\n\r\n";
     let answer = lab.client().send(waits).answer();
-    assert_eq!((said(&answer), answer.interim.len()), ((413, "request_too_large"), 0));
+    assert_eq!((answer.said(), answer.interim.len()), ((413, "request_too_large"), 0));
     assert_eq!(lab.origins[0].connections(), 0);
     assert_eq!(lab.client().post("/", &[0; 1024]).status, 200);
 }
@@ -182,7 +178,7 @@ fn a_request_that_becomes_too_large_is_broken_off() {
     let begun = gone.recv_timeout(PATIENCE).unwrap();
     assert_eq!(begun, "200");
     client.send(chunk.repeat(2));
-    assert_eq!(said(&client.answer()), (413, "request_too_large"));
+    assert_eq!(client.answer().said(), (413, "request_too_large"));
     let got = gone.recv_timeout(PATIENCE).unwrap();
     assert!(!got.ends_with("0\r\n\r\n") && got.len() < 1200, "the origin sees that it is not whole: {got:?}");
 }
@@ -204,7 +200,7 @@ fn an_answer_that_is_too_large_is_refused_or_seen_to_break_off() {
         Ok(Then::Keep)
     });
     let lab = shop(origin, "limits = { response_body = \"1KiB\" }");
-    assert_eq!(said(&lab.get("/told")), (502, "response_too_large"));
+    assert_eq!(lab.get("/told").said(), (502, "response_too_large"));
     let answer = lab.get("/chunks");
     assert!(answer.status == 200 && !answer.is_whole && answer.body.len() <= 1024, "{answer:?}");
     assert_eq!(lab.get("/fits").body.len(), 1024);
@@ -216,7 +212,7 @@ fn an_answer_that_is_too_large_is_refused_or_seen_to_break_off() {
 fn a_request_takes_no_longer_in_all_than_it_may() {
     let gate = Gate::default();
     let lab = shop(Origin::held("blue", &gate), "timeouts = { total = \"300ms\" }");
-    assert_eq!(said(&lab.get("/late")), (504, "deadline"));
+    assert_eq!(lab.get("/late").said(), (504, "deadline"));
     let answer = lab.get("/held");
     assert!(answer.status == 200 && !answer.is_whole, "{answer:?}");
     assert_eq!(refused(&lab, "deadline"), 2.0);
@@ -250,12 +246,12 @@ fn when_memory_is_tight_connections_and_requests_are_refused_until_it_is_not() {
     lab.write_config(&config("1MiB"));
     lab.proxy().wait_for_log("pressure has changed");
     let answer = client.get("/");
-    assert_eq!(said(&answer), (503, "overload"));
+    assert_eq!(answer.said(), (503, "overload"));
     assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
     let mut new = lab.client();
     let _ = new.try_send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     let answer = Answer::of(&new.rest());
-    assert!(answer.is_none_or(|answer| said(&answer) == (503, "overload")));
+    assert!(answer.is_none_or(|answer| answer.said() == (503, "overload")));
     assert_eq!(refused(&lab, "overload"), 2.0);
     lab.write_config(&config("off"));
     lab.proxy().wait_for_log("now=Calm");

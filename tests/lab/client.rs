@@ -25,6 +25,11 @@ impl Answer {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
+    /// Its status, and the proxy's reason where the answer is its own.
+    pub fn said(&self) -> (u16, &str) {
+        (self.status, self.header("switchback-reason").unwrap_or(""))
+    }
+
     /// Which version answered: the lab's origins say so.
     pub fn version(&self) -> &str {
         self.header("x-version").unwrap_or("")

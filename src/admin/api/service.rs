@@ -375,7 +375,6 @@ impl Service {
     #[must_use]
     pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {
         let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
-        let gates = snapshot.gates(name);
         let version = |spec: &VersionSpec| Version {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
@@ -389,7 +388,7 @@ impl Service {
             standing: Standing::of(state, name)?,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
-            held_requests: (!gates.is_empty()).then(|| gates.iter().map(|gate| gate.waiting() as u64).sum()),
+            held_requests: (!service.holds.are_none()).then(|| snapshot.waiting(name) as u64),
             changes: None,
         })
     }
