@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use switchback::metrics::supervision::{Compared, Stands};
 use switchback::metrics::{
     Buckets, Certificate, Deliveries, Edge, EndpointState, Exposition, Finds, Inputs, Kind, Lookups,
-    Operations, Outcome, Reason, Tenure, names,
+    Operations, Outcome, Reason, Reloads, Tenure, names,
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
@@ -76,6 +76,7 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
             file: "/etc/switchback/shop.pem".to_owned(),
             not_after: 1_800_000_000,
         }],
+        reloads: Reloads { applied: 4, failed: 2, is_failed: true },
         held: vec![("shop".parse().unwrap(), 3)],
         log_dropped: 0,
         deliveries: vec![Deliveries {
@@ -196,6 +197,9 @@ fn workers_and_tenures_of_one_version_are_added_up() {
 fn the_table_and_control_and_the_doorstep_are_shown() {
     let text = shown(&[tenure("blue"), tenure("green"), tenure("grey")]);
     for (series, expected) in [
+        (r#"switchback_config_reloads_total{result="applied"}"#, "4"),
+        (r#"switchback_config_reloads_total{result="failed"}"#, "2"),
+        ("switchback_config_last_reload_successful", "0"),
         (r#"switchback_split_weight_ratio{service="shop",version="blue"}"#, "0.95"),
         (r#"switchback_split_weight_ratio{service="shop",version="green"}"#, "0.05"),
         (r#"switchback_split_weight_ratio{service="shop",version="grey"}"#, "0"),

@@ -135,9 +135,12 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     let (before, epoch) = (lab.shop(), lab.epoch());
     let mut events = lab.events();
     // Everything else in it is good, and must not take effect.
+    assert_eq!(lab.metric(&["switchback_config_last_reload_successful"]), Some(1.0));
     let bad = shop_and_cart(&lab) + "timeout = 5\n[limits]\nheaders = \"many\"\n";
     lab.write_config(&bad);
     let errors = events.wait_for(|event| event["type"] == "reload_failed")["errors"].take();
+    assert_eq!(lab.metric(&["switchback_config_last_reload_successful"]), Some(0.0));
+    assert_eq!(lab.metric(&["switchback_config_reloads_total", "failed"]), Some(1.0));
     let lines = fs::read_to_string(lab.config()).unwrap().lines().count();
     for (line, words) in [
         (lines - 2, ":1: unknown key `timeout` in version `v1` of service `cart`"),
@@ -158,6 +161,8 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
     events.change();
     assert!(has_cart(&lab));
     assert_eq!(lab.get("/").version(), "green");
+    lab.wait_for_metric(&["switchback_config_last_reload_successful"], 1.0);
+    lab.wait_for_metric(&["switchback_config_reloads_total", "applied"], 1.0);
 }
 
 #[test]

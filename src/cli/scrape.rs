@@ -36,6 +36,7 @@ pub(super) fn of(
             .map(|upstream| Arc::new(Seen(upstream)) as _)
             .collect(),
         operations: handle.figures().services().iter().map(operations).collect(),
+        reloads: handle.figures().reloads(),
         held: held(&handle),
         edges: workers.iter().map(|stats| edge(stats)).collect(),
         refusals: refusals(&workers),

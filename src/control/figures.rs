@@ -1,4 +1,4 @@
-//! Control's own metrics: changes, fences and drains of each service.
+//! Control's own metrics: changes, fences and drains of each service, and how reloads went.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::tenures::STAY;
+use crate::metrics::Reloads;
 use crate::release::{ActorKind, Change, ChangeKind};
 use crate::table::{ServiceName, Table};
 
@@ -17,10 +18,11 @@ pub const FENCE_BOUNDS: [f64; 12] =
 pub const DRAIN_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0, 14_400.0];
 
-/// What control counts, by service. Written by control, read by the collector.
+/// What control counts, by service and of reloads. Written by control, read by the collector.
 #[derive(Debug, Default)]
 pub struct Figures {
     services: Mutex<BTreeMap<ServiceName, ServiceFigures>>,
+    reloads: Mutex<Reloads>,
 }
 
 /// What control counts of one service.
@@ -123,6 +125,19 @@ impl Figures {
         if let Some(figures) = self.lock().get_mut(service) {
             figures.drain.observe(seconds);
         }
+    }
+
+    /// The file was read while running, and is in force or not.
+    pub(super) fn on_reload(&self, is_applied: bool) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        *(if is_applied { &mut reloads.applied } else { &mut reloads.failed }) += 1;
+        reloads.is_failed = !is_applied;
+    }
+
+    /// How reading the file again has gone so far.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        *self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, ServiceFigures>> {

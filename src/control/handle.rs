@@ -245,8 +245,14 @@ impl Handle {
         self.change(wanted).await
     }
 
+    /// The file that was read again is in force.
+    pub fn reloaded(&self) {
+        self.figures.on_reload(true);
+    }
+
     /// Tells whoever listens that the file was read and refused.
     pub fn reload_failed(&self, errors: String) {
+        self.figures.on_reload(false);
         // Nobody listens: nobody to tell.
         let _ = self.notices.send(Notice::ReloadFailed { errors });
     }

@@ -115,6 +115,7 @@ impl Collector for Gathering {
         families.extend(of_versions(&versions, &inputs));
         families.extend(of_table(&inputs.table, &versions));
         families.extend(of_operations(&inputs));
+        families.extend(of_reloads(&inputs));
         families.extend(of_edges(&inputs));
         families.extend(of_workers(&inputs));
         families.extend(of_tls(&inputs));
@@ -226,6 +227,15 @@ fn of_operations(inputs: &Inputs) -> [Family; 3] {
         drain.durations(&[service], &operations.drain);
     }
     [changes, fence, drain]
+}
+
+fn of_reloads(Inputs { reloads, .. }: &Inputs) -> [Family; 2] {
+    let mut ended = Family::of(&names::RELOADS);
+    ended.count(&["applied"], reloads.applied);
+    ended.count(&["failed"], reloads.failed);
+    let mut is_last_in_force = Family::of(&names::RELOADED);
+    is_last_in_force.count(&[], u64::from(!reloads.is_failed));
+    [ended, is_last_in_force]
 }
 
 fn of_edges(inputs: &Inputs) -> [Family; 5] {

@@ -47,6 +47,8 @@ pub struct Inputs {
     pub tenures: Vec<Arc<dyn Tenure>>,
     /// What control counted, by service.
     pub operations: Vec<(ServiceName, Operations)>,
+    /// How reading the configuration again has gone.
+    pub reloads: Reloads,
     /// What each worker counted that belongs to no version.
     pub edges: Vec<Edge>,
     /// Answers of services that no version was asked for: their limits', and those of holds.
@@ -67,6 +69,17 @@ pub struct Inputs {
     pub finds: Vec<Finds>,
     /// Versions that are compared, or were.
     pub compared: Vec<Compared>,
+}
+
+/// How reading the configuration again has gone so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// What was read is in force.
+    pub applied: u64,
+    /// What was read is not used.
+    pub failed: u64,
+    /// The last time was one of those that failed.
+    pub is_failed: bool,
 }
 
 /// How one endpoint stands.

@@ -22,7 +22,8 @@ pub use checks::Checks;
 pub use collector::Exposition;
 pub use handshake::Handshake;
 pub use inputs::{
-    Buckets, Certificate, Deliveries, Edge, EndpointState, Finds, Inputs, Lookups, Operations, Source, Tenure,
+    Buckets, Certificate, Deliveries, Edge, EndpointState, Finds, Inputs, Lookups, Operations, Reloads,
+    Source, Tenure,
 };
 pub use reason::Reason;
 pub use retry::{Hedge, Retry};

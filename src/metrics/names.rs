@@ -103,6 +103,10 @@ metrics! {
         "Attempts at a request beside one that takes its time: won, lost, failed, or not made because the budget was exhausted.";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
         "Changes of the table, by what they did and who asked.";
+    RELOADS = Counter "switchback_config_reloads_total" ["result"]
+        "Readings of the configuration while running: applied, or failed, after which everything stays as it was.";
+    RELOADED = Gauge "switchback_config_last_reload_successful" []
+        "1 while the configuration in force is the one that was read last; 0 while that one failed.";
     CONNECTIONS = Gauge "switchback_client_connections" []
         "Open client connections.";
     ACCEPTED = Counter "switchback_client_connections_accepted_total" []

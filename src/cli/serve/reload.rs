@@ -26,7 +26,8 @@ impl Process {
     async fn reload_and_tell(&mut self, trigger: &Trigger) {
         match self.try_reload().await {
             Ok(()) => {
-                info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read")
+                info!(epoch = self.handle.live().epoch().0, file = %self.file.display(), "configuration read");
+                self.handle.reloaded();
             }
             Err(error) => {
                 let errors = told(&error);
