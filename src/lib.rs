@@ -17,7 +17,7 @@
 //! counters. A connection that comes goes to the worker with clearly [less to do](proxy::posts), if there is one, and stays
 //! there. A connection to a listener with [TLS](proxy::tls) does its handshake in its own task, bounded in time and
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
-//! the wire with our own [codec](proxy::http1), which reads in one way only what hyper would repair (HTTP/2 is h2's), and
+//! the wire with our own [codec](proxy::http1), which refuses what can be read in two ways (HTTP/2 is h2's), and
 //! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous
 //! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); its coin says which version; the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
@@ -27,8 +27,10 @@
 //! request may run twice or was not sent, another endpoint of the version is tried while the
 //! [budget](proxy::upstream::budget) lasts; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
 //! and the line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing
-//! is written that another worker writes, no lock is taken, no task is spawned; only a connection that is opened is counted among the
-//! [descriptors](proxy::descriptors) of all, and a service that the operator [limits](proxy::quota) shares its count of requests, because an exact limit is shared by nature.
+//! is written that another worker writes, no lock is taken, no task is spawned. What is shared by its nature is the exception, and
+//! only those pay who need it: a connection that is opened is counted among the [descriptors](proxy::descriptors) of all, a
+//! service that the operator limits shares its [count](proxy::quota) and a version with a circuit its [room](proxy::upstream::room),
+//! who waits stands in the [line](proxy::hold::gate) of a hold, and failures are told to the [judges](proxy::ledger) at once.
 //!
 //! # One flip
 //!
@@ -100,11 +102,11 @@
 //!
 //! # Who may know whom
 //!
-//! `release → table` · `proxy → table, metrics` · `control → release, table, store, proxy, metrics` · `store → table,
-//! release` · `config → table, release, metrics' reasons` · `admin → control's handle` · `webhooks → admin's wire types,
-//! control's notices, config's word for one` · `cli → admin's wire types, config`;
-//! `cli::serve` alone wires all.
-//! `tests/tidy.rs` enforces it.
+//! `release, metrics → table` · `proxy → table, metrics` · `store → table, release` · `config → table, release, metrics'
+//! reasons` · `control → table, release, store, metrics`, and of the proxy what it publishes and judges · `admin → control`, and
+//! what it has in hand · `webhooks → admin's wire types, control's notices, config's word for one` · `cli → admin's wire types,
+//! config, table`; `cli::serve`, which starts the process, its metrics and the demo wire all.
+//! `tests/tidy.rs` has the list to the last room, and enforces it.
 
 // In reading order, a blank line between them so that it stays.
 

@@ -7,7 +7,7 @@
 //! | 8 | injection from HTTP/2 into HTTP/1.1 | `tests/http2.rs`, `tests/http2_conformance.rs` |
 //! | 9–13 | answers that nobody asked for, early answers, `Expect`, hop-by-hop fields, who is asking | here; `forwarded.rs` |
 //! | 14–19 | resets, floods of frames, HPACK | `tests/http2_floods.rs` |
-//! | 20, 21 | those who do not read, do not write, or hardly | here; the twelve kinds one by one in `slow.rs` |
+//! | 20, 21 | those who do not read, do not write, or hardly | here; each kind by itself in `slow.rs` |
 //! | 22, 23 | bombs, paths | here |
 //! | 24, 25 | TLS on either side | `tests/tls.rs`, `tests/https.rs`, `tests/upstream_tls.rs` |
 //! | 26 | fields with an underscore | `forwarded.rs` |

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use clap::Parser;
 use switchback::cli::args::Cli;
+use switchback::metrics::Reason;
 
 use lab::{Client, Origin, Proxy};
 
@@ -145,6 +146,15 @@ fn every_command_of_the_readme_is_one() {
         }
     }
     assert!(checked >= 2, "where are the commands?");
+}
+
+#[test]
+fn every_reason_is_told_with_its_status() {
+    let told: Vec<_> = README.lines().filter(|line| line.starts_with("| `")).collect();
+    for reason in Reason::ALL {
+        let row = format!("| `{}` | {} | ", reason.token(), reason.status());
+        assert!(told.iter().any(|line| line.starts_with(&row)), "{row}");
+    }
 }
 
 #[test]

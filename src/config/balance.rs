@@ -10,7 +10,7 @@ const POLICIES: [&str; 5] = ["p2c", "round_robin", "random", "hash", "ewma"];
 /// What `section`, a service's or a version's, says; what it does not say is as in `default`.
 pub(super) fn read(section: &mut Section<'_>, default: &Balance) -> Option<Balance> {
     let policy = section.or("balance", default.policy.clone(), policy);
-    let panic_threshold = section.or("panic_threshold", default.panic_threshold, percentage);
+    let panic_threshold = section.or("panic_threshold", default.panic_threshold, Node::percentage);
     let zone_preference = section.or("zone_preference", default.zone_preference, Node::flag);
     let slow_start = section.or("slow_start", default.slow_start, |node| slow_start(node).map(Some));
     Some(Balance {
@@ -136,7 +136,7 @@ fn slow_start(node: Node<'_>) -> Option<SlowStart> {
         curve.or_else(|| node.unexpected(expected))
     });
     let floor = section.or("floor", default.floor, |node| {
-        let floor = percentage(node)?;
+        let floor = node.percentage()?;
         if floor == BasisPoints::NONE {
             node.unexpected("a percentage above 0 such as \"10%\"")
         } else {
@@ -155,11 +155,4 @@ fn hundredths(text: &str) -> Option<u32> {
         return None;
     }
     format!("{whole}{decimals:0<2}").parse().ok()
-}
-
-/// A share such as `"10%"`.
-pub(super) fn percentage(node: Node<'_>) -> Option<BasisPoints> {
-    let expected = "a percentage such as \"10%\"";
-    let text = node.number_or_text(expected)?;
-    text.parse().ok().or_else(|| node.unexpected(expected))
 }

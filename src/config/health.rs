@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::diagnostic::did_you_mean;
 use super::walk::{Node, Section};
-use crate::table::{BasisPoints, HealthCheck, HttpProbe, Least, Probe, Protocol};
+use crate::table::{HealthCheck, HttpProbe, Least, Probe, Protocol};
 
 /// The shortest interval: checks are not to be an endpoint's main work.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub(super) fn read(node: Node<'_>) -> Option<Option<Arc<HealthCheck>>> {
     let port = section.or("port", None, |node| port(node).map(Some));
     let reuse = section.or("reuse", default.reuse, Node::flag);
     let interval = section.or("interval", default.interval, |node| node.duration(LEAST_INTERVAL));
-    let jitter = section.or("jitter", default.jitter, percentage);
+    let jitter = section.or("jitter", default.jitter, Node::percentage);
     let timeout = timeout(&mut section, interval.unwrap_or(Duration::MAX));
     let rise = section.or("rise", default.rise, times);
     let fall = section.or("fall", default.fall, times);
@@ -205,12 +205,6 @@ fn port(node: Node<'_>) -> Option<u16> {
 
 fn times(node: Node<'_>) -> Option<u16> {
     node.count(&(1..=1_000)).and_then(|times| u16::try_from(times).ok())
-}
-
-fn percentage(node: Node<'_>) -> Option<BasisPoints> {
-    let expected = "a percentage such as \"10%\"";
-    let text = node.number_or_text(expected)?;
-    text.parse().ok().or_else(|| node.unexpected(expected))
 }
 
 /// `min_healthy = 2`, `min_healthy = "50%"`.

@@ -315,7 +315,7 @@ pub enum Accept {
     Never,
 }
 
-/// W3C trace context: a valid one passes as it is, an invalid one is replaced.
+/// W3C trace context: a valid one passes as it is, an invalid one does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
     /// One is started where there is none; default true.

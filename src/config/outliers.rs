@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::walk::{Node, Section};
-use crate::table::{BasisPoints, Deviation, OutlierRules};
+use crate::table::{Deviation, OutlierRules};
 
 /// The shortest interval and ejection.
 const LEAST: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub(super) fn read(node: Node<'_>) -> Option<OutlierRules> {
     let interval = section.or("interval", default.interval, |node| node.duration(LEAST));
     let base_ejection = section.or("base_ejection", default.base_ejection, |node| node.duration(LEAST));
     let max_ejection = section.or("max_ejection", default.max_ejection, |node| node.duration(LEAST));
-    let max_ejected = section.or("max_ejected", default.max_ejected, percentage);
+    let max_ejected = section.or("max_ejected", default.max_ejected, Node::percentage);
     section.finish();
     Some(OutlierRules {
         consecutive_errors: errors?,
@@ -74,10 +74,4 @@ fn factor(node: Node<'_>) -> Option<u32> {
 
 fn times(node: Node<'_>) -> Option<u16> {
     node.count(&(0..=10_000)).and_then(|times| u16::try_from(times).ok())
-}
-
-fn percentage(node: Node<'_>) -> Option<BasisPoints> {
-    let expected = "a percentage such as \"10%\"";
-    let text = node.number_or_text(expected)?;
-    text.parse().ok().or_else(|| node.unexpected(expected))
 }

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::did_you_mean;
 use super::document::{Document, Spot};
-use crate::table::duration;
+use crate::table::{BasisPoints, duration};
 
 /// A value, before it is known to be what is expected there.
 #[derive(Clone, Copy)]
@@ -66,6 +66,12 @@ impl<'a> Node<'a> {
             },
             _ => self.unexpected(expected),
         }
+    }
+
+    /// A share such as `"10%"`.
+    pub(super) fn percentage(self) -> Option<BasisPoints> {
+        let expected = "a percentage such as \"10%\"";
+        self.number_or_text(expected)?.parse().ok().or_else(|| self.unexpected(expected))
     }
 
     /// A file's path; a relative one is beside the file that names it.

@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::time::sleep_until;
+
 use crate::release::Timestamp;
 
 /// What the calendar says.
@@ -15,4 +17,12 @@ pub(super) fn now() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "control's edge: fences and drains are timed here")]
 pub(super) fn instant() -> Instant {
     Instant::now()
+}
+
+/// At `at`; never, where there is nothing to wait for.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -31,7 +31,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::sleep_until;
 
 pub use crate::proxy::hold::Ended;
 use custody::{Custody, Transfer};
@@ -211,7 +210,7 @@ impl Control {
             let opened = Arc::clone(&self.holds.alert);
             tokio::select! {
                 () = &mut shutdown => break,
-                () = wait_until(wake) => self.on_wake().await,
+                () = clock::until(wake) => self.on_wake().await,
                 () = opened.notified() => self.poll_holds().await,
                 () = bell.notified() => self.poll_drains(),
                 _ = elders.changed() => self.on_elders(),
@@ -365,12 +364,5 @@ impl Control {
             Ok(records) => Ok(Command::Undo { to, records }),
             Err(oldest) => Err(Refused::UnknownEpoch { to, oldest, newest }.into()),
         }
-    }
-}
-
-async fn wait_until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

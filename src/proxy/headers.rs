@@ -239,6 +239,13 @@ impl ConnectionOption {
     }
 }
 
+/// The value of a field that is there once.
+#[must_use]
+pub fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
 /// True when the list `value` names `token`, whatever its quality.
 pub fn has_token(value: &[u8], token: &[u8]) -> bool {
     let named = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);

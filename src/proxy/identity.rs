@@ -4,7 +4,7 @@ use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::connection::Client;
-use super::headers;
+use super::headers::{self, only};
 
 /// The field with a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -77,12 +77,6 @@ pub fn establish(client: &Client, head: &mut Parts) -> Option<HeaderValue> {
     let id = minted(client.worker.dice());
     head.headers.insert(REQUEST_ID, id.clone());
     Some(id)
-}
-
-/// The value of a field that is there once.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
 }
 
 /// Visible ASCII of a length that every log can hold.

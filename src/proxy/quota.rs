@@ -1,7 +1,7 @@
 //! What a service has left of its limits, over all workers.
 //!
-//! The one place where a request writes what another worker's request writes: an exact limit is shared by its nature. Only
-//! requests of services that have such a limit come here; `in_flight` and a `rate` of the whole service are an atomic each,
+//! Here a request writes what another worker's request writes: an exact limit is shared by its nature. Only requests of
+//! services that have such a limit come here; `in_flight` and a `rate` of the whole service are an atomic each,
 //! a `rate` by client is a short lock on one of [`SHARDS`] tables.
 
 use std::collections::HashMap;

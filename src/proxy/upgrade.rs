@@ -10,11 +10,11 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Version, request};
+use http::{HeaderMap, Method, Version, request};
 
 use super::fields::Note;
 use super::head::Parts;
-use super::headers::{append, has_token};
+use super::headers::{append, has_token, only};
 use crate::metrics::Reason;
 
 /// How a client asks for a WebSocket.
@@ -72,11 +72,6 @@ pub fn drop_key(request: &mut request::Parts) {
     }
 }
 
-fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
-}
-
 /// A handshake's key: 16 bytes that were not used before (RFC 6455 §4.1).
 #[must_use]
 pub fn key(random: [u32; 4]) -> String {
@@ -99,6 +94,7 @@ pub fn accept(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn asked(method: &str, fields: &[(&str, &str)]) -> Result<Option<Upgrade>, Reason> {
         let mut request = http::Request::builder().method(method).uri("/");

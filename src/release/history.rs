@@ -1,7 +1,6 @@
 //! What is remembered: every change with its epoch, who, why and when, and each service as it stood after it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::deployment::{Discovered, Edit, Previous};
 use super::trial::{Act, Trial};
@@ -201,16 +200,5 @@ impl ServiceRecord {
             file_digest: deployment.file_digest,
         };
         Self { service: service.name.clone(), epoch: service.epoch, standing: Some(standing) }
-    }
-}
-
-impl fmt::Display for Split {
-    /// `blue 95 %, green 5 %`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (version, weight)) in self.shares().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{version} {weight}")?;
-        }
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //!      │  │      all weight on one version      │ a version loses its last weight
 //!      │  └──────────────┐                      ▼
 //!      └── Drained ── Draining { leaving } ◀── flip, revert, weights, undo
+//!                         └── Drained ──▶ Canary, where several versions have weight
 //! ```
 //!
 //! Apart from all that a service is held or not: a hold lies over any of these, and everything else can be changed

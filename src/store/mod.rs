@@ -1,6 +1,7 @@
 //! What survives: every acknowledged change, and where each service's traffic goes.
 
 pub mod keeper;
+#[cfg(test)]
 pub mod memory;
 pub mod record;
 pub mod sqlite;

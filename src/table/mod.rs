@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no randomness, no I/O. A request's coin comes in as an argument.
 
+pub mod calendar;
 pub mod discovery;
 pub mod drain;
 pub mod duration;

@@ -1,5 +1,7 @@
 //! How a service's new requests are shared among its versions.
 
+use std::fmt;
+
 use super::name::{BasisPoints, Invalid, VersionName};
 
 /// Weights over versions that sum to exactly 100 %; versions that are not named have 0.
@@ -68,6 +70,17 @@ impl Split {
         let heaviest = self.shares.iter().rev().max_by_key(|(_, weight)| *weight);
         // A split sums to 100 %, so it has at least one share.
         &heaviest.unwrap_or(&self.shares[0]).0
+    }
+}
+
+impl fmt::Display for Split {
+    /// `blue 95 %, green 5 %`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (version, weight)) in self.shares().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{version} {weight}")?;
+        }
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Asked, Failed, Handle, Wanted, clock, wait_until};
+use super::{Asked, Failed, Handle, Wanted, clock};
 use crate::metrics::Finds;
 use crate::release::{Actor, ActorKind, Command};
 use crate::table::{Discovery, EndpointAddr, ServiceName, VersionName};
@@ -164,7 +164,7 @@ async fn find(of: Discovery, handle: Handle, counts: Arc<Counts>, looks: watch::
         );
         let found = tokio::select! {
             found = spring.next() => found,
-            () = wait_until(marks.next()) => {
+            () = clock::until(marks.next()) => {
                 for endpoint in marks.over(clock::instant()) {
                     end_drain(&of, &handle, endpoint, &name).await;
                 }

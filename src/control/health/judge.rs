@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
 use super::subject::Turned;
-use super::{Health, clock, wait_until};
+use super::{Health, clock};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::suspicion::Sums;
 use crate::proxy::upstream::{Cause, Member, Suspect, Upstream, Vitals};
@@ -86,14 +86,14 @@ impl Judge {
             let (rested, next) = (self.rested, self.next());
             let come = async {
                 if rested.is_some() {
-                    wait_until(rested).await;
+                    clock::until(rested).await;
                 }
                 suspects.come(AT_A_TIME).await
             };
             tokio::select! {
                 some = come => self.on_suspects(&some, clock::instant()),
                 Some(task) = self.tasks.recv() => self.on_task(task, clock::instant()),
-                () = wait_until(next) => self.on_time(clock::instant()),
+                () = clock::until(next) => self.on_time(clock::instant()),
             }
             // Control's turn, whatever else there is to do.
             yield_now().await;

@@ -22,10 +22,9 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -285,12 +284,5 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Vec<Pool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn wait_until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

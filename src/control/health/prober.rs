@@ -17,7 +17,7 @@ use tokio::task::{spawn_local, yield_now};
 use super::judge::Judge;
 use super::probe::Found;
 use super::subject::Subject;
-use super::{Fresh, Health, clock, wait_until};
+use super::{Fresh, Health, clock};
 use crate::proxy::live::Live;
 
 /// Looks under way at a time; beyond it endpoints are looked at later.
@@ -137,7 +137,7 @@ impl Looking {
             tokio::select! {
                 Some(subject) = self.fresh.recv() => self.on_fresh(subject),
                 Some(looked) = looks.next(), if !looks.is_empty() => self.on_looked(looked),
-                () = wait_until(next), if next.is_some() => {
+                () = clock::until(next), if next.is_some() => {
                     let now = clock::instant();
                     let most = (looks.len() + AT_A_TIME).min(AT_ONCE);
                     while looks.len() < most && let Some((due, subject)) = self.take(now) {

@@ -1,6 +1,6 @@
 //! Health against a table that changes, with a judge that is told the time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 

@@ -1,5 +1,7 @@
 //! JSON as it is appended to a line: no intermediate value, and nothing that a client sent can end the line or a string.
 
+use crate::table::calendar::civil;
+
 /// Appends `"key":`, behind a comma unless it is the first of its object.
 pub(super) fn key(out: &mut Vec<u8>, key: &str) {
     if out.last().is_some_and(|last| *last != b'{') {
@@ -86,18 +88,6 @@ fn digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
         *digit += u8::try_from(number % 10).unwrap_or(0);
         number /= 10;
     }
-}
-
-/// Days since 1970-01-01 to (year, month, day), after H. Hinnant, "chrono-compatible low-level date algorithms".
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
