@@ -421,6 +421,10 @@ fn one_watch_is_for_all_lists_and_each_is_followed() {
         list(&lab.dir.path().join(format!("{name}.json")), "[\"10.0.0.2:80\"]");
         lab::wait_until("it is followed", || green(&lab, name) == ["10.0.0.2:80"]);
     }
+    lab.write_config(&services(&names[..3]));
+    lab.wait_for_metric(&["switchback_config_reloads_total", "applied"], 2.0);
+    let found = lab.metric(&["switchback_discoveries_total", "\"pay\"", "\"found\""]);
+    assert_eq!(found, Some(2.0), "what is gone is still shown");
 }
 
 #[test]

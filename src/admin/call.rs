@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::EXPECT;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -21,6 +25,10 @@ use crate::table::{EndpointAddr, Invalid, ServiceName, VersionName, VersionRef};
 const MAX_BODY: usize = 1024 * 1024;
 /// For the whole of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is refused is still taken, in bytes.
+const MOST_PASSED_OVER: usize = 16 * 1024 * 1024;
+/// And for how long.
+const LINGER: Duration = Duration::from_secs(2);
 /// Our own command line says so; everybody else is a controller.
 pub(super) const CLIENT_HEADER: &str = "switchback-client";
 
@@ -62,20 +70,50 @@ impl FromRequest<Arc<App>> for Call {
         let names = RawPathParams::from_request_parts(&mut parts, app).await;
         let names = names.map_err(|why| Problem::new(400, "bad_path", why.to_string()))?;
         let names = names.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let body = read(body).await?;
+        let body = body.collect().await;
+        let body = body.map_err(|why| Problem::new(400, "bad_body", format!("the body broke off: {why}")))?;
+        let body = body.to_bytes();
         Ok(Self { app: Arc::clone(app), parts, names, body })
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Box<Problem>> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    let late = |_| Problem::new(408, "body_timeout", "the body did not come in 30 s");
-    match read.map_err(late)? {
-        Ok(read) => Ok(read.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::new(413, "body_too_large", "the body is over 1 MiB"))
+/// Reads the body before anything is answered: who still sends it when the connection closes may not see the answer.
+pub(super) async fn hear(request: Request, next: Next) -> Response {
+    let (parts, mut body) = request.into_parts();
+    // Who asks first sends nothing of what is too large.
+    if parts.headers.contains_key(EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
+        return too_large().into_response();
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, read(&mut body)).await;
+    match read.unwrap_or_else(|_| Err(Problem::new(408, "body_timeout", "the body did not come in 30 s"))) {
+        Ok(read) => next.run(Request::from_parts(parts, Body::from(read))).await,
+        Err(problem) => {
+            tokio::time::timeout(LINGER, pass_over(&mut body)).await.ok();
+            problem.into_response()
         }
+    }
+}
+
+async fn read(body: &mut Body) -> Result<Bytes, Box<Problem>> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
         Err(error) => Err(Problem::new(400, "bad_body", format!("the body broke off: {error}"))),
+    }
+}
+
+fn too_large() -> Box<Problem> {
+    Problem::new(413, "body_too_large", "the body is over 1 MiB")
+}
+
+/// Takes what is still coming of a body, as far as [`MOST_PASSED_OVER`].
+async fn pass_over(body: &mut Body) {
+    let mut left = MOST_PASSED_OVER;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, change, drain, events, explain, health, read, rollout, upgrade, verdict};
+use super::{App, call, change, drain, events, explain, health, read, rollout, upgrade, verdict};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -58,7 +58,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
 pub(super) fn admin(app: Arc<App>) -> Router {
     let router =
         routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-    finish(router, app).layer(middleware::from_fn(refuse_browsers))
+    finish(router, app).layer(middleware::from_fn(refuse_browsers)).layer(middleware::from_fn(call::hear))
 }
 
 /// Only what monitoring reads, for the separate listener.

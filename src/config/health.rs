@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::diagnostic::did_you_mean;
@@ -100,7 +101,7 @@ fn request(section: &mut Section<'_>) -> Option<HttpProbe> {
     let default = HttpProbe::default();
     let method = section.or("method", default.method, method);
     let path = section.or("path", default.path, path);
-    let host = section.or("host", None, |node| value(node, "a host such as \"shop.internal\"").map(Some));
+    let host = section.or("host", None, |node| host(node).map(Some));
     let headers = section.or("headers", Vec::new(), headers);
     let status = section.or("status", default.status, statuses);
     let body = section.or("body", None, |node| {
@@ -136,6 +137,13 @@ fn path(node: Node<'_>) -> Option<Arc<str>> {
     } else {
         node.unexpected(expected)
     }
+}
+
+fn host(node: Node<'_>) -> Option<HeaderValue> {
+    let expected = "a host such as \"shop.internal\"";
+    let host = value(node, expected)?;
+    let is_one = Authority::try_from(host.as_bytes()).is_ok_and(|read| !read.as_str().contains('@'));
+    if is_one { Some(host) } else { node.unexpected(expected) }
 }
 
 fn value(node: Node<'_>, expected: &str) -> Option<HeaderValue> {

@@ -191,6 +191,26 @@ async fn who_takes_nothing_of_an_answer_keeps_no_probe_waiting() {
 }
 
 #[tokio::test]
+async fn who_still_sends_a_body_hears_why_it_is_refused() {
+    let world = World::new();
+    for (call, size, status) in [
+        ("POST /v1/nothing", 1_000_000, "404"),
+        ("PATCH /v1/services", 1_000_000, "405"),
+        ("POST /v1/changes", 3_000_000, "413"),
+    ] {
+        let mut client = UnixStream::connect(&world.socket).await.unwrap();
+        let head =
+            format!("{call} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // More than a socket holds: it fails where the connection is closed meanwhile.
+        client.write_all(&vec![b'x'; size]).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn readiness_and_listeners_are_told() {
     let world = World::new();
     assert_eq!((world.get("/readyz").await.status, world.get("/healthz").await.status), (503, 200));

@@ -121,6 +121,7 @@ fn what_is_wrong_with_outliers_is_told_at_its_place() {
         "health = { type = \"tpc\" }",
         "health = { type = \"tcp\", path = \"/\", status = 200 }",
         "health = { method = \"HEAD\", body = \"ok\" }",
+        "health = { host = \"a b\" }",
     ];
     insta::assert_snapshot!(told.map(|rules| check_service(&service(rules))).join("\n--\n"), @r#"
     conf.d/a.toml:3:10: expected false, or a check such as { path = "/healthz", interval = "5s" }, found true
@@ -139,6 +140,9 @@ fn what_is_wrong_with_outliers_is_told_at_its_place() {
     --
     conf.d/a.toml:3:10: the answer to HEAD has no body
     hint: leave `body` out, or use GET
+    switchback.toml: 1 error
+    --
+    conf.d/a.toml:3:19: expected a host such as "shop.internal", found the string "a b"
     switchback.toml: 1 error
     "#);
 }

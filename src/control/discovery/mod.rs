@@ -14,13 +14,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::tenures::STAY;
 use super::{Asked, Failed, Handle, Wanted, clock};
 use crate::metrics::Finds;
 use crate::release::{Actor, ActorKind, Command};
@@ -45,21 +46,36 @@ struct Counts {
 #[derive(Debug, Clone, Default)]
 pub struct Figures(Arc<Mutex<ByVersion>>);
 
-type ByVersion = BTreeMap<(ServiceName, VersionName), Arc<Counts>>;
+type ByVersion = BTreeMap<(ServiceName, VersionName), Shown>;
+
+#[derive(Debug, Default)]
+struct Shown {
+    counts: Arc<Counts>,
+    /// Since when nobody looks for it.
+    gone: Option<Instant>,
+}
+
+impl Shown {
+    fn is_over(&self, now: Instant) -> bool {
+        self.gone.is_some_and(|gone| now.saturating_duration_since(gone) >= STAY)
+    }
+}
 
 impl Figures {
-    /// By service and version.
+    /// By service and version; of those that nobody looks for any more for as long as their versions are shown.
     #[must_use]
     pub fn finds(&self) -> Vec<Finds> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = |((service, version), counts): (&(ServiceName, VersionName), &Arc<Counts>)| Finds {
-            service: service.clone(),
-            version: version.clone(),
-            // Relaxed: only read to be shown.
-            found: counts.found.load(Ordering::Relaxed),
-            failed: counts.failed.load(Ordering::Relaxed),
-        };
-        all.iter().map(told).collect()
+        let now = clock::instant();
+        let told =
+            |((service, version), Shown { counts, .. }): (&(ServiceName, VersionName), &Shown)| Finds {
+                service: service.clone(),
+                version: version.clone(),
+                // Relaxed: only read to be shown.
+                found: counts.found.load(Ordering::Relaxed),
+                failed: counts.failed.load(Ordering::Relaxed),
+            };
+        all.iter().filter(|(_, shown)| !shown.is_over(now)).map(told).collect()
     }
 }
 
@@ -108,10 +124,15 @@ impl Finders {
         running.retain(|finder| wanted.contains(&finder.of) && !finder.task.is_finished());
         let mut figures = self.figures.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = |of: &Discovery| (of.service.clone(), of.version.clone());
-        figures.retain(|known, _| wanted.iter().any(|of| name(of) == *known));
+        let now = clock::instant();
+        figures.retain(|_, shown| !shown.is_over(now));
+        for (known, shown) in &mut *figures {
+            let is_wanted = wanted.iter().any(|of| name(of) == *known);
+            shown.gone = if is_wanted { None } else { shown.gone.or(Some(now)) };
+        }
         for of in wanted {
             if !running.iter().any(|finder| finder.of == *of) {
-                let counts = Arc::clone(figures.entry(name(of)).or_default());
+                let counts = Arc::clone(&figures.entry(name(of)).or_default().counts);
                 let task =
                     spawn_local(find(of.clone(), self.handle.clone(), counts, self.lists.borrow().looks()));
                 running.push(Finder { of: of.clone(), task });

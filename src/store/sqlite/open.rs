@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -148,12 +148,19 @@ fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> R
 fn identify(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let foreign =
         || cannot_open(path, "it is not a file of switchback's; set another state.dir, or move it away");
-    let found: i64 = pragma(connection, "user_version").map_err(|error| match error {
+    let damaged = |error| match error {
+        StoreError::Corrupt(why) if is_marked(path) => cannot_open(
+            path,
+            format!(
+                "it is damaged ({why}): put a copy of it back, it says where traffic goes; or move it away, to begin with the weights of the file"
+            ),
+        ),
         StoreError::Corrupt(_) => foreign(),
         other => other,
-    })?;
-    let objects: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(failed)?;
+    };
+    let found: i64 = pragma(connection, "user_version").map_err(damaged)?;
+    let objects = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0));
+    let objects: i64 = objects.map_err(failed).map_err(damaged)?;
     match pragma::<i64>(connection, "application_id")? {
         APPLICATION_ID => {}
         0 if objects == 0 && found == 0 => return Ok(0),
@@ -162,6 +169,13 @@ fn identify(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let newer = || StoreError::NewerSchema { path: path.display().to_string(), found, known };
     usize::try_from(found).ok().filter(|_| found <= known).ok_or_else(newer)
+}
+
+/// Whether the file has our mark, be the rest of it as it may (SQLite's file format, §1.3: bytes 68 to 71).
+fn is_marked(path: &Path) -> bool {
+    let mut mark = [0; 4];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut mark, 68));
+    read.is_ok() && i64::from(u32::from_be_bytes(mark)) == APPLICATION_ID
 }
 
 fn configure(connection: &Connection, path: &Path) -> Result<(), StoreError> {

@@ -172,6 +172,18 @@ fn a_newer_schema_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_damaged_file_of_our_own_is_called_so() {
+    let dir = TempDir::new().unwrap();
+    let mut store = Sqlite::open(dir.path(), 9).unwrap();
+    store.append(&plain(1), None).unwrap();
+    drop(store);
+    let path = dir.path().join("switchback.db");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1_000).unwrap();
+    let error = Sqlite::open(dir.path(), 9).unwrap_err().to_string();
+    assert!(error.contains("damaged") && !error.contains("not a file of switchback's"), "{error}");
+}
+
+#[test]
 fn a_file_of_somebody_elses_is_refused_and_left_alone() {
     let text = b"not a database at all, but long enough to have a header".repeat(40);
     let dir = TempDir::new().unwrap();
