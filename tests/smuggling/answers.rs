@@ -197,6 +197,9 @@ pub(crate) const CHUNKS: &[Case] = &[
     ("GET", Cut("abcdef"), b"3\r\ndef0\r\n\r\n", Stays),
     ("GET", Cut("abcdef"), b"3\r\ndefX\r\n0\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"3;a\nb\r\ndef\r\n0\r\n\r\n", Stays),
+    ("GET", Cut("abc"), b"3;a=\"\r\ndef\r\n0\r\n\r\n", Stays),
+    ("GET", Cut("abc"), b"3;a=b\"\r\ndef\r\n0\r\n\r\n", Stays),
+    ("GET", Cut("abc"), b"3;\r\ndef\r\n0\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"3;a\x00\r\ndef\r\n0\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"3;a\rb\r\ndef\r\n0\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"ffffffffffffffff\r\ndef\r\n0\r\n\r\n", Stays),
@@ -207,6 +210,7 @@ pub(crate) const CHUNKS: &[Case] = &[
     ("GET", Cut("abc"), b"0\r\nno colon\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"0\r\nx: \x00\r\n\r\n", Stays),
     ("GET", Cut("abc"), b"0\r\n\n", Stays),
+    ("GET", Passed(200, "abc"), b"0  \r\n\r\n", Stays),
     ("GET", Passed(200, "abc"), b"000\r\n\r\n", Stays),
     ("GET", Passed(200, "abc"), b"0;x=\"y;z\"\r\nx: y\r\n\r\n", Stays),
     (

@@ -6,6 +6,7 @@
 //! had to refuse what hyper repairs.
 
 mod body;
+mod extensions;
 mod request;
 mod response;
 #[cfg(test)]
