@@ -19,9 +19,10 @@ pub use response::{Head, parse_head};
 use bytes::{Buf, Bytes};
 
 use super::fields::offset;
+use crate::metrics::Reason;
 
 /// Most fields of a response head or of trailers.
-const MAX_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 256;
 /// Longest response head, or trailer section, in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
 
@@ -43,6 +44,17 @@ pub enum Malformed {
     /// 101 without having been asked.
     #[error("unasked-for upgrade")]
     Upgrade,
+}
+
+impl Malformed {
+    /// What an answer that is none is counted under: a limit of ours is no fault of its endpoint's.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge => Reason::ResponseTooLarge,
+            Self::Head | Self::Framing | Self::Chunk | Self::Upgrade => Reason::UpstreamProtocol,
+        }
+    }
 }
 
 /// True when a line ends with a line feed alone; httparse lets that pass.
