@@ -12,7 +12,7 @@ use super::{
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
 
-/// A response's head, hop-by-hop fields already dropped.
+/// A response's head, hop-by-hop fields already dropped, but for the `Upgrade` of a 426, which is its point (RFC 9110 §15.5.22).
 #[derive(Debug)]
 pub struct Head {
     /// The status.
@@ -78,6 +78,10 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
         match note {
             Some(Note::TransferEncoding) => framing.transfer_encoding(value)?,
             Some(Note::ContentLength) => framing.content_length(value)?,
+            Some(Note::Upgrade) if status == StatusCode::UPGRADE_REQUIRED => {
+                lines.see(note, value);
+                lines.pass(line);
+            }
             // Counted so that only one, and this one, is right.
             Some(Note::Upgrade) => protocol += if value.eq_ignore_ascii_case(b"websocket") { 1 } else { 2 },
             Some(note) if note.is_hop_by_hop() => {}
