@@ -109,7 +109,7 @@ fn read<'s>(
             lines.underscore();
         }
         match note {
-            None | Some(Note::ContentType | Note::Date) => lines.pass(line),
+            None | Some(Note::ContentType | Note::Date | Note::WwwAuthenticate) => lines.pass(line),
             Some(note) => framing.see(note, field.value, &mut lines)?,
         }
     }
