@@ -614,6 +614,7 @@ fn every_refusal_names_its_reason() {
         let shown: String = request.chars().take(60).collect();
         assert_eq!((got, token.as_str()), (status, reason), "{shown:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{shown:?}");
+        assert!(answer.header("date").is_some(), "{shown:?}");
         assert_eq!(lab.origins[0].served(), 0);
     }
     let counted = lab.metric(&["switchback_client_requests_total{", "reason=\"head_too_large\""]);
