@@ -15,6 +15,9 @@ use crate::proxy::fields::{Lines, Note};
 use crate::proxy::head::Parts;
 use crate::proxy::headers;
 
+/// The longest target that there can be, in bytes: the crate http's [`Uri`] has no room for more.
+const MOST_TARGET: usize = u16::MAX as usize - 1;
+
 /// A request's head and how its body is delimited.
 #[derive(Debug)]
 pub struct Request {
@@ -142,7 +145,8 @@ fn uri(target: Bytes, method: &Method) -> Result<Uri, Refused> {
         return Err(Refused::Malformed);
     }
     let length = target.len();
-    let uri = Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)?;
+    let uri = Uri::from_maybe_shared(target)
+        .map_err(|_| if length > MOST_TARGET { Refused::TargetTooLong } else { Refused::Malformed })?;
     let is_whole = uri.scheme().is_some();
     if is_whole { with_path(uri, length, method).ok_or(Refused::Malformed) } else { Ok(uri) }
 }

@@ -158,6 +158,17 @@ fn a_head_over_the_limits_is_refused_as_that() {
     assert_eq!(read(many.as_bytes(), 40_000).1, Some(Refused::TooLarge));
 }
 
+#[test]
+fn a_target_is_as_long_as_a_uri_may_be() {
+    let asked = |length: usize| {
+        let text = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(length - 1));
+        parse_request(&mut Bytes::from(text), 1024 * 1024, 100).map(|request| request.is_some())
+    };
+    assert_eq!(asked(65_534), Ok(true));
+    assert_eq!(asked(65_535), Err(Refused::TargetTooLong));
+    assert_eq!(asked(100_000), Err(Refused::TargetTooLong));
+}
+
 /// A connection on which `text` comes and nobody listens.
 struct Script(io::Cursor<Vec<u8>>);
 
