@@ -104,6 +104,7 @@ pub(crate) const LINES: &[Case] = &[
     (Refused, b"GET /case HTTP/1.1 \r\nhost: a\r\n\r\n"),
     (Refused, b"GET /case HTTP/1.1x\r\nhost: a\r\n\r\n"),
     (Refused, b"GET /case HTTP/1.10\r\nhost: a\r\n\r\n"),
+    (Passed(""), b"GET /case HTTP/1.2\r\nhost: a\r\n\r\n"),
     (Refused, b"GET /case HTTP/01.1\r\nhost: a\r\n\r\n"),
     (Refused, b"GET /case HTTP/2.0\r\nhost: a\r\n\r\n"),
     (Refused, b"GET /case HTTP/0.9\r\nhost: a\r\n\r\n"),

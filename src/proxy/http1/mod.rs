@@ -62,6 +62,18 @@ fn has_bare_line_feed(lines: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', lines).any(|at| !lines[..at].ends_with(b"\r"))
 }
 
+/// How long the word is that says the version.
+const VERSION: usize = "HTTP/1.1".len();
+
+/// `head` as one of HTTP/1.1, if the version that ends at `end` is a later one of HTTP/1: it is to be read as the last one that
+/// is known (RFC 9110 §2.5).
+fn as_known(head: &[u8], end: usize) -> Option<Bytes> {
+    let minor = end.checked_sub(1)?;
+    let word = head.get(end.checked_sub(VERSION)?..minor)?;
+    let is_later = word == b"HTTP/1." && matches!(head.get(minor)?, b'2'..=b'9');
+    is_later.then(|| [&head[..minor], b"1", &head[end..]].concat().into())
+}
+
 /// How long the part of `head` is that is before its `fields`.
 fn before_fields(head: &[u8], fields: &[httparse::Header<'_>]) -> usize {
     fields.first().map_or(head.len(), |first| offset(head, first.name))

@@ -7,7 +7,8 @@ use http::header::WWW_AUTHENTICATE;
 use http::{Method, StatusCode};
 
 use super::{
-    Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, before_fields, decimal, has_bare_line_feed, pass_over,
+    Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, VERSION, as_known, before_fields, decimal,
+    has_bare_line_feed, pass_over,
 };
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
@@ -59,6 +60,10 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+        Err(httparse::Error::Version) => {
+            *input = as_known(input, VERSION).ok_or(Malformed::Head)?;
+            return parse_head(input, method);
+        }
         Err(_) => return Err(Malformed::Head),
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
