@@ -88,6 +88,12 @@ fn end_to_end_fields_pass_with_every_value_in_order() {
 }
 
 #[test]
+fn a_field_that_only_means_something_in_answers_passes_in_a_request() {
+    let seen = seen_of("GET / HTTP/1.1\r\nhost: a\r\nwww-authenticate: Basic\r\nx-behind: 1\r\n\r\n");
+    assert_eq!((seen.header("www-authenticate"), seen.header("x-behind")), (Some("Basic"), Some("1")));
+}
+
+#[test]
 fn fields_of_the_clients_connection_do_not_reach_the_origin() {
     let seen = seen_of(
         "GET / HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, X-Mine, upgrade\r\nx-mine: 1\r\nkeep-alive: 3\r\n\
@@ -608,6 +614,7 @@ fn every_refusal_names_its_reason() {
         let shown: String = request.chars().take(60).collect();
         assert_eq!((got, token.as_str()), (status, reason), "{shown:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{shown:?}");
+        assert!(answer.header("date").is_some(), "{shown:?}");
         assert_eq!(lab.origins[0].served(), 0);
     }
     let counted = lab.metric(&["switchback_client_requests_total{", "reason=\"head_too_large\""]);

@@ -818,6 +818,24 @@ fn section_8_1_messages() {
 }
 
 #[test]
+fn section_8_1_trailers_in_fragments() {
+    /// A request whose trailers begin with nothing, and go on in two pieces.
+    fn with_trailers(fields: &[(&str, &str)]) -> Vec<u8> {
+        let block = block(fields);
+        let trailers = [
+            frame(HEADERS, END_STREAM, 1, ""),
+            frame(CONTINUATION, 0, 1, &block[..1]),
+            frame(CONTINUATION, END_HEADERS, 1, &block[1..]),
+        ];
+        [open(1), frame(DATA, 0, 1, "test"), trailers.concat()].concat()
+    }
+    judge(&[
+        case("a pseudo-field", Stream(&[PROTOCOL]), send![with_trailers(&[(":method", "200")])]),
+        case("another field", Answer(200), send![with_trailers(&[("x-test", ":ok")])]),
+    ]);
+}
+
+#[test]
 fn section_8_lengths_and_pushes() {
     fn announced(stream: u32) -> Vec<u8> {
         let fields = [&request("POST", "/")[..], &[("content-length", "1")]].concat();

@@ -209,6 +209,24 @@ fn an_answer_that_is_too_large_is_refused_or_seen_to_break_off() {
 }
 
 #[test]
+fn an_answer_whose_head_is_too_large_is_refused_as_that_and_not_asked_for_again() {
+    let origin = Origin::behaving("blue", |seen, stream| {
+        let fields = match seen.path() {
+            "/fields" => "x: y\r\n".repeat(256),
+            "/bytes" => format!("x: {}\r\n", "y".repeat(64 * 1024)),
+            _ => "x: y\r\n".repeat(255),
+        };
+        write!(stream, "HTTP/1.1 200 OK\r\n{fields}content-length: 2\r\n\r\nhi")?;
+        Ok(Then::Keep)
+    });
+    let lab = shop(origin, "");
+    assert_eq!(lab.get("/fits").status, 200);
+    assert_eq!(lab.get("/fields").said(), (502, "response_too_large"));
+    assert_eq!(lab.get("/bytes").said(), (502, "response_too_large"));
+    assert_eq!(lab.origins[0].seen().len(), 3);
+}
+
+#[test]
 fn a_request_takes_no_longer_in_all_than_it_may() {
     let gate = Gate::default();
     let lab = shop(Origin::held("blue", &gate), "timeouts = { total = \"300ms\" }");

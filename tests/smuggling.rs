@@ -131,7 +131,7 @@ fn fields_that_do_not_parse_in_one_way_are_refused() {
         "GET /\0 HTTP/1.1\r\nhost: a\r\n\r\n",
         " GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET /\r\nhost: a\r\n\r\n",
-        "GET / HTTP/1.2\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.10\r\nhost: a\r\n\r\n",
         "GET / http/1.1\r\nhost: a\r\n\r\n",
     ]);
 }

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lab::origin::Then;
 use lab::websocket::{echoed, echoes};
 use lab::{Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
@@ -103,6 +104,28 @@ fn an_endpoint_that_does_not_want_a_websocket_is_heard_and_the_connection_goes_o
 }
 
 #[test]
+fn the_protocol_that_an_endpoint_requires_is_told_to_whom_it_can_be() {
+    let required = "HTTP/1.1 426 Upgrade Required\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                    sec-websocket-version: 13\r\ncontent-length: 0\r\n\r\n";
+    let origin = Origin::behaving("blue", |_, stream| {
+        stream.write_all(required.as_bytes())?;
+        Ok(Then::Keep)
+    });
+    let lab = Lab::on(vec![origin], "");
+    let mut client = lab.client();
+    for request in ["GET / HTTP/1.1\r\nhost: a\r\n", &HANDSHAKE.replace("version: 13", "version: 8")] {
+        let answer = client.send(format!("{request}\r\n")).answer();
+        assert_eq!(
+            (answer.status, answer.header("upgrade"), answer.header("connection")),
+            (426, Some("websocket"), Some("upgrade")),
+            "{answer:?}"
+        );
+    }
+    // There is no such field in HTTP/2 (RFC 9113 §8.2.2).
+    assert_eq!(lab::frames::Frames::to(lab.address()).ask(1, "/"), 426);
+}
+
+#[test]
 fn what_is_not_a_websocket_is_served_as_it_is() {
     let lab = Lab::start(&["blue"]);
     for fields in [
@@ -130,7 +153,7 @@ fn a_change_that_was_not_asked_for_is_refused() {
     ] {
         let origin = Origin::behaving("blue", move |_, stream| {
             stream.write_all(answer.as_bytes())?;
-            Ok(lab::origin::Then::Close)
+            Ok(Then::Close)
         });
         let lab = Lab::on(vec![origin], "");
         let answer = lab.client().send(format!("{HANDSHAKE}\r\n")).answer();

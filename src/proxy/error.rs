@@ -50,9 +50,9 @@ pub fn answer(reason: Reason, asked: &HeaderMap) -> Response<Bytes> {
     response
 }
 
-/// A whole answer for a client whose request never became one.
+/// A whole answer for a client whose request never became one, with this [`Date`](super::worker::Worker::date).
 #[must_use]
-pub fn refusal(reason: Reason) -> Vec<u8> {
+pub fn refusal(reason: Reason, date: &[u8]) -> Vec<u8> {
     let answer = answer(reason, &HeaderMap::new());
     let status = answer.status();
     let mut text =
@@ -61,6 +61,7 @@ pub fn refusal(reason: Reason) -> Vec<u8> {
         headers::append(&mut text, name.as_str().as_bytes(), value.as_bytes());
     }
     headers::append(&mut text, b"content-length", answer.body().len().to_string().as_bytes());
+    headers::append(&mut text, b"date", date);
     text.extend_from_slice(b"\r\n");
     text.extend_from_slice(answer.body());
     text

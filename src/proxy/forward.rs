@@ -181,7 +181,7 @@ impl Exchange {
     fn take_head(&mut self, asked: &Parts) -> Result<Taken, Failure> {
         let mut taken = Taken::Nothing;
         while !self.input.is_empty() {
-            let malformed = |_| Failure::Because(Reason::UpstreamProtocol);
+            let malformed = |why: http1::Malformed| Failure::Because(why.reason());
             let Some(head) = http1::parse_head(&mut self.input, &asked.method).map_err(malformed)? else {
                 break;
             };
@@ -324,7 +324,7 @@ impl Exchange {
                     return Poll::Ready(None);
                 }
                 Ok(Decoded::More) => {}
-                Err(_) => return self.break_off(Reason::UpstreamProtocol),
+                Err(why) => return self.break_off(why.reason()),
             }
             let mut pipe = self.pipe(pipes);
             match self.receive_into(&mut pipe, cx) {

@@ -26,7 +26,7 @@ pub struct Parts {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// The fields, without those that were for one connection only.
+    /// The fields, without those that were for one connection only; with the `Upgrade` of a 426.
     pub headers: Fields,
     /// The body.
     pub source: Source,

@@ -208,7 +208,7 @@ fn turn_away(worker: &Worker, mut stream: Stream, entrance: &Entrance, reason: R
     if entrance.tls.is_some() {
         return;
     }
-    stream.dismiss(&error::refusal(reason));
+    stream.dismiss(&error::refusal(reason, &worker.date()));
 }
 
 /// A file descriptor that is kept for when there are none left: given up for as long as it takes to accept a client and

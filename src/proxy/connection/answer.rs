@@ -106,6 +106,9 @@ pub(super) fn encode(
     if !headers.has(Note::Date) {
         append(out, b"date", &worker.date());
     }
+    if status == StatusCode::UPGRADE_REQUIRED && headers.has(Note::Upgrade) {
+        append(out, b"connection", b"upgrade");
+    }
     match (framing.persists, asked.is_old) {
         _ if framing.upgrades => out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n"),
         (false, _) => append(out, b"connection", b"close"),

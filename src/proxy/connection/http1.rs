@@ -389,7 +389,8 @@ impl Wire {
     fn refuse(&self, reason: Reason) -> Left {
         self.client.worker.refused(None, reason);
         self.client.worker.journal.refused(&self.client, reason);
-        self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&error::refusal(reason));
+        let refusal = error::refusal(reason, &self.client.worker.date());
+        self.out.borrow_mut().text(&self.client.worker).extend_from_slice(&refusal);
         Left::Unread
     }
 }

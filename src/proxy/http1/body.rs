@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::extensions::are_extensions;
 use super::{MAX_FIELDS, MAX_HEAD, Malformed, has_bare_line_feed, pass_over};
 use crate::proxy::{headers, trailers};
 
@@ -131,7 +132,7 @@ impl Chunks {
     }
 }
 
-/// Takes a chunk-size line; extensions are passed over (RFC 9112 §7.1.1).
+/// Takes a chunk-size line; its extensions mean nothing (RFC 9112 §7.1.1).
 fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
     let Some(end) = memchr::memchr(b'\n', input) else {
         let hopeless = input.len() > MAX_CHUNK_LINE || !input.first().is_none_or(u8::is_ascii_hexdigit);
@@ -140,12 +141,7 @@ fn chunk_size(input: &mut Bytes) -> Result<Option<u64>, Malformed> {
     let line = input[..end].strip_suffix(b"\r").ok_or(Malformed::Chunk)?;
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (number, rest) = line.split_at(digits);
-    // Blanks only: to others a carriage return here ends the line.
-    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let rest = &rest[blanks..];
-    let rest_is_extension = rest.is_empty() || rest.starts_with(b";");
-    let controls = rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-    if !(1..=15).contains(&digits) || !rest_is_extension || controls || end > MAX_CHUNK_LINE {
+    if !(1..=15).contains(&digits) || end > MAX_CHUNK_LINE || !are_extensions(rest) {
         return Err(Malformed::Chunk);
     }
     let size = number.iter().fold(0u64, |size, digit| size << 4 | u64::from(hex(*digit)));

@@ -6,6 +6,7 @@
 //! had to refuse what hyper repairs.
 
 mod body;
+mod extensions;
 mod request;
 mod response;
 #[cfg(test)]
@@ -18,9 +19,10 @@ pub use response::{Head, parse_head};
 use bytes::{Buf, Bytes};
 
 use super::fields::offset;
+use crate::metrics::Reason;
 
 /// Most fields of a response head or of trailers.
-const MAX_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 256;
 /// Longest response head, or trailer section, in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
 
@@ -44,9 +46,32 @@ pub enum Malformed {
     Upgrade,
 }
 
+impl Malformed {
+    /// What an answer that is none is counted under: a limit of ours is no fault of its endpoint's.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge => Reason::ResponseTooLarge,
+            Self::Head | Self::Framing | Self::Chunk | Self::Upgrade => Reason::UpstreamProtocol,
+        }
+    }
+}
+
 /// True when a line ends with a line feed alone; httparse lets that pass.
 fn has_bare_line_feed(lines: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', lines).any(|at| !lines[..at].ends_with(b"\r"))
+}
+
+/// How long the word is that says the version.
+const VERSION: usize = "HTTP/1.1".len();
+
+/// `head` as one of HTTP/1.1, if the version that ends at `end` is a later one of HTTP/1: it is to be read as the last one that
+/// is known (RFC 9110 §2.5).
+fn as_known(head: &[u8], end: usize) -> Option<Bytes> {
+    let minor = end.checked_sub(1)?;
+    let word = head.get(end.checked_sub(VERSION)?..minor)?;
+    let is_later = word == b"HTTP/1." && matches!(head.get(minor)?, b'2'..=b'9');
+    is_later.then(|| [&head[..minor], b"1", &head[end..]].concat().into())
 }
 
 /// How long the part of `head` is that is before its `fields`.

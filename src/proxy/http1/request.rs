@@ -10,10 +10,13 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Extensions, Method, Uri, Version};
 
-use super::{Chunks, Decoder, MAX_FIELDS, before_fields, decimal, has_bare_line_feed, pass_over};
+use super::{Chunks, Decoder, MAX_FIELDS, as_known, before_fields, decimal, has_bare_line_feed, pass_over};
 use crate::proxy::fields::{Lines, Note};
 use crate::proxy::head::Parts;
 use crate::proxy::headers;
+
+/// The longest target that there can be, in bytes: the crate http's [`Uri`] has no room for more.
+const MOST_TARGET: usize = u16::MAX as usize - 1;
 
 /// A request's head and how its body is delimited.
 #[derive(Debug)]
@@ -59,10 +62,18 @@ pub fn parse_request(
     } else {
         read(input, most_bytes, &mut vec![MaybeUninit::uninit(); most_fields])
     };
-    Ok(read?.map(|(length, request)| {
-        pass_over(input, length);
-        request
-    }))
+    match read {
+        Ok(read) => Ok(read.map(|(length, request)| {
+            pass_over(input, length);
+            request
+        })),
+        Err(Refused::Version) => {
+            let known = first_line(input).and_then(|line| as_known(input, line.len()));
+            *input = known.ok_or(Refused::Version)?;
+            parse_request(input, most_bytes, most_fields)
+        }
+        Err(refused) => Err(refused),
+    }
 }
 
 /// The request at the front of `source`, and how long its head is.
@@ -81,7 +92,7 @@ fn read<'s>(
         Err(httparse::Error::Version) => {
             return match first_line(&source[..source.len().min(most_bytes)]) {
                 None if source.len() < most_bytes => Ok(None),
-                Some(line) if is_of_another_version(line) => Err(Refused::Version),
+                Some(line) if is_of_later_version(line) => Err(Refused::Version),
                 Some(_) | None => Err(Refused::Malformed),
             };
         }
@@ -109,7 +120,7 @@ fn read<'s>(
             lines.underscore();
         }
         match note {
-            None | Some(Note::ContentType | Note::Date) => lines.pass(line),
+            None | Some(Note::ContentType | Note::Date | Note::WwwAuthenticate) => lines.pass(line),
             Some(note) => framing.see(note, field.value, &mut lines)?,
         }
     }
@@ -130,10 +141,10 @@ fn first_line(head: &[u8]) -> Option<&[u8]> {
     memchr::memchr2(b'\r', b'\n', head).map(|end| &head[..end])
 }
 
-/// True when the version of a request's line is sound, and its greater number not ours (RFC 9112 §2.3).
-fn is_of_another_version(line: &[u8]) -> bool {
+/// True when the version of a request's line is sound, and later than those that are known (RFC 9112 §2.3).
+fn is_of_later_version(line: &[u8]) -> bool {
     let version = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.strip_prefix(b"HTTP/"));
-    matches!(version, Some([b'2'..=b'9', b'.', b'0'..=b'9']))
+    matches!(version, Some([b'1', b'.', b'2'..=b'9'] | [b'2'..=b'9', b'.', b'0'..=b'9']))
 }
 
 /// A target has no fragment (RFC 9112 §3.2); one that came would be dropped without a word.
@@ -142,7 +153,8 @@ fn uri(target: Bytes, method: &Method) -> Result<Uri, Refused> {
         return Err(Refused::Malformed);
     }
     let length = target.len();
-    let uri = Uri::from_maybe_shared(target).map_err(|_| Refused::Malformed)?;
+    let uri = Uri::from_maybe_shared(target)
+        .map_err(|_| if length > MOST_TARGET { Refused::TargetTooLong } else { Refused::Malformed })?;
     let is_whole = uri.scheme().is_some();
     if is_whole { with_path(uri, length, method).ok_or(Refused::Malformed) } else { Ok(uri) }
 }

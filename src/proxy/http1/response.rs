@@ -7,12 +7,13 @@ use http::header::WWW_AUTHENTICATE;
 use http::{Method, StatusCode};
 
 use super::{
-    Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, before_fields, decimal, has_bare_line_feed, pass_over,
+    Chunks, Decoder, MAX_FIELDS, MAX_HEAD, Malformed, VERSION, as_known, before_fields, decimal,
+    has_bare_line_feed, pass_over,
 };
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
 
-/// A response's head, hop-by-hop fields already dropped.
+/// A response's head, hop-by-hop fields already dropped, but for the `Upgrade` of a 426, which is its point (RFC 9110 §15.5.22).
 #[derive(Debug)]
 pub struct Head {
     /// The status.
@@ -59,6 +60,10 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+        Err(httparse::Error::Version) => {
+            *input = as_known(input, VERSION).ok_or(Malformed::Head)?;
+            return parse_head(input, method);
+        }
         Err(_) => return Err(Malformed::Head),
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
@@ -78,6 +83,10 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
         match note {
             Some(Note::TransferEncoding) => framing.transfer_encoding(value)?,
             Some(Note::ContentLength) => framing.content_length(value)?,
+            Some(Note::Upgrade) if status == StatusCode::UPGRADE_REQUIRED => {
+                lines.see(note, value);
+                lines.pass(line);
+            }
             // Counted so that only one, and this one, is right.
             Some(Note::Upgrade) => protocol += if value.eq_ignore_ascii_case(b"websocket") { 1 } else { 2 },
             Some(note) if note.is_hop_by_hop() => {}

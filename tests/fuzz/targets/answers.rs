@@ -3,7 +3,8 @@
 #![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::header::UPGRADE;
+use http::{HeaderMap, HeaderName, Method};
 use switchback::proxy::headers::is_hop_by_hop;
 use switchback::proxy::http1::{Chunks, Decoder, Head, Malformed, encode_chunk, encode_end, parse_head};
 use switchback::proxy::trailers::may_be_trailer;
@@ -63,7 +64,8 @@ impl Answer {
 
 /// What a head says; that it is one that can be passed on.
 fn facts(head: &Head, method: &Method) -> Facts {
-    assert!(!head.headers.keys().any(is_hop_by_hop));
+    let may_stay = |name: &HeaderName| head.status == 426 && *name == UPGRADE;
+    assert!(!head.headers.keys().any(|name| is_hop_by_hop(name) && !may_stay(name)));
     let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
     match head.body {
         Decoder::Length(length) => {

@@ -144,17 +144,24 @@ impl Frames {
             _ => None,
         };
         self.is_begun = true;
+        // Between the fragments of a block there is nothing else.
+        if kind != CONTINUATION {
+            self.opening = None;
+        }
         match kind {
             HEADERS => {
                 self.is_in_head = flags & END_HEADERS == 0;
                 let stream = u32::from_be_bytes(stream) & u32::MAX >> 1;
                 if stream > self.newest {
                     self.newest = stream;
-                } else if length > 0 {
+                } else {
                     self.opening = Some(Opening::new(flags, length));
                 }
             }
-            CONTINUATION => self.is_in_head = flags & END_HEADERS == 0,
+            CONTINUATION => {
+                self.is_in_head = flags & END_HEADERS == 0;
+                self.opening.iter_mut().for_each(|opening| opening.go_on(length));
+            }
             DATA => self.idle += u64::from(length == 0 && !is_first),
             // Who acknowledges settings that were not sent ends its connection.
             SETTINGS if is_first => {}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, COOKIE, DATE};
+use http::header::{CONTENT_LENGTH, COOKIE, DATE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::super::answer::{Asked, Framing};
@@ -182,7 +182,11 @@ impl Reply {
         let mut framing = Framing::of(status, &mut headers, &source, asked, true);
         // That there is no body is said by the stream's end; a gRPC answer of trailers alone has no length at all.
         framing.length = framing.length.filter(|length| *length > 0 || framing.was_told);
-        let headers = headers.into_map(&turn.client.worker.lexicon);
+        let mut headers = headers.into_map(&turn.client.worker.lexicon);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // No such field is valid here (RFC 9113 §8.2.2).
+            headers.remove(UPGRADE);
+        }
         let head = finished(status, headers, framing, turn);
         let (data, exchange) = match source {
             Source::Stream(exchange) if framing.has_body => (Bytes::new(), Some(exchange)),

@@ -102,6 +102,19 @@ fn heads_that_are_not_http_are_refused() {
 }
 
 #[test]
+fn a_later_minor_version_is_read_as_the_last_that_is_known() {
+    let whole = "HTTP/1.2 200 OK\r\ncontent-length: 3\r\n\r\n";
+    for cut in 0..whole.len() {
+        assert!(parse(&whole[..cut]).unwrap().is_none(), "{cut}");
+    }
+    let head = parse(whole).unwrap().unwrap();
+    assert_eq!((head.body, head.keep_alive), (Decoder::Length(3), true));
+    for version in ["HTTP/1.10", "HTTP/1.:", "HTTP/0.9", "HTTP/2.1", "http/1.2"] {
+        assert!(parse(&format!("{version} 200 OK\r\n\r\n")).is_err(), "{version}");
+    }
+}
+
+#[test]
 fn answers_without_a_body_have_none_whatever_they_say() {
     let head = |status: &str, method: &Method| {
         let text = format!("HTTP/1.1 {status} x\r\ncontent-length: 9\r\n\r\n");

@@ -158,6 +158,34 @@ fn a_head_over_the_limits_is_refused_as_that() {
     assert_eq!(read(many.as_bytes(), 40_000).1, Some(Refused::TooLarge));
 }
 
+#[test]
+fn a_target_is_as_long_as_a_uri_may_be() {
+    let asked = |length: usize| {
+        let text = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(length - 1));
+        parse_request(&mut Bytes::from(text), 1024 * 1024, 100).map(|request| request.is_some())
+    };
+    assert_eq!(asked(65_534), Ok(true));
+    assert_eq!(asked(65_535), Err(Refused::TargetTooLong));
+    assert_eq!(asked(100_000), Err(Refused::TargetTooLong));
+}
+
+#[test]
+fn a_later_minor_version_is_read_as_the_last_that_is_known() {
+    let text = "POST /1 HTTP/1.2\r\ncontent-length: 3\r\n\r\nabcGET /2 HTTP/1.9\r\nhost: a\r\n\r\n";
+    for piece in [1, 2, 7, 1000] {
+        let (requests, refused) = read(text.as_bytes(), piece);
+        assert_eq!((requests.len(), refused), (2, None), "in pieces of {piece}");
+    }
+    for (version, why) in [
+        ("HTTP/1.10", Refused::Malformed),
+        ("HTTP/11.2", Refused::Malformed),
+        ("HTTP/0.9", Refused::Malformed),
+        ("HTTP/2.1", Refused::Version),
+    ] {
+        assert_eq!(read(format!("GET / {version}\r\n\r\n").as_bytes(), 1000).1, Some(why), "{version}");
+    }
+}
+
 /// A connection on which `text` comes and nobody listens.
 struct Script(io::Cursor<Vec<u8>>);
 
