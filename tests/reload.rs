@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use lab::frames::PING;
 use lab::origin::Seen;
 use lab::{Client, Frames, Gate, Lab, Origin, Proxy, gate};
 use serde_json::{Value, json};
@@ -406,6 +407,16 @@ fn a_new_idle_time_closes_open_connections_too_once_they_had_another_request() {
         assert!(client.is_closed_within(lab::PATIENCE), "after 200 ms, not after a minute");
     }
     assert_eq!(streams.end(), Some(0), "NO_ERROR");
+}
+
+#[test]
+fn a_new_ping_asks_clients_of_open_connections_too_once_they_had_another_request() {
+    let lab = Lab::with(&["blue"], "[limits]\nping = \"5m\"\n");
+    let mut open = Frames::to(lab.address());
+    assert_eq!(open.ask(1, "/"), 200);
+    reload(&lab, &("[limits]\nping = \"200ms\"\n".to_owned() + &shop(&lab)));
+    assert_eq!(open.ask(3, "/"), 200);
+    assert_eq!(open.next(PING, 0).flags, 0);
 }
 
 #[test]
