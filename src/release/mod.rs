@@ -15,6 +15,7 @@
 //! meanwhile.
 
 pub mod deployment;
+pub mod digest;
 mod draft;
 pub mod events;
 mod finish;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use deployment::{Deployment, Discovered, Edit, Phase, Previous};
+pub use digest::FileDigest;
 use draft::Draft;
 pub use events::EVENTS;
 pub use gate::{Health, Readiness};
