@@ -371,6 +371,24 @@ fn a_state_directory_of_a_newer_schema_is_refused_with_the_remedy_and_left_alone
 }
 
 #[test]
+fn a_store_of_an_earlier_build_is_taken_over_without_a_change() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    let history = |lab: &Lab| lab.call("GET", "/v1/changes", &Value::Null).1;
+    let before = history(&lab);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    // As it was written once: a digest of what the compiler of that time printed.
+    let store = rusqlite::Connection::open(lab.dir.path().join("state/switchback.db")).unwrap();
+    let earlier = "UPDATE service_records
+        SET standing = json_set(json_remove(standing, '$.digest_form'), '$.file_digest', '0123456789abcdef')";
+    assert_eq!(store.execute(earlier, ()).unwrap(), 3);
+    drop(store);
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!(history(&lab), before);
+    assert_eq!(lab.get("/shop").version(), "green");
+}
+
+#[test]
 fn a_second_process_on_the_same_state_is_refused_and_the_first_one_goes_on() {
     let lab = two_services(tempfile::tempdir().unwrap());
     let (code, log) = refused_on(&lab.dir.path().join("state"), lab.dir.path());

@@ -13,6 +13,7 @@ use switchback::metrics::{
 };
 use switchback::proxy::upstream::Upstream;
 use switchback::release::{self, Actor, ActorKind, Event, Order, State, Timestamp};
+use switchback::table::pool::outliers::Cause;
 use switchback::table::{
     DrainRules, Epoch, HoldLimits, PoolTraits, Protocol, Route, ServiceLimits, ServiceSpec, Table, Timeouts,
     VersionSpec,
@@ -104,8 +105,8 @@ fn inputs(tenures: &[Arc<Upstream>]) -> Inputs {
                 is_hindered: true,
             }),
             requests: [[95, 1, 2], [3, 4, 0]],
-            suspects: [2, 0, 1, 0, 0, 0, 0, 0],
-            reverts: [0, 0, 0, 1, 0, 0, 0, 0],
+            suspects: [2, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+            reverts: [0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
             ejections: 1,
             last_revert: Some((6, 0.13)),
         }],
@@ -295,7 +296,7 @@ fn every_metric_is_shown_with_its_help_and_labels() {
     let blue = tenure("blue");
     blue.shard(0).cells().record_grpc(Some(5));
     blue.checks().record(false, 2_000);
-    blue.checks().ejected(2);
+    blue.checks().ejected(Cause::LocalErrors);
     let text = shown(&[blue]);
     let of_blue =
         |metric: &str, label: &str| format!("{metric}{{service=\"shop\",version=\"blue\",{label}}}");

@@ -11,8 +11,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use lab::frames::PING;
 use lab::origin::Seen;
-use lab::{Client, Gate, Lab, Origin, Proxy, gate};
+use lab::{Client, Frames, Gate, Lab, Origin, Proxy, gate};
 use serde_json::{Value, json};
 
 /// `[services.NAME]` at `/NAME` with these versions; the first one is stable.
@@ -382,17 +383,40 @@ fn a_listener_that_would_only_move_on_its_port_is_told_so() {
 }
 
 #[test]
-fn limits_of_a_reload_hold_for_the_connections_that_come_then() {
+fn limits_of_a_reload_hold_for_new_connections_and_for_the_next_request_of_open_ones() {
     let lab = Lab::start(&["blue"]);
     let request = "GET / HTTP/1.1\r\nhost: shop.test\r\na: 1\r\nb: 2\r\nc: 3\r\n\r\n";
-    assert_eq!(lab.client().send(request).answer().status, 200);
+    let mut open = lab.client();
+    assert_eq!(open.send(request).answer().status, 200);
     reload(&lab, &("[limits]\nheaders = 3\n".to_owned() + &shop(&lab)));
-    let answer = lab.client().send(request).answer();
-    assert_eq!((answer.status, answer.header("switchback-reason")), (431, Some("head_too_large")));
+    for client in [&mut lab.client(), &mut open] {
+        let answer = client.send(request).answer();
+        assert_eq!((answer.status, answer.header("switchback-reason")), (431, Some("head_too_large")));
+    }
+}
+
+#[test]
+fn a_new_idle_time_closes_open_connections_too_once_they_had_another_request() {
+    let lab = Lab::start(&["blue"]);
+    let (mut open, mut streams) = (lab.client(), Frames::to(lab.address()));
+    assert_eq!((open.get("/").status, streams.ask(1, "/")), (200, 200));
     reload(&lab, &("[limits]\nidle = \"200ms\"\n".to_owned() + &shop(&lab)));
-    let mut client = lab.client();
-    assert_eq!(client.send(request).answer().status, 200);
-    assert!(client.is_closed_within(lab::PATIENCE), "after 200 ms, not after a minute");
+    let mut new = lab.client();
+    assert_eq!((new.get("/").status, open.get("/").status, streams.ask(3, "/")), (200, 200, 200));
+    for client in [&mut new, &mut open] {
+        assert!(client.is_closed_within(lab::PATIENCE), "after 200 ms, not after a minute");
+    }
+    assert_eq!(streams.end(), Some(0), "NO_ERROR");
+}
+
+#[test]
+fn a_new_ping_asks_clients_of_open_connections_too_once_they_had_another_request() {
+    let lab = Lab::with(&["blue"], "[limits]\nping = \"5m\"\n");
+    let mut open = Frames::to(lab.address());
+    assert_eq!(open.ask(1, "/"), 200);
+    reload(&lab, &("[limits]\nping = \"200ms\"\n".to_owned() + &shop(&lab)));
+    assert_eq!(open.ask(3, "/"), 200);
+    assert_eq!(open.next(PING, 0).flags, 0);
 }
 
 #[test]

@@ -3,17 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cells::{Histogram, bump};
-
-/// Why endpoints are ejected.
-pub(super) const CAUSES: [&str; 5] = ["errors", "gateway_errors", "local_errors", "success_rate", "latency"];
+use crate::table::pool::outliers::Cause;
 
 /// How the checks of one version's endpoints went. Single writer.
 #[derive(Debug, Default)]
 pub struct Checks {
     well: AtomicU64,
     unwell: AtomicU64,
-    /// In the order of [`CAUSES`].
-    ejected: [AtomicU64; CAUSES.len()],
+    /// In the order of [`Cause::ALL`].
+    ejected: [AtomicU64; Cause::ALL.len()],
     pub(super) durations: Histogram,
 }
 
@@ -24,14 +22,14 @@ impl Checks {
         self.durations.observe(micros);
     }
 
-    /// Counts an ejection, by the place of its cause in the list of causes.
-    pub fn ejected(&self, cause: usize) {
-        self.ejected.get(cause).into_iter().for_each(|cell| bump(cell, 1));
+    /// Counts an ejection.
+    pub fn ejected(&self, cause: Cause) {
+        bump(&self.ejected[cause as usize], 1);
     }
 
-    /// Ejections by cause, in the order of [`CAUSES`].
-    pub(super) fn ejections(&self) -> [u64; CAUSES.len()] {
-        std::array::from_fn(|cause| self.ejected[cause].load(Ordering::Relaxed))
+    /// Ejections by cause, in the order of [`Cause::ALL`].
+    pub(super) fn ejections(&self) -> [u64; Cause::ALL.len()] {
+        Cause::ALL.map(|cause| self.ejected[cause as usize].load(Ordering::Relaxed))
     }
 
     /// Those that found an endpoint well, and those that did not.

@@ -8,7 +8,6 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use super::cells::{GRPC, Kind, code_labels};
-use super::checks::CAUSES;
 use super::family::Family;
 use super::handshake::Handshake;
 use super::inputs::{EndpointState, Finds, Inputs, Source};
@@ -16,6 +15,7 @@ use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
 use super::{names, process, supervision};
+use crate::table::pool::outliers::Cause;
 use crate::table::{BasisPoints, Table};
 
 /// The codes that are there from 0 on, so that the first one is seen as a rise.
@@ -306,9 +306,9 @@ fn of_health(versions: &Versions, inputs: &Inputs) -> [Family; 4] {
     }
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
-        let ejected = sum.checks.as_ref().map_or([0; CAUSES.len()], |sum| sum.ejections);
-        for (cause, count) in CAUSES.into_iter().zip(ejected) {
-            ejections.count(&[service, version, cause], count);
+        let ejected = sum.checks.as_ref().map_or([0; Cause::ALL.len()], |sum| sum.ejections);
+        for (cause, count) in Cause::ALL.into_iter().zip(ejected) {
+            ejections.count(&[service, version, cause.token()], count);
         }
         let Some(sum) = &sum.checks else { continue };
         for (result, count) in ["well", "unwell"].into_iter().zip(sum.results) {

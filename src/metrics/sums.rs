@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
-use super::checks::{CAUSES, Checks};
+use super::checks::Checks;
 use super::inputs::{Buckets, Tenure};
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
+use crate::table::pool::outliers::Cause;
 use crate::table::{ServiceName, VersionName};
 
 /// Requests by status code, and by the reason where the proxy gave up.
@@ -95,8 +96,8 @@ pub(super) struct VersionSum {
 pub(super) struct ChecksSum {
     pub(super) results: [u64; 2],
     pub(super) seconds: Durations,
-    /// In the order of [`CAUSES`].
-    pub(super) ejections: [u64; CAUSES.len()],
+    /// In the order of [`Cause::ALL`].
+    pub(super) ejections: [u64; Cause::ALL.len()],
 }
 
 impl ChecksSum {

@@ -5,8 +5,8 @@ use super::inputs::Inputs;
 use super::names;
 use crate::table::{ServiceName, VersionName};
 
-/// What can make a candidate suspect, as the label `cause`.
-pub const CAUSES: [&str; 8] = [
+/// What can make a candidate suspect, as the label `cause`, or have its traffic taken back, as `reason`.
+pub const CAUSES: [&str; 10] = [
     "guard_errors",
     "guard_latency",
     "fuse",
@@ -15,11 +15,13 @@ pub const CAUSES: [&str; 8] = [
     "latency_p75",
     "latency_p95",
     "latency_p99",
+    "pool_down",
+    "inherited",
 ];
 /// What first attempts came to, as the label `outcome`.
 pub const OUTCOMES: [&str; 3] = ["ok", "failed", "client_error"];
 /// How a candidate can stand, as the label `state`.
-const STATES: [&str; 5] = ["collecting", "healthy", "suspect", "breached", "held"];
+pub const STATES: [&str; 5] = ["collecting", "healthy", "suspect", "breached", "held"];
 
 /// Two versions of a service that are compared, or were.
 #[derive(Debug, Clone, PartialEq)]

@@ -110,34 +110,29 @@ pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
 async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Story) -> Result<Answer, Reason> {
     let client = &turn.client;
     if head.headers.has_underscores() {
-        let cleaned = client.settings().underscores.clean(&mut head.headers);
-        cleaned.map_err(|reason| story.refused(client, reason))?;
+        client.settings().underscores.clean(&mut head.headers)?;
     }
-    let mut asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
-    if let Some(elsewhere) = at_the_door(client, &asked).map_err(|reason| story.refused(client, reason))? {
+    let mut asked = Asked::of(head)?;
+    if let Some(elsewhere) = at_the_door(client, &asked)? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
-    if let Some(hops) = hops::left(head).map_err(|reason| story.refused(client, reason))? {
+    if let Some(hops) = hops::left(head)? {
         let Some(left) = hops.checked_sub(1) else { return story.ends_here(client, head) };
         head.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
-        asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
+        asked = Asked::of(head)?;
     }
     let mut place = None;
     let Admitted { mut permit, terms } = loop {
-        let entry = admit(client, head, &asked, &body, story, &mut place);
-        match entry.map_err(|reason| story.refused(client, reason))? {
+        match admit(client, head, &asked, &body, story, &mut place)? {
             Entry::Admitted(admitted) => break admitted,
-            Entry::OwnAnswer => {
-                return story.answer(client, head, &asked).map_err(|reason| story.refused(client, reason));
-            }
+            Entry::OwnAnswer => return story.answer(client, head, &asked),
             Entry::Check => return Ok(story.checked(client)),
             Entry::Held => {
                 head.detach();
-                asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
+                asked = Asked::of(head)?;
                 // Boxed: hardly any request waits, and all would have its size.
-                let held = Box::pin(hold::wait(turn, place.as_deref())).await;
-                held.map_err(|reason| story.refused(client, reason))?;
+                Box::pin(hold::wait(turn, place.as_deref())).await?;
             }
         }
     };

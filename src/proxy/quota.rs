@@ -99,8 +99,8 @@ impl Quota {
         Some(Arc::new(Self { limits, room, pace }))
     }
 
-    /// Counts one request in, once: it may have a slot already, of this quota or of the one before. `client` is asked for only if
-    /// it matters.
+    /// Counts one request in, once: it may have a slot already, of this quota or of the one before, and keeps its place.
+    /// `client` is asked for only if it matters.
     ///
     /// # Errors
     /// The reason why it may not pass, and how long it should wait, if that is known.
@@ -111,20 +111,24 @@ impl Quota {
         client: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Slot, NotNow> {
         let mut pace = self.pace.as_deref().filter(|_| comer == Comer::New);
-        if let Some(before) = before {
+        let mut has_place = false;
+        if let Some(mut before) = before {
             if Arc::ptr_eq(&before.quota, self) {
                 return Ok(before);
             }
             let passed = before.quota.pace.as_deref();
             pace = pace.filter(|pace| passed.is_none_or(|passed| !std::ptr::eq(*pace, passed)));
+            // Kept, also where fewer may have one now: it is in flight, and was there before whoever waits.
+            has_place = Arc::ptr_eq(&before.quota.room, &self.room) && std::mem::take(&mut before.is_counted);
         }
         if let Some(most) = self.limits.in_flight
+            && !has_place
             && !self.room.take(most.get(), comer)
         {
             return Err(NotNow { reason: Reason::Concurrency, wait: None });
         }
         // Counted out again by the slot when the rate says no.
-        let slot = Slot { quota: Arc::clone(self), is_counted: self.limits.in_flight.is_some() };
+        let slot = Slot { quota: Arc::clone(self), is_counted: has_place || self.limits.in_flight.is_some() };
         pace.map_or(Ok(()), |pace| pace.pass(client)).map(|()| slot)
     }
 

@@ -30,6 +30,8 @@ pub struct Story {
     place: Option<Place>,
     /// The epoch that it was admitted under; until then, that of the table it was routed by.
     pub epoch: Option<Epoch>,
+    /// True once it was let in: what becomes of it counts on its version.
+    is_admitted: bool,
     /// After how many seconds it should be sent again when it is refused; 0: not known.
     pub retry_after: u32,
     /// Its line in the access log.
@@ -73,7 +75,7 @@ impl Story {
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
         let request_id = identity::establish(client, head);
         let record = client.worker.journal.begin(client, head, request_id.as_ref());
-        Self { request_id, place: None, epoch: None, retry_after: 0, record }
+        Self { request_id, place: None, epoch: None, is_admitted: false, retry_after: 0, record }
     }
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
@@ -89,6 +91,7 @@ impl Story {
     /// The request was assigned to this version of its service.
     pub fn assigned(&mut self, lane: &Lane, permit: &mut Permit) {
         self.epoch = Some(permit.epoch);
+        self.is_admitted = true;
         if let Some(place) = &mut self.place {
             place.version = Some(lane.version);
         }
@@ -101,12 +104,6 @@ impl Story {
     /// The service of this route does not let the request in, now or at all: what becomes of it is the service's.
     pub fn stays_outside(&mut self, snapshot: &Rc<Arc<Snapshot>>, routed: Routed) {
         self.place.get_or_insert_with(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
-    }
-
-    /// It was refused before a version was asked for: there is nobody else to count it on than its service, if it has one.
-    pub fn refused(&self, client: &Client, reason: Reason) -> Reason {
-        client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
-        reason
     }
 
     fn own_answer(&self) -> Option<&OwnAnswer> {
@@ -147,7 +144,7 @@ impl Story {
     /// # Errors
     /// As [`hops::answer`].
     pub fn ends_here(&self, client: &Client, head: &Parts) -> Result<Answer, Reason> {
-        let answer = hops::answer(head).map_err(|reason| self.refused(client, reason))?;
+        let answer = hops::answer(head)?;
         client.worker.ended();
         if let Some(record) = &self.record {
             record.answered_by_itself("max_forwards");
@@ -178,6 +175,10 @@ impl Story {
 
     /// The proxy's own answer for `reason`, with the page that there is for it.
     pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Answer {
+        if !self.is_admitted {
+            // No version was asked: there is nobody else to count it on than its service, if it has one.
+            client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
+        }
         if let Some(record) = &self.record {
             record.ended(Some(reason));
         }

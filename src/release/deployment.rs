@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::digest::FileDigest;
 use super::overlay::own;
 use super::trial::Trial;
 use crate::table::{EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
@@ -13,7 +14,7 @@ pub struct Deployment {
     /// What the file says of it.
     pub spec: Arc<ServiceSpec>,
     /// A digest of `spec`, so that an edited file is noticed over a restart.
-    pub file_digest: u64,
+    pub file_digest: FileDigest,
     /// What the API changed about the file's versions and pools.
     pub edits: BTreeMap<VersionName, Edit>,
     /// Endpoints that were found where the file says to look for them, by version; what was found last stays.

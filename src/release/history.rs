@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::deployment::{Discovered, Edit, Previous};
+use super::digest::FileDigest;
 use super::trial::{Act, Trial};
 use super::{Command, Deployment};
 use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
@@ -183,7 +184,7 @@ pub struct Standing {
     /// What was found of their endpoints.
     pub discovered: Discovered,
     /// A digest of what the file said, so that an edited file is noticed over a restart.
-    pub file_digest: u64,
+    pub file_digest: FileDigest,
 }
 
 impl ServiceRecord {

@@ -16,6 +16,7 @@
 //! meanwhile.
 
 pub mod deployment;
+pub mod digest;
 mod draft;
 pub mod events;
 mod finish;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use deployment::{Deployment, Discovered, Edit, Phase, Previous};
+pub use digest::FileDigest;
 use draft::Draft;
 pub use events::EVENTS;
 pub use gate::{Health, Readiness};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::deployment::{Deployment, Discovered, Edit, Phase};
+use super::digest::FileDigest;
 use super::history::Standing;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec,
@@ -187,13 +188,6 @@ fn assemble(
 ) -> (Service, Deployment) {
     let phase = Phase::of(&split, Vec::new());
     let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
-    let (spec, file_digest) = (Arc::clone(spec), digest(spec));
+    let (spec, file_digest) = (Arc::clone(spec), FileDigest::of(spec));
     (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None, trial: None })
-}
-
-/// FNV-1a over the definition's text form.
-fn digest(spec: &ServiceSpec) -> u64 {
-    format!("{spec:?}").bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

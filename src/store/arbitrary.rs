@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::release::history::Standing;
-use crate::release::{Actor, ActorKind, Change, ChangeKind, Edit, Previous, ServiceRecord, Timestamp, Trial};
+use crate::release::{
+    Actor, ActorKind, Change, ChangeKind, Edit, FileDigest, Previous, ServiceRecord, Timestamp, Trial,
+};
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, PoolTraits, Protocol, ServiceName, Split,
     Traits, VersionName, VersionSpec,
@@ -100,15 +102,15 @@ fn standing() -> impl Strategy<Value = Standing> {
     let found = prop::collection::vec(endpoint(), 0..3).prop_map(Arc::from);
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);
     let ways = (prop::option::of(previous), prop::option::of(trial()));
-    (version_name(), split(), ways, edits, discovered, any::<u64>()).prop_map(
-        |(stable, split, (previous, trial), edits, discovered, file_digest)| Standing {
+    (version_name(), split(), ways, edits, discovered, any::<(u32, u64)>()).prop_map(
+        |(stable, split, (previous, trial), edits, discovered, (form, hash))| Standing {
             stable,
             split,
             previous,
             trial,
             edits,
             discovered,
-            file_digest,
+            file_digest: FileDigest { form, hash },
         },
     )
 }

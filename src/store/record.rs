@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
-use crate::release::{Discovered, Edit, Previous, ServiceRecord, Trial};
+use crate::release::{Discovered, Edit, FileDigest, Previous, ServiceRecord, Trial};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, VersionName, VersionSpec,
 };
@@ -64,6 +64,9 @@ pub struct StandingForm {
     discovered: BTreeMap<String, Vec<String>>,
     /// Hexadecimal: not every reader of JSON has whole numbers of 64 bits.
     file_digest: String,
+    /// Records of earlier builds do not tell.
+    #[serde(default)]
+    digest_form: u32,
 }
 
 /// Basis points by version.
@@ -202,7 +205,8 @@ impl From<&Standing> for StandingForm {
             trial: standing.trial.as_ref().map(TrialForm::from),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
             discovered: found(&standing.discovered),
-            file_digest: format!("{:016x}", standing.file_digest),
+            file_digest: format!("{:016x}", standing.file_digest.hash),
+            digest_form: standing.file_digest.form,
         }
     }
 }
@@ -210,7 +214,7 @@ impl From<&Standing> for StandingForm {
 impl TryFrom<StandingForm> for Standing {
     type Error = Invalid;
     fn try_from(form: StandingForm) -> Result<Self, Invalid> {
-        let digest = u64::from_str_radix(&form.file_digest, 16);
+        let hash = u64::from_str_radix(&form.file_digest, 16);
         let edits = form.edits.into_iter().map(|(name, edit)| Ok((name.parse()?, Edit::try_from(edit)?)));
         Ok(Self {
             stable: form.stable.parse()?,
@@ -219,7 +223,10 @@ impl TryFrom<StandingForm> for Standing {
             trial: form.trial.map(Trial::try_from).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
             discovered: discovered(form.discovered)?,
-            file_digest: digest.map_err(|_| Invalid(format!("`{}` is not a digest", form.file_digest)))?,
+            file_digest: FileDigest {
+                form: form.digest_form,
+                hash: hash.map_err(|_| Invalid(format!("`{}` is not a digest", form.file_digest)))?,
+            },
         })
     }
 }

@@ -5,8 +5,9 @@ use tracing::info;
 use super::talk;
 use crate::control::Handle;
 use crate::control::health::{Answer, Ejected, Sidelined};
-use crate::proxy::upstream::{Cause, Standing};
+use crate::proxy::upstream::Standing;
 use crate::release::Timestamp;
+use crate::table::pool::outliers::Cause;
 
 /// How much of what somebody said is told.
 const LONGEST: usize = 200;

@@ -7,8 +7,9 @@ use super::judge::{Task, member};
 use super::watched::may_eject;
 use super::{Answer, Health, clock};
 use crate::proxy::live::Snapshot;
-use crate::proxy::upstream::{Cause, Standing};
+use crate::proxy::upstream::Standing;
 use crate::release::Timestamp;
+use crate::table::pool::outliers::Cause;
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// The most endpoints that are told of; of the others the next process finds out by itself.

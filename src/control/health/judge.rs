@@ -20,7 +20,8 @@ use super::subject::Turned;
 use super::{Health, clock};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::suspicion::Sums;
-use crate::proxy::upstream::{Cause, Member, Suspect, Upstream, Vitals};
+use crate::proxy::upstream::{Member, Suspect, Upstream, Vitals};
+use crate::table::pool::outliers::Cause;
 use crate::table::{EndpointAddr, OutlierRules};
 use bench::Bench;
 
@@ -225,7 +226,7 @@ impl Health {
     ) -> Instant {
         let subject = self.subject_of(upstream, address);
         let (ends, turned) = subject.eject(cause, said, rules, (clock::instant(), clock::now()));
-        upstream.checks().ejected(cause as usize);
+        upstream.checks().ejected(cause);
         if let Some(turned) = turned {
             self.tell(&subject, turned, said.to_owned());
         }

@@ -8,8 +8,9 @@ use super::course::Course;
 use super::heritage::{self, Sidelined};
 use super::probe::Check;
 use crate::control::clock;
-use crate::proxy::upstream::{Cause, Standing, Upstream, Vitals};
+use crate::proxy::upstream::{Standing, Upstream, Vitals};
 use crate::release::Timestamp;
+use crate::table::pool::outliers::Cause;
 use crate::table::{EndpointAddr, OutlierRules};
 
 /// An endpoint whose health is looked after.

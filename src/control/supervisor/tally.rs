@@ -18,7 +18,7 @@ pub(super) struct Tally {
     pub(super) requests: [[u64; OUTCOMES.len()]; 2],
     /// Answers told of as good, by side, that have failed since: so many good ones are told of no more.
     broken: [u64; 2],
-    suspects: [u64; CAUSES.len()],
+    pub(super) suspects: [u64; CAUSES.len()],
     pub(super) reverts: [u64; CAUSES.len()],
     ejections: u64,
     last_revert: Option<(u64, f64)>,

@@ -64,6 +64,20 @@ fn a_revert_is_counted_when_it_has_happened_and_by_whom() {
     assert_eq!(reverts(), 1, "nothing was proven since then");
 }
 
+/// The metrics list the words that the verdict has; neither room knows the other.
+#[test]
+fn whatever_makes_a_candidate_suspect_or_worse_is_counted_by_its_name() {
+    use crate::metrics::supervision::{CAUSES, STATES};
+    assert_eq!(Why::ALL.map(Why::name), CAUSES);
+    assert_eq!(Standing::ALL.map(Standing::name), STATES);
+    let (trial, mut tally) = (trial(), Tally::default());
+    for why in Why::ALL {
+        tally.suspected(why.name());
+        tally.reverted(&Report { why: Some(why), ..report(&trial) });
+    }
+    assert_eq!((tally.suspects, tally.reverts), ([1; CAUSES.len()], [1; CAUSES.len()]));
+}
+
 /// A counter goes up only: what was told of as good and is not makes good ones untold that come later.
 #[test]
 fn an_answer_that_broke_off_is_told_of_as_one_failure() {

@@ -134,13 +134,12 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes, watch:
         is_stalled: Cell::new(false),
         leave: Leave::default(),
     });
-    let settings = wire.client.settings();
-    let mut patience = settings.head;
+    let mut patience = wire.client.settings().head;
     let left = loop {
         match poll_fn(|cx| wire.poll_head(cx, patience)).await {
             // Boxed: a connection that idles shall not have the size of one that is served.
             Next::Request(request) => match Box::pin(wire.serve_while_busy(request)).await {
-                Left::Open => patience = settings.idle.saturating_sub(DOZE),
+                Left::Open => patience = wire.client.settings().idle.saturating_sub(DOZE),
                 left => break left,
             },
             Next::Nothing | Next::End => break Left::Done,
@@ -155,12 +154,12 @@ impl Wire {
     async fn serve_while_busy(self: &Rc<Self>, mut request: http1::Request) -> Left {
         let alarm = Rc::new(self.client.worker.clock.alarm());
         let turn = Turn { client: Rc::clone(&self.client), alarm, ear: Ear::Http1(Rc::clone(self)) };
-        let moment = DOZE.min(self.client.settings().idle);
         loop {
             match self.serve(&turn, request).await {
                 Left::Open => self.is_worth_parsing.set(true),
                 left => return left,
             }
+            let moment = DOZE.min(self.client.settings().idle);
             request = match poll_fn(|cx| self.poll_head(cx, moment)).await {
                 Next::Request(next) => next,
                 Next::Nothing => return Left::Open,
@@ -215,10 +214,14 @@ impl Wire {
     }
 
     fn take_head(&self) -> Result<Option<http1::Request>, Reason> {
+        let mut input = self.input.borrow_mut();
+        if input.is_empty() {
+            return Ok(None);
+        }
         self.client.renew();
-        let (mut input, settings) = (self.input.borrow_mut(), self.client.settings());
+        let settings = self.client.settings();
         // Not looked at for every byte of a client that sends them one by one.
-        if !self.is_worth_parsing.take() && input.len() < settings.head_bytes || input.is_empty() {
+        if !self.is_worth_parsing.take() && input.len() < settings.head_bytes {
             return Ok(None);
         }
         let request = http1::parse_request(&mut input, settings.head_bytes, settings.headers);

@@ -266,13 +266,13 @@ where
                 Wait::Answer(_) => {
                     self.io.rest();
                     self.watch.clear();
-                    return self.pulse.poll(&self.io, cx);
+                    return self.pulse.poll(settings.ping, &self.io, cx);
                 }
                 Wait::Room(_) | Wait::Close => return Poll::Ready(()),
             }
             cx.waker().wake_by_ref();
         }
-        self.pulse.poll(&self.io, cx)
+        self.pulse.poll(settings.ping, &self.io, cx)
     }
 
     /// How long the client may still take for what waits for it.

@@ -33,6 +33,21 @@ fn no_more_are_in_flight_than_may_be() {
 }
 
 #[test]
+fn who_has_a_place_keeps_it_when_the_limit_becomes_another_one() {
+    let mut quota = Quota::of(few(2), None).unwrap();
+    let [mut first, second] = [(); 2].map(|()| quota.enter(None, Comer::New, || None).unwrap());
+    // Who waits would be the next.
+    let waiting = Waiting::for_place(&quota);
+    for most in [3, 1] {
+        quota = Quota::of(few(most), Some(&quota)).unwrap();
+        first = quota.enter(Some(first), Comer::New, || None).unwrap();
+        assert_eq!(quota.room.taken.load(Ordering::Relaxed), 2);
+    }
+    drop((waiting, first, second));
+    assert_eq!(quota.room.taken.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_limit_is_exact_over_many_workers() {
     let quota = Quota::of(few(10), None).unwrap();
     std::thread::scope(|scope| {

@@ -63,7 +63,7 @@ pub use seat::{Seat, Verdict};
 pub use seats::Picked;
 pub use stream::Stream;
 pub use suspects::{Member, Suspect, Suspects};
-pub use suspicion::{Cause, Heard, Suspicion};
+pub use suspicion::{Heard, Suspicion};
 pub use target::Target;
 pub use vitals::{Standing, Vitals};
 

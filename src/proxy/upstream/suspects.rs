@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::suspicion::Cause;
+use crate::table::pool::outliers::Cause;
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// An endpoint in one tenure of a version.

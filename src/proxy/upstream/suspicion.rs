@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::suspects::{Member, Suspect, Suspects};
 use crate::metrics::bump;
 use crate::table::OutlierRules;
+use crate::table::pool::outliers::Cause;
 
 /// What an attempt says about its endpoint, as far as ejection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,47 +25,14 @@ pub enum Heard {
     Nothing,
 }
 
-/// Why an endpoint is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// Failures of any sort in a row.
-    Errors,
-    /// Answers 502, 503 or 504 in a row.
-    GatewayErrors,
-    /// Attempts without an answer in a row.
-    LocalErrors,
-    /// Far more of its requests fail than of the others'.
-    SuccessRate,
-    /// Its answers take far longer than the others'.
-    Latency,
-}
-
-impl Cause {
-    /// All of them, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Errors, Self::GatewayErrors, Self::LocalErrors, Self::SuccessRate, Self::Latency];
-    /// Those that are about a row.
-    pub const ROWS: [Self; 3] = [Self::Errors, Self::GatewayErrors, Self::LocalErrors];
-
-    /// The token for it.
-    #[must_use]
-    pub fn token(self) -> &'static str {
-        match self {
-            Self::Errors => "errors",
-            Self::GatewayErrors => "gateway_errors",
-            Self::LocalErrors => "local_errors",
-            Self::SuccessRate => "success_rate",
-            Self::Latency => "latency",
-        }
-    }
-
-    /// True when what was heard is one more of the row.
-    fn counts(self, heard: Heard) -> bool {
-        match self {
-            Self::Errors => heard != Heard::Good,
-            Self::GatewayErrors => heard == Heard::Gateway,
-            Self::LocalErrors => heard == Heard::Nothing,
-            Self::SuccessRate | Self::Latency => false,
+impl Heard {
+    /// True when it is one more of the row that `cause` is about.
+    fn counts_for(self, cause: Cause) -> bool {
+        match cause {
+            Cause::Errors => self != Self::Good,
+            Cause::GatewayErrors => self == Self::Gateway,
+            Cause::LocalErrors => self == Self::Nothing,
+            Cause::SuccessRate | Cause::Latency => false,
         }
     }
 }
@@ -192,7 +160,7 @@ impl Conduct {
     pub(super) fn hear(&self, watched: &Watched, heard: Heard) {
         let mut told = None;
         for (cause, row) in Cause::ROWS.into_iter().zip(&self.rows) {
-            if !cause.counts(heard) {
+            if !heard.counts_for(cause) {
                 row.store(0, Ordering::Relaxed);
                 continue;
             }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::Upstream;
 use super::suspects::Member;
-use super::suspicion::{Cause, Conduct, Heard, Sums, Suspicion, Tally, Watched};
+use super::suspicion::{Conduct, Heard, Sums, Suspicion, Tally, Watched};
 use crate::proxy::clock;
 use crate::table::EndpointAddr;
+use crate::table::pool::outliers::Cause;
 
 /// Whether an endpoint gets new requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

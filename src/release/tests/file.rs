@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::world::*;
-use crate::release::{Command, Refused, State};
+use crate::release::{Command, FileDigest, Refused, State};
 use crate::table::{Epoch, ServiceSpec};
 
 fn shop() -> State {
@@ -37,6 +37,32 @@ fn an_unchanged_file_changes_nothing_and_keeps_every_value() {
     assert_eq!(next.table.epoch(), before.table.epoch());
     let pairs = before.table.services().iter().zip(next.table.services());
     pairs.for_each(|(before, next)| assert!(Arc::ptr_eq(before, next)));
+}
+
+#[test]
+fn a_file_that_was_edited_between_two_starts_is_a_change_and_one_of_an_upgrade_is_none() {
+    let before = after(&shop(), [flip("shop", "green")]);
+    let edited = || {
+        let mut file = the_file();
+        file[0].timeouts.connect *= 2;
+        file
+    };
+    let start = |services, records| {
+        run(&State::at(before.table.epoch()), Command::Configure { services, records }).unwrap()
+    };
+    assert_eq!(start(the_file(), records(&before)).1.change, None);
+    assert_eq!(start(edited(), records(&before)).1.change.unwrap().summary, "shop: as the file says now");
+    // What another build has kept of the file tells this one nothing.
+    let mut of_before = records(&before);
+    for standing in of_before.iter_mut().filter_map(|record| record.standing.as_mut()) {
+        standing.file_digest = FileDigest { form: 0, hash: standing.file_digest.hash + 1 };
+    }
+    let (upgraded, effects) = start(the_file(), of_before.clone());
+    assert_eq!(effects.change, None);
+    assert_eq!(records(&upgraded), records(&before));
+    // From then on it is known again.
+    assert!(run(&upgraded, configure(edited())).unwrap().1.change.is_some());
+    assert_eq!(start(edited(), of_before).1.change, None);
 }
 
 #[test]

@@ -101,6 +101,20 @@ pub enum Why {
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Guard(GuardOf::Errors),
+        Self::Guard(GuardOf::Latency),
+        Self::Fuse,
+        Self::Metric(Metric::ErrorRate),
+        Self::Metric(Metric::ClientErrorShare),
+        Self::Metric(Metric::LatencyP75),
+        Self::Metric(Metric::LatencyP95),
+        Self::Metric(Metric::LatencyP99),
+        Self::PoolDown,
+        Self::Inherited,
+    ];
+
     /// How it is called.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -36,9 +36,11 @@ fn the_first_form_stays_readable() {
     assert_eq!((change.epoch, change.kind), (Epoch(7), ChangeKind::Flip));
     let standing = change.services[0].standing.as_ref().unwrap();
     assert_eq!(standing.edits.len(), 2);
-    assert_eq!(standing.file_digest, 0xcbf2_9ce4_8422_2325);
+    assert_eq!(standing.file_digest, FileDigest { form: 0, hash: 0xcbf2_9ce4_8422_2325 });
     assert_eq!(change.services[1].standing, None);
     // Added later.
+    let text = WRITTEN.replacen("22325\"}", "22325\",\"digest_form\":1}", 1);
+    assert_eq!(read(&text).unwrap().services[0].standing.as_ref().unwrap().file_digest.form, 1);
     let text = WRITTEN.replacen("\"green\":500}}", "\"green\":500},\"exclusive\":\"writes\"}", 1);
     let later = read(&text).unwrap().services[0].standing.clone().unwrap().previous.unwrap();
     let before = standing.previous.clone().unwrap();

@@ -86,9 +86,50 @@ impl OutlierRules {
     }
 }
 
+/// Why an endpoint is ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Failures of any sort in a row.
+    Errors,
+    /// Answers 502, 503 or 504 in a row.
+    GatewayErrors,
+    /// Attempts without an answer in a row.
+    LocalErrors,
+    /// Far more of its requests fail than of the others'.
+    SuccessRate,
+    /// Its answers take far longer than the others'.
+    Latency,
+}
+
+impl Cause {
+    /// All of them, in order: each one's place is its number.
+    pub const ALL: [Self; 5] =
+        [Self::Errors, Self::GatewayErrors, Self::LocalErrors, Self::SuccessRate, Self::Latency];
+    /// Those that are about a row, the first of them all.
+    pub const ROWS: [Self; 3] = [Self::Errors, Self::GatewayErrors, Self::LocalErrors];
+
+    /// The token for it.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::GatewayErrors => "gateway_errors",
+            Self::LocalErrors => "local_errors",
+            Self::SuccessRate => "success_rate",
+            Self::Latency => "latency",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_counted_by_their_place() {
+        assert_eq!(Cause::ALL.map(|cause| cause as usize), [0, 1, 2, 3, 4]);
+        assert_eq!(Cause::ALL[..3], Cause::ROWS);
+    }
 
     #[test]
     fn a_pool_is_never_emptied_and_one_of_several_may_always_go() {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::super::outliers::{by_latency, by_success_rate};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::suspicion::Sums;
-use crate::proxy::upstream::{Cause, Member, Standing, Upstream, Vitals};
+use crate::proxy::upstream::{Member, Standing, Upstream, Vitals};
+use crate::table::pool::outliers::Cause;
 use crate::table::{EndpointAddr, OutlierRules, VersionSpec};
 
 /// The endpoints of a version that are judged, looked at once for all that are judged together.

@@ -16,7 +16,7 @@ const A_QUESTION: u64 = 1_024;
 /// line takes minutes for.
 pub(super) struct Pulse {
     alarm: Alarm,
-    /// How long it may be quiet before it is asked; it has half as long to answer.
+    /// How long it may be quiet before it is asked, as it is set now; it has half as long to answer.
     quiet: Duration,
     pings: Option<PingPong>,
     /// How much had been sent when the client was asked.
@@ -31,8 +31,12 @@ impl Pulse {
         Self { alarm, quiet, pings, asked: None, sent: 0 }
     }
 
-    /// Ready when the client did not answer in time.
-    pub(super) fn poll(&mut self, io: &Deferred<Frames>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client did not answer in time. Where `quiet` is set anew, the time begins anew.
+    pub(super) fn poll(&mut self, quiet: Duration, io: &Deferred<Frames>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.quiet != quiet {
+            self.quiet = quiet;
+            self.alarm.set(quiet);
+        }
         while self.alarm.poll(cx).is_ready() {
             let Some(pings) = &mut self.pings else { return Poll::Pending };
             let heard = io.was_heard();

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::proxy::clock;
-use crate::proxy::upstream::{Cause, Standing, Suspicion, Verdict};
+use crate::proxy::upstream::{Standing, Suspicion, Verdict};
 use crate::table::OutlierRules;
+use crate::table::pool::outliers::Cause;
 
 fn list(addresses: &[&str]) -> Arc<Target> {
     let endpoints = addresses.iter().map(|address| address.parse().unwrap()).collect();
