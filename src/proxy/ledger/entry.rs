@@ -169,8 +169,11 @@ impl Entry {
 
     /// The status of a gRPC call.
     pub fn grpc(&self, status: Option<usize>, seat: Option<&Seat>) {
-        let has_failed = status.is_none_or(|status| GRPC_FAILURES.contains(&status));
-        self.decide(if has_failed { Outcome::Failed } else { Outcome::Good }, seat);
+        if status.is_none_or(|status| GRPC_FAILURES.contains(&status)) {
+            self.has_failed(seat);
+        } else {
+            self.decide(Outcome::Good, seat);
+        }
     }
 
     /// The first attempt failed, or its whole request, for this reason.
@@ -178,9 +181,12 @@ impl Entry {
         let is_its_doing = is_late
             || Verdict::of_reason(reason).is_some()
             || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
-        if !is_its_doing {
-            return;
+        if is_its_doing {
+            self.has_failed(seat);
         }
+    }
+
+    fn has_failed(&self, seat: Option<&Seat>) {
         if self.end.get() == End::Good {
             self.broke_off(seat);
         } else {
@@ -209,9 +215,10 @@ impl Entry {
     }
 
     fn decide(&self, outcome: Outcome, seat: Option<&Seat>) {
-        if self.end.replace(End::Known) != End::Unknown {
+        if self.end.get() != End::Unknown {
             return;
         }
+        self.end.set(End::Known);
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
         let is_warm = self.is_warm(seat);
