@@ -225,7 +225,7 @@ impl Entry {
         if let Some(seat) = seat {
             self.page.of_endpoint(self.side, seat.id(), has_failed);
         }
-        let bucket = self.took.get().filter(|_| is_warm);
+        let bucket = self.took.get().filter(|_| is_warm && shared.compares(self.begun.get()));
         let mut is_capped = false;
         if self.side == Side::Candidate {
             if has_failed {
@@ -267,10 +267,11 @@ impl Drop for Entry {
         }
         // Nobody waited for its head: what it says is that it was slow, if it was, and to who has gone an endpoint
         // that is not warm is no excuse. How long a call goes on after that is no matter of speed.
-        let sent = self.sent.get().filter(|_| self.flight.get() == Flight::Out);
-        let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
-        let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);
-        if waited.zip(slow).is_some_and(|(waited, slow)| waited >= usize::from(slow)) {
+        let shared = &self.page.shared;
+        let is_meant = self.flight.get() == Flight::Out && shared.compares(self.begun.get());
+        let waited = self.sent.get().filter(|_| is_meant).map(|sent| bucket(micros(sent, clock::now())));
+        let slow = shared.slow_from(self.side);
+        if waited.zip(slow).is_some_and(|(waited, [p75, ..])| waited >= usize::from(p75)) {
             self.took.set(waited);
             let (side, generation) = (self.side, self.generation);
             let outcome = Outcome::GivenUp;
