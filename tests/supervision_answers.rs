@@ -11,17 +11,23 @@
 mod lab;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lab::origin::Then;
-use lab::{Client, Lab, Origin, Pulse, wait_until};
+use lab::{Client, Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
 
 /// `shop` with blue, which is well, and this green, supervised by these rules.
 fn shop(green: Origin, rules: &str) -> Lab {
-    let origins = vec![Origin::pulsing("blue", &Pulse::well()), green];
+    pair(Origin::pulsing("blue", &Pulse::well()), green, rules)
+}
+
+/// The same with these two.
+fn pair(blue: Origin, green: Origin, rules: &str) -> Lab {
+    let origins = vec![blue, green];
     let [blue, green] = [&origins[0], &origins[1]].map(|origin| origin.address);
     let services = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\noutliers = false\n\
@@ -69,6 +75,44 @@ fn cold() -> Origin {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
         Ok(Then::Keep)
     })
+}
+
+/// Answers at once, and `/poll` after a second.
+fn polled(version: &str) -> Origin {
+    Origin::behaving(version, |seen, stream| {
+        if seen.path() == "/poll" {
+            thread::sleep(Duration::from_secs(1));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    })
+}
+
+/// All who poll waited in its hold, so they ask at the same moments: at the flip, and as the time ends in which speed does not count.
+#[test]
+fn long_polls_do_not_make_the_same_version_slow_after_an_exclusive_flip() {
+    let lab = pair(polled("blue"), polled("green"), "{ warmup = { latency = \"1s\" } }");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    let (address, stop) = (lab.address(), Arc::<AtomicBool>::default());
+    let pollers = [0; 24].map(|_| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            let mut client = Client::connect(address);
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(client.get("/poll").status, 200);
+            }
+        })
+    });
+    wait_until("blue has a history", || lab.origin("blue").served() > 1_500);
+    let body = json!({ "to": "green", "exclusive": true, "supervise": "5s", "reason": "a test" });
+    let (status, answer) = lab.call("POST", "/v1/services/shop/flip", &body);
+    assert_eq!(status, 200, "{answer}");
+    wait_until("it is over", || !verdict(&lab)["ended"].is_null());
+    stop.store(true, Ordering::SeqCst);
+    pollers.into_iter().for_each(|poller| poller.join().unwrap());
+    drop(users);
+    assert_eq!(lab.weight("green"), 10_000, "{}", verdict(&lab));
+    assert_eq!(lab.metric_total("switchback_supervision_suspects_total", "green"), 0.0);
 }
 
 /// So many answers of an endpoint are no measure of its speed.

@@ -270,7 +270,7 @@ impl Cells {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Counts the status of a gRPC call; `None` is no number.
+    /// Counts the status of a gRPC call; `None` is no number, or none was told.
     pub fn record_grpc(&self, code: Option<usize>) {
         let cells = self.grpc.get_or_init(|| Box::new(zeros()));
         let last = GRPC.len() - 1;

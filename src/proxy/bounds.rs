@@ -8,6 +8,7 @@ use super::clock::{Clock, TICK, span};
 use super::connection::Client;
 use super::fields::Note;
 use super::head::Parts;
+use super::media;
 use crate::table::{ServiceLimits, Timeouts};
 
 /// The bounds of one request, over all of its attempts.
@@ -87,7 +88,7 @@ impl Bounds {
 /// True for a gRPC call, whose messages come when there is something to say; there are none over HTTP/1.1.
 fn is_call(head: &Parts) -> bool {
     let content = head.headers.first(Note::ContentType).unwrap_or_default();
-    head.version == Version::HTTP_2 && content.starts_with(b"application/grpc")
+    head.version == Version::HTTP_2 && media::is_grpc(content)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use super::connection::Turn;
 use super::farewell::Farewell;
 use super::http1::{self, Decoded, Decoder, Head};
 use super::journal::Record;
+use super::media;
 use super::outgoing::{Outgoing, Upload, Waiting};
 use super::permit::Permit;
 use super::pipe::Pipes;
@@ -258,11 +259,12 @@ impl Exchange {
             return;
         }
         let content = head.headers.first(Note::ContentType);
-        let kind = content.map_or(Kind::Stream, |content| {
-            if content.starts_with(b"text/event-stream") { Kind::Sse } else { Kind::Stream }
-        });
-        self.is_grpc = is_grpc(content);
-        let kind = if self.is_grpc { Kind::Grpc } else { kind };
+        let kind = match content.unwrap_or_default() {
+            content if media::is_events(content) => Kind::Sse,
+            content if media::is_call(content) => Kind::Grpc,
+            _ => Kind::Stream,
+        };
+        self.is_grpc = kind == Kind::Grpc;
         self.patience = self.timeouts.stream;
         if kind == Kind::Sse {
             self.farewell = Farewell::of_events(&head.headers);
@@ -313,8 +315,9 @@ impl Exchange {
                     return Poll::Ready(Some(Ok(Part::Frame(Frame::data(data)))));
                 }
                 Ok(Decoded::Trailers(trailers)) => {
-                    if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
-                        permit.grpc_status(&trailers);
+                    let status = trailers.get("grpc-status").filter(|_| self.is_grpc);
+                    if let Some((permit, status)) = self.permit.as_ref().zip(status) {
+                        permit.grpc_status(Some(status));
                     }
                     self.finish();
                     return Poll::Ready(Some(Ok(Part::Frame(Frame::trailers(trailers)))));
@@ -392,9 +395,4 @@ impl Exchange {
         }
         Ok(moved)
     }
-}
-
-/// True for the content of a gRPC call, of whatever coding.
-fn is_grpc(content: Option<&[u8]>) -> bool {
-    content.is_some_and(|content| content.starts_with(b"application/grpc"))
 }

@@ -51,7 +51,8 @@ pub(super) struct Shared {
     begun: Instant,
     /// The newest generation that any request was counted for.
     newest: AtomicU32,
-    slow: OnceLock<Slow>,
+    /// Since when it is known what is slow, in microseconds since the beginning, and what.
+    slow: OnceLock<(u64, Slow)>,
     /// How many answers of an endpoint come before its speed counts.
     grace: u32,
     /// For how long who has not answered once may be getting warm, in microseconds.
@@ -178,15 +179,23 @@ impl Ledger {
         all
     }
 
-    /// From now on an answer is slow from these buckets on; the first word stays.
+    /// An answer to what is asked from now on is slow from these buckets on; the first word stays.
+    ///
+    /// What was asked before counts neither way: of that only the slow ones are still out.
     pub fn set_slow(&self, slow: Slow) {
-        self.shared.slow.get_or_init(|| slow);
+        self.shared.slow.get_or_init(|| (micros(self.shared.begun, clock::now()), slow));
     }
 
     /// What is slow, once that is known.
     #[must_use]
     pub fn slow(&self) -> Option<&Slow> {
-        self.shared.slow.get()
+        self.shared.slow.get().map(|(_, slow)| slow)
+    }
+
+    /// Since when that is known, in microseconds since the ledger's beginning.
+    #[must_use]
+    pub fn slow_since(&self) -> Option<u64> {
+        self.shared.slow.get().map(|(since, _)| *since)
     }
 
     /// From now on it matters whether the baseline answers what it is asked.
@@ -209,6 +218,16 @@ impl Ledger {
 }
 
 impl Shared {
+    /// From which buckets on an answer of this side is slow, once that is known.
+    fn slow_from(&self, side: Side) -> Option<[u16; QUANTILES]> {
+        self.slow.get().map(|(_, slow)| slow[side as usize])
+    }
+
+    /// True for what was begun since it is known what is slow.
+    fn compares(&self, begun: u64) -> bool {
+        self.slow.get().is_some_and(|(since, _)| begun >= *since)
+    }
+
     /// A failure of the candidate met this client: true when it counts, because the client has not met others just now.
     fn counts_for(&self, client: u16, now: u64) -> bool {
         let clients = self.clients.get_or_init(|| (0..CLIENTS).map(|_| AtomicU32::new(0)).collect());

@@ -49,6 +49,7 @@ pub mod headers;
 pub mod identity;
 pub mod journal;
 pub mod ledger;
+pub mod media;
 pub mod rewrite;
 
 // Where it comes from, and where it goes.

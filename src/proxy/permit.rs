@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::HeaderValue;
 
 use super::admission::{Class, Superseded};
 use super::clock::{self, Alarm};
@@ -127,9 +127,9 @@ impl Permit {
         }
     }
 
-    /// It is a gRPC call, which may go on sending for as long as it lasts.
-    pub fn is_call(&self) {
-        self.becomes(Kind::Grpc);
+    /// It is a call of this kind, which may go on sending for as long as it lasts.
+    pub fn is_call(&self, kind: Kind) {
+        self.becomes(kind);
         self.entry.as_ref().inspect(|entry| entry.uploaded());
     }
 
@@ -261,13 +261,11 @@ impl Permit {
         }
     }
 
-    /// The status of a gRPC call, as its trailers tell it.
-    pub fn grpc_status(&self, trailers: &HeaderMap) {
-        if let Some(status) = trailers.get("grpc-status") {
-            let code = status.to_str().ok().and_then(|status| status.parse().ok());
-            self.cells().record_grpc(code);
-            self.entry.as_ref().inspect(|entry| entry.grpc(code, self.seat.as_deref()));
-        }
+    /// The status of a gRPC call, as its trailers tell it; `None`: it is over and has told none.
+    pub fn grpc_status(&self, status: Option<&HeaderValue>) {
+        let code = status.and_then(|status| status.to_str().ok()?.parse().ok());
+        self.cells().record_grpc(code);
+        self.entry.as_ref().inspect(|entry| entry.grpc(code, self.seat.as_deref()));
     }
 
     /// The whole answer has come.

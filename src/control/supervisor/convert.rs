@@ -1,5 +1,6 @@
 //! What is counted and configured, as the verdict takes it.
 
+use super::overdue::MOMENT;
 use crate::proxy::ledger::{Counted, Side, Sums};
 use crate::release::Trial;
 use crate::release::verdict::{EndpointCounts, Group, Settings, Tolerance};
@@ -58,6 +59,7 @@ pub(super) fn settings(rules: &SuperviseRules, trial: &Trial) -> Settings {
         client_errors: tolerance(rules.client_errors),
         leans_back: rules.probe && trial.exclusive.is_none(),
         bad_budget: rules.bad_budget,
+        guard_pace: Some(1e6 / MOMENT as f64),
         ..Settings::default()
     }
 }

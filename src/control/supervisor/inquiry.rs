@@ -48,6 +48,8 @@ pub(super) struct Inquiry {
     is_unanswered: bool,
     /// Since when it has its present share.
     pub(super) weighed: Instant,
+    /// When something came of a request to the candidate for the last time.
+    pub(super) heard: Instant,
     orders: Orders,
 }
 
@@ -87,6 +89,7 @@ impl Inquiry {
             leaning: [(0, 0); 2],
             is_unanswered: false,
             weighed: now,
+            heard: now,
             orders: Orders::default(),
         }
     }
@@ -118,6 +121,9 @@ impl Inquiry {
         self.ticked = now;
         if ledger.slow().is_none() && age(self.since, now) >= self.rules.warmup.0 {
             self.learn(ledger, sums);
+        }
+        if fresh.iter().any(|[_, candidate]| candidate.decided > 0) {
+            self.heard = now;
         }
         if ledger.has_blown() {
             self.supervisor.fuse_blown();

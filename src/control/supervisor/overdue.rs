@@ -1,5 +1,6 @@
 //! What is known of answers that have not ended: who is slow already, and what is presumed against a conviction.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::case::age;
@@ -12,6 +13,10 @@ use crate::release::verdict::{
     Cohort, LatencyTolerance, Stalled, bucket_low, latency_thresholds, missing_answers,
 };
 use crate::table::BasisPoints;
+
+/// What is begun in so many microseconds may be begun together: by all who had waited in a hold, and then again by all of them
+/// whose answers take equally long.
+pub(super) const MOMENT: u64 = 100_000;
 
 impl Inquiry {
     /// What is slow, by what the baseline did before.
@@ -39,41 +44,52 @@ impl Inquiry {
         let cohorts: Vec<_> = lately.cohorts().chain([older]).collect();
         let known = self.times.known(&sums.took[Side::Baseline as usize]);
         let missing = missing_answers(&known, &cohorts);
-        let (slow, breaking) = (self.slow(ledger, sums, now), breaking(&self.shares, sums));
-        Stalled { w: ratio(self.share), missing, breaking, slow }
+        let (slow, suspicious) = self.slow(ledger, sums, now);
+        let breaking = breaking(&self.shares, sums);
+        Stalled { w: ratio(self.share), missing, breaking, slow, suspicious }
     }
 
-    /// How many are out that are slow already, by side and quantile.
+    /// How many are out that are slow already, by side and quantile; and as how many those of the candidate raise suspicion.
     ///
     /// At an endpoint of the candidate that is not warm only those are that are out for longer than that excuses; the baseline's
     /// are however long they are out.
-    fn slow(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> [[u64; QUANTILES]; 2] {
+    fn slow(&self, ledger: &Ledger, sums: &Sums, now: Instant) -> ([[u64; QUANTILES]; 2], [f64; QUANTILES]) {
         let clock = micros(age(ledger.begun(), now));
         let of = |epochs, spread| Overdue { clock, spread, epochs };
         let [[blue, green], [long_blue, cold]] = [(&sums.flights, 0), (&sums.slowly, SLOWLY)]
             .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
         // What was begun before had another coin, or none: under this one it would be proof of nothing.
         let weighed = micros(age(self.weighed, now));
-        let patience = micros(patience(&self.rules));
+        let patience = patience(&self.rules);
         // Where all have it there is no coin, and none to be wrong about.
         let has_all = self.share == BasisPoints::ALL;
-        let since = if has_all { u64::MAX } else { weighed };
-        let late = |from: u16| {
-            let from = bucket_low(usize::from(from)).max(patience);
-            cold.surely(from, since)
+        let silence = patience.max(Duration::from_secs(1));
+        let is_silent = has_all && age(self.heard, now) >= silence;
+        // When nothing comes of it any more, what is out for so long hangs, whenever it was begun.
+        let hanging =
+            |from: u64| if is_silent { cold.surely(from.max(micros(silence)), u64::MAX) } else { 0 };
+        let from = |bucket: u16| bucket_low(usize::from(bucket));
+        let Some(([of_blue, of_green], known)) = ledger.slow().zip(ledger.slow_since()) else {
+            // It makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
+            let known = self.slow_from(sums).filter(|_| hanging(0) > 0);
+            let slow = known.map_or([0; QUANTILES], |[_, of_green]| of_green.map(|slow| hanging(from(slow))));
+            return ([[0; QUANTILES], slow], slow.map(|slow| slow as f64));
         };
-        if let Some([of_blue, of_green]) = ledger.slow() {
-            let from = |bucket: u16| bucket_low(usize::from(bucket));
-            let blue = of_blue.map(|slow| {
-                blue.surely(from(slow), weighed) + long_blue.maybe(from(slow).max(LATELY), weighed)
-            });
-            return [blue, of_green.map(|slow| green.surely(from(slow), weighed) + late(slow))];
-        }
-        // Where no coin decides it makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
-        if !has_all || cold.surely(patience, since) == 0 {
-            return [[0; QUANTILES]; 2];
-        }
-        self.slow_from(sums).map_or([[0; QUANTILES]; 2], |[_, of_green]| [[0; QUANTILES], of_green.map(late)])
+        let of_blue = of_blue
+            .map(|slow| blue.surely(from(slow), weighed) + long_blue.maybe(from(slow).max(LATELY), weighed));
+        // Of what was begun before that was known, the quick ones have not counted.
+        let compared = weighed.min(clock.saturating_sub(known));
+        let since = if has_all { compared } else { weighed };
+        let late = |slow| from(slow).max(micros(patience));
+        let slow = of_green.map(|slow| {
+            let slow_ones = green.surely(from(slow), compared) + cold.surely(late(slow), since);
+            slow_ones.max(hanging(from(slow)))
+        });
+        let suspicious = of_green.map(|slow| {
+            let slow_ones = green.moments(from(slow), compared) + cold.moments(late(slow), since);
+            slow_ones.max(hanging(from(slow)) as f64)
+        });
+        ([of_blue, slow], suspicious)
     }
 }
 
@@ -98,9 +114,25 @@ impl Overdue<'_> {
         meant.map(|cohort| cohort.started.saturating_sub(cohort.finished)).sum()
     }
 
+    /// The same as [`Self::surely`], where those begun in the same moment count as one: as the part of it that they are.
+    fn moments(&self, from: u64, to: u64) -> f64 {
+        let mut moments = BTreeMap::<u64, (u64, u64)>::new();
+        for cohort in self.cohorts().filter(|cohort| self.is_surely(cohort.age, from, to)) {
+            let (started, finished) = moments.entry(cohort.age / MOMENT).or_default();
+            (*started, *finished) = (*started + cohort.started, *finished + cohort.finished);
+        }
+        let part =
+            |(started, finished): (u64, u64)| started.saturating_sub(finished) as f64 / started.max(1) as f64;
+        moments.into_values().map(part).sum()
+    }
+
+    fn is_surely(&self, age: u64, from: u64, to: u64) -> bool {
+        age >= from + self.spread && age.saturating_add(self.spread) <= to
+    }
+
     /// How many are out for no less than `from` and no more than `to`.
     fn surely(&self, from: u64, to: u64) -> u64 {
-        self.count(|age| age >= from + self.spread && age.saturating_add(self.spread) <= to)
+        self.count(|age| self.is_surely(age, from, to))
     }
 
     /// How many may be.
@@ -136,6 +168,23 @@ fn breaking(shares: &[Option<f64>; GENERATIONS], sums: &Sums) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_out_since_the_same_moment_counts_as_one() {
+        let epochs = |all: &[(u64, u64, u64)]| {
+            let of = Overdue { clock: 1_050_000, spread: 0, epochs: all };
+            (of.surely(200_000, 1_000_000), of.moments(200_000, 1_000_000))
+        };
+        assert_eq!(epochs(&[(512_500, 40, 0)]), (40, 1.0));
+        // On another worker, and a little later; the same of those who were quick.
+        assert_eq!(epochs(&[(512_500, 40, 0), (512_500, 20, 0), (537_500, 60, 60)]), (60, 0.5));
+        assert_eq!(epochs(&[(512_500, 1, 0), (712_500, 4, 3)]), (2, 1.25));
+        assert_eq!(
+            epochs(&[(912_500, 40, 0), (12_500, 40, 0)]),
+            (0, 0.0),
+            "not slow yet, and before all that"
+        );
+    }
 
     #[test]
     fn answers_of_the_baseline_are_presumed_to_break_off_as_the_candidates_do_while_they_may() {

@@ -29,14 +29,15 @@ use http_body::Frame;
 pub use head::request;
 
 use super::interims::Interims;
-use super::{EXPECT_PATIENCE, Failure, is_grpc};
-use crate::metrics::Reason;
+use super::{EXPECT_PATIENCE, Failure};
+use crate::metrics::{Kind, Reason};
 use crate::proxy::body::{Flow, Source};
 use crate::proxy::bounds::Bounds;
 use crate::proxy::connection::Turn;
 use crate::proxy::farewell::Farewell;
 use crate::proxy::headers;
 use crate::proxy::journal::Record;
+use crate::proxy::media;
 use crate::proxy::outgoing::{Rest, Upload, Waiting};
 use crate::proxy::permit::Permit;
 use crate::proxy::trailers;
@@ -72,6 +73,8 @@ pub struct Call {
     remaining: Option<u64>,
     is_read: bool,
     is_grpc: bool,
+    /// True while a gRPC call was answered and not told a status: its client takes that for a failure, whatever else has come.
+    owes_status: bool,
     /// True when the client looks for a gRPC status behind the answer.
     takes_status: bool,
     /// Where the answer's body can be ended, if its version is left.
@@ -93,9 +96,10 @@ impl Call {
         bounds: Bounds,
     ) -> Self {
         turn.alarm.clear();
-        let is_grpc = is_grpc(content(request.headers()));
+        let content = content(request.headers());
+        let (is_grpc, is_call) = (media::is_grpc(content), media::is_call(content));
         if let Some(permit) = permit.as_ref().filter(|_| is_grpc) {
-            permit.is_call();
+            permit.is_call(if is_call { Kind::Grpc } else { Kind::Stream });
         }
         Self {
             turn: turn.clone(),
@@ -118,6 +122,7 @@ impl Call {
             remaining: None,
             is_read: false,
             is_grpc,
+            owes_status: is_call && turn.is_http2(),
             takes_status: false,
             farewell: Farewell::default(),
             patience: timeouts.progress,
@@ -240,6 +245,7 @@ impl Call {
             drop(send.send_data(Bytes::new(), true));
         }
         self.classify(&head.headers);
+        self.owes_status &= head.status == StatusCode::OK;
         if let Some(permit) = &self.permit {
             permit.answered(head.status.as_u16());
         }
@@ -289,7 +295,9 @@ impl Call {
             Poll::Ready(Ok(trailers)) => {
                 let mut trailers = trailers.map(trailers::only_trailers);
                 trailers.iter_mut().for_each(headers::trim);
-                trailers.iter().for_each(|trailers| self.told_status(trailers));
+                if let Some(trailers) = &trailers {
+                    self.told_status(trailers);
+                }
                 self.finish();
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
@@ -357,8 +365,8 @@ impl Call {
 }
 
 /// The content that fields announce.
-fn content(fields: &HeaderMap) -> Option<&[u8]> {
-    fields.get(CONTENT_TYPE).map(HeaderValue::as_bytes)
+fn content(fields: &HeaderMap) -> &[u8] {
+    fields.get(CONTENT_TYPE).map_or(&[], HeaderValue::as_bytes)
 }
 
 /// The length that an answer's fields announce.

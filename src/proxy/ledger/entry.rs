@@ -169,8 +169,11 @@ impl Entry {
 
     /// The status of a gRPC call.
     pub fn grpc(&self, status: Option<usize>, seat: Option<&Seat>) {
-        let has_failed = status.is_none_or(|status| GRPC_FAILURES.contains(&status));
-        self.decide(if has_failed { Outcome::Failed } else { Outcome::Good }, seat);
+        if status.is_none_or(|status| GRPC_FAILURES.contains(&status)) {
+            self.has_failed(seat);
+        } else {
+            self.decide(Outcome::Good, seat);
+        }
     }
 
     /// The first attempt failed, or its whole request, for this reason.
@@ -178,9 +181,12 @@ impl Entry {
         let is_its_doing = is_late
             || Verdict::of_reason(reason).is_some()
             || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
-        if !is_its_doing {
-            return;
+        if is_its_doing {
+            self.has_failed(seat);
         }
+    }
+
+    fn has_failed(&self, seat: Option<&Seat>) {
         if self.end.get() == End::Good {
             self.broke_off(seat);
         } else {
@@ -209,16 +215,17 @@ impl Entry {
     }
 
     fn decide(&self, outcome: Outcome, seat: Option<&Seat>) {
-        if self.end.replace(End::Known) != End::Unknown {
+        if self.end.get() != End::Unknown {
             return;
         }
+        self.end.set(End::Known);
         let shared = &self.page.shared;
         let has_failed = outcome == Outcome::Failed;
         let is_warm = self.is_warm(seat);
         if let Some(seat) = seat {
             self.page.of_endpoint(self.side, seat.id(), has_failed);
         }
-        let bucket = self.took.get().filter(|_| is_warm);
+        let bucket = self.took.get().filter(|_| is_warm && shared.compares(self.begun.get()));
         let mut is_capped = false;
         if self.side == Side::Candidate {
             if has_failed {
@@ -260,10 +267,11 @@ impl Drop for Entry {
         }
         // Nobody waited for its head: what it says is that it was slow, if it was, and to who has gone an endpoint
         // that is not warm is no excuse. How long a call goes on after that is no matter of speed.
-        let sent = self.sent.get().filter(|_| self.flight.get() == Flight::Out);
-        let waited = sent.map(|sent| bucket(micros(sent, clock::now())));
-        let slow = self.page.shared.slow.get().map(|slow| slow[self.side as usize][0]);
-        if waited.zip(slow).is_some_and(|(waited, slow)| waited >= usize::from(slow)) {
+        let shared = &self.page.shared;
+        let is_meant = self.flight.get() == Flight::Out && shared.compares(self.begun.get());
+        let waited = self.sent.get().filter(|_| is_meant).map(|sent| bucket(micros(sent, clock::now())));
+        let slow = shared.slow_from(self.side);
+        if waited.zip(slow).is_some_and(|(waited, [p75, ..])| waited >= usize::from(p75)) {
             self.took.set(waited);
             let (side, generation) = (self.side, self.generation);
             let outcome = Outcome::GivenUp;

@@ -262,9 +262,9 @@ impl Page {
         let Decided { side, generation, outcome, is_capped, bucket } = *decided;
         let Some(group) = self.group(side, generation) else { return };
         bump(&group.decided);
-        if let Some((bucket, slow)) = bucket.zip(self.shared.slow.get()) {
+        if let Some((bucket, slow)) = bucket.zip(self.shared.slow_from(side)) {
             bump(&group.measured);
-            for (count, from) in group.slow.iter().zip(slow[side as usize]) {
+            for (count, from) in group.slow.iter().zip(slow) {
                 if bucket >= usize::from(from) {
                     bump(count);
                 }

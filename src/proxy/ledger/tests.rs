@@ -123,6 +123,15 @@ fn a_call_is_judged_by_its_status_and_not_by_its_head() {
     assert_eq!(trial.counts(0)[1], [10, 7, 0]);
     trial.entry(0, "green", 0).answered(503, true, None);
     assert_eq!(trial.counts(0)[1], [11, 8, 0], "without a call there is no status to wait for");
+    // Known by its head alone, until a status says otherwise.
+    for (status, failed) in [(0, 8), (14, 9)] {
+        let entry = trial.entry(0, "green", 0);
+        entry.answered(200, false, None);
+        entry.grpc(Some(status), None);
+        entry.stands();
+        assert_eq!((trial.counts(0)[1][1], trial.ledger.sums().open), (failed, [0, 0]));
+    }
+    assert_eq!(trial.counts(0)[1], [13, 9, 0]);
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub struct Stalled {
     pub breaking: u64,
     /// How many are out for longer than the threshold of each of p75, p95 and p99, of each version.
     pub slow: [[u64; 3]; 2],
+    /// As how many of the candidate's they raise suspicion.
+    pub suspicious: [f64; 3],
 }
 
 impl Stalled {

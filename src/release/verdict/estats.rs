@@ -238,8 +238,13 @@ impl GuardDetector {
 
     /// What the candidate did in the last `dt` seconds.
     pub fn update(&mut self, dt: f64, decided: u64, bad: u64) -> f64 {
+        self.update_in_part(dt, 1.0, decided, bad)
+    }
+
+    /// The same, where each counts as this part of one: less evidence, and still evidence.
+    pub(super) fn update_in_part(&mut self, dt: f64, part: f64, decided: u64, bad: u64) -> f64 {
         self.inject((1.0 - MASS_START) * dt / HORIZON);
-        let (good, bad) = (decided.saturating_sub(bad) as f64, bad as f64);
+        let [good, bad] = [decided.saturating_sub(bad), bad].map(|count| part * count as f64);
         for (bet, capital) in self.capital.0.iter_mut().enumerate() {
             *capital += bad * self.bad[bet] + good * self.good[bet];
         }
@@ -254,9 +259,9 @@ impl GuardDetector {
 
     /// The evidence if so many were bad too: answers that are still out and are known to be bad.
     #[must_use]
-    pub fn log_e_with(&self, bad: u64) -> f64 {
+    pub fn log_e_with(&self, bad: f64) -> f64 {
         let mut capital = self.capital;
-        capital.0.iter_mut().zip(self.bad).for_each(|(capital, size)| *capital += bad as f64 * size);
+        capital.0.iter_mut().zip(self.bad).for_each(|(capital, size)| *capital += bad * size);
         capital.log_e()
     }
 }

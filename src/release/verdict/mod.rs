@@ -30,6 +30,7 @@ pub mod figures;
 mod interval;
 mod latency;
 mod look;
+mod pace;
 mod report;
 mod sentence;
 mod settings;
@@ -49,6 +50,7 @@ pub use latency::{
     BUCKETS, Cohort, LatencyHist, LatencyThreshold, LatencyTolerance, QUANTILES, bucket_index, bucket_low,
     latency_thresholds, missing_answers,
 };
+use pace::Pace;
 pub use report::{About, CONFIDENCE, Needed, Report};
 pub use settings::Settings;
 pub use standing::{GuardOf, Metric, Standing, Why};
@@ -75,6 +77,7 @@ pub struct Supervisor {
     suspicion: Option<Suspicion>,
     pairs: [PairDetector; 5],
     guards: [GuardDetector; 4],
+    pace: Pace,
     clean: CleanTest,
     evidence: Evidence,
     /// Seconds since the stage began.
@@ -138,6 +141,7 @@ impl Supervisor {
             suspicion: None,
             pairs: pairs(&settings),
             guards: guards(p0),
+            pace: Pace::new(settings.guard_pace),
             clean: CleanTest::new(settings.errors),
             evidence: Evidence {
                 total: none,
@@ -193,11 +197,11 @@ impl Supervisor {
             suspicion.baseline[1] += group.bad[0];
         }
         if self.are_guards_on() {
-            let [p75, p95, p99] = group.slow[1];
-            let (decided, measured) = (group.guard_decided, group.measured[1]);
-            let of = [(decided, group.guard_bad), (measured, p75), (measured, p95), (measured, p99)];
-            for (guard, (decided, bad)) in self.guards.iter_mut().zip(of) {
-                guard.update(dt, decided, bad);
+            let (measured, [errors, speed @ ..]) = (group.measured[1], &mut self.guards);
+            errors.update(dt, group.guard_decided, group.guard_bad);
+            let part = self.pace.part(dt, measured);
+            for (guard, slow) in speed.iter_mut().zip(group.slow[1]) {
+                guard.update_in_part(dt, part, measured, slow);
             }
         }
     }
@@ -221,7 +225,7 @@ impl Supervisor {
     fn weigh_guards(&mut self) {
         let [errors, latency @ ..] = &self.guards;
         // Where a coin decides the comparison knows of them, and is the better judge.
-        let overdue = if is_coin(self.stalled.w) { [0; 3] } else { self.stalled.slow[1] };
+        let overdue = if is_coin(self.stalled.w) { [0.0; 3] } else { self.stalled.suspicious };
         let [p75, p95, p99] = std::array::from_fn(|index| latency[index].log_e_with(overdue[index]));
         let guards = [errors.log_e(), p75, p95, p99];
         let (guard, leading) = combine(&self.settings.guard_omega, &guards);

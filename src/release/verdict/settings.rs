@@ -32,6 +32,8 @@ pub struct Settings {
     pub omega: [f64; 5],
     /// How much each guard weighs: errors, and the three of latency. The sum is 1.
     pub guard_omega: [f64; 4],
+    /// So many requests a second count at most where slow ones raise suspicion, and one at once; `None`: all of them.
+    pub guard_pace: Option<f64>,
     /// False: a candidate that has everything keeps it when it is suspect, and its guard alone reverts it, at 1/alpha. Then a
     /// fault that would have hit both versions reverts too.
     pub leans_back: bool,
@@ -70,6 +72,7 @@ impl Default for Settings {
             client_errors: Tolerance { rho: 1.5, delta: 0.02 },
             omega: [0.6, 0.1, 0.1, 0.1, 0.1],
             guard_omega: [0.7, 0.1, 0.1, 0.1],
+            guard_pace: None,
             leans_back: true,
             bad_budget: 0,
         }

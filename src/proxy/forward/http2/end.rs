@@ -46,9 +46,11 @@ impl Call {
     }
 
     /// A gRPC call's status, in its trailers or beside its head.
-    pub(super) fn told_status(&self, fields: &HeaderMap) {
-        if let Some(permit) = self.permit.as_ref().filter(|_| self.is_grpc) {
-            permit.grpc_status(fields);
+    pub(super) fn told_status(&mut self, fields: &HeaderMap) {
+        let status = fields.get("grpc-status").filter(|_| self.is_grpc);
+        if let Some((permit, status)) = self.permit.as_ref().zip(status) {
+            permit.grpc_status(Some(status));
+            self.owes_status = false;
         }
     }
 
@@ -75,6 +77,9 @@ impl Call {
         self.rest = Rest::Nothing;
         self.ticket.answered();
         if let Some(permit) = self.permit.take() {
+            if self.owes_status {
+                permit.grpc_status(None);
+            }
             permit.complete();
         }
     }

@@ -2,27 +2,27 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Call, announced, content, status};
+use super::{Call, announced, content};
 use crate::metrics::Kind;
 use crate::proxy::farewell::Farewell;
-use crate::proxy::forward::is_grpc;
+use crate::proxy::media;
 
 impl Call {
     /// What sort of work the answer is, and how long it may pause.
     pub(super) fn classify(&mut self, fields: &HeaderMap) {
         let content = content(fields);
-        self.is_grpc = is_grpc(content);
+        self.is_grpc = media::is_grpc(content);
         self.remaining = announced(fields);
         if self.remaining.is_some() {
             return;
         }
-        self.takes_status = self.turn.is_http2() && status::is_behind(fields);
+        let is_call = media::is_call(content);
+        self.takes_status = self.turn.is_http2() && is_call;
         self.patience = self.timeouts.stream;
-        let content = content.unwrap_or_default();
-        let (kind, farewell) = match self.is_grpc {
+        let (kind, farewell) = match is_call {
             true if self.takes_status => (Kind::Grpc, Farewell::of_messages()),
             true => (Kind::Grpc, Farewell::default()),
-            false if content.starts_with(b"text/event-stream") => (Kind::Sse, Farewell::of_events(fields)),
+            false if media::is_events(content) => (Kind::Sse, Farewell::of_events(fields)),
             false => (Kind::Stream, Farewell::default()),
         };
         self.farewell = farewell;

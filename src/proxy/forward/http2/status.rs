@@ -3,7 +3,6 @@
 //! A reset would come out as `INTERNAL`, as if the call itself were at fault; a server that is lost is `UNAVAILABLE`, and
 //! clients act on the difference.
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::metrics::Reason;
@@ -12,14 +11,6 @@ use crate::proxy::error::REASON;
 const DEADLINE_EXCEEDED: &str = "4";
 const RESOURCE_EXHAUSTED: &str = "8";
 const UNAVAILABLE: &str = "14";
-
-/// True when an answer with these fields has its status in its trailers; gRPC-Web has it in the body.
-pub(super) fn is_behind(fields: &HeaderMap) -> bool {
-    let content = fields.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
-    content
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-}
 
 /// What a client is told that waits for the rest; `None` where it has itself broken off or sent what it must not.
 pub(super) fn of(reason: Reason) -> Option<&'static str> {

@@ -200,6 +200,20 @@ fn an_answer_is_slow_at_those_quantiles_whose_bucket_it_has_reached() {
     assert_eq!(candidate, [(1, [0, 0, 0]), (2, [1, 1, 0]), (3, [2, 2, 1])]);
 }
 
+/// Of those the quick ones have not counted, and all that is still out is slow.
+#[test]
+fn what_was_begun_before_it_is_known_what_is_slow_is_not_compared() {
+    let trial = Trial::new();
+    let since = micros(trial.ledger.begun(), trial.ledger.begun() + Duration::from_secs(60));
+    trial.ledger.shared.slow.get_or_init(|| (since, [[0; QUANTILES]; 2]));
+    let [answered, given_up] = [(); 2].map(|()| trial.entry(0, "green", 0));
+    [&answered, &given_up].iter().for_each(|entry| entry.sent());
+    answered.answered(200, false, None);
+    drop(given_up);
+    let group = trial.ledger.sums().groups[0][1];
+    assert_eq!((group.decided, group.measured, trial.ledger.slow_since()), (1, 0, Some(since)));
+}
+
 /// A stream is as long as its client wants it: that says nothing about the version.
 #[test]
 fn a_call_that_its_client_ends_after_the_head_is_not_slow() {

@@ -192,3 +192,30 @@ fn a_bad_version_is_not_taken_for_a_bad_endpoint() {
     });
     assert!(mistaken.count() <= 4);
 }
+
+/// When a candidate that has everything becomes suspect, in seconds: 4 requests a tick, and 40 slow ones at once every so many ticks.
+fn suspected(guard_pace: Option<f64>, every: u32) -> Option<f64> {
+    let settings = Settings { guard_pace, ..Settings::default() };
+    let mut stage = Supervisor::new(1.0, usual_bound(), settings);
+    let ticks = (1..=60_000).find(|tick| {
+        let slow = if tick % every == 0 { 40 } else { 0 };
+        let (measured, slow) = ([0, 4 + slow], [[0; 3], [slow, slow, 0]]);
+        let guard_decided = measured[1];
+        let group = Group { w: 1.0, decided: measured, guard_decided, measured, slow, ..Group::default() };
+        stage.tick(TICK, &[group], None, 0) == Standing::Suspect
+    });
+    ticks.map(|ticks: u32| f64::from(ticks) * TICK)
+}
+
+#[test]
+fn long_polls_that_all_came_together_and_come_again_together_are_not_suspicious() {
+    let pace = Some(10.0);
+    for every in [200, 600, 3000] {
+        assert_eq!(suspected(pace, every), None, "{every}");
+    }
+    // Were each of them evidence they would be: the test would see it.
+    assert_eq!(suspected(None, 200), Some(2.0));
+    // Who is slow all the time is found.
+    assert!(suspected(pace, 1).is_some_and(|seconds| seconds < 1.0), "{:?}", suspected(pace, 1));
+    assert!(suspected(pace, 2).is_some_and(|seconds| seconds < 3.0), "{:?}", suspected(pace, 2));
+}

@@ -236,7 +236,8 @@ fn group(step: &Value) -> Group {
 fn stalled(step: &Value) -> Option<Stalled> {
     let stalled = step.get("stalled").filter(|stalled| !stalled.is_null())?;
     let slow = [counts(&stalled["slow_a"]), counts(&stalled["slow_b"])];
-    Some(Stalled { w: number(&stalled["w"]), missing: count(&stalled["err_a"]), slow, ..Stalled::default() })
+    let (w, missing) = (number(&stalled["w"]), count(&stalled["err_a"]));
+    Some(Stalled { w, missing, slow, suspicious: slow[1].map(|slow| slow as f64), ..Stalled::default() })
 }
 
 #[test]
