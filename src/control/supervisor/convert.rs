@@ -51,15 +51,17 @@ pub(super) fn settings(rules: &SuperviseRules, trial: &Trial) -> Settings {
         rho: f64::from(of.ratio) / 1e3,
         delta: f64::from(of.excess) / 1e6,
     };
+    let leans_back = rules.probe && trial.exclusive.is_none();
     Settings {
         alpha: f64::from(rules.alpha) / 1e9,
         suspect_weight: ratio(rules.suspect_weight),
         suspect_hold: rules.suspect_hold.as_secs_f64(),
         errors: tolerance(rules.errors),
         client_errors: tolerance(rules.client_errors),
-        leans_back: rules.probe && trial.exclusive.is_none(),
+        leans_back,
         bad_budget: rules.bad_budget,
-        guard_pace: Some(1e6 / MOMENT as f64),
+        // Where suspicion leads to a coin, it may be quick.
+        guard_pace: (!leans_back).then_some(1e6 / MOMENT as f64),
         ..Settings::default()
     }
 }
