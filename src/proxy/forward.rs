@@ -5,6 +5,7 @@
 
 pub mod http2;
 
+mod crossed;
 mod end;
 mod goodbye;
 mod interims;
@@ -50,8 +51,10 @@ const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The connection had been idle and was closed before a byte of the answer: the endpoint may not have seen anything.
+    /// The connection had been idle, and was closed before the endpoint has read the request, as far as can be told.
     Stale,
+    /// The connection had been kept, and the endpoint ended it with the request in hand, before a byte of the answer.
+    Broken,
     /// The endpoint says that it has not looked at the request.
     Refused,
     /// The endpoint ended its connection with an error, and this request may be why: it is not to cost others more.
@@ -69,7 +72,7 @@ impl Failure {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Stale | Self::Refused => Reason::UpstreamClosed,
+            Self::Stale | Self::Broken | Self::Refused => Reason::UpstreamClosed,
             Self::Late => Reason::ResponseTimeout,
             Self::Suspect(Risk::Head) => Reason::HeadTooLarge,
             Self::Suspect(Risk::Trailers | Risk::None) => Reason::UpstreamClosed,
@@ -96,7 +99,8 @@ pub struct Exchange {
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
     past: Option<Past>,
-    is_reused: bool,
+    /// True when the endpoint has reset it.
+    was_reset: bool,
     timeouts: Timeouts,
     bounds: Bounds,
     outgoing: Outgoing,
@@ -131,7 +135,7 @@ impl Exchange {
             permit,
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
-            is_reused: past.is_kept(),
+            was_reset: false,
             past: Some(past),
             timeouts,
             bounds,
@@ -168,10 +172,7 @@ impl Exchange {
             }
             match self.receive(self.first_read(), cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) if self.is_reused && self.input.is_empty() && self.interims.are_none() => {
-                    return Poll::Ready(Err(Failure::Stale));
-                }
-                Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
+                Poll::Ready(end) => return Poll::Ready(Err(self.cut_off(&end))),
                 Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
             }
         }
