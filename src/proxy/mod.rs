@@ -136,7 +136,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
                 head.detach();
                 asked = Asked::of(head).map_err(|reason| story.refused(client, reason))?;
                 // Boxed: hardly any request waits, and all would have its size.
-                let held = Box::pin(hold::wait(turn, place.as_deref())).await;
+                let held = Box::pin(story.wait(client, hold::wait(turn, place.as_deref()))).await;
                 held.map_err(|reason| story.refused(client, reason))?;
             }
         }

@@ -68,6 +68,21 @@ impl Place {
     }
 }
 
+/// A client that is there for as long as its request waits.
+struct Here<'s> {
+    story: &'s Story,
+    client: &'s Client,
+    is_over: bool,
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.story.refused(self.client, Reason::ClientGone);
+        }
+    }
+}
+
 impl Story {
     /// The beginning of the request `head`, which gets its id and trace.
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
@@ -107,6 +122,15 @@ impl Story {
     pub fn refused(&self, client: &Client, reason: Reason) -> Reason {
         client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
         reason
+    }
+
+    /// What comes of the request's waiting before a version was asked for. Dropped meanwhile, its client has left, and is counted as one
+    /// that was refused.
+    pub async fn wait<T>(&self, client: &Client, waiting: impl Future<Output = T>) -> T {
+        let mut here = Here { story: self, client, is_over: false };
+        let waited = waiting.await;
+        here.is_over = true;
+        waited
     }
 
     fn own_answer(&self) -> Option<&OwnAnswer> {
