@@ -7,6 +7,7 @@ pub mod http2;
 
 mod crossed;
 mod end;
+mod failure;
 mod goodbye;
 mod interims;
 mod limits;
@@ -36,50 +37,17 @@ use super::permit::Permit;
 use super::pipe::Pipes;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
-use super::upstream::http2::Risk;
 use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 use interims::Interims;
 
+pub use failure::Failure;
 pub use goodbye::poll_cut_before;
 pub use http2::Call;
 
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// The connection had been idle, and was closed before the endpoint has read the request, as far as can be told.
-    Stale,
-    /// The connection had been kept, and the endpoint ended it with the request in hand, before a byte of the answer.
-    Broken,
-    /// The endpoint says that it has not looked at the request.
-    Refused,
-    /// The endpoint ended its connection with an error, and this request may be why: it is not to cost others more.
-    Suspect(Risk),
-    /// There was no connection to send it on.
-    Unconnected(Reason),
-    /// The attempt took longer than one may.
-    Late,
-    /// For this reason.
-    Because(Reason),
-}
-
-impl Failure {
-    /// Why, in the words that all share.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Stale | Self::Broken | Self::Refused => Reason::UpstreamClosed,
-            Self::Late => Reason::ResponseTimeout,
-            Self::Suspect(Risk::Head) => Reason::HeadTooLarge,
-            Self::Suspect(Risk::Trailers | Risk::None) => Reason::UpstreamClosed,
-            Self::Unconnected(reason) | Self::Because(reason) => *reason,
-        }
-    }
-}
 
 /// What was taken off the input while a head is waited for.
 enum Taken {
