@@ -216,7 +216,13 @@ fn a_client_that_leaves_is_let_go() {
         send.send_reset(h2::Reason::CANCEL);
         assert!(answer(response).await.is_err());
         lab::http2::wait_until("it is let go", || lab.shop()["held_requests"] == 2).await;
+        let (response, _) = client.start(request(Method::GET, "/"), true).await;
+        lab::http2::wait_until("it waits", || lab.shop()["held_requests"] == 3).await;
+        drop((response, client));
+        lab::http2::wait_until("it is let go", || lab.shop()["held_requests"] == 2).await;
     });
+    let gone = ["switchback_client_requests_total{service=\"shop\",version=\"\"", "reason=\"client_gone\""];
+    lab.wait_for_metric(&gone, 3.0);
     lab.release();
     clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
     assert_eq!(lab.origin("blue").served(), 2);
@@ -237,6 +243,8 @@ fn a_client_that_leaves_an_upload_is_let_go_though_nothing_of_it_is_read() {
         drop(clients.remove(0));
         lab.wait_held(left);
     }
+    let gone = ["switchback_client_requests_total{service=\"shop\",version=\"\"", "reason=\"client_gone\""];
+    lab.wait_for_metric(&gone, 3.0);
     lab.release();
     assert_eq!((lab.origin("blue").connections(), lab.get("/").status), (0, 200));
 }

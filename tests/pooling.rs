@@ -10,7 +10,8 @@
 
 mod lab;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -149,9 +150,9 @@ fn no_connection_is_kept_where_the_operator_wants_none() {
     }
 }
 
-/// Answers and then closes without notice, sooner or later: at once, a moment later, or when the next request has come.
+/// Answers and then closes without notice, sooner or later: at once, a moment later, or with the next request in hand.
 /// Tells every request's path.
-fn closes_idle_connections() -> (Origin, Arc<Mutex<Vec<String>>>) {
+fn closes_connections() -> (Origin, Arc<Mutex<Vec<String>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let turns = AtomicUsize::new(0);
@@ -172,9 +173,9 @@ fn closes_idle_connections() -> (Origin, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn no_get_is_lost_to_an_origin_that_closes_idle_connections() {
-    let (origin, _) = closes_idle_connections();
-    let lab = Lab::on(vec![origin], "");
+fn no_get_is_lost_to_an_origin_that_closes_connections() {
+    let (origin, _) = closes_connections();
+    let lab = Lab::pool(vec![origin], &[], "", "retries = { budget = \"100%\", min_per_second = 1_000 }");
     let mut client = lab.client();
     for number in 0..600 {
         let answer = client.get(&format!("/{number}"));
@@ -183,8 +184,8 @@ fn no_get_is_lost_to_an_origin_that_closes_idle_connections() {
 }
 
 #[test]
-fn no_post_is_sent_twice_to_an_origin_that_closes_idle_connections() {
-    let (origin, seen) = closes_idle_connections();
+fn no_post_is_sent_twice_to_an_origin_that_closes_connections() {
+    let (origin, seen) = closes_connections();
     let lab = Lab::on(vec![origin], "");
     let mut client = lab.client();
     let mut lost = 0;
@@ -212,12 +213,19 @@ fn no_post_is_sent_twice_to_an_origin_that_closes_idle_connections() {
 
 #[test]
 fn a_get_over_a_closed_connection_goes_to_the_same_endpoint_again() {
-    let (origin, _) = closes_idle_connections();
+    let (closed, is_closed) = mpsc::channel();
+    let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
+        proxy.head()?;
+        proxy.send(OK)?;
+        proxy.stream().shutdown(Shutdown::Both)?;
+        closed.send(()).map_err(io::Error::other)
+    });
     let lab = Lab::pool(vec![origin], &[nobody()], "", "");
     let mut client = lab.client();
     for number in 0..60 {
         let answer = client.get(&format!("/{number}"));
         assert_eq!(answer.status, 200, "{number}: {answer:?}");
+        is_closed.recv().unwrap();
     }
 }
 

@@ -11,6 +11,9 @@
 
 mod lab;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -48,10 +51,7 @@ fn falls_silent(name: &str) -> Origin {
 /// Answers everything with this status.
 fn answers(name: &str, status: &'static str) -> Origin {
     Origin::behaving(name, move |_, stream| {
-        std::io::Write::write_all(
-            stream,
-            format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
-        )?;
+        stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes())?;
         Ok(Then::Keep)
     })
 }
@@ -72,26 +72,157 @@ fn client(lab: &Lab, reason: &str) -> f64 {
     lab.metric_total("switchback_client_requests_total{", &format!("reason=\"{reason}\""))
 }
 
+/// Answers what it is asked, but reads `/die`, takes so long over it, and closes without an answer.
+fn dies(name: &str, after: Duration) -> Origin {
+    Origin::behaving(name, move |seen, stream| {
+        if seen.path() == "/die" {
+            std::thread::sleep(after);
+            return Ok(Then::Close);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    })
+}
+
 #[test]
-fn a_kept_connection_that_breaks_off_while_it_is_waited_for_is_the_versions_failure() {
-    // The first request of a connection is answered; the second waits as long as the path of its second line says.
+fn a_kept_connection_that_is_closed_with_the_request_in_hand_is_the_versions_failure() {
+    for after in [0, 300] {
+        let mut lab = Lab::pool(vec![dies("one", Duration::from_millis(after))], &[], "", "");
+        lab.restrict_to_one_worker();
+        let mut user = lab.client();
+        for number in 1..=3 {
+            assert_eq!(user.get("/").status, 200);
+            assert_eq!(failed(&user.get("/die")), (502, "upstream_closed"));
+            // What it got it has done, each time.
+            let attempts = lab.metric_total("switchback_upstream_requests_total{", "version=\"blue\"");
+            assert_eq!((lab.origins[0].served(), attempts), (3 * number, 3.0 * number as f64));
+            assert_eq!(retries(&lab, "failed"), number as f64, "there is no other endpoint");
+        }
+    }
+}
+
+#[test]
+fn what_breaks_off_on_a_kept_connection_is_made_again_elsewhere() {
+    let mut lab = Lab::pool(vec![dies("one", Duration::ZERO), Origin::start("two")], &[], "", ALL);
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    for _ in 0..2 {
+        assert_eq!(user.get("/").status, 200);
+    }
+    for number in 0..6 {
+        assert_eq!(user.get("/die").status, 200, "{number}");
+    }
+    let died = lab.origins[0].served() - 1;
+    assert!(died >= 3);
+    assert_eq!([upstream(&lab, "upstream_closed"), retries(&lab, "answered")], [died as f64; 2]);
+    assert_eq!(lab.origins[1].served(), 7, "each once");
+}
+
+#[test]
+fn where_nothing_is_to_be_tried_again_nothing_is_sent_twice() {
+    for settings in ["retries = { attempts = 0 }", "retries = { on = [\"connect\"] }"] {
+        let lab = Lab::pool(vec![dies("one", Duration::ZERO)], &[], "", settings);
+        let mut user = lab.client();
+        for _ in 0..4 {
+            assert_eq!(user.get("/").status, 200);
+            let answer = user.send("DELETE /die HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+            assert_eq!(failed(&answer), (502, "upstream_closed"));
+        }
+        assert_eq!(lab.origins[0].served(), 8, "{settings}");
+    }
+}
+
+#[test]
+fn kept_connections_that_break_off_cost_no_more_than_a_fifth_on_top() {
+    let mut lab = Lab::pool(vec![dies("one", Duration::ZERO)], &[], "", "retries = { min_per_second = 0 }");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    for _ in 0..100 {
+        assert_eq!(user.get("/").status, 200);
+        assert_eq!(user.get("/die").status, 502);
+    }
+    let served = lab.origins[0].served();
+    assert!((230..=240).contains(&served), "{served} attempts");
+    assert_eq!(retries(&lab, "failed") + retries(&lab, "budget_exhausted"), 100.0);
+}
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Reads a request, and answers it.
+fn serves_one<S: Read + Write>(mut stream: S) -> S {
+    assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn a_connection_that_was_idle_and_is_reset_is_nobodys_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut lab = Lab::pool(Vec::new(), &[listener.local_addr().unwrap()], "", "");
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    user.send(REQUEST);
+    let mut stream = serves_one(listener.accept().unwrap().0);
+    assert_eq!(user.answer().status, 200);
+    // Closed with the request unread: after so long that may be for want of one, after a moment it is not.
+    for (rest, counted) in [(Duration::from_millis(1300), [1.0, 0.0]), (Duration::ZERO, [1.0, 1.0])] {
+        std::thread::sleep(rest);
+        user.send(REQUEST);
+        stream.peek(&mut [0]).unwrap();
+        drop(stream);
+        stream = serves_one(listener.accept().unwrap().0);
+        assert_eq!(user.answer().status, 200);
+        assert_eq!([retries(&lab, "reconnected"), upstream(&lab, "upstream_closed")], counted);
+    }
+    assert_eq!(client(&lab, "upstream_closed"), 0.0);
+}
+
+#[test]
+fn a_connection_that_had_ended_before_the_request_came_is_nobodys_failure() {
+    // As when the news of it cross: first the end, then a reset for what has come after it and nobody read.
     let origin = Origin::scripted("one", move |proxy: &mut Peer| {
         proxy.head()?;
         proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
-        let head = proxy.head()?;
-        if head.path() == "/late" {
-            std::thread::sleep(Duration::from_millis(400));
-        }
-        Ok(())
+        proxy.stream().peek(&mut [0])?;
+        proxy.stream().shutdown(Shutdown::Write)
     });
-    let lab = Lab::pool(vec![origin], &[], "", "");
+    let lab = Lab::pool(vec![origin], &[], "", ALL);
     let mut user = lab.client();
     assert_eq!(user.get("/").status, 200);
-    assert_eq!(user.get("/at-once").status, 200, "it may have been closed before");
-    assert_eq!(upstream(&lab, "upstream_closed"), 0.0);
-    assert_eq!(user.get("/late").status, 200);
-    assert_eq!(upstream(&lab, "upstream_closed"), 1.0);
-    assert_eq!(client(&lab, "upstream_closed"), 0.0);
+    for number in 0..40 {
+        assert_eq!(user.get("/").status, 200, "{number}");
+    }
+    // Where the endpoint is kept from running between the two, the reset comes later than any on the wire.
+    let (crossed, broken) = (retries(&lab, "reconnected"), upstream(&lab, "upstream_closed"));
+    assert_eq!(crossed + broken, 40.0);
+    assert!(broken <= 10.0, "{broken} of 40");
+}
+
+#[test]
+fn of_a_unix_socket_it_is_known_whether_the_request_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blue.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let services = "[services.shop]\nroutes = [{ path = \"/\" }]\n[services.shop.versions.blue]";
+    let text = format!("{services}\nendpoints = [\"unix:{}\"]\n", path.display());
+    let mut lab = Lab::configured(dir, Vec::new(), &text);
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    user.send(REQUEST);
+    let mut stream = serves_one(listener.accept().unwrap().0);
+    assert_eq!(user.answer().status, 200);
+    for (is_read, counted) in [(false, [1.0, 0.0]), (true, [1.0, 1.0])] {
+        user.send(REQUEST);
+        if is_read {
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        } else {
+            lab.wait_for_metric(&["switchback_in_flight{", "kind=\"request\""], 1.0);
+        }
+        drop(stream);
+        stream = serves_one(listener.accept().unwrap().0);
+        assert_eq!(user.answer().status, 200);
+        assert_eq!([retries(&lab, "reconnected"), upstream(&lab, "upstream_closed")], counted);
+    }
 }
 
 #[test]

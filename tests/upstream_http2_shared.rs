@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use lab::frames::{
     self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE,
@@ -663,6 +664,32 @@ fn requests_that_wait_for_a_connection_that_ends_go_on_another_one() {
     endpoint.begin(first).unwrap();
     endpoint.end(first).unwrap();
     assert_eq!(clients[0].answer().text(), "ended");
+}
+
+#[test]
+fn a_connection_that_ends_with_a_request_in_hand_is_the_versions_failure_unless_it_was_idle() {
+    let (lab, listener) = in_front("");
+    let mut client = lab.client();
+    let answers = |endpoint: &mut Endpoint, client: &mut lab::Client| {
+        let stream = endpoint.request().unwrap();
+        endpoint.begin(stream).unwrap();
+        endpoint.end(stream).unwrap();
+        assert_eq!(client.answer().text(), "ended");
+    };
+    client.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    answers(&mut endpoint, &mut client);
+    for (rest, counted) in [(Duration::ZERO, [1.0, 0.0]), (Duration::from_millis(1300), [1.0, 1.0])] {
+        thread::sleep(rest);
+        client.send(small("/"));
+        endpoint.request().unwrap();
+        drop(endpoint);
+        endpoint = Endpoint::accept(&listener).unwrap();
+        answers(&mut endpoint, &mut client);
+        let closed = lab.metric_total("switchback_upstream_requests_total{", "reason=\"upstream_closed\"");
+        let afresh = lab.metric(&["switchback_retries_total{", "outcome=\"reconnected\""]).unwrap();
+        assert_eq!([closed, afresh], counted);
+    }
 }
 
 /// One that is accepted and never served: there are those who serve one connection at a time, and firewalls that drop.

@@ -40,7 +40,7 @@ macro_rules! metrics {
 
 metrics! {
     UPSTREAM_REQUESTS = Counter "switchback_upstream_requests_total" ["service", "version", "code", "reason"]
-        "What the version did with the requests it got, each attempt once: judge a version by this one. The reason is set where the proxy gave up on it.";
+        "What the version did with the requests it was chosen for, each attempt once but for those that a hedge has ended (switchback_hedges_total: won, lost): judge a version by this one. The reason is set where the proxy gave up on it.";
     UPSTREAM_SECONDS = Histogram "switchback_upstream_request_duration_seconds" ["service", "version"]
         "From admission to the last byte from the version.";
     UPSTREAM_GRPC_STATUS = Counter "switchback_upstream_grpc_status_total" ["service", "version", "grpc_status"]
@@ -98,7 +98,7 @@ metrics! {
     PENDING = Gauge "switchback_pending_requests" ["service", "version"]
         "Requests that wait because the version's circuit has no room for them.";
     RETRIES = Counter "switchback_retries_total" ["service", "version", "outcome"]
-        "Attempts at a request after its first one: answered, failed, or not made because the budget was exhausted.";
+        "Attempts at a request after its first one: answered, failed, reconnected (to the same endpoint, which had not read it), or not made because the budget was exhausted.";
     HEDGES = Counter "switchback_hedges_total" ["service", "version", "outcome"]
         "Attempts at a request beside one that takes its time: won, lost, failed, or not made because the budget was exhausted.";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]

@@ -7,13 +7,15 @@ pub enum Retry {
     Answered,
     /// It failed as well.
     Failed,
+    /// It was made over a fresh connection to the same endpoint, which had not read the request.
+    Reconnected,
     /// It was not made: the budget was exhausted.
     Exhausted,
 }
 
 impl Retry {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::Answered, Self::Failed, Self::Exhausted];
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Failed, Self::Reconnected, Self::Exhausted];
 
     /// The label's value.
     #[must_use]
@@ -21,6 +23,7 @@ impl Retry {
         match self {
             Self::Answered => "answered",
             Self::Failed => "failed",
+            Self::Reconnected => "reconnected",
             Self::Exhausted => "budget_exhausted",
         }
     }

@@ -5,7 +5,9 @@
 
 pub mod http2;
 
+mod crossed;
 mod end;
+mod failure;
 mod goodbye;
 mod interims;
 mod limits;
@@ -36,48 +38,17 @@ use super::permit::Permit;
 use super::pipe::Pipes;
 use super::tunnel::Tunnel;
 use super::upstream::flights::Ask;
-use super::upstream::http2::Risk;
 use super::upstream::{Endpoint, Far, Past, Stream};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 use interims::Interims;
 
+pub use failure::Failure;
 pub use goodbye::poll_cut_before;
 pub use http2::Call;
 
 /// How long an endpoint may keep a client waiting that expects `100 Continue` (RFC 9110 §10.1.1: not for ever).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// The connection had been idle and was closed before a byte of the answer: the endpoint may not have seen anything.
-    Stale,
-    /// The endpoint says that it has not looked at the request.
-    Refused,
-    /// The endpoint ended its connection with an error, and this request may be why: it is not to cost others more.
-    Suspect(Risk),
-    /// There was no connection to send it on.
-    Unconnected(Reason),
-    /// The attempt took longer than one may.
-    Late,
-    /// For this reason.
-    Because(Reason),
-}
-
-impl Failure {
-    /// Why, in the words that all share.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Stale | Self::Refused => Reason::UpstreamClosed,
-            Self::Late => Reason::ResponseTimeout,
-            Self::Suspect(Risk::Head) => Reason::HeadTooLarge,
-            Self::Suspect(Risk::Trailers | Risk::None) => Reason::UpstreamClosed,
-            Self::Unconnected(reason) | Self::Because(reason) => *reason,
-        }
-    }
-}
 
 /// What was taken off the input while a head is waited for.
 enum Taken {
@@ -97,7 +68,8 @@ pub struct Exchange {
     /// `None` once the connection was given back or is of no use.
     stream: Option<Stream>,
     past: Option<Past>,
-    is_reused: bool,
+    /// True when the endpoint has reset it.
+    was_reset: bool,
     timeouts: Timeouts,
     bounds: Bounds,
     outgoing: Outgoing,
@@ -132,7 +104,7 @@ impl Exchange {
             permit,
             endpoint: Rc::clone(endpoint),
             stream: Some(stream),
-            is_reused: past.is_kept(),
+            was_reset: false,
             past: Some(past),
             timeouts,
             bounds,
@@ -169,10 +141,7 @@ impl Exchange {
             }
             match self.receive(self.first_read(), cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) if self.is_reused && self.input.is_empty() && self.interims.are_none() => {
-                    return Poll::Ready(Err(Failure::Stale));
-                }
-                Poll::Ready(_) => return Poll::Ready(Err(Failure::Because(Reason::UpstreamClosed))),
+                Poll::Ready(end) => return Poll::Ready(Err(self.cut_off(&end))),
                 Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
             }
         }

@@ -133,7 +133,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
                 head.detach();
                 asked = Asked::of(head)?;
                 // Boxed: hardly any request waits, and all would have its size.
-                Box::pin(hold::wait(turn, place.as_deref())).await?;
+                Box::pin(story.wait(client, hold::wait(turn, place.as_deref()))).await?;
             }
         }
     };

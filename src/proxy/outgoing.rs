@@ -74,6 +74,8 @@ pub struct Outgoing {
     most: u64,
     /// How many it has announced.
     announced: Option<u64>,
+    /// True when something of it was written.
+    is_begun: bool,
     is_sent: bool,
     /// True when the endpoint took not all of it.
     is_cut: bool,
@@ -215,6 +217,7 @@ impl Outgoing {
                 BodyLength::Known(length) => Some(length),
                 BodyLength::None | BodyLength::Unknown => None,
             },
+            is_begun: false,
             is_sent: false,
             is_cut: false,
             upgrade: asked.upgrade,
@@ -272,13 +275,6 @@ impl Outgoing {
         self.rest.let_go()
     }
 
-    /// Gives up the rest: the endpoint closed its ear. It may have answered already (413, say), so that is still read.
-    fn cut(&mut self) {
-        (self.is_sent, self.is_cut) = (true, true);
-        self.rest = Rest::Nothing;
-        (self.out, self.frame, self.pipe) = (Vec::new(), Bytes::new(), None);
-    }
-
     /// The emptied buffer, for the next request's head.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
@@ -300,7 +296,9 @@ impl Outgoing {
                 self.cut();
                 break;
             };
-            match self.flush(stream, &mut moved, cx) {
+            let flushed = self.flush(stream, &mut moved, cx);
+            self.is_begun |= moved;
+            match flushed {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.cut(),
                 Poll::Pending => return Ok((moved, Waiting::Endpoint)),

@@ -307,11 +307,6 @@ impl Permit {
         self.asked.get()
     }
 
-    /// How long the present attempt has lasted.
-    pub fn has_tried(&self) -> Duration {
-        self.asked.get().elapsed()
-    }
-
     /// One attempt failed, and another one is made within this permit.
     pub fn attempt_failed(&self, reason: Reason) {
         self.entry.as_ref().inspect(|entry| entry.failed(reason, false, self.seat.as_deref()));

@@ -70,6 +70,21 @@ impl Place {
     }
 }
 
+/// A client that is there for as long as its request waits.
+struct Here<'s> {
+    story: &'s Story,
+    client: &'s Client,
+    is_over: bool,
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.story.refused(self.client, Reason::ClientGone);
+        }
+    }
+}
+
 impl Story {
     /// The beginning of the request `head`, which gets its id and trace.
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
@@ -104,6 +119,20 @@ impl Story {
     /// The service of this route does not let the request in, now or at all: what becomes of it is the service's.
     pub fn stays_outside(&mut self, snapshot: &Rc<Arc<Snapshot>>, routed: Routed) {
         self.place.get_or_insert_with(|| Place { snapshot: Rc::clone(snapshot), routed, version: None });
+    }
+
+    /// What comes of the request's waiting before a version was asked for. Dropped meanwhile, its client has left, and is counted as one
+    /// that was refused.
+    pub async fn wait<T>(&self, client: &Client, waiting: impl Future<Output = T>) -> T {
+        let mut here = Here { story: self, client, is_over: false };
+        let waited = waiting.await;
+        here.is_over = true;
+        waited
+    }
+
+    /// No version was asked: there is nobody else to count it on than its service, if it has one.
+    fn refused(&self, client: &Client, reason: Reason) {
+        client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
     }
 
     fn own_answer(&self) -> Option<&OwnAnswer> {
@@ -176,8 +205,7 @@ impl Story {
     /// The proxy's own answer for `reason`, with the page that there is for it.
     pub fn failed(&self, client: &Client, reason: Reason, head: &Parts) -> Answer {
         if !self.is_admitted {
-            // No version was asked: there is nobody else to count it on than its service, if it has one.
-            client.worker.refused(self.place.as_ref().map(|place| &place.service().name), reason);
+            self.refused(client, reason);
         }
         if let Some(record) = &self.record {
             record.ended(Some(reason));

@@ -138,9 +138,12 @@ pub(super) async fn attempt(
             match poll_fn(|cx| in_time(exchange.poll_head(cx, head), &mut end, cx)).await {
                 Ok(answer) => Ok(Headed::Own(exchange, answer)),
                 Err(failure) => {
+                    // Boxed: rare.
+                    let is_stale =
+                        matches!(failure, Failure::Broken) && Box::pin(exchange.was_crossed()).await;
                     let (permit, rest) = exchange.into_parts();
                     upload.give_back(rest);
-                    Err((permit, failure))
+                    Err((permit, if is_stale { Failure::Stale } else { failure }))
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Whether a request that failed is tried again, and where.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::proxy::head::Parts;
 use smallvec::SmallVec;
@@ -18,18 +17,16 @@ use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Local, Seat};
 use crate::table::Failing;
 
-/// How long the news that a kept connection was closed may be under way. What comes later was closed with the request in hand, and
-/// is the endpoint's failure even where the request can be made again.
-const CROSSING: Duration = Duration::from_millis(200);
-
 /// What was tried for one request.
 ///
 /// A request of which an endpoint may have seen something is tried again only if it may run twice: an idempotent one
-/// (RFC 9110 §9.2.2) of whose body nothing was taken. It always goes to another endpoint, and at once: there is nothing to
-/// wait for there, so there is no back-off. The budget keeps many of them from becoming a storm.
+/// (RFC 9110 §9.2.2) of whose body nothing was taken. It goes to another endpoint, and at once: there is nothing to
+/// wait for there, so there is no back-off. The budget keeps many of them from becoming a storm. Where there is no other one, and it
+/// was a kept connection that broke, it goes over a fresh one to the same: what has ended may have been the connection alone.
 ///
 /// Two things are no attempts in this sense. A kept connection that turns out to be closed, or on which the endpoint refuses,
-/// says nothing about the endpoint: a fresh connection to it takes its place, once. And an endpoint that does not accept
+/// says nothing about the endpoint: a fresh connection to it takes its place, once; within the budget, and by the rules for one that
+/// was reset, unless the endpoint itself says that it has not looked at the request. And an endpoint that does not accept
 /// has seen nothing: another one that accepted the last time costs nothing of the budget, unless it does not accept either.
 pub(super) struct Tries {
     /// Where it has failed; and where else it was tried beside.
@@ -87,20 +84,17 @@ impl Tries {
         let is_whole = !self.has_body || !upload.is_empty();
         let may_repeat = self.is_idempotent && is_whole;
         let (failing, may_go) = match failure {
-            Failure::Stale if may_repeat && self.may_reuse => {
-                if permit.has_tried() > CROSSING {
-                    permit.attempt_failed(failure.reason());
-                }
-                return Ok(self.afresh(seat));
+            Failure::Refused if is_whole && self.may_reuse => return Ok(self.afresh(permit, seat)),
+            Failure::Stale if may_repeat && self.may_reuse && may_be_made_afresh(permit, chooser) => {
+                return Ok(self.afresh(permit, seat));
             }
-            Failure::Refused if is_whole && self.may_reuse => return Ok(self.afresh(seat)),
             Failure::Unconnected(_) => (Some(Failing::Connect), is_whole),
             Failure::Refused => (Some(Failing::Refused), is_whole),
             Failure::Late => (Some(Failing::Timeout), may_repeat),
-            Failure::Stale | Failure::Because(Reason::UpstreamClosed | Reason::UpstreamProtocol) => {
+            Failure::Broken | Failure::Because(Reason::UpstreamClosed | Reason::UpstreamProtocol) => {
                 (Some(Failing::Reset), may_repeat)
             }
-            Failure::Suspect(_) | Failure::Because(_) => (None, false),
+            Failure::Stale | Failure::Suspect(_) | Failure::Because(_) => (None, false),
         };
         let reason = failure.reason();
         if matches!(failure, Failure::Stale | Failure::Suspect(Risk::Head | Risk::Trailers)) {
@@ -116,7 +110,10 @@ impl Tries {
         }
         let is_wanted = |failing: &Failing| may_go && permit.local().rules().retries.on.contains(failing);
         let failing = failing.filter(is_wanted).ok_or(reason)?;
-        let waits = |local: &Local, tried: &[_]| chooser.pick(local, tried).map(|seat| (seat, None));
+        let same = matches!(failure, Failure::Broken).then_some(seat);
+        let waits = |local: &Local, tried: &[_]| {
+            chooser.pick(local, tried).or_else(|| same.map(Rc::clone)).map(|seat| (seat, None))
+        };
         let other = self.another(permit, seat, failing, chooser, waits).ok_or(reason)?;
         permit.attempt_failed(reason);
         Ok(other)
@@ -146,7 +143,8 @@ impl Tries {
     }
 
     /// The same endpoint over a fresh connection.
-    fn afresh(&mut self, seat: &Rc<Seat>) -> Found {
+    fn afresh(&mut self, permit: &Permit, seat: &Rc<Seat>) -> Found {
+        permit.retried(Retry::Reconnected);
         self.may_reuse = false;
         (Rc::clone(seat), None)
     }
@@ -167,11 +165,10 @@ impl Tries {
         self.tried.push(Rc::clone(seat));
         let (other, place) = find(local, &self.tried)?;
         self.is_free = failing == Failing::Connect && !other.is_unreachable();
-        if !self.is_free && !local.may_try_again(chooser.clock()) {
-            permit.retried(Retry::Exhausted);
+        if !self.is_free && !may_be_made(permit, chooser) {
             return None;
         }
-        self.may_reuse = true;
+        self.may_reuse = !Rc::ptr_eq(&other, seat);
         self.made += 1;
         Some((other, place))
     }
@@ -189,4 +186,22 @@ impl Tries {
         self.tried.push(Rc::clone(&other));
         Some((other, place))
     }
+}
+
+/// Takes an attempt after the first out of the budget; false when there is none.
+fn may_be_made(permit: &Permit, chooser: Chooser<'_>) -> bool {
+    let may = permit.local().may_try_again(chooser.clock());
+    if !may {
+        permit.retried(Retry::Exhausted);
+    }
+    may
+}
+
+/// The same where a request that was reset is tried again at all.
+fn may_be_made_afresh(permit: &Permit, chooser: Chooser<'_>) -> bool {
+    let is_wanted = {
+        let rules = permit.local().rules();
+        rules.retries.attempts > 0 && rules.retries.on.contains(&Failing::Reset)
+    };
+    is_wanted && may_be_made(permit, chooser)
 }

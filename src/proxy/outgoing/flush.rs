@@ -4,14 +4,27 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::Outgoing;
+use super::{Outgoing, Rest};
 use crate::proxy::http1;
 use crate::proxy::pipe;
 use crate::proxy::upstream::Stream;
 
 impl Outgoing {
+    /// Gives up the rest: the endpoint closed its ear. It may have answered already (413, say), so that is still read.
+    pub(super) fn cut(&mut self) {
+        (self.is_sent, self.is_cut) = (true, true);
+        self.rest = Rest::Nothing;
+        (self.out, self.frame, self.pipe) = (Vec::new(), Bytes::new(), None);
+    }
+
+    /// True when the endpoint had closed its ear before anything of it could be written.
+    pub fn is_unsent(&self) -> bool {
+        self.is_cut && !self.is_begun
+    }
+
     /// Writes what was gathered; `moved` when something was written.
     pub(super) fn flush(
         &mut self,

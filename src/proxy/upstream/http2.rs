@@ -27,6 +27,7 @@ use task::{FULL, start};
 pub use ticket::Ticket;
 pub use window::poll_room;
 
+use super::rest::Rest;
 use super::stream::Stream;
 use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
@@ -95,6 +96,8 @@ struct State {
     queue: Rc<Queue<Handed>>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
+    /// How long it was without any the last time.
+    rest: Cell<Rest>,
     /// Requests that were answered, and that were given up before.
     answered: Cell<u64>,
     given_up: Cell<u64>,
@@ -272,6 +275,9 @@ impl Connection {
     fn ticket(self: &Rc<Self>, is_reused: bool, risk: Risk) -> Ticket {
         let risk = if self.most_head.is_some() { Risk::None } else { risk };
         let state = &self.state;
+        if state.streams.get() == 0 {
+            state.rest.set(Rest::new(state.used.get(), state.clock.ticks()));
+        }
         state.streams.set(state.streams.get() + 1);
         if risk != Risk::None {
             state.is_taken.set(true);

@@ -12,6 +12,8 @@ pub mod roll;
 
 pub mod pool;
 
+pub mod rest;
+
 pub mod census;
 
 pub mod room;

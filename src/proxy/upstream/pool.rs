@@ -20,6 +20,7 @@ pub use past::Past;
 use super::census::Census;
 use super::http2::{Connections, Ticket};
 use super::names::Name;
+use super::rest::Rest;
 use super::stream::Stream;
 use super::tls::Connector;
 use crate::proxy::clock::Clock;
@@ -96,6 +97,12 @@ impl Idle {
     /// True while it may be used.
     fn is_good(&mut self, now: u64) -> bool {
         self.past.may_wait(now - self.since) && self.stream.is_quiet()
+    }
+
+    /// It goes out with a request.
+    fn taken(mut self, now: u64) -> (Stream, Past) {
+        self.past.rested(Rest::new(self.since, now));
+        (self.stream, self.past)
     }
 
     /// True when nobody can use it any more.
@@ -198,7 +205,7 @@ impl Endpoint {
         let now = self.home.ticks();
         std::iter::from_fn(|| idle.pop())
             .find_map(|mut idle| idle.is_good(now).then_some(idle))
-            .map(|idle| (idle.stream, idle.past))
+            .map(|idle| idle.taken(now))
     }
 
     /// The one that is for this client's connection alone, if it has one that is still good.
@@ -207,7 +214,8 @@ impl Endpoint {
         let mut private = self.private.borrow_mut();
         let is_own = |idle: &Idle| idle.past.owner().is_some_and(|it| it.ptr_eq(&owner));
         let mut idle = private.iter().rposition(is_own).map(|at| private.remove(at))?;
-        idle.is_good(self.home.ticks()).then_some((idle.stream, idle.past))
+        let now = self.home.ticks();
+        idle.is_good(now).then(|| idle.taken(now))
     }
 
     /// Keeps a connection whose last exchange ended cleanly, while a version names the endpoint: up to `most` of those that anybody may

@@ -12,6 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::poll_proceed;
+use tokio::time::timeout;
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 
@@ -99,6 +100,17 @@ impl Stream {
         }
         turn.made_progress();
         Poll::Ready(done.map(Some))
+    }
+
+    /// True when it is a Unix socket, or over one.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(_) | Self::Fresh(_) => false,
+            Self::Tls(tls) => tls.get_ref().0.is_unix(),
+            Self::Secured(tls) => tls.get_ref().0.is_unix(),
+        }
     }
 
     /// True when its bytes are the socket's own.
@@ -210,6 +222,16 @@ impl Stream {
             Self::Secured(tls) => return tls.get_mut().0.has_left(),
         };
         ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
+    }
+
+    /// True when a reset has come, or comes within `limit`, after the end of what the peer sends. Never so of a Unix socket.
+    pub async fn is_reset_within(&self, limit: Duration) -> bool {
+        match self {
+            Self::Tcp(tcp) => timeout(limit, tcp.ready(Interest::ERROR)).await.is_ok(),
+            Self::Unix(_) | Self::Fresh(_) => false,
+            Self::Tls(tls) => Box::pin(tls.get_ref().0.is_reset_within(limit)).await,
+            Self::Secured(tls) => Box::pin(tls.get_ref().0.is_reset_within(limit)).await,
+        }
     }
 
     /// True when something has come that nobody will read, so that closing would be a reset; as far as the reactor knows: no

@@ -32,10 +32,10 @@ impl Call {
         if error.is_library() {
             return Failure::Because(Reason::UpstreamProtocol);
         }
-        if self.ticket.is_reused && !error.is_reset() && self.interims.are_none() {
-            return Failure::Stale;
+        if !self.ticket.is_reused || error.is_reset() || !self.interims.are_none() {
+            return Failure::Because(Reason::UpstreamClosed);
         }
-        Failure::Because(Reason::UpstreamClosed)
+        if self.ticket.may_be_stale() { Failure::Stale } else { Failure::Broken }
     }
 
     /// One that the endpoint has ended is none that was given up.

@@ -79,6 +79,7 @@ pub(super) async fn start(
         newest: Cell::new(None),
         queue: Rc::clone(queue),
         used: Cell::new(clock.ticks()),
+        rest: Cell::default(),
         answered: Cell::new(0),
         given_up: Cell::new(0),
         is_over: Cell::new(false),

@@ -69,6 +69,15 @@ impl Ticket {
         is_error && self.connection.state.newest.get() == self.stream.get()
     }
 
+    /// True when the connection has only just been taken for a request, after so long without one that the endpoint may have closed it
+    /// for that.
+    #[must_use]
+    pub fn may_be_stale(&self) -> bool {
+        let state = &self.connection.state;
+        let rest = state.rest.get();
+        self.is_reused && rest.was_long() && rest.is_just_over(state.clock.ticks())
+    }
+
     /// True when the endpoint takes WebSockets as streams of this connection (RFC 8441 §3).
     #[must_use]
     pub fn takes_websockets(&self) -> bool {

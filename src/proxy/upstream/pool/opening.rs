@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::{Endpoint, Opened, Past};
 use crate::metrics::Reason;
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{self, Clock};
 use crate::proxy::descriptors::{self, Held};
 use crate::proxy::peer::Peer;
 use crate::proxy::proxy_protocol;
@@ -161,32 +161,34 @@ impl Endpoint {
             let rules = local.rules();
             (rules.keepalive, rules.circuit.connections, rules.circuit.queue_timeout)
         };
-        let past = |held, counted| Past::new(keepalive, self.home.ticks(), (Some(held), counted));
+        let past =
+            |(held, took), counted| Past::new(keepalive, (self.home.ticks(), took), (Some(held), counted));
         let Some(most) = most else {
-            let (stream, held) = self.connect_own(limit, peer, local).await?;
-            return Ok((stream, past(held, None)));
+            let (stream, opened) = self.connect_own(limit, peer, local).await?;
+            return Ok((stream, past(opened, None)));
         };
         // Boxed: rare, and this is a part of every request.
         let counted = Box::pin(async {
             // Other versions and services may have the connections that this one has places for.
             let admitted = timeout(patience, self.census().admit(most)).await;
             let counted = admitted.map_err(|_| Reason::CircuitOpen)?;
-            let (stream, held) = self.connect_own(limit, peer, local).await?;
-            Ok((stream, past(held, Some(counted))))
+            let (stream, opened) = self.connect_own(limit, peer, local).await?;
+            Ok((stream, past(opened, Some(counted))))
         });
         counted.await
     }
 
-    /// One for a request at a time, whose descriptor counts as the version's of `local`.
+    /// One for a request at a time, whose descriptor counts as the version's of `local`; and how long it took.
     async fn connect_own(
         &self,
         limit: Duration,
         peer: &Peer,
         local: &Local,
-    ) -> Result<(Stream, Held), Reason> {
+    ) -> Result<(Stream, (Held, Duration)), Reason> {
         let held = local.upstream().share.take().map_err(|error| not_reached(&error))?;
+        let begun = clock::now();
         let stream = timeout(limit, self.connect(Some(peer))).await;
-        Ok((stream.unwrap_or(Err(Reason::ConnectTimeout))?, held))
+        Ok((stream.unwrap_or(Err(Reason::ConnectTimeout))?, (held, begun.elapsed())))
     }
 
     /// All workers' connections to it. From now on those of this worker that have no request make room when another worker

@@ -28,8 +28,7 @@ impl Endpoint {
                 return;
             }
             match self.open((is_shared, Risk::None), patience, &nobody, local).await {
-                Ok(Opened::Own(stream, mut past)) => {
-                    past.waits();
+                Ok(Opened::Own(stream, past)) => {
                     self.put_by(stream, past, connections, self.home.clock.ticks());
                 }
                 Ok(Opened::Shared(_)) | Err(_) => return,

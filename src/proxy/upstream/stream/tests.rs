@@ -108,3 +108,24 @@ async fn what_nobody_has_read_is_known_and_an_end_is_not_taken_for_it() {
     poll_fn(|cx| ours.poll_reading(cx, |_| Ok(()))).await.unwrap();
     assert!(!ours.has_unread());
 }
+
+#[tokio::test]
+async fn a_reset_behind_the_end_tells_that_it_was_sent_before_ours_came() {
+    for is_read in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut ours, (mut peer, _)) = (Stream::opened(tcp).unwrap(), listener.accept().unwrap());
+        ours.write_all(b"question").await.unwrap();
+        peer.peek(&mut [0]).unwrap();
+        if is_read {
+            peer.read_exact(&mut [0; 8]).unwrap();
+        } else {
+            // As a closed socket does, whose end was under way when the question came.
+            peer.shutdown(Shutdown::Write).unwrap();
+        }
+        drop(peer);
+        assert_eq!(ours.read(&mut [0; 8]).await.unwrap(), 0);
+        let limit = Duration::from_millis(if is_read { 50 } else { 10_000 });
+        assert_eq!(ours.is_reset_within(limit).await, !is_read);
+    }
+}
