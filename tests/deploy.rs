@@ -4,7 +4,12 @@
 
 mod lab;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
 use lab::history::Load;
+use lab::origin::Then;
 use lab::{Gate, Lab, Origin, origin};
 use serde_json::{Value, json};
 
@@ -12,6 +17,63 @@ fn deploy(lab: &Lab, version: &str, endpoint: &str, more: &[&str]) -> (i32, Stri
     let args = ["deploy", "shop", "--version", version, "--endpoint", endpoint];
     let (code, out, err) = lab.cli(&[&args[..], more].concat());
     (code, out + &err)
+}
+
+/// A deployment that goes on while something else is done.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Running {
+    /// Begins one of `v42`, and returns once it waits for its endpoints.
+    fn waiting(lab: &Lab, endpoints: &[SocketAddr], more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+        command
+            .args(["deploy", "shop", "--version", "v42"])
+            .args(more)
+            .env("SWITCHBACK_SOCKET", lab.socket());
+        command.args(endpoints.iter().flat_map(|endpoint| ["--endpoint".to_owned(), endpoint.to_string()]));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("waiting until v42 is ready") {
+            assert_ne!(out.read_line(&mut said).unwrap(), 0, "it has ended: {said}");
+        }
+        Self { child, out, said }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Its exit status, and all that it has said.
+    fn end(mut self) -> (i32, String) {
+        self.out.read_to_string(&mut self.said).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut self.said).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), self.said)
+    }
+}
+
+/// Its machine has come up.
+fn comes_up(name: &str, address: SocketAddr) -> Origin {
+    Origin::at(&address.to_string(), name, |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: v42\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    })
+}
+
+fn pool(lab: &Lab, version: &str) -> Vec<String> {
+    let shop = lab.shop();
+    let version = shop["versions"].as_array().unwrap().iter().find(|known| known["name"] == version).cloned();
+    let endpoints = version.unwrap()["endpoints"].as_array().unwrap().clone();
+    endpoints.iter().map(|endpoint| endpoint["address"].as_str().unwrap().to_owned()).collect()
+}
+
+fn reasons(lab: &Lab) -> Vec<String> {
+    let changes = lab.call("GET", "/v1/changes?limit=20", &Value::Null).1["changes"].clone();
+    changes.as_array().unwrap().iter().map(|change| change["reason"].as_str().unwrap().to_owned()).collect()
 }
 
 fn versions(lab: &Lab) -> Vec<String> {
@@ -108,6 +170,88 @@ fn a_rolling_deployment_takes_back_what_takes_longer_than_it_may() {
     assert!(said.contains("did not become empty in time"), "{said}");
     gate.open();
     asked.answer();
+}
+
+/// A job that was retried: both are the same deployment, and only one of them can begin its rollout.
+#[test]
+fn who_is_refused_leaves_alone_what_another_one_deploys() {
+    let gate = Gate::default();
+    let lab = Lab::pool(["old0", "old1"].map(|name| Origin::held(name, &gate)).into(), &[], "", "");
+    // The rollout stays with whom it begins.
+    let mut asked = Vec::new();
+    while lab.origin("old0").served() == 0 {
+        asked.push(lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n"));
+        let served = || lab.origin("old0").served() + lab.origin("old1").served();
+        lab::wait_until("it is asked", || served() == asked.len() as u64);
+    }
+    let before = json!({ "endpoints": [origin::nobody().to_string()] });
+    assert_eq!(lab.call("PUT", "/v1/services/shop/versions/v42", &before).0, 200);
+    let new = [origin::nobody(), origin::nobody()];
+    let mut both = [(); 2].map(|()| Running::waiting(&lab, &new, &["--rolling"]));
+    let _machines = new.map(|address| comes_up("v42", address));
+    lab::wait_until("one is refused", || both.iter_mut().any(Running::has_ended));
+    gate.open();
+    asked.into_iter().for_each(|asked| drop(asked.answer()));
+    let mut ends = both.map(Running::end);
+    ends.sort();
+    let [(done, _), (refused, said)] = &ends;
+    assert_eq!(
+        (done, refused, lab.shop()["weights"].clone()),
+        (&0, &1, json!({ "v42": 10_000 })),
+        "{ends:?}"
+    );
+    assert!(said.contains("a rollout of `shop` is under way; "), "{said}");
+    assert!(said.contains("; v42 is left as it is: "), "{said}");
+    assert_eq!(pool(&lab, "v42"), new.map(|address| address.to_string()));
+    assert!(!reasons(&lab).iter().any(|reason| reason.contains("v42 did not")), "{:?}", reasons(&lab));
+}
+
+#[test]
+fn who_gives_up_leaves_alone_what_a_rollout_is_about() {
+    let lab = Lab::start(&["blue"]);
+    let new = origin::nobody();
+    let late = Running::waiting(&lab, &[new], &["--timeout", "1s"]);
+    let begin = json!({ "from": "blue", "to": "v42", "surge": true });
+    assert_eq!(lab.call("POST", "/v1/services/shop/rollout", &begin).0, 202);
+    let (code, said) = late.end();
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("; v42 is left as it is: a rollout of it is under way\n"), "{said}");
+    let _machine = comes_up("v42", new);
+    lab::wait_until("it has the traffic", || lab.shop()["weights"] == json!({ "v42": 10_000 }));
+}
+
+#[test]
+fn who_gives_up_first_takes_nothing_from_who_waits_for_longer() {
+    for ([first, second], fate) in [
+        (["1s", "1m"], "; nothing was moved, and it is removed again\n"),
+        (["1m", "1s"], "; v42 is left as it is: it was there already\n"),
+    ] {
+        let lab = Lab::start(&["blue"]);
+        let new = origin::nobody();
+        let mut both = [first, second].map(|timeout| Running::waiting(&lab, &[new], &["--timeout", timeout]));
+        if first == "1m" {
+            both.reverse();
+        }
+        let [short, long] = both;
+        let (code, said) = short.end();
+        assert!(code == 3 && said.contains(fate), "{said}");
+        let _machine = comes_up("v42", new);
+        let (code, said) = long.end();
+        assert_eq!((code, lab.shop()["weights"].clone()), (0, json!({ "v42": 10_000 })), "{said}");
+    }
+}
+
+#[test]
+fn whose_version_somebody_else_changes_says_so_and_moves_nothing() {
+    let lab = Lab::start(&["blue"]);
+    let [new, other] = [origin::nobody(), origin::nobody()];
+    let _machine = comes_up("other", other);
+    let waiting = Running::waiting(&lab, &[new], &[]);
+    let theirs = json!({ "endpoints": [other.to_string()] });
+    assert_eq!(lab.call("PUT", "/v1/services/shop/versions/v42", &theirs).0, 200);
+    let (code, said) = waiting.end();
+    assert!(code == 1 && said.contains("somebody else has changed `v42` of `shop` meanwhile"), "{said}");
+    assert_eq!((pool(&lab, "v42"), lab.get("/").version()), (vec![other.to_string()], "blue"));
 }
 
 #[test]

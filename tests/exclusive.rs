@@ -375,11 +375,22 @@ fn a_release_ends_what_was_asked_for_and_then_the_flip() {
     let (lab, gate) = gated();
     let old = lab.get_later("/late");
     lab.origin("blue").wait_served(1);
-    lab.hold(&json!({ "timeout": "5m" }));
+    lab.hold(&json!({ "scope": "writes", "timeout": "5m" }));
     let flip = lab.flip_later("green", &json!({ "hold_timeout": "5m" }));
     lab::wait_until("it is under way", || lab.epoch() == 3);
     let waiting = lab.get_later("/");
     lab.wait_held(1);
+    let hold = |by, scope| json!({ "by": by, "scope": scope, "timeout_ms": 300_000 });
+    assert_eq!(lab.shop()["holds"], json!([hold("operator", "writes"), hold("exclusive", "all")]));
+    let (_, out, _) = lab.cli(&["status", "shop"]);
+    let held: Vec<_> = out.lines().filter_map(|line| line.trim().strip_prefix("held: ")).collect();
+    assert_eq!(
+        held,
+        [
+            "requests, 1 waiting   (until an exclusive flip is made, or called off)",
+            "writes as well   (on: switchback release shop)"
+        ]
+    );
     let done = lab.release();
     assert_eq!(done["notes"], json!(["requests of `shop` still wait, for an exclusive flip to `green`"]));
     assert_eq!(done["services"]["shop"]["hold"]["by"], "exclusive");

@@ -928,6 +928,27 @@ fn a_version_that_has_weight_already_takes_over_from_the_last_endpoint_of_the_ot
     }
 }
 
+#[test]
+fn the_way_back_leaves_no_weight_on_a_version_whose_pool_somebody_else_has_replaced() {
+    let lab = pool(2, "");
+    let new: Vec<_> = (0..2).map(|index| Origin::start(&format!("new{index}"))).collect();
+    let pool: Vec<_> = new.iter().map(|origin| origin.address.to_string()).collect();
+    let path = "/v1/services/shop/versions/green";
+    lab.call("PUT", path, &json!({ "endpoints": pool }));
+    begin(&lab, &json!({ "from": "blue", "to": "green", "surge": true, "settle": "10m" }));
+    wait_for_step(&lab, 0, "done");
+    put(&lab, "blue", &address(&lab, "old0"), &Value::Null);
+    let pool = [origin::nobody().to_string()];
+    assert_eq!(lab.call("PUT", path, &json!({ "endpoints": pool })).0, 200);
+    let told = ended(&lab);
+    let why = format!("{} has become unwell", new[0].address);
+    assert_eq!((&told["state"], &told["why"]), (&json!("reversed"), &json!(why)));
+    assert_eq!(lab.shop()["weights"], json!({ "blue": 10_000 }));
+    assert_eq!(who_answers(&lab), ["old0", "old1"]);
+    let of_green: Vec<_> = endpoints(&lab, "green").into_iter().map(|(address, _)| address).collect();
+    assert_eq!(of_green, pool, "what somebody else has put there is left as it is");
+}
+
 // ---- The last line ----
 
 #[test]

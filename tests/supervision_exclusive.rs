@@ -158,7 +158,10 @@ fn a_revert_makes_the_way_back_at_once_and_a_release_does_not_end_it() {
     let (pulse, gate) = (Pulse::well(), Gate::default());
     let lab = supervised(&pulse, &Served::default(), &gate);
     let users = Users::of(&lab);
-    flip_to_green(&lab);
+    wait_until("blue has a history", || lab.origin("blue").served() > 300);
+    let body = json!({ "to": "green", "exclusive": true });
+    let waiter = lab.call_later("POST", "/v1/services/shop/flip?wait=finished&timeout=1m", &[], &body);
+    wait_until("green has it", || lab.origin("green").served() > 50);
     let late = lab.get_later("/late");
     wait_until("it is asked", || lab.origin("green").seen().iter().any(|seen| seen.path() == "/late"));
     pulse.set(500);
@@ -168,6 +171,15 @@ fn a_revert_makes_the_way_back_at_once_and_a_release_does_not_end_it() {
     let (status, done) = lab.call("POST", "/v1/services/shop/revert", &json!({ "reason": "it is broken" }));
     assert_eq!((status, &done["services"]["shop"]["weights"]), (200, &json!({ "blue": 10_000 })), "{done}");
     assert_eq!((&done["services"]["shop"]["hold"], late.is_answered()), (&Value::Null, false));
+    let waiter = waiter.answer();
+    assert_eq!((waiter.status, &waiter.json()["type"]), (409, &json!("urn:switchback:problem:reverted")));
+    let ended = lab.call("GET", "/v1/services/shop/verdict", &Value::Null).1["ended"].clone();
+    let said = ended["said"].as_str().unwrap();
+    assert_eq!((&ended["how"], &ended["epoch"]), (&json!("reverted"), &done["epoch"]), "{ended}");
+    assert!(
+        said.starts_with("reverted green -> blue ") && said.contains(" It was made at once by "),
+        "{said}"
+    );
     let before = lab.origin("blue").served();
     wait_until("blue serves", || lab.origin("blue").served() > before + 20);
     users.go();

@@ -1,5 +1,10 @@
 //! `deploy`: a new version in one command. It is added, waited for, given the traffic, and the old one is seen out; whatever goes
 //! wrong before it is ready leaves everything as it was.
+//!
+//! Others may do the same at the same time, with the same label: each step is asked for on the understanding of the last look, and
+//! what is taken back is only what this command has put there and nobody else has touched or given traffic since.
+
+mod undo;
 
 use std::time::Duration;
 
@@ -15,190 +20,215 @@ use super::rollout;
 use super::session::{Exit, Format, Session};
 use super::supervise::{Follows, value};
 use crate::admin::api;
-use crate::table::LONGEST_HOLD;
+use crate::table::{EndpointAddr, LONGEST_HOLD};
 
 /// How long the new version may take, and the old one after a flip, where nobody says it.
 const TIMEOUT: Duration = Duration::from_mins(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often somebody else may change the service between our look at it and our change.
+const CONFLICTS: usize = 20;
 
 /// `switchback deploy SERVICE --version V --endpoint ADDR`.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, .. } = args;
-    let before: api::Service = session
-        .client
-        .get(&["v1", "services", service])
-        .await
-        .with_context(|| format!("cannot deploy `{version}` of `{service}`"))?;
-    let known = before.versions.iter().find(|known| known.name == *version);
-    check(args, known)?;
-    // Traffic may be on several versions; the one that is left is the one that carries it.
-    let carrier = before.standing.stable.clone();
-    let is_put = known.is_none_or(|known| known.weight == 0);
-    if is_put {
-        put(session, args, known).await?;
-        match wait_until_ready(session, args).await {
-            Ok(None) => {}
-            Ok(Some(why)) => return give_up(session, args, known, &carrier, &why).await,
-            Err(why) => {
-                take_back(session, args, known).await.context(why.to_string())?;
-                return Err(why);
-            }
+    let deadline = Instant::now() + args.timeout.unwrap_or(TIMEOUT);
+    let mut deployment = Deployment { args, deadline, put: Put::NotYet, is_told: false };
+    let mut conflicts = 0;
+    loop {
+        match deployment.advance(session).await {
+            Ok(Some(exit)) => return Ok(exit),
+            Ok(None) => tokio::time::sleep(PAUSE).await,
+            Err(why) if is_conflict(&why) && conflicts < CONFLICTS => conflicts += 1,
+            Err(why) => return Err(why),
         }
     }
-    if args.rolling && carrier != *version {
-        return match begin(session, args, &carrier).await {
-            Ok(begun) => roll(session, args, &begun).await,
-            Err(why) if is_put => Err(not_begun(session, args, known, why).await),
-            Err(why) => Err(why),
+}
+
+/// Somebody else has changed the service since it was looked at: nothing was done.
+fn is_conflict(why: &anyhow::Error) -> bool {
+    matches!(why.downcast_ref(), Some(Error::Refused(problem)) if problem.token() == "conflict")
+}
+
+/// What was done about the version.
+enum Put {
+    /// Nothing yet.
+    NotYet,
+    /// Nothing: it was there as it should be.
+    Found,
+    /// It was put, in place of this one if there was any.
+    Ours(Option<api::Version>),
+}
+
+/// A deployment, as far as it has come.
+struct Deployment<'a> {
+    args: &'a args::Deploy,
+    /// Until when the version has to be ready.
+    deadline: Instant,
+    put: Put,
+    /// True when it was said what is waited for.
+    is_told: bool,
+}
+
+/// Where the service stood when the version was found ready.
+struct Found {
+    epoch: u64,
+    /// Traffic may be on several versions; the one that is left is the one that carries it.
+    carrier: String,
+}
+
+/// What the version is ready for.
+enum Readiness {
+    /// For traffic.
+    Ready(Found),
+    /// Not yet.
+    NotYet,
+    /// For nothing, and its time is over; why.
+    Late(String),
+}
+
+impl Deployment<'_> {
+    /// One look, and what follows from it; `None` while the version is waited for.
+    async fn advance(&mut self, session: &mut Session<'_>) -> anyhow::Result<Option<Exit>> {
+        let args = self.args;
+        let now = match self.prepare(session).await {
+            Ok(Readiness::Ready(now)) => now,
+            Ok(Readiness::NotYet) => return Ok(None),
+            Ok(Readiness::Late(why)) => return self.give_up(session, &why).await.map(Some),
+            Err(why) if is_conflict(&why) => return Err(why),
+            Err(why) => {
+                let reason = format!("the deployment of {} has failed", args.version);
+                self.take_back(session, &reason).await.context(why.to_string())?;
+                return Err(why);
+            }
         };
+        if !args.rolling || now.carrier == args.version {
+            return flip(session, args, now.epoch).await.map(Some);
+        }
+        match begin(session, args, &now).await {
+            Ok(begun) => roll(session, args, &begun).await.map(Some),
+            Err(why) if is_conflict(&why) => Err(why),
+            Err(why) => Err(self.not_begun(session, why).await),
+        }
     }
-    flip(session, args).await
-}
 
-/// A label stands for one release.
-fn check(args: &args::Deploy, known: Option<&api::Version>) -> anyhow::Result<()> {
-    let Some(known) = known.filter(|known| known.weight > 0) else { return Ok(()) };
-    let pool = |endpoint: &String| known.endpoints.iter().any(|known| known.address == *endpoint);
-    let same = args.endpoints.len() == known.endpoints.len() && args.endpoints.iter().all(pool);
-    anyhow::ensure!(
-        same,
-        "cannot deploy `{0}` of `{1}`: `{0}` carries traffic with other endpoints\nhint: give a new release a new label; \
-         `switchback rollout {1}` replaces endpoints of a version",
-        args.version,
-        args.service
-    );
-    Ok(())
-}
-
-async fn put(
-    session: &mut Session<'_>,
-    args: &args::Deploy,
-    before: Option<&api::Version>,
-) -> anyhow::Result<()> {
-    let body = api::PutVersion { endpoints: args.endpoints.clone(), protocol: Some(args.protocol.clone()) };
-    let mut call =
-        Call::new(Method::PUT, &["v1", "services", &args.service, "versions", &args.version]).json(&body);
-    if let Some(reason) = &args.reason {
-        call = call.query("reason", reason);
+    /// Has the version there, and looks whether it is ready; one that has traffic was.
+    async fn prepare(&mut self, session: &mut Session<'_>) -> anyhow::Result<Readiness> {
+        let (now, known) = self.look(session).await?;
+        self.check(known.as_ref())?;
+        let carrier = now.standing.stable;
+        if known.as_ref().is_some_and(|known| known.weight > 0) {
+            return Ok(Readiness::Ready(Found { epoch: now.standing.epoch, carrier }));
+        }
+        let epoch = match (&self.put, self.is_as_put(known.as_ref())) {
+            (Put::Found | Put::Ours(_), true) => now.standing.epoch,
+            // Whoever had put it there has taken it back.
+            (Put::NotYet, _) | (Put::Found, false) => self.put(session, known, now.standing.epoch).await?,
+            (Put::Ours(_), false) => {
+                let args::Deploy { service, version, .. } = self.args;
+                anyhow::bail!(
+                    "somebody else has changed `{version}` of `{service}` meanwhile: it is left as it is"
+                )
+            }
+        };
+        let Some(missing) = self.missing(session).await? else {
+            return Ok(Readiness::Ready(Found { epoch, carrier }));
+        };
+        if Instant::now() >= self.deadline {
+            return Ok(Readiness::Late(missing));
+        }
+        if !self.is_told && session.format == Format::Text {
+            session.say(format!("waiting until {} is ready: {missing}", self.args.version));
+            self.is_told = true;
+        }
+        Ok(Readiness::NotYet)
     }
-    let what = || format!("cannot add `{}` to `{}`", args.version, args.service);
-    let answer: api::ChangeAnswer = session.client.send(call).await.with_context(what)?;
-    if session.format == Format::Text {
-        let how = match (answer.changed, before) {
+
+    /// The service as it stands, and the version, if it is there.
+    async fn look(&self, session: &Session<'_>) -> anyhow::Result<(api::Service, Option<api::Version>)> {
+        let args::Deploy { service, version, .. } = self.args;
+        let found = session.client.get(&["v1", "services", service]).await;
+        let now: api::Service = found.with_context(|| format!("cannot deploy `{version}` of `{service}`"))?;
+        let known = now.versions.iter().find(|known| known.name == *version).cloned();
+        Ok((now, known))
+    }
+
+    /// A label stands for one release.
+    fn check(&self, known: Option<&api::Version>) -> anyhow::Result<()> {
+        let other = known.filter(|known| known.weight > 0 && !self.has_pool(known));
+        anyhow::ensure!(
+            other.is_none(),
+            "cannot deploy `{0}` of `{1}`: `{0}` carries traffic with other endpoints\nhint: give a new release a new label; \
+             `switchback rollout {1}` replaces endpoints of a version",
+            self.args.version,
+            self.args.service
+        );
+        Ok(())
+    }
+
+    /// True when it has the endpoints that are wanted, and no others but what is discovered.
+    fn has_pool(&self, known: &api::Version) -> bool {
+        let own = known.endpoints.iter().filter(|endpoint| !endpoint.discovered);
+        let mut own: Vec<Option<EndpointAddr>> = own.map(|endpoint| endpoint.address.parse().ok()).collect();
+        let mut wanted: Vec<_> = self.args.endpoints.iter().map(|endpoint| endpoint.parse().ok()).collect();
+        own.sort();
+        wanted.sort();
+        own == wanted
+    }
+
+    /// True of the version as this command puts it.
+    fn is_as_put(&self, known: Option<&api::Version>) -> bool {
+        let speaks = |known: &api::Version| crate::table::Protocol::from(known.protocol).token();
+        known.is_some_and(|known| self.has_pool(known) && speaks(known) == self.args.protocol)
+    }
+
+    /// Puts the version; the service's epoch then.
+    async fn put(
+        &mut self,
+        session: &mut Session<'_>,
+        before: Option<api::Version>,
+        epoch: u64,
+    ) -> anyhow::Result<u64> {
+        let args::Deploy { service, version, endpoints, protocol, .. } = self.args;
+        let body = api::PutVersion { endpoints: endpoints.clone(), protocol: Some(protocol.clone()) };
+        let call = Call::new(Method::PUT, &["v1", "services", service, "versions", version]).json(&body);
+        let mut call = call.if_epoch(Some(epoch));
+        if let Some(reason) = &self.args.reason {
+            call = call.query("reason", reason);
+        }
+        let what = || format!("cannot add `{version}` to `{service}`");
+        let answer: api::ChangeAnswer = session.client.send(call).await.with_context(what)?;
+        let how = match (answer.changed, &before) {
             (false, _) => "is there already",
             (true, None) => "is added",
             (true, Some(_)) => "is replaced",
         };
-        session.say(format!("{}: {} {how} (epoch {})", args.service, args.version, answer.epoch));
-    }
-    Ok(())
-}
-
-/// Why it is not ready in time, if it is not.
-async fn wait_until_ready(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Option<String>> {
-    let deadline = Instant::now() + args.timeout.unwrap_or(TIMEOUT);
-    let path = ["v1", "services", &args.service, "versions", &args.version, "ready"];
-    let mut is_told = false;
-    loop {
-        let ready: api::Ready = session.client.get(&path).await.context("cannot look at the new version")?;
-        if ready.ready {
-            return Ok(None);
+        if session.format == Format::Text {
+            session.say(format!("{service}: {version} {how} (epoch {})", answer.epoch));
         }
+        self.put = if answer.changed { Put::Ours(before) } else { Put::Found };
+        Ok(answer.services.get(service).map_or(answer.epoch, |standing| standing.epoch))
+    }
+
+    /// Why it is not ready, if it is not.
+    async fn missing(&self, session: &Session<'_>) -> anyhow::Result<Option<String>> {
+        let args::Deploy { service, version, .. } = self.args;
+        let ready = session.client.get(&["v1", "services", service, "versions", version, "ready"]).await;
+        let ready: api::Ready = match ready {
+            Err(Error::Refused(problem)) if problem.token() == "unknown_version" => {
+                return Ok(Some("it is not there any more".to_owned()));
+            }
+            ready => ready.context("cannot look at the new version")?,
+        };
         let missing = ready.endpoints.iter().filter(|endpoint| !endpoint.ready);
         let missing = missing.map(|endpoint| {
             format!("{}: {}", endpoint.endpoint, endpoint.why.as_deref().unwrap_or("not ready"))
         });
-        let missing = missing.collect::<Vec<_>>().join("; ");
-        if Instant::now() >= deadline {
-            return Ok(Some(missing));
-        }
-        if !is_told && session.format == Format::Text {
-            session.say(format!("waiting until {} is ready: {missing}", args.version));
-            is_told = true;
-        }
-        tokio::time::sleep(PAUSE).await;
+        Ok((!ready.ready).then(|| missing.collect::<Vec<_>>().join("; ")))
     }
-}
-
-/// The version is what it was: gone again, or with the pool that it had.
-async fn take_back(
-    session: &Session<'_>,
-    args: &args::Deploy,
-    before: Option<&api::Version>,
-) -> anyhow::Result<()> {
-    let args::Deploy { service, version, .. } = args;
-    let call = match before {
-        None => Call::new(Method::DELETE, &["v1", "services", service, "versions", version]),
-        Some(before) => Call::new(Method::POST, &["v1", "changes"]).json(&as_before(service, before)),
-    };
-    let taken_back: Result<api::ChangeAnswer, _> = session.client.send(call).await;
-    taken_back.map(drop).with_context(|| format!("cannot take back what was done to `{version}`"))
-}
-
-/// A version's pool with all that was said of its endpoints, as one change. Those that were discovered are there as before, and
-/// would be put there for good.
-fn as_before(service: &str, before: &api::Version) -> api::Batch {
-    let edit = || api::Edit { service: service.to_owned(), ..api::Edit::default() };
-    let at = |endpoint: &api::Endpoint| api::EndpointEdit {
-        version: before.name.clone(),
-        endpoint: endpoint.address.clone(),
-        ..api::EndpointEdit::default()
-    };
-    let own = || before.endpoints.iter().filter(|endpoint| !endpoint.discovered);
-    let pool = api::VersionEdit {
-        version: before.name.clone(),
-        endpoints: own().map(|endpoint| endpoint.address.clone()).collect(),
-        protocol: Some(crate::table::Protocol::from(before.protocol).token().to_owned()),
-    };
-    let mut changes = vec![api::Edit { put_version: Some(pool), ..edit() }];
-    for endpoint in own() {
-        let said = api::EndpointEdit {
-            weight: Some(endpoint.weight.into()),
-            zone: endpoint.zone.clone(),
-            ..at(endpoint)
-        };
-        changes.push(api::Edit { put_endpoint: Some(said), ..edit() });
-        if endpoint.draining {
-            changes.push(api::Edit { drain_endpoint: Some(at(endpoint)), ..edit() });
-        }
-    }
-    api::Batch { changes, reason: Some(format!("{} did not become ready", before.name)), force: None }
-}
-
-fn as_it_was(before: Option<&api::Version>) -> &'static str {
-    if before.is_none() { "it is removed again" } else { "it is what it was before" }
-}
-
-/// Nothing was moved, and the version is what it was.
-async fn give_up(
-    session: &mut Session<'_>,
-    args: &args::Deploy,
-    before: Option<&api::Version>,
-    carrier: &str,
-    why: &str,
-) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, timeout, .. } = args;
-    take_back(session, args, before).await?;
-    let (gone, seconds) = (as_it_was(before), timeout.unwrap_or(TIMEOUT).as_secs_f64());
-    let detail = format!(
-        "{service}: {version} was not ready after {seconds} s ({why}); nothing was moved, and {gone}"
-    );
-    match session.format {
-        Format::Json => {
-            let problem = api::Problem::new(504, "not_ready", detail);
-            session.tell(&problem, |_, _| String::new())?;
-        }
-        Format::Text => {
-            session.say(detail);
-            session.say(format!("{carrier} carries the traffic as before: do not stop it"));
-        }
-    }
-    Ok(Exit::TimedOut)
 }
 
 /// All at once, as `flip` does; what was so already is no change.
-async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
+async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
     let args::Deploy { service, version, exclusive, reason, timeout, no_wait, supervise, .. } = args;
     let exclusive = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
@@ -214,16 +244,16 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<
         supervise: supervise.asked().map(value),
         ..api::Flip::default()
     });
-    let change = Change { reason: reason.clone(), ..Change::default() };
+    let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
 }
 
-async fn begin(session: &Session<'_>, args: &args::Deploy, carrier: &str) -> anyhow::Result<api::Rollout> {
+async fn begin(session: &Session<'_>, args: &args::Deploy, now: &Found) -> anyhow::Result<api::Rollout> {
     let timeout = args.timeout.map(rollout::millis);
     let body = api::StartRollout {
-        from: Some(carrier.to_owned()),
+        from: Some(now.carrier.clone()),
         to: Some(args.version.clone()),
         batch: Some(args.batch.into()),
         // The new endpoints are there.
@@ -233,31 +263,7 @@ async fn begin(session: &Session<'_>, args: &args::Deploy, carrier: &str) -> any
         reason: args.reason.clone(),
         ..api::StartRollout::default()
     };
-    rollout::start(&session.client, &args.service, &body, false).await
-}
-
-/// What a refusal says of this command; nothing was moved, and the version is what it was.
-async fn not_begun(
-    session: &Session<'_>,
-    args: &args::Deploy,
-    before: Option<&api::Version>,
-    why: anyhow::Error,
-) -> anyhow::Error {
-    let mut problem = match why.downcast::<Error>() {
-        Ok(Error::Refused(problem)) => problem,
-        // It may have begun nevertheless.
-        Ok(other) => return other.into(),
-        Err(why) => return why,
-    };
-    if let Err(failed) = take_back(session, args, before).await {
-        return failed.context(problem.detail);
-    }
-    let args::Deploy { service, version, .. } = args;
-    problem.detail.push_str(&format!("; nothing was moved, and {}", as_it_was(before)));
-    if matches!(problem.token(), "nobody_confirms" | "capacity") {
-        problem.hint = Some("without `--rolling` the traffic goes over all at once".to_owned());
-    }
-    anyhow::Error::from(Error::Refused(problem)).context(format!("cannot deploy `{version}` of `{service}`"))
+    rollout::start(&session.client, &args.service, &body, Some(now.epoch), false).await
 }
 
 /// Endpoint by endpoint; a rollout takes back by itself what goes wrong.

@@ -67,17 +67,19 @@ async fn begin(session: &mut Session<'_>, args: &args::Rollout) -> anyhow::Resul
         on_failure: Some(args.on_failure.clone()),
         reason: args.reason.clone(),
     };
-    start(&session.client, &args.service, &body, args.dry_run).await
+    start(&session.client, &args.service, &body, None, args.dry_run).await
 }
 
-/// Begins a rollout, or tells what it would be.
+/// Begins a rollout, or tells what it would be; only if the service is at this epoch, where one is named.
 pub(super) async fn start(
     client: &Client,
     service: &str,
     body: &StartRollout,
+    if_epoch: Option<u64>,
     dry_run: bool,
 ) -> anyhow::Result<Rollout> {
-    let mut call = Call::new(Method::POST, &["v1", "services", service, "rollout"]).json(body);
+    let mut call =
+        Call::new(Method::POST, &["v1", "services", service, "rollout"]).json(body).if_epoch(if_epoch);
     if dry_run {
         call = call.query("dry_run", "true");
     }

@@ -116,7 +116,8 @@ pub struct Rollout {
     /// Why it ended early.
     #[serde(default)]
     pub why: Option<String>,
-    /// Why its next change cannot be made yet, and is tried again: the store refuses it, or an exclusive flip is under way.
+    /// Why its next change cannot be made yet, and is tried again: the store refuses it, an exclusive flip is under way, or
+    /// supervision suspects the new version.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.

@@ -30,6 +30,9 @@ pub struct Standing {
     /// Its new requests wait; of two holds the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Holding>,
+    /// Every hold, the operator's first: a request waits for as long as one of them holds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Holding>,
     /// One version is compared with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervision: Option<Trial>,
@@ -74,6 +77,7 @@ impl Standing {
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),
             hold: service.holds.iter().next().map(Holding::from),
+            holds: service.holds.iter().map(Holding::from).collect(),
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
         })
     }

@@ -98,7 +98,7 @@ pub struct TrialEnd {
 pub enum TrialEnded {
     /// Its time was over, and nothing was proven against the candidate.
     Finished,
-    /// The candidate was worse, and supervision took the traffic back.
+    /// The candidate was worse, and supervision took the traffic back; or a revert made at once the exclusive way back that it was on.
     Reverted,
     /// A later change ended it first: mostly one that moved the traffic.
     Superseded,

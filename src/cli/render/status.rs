@@ -4,7 +4,7 @@
 use super::change::{exclusive_back, split};
 use super::drain::{also_used, amounts, is_measure};
 use super::{health, verdict};
-use crate::admin::api::{self, Change, Measure, Phase, Service, Version, text};
+use crate::admin::api::{self, Change, Holding, Measure, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
 
@@ -206,17 +206,7 @@ fn indent(text: &str, tone: Tone, style: Style) -> String {
 /// What can be done next.
 fn next(service: &Service) -> Vec<String> {
     let (name, standing) = (&service.name, &service.standing);
-    let mut all = Vec::new();
-    if let Some(hold) = &standing.hold {
-        let what = if hold.scope == "writes" { "writes" } else { "requests" };
-        let waiting = service.held_requests.unwrap_or_default();
-        let on = if hold.by == "exclusive" {
-            "until an exclusive flip is made, or called off".to_owned()
-        } else {
-            format!("on: switchback release {name}")
-        };
-        all.push(format!("held: {what}, {waiting} waiting   ({on})"));
-    }
+    let mut all = held(service);
     if let Some(previous) = &standing.previous {
         let serves = |of: &&String| {
             let mut versions = service.versions.iter().filter(|version| version.name == **of);
@@ -235,6 +225,24 @@ fn next(service: &Service) -> Vec<String> {
         all.push(format!("on:   switchback flip {name} --to {candidate}"));
     }
     all
+}
+
+/// Who waits, and what lets them go; of two holds the one of more requests first.
+fn held(service: &Service) -> Vec<String> {
+    let waiting = service.held_requests.unwrap_or_default();
+    let mut holds: Vec<_> = service.standing.holds.iter().collect();
+    holds.sort_by_key(|hold| hold.scope == "writes");
+    let one = |(index, hold): (usize, &Holding)| {
+        let what = if hold.scope == "writes" { "writes" } else { "requests" };
+        let how = if index == 0 { format!(", {waiting} waiting") } else { " as well".to_owned() };
+        let on = if hold.by == "exclusive" {
+            "until an exclusive flip is made, or called off".to_owned()
+        } else {
+            format!("on: switchback release {}", service.name)
+        };
+        format!("held: {what}{how}   ({on})")
+    };
+    holds.into_iter().enumerate().map(one).collect()
 }
 
 /// What may be stopped, and what not yet; nothing when every version has weight.

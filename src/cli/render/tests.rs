@@ -35,6 +35,7 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
         previous: (!previous.weights.is_empty()).then_some(previous),
         hold: None,
+        holds: Vec::new(),
         supervision: None,
     }
 }
@@ -89,8 +90,16 @@ fn canary() -> Service {
 fn held() -> Service {
     let hold = Holding { by: "operator".to_owned(), scope: "writes".to_owned(), timeout_ms: 1_500 };
     let mut service = draining();
-    (service.standing.phase, service.standing.hold, service.held_requests) =
-        (Phase::Holding, Some(hold), Some(12));
+    (service.standing.phase, service.held_requests) = (Phase::Holding, Some(12));
+    (service.standing.hold, service.standing.holds) = (Some(hold.clone()), vec![hold]);
+    service
+}
+
+/// Writes by an operator, and all requests by an exclusive flip.
+fn held_twice() -> Service {
+    let mut service = held();
+    let hold = Holding { by: "exclusive".to_owned(), scope: "all".to_owned(), timeout_ms: 10_000 };
+    service.standing.holds.push(hold);
     service
 }
 
@@ -134,7 +143,7 @@ fn status_shows_what_a_tired_operator_needs() {
 
 #[test]
 fn status_shows_a_hold() {
-    assert_snapshot!(status(&picture(vec![held()]), Style::PLAIN));
+    assert_snapshot!(status(&picture(vec![held(), held_twice()]), Style::PLAIN));
 }
 
 #[test]

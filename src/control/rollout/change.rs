@@ -217,7 +217,7 @@ impl Job {
         let Some(service) = state.table.service(&plan.service) else {
             return Err(Halt::Interfered(format!("somebody else has removed `{}`", plan.service)));
         };
-        if plan.is_between() && weights(state, plan) != *lock(&self.weights) {
+        if plan.is_between() && !self.are_ours(state) {
             let why = format!("somebody else has changed the weights of `{}`", plan.service);
             return Err(Halt::Interfered(why));
         }

@@ -23,7 +23,9 @@ impl Job {
             return Ok(());
         }
         // What it says about the new version is heard before all of this is done.
-        self.heed(handle).await?;
+        let heard = self.heed(handle).await;
+        self.hindered(handle, None);
+        heard?;
         let out = self.old_ones(|_| true).await;
         let ends = |state: &State| Ok(self.ends_of_drains(state, &out));
         let (all, what) = self.opening();
@@ -38,26 +40,24 @@ impl Job {
     }
 
     /// Supervision wants to give traffic back, and all of the old version drains: the old endpoints that answer drain no more,
-    /// unless somebody was just told to deal with them. Asked for once; who waits asks again.
-    pub(super) async fn make_way(&self, handle: &Handle) {
+    /// unless somebody was just told to deal with them. Asked for once; who waits asks again. What is in the way of that, if anything is.
+    pub(super) async fn make_way(&self, handle: &Handle) -> Option<String> {
         let plan = &self.order.plan;
         let is_shut = |state: &State| {
             let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
             spec.is_some_and(|spec| spec.serving().next().is_none())
         };
         if !plan.is_between() || !is_shut(&handle.state()) {
-            return;
+            return None;
         }
         let out = self.old_ones(|index| !self.told.borrow().steps[index].awaits_confirmation).await;
         let state = handle.state();
-        let Some(command) = as_one(self.ends_of_drains(&state, &out)).filter(|_| is_shut(&state)) else {
-            return;
-        };
+        let command = as_one(self.ends_of_drains(&state, &out)).filter(|_| is_shut(&state))?;
         // Somebody else has moved the weights: that is found out soon enough.
-        let Ok(epoch) = self.check_weights(&state) else { return };
+        let epoch = self.check_weights(&state).ok()?;
         let (all, what) = self.opening();
         let made = self.make(handle, command, epoch, self.because(&all, &what)).await;
-        self.hindered(handle, made.err().map(|failed| failed.to_string()));
+        made.err().map(|failed| failed.to_string())
     }
 
     fn opening(&self) -> (Range<usize>, String) {

@@ -10,6 +10,7 @@ use super::{Job, RolloutState, Wish, lock};
 use crate::control::supervisor::How;
 use crate::control::{Handle, clock};
 use crate::release::verdict::Standing;
+use crate::release::{State, Trial};
 
 /// How long it may take until supervision has said that the weights were moved by it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ enum Doubt {
 }
 
 impl Job {
-    /// Waits while supervision doubts the new version.
+    /// Waits while supervision doubts the new version; how long that is, is supervision's to say.
     ///
     /// # Errors
     /// [`Halt::Convicted`], [`Halt::Bound`], or somebody wants an end.
@@ -43,7 +44,11 @@ impl Job {
                     return Ok(());
                 }
                 Doubt::Unknown => {}
-                Doubt::Suspect => self.make_way(handle).await,
+                Doubt::Suspect => {
+                    let suspects = || format!("supervision suspects `{}`", self.order.plan.to);
+                    let why = self.make_way(handle).await.unwrap_or_else(suspects);
+                    self.hindered(handle, Some(why));
+                }
                 Doubt::Held => {
                     let why = format!("supervision cannot tell whether `{}` is well", self.order.plan.to);
                     return Err(Halt::Bound(why));
@@ -76,6 +81,14 @@ impl Job {
         }
     }
 
+    /// True when the weights are those that we have set, or what supervision has made of these in its doubt.
+    pub(super) fn are_ours(&self, state: &State) -> bool {
+        let (plan, ours) = (&self.order.plan, *lock(&self.weights));
+        let trial = state.deployment(&plan.service).and_then(|deployment| deployment.trial.as_ref());
+        let asked = trial.map(|Trial { asked, .. }| (asked.weight(&plan.from), asked.weight(&plan.to)));
+        weights(state, plan) == ours || asked == Some(ours)
+    }
+
     /// From here on the weights are those that supervision has set.
     fn convicted(&self, handle: &Handle, why: String) -> Halt {
         *lock(&self.weights) = weights(&handle.state(), &self.order.plan);
@@ -103,7 +116,8 @@ impl Job {
         let state = handle.state();
         let known = state.table.service(&plan.service).zip(state.deployment(&plan.service));
         let trial = known.and_then(|(service, deployment)| Some((service, deployment.trial.as_ref()?)));
-        match trial.filter(|(_, trial)| trial.candidate == plan.to) {
+        // One that only tells holds nobody up.
+        match trial.filter(|(_, trial)| trial.candidate == plan.to && trial.acts) {
             Some((service, trial)) => match handle.verdicts().standing_of(&plan.service, trial.stage) {
                 Some(Standing::Held) => Doubt::Held,
                 Some(Standing::Suspect | Standing::Breached) => Doubt::Suspect,

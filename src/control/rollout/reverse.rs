@@ -118,20 +118,18 @@ impl Job {
     }
 
     /// The new endpoint gets nothing new, and leaves the pool when nothing is left on it; one that was there before is what it
-    /// was, and drained if it was.
+    /// was, and drained if it was. The weight that came with it goes back also when somebody else has taken it out of the pool.
     async fn dismiss(&self, handle: &Handle, index: usize, into: &EndpointAddr) -> Result<(), Halt> {
         let plan = &self.order.plan;
-        if !is_in_pool(&handle.state(), plan, &plan.to, into) {
-            return Ok(());
-        }
         let (step, before) = (index..index + 1, self.before[index].into.as_ref());
         self.change(handle, &step, &format!("back: {into} drains"), |state| {
             let shift = self.shift(state, Shift { leaves: std::slice::from_ref(into), ..Shift::default() });
-            let drain = before.is_none_or(|before| before.drained).then(|| plan.drain(&plan.to, into));
-            Ok(shift.into_iter().chain(drain).collect())
+            let drains =
+                before.is_none_or(|before| before.drained) && is_in_pool(state, plan, &plan.to, into);
+            Ok(shift.into_iter().chain(drains.then(|| plan.drain(&plan.to, into))).collect())
         })
         .await?;
-        if before.is_some() {
+        if before.is_some() || !is_in_pool(&handle.state(), plan, &plan.to, into) {
             return Ok(());
         }
         let is_empty = async || Ok(self.is_empty(handle, &plan.to, into).await);

@@ -132,7 +132,8 @@ pub struct Told {
     pub reverses: bool,
     /// Why it ended early.
     pub why: Option<String>,
-    /// Why its next change cannot be made yet: the store refuses it, or an exclusive flip is under way.
+    /// Why its next change cannot be made yet: the store refuses it, an exclusive flip is under way, or supervision suspects the
+    /// new version.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// True when that was because something took too long.

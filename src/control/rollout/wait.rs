@@ -92,7 +92,8 @@ impl Job {
             }
             self.check_verdict(handle)?;
             if self.is_suspected(handle) {
-                self.make_way(handle).await;
+                let why = self.make_way(handle).await;
+                self.hindered(handle, why);
             }
             if is_so().await? {
                 return Ok(());

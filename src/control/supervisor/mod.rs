@@ -34,8 +34,8 @@ use super::handle::{Asked, Handle, Notice};
 use super::{Exclusively, Failed, Streams, Wanted, clock};
 use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
-use crate::release::{Act, Actor, ActorKind, Command, Trial};
-use crate::table::{Epoch, ServiceName};
+use crate::release::{Act, Actor, ActorKind, Command, ServiceRecord, Trial};
+use crate::table::{Epoch, ServiceName, Split};
 use case::{Case, REST};
 use inquiry::Inquiry;
 use orders::Wanted as Wish;
@@ -96,7 +96,8 @@ pub async fn run(handle: Handle) {
             notice = notices.recv() => match notice {
                 Ok(Notice::Changed(change)) => {
                     verdicts.follow(&handle, change.services.iter().map(|record| &record.service));
-                    verdicts.end(told::ended(&change, &mut underway));
+                    let made = |record: &ServiceRecord, stage| verdicts.way_back(record, stage);
+                    verdicts.end(told::ended(&change, &mut underway, made));
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => verdicts.begin_anew(&handle, &mut underway),
@@ -201,6 +202,14 @@ impl Verdicts {
         let over = before.into_iter().filter(|(name, stage)| underway.get(name) != Some(stage));
         let over = over.map(|(name, stage)| (name, Ended::unseen(stage, state.table.epoch())));
         self.end(over.collect());
+    }
+
+    /// What was proven in the exclusive trial of this stage, if all of the service is with its baseline now.
+    fn way_back(&self, record: &ServiceRecord, stage: Epoch) -> Option<String> {
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let (trial, report) = proven.get(&record.service).filter(|(trial, _)| trial.stage == stage)?;
+        let is_back = record.standing.as_ref()?.split == Split::all_to(trial.baseline.clone());
+        (trial.exclusive.is_some() && is_back).then(|| report.sentence())
     }
 
     /// These trials are over.

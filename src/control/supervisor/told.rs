@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::release::verdict::{Report, Standing};
-use crate::release::{Actor, ActorKind, Change, ChangeKind, Trial};
+use crate::release::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Trial};
 use crate::table::{Epoch, ServiceName, VersionName};
 
 /// How a trial has ended.
@@ -26,7 +26,7 @@ pub struct Ended {
 pub enum How {
     /// Its time was over.
     Finished,
-    /// Supervision took the traffic back.
+    /// Supervision took the traffic back, or somebody else made at once the way back that it was on.
     Reverted,
     /// Somebody else moved it.
     Superseded,
@@ -35,8 +35,13 @@ pub enum How {
 /// The trials that are under way, by service, as far as is known.
 pub(super) type Underway = BTreeMap<ServiceName, Epoch>;
 
-/// The trials that `change` has ended; `underway` is what there was before it, and is what there is after it.
-pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceName, Ended)> {
+/// The trials that `change` has ended; `underway` is what there was before it, and is what there is after it. `made` tells what was
+/// proven in a trial of this stage when a revert has made supervision's way back.
+pub(super) fn ended(
+    change: &Change,
+    underway: &mut Underway,
+    made: impl Fn(&ServiceRecord, Epoch) -> Option<String>,
+) -> Vec<(ServiceName, Ended)> {
     let mut over = Vec::new();
     for record in &change.services {
         let trial = record.standing.as_ref().and_then(|standing| standing.trial.as_ref());
@@ -45,7 +50,8 @@ pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceNam
             None => underway.remove(&record.service),
         };
         if let Some(stage) = before.filter(|before| trial.is_none_or(|trial| trial.stage != *before)) {
-            over.push((record.service.clone(), Ended::by(change, stage, trial)));
+            let proven = made(record, stage).filter(|_| change.kind == ChangeKind::Revert);
+            over.push((record.service.clone(), Ended::by(change, stage, trial, proven)));
         }
     }
     over
@@ -53,26 +59,22 @@ pub(super) fn ended(change: &Change, underway: &mut Underway) -> Vec<(ServiceNam
 
 impl Ended {
     /// The end that `change` has put to the trial of this stage.
-    fn by(change: &Change, stage: Epoch, next: Option<&Trial>) -> Self {
+    fn by(change: &Change, stage: Epoch, next: Option<&Trial>, proven: Option<String>) -> Self {
         let Change { epoch, kind, actor: Actor { kind: who, name }, reason, .. } = change;
-        let how = match (who, kind) {
-            (ActorKind::Supervisor, ChangeKind::Revert) => How::Reverted,
-            (ActorKind::Supervisor, ChangeKind::Supervision) => How::Finished,
-            _ => How::Superseded,
+        let (how, said) = match (who, kind, proven) {
+            (ActorKind::Supervisor, ChangeKind::Revert, _) => (How::Reverted, Some(reason.clone())),
+            (ActorKind::Supervisor, ChangeKind::Supervision, _) => (How::Finished, Some(reason.clone())),
+            (_, _, Some(proven)) => (How::Reverted, Some(format!("{proven} It was made at once by {name}."))),
+            _ => (How::Superseded, None),
         };
         let is_of_pools = matches!(kind, ChangeKind::Versions | ChangeKind::Endpoints);
-        let said = match (how, next.filter(|_| is_of_pools)) {
-            (How::Reverted | How::Finished, _) => reason.clone(),
-            (How::Superseded, Some(Trial { candidate, .. })) => {
-                format!(
-                    "a later change ({}, by {name}) replaced {candidate}'s pool: it is compared anew",
-                    kind.token()
-                )
-            }
-            (How::Superseded, None) => {
-                format!("a later change ({}, by {name}) ended the comparison", kind.token())
-            }
-        };
+        let said = said.unwrap_or_else(|| match next.filter(|_| is_of_pools) {
+            Some(Trial { candidate, .. }) => format!(
+                "a later change ({}, by {name}) replaced {candidate}'s pool: it is compared anew",
+                kind.token()
+            ),
+            None => format!("a later change ({}, by {name}) ended the comparison", kind.token()),
+        });
         Self { stage, how, epoch: *epoch, said }
     }
 
