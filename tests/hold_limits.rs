@@ -179,6 +179,33 @@ fn who_waits_in_another_hold_waits_for_room_as_long_as_that_one_says() {
 }
 
 #[test]
+fn a_client_that_leaves_an_upload_leaves_the_line_behind_a_hold() {
+    for (limits, _) in ONE {
+        let gate = Gate::default();
+        let lab = shop(Origin::held("blue", &gate), limits);
+        let first = lab.get_later("/late");
+        lab.origin("blue").wait_served(1);
+        lab.hold(&json!({ "timeout": "5m" }));
+        let mut clients: Vec<_> = (0..3).map(|_| lab.client()).collect();
+        for client in &mut clients {
+            client
+                .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
+                .send(vec![b'x'; 100_000]);
+        }
+        lab.wait_held(3);
+        lab.release();
+        // The first of the line, and others.
+        for left in [2, 1, 0] {
+            drop(clients.remove(0));
+            lab.wait_held(left);
+        }
+        gate.open();
+        assert_eq!((first.answer().status, lab.get("/").status), (200, 200));
+        assert_eq!(lab.origin("blue").served(), 2, "{limits}");
+    }
+}
+
+#[test]
 fn a_limit_that_is_raised_lets_those_who_wait_go_on() {
     let gate = Gate::default();
     let lab = shop(Origin::held("blue", &gate), "limits = { in_flight = 1 }");
