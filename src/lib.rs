@@ -85,8 +85,8 @@
 //! the same sockets, and says so; only then the old one stops accepting, without touching what the kernel has queued. A
 //! process that fails gives the store back by ending. The old process may begin requests of connections that it has for some
 //! seconds more, by its table; so the new one acknowledges no change before the old one says that it begins none any
-//! more. From then on what is left there only becomes less, goes by the new one's pools, and counts as [elders'](control::elders) in
-//! every drain, until that process has ended. Should the new one die before, the old one begins nothing more, and a lock in the state directory, which it took
+//! more, and nobody takes over while requests stand in a line. From then on what is left there only becomes less, goes by the new one's
+//! pools, and counts as [elders'](control::elders) in every drain, until that process has ended. Should the new one die before, the old one begins nothing more, and a lock in the state directory, which it took
 //! before it lent the store, tells whoever is started next that it is there, and when it begins nothing more.
 //!
 //! # What always holds

@@ -46,7 +46,8 @@ pub(super) fn admit(
     place: &mut Option<Box<Place>>,
 ) -> Result<Entry, Reason> {
     let worker = &client.worker;
-    if worker.commons.pressure() == Pressure::Critical {
+    // Wherever it has waited: from then on another process acknowledges changes.
+    if worker.is_shut.get() || worker.commons.pressure() == Pressure::Critical {
         return Err(Reason::Overload);
     }
     let mut slot: Option<Slot> = None;

@@ -207,6 +207,12 @@ impl Snapshot {
         self.line(service).map_or(0, |line| line.length())
     }
 
+    /// A service of which some do, if there is one.
+    #[must_use]
+    pub fn queueing(&self) -> Option<&ServiceName> {
+        self.table.services().iter().map(|service| &service.name).find(|name| self.waiting(name) > 0)
+    }
+
     /// The holds of the service with this name.
     #[must_use]
     pub fn gates(&self, service: &ServiceName) -> &[Arc<Gate>] {
