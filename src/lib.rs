@@ -30,7 +30,7 @@
 //! is written that another worker writes, no lock is taken, no task is spawned. What is shared by its nature is the exception, and
 //! only those pay who need it: a connection that is opened is counted among the [descriptors](proxy::descriptors) of all, a
 //! service that the operator limits shares its [count](proxy::quota) and a version with a circuit its [room](proxy::upstream::room),
-//! who waits stands in the [line](proxy::hold::gate) of a hold, and failures are told to the [judges](proxy::ledger) at once.
+//! who waits stands in the [line](proxy::hold::Line) of a service that is held, and failures are told to the [judges](proxy::ledger) at once.
 //!
 //! # One flip
 //!
@@ -69,8 +69,9 @@
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time: one for each who holds
-//! it, an operator or an exclusive step, and none ends another's. When it opens they go on in line, as the service's limits let them. That it is held
-//! stands in the published table, with an epoch of its own, so the fence says from when on nothing passes. `flip --exclusive`
+//! it, an operator or an exclusive step, and none ends another's. They stand in one line, in which
+//! they go on when it opens, as the service's limits let them, and nobody overtakes them. That it is held stands in the
+//! published table, with an epoch of its own, so the fence says from when on nothing passes. `flip --exclusive`
 //! ([`control`]) is two changes: a hold of its own; then, when nothing is left on the other versions and the gate is sealed, flip and
 //! release as one. The gate is in memory, and open is open for good: a hold ends by a bound or its time also when its end
 //! cannot be published, and then everybody goes on where they were. Requests in flight are counted by class (what may
@@ -84,8 +85,8 @@
 //! the same sockets, and says so; only then the old one stops accepting, without touching what the kernel has queued. A
 //! process that fails gives the store back by ending. The old process may begin requests of connections that it has for some
 //! seconds more, by its table; so the new one acknowledges no change before the old one says that it begins none any
-//! more. From then on what is left there only becomes less, goes by the new one's pools, and counts as [elders'](control::elders) in
-//! every drain, until that process has ended. Should the new one die before, the old one begins nothing more, and a lock in the state directory, which it took
+//! more, and nobody takes over while requests stand in a line. From then on what is left there only becomes less, goes by the new one's
+//! pools, and counts as [elders'](control::elders) in every drain, until that process has ended. Should the new one die before, the old one begins nothing more, and a lock in the state directory, which it took
 //! before it lent the store, tells whoever is started next that it is there, and when it begins nothing more.
 //!
 //! # What always holds

@@ -184,6 +184,24 @@ fn too_many_requests_end_the_hold_and_none_is_refused() {
 }
 
 #[test]
+fn who_waits_already_counts_when_the_hold_is_asked_for_again() {
+    let lab = shop_and_cart("hold = { requests = 3, timeout = \"5m\" }");
+    let mut waiting = Vec::new();
+    for count in 1..=3 {
+        lab.hold(&json!({}));
+        waiting.push(lab.get_later("/"));
+        lab.wait_held(count);
+    }
+    lab.hold(&json!({}));
+    waiting.push(lab.get_later("/"));
+    for waiting in waiting {
+        assert_eq!(waiting.answer().version(), "blue");
+    }
+    lab.wait_holding(false);
+    assert_eq!(last_change(&lab)["reason"], "the hold has ended: more than 3 requests waited");
+}
+
+#[test]
 fn too_large_heads_end_the_hold_and_none_is_refused() {
     let lab = shop_and_cart("hold = { bytes = \"16KiB\", timeout = \"5m\" }");
     lab.hold(&json!({}));

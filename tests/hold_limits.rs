@@ -105,6 +105,106 @@ fn who_comes_while_others_still_wait_for_room_stands_behind_them() {
     assert_eq!(lab.get("/").status, 200);
 }
 
+/// What leaves room for one request at a time, and what is said to who finds none.
+const ONE: [(&str, &str); 2] = [
+    ("limits = { in_flight = 1 }", "concurrency"),
+    ("circuit = { requests = 1, pending = 100, queue_timeout = \"1m\" }", "circuit_open"),
+];
+
+#[test]
+fn nobody_overtakes_those_who_have_waited_on_whichever_worker_and_by_whichever_method() {
+    for (limits, _) in ONE {
+        let gate = Gate::default();
+        let lab = shop(Origin::held("blue", &gate), limits);
+        let mut waiting = vec![lab.get_later("/late")];
+        lab.origin("blue").wait_served(1);
+        lab.hold(&json!({}));
+        waiting.extend((0..6).map(|_| lab.post_later("/waited")));
+        lab.wait_held(6);
+        lab.release();
+        for count in 7..=18 {
+            waiting.push(if count % 3 == 0 { lab.post_later("/new") } else { lab.get_later("/new") });
+            lab.wait_held(count);
+        }
+        gate.open();
+        all_answered(waiting);
+        let order: Vec<_> = lab.origin("blue").seen().iter().map(|seen| seen.path().to_owned()).collect();
+        let expected = [vec!["/late"], vec!["/waited"; 6], vec!["/new"; 12]].concat();
+        assert_eq!(order, expected, "{limits}");
+    }
+}
+
+#[test]
+fn where_as_many_again_stand_behind_those_who_have_waited_who_comes_is_refused() {
+    for (limits, reason) in ONE {
+        let gate = Gate::default();
+        let lab = shop(Origin::held("blue", &gate), &format!("{limits}\nhold = {{ requests = 2 }}"));
+        let mut waiting = vec![lab.get_later("/late")];
+        lab.origin("blue").wait_served(1);
+        lab.hold(&json!({}));
+        waiting.extend(herd(&lab, 2));
+        lab.release();
+        waiting.extend((0..2).map(|_| lab.get_later("/")));
+        lab.wait_held(4);
+        assert_eq!(lab.get("/").said(), (503, reason));
+        gate.open();
+        all_answered(waiting);
+        assert_eq!(lab.get("/").status, 200);
+    }
+}
+
+#[test]
+fn who_waits_in_another_hold_waits_for_room_as_long_as_that_one_says() {
+    for (limits, _) in ONE {
+        for is_released_between in [false, true] {
+            let gate = Gate::default();
+            let lab = shop(Origin::held("blue", &gate), limits);
+            let first = lab.get_later("/late");
+            lab.origin("blue").wait_served(1);
+            lab.hold(&json!({ "timeout": "1s" }));
+            let mut waiting = herd(&lab, 3);
+            if is_released_between {
+                lab.release();
+            }
+            lab.hold(&json!({ "timeout": "1m" }));
+            lab.release();
+            // Longer than the first hold would have had them wait.
+            thread::sleep(Duration::from_millis(2_500));
+            assert!(!waiting.iter().any(Later::is_answered), "{limits}");
+            gate.open();
+            waiting.push(first);
+            all_answered(waiting);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_an_upload_leaves_the_line_behind_a_hold() {
+    for (limits, _) in ONE {
+        let gate = Gate::default();
+        let lab = shop(Origin::held("blue", &gate), limits);
+        let first = lab.get_later("/late");
+        lab.origin("blue").wait_served(1);
+        lab.hold(&json!({ "timeout": "5m" }));
+        let mut clients: Vec<_> = (0..3).map(|_| lab.client()).collect();
+        for client in &mut clients {
+            client
+                .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
+                .send(vec![b'x'; 100_000]);
+        }
+        lab.wait_held(3);
+        lab.release();
+        // The first of the line, and others.
+        for left in [2, 1, 0] {
+            drop(clients.remove(0));
+            lab.wait_held(left);
+        }
+        gate.open();
+        assert_eq!((first.answer().status, lab.get("/").status), (200, 200));
+        assert_eq!(lab.origin("blue").served(), 2, "{limits}");
+    }
+}
+
 #[test]
 fn a_limit_that_is_raised_lets_those_who_wait_go_on() {
     let gate = Gate::default();

@@ -1026,6 +1026,37 @@ fn what_is_held_is_not_handed_over() {
 }
 
 #[test]
+fn who_still_waits_behind_a_hold_is_not_left_to_the_old_table() {
+    let gate = Gate::default();
+    let lab = Lab::pool(
+        vec![Origin::held("blue", &gate)],
+        &[],
+        "[upgrade]\nspread = \"200ms\"\n",
+        "limits = { in_flight = 1 }",
+    );
+    let mut waiting = vec![lab.get_later("/late")];
+    lab.origin("blue").wait_served(1);
+    lab.hold(&json!({ "timeout": "1m" }));
+    waiting.extend((0..3).map(|_| lab.get_later("/")));
+    lab.wait_held(3);
+    lab.release();
+    let mut row = Row::of(lab);
+    let (status, answer) = row.try_upgrade(&json!({}));
+    assert_eq!(
+        (status, &answer["type"]),
+        (409, &json!("urn:switchback:problem:upgrade_refused")),
+        "{answer}"
+    );
+    assert!(answer["detail"].as_str().unwrap().contains("`shop` that were held still wait"), "{answer}");
+    gate.open();
+    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.answer().status, 200));
+    row.upgrade();
+    assert_eq!(row.client().get("/").status, 200);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn an_exclusive_flip_waits_for_no_work_that_it_cannot_see() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
     let mut client = row.client();

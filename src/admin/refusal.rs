@@ -78,6 +78,9 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::WorkElsewhere(_) => Problem::new(409, "work_elsewhere", failed.to_string())
             .hint("`switchback status` names it; wait until it has ended, or flip without --exclusive"),
         Failed::Holding => Problem::new(409, "held", failed.to_string()).hint("release it first"),
+        Failed::Queueing(_) => {
+            Problem::new(409, "queueing", failed.to_string()).hint("wait until they have gone on")
+        }
         Failed::RollingOut => {
             Problem::new(409, "rollout_underway", failed.to_string()).hint("wait for its end")
         }

@@ -201,10 +201,14 @@ impl Control {
 
     /// Closes the store, with nothing half done.
     async fn lend(&mut self) -> Result<(), Failed> {
+        self.resolve_doubt().await?;
         if !self.holds.are_none() {
             return Err(Failed::Holding);
         }
-        self.resolve_doubt().await?;
+        // They would go on by the table of now, long after the other process has acknowledged another one.
+        if let Some(service) = self.live.snapshot().queueing() {
+            return Err(Failed::Queueing(service.clone()));
+        }
         // The process that opens it next would begin anew.
         self.keeper.ask(|store| store.check()).await?;
         if !self.rollouts.lend() {

@@ -135,6 +135,9 @@ pub enum Failed {
     /// Another process cannot take over what is held.
     #[error("a service is held, or an exclusive flip is under way")]
     Holding,
+    /// Another process cannot take over who waits.
+    #[error("requests of `{0}` that were held still wait for room")]
+    Queueing(ServiceName),
     /// Another process cannot go on with a rollout.
     #[error("a rollout is under way")]
     RollingOut,

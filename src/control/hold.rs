@@ -56,17 +56,14 @@ impl Holds {
     /// Takes over what a change that was just published has held and released.
     pub(super) fn follow(&mut self, change: &Change, before: &Snapshot, after: &Snapshot) {
         for service in change.services.iter().map(|record| &record.service) {
-            let (old, new) = (before.gates(service), after.gates(service));
-            let is_in =
-                |gates: &[Arc<Gate>], gate: &Arc<Gate>| gates.iter().any(|other| Arc::ptr_eq(other, gate));
-            for old in old.iter().filter(|old| !is_in(new, old)) {
+            for old in only_in(before, after, service) {
                 // After the publishing: whoever waits looks again, and sees the new table.
                 old.open(Ended::Released);
                 for gone in self.all.extract_if(.., |holding| Arc::ptr_eq(&holding.gate, old)) {
                     gone.errand.into_iter().for_each(|errand| errand.ended(service, old, Ended::Released));
                 }
             }
-            for new in new.iter().filter(|new| !is_in(old, new)) {
+            for new in only_in(after, before, service) {
                 new.watch(&self.alert);
                 let (service, gate) = (service.clone(), Arc::clone(new));
                 self.all.push(Holding { service, gate, errand: None, retry_at: None });
@@ -146,6 +143,22 @@ impl Holds {
     pub(super) fn open_all(&self) {
         self.all.iter().for_each(|holding| holding.gate.open(Ended::Stopping));
     }
+}
+
+/// Before a change is published that releases them: who sees that has the time that it leaves to those who have waited.
+pub(super) fn grant_time(change: &Change, before: &Snapshot, after: &Snapshot) {
+    let services = change.services.iter().map(|record| &record.service);
+    services.flat_map(|service| only_in(before, after, service)).for_each(|gate| gate.grant_time());
+}
+
+/// The gates of a service that one of two snapshots has, and the other has not.
+fn only_in<'s>(
+    one: &'s Snapshot,
+    other: &'s Snapshot,
+    service: &ServiceName,
+) -> impl Iterator<Item = &'s Arc<Gate>> {
+    let others = other.gates(service);
+    one.gates(service).iter().filter(|gate| !others.iter().any(|other| Arc::ptr_eq(other, gate)))
 }
 
 impl Control {

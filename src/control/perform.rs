@@ -11,7 +11,7 @@ use super::custody::Custody;
 use super::drain::Ended;
 use super::elders::Elder;
 use super::handle::{Notice, Seen, weight};
-use super::{Control, clock};
+use super::{Control, clock, hold};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
 use crate::release::{Change, Effects, Event, State, step};
@@ -120,6 +120,7 @@ impl Control {
 
         welcome(services, &before, &after, clock::instant());
         self.spare(effects, &after);
+        hold::grant_time(&change, &before, &after);
         let start = clock::instant();
         self.live.publish(Arc::clone(&after));
         let now = clock::instant();
@@ -310,6 +311,7 @@ pub(super) fn welcome<'s>(
 /// Who waits for a place waits by the limits of now, and at the endpoints of now; who asks from now on does anyway.
 fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, before: &Snapshot, after: &Snapshot) {
     for service in touched.filter_map(|name| after.table.service(name)) {
+        after.line(&service.name).inspect(|line| line.call());
         before.quota(&service.name).inspect(|quota| quota.look_anew());
         for version in &service.versions {
             if let Some(upstream) = after.tenure(&service.name, &version.name) {

@@ -7,11 +7,11 @@ use super::admission::Class;
 use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
-use super::hold::{self, Held, Place, Way};
-use super::live::Terms;
+use super::hold::{self, Place, Way};
+use super::live::{Lane, Terms};
 use super::permit::Permit;
 use super::pressure::Pressure;
-use super::quota::{Comer, Slot};
+use super::quota::{Comer, NotNow, Slot};
 use super::story::Story;
 use crate::metrics::{Kind, Reason};
 
@@ -46,7 +46,8 @@ pub(super) fn admit(
     place: &mut Option<Box<Place>>,
 ) -> Result<Entry, Reason> {
     let worker = &client.worker;
-    if worker.commons.pressure() == Pressure::Critical {
+    // Wherever it has waited: from then on another process acknowledges changes.
+    if worker.is_shut.get() || worker.commons.pressure() == Pressure::Critical {
         return Err(Reason::Overload);
     }
     let mut slot: Option<Slot> = None;
@@ -66,14 +67,10 @@ pub(super) fn admit(
             return Err(Reason::NoEndpoint);
         };
         let rare = lane.rare.as_deref();
-        let held = || Held {
-            service: &table.services()[routed.service],
-            gates: rare.and_then(|rare| rare.hold.as_ref()),
-            last: rare.and_then(|rare| rare.last_hold.as_ref()),
-        };
+        let gates = rare.and_then(|rare| rare.gates.as_ref());
         let mut way = Way::Free;
-        if rare.is_some_and(|rare| rare.hold.is_some()) || !worker.lines.are_empty() {
-            way = hold::look(worker, held(), (head, asked.raw_path(), writes), place);
+        if place.is_some() || gates.is_some_and(|gates| !gates.are_idle()) {
+            way = hold::look(gates, (head, asked.raw_path(), writes), place);
         }
         if way == Way::Answered {
             return Ok(Entry::Check);
@@ -84,15 +81,21 @@ pub(super) fn admit(
             story.stays_outside(&snapshot, routed);
             return Err(Reason::RequestTooLarge);
         }
+        if way == Way::Full
+            && let Some(reason) = limit_of(lane)
+        {
+            story.stays_outside(&snapshot, routed);
+            return Err(reason);
+        }
         let (quota, mut full) = (rare.and_then(|rare| rare.quota.as_ref()), None);
         let address = || client.arrival.peer.client(&head.headers);
-        if let Some(quota) = quota.filter(|_| way == Way::Free) {
+        if let Some(quota) = quota.filter(|_| way != Way::Held) {
             let comer = if place.is_some() { Comer::Waited } else { Comer::New };
             // Once a request, also when a change came in between.
             match quota.enter(slot.take(), comer, address) {
                 Ok(entered) => slot = Some(entered),
-                Err(not_now)
-                    if not_now.reason == Reason::Concurrency && hold::may_wait(place.as_deref(), held()) =>
+                Err(NotNow { reason: Reason::Concurrency, .. })
+                    if place.as_ref().is_some_and(|place| !place.patience().is_zero()) =>
                 {
                     (way, full) = (Way::Held, Some(quota));
                 }
@@ -102,13 +105,13 @@ pub(super) fn admit(
                 }
             }
         }
-        if way == Way::Held {
+        if let Some(gates) = gates.filter(|_| way == Way::Held) {
             story.stays_outside(&snapshot, routed);
             if let Some(quota) = quota.filter(|_| place.is_none() && slot.is_none()) {
                 // When it comes: those who wait would all ask at once when they go on.
                 quota.pass(address).map_err(|not_now| story.not_now(not_now))?;
             }
-            hold::queue(worker, held(), (head, writes), full, place);
+            hold::queue(gates, (head, writes), full, place);
             return Ok(Entry::Held);
         }
         let local = worker.local(lane);
@@ -126,4 +129,12 @@ pub(super) fn admit(
             return Ok(Entry::Admitted(Admitted { permit, terms }));
         }
     }
+}
+
+/// The limit that those wait for who stand in the line behind a hold, if there is one.
+fn limit_of(lane: &Lane) -> Option<Reason> {
+    if lane.terms.limits.in_flight.is_some() {
+        return Some(Reason::Concurrency);
+    }
+    lane.target.pool.circuit.limits().then_some(Reason::CircuitOpen)
 }

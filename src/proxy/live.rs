@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admission::Published;
-use super::hold::{Gate, Gates};
+use super::hold::{Gate, Gates, Line};
 use super::ledger::{Counting, Ledger};
 use super::quota::Quota;
 use super::upstream::leaving::Departures;
@@ -55,10 +55,8 @@ pub struct Lane {
 /// What only few services have of a lane.
 #[derive(Debug)]
 pub struct Rare {
-    /// Where the service's requests wait, while it is held.
-    pub hold: Option<Gates>,
-    /// There, and where they waited when it was held last, while some still have to go on.
-    pub last_hold: Option<Gates>,
+    /// Where the service's requests wait while it is held, if it ever was.
+    pub gates: Option<Gates>,
     /// What is left of its limits, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
     /// How the version's requests are counted, if it is compared with another.
@@ -81,8 +79,7 @@ pub struct Terms {
 #[derive(Debug, Clone)]
 struct Shared {
     quota: Option<Arc<Quota>>,
-    hold: Option<Gates>,
-    last_hold: Option<Gates>,
+    gates: Option<Gates>,
     ledger: Option<Arc<Ledger>>,
     terms: Arc<Terms>,
 }
@@ -95,23 +92,20 @@ impl Shared {
         let terms = same.or_else(|| known.get(&terms)).map_or_else(|| Arc::new(terms), Arc::clone);
         known.insert(Arc::clone(&terms));
         let before = before.and_then(|before| before.rare.as_ref());
-        let hold = Gates::of(service, before.and_then(|before| before.hold.as_ref()));
-        let last_hold = Gates::last(hold.as_ref(), before.and_then(|before| before.last_hold.as_ref()));
         Self {
             terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
-            hold,
-            last_hold,
+            gates: Gates::of(service, before.and_then(|before| before.gates.as_ref())),
             ledger: Ledger::of(service, before.and_then(|before| before.ledger.as_ref()), workers),
         }
     }
 
     /// What a version has of it that only few have.
     fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
-        let Self { quota, hold, last_hold, ledger, .. } = self;
+        let Self { quota, gates, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
-        let is_there = quota.is_some() || last_hold.is_some() || ledger.is_some();
-        is_there.then(|| Arc::new(Rare { hold, last_hold, quota, counting, ledger }))
+        let is_there = quota.is_some() || gates.is_some() || ledger.is_some();
+        is_there.then(|| Arc::new(Rare { gates, quota, counting, ledger }))
     }
 }
 
@@ -201,17 +195,28 @@ impl Snapshot {
         &self.lanes[service][version].upstream
     }
 
-    /// How many requests of the service with this name wait because it is held, or was.
+    /// Where the requests of the service with this name wait while it is held, and behind those who have, if it ever was.
     #[must_use]
-    pub fn waiting(&self, service: &ServiceName) -> usize {
-        let gates = self.rare(service).and_then(|rare| rare.last_hold.as_ref()).map_or(&[][..], Gates::all);
-        gates.iter().map(|gate| gate.waiting()).sum()
+    pub fn line(&self, service: &ServiceName) -> Option<&Arc<Line>> {
+        Some(self.rare(service)?.gates.as_ref()?.line())
     }
 
-    /// Where the requests of the service with this name wait; none while it is not held.
+    /// How many requests of the service with this name stand there.
+    #[must_use]
+    pub fn waiting(&self, service: &ServiceName) -> usize {
+        self.line(service).map_or(0, |line| line.length())
+    }
+
+    /// A service of which some do, if there is one.
+    #[must_use]
+    pub fn queueing(&self) -> Option<&ServiceName> {
+        self.table.services().iter().map(|service| &service.name).find(|name| self.waiting(name) > 0)
+    }
+
+    /// The holds of the service with this name.
     #[must_use]
     pub fn gates(&self, service: &ServiceName) -> &[Arc<Gate>] {
-        self.rare(service).and_then(|rare| rare.hold.as_ref()).map_or(&[], Gates::all)
+        self.rare(service).and_then(|rare| rare.gates.as_ref()).map_or(&[], Gates::all)
     }
 
     /// What is left of the limits of the service with this name, if it has to be counted.

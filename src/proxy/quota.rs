@@ -57,7 +57,8 @@ pub struct Slot {
     is_counted: bool,
 }
 
-/// One who waits until fewer requests are in flight, counted until dropped. Whoever comes meanwhile takes no place before him.
+/// One who waits until fewer requests are in flight, counted until dropped. That nobody comes before him is his
+/// [line](super::hold::Line)'s doing.
 #[derive(Debug)]
 pub struct Waiting(Arc<Quota>);
 
@@ -123,7 +124,7 @@ impl Quota {
         }
         if let Some(most) = self.limits.in_flight
             && !has_place
-            && !self.room.take(most.get(), comer)
+            && !self.room.take(most.get())
         {
             return Err(NotNow { reason: Reason::Concurrency, wait: None });
         }
@@ -148,11 +149,7 @@ impl Quota {
 
 impl Room {
     /// Takes a place, of so many; false when there is none.
-    fn take(&self, most: u32, comer: Comer) -> bool {
-        // Relaxed: who overtakes somebody in the instant in which he begins to wait comes as early as he.
-        if comer == Comer::New && self.waiting.load(Ordering::Relaxed) > 0 {
-            return false;
-        }
+    fn take(&self, most: u32) -> bool {
         // SeqCst, here and below: of who leaves and who begins to wait, one sees the other.
         let more = |taken| (taken < most).then(|| taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()

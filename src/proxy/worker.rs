@@ -23,7 +23,6 @@ pub use stats::WorkerStats;
 use super::clock::{self, Clock};
 use super::commons::Commons;
 use super::fields::Lexicon;
-use super::hold::Lines;
 use super::journal::Journal;
 use super::listener;
 use super::live::{Lane, Live, View};
@@ -61,8 +60,6 @@ pub struct Worker {
     pub lexicon: Lexicon,
     settings: RefCell<Rc<Settings>>,
     locals: Locals,
-    /// Who waits because a service is held.
-    pub(super) lines: Lines,
     coin: RefCell<SmallRng>,
     /// This worker's part of the access log.
     pub journal: Rc<Journal>,
@@ -109,7 +106,6 @@ impl Worker {
             journal,
             view: View::of(live),
             locals,
-            lines: Lines::default(),
             clock,
             commons: Arc::default(),
             scratch: RefCell::default(),

@@ -155,6 +155,9 @@ impl Process {
         self.is_lent.set(false);
         let hint = match why {
             Failed::Holding => "release it first, or wait until the flip is over",
+            Failed::Queueing(_) => {
+                "wait until they have gone on; as long again as they might have been held, at most"
+            }
             Failed::RollingOut => "wait until it is over, or stop it: `switchback rollout SERVICE --stop`",
             Failed::Store(_) => {
                 "mend the store first: a process that begins without it would have forgotten what was decided"

@@ -61,6 +61,7 @@ impl Cause {
             | Failed::StreamsOpen { .. }
             | Failed::WorkElsewhere(_)
             | Failed::Holding
+            | Failed::Queueing(_)
             | Failed::RollingOut
             | Failed::Closed
             | Failed::Unfenced

@@ -71,7 +71,7 @@ pub(super) fn patience(permit: &Permit, rules: &CircuitRules) -> Duration {
 /// Takes a place on the version, which may take as long as `limit`.
 ///
 /// # Errors
-/// [`Reason::CircuitOpen`].
+/// [`Reason::CircuitOpen`]; [`Reason::ClientGone`].
 pub(super) async fn enter(
     permit: &mut Permit,
     rules: &CircuitRules,
@@ -82,8 +82,8 @@ pub(super) async fn enter(
         let local = Rc::clone(permit.local());
         let circuit = local.upstream().circuit();
         let seeker = Newcomer { local: &local, chooser };
-        let entered = circuit.enter(&circuit.requests, seeker, pending(permit, rules), limit).await;
-        let ((), place) = entered.map_err(reason)?;
+        let entered = circuit.enter(&circuit.requests, seeker, pending(permit, rules), limit);
+        let ((), place) = chooser.turn.unless_left(entered).await?.map_err(reason)?;
         permit.places.get_or_insert_default().version = Some(place);
     }
     Ok(())
@@ -93,7 +93,7 @@ pub(super) async fn enter(
 /// `seat`; when none has, it waits for the first that becomes free at any of them.
 ///
 /// # Errors
-/// [`Reason::CircuitOpen`]; [`Reason::NoEndpoint`] when there is nobody left to go to.
+/// [`Reason::CircuitOpen`]; [`Reason::ClientGone`]; [`Reason::NoEndpoint`] when there is nobody left to go to.
 pub(super) async fn sit(
     permit: &mut Permit,
     seat: &mut Rc<Seat>,
@@ -115,8 +115,8 @@ pub(super) async fn sit(
     let circuit = local.upstream().circuit();
     let chosen = Some(Picked { seat: Rc::clone(seat), is_panic: false });
     let seeker = Guest { local: &local, tried, chooser, chosen };
-    let entered = circuit.enter(&circuit.endpoints, seeker, pending(permit, rules), limit).await;
-    let (other, place) = entered.map_err(reason)?;
+    let entered = circuit.enter(&circuit.endpoints, seeker, pending(permit, rules), limit);
+    let (other, place) = chooser.turn.unless_left(entered).await?.map_err(reason)?;
     // That it was chosen is counted: once, however often it has looked for room.
     *seat = other.seat;
     permit.places.get_or_insert_default().endpoint = Some(place);

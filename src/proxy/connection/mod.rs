@@ -15,7 +15,7 @@ pub mod http2;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -27,12 +27,13 @@ use tokio_util::io::poll_read_buf;
 use http1::Wire;
 use http2::Reply;
 
-use super::clock::{Alarm, Clock};
+use super::clock::{Alarm, Clock, TICK};
 use super::entrance::Arrival;
 use super::headers::Caller;
 use super::settings::Settings;
 use super::upstream::Stream;
 use super::worker::{HEAD, Worker};
+use crate::metrics::Reason;
 
 /// What a connection's requests need to know of their client.
 #[derive(Debug)]
@@ -126,8 +127,7 @@ impl Turn {
     }
 
     /// True while nothing of the request is read, so that its client could be gone unnoticed.
-    #[must_use]
-    pub fn is_unread(&self) -> bool {
+    fn is_unread(&self) -> bool {
         match &self.ear {
             Ear::Http1(wire) => wire.is_unread(),
             // Frames are always read; a stream that is reset is dropped.
@@ -136,11 +136,40 @@ impl Turn {
     }
 
     /// True when the client is gone, though not all that it sent was read.
-    #[must_use]
-    pub fn has_left(&self) -> bool {
+    fn has_left(&self) -> bool {
         match &self.ear {
             Ear::Http1(wire) => wire.has_left(),
             Ear::Http2(_) => false,
+        }
+    }
+
+    /// What comes of `waited`, which reads nothing, unless the client is seen to be gone meanwhile: it is looked for at every tick where
+    /// nobody reads from it. Cancel-safe if `waited` is.
+    ///
+    /// # Errors
+    /// [`Reason::ClientGone`].
+    pub async fn unless_left<T>(&self, waited: impl Future<Output = T>) -> Result<T, Reason> {
+        let (mut waited, mut scout) = (pin!(waited), None);
+        poll_fn(|cx| match waited.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending if !self.is_unread() => Poll::Pending,
+            Poll::Pending => {
+                let scout = scout.get_or_insert_with(|| self.client.worker.clock.alarm());
+                self.poll_left(scout, cx).map(|()| Err(Reason::ClientGone))
+            }
+        })
+        .await
+    }
+
+    /// Ready when the client is seen to be gone; looks whenever the alarm rings.
+    fn poll_left(&self, scout: &Alarm, cx: &Context<'_>) -> Poll<()> {
+        loop {
+            if self.has_left() {
+                return Poll::Ready(());
+            }
+            scout.set_once(TICK);
+            ready!(scout.poll(cx));
+            scout.clear();
         }
     }
 

@@ -1,15 +1,16 @@
-//! The gate of one hold: how many wait at it, and whether it is closed, sealed or open.
+//! The gate of one hold: what it is bounded by, and whether it is closed, sealed or open.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Method;
 use tokio::sync::Notify;
 
+use super::line::{Line, Spot};
 use crate::proxy::admission::Latch;
 use crate::proxy::clock;
-use crate::table::{Hold, HoldLimits, Service};
+use crate::table::{Hold, HoldLimits, HoldScope, Service};
 
 /// Why a gate is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,30 +42,24 @@ pub struct Gate {
     /// When it was closed.
     pub since: Instant,
     latch: Latch,
-    waiting: AtomicUsize,
-    bytes: AtomicU64,
-    /// All that have waited here so far.
+    /// Where those stand that it holds.
+    line: Arc<Line>,
+    /// All that it has held so far.
     came: AtomicU64,
-    /// When it was first seen open.
-    open_since: OnceLock<Instant>,
-    /// Notified when it opens.
-    pub(super) opened: Notify,
     /// Whom to tell when it opens by itself.
     alert: OnceLock<Arc<Notify>>,
 }
 
 impl Gate {
-    fn new(hold: Hold, limits: Arc<HoldLimits>) -> Self {
+    fn new(hold: Hold, limits: Arc<HoldLimits>, line: Arc<Line>) -> Self {
+        let (held, _) = line.held_by(hold.scope);
         Self {
             hold,
             limits,
             since: clock::now(),
             latch: Latch::new(),
-            waiting: AtomicUsize::new(0),
-            bytes: AtomicU64::new(0),
-            came: AtomicU64::new(0),
-            open_since: OnceLock::new(),
-            opened: Notify::new(),
+            line,
+            came: AtomicU64::new(held as u64),
             alert: OnceLock::new(),
         }
     }
@@ -87,16 +82,10 @@ impl Gate {
         self.since + self.hold.timeout
     }
 
-    /// How many requests wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        // Relaxed, here and below: the numbers alone matter, they order nothing else.
-        self.waiting.load(Ordering::Relaxed)
-    }
-
     /// How many have waited, those included that still do.
     #[must_use]
     pub fn came(&self) -> u64 {
+        // Relaxed: the number alone matters, it orders nothing else.
         self.came.load(Ordering::Relaxed)
     }
 
@@ -106,43 +95,33 @@ impl Gate {
         Ended::ALL.get(usize::try_from(self.latch.reason()?).ok()?).copied()
     }
 
-    /// How much longer those who have waited here wait for room too, where the limits of their service or version leave them none
-    /// at once: as long again as the hold might have lasted, from its end on. None while it is closed.
-    #[must_use]
-    pub fn patience(&self) -> Duration {
-        if self.ended().is_none() {
-            return Duration::ZERO;
-        }
-        let until = *self.open_since.get_or_init(clock::now) + self.hold.timeout;
-        until.saturating_duration_since(clock::now())
-    }
-
-    /// True when somebody who comes now may wait behind those who have waited here and still do: as many again as may wait here.
-    #[must_use]
-    pub fn has_room_behind(&self) -> bool {
-        let HoldLimits { requests, bytes, .. } = *self.limits;
-        let is_full = self.waiting() >= requests.saturating_mul(2)
-            || self.bytes.load(Ordering::Relaxed) >= bytes.saturating_mul(2);
-        self.waiting() > 0 && !is_full && !self.patience().is_zero()
-    }
-
     /// From now on it is opened by [`Gate::open`] alone; false when it is open already, and somebody may have passed.
     #[must_use]
     pub fn seal(&self) -> bool {
         self.latch.seal()
     }
 
-    /// Opens it, unless it is open, and wakes everybody. After the change that releases the service, or instead of it.
+    /// Opens it, unless it is open, and lets everybody go on. After the change that releases the service, or instead of it.
     pub fn open(&self, why: Ended) {
+        self.grant_time();
         self.latch.open(why as u64);
-        self.opened.notify_waiters();
+        self.line.call();
     }
 
     /// Opens it because of a bound, unless it is sealed or open, and tells control.
     pub fn burst(&self, why: Ended) {
+        self.grant_time();
         if self.latch.burst(why as u64) {
-            self.opened.notify_waiters();
+            self.line.call();
             self.alert.get().inspect(|alert| alert.notify_one());
+        }
+    }
+
+    /// It is about to open, and those who have waited wait for room too, where the limits of their service or version leave them none
+    /// at once: as long again as the hold might have lasted, from its end on. Before anybody can see that it has ended.
+    pub fn grant_time(&self) {
+        if self.ended().is_none() {
+            self.line.waits_for(self.hold.timeout);
         }
     }
 
@@ -161,65 +140,80 @@ impl Gate {
             && self.limits.answer.iter().any(|answered| **answered == *path)
     }
 
-    /// Counts a request whose head has so many bytes, which may be one too many.
-    pub(super) fn enter(self: &Arc<Self>, bytes: u64) -> Ticket {
+    /// Somebody has come to stand in the line, who may be one too many.
+    fn holds_one_more(&self) {
         self.came.fetch_add(1, Ordering::Relaxed);
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let (waiting, bytes) = self.line.held_by(self.hold.scope);
         if waiting > self.limits.requests {
             self.burst(Ended::Requests);
-        } else if all > self.limits.bytes {
+        } else if bytes > self.limits.bytes {
             self.burst(Ended::Bytes);
         }
-        Ticket { gate: Arc::clone(self), bytes }
     }
 }
 
-/// The gates of a service that is held: one a hold, one at least.
+/// The gates of a service, one a hold, and the line of those who wait at them or have waited there.
 #[derive(Debug, Clone)]
-pub struct Gates(Vec<Arc<Gate>>);
+pub struct Gates {
+    all: Vec<Arc<Gate>>,
+    line: Arc<Line>,
+    limits: Arc<HoldLimits>,
+}
 
 impl Gates {
-    /// Those of a service, if it is held: those of `before` where it is the same hold.
+    /// Those of a service that is held, or was when `before` was there: with the same line, and the same gate for the same hold.
     #[must_use]
     pub fn of(service: &Service, before: Option<&Self>) -> Option<Self> {
+        if service.holds.are_none() && before.is_none() {
+            return None;
+        }
+        let line = before.map(|before| Arc::clone(&before.line)).unwrap_or_default();
+        let limits = &service.hold_limits;
         let gate = |hold: Hold| {
-            let same = before.into_iter().flat_map(|before| &before.0).find(|gate| gate.hold == hold);
-            same.map_or_else(|| Arc::new(Gate::new(hold, Arc::clone(&service.hold_limits))), Arc::clone)
+            let same = before.into_iter().flat_map(|before| &before.all).find(|gate| gate.hold == hold);
+            let new = || Arc::new(Gate::new(hold, Arc::clone(limits), Arc::clone(&line)));
+            same.map_or_else(new, Arc::clone)
         };
-        (!service.holds.are_none()).then(|| Self(service.holds.iter().map(gate).collect()))
+        let all = service.holds.iter().map(gate).collect();
+        Some(Self { all, line, limits: Arc::clone(limits) })
     }
 
-    /// All of them, that of the operator first.
+    /// All of them, that of the operator first; none while the service is not held.
     #[must_use]
     pub fn all(&self) -> &[Arc<Gate>] {
-        &self.0
+        &self.all
     }
 
-    /// These of `now`, and those of `before` at which somebody waits.
+    /// Where its requests stand.
     #[must_use]
-    pub fn last(now: Option<&Self>, before: Option<&Self>) -> Option<Self> {
-        let mut all = now.map_or_else(Vec::new, |now| now.0.clone());
-        for gate in before.into_iter().flat_map(|before| &before.0).filter(|gate| gate.waiting() > 0) {
-            if !all.iter().any(|known| Arc::ptr_eq(known, gate)) {
-                all.push(Arc::clone(gate));
-            }
-        }
-        (!all.is_empty()).then_some(Self(all))
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
     }
-}
 
-/// One request that is counted at a gate until this is dropped.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) gate: Arc<Gate>,
-    bytes: u64,
-}
+    /// True when nothing is held and nobody waits any more: what most requests look at, and nothing else.
+    #[must_use]
+    pub fn are_idle(&self) -> bool {
+        self.all.is_empty() && self.line.length() == 0
+    }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.gate.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.gate.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// One that is closed for a request which `writes`, or does not.
+    pub(super) fn closed(&self, writes: bool) -> Option<&Arc<Gate>> {
+        self.all.iter().find(|gate| gate.hold.scope.holds(writes) && gate.ended().is_none())
+    }
+
+    /// True when as many stand in the line as may: twice as many as may wait at a gate, so that others can come behind them.
+    pub(super) fn are_full(&self) -> bool {
+        let HoldLimits { requests, bytes, .. } = *self.limits;
+        let (count, all) = self.line.held_by(HoldScope::All);
+        count >= requests.saturating_mul(2) || all >= bytes.saturating_mul(2)
+    }
+
+    /// A request comes to stand in the line, whose head has so many bytes.
+    pub(super) fn join(&self, writes: bool, bytes: u64) -> Spot {
+        let spot = self.line.join(writes, bytes);
+        let closed = |gate: &&Arc<Gate>| gate.hold.scope.holds(writes) && gate.ended().is_none();
+        self.all.iter().filter(closed).for_each(|gate| gate.holds_one_more());
+        spot
     }
 }
 
@@ -227,6 +221,7 @@ impl Drop for Ticket {
 mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
+    use std::time::Duration;
 
     use super::*;
 
@@ -238,24 +233,46 @@ mod tests {
             scope: crate::table::HoldScope::All,
             timeout: Duration::from_secs(10),
         };
-        Arc::new(Gate::new(hold, limits))
+        Arc::new(Gate::new(hold, limits, Arc::default()))
+    }
+
+    /// A write that comes, with a head of so many bytes.
+    fn enter(gate: &Gate, bytes: u64) -> Spot {
+        let spot = gate.line.join(true, bytes);
+        gate.holds_one_more();
+        spot
     }
 
     #[test]
     fn a_bound_opens_the_gate_for_good() {
         let requests = gate(2, 1_000);
-        let tickets = [requests.enter(400), requests.enter(400)];
-        assert_eq!((requests.ended(), requests.waiting()), (None, 2));
-        let third = requests.enter(100);
+        let spots = [enter(&requests, 400), enter(&requests, 400)];
+        assert_eq!((requests.ended(), requests.line.patience()), (None, Duration::ZERO));
+        enter(&requests, 100);
         assert_eq!(requests.ended(), Some(Ended::Requests));
-        drop((tickets, third));
-        assert_eq!((requests.ended(), requests.waiting(), requests.came()), (Some(Ended::Requests), 0, 3));
+        assert!(requests.line.patience() > Duration::from_secs(9));
+        spots.into_iter().for_each(|spot| requests.line.leave(spot));
+        assert_eq!((requests.ended(), requests.came()), (Some(Ended::Requests), 3));
         requests.open(Ended::Released);
         assert_eq!(requests.ended(), Some(Ended::Requests), "the first reason stays");
         let bytes = gate(2, 1_000);
-        let _tickets = [bytes.enter(600), bytes.enter(600)];
+        for _ in 0..2 {
+            enter(&bytes, 600);
+        }
         assert_eq!(bytes.ended(), Some(Ended::Bytes));
         assert!(!bytes.seal());
+    }
+
+    #[test]
+    fn those_who_wait_already_count_for_the_hold_that_follows() {
+        let first = gate(2, 1_000);
+        for _ in 0..2 {
+            enter(&first, 1);
+        }
+        let next = Gate::new(first.hold, Arc::clone(&first.limits), Arc::clone(&first.line));
+        assert_eq!((next.came(), next.ended()), (2, None));
+        enter(&next, 1);
+        assert_eq!((next.came(), next.ended()), (3, Some(Ended::Requests)));
     }
 
     #[test]
@@ -263,7 +280,9 @@ mod tests {
         let gate = gate(1, 1_000);
         assert!(gate.seal());
         gate.burst(Ended::Time);
-        let _tickets = [gate.enter(1), gate.enter(1)];
+        for _ in 0..2 {
+            enter(&gate, 1);
+        }
         assert_eq!(gate.ended(), None);
         gate.open(Ended::Store);
         assert_eq!(gate.ended(), Some(Ended::Store));
