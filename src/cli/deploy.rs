@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::args::{self, Change, Wait};
 use super::change::perform_and_follow;
 use super::client::{Call, Error};
-use super::rollout;
 use super::session::{Exit, Format, Session};
 use super::supervise::{Follows, value};
+use super::{ramp, rollout};
 use crate::admin::api;
 use crate::table::LONGEST_HOLD;
 
@@ -32,6 +32,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
         .with_context(|| format!("cannot deploy `{version}` of `{service}`"))?;
     let known = before.versions.iter().find(|known| known.name == *version);
     check(args, known)?;
+    if let Some(begun) = under_way(args, &before)? {
+        return ramp::follow(session, service, begun, None).await;
+    }
     // Traffic may be on several versions; the one that is left is the one that carries it.
     let carrier = before.standing.stable.clone();
     let is_put = known.is_none_or(|known| known.weight == 0);
@@ -53,6 +56,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
             Err(why) => Err(why),
         };
     }
+    if args.plan.is_asked() && carrier != *version {
+        return ramp(session, args).await;
+    }
     flip(session, args).await
 }
 
@@ -69,6 +75,19 @@ fn check(args: &args::Deploy, known: Option<&api::Version>) -> anyhow::Result<()
         args.service
     );
     Ok(())
+}
+
+/// The ramp that the same command has begun, if it is under way.
+fn under_way(args: &args::Deploy, before: &api::Service) -> anyhow::Result<Option<u64>> {
+    let args::Deploy { service, version, plan, .. } = args;
+    let Some(ramp) = &before.standing.ramp else { return Ok(None) };
+    anyhow::ensure!(
+        plan.is_asked() && ramp.to == *version,
+        "cannot deploy `{version}` of `{service}`: a ramp to `{}` is under way\nhint: `switchback abort {service}` takes it back, \
+         `switchback promote {service} --full` brings it to its end",
+        ramp.to
+    );
+    Ok(Some(ramp.begun))
 }
 
 async fn put(
@@ -218,6 +237,16 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
+}
+
+/// Step by step, as `ramp` does.
+async fn ramp(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
+    let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
+    let change = Change { reason: reason.clone(), ..Change::default() };
+    let what = format!("cannot ramp `{service}` to `{to}`, which is ready; traffic goes where it went");
+    let (force, timeout, no_wait, change) = (false, None, *no_wait, &change);
+    let asked = ramp::Asked { service, to, plan, force, supervise, change, timeout, no_wait };
+    ramp::begin(session, &asked, what).await
 }
 
 async fn begin(session: &Session<'_>, args: &args::Deploy, carrier: &str) -> anyhow::Result<api::Rollout> {

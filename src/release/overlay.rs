@@ -138,6 +138,8 @@ pub(super) fn restore(
     let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
     deployment.trial.clone_from(&standing.trial);
+    deployment.ramp.clone_from(&standing.ramp);
+    deployment.ramped.clone_from(&standing.ramped);
     Ok((service, deployment))
 }
 
@@ -188,7 +190,8 @@ fn assemble(
     let phase = Phase::of(&split, Vec::new());
     let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
     let (spec, file_digest) = (Arc::clone(spec), digest(spec));
-    (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None, trial: None })
+    let (previous, trial, ramp, ramped) = (None, None, None, None);
+    (service, Deployment { spec, file_digest, edits, discovered, phase, previous, trial, ramp, ramped })
 }
 
 /// FNV-1a over the definition's text form.

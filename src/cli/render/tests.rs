@@ -36,6 +36,8 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         previous: (!previous.weights.is_empty()).then_some(previous),
         hold: None,
         supervision: None,
+        ramp: None,
+        ramped: None,
     }
 }
 
