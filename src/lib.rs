@@ -66,6 +66,14 @@
 //! changes: lean back, come back, revert, each refused when the trial that it is about is over, and given again while the store
 //! refuses it.
 //!
+//! # A ramp
+//!
+//! A [ramp](release::ramp) is a part of what is remembered of a service: to whom, by which steps, which of them is reached, and what it takes
+//! back as one. Each step is an ordinary change of weights, gated as any, and tried as any; [`control`] takes it when the one before has had
+//! its time, by a clock that nobody sets, as whoever began the ramp. What is in its way is told, and it is tried again; a step names the one that
+//! it goes on from, so that none is taken twice. Whoever else moves the traffic ends the ramp, and how is remembered: who waits for its
+//! end, in this process or the next, reads that there.
+//!
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time: one for each who holds

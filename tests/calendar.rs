@@ -124,6 +124,36 @@ fn a_trial_takes_its_time_whatever_the_calendar_says() {
 }
 
 #[test]
+fn a_step_of_a_ramp_takes_its_time_whatever_the_calendar_says() {
+    let mut world = World::of(Lab::start(&["blue", "green"]));
+    let begin = |world: &World, every: &str| {
+        let body = json!({ "to": "green", "steps": [5_000, 10_000], "every": every });
+        let (status, answer) = world.lab.call("POST", "/v1/services/shop/ramp", &body);
+        assert_eq!(status, 200, "{answer}");
+    };
+    let is_over = |world: &World| world.lab.shop()["ramp"].is_null();
+    for hours in [3, -3] {
+        let since = Instant::now();
+        begin(&world, "2s");
+        world.set(hours * HOURS);
+        // What is left of one that is frozen is not the calendar's either.
+        for verb in ["freeze", "resume"] {
+            assert_eq!(world.lab.call("POST", &format!("/v1/services/shop/{verb}"), &Value::Null).0, 200);
+        }
+        lasts(since, Duration::from_millis(1_950), "the step is over", || is_over(&world));
+        assert_eq!(world.lab.call("POST", "/v1/services/shop/revert", &Value::Null).0, 200);
+        world.set(0);
+    }
+    begin(&world, "3s");
+    world.lab.proxy.take().unwrap().kill();
+    world.set(-3 * HOURS);
+    let since = Instant::now();
+    world.start();
+    assert!(!is_over(&world));
+    lasts(since, Duration::from_millis(2_500), "the step is over", || is_over(&world));
+}
+
+#[test]
 fn a_hold_takes_its_time_and_history_is_in_the_order_of_what_happened() {
     let world = World::of(Lab::start(&["blue", "green"]));
     let is_over = || world.lab.shop()["hold"].is_null();

@@ -1454,3 +1454,23 @@ fn a_new_process_that_may_serve_already_is_told_to_end_and_not_killed() {
     let (status, log) = first.wait();
     assert!(status.success() && !log.contains("panicked"), "{log}");
 }
+
+#[test]
+fn a_ramp_goes_on_in_the_new_process() {
+    let mut row = Row::with("");
+    let steps = [100, 200, 300, 400, 10_000];
+    let body = json!({ "to": "green", "steps": steps, "every": "1s" });
+    let (status, answer) = row.lab.call("POST", "/v1/services/shop/ramp", &body);
+    assert_eq!(status, 200, "{answer}");
+    row.upgrade();
+    assert_eq!(row.lab.shop()["ramp"]["begun"], answer["epoch"], "{}", row.lab.shop());
+    wait_until("it is finished", || row.lab.shop()["ramped"]["how"] == "finished");
+    let (_, history) = row.lab.call("GET", "/v1/changes?limit=100&service=shop", &Value::Null);
+    let changes = history["changes"].as_array().unwrap().iter().rev();
+    let ramp = changes.filter(|change| change["kind"] == "ramp");
+    let weights: Vec<_> =
+        ramp.map(|change| change["services"]["shop"]["weights"]["green"].as_u64().unwrap()).collect();
+    assert_eq!(weights, steps);
+    row.wait_alone();
+    row.end();
+}

@@ -25,7 +25,7 @@ pub(super) fn flip(service: ServiceName, flip: &Flip) -> Result<Command, Box<Pro
 }
 
 /// `true`, `false` or a time such as `"10m"`; left out: as the service's rules say.
-fn supervise(value: Option<&Value>) -> Result<Supervise, Box<Problem>> {
+pub(super) fn supervise(value: Option<&Value>) -> Result<Supervise, Box<Problem>> {
     match value {
         None | Some(Value::Null) => Ok(Supervise::AsConfigured),
         Some(Value::Bool(true)) => Ok(Supervise::For(None)),

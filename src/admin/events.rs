@@ -54,6 +54,7 @@ fn line(event: &Event) -> sse::Event {
         Event::Hello { .. }
         | Event::Drained { .. }
         | Event::Health { .. }
+        | Event::Ramp { .. }
         | Event::ReloadFailed { .. }
         | Event::Rollout { .. }
         | Event::Verdict { .. }

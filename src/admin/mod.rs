@@ -15,6 +15,7 @@ mod objects;
 mod openapi;
 mod order;
 mod precondition;
+mod ramp;
 mod read;
 mod refusal;
 mod renders;

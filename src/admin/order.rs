@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::refusal::{self, Blame};
-use super::{edit, precondition, read, wait};
+use super::{edit, precondition, ramp, read, wait};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
@@ -23,7 +23,7 @@ pub(super) struct ChangeQuery {
     /// True: only answer what would happen.
     pub(super) dry_run: Option<bool>,
     /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
-    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
+    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons and the ramp that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
     /// found well).
     pub(super) wait: Option<String>,
     /// True: give traffic to a version although too few of its endpoints are well; it is noted in the change.
@@ -101,7 +101,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         of_weights_alone(&query)?;
     }
     let before = call.app.control.state();
-    let named = wait::named(&order.asked);
+    let (named, ramp) = (wait::named(&order.asked), ramp::named(&order.asked));
     let wanted = Wanted {
         command: order.asked,
         actor: call.actor(),
@@ -126,7 +126,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
     } else {
-        wait::wait(call, &mut answer, &order.services, named, until).await?;
+        wait::wait(call, &mut answer, &order.services, (named, ramp), until).await?;
     }
     Ok(respond(&answer, done.replayed))
 }

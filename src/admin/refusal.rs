@@ -190,10 +190,15 @@ fn status(why: &Refused) -> u16 {
         | Refused::Discovered { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_)
+        | Refused::Ramping { .. }
+        | Refused::NoRamp { .. }
+        | Refused::NothingToRamp { .. }
+        | Refused::Suspect { .. }
         | Refused::NoTrial { .. } => 409,
         Refused::EmptyVersion { .. }
         | Refused::BadWeights { .. }
         | Refused::UnknownEpoch { .. }
+        | Refused::RampInBatch { .. }
         | Refused::EmptyChange => 422,
         Refused::Edit { why, .. } => match &**why {
             Refused::UnknownVersion { .. } => 422,
@@ -205,9 +210,9 @@ fn status(why: &Refused) -> u16 {
 fn field(why: &Refused, blame: &Blame) -> Option<String> {
     match why {
         Refused::UnknownVersion { service, version, .. } => blame.field(service, version),
-        Refused::EmptyVersion { service, version } | Refused::NotReady { service, version, .. } => {
-            blame.field(service, &version.clone().into())
-        }
+        Refused::EmptyVersion { service, version }
+        | Refused::NotReady { service, version, .. }
+        | Refused::NothingToRamp { service, version, .. } => blame.field(service, &version.clone().into()),
         Refused::UnknownEpoch { .. } | Refused::Gone { .. } => Some("to_epoch".to_owned()),
         Refused::EmptyChange => Some("changes".to_owned()),
         Refused::Edit { index, .. } => Some(format!("changes[{index}]")),
@@ -232,6 +237,10 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::NoHeir { .. }
         | Refused::Discovered { .. }
         | Refused::RouteTaken(_)
+        | Refused::Ramping { .. }
+        | Refused::NoRamp { .. }
+        | Refused::Suspect { .. }
+        | Refused::RampInBatch { .. }
         | Refused::NoTrial { .. } => None,
     }
 }

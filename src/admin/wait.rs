@@ -11,7 +11,7 @@ use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, Trial
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
-use super::{drain, health};
+use super::{drain, health, ramp};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::{Command, State};
@@ -65,12 +65,12 @@ pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Box<Problem>> {
     timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))
 }
 
-/// Waits for it; the change has `named` these endpoints.
+/// Waits for it; the change has `named` these endpoints, and this service's ramp.
 pub(super) async fn wait(
     call: &Call,
     answer: &mut ChangeAnswer,
     services: &[ServiceName],
-    named: Vec<Named>,
+    (named, ramp): (Vec<Named>, Option<ServiceName>),
     until: Until,
 ) -> Result<(), Box<Problem>> {
     let endpoints = &endpoints(named, answer);
@@ -78,8 +78,13 @@ pub(super) async fn wait(
         (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
         (Until::Finished(patience), _) => {
             let since = Instant::now();
-            until_finished(call, answer, patience).await?;
-            until_drained(call, answer, endpoints, patience.saturating_sub(since.elapsed())).await?;
+            let left = || patience.saturating_sub(since.elapsed());
+            let mut stage = Epoch(answer.epoch);
+            if let Some(service) = &ramp {
+                stage = ramp::until_over(call, answer, service, patience).await?.unwrap_or(stage);
+            }
+            until_finished(call, answer, (stage, ramp.as_ref()), left()).await?;
+            until_drained(call, answer, endpoints, left()).await?;
             answer.state = Reached::Finished;
             Ok(())
         }
@@ -162,22 +167,31 @@ fn endpoints(named: Vec<Named>, answer: &ChangeAnswer) -> Vec<Endpoint> {
     all
 }
 
-/// Waits until the comparisons are over that the change began.
+/// Waits until the comparisons are over that the change at this epoch began, which may have been the last step of a ramp.
 ///
 /// # Errors
 /// One has ended with a revert, or because somebody moved the traffic elsewhere, or has not ended in time.
 async fn until_finished(
     call: &Call,
     answer: &mut ChangeAnswer,
+    (stage, ramp): (Epoch, Option<&ServiceName>),
     patience: Duration,
 ) -> Result<(), Box<Problem>> {
     let verdicts = call.app.control.verdicts();
     let begun = answer.services.iter().filter_map(|(service, standing)| {
-        let trial = standing.supervision.as_ref().filter(|trial| trial.stage == answer.epoch)?;
+        let trial = standing.supervision.as_ref().filter(|trial| trial.stage == stage.0)?;
+        // What only the next change ends does not end a ramp.
+        let is_waited_for = ramp.is_none() || trial.until.is_some();
         // A name that we wrote ourselves.
-        Some((service.parse().ok()?, Epoch(trial.stage)))
+        Some((service.parse().ok().filter(|_| is_waited_for)?, stage))
     });
-    let begun: Vec<(ServiceName, Epoch)> = begun.collect();
+    let mut begun: Vec<(ServiceName, Epoch)> = begun.collect();
+    let has_ended =
+        |service: &&ServiceName| verdicts.ended_of(service).is_some_and(|ended| ended.stage == stage);
+    if let Some(service) = ramp.filter(has_ended) {
+        // Before anybody has looked.
+        begun = vec![(service.clone(), stage)];
+    }
     let waiting = async {
         for (service, stage) in &begun {
             let ended = verdicts.end_of(service, *stage).await;
@@ -221,7 +235,7 @@ fn stands_as_told(state: &State, answer: &ChangeAnswer, service: &str) -> bool {
 }
 
 /// Traffic is not where the change has moved it.
-fn moved(answer: &ChangeAnswer, token: &str, detail: String) -> Box<Problem> {
+pub(super) fn moved(answer: &ChangeAnswer, token: &str, detail: String) -> Box<Problem> {
     let mut problem = Problem::new(409, token, detail)
         .hint("`switchback status` shows where the traffic is; `switchback history` what moved it");
     problem.change = Some(answer.clone());

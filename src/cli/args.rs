@@ -4,6 +4,7 @@ mod endpoint;
 mod help;
 mod moves;
 mod process;
+mod ramp;
 mod rollout;
 mod words;
 
@@ -14,11 +15,12 @@ use clap::{Args, Parser, Subcommand};
 
 pub use endpoint::EndpointAdded;
 use help::{
-    COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP,
+    COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, RAMP_HELP,
     ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Run, Upgrade};
+pub use ramp::{Abort, Plan, Promote, Ramp, Steer};
 pub use rollout::{Deploy, Rollout};
 use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
@@ -55,7 +57,7 @@ pub enum Verb {
     /// Send all new requests of a service to one version, then wait until the version it left is empty.
     #[command(after_help = FLIP_HELP)]
     Flip(Flip),
-    /// Put back the split as it was before the last flip or weight change.
+    /// Put back the split as it was before the last flip, ramp or weight change.
     Revert(Revert),
     /// Let new requests of a service wait, bounded in number and time; none is refused.
     #[command(after_help = HOLD_HELP)]
@@ -65,6 +67,17 @@ pub enum Verb {
     /// Set the weights of a service's versions, in per cent.
     #[command(after_help = WEIGHTS_HELP)]
     Weights(Weights),
+    /// Raise a version's weight step by step, each gated; then wait until the last step is reached.
+    #[command(after_help = RAMP_HELP)]
+    Ramp(Ramp),
+    /// Take a ramp's next step now, or with --full its last one; one that is frozen goes on from there.
+    Promote(Promote),
+    /// Take a ramp back: the split as it was before it, at once.
+    Abort(Abort),
+    /// Leave a ramp where it is; supervision goes on.
+    Freeze(Steer),
+    /// Let a ramp that is frozen go on, with what was left of its step.
+    Resume(Steer),
     /// List, add or remove the versions of a service.
     #[command(after_help = VERSIONS_HELP)]
     Versions(Versions),

@@ -113,7 +113,11 @@ pub(super) fn with_options(mut call: Call, change: &Change) -> Call {
 }
 
 /// Waits for what the change left, and says what is safe to stop.
-async fn conclude(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &Wait) -> anyhow::Result<Exit> {
+pub(super) async fn conclude(
+    session: &mut Session<'_>,
+    answer: &ChangeAnswer,
+    wait: &Wait,
+) -> anyhow::Result<Exit> {
     let versions = left(answer);
     if versions.is_empty() {
         session.say(render::carriers(answer));

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::args::{self, Change, Wait};
 use super::change::perform_and_follow;
 use super::client::{Call, Error};
-use super::rollout;
 use super::session::{Exit, Format, Session};
 use super::supervise::{Follows, value};
+use super::{ramp, rollout};
 use crate::admin::api;
 use crate::table::{EndpointAddr, LONGEST_HOLD};
 
@@ -33,6 +33,11 @@ const CONFLICTS: usize = 20;
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
     let deadline = Instant::now() + args.timeout.unwrap_or(TIMEOUT);
     let mut deployment = Deployment { args, deadline, put: Put::NotYet, is_told: false };
+    let (now, known) = deployment.look(session).await?;
+    deployment.check(known.as_ref())?;
+    if let Some(begun) = under_way(args, &now)? {
+        return ramp::follow(session, &args.service, begun, None).await;
+    }
     let mut conflicts = 0;
     loop {
         match deployment.advance(session).await {
@@ -42,6 +47,19 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
             Err(why) => return Err(why),
         }
     }
+}
+
+/// The ramp that the same command has begun, if it is under way.
+fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u64>> {
+    let args::Deploy { service, version, plan, .. } = args;
+    let Some(ramp) = &now.standing.ramp else { return Ok(None) };
+    anyhow::ensure!(
+        plan.is_asked() && ramp.to == *version,
+        "cannot deploy `{version}` of `{service}`: a ramp to `{}` is under way\nhint: `switchback abort {service}` takes it back, \
+         `switchback promote {service} --full` brings it to its end",
+        ramp.to
+    );
+    Ok(Some(ramp.begun))
 }
 
 /// Somebody else has changed the service since it was looked at: nothing was done.
@@ -101,7 +119,11 @@ impl Deployment<'_> {
                 return Err(why);
             }
         };
-        if !args.rolling || now.carrier == args.version {
+        let is_left = now.carrier != args.version;
+        if is_left && args.plan.is_asked() {
+            return ramp(session, args, now.epoch).await.map(Some);
+        }
+        if !args.rolling || !is_left {
             return flip(session, args, now.epoch).await.map(Some);
         }
         match begin(session, args, &now).await {
@@ -248,6 +270,16 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
+}
+
+/// Step by step, as `ramp` does.
+async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
+    let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
+    let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
+    let what = format!("cannot ramp `{service}` to `{to}`, which is ready; traffic goes where it went");
+    let (force, timeout, no_wait, change) = (false, None, *no_wait, &change);
+    let asked = ramp::Asked { service, to, plan, force, supervise, change, timeout, no_wait };
+    ramp::begin(session, &asked, what).await
 }
 
 async fn begin(session: &Session<'_>, args: &args::Deploy, now: &Found) -> anyhow::Result<api::Rollout> {

@@ -16,6 +16,7 @@ mod flip;
 mod history;
 mod hook;
 mod pools;
+mod ramp;
 mod render;
 mod rollout;
 mod scrape;
@@ -131,6 +132,11 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Release(args) => flip::release(session, &args).await,
         Verb::Revert(args) => flip::revert(session, &args).await,
         Verb::Weights(args) => flip::weights(session, &args).await,
+        Verb::Ramp(args) => ramp::ramp(session, &args).await,
+        Verb::Promote(args) => ramp::promote(session, &args).await,
+        Verb::Abort(args) => ramp::abort(session, &args).await,
+        Verb::Freeze(args) => ramp::steer(session, &args, "freeze").await,
+        Verb::Resume(args) => ramp::steer(session, &args, "resume").await,
         Verb::Versions(args) => pools::versions(session, &args).await,
         Verb::Endpoints(args) => pools::endpoints(session, &args).await,
         Verb::Rollout(args) => rollout::run(session, &args).await,

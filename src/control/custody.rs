@@ -307,6 +307,7 @@ impl Control {
         }
         self.live.departures.set(self.drains.departures(now));
         self.state = Arc::new(next);
+        self.follow_ramps();
         self.show();
     }
 }

@@ -12,6 +12,7 @@ use super::exclusive::{Exclusively, HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::health::Health;
 pub use super::notice::{Notice, RolloutNotice};
+use super::ramp::Ramps;
 use super::rollout::Rollouts;
 use super::supervisor::Verdicts;
 use super::tenures::Tenures;
@@ -37,6 +38,7 @@ pub struct Handle {
     pub(super) elders: Arc<Elders>,
     pub(super) health: Arc<Health>,
     pub(super) rollouts: Arc<Rollouts>,
+    pub(super) ramps: Arc<Ramps>,
     pub(super) verdicts: Arc<Verdicts>,
 }
 

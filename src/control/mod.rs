@@ -15,6 +15,7 @@ mod history;
 mod hold;
 mod notice;
 mod perform;
+mod ramp;
 pub mod reload;
 pub mod rollout;
 pub mod supervisor;
@@ -44,6 +45,7 @@ use handle::{Request, Seen};
 use health::{Health, Prober};
 use hold::Holds;
 use perform::Doubt;
+pub use ramp::{RampNotice, Ramps};
 use rollout::Rollouts;
 use supervisor::Verdicts;
 pub use tenures::Tenures;
@@ -79,6 +81,8 @@ pub struct Control {
     requests: mpsc::Receiver<Request>,
     elders: Arc<Elders>,
     rollouts: Arc<Rollouts>,
+    ramps: Arc<Ramps>,
+    verdicts: Arc<Verdicts>,
     /// Versions that are left and have work with elders, and since when that is known.
     elsewhere: BTreeMap<(ServiceName, VersionName), Instant>,
     custody: Custody,
@@ -152,6 +156,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let (asking, requests) = mpsc::channel(REQUESTS);
     let (transferring, transfers) = mpsc::channel(1);
     let (elders, rollouts): (Arc<Elders>, Arc<Rollouts>) = Default::default();
+    let (ramps, verdicts): (Arc<Ramps>, Arc<Verdicts>) = Default::default();
     let (showing, seen) =
         watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]), is_past: false });
     let handle = Handle {
@@ -165,7 +170,8 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         elders: Arc::clone(&elders),
         health: Arc::clone(&health),
         rollouts: Arc::clone(&rollouts),
-        verdicts: Arc::<Verdicts>::default(),
+        ramps: Arc::clone(&ramps),
+        verdicts: Arc::clone(&verdicts),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
     let control = Control {
@@ -182,6 +188,8 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         requests,
         elders,
         rollouts,
+        ramps,
+        verdicts,
         elsewhere: BTreeMap::new(),
         custody: Custody::Ours,
         health,
@@ -190,6 +198,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         seen: showing,
         notices,
     };
+    control.follow_ramps();
     (control, handle)
 }
 
@@ -230,7 +239,8 @@ impl Control {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.ask_at);
         let now = clock::instant();
         let (lent, holds) = (self.custody.wake(now), self.holds.next_poll(now));
-        self.drains.next_poll().into_iter().chain(holds).chain(doubt).chain(lent).min()
+        let ramps = self.next_ramp();
+        self.drains.next_poll().into_iter().chain(holds).chain(doubt).chain(lent).chain(ramps).min()
     }
 
     async fn on_wake(&mut self) {
@@ -243,6 +253,7 @@ impl Control {
             // Still no answer: it is asked again.
             let _ = self.resolve_doubt().await;
         }
+        self.step_ramps().await;
     }
 
     async fn on_request(&mut self, request: Request) {
@@ -310,7 +321,8 @@ impl Control {
         {
             return Ok(done);
         }
-        let (command, note) = self.meanwhile(self.command(command).await?)?;
+        let command = self.ramp_asked_for(self.command(command).await?)?;
+        let (command, note) = self.meanwhile(command)?;
         if let Command::Hold { service, .. } = &command {
             self.settle(&service.clone()).await;
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ramp::RampNotice;
 use super::rollout::Told;
 use super::supervisor::VerdictNotice;
 use crate::proxy::upstream::Standing;
@@ -37,6 +38,8 @@ pub enum Notice {
         /// What made the difference.
         said: String,
     },
+    /// A ramp stands otherwise than before, or something is in its way.
+    Ramp(Arc<RampNotice>),
     /// The file was read and refused; what it said before stays.
     ReloadFailed {
         /// Every error, one a line.

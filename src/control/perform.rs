@@ -131,13 +131,16 @@ impl Control {
         self.close(effects, &before, &after, &gone, now);
         self.see_out_endpoints(&effects.out, &after, now);
 
-        self.state = Arc::new(next);
+        let before = std::mem::replace(&mut self.state, Arc::new(next));
+        let touched = change.services.iter().map(|record| &record.service);
+        self.ramps.follow(&self.state, touched, (now, clock::now()));
         let fence = now.saturating_duration_since(start);
         self.figures.on_change(&change, &self.state.table, Some(fence), now);
         self.tenures.sweep(now);
         self.show();
         log(effects);
-        self.tell(Notice::Changed(change));
+        self.tell(Notice::Changed(Arc::clone(&change)));
+        self.tell_ramps(&before, &change);
     }
 
     /// Ends the drains of what is back, before it gets requests: who comes is not seen out with who was left.

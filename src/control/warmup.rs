@@ -55,6 +55,7 @@ fn moved(command: &Command) -> Vec<&ServiceName> {
     let (Command::Flip { service, .. }
     | Command::Revert { service }
     | Command::SetWeights { service, .. }
+    | Command::Ramp { service, .. }
     | Command::Switch { service, .. }) = command
     else {
         return Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::digest::FileDigest;
 use super::overlay::own;
+use super::ramp::{Ramp, Ramped};
 use super::trial::Trial;
 use crate::table::{EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
 
@@ -25,6 +26,10 @@ pub struct Deployment {
     pub previous: Option<Previous>,
     /// The comparison under way.
     pub trial: Option<Trial>,
+    /// The ramp under way.
+    pub ramp: Option<Ramp>,
+    /// How the last one has ended.
+    pub ramped: Option<Ramped>,
 }
 
 impl Deployment {

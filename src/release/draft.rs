@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployment::{Deployment, Previous};
-use super::history::{ServiceRecord, Standing};
+use super::history::{Actor, ServiceRecord, Standing, Timestamp};
 use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
+use super::ramp::RampEnd;
 use super::{Command, Refused, State, Supervise};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, Holder, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split,
@@ -18,6 +19,10 @@ use crate::table::{
 pub(super) struct Draft<'s> {
     pub(super) base: &'s State,
     pub(super) epoch: Epoch,
+    /// When, and by whom and why.
+    pub(super) now: Timestamp,
+    pub(super) actor: Actor,
+    pub(super) reason: String,
     /// The services touched so far; all of them when the file was read.
     pub(super) services: BTreeMap<ServiceName, Item>,
     /// True when the file was read: services that are not here are gone.
@@ -47,11 +52,14 @@ pub(super) struct Item {
 }
 
 impl<'s> Draft<'s> {
-    pub(super) fn of(base: &'s State) -> Self {
+    pub(super) fn of(base: &'s State, (now, actor, reason): (Timestamp, &Actor, &str)) -> Self {
         let epoch = base.table.epoch().next();
         Self {
             base,
             epoch,
+            now,
+            actor: actor.clone(),
+            reason: reason.to_owned(),
             services: BTreeMap::new(),
             configured: false,
             notes: Vec::new(),
@@ -72,6 +80,7 @@ impl<'s> Draft<'s> {
                 self.wishes.insert(service.clone(), supervise);
                 self.set_weights(&service, weights, rest.as_ref())
             }
+            Command::Ramp { service, order } => self.ramp(&service, order),
             Command::PutVersion { service, version } => self.put_version(&service, version),
             Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
             Command::PutEndpoint { service, version, endpoint, traits } => {
@@ -95,7 +104,11 @@ impl<'s> Draft<'s> {
             Command::Supervise { service, stage, act } => self.supervise(&service, stage, act),
             Command::Batch(commands) if commands.is_empty() => Err(Refused::EmptyChange),
             Command::Batch(commands) => commands.into_iter().enumerate().try_for_each(|(index, command)| {
-                self.apply(command).map_err(|why| Refused::Edit { index, why: Box::new(why) })
+                let applied = match command {
+                    Command::Ramp { service, .. } => Err(Refused::RampInBatch { service }),
+                    command => self.apply(command),
+                };
+                applied.map_err(|why| Refused::Edit { index, why: Box::new(why) })
             }),
             Command::Undo { to, records } => self.undo(to, &records),
             Command::Configure { services, records } => self.configure(services, &records),
@@ -105,10 +118,12 @@ impl<'s> Draft<'s> {
     fn flip(&mut self, name: &ServiceName, to: &VersionRef, supervise: Supervise) -> Result<(), Refused> {
         self.wishes.insert(name.clone(), supervise);
         let version = self.resolve(name, to)?;
+        self.end_ramp(name, RampEnd::Superseded)?;
         self.set_split(name, Split::all_to(version))
     }
 
-    fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
+    pub(super) fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        self.end_ramp(name, RampEnd::Aborted)?;
         let Item { deployment, .. } = self.entry(name)?;
         let nothing = || Refused::NothingToRevert { service: name.clone() };
         let previous = deployment.previous.clone().ok_or_else(nothing)?;
@@ -139,6 +154,7 @@ impl<'s> Draft<'s> {
             }
         }
         let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
+        self.end_ramp(name, RampEnd::Superseded)?;
         self.set_split(name, split)
     }
 
@@ -184,6 +200,12 @@ impl<'s> Draft<'s> {
             if let Some((empty, _)) = empty {
                 return Err(gone(empty.clone()));
             }
+            // A ramp that is over is not taken up; one that has not moved since goes on.
+            let step = |deployment: &Deployment| deployment.ramp.as_ref().map(|ramp| (ramp.begun, ramp.step));
+            let goes_on = step(&deployment) == step(&item.deployment);
+            deployment.ramp = item.deployment.ramp.take().filter(|_| goes_on);
+            item.deployment.ramp.clone_from(&deployment.ramp);
+            deployment.ramped.clone_from(&item.deployment.ramped);
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
             let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
             let is_other = stage(&deployment) != stage(&item.deployment);

@@ -55,6 +55,7 @@ impl Draft<'_> {
                 let (wish, is_way_back) = (self.wishes.get(name).copied(), self.ways_back.contains(name));
                 self.notes.extend(item.settle_trial(base, wish, is_way_back, (now, self.epoch)));
             }
+            self.notes.extend(item.settle_ramp(self.epoch));
             if let Some((service, _)) = base {
                 let may_be_left = self.configured || item.is_tried_since(self.epoch);
                 self.notes.extend(item.check_measure(service, may_be_left)?);
@@ -75,7 +76,8 @@ impl Draft<'_> {
                 continue;
             }
             item.service.epoch = self.epoch;
-            settled.lines.push(describe(base.map(|(service, _)| service), before, &item.service));
+            let now = (&item.service, &item.deployment);
+            settled.lines.push(describe(base.map(|(service, _)| service), before, now));
             settled.records.push(ServiceRecord { epoch: self.epoch, ..after });
         }
         let gone = self

@@ -131,6 +131,7 @@ impl Command {
             Self::Flip { service, .. }
             | Self::Revert { service }
             | Self::SetWeights { service, .. }
+            | Self::Ramp { service, .. }
             | Self::Switch { service, .. }
             | Self::Supervise { service, .. } => vec![service],
             Self::Batch(commands) => commands.iter().flat_map(|command| command.moves(table)).collect(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::deployment::{Discovered, Edit, Previous};
 use super::digest::FileDigest;
+use super::ramp::{Ramp, RampOrder, Ramped};
 use super::trial::{Act, Trial};
 use super::{Command, Deployment};
 use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
@@ -59,6 +60,14 @@ pub enum ChangeKind {
     Revert,
     /// New weights.
     Weights,
+    /// A ramp has begun, or come to its next step.
+    Ramp,
+    /// A ramp was taken back.
+    Abort,
+    /// A ramp stays where it is.
+    Freeze,
+    /// A ramp goes on.
+    Resume,
     /// A version came or its pool was replaced, or it went.
     Versions,
     /// An endpoint came or went.
@@ -79,10 +88,14 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Flip,
         Self::Revert,
         Self::Weights,
+        Self::Ramp,
+        Self::Abort,
+        Self::Freeze,
+        Self::Resume,
         Self::Versions,
         Self::Endpoints,
         Self::Hold,
@@ -100,6 +113,12 @@ impl ChangeKind {
             Command::Flip { .. } | Command::Switch { .. } => Self::Flip,
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
+            Command::Ramp { order, .. } => match order {
+                RampOrder::Begin { .. } | RampOrder::Step { .. } | RampOrder::Promote { .. } => Self::Ramp,
+                RampOrder::Abort => Self::Abort,
+                RampOrder::Freeze { .. } => Self::Freeze,
+                RampOrder::Resume => Self::Resume,
+            },
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
             Command::PutEndpoint { .. }
             | Command::RemoveEndpoint { .. }
@@ -126,6 +145,10 @@ impl ChangeKind {
             Self::Flip => "flip",
             Self::Revert => "revert",
             Self::Weights => "weights",
+            Self::Ramp => "ramp",
+            Self::Abort => "abort",
+            Self::Freeze => "freeze",
+            Self::Resume => "resume",
             Self::Versions => "versions",
             Self::Endpoints => "endpoints",
             Self::Hold => "hold",
@@ -179,6 +202,10 @@ pub struct Standing {
     pub previous: Option<Previous>,
     /// The comparison under way.
     pub trial: Option<Trial>,
+    /// The ramp under way.
+    pub ramp: Option<Ramp>,
+    /// How the last one has ended.
+    pub ramped: Option<Ramped>,
     /// What the API changed about the file's versions.
     pub edits: BTreeMap<VersionName, Edit>,
     /// What was found of their endpoints.
@@ -196,6 +223,8 @@ impl ServiceRecord {
             split: service.split.clone(),
             previous: deployment.previous.clone(),
             trial: deployment.trial.clone(),
+            ramp: deployment.ramp.clone(),
+            ramped: deployment.ramped.clone(),
             edits: deployment.edits.clone(),
             discovered: deployment.discovered.clone(),
             file_digest: deployment.file_digest,

@@ -12,6 +12,9 @@
 //!                         └── Drained ──▶ Canary, where several versions have weight
 //! ```
 //!
+//! A ramp goes through weights that rise, by itself; it lies over these phases, as a trial does, and ends with the next act on the
+//! split that is not its own.
+//!
 //! Apart from all that a service is held or not: a hold lies over any of these, and everything else can be changed
 //! meanwhile.
 
@@ -24,6 +27,7 @@ pub mod gate;
 pub mod history;
 mod overlay;
 mod pools;
+pub mod ramp;
 mod refused;
 pub mod rollout;
 mod summary;
@@ -41,6 +45,7 @@ use draft::Draft;
 pub use events::EVENTS;
 pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
+pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
 pub use trial::{Act, Supervise, Trial};
 
@@ -132,6 +137,13 @@ pub enum Command {
         rest: Option<VersionRef>,
         /// Whether what comes of it is supervised.
         supervise: Supervise,
+    },
+    /// A ramp begins, or something is done with the one that is under way. Stands alone, not in a batch.
+    Ramp {
+        /// The service.
+        service: ServiceName,
+        /// What.
+        order: RampOrder,
     },
     /// A version comes, or its pool is replaced.
     PutVersion {
@@ -286,7 +298,7 @@ pub fn step(state: &State, event: Event, now: Timestamp) -> Result<(State, Effec
     match event {
         Event::Order(order) => {
             check_expected(state, &order.expected)?;
-            let mut draft = Draft::of(state);
+            let mut draft = Draft::of(state, (now, &order.actor, &order.reason));
             let kind = ChangeKind::of(&order.command);
             draft.apply(order.command)?;
             draft.gate(&order.health)?;

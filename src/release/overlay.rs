@@ -139,6 +139,8 @@ pub(super) fn restore(
     let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
     deployment.trial.clone_from(&standing.trial);
+    deployment.ramp.clone_from(&standing.ramp);
+    deployment.ramped.clone_from(&standing.ramped);
     Ok((service, deployment))
 }
 
@@ -189,5 +191,6 @@ fn assemble(
     let phase = Phase::of(&split, Vec::new());
     let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
     let (spec, file_digest) = (Arc::clone(spec), FileDigest::of(spec));
-    (service, Deployment { spec, file_digest, edits, discovered, phase, previous: None, trial: None })
+    let (previous, trial, ramp, ramped) = (None, None, None, None);
+    (service, Deployment { spec, file_digest, edits, discovered, phase, previous, trial, ramp, ramped })
 }

@@ -38,6 +38,44 @@ pub enum Refused {
         /// The service.
         service: ServiceName,
     },
+    /// A ramp of the service is under way.
+    #[error("a ramp of `{service}` to `{to}` is under way")]
+    Ramping {
+        /// The service.
+        service: ServiceName,
+        /// Where it goes.
+        to: VersionName,
+    },
+    /// No ramp of the service is under way, or another one.
+    #[error("no ramp of `{service}` is under way")]
+    NoRamp {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The version has as much as the ramp would give it.
+    #[error("nothing to ramp: `{version}` of `{service}` has {weight} already, and no step is above that")]
+    NothingToRamp {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// Its weight.
+        weight: BasisPoints,
+    },
+    /// Supervision keeps traffic away from a version of the service.
+    #[error("supervision suspects `{version}` of `{service}`, and keeps traffic away from it")]
+    Suspect {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+    },
+    /// A ramp is no edit of a batch.
+    #[error("a ramp of `{service}` stands alone, not in a batch")]
+    RampInBatch {
+        /// The service.
+        service: ServiceName,
+    },
     /// The weights are not a split.
     #[error("service `{service}`: {why}")]
     BadWeights {
@@ -232,6 +270,11 @@ impl Refused {
             Self::UnknownVersion { .. } => "unknown_version",
             Self::EmptyVersion { .. } => "empty_version",
             Self::NothingToRevert { .. } => "nothing_to_revert",
+            Self::Ramping { .. } => "ramping",
+            Self::NoRamp { .. } => "no_ramp",
+            Self::NothingToRamp { .. } => "nothing_to_ramp",
+            Self::Suspect { .. } => "suspect",
+            Self::RampInBatch { .. } => "ramp_in_batch",
             Self::BadWeights { .. } => "bad_weights",
             Self::VersionInUse { .. } => "version_in_use",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
@@ -270,6 +313,19 @@ impl Refused {
                 "`switchback history` shows the changes; `switchback undo --to EPOCH` goes further back"
                     .to_owned()
             }
+            Self::Ramping { service, .. } => {
+                format!(
+                    "`switchback abort {service}` takes it back, `switchback promote {service} --full` brings it to its end; then try again"
+                )
+            }
+            Self::NoRamp { service } => format!("`switchback ramp {service} --to VERSION` begins one"),
+            Self::NothingToRamp { service, .. } => format!("`switchback status {service}` shows the weights"),
+            Self::Suspect { service, .. } => {
+                format!(
+                    "wait until that is over (`switchback status {service}`), or take it back: `switchback revert {service}`"
+                )
+            }
+            Self::RampInBatch { .. } => "ask for it by itself".to_owned(),
             Self::BadWeights { .. } => {
                 "name every version that shall get traffic; the sum must be 100 %".to_owned()
             }

@@ -115,6 +115,9 @@ pub enum NotPlanned {
     /// The version that is to be left has no traffic.
     #[error("version `{0}` carries no traffic: there is nothing to move from it")]
     NoTraffic(VersionName),
+    /// A ramp moves the same weights.
+    #[error("a ramp to `{0}` is under way, which moves the weights")]
+    Ramping(VersionName),
     /// Less would serve than has to.
     #[error("{left} of {serving} endpoints would serve, and at least {least} have to")]
     Capacity {
@@ -148,6 +151,7 @@ impl NotPlanned {
             Self::NotServing { .. } => "not_serving",
             Self::Serving { .. } => "serving",
             Self::NoTraffic(_) => "no_traffic",
+            Self::Ramping(_) => "ramping",
             Self::Capacity { .. } => "capacity",
             Self::Discovered { .. } => "discovered",
             Self::NobodyConfirms(_) => "nobody_confirms",
@@ -164,6 +168,9 @@ impl NotPlanned {
                 "`switchback status SERVICE` lists the endpoints"
             }
             Self::NoTraffic(_) => "`switchback status SERVICE` shows the weights",
+            Self::Ramping(_) => {
+                "`switchback abort SERVICE` takes it back, `switchback promote SERVICE --full` brings it to its end"
+            }
             Self::Capacity { .. } => {
                 "replace fewer at a time (`--batch`), let new ones come first (`--surge`), or ask for less (`--min-capacity`)"
             }
@@ -209,6 +216,9 @@ impl Plan {
         };
         if self.moves.is_empty() {
             return Err(NotPlanned::Nothing);
+        }
+        if let Some(ramp) = deployment.ramp.as_ref().filter(|_| self.is_between()) {
+            return Err(NotPlanned::Ramping(ramp.to.clone()));
         }
         if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
             return Err(NotPlanned::NoTraffic(self.from.clone()));

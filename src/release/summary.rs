@@ -1,6 +1,8 @@
 //! A change in one line for people, as the history shows it.
 
-use super::history::ServiceRecord;
+use super::deployment::Deployment;
+use super::history::{ServiceRecord, Standing};
+use super::ramp::{Ramp, Ramped};
 use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, VersionSpec, Watch};
 
 /// The most services that a line of history names.
@@ -18,12 +20,17 @@ pub(super) fn summarise(mut lines: Vec<String>) -> String {
 
 /// `shop: v3 added, blue 95 %, v3 5 %`: what happened to a service since it was `old` in the table and `before` in
 /// the history.
-pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, new: &Service) -> String {
+pub(super) fn describe(
+    old: Option<&Service>,
+    before: Option<&ServiceRecord>,
+    (new, deployment): (&Service, &Deployment),
+) -> String {
     let standing = before.and_then(|before| before.standing.as_ref());
     let mut parts = old.map_or_else(Vec::new, |old| versions(old, new));
     if standing.is_none_or(|standing| standing.split != new.split) {
         parts.push(new.split.to_string());
     }
+    parts.extend(ramping(standing, deployment));
     parts.extend(holding(old.map(|old| old.holds).unwrap_or_default(), new.holds));
     if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
@@ -32,6 +39,28 @@ pub(super) fn describe(old: Option<&Service>, before: Option<&ServiceRecord>, ne
         parts.push("as the file says now".to_owned());
     }
     format!("{}: {}", new.name, parts.join(", "))
+}
+
+/// `ramp to green, step 2 of 5`, `the ramp to green is frozen`, `the ramp to green goes on`, `the ramp to green is over (superseded)`.
+fn ramping(before: Option<&Standing>, now: &Deployment) -> Option<String> {
+    let was = before.and_then(|before| before.ramp.as_ref());
+    match (&now.ramp, &now.ramped) {
+        (Some(ramp), _) => {
+            let Ramp { to, step, steps, is_frozen, .. } = ramp;
+            let same = was.filter(|was| (was.begun, was.step) == (ramp.begun, *step));
+            match same.map(|was| was.is_frozen) {
+                None => Some(format!("ramp to {to}, step {} of {}", step + 1, steps.all().len())),
+                Some(was_frozen) if was_frozen == *is_frozen => None,
+                Some(true) => Some(format!("the ramp to {to} goes on")),
+                Some(false) => Some(format!("the ramp to {to} is frozen")),
+            }
+        }
+        (None, Some(ramped)) if before.and_then(|before| before.ramped.as_ref()) != Some(ramped) => {
+            let Ramped { to, how, .. } = ramped;
+            Some(format!("the ramp to {to} is over ({})", how.token()))
+        }
+        (None, _) => None,
+    }
 }
 
 /// `requests held for at most 10 s`, `writes held for at most 10 s`, `released`, `requests held as before`.

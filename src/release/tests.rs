@@ -5,5 +5,6 @@ mod file;
 mod gate;
 mod laws;
 mod phases;
+mod ramps;
 mod trials;
 mod world;

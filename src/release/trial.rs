@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::deployment::Deployment;
 use super::draft::{Draft, Item};
 use super::overlay::{own, serves};
+use super::ramp::RampEnd;
 use super::{Refused, Timestamp};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, Service, ServiceName, Split, SuperviseMode,
@@ -106,6 +107,9 @@ impl Draft<'_> {
             Act::Convict => Some(Split::all_to(trial.baseline.clone())),
             Act::Acquit => None,
         };
+        if act == Act::Convict {
+            self.end_ramp(name, RampEnd::Reverted)?;
+        }
         let Item { service, deployment, .. } = self.entry(name)?;
         if matches!(act, Act::Lean(_) | Act::Restore) && split.as_ref() == Some(&service.split) {
             // It was ordered twice: the coin is the same one.
@@ -136,6 +140,9 @@ impl Draft<'_> {
             Act::Lean(_) | Act::Restore => Some(Trial { generation: trial.generation + 1, ..trial }),
             Act::Convict | Act::Acquit => None,
         };
+        if act == Act::Restore {
+            self.take_up_ramp(name)?;
+        }
         self.by_supervision.insert(name.clone());
         Ok(())
     }
@@ -273,7 +280,9 @@ impl Item {
             _ => return None,
         };
         let is_flip = shares.len() == 1;
-        let lasts = period.filter(|_| is_flip || matches!(wish, Supervise::For(Some(_))));
+        // The time is that after the last step of a ramp.
+        let may_end = deployment.ramp.is_none();
+        let lasts = period.filter(|_| may_end && (is_flip || matches!(wish, Supervise::For(Some(_)))));
         let until = lasts.map(|period| {
             let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
             Timestamp(now.0.saturating_add(period))

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use crate::release::history::Standing;
 use crate::release::{
-    Actor, ActorKind, Change, ChangeKind, Edit, FileDigest, Previous, ServiceRecord, Timestamp, Trial,
+    Actor, ActorKind, Change, ChangeKind, Edit, FileDigest, Previous, Ramp, RampEnd, Ramped, ServiceRecord,
+    Steps, Supervise, Timestamp, Trial,
 };
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, PoolTraits, Protocol, ServiceName, Split,
@@ -88,26 +89,73 @@ fn trial() -> impl Strategy<Value = Trial> {
     )
 }
 
+fn previous() -> impl Strategy<Value = Previous> {
+    (version_name(), split(), scope()).prop_map(|(stable, split, exclusive)| Previous {
+        stable,
+        split,
+        exclusive,
+    })
+}
+
+fn ramp() -> impl Strategy<Value = Ramp> {
+    let steps = prop::collection::btree_set(1u64..=10_000, 2..6);
+    let steps =
+        steps.prop_map(|all| all.into_iter().map(|points| BasisPoints::new(points).unwrap()).collect());
+    let times = (prop::option::of(0..1u64 << 40), prop::option::of(0..1u64 << 62), 0..1u64 << 40);
+    let period = prop::option::of((0..1u64 << 40).prop_map(Duration::from_millis));
+    let wish =
+        prop_oneof![Just(Supervise::AsConfigured), Just(Supervise::No), period.prop_map(Supervise::For)];
+    let who = (0..ActorKind::ALL.len(), ".{0,8}", ".{0,12}");
+    (1..1u64 << 62, version_name(), previous(), steps, times, any::<bool>(), wish, who).prop_map(
+        |(begun, to, before, steps, (every, until, lasts), is_frozen, supervise, (actor, name, reason))| {
+            Ramp {
+                begun: Epoch(begun),
+                to,
+                before,
+                step: Vec::len(&steps) - 2,
+                steps: Steps::new(steps).unwrap(),
+                every: every.map(Duration::from_millis),
+                until: until.map(Timestamp),
+                lasts: Duration::from_millis(lasts),
+                is_frozen,
+                supervise,
+                actor: Actor { kind: ActorKind::ALL[actor], name },
+                reason,
+            }
+        },
+    )
+}
+
+fn ramped() -> impl Strategy<Value = Ramped> {
+    (1..1u64 << 62, version_name(), 1u64..=10_000, 0..RampEnd::ALL.len(), 1..1u64 << 62).prop_map(
+        |(begun, to, reached, how, epoch)| Ramped {
+            begun: Epoch(begun),
+            to,
+            reached: BasisPoints::new(reached).unwrap(),
+            how: RampEnd::ALL[how],
+            epoch: Epoch(epoch),
+        },
+    )
+}
+
 fn scope() -> impl Strategy<Value = Option<HoldScope>> {
     prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)])
 }
 
 fn standing() -> impl Strategy<Value = Standing> {
-    let previous = (version_name(), split(), scope()).prop_map(|(stable, split, exclusive)| Previous {
-        stable,
-        split,
-        exclusive,
-    });
     let edits = prop::collection::btree_map(version_name(), edit(), 0..3);
     let found = prop::collection::vec(endpoint(), 0..3).prop_map(Arc::from);
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);
-    let ways = (prop::option::of(previous), prop::option::of(trial()));
-    (version_name(), split(), ways, edits, discovered, any::<(u32, u64)>()).prop_map(
-        |(stable, split, (previous, trial), edits, discovered, (form, hash))| Standing {
+    let ways = (prop::option::of(previous()), prop::option::of(trial()));
+    let ramps = (prop::option::of(ramp()), prop::option::of(ramped()));
+    (version_name(), split(), ways, ramps, edits, discovered, any::<(u32, u64)>()).prop_map(
+        |(stable, split, (previous, trial), (ramp, ramped), edits, discovered, (form, hash))| Standing {
             stable,
             split,
             previous,
             trial,
+            ramp,
+            ramped,
             edits,
             discovered,
             file_digest: FileDigest { form, hash },

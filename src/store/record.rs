@@ -3,6 +3,7 @@
 //! JSON text; fields that this build does not know are skipped on reading, fields that are missing are an error.
 //! Every store that keeps text uses it.
 
+mod ramp;
 #[cfg(test)]
 mod tests;
 mod traits;
@@ -15,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
-use crate::release::{Discovered, Edit, FileDigest, Previous, ServiceRecord, Trial};
+use crate::release::{Discovered, Edit, FileDigest, Previous, Ramp, Ramped, ServiceRecord, Trial};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, VersionName, VersionSpec,
 };
+use ramp::{RampForm, RampedForm};
 use traits::TraitsForm;
 use trial::{ScopeForm, TrialForm};
 
@@ -58,6 +60,11 @@ pub struct StandingForm {
     /// The comparison under way; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trial: Option<TrialForm>,
+    /// The ramp under way, and how the last one ended; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramp: Option<RampForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramped: Option<RampedForm>,
     edits: BTreeMap<String, EditForm>,
     /// Endpoints that were found; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -203,6 +210,8 @@ impl From<&Standing> for StandingForm {
             weights: weights(&standing.split),
             previous: standing.previous.as_ref().map(PreviousForm::from),
             trial: standing.trial.as_ref().map(TrialForm::from),
+            ramp: standing.ramp.as_ref().map(RampForm::from),
+            ramped: standing.ramped.as_ref().map(RampedForm::from),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
             discovered: found(&standing.discovered),
             file_digest: format!("{:016x}", standing.file_digest.hash),
@@ -221,6 +230,8 @@ impl TryFrom<StandingForm> for Standing {
             split: split(form.weights)?,
             previous: form.previous.map(Previous::try_from).transpose()?,
             trial: form.trial.map(Trial::try_from).transpose()?,
+            ramp: form.ramp.map(Ramp::try_from).transpose()?,
+            ramped: form.ramped.map(Ramped::try_from).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
             discovered: discovered(form.discovered)?,
             file_digest: FileDigest {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Change, HealthState, Rollout, RolloutStep};
+use super::{Change, HealthState, Ramp, Ramped, Rollout, RolloutStep, ramp};
 use crate::control::Notice;
 
 /// One server-sent event: its name is `type`, its data this object as JSON.
@@ -44,6 +44,20 @@ pub enum Event {
         before: HealthState,
         /// What made the difference: what its last check said.
         said: String,
+    },
+    /// A ramp has begun, come to its next step, stopped or gone on, or ended; or something is in its way.
+    Ramp {
+        /// The service.
+        service: String,
+        /// `ramping`; `waiting`: the next step is due and cannot be taken; `frozen`; `suspended`: supervision keeps traffic away from the
+        /// version; or how it ended: `finished`, `aborted`, `reverted`, `superseded`.
+        state: String,
+        /// How it stands, while it is under way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ramp: Option<Ramp>,
+        /// How it has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Ramped>,
     },
     /// The file was read and refused; what it said before stays.
     ReloadFailed {
@@ -97,6 +111,7 @@ impl Event {
             Self::Changed { .. } => "changed",
             Self::Drained { .. } => "drained",
             Self::Health { .. } => "health",
+            Self::Ramp { .. } => "ramp",
             Self::ReloadFailed { .. } => "reload_failed",
             Self::Rollout { .. } => "rollout",
             Self::Verdict { .. } => "verdict",
@@ -109,9 +124,10 @@ impl Event {
     pub fn services(&self) -> Vec<&str> {
         match self {
             Self::Changed { change } => change.services.keys().map(String::as_str).collect(),
-            Self::Drained { service, .. } | Self::Health { service, .. } | Self::Verdict { service, .. } => {
-                vec![service]
-            }
+            Self::Drained { service, .. }
+            | Self::Health { service, .. }
+            | Self::Ramp { service, .. }
+            | Self::Verdict { service, .. } => vec![service],
             Self::Rollout { rollout, .. } => vec![&rollout.service],
             Self::Hello { .. } | Self::ReloadFailed { .. } | Self::Lagged { .. } => Vec::new(),
         }
@@ -148,6 +164,10 @@ impl From<&Notice> for Event {
                 before: (*before).into(),
                 said: said.clone(),
             },
+            Notice::Ramp(news) => {
+                let (state, ramp, ended) = ramp::told(news);
+                Self::Ramp { service: news.service.to_string(), state: state.to_owned(), ramp, ended }
+            }
             Notice::ReloadFailed { errors } => Self::ReloadFailed { errors: errors.clone() },
             Notice::Rollout(news) => {
                 let rollout = Box::new(Rollout::of(&news.told, &news.state));

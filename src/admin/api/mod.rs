@@ -8,6 +8,7 @@ mod explain;
 mod health;
 mod history;
 mod problem;
+mod ramp;
 mod rollout;
 mod service;
 mod standing;
@@ -29,12 +30,12 @@ pub use explain::{Chance, Explain, Explained, Reason};
 pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
+pub use ramp::{Promote, Ramp, RampEnded, Ramped, StartRamp, SteerRamp};
 pub use rollout::{EndpointReady, Proceed, Ready, Replace, Rollout, RolloutStep, StartRollout};
 pub use service::{
-    Endpoint, InFlight, Listener, Phase, PreviousSplit, Protocol, Route, Service, Services, Status, Version,
-    weights,
+    Endpoint, InFlight, Listener, PreviousSplit, Protocol, Route, Service, Services, Status, Version, weights,
 };
-pub use standing::{Holding, Standing};
+pub use standing::{Holding, Phase, Standing};
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
 pub use verdict::{

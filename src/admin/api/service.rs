@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing};
-use crate::control::Handle;
 use crate::control::elders::Elders;
 use crate::control::health::Health;
+use crate::control::{Handle, Ramps};
 use crate::metrics::Kind;
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::{self, Upstream};
-use crate::release::{self, Previous, State};
+use crate::release::{Previous, State};
 use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
 
 /// All services.
@@ -42,51 +42,6 @@ pub struct Service {
     /// Its last changes, newest first; only when one service is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
-}
-
-/// Where a service stands in a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// One version has everything and nothing is leaving.
-    Steady,
-    /// Several versions share the new requests.
-    Canary,
-    /// Versions without weight still have requests in flight.
-    Draining,
-    /// One version has everything and is compared with the one before: that one is kept, so that traffic can go back.
-    Supervising,
-    /// New requests wait, whatever else there is.
-    Holding,
-}
-
-impl Phase {
-    /// Its token.
-    #[must_use]
-    pub fn token(self) -> &'static str {
-        match self {
-            Self::Steady => "steady",
-            Self::Canary => "canary",
-            Self::Draining => "draining",
-            Self::Supervising => "supervising",
-            Self::Holding => "holding",
-        }
-    }
-}
-
-impl Phase {
-    /// Where a service stands.
-    #[must_use]
-    pub fn of(service: &table::Service, deployment: &release::Deployment) -> Self {
-        let is_flip = deployment.trial.as_ref().is_some_and(|trial| trial.asked.is_whole());
-        match &deployment.phase {
-            _ if !service.holds.are_none() => Self::Holding,
-            _ if is_flip => Self::Supervising,
-            release::Phase::Steady => Self::Steady,
-            release::Phase::Canary => Self::Canary,
-            release::Phase::Draining { .. } => Self::Draining,
-        }
-    }
 }
 
 /// Host + path prefix (+ headers) that lead to a service.
@@ -355,6 +310,13 @@ impl Service {
                 version.in_flight.add(&elders.left(&service, &name));
             }
         }
+        self
+    }
+
+    /// With what is known of its ramp's clock.
+    #[must_use]
+    pub fn with_clock(mut self, ramps: &Ramps) -> Self {
+        self.standing.look_at_clock(&self.name, ramps);
         self
     }
 

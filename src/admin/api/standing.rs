@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Phase, PreviousSplit, Trial, weights};
-use crate::release::State;
+use super::{PreviousSplit, Ramp, Ramped, Trial, weights};
+use crate::control::Ramps;
+use crate::release::{self, State};
 use crate::table::{self, ServiceName};
 
 /// Where a service's traffic goes.
@@ -36,6 +37,65 @@ pub struct Standing {
     /// One version is compared with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervision: Option<Trial>,
+    /// The weight of one version rises, step by step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
+    /// How the last ramp has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramped: Option<Ramped>,
+}
+
+/// Where a service stands in a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// One version has everything and nothing is leaving.
+    Steady,
+    /// Several versions share the new requests.
+    Canary,
+    /// Versions without weight still have requests in flight.
+    Draining,
+    /// One version has everything and is compared with the one before: that one is kept, so that traffic can go back.
+    Supervising,
+    /// The weight of one version rises, step by step.
+    Ramping,
+    /// The same, and it stays where it is.
+    Frozen,
+    /// New requests wait, whatever else there is.
+    Holding,
+}
+
+impl Phase {
+    /// Its token.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Canary => "canary",
+            Self::Draining => "draining",
+            Self::Supervising => "supervising",
+            Self::Ramping => "ramping",
+            Self::Frozen => "frozen",
+            Self::Holding => "holding",
+        }
+    }
+}
+
+impl Phase {
+    /// Where a service stands.
+    #[must_use]
+    pub fn of(service: &table::Service, deployment: &release::Deployment) -> Self {
+        let is_flip = deployment.trial.as_ref().is_some_and(|trial| trial.asked.is_whole());
+        match &deployment.phase {
+            _ if !service.holds.are_none() => Self::Holding,
+            _ if deployment.ramp.as_ref().is_some_and(|ramp| ramp.is_frozen) => Self::Frozen,
+            _ if deployment.ramp.is_some() => Self::Ramping,
+            _ if is_flip => Self::Supervising,
+            release::Phase::Steady => Self::Steady,
+            release::Phase::Canary => Self::Canary,
+            release::Phase::Draining { .. } => Self::Draining,
+        }
+    }
 }
 
 /// A hold.
@@ -79,6 +139,15 @@ impl Standing {
             hold: service.holds.iter().next().map(Holding::from),
             holds: service.holds.iter().map(Holding::from).collect(),
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
+            ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, &service.split)),
+            ramped: deployment.ramped.as_ref().map(Ramped::from),
         })
+    }
+
+    /// With what is known of the ramp's clock.
+    pub fn look_at_clock(&mut self, name: &str, ramps: &Ramps) {
+        // A name that we wrote ourselves.
+        let known = name.parse().ok().and_then(|name| ramps.left(&name));
+        self.ramp = self.ramp.take().map(|ramp| ramp.with_clock(known));
     }
 }

@@ -21,6 +21,17 @@ pub(super) const WEIGHTS_HELP: &str = "Examples:
   switchback weights shop green=0.25%
   switchback weights shop blue=50 green=50";
 
+pub(super) const RAMP_HELP: &str = "Examples:
+  switchback ramp shop --to green --every 2m    1, 5, 25, 50, 100 %, two minutes each
+  switchback ramp shop --to green --steps 0.25,1,10,100 --every 10m --supervise 10m
+  switchback ramp shop --to green --steps 5,50,100
+                                                each step waits for `switchback promote shop`
+  switchback freeze shop && look && switchback resume shop
+
+A step that is due waits while the version is not ready, or supervision suspects it; `status` says so. The ramp is
+the proxy's: it goes on without this command, and in the next process. Who moves the weights otherwise ends it.
+Exit status 0: finished; 1: taken back, or ended by another change; 3: it goes on; 4: reverted by supervision.";
+
 pub(super) const VERSIONS_HELP: &str = "Examples:
   switchback versions shop
   switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302
@@ -63,6 +74,7 @@ pub(super) const ROLLOUT_HELP: &str = "Examples:
 pub(super) const DEPLOY_HELP: &str = "Examples:
   switchback deploy shop --version v42 --endpoint 10.0.1.1:80 --endpoint 10.0.1.2:80
   switchback deploy shop --version v42 --endpoint 10.0.1.1:80 10.0.1.2:80 --rolling
+  switchback deploy shop --version v42 --endpoint 10.0.1.1:80 --steps 1,5,25,100 --every 2m
 
-The version is added, waited for, and gets all traffic; then the old one is waited for. If it is not ready in
+The version is added, waited for, and gets all traffic, at once or in steps; then the old one is waited for. If it is not ready in
 time, nothing is moved. The same command once more goes on where the first one was.";

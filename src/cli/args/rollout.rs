@@ -90,15 +90,18 @@ pub struct Deploy {
     #[arg(long, default_value = "http1", value_parser = PROTOCOLS)]
     pub protocol: String,
     /// Endpoint by endpoint, with the weight, instead of all at once; supervised as the service's `supervise` says, and not otherwise.
-    #[arg(long, conflicts_with_all = ["exclusive", "supervise", "no_supervise"])]
+    #[arg(long, conflicts_with_all = ["exclusive", "supervise", "no_supervise", "steps", "every"])]
     pub rolling: bool,
     /// With --rolling: so many at a time.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "rolling", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch: u16,
     /// Two versions never serve at the same time; =writes: never two that may change something.
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
-        value_parser = ["all", "writes"])]
+        value_parser = ["all", "writes"], conflicts_with_all = ["steps", "every"])]
     pub exclusive: Option<String>,
+    /// A ramp, step by step, instead of all at once.
+    #[command(flatten)]
+    pub plan: super::Plan,
     /// Supervision.
     #[command(flatten)]
     pub supervise: super::Supervise,

@@ -81,7 +81,12 @@ fn head(service: &Service, style: Style) -> String {
     let phase = service.standing.phase;
     let tone = match phase {
         Phase::Steady => Tone::Good,
-        Phase::Canary | Phase::Draining | Phase::Supervising | Phase::Holding => Tone::Moving,
+        Phase::Canary
+        | Phase::Draining
+        | Phase::Supervising
+        | Phase::Ramping
+        | Phase::Frozen
+        | Phase::Holding => Tone::Moving,
     };
     let name = style.paint(Tone::Strong, &service.name);
     let begin = format!("{name} · {} · epoch {}", style.paint(tone, phase.token()), service.standing.epoch);
@@ -207,6 +212,14 @@ fn indent(text: &str, tone: Tone, style: Style) -> String {
 fn next(service: &Service) -> Vec<String> {
     let (name, standing) = (&service.name, &service.standing);
     let mut all = held(service);
+    if let Some(ramp) = &standing.ramp {
+        let verb = if ramp.frozen { "resume" } else { "freeze" };
+        all.push(format!(
+            "ramp: to {}, {}   (switchback promote|{verb} {name})",
+            line(&ramp.to, 64),
+            super::ramp_stands(ramp)
+        ));
+    }
     if let Some(previous) = &standing.previous {
         let serves = |of: &&String| {
             let mut versions = service.versions.iter().filter(|version| version.name == **of);
@@ -215,13 +228,16 @@ fn next(service: &Service) -> Vec<String> {
         let empty = previous.weights.keys().find(|of| !serves(of));
         all.push(match (empty, exclusive_back(name, standing)) {
             (None, Some(back)) => format!("back: {back}"),
+            (None, None) if standing.ramp.is_some() => {
+                format!("back: switchback abort {name}   (to {})", split(&previous.weights))
+            }
             (None, None) => format!("back: switchback revert {name}   (to {})", split(&previous.weights)),
             (Some(empty), _) => format!(
                 "back: not while no endpoint of {empty} serves   (switchback endpoints add {name}/{empty} HOST:PORT)"
             ),
         });
     }
-    if let Some(candidate) = &standing.candidate {
+    if let Some(candidate) = standing.candidate.as_ref().filter(|_| standing.ramp.is_none()) {
         all.push(format!("on:   switchback flip {name} --to {candidate}"));
     }
     all

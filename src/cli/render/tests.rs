@@ -37,6 +37,8 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         hold: None,
         holds: Vec::new(),
         supervision: None,
+        ramp: None,
+        ramped: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod custody;
 mod drains;
 mod holds;
+mod ramps;
 mod rollouts;
 
 use std::path::Path;

@@ -230,7 +230,7 @@ mod tests {
         let hold = Hold {
             holder: crate::table::Holder::Operator,
             since: crate::table::Epoch(1),
-            scope: crate::table::HoldScope::All,
+            scope: HoldScope::All,
             timeout: Duration::from_secs(10),
         };
         Arc::new(Gate::new(hold, limits, Arc::default()))

@@ -2,6 +2,7 @@
 
 mod holds;
 mod out;
+mod ramps;
 mod trials;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::release::{Act, Change, Command, Effects, Phase, Refused, ServiceRecord, State};
+use crate::release::{Act, Change, Command, Effects, Phase, RampOrder, Refused, ServiceRecord, State};
 use crate::table::{
     BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
 };
@@ -27,6 +28,8 @@ enum Line {
     Drained(&'static str, &'static str),
     /// In the trial that is under way, or in one that is over.
     Act(&'static str, Act, bool),
+    /// A step is that of the ramp under way, or one that was taken.
+    Ramp(&'static str, RampOrder, bool),
     Restart,
 }
 
@@ -96,6 +99,7 @@ fn any_line() -> impl Strategy<Value = Line> {
         1 => (0u64..6).prop_map(Line::Undo),
         2 => (any_service(), any_version()).prop_map(|(service, version)| Line::Drained(service, version)),
         4 => (any_service(), trials::any_act(), prop::bool::weighted(0.1)).prop_map(|(s, act, late)| Line::Act(s, act, late)),
+        8 => (any_service(), ramps::any_order(), prop::bool::weighted(0.1)).prop_map(|(s, order, late)| Line::Ramp(s, order, late)),
         1 => Just(Line::Restart),
     ]
 }
@@ -168,6 +172,7 @@ impl World {
                 let stage = trial.map_or(before.table.epoch(), |trial| trial.stage);
                 supervise(name, if is_late { Epoch(stage.0 - 1) } else { stage }, act)
             }
+            Line::Ramp(name, order, is_late) => ramps::command(&before, name, order, is_late),
             Line::Restart => {
                 self.state = self.restarted().0;
                 return;
@@ -216,6 +221,7 @@ fn check_standing(state: &State) {
             assert_ne!((&way_back.split, &way_back.stable), (asked, &service.stable), "leads nowhere");
         }
         trials::check_trial(state, service, deployment);
+        ramps::check_standing(service, deployment);
     }
 }
 
@@ -250,6 +256,7 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
     check_left_and_returned(before, next, effects);
     out::check(before, next, effects);
     trials::check_step(before, command, next);
+    ramps::check_step(before, command, next);
     holds::check(before, command, next);
 }
 
@@ -280,6 +287,7 @@ fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
 /// What must be true of one sort of command.
 fn check_command(world: &World, command: &Command, result: &Result<(State, Effects), Refused>) {
     let before = &world.state;
+    ramps::check_order(before, command, result);
     match (command, result) {
         (Command::Flip { service, .. }, Ok((next, effects))) => {
             let now = next.table.service(service).unwrap();

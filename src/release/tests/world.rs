@@ -1,10 +1,11 @@
 //! Names, services and states in one line each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::release::{
-    Act, Actor, ActorKind, Command, Effects, Event, Order, Refused, ServiceRecord, State, Supervise,
-    Timestamp, step,
+    Act, Actor, ActorKind, Command, Effects, Event, Order, RampOrder, Refused, ServiceRecord, State, Steps,
+    Supervise, Timestamp, step,
 };
 use crate::table::{
     BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Holder, PoolTraits, Protocol, Route,
@@ -101,6 +102,24 @@ pub(super) fn weights_with(
 ) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
     Command::SetWeights { service: service(name), weights, rest: rest.map(reference), supervise }
+}
+
+pub(super) fn ramp(name: &str, order: RampOrder) -> Command {
+    Command::Ramp { service: service(name), order }
+}
+
+/// `begin_ramp("shop", "green", &["1", "50", "100"])`, a minute each.
+pub(super) fn begin_ramp(name: &str, to: &str, steps: &[&str]) -> Command {
+    let steps = Steps::new(steps.iter().map(|step| weight(step)).collect()).unwrap();
+    let every = Some(Duration::from_secs(60));
+    ramp(name, RampOrder::Begin { to: reference(to), steps, every, supervise: Supervise::AsConfigured })
+}
+
+/// The time of the step is over that the ramp of this service has come to.
+pub(super) fn due(state: &State, name: &str) -> Command {
+    let ramp = state.deployment(&service(name)).and_then(|deployment| deployment.ramp.as_ref());
+    let (begun, from) = ramp.map_or((Epoch(0), 0), |ramp| (ramp.begun, ramp.step));
+    self::ramp(name, RampOrder::Step { begun, from })
 }
 
 /// What supervision wants in the trial of this stage.

@@ -115,6 +115,35 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
     }
 }
 
+/// The same with a ramp, and one that is over, as they were written first: never edited, only added to.
+const RAMPED: &str = r#""ramp":{"begun":6,"to":"green","before":{"stable":"blue","weights":{"blue":10000}},
+        "steps":[100,500,10000],"every_ms":120000,"step":1,"until_ms":1700000120000,"lasts_ms":120000,"frozen":false,
+        "supervise":{"for":{"ms":600000}},"actor":{"kind":"operator","name":"uid=0"},"reason":"v2"},
+        "ramped":{"begun":2,"to":"green","reached":500,"how":"aborted","epoch":4},"#;
+
+#[test]
+fn a_ramp_stays_readable() {
+    let standing = |text: &str| read(text).map(|change| change.services[0].standing.clone().unwrap());
+    let text = WRITTEN.replacen("\"edits\":", &format!("{RAMPED}\"edits\":"), 1);
+    let standing_of_it = standing(&text).unwrap();
+    let (ramp, ramped) = (standing_of_it.ramp.unwrap(), standing_of_it.ramped.unwrap());
+    assert_eq!((ramp.begun, ramp.weight().points(), ramp.next().points()), (Epoch(6), 500, 10_000));
+    assert_eq!(ramp.left(Timestamp(1_700_000_100_000)), Some(Duration::from_secs(20)));
+    assert_eq!(ramp.supervise, crate::release::Supervise::For(Some(Duration::from_mins(10))));
+    assert_eq!((ramped.how, ramped.reached.points()), (crate::release::RampEnd::Aborted, 500));
+    assert!(standing(WRITTEN).unwrap().ramp.is_none(), "records of earlier builds are of no ramp");
+    for (was, is) in [
+        ("\"step\":1", "\"step\":2"),
+        ("[100,500,10000]", "[500,100,10000]"),
+        ("\"how\":\"aborted\"", "\"how\":\"gone\""),
+        ("\"frozen\":false,", ""),
+    ] {
+        let bad = text.replacen(was, is, 1);
+        assert_ne!(bad, text, "{was}");
+        assert!(matches!(standing(&bad), Err(StoreError::Corrupt(_))), "{is}");
+    }
+}
+
 #[test]
 fn without_a_trial_an_earlier_build_can_read_it() {
     let change = read(WRITTEN).unwrap();

@@ -1,0 +1,102 @@
+//! What the verbs take that begin a ramp and steer it.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::words::duration;
+use super::{Change, Supervise, Wait};
+use crate::table::BasisPoints;
+
+/// How a ramp goes up.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Plan {
+    /// The version's weights in per cent, rising [1,5,25,50,100]. Those that are not above what it has are left out.
+    #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = percent)]
+    pub steps: Vec<BasisPoints>,
+    /// How long each step lasts: 30s, 2m [until `switchback promote`].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub every: Option<Duration>,
+}
+
+fn percent(text: &str) -> Result<BasisPoints, String> {
+    text.parse::<BasisPoints>().map_err(|why| why.to_string())
+}
+
+impl Plan {
+    /// True when a ramp is asked for.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        !self.steps.is_empty() || self.every.is_some()
+    }
+}
+
+/// `ramp`.
+#[derive(Debug, Args)]
+pub struct Ramp {
+    /// The service.
+    pub service: String,
+    /// The version that gets more, step by step: its label, @stable or @candidate.
+    #[arg(long, value_name = "VERSION")]
+    pub to: String,
+    /// The steps.
+    #[command(flatten)]
+    pub plan: Plan,
+    /// The first step also when too few endpoints of the version are healthy.
+    #[arg(long)]
+    pub force: bool,
+    /// Supervision, from the first step on.
+    #[command(flatten)]
+    pub supervise: Supervise,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait for the last step: 30m, 2h [as long as it takes]. The ramp goes on after that.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Return as soon as the first step is taken: the ramp goes on by itself.
+    #[arg(long = "async")]
+    pub no_wait: bool,
+}
+
+/// `promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The service.
+    pub service: String,
+    /// To the last step.
+    #[arg(long)]
+    pub full: bool,
+    /// Also when too few endpoints of the version are healthy.
+    #[arg(long)]
+    pub force: bool,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `abort`.
+#[derive(Debug, Args)]
+pub struct Abort {
+    /// The service.
+    pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `freeze` and `resume`.
+#[derive(Debug, Args)]
+pub struct Steer {
+    /// The service.
+    pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+}

@@ -1,0 +1,255 @@
+//! `ramp`, `promote`, `abort`, `freeze`, `resume`: the ramp is the proxy's; these begin it, steer it and follow it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::Method;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::args;
+use super::change::{Moves, conclude, perform, perform_quietly, with_options};
+use super::client::{Call, Error};
+use super::hook::interrupted;
+use super::render;
+use super::rollout::millis;
+use super::session::{Exit, Format, Session};
+use super::supervise::{self, Follows, value};
+use crate::admin::api::{self, ChangeAnswer, RampEnded, Ramped, text};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+/// For how long nobody may answer, while one process takes another's place.
+const ABSENT: Duration = Duration::from_secs(30);
+/// How long the version that was left may take, once the last step is reached.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// A ramp to be begun, and what is waited for.
+pub(super) struct Asked<'a> {
+    pub(super) service: &'a str,
+    pub(super) to: &'a str,
+    pub(super) plan: &'a args::Plan,
+    pub(super) force: bool,
+    pub(super) supervise: &'a args::Supervise,
+    pub(super) change: &'a args::Change,
+    /// For how long its end is waited for; `None`: as long as it takes.
+    pub(super) timeout: Option<Duration>,
+    pub(super) no_wait: bool,
+}
+
+/// `switchback ramp SERVICE --to VERSION --steps 1,5,25,50,100 --every 2m`.
+pub(super) async fn ramp(session: &mut Session<'_>, args: &args::Ramp) -> anyhow::Result<Exit> {
+    let args::Ramp { service, to, plan, force, supervise, change, timeout, no_wait } = args;
+    let (force, timeout, no_wait) = (*force, *timeout, *no_wait);
+    let what = format!("cannot ramp `{service}` to `{to}`");
+    begin(session, &Asked { service, to, plan, force, supervise, change, timeout, no_wait }, what).await
+}
+
+/// `switchback promote SERVICE`.
+pub(super) async fn promote(session: &mut Session<'_>, args: &args::Promote) -> anyhow::Result<Exit> {
+    let args::Promote { service, full, force, change, wait } = args;
+    let body = api::Promote { full: *full, force: force.then_some(true), reason: None };
+    let call = Call::new(Method::POST, &["v1", "services", service, "promote"]).json(&body);
+    perform(session, call, change, wait, format!("cannot promote `{service}`"), Moves::Traffic).await
+}
+
+/// `switchback abort SERVICE`.
+pub(super) async fn abort(session: &mut Session<'_>, args: &args::Abort) -> anyhow::Result<Exit> {
+    let args::Abort { service, change, wait } = args;
+    let call = Call::new(Method::POST, &["v1", "services", service, "abort"]);
+    perform(session, call, change, wait, format!("cannot abort a ramp of `{service}`"), Moves::Traffic).await
+}
+
+/// `switchback freeze SERVICE`, `switchback resume SERVICE`.
+pub(super) async fn steer(
+    session: &mut Session<'_>,
+    args: &args::Steer,
+    verb: &'static str,
+) -> anyhow::Result<Exit> {
+    let args::Steer { service, change } = args;
+    let call = Call::new(Method::POST, &["v1", "services", service, verb]);
+    let last = |answer: &ChangeAnswer| {
+        let standing = answer.services.get(service);
+        let ramp = standing.and_then(|standing| standing.ramp.as_ref());
+        let on =
+            if verb == "freeze" { format!("   (on: switchback resume {service})") } else { String::new() };
+        let stands = ramp.map(|ramp| format!("ramp to {}: {}{on}\n", ramp.to, render::ramp_stands(ramp)));
+        format!("{}{}", stands.unwrap_or_default(), render::carriers(answer))
+    };
+    let what = format!("cannot {verb} a ramp of `{service}`");
+    perform_quietly(session, call, change, what, last, render::quiet_change).await
+}
+
+/// Begins a ramp, tells it, and follows it to its end.
+pub(super) async fn begin(
+    session: &mut Session<'_>,
+    asked: &Asked<'_>,
+    what: String,
+) -> anyhow::Result<Exit> {
+    let Asked { service, to, plan, force, supervise, change, timeout, no_wait } = *asked;
+    let steps = plan.steps.iter().map(|step| Value::from(step.points())).collect::<Vec<_>>();
+    let body = api::StartRamp {
+        to: to.to_owned(),
+        steps: Some(steps).filter(|steps| !steps.is_empty()),
+        every: plan.every.map(millis),
+        supervise: supervise.asked().map(value),
+        force: force.then_some(true),
+        reason: None,
+    };
+    let call = Call::new(Method::POST, &["v1", "services", service, "ramp"]).json(&body);
+    let mut call = with_options(call, change);
+    if session.format == Format::Json && !no_wait && !change.dry_run {
+        // For machines the server waits: one call, one document.
+        let patience = timeout.unwrap_or(text::LONGEST);
+        call = call.query("wait", "finished").query("timeout", &millis(patience)).waits(patience);
+    }
+    let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
+    session.tell(&answer, render::ramp_begun)?;
+    match session.format {
+        Format::Json => return Ok(Exit::Done),
+        Format::Text if answer.dry_run => {
+            session.say("nothing was changed: this was a dry run");
+            return Ok(Exit::Done);
+        }
+        Format::Text => {}
+    }
+    if let Some(way) = render::way_back(&answer) {
+        session.say(way);
+    }
+    if no_wait {
+        session.say(goes_on(service));
+        session.say(render::carriers(&answer));
+        return Ok(Exit::Done);
+    }
+    let standing = answer.services.get(service);
+    let begun = standing.and_then(|standing| {
+        let ramp = standing.ramp.as_ref().map(|ramp| ramp.begun);
+        ramp.or(standing.ramped.as_ref().map(|ramped| ramped.begun))
+    });
+    follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+}
+
+/// Shows a ramp until it is over, and then what comes of it.
+pub(super) async fn follow(
+    session: &mut Session<'_>,
+    service: &str,
+    begun: u64,
+    timeout: Option<Duration>,
+) -> anyhow::Result<Exit> {
+    let over = tokio::select! {
+        over = until_over(session, service, begun, timeout) => over?,
+        () = interrupted() => Over::Left("interrupted"),
+    };
+    let (present, ramped) = match over {
+        Over::Ended(present, ramped) => (present, ramped),
+        Over::Left(why) if session.format == Format::Json => anyhow::bail!("{why}; {}", goes_on(service)),
+        Over::Left(why) => {
+            session.say(format!("{why}; {}", goes_on(service)));
+            return Ok(if why == "interrupted" { Exit::Failed } else { Exit::TimedOut });
+        }
+    };
+    let change = present
+        .changes
+        .iter()
+        .flatten()
+        .find(|change| ramped.as_ref().is_some_and(|ramped| ramped.epoch == change.epoch));
+    let answer = left_by(service, ramped.as_ref().map_or(begun, |ramped| ramped.epoch), &present);
+    if session.format == Format::Json {
+        session.tell(&answer, |_, _| String::new())?;
+        return Ok(match ramped.map(|ramped| ramped.how) {
+            Some(RampEnded::Finished) => Exit::Done,
+            Some(RampEnded::Reverted) => Exit::Reverted,
+            Some(RampEnded::Aborted | RampEnded::Superseded) | None => Exit::Failed,
+        });
+    }
+    match &ramped {
+        Some(ramped) => session.say(render::ramp_ended(service, ramped, change)),
+        None => session.say(format!("{service}: later changes ended the ramp")),
+    }
+    match ramped.map(|ramped| ramped.how) {
+        Some(RampEnded::Finished) => {
+            let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
+            match supervise::follow(session, &answer, Follows::Always, &wait).await? {
+                Some(exit) => Ok(exit),
+                None => conclude(session, &answer, &wait).await,
+            }
+        }
+        how => {
+            session.say(render::carriers(&answer));
+            Ok(if how == Some(RampEnded::Reverted) { Exit::Reverted } else { Exit::Failed })
+        }
+    }
+}
+
+/// What the change at this epoch has left, as the service stands now.
+fn left_by(service: &str, epoch: u64, present: &api::Service) -> ChangeAnswer {
+    let leaving = present.standing.leaving.iter();
+    let left = |version: &String| api::Leaving { service: service.to_owned(), version: version.clone() };
+    ChangeAnswer {
+        epoch,
+        changed: true,
+        summary: String::new(),
+        state: api::Reached::Fenced,
+        dry_run: false,
+        services: [(service.to_owned(), present.standing.clone())].into(),
+        leaving: leaving.map(left).collect(),
+        out: Vec::new(),
+        notes: Vec::new(),
+        moves: Vec::new(),
+        trials: BTreeMap::new(),
+    }
+}
+
+/// How a ramp came to be followed no more.
+enum Over {
+    /// It has ended; so the service stands.
+    Ended(Box<api::Service>, Option<Ramped>),
+    /// It goes on.
+    Left(&'static str),
+}
+
+async fn until_over(
+    session: &mut Session<'_>,
+    service: &str,
+    begun: u64,
+    timeout: Option<Duration>,
+) -> anyhow::Result<Over> {
+    let since = Instant::now();
+    let (mut seen, mut answered) = (None, Instant::now());
+    loop {
+        let looked: Result<api::Service, Error> = session.client.get(&["v1", "services", service]).await;
+        match looked {
+            Ok(present) => {
+                answered = Instant::now();
+                match present.standing.ramp.clone().filter(|ramp| ramp.begun == begun) {
+                    None => {
+                        let ramped = present.standing.ramped.clone().filter(|ramped| ramped.begun == begun);
+                        return Ok(Over::Ended(Box::new(present), ramped));
+                    }
+                    Some(ramp) => {
+                        let news = render::ramp_news(service, seen.as_ref(), &ramp);
+                        if let Some(news) = news.filter(|_| session.format == Format::Text) {
+                            session.say(news);
+                        }
+                        seen = Some(ramp);
+                    }
+                }
+            }
+            // Another process may be about to answer.
+            Err(Error::Nobody { .. } | Error::Broken { .. } | Error::Silent { .. })
+                if answered.elapsed() < ABSENT => {}
+            Err(error) => return Err(error).context(goes_on(service)),
+        }
+        if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
+            return Ok(Over::Left("timed out"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn goes_on(service: &str) -> String {
+    format!(
+        "the ramp goes on by itself: `switchback status {service}` shows it, `switchback abort {service}` takes it back"
+    )
+}

@@ -1,0 +1,80 @@
+//! A ramp, as people read it.
+
+use std::time::Duration;
+
+use crate::admin::api::{Change, ChangeAnswer, Ramp, RampEnded, Ramped};
+use crate::cli::style::{Style, line, percent};
+
+/// A ramp that has begun, or the plan of one: its first step, and what comes after it.
+pub(in crate::cli) fn begun(answer: &ChangeAnswer, style: Style) -> String {
+    let told = super::change(answer, style);
+    let mut ramps = answer.services.values().filter_map(|standing| standing.ramp.as_ref());
+    match ramps.next() {
+        Some(ramp) => format!("{told}\n{}", plan(ramp)),
+        None => told,
+    }
+}
+
+/// `ramp to green: 5 % after 120 s, then 25 %, 50 %, 100 %`.
+fn plan(ramp: &Ramp) -> String {
+    let to = line(&ramp.to, 64);
+    let next: Vec<_> = ramp.steps.iter().skip(ramp.step).map(|points| percent(*points)).collect();
+    let when = match ramp.every_ms {
+        Some(every) => format!("each after {} s", Duration::from_millis(every).as_secs_f64()),
+        None => "each by `switchback promote`".to_owned(),
+    };
+    format!("ramp to {to}: {} now, then {}, {when}", percent(ramp.weight()), next.join(", "))
+}
+
+/// `step 2 of 5 (5 %), 25 % in 80 s`.
+pub(in crate::cli) fn stands(ramp: &Ramp) -> String {
+    let (step, steps) = (ramp.step, ramp.steps.len());
+    let seconds = |millis: u64| millis.div_ceil(1000);
+    let next = match (&ramp.waits, ramp.left_ms) {
+        (Some(why), Some(left)) if ramp.frozen => {
+            format!("{} s left of it; {}", seconds(left), line(why, 160))
+        }
+        (Some(why), _) => format!("waits for {}: {}", percent(ramp.next()), line(why, 160)),
+        (None, Some(left)) => format!("{} in {} s", percent(ramp.next()), seconds(left)),
+        (None, None) => format!("{} next", percent(ramp.next())),
+    };
+    format!("step {step} of {steps} ({}), {next}", percent(ramp.weight()))
+}
+
+/// What is news since the last look; a clock that goes on is none.
+pub(in crate::cli) fn news(service: &str, before: Option<&Ramp>, now: &Ramp) -> Option<String> {
+    let without_clock = |ramp: &Ramp| (ramp.step, ramp.frozen, ramp.waits.clone());
+    let same = before.is_some_and(|before| without_clock(before) == without_clock(now));
+    (!same).then(|| format!("{service}: {}", stands(now)))
+}
+
+/// How it ended, by what.
+pub(in crate::cli) fn ended(service: &str, ramped: &Ramped, change: Option<&Change>) -> String {
+    let (to, reached) = (line(&ramped.to, 64), percent(ramped.reached));
+    let by = change.map(|change| {
+        let name = line(&change.actor.name, 80);
+        let why =
+            if change.reason.is_empty() { String::new() } else { format!(": {}", line(&change.reason, 400)) };
+        format!("{} by {} {name}{why}", change.kind, change.actor.kind)
+    });
+    let by = by.map(|by| format!(", {by}")).unwrap_or_default();
+    let epoch = ramped.epoch;
+    match ramped.how {
+        RampEnded::Finished => {
+            format!("{service}: the ramp to {to} is finished, at {reached} (epoch {epoch})")
+        }
+        RampEnded::Aborted => {
+            format!("{service}: the ramp to {to} was taken back at {reached} (epoch {epoch}{by})")
+        }
+        RampEnded::Reverted => {
+            format!(
+                "{service}: supervision has taken the traffic back from {to}, which had {reached} (epoch {epoch}{by})"
+            )
+        }
+        RampEnded::Superseded => {
+            format!(
+                "{service}: the ramp to {to} was ended at {reached} by another change (epoch {epoch}{by})"
+            )
+        }
+    }
+}

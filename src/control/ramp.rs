@@ -1,0 +1,280 @@
+//! Ramps go on by themselves: control takes each step when its time is over, as an ordinary change of who began the ramp.
+//!
+//! When that is is kept on a clock that nobody sets; by the calendar, which alone outlives a process, only what a process finds
+//! when it begins. What stands in a step's way is told, and the step is tried again each second; none is skipped for that, and none is
+//! taken twice: it names the step that it goes on from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::custody::Custody;
+use super::handle::{Asked, Handle, Notice, Wanted};
+use super::{Control, Failed, clock};
+use crate::release::verdict::Standing;
+use crate::release::{Change, Command, Ramp, RampOrder, Ramped, State, Timestamp};
+use crate::table::{Epoch, ServiceName};
+
+/// How long after a step could not be taken it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// When the next steps are due, and what is in their way. Locked for a look.
+#[derive(Debug, Default)]
+pub struct Ramps {
+    clocks: Mutex<BTreeMap<ServiceName, Clock>>,
+}
+
+/// The step of a ramp that is due by time.
+#[derive(Debug, Clone)]
+struct Clock {
+    begun: Epoch,
+    from: usize,
+    /// As it is written: a clock goes on while that is the same.
+    until: Timestamp,
+    due: Instant,
+    /// Why it was not taken the last time, and when it is tried again.
+    hindrance: Option<(String, Instant)>,
+}
+
+impl Clock {
+    fn wake(&self) -> Instant {
+        self.hindrance.as_ref().map_or(self.due, |(_, again)| *again)
+    }
+}
+
+/// A ramp stands otherwise than before, or something is in its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RampNotice {
+    /// The service.
+    pub service: ServiceName,
+    /// How it goes on, or how it has ended.
+    pub ramp: Result<Ramp, Ramped>,
+    /// True while supervision keeps traffic away from its version.
+    pub is_leaned_on: bool,
+    /// Why its next step, which is due, cannot be taken; it is tried again.
+    pub hindrance: Option<String>,
+}
+
+impl Ramps {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Clock>> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the state says of these services.
+    pub(super) fn follow<'s>(
+        &self,
+        state: &State,
+        services: impl Iterator<Item = &'s ServiceName>,
+        (now, at): (Instant, Timestamp),
+    ) {
+        let mut clocks = self.lock();
+        for name in services {
+            let known = state.table.service(name).zip(state.deployment(name));
+            let ramp = known.and_then(|(service, deployment)| {
+                deployment.ramp.as_ref().filter(|ramp| !ramp.is_leaned_on(&service.split))
+            });
+            let timed = ramp.and_then(|ramp| Some((ramp, ramp.until?, ramp.left(at)?)));
+            let Some((ramp, until, left)) = timed else {
+                clocks.remove(name);
+                continue;
+            };
+            let goes_on =
+                |clock: &Clock| (clock.begun, clock.from, clock.until) == (ramp.begun, ramp.step, until);
+            if !clocks.get(name).is_some_and(goes_on) {
+                let (begun, from, due) = (ramp.begun, ramp.step, now + left);
+                clocks.insert(name.clone(), Clock { begun, from, until, due, hindrance: None });
+            }
+        }
+    }
+
+    /// When something is to be done.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.lock().values().map(Clock::wake).min()
+    }
+
+    /// The steps to be taken now.
+    fn due(&self, now: Instant) -> Vec<(ServiceName, Epoch, usize)> {
+        let clocks = self.lock();
+        let due = clocks.iter().filter(|(_, clock)| clock.wake() <= now);
+        due.map(|(name, clock)| (name.clone(), clock.begun, clock.from)).collect()
+    }
+
+    /// This step could not be taken; true when why is news.
+    fn hindered(
+        &self,
+        (name, begun, from): &(ServiceName, Epoch, usize),
+        why: String,
+        again: Instant,
+    ) -> bool {
+        let mut clocks = self.lock();
+        let of_it = |clock: &&mut Clock| (clock.begun, clock.from) == (*begun, *from);
+        let Some(clock) = clocks.get_mut(name).filter(of_it) else { return false };
+        let is_news = clock.hindrance.as_ref().is_none_or(|(before, _)| *before != why);
+        clock.hindrance = Some((why, again));
+        is_news
+    }
+
+    /// How long it is until the next step of a service's ramp, and what is in its way once it is due; `None`: not by time.
+    #[must_use]
+    pub fn left(&self, service: &ServiceName) -> Option<(Duration, Option<String>)> {
+        let now = clock::instant();
+        let clocks = self.lock();
+        let clock = clocks.get(service)?;
+        let why = clock.hindrance.as_ref().map(|(why, _)| why.clone());
+        Some((clock.due.saturating_duration_since(now), why))
+    }
+}
+
+impl Handle {
+    /// When the next steps of ramps are due.
+    #[must_use]
+    pub fn ramps(&self) -> &Arc<Ramps> {
+        &self.ramps
+    }
+
+    /// How the ramp that began at this epoch has ended; waits for it. `None`: the service is gone, or others have ended since. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
+    pub async fn ramped(&self, service: &ServiceName, begun: Epoch) -> Result<Option<Ramped>, Failed> {
+        let mut seen = self.seen.clone();
+        loop {
+            {
+                let seen = seen.borrow_and_update();
+                if seen.is_past {
+                    return Err(Failed::LeftBehind);
+                }
+                let Some(deployment) = seen.state.deployment(service) else { return Ok(None) };
+                if deployment.ramp.as_ref().is_none_or(|ramp| ramp.begun != begun) {
+                    return Ok(deployment.ramped.clone().filter(|ramped| ramped.begun == begun));
+                }
+            }
+            seen.changed().await.map_err(|_| Failed::Closed)?;
+        }
+    }
+}
+
+impl Control {
+    /// Takes over the ramps of the present state.
+    pub(super) fn follow_ramps(&self) {
+        let all = self.state.table.services().iter().map(|service| &service.name);
+        self.ramps.follow(&self.state, all, (clock::instant(), clock::now()));
+    }
+
+    /// When a step is due; none while another process may have the store.
+    pub(super) fn next_ramp(&self) -> Option<Instant> {
+        self.ramps.next().filter(|_| self.custody == Custody::Ours)
+    }
+
+    /// Takes the steps that are due.
+    pub(super) async fn step_ramps(&mut self) {
+        if self.custody != Custody::Ours {
+            return;
+        }
+        for due in self.ramps.due(clock::instant()) {
+            let Some(why) = self.try_step(&due).await else { continue };
+            if self.ramps.hindered(&due, why, clock::instant() + AGAIN) {
+                self.tell_ramp(&due.0);
+            }
+        }
+    }
+
+    /// Takes the step; why not, if it cannot be taken.
+    async fn try_step(&mut self, (service, begun, from): &(ServiceName, Epoch, usize)) -> Option<String> {
+        let Some(ramp) = self.state.deployment(service).and_then(|deployment| deployment.ramp.clone()) else {
+            self.follow_ramps();
+            return None;
+        };
+        // As for every change that is acknowledged.
+        if !self.elders.all().iter().all(|elder| elder.is_quiet) {
+            return Some("a process before this one may still send requests the old way".to_owned());
+        }
+        if self.is_suspected(service) {
+            return Some(format!("supervision suspects `{}`", ramp.to));
+        }
+        let (step, steps) = (from + 2, ramp.steps.all().len());
+        let why = if ramp.reason.is_empty() { String::new() } else { format!(" ({})", ramp.reason) };
+        let order = RampOrder::Step { begun: *begun, from: *from };
+        let wanted = Wanted {
+            command: Asked::Command(Command::Ramp { service: service.clone(), order }),
+            actor: ramp.actor,
+            reason: format!("ramp, step {step} of {steps}{why}"),
+            expected: Vec::new(),
+            force: false,
+            idempotency: None,
+            dry_run: false,
+            exclusive: None,
+            about: Vec::new(),
+            render: |_, _, _| String::new(),
+        };
+        // What is said of a step that was taken meanwhile, because a store had not said that it had kept it, is not heard.
+        Box::pin(self.change(wanted)).await.err().map(|failed| failed.to_string())
+    }
+
+    /// True while supervision has something against the version that is tried, also where it only tells.
+    fn is_suspected(&self, service: &ServiceName) -> bool {
+        let trial = self.state.deployment(service).and_then(|deployment| deployment.trial.as_ref());
+        let standing = trial.and_then(|trial| self.verdicts.standing_of(service, trial.stage));
+        match standing {
+            Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
+            Some(Standing::Collecting | Standing::Healthy) | None => false,
+        }
+    }
+
+    /// What is wanted of a ramp with what control alone knows: how much of a step is left that is frozen.
+    ///
+    /// # Errors
+    /// [`Failed::RollingOut`]: two would move the same weights.
+    pub(super) fn ramp_asked_for(&self, command: Command) -> Result<Command, Failed> {
+        let Command::Ramp { service, order } = command else { return Ok(command) };
+        let order = match order {
+            RampOrder::Freeze { left: None } => {
+                let left = self.ramps.left(&service).map(|(left, _)| left);
+                RampOrder::Freeze { left }
+            }
+            RampOrder::Begin { .. } => {
+                let rollout = self.rollouts.told(&service).filter(|told| told.state.is_underway());
+                if rollout.is_some_and(|told| told.from != told.to) {
+                    return Err(Failed::RollingOut);
+                }
+                order
+            }
+            order => order,
+        };
+        Ok(Command::Ramp { service, order })
+    }
+
+    /// Tells how ramps go on, or ended, by this change.
+    pub(super) fn tell_ramps(&self, before: &State, change: &Change) {
+        for name in change.services.iter().map(|record| &record.service) {
+            let of = |state: &State| {
+                let deployment = state.deployment(name)?;
+                let split = state.table.service(name)?.split.clone();
+                let leans = deployment.ramp.as_ref().is_some_and(|ramp| ramp.is_leaned_on(&split));
+                Some((deployment.ramp.clone(), deployment.ramped.clone(), leans))
+            };
+            let (was, now) = (of(before), of(&self.state));
+            if was.map_or((None, None, false), |was| was) != now.unwrap_or((None, None, false)) {
+                self.tell_ramp(name);
+            }
+        }
+    }
+
+    fn tell_ramp(&self, service: &ServiceName) {
+        let known = self.state.table.service(service).zip(self.state.deployment(service));
+        let Some((present, deployment)) = known else { return };
+        let ramp = match (&deployment.ramp, &deployment.ramped) {
+            (Some(ramp), _) => Ok(ramp.clone()),
+            (None, Some(ramped)) => Err(ramped.clone()),
+            (None, None) => return,
+        };
+        let is_leaned_on = ramp.as_ref().is_ok_and(|ramp| ramp.is_leaned_on(&present.split));
+        let hindrance = self.ramps.left(service).and_then(|(_, why)| why);
+        self.tell(Notice::Ramp(Arc::new(RampNotice {
+            service: service.clone(),
+            ramp,
+            is_leaned_on,
+            hindrance,
+        })));
+    }
+}

@@ -1,0 +1,488 @@
+//! A ramp: a flip in steps that the proxy takes by itself, each gated, through kill -9 and an upgrade; none skipped, none twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::history::Load;
+use lab::{Lab, Origin, Pulse, Users, wait_until};
+use serde_json::{Value, json};
+
+const RAMP: &str = "/v1/services/shop/ramp";
+
+/// Up to green in three steps, each this long.
+fn up(every: &str) -> Value {
+    json!({ "to": "green", "steps": [100, 5_000, 10_000], "every": every, "reason": "v2" })
+}
+
+fn begin(lab: &Lab, body: &Value) -> Value {
+    let (status, answer) = lab.call("POST", RAMP, body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn steer(lab: &Lab, verb: &str, body: &Value) -> (u16, Value) {
+    lab.call("POST", &format!("/v1/services/shop/{verb}"), body)
+}
+
+fn token(problem: &Value) -> String {
+    problem["type"].as_str().unwrap_or_default().rsplit(':').next().unwrap().to_owned()
+}
+
+/// All changes of `shop`, the oldest first: kind and green's weight.
+fn history(lab: &Lab) -> Vec<(String, u64)> {
+    let (_, history) = lab.call("GET", "/v1/changes?limit=100&service=shop", &Value::Null);
+    let mut changes = history["changes"].as_array().unwrap().clone();
+    changes.reverse();
+    let one = |change: &Value| {
+        let weight = change["services"]["shop"]["weights"]["green"].as_u64().unwrap_or_default();
+        (change["kind"].as_str().unwrap().to_owned(), weight)
+    };
+    changes.iter().map(one).collect()
+}
+
+/// The weights of green that the changes of this kind have set.
+fn steps(lab: &Lab) -> Vec<u64> {
+    history(lab).into_iter().filter(|(kind, _)| kind == "ramp").map(|(_, weight)| weight).collect()
+}
+
+/// `shop` with checks: blue is well, and green as its pulse says.
+fn checked(green: &Pulse) -> Lab {
+    let origins = vec![Origin::with_pulse("blue", &Pulse::well()), Origin::with_pulse("green", green)];
+    let health = "health = { path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }";
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{health}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    lab.wait_health(lab.origin("blue").address, "up");
+    lab
+}
+
+/// A command that is under way.
+fn spawn(lab: &Lab, args: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+    command.args(args).env("SWITCHBACK_SOCKET", lab.socket());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child) -> (i32, String) {
+    let output = child.wait_with_output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text)
+}
+
+#[test]
+fn it_goes_up_by_itself_and_no_request_fails() {
+    let lab = Lab::start(&["blue", "green"]);
+    let (load, mut events) = (Load::start(lab.address(), 4, &[("shop", "/")]), lab.events());
+    let begun = Instant::now();
+    let answer = begin(&lab, &up("300ms"));
+    let standing = &answer["services"]["shop"];
+    assert_eq!(
+        (&standing["phase"], &standing["weights"]["green"]),
+        (&json!("ramping"), &json!(100)),
+        "{answer}"
+    );
+    assert_eq!(
+        (&standing["ramp"]["step"], &standing["ramp"]["every_ms"]),
+        (&json!(1), &json!(300)),
+        "{answer}"
+    );
+    let finished = events.wait_for(|event| event["type"] == "ramp" && event["state"] == "finished");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(600),
+        "no step comes before its time: {:?}",
+        begun.elapsed()
+    );
+    let told = events.past.iter().filter(|event| event["type"] == "ramp");
+    let told: Vec<_> =
+        told.map(|event| (event["state"].as_str().unwrap(), event["ramp"]["step"].as_u64())).collect();
+    assert_eq!(told, [("ramping", Some(1)), ("ramping", Some(2)), ("finished", None)]);
+    assert_eq!((&finished["ended"]["reached"], &finished["ended"]["to"]), (&json!(10_000), &json!("green")));
+    assert_eq!((load.stop().failures, lab.get("/").version()), (vec![], "green"));
+    assert_eq!(steps(&lab), [100, 5_000, 10_000]);
+    let (_, last) = lab.call("GET", "/v1/changes?limit=1", &Value::Null);
+    let change = &last["changes"][0];
+    assert_eq!(
+        (&change["actor"]["kind"], &change["reason"]),
+        (&json!("controller"), &json!("ramp, step 3 of 3 (v2)"))
+    );
+    lab.wait_for_metric(&["switchback_changes_total", r#"kind="ramp""#, r#"actor="controller""#], 3.0);
+    // All of it is one step back.
+    assert_eq!(steer(&lab, "revert", &Value::Null).0, 200);
+    assert_eq!(lab.weight("blue"), 10_000);
+}
+
+#[test]
+fn its_end_can_be_waited_for_however_it_comes() {
+    let lab = Lab::start(&["blue", "green"]);
+    let wait = |timeout: &str| format!("{RAMP}?wait=finished&timeout={timeout}");
+    let (status, answer) = lab.call("POST", &wait("20s"), &up("50ms"));
+    assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{answer}");
+    assert_eq!(answer["services"]["shop"]["weights"], json!({ "green": 10_000 }), "{answer}");
+    let back = json!({ "to": "blue", "steps": [5_000, 10_000], "every": "1h" });
+    let (status, problem) = lab.call("POST", &wait("100ms"), &back);
+    assert_eq!((status, token(&problem)), (504, "timed_out".to_owned()), "{problem}");
+    assert_eq!((lab.weight("blue"), &lab.shop()["phase"]), (5_000, &json!("ramping")), "it goes on");
+    assert_eq!(steer(&lab, "abort", &Value::Null).0, 200);
+    for (verb, body, expected) in [
+        ("abort", json!(null), "aborted"),
+        ("revert", json!(null), "aborted"),
+        ("flip", json!({ "to": "green" }), "superseded"),
+    ] {
+        let epoch = lab.epoch();
+        let waiting = lab.call_later("POST", &wait("20s"), &[], &back);
+        wait_until("it has begun", || lab.epoch() > epoch);
+        assert_eq!(steer(&lab, verb, &body).0, 200, "{verb}");
+        let answer = waiting.answer();
+        assert_eq!(
+            (answer.status, token(&answer.json())),
+            (409, expected.to_owned()),
+            "{verb}: {}",
+            answer.json()
+        );
+        assert_eq!((lab.weight("green"), &lab.shop()["ramped"]["how"]), (10_000, &json!(expected)), "{verb}");
+    }
+    // One step alone.
+    let (status, answer) = lab.call("POST", &wait("20s"), &json!({ "to": "blue", "steps": ["12.5%"] }));
+    assert_eq!((status, lab.weight("blue")), (200, 1_250), "{answer}");
+}
+
+#[test]
+fn it_is_steered() {
+    let lab = Lab::start(&["blue", "green"]);
+    for verb in ["promote", "abort", "freeze", "resume"] {
+        let (status, problem) = steer(&lab, verb, &Value::Null);
+        assert_eq!((status, token(&problem)), (409, "no_ramp".to_owned()), "{verb}: {problem}");
+        assert!(problem["hint"].as_str().unwrap().contains("switchback ramp shop"), "{problem}");
+    }
+    // Without a time each step waits for somebody.
+    begin(&lab, &json!({ "to": "green" }));
+    assert!(lab.shop()["ramp"]["waits"].as_str().unwrap().contains("promote"), "{}", lab.shop());
+    for expected in [500, 2_500, 5_000] {
+        assert_eq!(steer(&lab, "promote", &Value::Null).0, 200);
+        assert_eq!(lab.weight("green"), expected);
+    }
+    assert_eq!(steer(&lab, "promote", &json!({ "full": true })).0, 200);
+    assert_eq!((lab.weight("green"), &lab.shop()["ramped"]["how"]), (10_000, &json!("finished")));
+    assert_eq!(steer(&lab, "revert", &Value::Null).0, 200);
+    // What is left of a step is kept.
+    begin(&lab, &up("1h"));
+    let (status, answer) = steer(&lab, "freeze", &json!({ "reason": "lunch" }));
+    assert_eq!((status, &answer["services"]["shop"]["phase"]), (200, &json!("frozen")), "{answer}");
+    let left = |lab: &Lab| lab.shop()["ramp"]["left_ms"].as_u64().unwrap();
+    let frozen = left(&lab);
+    assert!((3_500_000..=3_600_000).contains(&frozen), "{frozen}");
+    assert_eq!(left(&lab), frozen);
+    let epoch = lab.epoch();
+    assert_eq!((steer(&lab, "freeze", &Value::Null).0, lab.epoch()), (200, epoch), "it is so already");
+    assert_eq!(steer(&lab, "resume", &Value::Null).0, 200);
+    assert!(left(&lab) <= frozen && lab.shop()["phase"] == "ramping");
+    let kinds: Vec<_> = history(&lab).into_iter().rev().take(3).map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["resume", "freeze", "ramp"]);
+}
+
+#[test]
+fn kill_9_in_the_middle_neither_skips_a_step_nor_takes_one_twice() {
+    let mut lab = Lab::start(&["blue", "green"]);
+    let all = [100, 200, 300, 400, 500, 10_000];
+    begin(&lab, &json!({ "to": "green", "steps": all, "every": "150ms" }));
+    for _ in 0..3 {
+        let epoch = lab.epoch();
+        wait_until("it goes on", || lab.epoch() > epoch || lab.shop()["ramp"].is_null());
+        lab.kill_and_restart();
+    }
+    wait_until("it is finished", || lab.shop()["ramped"]["how"] == "finished");
+    assert_eq!(steps(&lab), all);
+    // One that is frozen stays so, with what was left.
+    assert_eq!(steer(&lab, "revert", &Value::Null).0, 200);
+    begin(&lab, &up("1h"));
+    assert_eq!(steer(&lab, "freeze", &Value::Null).0, 200);
+    let frozen = lab.shop()["ramp"].clone();
+    lab.kill_and_restart();
+    assert_eq!((&lab.shop()["ramp"], &lab.shop()["phase"]), (&frozen, &json!("frozen")));
+    assert_eq!(steer(&lab, "resume", &Value::Null).0, 200);
+    let left = lab.shop()["ramp"]["left_ms"].as_u64().unwrap();
+    lab.kill_and_restart();
+    assert!(lab.shop()["ramp"]["left_ms"].as_u64().unwrap() <= left, "a restart gives no time");
+    assert!(lab.shop()["ramp"]["left_ms"].as_u64().unwrap() > 3_000_000, "and takes none");
+    assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+}
+
+#[test]
+fn the_file_read_again_leaves_it_alone_and_one_that_drops_its_version_ends_it() {
+    let lab = Lab::start(&["blue", "green"]);
+    let mut events = lab.events();
+    begin(&lab, &up("1h"));
+    let [blue, green] = ["blue", "green"].map(|name| lab.origin(name).address);
+    let both = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nlimits.in_flight = 100\n\
+         [services.shop.versions.blue]\nendpoints = [\"{blue}\"]\n"
+    );
+    lab.write_config(&format!("{both}[services.shop.versions.green]\nendpoints = [\"{green}\"]\n"));
+    events.wait_for(|event| event["type"] == "changed" && event["change"]["kind"] == "configure");
+    assert_eq!((lab.weight("green"), &lab.shop()["ramp"]["step"]), (100, &json!(1)));
+    lab.write_config(&both);
+    let over = events.wait_for(|event| event["type"] == "ramp" && event["state"] == "superseded");
+    assert_eq!(over["ended"]["reached"], 100, "{over}");
+    assert_eq!((lab.weight("blue"), &lab.shop()["phase"]), (10_000, &json!("steady")));
+}
+
+#[test]
+fn a_step_waits_until_the_version_is_ready_and_says_so() {
+    let green = Pulse::well();
+    let lab = checked(&green);
+    let at = lab.origin("green").address;
+    lab.wait_health(at, "up");
+    let mut events = lab.events();
+    begin(&lab, &up("200ms"));
+    green.set(503);
+    lab.wait_health(at, "down");
+    let waiting = events.wait_for(|event| event["type"] == "ramp" && event["state"] == "waiting");
+    assert!(waiting["ramp"]["waits"].as_str().unwrap().contains("not ready"), "{waiting}");
+    let step = waiting["ramp"]["step"].as_u64().unwrap();
+    let shop = lab.shop();
+    assert_eq!((&shop["ramp"]["left_ms"], shop["ramp"]["step"].as_u64()), (&json!(0), Some(step)), "{shop}");
+    let (_, out, _) = lab.cli(&["status", "shop"]);
+    assert!(out.contains("ramp: to green, step") && out.contains("is not ready for traffic"), "{out}");
+    green.set(200);
+    events.wait_for(|event| event["type"] == "ramp" && event["state"] == "finished");
+    assert_eq!(steps(&lab), [100, 5_000, 10_000]);
+}
+
+#[test]
+fn supervision_takes_a_ramp_back_and_the_command_says_so() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = Lab::on(vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)], "");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let every = ["--steps", "20,50,100", "--every", "1h"];
+    let args = [&["ramp", "shop", "--to", "green", "--supervise", "10m"], &every[..]].concat();
+    let command = spawn(&lab, &args);
+    wait_until("it has begun", || lab.weight("green") == 2_000);
+    green.set(500);
+    let (code, said) = ended(command);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("supervision has taken the traffic back from green"), "{said}");
+    assert!(said.trim_end().ends_with("blue carries the traffic: do not stop it"), "{said}");
+    assert_eq!((lab.weight("blue"), &lab.shop()["ramped"]["how"]), (10_000, &json!("reverted")));
+    drop(users);
+}
+
+#[test]
+fn while_supervision_leans_back_no_step_is_taken() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = Lab::on(vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)], "");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let mut events = lab.events();
+    // What hits both alike is no proof: most traffic leans back, and the ramp with it.
+    blue.set(503);
+    green.set(503);
+    begin(&lab, &json!({ "to": "green", "steps": [5_000, 9_000, 10_000], "every": "3s", "supervise": true }));
+    events.wait_for(|event| event["type"] == "ramp" && event["state"] == "suspended");
+    let shop = lab.shop();
+    assert!(shop["ramp"]["waits"].as_str().unwrap().contains("supervision"), "{shop}");
+    let (status, problem) = steer(&lab, "promote", &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    assert_eq!((lab.weight("green"), &shop["ramp"]["step"]), (1_000, &json!(1)), "{shop}");
+    assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+    drop(users);
+}
+
+#[test]
+fn the_command_follows_it_to_its_end_and_its_status_says_which() {
+    let lab = Lab::start(&["blue", "green"]);
+    fn ramp<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["ramp", "shop", "--to", "green", "--steps", "1,50,100"], more].concat()
+    }
+    let (code, out, err) = lab.cli(&ramp(&["--every", "100ms", "--reason", "v2 is out"]));
+    assert_eq!(code, 0, "{out}{err}");
+    let expected = [
+        "shop: blue 99 %, green 1 %, was blue 100 % (epoch 2)",
+        "ramp to green: 1 % now, then 50 %, 100 %, each after 0.1 s",
+        "the way back: switchback abort shop",
+        "shop: the ramp to green is finished, at 100 % (epoch 4)",
+    ];
+    expected.iter().for_each(|line| assert!(out.lines().any(|said| said == *line), "{line}: {out}"));
+    assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
+    lab.cli(&["revert", "shop"]);
+
+    let (code, out, _) = lab.cli(&ramp(&["--every", "1h", "--timeout", "300ms"]));
+    assert_eq!(code, 3, "{out}");
+    assert!(
+        out.contains("timed out; the ramp goes on by itself: `switchback status shop` shows it"),
+        "{out}"
+    );
+    let (code, out, _) = lab.cli(&["freeze", "shop"]);
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("ramp to green: step 1 of 3 (1 %), ") && out.contains("(on: switchback resume shop)"),
+        "{out}"
+    );
+    assert!(lab.cli(&["status"]).1.contains("shop · frozen · "), "{}", lab.cli(&["status"]).1);
+    assert_eq!(lab.cli(&["resume", "shop"]).0, 0);
+    let (code, out, _) = lab.cli(&["promote", "shop"]);
+    assert_eq!((code, lab.weight("green")), (0, 5_000), "{out}");
+    assert!(out.contains("the way back: switchback abort shop"), "{out}");
+    let (code, out, _) = lab.cli(&["abort", "shop"]);
+    assert_eq!((code, lab.weight("blue")), (0, 10_000), "{out}");
+    assert!(out.trim_end().ends_with("green is safe to stop: nothing is left on it"), "{out}");
+    let (code, _, err) = lab.cli(&["abort", "shop"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot abort a ramp of `shop`: no ramp of `shop` is under way\nhint: "), "{err}");
+
+    let (code, out, _) = lab.cli(&ramp(&["--every", "1h", "--async"]));
+    assert_eq!((code, lab.weight("green")), (0, 100), "{out}");
+    assert!(out.trim_end().ends_with("blue and green carry traffic: stop neither"), "{out}");
+    lab.cli(&["abort", "shop"]);
+
+    for (verb, how) in
+        [(&["abort", "shop"][..], "taken back"), (&["flip", "shop", "--to", "green"], "by another change")]
+    {
+        let command = spawn(&lab, &ramp(&["--every", "1h"]));
+        wait_until("it has begun", || lab.weight("green") == 100);
+        assert_eq!(lab.cli(verb).0, 0);
+        let (code, said) = ended(command);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(how) && said.contains("by operator"), "{said}");
+    }
+    lab.cli(&["revert", "shop"]);
+    let (code, out, err) = lab.cli(&[&ramp(&["--every", "50ms"])[..], &["--json"]].concat());
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["state"]), (0, &json!("finished")), "{out}{err}");
+}
+
+#[test]
+fn ctrl_c_leaves_it_running_and_says_so() {
+    let lab = Lab::start(&["blue", "green"]);
+    let command = spawn(&lab, &["ramp", "shop", "--to", "green", "--every", "1h"]);
+    wait_until("it is followed", || {
+        // SIGINT is caught once it is followed.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & 2 != 0)
+    });
+    let _ = Command::new("kill").args(["-INT", &command.id().to_string()]).status();
+    let (code, said) = ended(command);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("interrupted; the ramp goes on by itself"), "{said}");
+    assert_eq!((lab.weight("green"), &lab.shop()["phase"]), (100, &json!("ramping")));
+}
+
+#[test]
+fn what_cannot_be_says_what_to_do() {
+    let lab = Lab::start(&["blue", "green"]);
+    let epoch = lab.epoch();
+    let bad = [
+        (json!({ "to": "green", "steps": [] }), 422, "bad_steps", "steps"),
+        (json!({ "to": "green", "steps": [500, 100] }), 422, "bad_steps", "steps"),
+        (json!({ "to": "green", "steps": [500, 500] }), 422, "bad_steps", "steps"),
+        (json!({ "to": "green", "steps": [0, 100] }), 422, "bad_steps", "steps"),
+        (json!({ "to": "green", "steps": [100, 10_001] }), 422, "bad_steps", "steps[1]"),
+        (json!({ "to": "green", "steps": ["5", "101%"] }), 422, "bad_steps", "steps[1]"),
+        (json!({ "to": "green", "steps": [1.5] }), 422, "bad_steps", "steps[0]"),
+        (json!({ "to": "green", "every": "0s" }), 400, "bad_value", "every"),
+        (json!({ "to": "green", "every": "soon" }), 400, "bad_value", "every"),
+        (json!({ "to": "green", "supervise": "1ms" }), 400, "bad_value", "supervise"),
+        (json!({ "to": "purple" }), 422, "unknown_version", "to"),
+        (json!({ "to": "blue" }), 409, "nothing_to_ramp", "to"),
+        (json!({ "to": "green", "step": [1] }), 400, "bad_json", "step"),
+        (json!({}), 400, "bad_json", "to"),
+    ];
+    for (body, status, token, field) in bad {
+        let (got, problem) = lab.call("POST", RAMP, &body);
+        assert_eq!(
+            (got, self::token(&problem), &problem["field"]),
+            (status, token.to_owned(), &json!(field)),
+            "{body}: {problem}"
+        );
+    }
+    assert_eq!(lab.call("POST", "/v1/services/stop/ramp", &up("1h")).0, 404);
+    let edit = json!({ "changes": [{ "service": "shop", "ramp": up("1h") }] });
+    assert_eq!(lab.call("POST", "/v1/changes", &edit).0, 400);
+    assert_eq!(lab.epoch(), epoch);
+    // Usage.
+    for steps in ["5,x", "5,101", ""] {
+        assert_eq!(lab.cli(&["ramp", "shop", "--to", "green", "--steps", steps]).0, 2, "{steps}");
+    }
+    let (code, _, err) = lab.cli(&["ramp", "shop", "--to", "green", "--steps", "50,5"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot ramp `shop` to `green`: steps rise: 5 % does not come after 50 %"), "{err}");
+    // One at a time.
+    begin(&lab, &up("1h"));
+    let (status, problem) = lab.call("POST", RAMP, &json!({ "to": "blue" }));
+    assert_eq!((status, token(&problem)), (409, "ramping".to_owned()), "{problem}");
+    let rollout = json!({ "from": "blue", "to": "green" });
+    let (status, problem) = lab.call("POST", "/v1/services/shop/rollout", &rollout);
+    assert_eq!((status, token(&problem)), (422, "ramping".to_owned()), "{problem}");
+    let (code, _, err) = lab.cli(&["deploy", "shop", "--version", "v3", "--endpoint", "127.0.0.1:9"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("a ramp to `green` is under way"), "{err}");
+}
+
+#[test]
+fn a_plan_moves_nothing_and_an_order_is_made_once_and_for_what_was_seen() {
+    let lab = Lab::start(&["blue", "green"]);
+    let epoch = lab.epoch();
+    let (status, plan) = lab.call("POST", &format!("{RAMP}?dry_run=true"), &up("2m"));
+    assert_eq!((status, &plan["dry_run"]), (200, &json!(true)), "{plan}");
+    assert_eq!(plan["services"]["shop"]["ramp"]["steps"], json!([100, 5_000, 10_000]), "{plan}");
+    let (_, out, _) = lab.cli(&["ramp", "shop", "--to", "green", "--every", "2m", "--dry-run"]);
+    assert!(out.contains("ramp to green: 1 % now, then 5 %, 25 %, 50 %, 100 %, each after 120 s"), "{out}");
+    assert!(out.trim_end().ends_with("nothing was changed: this was a dry run"), "{out}");
+    assert_eq!((lab.epoch(), &lab.shop()["ramp"]), (epoch, &Value::Null));
+    let stale = [("if-match", "\"77\"")];
+    assert_eq!(lab.call_with("POST", RAMP, &stale, &up("1h")).status, 412);
+    let key = [("idempotency-key", "once")];
+    let first = lab.call_with("POST", RAMP, &key, &up("1h"));
+    let again = lab.call_with("POST", RAMP, &key, &up("1h"));
+    assert_eq!((first.status, again.status, first.body == again.body), (200, 200, true));
+    assert_eq!((again.header("idempotent-replayed"), lab.epoch()), (Some("true"), epoch + 1));
+    let key = [("idempotency-key", "twice")];
+    let promote = || lab.call_with("POST", "/v1/services/shop/promote", &key, &Value::Null).status;
+    assert_eq!((promote(), promote(), lab.weight("green")), (200, 200, 5_000));
+}
+
+#[test]
+fn a_hold_is_independent_and_an_exclusive_flip_ends_it() {
+    let lab = Lab::start(&["blue", "green"]);
+    assert_eq!(steer(&lab, "hold", &json!({ "timeout": "1m" })).0, 200);
+    begin(&lab, &up("100ms"));
+    wait_until("it goes on", || lab.weight("green") == 10_000);
+    assert_eq!(lab.shop()["phase"], "holding");
+    assert_eq!(steer(&lab, "release", &Value::Null).0, 200);
+    begin(&lab, &json!({ "to": "blue", "every": "1h" }));
+    let (status, answer) = steer(&lab, "flip", &json!({ "to": "green", "exclusive": true }));
+    assert_eq!((status, &lab.shop()["ramped"]["how"]), (200, &json!("superseded")), "{answer}");
+}
+
+#[test]
+fn a_deployment_can_go_up_in_steps() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let args =
+        ["deploy", "shop", "--version", "v42", "--endpoint", &at, "--steps", "1,25,100", "--every", "100ms"];
+    let (code, out, err) = lab.cli(&args);
+    assert_eq!((code, lab.get("/").version()), (0, "v42"), "{out}{err}");
+    assert!(out.trim_end().ends_with("blue is safe to stop: nothing is left on it"), "{out}");
+    let ramp = ["ramp", "ramp", "ramp"].map(str::to_owned);
+    assert!(history(&lab).into_iter().map(|(kind, _)| kind).collect::<Vec<_>>().ends_with(&ramp));
+    let epoch = lab.epoch();
+    assert_eq!((lab.cli(&args).0, lab.epoch()), (0, epoch), "once more is the same deployment");
+    let rolling = [&args[..], &["--rolling"]].concat();
+    assert_eq!(lab.cli(&rolling).0, 2);
+}
