@@ -11,6 +11,7 @@ mod problem;
 mod rollout;
 mod service;
 mod standing;
+mod sticky;
 pub mod text;
 mod trial;
 mod upgrade;
@@ -35,6 +36,7 @@ pub use service::{
     weights,
 };
 pub use standing::{Holding, Standing};
+pub use sticky::Sticky;
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
 pub use verdict::{
