@@ -233,7 +233,7 @@ fn what_no_version_was_asked_for_brings_no_id_and_what_a_version_failed_does() {
     .replace("path = \"/\" }]", "path = \"/shop\" }]");
     let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &text);
     for (path, status, count) in
-        [("/gone", 410, 0), ("/moved", 302, 0), ("/nowhere", 404, 0), ("/down", 502, 1), ("/shop", 200, 1)]
+        [("/gone", 410, 0), ("/moved", 302, 0), ("/nowhere", 404, 0), ("/down", 503, 1), ("/shop", 200, 1)]
     {
         let answer = lab.get(path);
         assert_eq!((answer.status, cookies(&answer).len()), (status, count), "{path}: {:?}", answer.headers);

@@ -1426,7 +1426,7 @@ fn a_new_process_that_may_serve_already_is_told_to_end_and_not_killed() {
 
 #[test]
 fn users_stay_with_their_versions() {
-    let origins = ["blue", "green"].map(lab::Origin::start);
+    let origins = ["blue", "green"].map(Origin::start);
     let text = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nsticky = {{ header = \"x-user\" }}\nstable = \"blue\"\n\
          [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",

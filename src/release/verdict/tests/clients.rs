@@ -4,6 +4,8 @@ use crate::release::verdict::{
     Again, ENOUGH_CLIENTS, Group, Settings, Stalled, Standing, Supervisor, Why, guard_rate,
 };
 
+use super::world::Dice;
+
 const SHARE: f64 = 0.05;
 
 fn stage(weight: f64) -> Supervisor {
@@ -95,4 +97,88 @@ fn a_budget_of_bad_answers_is_not_one_clients_to_spend() {
     stage.has_clients(1_000);
     after(&mut stage, 100, group(SHARE, [95, 105], [0, 100], [0, 100]), None);
     assert!(stage.needed_log_e() > 9.0, "{}", stage.needed_log_e());
+}
+
+/// Users of whom a few are very busy, and each hundredth fails half of the time, whichever version he has.
+struct Crowd {
+    dice: Dice,
+    /// Below which share of the candidate each is the candidate's.
+    lots: Vec<f64>,
+    /// Up to which part of all requests they are his or those before him.
+    busy: Vec<f64>,
+    failing: Vec<bool>,
+    /// When each has met a failure last, in seconds.
+    failed: Vec<Option<f64>>,
+    now: f64,
+}
+
+impl Crowd {
+    fn of(users: usize, seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut sum = 0.0;
+        let upto = (1..=users).map(|rank| {
+            sum += 1.0 / rank as f64;
+            sum
+        });
+        let upto: Vec<f64> = upto.collect();
+        let busy = upto.into_iter().map(|upto| upto / sum).collect();
+        let lots = (0..users).map(|_| dice.roll()).collect();
+        let failing = (0..users).map(|_| dice.chance(0.01)).collect();
+        Self { dice, lots, busy, failing, failed: vec![None; users], now: 0.0 }
+    }
+
+    /// A tenth of a second of 200 requests a second.
+    fn ask(&mut self, w: f64, quiet: f64, is_candidate_bad: bool) -> Group {
+        let mut group = Group { w, ..Group::default() };
+        self.now += 0.1;
+        for _ in 0..20 {
+            let drawn = self.dice.roll();
+            let user = self.busy.partition_point(|upto| *upto < drawn).min(self.lots.len() - 1);
+            let version = usize::from(self.lots[user] < w);
+            let is_bad = (is_candidate_bad && version == 1) || (self.failing[user] && self.dice.chance(0.5));
+            group.decided[version] += 1;
+            if is_bad {
+                group.bad[version] += 1;
+                let before = self.failed[user].replace(self.now);
+                group.again.bad[version] +=
+                    u64::from(before.is_some_and(|before| self.now - before <= quiet));
+            }
+        }
+        (group.guard_decided, group.measured) = (group.decided[1], group.decided);
+        group.guard_bad = group.bad[1];
+        group
+    }
+}
+
+/// Whether a candidate that is as good as the baseline is reverted in 20,000 requests of these users; and after how many more once
+/// it fails always, at most 10,000.
+fn reverts(users: usize, w: f64, quiet: f64, seed: u64) -> (bool, Option<usize>) {
+    let (mut crowd, mut stage) = (Crowd::of(users, seed), stage(w));
+    let mut look = |is_bad| {
+        let group = crowd.ask(stage.weight(), quiet, is_bad);
+        stage.tick(0.1, &[group], None, group.decided[0] - group.bad[0]) == Standing::Breached
+    };
+    if (0..1_000).any(|_| look(false)) {
+        return (true, None);
+    }
+    (false, (1..500).find(|_| look(true)).map(|looks| looks * 20))
+}
+
+/// The specification's table 8.7, smaller.
+#[test]
+fn users_who_fail_revert_nothing_and_a_version_that_fails_is_found() {
+    for seed in 1..=8 {
+        for w in [0.05, 0.5] {
+            let (is_reverted, found) = reverts(1_000, w, 60.0, seed);
+            assert!(!is_reverted, "seed {seed}, {w}");
+            assert!(found.is_some(), "seed {seed}, {w}");
+        }
+    }
+}
+
+/// Why each counts but once.
+#[test]
+fn users_who_count_as_often_as_they_fail_revert_what_is_good() {
+    let seed = (1..=40).find(|seed| reverts(200, 0.1, -1.0, *seed).0).unwrap();
+    assert!(!reverts(200, 0.1, 60.0, seed).0, "and the same ones do not");
 }
