@@ -41,7 +41,7 @@ pub enum StickyBy {
     },
     /// The first value of this field, in lower case.
     Header(Box<str>),
-    /// The address, or for IPv6 the [network](network).
+    /// The address, or for IPv6 its [`network`].
     Client,
 }
 

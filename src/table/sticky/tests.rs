@@ -1,3 +1,5 @@
+//! Shares, and who moves: of many users, and for ever.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
