@@ -19,7 +19,7 @@
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which refuses what can be read in two ways (HTTP/2 is h2's), and
 //! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous
-//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); its coin says which version; the [permit](proxy::permit) counts it in
+//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); its coin says which version, or [whose](proxy::sticky) it is where [users stay](table::sticky); the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
 //! endpoint](proxy::upstream::balance) it goes; an [exchange](proxy::forward) carries head and body both ways as streams,
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
@@ -61,7 +61,8 @@
 //! A flip or new weights of a service that is supervised begin a [trial](release::trial): one version is compared with the one
 //! before. The lanes of such a service have a [ledger](proxy::ledger), in which each worker counts, on a page of its own, what became
 //! of a request's first attempt, by the weights that its coin was thrown under (what is in flight is model-checked with loom
-//! in `tests/loom_flight.rs`). A task beside control, the [supervisor](control::supervisor),
+//! in `tests/loom_flight.rs`). Where users stay with a version the coin is a user's: what he meets counts once in a while, and of few users
+//! nothing follows. A task beside control, the [supervisor](control::supervisor),
 //! takes what came, every ten milliseconds, and the pure [verdict](release::verdict) makes evidence of it. What it wants are ordinary
 //! changes: lean back, come back, revert, each refused when the trial that it is about is over, and given again while the store
 //! refuses it.

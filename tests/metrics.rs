@@ -45,6 +45,7 @@ fn table() -> Arc<Table> {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

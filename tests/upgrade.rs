@@ -1474,3 +1474,27 @@ fn a_ramp_goes_on_in_the_new_process() {
     row.wait_alone();
     row.end();
 }
+
+#[test]
+fn users_stay_with_their_versions() {
+    let origins = ["blue", "green"].map(Origin::start);
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nsticky = {{ header = \"x-user\" }}\nstable = \"blue\"\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let mut row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), origins.into(), &text));
+    row.lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let versions = |row: &Row| -> Vec<String> {
+        let version = |user: u32| {
+            let request = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-user: {user}\r\n\r\n");
+            row.client().send(request).answer().version().to_owned()
+        };
+        (0..100).map(version).collect()
+    };
+    let before = versions(&row);
+    assert!(before.contains(&"green".to_owned()) && before.contains(&"blue".to_owned()));
+    row.upgrade();
+    row.wait_alone();
+    assert_eq!(versions(&row), before);
+}

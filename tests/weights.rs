@@ -117,6 +117,7 @@ fn service(points: u16) -> Arc<Service> {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

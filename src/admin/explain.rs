@@ -1,14 +1,17 @@
 //! `POST /v1/explain`: which version would get a request, and why, from the live table.
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::Uri;
 
-use super::api::{Chance, Explain, Explained, Problem, Reason, Route};
+use super::api::{Chance, Explain, Explained, Problem, Reason, Route, Sticky};
 use super::call::Call;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
-use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, Table};
+use crate::table::sticky::cookie;
+use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, StickyBy, StickyKey, Table};
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
@@ -26,6 +29,7 @@ struct Request {
     path: String,
     /// Names in lower case.
     headers: Vec<(String, String)>,
+    client: Option<IpAddr>,
 }
 
 impl RouteKey for Request {
@@ -51,16 +55,32 @@ impl Request {
             let read = http::Method::from_bytes(method.as_bytes());
             read.map_err(|_| bad("method", "`method` is no HTTP method".to_owned()))?;
         }
-        if let Some(client) = &asked.client {
-            let read = client.parse::<std::net::IpAddr>();
-            read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))?;
-        }
+        let client = asked.client.map(|client| {
+            let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
+            read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
+        });
         let headers: Vec<_> =
             asked.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
         let header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
         let authority =
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
-        Ok(Self { host: without_port(authority).to_owned(), path: uri.path().to_owned(), headers })
+        let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
+        Ok(Self { host, path, headers, client: client.transpose()? })
+    }
+
+    /// What its user is known by, where users of the service stay with a version.
+    fn key(&self, service: &Service) -> Option<StickyKey> {
+        let sticky = service.sticky.as_ref()?;
+        let all = |wanted: &str| {
+            let wanted = wanted.to_owned();
+            let fields = self.headers.iter().filter(move |(name, _)| *name == wanted);
+            fields.map(|(_, value)| value.trim_ascii().as_bytes())
+        };
+        match &sticky.rules.by {
+            StickyBy::Cookie { name, .. } => sticky.key(cookie(all("cookie"), name)?),
+            StickyBy::Header(name) => sticky.key(all(name).next()?),
+            StickyBy::Client => self.client.map(|client| sticky.key_of_client(client)),
+        }
     }
 }
 
@@ -76,21 +96,39 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let epoch = table.epoch().0;
     let Some(routed) = table.route(request) else {
         let (reason, chances) = (Reason::NoRoute, Vec::new());
-        return Explained { epoch, service: None, route: None, reason, version: None, chances };
+        return Explained { epoch, service: None, route: None, reason, version: None, chances, sticky: None };
     };
     let service = &table.services()[routed.service];
     if let Some(reason) = own_answer(service, routed.route) {
         let route: Route = (&service.routes[routed.route]).into();
         let (route, service) = (Some(route), Some(service.name.to_string()));
-        return Explained { epoch, service, route, reason, version: None, chances: Vec::new() };
+        let (version, chances, sticky) = (None, Vec::new(), None);
+        return Explained { epoch, service, route, reason, version, chances, sticky };
     }
-    let chances: Vec<_> =
+    let mut chances: Vec<_> =
         service.split.shares().map(|(version, weight)| chance(version.as_str(), weight)).collect();
-    let reason = if service.split.is_whole() { Reason::Single } else { Reason::Coin };
-    let version = service.split.is_whole().then(|| service.split.heaviest().to_string());
+    let (reason, version) = decided(service, request);
+    if let Some(version) = &version {
+        chances.retain(|chance| chance.version == *version);
+        chances.iter_mut().for_each(|chance| chance.probability = 1.0);
+    }
+    let sticky = Sticky::of(service);
     let route: Route = (&service.routes[routed.route]).into();
     let (route, service) = (Some(route), Some(service.name.to_string()));
-    Explained { epoch, service, route, reason, version, chances }
+    Explained { epoch, service, route, reason, version, chances, sticky }
+}
+
+/// What decides on the version of the request, and which it is if that is known.
+fn decided(service: &Service, request: &Request) -> (Reason, Option<String>) {
+    if service.split.is_whole() {
+        return (Reason::Single, Some(service.split.heaviest().to_string()));
+    }
+    let Some(sticky) = &service.sticky else { return (Reason::Coin, None) };
+    match request.key(service).and_then(|key| sticky.assign(key)) {
+        Some(index) => (Reason::Sticky, Some(service.versions[index].name.to_string())),
+        None if sticky.rules.by.mints() => (Reason::Minted, None),
+        None => (Reason::Coin, None),
+    }
 }
 
 /// What the route answers by itself, if it does.

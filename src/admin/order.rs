@@ -1,11 +1,14 @@
 //! One change: asked of control, waited for, answered.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ETAG, HeaderValue};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::api::text::figure;
 use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::refusal::{self, Blame};
@@ -13,7 +16,8 @@ use super::{edit, precondition, ramp, read, wait};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
-use crate::table::{Epoch, ServiceName, VersionRef};
+use crate::table::sticky::moved;
+use crate::table::{Epoch, Service, ServiceName, VersionRef};
 
 /// What every change takes in its query.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -125,6 +129,8 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     let mut answer = answer(&done, &order.services);
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
+        let users = who_moves(&before, &done.state, &answer);
+        answer.notes.extend(users);
     } else {
         wait::wait(call, &mut answer, &order.services, (named, ramp), until).await?;
     }
@@ -186,6 +192,19 @@ fn moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<Move> {
         after.table.services().iter().filter(|service| answer.services.contains_key(service.name.as_str()));
     let pairs = names.filter_map(|new| Some((before.table.service(&new.name)?, new)));
     pairs.flat_map(|(old, new)| Move::between(&new.name, &old.split, &new.split)).collect()
+}
+
+/// How many of those who stay with a version the planned change would move, one note a service.
+fn who_moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<String> {
+    let names =
+        after.table.services().iter().filter(|service| answer.services.contains_key(service.name.as_str()));
+    let note = |new: &Arc<Service>| {
+        let (old, sticky) = (before.table.service(&new.name)?, new.sticky.as_ref()?);
+        let share = moved(&old.split, &new.split) * 100.0;
+        let (name, by) = (&new.name, &sticky.rules.by);
+        Some(format!("`{name}` is sticky by {by}: {} % of its users would change versions", figure(share)))
+    };
+    names.filter_map(note).collect()
 }
 
 fn respond(answer: &ChangeAnswer, replayed: bool) -> Response {

@@ -100,13 +100,13 @@ fn key(node: Node<'_>) -> Option<HashKey> {
     }
 }
 
-fn token<'a>(node: Node<'a>, expected: &str) -> Option<&'a str> {
+pub(super) fn token<'a>(node: Node<'a>, expected: &str) -> Option<&'a str> {
     let text = node.text(expected)?;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_token) { Some(text) } else { node.unexpected(expected) }
 }
 
-fn is_true(node: Node<'_>) -> Option<()> {
+pub(super) fn is_true(node: Node<'_>) -> Option<()> {
     if node.flag()? { Some(()) } else { node.unexpected("true") }
 }
 

@@ -22,7 +22,6 @@ mod hold;
 pub mod host;
 mod https;
 mod identity;
-mod later;
 mod limits;
 mod listen;
 mod load;
@@ -35,6 +34,7 @@ mod route;
 mod service;
 pub mod size;
 mod split;
+mod sticky;
 mod supervise;
 #[cfg(test)]
 mod tests;

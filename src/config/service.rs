@@ -10,7 +10,7 @@ use super::Listener;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, drain, edits, hold, later, limits, pool, pool_rules, route, split, supervise};
+use super::{answer, drain, edits, hold, limits, pool, pool_rules, route, split, sticky, supervise};
 use crate::table::{
     Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
     ServiceName, ServiceSpec, Timeouts, VersionName,
@@ -91,9 +91,7 @@ impl Services {
         let drain = section.or("drain", DrainRules::default(), drain::read);
         let hold = section.or("hold", HoldLimits::default(), hold::read);
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
-        if let Some(node) = section.take("sticky") {
-            later::sticky(node);
-        }
+        let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         section.finish();
         let (stable, split) = split?;
         let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
@@ -125,6 +123,7 @@ impl Services {
             hold: Arc::new(hold?),
             pool: Arc::new(pool?),
             supervise: supervise?.map(Arc::new),
+            sticky: sticky?.map(Arc::new),
         })
     }
 

@@ -31,6 +31,8 @@ pub(super) fn read(node: Node<'_>) -> Option<SuperviseRules> {
         node.count(&(0..=1_000_000_000)).and_then(|budget| u64::try_from(budget).ok())
     });
     let warmup = section.or("warmup", default.warmup, |node| warmup(node, default.warmup));
+    let sticky_quiet =
+        section.or("sticky_quiet", default.sticky_quiet, |node| node.duration(Duration::from_secs(1)));
     section.finish();
     let (errors, client_errors, latency) = tolerate?;
     Some(SuperviseRules {
@@ -45,6 +47,7 @@ pub(super) fn read(node: Node<'_>) -> Option<SuperviseRules> {
         keep_old: keep_old?,
         bad_budget: bad_budget?,
         warmup: warmup?,
+        sticky_quiet: sticky_quiet?,
     })
 }
 

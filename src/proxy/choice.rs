@@ -3,15 +3,15 @@
 use std::rc::Rc;
 
 use super::head::Parts;
-use http::HeaderMap;
 use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 
 use super::clock::{self, Clock};
 use super::connection::Turn;
 use super::gate::Asked;
 use super::upstream::balance::{Asking, hash};
 use super::upstream::{Local, Picked, Seat};
-use crate::table::HashKey;
+use crate::table::{HashKey, sticky};
 
 /// Chooses endpoints for one request.
 #[derive(Clone, Copy)]
@@ -78,21 +78,13 @@ fn key(what: &HashKey, turn: &Turn, head: &Parts, asked: &Asked<'_>) -> Option<u
     }
 }
 
-/// The value of the first cookie of this name (RFC 6265 §5.4).
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let pairs =
-        headers.get_all(COOKIE).into_iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.into_iter().find_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        let (key, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
-        (key == name.as_bytes()).then_some(value)
-    })
+/// The value of the first cookie of this name.
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    sticky::cookie(headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes), name)
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]

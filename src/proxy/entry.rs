@@ -8,10 +8,11 @@ use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
 use super::hold::{self, Place, Way};
-use super::live::{Lane, Terms};
+use super::live::{Lane, Snapshot, Terms};
 use super::permit::Permit;
 use super::pressure::Pressure;
 use super::quota::{Comer, NotNow, Slot};
+use super::sticky::{self, Known, Minted};
 use super::story::Story;
 use crate::metrics::{Kind, Reason};
 
@@ -36,7 +37,7 @@ pub(super) enum Entry {
     Held,
 }
 
-/// Routes the request and assigns it by its coin, under one epoch; again when a change came in between (G1).
+/// Routes the request and assigns it by its coin, or by whose it is, under one epoch; again when a change came in between (G1).
 pub(super) fn admit(
     client: &Client,
     head: &Parts,
@@ -62,7 +63,8 @@ pub(super) fn admit(
         if story.take(&snapshot, routed) {
             return Ok(Entry::OwnAnswer);
         }
-        let Some(lane) = snapshot.assign(routed.service, coin) else {
+        let assigned = assign(&snapshot, routed.service, coin, (client, head), &mut story.minted);
+        let Some((lane, known)) = assigned else {
             story.stays_outside(&snapshot, routed);
             return Err(Reason::NoEndpoint);
         };
@@ -123,9 +125,10 @@ pub(super) fn admit(
         {
             permit.slot = slot;
             if let Some(counting) = rare.and_then(|rare| rare.counting.as_ref()) {
-                permit.entry = Some(counting.begin(worker.id, kind, &client.arrival.peer, &head.headers));
+                let (from, drawn) = ((&client.arrival.peer, &head.headers), known.drawn());
+                permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
-            story.assigned(lane, &mut permit);
+            story.assigned(lane, known, &mut permit);
             return Ok(Entry::Admitted(Admitted { permit, terms }));
         }
     }
@@ -137,4 +140,21 @@ fn limit_of(lane: &Lane) -> Option<Reason> {
         return Some(Reason::Concurrency);
     }
     lane.target.pool.circuit.limits().then_some(Reason::CircuitOpen)
+}
+
+/// The lane that the request is assigned to, by its coin or by whose it is, and what has decided; `None` where there is none.
+fn assign<'s>(
+    snapshot: &'s Snapshot,
+    service: usize,
+    coin: u32,
+    (client, head): (&Client, &Parts),
+    minted: &mut Option<Box<Minted>>,
+) -> Option<(&'s Lane, Known)> {
+    let lane = snapshot.assign(service, coin)?;
+    let Some(sticky) = lane.rare.as_deref().and_then(|rare| rare.sticky.as_deref()) else {
+        return Some((lane, Known::by_coin(lane)));
+    };
+    let known = sticky::know(sticky, lane.assigned_by, client, head, minted);
+    let index = known.key.and_then(|key| sticky.assign(key));
+    Some((index.map_or(lane, |index| snapshot.lane_of(service, index)), known))
 }

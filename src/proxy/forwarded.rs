@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::HeaderMap;
 use http::header::FORWARDED;
 
-use super::headers::X_FORWARDED_FOR;
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// The client behind the trusted proxy `peer`: the rightmost address that is not trusted, else the leftmost.
 ///
@@ -32,6 +32,29 @@ pub fn client(fields: &HeaderMap, peer: Option<IpAddr>, trusts: impl Fn(IpAddr) 
         while hops.next().is_some_and(&mut take) {}
     }
     client
+}
+
+/// The scheme that the first of the trusted proxies was asked by, as they say: `X-Forwarded-Proto`, else the first `proto` of
+/// `Forwarded`; `None` where nobody says.
+pub fn scheme(fields: &HeaderMap) -> Option<Vec<u8>> {
+    if let Some(told) = fields.get(X_FORWARDED_PROTO) {
+        let first = told.as_bytes().split(|byte| *byte == b',').next();
+        return first.map(|first| first.trim_ascii().to_vec());
+    }
+    let value = fields.get(FORWARDED)?.as_bytes();
+    let (element, _) = split(value, b',');
+    let mut rest = Some(element);
+    while let Some(text) = rest {
+        let (pair, behind) = split(text, b';');
+        let at = pair.iter().position(|byte| *byte == b'=');
+        if let Some((name, value)) = at.map(|at| (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
+            && name.eq_ignore_ascii_case(b"proto")
+        {
+            return unquoted(value);
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`, `2001:db8::1`.

@@ -8,16 +8,19 @@ mod endpoints;
 mod entry;
 mod flight;
 mod page;
+mod quiet;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use entry::Entry;
+pub use entry::{Drawn, Entry};
 pub use flight::LATELY;
 pub use page::SLOWLY;
 pub use page::{Counted, GENERATIONS, Page, Sums};
+
+use quiet::{Bad, Quiet, Slot};
 
 use super::{atomic, clock};
 use crate::table::{Service, SuperviseRules, VersionName, Watch};
@@ -65,6 +68,8 @@ pub(super) struct Shared {
     is_blown: AtomicBool,
     /// When which clients have met failures; made with the first failure.
     clients: OnceLock<Box<[AtomicU32]>>,
+    /// What each client counts for, where the coin is the client's; `None` where nobody stays with a version.
+    quiet: Option<Quiet>,
 }
 
 /// A client counts as one of so many.
@@ -117,6 +122,7 @@ impl Ledger {
     pub fn of(service: &Service, before: Option<&Arc<Self>>, workers: usize) -> Option<Arc<Self>> {
         let watch = service.watch.as_ref()?;
         let same = before.filter(|before| before.watch.goes_on(watch));
+        let same = same.filter(|before| before.is_by_client() == is_by_client(service, watch));
         Some(same.map_or_else(|| Arc::new(Self::open(service, watch.clone(), workers)), Arc::clone))
     }
 
@@ -133,6 +139,7 @@ impl Ledger {
             in_a_row: AtomicU32::new(0),
             is_blown: AtomicBool::new(false),
             clients: OnceLock::new(),
+            quiet: is_by_client(service, &watch).then(|| Quiet::new(rules.sticky_quiet)),
         };
         let pages = (0..workers).map(|_| OnceLock::new()).collect();
         Self { watch, shared: Arc::new(shared), pages }
@@ -140,6 +147,20 @@ impl Ledger {
 
     fn page(&self, worker: usize) -> &Arc<Page> {
         self.pages[worker].get_or_init(|| Arc::new(Page::new(Arc::clone(&self.shared))))
+    }
+
+    /// True when the coin may be a client's, and not a request's: then each client counts but once.
+    #[must_use]
+    pub fn is_by_client(&self) -> bool {
+        self.shared.quiet.is_some()
+    }
+
+    /// About how many clients came so far; `None` where nobody stays with a version. Requests with a coin of their own are
+    /// clients of their own.
+    #[must_use]
+    pub fn clients(&self) -> Option<u64> {
+        let pages = self.pages.iter().filter_map(OnceLock::get);
+        self.is_by_client().then(|| quiet::count(pages.filter_map(|page| page.clients())))
     }
 
     /// When it was opened.
@@ -217,6 +238,11 @@ impl Ledger {
     }
 }
 
+/// True when clients of the service stay with a version, and two are compared.
+fn is_by_client(service: &Service, watch: &Watch) -> bool {
+    service.sticky.is_some() && watch.candidate.is_some()
+}
+
 impl Shared {
     /// From which buckets on an answer of this side is slow, once that is known.
     fn slow_from(&self, side: Side) -> Option<[u16; QUANTILES]> {
@@ -226,6 +252,12 @@ impl Shared {
     /// True for what was begun since it is known what is slow.
     fn compares(&self, begun: u64) -> bool {
         self.slow.get().is_some_and(|(since, _)| begun >= *since)
+    }
+
+    /// True when what this client meets now says nothing new, because it has met the same just before.
+    fn is_repeated(&self, client: Option<Slot>, bad: Bad) -> bool {
+        let known = self.quiet.as_ref().zip(client);
+        known.is_some_and(|(quiet, client)| quiet.is_repeated(client, bad, micros(self.begun, clock::now())))
     }
 
     /// A failure of the candidate met this client: true when it counts, because the client has not met others just now.

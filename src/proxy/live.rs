@@ -15,7 +15,7 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Table, Timeouts, VersionName, VersionSpec,
+    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Sticky, Table, Timeouts, VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -59,6 +59,8 @@ pub struct Rare {
     pub gates: Option<Gates>,
     /// What is left of its limits, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
+    /// How the service's users stay with a version, if they do.
+    pub sticky: Option<Arc<Sticky>>,
     /// How the version's requests are counted, if it is compared with another.
     pub counting: Option<Counting>,
     /// Where the service's requests are counted, if it is supervised.
@@ -104,8 +106,9 @@ impl Shared {
     fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
         let Self { quota, gates, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
-        let is_there = quota.is_some() || gates.is_some() || ledger.is_some();
-        is_there.then(|| Arc::new(Rare { gates, quota, counting, ledger }))
+        let sticky = service.sticky.clone();
+        let is_there = quota.is_some() || gates.is_some() || ledger.is_some() || sticky.is_some();
+        is_there.then(|| Arc::new(Rare { gates, quota, sticky, counting, ledger }))
     }
 }
 
@@ -174,6 +177,12 @@ impl Snapshot {
     #[must_use]
     pub fn assign(&self, service: usize, coin: u32) -> Option<&Lane> {
         self.lanes[service].iter().find(|lane| u64::from(coin) < lane.below)
+    }
+
+    /// The lane of the version with this index, of the service with that one.
+    #[must_use]
+    pub fn lane_of(&self, service: usize, version: usize) -> &Lane {
+        &self.lanes[service][version]
     }
 
     /// True when the service with this index changes something about its requests or answers; every service has a lane.

@@ -25,6 +25,7 @@ mod attempts;
 mod choice;
 pub mod forward;
 pub mod outgoing;
+pub mod sticky;
 
 pub mod body;
 pub mod bounds;

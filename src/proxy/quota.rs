@@ -18,7 +18,7 @@ use governor::{Quota as Pace, RateLimiter};
 use tokio::sync::Notify;
 
 use crate::metrics::Reason;
-use crate::table::{Rate, RateBy, ServiceLimits};
+use crate::table::{Rate, RateBy, ServiceLimits, sticky};
 
 /// Tables of clients; each is locked for as long as it takes to look one up.
 const SHARDS: usize = 64;
@@ -233,11 +233,7 @@ impl Limiter {
 /// Whose requests count together: an address, or for IPv6 the 64 bits that one client usually has all addresses of.
 #[must_use]
 pub fn network(address: Option<IpAddr>) -> IpAddr {
-    match address {
-        None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        Some(IpAddr::V4(v4)) => IpAddr::V4(v4),
-        Some(IpAddr::V6(v6)) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-    }
+    address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), sticky::network)
 }
 
 /// When each client may ask again, for at most [`MOST_CLIENTS`] of them.

@@ -17,6 +17,7 @@ use super::live::{Lane, Snapshot};
 use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
+use super::sticky::{Known, Minted};
 use super::upgrade::Upgrade;
 use super::{answer, error, hold, hops};
 use crate::metrics::Reason;
@@ -36,6 +37,8 @@ pub struct Story {
     pub retry_after: u32,
     /// Its line in the access log.
     pub record: Option<Rc<Record>>,
+    /// An id for its client, who has none and needs one.
+    pub(super) minted: Option<Box<Minted>>,
 }
 
 /// A route, and later a version, in the table of one epoch.
@@ -90,7 +93,15 @@ impl Story {
     pub fn begin(client: &Client, head: &mut Parts) -> Self {
         let request_id = identity::establish(client, head);
         let record = client.worker.journal.begin(client, head, request_id.as_ref());
-        Self { request_id, place: None, epoch: None, is_admitted: false, retry_after: 0, record }
+        Self {
+            request_id,
+            place: None,
+            epoch: None,
+            is_admitted: false,
+            retry_after: 0,
+            record,
+            minted: None,
+        }
     }
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
@@ -104,14 +115,17 @@ impl Story {
     }
 
     /// The request was assigned to this version of its service.
-    pub fn assigned(&mut self, lane: &Lane, permit: &mut Permit) {
+    pub(super) fn assigned(&mut self, lane: &Lane, known: Known, permit: &mut Permit) {
         self.epoch = Some(permit.epoch);
         self.is_admitted = true;
         if let Some(place) = &mut self.place {
             place.version = Some(lane.version);
         }
+        if let Some(minted) = self.minted.as_mut().filter(|_| known.mints) {
+            minted.is_due = true;
+        }
         if let Some(record) = &self.record {
-            record.assigned(permit.local(), lane.assigned_by);
+            record.assigned(permit.local(), known.by);
             permit.note_in(record);
         }
     }
@@ -239,6 +253,10 @@ impl Story {
                 let values = self.values(place, client, head, asked.as_ref());
                 rewrite::apply(&mut answer.headers, operations, &values);
             }
+        }
+        // Behind what the operator takes out of versions' answers: it is none of theirs.
+        if let Some(minted) = &self.minted {
+            minted.put(&mut answer.headers);
         }
         if let Some(record) = &self.record {
             record.answered(answer);

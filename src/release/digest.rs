@@ -15,8 +15,9 @@ use crate::table::{
     ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits, HostPattern,
     HttpProbe, Identity, KeepaliveRules, Least, On, OutlierRules, OwnAnswer, Page, PathRewrite, Policy,
     PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules, Route, RouteRules, Rules,
-    SentHost, ServiceLimits, ServiceName, ServiceSpec, SlowStart, Slowness, SuperviseMode, SuperviseRules,
-    Template, Timeouts, Tolerance, Traits, UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
+    SentHost, ServiceLimits, ServiceName, ServiceSpec, SlowStart, Slowness, StickyBy, StickyRules,
+    SuperviseMode, SuperviseRules, Template, Timeouts, Tolerance, Traits, UpstreamTls, VersionName,
+    VersionSpec, Warmup, ZoneName,
 };
 
 /// What the file said of a service, in 64 bits.
@@ -72,7 +73,8 @@ macro_rules! fields {
 
 fields! {
     ServiceSpec {
-        name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise
+        name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise,
+        sticky
     }
     VersionSpec { name, endpoints, protocol, tls, proxy_header, draining, traits, pool }
     Route { host, path, headers }
@@ -82,8 +84,10 @@ fields! {
     DrainRules { patience, spread, deadline, retry }
     HoldLimits { requests, bytes, timeout, answer }
     SuperviseRules {
-        mode, alpha, errors, client_errors, latency, suspect_weight, suspect_hold, probe, keep_old, bad_budget, warmup
+        mode, alpha, errors, client_errors, latency, suspect_weight, suspect_hold, probe, keep_old, bad_budget, warmup,
+        sticky_quiet
     }
+    StickyRules { by, salt }
     Tolerance { ratio, excess }
     Slowness { part, least }
     Rules { routes, versions, pages }
@@ -182,6 +186,11 @@ words! {
         Self::Off => "off",
         Self::Alert => "alert",
         Self::On => "on",
+    }
+    StickyBy {
+        Self::Cookie { name, mint } => ("cookie", (name, mint)),
+        Self::Header(name) => ("header", name),
+        Self::Client => "client",
     }
     SentHost {
         Self::Fixed(host) => ("fixed", host),

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod rules;
 pub mod service;
 pub mod split;
+pub mod sticky;
 pub mod supervise;
 pub mod template;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use pool::{
 pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
 pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
+pub use sticky::{Sticky, StickyBy, StickyKey, StickyRules};
 pub use supervise::{Slowness, SuperviseMode, SuperviseRules, Tolerance, Watch};
 pub use template::{Part, Placeholder, Template};
 pub use transport::{Identity, Protocol, ProxyHeader, UpstreamTls};

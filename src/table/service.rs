@@ -12,6 +12,7 @@ use super::pool::PoolRules;
 use super::pool::traits::PoolTraits;
 use super::rules::Rules;
 use super::split::{Coin, Split};
+use super::sticky::{Sticky, StickyRules};
 use super::supervise::{SuperviseRules, Watch};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
 
@@ -96,6 +97,8 @@ pub struct ServiceSpec {
     pub pool: Arc<PoolRules>,
     /// How its candidates are supervised; `None`: only where a change asks for it.
     pub supervise: Option<Arc<SuperviseRules>>,
+    /// By what its users stay with a version; `None`: each request is assigned by a coin of its own.
+    pub sticky: Option<Arc<StickyRules>>,
 }
 
 /// What decided on a request's version.
@@ -105,6 +108,10 @@ pub enum AssignedBy {
     Single,
     /// The request's own coin.
     Coin,
+    /// What the client sends whenever it comes.
+    Sticky,
+    /// The same, which it was given with this answer.
+    Minted,
 }
 
 impl AssignedBy {
@@ -114,6 +121,8 @@ impl AssignedBy {
         match self {
             Self::Single => "single",
             Self::Coin => "coin",
+            Self::Sticky => "sticky",
+            Self::Minted => "minted",
         }
     }
 }
@@ -147,6 +156,8 @@ pub struct Service {
     pub pool: Arc<PoolRules>,
     /// How its candidates are supervised; `None`: only where a change asks for it.
     pub supervise: Option<Arc<SuperviseRules>>,
+    /// By what its users stay with a version, and which; `None`: each request is assigned by a coin of its own.
+    pub sticky: Option<Arc<Sticky>>,
     /// Its new requests wait, while there are any.
     pub holds: Holds,
     /// Whose answers are counted, if any.
@@ -164,7 +175,9 @@ impl Service {
         split: Split,
         epoch: Epoch,
     ) -> Self {
-        let coin = Coin::new(&split, versions.iter().map(|version| &version.name));
+        let names = || versions.iter().map(|version| &version.name);
+        let coin = Coin::new(&split, names());
+        let sticky = spec.sticky.as_ref().map(|rules| Arc::new(Sticky::new(rules, &split, names())));
         Self {
             name: spec.name.clone(),
             routes: Arc::clone(&spec.routes),
@@ -175,6 +188,7 @@ impl Service {
             hold_limits: Arc::clone(&spec.hold),
             pool: Arc::clone(&spec.pool),
             supervise: spec.supervise.clone(),
+            sticky,
             holds: Holds::default(),
             watch: None,
             versions,

@@ -29,6 +29,8 @@ pub struct SuperviseRules {
     pub bad_budget: u64,
     /// How long, and for how many answers of each endpoint, speed does not count at first; default 10 s and 20.
     pub warmup: (Duration, u32),
+    /// Of a client that stays with a version: after how long without another one a failure of its counts again; default 60 s.
+    pub sticky_quiet: Duration,
 }
 
 /// What supervision does about what it finds.
@@ -74,6 +76,7 @@ impl Default for SuperviseRules {
             keep_old: Duration::from_mins(10),
             bad_budget: 0,
             warmup: (Duration::from_secs(10), 20),
+            sticky_quiet: Duration::from_mins(1),
         }
     }
 }

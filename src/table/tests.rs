@@ -31,6 +31,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Route;
+use super::{Route, Sticky};
 
 /// A request to explain.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -40,6 +40,9 @@ pub struct Explained {
     pub version: Option<String>,
     /// Every version that could get it.
     pub chances: Vec<Chance>,
+    /// By what the service's users stay with a version, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
 }
 
 /// What decides.
@@ -50,8 +53,12 @@ pub enum Reason {
     NoRoute,
     /// One version has all the weight.
     Single,
-    /// A coin a request.
+    /// A coin a request: where users stay with a version, because it has nothing that its user is known by.
     Coin,
+    /// What its user is known by.
+    Sticky,
+    /// Its user is not known yet, and gets a cookie that decides from then on.
+    Minted,
     /// The route redirects by itself; no version is asked.
     Redirect,
     /// The route has a fixed answer; no version is asked.

@@ -12,6 +12,7 @@ mod ramp;
 mod rollout;
 mod service;
 mod standing;
+mod sticky;
 pub mod text;
 mod trial;
 mod upgrade;
@@ -36,6 +37,7 @@ pub use service::{
     Endpoint, InFlight, Listener, PreviousSplit, Protocol, Route, Service, Services, Status, Version, weights,
 };
 pub use standing::{Holding, Phase, Standing};
+pub use sticky::Sticky;
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};
 pub use upgrade::{Predecessor, Upgrade, Upgraded};
 pub use verdict::{

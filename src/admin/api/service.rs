@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing};
+use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing, Sticky};
 use crate::control::elders::Elders;
 use crate::control::health::Health;
 use crate::control::{Handle, Ramps};
@@ -36,6 +36,9 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Every version, with weight or without.
     pub versions: Vec<Version>,
+    /// By what its users stay with a version; absent when each request has a coin of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
     /// How many requests wait, while it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_requests: Option<u64>,
@@ -350,6 +353,7 @@ impl Service {
             standing: Standing::of(state, name)?,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
+            sticky: Sticky::of(service),
             held_requests: (!service.holds.are_none()).then(|| snapshot.waiting(name) as u64),
             changes: None,
         })

@@ -54,8 +54,11 @@ pub struct Verdict {
     pub suspicion: Option<Suspicion>,
     /// True: the baseline fails as well, which is no reason to revert.
     pub common_mode: bool,
-    /// True: too few clients come for a comparison; then only suspicion is left.
+    /// True: too few clients have come for a comparison, and clients stay with a version; then only suspicion is left.
     pub too_few_clients: bool,
+    /// About how many have come; absent where each request has a coin of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
     /// What the candidate's endpoints did.
     #[serde(default)]
     pub endpoints: Vec<EndpointFigures>,
@@ -80,6 +83,10 @@ pub struct VersionFigures {
     pub requests: u64,
     /// How many of them failed.
     pub failed: u64,
+    /// How many of the failed count in no comparison: where clients stay with a version, those of a client that had met another one
+    /// just before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failed_again: u64,
     /// How many were answered with a 4xx that the version may be to blame for.
     pub client_errors: u64,
     /// How many were compared by their speed.
@@ -215,6 +222,7 @@ impl From<&Report> for Verdict {
             suspicion: report.trigger.map(|(why, after_seconds)| Suspicion { why: name(why), after_seconds }),
             common_mode: report.common_mode,
             too_few_clients: report.too_few_clients,
+            clients: report.clients,
             endpoints: endpoints.collect(),
             ejected_failures: report.ejected_failures,
             failures: kinds.map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
@@ -232,6 +240,7 @@ impl VersionFigures {
             version: version.to_string(),
             requests: counts.decided[side],
             failed: counts.bad[side],
+            failed_again: counts.again.bad[side],
             client_errors: counts.client_errors[side],
             measured: counts.measured[side],
             slow: counts.slow[side].into(),
@@ -280,6 +289,11 @@ impl Difference {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 fn name(why: Why) -> String {
     why.name().to_owned()
 }
@@ -315,7 +329,7 @@ mod tests {
             endpoints: vec![("10.0.0.7:80".parse().unwrap(), EndpointCounts { decided: 6, bad: 6 })],
             kinds: vec![("5xx", 6), ("timeout", 0)],
             user_failures: Some(6),
-            too_few_clients: false,
+            clients: None,
         };
         let verdict = Verdict::from(&Report::of(stage, about));
         let json = serde_json::to_value(&verdict).unwrap();
@@ -336,6 +350,7 @@ mod tests {
             client_errors: [2, 0],
             measured: [18, 1],
             slow: [[3, 2, 1], [1, 0, 0]],
+            ..Group::default()
         };
         let ticks = (1..100).find(|_| stage.tick(0.01, &[group], None, 19) == Standing::Breached).unwrap();
         let json = verdict(&stage);

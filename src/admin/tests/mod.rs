@@ -77,6 +77,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     }
 }
 

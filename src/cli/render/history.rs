@@ -1,8 +1,8 @@
 //! Past changes, and explanations.
 
 use super::change::split;
-use crate::admin::api::{Change, Explained, History, Reason};
-use crate::cli::style::{Style, Tone, line};
+use crate::admin::api::{Change, Explained, History, Reason, Sticky};
+use crate::cli::style::{Style, Tone, line, percent};
 
 /// One change a line, newest first.
 pub(in crate::cli) fn history(history: &History, style: Style) -> String {
@@ -36,6 +36,14 @@ fn cells(change: &Change) -> [String; 4] {
     [change.epoch.to_string(), line(&change.kind, 16), who, what]
 }
 
+/// What becomes of a request that has nothing its user is known by.
+fn without(explained: &Explained) -> &'static str {
+    match explained.sticky.as_ref().is_some_and(|sticky| sticky.mint) {
+        true => "a cookie with the answer, which decides from then on",
+        false => "a coin for each request",
+    }
+}
+
 /// `2026-01-02 03:04:05`.
 fn when(change: &Change) -> String {
     let text: String = change.at.chars().take(19).collect();
@@ -53,13 +61,24 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
     let weights = explained.chances.iter().map(|chance| (chance.version.clone(), chance.weight)).collect();
     let epoch = explained.epoch;
     let why = match (&explained.version, explained.reason) {
+        (Some(version), Reason::Sticky) => {
+            let by = explained.sticky.as_ref().map(Sticky::what).unwrap_or_default();
+            let chance = explained.chances.first().map_or(0, |chance| chance.weight);
+            format!(
+                "always to {version}, which has {} of all users: by {by} (epoch {epoch}); without: {}",
+                percent(chance),
+                without(explained)
+            )
+        }
         (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
         (None, Reason::Redirect) => {
             format!("the route redirects by itself, no version is asked (epoch {epoch})")
         }
         (None, Reason::Fixed) => format!("the route has a fixed answer, no version is asked (epoch {epoch})"),
-        (None, Reason::Coin | Reason::Single | Reason::NoRoute) => {
-            format!("a coin for each request: {} (epoch {epoch})", split(&weights))
+        (None, Reason::Coin | Reason::Minted | Reason::Sticky | Reason::Single | Reason::NoRoute) => {
+            let by = explained.sticky.as_ref().map(|sticky| format!("{} is not there: ", sticky.what()));
+            let by = by.unwrap_or_default();
+            format!("{by}{}: {} (epoch {epoch})", without(explained), split(&weights))
         }
     };
     format!("{head}\n{why}")

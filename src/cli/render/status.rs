@@ -69,6 +69,7 @@ fn predecessor(old: &api::Predecessor) -> String {
 fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Style) -> String {
     let (now, known) = (picture.at, picture.supervision.as_ref());
     let mut lines = vec![head(service, style), table(service, style)];
+    lines.extend(service.sticky.as_ref().map(|sticky| indent(&stays(sticky), Tone::Faint, style)));
     lines.extend(health::lines(service, now, style));
     lines.extend(verdict::lines(service, known, now, style));
     lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));
@@ -94,6 +95,12 @@ fn head(service: &Service, style: Style) -> String {
     let used = service.name.len() + phase.token().len() + service.standing.epoch.to_string().len() + 15;
     let routes = line(&routes.join(", "), style.width.saturating_sub(used).max(12));
     format!("{begin} · {}", style.paint(Tone::Faint, &routes))
+}
+
+/// `sticky: users stay with a version by the cookie sb_id, which they are given`.
+fn stays(sticky: &api::Sticky) -> String {
+    let given = if sticky.mint { ", which they are given" } else { "" };
+    format!("sticky: users stay with a version by {}{given}", sticky.what())
 }
 
 fn route(route: &api::Route) -> String {

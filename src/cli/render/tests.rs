@@ -68,7 +68,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
 fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
     let route = Route { host: format!("{name}.example.com"), path: "/".to_owned(), headers: BTreeMap::new() };
     let (name, routes) = (name.to_owned(), vec![route]);
-    Service { name, standing, routes, versions, held_requests: None, changes: None }
+    Service { name, standing, routes, versions, sticky: None, held_requests: None, changes: None }
 }
 
 fn draining() -> Service {
@@ -327,6 +327,7 @@ fn explanations() {
         reason: Reason::Coin,
         version: None,
         chances: vec![chance("blue", 9_500), chance("green", 500)],
+        sticky: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
     let none = Explained {
@@ -336,7 +337,18 @@ fn explanations() {
         chances: Vec::new(),
         ..coin.clone()
     };
-    let all = [coin, single, none].map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
+    let by = |mint| Some(api::Sticky { by: "cookie".into(), name: Some("sb_id".into()), mint });
+    let known = Explained {
+        reason: Reason::Sticky,
+        version: Some("green".into()),
+        chances: vec![chance("green", 500)],
+        sticky: by(false),
+        ..coin.clone()
+    };
+    let unknown = Explained { sticky: by(false), ..coin.clone() };
+    let minted = Explained { reason: Reason::Minted, sticky: by(true), ..coin.clone() };
+    let all = [coin, single, none, known, unknown, minted]
+        .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
     assert_snapshot!(all.join("\n--\n"));
 }
 

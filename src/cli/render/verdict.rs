@@ -73,7 +73,9 @@ fn figures(verdict: &Verdict, style: Style) -> Vec<String> {
         lines.push(style.paint(Tone::Moving, &text));
     }
     if verdict.too_few_clients {
-        lines.push(style.paint(Tone::Moving, "too few clients come to compare versions by"));
+        let clients = verdict.clients.map(|clients| format!(", only {clients} so far")).unwrap_or_default();
+        let text = format!("too few clients come to compare versions by{clients}");
+        lines.push(style.paint(Tone::Moving, &text));
     }
     lines.extend(endpoints(verdict));
     lines

@@ -7,6 +7,7 @@ mod health;
 mod refused;
 mod rules;
 mod sample;
+mod sticky;
 mod supervise;
 mod tls;
 mod webhooks;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::table::{StickyBy, StickyRules};
 
 /// A directory with configuration files.
 struct Files(TempDir);
@@ -124,11 +126,10 @@ endpoints = ["127.0.0.1:9101"]
     let tls = config.listeners[1].tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].names, ["shop.example.com"]);
     assert_eq!(tls.alpn, [Alpn::Http2, Alpn::Http11]);
-    insta::assert_snapshot!(files.check(), @r#"
-    switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
-    switchback.toml: 1 service, 2 versions, 2 listeners: ok, 1 warning
-    "#);
+    insta::assert_snapshot!(files.check(), @"switchback.toml: 1 service, 2 versions, 2 listeners: ok");
     let [shop] = &config.services[..] else { panic!("one service") };
+    let by = StickyBy::Cookie { name: "sb_id".into(), mint: Some(StickyBy::MAX_AGE) };
+    assert_eq!(shop.sticky.as_deref(), Some(&StickyRules { by, salt: "shop".into() }));
     let pools: Vec<_> =
         shop.versions.iter().map(|version| (version.name.as_str(), version.endpoints.len())).collect();
     assert_eq!(pools, [("blue", 2), ("green", 1)]);
@@ -206,33 +207,12 @@ fn each_team_has_its_own_file() {
 }
 
 #[test]
-fn what_is_not_served_yet_is_read_and_said() {
-    insta::assert_snapshot!(check_text(&format!(r#"{SMALL}
-sticky = {{ header = "x-user" }}
-[services.a]
-routes = [{{ path = "/a" }}]
-versions.v1.endpoints = ["a:1"]
-sticky = {{ header = "x user", client = 1, mint = true }}
-[services.b]
-routes = [{{ path = "/b" }}]
-versions.v1.endpoints = ["a:1"]
-versions.v1.protocol = "http3"
-sticky = {{}}
-"#)), @r#"
-    switchback.toml:7:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
-    switchback.toml:11:10: `sticky` is by exactly one of cookie, header and client
-    hint: { cookie = "sb_id", mint = true }, { header = "x-user" } or { client = true }
-    switchback.toml:11:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
-    switchback.toml:11:21: expected a name of letters, digits and - _, found `x user`
-    switchback.toml:11:40: expected true or false, found the integer 1
-    switchback.toml:11:50: `mint` is only of use with `cookie`
-    switchback.toml:15:24: `http3` is not a protocol
+fn a_protocol_that_is_not_known_is_said() {
+    insta::assert_snapshot!(check_text(&SMALL.replace("versions.blue", "versions.blue.protocol = \"http3\"\nversions.blue")), @r"
+    switchback.toml:5:30: `http3` is not a protocol
     hint: did you mean `http1`?
-    switchback.toml:16:10: `sticky` is by exactly one of cookie, header and client
-    hint: { cookie = "sb_id", mint = true }, { header = "x-user" } or { client = true }
-    switchback.toml:16:10: warning: `sticky` is not honoured by this build yet: every request is assigned by its own coin
-    switchback.toml: 6 errors
-    "#);
+    switchback.toml: 1 error
+    ");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn all_of_it_can_be_said() {
     let said = rules(
         r#"{
         mode = "alert", alpha = 0.00001, suspect_weight = 2.5, suspect_hold = "1s", probe = false, keep_old = "1h",
-        bad_budget = 20, warmup = { latency = "0s", per_endpoint = 0 },
+        bad_budget = 20, warmup = { latency = "0s", per_endpoint = 0 }, sticky_quiet = "5s",
         tolerate = { errors = "2x + 0.5%", client_errors = " 1.25x+3% ", latency = "12.5% or 1ms" },
     }"#,
     );
@@ -48,6 +48,7 @@ fn all_of_it_can_be_said() {
         keep_old: Duration::from_hours(1),
         bad_budget: 20,
         warmup: (ms(0), 0),
+        sticky_quiet: ms(5_000),
     };
     assert_eq!(said.unwrap(), expected);
 }

@@ -55,6 +55,7 @@ fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
         hold: HoldLimits::standard(),
         pool: Arc::new(rules),
         supervise: None,
+        sticky: None,
     };
     let split = Split::all_to(blue.name.clone());
     let service = crate::table::Service::new(&spec, vec![blue.clone()], blue.name, split, Epoch(epoch));

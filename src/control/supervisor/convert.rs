@@ -3,7 +3,7 @@
 use super::overdue::MOMENT;
 use crate::proxy::ledger::{Counted, Side, Sums};
 use crate::release::Trial;
-use crate::release::verdict::{EndpointCounts, Group, Settings, Tolerance};
+use crate::release::verdict::{Again, EndpointCounts, Group, Settings, Tolerance};
 use crate::table::{self, BasisPoints, SuperviseRules};
 
 /// What the candidate did that none of these endpoints did, if there was anything: those that are gone, or were too many to be told
@@ -30,6 +30,11 @@ pub(super) fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
         measured: both(|counted| counted.measured),
         client_errors: both(|counted| counted.client_errors),
         slow: [baseline.slow, candidate.slow],
+        again: Again {
+            bad: both(|counted| counted.again.failed),
+            client_errors: both(|counted| counted.again.client_errors),
+            slow: [baseline.again.slow, candidate.again.slow],
+        },
     }
 }
 

@@ -11,7 +11,8 @@ use crate::control::Failed;
 use crate::proxy::ledger::{GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{
-    About, EndpointCounts, Group, LatencyHist, Report, Standing, Supervisor, endpoint_fault, guard_rate,
+    About, EndpointCounts, Group, LatencyHist, Report, Settings, Standing, Supervisor, endpoint_fault,
+    guard_rate,
 };
 use crate::release::{Act, Timestamp, Trial};
 use crate::table::{BasisPoints, EndpointAddr, Service, ServiceName, SuperviseRules};
@@ -64,7 +65,7 @@ impl Inquiry {
         now: Instant,
     ) -> Self {
         let rules = service.supervise.clone().unwrap_or_default();
-        let settings = settings(&rules, trial);
+        let settings = Settings { by_client: ledger.is_by_client(), ..settings(&rules, trial) };
         let p0 = guard_rate(decided, failed, settings.errors);
         let share = trial.asked.weight(&trial.candidate);
         let mut supervisor = Supervisor::new(ratio(share), p0, settings);
@@ -141,6 +142,9 @@ impl Inquiry {
             }
         }
         let stalled = self.stalled(ledger, sums, now);
+        if let Some(clients) = ledger.clients() {
+            self.supervisor.has_clients(clients);
+        }
         let standing = self.supervisor.tick(dt, &groups[..len], Some(&stalled), alive);
         self.is_unanswered = self.has_only_asked(sums);
         self.turned(standing, ledger, now);
@@ -338,7 +342,7 @@ impl Inquiry {
             endpoints: self.endpoints(ledger, snapshot),
             kinds: Vec::new(),
             user_failures: None,
-            too_few_clients: false,
+            clients: ledger.clients(),
         };
         Report::of(&self.supervisor, about)
     }

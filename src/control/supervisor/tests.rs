@@ -35,7 +35,7 @@ fn report(trial: &Trial) -> Report {
         endpoints: Vec::new(),
         kinds: Vec::new(),
         user_failures: None,
-        too_few_clients: false,
+        clients: None,
     };
     Report { why: Some(Why::Metric(Metric::ErrorRate)), ..Report::of(&stage, about) }
 }

@@ -128,6 +128,7 @@ fn spec(name: &str) -> ServiceSpec {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     }
 }
 

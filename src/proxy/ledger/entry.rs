@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use super::page::{Decided, Outcome, Page};
+use super::quiet::Slot;
 use super::{Counting, LATELY, Side, micros};
 use crate::metrics::{Kind, Reason};
 use crate::proxy::clock;
@@ -14,6 +15,7 @@ use crate::proxy::fields::Fields;
 use crate::proxy::peer::Peer;
 use crate::proxy::quota::network;
 use crate::proxy::upstream::{Seat, Verdict};
+use crate::table::StickyKey;
 use crate::table::latency::bucket;
 
 /// gRPC statuses that are the server's doing: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
@@ -29,6 +31,8 @@ pub struct Entry {
     begun: Cell<u64>,
     /// The client as one of many.
     client: u16,
+    /// The same by what it is known again, where that decides on its version.
+    slot: Option<Slot>,
     /// Since when the endpoint has it, over a connection that stands.
     sent: Cell<Option<Instant>>,
     /// The bucket of how long the head took.
@@ -37,6 +41,17 @@ pub struct Entry {
     /// It is with an endpoint whose speed does not count yet.
     is_cold: Cell<bool>,
     end: Cell<End>,
+}
+
+/// Whose the coin of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drawn {
+    /// There is none: one version has everything.
+    Nobodys,
+    /// Its own.
+    Its,
+    /// Its client's.
+    Clients(StickyKey),
 }
 
 /// What is known of the first attempt's end.
@@ -64,8 +79,18 @@ enum Flight {
 impl Counting {
     /// Writes a request of this client in, on this worker.
     #[must_use]
-    pub fn begin(&self, worker: usize, kind: Kind, peer: &Peer, fields: &Fields) -> Rc<Entry> {
+    pub fn begin(
+        &self,
+        worker: usize,
+        kind: Kind,
+        (peer, fields): (&Peer, &Fields),
+        drawn: Drawn,
+    ) -> Rc<Entry> {
         let (client, now) = (number(peer, fields), clock::now());
+        let slot = match drawn {
+            Drawn::Nobodys | Drawn::Its => None,
+            Drawn::Clients(key) => Some(Slot::of(HASHER.hash_one(key))),
+        };
         let page = Arc::clone(self.ledger.page(worker));
         let newest = &page.shared.newest;
         if newest.load(Ordering::Relaxed) < self.generation {
@@ -78,15 +103,20 @@ impl Counting {
         }
         let (generation, side, begun, flight) =
             (self.generation, self.side, Cell::new(begun), Cell::new(flight));
+        if let Some(clients) = page.clients().filter(|_| drawn != Drawn::Nobodys) {
+            clients.came(slot);
+        }
         let (sent, took, is_cold, end) = Default::default();
-        Rc::new(Entry { page, side, generation, begun, client, sent, took, flight, is_cold, end })
+        Rc::new(Entry { page, side, generation, begun, client, slot, sent, took, flight, is_cold, end })
     }
 }
+
+/// Differently in every process, so that nobody knows whose place is another's.
+static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::default);
 
 /// A client as one of many, differently in every process. Neighbours on this machine all have one address: each of their
 /// connections counts as one.
 fn number(peer: &Peer, fields: &Fields) -> u16 {
-    static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::default);
     let client = peer.client(fields);
     let is_neighbour = client.is_none_or(|address| address.is_loopback());
     let port = peer.ends.filter(|_| is_neighbour).map(|(from, _)| from.port());
@@ -197,7 +227,7 @@ impl Entry {
     /// What was decided to be good has failed. It is not decided twice, and how long its head took stays as it was counted.
     fn broke_off(&self, seat: Option<&Seat>) {
         let is_capped = self.side == Side::Candidate && self.is_capped();
-        self.page.broke_off(self.side, self.generation, is_capped);
+        self.page.broke_off(self.side, self.generation, is_capped, self.slot);
         if let Some(seat) = seat {
             self.page.endpoint_broke_off(self.side, seat.id());
         }
@@ -236,8 +266,8 @@ impl Entry {
         } else if !has_failed && self.begun.get() >= shared.mark.load(Ordering::Relaxed) {
             self.page.is_alive();
         }
-        let (side, generation) = (self.side, self.generation);
-        self.page.decided(&Decided { side, generation, outcome, is_capped, bucket });
+        let (side, generation, slot) = (self.side, self.generation, self.slot);
+        self.page.decided(&Decided { side, generation, outcome, is_capped, bucket, slot });
         self.is_back();
     }
 
@@ -273,9 +303,9 @@ impl Drop for Entry {
         let slow = shared.slow_from(self.side);
         if waited.zip(slow).is_some_and(|(waited, [p75, ..])| waited >= usize::from(p75)) {
             self.took.set(waited);
-            let (side, generation) = (self.side, self.generation);
+            let (side, generation, slot) = (self.side, self.generation, self.slot);
             let outcome = Outcome::GivenUp;
-            self.page.decided(&Decided { side, generation, outcome, is_capped: false, bucket: waited });
+            self.page.decided(&Decided { side, generation, outcome, is_capped: false, bucket: waited, slot });
         }
         self.is_back();
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::endpoints::Endpoints;
 use super::flight::{EPOCH, Flight, bump};
+use super::quiet::{Bad, Clients, Slot};
 use super::{QUANTILES, Shared, Side};
 use crate::table::latency::BUCKETS;
 
@@ -24,6 +25,8 @@ pub struct Page {
     /// Good answers of the baseline to what was asked after the mark.
     alive: AtomicU64,
     endpoints: [Endpoints; 2],
+    /// Where the coin may be a client's.
+    clients: Option<Clients>,
 }
 
 /// What became of requests with the same weights and version.
@@ -38,6 +41,10 @@ struct Group {
     client_errors: AtomicU64,
     measured: AtomicU64,
     slow: [AtomicU64; QUANTILES],
+    /// Those of them that say nothing new of their client: of the failed, the client's errors, and the slow.
+    failed_again: AtomicU64,
+    client_errors_again: AtomicU64,
+    slow_again: [AtomicU64; QUANTILES],
 }
 
 struct OfSide {
@@ -88,6 +95,31 @@ pub struct Counted {
     pub measured: u64,
     /// Those of them that were slow, at each quantile.
     pub slow: [u64; QUANTILES],
+    /// Those of the bad ones whose client had met the same just before, where the coin is the client's.
+    pub again: Again,
+}
+
+/// What says nothing new of its client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Of the failed.
+    pub failed: u64,
+    /// Of the client's errors.
+    pub client_errors: u64,
+    /// Of the slow, at each quantile.
+    pub slow: [u64; QUANTILES],
+}
+
+impl Again {
+    fn less(&self, before: &Self) -> Self {
+        let mut slow = self.slow;
+        slow.iter_mut().zip(before.slow).for_each(|(slow, before)| *slow = slow.saturating_sub(before));
+        Self {
+            failed: self.failed.saturating_sub(before.failed),
+            client_errors: self.client_errors.saturating_sub(before.client_errors),
+            slow,
+        }
+    }
 }
 
 impl Sums {
@@ -120,6 +152,7 @@ impl Counted {
             client_errors: self.client_errors.saturating_sub(before.client_errors),
             measured: self.measured.saturating_sub(before.measured),
             slow,
+            again: self.again.less(&before.again),
         }
     }
 }
@@ -171,27 +204,39 @@ pub(super) struct Decided {
     pub(super) is_capped: bool,
     /// The bucket of how long its head took, if it may be compared.
     pub(super) bucket: Option<usize>,
+    /// Whose coin it was, if a client's.
+    pub(super) slot: Option<Slot>,
 }
 
 impl Group {
-    fn failed(&self, is_capped: bool) {
+    fn failed(&self, is_capped: bool, is_repeated: bool) {
         // What is a part of another comes after it, and is read before it: it is never more.
         bump(&self.failed);
         if !is_capped {
             bump(&self.capped);
+        }
+        if is_repeated {
+            bump(&self.failed_again);
         }
     }
 }
 
 impl Page {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let clients = shared.quiet.is_some().then(Clients::new);
         Self {
             shared,
+            clients,
             groups: Default::default(),
             sides: Default::default(),
             alive: AtomicU64::new(0),
             endpoints: Default::default(),
         }
+    }
+
+    /// Who came, where that matters.
+    pub(super) fn clients(&self) -> Option<&Clients> {
+        self.clients.as_ref()
     }
 
     /// A request was begun so long after the ledger.
@@ -250,30 +295,38 @@ impl Page {
     }
 
     /// What was decided to be good has failed.
-    pub(super) fn broke_off(&self, side: Side, generation: u32, is_capped: bool) {
+    pub(super) fn broke_off(&self, side: Side, generation: u32, is_capped: bool, slot: Option<Slot>) {
         if let Some(group) = self.group(side, generation) {
-            group.failed(is_capped);
+            group.failed(is_capped, self.shared.is_repeated(slot, Bad::Failed));
             bump(&group.broken);
         }
     }
 
     /// The end of a first attempt is known.
     pub(super) fn decided(&self, decided: &Decided) {
-        let Decided { side, generation, outcome, is_capped, bucket } = *decided;
+        let Decided { side, generation, outcome, is_capped, bucket, slot } = *decided;
         let Some(group) = self.group(side, generation) else { return };
         bump(&group.decided);
         if let Some((bucket, slow)) = bucket.zip(self.shared.slow_from(side)) {
             bump(&group.measured);
-            for (count, from) in group.slow.iter().zip(slow) {
+            for (quantile, from) in slow.into_iter().enumerate() {
                 if bucket >= usize::from(from) {
-                    bump(count);
+                    bump(&group.slow[quantile]);
+                    if self.shared.is_repeated(slot, Bad::Slow(quantile)) {
+                        bump(&group.slow_again[quantile]);
+                    }
                 }
             }
         }
         match outcome {
             Outcome::Good | Outcome::GivenUp => {}
-            Outcome::ClientError => bump(&group.client_errors),
-            Outcome::Failed => group.failed(is_capped),
+            Outcome::ClientError => {
+                bump(&group.client_errors);
+                if self.shared.is_repeated(slot, Bad::ClientError) {
+                    bump(&group.client_errors_again);
+                }
+            }
+            Outcome::Failed => group.failed(is_capped, self.shared.is_repeated(slot, Bad::Failed)),
         }
     }
 
@@ -313,6 +366,10 @@ impl Page {
         for (groups, sums) in self.groups.iter().zip(&mut sums.groups) {
             for (group, sum) in groups.iter().zip(sums) {
                 // Parts before what they are a part of.
+                let (slow, slow_again) = (&mut sum.again.slow, &group.slow_again);
+                slow.iter_mut().zip(slow_again).for_each(|(sum, again)| *sum += read(again));
+                sum.again.client_errors += read(&group.client_errors_again);
+                sum.again.failed += read(&group.failed_again);
                 sum.capped += read(&group.capped);
                 sum.broken += read(&group.broken);
                 sum.failed += read(&group.failed);

@@ -1,5 +1,6 @@
 //! What is counted of whom, and what is not.
 
+mod clients;
 mod pages;
 
 use std::rc::Rc;
@@ -33,6 +34,7 @@ fn service(generation: u32) -> Service {
             warmup: (Duration::ZERO, 0),
             ..SuperviseRules::default()
         })),
+        sticky: None,
     };
     let mut service =
         Service::new(&spec, Vec::new(), version("blue"), Split::all_to(version("blue")), Epoch(7));
@@ -62,7 +64,7 @@ impl Trial {
 
     fn entry_of(&self, kind: Kind, worker: usize, of: &str, generation: u32) -> Rc<Entry> {
         let counting = Counting::of(&service(generation), &version(of), Some(&self.ledger)).unwrap();
-        counting.begin(worker, kind, &self.peer, &Fields::default())
+        counting.begin(worker, kind, (&self.peer, &Fields::default()), Drawn::Its)
     }
 
     /// Decided, failed and 4xx, of both, in this generation.

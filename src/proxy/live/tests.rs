@@ -37,6 +37,7 @@ fn service(name: &str, versions: Vec<VersionSpec>, to: &str, total: Option<Durat
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     };
     Service::new(&spec, versions, stable, Split::all_to(to), Epoch(1))
 }

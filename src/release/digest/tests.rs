@@ -47,6 +47,7 @@ fn plain() -> ServiceSpec {
         hold: HoldLimits::standard(),
         pool: Arc::default(),
         supervise: None,
+        sticky: None,
     }
 }
 
@@ -88,6 +89,7 @@ fn whole() -> ServiceSpec {
         },
         drain: DrainRules { retry: Some(secs(5)), ..DrainRules::default() },
         supervise: Some(SuperviseRules::default().into()),
+        sticky: Some(StickyRules { by: StickyBy::Header("x-user".into()), salt: "shop".into() }.into()),
         ..plain()
     }
 }

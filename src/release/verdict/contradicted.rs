@@ -21,7 +21,7 @@ impl Supervisor {
 
     /// By how much the candidate is worse by this metric, with those that are out and known to be bad.
     fn excess(&self, metric: Metric) -> Option<f64> {
-        let (w, bad) = (self.stalled.w, self.stalled.bad_of(metric));
+        let (w, bad) = (self.stalled.w, self.out_of(metric));
         let mut segments: Vec<_> = self.totals.segments(metric).collect();
         match segments.iter_mut().find(|segment| segment.w == w) {
             Some(Segment { decided, bad: known, .. }) => {

@@ -25,6 +25,19 @@ pub struct Group {
     pub client_errors: [u64; 2],
     /// How many were slow, by the threshold of each of p75, p95 and p99.
     pub slow: [[u64; 3]; 2],
+    /// Those of the bad ones whose client had met the same just before, where the coin is the client's: they are no throw of it.
+    pub again: Again,
+}
+
+/// What is bad, and counts in no comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Again {
+    /// Of those that failed.
+    pub bad: [u64; 2],
+    /// Of those that were answered with a client's error.
+    pub client_errors: [u64; 2],
+    /// Of the slow, by the threshold of each of p75, p95 and p99.
+    pub slow: [[u64; 3]; 2],
 }
 
 impl Group {
@@ -48,9 +61,35 @@ impl Group {
         }
     }
 
+    /// What counts as bad for this metric and says nothing new.
+    pub(super) fn again_of(&self, metric: Metric) -> [u64; 2] {
+        let slow = |quantile: usize| self.again.slow.map(|of| of[quantile]);
+        match metric {
+            Metric::ErrorRate => self.again.bad,
+            Metric::ClientErrorShare => self.again.client_errors,
+            Metric::LatencyP75 => slow(0),
+            Metric::LatencyP95 => slow(1),
+            Metric::LatencyP99 => slow(2),
+        }
+    }
+
+    /// What the comparison by this metric rests on: decided, and bad.
+    pub(super) fn compared(&self, metric: Metric) -> [[u64; 2]; 2] {
+        let again = self.again_of(metric);
+        let less = |of: [u64; 2]| [0, 1].map(|side| of[side].saturating_sub(again[side]));
+        [less(self.of(metric)), less(self.bad_of(metric))]
+    }
+
     /// For this metric's detector.
     pub(super) fn counts(&self, metric: Metric) -> Counts {
-        Counts { decided: self.of(metric).iter().sum(), bad: self.bad_of(metric) }
+        let [decided, bad] = self.compared(metric);
+        Counts { decided: decided.iter().sum(), bad }
+    }
+
+    /// For the proof of the contrary, in whose favour failures of the baseline are: of the candidate's all count.
+    pub(super) fn clean_counts(&self) -> Counts {
+        let [[decided, _], [bad, _]] = self.compared(Metric::ErrorRate);
+        Counts { decided: decided + self.decided[1], bad: [bad, self.bad[1]] }
     }
 
     fn add(&mut self, more: &Self) {
@@ -63,7 +102,10 @@ impl Group {
         self.guard_decided += more.guard_decided;
         add(&mut self.measured, more.measured);
         add(&mut self.client_errors, more.client_errors);
-        for (sums, more) in self.slow.iter_mut().zip(more.slow) {
+        add(&mut self.again.bad, more.again.bad);
+        add(&mut self.again.client_errors, more.again.client_errors);
+        let slow = [(&mut self.slow, more.slow), (&mut self.again.slow, more.again.slow)];
+        for (sums, more) in slow.into_iter().flat_map(|(sums, more)| sums.iter_mut().zip(more)) {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         }
     }
@@ -139,6 +181,9 @@ impl Totals {
     /// What the comparison by this metric rests on: the sums under each coin.
     pub fn segments(&self, metric: Metric) -> impl Iterator<Item = Segment> {
         let coins = self.groups[..self.len].iter().filter(|group| is_coin(group.w));
-        coins.map(move |group| Segment { w: group.w, decided: group.of(metric), bad: group.bad_of(metric) })
+        coins.map(move |group| {
+            let [decided, bad] = group.compared(metric);
+            Segment { w: group.w, decided, bad }
+        })
     }
 }

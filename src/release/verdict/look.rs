@@ -96,7 +96,7 @@ impl Supervisor {
     /// a coin, and when no number of them would.
     #[must_use]
     pub fn needed_failures(&self) -> Option<f64> {
-        if !is_coin(self.weight) {
+        if !is_coin(self.weight) || self.has_few_clients {
             return None;
         }
         let is_enough = |failures: u64| {

@@ -22,6 +22,7 @@
 //!
 //! The probability of a false revert in a stage of T hours is at most alpha (3/4 + T/4).
 
+mod clients;
 mod contradicted;
 mod counts;
 mod endpoint;
@@ -38,7 +39,8 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use counts::{Group, Stalled, Totals};
+pub use clients::ENOUGH_CLIENTS;
+pub use counts::{Again, Group, Stalled, Totals};
 pub use endpoint::{EndpointCounts, endpoint_fault};
 pub use estats::{
     CleanTest, Counts, GuardDetector, PairDetector, Tolerance, combine, fuse_len, guard_rate, log_add_exp,
@@ -91,6 +93,8 @@ pub struct Supervisor {
     ejected_bad: u64,
     /// What was out and bad at the last tick.
     stalled: Stalled,
+    /// True while too few clients have come to compare versions by.
+    has_few_clients: bool,
 }
 
 /// What the last suspicion began with and what happened since.
@@ -156,6 +160,7 @@ impl Supervisor {
             totals: Totals::default(),
             ejected_bad: 0,
             stalled: Stalled::default(),
+            has_few_clients: false,
         }
     }
 
@@ -189,7 +194,7 @@ impl Supervisor {
         for (metric, pair) in Metric::ALL.into_iter().zip(&mut self.pairs) {
             pair.update(dt, group.w, group.counts(metric));
         }
-        self.clean.update(group.w, group.counts(Metric::ErrorRate));
+        self.clean.update(group.w, group.clean_counts());
         let is_suspect = matches!(self.standing, Standing::Suspect | Standing::Held);
         if is_suspect && let Some(suspicion) = &mut self.suspicion {
             suspicion.candidate += group.decided[1];
@@ -212,8 +217,7 @@ impl Supervisor {
     }
 
     fn weigh(&mut self) {
-        let stalled = &self.stalled;
-        let of = |index: usize| self.pairs[index].log_e_with(stalled.w, stalled.bad_of(Metric::ALL[index]));
+        let of = |index: usize| self.pairs[index].log_e_with(self.stalled.w, self.out_of(Metric::ALL[index]));
         let of = std::array::from_fn(of);
         let (total, leading) = combine(&self.settings.omega, &of);
         self.evidence = Evidence { total, leading: Metric::ALL[leading], of, ..self.evidence };
@@ -224,8 +228,7 @@ impl Supervisor {
 
     fn weigh_guards(&mut self) {
         let [errors, latency @ ..] = &self.guards;
-        // Where a coin decides the comparison knows of them, and is the better judge.
-        let overdue = if is_coin(self.stalled.w) { [0.0; 3] } else { self.stalled.suspicious };
+        let overdue = self.out_of_guards();
         let [p75, p95, p99] = std::array::from_fn(|index| latency[index].log_e_with(overdue[index]));
         let guards = [errors.log_e(), p75, p95, p99];
         let (guard, leading) = combine(&self.settings.guard_omega, &guards);
@@ -235,11 +238,11 @@ impl Supervisor {
 
     fn on_calm(&mut self) {
         let doubt = -self.settings.alpha_suspect.ln();
-        if self.evidence.total >= doubt.min(self.needed()) {
+        if self.decisive() >= doubt.min(self.needed()) {
             self.suspect(Why::Metric(self.evidence.leading));
         } else if self.evidence.guard >= doubt {
             self.suspect(Why::Guard(self.evidence.guard_leading));
-        } else if self.clean.log_e() >= -self.settings.alpha_clean.ln() {
+        } else if self.clean.log_e() >= -self.settings.alpha_clean.ln() && !self.has_few_clients {
             self.stand(Standing::Healthy);
         } else {
             self.stand(Standing::Collecting);
@@ -260,7 +263,7 @@ impl Supervisor {
         let Suspicion { seconds, live, candidate, .. } = *suspicion;
         let Settings { suspect_hold, suspect_hold_factor, max_suspects, .. } = self.settings;
         let (needed, guards_alone) = (self.needed(), !self.can_lean_back());
-        if self.evidence.total >= needed && live >= self.settings.live_min {
+        if self.decisive() >= needed && live >= self.settings.live_min {
             let (total, leading) = self.uncontradicted();
             if total >= needed {
                 return self.breach(Why::Metric(leading));
@@ -271,7 +274,7 @@ impl Supervisor {
         }
         let hold = suspect_hold * suspect_hold_factor.powf(f64::from(self.suspects.saturating_sub(1)));
         let is_over = seconds >= hold && candidate >= self.settings.suspect_min_b;
-        let is_doubted = self.evidence.total >= 0.0 || (guards_alone && self.evidence.guard >= 0.0);
+        let is_doubted = self.decisive() >= 0.0 || (guards_alone && self.evidence.guard >= 0.0);
         match self.standing {
             Standing::Suspect if !is_over || is_doubted => {}
             Standing::Suspect if self.suspects >= max_suspects => self.stand(Standing::Held),
@@ -376,7 +379,7 @@ impl Supervisor {
         if bad_budget == 0 {
             return false;
         }
-        let Group { decided, bad, .. } = self.totals.sum();
+        let [decided, bad] = self.totals.sum().compared(Metric::ErrorRate);
         let tolerated = rho * bad[0] as f64 / decided[0] as f64 + delta;
         bad[1] as f64 - decided[1] as f64 * tolerated >= bad_budget as f64
     }

@@ -34,8 +34,8 @@ pub struct About<'a> {
     pub kinds: Vec<(&'static str, u64)>,
     /// How many requests of users failed; `None`: that was not counted.
     pub user_failures: Option<u64>,
-    /// True when too few clients come for the comparison to say anything.
-    pub too_few_clients: bool,
+    /// How many clients have come, where the coin is the client's.
+    pub clients: Option<u64>,
 }
 
 /// How a stage stands, with all its figures. Of each pair the first is the baseline's, the second the candidate's.
@@ -103,6 +103,8 @@ pub struct Report {
     pub common_mode: bool,
     /// True when too few clients come for the comparison to say anything.
     pub too_few_clients: bool,
+    /// How many have come, where the coin is the client's.
+    pub clients: Option<u64>,
     /// What the candidate's endpoints did.
     pub endpoints: Vec<(EndpointAddr, EndpointCounts)>,
     /// Failures of endpoints that were ejected, which are in no other figure.
@@ -174,7 +176,8 @@ impl Report {
             trigger: stage.suspicion().map(|suspicion| (suspicion.why, suspicion.at)),
             needed_failures: stage.needed_failures(),
             common_mode: stage.has_common_mode(),
-            too_few_clients: about.too_few_clients,
+            too_few_clients: stage.has_few_clients(),
+            clients: about.clients,
             endpoints: about.endpoints,
             ejected_failures: stage.ejected_failures(),
             kinds: about.kinds,

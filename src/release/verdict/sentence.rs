@@ -3,7 +3,7 @@
 use super::figures::{figure, odds, points, span, time};
 use super::report::Report;
 use super::standing::{GuardOf, Metric, Standing, Why};
-use super::{Interval, Tolerance};
+use super::{ENOUGH_CLIENTS, Interval, Tolerance};
 
 /// The most endpoints that are named.
 const MOST: usize = 8;
@@ -62,8 +62,20 @@ impl Report {
                 ]
             }
         };
-        let clients = self.too_few_clients.then(|| "Too few clients to compare versions by.".to_owned());
-        all.into_iter().flatten().chain(clients).collect::<Vec<_>>().join(" ")
+        all.into_iter().flatten().chain(self.by_client()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is different where the coin is the client's.
+    fn by_client(&self) -> Option<String> {
+        let clients = self.clients?;
+        if self.too_few_clients {
+            return Some(format!(
+                "Too few clients to compare versions by: {clients}, and it takes {ENOUGH_CLIENTS}."
+            ));
+        }
+        let [of_baseline, of_candidate] = self.counts.again_of(self.metric);
+        let said = format!("Of these {of_candidate} and {of_baseline} say nothing new of their clients.");
+        (of_baseline + of_candidate > 0).then_some(said)
     }
 
     fn head(&self, reverted: &str) -> String {

@@ -39,6 +39,8 @@ pub struct Settings {
     pub leans_back: bool,
     /// When the candidate has given so many bad answers more than tolerated, evidence of 20 is enough; 0: never.
     pub bad_budget: u64,
+    /// True: the coin may be a client's, and not a request's. Then what is still out tells nothing: it may all be one client's.
+    pub by_client: bool,
 }
 
 impl Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             guard_pace: None,
             leans_back: true,
             bad_budget: 0,
+            by_client: false,
         }
     }
 }

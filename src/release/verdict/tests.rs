@@ -1,6 +1,7 @@
 //! Proofs: the reference's figures, what holds of a bet, simulated stages, and how a stage turns.
 
 mod bets;
+mod clients;
 mod stages;
 mod told;
 mod turns;

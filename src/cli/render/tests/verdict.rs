@@ -49,7 +49,7 @@ fn supervision(stage: &Supervisor, acts: bool) -> Supervision {
         endpoints: vec![endpoint(7, 2), endpoint(8, 0), endpoint(9, 1)],
         kinds: Vec::new(),
         user_failures: None,
-        too_few_clients: false,
+        clients: None,
     };
     let report = Report::of(stage, about);
     let trial = Trial {

@@ -185,7 +185,8 @@ fn an_answer_is_slow_at_those_quantiles_whose_bucket_it_has_reached() {
     let trial = Trial::new();
     let took = |side, bucket| {
         let (generation, outcome) = (0, Outcome::Good);
-        let decided = Decided { side, generation, outcome, is_capped: false, bucket: Some(bucket) };
+        let decided =
+            Decided { side, generation, outcome, is_capped: false, bucket: Some(bucket), slot: None };
         trial.ledger.page(0).decided(&decided);
         let group = trial.ledger.sums().groups[0][side as usize];
         (group.measured, group.slow)

@@ -59,7 +59,7 @@ fn report(stage: &Supervisor, took: &[LatencyHist; 2], change: impl FnOnce(&mut 
         endpoints: Vec::new(),
         kinds: Vec::new(),
         user_failures: None,
-        too_few_clients: false,
+        clients: None,
     };
     change(&mut about);
     Report::of(stage, about)
@@ -203,7 +203,8 @@ fn others() -> Vec<Case> {
     vec![
         ("nothing yet", stage(SHARE), plain),
         ("a quiet canary", begun, plain),
-        ("too few clients", stage(SHARE), |about| about.too_few_clients = true),
+        ("too few clients", few_clients(), |about| about.clients = Some(41)),
+        ("clients that fail again and again", one_that_hammers(), |about| about.clients = Some(5_000)),
         ("a healthy canary", healthy, plain),
         ("a suspect canary", suspect, plain),
         ("an outage of both", outage, plain),
@@ -211,6 +212,20 @@ fn others() -> Vec<Case> {
         ("a slow flip", slow_flip, plain),
         ("held", held, plain),
     ]
+}
+
+fn few_clients() -> Supervisor {
+    let mut stage = stage(SHARE);
+    stage.has_clients(41);
+    stage
+}
+
+fn one_that_hammers() -> Supervisor {
+    let mut stage = stage(SHARE);
+    stage.has_clients(5_000);
+    let again = Again { bad: [3, 49], ..Again::default() };
+    ticks(&mut stage, 1, &[Group { again, ..group(SHARE, [950, 50], [4, 50]) }], None);
+    stage
 }
 
 fn outage_told() -> Supervisor {

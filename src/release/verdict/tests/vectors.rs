@@ -230,6 +230,7 @@ fn group(step: &Value) -> Group {
         measured: of("n_a", "n_b"),
         client_errors: of("c4_a", "c4_b"),
         slow: [counts(&step["slow_a"]), counts(&step["slow_b"])],
+        ..Group::default()
     }
 }
 

@@ -1,0 +1,170 @@
+//! Users who stay with a version: what a request is known by, and the cookie that one which is not known gets.
+
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+
+use super::connection::Client;
+use super::forwarded;
+use super::head::Parts;
+use super::ledger::Drawn;
+use super::live::Lane;
+use crate::table::sticky::cookie;
+use crate::table::{AssignedBy, Sticky, StickyBy, StickyKey};
+
+/// What decides on a request's version.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) by: AssignedBy,
+    /// Whose request it is, where that decides.
+    pub(super) key: Option<StickyKey>,
+    /// True when its answer brings a cookie along.
+    pub(super) mints: bool,
+}
+
+impl Known {
+    /// Nothing is asked of a request of this lane's service but its coin.
+    pub(super) fn by_coin(lane: &Lane) -> Self {
+        Self { by: lane.assigned_by, key: None, mints: false }
+    }
+
+    /// Whose coin that was.
+    pub(super) fn drawn(self) -> Drawn {
+        match (self.by, self.key) {
+            (AssignedBy::Single, _) => Drawn::Nobodys,
+            (AssignedBy::Sticky, Some(key)) => Drawn::Clients(key),
+            // Who is new has thrown none before.
+            (AssignedBy::Coin | AssignedBy::Minted | AssignedBy::Sticky, _) => Drawn::Its,
+        }
+    }
+}
+
+/// An id for a user who has none: one a request, wherever it waits and however often it is tried.
+#[derive(Debug)]
+pub(super) struct Minted {
+    id: Id,
+    /// The cookie that brings it.
+    cookie: Option<HeaderValue>,
+    /// True when a version was asked: then the answer brings it along.
+    pub(super) is_due: bool,
+}
+
+/// 128 bits in hexadecimal digits.
+type Id = [u8; 32];
+
+/// By what a request for a service with sticky users is assigned; a request that needs one gets an id in `minted`.
+///
+/// `by` is what decides where nobody stays. Where it is the only version there is, no key is made.
+pub(super) fn know(
+    sticky: &Sticky,
+    by: AssignedBy,
+    client: &Client,
+    head: &Parts,
+    minted: &mut Option<Box<Minted>>,
+) -> Known {
+    let is_single = by == AssignedBy::Single;
+    let keyed = |key: Option<StickyKey>| {
+        let by = if key.is_some() { AssignedBy::Sticky } else { by };
+        Known { by, key, mints: false }
+    };
+    match &sticky.rules.by {
+        StickyBy::Cookie { name, mint } => {
+            let fields = head.headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes);
+            let sent = cookie(fields, name).filter(|sent| !sent.is_empty());
+            match (sent, mint) {
+                (None, Some(max_age)) => {
+                    let minted = minted.get_or_insert_with(|| Box::new(Minted::new(client.worker.dice())));
+                    minted.bake(name, max_age.as_secs(), is_secure(client, head));
+                    let by = if is_single { by } else { AssignedBy::Minted };
+                    let key = sticky.key(&minted.id).filter(|_| !is_single);
+                    Known { by, key, mints: true }
+                }
+                (sent, _) => keyed(sent.filter(|_| !is_single).and_then(|sent| sticky.key(sent))),
+            }
+        }
+        _ if is_single => keyed(None),
+        StickyBy::Header(name) => {
+            let sent = head.headers.get(&**name);
+            keyed(sent.and_then(|sent| sticky.key(sent.as_bytes())))
+        }
+        StickyBy::Client => {
+            let address = client.arrival.peer.client(&head.headers);
+            keyed(address.map(|address| sticky.key_of_client(address)))
+        }
+    }
+}
+
+/// True when the client came by https, to us or to a trusted proxy before us.
+fn is_secure(client: &Client, head: &Parts) -> bool {
+    let told = client.arrival.peer.is_trusted().then(|| forwarded::scheme(&head.headers)).flatten();
+    told.map_or(client.arrival.secured.is_some(), |scheme| scheme.eq_ignore_ascii_case(b"https"))
+}
+
+impl Minted {
+    fn new(dice: u128) -> Self {
+        let digit =
+            |place: usize| b"0123456789abcdef"[usize::try_from((dice >> (4 * place)) & 15).unwrap_or(0)];
+        Self { id: std::array::from_fn(digit), cookie: None, is_due: false }
+    }
+
+    /// Writes the cookie (RFC 6265 §4.1).
+    fn bake(&mut self, name: &str, max_age: u64, is_secure: bool) {
+        let mut text = Vec::with_capacity(name.len() + 112);
+        let secure: &[u8] = if is_secure { b"; Secure" } else { b"" };
+        let age = itoa::Buffer::new().format(max_age).to_owned();
+        let begin = [name.as_bytes(), b"=", &self.id, b"; Path=/; Max-Age=", age.as_bytes()];
+        begin
+            .into_iter()
+            .chain([b"; HttpOnly; SameSite=Lax".as_slice(), secure])
+            .for_each(|part| text.extend_from_slice(part));
+        self.cookie = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok();
+    }
+
+    /// Adds the cookie to the answer, unless the version itself sets it.
+    pub(super) fn put(&self, headers: &mut HeaderMap) {
+        let Some(cookie) = self.cookie.as_ref().filter(|_| self.is_due) else { return };
+        let name = |cookie: &HeaderValue| {
+            let bytes = cookie.as_bytes();
+            let end = bytes.iter().position(|byte| b"=;".contains(byte)).unwrap_or(bytes.len());
+            bytes[..end].trim_ascii().to_vec()
+        };
+        let own = name(cookie);
+        if !headers.get_all(SET_COOKIE).into_iter().any(|set| name(set) == own) {
+            headers.append(SET_COOKIE, cookie.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minted(name: &str, is_secure: bool) -> Minted {
+        let mut minted = Minted { is_due: true, ..Minted::new(0x0123_4567_89ab_cdef_0011_2233_4455_6677) };
+        minted.bake(name, 60, is_secure);
+        minted
+    }
+
+    #[test]
+    fn a_cookie_has_all_that_keeps_it_from_others() {
+        let text = |is_secure| minted("sb_id", is_secure).cookie.unwrap();
+        let id = "7766554433221100fedcba9876543210";
+        assert_eq!(text(false), format!("sb_id={id}; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"));
+        assert_eq!(text(true), format!("sb_id={id}; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"));
+    }
+
+    #[test]
+    fn what_the_version_sets_itself_stays_alone() {
+        for (own, count) in
+            [("sb_id=mine; Path=/", 1), (" sb_id =mine", 1), ("sb_id", 1), ("sb_ids=1", 2), ("a=sb_id=1", 2)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.append(SET_COOKIE, HeaderValue::from_static("first=1"));
+            headers.append(SET_COOKIE, HeaderValue::from_static(own));
+            minted("sb_id", false).put(&mut headers);
+            assert_eq!(headers.get_all(SET_COOKIE).into_iter().count(), 1 + count, "{own}");
+        }
+        let mut headers = HeaderMap::new();
+        Minted { is_due: false, ..minted("sb_id", false) }.put(&mut headers);
+        assert!(headers.is_empty());
+    }
+}
