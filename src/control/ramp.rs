@@ -211,10 +211,12 @@ impl Control {
         Box::pin(self.change(wanted)).await.err().map(|failed| failed.to_string())
     }
 
-    /// True while supervision has something against the version that is tried, also where it only tells.
+    /// True while supervision has something against the version that is tried; where it only tells it holds nobody up.
     fn is_suspected(&self, service: &ServiceName) -> bool {
         let trial = self.state.deployment(service).and_then(|deployment| deployment.trial.as_ref());
-        let standing = trial.and_then(|trial| self.verdicts.standing_of(service, trial.stage));
+        let standing = trial
+            .filter(|trial| trial.acts)
+            .and_then(|trial| self.verdicts.standing_of(service, trial.stage));
         match standing {
             Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
             Some(Standing::Collecting | Standing::Healthy) | None => false,

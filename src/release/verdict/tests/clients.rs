@@ -80,7 +80,8 @@ fn few_clients_do_not_make_it_healthy() {
 #[test]
 fn what_is_out_may_all_be_one_clients_and_raises_suspicion_at_most() {
     let slow = [[0; 3], [400; 3]];
-    let stalled = Stalled { w: SHARE, slow, ..Stalled::default() };
+    let stalled =
+        Stalled { w: SHARE, slow, suspicious: slow[1].map(|slow| slow as f64), ..Stalled::default() };
     let mut stage = stage(SHARE);
     assert_eq!(
         after(&mut stage, 1_000, group(SHARE, [95, 5], [0, 0], [0, 0]), Some(stalled)),
