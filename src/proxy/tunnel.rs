@@ -21,7 +21,7 @@ use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How long an endpoint may go on when its client has said all it had to say.
+/// How long an endpoint may be silent at most when its client has said all it had to say.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// How long a client may take to answer the Close that it was sent because its version is left: less than a hold lasts by default, or
 /// one that never answers would bar an exclusive flip.
@@ -128,13 +128,9 @@ impl Tunnel {
         if self.is_told() || self.permit.ask() == Ask::Cut {
             return self.poll_farewell(client, cx);
         }
-        let limit = if self.up.is_over {
-            FAREWELL
-        } else if self.up.data.is_empty() && self.down.data.is_empty() {
-            self.timeouts.tunnel
-        } else {
-            self.timeouts.progress
-        };
+        let is_idle = self.up.data.is_empty() && self.down.data.is_empty();
+        let limit = if is_idle { self.timeouts.tunnel } else { self.timeouts.progress };
+        let limit = if self.up.is_over { limit.min(FAREWELL) } else { limit };
         let alarm = &self.turn.alarm;
         if moved {
             alarm.set(limit);
@@ -143,7 +139,7 @@ impl Tunnel {
         }
         ready!(alarm.poll(cx));
         // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
-        Poll::Ready(if limit == FAREWELL {
+        Poll::Ready(if self.up.is_over {
             Ok(())
         } else if !self.down.data.is_empty() {
             Err(Reason::ClientStalled)
