@@ -12,6 +12,10 @@ mod lab;
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason as Code;
@@ -20,7 +24,7 @@ use lab::frames::{
     self, DATA, END_HEADERS, END_STREAM, HEADERS, Piece, RST_STREAM, WHOLE, Way, block, frame,
 };
 use lab::http2::{answer, request, run, upload};
-use lab::origin::{Seen, Then};
+use lab::origin::{Peer, Seen, Then};
 use lab::{Answer, Frames, Http2, Lab, Origin};
 
 /// Says what it got: `/length`, `/chunks` and `/close` answer with the request's body, in that framing.
@@ -207,6 +211,61 @@ fn a_client_that_expects_100_continue_is_told_once() {
         asked.headers_mut().insert("expect", HeaderValue::from_static("200-maybe"));
         assert_eq!(client.ask(asked).await.status, 417);
     });
+}
+
+#[test]
+fn while_a_download_fills_the_connection_a_stream_is_told_to_go_on_and_of_hints_no_flood() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let taking = Arc::clone(&taken);
+    let origin = Origin::scripted("blue", move |proxy: &mut Peer| {
+        let answer = match proxy.head()?.path() {
+            "/large" => {
+                proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_024 * 65_536))?;
+                return (0..1_024).try_for_each(|_| {
+                    proxy.send([b'x'; 65_536])?;
+                    taking.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                });
+            }
+            "/upload" => {
+                proxy.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n".repeat(1_000))?;
+                proxy.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+                tell.send(()).unwrap();
+                proxy.bytes(5)?
+            }
+            _ => b"small".to_vec(),
+        };
+        proxy.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")?;
+        proxy.send(answer)
+    });
+    let mut lab = Lab::on(vec![origin], "");
+    lab.restrict_to_one_worker();
+    let mut connection = Frames::silent(lab.address()).open(&[(4, 1 << 30)]);
+    connection.send(frames::window_update(0, 1 << 30));
+    connection.send(frame(HEADERS, WHOLE, 1, frames::get("/large")));
+    let mut before = 0;
+    lab::wait_until("the client, which reads nothing, is behind", || {
+        thread::sleep(Duration::from_millis(100));
+        let now = taken.load(Ordering::SeqCst);
+        std::mem::replace(&mut before, now) == now && now > 0
+    });
+    let expects = [("expect", "100-continue"), ("content-length", "5")];
+    let asked = [frames::request("POST", "/upload"), expects.to_vec()].concat();
+    connection.send(frame(HEADERS, END_HEADERS, 3, block(&asked)));
+    told.recv_timeout(lab::PATIENCE).unwrap();
+    assert_eq!(lab.get("/").text(), "small", "the worker has seen what it was told");
+    let mut hints = 0;
+    let last = loop {
+        match connection.status(3) {
+            103 => hints += 1,
+            status => break status,
+        }
+    };
+    assert_eq!(last, 100);
+    assert!((1..500).contains(&hints), "{hints}");
+    connection.send(frame(DATA, END_STREAM, 3, b"hello"));
+    assert_eq!(connection.status(3), 200);
 }
 
 #[test]

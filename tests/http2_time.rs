@@ -320,6 +320,16 @@ fn the_dead_are_found_by_a_ping() {
 }
 
 #[test]
+fn who_is_quiet_is_asked_at_the_time_and_not_at_the_next() {
+    let lab = Lab::with(&["blue"], "[limits]\nidle = \"5m\"\nping = \"4s\"\n");
+    let since = Instant::now();
+    let mut connection = Frames::to(lab.address());
+    connection.next(PING, 0);
+    let after = since.elapsed();
+    assert!(after >= Duration::from_secs(3) && after < Duration::from_secs(7), "{after:?}");
+}
+
+#[test]
 fn who_answers_pings_is_kept() {
     let (lab, gate) = held("[limits]\nping = \"500ms\"\n");
     let mut connection = Frames::to(lab.address());

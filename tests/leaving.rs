@@ -254,6 +254,30 @@ fn a_client_that_does_not_answer_is_closed_and_its_endpoint_told_in_its_place() 
     assert_eq!(endpoint.join().unwrap(), CloseCode::Away);
 }
 
+#[test]
+fn a_client_that_closes_by_itself_hears_no_other_close_than_its_endpoints() {
+    // Its endpoint answers, or does not, and keeps the connection open.
+    for said in [&b"\x88\x02\x03\xe8"[..], b""] {
+        let (address, say) = speaks();
+        let times = "{ patience = \"500ms\", spread = \"0s\", deadline = \"2s\" }";
+        let mut lab = lab(times, "http1", address, echoes());
+        lab.restrict_to_one_worker();
+        let (mut socket, mut other) = (connect(lab.address(), "/chat"), connect(lab.address(), "/chat"));
+        socket.send(Message::text(SPEAK)).unwrap();
+        socket.close(None).unwrap();
+        lab.flip("green");
+        // Both are told in the same moment.
+        ends_with(&mut other, CloseCode::Restart);
+        say.send(said.to_vec()).unwrap();
+        let mut heard = Vec::new();
+        socket.get_mut().read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, said);
+        lab::wait_until("it is drained", || drain(&lab, "blue")["drained"] == true);
+        let counted = |what| lab.metric_total("switchback_upstream_requests_total{", what);
+        assert_eq!([counted("code=\"101\""), counted("drain_deadline")], [2.0, 0.0]);
+    }
+}
+
 /// A connection that closes while its client talks is reset, with all that is on its way to it.
 #[test]
 fn a_client_that_is_behind_and_talks_gets_all_that_was_sent_and_its_close() {

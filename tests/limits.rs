@@ -12,7 +12,9 @@ mod lab;
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use lab::origin::{Peer, Then};
@@ -244,7 +246,7 @@ fn an_answer_that_keeps_moving_ends_at_its_deadline_too() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
         loop {
             stream.write_all(b"1\r\nx\r\n")?;
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
     });
     let lab = shop(origin, "timeouts = { total = \"300ms\" }");
@@ -313,6 +315,49 @@ fn a_service_that_hangs_leaves_descriptors_to_other_services_and_to_clients() {
     assert_eq!(answers.collect::<Vec<_>>(), [Some(200); 5]);
     gate.open();
 }
+
+#[test]
+fn answers_that_wait_in_pipes_leave_descriptors_to_other_services_and_to_the_operator() {
+    const CROWD: usize = 60;
+    let (gate, taken) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let (opening, taking) = (gate.clone(), Arc::clone(&taken));
+    let large = Origin::scripted("large", move |proxy: &mut Peer| {
+        proxy.head()?;
+        opening.wait();
+        proxy.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 256 * PART.len()))?;
+        (0..256).try_for_each(|_| {
+            proxy.send(PART)?;
+            taking.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+    });
+    let well = Origin::start("well");
+    let other = format!(
+        "[services.other]\nroutes = [{{ path = \"/other\" }}]\n[services.other.versions.well]\nendpoints = [\"{}\"]",
+        well.address
+    );
+    let mut lab = Lab::on(vec![large], &other);
+    start_with_few_descriptors(&mut lab);
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| lab.client()).collect();
+    for client in &mut crowd {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    // Their connections are all there before the first pipe is.
+    lab.wait_for_metric(&["switchback_in_flight{", "kind=\"request\"", "service=\"shop\""], CROWD as f64);
+    gate.open();
+    let mut before = 0;
+    lab::wait_until("what clients do not take is taken by nobody", || {
+        thread::sleep(Duration::from_millis(200));
+        let now = taken.load(Ordering::SeqCst);
+        std::mem::replace(&mut before, now) == now && now >= CROWD
+    });
+    let answers = (0..5).map(|_| lab.client().try_get("/other").map(|answer| answer.status).ok());
+    assert_eq!(answers.collect::<Vec<_>>(), [Some(200); 5]);
+    assert_eq!(lab.shop()["weights"]["large"], 10_000);
+}
+
+/// Part of a large body.
+const PART: &[u8] = &[b'x'; 64 * 1024];
 
 /// Starts its proxy anew, with 256 of them.
 fn start_with_few_descriptors(lab: &mut Lab) {

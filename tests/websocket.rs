@@ -13,11 +13,11 @@ mod lab;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lab::origin::Then;
-use lab::websocket::{echoed, echoes};
+use lab::websocket::{SPEAK, echoed, echoes, speaks};
 use lab::{Lab, Origin, PATIENCE};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -185,6 +185,19 @@ fn a_websocket_that_is_silent_for_too_long_is_ended() {
     // Nobody has failed.
     let counted = |what| lab.metric_total("switchback_upstream_requests_total{", what);
     assert_eq!([counted("code=\"101\""), counted("body_stalled")], [1.0, 0.0]);
+}
+
+#[test]
+fn one_that_is_silent_is_kept_no_longer_because_its_client_has_left() {
+    let (mute, _words) = speaks();
+    let lab = Lab::pool(vec![], &[mute], "", "timeouts = { tunnel = \"300ms\" }");
+    let mut socket = connect(&lab);
+    assert!(echoed(&mut socket, "hello"));
+    socket.send(Message::text(SPEAK)).unwrap();
+    let since = Instant::now();
+    drop(socket);
+    lab.wait_for_metric(&["switchback_in_flight{", "kind=\"websocket\""], 0.0);
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
 }
 
 #[tokio::test]

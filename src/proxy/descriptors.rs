@@ -45,7 +45,7 @@ pub fn spare(descriptor: impl AsFd) -> io::Result<()> {
     if descriptor.as_fd().as_raw_fd() < *RESERVED { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
-/// Those of clients' connections, and of endpoints' that carry one request at a time: others are few.
+/// Those of clients' connections, of endpoints' that carry one request at a time, and of pipes: others are few.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 /// Those that the process has besides, to listen, for its workers and its store: counted once, at the first connection. What it opens
@@ -65,6 +65,15 @@ impl Taken {
         // Relaxed, here and below: the counts alone matter, they order nothing else.
         TAKEN.fetch_add(1, Ordering::Relaxed);
         Self(())
+    }
+
+    /// Two more for a pipe's ends.
+    ///
+    /// # Errors
+    /// As if there were none, when less than half would be left: bodies pass without pipes too, and connections have no other way.
+    pub fn for_pipe() -> io::Result<[Self; 2]> {
+        let ends = [Self::one(), Self::one()];
+        if free() >= usable_here() / 2 { Ok(ends) } else { Err(Errno::MFILE.into()) }
     }
 }
 
@@ -93,9 +102,7 @@ impl Share {
     pub fn take(self: &Arc<Self>) -> io::Result<Held> {
         let own = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         let held = Held { share: Arc::clone(self), _taken: Taken::one() };
-        let usable = u64::try_from(*RESERVED).unwrap_or(u64::MAX);
-        let free = usable.saturating_sub(*OTHERS + TAKEN.load(Ordering::Relaxed));
-        if leaves_enough(own, free) { Ok(held) } else { Err(Errno::MFILE.into()) }
+        if leaves_enough(own, free()) { Ok(held) } else { Err(Errno::MFILE.into()) }
     }
 }
 
@@ -103,6 +110,16 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.share.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Those of the process that are not kept.
+fn usable_here() -> u64 {
+    u64::try_from(*RESERVED).unwrap_or(u64::MAX)
+}
+
+/// And that nobody has.
+fn free() -> u64 {
+    usable_here().saturating_sub(*OTHERS + TAKEN.load(Ordering::Relaxed))
 }
 
 /// True when a version that has `own` leaves a quarter of all that are its own or free. Not of all that there are: several that

@@ -2,7 +2,8 @@
 //!
 //! `splice(2)` hands the pages of one socket on to another, and no byte of them is copied to us. A pipe is in between,
 //! which is taken for as long as it holds something: who waits for bytes has none, who does not take them has one. Where
-//! there is no pipe, because a worker has no more of them or the kernel gives none, bodies are copied.
+//! there is no pipe, because a worker has no more of them, connections need the file descriptors or the kernel gives none, bodies
+//! are copied.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use super::descriptors::Taken;
 use super::upstream::Stream;
 
 /// From how many bytes on a body is worth a pipe; below, the two calls more cost what the copies save.
@@ -27,8 +29,8 @@ const FIRST_READ: usize = 4 * 1024;
 const MOST: usize = 128;
 /// Most empty pipes that it keeps.
 const MOST_KEPT: usize = 16;
-/// How many times there is none after the kernel gave none, before it is asked again: what it gives to a user or a process
-/// is bounded (pipe(7), `pipe-user-pages-soft`), and others have a part in it.
+/// How many times there is none after none was to be had, before it is asked for again: what the kernel gives to a user or a
+/// process is bounded (pipe(7), `pipe-user-pages-soft`), and others have a part in it.
 const PAUSE: u32 = 256;
 
 /// One worker's pipes.
@@ -67,6 +69,7 @@ impl Bulk {
 struct Ends {
     out: OwnedFd,
     into: OwnedFd,
+    _taken: [Taken; 2],
 }
 
 /// A pipe; dropped, it goes back to its worker if it is empty, and is closed if it is not.
@@ -101,11 +104,12 @@ impl Pipes {
 }
 
 impl Ends {
-    fn open() -> rustix::io::Result<Self> {
+    fn open() -> io::Result<Self> {
+        let taken = Taken::for_pipe()?;
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Who has many gets one that holds a page or two, which would cost more than it saves.
         fcntl_setpipe_size(&into, SIZE)?;
-        Ok(Self { out, into })
+        Ok(Self { out, into, _taken: taken })
     }
 }
 
@@ -306,7 +310,11 @@ mod tests {
     fn refused(pipes: &Rc<Pipes>, held: &[u8]) -> Pipe {
         let (out, mut into) = UnixStream::pair().unwrap();
         into.write_all(held).unwrap();
-        pipes.kept.borrow_mut().push(Ends { out: out.into(), into: into.into() });
+        pipes.kept.borrow_mut().push(Ends {
+            out: out.into(),
+            into: into.into(),
+            _taken: [Taken::one(), Taken::one()],
+        });
         let mut pipe = pipes.take().unwrap();
         pipe.held = held.len();
         pipe

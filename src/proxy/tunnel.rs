@@ -21,12 +21,12 @@ use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How long an endpoint may go on when its client has said all it had to say.
+/// How long an endpoint may be silent at most when its client has said all it had to say.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// How long a client may take to answer the Close that it was sent because its version is left: less than a hold lasts by default, or
-/// one that never answers would bar an exclusive flip.
+/// How long a client may take to answer the Close that it was sent because its version is left, and either side to answer the other's
+/// where one has closed by itself: less than a hold lasts by default, or who never answers would bar an exclusive flip.
 const ANSWER: Duration = Duration::from_secs(5);
-/// The same at the deadline of the drain; also how long the endpoint may take for its own Close.
+/// The same at the deadline of the drain; also how long the endpoint may take for its own Close, and to end once both have closed.
 const LAST: Duration = Duration::from_secs(1);
 
 /// The client's side of a tunnel.
@@ -53,7 +53,7 @@ pub struct Tunnel {
     /// What the endpoint has said behind a message after which the client is to be told to go: kept back until it is.
     rest: Bytes,
     stage: Stage,
-    /// The tick at which it is over, once it was told to go.
+    /// The tick at which it is over, once it comes to its end.
     until: u64,
 }
 
@@ -62,6 +62,8 @@ pub struct Tunnel {
 enum Stage {
     /// It goes on.
     Open,
+    /// One side has closed by itself: nothing is added to that, and the other has some time to close too.
+    Theirs,
     /// The client is sent a Close: there is no way back. What the endpoint still says is left out; what the client says until it
     /// answers goes to the endpoint.
     Said,
@@ -80,6 +82,13 @@ struct Half {
     is_read: bool,
     /// True when its sink was told so.
     is_over: bool,
+}
+
+impl Half {
+    /// True when its source has sent a Close, and all of that has gone on.
+    fn has_closed(&self) -> bool {
+        self.frames.is_closed() && self.data.is_empty() && !self.is_held
+    }
 }
 
 impl Tunnel {
@@ -104,8 +113,8 @@ impl Tunnel {
     pub async fn join(mut self, client: &mut impl End) {
         let ended = std::future::poll_fn(|cx| self.poll(client, cx)).await;
         match ended {
-            Ok(()) if self.stage == Stage::Open => self.permit.complete(),
-            Ok(()) => self.permit.said_goodbye(),
+            Ok(()) if self.is_told() => self.permit.said_goodbye(),
+            Ok(()) => self.permit.complete(),
             Err(reason) => self.permit.failed(reason),
         }
         self.turn.alarm.clear();
@@ -125,16 +134,12 @@ impl Tunnel {
             (_, Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             (_, Poll::Pending) => {}
         }
-        if self.is_told() || self.permit.ask() == Ask::Cut {
+        if self.stage != Stage::Open || self.permit.ask() == Ask::Cut {
             return self.poll_farewell(client, cx);
         }
-        let limit = if self.up.is_over {
-            FAREWELL
-        } else if self.up.data.is_empty() && self.down.data.is_empty() {
-            self.timeouts.tunnel
-        } else {
-            self.timeouts.progress
-        };
+        let is_idle = self.up.data.is_empty() && self.down.data.is_empty();
+        let limit = if is_idle { self.timeouts.tunnel } else { self.timeouts.progress };
+        let limit = if self.up.is_over { limit.min(FAREWELL) } else { limit };
         let alarm = &self.turn.alarm;
         if moved {
             alarm.set(limit);
@@ -143,7 +148,7 @@ impl Tunnel {
         }
         ready!(alarm.poll(cx));
         // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
-        Poll::Ready(if limit == FAREWELL {
+        Poll::Ready(if self.up.is_over {
             Ok(())
         } else if !self.down.data.is_empty() {
             Err(Reason::ClientStalled)
@@ -159,29 +164,31 @@ impl Tunnel {
         matches!(self.stage, Stage::Said | Stage::Over)
     }
 
-    /// Waits for the Close of who was told to go, then for that of its endpoint, and for neither longer than it may take.
+    /// Waits for the Close of who was told to go, then for that of its endpoint, and for neither longer than it may take; or for
+    /// those of both, where one has closed by itself.
     fn poll_farewell(&mut self, client: &mut impl End, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        if !self.is_told() {
+        if self.stage == Stage::Open {
             // It was cut, and in the middle of a frame: there is no word for it.
             return Poll::Ready(Err(Reason::DrainDeadline));
         }
         loop {
             let clock = &self.turn.client.worker.clock;
-            let has_answered = self.up.is_over || (self.up.frames.is_closed() && self.up.data.is_empty());
+            let has_answered = self.up.is_over || self.up.has_closed();
             if self.stage == Stage::Said && has_answered {
                 self.stage = Stage::Over;
                 self.until = clock.ticks() + Clock::ticks_in(LAST);
                 // The client has heard and said all there is: it need not wait for the endpoint.
                 drop(client.poll_shutdown(cx));
             }
-            if self.permit.ask() == Ask::Cut {
+            let have_closed = self.stage == Stage::Theirs && self.up.has_closed() && self.down.has_closed();
+            if have_closed || self.permit.ask() == Ask::Cut {
                 self.until = self.until.min(clock.ticks() + Clock::ticks_in(LAST));
             }
             if clock.ticks() < self.until {
                 self.turn.alarm.set(TICK * u32::try_from(self.until - clock.ticks()).unwrap_or(u32::MAX));
                 ready!(self.turn.alarm.poll(cx));
             }
-            if self.stage == Stage::Over || !self.answer_for_client(cx) {
+            if self.stage != Stage::Said || !self.answer_for_client(cx) {
                 drop(client.poll_shutdown(cx));
                 return Poll::Ready(Ok(()));
             }
@@ -206,21 +213,18 @@ impl Tunnel {
     /// back.
     fn next_words(&mut self) -> Bytes {
         let (frames, rest) = (&self.down.frames, std::mem::take(&mut self.rest));
-        let is_due = match (self.stage, self.permit.ask()) {
-            (Stage::Said | Stage::Over, _) | (Stage::Open, Ask::Stay) => false,
-            // An endpoint that has closed has said goodbye by itself.
-            (Stage::Open, _) if frames.is_closed() => false,
-            (Stage::Open, _) if !rest.is_empty() => true,
-            (Stage::Open, Ask::Go) => frames.is_between_messages(),
+        let next = match (self.stage, self.permit.ask()) {
+            (Stage::Theirs | Stage::Said | Stage::Over, _) | (Stage::Open, Ask::Stay) => return rest,
+            (Stage::Open, _) if frames.is_closed() || self.up.frames.is_closed() => Stage::Theirs,
+            (Stage::Open, _) if !rest.is_empty() => Stage::Said,
+            (Stage::Open, Ask::Go) if frames.is_between_messages() => Stage::Said,
             // A control frame may stand between fragments (RFC 6455 §5.4).
-            (Stage::Open, Ask::Cut) => frames.is_between_frames(),
+            (Stage::Open, Ask::Cut) if frames.is_between_frames() => Stage::Said,
+            (Stage::Open, Ask::Go | Ask::Cut) => return rest,
         };
-        if !is_due {
-            return rest;
-        }
-        self.stage = Stage::Said;
+        self.stage = next;
         self.until = self.turn.client.worker.clock.ticks() + Clock::ticks_in(ANSWER);
-        websocket::close_for_client().into()
+        if next == Stage::Theirs { rest } else { websocket::close_for_client().into() }
     }
 
     /// From the client to the endpoint.

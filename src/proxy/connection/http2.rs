@@ -243,7 +243,7 @@ where
     /// What is waited for while nothing moves, and for how long. Ready when it is over.
     fn poll_limits(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.patience(is_sent);
-        let settings = self.client.settings();
+        let (settings, now) = (self.client.settings(), self.client.worker.clock.ticks());
         let (wait, limit) = match self.phase {
             Phase::Refused | Phase::Over => (Wait::Close, Some(LINGER)),
             _ if !is_sent => (Wait::Room(self.io.sent()), Some(room)),
@@ -266,13 +266,13 @@ where
                 Wait::Answer(_) => {
                     self.io.rest();
                     self.watch.clear();
-                    return self.pulse.poll(settings.ping, &self.io, cx);
+                    return self.pulse.poll(settings.ping, &self.io, now, cx);
                 }
                 Wait::Room(_) | Wait::Close => return Poll::Ready(()),
             }
             cx.waker().wake_by_ref();
         }
-        self.pulse.poll(settings.ping, &self.io, cx)
+        self.pulse.poll(settings.ping, &self.io, now, cx)
     }
 
     /// How long the client may still take for what waits for it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 
 use super::Frames;
-use crate::proxy::clock::Alarm;
+use crate::proxy::clock::{Alarm, Clock, span};
 use crate::proxy::deferred::Deferred;
 
 /// More than what asking takes: when so much was sent meanwhile, the question may still be behind it.
@@ -21,32 +21,41 @@ pub(super) struct Pulse {
     pings: Option<PingPong>,
     /// How much had been sent when the client was asked.
     asked: Option<u64>,
-    /// How much had been sent when the alarm was set.
+    /// How much had been sent when that was last looked at.
     sent: u64,
+    /// The tick of the last sign of life.
+    lively: u64,
 }
 
 impl Pulse {
     pub(super) fn new(alarm: Alarm, quiet: Duration, pings: Option<PingPong>) -> Self {
         alarm.set(quiet);
-        Self { alarm, quiet, pings, asked: None, sent: 0 }
+        Self { alarm, quiet, pings, asked: None, sent: 0, lively: 0 }
     }
 
-    /// Ready when the client did not answer in time. Where `quiet` is set anew, the time begins anew.
-    pub(super) fn poll(&mut self, quiet: Duration, io: &Deferred<Frames>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client did not answer in time; `now` in ticks. Where `quiet` is set anew, the time begins anew.
+    pub(super) fn poll(
+        &mut self,
+        quiet: Duration,
+        io: &Deferred<Frames>,
+        now: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         if self.quiet != quiet {
-            self.quiet = quiet;
+            (self.quiet, self.lively) = (quiet, now);
             self.alarm.set(quiet);
+        }
+        if io.was_heard() {
+            (self.asked, self.lively) = (None, now);
+        }
+        if io.sent() != self.sent {
+            (self.sent, self.lively) = (io.sent(), now);
         }
         while self.alarm.poll(cx).is_ready() {
             let Some(pings) = &mut self.pings else { return Poll::Pending };
-            let heard = io.was_heard();
-            let moved = io.sent() - self.sent;
-            self.sent = io.sent();
+            let left = (self.lively + Clock::ticks_in(self.quiet)).saturating_sub(now);
             match self.asked {
-                _ if heard => self.asked = None,
-                Some(before) if io.sent() - before > A_QUESTION && moved > 0 => self.asked = Some(self.sent),
-                Some(_) => return Poll::Ready(()),
-                None if moved > 0 => {}
+                None if left > 0 => self.alarm.set(span(left)),
                 None => {
                     // Takes the answer to an earlier one off, which need not have been waited for.
                     drop(pings.poll_pong(cx));
@@ -55,9 +64,14 @@ impl Pulse {
                     }
                     cx.waker().wake_by_ref();
                     self.asked = Some(self.sent);
+                    self.alarm.set(self.quiet / 2);
                 }
+                Some(before) if self.sent - before > A_QUESTION => {
+                    self.asked = Some(self.sent);
+                    self.alarm.set(self.quiet / 2);
+                }
+                Some(_) => return Poll::Ready(()),
             }
-            self.alarm.set(if self.asked.is_some() { self.quiet / 2 } else { self.quiet });
         }
         Poll::Pending
     }

@@ -22,6 +22,7 @@ use crate::proxy::body::{Flow, Part, Source};
 use crate::proxy::clock::{Alarm, span};
 use crate::proxy::debt::Debt;
 use crate::proxy::error;
+use crate::proxy::fields::{LIST_OVERHEAD, list_size_of};
 use crate::proxy::head::{Answer, Parts};
 use crate::proxy::{trailers, upgrade};
 
@@ -31,6 +32,9 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// How large a part may be to be copied out of the buffer it was read into, which it would keep for as long as its
 /// client takes nothing.
 const MOST_COPIED: usize = 16 * 1024;
+
+/// Bytes of interim answers, as lists of fields, for a client that does not take what it was sent, be it another stream's answer.
+const MOST_TOLD: usize = 16 * 1024;
 
 /// The client has given the request up.
 pub(super) struct GivenUp;
@@ -54,6 +58,7 @@ pub(super) async fn answer(
         respond: RefCell::new(respond),
         tally,
         is_answered: Cell::new(false),
+        told: Cell::new(0),
         due: Cell::new(u64::MAX),
     });
     let alarm = Rc::new(client.worker.clock.alarm());
@@ -118,6 +123,8 @@ pub struct Reply {
     /// Of its connection.
     tally: Rc<Tally>,
     is_answered: Cell<bool>,
+    /// Bytes of interim answers since the client is behind.
+    told: Cell<usize>,
     /// The tick at which the request is over.
     pub(super) due: Cell<u64>,
 }
@@ -128,12 +135,25 @@ impl Reply {
         self.due.set(tick);
     }
 
-    /// Tells the client an interim answer; too late once the final one is on its way, and in vain while the client does not
-    /// take what it was sent before. It may be gone, which is noticed elsewhere.
+    /// Tells the client an interim answer, unless too many wait for it.
     pub(in super::super) fn relay_interim(&self, status: StatusCode, fields: &HeaderMap) {
-        if !self.is_answered.get() && !self.tally.is_behind.get() {
+        let size = LIST_OVERHEAD + list_size_of(fields);
+        self.told.set(if self.tally.is_behind.get() { self.told.get() + size } else { 0 });
+        if self.told.get() <= MOST_TOLD {
+            self.tell(status, fields.clone());
+        }
+    }
+
+    /// Tells the client to send the body: once, and always.
+    pub(super) fn go_on(&self) {
+        self.tell(StatusCode::CONTINUE, HeaderMap::new());
+    }
+
+    /// Too late once the final answer is on its way. The client may be gone, which is noticed elsewhere.
+    fn tell(&self, status: StatusCode, fields: HeaderMap) {
+        if !self.is_answered.get() {
             let mut interim = Response::new(());
-            (*interim.status_mut(), *interim.headers_mut()) = (status, fields.clone());
+            (*interim.status_mut(), *interim.headers_mut()) = (status, fields);
             drop(self.respond.borrow_mut().send_informational(interim));
         }
     }

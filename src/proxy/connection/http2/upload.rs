@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason as Code, RecvStream};
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
 use super::stream::Reply;
@@ -44,7 +44,7 @@ impl Upload {
     /// The next part of the body.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if std::mem::take(&mut self.is_expecting) {
-            self.reply.relay_interim(StatusCode::CONTINUE, &HeaderMap::new());
+            self.reply.go_on();
         }
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         if !self.is_read {
