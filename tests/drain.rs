@@ -157,6 +157,27 @@ fn a_version_that_is_removed_while_it_serves_finishes_what_it_has() {
 }
 
 #[test]
+fn a_version_that_is_removed_and_comes_again_has_what_it_had_in_flight() {
+    let (lab, gate) = held();
+    let mut client = download(&lab);
+    let blue = json!({ "endpoints": [lab.origin("blue").address.to_string()] });
+    lab.flip("green");
+    lab.call("DELETE", "/v1/services/shop/versions/blue", &Value::Null);
+    let shown = lab.cli(&["status", "shop"]).1;
+    assert!(
+        shown.contains("stop: blue is removed and still has work in flight: do not stop it yet"),
+        "{shown}"
+    );
+    let (status, done) = lab.call("PUT", "/v1/services/shop/versions/blue", &blue);
+    assert_eq!(status, 200, "{done}");
+    assert_eq!(lab.shop()["versions"][0]["in_flight"]["total"], 1, "{}", lab.shop());
+    let shown = lab.cli(&["status", "shop"]).1;
+    assert!(shown.contains("stop: blue still has 1 request in flight: do not stop it yet"), "{shown}");
+    gate.open();
+    assert_whole(&mut client);
+}
+
+#[test]
 fn a_version_is_added_and_flipped_to_while_the_other_serves() {
     let (lab, gate) = held();
     let mut client = download(&lab);

@@ -14,7 +14,7 @@
 
 mod lab;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,7 @@ use lab::http2::run;
 use lab::origin::Then;
 use lab::{Answer, Client, Http2, Lab, Origin};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, accept, client};
 
@@ -515,6 +516,63 @@ fn a_websocket_is_told_to_come_again_before_the_switch() {
     assert_eq!(frame.code, CloseCode::Restart);
     while socket.read().is_ok() {}
     assert_eq!((flip.answer().status, lab.post_later("/").answer().version()), (200, "green"));
+}
+
+/// Sends `piece` again and again; says when nobody has taken any of it for a while.
+fn flood(stream: &mut TcpStream, piece: &[u8], stuck: &Gate) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+    let mut sent = 0;
+    loop {
+        match stream.write(&piece[sent..]) {
+            Ok(more) => sent = (sent + more) % piece.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => stuck.open(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[test]
+fn who_has_stopped_reading_bars_no_flip_and_what_cannot_be_told_is_waited_for() {
+    let (late, stuck) = (Gate::default(), [Gate::default(), Gate::default()]);
+    let blue = Origin::behaving("blue", {
+        let (late, stuck) = (late.clone(), stuck.clone());
+        move |seen, stream| {
+            if let Some(key) = seen.header("sec-websocket-key") {
+                let accept = derive_accept_key(key.as_bytes());
+                write!(
+                    stream,
+                    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                     sec-websocket-accept: {accept}\r\n\r\n"
+                )?;
+                flood(stream, &[&[0x82, 126, 0xea, 0x60][..], &[7; 60_000]].concat(), &stuck[0])?;
+            } else if seen.path() == "/events" {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                stream.write_all(head.as_bytes())?;
+                flood(stream, format!("data: {}\n\n", "x".repeat(60_000)).as_bytes(), &stuck[1])?;
+            } else {
+                late.wait();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nx-version: blue\r\ncontent-length: 0\r\n\r\n")?;
+            }
+            Ok(Then::Keep)
+        }
+    });
+    let lab = Lab::on(vec![blue, Origin::start("green")], "");
+    let [mut chat, mut events] = [lab.client(), lab.client()];
+    chat.send(
+        "GET /chat HTTP/1.1\r\nhost: shop.test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    events.send("GET /events HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    let waited_for = lab.get_later("/late");
+    stuck.iter().for_each(Gate::wait);
+    lab.origin("blue").wait_served(3);
+    let flip = lab.flip_later("green", &json!({ "streams": "close" }));
+    lab.wait_for_metric(&["switchback_client_requests_total", "\"blue\"", "drain_deadline"], 2.0);
+    assert!(!flip.is_answered() && !waited_for.is_answered());
+    late.open();
+    assert_eq!(waited_for.answer().version(), "blue");
+    let done = flip.answer();
+    assert_eq!(done.status, 200, "{}", done.text());
 }
 
 #[test]

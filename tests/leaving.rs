@@ -316,9 +316,13 @@ fn subscribe(lab: &Lab) -> Client {
 
 #[test]
 fn an_event_stream_ends_after_a_whole_event_and_its_connection_goes_on() {
-    for (event, part) in
-        [("data: one\ndata: two\n\n", 5), ("id: 7\r\ndata: x\r\n\r\n", 3), ("data: y\r\r", 100)]
-    {
+    for (event, part) in [
+        ("data: one\ndata: two\n\n", 5),
+        ("id: 7\r\ndata: x\r\n\r\n", 3),
+        ("data: y\r\r", 100),
+        (":\n", 100),
+        (": ping\r\n", 3),
+    ] {
         let address = events(event, part, Duration::from_millis(2));
         let lab = lab(SOON, "http1", address, address);
         let mut clients: Vec<_> = (0..4).map(|_| subscribe(&lab)).collect();

@@ -379,9 +379,12 @@ fn a_drain_that_was_open_stays_open() {
     assert_eq!(left["drained"], false, "{left}");
     wait_until("both are heard", || row.drain("blue")["remaining"][0]["count"] == 1);
     assert_eq!(row.drain("blue")["drained"], false);
+    wait_until("it is leaving", || row.lab.shop()["leaving"] == json!(["blue"]));
+    assert_eq!(row.lab.shop()["phase"], "draining");
     gate.open();
     assert!(client.answer().is_whole);
     wait_until("it is drained", || row.drain("blue")["drained"] == true);
+    wait_until("it has left", || row.lab.shop()["phase"] == "steady");
     row.wait_alone();
     row.end();
 }

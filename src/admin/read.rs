@@ -44,14 +44,12 @@ pub(super) fn etag(epoch: u64) -> HeaderValue {
     responses((status = 200, body = Services, description = "the services, by name", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
-    let (state, snapshot) = (call.app.control.state(), call.app.control.live().snapshot());
-    let mut services = Services::of(&state, &snapshot);
-    let (elders, health) = (call.app.control.elders(), call.app.control.health());
-    let told = services.services.into_iter().map(|service| service.with_elders(elders).with_health(health));
-    let ramps = call.app.control.ramps();
-    let told = told.map(|service| service.with_clock(ramps));
+    let control = &call.app.control;
+    let mut services = Services::of(&control.state(), control);
+    let told = services.services.into_iter().map(|service| service.with_health(control.health()));
+    let told = told.map(|service| service.with_clock(control.ramps()));
     services.services = told.collect();
-    uses::told(&call.app.control, &mut services.services).await;
+    uses::told(control, &mut services.services).await;
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
 }
 
@@ -61,8 +59,8 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
 pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
-    let present = Service::of(&control.state(), &control.live().snapshot(), &name);
-    let present = present.map(|service| service.with_elders(control.elders()).with_health(control.health()));
+    let present = Service::of(&control.state(), control, &name);
+    let present = present.map(|service| service.with_health(control.health()));
     let present = present.map(|service| service.with_clock(control.ramps()));
     let mut service = present.ok_or_else(|| no_service(&name))?;
     uses::told(control, std::slice::from_mut(&mut service)).await;

@@ -164,7 +164,7 @@ fn refused(app: &App, why: &Refused, blame: &Blame) -> Box<Problem> {
     };
     let mut problem = Problem::new(status, why.token(), why.to_string()).hint(why.hint());
     if let Refused::Conflict { service, .. } = why {
-        problem.present = Service::of(&app.control.state(), &app.control.live().snapshot(), service);
+        problem.present = Service::of(&app.control.state(), &app.control, service);
     }
     if let Refused::NotReady { readiness, .. } = why {
         problem.unhealthy = Some(Unhealthy::all(readiness));

@@ -63,7 +63,7 @@ impl Drains {
         if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
             // Before it is looked at for the first time.
             upstream.watch(&self.bell);
-            self.open.push(Drain { upstream, plan: Plan { since: now, rules } });
+            self.open.push(Drain { upstream, plan: Plan::of(now, rules) });
             self.next = Some(now);
         }
     }
@@ -71,7 +71,7 @@ impl Drains {
     /// A tenure without work is left, whose drain is not worth a word: the workers are to see it.
     pub(super) fn remember(&mut self, upstream: Arc<Upstream>, rules: DrainRules, now: Instant) {
         if !self.open.iter().any(|drain| drain.upstream.id == upstream.id) {
-            self.past.push_back((now, Departure { upstream, plan: Plan { since: now, rules } }));
+            self.past.push_back((now, Departure { upstream, plan: Plan::of(now, rules) }));
         }
     }
 

@@ -31,7 +31,7 @@ impl Endpoints {
             else {
                 continue;
             };
-            let plan = Plan { since: now, rules: spec.drain };
+            let plan = Plan::of(now, spec.drain);
             let departure =
                 EndpointDeparture { upstream: upstream.clone(), endpoint: endpoint.clone(), plan };
             if !self.0.iter().any(|known| is_same(known, &departure)) {

@@ -37,13 +37,10 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::leaving::{Departure, Plan};
 use crate::release::{Act, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::Answer;
-use crate::table::{DrainRules, HoldScope, Holder, ServiceName, VersionName};
+use crate::table::{HoldScope, Holder, ServiceName, VersionName};
 
 /// How long the last step may take when the hold's own time is nearly over.
 const LAST_STEP: Duration = Duration::from_secs(1);
-
-/// Longer than any hold.
-const NEVER: Duration = Duration::from_hours(1);
 
 /// How a flip is made so that two versions never serve at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +59,8 @@ pub enum Streams {
     /// A flip that finds event streams, WebSockets or tunnels is refused at once; all others are waited for.
     #[default]
     Refuse,
-    /// Those that have words for an early end are told to go at once, as when a version is left. All others are waited for.
+    /// Those that have words for an early end are told to go at once, as when a version is left, and cut when they have not gone
+    /// [a little later](crate::proxy::upstream::leaving::ANSWER). All others are waited for.
     Close,
     /// They are not waited for: two versions do serve at the same time then.
     Ignore,
@@ -296,12 +294,10 @@ impl Control {
         Ok(Done { state: Arc::clone(&self.state), effects, body, replayed: false })
     }
 
-    /// What lasts on these goes at once; nothing is cut, however long the hold is.
+    /// What lasts on these goes at once; what cannot be told is not cut, however long the hold is.
     fn hurried(&self, service: &ServiceName, others: &[Arc<Upstream>]) -> Vec<Departure> {
         let retry = self.state.table.service(service).and_then(|service| service.drain.retry);
-        let (now, zero) = (clock::instant(), Duration::ZERO);
-        let rules = DrainRules { patience: zero, spread: zero, deadline: NEVER, retry };
-        let plan = Plan { since: now, rules };
+        let plan = Plan::of_words(clock::instant(), retry);
         others.iter().map(|upstream| Departure { upstream: Arc::clone(upstream), plan }).collect()
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Until it is persisted nothing has happened; once it is, nothing can fail any more.
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,8 +218,11 @@ impl Control {
         let told = self.elders.all().into_iter().filter_map(|elder: Elder| elder.told);
         let left = told.flat_map(|told| told.left).map(|left| (left.service, left.version, now));
         for (service, version, since) in untold.chain(left) {
-            if weight(&self.state, &service, &version) == BasisPoints::NONE {
-                self.elsewhere.entry((service, version)).or_insert(since);
+            if weight(&self.state, &service, &version) == BasisPoints::NONE
+                && let Entry::Vacant(new) = self.elsewhere.entry((service.clone(), version.clone()))
+            {
+                new.insert(since);
+                self.observe(Event::Remains { service, version });
             }
         }
         let elders = Arc::clone(&self.elders);
@@ -242,12 +246,16 @@ impl Control {
             return None;
         }
         let (service, version) = (service.clone(), version.clone());
-        let event = Event::Drained { service: service.clone(), version: version.clone() };
+        self.observe(Event::Drained { service: service.clone(), version: version.clone() });
+        info!(%service, %version, seconds, "drained");
+        Some(Notice::Drained { service, version, seconds })
+    }
+
+    /// Something happened that changes the phase alone; it is shown with what comes of it.
+    fn observe(&mut self, event: Event) {
         if let Ok((next, _)) = step(&self.state, event, clock::now()) {
             self.state = Arc::new(next);
         }
-        info!(%service, %version, seconds, "drained");
-        Some(Notice::Drained { service, version, seconds })
     }
 
     /// Shows the present state with its drains, as one.

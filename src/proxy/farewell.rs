@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use memchr::memchr2;
 
 use std::time::Duration;
 
@@ -51,11 +52,7 @@ impl Farewell {
     pub fn pass(&mut self, mut data: Bytes, is_asked: bool) -> Bytes {
         let end = match &mut self.parts {
             Parts::None => None,
-            Parts::Events(events) if is_asked => events.last_end(&data),
-            Parts::Events(events) => {
-                events.follow(&data);
-                None
-            }
+            Parts::Events(events) => events.follow(&data),
             Parts::Messages(messages) => messages.follow(&data),
         };
         if let Some(end) = end.filter(|_| is_asked) {
@@ -88,7 +85,8 @@ impl Farewell {
     }
 }
 
-/// Follows server-sent events: each ends with an empty line (WHATWG HTML §9.2.5). A line ends with LF, CR or both.
+/// Follows server-sent events: each ends with an empty line (WHATWG HTML §9.2.5). A line ends with LF, CR or both. Comments between
+/// two events are of neither, so the end of one is as good a place (§9.2.6: without data there is no event).
 #[derive(Debug)]
 pub struct Events {
     line: Line,
@@ -99,8 +97,10 @@ pub struct Events {
 /// Where the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Behind an empty line, or at the beginning.
+    /// Behind an empty line and comments at most, or at the beginning.
     Between,
+    /// Within a comment there.
+    Comment,
     /// At the beginning of a line.
     Start,
     /// Within one.
@@ -123,29 +123,31 @@ impl Events {
                 self.is_after_cr = byte == b'\r';
                 self.line = match self.line {
                     Line::Inside => Line::Start,
-                    Line::Start | Line::Between => Line::Between,
+                    Line::Start | Line::Between | Line::Comment => Line::Between,
                 };
             }
-            _ => self.line = Line::Inside,
+            _ => {
+                self.line = match (self.line, byte) {
+                    (Line::Between, b':') | (Line::Comment, _) => Line::Comment,
+                    (Line::Between | Line::Start | Line::Inside, _) => Line::Inside,
+                };
+            }
         }
-    }
-
-    /// Follows bytes; only their last ones can matter, two ends of line at most.
-    fn follow(&mut self, data: &[u8]) {
-        const MOST: usize = 4;
-        if data.len() > MOST {
-            *self = Self { line: Line::Inside, is_after_cr: false };
-        }
-        data[data.len().saturating_sub(MOST)..].iter().for_each(|byte| self.step(*byte));
     }
 
     /// Follows bytes, and gives the place behind the last event that ends in them.
-    fn last_end(&mut self, data: &[u8]) -> Option<usize> {
-        let mut last = None;
-        for (index, byte) in data.iter().enumerate() {
+    fn follow(&mut self, data: &[u8]) -> Option<usize> {
+        let (mut last, mut rest) = (None, data);
+        while let Some((byte, behind)) = rest.split_first() {
             self.step(*byte);
-            if self.is_between() {
-                last = Some(index + 1);
+            rest = behind;
+            match self.line {
+                Line::Between => last = Some(data.len() - rest.len()),
+                Line::Start => {}
+                // Nothing matters before its end.
+                Line::Inside | Line::Comment => {
+                    rest = &rest[memchr2(b'\n', b'\r', rest).unwrap_or(rest.len())..];
+                }
             }
         }
         last
@@ -222,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_between_two_events_is_of_neither() {
+        for text in [":\n", ": ping\r\n", "data: x\n\n:\n", "data: x\r\r: one\r:two\r", "data: x\n:\n\n"] {
+            assert!(events(text).is_here(true), "{text:?}");
+        }
+        for text in [":", "data: x\n\n: pi", "data: x\n:\n", "data: x\n\n:\ndata: y\n", ":\n\r:\n "] {
+            assert!(!events(text).is_here(true), "{text:?}");
+        }
+        let mut farewell = events("data: x\n\n: o");
+        assert_eq!(&farewell.pass(Bytes::from_static(b"ne\n:\n: thr"), true)[..], b"ne\n:\n");
+        assert!(farewell.is_here(false));
+    }
+
+    #[test]
     fn what_is_behind_the_last_whole_event_is_left_out_and_there_is_no_way_back() {
         let mut farewell = events("data: on");
         let passed = farewell.pass(Bytes::from_static(b"e\n\ndata: two\r\n\r\ndata: thr"), true);
@@ -255,15 +270,21 @@ mod tests {
     }
 
     proptest! {
-        /// The short way and the long way come to the same, however the bytes are cut.
+        /// However the bytes are cut, the last end is where it is found byte by byte.
         #[test]
-        fn only_the_last_bytes_matter(text in "[a\r\n]{0,24}", cuts in prop::collection::vec(1usize..9, 0..8)) {
-            let (mut short, mut long, mut rest) = (Events::default(), Events::default(), text.as_bytes());
+        fn ends_of_events_are_found_however_the_bytes_come(
+            text in "[a:\r\n]{0,24}", cuts in prop::collection::vec(1usize..9, 0..8),
+        ) {
+            let (mut events, mut single, mut rest) = (Events::default(), Events::default(), text.as_bytes());
             for cut in cuts.into_iter().chain([24]) {
                 let (part, others) = rest.split_at(cut.min(rest.len()));
-                short.follow(part);
-                long.last_end(part);
-                prop_assert_eq!(short.is_between(), long.is_between(), "{:?}", part);
+                let mut last = None;
+                for (index, byte) in part.iter().enumerate() {
+                    single.step(*byte);
+                    last = single.is_between().then_some(index + 1).or(last);
+                }
+                prop_assert_eq!(events.follow(part), last, "{:?}", part);
+                prop_assert_eq!(events.is_between(), single.is_between(), "{:?}", part);
                 rest = others;
             }
         }

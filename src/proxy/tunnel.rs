@@ -17,16 +17,15 @@ use super::http1::pass_over;
 use super::permit::Permit;
 use super::upstream::Far;
 use super::upstream::flights::Ask;
+use super::upstream::leaving::ANSWER;
 use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
 /// How long an endpoint may be silent at most when its client has said all it had to say.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// How long a client may take to answer the Close that it was sent because its version is left, and either side to answer the other's
-/// where one has closed by itself: less than a hold lasts by default, or who never answers would bar an exclusive flip.
-const ANSWER: Duration = Duration::from_secs(5);
-/// The same at the deadline of the drain; also how long the endpoint may take for its own Close, and to end once both have closed.
+/// How long a client may take to answer its Close at the deadline of the drain, in place of [`ANSWER`]; also how long the endpoint
+/// may take for its own, and to end once both have closed.
 const LAST: Duration = Duration::from_secs(1);
 
 /// The client's side of a tunnel.

@@ -249,7 +249,9 @@ impl Guests {
             return None;
         }
         if now >= self.plan.cut() {
-            flights.cut();
+            flights.cut(self.plan.cuts);
+            // Who has words only now.
+            flights.tell(flights.untold());
             return Some(now + LOOK);
         }
         let later = |due: Instant| Some(due.min(self.plan.cut()));

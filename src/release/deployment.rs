@@ -7,7 +7,7 @@ use super::digest::FileDigest;
 use super::overlay::own;
 use super::ramp::{Ramp, Ramped};
 use super::trial::Trial;
-use crate::table::{EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
+use crate::table::{BasisPoints, EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
 
 /// A service's history as far as it decides what may come next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +163,14 @@ impl Phase {
     #[must_use]
     pub fn without(&self, version: &VersionName, split: &Split) -> Self {
         let leaving = self.leaving().iter().filter(|name| *name != version);
+        Self::of(split, leaving.cloned().collect())
+    }
+
+    /// This phase while something is left on `version`; one with weight does not leave.
+    #[must_use]
+    pub fn with(&self, version: &VersionName, split: &Split) -> Self {
+        let leaves = split.weight(version) == BasisPoints::NONE;
+        let leaving = self.leaving().iter().chain(leaves.then_some(version));
         Self::of(split, leaving.cloned().collect())
     }
 }

@@ -50,7 +50,7 @@ pub use refused::Refused;
 pub use trial::{Act, Supervise, Trial};
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Table, TraitsEdit,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Split, Table, TraitsEdit,
     VersionName, VersionRef, VersionSpec,
 };
 
@@ -91,6 +91,13 @@ pub enum Event {
         /// The service.
         service: ServiceName,
         /// The version that is now safe to stop.
+        version: VersionName,
+    },
+    /// Something is left on a version that was left before this process had the table: a process before it has that.
+    Remains {
+        /// The service.
+        service: ServiceName,
+        /// The version.
         version: VersionName,
     },
 }
@@ -304,7 +311,13 @@ pub fn step(state: &State, event: Event, now: Timestamp) -> Result<(State, Effec
             draft.gate(&order.health)?;
             draft.finish(kind, order.actor, order.reason, now)
         }
-        Event::Drained { service, version } => Ok(on_drained(state, &service, &version)),
+        Event::Drained { service, version } => Ok((
+            with_phase(state, &service, |phase, split| phase.without(&version, split)),
+            Effects::default(),
+        )),
+        Event::Remains { service, version } => {
+            Ok((with_phase(state, &service, |phase, split| phase.with(&version, split)), Effects::default()))
+        }
     }
 }
 
@@ -323,13 +336,13 @@ pub fn check_expected(state: &State, expected: &[(ServiceName, Epoch)]) -> Resul
     Ok(())
 }
 
-/// A drain that ended changes the phase, not the table: no epoch, nothing to persist.
-fn on_drained(state: &State, service: &ServiceName, version: &VersionName) -> (State, Effects) {
+/// A drain that ended, or that another process has begun, changes the phase and not the table: no epoch, nothing to persist.
+fn with_phase(state: &State, service: &ServiceName, after: impl Fn(&Phase, &Split) -> Phase) -> State {
     let mut next = state.clone();
     if let Some(index) = state.table.index(service) {
         let split = &state.table.services()[index].split;
         let deployment = Arc::make_mut(&mut next.deployments[index]);
-        deployment.phase = deployment.phase.without(version, split);
+        deployment.phase = after(&deployment.phase, split);
     }
-    (next, Effects::default())
+    next
 }

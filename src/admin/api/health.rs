@@ -170,7 +170,7 @@ impl VersionHealth {
     #[must_use]
     pub fn of(state: &State, control: &Handle, service: &ServiceName, version: &VersionName) -> Option<Self> {
         let readiness = control.readiness(service, version)?;
-        let told = Service::of(state, &control.live().snapshot(), service)?.with_health(control.health());
+        let told = Service::of(state, control, service)?.with_health(control.health());
         let version = told.versions.into_iter().find(|told| told.name == version.as_str())?;
         let Readiness { well, least, .. } = readiness;
         Some(Self { healthy: readiness.is_ready(), well, needed: least, endpoints: version.endpoints })

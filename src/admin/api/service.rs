@@ -6,11 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing, Sticky};
-use crate::control::elders::Elders;
 use crate::control::health::Health;
 use crate::control::{Handle, Ramps};
 use crate::metrics::Kind;
-use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{Previous, State};
 use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
@@ -104,7 +102,8 @@ pub struct Version {
     pub protocol: Protocol,
     /// Its pool.
     pub endpoints: Vec<Endpoint>,
-    /// What is in flight on it, over all workers.
+    /// What is in flight on it: over all workers, with what it had before it was removed and came again, and with what processes
+    /// before this one have.
     pub in_flight: InFlight,
     /// Who else uses an address of its pool; looked for where it has no weight and nothing in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -206,12 +205,6 @@ impl InFlight {
         Self { total, by_kind: some.map(|(kind, count)| (kind.token().to_owned(), count)).collect() }
     }
 
-    /// What is in flight on a version's present tenure; nothing when it is not in the snapshot.
-    #[must_use]
-    pub fn of(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) -> Self {
-        snapshot.tenure(service, version).map_or_else(Self::default, |upstream| Self::on(upstream))
-    }
-
     /// What is in flight on all tenures of a version, those included that were removed and are not over, and on those of
     /// the processes before this one.
     #[must_use]
@@ -294,28 +287,16 @@ fn endpoint(spec: &VersionSpec, found: BTreeSet<EndpointAddr>) -> impl Fn(&Endpo
 }
 
 impl Services {
-    /// All services of `state`, with what is in flight by `snapshot`.
+    /// All services of `state`.
     #[must_use]
-    pub fn of(state: &State, snapshot: &Snapshot) -> Self {
+    pub fn of(state: &State, control: &Handle) -> Self {
         let names = state.table.services().iter().map(|service| &service.name);
-        let services = names.filter_map(|name| Service::of(state, snapshot, name)).collect();
+        let services = names.filter_map(|name| Service::of(state, control, name)).collect();
         Self { epoch: state.table.epoch().0, services }
     }
 }
 
 impl Service {
-    /// With what is in flight in the processes before this one.
-    #[must_use]
-    pub fn with_elders(mut self, elders: &Elders) -> Self {
-        for version in &mut self.versions {
-            // Names that we wrote ourselves.
-            if let (Ok(service), Ok(name)) = (self.name.parse(), version.name.parse()) {
-                version.in_flight.add(&elders.left(&service, &name));
-            }
-        }
-        self
-    }
-
     /// With what is known of its ramp's clock.
     #[must_use]
     pub fn with_clock(mut self, ramps: &Ramps) -> Self {
@@ -338,14 +319,14 @@ impl Service {
 
     /// The service of this name, if there is one.
     #[must_use]
-    pub fn of(state: &State, snapshot: &Snapshot, name: &ServiceName) -> Option<Self> {
+    pub fn of(state: &State, control: &Handle, name: &ServiceName) -> Option<Self> {
         let (service, deployment) = (state.table.service(name)?, state.deployment(name)?);
         let version = |spec: &VersionSpec| Version {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
             protocol: spec.protocol.into(),
             endpoints: spec.endpoints.iter().map(endpoint(spec, deployment.only_found(&spec.name))).collect(),
-            in_flight: InFlight::of(snapshot, name, &spec.name),
+            in_flight: InFlight::left(control, name, &spec.name),
             also_used_by: Vec::new(),
         };
         Some(Self {
@@ -354,7 +335,8 @@ impl Service {
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),
-            held_requests: (!service.holds.are_none()).then(|| snapshot.waiting(name) as u64),
+            held_requests: (!service.holds.are_none())
+                .then(|| control.live().snapshot().waiting(name) as u64),
             changes: None,
         })
     }

@@ -46,7 +46,7 @@ pub struct Flip {
         value_parser = ["all", "writes"])]
     pub exclusive: Option<String>,
     /// With --exclusive: event streams, WebSockets and the like of the old version are a reason to refuse, or are told to
-    /// go, or are not waited for.
+    /// go and cut 5 s later, or are not waited for.
     #[arg(long, value_name = "WHAT", requires = "exclusive", value_parser = ["refuse", "close", "ignore"])]
     pub streams: Option<String>,
     /// Also when too few endpoints of the version are healthy.

@@ -280,6 +280,11 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
         let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
         (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
     });
+    let is_gone = |name: &&String| service.versions.iter().all(|version| version.name != **name);
+    let gone = leaving.iter().filter(is_gone);
+    let gone = gone.map(|name| {
+        (Tone::Bad, format!("{name} is removed and still has work in flight: do not stop it yet"))
+    });
     let measure = |version: &Version| Measure::of(service.standing.supervision.as_ref()?, &version.name);
     let (kept, empty): (Vec<_>, Vec<_>) = empty.into_iter().partition(|version| measure(version).is_some());
     let kept = kept.into_iter().filter_map(|version| Some(is_measure(&version.name, &measure(version)?)));
@@ -293,5 +298,5 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
     let empty: Vec<_> = safe.into_iter().map(|version| version.name.clone()).collect();
     let verb = if empty.len() == 1 { "is" } else { "are" };
     let safe = (!empty.is_empty()).then(|| (Tone::Good, format!("{} {verb} safe to stop", and(&empty))));
-    busy.chain(kept).chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
+    busy.chain(gone).chain(kept).chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
 }

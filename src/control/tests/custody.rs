@@ -117,6 +117,19 @@ async fn the_end_of_a_drain_is_told_by_who_takes_over_once_the_other_has_given_u
 }
 
 #[tokio::test]
+async fn what_an_elder_has_left_is_leaving_until_it_is_over() {
+    let (mut world, mut told) = flipped().await;
+    assert_eq!(world.leaving(), []);
+    world.handle.elders().set(elder(1));
+    while world.leaving() != [version("blue")] {
+        guarded(world.handle.changed()).await;
+    }
+    world.handle.elders().set(elder(0));
+    assert_eq!(drained(&mut told).await.0, version("blue"));
+    assert_eq!(world.leaving(), []);
+}
+
+#[tokio::test]
 async fn what_an_elder_has_left_is_told_by_the_next_one_too() {
     let (mut old, _told) = flipped().await;
     old.handle.elders().set(elder(1));

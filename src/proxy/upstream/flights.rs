@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::leaving::Cuts;
 use super::roll::{Remaining, add_up};
 use super::seat::Seat;
 use crate::metrics::Kind;
@@ -203,10 +204,10 @@ impl<'f> Part<'f> {
         untold.into_iter().for_each(|flight| flight.asked(Ask::Go));
     }
 
-    /// Cuts all of them.
-    pub fn cut(&self) {
+    /// Cuts all of them, or those that were told to go.
+    pub fn cut(&self, cuts: Cuts) {
         self.each(|flight| {
-            if flight.ask != Ask::Cut {
+            if flight.ask == Ask::Go || (flight.ask == Ask::Stay && cuts == Cuts::All) {
                 flight.asked(Ask::Cut);
             }
         });

@@ -15,6 +15,10 @@ use crate::table::{DrainRules, EndpointAddr};
 /// How long those that are told to go at once may take, before they are cut.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
+/// How long who is told to go may take while a hold waits for it, and a WebSocket's client for its own Close anywhere: less than a
+/// hold lasts by default, or one that has stopped reading would bar an exclusive flip.
+pub const ANSWER: Duration = Duration::from_secs(5);
+
 /// When what ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -22,15 +26,39 @@ pub struct Plan {
     pub since: Instant,
     /// How long from then.
     pub rules: DrainRules,
+    /// Whom the deadline is for.
+    pub cuts: Cuts,
+}
+
+/// Who is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cuts {
+    /// Whatever there is.
+    All,
+    /// Who was told to go and has not gone.
+    Told,
 }
 
 impl Plan {
+    /// By these rules, of what is left since then.
+    #[must_use]
+    pub fn of(since: Instant, rules: DrainRules) -> Self {
+        Self { since, rules, cuts: Cuts::All }
+    }
+
     /// Everything that lasts is told to go at once, and cut a little later.
     #[must_use]
     pub fn at_once(since: Instant) -> Self {
         let rules =
             DrainRules { patience: Duration::ZERO, spread: Duration::ZERO, deadline: AT_ONCE, retry: None };
-        Self { since, rules }
+        Self::of(since, rules)
+    }
+
+    /// Whatever has words for an early end is told to go at once, and cut after [`ANSWER`]; all else is waited for.
+    #[must_use]
+    pub fn of_words(since: Instant, retry: Option<Duration>) -> Self {
+        let rules = DrainRules { patience: Duration::ZERO, spread: Duration::ZERO, deadline: ANSWER, retry };
+        Self { since, rules, cuts: Cuts::Told }
     }
 
     /// When the first one is told to go.
@@ -118,7 +146,7 @@ impl Departures {
 
     /// Ends what lasts on every version by these rules, from now on, because the process ends.
     pub fn end(&self, rules: DrainRules) {
-        let plan = Plan { since: clock::now(), rules };
+        let plan = Plan::of(clock::now(), rules);
         self.0.send_modify(|leaving| leaving.all = Some(plan));
     }
 
@@ -177,7 +205,7 @@ mod tests {
 
     fn plan(patience: u64, spread: u64) -> Plan {
         let [patience, spread] = [patience, spread].map(Duration::from_secs);
-        Plan { since: clock::now(), rules: DrainRules { patience, spread, ..DrainRules::default() } }
+        Plan::of(clock::now(), DrainRules { patience, spread, ..DrainRules::default() })
     }
 
     /// When `count` are due, in milliseconds, if each is told when it is due.

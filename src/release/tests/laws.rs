@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::release::{Act, Change, Command, Effects, Phase, RampOrder, Refused, ServiceRecord, State};
+use crate::release::{Act, Change, Command, Effects, Event, Phase, RampOrder, Refused, ServiceRecord, State};
 use crate::table::{
     BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
 };
@@ -25,7 +25,8 @@ enum Line {
     File(Vec<ServiceSpec>),
     /// So many epochs back.
     Undo(u64),
-    Drained(&'static str, &'static str),
+    /// Nothing is left on a version, or something is.
+    Left(Event),
     /// In the trial that is under way, or in one that is over.
     Act(&'static str, Act, bool),
     /// A step is that of the ramp under way, or one that was taken.
@@ -97,7 +98,8 @@ fn any_line() -> impl Strategy<Value = Line> {
         2 => prop::collection::vec(any_edit(), 0..4).prop_map(|edits| Line::Do(Command::Batch(edits))),
         1 => any_file().prop_map(Line::File),
         1 => (0u64..6).prop_map(Line::Undo),
-        2 => (any_service(), any_version()).prop_map(|(service, version)| Line::Drained(service, version)),
+        2 => (any_service(), any_version()).prop_map(|(service, version)| Line::Left(drained(service, version))),
+        1 => (any_service(), any_version()).prop_map(|(service, version)| Line::Left(remains(service, version))),
         4 => (any_service(), trials::any_act(), prop::bool::weighted(0.1)).prop_map(|(s, act, late)| Line::Act(s, act, late)),
         8 => (any_service(), ramps::any_order(), prop::bool::weighted(0.1)).prop_map(|(s, order, late)| Line::Ramp(s, order, late)),
         1 => Just(Line::Restart),
@@ -154,15 +156,11 @@ impl World {
                 let to = Epoch(before.table.epoch().0.saturating_sub(back).max(1));
                 Command::Undo { to, records: self.records_at(to) }
             }
-            Line::Drained(service, version) => {
-                let (next, effects) = crate::release::step(
-                    &self.state,
-                    drained(service, version),
-                    crate::release::Timestamp(2),
-                )
-                .unwrap();
+            Line::Left(event) => {
+                let (next, effects) =
+                    crate::release::step(&self.state, event, crate::release::Timestamp(2)).unwrap();
                 assert_eq!(effects, Effects::default());
-                assert!(Arc::ptr_eq(&before.table, &next.table), "a drain's end moves nothing");
+                assert!(Arc::ptr_eq(&before.table, &next.table), "what is left, or not, moves nothing");
                 self.state = next;
                 return;
             }

@@ -177,7 +177,7 @@ fn files(state: &State) -> Named<Command> {
 fn guarded(state: &State) -> Named<Event> {
     let if_at = |epoch| match order(flip("shop", "green")) {
         Event::Order(asked) => Event::Order(Order { expected: vec![(service("shop"), epoch)], ..asked }),
-        drained @ Event::Drained { .. } => drained,
+        other @ (Event::Drained { .. } | Event::Remains { .. }) => other,
     };
     let present = state.table.service(&service("shop")).unwrap().epoch;
     vec![
@@ -192,6 +192,9 @@ fn drains() -> Named<Event> {
         ("drained green", drained("shop", "green")),
         ("drained nowhere", drained("shop", "nowhere")),
         ("drained of an unknown service", drained("stop", "blue")),
+        ("something remains on blue", remains("shop", "blue")),
+        ("something remains on green", remains("shop", "green")),
+        ("something remains of an unknown service", remains("stop", "blue")),
     ]
 }
 

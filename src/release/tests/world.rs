@@ -200,6 +200,10 @@ pub(super) fn drained(name: &str, gone: &str) -> Event {
     Event::Drained { service: service(name), version: version(gone) }
 }
 
+pub(super) fn remains(name: &str, left: &str) -> Event {
+    Event::Remains { service: service(name), version: version(left) }
+}
+
 pub(super) fn run(state: &State, command: Command) -> Result<(State, Effects), Refused> {
     step(state, order(command), Timestamp(1))
 }
