@@ -1,5 +1,7 @@
 //! `explain`: which version would get a request, and why.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use http::Method;
 
@@ -11,10 +13,17 @@ use crate::admin::api;
 
 /// `switchback explain URL`; exit status 1 when no route matches.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Explain) -> anyhow::Result<Exit> {
+    let mut headers = BTreeMap::<String, String>::new();
+    for (name, value) in &args.headers {
+        // As one line, where there are several (RFC 9110 §5.3; cookies: RFC 9113 §8.2.3).
+        let comma = if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " };
+        let line = headers.entry(name.to_ascii_lowercase()).or_default();
+        *line = if line.is_empty() { value.clone() } else { format!("{line}{comma}{value}") };
+    }
     let body = api::Explain {
         method: Some(args.method.clone()),
         uri: args.url.clone(),
-        headers: args.headers.iter().cloned().collect(),
+        headers,
         client: args.client.clone(),
     };
     let call = Call::new(Method::POST, &["v1", "explain"]).json(&body);

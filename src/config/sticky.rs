@@ -36,8 +36,12 @@ pub(super) fn read(node: Node<'_>, service: Option<&ServiceName>) -> Option<Stic
             let mint = mints.zip(max_age).map(|(mints, age)| mints.then_some(age));
             name.zip(mint).map(|(name, mint)| StickyBy::Cookie { name: name.into(), mint })
         }
-        [None, Some(name), None] => token(name, "the name of a header such as \"x-user\"")
-            .map(|name| StickyBy::Header(name.to_ascii_lowercase().into())),
+        [None, Some(node), None] => token(node, "the name of a header such as \"x-user\"").map(|name| {
+            if name.contains('_') {
+                node.at.warn("fields with an underscore are taken out unless [proxy] underscores_in_headers is \"allow\": write a hyphen");
+            }
+            StickyBy::Header(name.to_ascii_lowercase().into())
+        }),
         [None, None, Some(flag)] => is_true(flag).map(|()| StickyBy::Client),
         _ => {
             let hint = "{ cookie = \"sb_id\", mint = true }, { header = \"x-user\" } or { client = true }";

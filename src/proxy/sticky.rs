@@ -109,6 +109,8 @@ impl Minted {
     /// Writes the cookie (RFC 6265 §4.1).
     fn bake(&mut self, name: &str, max_age: u64, is_secure: bool) {
         let mut text = Vec::with_capacity(name.len() + 112);
+        // Browsers take cookies of such names only so (RFC 6265bis §4.1.3).
+        let is_secure = is_secure || ["__Host-", "__Secure-"].iter().any(|prefix| name.starts_with(prefix));
         let secure: &[u8] = if is_secure { b"; Secure" } else { b"" };
         let age = itoa::Buffer::new().format(max_age).to_owned();
         let begin = [name.as_bytes(), b"=", &self.id, b"; Path=/; Max-Age=", age.as_bytes()];

@@ -1,8 +1,9 @@
 //! What keeps few clients from deciding a comparison in which the coin is the client's, and not the request's.
 //!
 //! All that a client does counts for the same version then, so its failures are one throw of a coin, however many they are:
-//! a bad event counts only where its client has met none of the same kind for a while. And of few clients nothing follows,
-//! so it is counted how many there are.
+//! a bad event counts only where its client has met none of the same kind for a while, and for much longer than the comparison
+//! had gone on by then: who fails from time to time would else be another throw each time. And of few clients nothing follows, so
+//! it is counted how many there are.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -74,9 +75,13 @@ impl Quiet {
         // One swap: of two workers at once one finds the other's.
         let before = slots[slot.place()].swap(second, Ordering::Relaxed);
         // Seconds that have begun: as long as that it was quiet in any case.
-        before != 0 && second.saturating_sub(before) <= self.lasts
+        before != 0 && second.saturating_sub(before) <= self.lasts.max(before.saturating_mul(PATIENCE))
     }
 }
+
+/// For so many times as long as the comparison had gone on when a client met something bad, the next of the kind says nothing new: who
+/// fails again and again counts once.
+const PATIENCE: u32 = 3;
 
 /// So many bits tell clients apart well enough to count some hundred.
 const SEEN: usize = 1 << 12;
@@ -141,8 +146,17 @@ mod tests {
         for second in (30..600).step_by(30) {
             assert!(quiet.is_repeated(client, Bad::Failed, at(second)), "{second}");
         }
-        assert!(quiet.is_repeated(client, Bad::Failed, at(570 + 60)));
-        assert!(!quiet.is_repeated(client, Bad::Failed, at(570 + 60 + 61)));
+        // Nor who fails from time to time.
+        for second in [691, 1_500] {
+            assert!(quiet.is_repeated(client, Bad::Failed, at(second)), "{second}");
+        }
+        assert!(!quiet.is_repeated(client, Bad::Failed, at(4 * 1_500 + 10)));
+        let every = |seconds: u64| (1..10_000).map(move |nth| at(nth * seconds)).take_while(|now| *now <= at(86_400));
+        for seconds in [61, 600, 3_600] {
+            let late = slots().nth(usize::try_from(seconds).unwrap()).unwrap();
+            let counted = every(seconds).filter(|now| !quiet.is_repeated(late, Bad::Failed, *now)).count();
+            assert!(counted <= 1, "{counted} at {seconds}");
+        }
     }
 
     #[test]
