@@ -151,7 +151,8 @@ mod tests {
             assert!(quiet.is_repeated(client, Bad::Failed, at(second)), "{second}");
         }
         assert!(!quiet.is_repeated(client, Bad::Failed, at(4 * 1_500 + 10)));
-        let every = |seconds: u64| (1..10_000).map(move |nth| at(nth * seconds)).take_while(|now| *now <= at(86_400));
+        let every =
+            |seconds: u64| (1..10_000).map(move |nth| at(nth * seconds)).take_while(|now| *now <= at(86_400));
         for seconds in [61, 600, 3_600] {
             let late = slots().nth(usize::try_from(seconds).unwrap()).unwrap();
             let counted = every(seconds).filter(|now| !quiet.is_repeated(late, Bad::Failed, *now)).count();

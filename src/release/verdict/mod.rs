@@ -22,6 +22,7 @@
 //!
 //! The probability of a false revert in a stage of T hours is at most alpha (3/4 + T/4).
 
+mod budget;
 mod clients;
 mod contradicted;
 mod counts;
@@ -365,23 +366,6 @@ impl Supervisor {
             self.suspicion = Some(Suspicion::new(before.why, before.at));
             self.lean_back();
         }
-    }
-
-    /// The evidence that a revert needs, as a logarithm.
-    fn needed(&self) -> f64 {
-        let needed = -self.settings.alpha.ln();
-        if self.is_budget_spent() { needed.min(BUDGET_EVIDENCE.ln()) } else { needed }
-    }
-
-    /// Without a baseline the tolerated share is no number, and no number of failures is too much.
-    fn is_budget_spent(&self) -> bool {
-        let Settings { bad_budget, errors: Tolerance { rho, delta }, .. } = self.settings;
-        if bad_budget == 0 {
-            return false;
-        }
-        let [decided, bad] = self.totals.sum().compared(Metric::ErrorRate);
-        let tolerated = rho * bad[0] as f64 / decided[0] as f64 + delta;
-        bad[1] as f64 - decided[1] as f64 * tolerated >= bad_budget as f64
     }
 }
 
