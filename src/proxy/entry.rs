@@ -78,14 +78,7 @@ pub(super) fn admit(
             return Ok(Entry::Check);
         }
         let terms = *lane.terms;
-        if body.size_hint().exact().zip(terms.limits.request_body).is_some_and(|(length, most)| length > most)
-        {
-            story.stays_outside(&snapshot, routed);
-            return Err(Reason::RequestTooLarge);
-        }
-        if way == Way::Full
-            && let Some(reason) = limit_of(lane)
-        {
+        if let Some(reason) = barred(lane, body, way) {
             story.stays_outside(&snapshot, routed);
             return Err(reason);
         }
@@ -132,6 +125,15 @@ pub(super) fn admit(
             return Ok(Entry::Admitted(Admitted { permit, terms }));
         }
     }
+}
+
+/// Why the request has no business here, whatever has room: it is too large, or so is the line behind a hold.
+fn barred(lane: &Lane, body: &Incoming, way: Way) -> Option<Reason> {
+    let sizes = body.size_hint().exact().zip(lane.terms.limits.request_body);
+    if sizes.is_some_and(|(length, most)| length > most) {
+        return Some(Reason::RequestTooLarge);
+    }
+    if way == Way::Full { limit_of(lane) } else { None }
 }
 
 /// The limit that those wait for who stand in the line behind a hold, if there is one.
