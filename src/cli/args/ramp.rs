@@ -11,7 +11,7 @@ use crate::table::BasisPoints;
 /// How a ramp goes up.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Plan {
-    /// The version's weights in per cent, rising [1,5,25,50,100]. Those that are not above what it has are left out.
+    /// The version's weights in per cent, rising, by default 1,5,25,50,100. Those that are not above what it has are left out.
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = percent)]
     pub steps: Vec<BasisPoints>,
     /// How long each step lasts: 30s, 2m [until `switchback promote`].
