@@ -457,6 +457,28 @@ fn a_plan_moves_nothing_and_an_order_is_made_once_and_for_what_was_seen() {
 }
 
 #[test]
+fn asked_for_again_it_is_finished_only_while_the_traffic_is_where_its_last_step_left_it() {
+    let lab = Lab::start(&["blue", "green"]);
+    for (key, steps, elsewhere) in
+        [("all", [5_000, 10_000], "returned"), ("half", [100, 5_000], "superseded")]
+    {
+        let body = json!({ "to": "green", "steps": steps, "every": "50ms" });
+        let ramp = || {
+            let path = format!("{RAMP}?wait=finished&timeout=20s");
+            let answer = lab.call_with("POST", &path, &[("idempotency-key", key)], &body);
+            (answer.status, answer.json())
+        };
+        for time in ["once", "again"] {
+            let (status, answer) = ramp();
+            assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{key} {time}: {answer}");
+        }
+        lab.flip("blue");
+        let (status, problem) = ramp();
+        assert_eq!((status, token(&problem)), (409, elsewhere.to_owned()), "{key}: {problem}");
+    }
+}
+
+#[test]
 fn a_hold_is_independent_and_an_exclusive_flip_ends_it() {
     let lab = Lab::start(&["blue", "green"]);
     assert_eq!(steer(&lab, "hold", &json!({ "timeout": "1m" })).0, 200);
