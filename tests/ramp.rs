@@ -76,6 +76,23 @@ fn spawn(lab: &Lab, args: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// A command that ramps `shop` to green, once it follows the ramp.
+fn followed(lab: &Lab, more: &[&str]) -> Child {
+    let command = spawn(lab, &[&["ramp", "shop", "--to", "green"], more].concat());
+    wait_until("it is followed", || {
+        // SIGINT is caught once it is followed.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & 2 != 0)
+    });
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success(), "{name}");
+}
+
 fn ended(child: Child) -> (i32, String) {
     let output = child.wait_with_output().unwrap();
     let text =
@@ -368,18 +385,48 @@ fn the_command_follows_it_to_its_end_and_its_status_says_which() {
 #[test]
 fn ctrl_c_leaves_it_running_and_says_so() {
     let lab = Lab::start(&["blue", "green"]);
-    let command = spawn(&lab, &["ramp", "shop", "--to", "green", "--every", "1h"]);
-    wait_until("it is followed", || {
-        // SIGINT is caught once it is followed.
-        let status = std::fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & 2 != 0)
-    });
-    let _ = Command::new("kill").args(["-INT", &command.id().to_string()]).status();
+    let command = followed(&lab, &["--every", "1h"]);
+    signal(&command, "INT");
     let (code, said) = ended(command);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("interrupted; the ramp goes on by itself"), "{said}");
     assert_eq!((lab.weight("green"), &lab.shop()["phase"]), (100, &json!("ramping")));
+}
+
+#[test]
+fn who_looks_only_when_the_traffic_is_elsewhere_hears_of_no_end() {
+    let lab = Lab::start(&["blue", "green"]);
+    for verb in [&["flip", "shop", "--to", "blue"][..], &["revert", "shop"]] {
+        let command = followed(&lab, &["--every", "1h"]);
+        signal(&command, "STOP");
+        assert_eq!(lab.cli(&["promote", "shop", "--full"]).0, 0);
+        assert_eq!(lab.cli(verb).0, 0);
+        signal(&command, "CONT");
+        let (code, said) = ended(command);
+        assert_eq!(code, 1, "{said}");
+        let expected = "shop: the ramp to green had finished, at 100 % (epoch ";
+        assert!(said.contains(expected) && said.contains(&format!(", {} by operator ", verb[0])), "{said}");
+        assert!(said.trim_end().ends_with("blue carries the traffic: do not stop it"), "{said}");
+    }
+}
+
+#[test]
+fn who_looks_only_when_supervision_has_reverted_hears_that() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = Lab::on(vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)], "");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let command = followed(&lab, &["--steps", "50,100", "--every", "1h", "--supervise", "10m"]);
+    signal(&command, "STOP");
+    assert_eq!(steer(&lab, "promote", &Value::Null).0, 200);
+    green.set(500);
+    wait_until("it is taken back", || lab.shop()["supervision"].is_null() && lab.weight("blue") == 10_000);
+    signal(&command, "CONT");
+    let (code, said) = ended(command);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(", revert by supervisor "), "{said}");
+    assert!(said.trim_end().ends_with("blue carries the traffic: do not stop it"), "{said}");
+    drop(users);
 }
 
 #[test]

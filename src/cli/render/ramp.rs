@@ -51,14 +51,7 @@ pub(in crate::cli) fn news(service: &str, before: Option<&Ramp>, now: &Ramp) -> 
 /// How it ended, by what.
 pub(in crate::cli) fn ended(service: &str, ramped: &Ramped, change: Option<&Change>) -> String {
     let (to, reached) = (line(&ramped.to, 64), percent(ramped.reached));
-    let by = change.map(|change| {
-        let name = line(&change.actor.name, 80);
-        let why =
-            if change.reason.is_empty() { String::new() } else { format!(": {}", line(&change.reason, 400)) };
-        format!("{} by {} {name}{why}", change.kind, change.actor.kind)
-    });
-    let by = by.map(|by| format!(", {by}")).unwrap_or_default();
-    let epoch = ramped.epoch;
+    let (epoch, by) = (ramped.epoch, change.map(|change| format!(", {}", by(change))).unwrap_or_default());
     match ramped.how {
         RampEnded::Finished => {
             format!("{service}: the ramp to {to} is finished, at {reached} (epoch {epoch})")
@@ -76,5 +69,23 @@ pub(in crate::cli) fn ended(service: &str, ramped: &Ramped, change: Option<&Chan
                 "{service}: the ramp to {to} was ended at {reached} by another change (epoch {epoch}{by})"
             )
         }
+    }
+}
+
+/// That it had finished, and what has moved the traffic since.
+pub(in crate::cli) fn gone(service: &str, ramped: &Ramped, change: Option<&Change>) -> String {
+    let (to, reached, epoch) = (line(&ramped.to, 64), percent(ramped.reached), ramped.epoch);
+    let by = change.map(|change| format!(" (epoch {}, {})", change.epoch, by(change))).unwrap_or_default();
+    format!(
+        "{service}: the ramp to {to} had finished, at {reached} (epoch {epoch}), but the traffic is elsewhere by now{by}"
+    )
+}
+
+/// `flip by operator uid=0: why`.
+fn by(change: &Change) -> String {
+    let (kind, actor, name) = (&change.kind, &change.actor.kind, line(&change.actor.name, 80));
+    match line(&change.reason, 400) {
+        why if why.is_empty() => format!("{kind} by {actor} {name}"),
+        why => format!("{kind} by {actor} {name}: {why}"),
     }
 }
