@@ -430,6 +430,17 @@ fn who_looks_only_when_supervision_has_reverted_hears_that() {
 }
 
 #[test]
+fn one_that_is_over_with_its_first_step_goes_nowhere_by_itself() {
+    let lab = Lab::start(&["blue", "green"]);
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let (code, out, err) = lab.cli(&["ramp", "shop", "--to", "green", "--every", "2m", "--async"]);
+    assert_eq!((code, lab.weight("green")), (0, 10_000), "{out}{err}");
+    assert!(out.contains("shop: the ramp to green is finished, at 100 % (epoch "), "{out}");
+    assert!(out.contains("the way back: switchback revert shop") && !out.contains("by itself"), "{out}");
+    assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
+}
+
+#[test]
 fn what_cannot_be_says_what_to_do() {
     let lab = Lab::start(&["blue", "green"]);
     let epoch = lab.epoch();
@@ -554,4 +565,32 @@ fn a_deployment_can_go_up_in_steps() {
     assert_eq!((lab.cli(&args).0, lab.epoch()), (0, epoch), "once more is the same deployment");
     let rolling = [&args[..], &["--rolling"]].concat();
     assert_eq!(lab.cli(&rolling).0, 2);
+}
+
+#[test]
+fn a_deployment_that_goes_up_in_steps_is_left_and_found_again_by_its_plan() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let deploy = |plan: &[&str]| {
+        let args = ["deploy", "shop", "--version", "v42", "--endpoint", &at];
+        let (code, out, err) = lab.cli(&[&args, plan, &["--async"]].concat());
+        (code, out + &err)
+    };
+    for every in ["1h", "60m"] {
+        let (code, said) = deploy(&["--every", every]);
+        assert_eq!((code, lab.weight("v42")), (0, 100), "{said}");
+        assert!(said.contains("the ramp goes on by itself"), "{said}");
+        assert!(said.trim_end().ends_with("blue and v42 carry traffic: stop neither"), "{said}");
+    }
+    for other in
+        [&["--every", "1s"][..], &["--steps", "1,100", "--every", "1h"], &["--steps", "1,5,25,50,100"]]
+    {
+        let (code, said) = deploy(other);
+        assert_eq!(code, 1, "{said}");
+        let expected = "cannot deploy `v42` of `shop`: its ramp is under way by another plan: 1 %, 5 %, 25 %, 50 %, 100 %, \
+                        each after 3600 s\nhint: ";
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!((lab.weight("v42"), &lab.shop()["ramp"]["every_ms"]), (100, &json!(3_600_000)));
 }

@@ -117,17 +117,44 @@ pub(super) async fn begin(
     if let Some(way) = render::way_back(&answer) {
         session.say(way);
     }
-    if no_wait {
-        session.say(goes_on(service));
-        session.say(render::carriers(&answer));
+    let standing = answer.services.get(service);
+    let under_way = standing.and_then(|standing| standing.ramp.as_ref());
+    let ramped = standing.and_then(|standing| standing.ramped.as_ref());
+    match (under_way, ramped) {
+        (None, Some(ramped)) if no_wait => {
+            // One step alone is over at once.
+            session.say(render::ramp_ended(service, ramped, None));
+            finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await
+        }
+        _ if no_wait => Ok(left_to_itself(session, service, &answer)),
+        (under_way, ramped) => {
+            let begun = under_way.map(|ramp| ramp.begun).or(ramped.map(|ramped| ramped.begun));
+            follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+        }
+    }
+}
+
+/// Tells how a ramp stands that somebody has begun, and follows it no further.
+pub(super) fn leave(
+    session: &mut Session<'_>,
+    service: &str,
+    present: &api::Service,
+) -> anyhow::Result<Exit> {
+    let answer = ChangeAnswer { changed: false, ..left_by(service, present.standing.epoch, present) };
+    session.tell(&answer, render::change)?;
+    if session.format == Format::Json {
         return Ok(Exit::Done);
     }
-    let standing = answer.services.get(service);
-    let begun = standing.and_then(|standing| {
-        let ramp = standing.ramp.as_ref().map(|ramp| ramp.begun);
-        ramp.or(standing.ramped.as_ref().map(|ramped| ramped.begun))
-    });
-    follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+    if let Some(ramp) = &present.standing.ramp {
+        session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
+    }
+    Ok(left_to_itself(session, service, &answer))
+}
+
+fn left_to_itself(session: &mut Session<'_>, service: &str, answer: &ChangeAnswer) -> Exit {
+    session.say(goes_on(service));
+    session.say(render::carriers(answer));
+    Exit::Done
 }
 
 /// Shows a ramp until it is over, and then what comes of it.

@@ -17,7 +17,7 @@ pub(super) use drain::{
 };
 pub(super) use history::{explained, history};
 pub(super) use ramp::{
-    begun as ramp_begun, ended as ramp_ended, gone as ramp_gone, news as ramp_news,
+    begun as ramp_begun, ended as ramp_ended, gone as ramp_gone, news as ramp_news, plan as ramp_plan,
     stands as ramp_stands,
 };
 pub(super) use rollout::{is_safe, news, outcome, rollout};

@@ -10,20 +10,30 @@ pub(in crate::cli) fn begun(answer: &ChangeAnswer, style: Style) -> String {
     let told = super::change(answer, style);
     let mut ramps = answer.services.values().filter_map(|standing| standing.ramp.as_ref());
     match ramps.next() {
-        Some(ramp) => format!("{told}\n{}", plan(ramp)),
+        Some(ramp) => format!("{told}\n{}", prospect(ramp)),
         None => told,
     }
 }
 
-/// `ramp to green: 5 % after 120 s, then 25 %, 50 %, 100 %`.
-fn plan(ramp: &Ramp) -> String {
-    let to = line(&ramp.to, 64);
-    let next: Vec<_> = ramp.steps.iter().skip(ramp.step).map(|points| percent(*points)).collect();
+/// `ramp to green: 5 % now, then 25 %, 50 %, 100 %, each after 120 s`.
+fn prospect(ramp: &Ramp) -> String {
+    let (to, next) = (line(&ramp.to, 64), steps(ramp, ramp.step));
+    format!("ramp to {to}: {} now, then {next}", percent(ramp.weight()))
+}
+
+/// `5 %, 25 %, 50 %, 100 %, each after 120 s`.
+pub(in crate::cli) fn plan(ramp: &Ramp) -> String {
+    steps(ramp, 0)
+}
+
+/// Its steps from this one on, counted from 0, and when they come.
+fn steps(ramp: &Ramp, first: usize) -> String {
+    let steps: Vec<_> = ramp.steps.iter().skip(first).map(|points| percent(*points)).collect();
     let when = match ramp.every_ms {
         Some(every) => format!("each after {} s", Duration::from_millis(every).as_secs_f64()),
         None => "each by `switchback promote`".to_owned(),
     };
-    format!("ramp to {to}: {} now, then {}, {when}", percent(ramp.weight()), next.join(", "))
+    format!("{}, {when}", steps.join(", "))
 }
 
 /// `step 2 of 5 (5 %), 25 % in 80 s`.
