@@ -76,6 +76,23 @@ fn spawn(lab: &Lab, args: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// A command that ramps `shop` to green, once it follows the ramp.
+fn followed(lab: &Lab, more: &[&str]) -> Child {
+    let command = spawn(lab, &[&["ramp", "shop", "--to", "green"], more].concat());
+    wait_until("it is followed", || {
+        // SIGINT is caught once it is followed.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & 2 != 0)
+    });
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success(), "{name}");
+}
+
 fn ended(child: Child) -> (i32, String) {
     let output = child.wait_with_output().unwrap();
     let text =
@@ -368,18 +385,59 @@ fn the_command_follows_it_to_its_end_and_its_status_says_which() {
 #[test]
 fn ctrl_c_leaves_it_running_and_says_so() {
     let lab = Lab::start(&["blue", "green"]);
-    let command = spawn(&lab, &["ramp", "shop", "--to", "green", "--every", "1h"]);
-    wait_until("it is followed", || {
-        // SIGINT is caught once it is followed.
-        let status = std::fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & 2 != 0)
-    });
-    let _ = Command::new("kill").args(["-INT", &command.id().to_string()]).status();
+    let command = followed(&lab, &["--every", "1h"]);
+    signal(&command, "INT");
     let (code, said) = ended(command);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("interrupted; the ramp goes on by itself"), "{said}");
     assert_eq!((lab.weight("green"), &lab.shop()["phase"]), (100, &json!("ramping")));
+}
+
+#[test]
+fn who_looks_only_when_the_traffic_is_elsewhere_hears_of_no_end() {
+    let lab = Lab::start(&["blue", "green"]);
+    for verb in [&["flip", "shop", "--to", "blue"][..], &["revert", "shop"]] {
+        let command = followed(&lab, &["--every", "1h"]);
+        signal(&command, "STOP");
+        assert_eq!(lab.cli(&["promote", "shop", "--full"]).0, 0);
+        assert_eq!(lab.cli(verb).0, 0);
+        signal(&command, "CONT");
+        let (code, said) = ended(command);
+        assert_eq!(code, 1, "{said}");
+        let expected = "shop: the ramp to green had finished, at 100 % (epoch ";
+        assert!(said.contains(expected) && said.contains(&format!(", {} by operator ", verb[0])), "{said}");
+        assert!(said.trim_end().ends_with("blue carries the traffic: do not stop it"), "{said}");
+    }
+}
+
+#[test]
+fn who_looks_only_when_supervision_has_reverted_hears_that() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = Lab::on(vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)], "");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let command = followed(&lab, &["--steps", "50,100", "--every", "1h", "--supervise", "10m"]);
+    signal(&command, "STOP");
+    assert_eq!(steer(&lab, "promote", &Value::Null).0, 200);
+    green.set(500);
+    wait_until("it is taken back", || lab.shop()["supervision"].is_null() && lab.weight("blue") == 10_000);
+    signal(&command, "CONT");
+    let (code, said) = ended(command);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(", revert by supervisor "), "{said}");
+    assert!(said.trim_end().ends_with("blue carries the traffic: do not stop it"), "{said}");
+    drop(users);
+}
+
+#[test]
+fn one_that_is_over_with_its_first_step_goes_nowhere_by_itself() {
+    let lab = Lab::start(&["blue", "green"]);
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let (code, out, err) = lab.cli(&["ramp", "shop", "--to", "green", "--every", "2m", "--async"]);
+    assert_eq!((code, lab.weight("green")), (0, 10_000), "{out}{err}");
+    assert!(out.contains("shop: the ramp to green is finished, at 100 % (epoch "), "{out}");
+    assert!(out.contains("the way back: switchback revert shop") && !out.contains("by itself"), "{out}");
+    assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
 }
 
 #[test]
@@ -457,6 +515,28 @@ fn a_plan_moves_nothing_and_an_order_is_made_once_and_for_what_was_seen() {
 }
 
 #[test]
+fn asked_for_again_it_is_finished_only_while_the_traffic_is_where_its_last_step_left_it() {
+    let lab = Lab::start(&["blue", "green"]);
+    for (key, steps, elsewhere) in
+        [("all", [5_000, 10_000], "returned"), ("half", [100, 5_000], "superseded")]
+    {
+        let body = json!({ "to": "green", "steps": steps, "every": "50ms" });
+        let ramp = || {
+            let path = format!("{RAMP}?wait=finished&timeout=20s");
+            let answer = lab.call_with("POST", &path, &[("idempotency-key", key)], &body);
+            (answer.status, answer.json())
+        };
+        for time in ["once", "again"] {
+            let (status, answer) = ramp();
+            assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{key} {time}: {answer}");
+        }
+        lab.flip("blue");
+        let (status, problem) = ramp();
+        assert_eq!((status, token(&problem)), (409, elsewhere.to_owned()), "{key}: {problem}");
+    }
+}
+
+#[test]
 fn a_hold_is_independent_and_an_exclusive_flip_ends_it() {
     let lab = Lab::start(&["blue", "green"]);
     assert_eq!(steer(&lab, "hold", &json!({ "timeout": "1m" })).0, 200);
@@ -485,4 +565,32 @@ fn a_deployment_can_go_up_in_steps() {
     assert_eq!((lab.cli(&args).0, lab.epoch()), (0, epoch), "once more is the same deployment");
     let rolling = [&args[..], &["--rolling"]].concat();
     assert_eq!(lab.cli(&rolling).0, 2);
+}
+
+#[test]
+fn a_deployment_that_goes_up_in_steps_is_left_and_found_again_by_its_plan() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let deploy = |plan: &[&str]| {
+        let args = ["deploy", "shop", "--version", "v42", "--endpoint", &at];
+        let (code, out, err) = lab.cli(&[&args, plan, &["--async"]].concat());
+        (code, out + &err)
+    };
+    for every in ["1h", "60m"] {
+        let (code, said) = deploy(&["--every", every]);
+        assert_eq!((code, lab.weight("v42")), (0, 100), "{said}");
+        assert!(said.contains("the ramp goes on by itself"), "{said}");
+        assert!(said.trim_end().ends_with("blue and v42 carry traffic: stop neither"), "{said}");
+    }
+    for other in
+        [&["--every", "1s"][..], &["--steps", "1,100", "--every", "1h"], &["--steps", "1,5,25,50,100"]]
+    {
+        let (code, said) = deploy(other);
+        assert_eq!(code, 1, "{said}");
+        let expected = "cannot deploy `v42` of `shop`: its ramp is under way by another plan: 1 %, 5 %, 25 %, 50 %, 100 %, \
+                        each after 3600 s\nhint: ";
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!((lab.weight("v42"), &lab.shop()["ramp"]["every_ms"]), (100, &json!(3_600_000)));
 }

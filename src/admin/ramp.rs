@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::api::{ChangeAnswer, Problem, Promote, StartRamp, SteerRamp, text};
+use super::api::{ChangeAnswer, Leaving, Problem, Promote, StartRamp, SteerRamp, text};
 use super::call::{Call, parse};
 use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
@@ -107,7 +107,7 @@ pub(super) fn named(asked: &Asked) -> Option<ServiceName> {
     }
 }
 
-/// Waits until the ramp is over that `answer` tells of; it then tells what that has left. Gives the trial that goes on after it, if any.
+/// Waits until the ramp is over that `answer` tells of; it then tells what that has left. Gives how it has ended, if there was one.
 ///
 /// # Errors
 /// It was taken back or superseded, or is not over in time.
@@ -116,7 +116,7 @@ pub(super) async fn until_over(
     answer: &mut ChangeAnswer,
     service: &ServiceName,
     patience: Duration,
-) -> Result<Option<Epoch>, Box<Problem>> {
+) -> Result<Option<Ramped>, Box<Problem>> {
     let control = &call.app.control;
     let standing = answer.services.get(service.as_str());
     let under_way = standing.and_then(|standing| standing.ramp.as_ref()).map(|ramp| ramp.begun);
@@ -140,12 +140,43 @@ pub(super) async fn until_over(
         Ok(Ok(ended)) => ended,
     };
     match ended {
-        Some(Ramped { how: RampEnd::Finished, epoch, .. }) => {
+        Some(ended) if ended.how == RampEnd::Finished => {
+            answer.leaving.extend(left(answer, service, &ended));
             answer.add(&control.state(), service);
-            Ok(Some(epoch))
+            Ok(Some(ended))
         }
         ended => Err(wait::moved(answer, ended_otherwise(ended.as_ref()), said(service, ended.as_ref()))),
     }
+}
+
+/// The versions that its last step has left: by what the ramp began from, not by the present state, in which they may have traffic again.
+fn left(answer: &ChangeAnswer, service: &ServiceName, ended: &Ramped) -> Vec<Leaving> {
+    let standing = answer.services.get(service.as_str()).filter(|_| ended.reached == BasisPoints::ALL);
+    let before = standing.and_then(|standing| standing.previous.as_ref());
+    let versions = before.iter().flat_map(|before| before.weights.keys());
+    let others = versions.filter(|version| *version != ended.to.as_str());
+    others.map(|version| Leaving { service: service.to_string(), version: version.clone() }).collect()
+}
+
+/// That the traffic is where the last step of a ramp has left it.
+///
+/// # Errors
+/// It is elsewhere by now.
+pub(super) fn check_stands(
+    call: &Call,
+    answer: &ChangeAnswer,
+    service: &ServiceName,
+    ended: &Ramped,
+) -> Result<(), Box<Problem>> {
+    let Ramped { to, reached, epoch, .. } = ended;
+    let state = call.app.control.state();
+    if state.table.service(service).is_some_and(|present| present.split.weight(to) == *reached) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the ramp of `{service}` to `{to}` had finished, at {reached} (epoch {epoch}), but the traffic is elsewhere by now"
+    );
+    Err(wait::moved(answer, "superseded", detail))
 }
 
 fn ended_otherwise(ended: Option<&Ramped>) -> &'static str {

@@ -79,12 +79,16 @@ pub(super) async fn wait(
         (Until::Finished(patience), _) => {
             let since = Instant::now();
             let left = || patience.saturating_sub(since.elapsed());
-            let mut stage = Epoch(answer.epoch);
-            if let Some(service) = &ramp {
-                stage = ramp::until_over(call, answer, service, patience).await?.unwrap_or(stage);
-            }
+            let over = match &ramp {
+                Some(service) => ramp::until_over(call, answer, service, patience).await?,
+                None => None,
+            };
+            let stage = over.as_ref().map_or(Epoch(answer.epoch), |over| over.epoch);
             until_finished(call, answer, (stage, ramp.as_ref()), left()).await?;
             until_drained(call, answer, endpoints, left()).await?;
+            if let Some((service, over)) = ramp.as_ref().zip(over) {
+                ramp::check_stands(call, answer, service, &over)?;
+            }
             answer.state = Reached::Finished;
             Ok(())
         }

@@ -18,7 +18,7 @@ use super::change::perform_and_follow;
 use super::client::{Call, Error};
 use super::session::{Exit, Format, Session};
 use super::supervise::{Follows, value};
-use super::{ramp, rollout};
+use super::{ramp, render, rollout};
 use crate::admin::api;
 use crate::table::{EndpointAddr, LONGEST_HOLD};
 
@@ -36,6 +36,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
     let (now, known) = deployment.look(session).await?;
     deployment.check(known.as_ref())?;
     if let Some(begun) = under_way(args, &now)? {
+        if args.no_wait {
+            return ramp::leave(session, &args.service, &now);
+        }
         return ramp::follow(session, &args.service, begun, None).await;
     }
     let mut conflicts = 0;
@@ -58,6 +61,13 @@ fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u
         "cannot deploy `{version}` of `{service}`: a ramp to `{}` is under way\nhint: `switchback abort {service}` takes it back, \
          `switchback promote {service} --full` brings it to its end",
         ramp.to
+    );
+    let before = now.standing.previous.as_ref().and_then(|before| before.weights.get(version));
+    anyhow::ensure!(
+        ramp.goes_by(&plan.steps, plan.every, before.copied().unwrap_or_default()),
+        "cannot deploy `{version}` of `{service}`: its ramp is under way by another plan: {}\nhint: with that plan the same command \
+         follows it; `switchback promote {service}` takes its next step now, `switchback abort {service}` takes it back",
+        render::ramp_plan(ramp)
     );
     Ok(Some(ramp.begun))
 }
@@ -268,7 +278,7 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     });
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
-    let what = format!("cannot flip `{service}` to `{version}`, which is ready; traffic goes where it went");
+    let what = format!("cannot flip `{service}` to `{version}`; traffic goes where it went");
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
 }
 
@@ -276,7 +286,7 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
 async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
     let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
-    let what = format!("cannot ramp `{service}` to `{to}`, which is ready; traffic goes where it went");
+    let what = format!("cannot ramp `{service}` to `{to}`; traffic goes where it went");
     let (force, timeout, no_wait, change) = (false, None, *no_wait, &change);
     let asked = ramp::Asked { service, to, plan, force, supervise, change, timeout, no_wait };
     ramp::begin(session, &asked, what).await

@@ -117,17 +117,44 @@ pub(super) async fn begin(
     if let Some(way) = render::way_back(&answer) {
         session.say(way);
     }
-    if no_wait {
-        session.say(goes_on(service));
-        session.say(render::carriers(&answer));
+    let standing = answer.services.get(service);
+    let under_way = standing.and_then(|standing| standing.ramp.as_ref());
+    let ramped = standing.and_then(|standing| standing.ramped.as_ref());
+    match (under_way, ramped) {
+        (None, Some(ramped)) if no_wait => {
+            // One step alone is over at once.
+            session.say(render::ramp_ended(service, ramped, None));
+            finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await
+        }
+        _ if no_wait => Ok(left_to_itself(session, service, &answer)),
+        (under_way, ramped) => {
+            let begun = under_way.map(|ramp| ramp.begun).or(ramped.map(|ramped| ramped.begun));
+            follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+        }
+    }
+}
+
+/// Tells how a ramp stands that somebody has begun, and follows it no further.
+pub(super) fn leave(
+    session: &mut Session<'_>,
+    service: &str,
+    present: &api::Service,
+) -> anyhow::Result<Exit> {
+    let answer = ChangeAnswer { changed: false, ..left_by(service, present.standing.epoch, present) };
+    session.tell(&answer, render::change)?;
+    if session.format == Format::Json {
         return Ok(Exit::Done);
     }
-    let standing = answer.services.get(service);
-    let begun = standing.and_then(|standing| {
-        let ramp = standing.ramp.as_ref().map(|ramp| ramp.begun);
-        ramp.or(standing.ramped.as_ref().map(|ramped| ramped.begun))
-    });
-    follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+    if let Some(ramp) = &present.standing.ramp {
+        session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
+    }
+    Ok(left_to_itself(session, service, &answer))
+}
+
+fn left_to_itself(session: &mut Session<'_>, service: &str, answer: &ChangeAnswer) -> Exit {
+    session.say(goes_on(service));
+    session.say(render::carriers(answer));
+    Exit::Done
 }
 
 /// Shows a ramp until it is over, and then what comes of it.
@@ -149,36 +176,67 @@ pub(super) async fn follow(
             return Ok(if why == "interrupted" { Exit::Failed } else { Exit::TimedOut });
         }
     };
-    let change = present
-        .changes
-        .iter()
-        .flatten()
-        .find(|change| ramped.as_ref().is_some_and(|ramped| ramped.epoch == change.epoch));
     let answer = left_by(service, ramped.as_ref().map_or(begun, |ramped| ramped.epoch), &present);
+    let (exit, said) = match &ramped {
+        Some(ramped) => judged(service, ramped, &present),
+        None => (Exit::Failed, format!("{service}: later changes ended the ramp")),
+    };
     if session.format == Format::Json {
         session.tell(&answer, |_, _| String::new())?;
-        return Ok(match ramped.map(|ramped| ramped.how) {
-            Some(RampEnded::Finished) => Exit::Done,
-            Some(RampEnded::Reverted) => Exit::Reverted,
-            Some(RampEnded::Aborted | RampEnded::Superseded) | None => Exit::Failed,
-        });
+        return Ok(exit);
     }
-    match &ramped {
-        Some(ramped) => session.say(render::ramp_ended(service, ramped, change)),
-        None => session.say(format!("{service}: later changes ended the ramp")),
+    session.say(said);
+    if exit == Exit::Done {
+        let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
+        return finish(session, &answer, &wait).await;
     }
-    match ramped.map(|ramped| ramped.how) {
-        Some(RampEnded::Finished) => {
-            let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
-            match supervise::follow(session, &answer, Follows::Always, &wait).await? {
-                Some(exit) => Ok(exit),
-                None => conclude(session, &answer, &wait).await,
-            }
-        }
-        how => {
-            session.say(render::carriers(&answer));
-            Ok(if how == Some(RampEnded::Reverted) { Exit::Reverted } else { Exit::Failed })
-        }
+    session.say(render::carriers(&answer));
+    Ok(exit)
+}
+
+/// How a ramp has ended, and what became of that until somebody looked.
+fn judged(service: &str, ramped: &Ramped, present: &api::Service) -> (Exit, String) {
+    let mut changes = present.changes.iter().flatten();
+    if ramped.how == RampEnded::Finished && is_elsewhere(&present.standing, ramped) {
+        let has_moved = |change: &&api::Change| {
+            let is_left = |was: &api::Was| weight(&was.weights, ramped) != ramped.reached;
+            let is_lean = change.actor.kind == "supervisor" && change.kind == "weights";
+            change.epoch > ramped.epoch
+                && !is_lean
+                && change.services.get(service).and_then(Option::as_ref).is_some_and(is_left)
+        };
+        // They come newest first: the first one that took it away.
+        let by = changes.rfind(has_moved);
+        let is_reverted = by.is_some_and(|change| change.actor.kind == "supervisor");
+        let exit = if is_reverted { Exit::Reverted } else { Exit::Failed };
+        return (exit, render::ramp_gone(service, ramped, by));
+    }
+    let exit = match ramped.how {
+        RampEnded::Finished => Exit::Done,
+        RampEnded::Reverted => Exit::Reverted,
+        RampEnded::Aborted | RampEnded::Superseded => Exit::Failed,
+    };
+    let change = changes.find(|change| change.epoch == ramped.epoch);
+    (exit, render::ramp_ended(service, ramped, change))
+}
+
+/// True when the last step does not stand any more, and no comparison goes on that began with it: that one has its own end.
+fn is_elsewhere(standing: &api::Standing, ramped: &Ramped) -> bool {
+    let trial = standing.supervision.as_ref();
+    weight(&standing.weights, ramped) != ramped.reached
+        && trial.is_none_or(|trial| trial.stage != ramped.epoch)
+}
+
+/// What the ramp's version has, in basis points.
+fn weight(weights: &BTreeMap<String, u16>, ramped: &Ramped) -> u16 {
+    weights.get(&ramped.to).copied().unwrap_or_default()
+}
+
+/// Waits for what comes of the last step.
+async fn finish(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &args::Wait) -> anyhow::Result<Exit> {
+    match supervise::follow(session, answer, Follows::Always, wait).await? {
+        Some(exit) => Ok(exit),
+        None => conclude(session, answer, wait).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a ramp is asked with, and how it stands.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -7,7 +9,7 @@ use utoipa::ToSchema;
 use super::text;
 use crate::control::RampNotice;
 use crate::release;
-use crate::table::Split;
+use crate::table::{BasisPoints, Split};
 
 /// The weight of one version rises, step by step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -125,7 +127,6 @@ impl Ramp {
     /// A ramp of a service with this split.
     #[must_use]
     pub fn of(ramp: &release::Ramp, split: &Split) -> Self {
-        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let to = &ramp.to;
         let waits = if ramp.is_frozen {
             Some("it is frozen: `resume` or `promote` goes on".to_owned())
@@ -159,9 +160,19 @@ impl Ramp {
         self.steps.get(self.step).copied().unwrap_or_default()
     }
 
+    /// True when it goes by this plan, of a version that had the weight `had`, in basis points; no steps are those that a ramp has
+    /// of which nothing else is said.
+    #[must_use]
+    pub fn goes_by(&self, steps: &[BasisPoints], every: Option<Duration>, had: u16) -> bool {
+        let standard = release::Steps::default();
+        let steps = if steps.is_empty() { standard.all() } else { steps };
+        let above = steps.iter().map(|step| step.points()).filter(|points| *points > had);
+        above.eq(self.steps.iter().copied()) && every.map(millis) == self.every_ms
+    }
+
     /// With what is known of the clock: how much is left, and why a step that is due is not taken.
     #[must_use]
-    pub fn with_clock(mut self, known: Option<(std::time::Duration, Option<String>)>) -> Self {
+    pub fn with_clock(mut self, known: Option<(Duration, Option<String>)>) -> Self {
         if let Some((left, why)) = known {
             self.left_ms = u64::try_from(left.as_millis()).ok();
             self.waits = self.waits.or(why);
@@ -181,6 +192,10 @@ impl From<&release::Ramped> for Ramped {
         let (begun, epoch) = (ramped.begun.0, ramped.epoch.0);
         Self { begun, to: ramped.to.to_string(), reached: ramped.reached.points(), how, epoch }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How a ramp stands, in a word: `ramping`, `waiting`, `frozen`, `suspended`; or how it ended.

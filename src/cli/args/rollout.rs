@@ -109,7 +109,8 @@ pub struct Deploy {
     /// --rolling each old endpoint [the service's drain.deadline, and 10s], and what takes longer is taken back.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Return as soon as no new request goes to the old version, with --rolling as soon as the rollout has begun.
+    /// Return as soon as no new request goes to the old version, with --rolling as soon as the rollout has begun, with --steps or --every as soon
+    /// as the first step is taken.
     #[arg(long = "async")]
     pub no_wait: bool,
     /// Why, for the history.

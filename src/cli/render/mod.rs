@@ -16,6 +16,9 @@ pub(super) use drain::{
     all_left, endpoint_left, endpoint_safety, safety, waiting, waiting_for_all, waiting_for_endpoint,
 };
 pub(super) use history::{explained, history};
-pub(super) use ramp::{begun as ramp_begun, ended as ramp_ended, news as ramp_news, stands as ramp_stands};
+pub(super) use ramp::{
+    begun as ramp_begun, ended as ramp_ended, gone as ramp_gone, news as ramp_news, plan as ramp_plan,
+    stands as ramp_stands,
+};
 pub(super) use rollout::{is_safe, news, outcome, rollout};
 pub(super) use status::{status, versions};

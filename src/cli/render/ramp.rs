@@ -10,20 +10,30 @@ pub(in crate::cli) fn begun(answer: &ChangeAnswer, style: Style) -> String {
     let told = super::change(answer, style);
     let mut ramps = answer.services.values().filter_map(|standing| standing.ramp.as_ref());
     match ramps.next() {
-        Some(ramp) => format!("{told}\n{}", plan(ramp)),
+        Some(ramp) => format!("{told}\n{}", prospect(ramp)),
         None => told,
     }
 }
 
-/// `ramp to green: 5 % after 120 s, then 25 %, 50 %, 100 %`.
-fn plan(ramp: &Ramp) -> String {
-    let to = line(&ramp.to, 64);
-    let next: Vec<_> = ramp.steps.iter().skip(ramp.step).map(|points| percent(*points)).collect();
+/// `ramp to green: 5 % now, then 25 %, 50 %, 100 %, each after 120 s`.
+fn prospect(ramp: &Ramp) -> String {
+    let (to, next) = (line(&ramp.to, 64), steps(ramp, ramp.step));
+    format!("ramp to {to}: {} now, then {next}", percent(ramp.weight()))
+}
+
+/// `5 %, 25 %, 50 %, 100 %, each after 120 s`.
+pub(in crate::cli) fn plan(ramp: &Ramp) -> String {
+    steps(ramp, 0)
+}
+
+/// Its steps from this one on, counted from 0, and when they come.
+fn steps(ramp: &Ramp, first: usize) -> String {
+    let steps: Vec<_> = ramp.steps.iter().skip(first).map(|points| percent(*points)).collect();
     let when = match ramp.every_ms {
         Some(every) => format!("each after {} s", Duration::from_millis(every).as_secs_f64()),
         None => "each by `switchback promote`".to_owned(),
     };
-    format!("ramp to {to}: {} now, then {}, {when}", percent(ramp.weight()), next.join(", "))
+    format!("{}, {when}", steps.join(", "))
 }
 
 /// `step 2 of 5 (5 %), 25 % in 80 s`.
@@ -51,14 +61,7 @@ pub(in crate::cli) fn news(service: &str, before: Option<&Ramp>, now: &Ramp) -> 
 /// How it ended, by what.
 pub(in crate::cli) fn ended(service: &str, ramped: &Ramped, change: Option<&Change>) -> String {
     let (to, reached) = (line(&ramped.to, 64), percent(ramped.reached));
-    let by = change.map(|change| {
-        let name = line(&change.actor.name, 80);
-        let why =
-            if change.reason.is_empty() { String::new() } else { format!(": {}", line(&change.reason, 400)) };
-        format!("{} by {} {name}{why}", change.kind, change.actor.kind)
-    });
-    let by = by.map(|by| format!(", {by}")).unwrap_or_default();
-    let epoch = ramped.epoch;
+    let (epoch, by) = (ramped.epoch, change.map(|change| format!(", {}", by(change))).unwrap_or_default());
     match ramped.how {
         RampEnded::Finished => {
             format!("{service}: the ramp to {to} is finished, at {reached} (epoch {epoch})")
@@ -76,5 +79,23 @@ pub(in crate::cli) fn ended(service: &str, ramped: &Ramped, change: Option<&Chan
                 "{service}: the ramp to {to} was ended at {reached} by another change (epoch {epoch}{by})"
             )
         }
+    }
+}
+
+/// That it had finished, and what has moved the traffic since.
+pub(in crate::cli) fn gone(service: &str, ramped: &Ramped, change: Option<&Change>) -> String {
+    let (to, reached, epoch) = (line(&ramped.to, 64), percent(ramped.reached), ramped.epoch);
+    let by = change.map(|change| format!(" (epoch {}, {})", change.epoch, by(change))).unwrap_or_default();
+    format!(
+        "{service}: the ramp to {to} had finished, at {reached} (epoch {epoch}), but the traffic is elsewhere by now{by}"
+    )
+}
+
+/// `flip by operator uid=0: why`.
+fn by(change: &Change) -> String {
+    let (kind, actor, name) = (&change.kind, &change.actor.kind, line(&change.actor.name, 80));
+    match line(&change.reason, 400) {
+        why if why.is_empty() => format!("{kind} by {actor} {name}"),
+        why => format!("{kind} by {actor} {name}: {why}"),
     }
 }
