@@ -5,6 +5,7 @@
 
 mod steps;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 pub use steps::Steps;
@@ -142,21 +143,18 @@ impl Ramp {
     pub fn split(&self) -> Split {
         let Previous { stable, split, .. } = &self.before;
         let others = || split.shares().filter(|(version, _)| **version != self.to);
-        let heir = others().map(|(version, _)| version).find(|version| *version == stable);
-        // What rounding leaves goes to whoever carries the service, else to the heaviest.
-        let heir = heir.or_else(|| others().max_by_key(|(_, weight)| *weight).map(|(version, _)| version));
-        let Some(heir) = heir else { return Split::all_to(self.to.clone()) };
         let points = |weight: BasisPoints| u64::from(weight.points());
         let all: u64 = others().map(|(_, weight)| points(weight)).sum();
         let rest = points(BasisPoints::ALL) - points(self.weight());
-        let mut left = rest;
-        let mut weights = vec![(self.to.clone(), self.weight())];
-        for (version, weight) in others().filter(|(version, _)| *version != heir) {
-            let share = points(weight) * rest / all;
-            left -= share;
-            weights.push((version.clone(), BasisPoints::new(share).unwrap_or_default()));
-        }
-        weights.push((heir.clone(), BasisPoints::new(left).unwrap_or_default()));
+        let parts = others().map(|(version, weight)| (version, points(weight) * rest));
+        let mut parts: Vec<_> = parts.map(|(version, part)| (version, part / all, part % all)).collect();
+        // What rounding leaves goes to the largest remainders; among equals first to whoever carries the service.
+        let left = rest - parts.iter().map(|(_, whole, _)| whole).sum::<u64>();
+        parts.sort_by_key(|(version, _, remainder)| Reverse((*remainder, *version == stable)));
+        let shares = (0..).zip(parts).map(|(rank, (version, whole, _))| {
+            (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
+        });
+        let weights: Vec<_> = shares.chain([(self.to.clone(), self.weight())]).collect();
         Split::new(weights).unwrap_or_else(|_| Split::all_to(self.to.clone()))
     }
 

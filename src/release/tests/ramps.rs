@@ -154,6 +154,12 @@ fn the_others_share_the_rest_as_they_did() {
     assert_eq!(shop(&after(&almost, [revert("shop")])), "blue 60 %, green 10 %, v3 30 %");
     // What an abort needs is gone: nobody may go on as if it were there.
     let (gone, effects) = run(&almost, remove("shop", "v3")).unwrap();
+    // Each to a point, whoever carries the service: half of 33.34 % and of 33.33 % twice.
+    let even = [put("shop", pool("v3", &[9401])), put("shop", pool("v4", &[9501]))];
+    let even =
+        after(&after(&plain(), even), [weights("shop", &[("v3", "33.33"), ("v4", "33.33")], Some("blue"))]);
+    let half = after(&even, [begin_ramp("shop", "green", &["50", "100"])]);
+    assert_eq!(shop(&half), "blue 16.67 %, green 50 %, v3 16.67 %, v4 16.66 %");
     assert_eq!((under_way(&gone), ended(&gone).unwrap().0), (None, RampEnd::Superseded));
     assert!(effects.notes[0].starts_with("the ramp of `shop` to `green` is over; it had come to 99.99 %"));
 }
