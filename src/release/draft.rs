@@ -367,8 +367,8 @@ impl<'s> Draft<'s> {
         name: &ServiceName,
         version: &VersionRef,
     ) -> Result<VersionName, Refused> {
-        let Item { service, .. } = self.entry(name)?;
-        service.resolve(version).cloned().ok_or_else(|| unknown(service, version))
+        let Item { service, deployment, .. } = self.entry(name)?;
+        deployment.resolve(service, version).cloned().ok_or_else(|| unknown(service, version))
     }
 
     pub(super) fn version(

@@ -293,32 +293,12 @@ fn each_step_is_tried_and_only_what_comes_after_the_last_one_ends_by_time() {
 }
 
 #[test]
-fn supervision_that_leans_back_suspends_it_and_proof_ends_it() {
-    let half = stepped(&at(&supervised(), up(), 0));
-    let act = |act| supervise("shop", trial(&half).unwrap().stage, act);
-    let leaning = at(&half, act(Act::Lean(weight("10"))), 50_000);
-    assert_eq!((shop(&leaning), under_way(&leaning)), ("blue 90 %, green 10 %".into(), under_way(&half)));
-    assert!(under_way(&leaning).unwrap().is_leaned_on(&split(&leaning, "shop")));
-    is_refused(&leaning, due(&leaning, "shop"), "no_ramp");
-    is_refused(&leaning, ramp("shop", RampOrder::Promote { full: true }), "suspect");
-    assert_eq!(shop(&after(&leaning, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
-    let back = at(&leaning, act(Act::Restore), 70_000);
-    assert_eq!((shop(&back), under_way(&back).unwrap().step), (shop(&half), 1));
-    assert_eq!(under_way(&back).unwrap().left(Timestamp(70_000)), Some(MINUTE), "the step begins anew");
-    assert_eq!(shop(&stepped(&back)), "green 100 %");
-    let convicted = at(&leaning, act(Act::Convict), 60_000);
-    assert_eq!((shop(&convicted), under_way(&convicted)), ("blue 100 %".to_owned(), None));
-    assert_eq!(ended(&convicted), Some((RampEnd::Reverted, "50 %".to_owned())));
-    // One that is frozen meanwhile stays so.
-    let frozen = after(&leaning, [ramp("shop", RampOrder::Freeze { left: None })]);
-    let back = after(&frozen, [act(Act::Restore)]);
-    let present = under_way(&back).unwrap();
-    assert_eq!((present.is_frozen, present.left(Timestamp(0)), present.lasts), (true, None, MINUTE));
-    // Nobody begins one while that is so.
-    let flipped = after(&supervised(), [flip("shop", "green")]);
-    let stage = trial(&flipped).unwrap().stage;
-    let leaning = after(&flipped, [supervise("shop", stage, Act::Lean(weight("10")))]);
-    is_refused(&leaning, begin_ramp("shop", "green", &["50", "100"]), "suspect");
+fn the_candidate_is_the_version_that_ramps() {
+    let mixed = weights("shop", &[("v3", "20")], Some("blue"));
+    let ramping = begin_ramp("shop", "green", &["10", "50", "100"]);
+    let begun = after(&plain(), [put("shop", pool("v3", &[9401])), mixed, ramping]);
+    assert_eq!(shop(&begun), "blue 72 %, green 10 %, v3 18 %");
+    assert_eq!(shop(&after(&begun, [flip("shop", "@candidate")])), "green 100 %");
 }
 
 #[test]
