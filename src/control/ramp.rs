@@ -215,13 +215,13 @@ impl Control {
 
     /// True while supervision has something against the version that is tried; where it only tells it holds nobody up.
     fn is_suspected(&self, service: &ServiceName) -> bool {
-        let trial = self.state.deployment(service).and_then(|deployment| deployment.trial.as_ref());
-        let standing = trial
-            .filter(|trial| trial.acts)
-            .and_then(|trial| self.verdicts.standing_of(service, trial.stage));
-        match standing {
+        let known = self.state.table.service(service).zip(self.state.deployment(service));
+        let trial = known.and_then(|(present, deployment)| Some((present, deployment.trial.as_ref()?)));
+        let Some((present, trial)) = trial.filter(|(_, trial)| trial.acts) else { return false };
+        match self.verdicts.standing_of(service, trial.stage) {
             Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
-            Some(Standing::Collecting | Standing::Healthy) | None => false,
+            // What is kept of it: after a restart nobody judges for a moment.
+            Some(Standing::Collecting | Standing::Healthy) | None => trial.is_suspected(&present.split),
         }
     }
 

@@ -204,11 +204,12 @@ impl Draft<'_> {
                 if !is_due || ramp.is_leaned_on(&self.entry(name)?.service.split) {
                     return Err(Refused::NoRamp { service: name.clone() });
                 }
+                self.check_not_suspect(name)?;
                 self.enter(name, ramp, from + 1)
             }
             RampOrder::Promote { full } => {
                 let ramp = self.present(name)?;
-                self.check_not_leaned_on(name)?;
+                self.check_not_suspect(name)?;
                 let step = if full { ramp.steps.last() } else { ramp.step + 1 };
                 self.enter(name, ramp, step)
             }
@@ -254,7 +255,7 @@ impl Draft<'_> {
         let before =
             Previous { stable: service.stable.clone(), split: service.split.clone(), exclusive: None };
         let weight = service.split.weight(&to);
-        self.check_not_leaned_on(name)?;
+        self.check_not_suspect(name)?;
         let Some(rising) = steps.above(weight) else {
             return Err(Refused::NothingToRamp { service: name.clone(), version: to, weight });
         };
@@ -324,9 +325,9 @@ impl Draft<'_> {
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
     }
 
-    fn check_not_leaned_on(&mut self, name: &ServiceName) -> Result<(), Refused> {
+    fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
-        match deployment.trial.as_ref().filter(|trial| trial.leans(&service.split)) {
+        match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
             Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),
             None => Ok(()),
         }

@@ -31,6 +31,8 @@ pub struct Trial {
     pub asked: Split,
     /// The version that carried the service then: while it leans back that is the baseline.
     pub stable: VersionName,
+    /// True while the candidate is suspect, also where it has so little that leaning back takes nothing away.
+    pub is_suspect: bool,
     /// False: it only tells.
     pub acts: bool,
     /// True when it is the file that wants it: what the file says no more ends it.
@@ -75,6 +77,13 @@ impl Trial {
         *split != self.asked
     }
 
+    /// True while supervision has something against the candidate, for which nobody gives it more; one that only tells has nothing.
+    #[must_use]
+    pub fn is_suspected(&self, split: &Split) -> bool {
+        // A record of an earlier build tells it by the weights alone.
+        self.is_suspect && self.acts || self.leans(split)
+    }
+
     /// True of the version to which supervision may give all traffic by itself.
     #[must_use]
     pub fn may_go_back_to(&self, version: &VersionName) -> bool {
@@ -111,7 +120,9 @@ impl Draft<'_> {
             self.end_ramp(name, RampEnd::Reverted)?;
         }
         let Item { service, deployment, .. } = self.entry(name)?;
-        if matches!(act, Act::Lean(_) | Act::Restore) && split.as_ref() == Some(&service.split) {
+        let is_suspect = matches!(act, Act::Lean(_));
+        let is_so = trial.is_suspect == is_suspect && split.as_ref() == Some(&service.split);
+        if matches!(act, Act::Lean(_) | Act::Restore) && is_so {
             // It was ordered twice: the coin is the same one.
             return Ok(());
         }
@@ -137,7 +148,9 @@ impl Draft<'_> {
         // Leaning back is no step that an operator takes back: the way back stays the operator's own.
         deployment.previous = if act == Act::Convict { None } else { previous };
         deployment.trial = match act {
-            Act::Lean(_) | Act::Restore => Some(Trial { generation: trial.generation + 1, ..trial }),
+            Act::Lean(_) | Act::Restore => {
+                Some(Trial { generation: trial.generation + 1, is_suspect, ..trial })
+            }
             Act::Convict | Act::Acquit => None,
         };
         if act == Act::Restore {
@@ -185,6 +198,7 @@ impl Item {
                 (trial.stage, trial.generation) = (epoch, 0);
             }
             note = self.settle_mode();
+                trial.is_suspect = trial.leans(&self.service.split);
         }
         let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note.or_else(|| {
@@ -294,7 +308,7 @@ impl Item {
         // To ask for supervision once more makes a flip no less exclusive.
         let stays = old.filter(|old| old.asked == asked).and_then(|old| old.exclusive);
         let exclusive = self.exclusive.or(stays);
-        let (stage, generation) = (epoch, 0);
+        let (stage, generation, is_suspect) = (epoch, 0, false);
         Some(Trial {
             stage,
             generation,
@@ -307,6 +321,7 @@ impl Item {
             exclusive,
             until,
             lasts,
+            is_suspect,
         })
     }
 

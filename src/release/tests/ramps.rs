@@ -1,5 +1,7 @@
 //! Ramps: what each step is, what its time is, what stops it, and how it ends.
 
+mod tried;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,14 +154,14 @@ fn the_others_share_the_rest_as_they_did() {
     let almost = stepped(&begun);
     assert_eq!(shop(&almost), "blue 0.01 %, green 99.99 %");
     assert_eq!(shop(&after(&almost, [revert("shop")])), "blue 60 %, green 10 %, v3 30 %");
-    // What an abort needs is gone: nobody may go on as if it were there.
-    let (gone, effects) = run(&almost, remove("shop", "v3")).unwrap();
     // Each to a point, whoever carries the service: half of 33.34 % and of 33.33 % twice.
     let even = [put("shop", pool("v3", &[9401])), put("shop", pool("v4", &[9501]))];
     let even =
         after(&after(&plain(), even), [weights("shop", &[("v3", "33.33"), ("v4", "33.33")], Some("blue"))]);
     let half = after(&even, [begin_ramp("shop", "green", &["50", "100"])]);
     assert_eq!(shop(&half), "blue 16.67 %, green 50 %, v3 16.67 %, v4 16.66 %");
+    // What an abort needs is gone: nobody may go on as if it were there.
+    let (gone, effects) = run(&almost, remove("shop", "v3")).unwrap();
     assert_eq!((under_way(&gone), ended(&gone).unwrap().0), (None, RampEnd::Superseded));
     assert!(effects.notes[0].starts_with("the ramp of `shop` to `green` is over; it had come to 99.99 %"));
 }
@@ -265,31 +267,6 @@ fn without_a_time_each_step_waits_for_somebody() {
     assert_eq!(under_way(&on).unwrap().left(Timestamp(0)), None);
     let all = after(&frozen, [ramp("shop", RampOrder::Promote { full: true })]);
     assert_eq!((shop(&all), ended(&all).unwrap().0), ("green 100 %".to_owned(), RampEnd::Finished));
-}
-
-fn trial(state: &State) -> Option<&crate::release::Trial> {
-    state.deployment(&service("shop")).unwrap().trial.as_ref()
-}
-
-#[test]
-fn each_step_is_tried_and_only_what_comes_after_the_last_one_ends_by_time() {
-    let mut state = after(&supervised(), [up()]);
-    for _ in 0..2 {
-        let present = trial(&state).unwrap();
-        assert_eq!((present.stage, &present.asked), (state.table.epoch(), &split(&state, "shop")));
-        assert_eq!((present.baseline.as_str(), present.until), ("blue", None));
-        state = stepped(&state);
-    }
-    assert_eq!(trial(&state).unwrap().lasts, Some(Duration::from_mins(10)));
-    // Asked for by whoever begins it, from the first step on.
-    let supervise = Supervise::For(Some(MINUTE));
-    let (to, steps, every) = (reference("green"), Steps::default(), Some(MINUTE));
-    let mut state = after(&plain(), [ramp("shop", RampOrder::Begin { to, steps, every, supervise })]);
-    for _ in 0..4 {
-        assert_eq!(trial(&state).unwrap().until, None);
-        state = stepped(&state);
-    }
-    assert_eq!(trial(&state).unwrap().lasts, Some(MINUTE));
 }
 
 #[test]
