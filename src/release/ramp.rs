@@ -138,7 +138,7 @@ impl Ramp {
         self.steps.all()[self.steps.last().min(self.step + 1)]
     }
 
-    /// The split of the step that is reached: the others share the rest as they did before, to a point.
+    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point.
     #[must_use]
     pub fn split(&self) -> Split {
         let Previous { stable, split, .. } = &self.before;
@@ -287,7 +287,8 @@ impl Draft<'_> {
         (ramp.step, ramp.is_frozen) = (step, false);
         ramp.start(now, ramp.every);
         self.set_split(name, ramp.split())?;
-        let Item { deployment, .. } = self.entry(name)?;
+        let Item { deployment, rising, .. } = self.entry(name)?;
+        *rising = Some(ramp.to.clone());
         // All of the ramp is one step back.
         deployment.previous = Some(ramp.before.clone());
         let is_over = step == ramp.steps.last();

@@ -142,8 +142,10 @@ impl Draft<'_> {
         let Item { service, deployment, leaves_suspect, .. } = self.entry(name)?;
         *leaves_suspect = matches!(act, Act::Lean(_) | Act::Convict);
         // Who is suspect carries no service: `@stable` is not where it is tried.
-        if matches!(act, Act::Lean(_)) {
-            service.stable.clone_from(&trial.baseline);
+        match act {
+            Act::Lean(_) => service.stable.clone_from(&trial.baseline),
+            Act::Restore => service.stable.clone_from(&trial.stable),
+            Act::Convict | Act::Acquit => {}
         }
         // Leaning back is no step that an operator takes back: the way back stays the operator's own.
         deployment.previous = if act == Act::Convict { None } else { previous };
@@ -196,9 +198,9 @@ impl Item {
             {
                 // What was held against those that are gone is not held against these.
                 (trial.stage, trial.generation) = (epoch, 0);
+                trial.is_suspect = trial.leans(&self.service.split);
             }
             note = self.settle_mode();
-                trial.is_suspect = trial.leans(&self.service.split);
         }
         let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note.or_else(|| {
@@ -282,9 +284,12 @@ impl Item {
         let shares: Vec<_> = service.split.shares().map(|(version, _)| version).collect();
         let (baseline, candidate) = match shares[..] {
             [first, second] => {
+                let other = |than: &VersionName| if than == first { second } else { first };
                 let stays = old.map(|old| &old.baseline).filter(|baseline| shares.contains(baseline));
-                let baseline = stays.unwrap_or(&service.stable);
-                (baseline, if baseline == first { second } else { first })
+                // Who ramps is who is tried, though it was the measure until then.
+                let measure = self.rising.as_ref().map(other);
+                let baseline = measure.or(stays).unwrap_or(&service.stable);
+                (baseline, other(baseline))
             }
             [only] if !is_way_back && old.is_none_or(|old| old.baseline != *only) => {
                 // While most traffic is kept away from its candidate, the old baseline is who was there before.
@@ -316,12 +321,12 @@ impl Item {
             candidate,
             asked,
             stable,
+            is_suspect,
             acts,
             by_file,
             exclusive,
             until,
             lasts,
-            is_suspect,
         })
     }
 

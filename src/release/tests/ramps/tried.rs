@@ -75,3 +75,23 @@ fn what_is_suspect_at_a_tenth_and_less_stays_so_and_no_step_goes_past_it() {
     assert_eq!(under_way(&well).unwrap().left(Timestamp(90_000)), Some(MINUTE), "the step begins anew");
     assert_eq!(shop(&stepped(&well)), "blue 50 %, green 50 %");
 }
+
+#[test]
+fn who_ramps_is_who_is_tried_also_back_to_the_measure() {
+    let back =
+        after(&supervised(), [flip("shop", "green"), begin_ramp("shop", "blue", &["20", "50", "100"])]);
+    let pair = |state: &State| {
+        let trial = trial(state).unwrap();
+        (trial.baseline.to_string(), trial.candidate.to_string())
+    };
+    let half = stepped(&back);
+    let all = stepped(&half);
+    for state in [&back, &half, &all] {
+        assert_eq!(pair(state), ("green".to_owned(), "blue".to_owned()), "{}", shop(state));
+    }
+    let convicted = after(&half, [supervise("shop", trial(&half).unwrap().stage, Act::Convict)]);
+    assert_eq!((shop(&convicted), ended(&convicted).unwrap().0), ("green 100 %".into(), RampEnd::Reverted));
+    // One step alone is one too.
+    let once = after(&supervised(), [flip("shop", "green"), begin_ramp("shop", "blue", &["50"])]);
+    assert_eq!(pair(&once), ("green".to_owned(), "blue".to_owned()));
+}
