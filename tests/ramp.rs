@@ -320,6 +320,35 @@ fn while_supervision_leans_back_no_step_is_taken() {
 }
 
 #[test]
+fn a_suspicion_at_a_small_step_holds_up_promote_and_outlives_kill_9() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let origins = vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)];
+    let mut lab = Lab::on(origins, "");
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    let mut events = lab.events();
+    // What hits both alike is no proof.
+    blue.set(503);
+    green.set(503);
+    begin(&lab, &json!({ "to": "green", "steps": [500, 5_000, 10_000], "every": "3s", "supervise": true }));
+    let suspect = events.wait_for(|event| {
+        event["change"]["summary"].as_str().is_some_and(|summary| summary == "shop: green is suspect")
+    });
+    assert_eq!(suspect["change"]["services"]["shop"]["weights"]["green"], 500, "{suspect}");
+    let (status, problem) = steer(&lab, "promote", &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    drop((users, events));
+    // Nobody asks any more: what was found before stands.
+    lab.kill_and_restart();
+    let waits = |lab: &Lab| lab.shop()["ramp"]["waits"].as_str().unwrap_or_default().to_owned();
+    wait_until("the step is due", || waits(&lab) == "supervision suspects `green`");
+    let (status, problem) = steer(&lab, "promote", &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    assert_eq!((lab.weight("green"), &lab.shop()["ramp"]["step"]), (500, &json!(1)));
+    assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+}
+
+#[test]
 fn the_command_follows_it_to_its_end_and_its_status_says_which() {
     let lab = Lab::start(&["blue", "green"]);
     fn ramp<'a>(more: &[&'a str]) -> Vec<&'a str> {

@@ -15,7 +15,7 @@ use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use super::uses;
 use crate::control::Handle;
-use crate::release::Refused;
+use crate::release::{Deployment, Refused};
 use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
@@ -157,8 +157,8 @@ pub(super) fn named(
     reference: &VersionRef,
 ) -> Result<VersionName, Box<Problem>> {
     let state = control.state();
-    match (state.table.service(service), reference) {
-        (Some(service), _) => of_service(control, service, reference),
+    match (state.table.service(service).zip(state.deployment(service)), reference) {
+        (Some(known), _) => of_service(control, known, reference),
         (None, VersionRef::Name(version)) if control.is_draining(service, version) => Ok(version.clone()),
         (None, _) => Err(no_service(service)),
     }
@@ -166,14 +166,14 @@ pub(super) fn named(
 
 fn of_service(
     control: &Handle,
-    service: &table::Service,
+    (service, deployment): (&Arc<table::Service>, &Deployment),
     reference: &VersionRef,
 ) -> Result<VersionName, Box<Problem>> {
     let gone = || match reference {
         VersionRef::Name(version) if control.is_draining(&service.name, version) => Some(version),
         VersionRef::Name(_) | VersionRef::Stable | VersionRef::Candidate => None,
     };
-    service.resolve(reference).or_else(gone).cloned().ok_or_else(|| {
+    deployment.resolve(service, reference).or_else(gone).cloned().ok_or_else(|| {
         let known = service.versions.iter().map(|version| version.name.clone()).collect();
         let why =
             Refused::UnknownVersion { service: service.name.clone(), version: reference.clone(), known };

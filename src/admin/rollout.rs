@@ -21,7 +21,7 @@ use super::{edit, order, precondition};
 use crate::control::rollout::{Back, NotBegun, Order, Rollouts, answers};
 use crate::control::{Failed, Handle};
 use crate::release::rollout::{Move, Plan};
-use crate::release::{Refused, check_expected};
+use crate::release::{Deployment, Refused, check_expected};
 use crate::table::{EndpointAddr, Invalid, Service, ServiceName, VersionRef, VersionSpec};
 
 /// How long a new endpoint may take.
@@ -78,11 +78,12 @@ pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
     let query: StartQuery = call.query()?;
     let control = &call.app.control;
     let state = control.state();
-    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
+    let known = state.table.service(&name).zip(state.deployment(&name));
+    let known = known.ok_or_else(|| no_service(&name))?;
     let order = Order {
         expected: order::expected(&call, Vec::new(), &state)?,
         idempotency: precondition::idempotency(&call)?,
-        ..read(&call, service, &body)?
+        ..read(&call, known, &body)?
     };
     if query.dry_run.unwrap_or(false) {
         let told = Rollouts::plan(&order, control).map_err(|why| refused(&call, why))?;
@@ -136,8 +137,8 @@ pub(super) async fn ready(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let state = control.state();
-    let service = state.table.service(&name).ok_or_else(|| no_service(&name))?;
-    let version = resolve(service, &call.version_ref()?, 404, None)?;
+    let known = state.table.service(&name).zip(state.deployment(&name));
+    let version = resolve(known.ok_or_else(|| no_service(&name))?, &call.version_ref()?, 404, None)?;
     let asked = version.serving().map(|endpoint| is_ready(control, &name, version, endpoint));
     let endpoints: Vec<_> = join_all(asked).await;
     let ready = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.ready);
@@ -168,14 +169,19 @@ fn expected(call: &Call) -> Result<ServiceName, Box<Problem>> {
     Ok(service)
 }
 
-fn read(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Order, Box<Problem>> {
+fn read(
+    call: &Call,
+    known: (&Arc<Service>, &Deployment),
+    body: &StartRollout,
+) -> Result<Order, Box<Problem>> {
+    let (service, _) = known;
     let reference = |field: &'static str, text: Option<&String>| match text {
         Some(text) => parse::<VersionRef>(field, text),
         None => Ok(VersionRef::Stable),
     };
-    let from = resolve(service, &reference("from", body.from.as_ref())?, 422, Some("from"))?;
+    let from = resolve(known, &reference("from", body.from.as_ref())?, 422, Some("from"))?;
     let to = match &body.to {
-        Some(to) => resolve(service, &parse("to", to)?, 422, Some("to"))?,
+        Some(to) => resolve(known, &parse("to", to)?, 422, Some("to"))?,
         None => from,
     };
     let moves = if body.replace.is_empty() { Plan::pairs(from, to) } else { moves(&body.replace)? };
@@ -215,12 +221,12 @@ fn read(call: &Call, service: &Arc<Service>, body: &StartRollout) -> Result<Orde
 }
 
 fn resolve<'s>(
-    service: &'s Service,
+    (service, deployment): (&'s Arc<Service>, &'s Deployment),
     reference: &VersionRef,
     status: u16,
     field: Option<&str>,
 ) -> Result<&'s VersionSpec, Box<Problem>> {
-    let found = service.resolve(reference).and_then(|name| service.version(name));
+    let found = deployment.resolve(service, reference).and_then(|name| service.version(name));
     found.ok_or_else(|| {
         let known = service.versions.iter().map(|version| version.name.clone()).collect();
         let why =

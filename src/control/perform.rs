@@ -134,7 +134,7 @@ impl Control {
 
         let before = std::mem::replace(&mut self.state, Arc::new(next));
         let touched = change.services.iter().map(|record| &record.service);
-        self.ramps.follow(&self.state, touched, (now, clock::now()));
+        self.ramps.follow(&self.state, touched, now, None);
         let fence = now.saturating_duration_since(start);
         self.figures.on_change(&change, &self.state.table, Some(fence), now);
         self.tenures.sweep(now);

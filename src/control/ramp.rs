@@ -60,12 +60,14 @@ impl Ramps {
         self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the state says of these services.
+    /// Takes over what the state says of these services. `found` is the calendar's time where somebody else may have begun their
+    /// steps; `None`: what is new was published just now, and has all of its time from then, however long the store took to keep it.
     pub(super) fn follow<'s>(
         &self,
         state: &State,
         services: impl Iterator<Item = &'s ServiceName>,
-        (now, at): (Instant, Timestamp),
+        now: Instant,
+        found: Option<Timestamp>,
     ) {
         let mut clocks = self.lock();
         for name in services {
@@ -73,14 +75,14 @@ impl Ramps {
             let ramp = known.and_then(|(service, deployment)| {
                 deployment.ramp.as_ref().filter(|ramp| !ramp.is_leaned_on(&service.split))
             });
-            let timed = ramp.and_then(|ramp| Some((ramp, ramp.until?, ramp.left(at)?)));
-            let Some((ramp, until, left)) = timed else {
+            let Some((ramp, until)) = ramp.and_then(|ramp| Some((ramp, ramp.until?))) else {
                 clocks.remove(name);
                 continue;
             };
             let goes_on =
                 |clock: &Clock| (clock.begun, clock.from, clock.until) == (ramp.begun, ramp.step, until);
             if !clocks.get(name).is_some_and(goes_on) {
+                let left = found.and_then(|at| ramp.left(at)).unwrap_or(ramp.lasts);
                 let (begun, from, due) = (ramp.begun, ramp.step, now + left);
                 clocks.insert(name.clone(), Clock { begun, from, until, due, hindrance: None });
             }
@@ -158,7 +160,7 @@ impl Control {
     /// Takes over the ramps of the present state.
     pub(super) fn follow_ramps(&self) {
         let all = self.state.table.services().iter().map(|service| &service.name);
-        self.ramps.follow(&self.state, all, (clock::instant(), clock::now()));
+        self.ramps.follow(&self.state, all, clock::instant(), Some(clock::now()));
     }
 
     /// When a step is due; none while another process may have the store.
@@ -213,13 +215,13 @@ impl Control {
 
     /// True while supervision has something against the version that is tried; where it only tells it holds nobody up.
     fn is_suspected(&self, service: &ServiceName) -> bool {
-        let trial = self.state.deployment(service).and_then(|deployment| deployment.trial.as_ref());
-        let standing = trial
-            .filter(|trial| trial.acts)
-            .and_then(|trial| self.verdicts.standing_of(service, trial.stage));
-        match standing {
+        let known = self.state.table.service(service).zip(self.state.deployment(service));
+        let trial = known.and_then(|(present, deployment)| Some((present, deployment.trial.as_ref()?)));
+        let Some((present, trial)) = trial.filter(|(_, trial)| trial.acts) else { return false };
+        match self.verdicts.standing_of(service, trial.stage) {
             Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
-            Some(Standing::Collecting | Standing::Healthy) | None => false,
+            // What is kept of it: after a restart nobody judges for a moment.
+            Some(Standing::Collecting | Standing::Healthy) | None => trial.is_suspected(&present.split),
         }
     }
 

@@ -7,7 +7,9 @@ use super::digest::FileDigest;
 use super::overlay::own;
 use super::ramp::{Ramp, Ramped};
 use super::trial::Trial;
-use crate::table::{BasisPoints, EndpointAddr, HoldScope, ServiceSpec, Split, VersionName, VersionSpec};
+use crate::table::{
+    BasisPoints, EndpointAddr, HoldScope, Service, ServiceSpec, Split, VersionName, VersionRef, VersionSpec,
+};
 
 /// A service's history as far as it decides what may come next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,22 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// The version that is tried against stable in this service: the one that ramps, else as [`Service::candidate`] has it.
+    #[must_use]
+    pub fn candidate<'s>(&'s self, service: &'s Service) -> Option<&'s VersionName> {
+        let rising = self.ramp.as_ref().map(|ramp| &ramp.to).filter(|to| **to != service.stable);
+        rising.or_else(|| service.candidate())
+    }
+
+    /// The version of this service that `reference` names, if there is one now.
+    #[must_use]
+    pub fn resolve<'s>(&'s self, service: &'s Service, reference: &VersionRef) -> Option<&'s VersionName> {
+        match reference {
+            VersionRef::Candidate => self.candidate(service),
+            VersionRef::Name(_) | VersionRef::Stable => service.resolve(reference),
+        }
+    }
+
     /// True when the endpoint was found, whoever else names it: taken away, it would go on serving.
     #[must_use]
     pub fn has_found(&self, version: &VersionName, endpoint: &EndpointAddr) -> bool {

@@ -49,6 +49,8 @@ pub(super) struct Item {
     pub(super) exclusive: Option<HoldScope>,
     /// True when supervision takes traffic away from the candidate.
     pub(super) leaves_suspect: bool,
+    /// The version to which a ramp gives more just now.
+    pub(super) rising: Option<VersionName>,
 }
 
 impl<'s> Draft<'s> {
@@ -266,7 +268,14 @@ impl<'s> Draft<'s> {
         let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?)))
         else {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
-            return Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false });
+            return Ok(Item {
+                service,
+                deployment,
+                before,
+                exclusive: None,
+                leaves_suspect: false,
+                rising: None,
+            });
         };
         let index = self.base.table.index(&spec.name);
         let present =
@@ -307,7 +316,7 @@ impl<'s> Draft<'s> {
             self.notes
                 .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
         }
-        Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false })
+        Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false, rising: None })
     }
 
     /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
@@ -357,6 +366,7 @@ impl<'s> Draft<'s> {
                     before,
                     exclusive: None,
                     leaves_suspect: false,
+                    rising: None,
                 }))
             }
         }
@@ -367,8 +377,8 @@ impl<'s> Draft<'s> {
         name: &ServiceName,
         version: &VersionRef,
     ) -> Result<VersionName, Refused> {
-        let Item { service, .. } = self.entry(name)?;
-        service.resolve(version).cloned().ok_or_else(|| unknown(service, version))
+        let Item { service, deployment, .. } = self.entry(name)?;
+        deployment.resolve(service, version).cloned().ok_or_else(|| unknown(service, version))
     }
 
     pub(super) fn version(

@@ -5,6 +5,7 @@
 
 mod steps;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 pub use steps::Steps;
@@ -137,26 +138,23 @@ impl Ramp {
         self.steps.all()[self.steps.last().min(self.step + 1)]
     }
 
-    /// The split of the step that is reached: the others share the rest as they did before, to a point.
+    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point.
     #[must_use]
     pub fn split(&self) -> Split {
         let Previous { stable, split, .. } = &self.before;
         let others = || split.shares().filter(|(version, _)| **version != self.to);
-        let heir = others().map(|(version, _)| version).find(|version| *version == stable);
-        // What rounding leaves goes to whoever carries the service, else to the heaviest.
-        let heir = heir.or_else(|| others().max_by_key(|(_, weight)| *weight).map(|(version, _)| version));
-        let Some(heir) = heir else { return Split::all_to(self.to.clone()) };
         let points = |weight: BasisPoints| u64::from(weight.points());
         let all: u64 = others().map(|(_, weight)| points(weight)).sum();
         let rest = points(BasisPoints::ALL) - points(self.weight());
-        let mut left = rest;
-        let mut weights = vec![(self.to.clone(), self.weight())];
-        for (version, weight) in others().filter(|(version, _)| *version != heir) {
-            let share = points(weight) * rest / all;
-            left -= share;
-            weights.push((version.clone(), BasisPoints::new(share).unwrap_or_default()));
-        }
-        weights.push((heir.clone(), BasisPoints::new(left).unwrap_or_default()));
+        let parts = others().map(|(version, weight)| (version, points(weight) * rest));
+        let mut parts: Vec<_> = parts.map(|(version, part)| (version, part / all, part % all)).collect();
+        // What rounding leaves goes to the largest remainders; among equals first to whoever carries the service.
+        let left = rest - parts.iter().map(|(_, whole, _)| whole).sum::<u64>();
+        parts.sort_by_key(|(version, _, remainder)| Reverse((*remainder, *version == stable)));
+        let shares = (0..).zip(parts).map(|(rank, (version, whole, _))| {
+            (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
+        });
+        let weights: Vec<_> = shares.chain([(self.to.clone(), self.weight())]).collect();
         Split::new(weights).unwrap_or_else(|_| Split::all_to(self.to.clone()))
     }
 
@@ -206,11 +204,12 @@ impl Draft<'_> {
                 if !is_due || ramp.is_leaned_on(&self.entry(name)?.service.split) {
                     return Err(Refused::NoRamp { service: name.clone() });
                 }
+                self.check_not_suspect(name)?;
                 self.enter(name, ramp, from + 1)
             }
             RampOrder::Promote { full } => {
                 let ramp = self.present(name)?;
-                self.check_not_leaned_on(name)?;
+                self.check_not_suspect(name)?;
                 let step = if full { ramp.steps.last() } else { ramp.step + 1 };
                 self.enter(name, ramp, step)
             }
@@ -256,7 +255,7 @@ impl Draft<'_> {
         let before =
             Previous { stable: service.stable.clone(), split: service.split.clone(), exclusive: None };
         let weight = service.split.weight(&to);
-        self.check_not_leaned_on(name)?;
+        self.check_not_suspect(name)?;
         let Some(rising) = steps.above(weight) else {
             return Err(Refused::NothingToRamp { service: name.clone(), version: to, weight });
         };
@@ -288,7 +287,8 @@ impl Draft<'_> {
         (ramp.step, ramp.is_frozen) = (step, false);
         ramp.start(now, ramp.every);
         self.set_split(name, ramp.split())?;
-        let Item { deployment, .. } = self.entry(name)?;
+        let Item { deployment, rising, .. } = self.entry(name)?;
+        *rising = Some(ramp.to.clone());
         // All of the ramp is one step back.
         deployment.previous = Some(ramp.before.clone());
         let is_over = step == ramp.steps.last();
@@ -326,9 +326,9 @@ impl Draft<'_> {
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
     }
 
-    fn check_not_leaned_on(&mut self, name: &ServiceName) -> Result<(), Refused> {
+    fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
-        match deployment.trial.as_ref().filter(|trial| trial.leans(&service.split)) {
+        match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
             Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),
             None => Ok(()),
         }

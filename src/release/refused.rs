@@ -62,8 +62,8 @@ pub enum Refused {
         /// Its weight.
         weight: BasisPoints,
     },
-    /// Supervision keeps traffic away from a version of the service.
-    #[error("supervision suspects `{version}` of `{service}`, and keeps traffic away from it")]
+    /// Supervision has something against a version of the service: nobody gives it more by a ramp.
+    #[error("supervision suspects `{version}` of `{service}`")]
     Suspect {
         /// The service.
         service: ServiceName,

@@ -33,6 +33,9 @@ pub(super) fn describe(
     parts.extend(ramping(standing, deployment));
     parts.extend(holding(old.map(|old| old.holds).unwrap_or_default(), new.holds));
     if parts.is_empty() {
+        parts.extend(suspected(standing, deployment));
+    }
+    if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
     }
     if parts.is_empty() {
@@ -82,6 +85,14 @@ fn holding(old: Holds, new: Holds) -> Option<String> {
         true => format!("{what} held for at most {} s", timeout.as_secs_f64()),
         false => format!("{what} held as before"),
     })
+}
+
+/// `green is suspect`, `green is suspect no more`.
+fn suspected(before: Option<&Standing>, now: &Deployment) -> Option<String> {
+    let (was, now) = (before?.trial.as_ref()?, now.trial.as_ref()?);
+    let no_more = if now.is_suspect { "" } else { " no more" };
+    let is_news = was.stage == now.stage && was.is_suspect != now.is_suspect;
+    is_news.then(|| format!("{} is suspect{no_more}", now.candidate))
 }
 
 /// `green is compared with blue`, `nothing is compared any more`.

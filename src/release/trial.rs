@@ -31,6 +31,8 @@ pub struct Trial {
     pub asked: Split,
     /// The version that carried the service then: while it leans back that is the baseline.
     pub stable: VersionName,
+    /// True while the candidate is suspect, also where it has so little that leaning back takes nothing away.
+    pub is_suspect: bool,
     /// False: it only tells.
     pub acts: bool,
     /// True when it is the file that wants it: what the file says no more ends it.
@@ -75,6 +77,13 @@ impl Trial {
         *split != self.asked
     }
 
+    /// True while supervision has something against the candidate, for which nobody gives it more; one that only tells has nothing.
+    #[must_use]
+    pub fn is_suspected(&self, split: &Split) -> bool {
+        // A record of an earlier build tells it by the weights alone.
+        self.is_suspect && self.acts || self.leans(split)
+    }
+
     /// True of the version to which supervision may give all traffic by itself.
     #[must_use]
     pub fn may_go_back_to(&self, version: &VersionName) -> bool {
@@ -111,7 +120,9 @@ impl Draft<'_> {
             self.end_ramp(name, RampEnd::Reverted)?;
         }
         let Item { service, deployment, .. } = self.entry(name)?;
-        if matches!(act, Act::Lean(_) | Act::Restore) && split.as_ref() == Some(&service.split) {
+        let is_suspect = matches!(act, Act::Lean(_));
+        let is_so = trial.is_suspect == is_suspect && split.as_ref() == Some(&service.split);
+        if matches!(act, Act::Lean(_) | Act::Restore) && is_so {
             // It was ordered twice: the coin is the same one.
             return Ok(());
         }
@@ -131,13 +142,17 @@ impl Draft<'_> {
         let Item { service, deployment, leaves_suspect, .. } = self.entry(name)?;
         *leaves_suspect = matches!(act, Act::Lean(_) | Act::Convict);
         // Who is suspect carries no service: `@stable` is not where it is tried.
-        if matches!(act, Act::Lean(_)) {
-            service.stable.clone_from(&trial.baseline);
+        match act {
+            Act::Lean(_) => service.stable.clone_from(&trial.baseline),
+            Act::Restore => service.stable.clone_from(&trial.stable),
+            Act::Convict | Act::Acquit => {}
         }
         // Leaning back is no step that an operator takes back: the way back stays the operator's own.
         deployment.previous = if act == Act::Convict { None } else { previous };
         deployment.trial = match act {
-            Act::Lean(_) | Act::Restore => Some(Trial { generation: trial.generation + 1, ..trial }),
+            Act::Lean(_) | Act::Restore => {
+                Some(Trial { generation: trial.generation + 1, is_suspect, ..trial })
+            }
             Act::Convict | Act::Acquit => None,
         };
         if act == Act::Restore {
@@ -183,6 +198,7 @@ impl Item {
             {
                 // What was held against those that are gone is not held against these.
                 (trial.stage, trial.generation) = (epoch, 0);
+                trial.is_suspect = trial.leans(&self.service.split);
             }
             note = self.settle_mode();
         }
@@ -268,9 +284,12 @@ impl Item {
         let shares: Vec<_> = service.split.shares().map(|(version, _)| version).collect();
         let (baseline, candidate) = match shares[..] {
             [first, second] => {
+                let other = |than: &VersionName| if than == first { second } else { first };
                 let stays = old.map(|old| &old.baseline).filter(|baseline| shares.contains(baseline));
-                let baseline = stays.unwrap_or(&service.stable);
-                (baseline, if baseline == first { second } else { first })
+                // Who ramps is who is tried, though it was the measure until then.
+                let measure = self.rising.as_ref().map(other);
+                let baseline = measure.or(stays).unwrap_or(&service.stable);
+                (baseline, other(baseline))
             }
             [only] if !is_way_back && old.is_none_or(|old| old.baseline != *only) => {
                 // While most traffic is kept away from its candidate, the old baseline is who was there before.
@@ -294,7 +313,7 @@ impl Item {
         // To ask for supervision once more makes a flip no less exclusive.
         let stays = old.filter(|old| old.asked == asked).and_then(|old| old.exclusive);
         let exclusive = self.exclusive.or(stays);
-        let (stage, generation) = (epoch, 0);
+        let (stage, generation, is_suspect) = (epoch, 0, false);
         Some(Trial {
             stage,
             generation,
@@ -302,6 +321,7 @@ impl Item {
             candidate,
             asked,
             stable,
+            is_suspect,
             acts,
             by_file,
             exclusive,

@@ -71,20 +71,23 @@ fn edit() -> impl Strategy<Value = Edit> {
 fn trial() -> impl Strategy<Value = Trial> {
     let until = prop::option::of((0..1u64 << 62, prop::option::of(0..1u64 << 40)));
     let times = (1..1u64 << 62, any::<u32>(), until);
-    let terms = (any::<bool>(), any::<bool>(), scope());
+    let terms = (any::<bool>(), any::<bool>(), any::<bool>(), scope());
     (times, version_name(), version_name(), split(), terms).prop_map(
-        |((stage, generation, until), baseline, candidate, asked, (acts, by_file, exclusive))| Trial {
-            stage: Epoch(stage),
-            generation,
-            stable: if acts { baseline.clone() } else { candidate.clone() },
-            baseline,
-            candidate,
-            asked,
-            acts,
-            by_file,
-            exclusive,
-            until: until.map(|(until, _)| Timestamp(until)),
-            lasts: until.and_then(|(_, lasts)| lasts).map(Duration::from_millis),
+        |((stage, generation, until), baseline, candidate, asked, (is_suspect, acts, by_file, exclusive))| {
+            Trial {
+                stage: Epoch(stage),
+                generation,
+                stable: if acts { baseline.clone() } else { candidate.clone() },
+                baseline,
+                candidate,
+                asked,
+                is_suspect,
+                acts,
+                by_file,
+                exclusive,
+                until: until.map(|(until, _)| Timestamp(until)),
+                lasts: until.and_then(|(_, lasts)| lasts).map(Duration::from_millis),
+            }
         },
     )
 }

@@ -132,7 +132,7 @@ impl Standing {
             epoch: service.epoch.0,
             phase: Phase::of(service, deployment),
             stable: service.stable.to_string(),
-            candidate: service.candidate().map(ToString::to_string),
+            candidate: deployment.candidate(service).map(ToString::to_string),
             weights: weights(&service.split),
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),

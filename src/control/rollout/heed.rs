@@ -121,7 +121,7 @@ impl Job {
             Some((service, trial)) => match handle.verdicts().standing_of(&plan.service, trial.stage) {
                 Some(Standing::Held) => Doubt::Held,
                 Some(Standing::Suspect | Standing::Breached) => Doubt::Suspect,
-                _ if trial.leans(&service.split) => Doubt::Suspect,
+                _ if trial.is_suspected(&service.split) => Doubt::Suspect,
                 _ => Doubt::None,
             },
             None if weights(&state, plan) != *lock(&self.weights) => Doubt::Unknown,

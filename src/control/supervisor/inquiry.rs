@@ -69,7 +69,7 @@ impl Inquiry {
         let p0 = guard_rate(decided, failed, settings.errors);
         let share = trial.asked.weight(&trial.candidate);
         let mut supervisor = Supervisor::new(ratio(share), p0, settings);
-        if trial.acts && trial.leans(&service.split) {
+        if trial.acts && trial.is_suspected(&service.split) {
             supervisor.take_over_suspicion();
         }
         ledger.arm(u8::try_from(supervisor.fuse_len()).unwrap_or(u8::MAX));
@@ -233,9 +233,13 @@ impl Inquiry {
             Standing::Suspect | Standing::Held => {
                 let share =
                     points(self.supervisor.weight()).min(self.trial.asked.weight(&self.trial.candidate));
-                (share < self.share).then_some(Wanted::Act(Act::Lean(share)))?
+                // Where there is nothing to take away it is kept in mind, over a restart too.
+                let is_news = share < BasisPoints::ALL && !self.trial.is_suspect;
+                (share < self.share || is_news).then(|| Wanted::Act(Act::Lean(share.min(self.share))))?
             }
-            Standing::Collecting | Standing::Healthy if leans => Wanted::Act(Act::Restore),
+            Standing::Collecting | Standing::Healthy if leans || self.trial.is_suspect => {
+                Wanted::Act(Act::Restore)
+            }
             Standing::Collecting | Standing::Healthy => is_over.then_some(Wanted::Act(Act::Acquit))?,
         };
         Some(wanted)
@@ -248,6 +252,7 @@ impl Inquiry {
         is_calm
             && self.standing == self.supervisor.standing()
             && !self.leans()
+            && !self.trial.is_suspect
             && !is_owed
             && !self.is_over(now)
     }

@@ -14,6 +14,7 @@ fn trial() -> Trial {
         stable: candidate.clone(),
         baseline,
         candidate,
+        is_suspect: false,
         acts: true,
         by_file: true,
         exclusive: None,

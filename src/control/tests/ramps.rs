@@ -86,3 +86,20 @@ async fn no_step_is_taken_before_its_time() {
     }
     news(&mut notices, is_over).await;
 }
+
+#[tokio::test]
+async fn a_step_has_its_time_from_when_it_is_published_however_slow_the_store_is() {
+    let every = Duration::from_millis(200);
+    let memory = Memory::default();
+    let world = World::start(memory.clone(), specs());
+    let mut notices = world.handle.subscribe();
+    world.order(up(&[100, 5_000, 10_000], 200)).await.unwrap();
+    memory.pause();
+    memory.await_paused_append();
+    tokio::time::sleep(every * 2).await;
+    let since = clock::instant();
+    memory.resume();
+    news(&mut notices, is_over).await;
+    assert!(since.elapsed() >= every, "{:?}", since.elapsed());
+    assert_eq!(kept(&memory), [0, 100, 5_000, 10_000]);
+}

@@ -1,5 +1,7 @@
 //! Ramps: what each step is, what its time is, what stops it, and how it ends.
 
+mod tried;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +154,12 @@ fn the_others_share_the_rest_as_they_did() {
     let almost = stepped(&begun);
     assert_eq!(shop(&almost), "blue 0.01 %, green 99.99 %");
     assert_eq!(shop(&after(&almost, [revert("shop")])), "blue 60 %, green 10 %, v3 30 %");
+    // Each to a point, whoever carries the service: half of 33.34 % and of 33.33 % twice.
+    let even = [put("shop", pool("v3", &[9401])), put("shop", pool("v4", &[9501]))];
+    let even =
+        after(&after(&plain(), even), [weights("shop", &[("v3", "33.33"), ("v4", "33.33")], Some("blue"))]);
+    let half = after(&even, [begin_ramp("shop", "green", &["50", "100"])]);
+    assert_eq!(shop(&half), "blue 16.67 %, green 50 %, v3 16.67 %, v4 16.66 %");
     // What an abort needs is gone: nobody may go on as if it were there.
     let (gone, effects) = run(&almost, remove("shop", "v3")).unwrap();
     assert_eq!((under_way(&gone), ended(&gone).unwrap().0), (None, RampEnd::Superseded));
@@ -261,58 +269,13 @@ fn without_a_time_each_step_waits_for_somebody() {
     assert_eq!((shop(&all), ended(&all).unwrap().0), ("green 100 %".to_owned(), RampEnd::Finished));
 }
 
-fn trial(state: &State) -> Option<&crate::release::Trial> {
-    state.deployment(&service("shop")).unwrap().trial.as_ref()
-}
-
 #[test]
-fn each_step_is_tried_and_only_what_comes_after_the_last_one_ends_by_time() {
-    let mut state = after(&supervised(), [up()]);
-    for _ in 0..2 {
-        let present = trial(&state).unwrap();
-        assert_eq!((present.stage, &present.asked), (state.table.epoch(), &split(&state, "shop")));
-        assert_eq!((present.baseline.as_str(), present.until), ("blue", None));
-        state = stepped(&state);
-    }
-    assert_eq!(trial(&state).unwrap().lasts, Some(Duration::from_mins(10)));
-    // Asked for by whoever begins it, from the first step on.
-    let supervise = Supervise::For(Some(MINUTE));
-    let (to, steps, every) = (reference("green"), Steps::default(), Some(MINUTE));
-    let mut state = after(&plain(), [ramp("shop", RampOrder::Begin { to, steps, every, supervise })]);
-    for _ in 0..4 {
-        assert_eq!(trial(&state).unwrap().until, None);
-        state = stepped(&state);
-    }
-    assert_eq!(trial(&state).unwrap().lasts, Some(MINUTE));
-}
-
-#[test]
-fn supervision_that_leans_back_suspends_it_and_proof_ends_it() {
-    let half = stepped(&at(&supervised(), up(), 0));
-    let act = |act| supervise("shop", trial(&half).unwrap().stage, act);
-    let leaning = at(&half, act(Act::Lean(weight("10"))), 50_000);
-    assert_eq!((shop(&leaning), under_way(&leaning)), ("blue 90 %, green 10 %".into(), under_way(&half)));
-    assert!(under_way(&leaning).unwrap().is_leaned_on(&split(&leaning, "shop")));
-    is_refused(&leaning, due(&leaning, "shop"), "no_ramp");
-    is_refused(&leaning, ramp("shop", RampOrder::Promote { full: true }), "suspect");
-    assert_eq!(shop(&after(&leaning, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
-    let back = at(&leaning, act(Act::Restore), 70_000);
-    assert_eq!((shop(&back), under_way(&back).unwrap().step), (shop(&half), 1));
-    assert_eq!(under_way(&back).unwrap().left(Timestamp(70_000)), Some(MINUTE), "the step begins anew");
-    assert_eq!(shop(&stepped(&back)), "green 100 %");
-    let convicted = at(&leaning, act(Act::Convict), 60_000);
-    assert_eq!((shop(&convicted), under_way(&convicted)), ("blue 100 %".to_owned(), None));
-    assert_eq!(ended(&convicted), Some((RampEnd::Reverted, "50 %".to_owned())));
-    // One that is frozen meanwhile stays so.
-    let frozen = after(&leaning, [ramp("shop", RampOrder::Freeze { left: None })]);
-    let back = after(&frozen, [act(Act::Restore)]);
-    let present = under_way(&back).unwrap();
-    assert_eq!((present.is_frozen, present.left(Timestamp(0)), present.lasts), (true, None, MINUTE));
-    // Nobody begins one while that is so.
-    let flipped = after(&supervised(), [flip("shop", "green")]);
-    let stage = trial(&flipped).unwrap().stage;
-    let leaning = after(&flipped, [supervise("shop", stage, Act::Lean(weight("10")))]);
-    is_refused(&leaning, begin_ramp("shop", "green", &["50", "100"]), "suspect");
+fn the_candidate_is_the_version_that_ramps() {
+    let mixed = weights("shop", &[("v3", "20")], Some("blue"));
+    let ramping = begin_ramp("shop", "green", &["10", "50", "100"]);
+    let begun = after(&plain(), [put("shop", pool("v3", &[9401])), mixed, ramping]);
+    assert_eq!(shop(&begun), "blue 72 %, green 10 %, v3 18 %");
+    assert_eq!(shop(&after(&begun, [flip("shop", "@candidate")])), "green 100 %");
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn a_flip_tries_the_new_version_against_the_one_that_carried_the_service() {
             candidate: version("green"),
             asked: Split::all_to(version("green")),
             stable: version("green"),
+            is_suspect: false,
             acts: true,
             by_file: true,
             exclusive: None,

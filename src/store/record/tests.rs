@@ -82,6 +82,7 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
         candidate: green.clone(),
         asked: Split::all_to(green.clone()),
         stable: green,
+        is_suspect: false,
         acts: true,
         by_file: false,
         exclusive: None,
@@ -103,6 +104,8 @@ fn a_record_of_an_earlier_build_is_of_no_trial() {
     let more = text.replacen("\"until_ms\"", "\"lasts_ms\":600000,\"until_ms\"", 1);
     let lasts = Some(Duration::from_mins(10));
     assert_eq!(trial(&more), Some(Trial { lasts, ..expected.clone() }));
+    let more = text.replacen("\"acts\":true,", "\"suspect\":true,\"acts\":true,", 1);
+    assert_eq!(trial(&more), Some(Trial { is_suspect: true, ..expected.clone() }));
     for (was, is) in [
         ("\"asked\":{\"green\":10000}", "\"asked\":{\"green\":9999}"),
         ("\"baseline\":\"blue\"", "\"baseline\":\"b/lue\""),

@@ -19,6 +19,8 @@ pub(super) struct TrialForm {
     /// Records of earlier builds do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stable: Option<String>,
+    #[serde(default, skip_serializing_if = "is_not")]
+    suspect: bool,
     acts: bool,
     #[serde(default, skip_serializing_if = "is_not")]
     by_file: bool,
@@ -69,6 +71,7 @@ impl From<&Trial> for TrialForm {
             candidate: trial.candidate.to_string(),
             asked: weights(&trial.asked),
             stable: Some(trial.stable.to_string()),
+            suspect: trial.is_suspect,
             acts: trial.acts,
             by_file: trial.by_file,
             exclusive: trial.exclusive.map(ScopeForm::from),
@@ -93,6 +96,7 @@ impl TryFrom<TrialForm> for Trial {
             baseline,
             candidate,
             asked,
+            is_suspect: form.suspect,
             acts: form.acts,
             by_file: form.by_file,
             exclusive: form.exclusive.map(HoldScope::from),

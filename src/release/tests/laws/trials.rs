@@ -6,7 +6,6 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::weight;
-use crate::release::overlay::carrier;
 use crate::release::{Act, Command, Deployment, Effects, Previous, Refused, State, Supervise, Trial};
 use crate::table::{
     BasisPoints, Epoch, Service, ServiceName, Split, SuperviseMode, SuperviseRules, VersionName, Watch,
@@ -81,9 +80,10 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
         match (old, new) {
             (Some(old), Some(new)) if old.stage == new.stage => {
                 assert!(by_supervision || !has_moved, "{command:?} moved {old:?}");
-                let Trial { acts, by_file, generation, .. } = *new;
-                assert_eq!(*new, Trial { acts, by_file, generation, ..old.clone() });
-                assert!(by_supervision || new.generation == old.generation);
+                let Trial { is_suspect, acts, by_file, generation, .. } = *new;
+                assert_eq!(*new, Trial { is_suspect, acts, by_file, generation, ..old.clone() });
+                let is_as_before = (generation, is_suspect) == (old.generation, old.is_suspect);
+                assert!(by_supervision || is_as_before);
                 let by_configuration = matches!(command, Command::Configure { .. });
                 assert!((acts, by_file) == (old.acts, old.by_file) || by_configuration);
             }
@@ -98,7 +98,8 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
             (_, Some(new)) => {
                 assert!(!by_supervision, "supervision began {new:?}");
                 let (stage, asked) = (next.table.epoch(), now.split.clone());
-                assert_eq!(*new, Trial { stage, asked, generation: 0, ..new.clone() });
+                let is_suspect = false;
+                assert_eq!(*new, Trial { stage, asked, generation: 0, is_suspect, ..new.clone() });
             }
             (_, None) => {}
         }
@@ -132,16 +133,18 @@ pub(super) fn check_act(before: &State, (name, stage, act): (&ServiceName, Epoch
     match act {
         Act::Lean(_) | Act::Restore => {
             // An order that moves nothing is none.
-            let generation = trial.generation + u32::from(now.split != was.split);
-            assert_eq!(after.unwrap(), &Trial { generation, ..trial.clone() });
+            let is_suspect = matches!(act, Act::Lean(_)) && trial.exclusive.is_none();
+            let is_news = now.split != was.split || is_suspect != trial.is_suspect;
+            let generation = trial.generation + u32::from(is_news);
+            assert_eq!(after.unwrap(), &Trial { generation, is_suspect, ..trial.clone() });
             if trial.exclusive.is_some() {
                 assert_eq!(now.split, was.split, "two versions serve at once");
                 return;
             }
             assert_eq!(way_back(next), way_back(before));
-            let carries =
-                if let Act::Lean(_) = act { &trial.baseline } else { &carrier(&was.stable, &now.split) };
-            assert_eq!(&now.stable, carries);
+            if is_news {
+                assert_eq!(&now.stable, if is_suspect { &trial.baseline } else { &trial.stable });
+            }
             assert!(act != Act::Restore || now.split == trial.asked);
         }
         Act::Convict => {

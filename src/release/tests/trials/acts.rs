@@ -10,7 +10,7 @@ fn leaning_back_is_no_step_of_the_operators() {
     assert_eq!(ChangeKind::of(&lean), ChangeKind::Weights);
     let (leaning, effects) = run(&flipped, lean).unwrap();
     assert_eq!(stands(&leaning), is("blue 90 %, green 10 %", "blue", "blue 100 %"));
-    assert_eq!(trial(&leaning).unwrap(), &Trial { generation: 1, ..before.clone() });
+    assert_eq!(trial(&leaning).unwrap(), &Trial { generation: 1, is_suspect: true, ..before.clone() });
     assert_eq!(watch(&leaning).unwrap().generation, 1);
     assert!(watch(&leaning).unwrap().goes_on(&watch(&flipped).unwrap()), "what is counted is not lost");
     assert!(trial(&leaning).unwrap().leans(&split(&leaning, "shop")));
