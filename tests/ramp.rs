@@ -55,20 +55,6 @@ fn steps(lab: &Lab) -> Vec<u64> {
     history(lab).into_iter().filter(|(kind, _)| kind == "ramp").map(|(_, weight)| weight).collect()
 }
 
-/// `shop` with checks: blue is well, and green as its pulse says.
-fn checked(green: &Pulse) -> Lab {
-    let origins = vec![Origin::with_pulse("blue", &Pulse::well()), Origin::with_pulse("green", green)];
-    let health = "health = { path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }";
-    let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{health}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
-        origins[0].address, origins[1].address
-    );
-    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
-    lab.wait_health(lab.origin("blue").address, "up");
-    lab
-}
-
 /// A command that is under way.
 fn spawn(lab: &Lab, args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
@@ -260,7 +246,7 @@ fn the_file_read_again_leaves_it_alone_and_one_that_drops_its_version_ends_it() 
 #[test]
 fn a_step_waits_until_the_version_is_ready_and_says_so() {
     let green = Pulse::well();
-    let lab = checked(&green);
+    let lab = Lab::checked(&green);
     let at = lab.origin("green").address;
     lab.wait_health(at, "up");
     let mut events = lab.events();

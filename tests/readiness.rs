@@ -7,24 +7,10 @@ mod lab;
 use lab::{Lab, Origin, Pulse};
 use serde_json::{Value, json};
 
-/// `shop` on blue, which is well, with green, which is as the pulse says.
-fn blue_and_green(green: &Pulse) -> Lab {
-    let origins = vec![Origin::with_pulse("blue", &Pulse::well()), Origin::with_pulse("green", green)];
-    let health = "health = { path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }";
-    let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{health}\n\
-         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
-        origins[0].address, origins[1].address
-    );
-    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
-    lab.wait_health(lab.origin("blue").address, "up");
-    lab
-}
-
 #[test]
 fn nothing_moves_to_a_version_that_is_not_well() {
     let pulse = Pulse::of(503);
-    let lab = blue_and_green(&pulse);
+    let lab = Lab::checked(&pulse);
     let address = lab.origin("green").address;
     lab.wait_health(address, "down");
     let epoch = lab.epoch();
@@ -70,7 +56,7 @@ fn nothing_moves_to_a_version_that_is_not_well() {
 #[test]
 fn a_forced_change_is_made_and_noted_and_the_way_back_is_always_open() {
     let pulse = Pulse::of(503);
-    let lab = blue_and_green(&pulse);
+    let lab = Lab::checked(&pulse);
     lab.wait_health(lab.origin("green").address, "down");
     let (code, told, said) = lab.cli(&["flip", "shop", "--to", "green", "--force", "--timeout", "5s"]);
     assert_eq!(code, 0, "{told}{said}");
@@ -135,7 +121,7 @@ fn an_exclusive_flip_is_not_made_to_a_version_that_fails_while_it_waits() {
 
 #[test]
 fn a_way_back_to_what_is_well_is_noted_by_nobody() {
-    let lab = blue_and_green(&Pulse::well());
+    let lab = Lab::checked(&Pulse::well());
     lab.wait_health(lab.origin("green").address, "up");
     let before = lab.epoch();
     lab.flip("green");
@@ -148,7 +134,7 @@ fn a_way_back_to_what_is_well_is_noted_by_nobody() {
 #[test]
 fn a_file_does_not_send_what_is_served_to_a_version_that_is_down() {
     let green = Pulse::of(503);
-    let mut lab = blue_and_green(&green);
+    let mut lab = Lab::checked(&green);
     lab.expected_errors.push("the configuration is not used");
     let other = lab.origin("green").address;
     lab.wait_health(other, "down");

@@ -6,6 +6,7 @@ use http::header::IF_MATCH;
 use super::api::Problem;
 use super::call::Call;
 use crate::table::Epoch;
+use crate::table::fnv::Fnv;
 
 /// The header that makes a repeated call one change.
 pub(super) const KEY_HEADER: &str = "idempotency-key";
@@ -63,10 +64,8 @@ pub(super) fn idempotency(call: &Call) -> Result<Option<(String, String)>, Box<P
 /// Method, path, query, and length and FNV-1a of the body: enough to notice a key that was used for something else,
 /// which is the caller's mistake and not an attack. Kept in the store, so it must not change with a release.
 fn fingerprint(call: &Call) -> String {
-    let digest = call.body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{} {} {}:{digest:016x}", call.parts.method, call.parts.uri, call.body.len())
+    let (parts, digest) = (&call.parts, Fnv::of(&call.body));
+    format!("{} {} {}:{digest:016x}", parts.method, parts.uri, call.body.len())
 }
 
 #[cfg(test)]

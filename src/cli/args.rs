@@ -20,7 +20,7 @@ use help::{
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Run, Upgrade};
-pub use ramp::{Abort, Plan, Promote, Ramp, Steer};
+pub use ramp::{Plan, Promote, Ramp, Steer};
 pub use rollout::{Deploy, Rollout};
 use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
@@ -73,7 +73,7 @@ pub enum Verb {
     /// Take a ramp's next step now, or with --full its last one; one that is frozen goes on from there.
     Promote(Promote),
     /// Take a ramp back: the split as it was before it, at once.
-    Abort(Abort),
+    Abort(Revert),
     /// Leave a ramp where it is; supervision goes on.
     Freeze(Steer),
     /// Let a ramp that is frozen go on, with what was left of its step.

@@ -55,8 +55,8 @@ pub(super) async fn promote(session: &mut Session<'_>, args: &args::Promote) -> 
 }
 
 /// `switchback abort SERVICE`.
-pub(super) async fn abort(session: &mut Session<'_>, args: &args::Abort) -> anyhow::Result<Exit> {
-    let args::Abort { service, change, wait } = args;
+pub(super) async fn abort(session: &mut Session<'_>, args: &args::Revert) -> anyhow::Result<Exit> {
+    let args::Revert { service, change, wait } = args;
     let call = Call::new(Method::POST, &["v1", "services", service, "abort"]);
     perform(session, call, change, wait, format!("cannot abort a ramp of `{service}`"), Moves::Traffic).await
 }

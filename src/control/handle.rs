@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::custody::Transfer;
 use super::elders::Elders;
-use super::exclusive::{Exclusively, HoldEnded, InTheWay};
+use super::exclusive::{HoldEnded, InTheWay};
 use super::figures::Figures;
 use super::health::Health;
 pub use super::notice::{Notice, RolloutNotice};
@@ -16,11 +16,12 @@ use super::ramp::Ramps;
 use super::rollout::Rollouts;
 use super::supervisor::Verdicts;
 use super::tenures::Tenures;
+pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Change, Command, Effects, Refused, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
-use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -50,41 +51,6 @@ pub(super) struct Seen {
     pub(super) draining: Arc<[(ServiceName, VersionName)]>,
     /// Another process knows better: it has taken this one's place.
     pub(super) is_past: bool,
-}
-
-/// A wanted change with all that comes with it.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// What.
-    pub command: Asked,
-    /// Who.
-    pub actor: Actor,
-    /// Why; may be empty.
-    pub reason: String,
-    /// Refuse unless these services are at these epochs.
-    pub expected: Vec<(ServiceName, Epoch)>,
-    /// Whether endpoints are well or not.
-    pub force: bool,
-    /// The caller's idempotency key with a digest of what is asked.
-    pub idempotency: Option<(String, String)>,
-    /// Only say what would happen.
-    pub dry_run: bool,
-    /// A flip that is made so that two versions never serve at the same time; control answers when it is made, or was not.
-    pub exclusive: Option<Exclusively>,
-    /// The services that it is about, also where nothing of them changes.
-    pub about: Vec<ServiceName>,
-    /// Makes the answer's body from the state after the change, and what that is about, so that it can be kept with it for the
-    /// idempotency key.
-    pub render: fn(&State, &Effects, &[ServiceName]) -> String,
-}
-
-/// What is asked for; an undo needs the store's memory before it becomes a command.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    /// A command of the heart.
-    Command(Command),
-    /// Everything back to where it was at this epoch.
-    UndoTo(Epoch),
 }
 
 /// What became of a wanted change.
@@ -235,19 +201,8 @@ impl Handle {
     /// # Errors
     /// As [`Handle::change`].
     pub async fn reload(&self, services: Vec<ServiceSpec>, file: Actor) -> Result<Done, Failed> {
-        let wanted = Wanted {
-            command: Asked::Command(Command::Configure { services, records: Vec::new() }),
-            actor: file,
-            reason: String::new(),
-            expected: Vec::new(),
-            force: false,
-            idempotency: None,
-            dry_run: false,
-            exclusive: None,
-            about: Vec::new(),
-            render: |_, _, _| String::new(),
-        };
-        self.change(wanted).await
+        let command = Command::Configure { services, records: Vec::new() };
+        self.change(Wanted::plain(command, file, String::new())).await
     }
 
     /// The file that was read again is in force.

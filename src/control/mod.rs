@@ -21,6 +21,7 @@ pub mod rollout;
 pub mod supervisor;
 mod tenures;
 mod uses;
+mod wanted;
 mod warmup;
 
 #[cfg(test)]

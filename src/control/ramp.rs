@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::custody::Custody;
-use super::handle::{Asked, Handle, Notice, Wanted};
+use super::handle::{Handle, Notice, Wanted};
 use super::{Control, Failed, clock};
 use crate::release::verdict::Standing;
 use crate::release::{Change, Command, Ramp, RampOrder, Ramped, State, Timestamp};
@@ -197,18 +197,8 @@ impl Control {
         let (step, steps) = (from + 2, ramp.steps.all().len());
         let why = if ramp.reason.is_empty() { String::new() } else { format!(" ({})", ramp.reason) };
         let order = RampOrder::Step { begun: *begun, from: *from };
-        let wanted = Wanted {
-            command: Asked::Command(Command::Ramp { service: service.clone(), order }),
-            actor: ramp.actor,
-            reason: format!("ramp, step {step} of {steps}{why}"),
-            expected: Vec::new(),
-            force: false,
-            idempotency: None,
-            dry_run: false,
-            exclusive: None,
-            about: Vec::new(),
-            render: |_, _, _| String::new(),
-        };
+        let command = Command::Ramp { service: service.clone(), order };
+        let wanted = Wanted::plain(command, ramp.actor, format!("ramp, step {step} of {steps}{why}"));
         // What is said of a step that was taken meanwhile, because a store had not said that it had kept it, is not heard.
         Box::pin(self.change(wanted)).await.err().map(|failed| failed.to_string())
     }

@@ -97,7 +97,7 @@ fn field(text: &[u8]) -> HeaderValue {
 }
 
 /// Fills `out` with the last digits of `bits`.
-fn write_hex(out: &mut [u8], mut bits: u128) {
+pub(super) fn write_hex(out: &mut [u8], mut bits: u128) {
     for digit in out.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(bits & 0xf) as usize];
         bits >>= 4;

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use super::connection::Client;
 use super::forwarded;
 use super::head::Parts;
+use super::identity::write_hex;
 use super::ledger::Drawn;
 use super::live::Lane;
 use crate::table::sticky::cookie;
@@ -101,9 +102,9 @@ fn is_secure(client: &Client, head: &Parts) -> bool {
 
 impl Minted {
     fn new(dice: u128) -> Self {
-        let digit =
-            |place: usize| b"0123456789abcdef"[usize::try_from((dice >> (4 * place)) & 15).unwrap_or(0)];
-        Self { id: std::array::from_fn(digit), cookie: None, is_due: false }
+        let mut id = Id::default();
+        write_hex(&mut id, dice);
+        Self { id, cookie: None, is_due: false }
     }
 
     /// Writes the cookie (RFC 6265 §4.1).
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     fn minted(name: &str, is_secure: bool) -> Minted {
-        let mut minted = Minted { is_due: true, ..Minted::new(0x0123_4567_89ab_cdef_0011_2233_4455_6677) };
+        let mut minted = Minted { is_due: true, ..Minted::new(0x7766_5544_3322_1100_fedc_ba98_7654_3210) };
         minted.bake(name, 60, is_secure);
         minted
     }

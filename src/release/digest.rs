@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::table::fnv::Fnv;
 use crate::table::{
     Balance, BasisPoints, CircuitRules, Deviation, DrainRules, Edits, EndpointAddr, EndpointWeight,
     ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits, HostPattern,
@@ -35,9 +36,9 @@ impl FileDigest {
 
     /// The digest of `spec`.
     pub(super) fn of(spec: &ServiceSpec) -> Self {
-        let mut to = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut to = Fnv::default();
         spec.write(&mut to);
-        Self { form: Self::FORM, hash: to.0 }
+        Self { form: Self::FORM, hash: to.finish() }
     }
 
     /// This one; if it is of another form the one of `spec`, as if the file had not been edited since: most have not, and an
@@ -46,9 +47,6 @@ impl FileDigest {
         if self.form == Self::FORM { self } else { Self::of(spec) }
     }
 }
-
-/// The hash of what was written so far.
-struct Fnv(u64);
 
 /// A value that has a form.
 trait Written {
@@ -236,7 +234,7 @@ words! {
 
 impl Written for u8 {
     fn write(&self, to: &mut Fnv) {
-        to.0 = (to.0 ^ u64::from(*self)).wrapping_mul(0x0000_0100_0000_01b3);
+        to.write(*self);
     }
 }
 

@@ -53,6 +53,12 @@ pub(super) struct Item {
     pub(super) rising: Option<VersionName>,
 }
 
+impl Item {
+    fn of(service: Service, deployment: Deployment, before: Option<ServiceRecord>) -> Self {
+        Self { service, deployment, before, exclusive: None, leaves_suspect: false, rising: None }
+    }
+}
+
 impl<'s> Draft<'s> {
     pub(super) fn of(base: &'s State, (now, actor, reason): (Timestamp, &Actor, &str)) -> Self {
         let epoch = base.table.epoch().next();
@@ -268,14 +274,7 @@ impl<'s> Draft<'s> {
         let Some((epoch, standing)) = before.as_ref().and_then(|r| Some((r.epoch, r.standing.as_ref()?)))
         else {
             let (service, deployment) = initial(&spec, self.epoch).map_err(bad)?;
-            return Ok(Item {
-                service,
-                deployment,
-                before,
-                exclusive: None,
-                leaves_suspect: false,
-                rising: None,
-            });
+            return Ok(Item::of(service, deployment, before));
         };
         let index = self.base.table.index(&spec.name);
         let present =
@@ -316,7 +315,7 @@ impl<'s> Draft<'s> {
             self.notes
                 .push(format!("the file's weights of `{name}` are only its first ones; it stays at {split}"));
         }
-        Ok(Item { service, deployment, before, exclusive: None, leaves_suspect: false, rising: None })
+        Ok(Item::of(service, deployment, before))
     }
 
     /// Moves the weights, remembers the way back, and keeps `stable` on a version that has weight.
@@ -360,14 +359,7 @@ impl<'s> Draft<'s> {
                 let service = Service::clone(&self.base.table.services()[index]);
                 let deployment = Deployment::clone(&self.base.deployments[index]);
                 let before = Some(ServiceRecord::of(&service, &deployment));
-                Ok(vacant.insert(Item {
-                    service,
-                    deployment,
-                    before,
-                    exclusive: None,
-                    leaves_suspect: false,
-                    rising: None,
-                }))
+                Ok(vacant.insert(Item::of(service, deployment, before)))
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod drain;
 pub mod duration;
 pub mod field;
+pub mod fnv;
 pub mod glob;
 pub mod hold;
 pub mod latency;

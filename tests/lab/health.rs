@@ -56,6 +56,20 @@ impl Origin {
 }
 
 impl Lab {
+    /// `shop` with checks, on blue, which is well, with green, which is as the pulse says.
+    pub fn checked(green: &Pulse) -> Self {
+        let origins = vec![Origin::with_pulse("blue", &Pulse::well()), Origin::with_pulse("green", green)];
+        let health = "health = { path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }";
+        let services = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{health}\n\
+             [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+            origins[0].address, origins[1].address
+        );
+        let lab = Self::configured(tempfile::tempdir().unwrap(), origins, &services);
+        lab.wait_health(lab.origin("blue").address, "up");
+        lab
+    }
+
     /// An endpoint of `shop`, by its address, as the API shows it.
     pub fn endpoint(&self, address: impl ToString) -> Value {
         let (shop, address) = (self.shop(), address.to_string());

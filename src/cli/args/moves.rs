@@ -66,7 +66,7 @@ pub struct Flip {
     pub wait: Wait,
 }
 
-/// `revert`.
+/// `revert` and `abort`.
 #[derive(Debug, Args)]
 pub struct Revert {
     /// The service.

@@ -78,19 +78,6 @@ pub struct Promote {
     pub wait: Wait,
 }
 
-/// `abort`.
-#[derive(Debug, Args)]
-pub struct Abort {
-    /// The service.
-    pub service: String,
-    /// Common options.
-    #[command(flatten)]
-    pub change: Change,
-    /// Waiting.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
 /// `freeze` and `resume`.
 #[derive(Debug, Args)]
 pub struct Steer {

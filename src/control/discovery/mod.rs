@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::tenures::STAY;
-use super::{Asked, Failed, Handle, Wanted, clock};
+use super::{Failed, Handle, Wanted, clock};
 use crate::metrics::Finds;
 use crate::release::{Actor, ActorKind, Command};
 use crate::table::{Discovery, EndpointAddr, ServiceName, VersionName};
@@ -261,18 +261,7 @@ async fn end_drain(of: &Discovery, handle: &Handle, endpoint: EndpointAddr, name
 }
 
 async fn apply(handle: &Handle, command: Command, name: String) -> Result<(), Failed> {
-    let wanted = Wanted {
-        command: Asked::Command(command),
-        // The file says to look there.
-        actor: Actor { kind: ActorKind::File, name },
-        reason: "discovery".to_owned(),
-        expected: Vec::new(),
-        idempotency: None,
-        dry_run: false,
-        force: false,
-        exclusive: None,
-        about: Vec::new(),
-        render: |_, _, _| String::new(),
-    };
-    handle.change(wanted).await.map(drop)
+    // The file says to look there.
+    let file = Actor { kind: ActorKind::File, name };
+    handle.change(Wanted::plain(command, file, "discovery".to_owned())).await.map(drop)
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::told::{RolloutState, StepState};
 use super::wait::Halt;
 use super::{Job, Place, Wish, lock};
-use crate::control::handle::{Asked, Seen, Wanted, weight};
+use crate::control::handle::{Seen, Wanted, weight};
 use crate::control::{Failed, Handle, clock};
 use crate::release::rollout::{Plan, Way};
 use crate::release::{Command, Refused, State};
@@ -188,17 +188,10 @@ impl Job {
 
     fn wanted(&self, command: Command, epoch: Epoch, reason: String) -> Wanted {
         Wanted {
-            command: Asked::Command(command),
-            actor: self.order.actor.clone(),
-            reason,
             expected: vec![(self.order.plan.service.clone(), epoch)],
-            idempotency: None,
-            dry_run: false,
             // The way back asks nobody.
             force: self.goes_back(),
-            exclusive: None,
-            about: Vec::new(),
-            render: |_, _, _| String::new(),
+            ..Wanted::plain(command, self.order.actor.clone(), reason)
         }
     }
 

@@ -30,7 +30,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::handle::{Asked, Handle, Notice};
+use super::handle::{Handle, Notice};
 use super::{Exclusively, Failed, Streams, Wanted, clock};
 use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
@@ -136,18 +136,8 @@ async fn carry_out(handle: Handle, order: Order) -> Ordered {
     let exclusive = exclusive.map(|scope| Exclusively { scope, streams: Streams::Close, timeout: None });
     // The hold that comes first is not the way back yet.
     let reason = if exclusive.is_some() { report.so_far() } else { report.sentence() };
-    let change = Wanted {
-        command: Asked::Command(command),
-        actor: Actor { kind: ActorKind::Supervisor, name: "supervision".to_owned() },
-        reason,
-        expected: Vec::new(),
-        force: false,
-        idempotency: None,
-        dry_run: false,
-        exclusive,
-        about: Vec::new(),
-        render: |_, _, _| String::new(),
-    };
+    let supervision = Actor { kind: ActorKind::Supervisor, name: "supervision".to_owned() };
+    let change = Wanted { exclusive, ..Wanted::plain(command, supervision, reason) };
     let done = handle.change(change).await.map(drop);
     Ordered { order, done }
 }

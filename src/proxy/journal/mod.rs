@@ -22,6 +22,7 @@ pub use writer::{Pipe, Target, Writer};
 use super::connection::Client;
 use crate::metrics::Reason;
 use crate::table::BasisPoints;
+use crate::table::fnv::Fnv;
 
 /// From how many bytes on a batch is handed over at once.
 const BATCH: usize = 32 * 1024;
@@ -158,9 +159,7 @@ impl Options {
 
 /// 32 bits that follow from the id: FNV-1a, whose bits are then mixed (the finaliser of `SplitMix64`).
 fn coin_of(id: &[u8]) -> u32 {
-    let hash = id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = Fnv::of(id);
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     u32::try_from(hash >> 32).unwrap_or(0)

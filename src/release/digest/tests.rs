@@ -249,9 +249,9 @@ fields! {
 #[test]
 fn a_field_that_came_later_changes_nothing_where_it_says_nothing() {
     let written = |value: &dyn Written| {
-        let mut to = Fnv(1);
+        let mut to = Fnv::default();
         value.write(&mut to);
-        to.0
+        to.finish()
     };
     let later = |b, c| written(&Later { a: 1, b, c });
     assert_eq!(written(&Before { a: 1 }), later(None, None));

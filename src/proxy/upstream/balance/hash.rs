@@ -6,13 +6,12 @@
 //! beyond goes to the next one of the key. It costs a look at all endpoints.
 
 use super::group::{SCALE, Slate};
+use crate::table::fnv::Fnv;
 
 /// A hash that is the same on every machine and in every version: FNV-1a, mixed.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }))
+    mix(Fnv::of(bytes))
 }
 
 /// The last step of splitmix64: every bit depends on every bit.
