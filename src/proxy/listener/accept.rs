@@ -1,5 +1,6 @@
 //! A socket that is accepted on, and what comes of it: for this worker, or on its way to another one.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::bind::Accepting;
 use crate::proxy::upstream::Stream;
+use crate::proxy::upstream::stream::tune;
 
 /// A client's connection.
 pub(super) struct Accepted {
@@ -62,14 +64,14 @@ pub(super) struct Listener {
     socket: AsyncFd<Accepting>,
     /// Its address, unless that is all addresses of the machine.
     to: Option<SocketAddr>,
+    /// True until nobody was queued once: who is may have come before the socket was [tuned](tune).
+    has_elders: Cell<bool>,
 }
 
 impl Listener {
     pub(super) fn of(accepting: Accepting) -> io::Result<Self> {
         let mut to = None;
         if let Accepting::Tcp(listener) = &accepting {
-            // Nagle's algorithm is off for all that is accepted here: on Linux they take it over from the listener.
-            SockRef::from(listener).set_tcp_nodelay(true)?;
             to = listener.local_addr().ok().filter(|to| !to.ip().is_unspecified());
         }
         #[expect(
@@ -77,7 +79,7 @@ impl Listener {
             reason = "what came for it has to be vouched for; these sockets keep their descriptor"
         )]
         let socket = AsyncFd::with_interest(accepting, Interest::READABLE)?;
-        Ok(Self { socket, to })
+        Ok(Self { socket, to, has_elders: Cell::new(true) })
     }
 
     /// The next one. Cancel-safe; polled, because the futures that the runtime has for it cost twice as much.
@@ -88,18 +90,26 @@ impl Listener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Fresh>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            if let Ok(accepted) = ready.try_io(|socket| accept(socket.get_ref(), self.to)) {
-                return Poll::Ready(accepted);
+            match ready.try_io(|socket| accept(socket.get_ref(), self.to)) {
+                Ok(accepted) => return Poll::Ready(accepted.and_then(|fresh| self.tuned(fresh))),
+                Err(_nobody) => self.has_elders.set(false),
             }
         }
     }
 
+    /// The options of a connection that may have come before its listener had them: without them, an answer that goes out
+    /// in two parts waits for the client's delayed acknowledgement.
+    fn tuned(&self, fresh: Fresh) -> io::Result<Fresh> {
+        if let (Fresh::Tcp(tcp, ..), true) = (&fresh, self.has_elders.get()) {
+            tune(&SockRef::from(tcp))?;
+        }
+        Ok(fresh)
+    }
+
     /// Takes all that the kernel has queued, as the kernel tells it and not as the runtime has heard, and closes.
     pub(super) fn last(self, mut take: impl FnMut(Fresh)) {
-        let Self { socket, to } = self;
-        let socket = socket.into_inner();
         loop {
-            match accept(&socket, to) {
+            match accept(self.socket.get_ref(), self.to).and_then(|fresh| self.tuned(fresh)) {
                 Ok(fresh) => take(fresh),
                 Err(error) if is_clients(&error) => {}
                 // Nobody is left, or there is no descriptor for them.
@@ -146,6 +156,8 @@ pub(super) fn is_clients(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ListenAddr;
+    use super::super::bind::{Sockets, bind, share};
     use super::*;
 
     fn is_without_delay(fresh: Fresh) -> bool {
@@ -154,10 +166,14 @@ mod tests {
     }
 
     fn listener(address: &str) -> (Listener, SocketAddr) {
-        let socket = std::net::TcpListener::bind(address).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let address = socket.local_addr().unwrap();
-        (Listener::of(Accepting::Tcp(socket)).unwrap(), address)
+        let sockets = bind(&ListenAddr::Tcp(address.parse().unwrap()), 1).unwrap();
+        let ListenAddr::Tcp(address) = sockets.real else { panic!("a TCP address") };
+        (on(sockets), address)
+    }
+
+    /// The only socket's listener.
+    fn on(sockets: Sockets) -> Listener {
+        Listener::of(sockets.shares.into_iter().flatten().next().unwrap()).unwrap()
     }
 
     #[tokio::test]
@@ -166,6 +182,20 @@ mod tests {
         let is_set = SockRef::from(listener.socket.get_ref()).tcp_nodelay().unwrap();
         assert!(is_set, "nobody sets it for each connection");
         let _clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        assert!(is_without_delay(listener.accept().await.unwrap()));
+        let mut last = Vec::new();
+        listener.last(|fresh| last.push(is_without_delay(fresh)));
+        assert_eq!(last, [true]);
+    }
+
+    #[tokio::test]
+    async fn whoever_came_before_the_socket_was_ours_is_without_it_too() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let _elders = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let listener = on(share(&ListenAddr::Tcp(address), vec![socket.into()], 1).unwrap());
+        assert!(is_without_delay(listener.accept().await.unwrap()));
         assert!(is_without_delay(listener.accept().await.unwrap()));
         let mut last = Vec::new();
         listener.last(|fresh| last.push(is_without_delay(fresh)));

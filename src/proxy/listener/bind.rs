@@ -9,7 +9,7 @@ use std::path::Path;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::ListenAddr;
-use crate::proxy::upstream::stream::keep_alive;
+use crate::proxy::upstream::stream::tune;
 
 /// Length of the kernel's queue of connections that wait to be accepted; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -73,7 +73,8 @@ pub fn share(real: &ListenAddr, mut sockets: Vec<Socket>, workers: usize) -> io:
         sockets.push(another);
     }
     if let ListenAddr::Tcp(_) = real {
-        sockets.iter().try_for_each(|socket| keep_alive(&SockRef::from(socket)))?;
+        // Ours are already; whoever has bound the others may not have thought of it.
+        sockets.iter().try_for_each(|socket| tune(&SockRef::from(socket)))?;
     }
     let count = sockets.len();
     let accepting = |index: usize| Ok(Accepting::of(sockets[index].try_clone()?, real));
@@ -118,6 +119,7 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    tune(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     if !shared {
         socket.listen(1)?;

@@ -39,28 +39,29 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::
 /// How much is read at a time of a connection that is not on the runtime: more than most heads have.
 const FIRST: usize = 4096;
 
-/// Has the kernel ask on a quiet connection whether the other side is there. What a listener accepts does as the listener.
+/// Has the kernel ask on a quiet TCP connection whether the other side is there, and send small parts at once (without
+/// Nagle's algorithm). A connection that comes to a listener takes over what the listener has at that moment.
 ///
 /// # Errors
 /// When the socket is already gone.
-pub fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
+pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     let (time, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-    socket.set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_nodelay(true)
 }
 
 impl Stream {
-    /// A TCP connection that we have opened, with Nagle's algorithm off; see [`keep_alive`].
+    /// A TCP connection that we have opened; see [`tune`].
     ///
     /// # Errors
     /// When the socket is already gone.
     pub fn opened(tcp: TcpStream) -> io::Result<Self> {
-        keep_alive(&SockRef::from(&tcp))?;
-        tcp.set_nodelay(true)?;
+        tune(&SockRef::from(&tcp))?;
         Ok(Self::Tcp(tcp))
     }
 
-    /// A TCP connection that a client has opened, which does not block and has Nagle's algorithm off.
+    /// A TCP connection that a client has opened, which does not block; see [`tune`].
     #[must_use]
     pub fn accepted(tcp: std::net::TcpStream) -> Self {
         Self::Fresh(Some(tcp))
