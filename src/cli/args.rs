@@ -15,11 +15,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub use endpoint::EndpointAdded;
 use help::{
-    COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, RAMP_HELP,
-    ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
+    COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, MAN_HELP,
+    RAMP_HELP, ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
-pub use process::{Completions, Run, Upgrade};
+pub use process::{Completions, Manual, Run, Upgrade};
 pub use ramp::{Plan, Promote, Ramp, Steer};
 pub use rollout::{Deploy, Rollout};
 use words::{PROTOCOLS, address, duration, header, version_of};
@@ -106,6 +106,9 @@ pub enum Verb {
     /// Print the completions for a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(Completions),
+    /// Print the manual page, or write one for each command.
+    #[command(after_help = MAN_HELP)]
+    Man(Manual),
     /// Watch a real switch: two versions, the proxy and traffic, from canary to flip to revert.
     Demo(Demo),
 }

@@ -15,6 +15,7 @@ mod explain;
 mod flip;
 mod history;
 mod hook;
+mod man;
 mod pools;
 mod ramp;
 mod render;
@@ -103,7 +104,7 @@ pub async fn execute<W: Into<OsString> + Clone>(
 fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::Result<Exit> {
     let socket = match (&verb, socket) {
         (_, Some(socket)) => socket,
-        (Verb::Check(_) | Verb::Completions(_), None) => PathBuf::new(),
+        (Verb::Check(_) | Verb::Completions(_) | Verb::Man(_), None) => PathBuf::new(),
         (_, None) => Host::of_process().admin_socket().context(
             "where is the admin socket? XDG_RUNTIME_DIR is not set: use --socket or SWITCHBACK_SOCKET",
         )?,
@@ -146,6 +147,7 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Undo(args) => flip::undo(session, &args).await,
         Verb::Explain(args) => explain::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
+        Verb::Man(args) => man::run(session, &args),
         Verb::Upgrade(args) => upgrade::run(session, &args).await,
         Verb::Run(_) | Verb::Demo(_) => {
             anyhow::bail!("run and demo need a terminal of their own")

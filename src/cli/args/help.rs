@@ -56,6 +56,10 @@ pub(super) const COMPLETIONS_HELP: &str = "Examples:
   switchback completions zsh > ~/.zfunc/_switchback
   switchback completions fish > ~/.config/fish/completions/switchback.fish";
 
+pub(super) const MAN_HELP: &str = "Examples:
+  switchback man | man -l -
+  switchback man --dir /usr/local/share/man/man1";
+
 pub(super) const UPGRADE_HELP: &str = "Examples:
   switchback upgrade                            the same program, as it is installed now
   switchback upgrade --binary /opt/switchback-2/switchback";

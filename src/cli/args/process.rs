@@ -40,3 +40,11 @@ pub struct Completions {
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
 }
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Manual {
+    /// Write a page for each command into this folder, `switchback-flip.1` and so on [print switchback(1)].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
