@@ -75,6 +75,13 @@
 //! it goes on from, so that none is taken twice. Whoever else moves the traffic ends the ramp, and how is remembered: who waits for its
 //! end, in this process or the next, reads that there.
 //!
+//! # A retirement
+//!
+//! A [retirement](release::retire) leaves the weights as they are for users who are [known](table::sticky), and closes one version to
+//! who is new: his id is [drawn](proxy::sticky) until it is one that belongs elsewhere, by the same weights. So nobody is moved, and
+//! nothing has to be remembered of anybody. The version has weight until [`control`], which looks whether anybody comes, or how late it is, gives what it has to the
+//! others; only then can it drain.
+//!
 //! # A hold, and an exclusive flip
 //!
 //! A [held](table::hold) service's requests wait at a [gate](proxy::hold), bounded in number, size and time: one for each who holds

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
-use lab::websocket::{echoed, echoes};
+use lab::websocket::{connect_to_who_speaks, echoed, echoes};
 use lab::{Client, Gate, Lab, Origin, Proxy, gate, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
@@ -1500,4 +1500,33 @@ fn users_stay_with_their_versions() {
     row.upgrade();
     row.wait_alone();
     assert_eq!(versions(&row), before);
+}
+
+#[test]
+fn a_retirement_goes_on_in_the_new_process() {
+    let (blue, green) = (Origin::start("blue"), echoes());
+    let text = format!(
+        "[upgrade]\nspread = \"100ms\"\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nsticky = {{ cookie = \"sb_id\", mint = true }}\nstable = \"blue\"\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{green}\"]\n",
+        blue.address
+    );
+    let mut row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), vec![blue], &text));
+    row.lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let mut socket = connect_to_who_speaks(row.address());
+    assert!(echoed(&mut socket, "before"), "it is on green");
+    let (status, answer) = row.lab.call("POST", "/v1/services/shop/retire", &json!({ "quiet": "300ms" }));
+    assert_eq!(status, 200, "{answer}");
+    row.upgrade();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        assert!(echoed(&mut socket, "meanwhile"), "with the old process");
+        let new = row.client().send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").answer();
+        assert_eq!(new.version(), "blue");
+    }
+    assert_eq!(row.lab.shop()["retirement"]["begun"], answer["epoch"], "who is there is not over");
+    socket.close(None).unwrap();
+    while socket.read().is_ok() {}
+    wait_until("it is over", || row.lab.shop()["retired"]["how"] == "finished");
+    row.wait_alone();
+    row.end();
 }

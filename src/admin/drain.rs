@@ -147,7 +147,9 @@ pub(super) async fn look(control: &Handle, service: &ServiceName, version: &Vers
     let in_flight = InFlight::left(control, service, version);
     let epoch = present.map_or(state.table.epoch(), |service| service.epoch);
     let measure = Measure::present(&state, service, version.as_str());
-    (Drain { measure, ..Drain::of(weight, draining, &in_flight, told.as_deref()) }, epoch.0)
+    let retirement = state.deployment(service).and_then(|deployment| deployment.retirement.as_ref());
+    let retiring = retirement.is_some_and(|retirement| retirement.version == *version);
+    (Drain { measure, retiring, ..Drain::of(weight, draining, &in_flight, told.as_deref()) }, epoch.0)
 }
 
 /// The version of that name or part; one that was removed, also with its service, as long as it drains.

@@ -111,6 +111,13 @@ fn explained(table: &Table, request: &Request) -> Explained {
     if let Some(version) = &version {
         chances.retain(|chance| chance.version == *version);
         chances.iter_mut().for_each(|chance| chance.probability = 1.0);
+    } else if reason == Reason::Minted
+        && let Some(closed) = service.sticky.as_ref().and_then(|sticky| sticky.closed())
+    {
+        // Nobody new comes there: the others share it.
+        chances.retain(|chance| chance.version != service.versions[closed].name.as_str());
+        let all: f64 = chances.iter().map(|chance| chance.probability).sum();
+        chances.iter_mut().for_each(|chance| chance.probability /= all);
     }
     let sticky = Sticky::of(service);
     let route: Route = (&service.routes[routed.route]).into();

@@ -19,6 +19,7 @@ mod ramp;
 mod read;
 mod refusal;
 mod renders;
+mod retire;
 mod rollout;
 mod room;
 mod router;

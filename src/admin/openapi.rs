@@ -7,7 +7,9 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
-use super::{change, drain, events, explain, health, precondition, ramp, read, rollout, upgrade, verdict};
+use super::{
+    change, drain, events, explain, health, precondition, ramp, read, retire, rollout, upgrade, verdict,
+};
 
 /// The document of `GET /v1/openapi.json`.
 #[must_use]
@@ -46,7 +48,7 @@ fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
         read::services, read::service, verdict::verdict, drain::version, drain::endpoint, drain::proxy, health::version, read::changes, read::status, read::openapi, read::metrics,
         read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
-        change::undo, ramp::ramp, ramp::promote, ramp::abort, ramp::freeze, ramp::resume,
+        change::undo, ramp::ramp, ramp::promote, ramp::abort, retire::retire, ramp::freeze, ramp::resume,
         explain::explain, events::events, upgrade::upgrade,
         rollout::show, rollout::start, rollout::end, rollout::proceed, rollout::ready
     ),

@@ -12,7 +12,7 @@ use super::api::text::figure;
 use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::refusal::{self, Blame};
-use super::{edit, precondition, ramp, read, wait};
+use super::{edit, precondition, ramp, read, retire, wait};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
@@ -27,7 +27,7 @@ pub(super) struct ChangeQuery {
     /// True: only answer what would happen.
     pub(super) dry_run: Option<bool>,
     /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
-    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons and the ramp that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
+    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons and the ramp or retirement that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
     /// found well).
     pub(super) wait: Option<String>,
     /// True: give traffic to a version although too few of its endpoints are well; it is noted in the change.
@@ -106,6 +106,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     }
     let before = call.app.control.state();
     let (named, ramp) = (wait::named(&order.asked), ramp::named(&order.asked));
+    let retires = retire::named(&order.asked);
     let wanted = Wanted {
         command: order.asked,
         actor: call.actor(),
@@ -132,7 +133,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         let users = who_moves(&before, &done.state, &answer);
         answer.notes.extend(users);
     } else {
-        wait::wait(call, &mut answer, &order.services, (named, ramp), until).await?;
+        wait::wait(call, &mut answer, &order.services, (named, ramp, retires), until).await?;
     }
     Ok(respond(&answer, done.replayed))
 }

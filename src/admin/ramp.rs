@@ -36,7 +36,7 @@ pub(super) async fn promote(call: Call) -> Result<Response, Box<Problem>> {
     make(&call, order.because(body.reason).forced(body.force)).await
 }
 
-/// A ramp is over, and the split as it was before it.
+/// A ramp is over, and the split as it was before it; or a retirement, and everybody is sent back at once.
 #[utoipa::path(post, path = "/v1/services/{service}/abort", tag = "changes", request_body = Option<SteerRamp>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn abort(call: Call) -> Result<Response, Box<Problem>> {
@@ -101,7 +101,11 @@ pub(super) fn named(asked: &Asked) -> Option<ServiceName> {
     match asked {
         Asked::Command(Command::Ramp { service, order }) => match order {
             RampOrder::Begin { .. } | RampOrder::Promote { .. } | RampOrder::Resume => Some(service.clone()),
-            RampOrder::Step { .. } | RampOrder::Abort | RampOrder::Freeze { .. } => None,
+            RampOrder::Step { .. }
+            | RampOrder::Abort
+            | RampOrder::Freeze { .. }
+            | RampOrder::Retire { .. }
+            | RampOrder::Retired { .. } => None,
         },
         Asked::Command(_) | Asked::UndoTo(_) => None,
     }

@@ -194,6 +194,7 @@ fn status(why: &Refused) -> u16 {
         | Refused::NoRamp { .. }
         | Refused::NothingToRamp { .. }
         | Refused::Suspect { .. }
+        | Refused::Retire(_)
         | Refused::NoTrial { .. } => 409,
         Refused::EmptyVersion { .. }
         | Refused::BadWeights { .. }
@@ -240,6 +241,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::Ramping { .. }
         | Refused::NoRamp { .. }
         | Refused::Suspect { .. }
+        | Refused::Retire(_)
         | Refused::RampInBatch { .. }
         | Refused::NoTrial { .. } => None,
     }

@@ -10,7 +10,9 @@ use axum::routing::{MethodRouter, get, post, put};
 use http::header::ORIGIN;
 
 use super::api::Problem;
-use super::{App, call, change, drain, events, explain, health, ramp, read, rollout, upgrade, verdict};
+use super::{
+    App, call, change, drain, events, explain, health, ramp, read, retire, rollout, upgrade, verdict,
+};
 
 /// Every path of the API with its methods; the OpenAPI document has the same ones, by a test.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
@@ -22,6 +24,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/services/{service}/ramp", post(ramp::ramp)),
         ("/v1/services/{service}/promote", post(ramp::promote)),
         ("/v1/services/{service}/abort", post(ramp::abort)),
+        ("/v1/services/{service}/retire", post(retire::retire)),
         ("/v1/services/{service}/freeze", post(ramp::freeze)),
         ("/v1/services/{service}/resume", post(ramp::resume)),
         ("/v1/services/{service}/hold", post(change::hold)),

@@ -11,7 +11,7 @@ use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, Trial
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
-use super::{drain, health, ramp};
+use super::{drain, health, ramp, retire};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::{Command, State};
@@ -65,12 +65,12 @@ pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Box<Problem>> {
     timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))
 }
 
-/// Waits for it; the change has `named` these endpoints, and this service's ramp.
+/// Waits for it; the change has `named` these endpoints, this service's ramp, and the service in which it retires a version.
 pub(super) async fn wait(
     call: &Call,
     answer: &mut ChangeAnswer,
     services: &[ServiceName],
-    (named, ramp): (Vec<Named>, Option<ServiceName>),
+    (named, ramp, retires): (Vec<Named>, Option<ServiceName>, Option<ServiceName>),
     until: Until,
 ) -> Result<(), Box<Problem>> {
     let endpoints = &endpoints(named, answer);
@@ -79,6 +79,9 @@ pub(super) async fn wait(
         (Until::Finished(patience), _) => {
             let since = Instant::now();
             let left = || patience.saturating_sub(since.elapsed());
+            if let Some(service) = &retires {
+                retire::until_over(call, answer, service, patience).await?;
+            }
             let over = match &ramp {
                 Some(service) => ramp::until_over(call, answer, service, patience).await?,
                 None => None,

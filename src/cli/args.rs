@@ -16,11 +16,11 @@ use clap::{Args, Parser, Subcommand};
 pub use endpoint::EndpointAdded;
 use help::{
     COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, MAN_HELP,
-    RAMP_HELP, ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
+    RAMP_HELP, RETIRE_HELP, ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Manual, Run, Upgrade};
-pub use ramp::{Plan, Promote, Ramp, Steer};
+pub use ramp::{Plan, Promote, Ramp, Retire, Steer};
 pub use rollout::{Deploy, Rollout};
 use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
@@ -72,8 +72,11 @@ pub enum Verb {
     Ramp(Ramp),
     /// Take a ramp's next step now, or with --full its last one; one that is frozen goes on from there.
     Promote(Promote),
-    /// Take a ramp back: the split as it was before it, at once.
+    /// Take a ramp back: the split as it was before it, at once; or end a retirement, with everybody sent back.
     Abort(Revert),
+    /// Stop a ramp or a canary gently: nobody new comes to the version that is tried, and who is on it stays until they are done.
+    #[command(after_help = RETIRE_HELP)]
+    Retire(Retire),
     /// Leave a ramp where it is; supervision goes on.
     Freeze(Steer),
     /// Let a ramp that is frozen go on, with what was left of its step.

@@ -125,7 +125,7 @@ pub(super) async fn conclude(
     }
     let patience = (!wait.no_wait).then_some(wait.timeout);
     let states = drain::wait(session, &versions, Existence::Known, patience).await?;
-    let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_)));
+    let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_) | State::Retiring));
     let is_back = states.iter().any(|(_, state)| matches!(state, State::Carries(_)));
     if is_back {
         session.say(format!("the change was made (epoch {}), but a later one took it back", answer.epoch));

@@ -55,6 +55,12 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
 /// The ramp that the same command has begun, if it is under way.
 fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u64>> {
     let args::Deploy { service, version, plan, .. } = args;
+    if let Some(retirement) = &now.standing.retirement {
+        anyhow::bail!(
+            "cannot deploy `{version}` of `{service}`: `{}` is retiring\nhint: `switchback abort {service}` sends everybody back at once",
+            retirement.version
+        );
+    }
     let Some(ramp) = &now.standing.ramp else { return Ok(None) };
     anyhow::ensure!(
         plan.is_asked() && ramp.to == *version,

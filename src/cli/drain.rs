@@ -27,6 +27,8 @@ pub(super) enum State {
     Shared(Vec<api::AlsoUsedBy>),
     /// No: it carries traffic, in basis points.
     Carries(u16),
+    /// Not yet: nobody new comes to it, and who is there may still come.
+    Retiring,
     /// No: nothing is left, and supervision may give it traffic back by itself.
     Measure(api::Measure),
 }
@@ -59,7 +61,7 @@ async fn one(
     let document = look(&session.client, version, Existence::Known).await?.1;
     let exit = match &states[..] {
         [(_, State::Empty)] => Exit::Done,
-        [(_, State::Left(_))] if patience.is_some() => Exit::TimedOut,
+        [(_, State::Left(_) | State::Retiring)] if patience.is_some() => Exit::TimedOut,
         _ => Exit::Failed,
     };
     match session.format {
@@ -116,8 +118,9 @@ pub(super) async fn wait(
         existence = Existence::Known;
         Ok(states)
     };
-    let is_over =
-        |states: &Vec<(VersionOf, State)>| !states.iter().any(|(_, state)| matches!(state, State::Left(_)));
+    let is_over = |states: &Vec<(VersionOf, State)>| {
+        !states.iter().any(|(_, state)| matches!(state, State::Left(_) | State::Retiring))
+    };
     let told = |states: &Vec<(VersionOf, State)>, style| render::waiting(states, style);
     until(session, patience, ask, is_over, told).await
 }
@@ -187,8 +190,16 @@ async fn look(
         // It was removed, and has been empty since.
         Err(Error::Refused(why)) if existence == Existence::Known && is_gone(&why) => {
             let (remaining, endpoints, also_used_by) = (Vec::new(), Vec::new(), Vec::new());
-            let gone =
-                api::Drain { drained: true, weight: 0, remaining, endpoints, also_used_by, measure: None };
+            let (drained, retiring) = (true, false);
+            let gone = api::Drain {
+                drained,
+                weight: 0,
+                remaining,
+                endpoints,
+                retiring,
+                also_used_by,
+                measure: None,
+            };
             return Ok((State::Empty, gone));
         }
         other => other.with_context(|| format!("cannot look at `{version}` of `{service}`"))?,
@@ -197,6 +208,7 @@ async fn look(
         api::Drain { drained: true, measure: Some(measure), .. } => State::Measure(measure.clone()),
         drain if drain.drained && drain.also_used_by.is_empty() => State::Empty,
         drain if drain.drained => State::Shared(drain.also_used_by.clone()),
+        drain if drain.retiring => State::Retiring,
         drain if drain.weight > 0 => State::Carries(drain.weight),
         drain => State::Left(drain.remaining.clone()),
     };

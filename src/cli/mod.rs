@@ -19,6 +19,7 @@ mod man;
 mod pools;
 mod ramp;
 mod render;
+mod retire;
 mod rollout;
 mod scrape;
 mod serve;
@@ -136,6 +137,7 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Ramp(args) => ramp::ramp(session, &args).await,
         Verb::Promote(args) => ramp::promote(session, &args).await,
         Verb::Abort(args) => ramp::abort(session, &args).await,
+        Verb::Retire(args) => retire::run(session, &args).await,
         Verb::Freeze(args) => ramp::steer(session, &args, "freeze").await,
         Verb::Resume(args) => ramp::steer(session, &args, "resume").await,
         Verb::Versions(args) => pools::versions(session, &args).await,

@@ -19,9 +19,9 @@ use super::supervise::{self, Follows, value};
 use crate::admin::api::{self, ChangeAnswer, RampEnded, Ramped, text};
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// For how long nobody may answer, while one process takes another's place.
-const ABSENT: Duration = Duration::from_secs(30);
+pub(super) const ABSENT: Duration = Duration::from_secs(30);
 /// How long the version that was left may take, once the last step is reached.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -241,7 +241,7 @@ async fn finish(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &args::W
 }
 
 /// What the change at this epoch has left, as the service stands now.
-fn left_by(service: &str, epoch: u64, present: &api::Service) -> ChangeAnswer {
+pub(super) fn left_by(service: &str, epoch: u64, present: &api::Service) -> ChangeAnswer {
     let leaving = present.standing.leaving.iter();
     let left = |version: &String| api::Leaving { service: service.to_owned(), version: version.clone() };
     ChangeAnswer {

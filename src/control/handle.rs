@@ -13,6 +13,7 @@ use super::figures::Figures;
 use super::health::Health;
 pub use super::notice::{Notice, RolloutNotice};
 use super::ramp::Ramps;
+use super::retire::Retirements;
 use super::rollout::Rollouts;
 use super::supervisor::Verdicts;
 use super::tenures::Tenures;
@@ -40,6 +41,7 @@ pub struct Handle {
     pub(super) health: Arc<Health>,
     pub(super) rollouts: Arc<Rollouts>,
     pub(super) ramps: Arc<Ramps>,
+    pub(super) retirements: Arc<Retirements>,
     pub(super) verdicts: Arc<Verdicts>,
 }
 

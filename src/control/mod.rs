@@ -17,6 +17,7 @@ mod notice;
 mod perform;
 mod ramp;
 pub mod reload;
+mod retire;
 pub mod rollout;
 pub mod supervisor;
 mod tenures;
@@ -47,6 +48,7 @@ use health::{Health, Prober};
 use hold::Holds;
 use perform::Doubt;
 pub use ramp::{RampNotice, Ramps};
+pub use retire::{RetirementClock, Retirements};
 use rollout::Rollouts;
 use supervisor::Verdicts;
 pub use tenures::Tenures;
@@ -83,6 +85,7 @@ pub struct Control {
     elders: Arc<Elders>,
     rollouts: Arc<Rollouts>,
     ramps: Arc<Ramps>,
+    retirements: Arc<Retirements>,
     verdicts: Arc<Verdicts>,
     /// Versions that are left and have work with elders, and since when that is known.
     elsewhere: BTreeMap<(ServiceName, VersionName), Instant>,
@@ -158,6 +161,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
     let (transferring, transfers) = mpsc::channel(1);
     let (elders, rollouts): (Arc<Elders>, Arc<Rollouts>) = Default::default();
     let (ramps, verdicts): (Arc<Ramps>, Arc<Verdicts>) = Default::default();
+    let retirements = Arc::<Retirements>::default();
     let (showing, seen) =
         watch::channel(Seen { state: Arc::clone(&state), draining: Arc::new([]), is_past: false });
     let handle = Handle {
@@ -172,6 +176,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         health: Arc::clone(&health),
         rollouts: Arc::clone(&rollouts),
         ramps: Arc::clone(&ramps),
+        retirements: Arc::clone(&retirements),
         verdicts: Arc::clone(&verdicts),
     };
     let (drains, holds, doubt) = (Drains::default(), Holds::default(), None);
@@ -190,6 +195,7 @@ fn assemble(state: Arc<State>, keeper: Keeper, workers: usize) -> (Control, Hand
         elders,
         rollouts,
         ramps,
+        retirements,
         verdicts,
         elsewhere: BTreeMap::new(),
         custody: Custody::Ours,
@@ -240,7 +246,7 @@ impl Control {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.ask_at);
         let now = clock::instant();
         let (lent, holds) = (self.custody.wake(now), self.holds.next_poll(now));
-        let ramps = self.next_ramp();
+        let ramps = self.next_ramp().into_iter().chain(self.next_retirement());
         self.drains.next_poll().into_iter().chain(holds).chain(doubt).chain(lent).chain(ramps).min()
     }
 
@@ -255,6 +261,7 @@ impl Control {
             let _ = self.resolve_doubt().await;
         }
         self.step_ramps().await;
+        self.end_retirements().await;
     }
 
     async fn on_request(&mut self, request: Request) {

@@ -134,7 +134,8 @@ impl Control {
 
         let before = std::mem::replace(&mut self.state, Arc::new(next));
         let touched = change.services.iter().map(|record| &record.service);
-        self.ramps.follow(&self.state, touched, now, None);
+        self.ramps.follow(&self.state, touched.clone(), now, None);
+        self.retirements.follow(&self.state, touched, now, None);
         let fence = now.saturating_duration_since(start);
         self.figures.on_change(&change, &self.state.table, Some(fence), now);
         self.tenures.sweep(now);
@@ -162,9 +163,11 @@ impl Control {
         gone: &[Arc<Upstream>],
         now: Instant,
     ) {
-        let rules = |service: &ServiceName| {
-            let service = after.table.service(service).or_else(|| before.table.service(service));
-            service.map_or_else(DrainRules::default, |service| service.drain)
+        let rules = |of: &ServiceName| {
+            let service = after.table.service(of).or_else(|| before.table.service(of));
+            let rules = service.map_or_else(DrainRules::default, |service| service.drain);
+            let lasting = effects.lasting.iter().find(|(name, _)| name == of);
+            lasting.map_or(rules, |(_, before)| rules.after(*before))
         };
         for upstream in effects.left.iter().filter_map(|(service, version)| before.tenure(service, version)) {
             self.drains.open(Arc::clone(upstream), rules(&upstream.service), now);

@@ -157,10 +157,11 @@ impl Handle {
 }
 
 impl Control {
-    /// Takes over the ramps of the present state.
+    /// Takes over the ramps and retirements of the present state.
     pub(super) fn follow_ramps(&self) {
         let all = self.state.table.services().iter().map(|service| &service.name);
-        self.ramps.follow(&self.state, all, clock::instant(), Some(clock::now()));
+        self.ramps.follow(&self.state, all.clone(), clock::instant(), Some(clock::now()));
+        self.retirements.follow(&self.state, all, clock::instant(), Some(clock::now()));
     }
 
     /// When a step is due; none while another process may have the store.
@@ -226,7 +227,7 @@ impl Control {
                 let left = self.ramps.left(&service).map(|(left, _)| left);
                 RampOrder::Freeze { left }
             }
-            RampOrder::Begin { .. } => {
+            RampOrder::Begin { .. } | RampOrder::Retire { .. } => {
                 let rollout = self.rollouts.told(&service).filter(|told| told.state.is_underway());
                 if rollout.is_some_and(|told| told.from != told.to) {
                     return Err(Failed::RollingOut);

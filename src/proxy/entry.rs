@@ -117,7 +117,8 @@ pub(super) fn admit(
             Permit::admit(&local, worker.view.live(), table.epoch(), (kind, Class::of(writes)))
         {
             permit.slot = slot;
-            if let Some(counting) = rare.and_then(|rare| rare.counting.as_ref()) {
+            let counting = rare.and_then(|rare| rare.counting.as_ref());
+            if let Some(counting) = counting.filter(|_| !known.is_turned_away) {
                 let (from, drawn) = ((&client.arrival.peer, &head.headers), known.drawn());
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
@@ -157,6 +158,8 @@ fn assign<'s>(
         return Some((lane, Known::by_coin(lane)));
     };
     let known = sticky::know(sticky, lane.assigned_by, client, head, minted);
-    let index = known.key.and_then(|key| sticky.assign(key));
+    let index = known
+        .key
+        .and_then(|key| if known.is_turned_away { sticky.assign_new(key) } else { sticky.assign(key) });
     Some((index.map_or(lane, |index| snapshot.lane_of(service, index)), known))
 }

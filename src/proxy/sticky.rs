@@ -20,12 +20,17 @@ pub(super) struct Known {
     pub(super) key: Option<StickyKey>,
     /// True when its answer brings a cookie along.
     pub(super) mints: bool,
+    /// True of who is new where one of the versions takes nobody new: he throws no coin among all of them.
+    pub(super) is_turned_away: bool,
 }
+
+/// How often an id is drawn for who is new, where some of them belong to a version that takes nobody new.
+const DRAWS: usize = 1_000;
 
 impl Known {
     /// Nothing is asked of a request of this lane's service but its coin.
     pub(super) fn by_coin(lane: &Lane) -> Self {
-        Self { by: lane.assigned_by, key: None, mints: false }
+        Self { by: lane.assigned_by, key: None, mints: false, is_turned_away: false }
     }
 
     /// Whose coin that was.
@@ -65,7 +70,7 @@ pub(super) fn know(
     let is_single = by == AssignedBy::Single;
     let keyed = |key: Option<StickyKey>| {
         let by = if key.is_some() { AssignedBy::Sticky } else { by };
-        Known { by, key, mints: false }
+        Known { by, key, mints: false, is_turned_away: false }
     };
     match &sticky.rules.by {
         StickyBy::Cookie { name, mint } => {
@@ -74,10 +79,15 @@ pub(super) fn know(
             match (sent, mint) {
                 (None, Some(max_age)) => {
                     let minted = minted.get_or_insert_with(|| Box::new(Minted::new(client.worker.dice())));
+                    let mints = minted.draw(sticky, || client.worker.dice());
                     minted.bake(name, max_age.as_secs(), is_secure(client, head));
-                    let by = if is_single { by } else { AssignedBy::Minted };
+                    let by = match mints {
+                        _ if is_single => by,
+                        true => AssignedBy::Minted,
+                        false => AssignedBy::Coin,
+                    };
                     let key = sticky.key(&minted.id).filter(|_| !is_single);
-                    Known { by, key, mints: true }
+                    Known { by, key, mints, is_turned_away: sticky.turns_away() }
                 }
                 (sent, _) => keyed(sent.filter(|_| !is_single).and_then(|sent| sticky.key(sent))),
             }
@@ -105,6 +115,22 @@ impl Minted {
         let mut id = Id::default();
         write_hex(&mut id, dice);
         Self { id, cookie: None, is_due: false }
+    }
+
+    /// Draws until it is an id that somebody new may have. False when none was found, as where hardly any are: its user is new then
+    /// with the next request too.
+    fn draw(&mut self, sticky: &Sticky, mut dice: impl FnMut() -> u128) -> bool {
+        if !sticky.turns_away() {
+            return true;
+        }
+        let is_closed = |id: &Id| sticky.key(id).is_some_and(|key| sticky.is_closed_to(key));
+        (0..DRAWS).any(|_| {
+            let is_his = !is_closed(&self.id);
+            if !is_his {
+                write_hex(&mut self.id, dice());
+            }
+            is_his
+        })
     }
 
     /// Writes the cookie (RFC 6265 §4.1).
@@ -140,6 +166,7 @@ impl Minted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::{BasisPoints, Split, StickyRules, VersionName};
 
     fn minted(name: &str, is_secure: bool) -> Minted {
         let mut minted = Minted { is_due: true, ..Minted::new(0x7766_5544_3322_1100_fedc_ba98_7654_3210) };
@@ -169,5 +196,32 @@ mod tests {
         let mut headers = HeaderMap::new();
         Minted { is_due: false, ..minted("sb_id", false) }.put(&mut headers);
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn who_is_new_gets_an_id_that_is_not_of_the_version_that_is_closed() {
+        let names = ["blue", "green"].map(|name| name.parse::<VersionName>().unwrap());
+        let rules = StickyRules { by: StickyBy::Client, salt: "shop".into() };
+        let mut next = 0u128;
+        let mut dice = || {
+            next = next.wrapping_mul(0xda94_2042_e4dd_58b5_da94_2042_e4dd_58b5).wrapping_add(1);
+            next
+        };
+        for (green, finds) in [(1, 100), (5_000, 100), (9_000, 100), (9_999, 60)] {
+            let split = Split::of_two(&names[1], BasisPoints::new(green).unwrap(), &names[0]);
+            let sticky = Sticky::new(&rules, &split, names.iter());
+            let mut open = Minted::new(7);
+            assert!(open.draw(&sticky, || unreachable!()), "nothing is drawn twice");
+            let sticky = sticky.turning_away(&names[1], &split, names.iter());
+            let found = (0..100).filter(|_| {
+                let mut minted = Minted::new(dice());
+                let has = minted.draw(&sticky, &mut dice);
+                let key = sticky.key(&minted.id).unwrap();
+                assert_eq!((sticky.assign_new(key), has), (Some(0), !sticky.is_closed_to(key)));
+                has
+            });
+            let found = found.count();
+            assert!(if finds == 100 { found == 100 } else { found < finds }, "{found} of 100 at {green}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::digest::FileDigest;
 use super::overlay::own;
 use super::ramp::{Ramp, Ramped};
+use super::retire::{Retired, Retirement};
 use super::trial::Trial;
 use crate::table::{
     BasisPoints, EndpointAddr, HoldScope, Service, ServiceSpec, Split, VersionName, VersionRef, VersionSpec,
@@ -32,14 +33,19 @@ pub struct Deployment {
     pub ramp: Option<Ramp>,
     /// How the last one has ended.
     pub ramped: Option<Ramped>,
+    /// The retirement under way.
+    pub retirement: Option<Retirement>,
+    /// How the last one has ended.
+    pub retired: Option<Retired>,
 }
 
 impl Deployment {
-    /// The version that is tried against stable in this service: the one that ramps, else as [`Service::candidate`] has it.
+    /// The version that is tried against stable in this service: the one that ramps or is retired, else as [`Service::candidate`] has it.
     #[must_use]
     pub fn candidate<'s>(&'s self, service: &'s Service) -> Option<&'s VersionName> {
-        let rising = self.ramp.as_ref().map(|ramp| &ramp.to).filter(|to| **to != service.stable);
-        rising.or_else(|| service.candidate())
+        let rising = self.ramp.as_ref().map(|ramp| &ramp.to);
+        let named = rising.or(self.retirement.as_ref().map(|retirement| &retirement.version));
+        named.filter(|to| **to != service.stable).or_else(|| service.candidate())
     }
 
     /// The version of this service that `reference` names, if there is one now.

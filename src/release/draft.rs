@@ -9,6 +9,7 @@ use super::deployment::{Deployment, Previous};
 use super::history::{Actor, ServiceRecord, Standing, Timestamp};
 use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
 use super::ramp::RampEnd;
+use super::retire::undo_retirement;
 use super::{Command, Refused, State, Supervise};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, Holder, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split,
@@ -35,6 +36,8 @@ pub(super) struct Draft<'s> {
     pub(super) by_supervision: BTreeSet<ServiceName>,
     /// The services that go back to where they were.
     pub(super) ways_back: BTreeSet<ServiceName>,
+    /// The services whose lasting work on what they leave is not told to go before this long.
+    pub(super) lasting: BTreeMap<ServiceName, Duration>,
     /// What was done although endpoints are not well.
     pub(super) forced: Vec<String>,
 }
@@ -75,6 +78,7 @@ impl<'s> Draft<'s> {
             wishes: BTreeMap::new(),
             by_supervision: BTreeSet::new(),
             ways_back: BTreeSet::new(),
+            lasting: BTreeMap::new(),
             forced: Vec::new(),
         }
     }
@@ -194,7 +198,7 @@ impl<'s> Draft<'s> {
                 self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
                 continue;
             };
-            let epoch = self.epoch;
+            let (epoch, now) = (self.epoch, self.now);
             let item = self.entry(name)?;
             // What is to be found is not where traffic goes.
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
@@ -214,12 +218,14 @@ impl<'s> Draft<'s> {
             deployment.ramp = item.deployment.ramp.take().filter(|_| goes_on);
             item.deployment.ramp.clone_from(&deployment.ramp);
             deployment.ramped.clone_from(&item.deployment.ramped);
+            let retires = undo_retirement(&mut deployment, &item.deployment, (epoch, now));
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
             let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
             let is_other = stage(&deployment) != stage(&item.deployment);
             // Where supervision leans back to is not where it stays.
             let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
-            if (&service.split, &service.stable, &deployment.edits) != present || is_other && leans {
+            let is_elsewhere = (&service.split, &service.stable, &deployment.edits) != present;
+            if is_elsewhere || retires || is_other && leans {
                 // Undoing is itself a step that can be reverted.
                 let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
                 deployment.previous = Some(Previous { stable, split, exclusive: None });

@@ -31,6 +31,7 @@ impl Draft<'_> {
         let Settled { records, mut lines } = self.settle(now, &mut effects)?;
         lines.append(&mut self.forced);
         effects.notes = std::mem::take(&mut self.notes);
+        effects.lasting = std::mem::take(&mut self.lasting).into_iter().collect();
         let epoch = if records.is_empty() { self.base.table.epoch() } else { self.epoch };
         let next = self.build(epoch)?;
         if !records.is_empty() {
@@ -56,6 +57,7 @@ impl Draft<'_> {
                 self.notes.extend(item.settle_trial(base, wish, is_way_back, (now, self.epoch)));
             }
             self.notes.extend(item.settle_ramp(self.epoch));
+            self.notes.extend(item.settle_retirement(self.epoch));
             if let Some((service, _)) = base {
                 let may_be_left = self.configured || item.is_tried_since(self.epoch);
                 self.notes.extend(item.check_measure(service, may_be_left)?);
@@ -133,7 +135,8 @@ impl Item {
     fn settle_way_back(&mut self, base: Option<(&Service, &Deployment)>) -> Option<String> {
         let Self { service, deployment, .. } = self;
         // Edits that moved nothing in the end (a batch there and back) are no step to take back.
-        if let Some((old, before)) = base
+        // So is a retirement, which leads elsewhere than what was before it.
+        if let Some((old, before)) = base.filter(|_| deployment.retirement.is_none())
             && (&old.split, &old.stable) == (&service.split, &service.stable)
         {
             deployment.previous.clone_from(&before.previous);

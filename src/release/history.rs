@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::deployment::{Discovered, Edit, Previous};
 use super::digest::FileDigest;
 use super::ramp::{Ramp, RampOrder, Ramped};
+use super::retire::{Retired, Retirement};
 use super::trial::{Act, Trial};
 use super::{Command, Deployment};
 use crate::table::{Epoch, Service, ServiceName, Split, VersionName};
@@ -68,6 +69,8 @@ pub enum ChangeKind {
     Freeze,
     /// A ramp goes on.
     Resume,
+    /// Nobody new comes to a version, or nobody at all any more.
+    Retire,
     /// A version came or its pool was replaced, or it went.
     Versions,
     /// An endpoint came or went.
@@ -88,7 +91,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Flip,
         Self::Revert,
         Self::Weights,
@@ -96,6 +99,7 @@ impl ChangeKind {
         Self::Abort,
         Self::Freeze,
         Self::Resume,
+        Self::Retire,
         Self::Versions,
         Self::Endpoints,
         Self::Hold,
@@ -118,6 +122,7 @@ impl ChangeKind {
                 RampOrder::Abort => Self::Abort,
                 RampOrder::Freeze { .. } => Self::Freeze,
                 RampOrder::Resume => Self::Resume,
+                RampOrder::Retire { .. } | RampOrder::Retired { .. } => Self::Retire,
             },
             Command::PutVersion { .. } | Command::RemoveVersion { .. } => Self::Versions,
             Command::PutEndpoint { .. }
@@ -149,6 +154,7 @@ impl ChangeKind {
             Self::Abort => "abort",
             Self::Freeze => "freeze",
             Self::Resume => "resume",
+            Self::Retire => "retire",
             Self::Versions => "versions",
             Self::Endpoints => "endpoints",
             Self::Hold => "hold",
@@ -206,6 +212,10 @@ pub struct Standing {
     pub ramp: Option<Ramp>,
     /// How the last one has ended.
     pub ramped: Option<Ramped>,
+    /// The retirement under way.
+    pub retirement: Option<Retirement>,
+    /// How the last one has ended.
+    pub retired: Option<Retired>,
     /// What the API changed about the file's versions.
     pub edits: BTreeMap<VersionName, Edit>,
     /// What was found of their endpoints.
@@ -225,6 +235,8 @@ impl ServiceRecord {
             trial: deployment.trial.clone(),
             ramp: deployment.ramp.clone(),
             ramped: deployment.ramped.clone(),
+            retirement: deployment.retirement.clone(),
+            retired: deployment.retired.clone(),
             edits: deployment.edits.clone(),
             discovered: deployment.discovered.clone(),
             file_digest: deployment.file_digest,

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A ramp goes through weights that rise, by itself; it lies over these phases, as a trial does, and ends with the next act on the
-//! split that is not its own.
+//! split that is not its own. So does a retirement, which leaves the weights as they are, for those who are there.
 //!
 //! Apart from all that a service is held or not: a hold lies over any of these, and everything else can be changed
 //! meanwhile.
@@ -29,6 +29,7 @@ mod overlay;
 mod pools;
 pub mod ramp;
 mod refused;
+pub mod retire;
 pub mod rollout;
 mod summary;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
+pub use retire::{Retired, Retirement};
 pub use trial::{Act, Supervise, Trial};
 
 use crate::table::{
@@ -145,7 +147,7 @@ pub enum Command {
         /// Whether what comes of it is supervised.
         supervise: Supervise,
     },
-    /// A ramp begins, or something is done with the one that is under way. Stands alone, not in a batch.
+    /// A ramp begins, or something is done with the one that is under way, or its version is retired. Stands alone, not in a batch.
     Ramp {
         /// The service.
         service: ServiceName,
@@ -278,6 +280,8 @@ pub struct Effects {
     pub left: Vec<(ServiceName, VersionName)>,
     /// Versions that had no weight and carry some: a drain of theirs, which may also have ended, is cancelled.
     pub returned: Vec<(ServiceName, VersionName)>,
+    /// Services of which nothing that lasts on the versions that were left is told to go before this long.
+    pub lasting: Vec<(ServiceName, Duration)>,
     /// Endpoints that got new requests and get none any more, of versions that are still there.
     pub out: Vec<Out>,
     /// Things the operator should know that are no reason to refuse.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::deployment::{Deployment, Discovered, Edit, Phase};
 use super::digest::FileDigest;
 use super::history::Standing;
+use super::retire::as_far_as_known;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, Service, ServiceSpec, Split, VersionName, VersionSpec,
 };
@@ -129,6 +130,7 @@ pub(super) fn restore(
     standing: &Standing,
     epoch: Epoch,
 ) -> Result<(Service, Deployment), VersionName> {
+    let standing = &as_far_as_known(spec, standing);
     let (edits, _) = still_holding(spec, &standing.edits, &standing.discovered);
     let versions = effective(spec, &edits, &standing.discovered);
     if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(spec, &versions, name)) {
@@ -141,6 +143,8 @@ pub(super) fn restore(
     deployment.trial.clone_from(&standing.trial);
     deployment.ramp.clone_from(&standing.ramp);
     deployment.ramped.clone_from(&standing.ramped);
+    deployment.retirement.clone_from(&standing.retirement);
+    deployment.retired.clone_from(&standing.retired);
     Ok((service, deployment))
 }
 
@@ -191,6 +195,20 @@ fn assemble(
     let phase = Phase::of(&split, Vec::new());
     let service = Service::new(spec, effective(spec, &edits, &discovered), stable, split, epoch);
     let (spec, file_digest) = (Arc::clone(spec), FileDigest::of(spec));
-    let (previous, trial, ramp, ramped) = (None, None, None, None);
-    (service, Deployment { spec, file_digest, edits, discovered, phase, previous, trial, ramp, ramped })
+    let (previous, trial) = (None, None);
+    let ((ramp, ramped), (retirement, retired)) = Default::default();
+    let deployment = Deployment {
+        spec,
+        file_digest,
+        edits,
+        discovered,
+        phase,
+        previous,
+        trial,
+        ramp,
+        ramped,
+        retirement,
+        retired,
+    };
+    (service, deployment)
 }

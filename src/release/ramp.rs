@@ -5,13 +5,14 @@
 
 mod steps;
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 pub use steps::Steps;
 
 use super::deployment::Previous;
 use super::draft::{Draft, Item};
+#[cfg(doc)]
+use super::retire::{LASTS, QUIET};
 use super::{Actor, Refused, Supervise, Timestamp, Trial};
 use crate::table::{BasisPoints, Epoch, Service, ServiceName, Split, VersionName, VersionRef};
 
@@ -107,6 +108,18 @@ pub enum RampOrder {
     },
     /// On with what was left of the step.
     Resume,
+    /// Nobody new comes to the version that is tried; who is there stays until nobody of them comes any more.
+    Retire {
+        /// For how long nobody may have come, for it to be over; `None`: as it is, or [`QUIET`].
+        quiet: Option<Duration>,
+        /// How long it takes at most, from now on; `None`: as it is, or [`LASTS`].
+        lasts: Option<Duration>,
+    },
+    /// Nobody has come for so long, or the time is over.
+    Retired {
+        /// The retirement's [`Retirement::begun`](super::Retirement::begun).
+        begun: Epoch,
+    },
 }
 
 impl RampEnd {
@@ -141,21 +154,7 @@ impl Ramp {
     /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point.
     #[must_use]
     pub fn split(&self) -> Split {
-        let Previous { stable, split, .. } = &self.before;
-        let others = || split.shares().filter(|(version, _)| **version != self.to);
-        let points = |weight: BasisPoints| u64::from(weight.points());
-        let all: u64 = others().map(|(_, weight)| points(weight)).sum();
-        let rest = points(BasisPoints::ALL) - points(self.weight());
-        let parts = others().map(|(version, weight)| (version, points(weight) * rest));
-        let mut parts: Vec<_> = parts.map(|(version, part)| (version, part / all, part % all)).collect();
-        // What rounding leaves goes to the largest remainders; among equals first to whoever carries the service.
-        let left = rest - parts.iter().map(|(_, whole, _)| whole).sum::<u64>();
-        parts.sort_by_key(|(version, _, remainder)| Reverse((*remainder, *version == stable)));
-        let shares = (0..).zip(parts).map(|(rank, (version, whole, _))| {
-            (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
-        });
-        let weights: Vec<_> = shares.chain([(self.to.clone(), self.weight())]).collect();
-        Split::new(weights).unwrap_or_else(|_| Split::all_to(self.to.clone()))
+        self.before.split.giving(&self.to, self.weight(), &self.before.stable)
     }
 
     /// How much of the step is left by the calendar, and never more than there was; `None`: the next one is not due by time.
@@ -214,9 +213,13 @@ impl Draft<'_> {
                 self.enter(name, ramp, step)
             }
             RampOrder::Abort => {
-                self.present(name)?;
+                if self.entry(name)?.deployment.retirement.is_none() {
+                    self.present(name)?;
+                }
                 self.revert(name)
             }
+            RampOrder::Retire { quiet, lasts } => self.retire(name, quiet, lasts),
+            RampOrder::Retired { begun } => self.end_of_retirement(name, begun),
             RampOrder::Freeze { left } => {
                 let (ramp, now) = (self.present(name)?, self.now);
                 if !ramp.is_frozen {
@@ -248,6 +251,7 @@ impl Draft<'_> {
     ) -> Result<(), Refused> {
         let to = self.resolve(name, to)?;
         let (begun, actor, reason) = (self.epoch, self.actor.clone(), self.reason.clone());
+        self.check_not_retiring(name)?;
         let Item { service, deployment, .. } = self.entry(name)?;
         if let Some(ramp) = &deployment.ramp {
             return Err(Refused::Ramping { service: name.clone(), to: ramp.to.clone() });
@@ -299,9 +303,10 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A ramp that is under way is over.
+    /// A ramp or a retirement that is under way is over.
     pub(super) fn end_ramp(&mut self, name: &ServiceName, how: RampEnd) -> Result<(), Refused> {
         let epoch = self.epoch;
+        self.end_retirement(name, how)?;
         let Item { deployment, .. } = self.entry(name)?;
         let Some(ramp) = deployment.ramp.take() else { return Ok(()) };
         deployment.ramped = Some(ramp.over(how, epoch));
@@ -322,11 +327,12 @@ impl Draft<'_> {
     }
 
     fn present(&mut self, name: &ServiceName) -> Result<Ramp, Refused> {
+        self.check_not_retiring(name)?;
         let none = || Refused::NoRamp { service: name.clone() };
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
     }
 
-    fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
+    pub(super) fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
         match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
             Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),

@@ -1,6 +1,7 @@
 //! Why an order was refused, in words for people and tokens for machines.
 
 use super::gate::Readiness;
+use super::retire::Barred;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, RouteTaken, ServiceName, VersionName, VersionRef,
 };
@@ -70,6 +71,9 @@ pub enum Refused {
         /// The version.
         version: VersionName,
     },
+    /// A retirement is in the way, or something is in its way.
+    #[error(transparent)]
+    Retire(#[from] Barred),
     /// A ramp is no edit of a batch.
     #[error("a ramp of `{service}` stands alone, not in a batch")]
     RampInBatch {
@@ -274,6 +278,7 @@ impl Refused {
             Self::NoRamp { .. } => "no_ramp",
             Self::NothingToRamp { .. } => "nothing_to_ramp",
             Self::Suspect { .. } => "suspect",
+            Self::Retire(why) => why.token(),
             Self::RampInBatch { .. } => "ramp_in_batch",
             Self::BadWeights { .. } => "bad_weights",
             Self::VersionInUse { .. } => "version_in_use",
@@ -325,6 +330,7 @@ impl Refused {
                     "wait until that is over (`switchback status {service}`), or take it back: `switchback revert {service}`"
                 )
             }
+            Self::Retire(why) => why.hint(),
             Self::RampInBatch { .. } => "ask for it by itself".to_owned(),
             Self::BadWeights { .. } => {
                 "name every version that shall get traffic; the sum must be 100 %".to_owned()

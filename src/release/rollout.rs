@@ -118,6 +118,9 @@ pub enum NotPlanned {
     /// A ramp moves the same weights.
     #[error("a ramp to `{0}` is under way, which moves the weights")]
     Ramping(VersionName),
+    /// Nobody new comes to a version: that is by the same weights.
+    #[error("`{0}` is retiring, which goes by the weights")]
+    Retiring(VersionName),
     /// Less would serve than has to.
     #[error("{left} of {serving} endpoints would serve, and at least {least} have to")]
     Capacity {
@@ -152,6 +155,7 @@ impl NotPlanned {
             Self::Serving { .. } => "serving",
             Self::NoTraffic(_) => "no_traffic",
             Self::Ramping(_) => "ramping",
+            Self::Retiring(_) => "retiring",
             Self::Capacity { .. } => "capacity",
             Self::Discovered { .. } => "discovered",
             Self::NobodyConfirms(_) => "nobody_confirms",
@@ -171,6 +175,7 @@ impl NotPlanned {
             Self::Ramping(_) => {
                 "`switchback abort SERVICE` takes it back, `switchback promote SERVICE --full` brings it to its end"
             }
+            Self::Retiring(_) => "`switchback abort SERVICE` sends everybody back at once",
             Self::Capacity { .. } => {
                 "replace fewer at a time (`--batch`), let new ones come first (`--surge`), or ask for less (`--min-capacity`)"
             }
@@ -219,6 +224,9 @@ impl Plan {
         }
         if let Some(ramp) = deployment.ramp.as_ref().filter(|_| self.is_between()) {
             return Err(NotPlanned::Ramping(ramp.to.clone()));
+        }
+        if let Some(retirement) = deployment.retirement.as_ref().filter(|_| self.is_between()) {
+            return Err(NotPlanned::Retiring(retirement.version.clone()));
         }
         if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
             return Err(NotPlanned::NoTraffic(self.from.clone()));

@@ -2,7 +2,8 @@
 
 use super::deployment::Deployment;
 use super::history::{ServiceRecord, Standing};
-use super::ramp::{Ramp, Ramped};
+use super::ramp::{Ramp, RampEnd, Ramped};
+use super::retire::{Retired, Retirement};
 use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, VersionSpec, Watch};
 
 /// The most services that a line of history names.
@@ -31,6 +32,7 @@ pub(super) fn describe(
         parts.push(new.split.to_string());
     }
     parts.extend(ramping(standing, deployment));
+    parts.extend(retiring(standing, deployment));
     parts.extend(holding(old.map(|old| old.holds).unwrap_or_default(), new.holds));
     if parts.is_empty() {
         parts.extend(suspected(standing, deployment));
@@ -61,6 +63,29 @@ fn ramping(before: Option<&Standing>, now: &Deployment) -> Option<String> {
         (None, Some(ramped)) if before.and_then(|before| before.ramped.as_ref()) != Some(ramped) => {
             let Ramped { to, how, .. } = ramped;
             Some(format!("the ramp to {to} is over ({})", how.token()))
+        }
+        (None, _) => None,
+    }
+}
+
+/// `green is retiring`, `green is retired`, `the retirement of green is over (aborted)`.
+fn retiring(before: Option<&Standing>, now: &Deployment) -> Option<String> {
+    let was = before.and_then(|before| before.retirement.as_ref());
+    match (&now.retirement, &now.retired) {
+        (Some(now), _) if was.is_some_and(|was| was.begun == now.begun) => {
+            let limits = |of: &Retirement| (of.quiet, of.until);
+            (was.map(limits) != Some(limits(now)))
+                .then(|| format!("{} is retiring, otherwise than before", now.version))
+        }
+        (Some(now), _) => Some(format!("{} is retiring", now.version)),
+        (None, Some(retired)) if before.and_then(|before| before.retired.as_ref()) != Some(retired) => {
+            let Retired { version, how, .. } = retired;
+            Some(match how {
+                RampEnd::Finished => format!("{version} is retired"),
+                RampEnd::Aborted | RampEnd::Reverted | RampEnd::Superseded => {
+                    format!("the retirement of {version} is over ({})", how.token())
+                }
+            })
         }
         (None, _) => None,
     }

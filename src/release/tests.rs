@@ -6,5 +6,6 @@ mod gate;
 mod laws;
 mod phases;
 mod ramps;
+mod retire;
 mod trials;
 mod world;

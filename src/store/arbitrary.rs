@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::release::history::Standing;
 use crate::release::{
-    Actor, ActorKind, Change, ChangeKind, Edit, FileDigest, Previous, Ramp, RampEnd, Ramped, ServiceRecord,
-    Steps, Supervise, Timestamp, Trial,
+    Actor, ActorKind, Change, ChangeKind, Edit, FileDigest, Previous, Ramp, RampEnd, Ramped, Retired,
+    Retirement, ServiceRecord, Steps, Supervise, Timestamp, Trial,
 };
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, PoolTraits, Protocol, ServiceName, Split,
@@ -141,6 +141,35 @@ fn ramped() -> impl Strategy<Value = Ramped> {
     )
 }
 
+fn retirement() -> impl Strategy<Value = Retirement> {
+    let split = split().prop_filter("it is shared", |split| !split.is_whole());
+    let times = (0..1u64 << 40, 0..1u64 << 62, 0..1u64 << 40);
+    let who = (0..ActorKind::ALL.len(), ".{0,8}", ".{0,12}");
+    (1..1u64 << 62, split, times, who).prop_map(
+        |(begun, split, (quiet, until, lasts), (actor, name, reason))| Retirement {
+            begun: Epoch(begun),
+            version: split.heaviest().clone(),
+            split,
+            quiet: Duration::from_millis(quiet),
+            until: Timestamp(until),
+            lasts: Duration::from_millis(lasts),
+            actor: Actor { kind: ActorKind::ALL[actor], name },
+            reason,
+        },
+    )
+}
+
+fn retired() -> impl Strategy<Value = Retired> {
+    (1..1u64 << 62, version_name(), 0..RampEnd::ALL.len(), 1..1u64 << 62).prop_map(
+        |(begun, version, how, epoch)| Retired {
+            begun: Epoch(begun),
+            version,
+            how: RampEnd::ALL[how],
+            epoch: Epoch(epoch),
+        },
+    )
+}
+
 fn scope() -> impl Strategy<Value = Option<HoldScope>> {
     prop::option::of(prop_oneof![Just(HoldScope::All), Just(HoldScope::Writes)])
 }
@@ -151,14 +180,26 @@ fn standing() -> impl Strategy<Value = Standing> {
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);
     let ways = (prop::option::of(previous()), prop::option::of(trial()));
     let ramps = (prop::option::of(ramp()), prop::option::of(ramped()));
+    let retired = (prop::option::of(retirement()), prop::option::of(retired()));
+    let ramps = (ramps, retired);
     (version_name(), split(), ways, ramps, edits, discovered, any::<(u32, u64)>()).prop_map(
-        |(stable, split, (previous, trial), (ramp, ramped), edits, discovered, (form, hash))| Standing {
+        |(
+            stable,
+            split,
+            (previous, trial),
+            ((ramp, ramped), (retirement, retired)),
+            edits,
+            discovered,
+            (form, hash),
+        )| Standing {
             stable,
             split,
             previous,
             trial,
             ramp,
             ramped,
+            retirement,
+            retired,
             edits,
             discovered,
             file_digest: FileDigest { form, hash },

@@ -4,6 +4,7 @@
 //! Every store that keeps text uses it.
 
 mod ramp;
+mod retire;
 #[cfg(test)]
 mod tests;
 mod traits;
@@ -17,10 +18,12 @@ use super::StoreError;
 use crate::release::history::Standing;
 use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
 use crate::release::{Discovered, Edit, FileDigest, Previous, Ramp, Ramped, ServiceRecord, Trial};
+use crate::release::{Retired, Retirement};
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, VersionName, VersionSpec,
 };
 use ramp::{RampForm, RampedForm};
+use retire::{RetiredForm, RetirementForm};
 use traits::TraitsForm;
 use trial::{ScopeForm, TrialForm};
 
@@ -65,6 +68,11 @@ pub struct StandingForm {
     ramp: Option<RampForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramped: Option<RampedForm>,
+    /// The retirement under way, and how the last one ended; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retirement: Option<RetirementForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired: Option<RetiredForm>,
     edits: BTreeMap<String, EditForm>,
     /// Endpoints that were found; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -212,6 +220,8 @@ impl From<&Standing> for StandingForm {
             trial: standing.trial.as_ref().map(TrialForm::from),
             ramp: standing.ramp.as_ref().map(RampForm::from),
             ramped: standing.ramped.as_ref().map(RampedForm::from),
+            retirement: standing.retirement.as_ref().map(RetirementForm::from),
+            retired: standing.retired.as_ref().map(RetiredForm::from),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
             discovered: found(&standing.discovered),
             file_digest: format!("{:016x}", standing.file_digest.hash),
@@ -232,6 +242,8 @@ impl TryFrom<StandingForm> for Standing {
             trial: form.trial.map(Trial::try_from).transpose()?,
             ramp: form.ramp.map(Ramp::try_from).transpose()?,
             ramped: form.ramped.map(Ramped::try_from).transpose()?,
+            retirement: form.retirement.map(Retirement::try_from).transpose()?,
+            retired: form.retired.map(Retired::try_from).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
             discovered: discovered(form.discovered)?,
             file_digest: FileDigest {

@@ -15,6 +15,14 @@ pub struct DrainRules {
     pub retry: Option<Duration>,
 }
 
+impl DrainRules {
+    /// The same, so much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self { patience: self.patience + time, deadline: self.deadline + time, ..self }
+    }
+}
+
 impl Default for DrainRules {
     fn default() -> Self {
         let [patience, spread, deadline] = [30, 60, 600].map(Duration::from_secs);

@@ -205,6 +205,20 @@ impl Service {
         Self { holds, ..self }
     }
 
+    /// From now on nobody new comes to a version, by these weights, where users are known by a cookie of ours; `None`: to any.
+    pub fn turn_away(&mut self, from: Option<(&VersionName, &Split)>) {
+        let Some(sticky) = self.sticky.as_ref().filter(|sticky| sticky.turns_away() || from.is_some()) else {
+            return;
+        };
+        let names = || self.versions.iter().map(|version| &version.name);
+        let fresh = Sticky::new(&sticky.rules, &self.split, names());
+        let fresh = match from {
+            Some((version, split)) => fresh.turning_away(version, split, names()),
+            None => fresh,
+        };
+        self.sticky = Some(Arc::new(fresh));
+    }
+
     /// The index of the version that an unkeyed request with this coin is assigned to (G4).
     ///
     /// `None` only for a service without weights, which [`crate::release`] never makes.

@@ -1,5 +1,6 @@
 //! How a service's new requests are shared among its versions.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use super::name::{BasisPoints, Invalid, VersionName};
@@ -62,6 +63,26 @@ impl Split {
         let weights = [(one, share), (other, BasisPoints::new(u64::from(rest)).unwrap_or_default())];
         Self::new(weights.map(|(version, weight)| (version.clone(), weight)))
             .unwrap_or_else(|_| Self::all_to(other.clone()))
+    }
+
+    /// `weight` to one version; of the rest each of the others has what it has of theirs now, to a point.
+    ///
+    /// What rounding leaves goes to the largest remainders; among equals first to `stable`.
+    #[must_use]
+    pub fn giving(&self, to: &VersionName, weight: BasisPoints, stable: &VersionName) -> Self {
+        let others = || self.shares().filter(|(version, _)| *version != to);
+        let points = |weight: BasisPoints| u64::from(weight.points());
+        let all: u64 = others().map(|(_, weight)| points(weight)).sum();
+        let rest = points(BasisPoints::ALL) - points(weight);
+        let parts = others().map(|(version, weight)| (version, points(weight) * rest));
+        let mut parts: Vec<_> = parts.map(|(version, part)| (version, part / all, part % all)).collect();
+        let left = rest - parts.iter().map(|(_, whole, _)| whole).sum::<u64>();
+        parts.sort_by_key(|(version, _, remainder)| Reverse((*remainder, *version == stable)));
+        let shares = (0..).zip(parts).map(|(rank, (version, whole, _))| {
+            (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
+        });
+        let weights: Vec<_> = shares.chain([(to.clone(), weight)]).collect();
+        Self::new(weights).unwrap_or_else(|_| Self::all_to(to.clone()))
     }
 
     /// The version with the largest weight; among equals the first by name.

@@ -87,6 +87,17 @@ pub struct Sticky {
     salt: (u64, u64),
     /// Those that have weight, by name.
     contenders: Box<[Contender]>,
+    /// The version that nobody new comes to.
+    closed: Option<Closed>,
+}
+
+/// A version that nobody new comes to.
+#[derive(Debug, Clone, PartialEq)]
+struct Closed {
+    /// Of the version in its service.
+    index: usize,
+    /// By whose weights nobody new may belong to it, by name.
+    contenders: Box<[Contender]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,14 +123,50 @@ impl Sticky {
     ) -> Self {
         let half = |number| SipHasher24::new_with_keys(0, number).hash(rules.salt.as_bytes());
         let salt = (half(0), half(1));
+        let contenders = contenders(salt, split, &versions.collect::<Vec<_>>());
+        Self { rules: rules.clone(), salt, contenders, closed: None }
+    }
+
+    /// The same, with nobody new coming to `version`: those who do not belong to it by the weights `split` either, so that none of them is
+    /// ever moved while the version has no more than there.
+    #[must_use]
+    pub fn turning_away<'v>(
+        self,
+        version: &VersionName,
+        split: &Split,
+        versions: impl Iterator<Item = &'v VersionName>,
+    ) -> Self {
         let versions: Vec<_> = versions.collect();
-        // By name: the order in which a file has them must not decide anything.
-        let contenders = split.shares().filter_map(|(name, weight)| {
-            let index = versions.iter().position(|version| *version == name)?;
-            let mark = salted(salt, name.as_str().as_bytes());
-            Some(Contender { mark, weight: f64::from(weight.points()), index })
-        });
-        Self { rules: rules.clone(), salt, contenders: contenders.collect() }
+        let index = versions.iter().position(|name| *name == version);
+        let closed = |index| Closed { index, contenders: contenders(self.salt, split, &versions) };
+        Self { closed: index.map(closed), ..self }
+    }
+
+    /// True while nobody new comes to one of the versions.
+    #[must_use]
+    pub fn turns_away(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// The index of that version.
+    #[must_use]
+    pub fn closed(&self) -> Option<usize> {
+        self.closed.as_ref().map(|closed| closed.index)
+    }
+
+    /// True of a key that nobody new may have: it belongs to the version that nobody new comes to.
+    #[must_use]
+    pub fn is_closed_to(&self, key: StickyKey) -> bool {
+        self.closed.as_ref().is_some_and(|closed| first(&closed.contenders, key) == Some(closed.index))
+    }
+
+    /// The index of the version that has a new user with this key: of those that are open the first, which is the one that has the key
+    /// later on too, unless [`Sticky::is_closed_to`] it.
+    #[must_use]
+    pub fn assign_new(&self, key: StickyKey) -> Option<usize> {
+        let Some(Closed { index, contenders }) = &self.closed else { return self.assign(key) };
+        let open: Vec<_> = contenders.iter().copied().filter(|contender| contender.index != *index).collect();
+        first(&open, key)
     }
 
     /// The key of who sends these bytes; `None` for none at all, which tell nobody from anybody.
@@ -140,15 +187,30 @@ impl Sticky {
     /// The index of the version that has this key; O(versions with weight), some 40 ns each.
     #[must_use]
     pub fn assign(&self, key: StickyKey) -> Option<usize> {
-        let [only] = *self.contenders else {
-            let reach = |contender: &Contender| -libm::log(lot(key, contender.mark)) / contender.weight;
-            let reached = self.contenders.iter().map(|contender| (reach(contender), contender.index));
-            // Among equals the first by name.
-            let first = reached.min_by(|one, other| one.0.partial_cmp(&other.0).unwrap_or(Ordering::Equal));
-            return first.map(|(_, index)| index);
-        };
-        Some(only.index)
+        first(&self.contenders, key)
     }
+}
+
+/// Those that have weight in `split`, by name: the order in which a file has `versions` must not decide anything.
+fn contenders(salt: (u64, u64), split: &Split, versions: &[&VersionName]) -> Box<[Contender]> {
+    let contenders = split.shares().filter_map(|(name, weight)| {
+        let index = versions.iter().position(|version| *version == name)?;
+        let mark = salted(salt, name.as_str().as_bytes());
+        Some(Contender { mark, weight: f64::from(weight.points()), index })
+    });
+    contenders.collect()
+}
+
+/// The index of the version that has the key, of these.
+fn first(contenders: &[Contender], key: StickyKey) -> Option<usize> {
+    let [only] = *contenders else {
+        let reach = |contender: &Contender| -libm::log(lot(key, contender.mark)) / contender.weight;
+        let reached = contenders.iter().map(|contender| (reach(contender), contender.index));
+        // Among equals the first by name.
+        let first = reached.min_by(|one, other| one.0.partial_cmp(&other.0).unwrap_or(Ordering::Equal));
+        return first.map(|(_, index)| index);
+    };
+    Some(only.index)
 }
 
 fn salted(salt: (u64, u64), bytes: &[u8]) -> u64 {

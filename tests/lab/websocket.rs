@@ -64,6 +64,18 @@ pub fn connect(address: SocketAddr, path: &str) -> WebSocket<TcpStream> {
     client(format!("ws://{address}{path}"), stream).expect("a WebSocket").0
 }
 
+/// A client of a proxy of which some version, but not every one, speaks WebSocket: once it has come to that.
+pub fn connect_to_who_speaks(address: SocketAddr) -> WebSocket<TcpStream> {
+    (0..1_000)
+        .find_map(|_| {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            client(format!("ws://{address}/"), stream).ok()
+        })
+        .expect("a WebSocket")
+        .0
+}
+
 /// Sends a message, and says whether it comes back.
 pub fn echoed(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
     socket.send(Message::text(text)).unwrap();

@@ -46,6 +46,9 @@ pub struct Drain {
     /// The same by endpoint; what waits for an endpoint is in none.
     #[serde(default)]
     pub endpoints: Vec<EndpointLeft>,
+    /// True while it is retiring: nobody new comes to it, and who is there may still come.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retiring: bool,
     /// Who else uses an address of its pool; looked for once it is drained, and absent when nobody does. As long as somebody does, what is there is not safe
     /// to stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,6 +104,11 @@ impl Measure {
         let is_measure = trial.acts && trial.baseline == version;
         is_measure.then(|| Self { candidate: trial.candidate.clone(), until: trial.until.clone() })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// May this endpoint of a version be stopped?
@@ -188,7 +196,8 @@ impl Drain {
             count: *count,
         });
         let (remaining, endpoints) = (remaining.collect(), by_endpoint(told));
-        Self { drained, weight, remaining, endpoints, also_used_by: Vec::new(), measure: None }
+        let (retiring, also_used_by, measure) = Default::default();
+        Self { drained, weight, remaining, endpoints, retiring, also_used_by, measure }
     }
 }
 

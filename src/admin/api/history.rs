@@ -26,7 +26,7 @@ pub struct Change {
     /// When, in UTC.
     #[schema(example = "2026-01-02T03:04:05.678Z", format = DateTime)]
     pub at: String,
-    /// flip, revert, weights, ramp, abort, freeze, resume, versions, endpoints, hold, release, batch, undo, configure or supervision.
+    /// flip, revert, weights, ramp, abort, freeze, resume, retire, versions, endpoints, hold, release, batch, undo, configure or supervision.
     #[schema(example = "flip")]
     pub kind: String,
     /// Who.

@@ -9,6 +9,7 @@ mod health;
 mod history;
 mod problem;
 mod ramp;
+mod retire;
 mod rollout;
 mod service;
 mod standing;
@@ -32,6 +33,7 @@ pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, 
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
 pub use ramp::{Promote, Ramp, RampEnded, Ramped, StartRamp, SteerRamp};
+pub use retire::{Retire, Retired, Retirement};
 pub use rollout::{EndpointReady, Proceed, Ready, Replace, Rollout, RolloutStep, StartRollout};
 pub use service::{
     Endpoint, InFlight, Listener, PreviousSplit, Protocol, Route, Service, Services, Status, Version, weights,

@@ -109,11 +109,11 @@ pub struct Ramped {
     pub epoch: u64,
 }
 
-/// How a ramp ends.
+/// How a ramp or a retirement ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RampEnded {
-    /// The last step was reached.
+    /// The last step was reached; nobody came any more.
     Finished,
     /// An abort or a revert took all of it back.
     Aborted,
@@ -183,14 +183,19 @@ impl Ramp {
 
 impl From<&release::Ramped> for Ramped {
     fn from(ramped: &release::Ramped) -> Self {
-        let how = match ramped.how {
-            release::RampEnd::Finished => RampEnded::Finished,
-            release::RampEnd::Aborted => RampEnded::Aborted,
-            release::RampEnd::Reverted => RampEnded::Reverted,
-            release::RampEnd::Superseded => RampEnded::Superseded,
-        };
-        let (begun, epoch) = (ramped.begun.0, ramped.epoch.0);
+        let (begun, epoch, how) = (ramped.begun.0, ramped.epoch.0, ramped.how.into());
         Self { begun, to: ramped.to.to_string(), reached: ramped.reached.points(), how, epoch }
+    }
+}
+
+impl From<release::RampEnd> for RampEnded {
+    fn from(how: release::RampEnd) -> Self {
+        match how {
+            release::RampEnd::Finished => Self::Finished,
+            release::RampEnd::Aborted => Self::Aborted,
+            release::RampEnd::Reverted => Self::Reverted,
+            release::RampEnd::Superseded => Self::Superseded,
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PreviousSplit, Ramp, Ramped, Trial, weights};
-use crate::control::Ramps;
+use super::{PreviousSplit, Ramp, Ramped, Retired, Retirement, Trial, weights};
+use crate::control::{Ramps, Retirements};
 use crate::release::{self, State};
 use crate::table::{self, ServiceName};
 
@@ -43,6 +43,12 @@ pub struct Standing {
     /// How the last ramp has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramped: Option<Ramped>,
+    /// Nobody new comes to one version, and who is there stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retirement: Option<Retirement>,
+    /// How the last retirement has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
 }
 
 /// Where a service stands in a deployment.
@@ -61,6 +67,8 @@ pub enum Phase {
     Ramping,
     /// The same, and it stays where it is.
     Frozen,
+    /// Nobody new comes to one version, and who is there stays.
+    Retiring,
     /// New requests wait, whatever else there is.
     Holding,
 }
@@ -76,6 +84,7 @@ impl Phase {
             Self::Supervising => "supervising",
             Self::Ramping => "ramping",
             Self::Frozen => "frozen",
+            Self::Retiring => "retiring",
             Self::Holding => "holding",
         }
     }
@@ -90,6 +99,7 @@ impl Phase {
             _ if !service.holds.are_none() => Self::Holding,
             _ if deployment.ramp.as_ref().is_some_and(|ramp| ramp.is_frozen) => Self::Frozen,
             _ if deployment.ramp.is_some() => Self::Ramping,
+            _ if deployment.retirement.is_some() => Self::Retiring,
             _ if is_flip => Self::Supervising,
             release::Phase::Steady => Self::Steady,
             release::Phase::Canary => Self::Canary,
@@ -141,13 +151,16 @@ impl Standing {
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
             ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, &service.split)),
             ramped: deployment.ramped.as_ref().map(Ramped::from),
+            retirement: deployment.retirement.as_ref().map(Retirement::from),
+            retired: deployment.retired.as_ref().map(Retired::from),
         })
     }
 
-    /// With what is known of the ramp's clock.
-    pub fn look_at_clock(&mut self, name: &str, ramps: &Ramps) {
+    /// With what is known of the clocks of the ramp and the retirement.
+    pub fn look_at_clocks(&mut self, name: &str, ramps: &Ramps, retirements: &Retirements) {
         // A name that we wrote ourselves.
-        let known = name.parse().ok().and_then(|name| ramps.left(&name));
-        self.ramp = self.ramp.take().map(|ramp| ramp.with_clock(known));
+        let Ok(name) = name.parse() else { return };
+        self.ramp = self.ramp.take().map(|ramp| ramp.with_clock(ramps.left(&name)));
+        self.retirement = self.retirement.take().map(|it| it.with_clock(retirements.clock(&name)));
     }
 }

@@ -32,6 +32,16 @@ A step that is due waits while the version is not ready, or supervision suspects
 the proxy's: it goes on without this command, and in the next process. Who moves the weights otherwise ends it.
 Exit status 0: finished; 1: taken back, or ended by another change; 3: it goes on; 4: reverted by supervision.";
 
+pub(super) const RETIRE_HELP: &str = "Examples:
+  switchback retire shop                        until nobody has come for half an hour, or for a day
+  switchback retire shop --quiet 10m --for 4h --async
+  switchback abort shop                         everybody is sent back at once, before it is over
+
+Who is on it is told by the cookie that the proxy mints. Where each request has a coin of its own, nobody stays: the
+others get everything at once, and what is in flight finishes, with nothing told to go before --for is over.
+Exit status 0: over, and the version is safe to stop; 1: refused, or ended by another change; 3: it goes on; 4: reverted
+by supervision.";
+
 pub(super) const VERSIONS_HELP: &str = "Examples:
   switchback versions shop
   switchback versions add shop v42 --endpoint 127.0.0.1:9301 --endpoint 127.0.0.1:9302

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::words::duration;
+use super::words::{duration, long_duration};
 use super::{Change, Supervise, Wait};
 use crate::table::BasisPoints;
 
@@ -86,4 +86,26 @@ pub struct Steer {
     /// Common options.
     #[command(flatten)]
     pub change: Change,
+}
+
+/// `retire`.
+#[derive(Debug, Args)]
+pub struct Retire {
+    /// The service.
+    pub service: String,
+    /// It is over when nobody has come to the version for this long: 30m, 2h [30m, or as it is].
+    #[arg(long, value_name = "TIME", value_parser = long_duration)]
+    pub quiet: Option<Duration>,
+    /// It is over after this long in any case, from now on: 1h, 48h [24h, or as it is].
+    #[arg(long = "for", value_name = "TIME", value_parser = long_duration)]
+    pub lasts: Option<Duration>,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait until it is over and the version is empty: 30m, 2h [as long as it takes]. It goes on after that.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Return at once: it goes on by itself.
+    #[arg(long = "async")]
+    pub no_wait: bool,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::api::text;
-use crate::table::{BasisPoints, EndpointAddr};
+use crate::table::{self, BasisPoints, EndpointAddr};
 
 /// `SERVICE/VERSION`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,11 @@ pub(super) fn weight(text: &str) -> Result<(String, BasisPoints), String> {
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'NAME: VALUE'")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// One of more than a day too.
+pub(super) fn long_duration(text: &str) -> Result<Duration, String> {
+    table::duration::parse(text).map_err(|why| why.to_string())
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -87,7 +87,8 @@ pub(in crate::cli) fn way_back(answer: &ChangeAnswer) -> Option<String> {
     let mut services = answer.services.iter();
     match (services.next(), services.next()) {
         (Some((name, standing)), None) if standing.previous.is_some() => {
-            let abort = standing.ramp.as_ref().map(|_| format!("switchback abort {name}"));
+            let is_taken_back = standing.ramp.is_some() || standing.retirement.is_some();
+            let abort = is_taken_back.then(|| format!("switchback abort {name}"));
             let back = abort.or_else(|| exclusive_back(name, standing));
             Some(format!("the way back: {}", back.unwrap_or_else(|| format!("switchback revert {name}"))))
         }

@@ -36,6 +36,9 @@ fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) 
         State::Carries(points) => {
             Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
         }
+        State::Retiring => {
+            Some(format!("{name} is retiring: who is on it may still come, do not stop it yet"))
+        }
         State::Measure(measure) => Some(is_measure(&name, measure)),
     }
 }
@@ -55,6 +58,7 @@ pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> St
     let left = states.iter().filter_map(|(version, state)| match state {
         State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
         State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
+        State::Retiring => Some(format!("{} is retiring", name(states, version))),
         State::Empty | State::Shared(_) | State::Carries(_) | State::Measure(_) => None,
     });
     style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))

@@ -5,6 +5,7 @@ mod drain;
 mod health;
 mod history;
 mod ramp;
+mod retire;
 mod rollout;
 mod status;
 #[cfg(test)]
@@ -20,5 +21,6 @@ pub(super) use ramp::{
     begun as ramp_begun, ended as ramp_ended, gone as ramp_gone, news as ramp_news, plan as ramp_plan,
     stands as ramp_stands,
 };
+pub(super) use retire::{retired, retirement};
 pub(super) use rollout::{is_safe, news, outcome, rollout};
 pub(super) use status::{status, versions};

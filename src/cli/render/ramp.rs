@@ -92,7 +92,7 @@ pub(in crate::cli) fn gone(service: &str, ramped: &Ramped, change: Option<&Chang
 }
 
 /// `flip by operator uid=0: why`.
-fn by(change: &Change) -> String {
+pub(super) fn by(change: &Change) -> String {
     let (kind, actor, name) = (&change.kind, &change.actor.kind, line(&change.actor.name, 80));
     match line(&change.reason, 400) {
         why if why.is_empty() => format!("{kind} by {actor} {name}"),

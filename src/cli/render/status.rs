@@ -87,6 +87,7 @@ fn head(service: &Service, style: Style) -> String {
         | Phase::Supervising
         | Phase::Ramping
         | Phase::Frozen
+        | Phase::Retiring
         | Phase::Holding => Tone::Moving,
     };
     let name = style.paint(Tone::Strong, &service.name);
@@ -227,6 +228,9 @@ fn next(service: &Service) -> Vec<String> {
             super::ramp_stands(ramp)
         ));
     }
+    if let Some(retirement) = &standing.retirement {
+        all.push(format!("retiring: {}", super::retirement(retirement)));
+    }
     if let Some(previous) = &standing.previous {
         let serves = |of: &&String| {
             let mut versions = service.versions.iter().filter(|version| version.name == **of);
@@ -235,7 +239,7 @@ fn next(service: &Service) -> Vec<String> {
         let empty = previous.weights.keys().find(|of| !serves(of));
         all.push(match (empty, exclusive_back(name, standing)) {
             (None, Some(back)) => format!("back: {back}"),
-            (None, None) if standing.ramp.is_some() => {
+            (None, None) if standing.ramp.is_some() || standing.retirement.is_some() => {
                 format!("back: switchback abort {name}   (to {})", split(&previous.weights))
             }
             (None, None) => format!("back: switchback revert {name}   (to {})", split(&previous.weights)),

@@ -39,6 +39,8 @@ fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving
         supervision: None,
         ramp: None,
         ramped: None,
+        retirement: None,
+        retired: None,
     }
 }
 

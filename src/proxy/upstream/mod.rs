@@ -279,6 +279,13 @@ impl Upstream {
         in_flight(counts)
     }
 
+    /// How many have ever come, on all workers.
+    #[must_use]
+    pub fn admitted(&self) -> u64 {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        shards.flat_map(|shard| Class::ALL.map(|class| shard.of(class).admitted())).sum()
+    }
+
     /// Those in flight of one kind.
     #[must_use]
     pub fn in_flight_by(&self, kind: Kind) -> u64 {

@@ -3,6 +3,7 @@
 mod holds;
 mod out;
 mod ramps;
+mod retire;
 mod trials;
 
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::release::{Act, Change, Command, Effects, Event, Phase, RampOrder, Refused, ServiceRecord, State};
 use crate::table::{
-    BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
+    BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, StickyBy, StickyRules,
+    VersionSpec,
 };
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
@@ -78,15 +80,15 @@ fn any_edit() -> impl Strategy<Value = Command> {
 /// Some of the services, each with some of the versions.
 fn any_file() -> impl Strategy<Value = Vec<ServiceSpec>> {
     let versions = prop::collection::btree_map(any_version(), any_pool(), 1..4);
-    let service = (versions, any::<prop::sample::Index>(), trials::any_rules());
+    let service = (versions, any::<prop::sample::Index>(), trials::any_rules(), retire::any_users());
     prop::collection::btree_map(any_service(), service, 1..4).prop_map(|services| {
-        let of_file = services.into_iter().map(|(name, (versions, stable, rules))| {
+        let of_file = services.into_iter().map(|(name, (versions, stable, rules, sticky))| {
             // A file's versions have endpoints: an empty pool becomes one of a port.
             let ports = |ports: Vec<u16>| if ports.is_empty() { vec![9009] } else { ports };
             let versions: Vec<_> = versions.into_iter().map(|(name, pool)| (name, ports(pool))).collect();
             let stable = stable.get(&versions).0;
             let versions: Vec<_> = versions.iter().map(|(name, ports)| (*name, &ports[..])).collect();
-            ServiceSpec { supervise: rules, ..spec(name, stable, &versions) }
+            ServiceSpec { supervise: rules, sticky, ..spec(name, stable, &versions) }
         });
         of_file.collect()
     })
@@ -220,6 +222,7 @@ fn check_standing(state: &State) {
         }
         trials::check_trial(state, service, deployment);
         ramps::check_standing(service, deployment);
+        retire::check_standing(service, deployment);
     }
 }
 
@@ -255,6 +258,7 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
     out::check(before, next, effects);
     trials::check_step(before, command, next);
     ramps::check_step(before, command, next);
+    retire::check_step(before, command, next);
     holds::check(before, command, next);
 }
 
@@ -307,7 +311,8 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                     continue;
                 };
                 let moved = before.table.service(&record.service).is_some_and(|service| service.epoch > *to);
-                if moved {
+                // Of users who are known no more the others have everything.
+                if moved && then.retirement.is_none() {
                     assert_eq!((&now.split, &now.stable), (&then.split, &then.stable));
                 }
             }

@@ -43,7 +43,7 @@ enum SuperviseForm {
     No,
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -115,13 +115,18 @@ impl From<&Ramped> for RampedForm {
 impl TryFrom<RampedForm> for Ramped {
     type Error = Invalid;
     fn try_from(form: RampedForm) -> Result<Self, Invalid> {
-        let how = RampEnd::ALL.into_iter().find(|how| how.token() == form.how);
         Ok(Self {
             begun: Epoch(form.begun),
             to: form.to.parse()?,
             reached: BasisPoints::new(form.reached.into())?,
-            how: how.ok_or_else(|| Invalid(format!("`{}` is no end of a ramp", form.how)))?,
+            how: end(&form.how)?,
             epoch: Epoch(form.epoch),
         })
     }
+}
+
+/// The end with this token.
+pub(super) fn end(token: &str) -> Result<RampEnd, Invalid> {
+    let how = RampEnd::ALL.into_iter().find(|how| how.token() == token);
+    how.ok_or_else(|| Invalid(format!("`{token}` is no end of a ramp")))
 }

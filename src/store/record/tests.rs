@@ -147,6 +147,37 @@ fn a_ramp_stays_readable() {
     }
 }
 
+/// The same with a retirement, and one that is over, as they were written first: never edited, only added to.
+const RETIRED: &str = r#""retirement":{"begun":6,"version":"green","weights":{"blue":7500,"green":2500},"quiet_ms":1800000,
+        "until_ms":1700086400000,"lasts_ms":86400000,"actor":{"kind":"operator","name":"uid=0"},"reason":"v2"},
+        "retired":{"begun":2,"version":"green","how":"finished","epoch":4},"#;
+
+#[test]
+fn a_retirement_stays_readable() {
+    let standing = |text: &str| read(text).map(|change| change.services[0].standing.clone().unwrap());
+    let text = WRITTEN.replacen("\"edits\":", &format!("{RETIRED}\"edits\":"), 1);
+    let of_it = standing(&text).unwrap();
+    let (retirement, retired) = (of_it.retirement.unwrap(), of_it.retired.unwrap());
+    assert_eq!(
+        (retirement.begun, retirement.split.to_string()),
+        (Epoch(6), "blue 75 %, green 25 %".to_owned())
+    );
+    assert_eq!(retirement.left(Timestamp(1_700_086_380_000)), Duration::from_secs(20));
+    assert_eq!((retired.how, retired.epoch), (crate::release::RampEnd::Finished, Epoch(4)));
+    assert!(standing(WRITTEN).unwrap().retirement.is_none(), "records of earlier builds are of none");
+    assert!(!to_text(&ChangeForm::from(&read(WRITTEN).unwrap())).unwrap().contains("retire"));
+    for (was, is) in [
+        ("\"version\":\"green\",\"weights\"", "\"version\":\"v3\",\"weights\""),
+        ("{\"blue\":7500,\"green\":2500},\"quiet_ms\"", "{\"green\":10000},\"quiet_ms\""),
+        ("\"how\":\"finished\"", "\"how\":\"gone\""),
+        ("\"lasts_ms\":86400000,", ""),
+    ] {
+        let bad = text.replacen(was, is, 1);
+        assert_ne!(bad, text, "{was}");
+        assert!(matches!(standing(&bad), Err(StoreError::Corrupt(_))), "{is}");
+    }
+}
+
 #[test]
 fn without_a_trial_an_earlier_build_can_read_it() {
     let change = read(WRITTEN).unwrap();

@@ -193,3 +193,42 @@ fn moved_is_what_has_to_move() {
     assert_eq!((told(&[10_000, 0], &[0, 10_000]), told(&[9_500, 500], &[9_500, 500])), (1.0, 0.0));
     assert!((told(&[5_000, 5_000, 0], &[4_000, 4_000, 2_000]) - 0.2).abs() < 1e-12);
 }
+
+proptest! {
+    /// Who is new has no id of the version that is closed, by the weights then, nor while it has less; and where he comes to is where he stays.
+    #[test]
+    fn who_is_new_comes_to_where_he_stays(seed: u64, green in 1u64..=9_999, less in 0u64..=9_999, third in 0u64..=5_000) {
+        let names = ["blue", "green", "v3"].map(|name| name.parse::<VersionName>().unwrap());
+        let of = |green: u64, third: u64| {
+            let points = |points| BasisPoints::new(points).unwrap();
+            let third = third.min(10_000 - green);
+            let weights = [10_000 - green - third, green, third].map(points);
+            Split::new(names.iter().cloned().zip(weights)).unwrap()
+        };
+        let rules = StickyRules { by: StickyBy::Client, salt: "shop".into() };
+        let then = of(green, third);
+        let sticky = |split: &Split| Sticky::new(&rules, split, names.iter());
+        let open = sticky(&then);
+        let closing = sticky(&then).turning_away(&names[1], &then, names.iter());
+        prop_assert_eq!((open.turns_away(), closing.closed()), (false, Some(1)));
+        // As supervision leans back, and as it ends.
+        let leaning = sticky(&of(less.min(green), 0)).turning_away(&names[1], &of(green, 0), names.iter());
+        let over = sticky(&then.giving(&names[1], BasisPoints::NONE, &names[0]));
+        for draw in 0u64..64 {
+            let key = open.key(&(seed ^ draw << 32).to_be_bytes()).unwrap();
+            prop_assert_eq!(closing.assign(key), open.assign(key), "who is there stays");
+            prop_assert_eq!(closing.is_closed_to(key), open.assign(key) == Some(1));
+            prop_assert_ne!(closing.assign_new(key), Some(1));
+            if !closing.is_closed_to(key) {
+                prop_assert_eq!(closing.assign_new(key), open.assign(key), "and so does who has come since");
+            }
+            if !leaning.is_closed_to(key) {
+                prop_assert_eq!((leaning.assign_new(key), leaning.assign(key)), (Some(0), Some(0)));
+            }
+            if third == 0 {
+                prop_assert_eq!(over.assign(key), Some(0));
+            }
+            prop_assert!(!open.is_closed_to(key) && open.assign_new(key) == open.assign(key));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Command, Effects, State, any_reference, due, ramp, weight};
+use super::{Command, Effects, State, any_reference, due, ramp, service, weight};
 use crate::release::{Act, Deployment, RampEnd, RampOrder, Refused, Steps};
 use crate::table::Service;
 use std::time::Duration;
@@ -22,12 +22,19 @@ pub(super) fn any_order() -> impl Strategy<Value = RampOrder> {
         1 => Just(RampOrder::Abort),
         1 => Just(RampOrder::Freeze { left: None }),
         1 => Just(RampOrder::Resume),
+        3 => Just(RampOrder::Retire { quiet: None, lasts: None }),
+        2 => Just(RampOrder::Retired { begun: crate::table::Epoch(0) }),
     ]
 }
 
 /// The order; a step is that of the ramp under way, or another one.
 pub(super) fn command(before: &State, name: &str, order: RampOrder, is_late: bool) -> Command {
+    let retirement = before.deployment(&service(name)).and_then(|deployment| deployment.retirement.as_ref());
     match (order, due(before, name)) {
+        (RampOrder::Retired { begun }, _) => {
+            let begun = retirement.filter(|_| !is_late).map_or(begun, |retirement| retirement.begun);
+            ramp(name, RampOrder::Retired { begun })
+        }
         (RampOrder::Step { .. }, Command::Ramp { service, order: RampOrder::Step { begun, from } }) => {
             let from = if is_late { from + 1 } else { from };
             Command::Ramp { service, order: RampOrder::Step { begun, from } }
