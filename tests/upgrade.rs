@@ -881,6 +881,39 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+/// What it shows of a version that was left before agrees with what `drain` answers.
+#[test]
+fn nothing_is_safe_to_stop_while_nobody_knows_what_an_older_process_has() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    row.upgrade();
+    signal("KILL", row.pids[1]);
+    row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    wait_until("the new one is gone", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    let stands = |row: &Row| {
+        let shop = row.lab.shop();
+        (
+            shop["phase"].as_str().unwrap().to_owned(),
+            shop["leaving"].clone(),
+            row.drain("blue")["drained"].clone(),
+        )
+    };
+    assert_eq!(stands(&row), ("draining".to_owned(), json!(["blue"]), json!(false)));
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("stop: blue is still draining: do not stop it yet"), "{said}");
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("the older one ends", || !lives(row.pids[0]));
+    wait_until("that is known", || stands(&row) == ("steady".to_owned(), json!([]), json!(true)));
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("stop: blue is safe to stop"), "{said}");
+    assert!(anew.stop().0.success());
+}
+
 #[test]
 fn who_waits_for_a_drain_is_told_that_another_process_knows() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
