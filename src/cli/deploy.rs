@@ -39,7 +39,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
         if args.no_wait {
             return ramp::leave(session, &args.service, &now);
         }
-        return ramp::follow(session, &args.service, begun, None).await;
+        return ramp::follow(session, &args.service, begun, patience(args)).await;
     }
     let mut conflicts = 0;
     loop {
@@ -294,9 +294,14 @@ async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let what = format!("cannot ramp `{service}` to `{to}`; traffic goes where it went");
-    let (force, timeout, no_wait, change) = (false, None, *no_wait, &change);
-    let asked = ramp::Asked { service, to, plan, force, supervise, change, timeout, no_wait };
+    let (force, patience, no_wait, change) = (false, patience(args), *no_wait, &change);
+    let asked = ramp::Asked { service, to, plan, force, supervise, change, patience, no_wait };
     ramp::begin(session, &asked, what).await
+}
+
+/// A ramp takes as long as its steps do.
+fn patience(args: &args::Deploy) -> ramp::Patience {
+    ramp::Patience { end: None, drain: args.timeout.unwrap_or(TIMEOUT) }
 }
 
 async fn begin(
