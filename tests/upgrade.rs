@@ -18,7 +18,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -40,6 +40,13 @@ struct Row {
 
 fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+/// The exit status of a command, and what it has said.
+fn ended(command: Child) -> (i32, String, String) {
+    let output = command.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap_or(-1), out, err)
 }
 
 fn lives(pid: u32) -> bool {
@@ -89,6 +96,13 @@ impl Row {
         let (status, answer) = self.try_upgrade(&json!({}));
         assert_eq!(status, 200, "{answer}\n{}", self.log());
         answer
+    }
+
+    /// A command that is under way.
+    fn begin(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+        command.args(args).env("SWITCHBACK_SOCKET", self.lab.socket());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn status(&self) -> Value {
@@ -1285,15 +1299,14 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
             env!("CARGO_BIN_EXE_switchback")
         ),
     );
-    let socket = row.lab.socket();
-    let asked = thread::spawn(move || {
-        let body = json!({ "binary": body["binary"], "timeout": "30s" }).to_string();
-        lab::admin::call(&socket, "POST", "/v1/upgrade", &[], &body).is_ok()
-    });
+    let binary = body["binary"].as_str().unwrap();
+    let asked = row.begin(&["upgrade", "--binary", binary, "--timeout", "30s"]);
     wait_until("it is started", || started.exists());
     row.pids.push(fs::read_to_string(started).unwrap().trim().parse().unwrap());
     signal("KILL", row.pids[0]);
-    assert!(!asked.join().unwrap());
+    let (code, _, said) = ended(asked);
+    let told = "nobody says whether the upgrade is made (`switchback status` shows which process serves): ";
+    assert!(code == 1 && said.contains(told), "{code}: {said}");
     // For as long as the kernel closes what it had.
     let lock = fs::File::open(row.lab.dir.path().join("state/switchback.lock")).unwrap();
     lock.lock().unwrap();

@@ -80,6 +80,14 @@ pub enum Error {
     Refused(Box<Problem>),
 }
 
+impl Error {
+    /// True when what was asked may have happened nevertheless.
+    #[must_use]
+    pub fn leaves_open(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Silent { .. })
+    }
+}
+
 /// One call.
 #[derive(Debug, Clone)]
 pub struct Call {
