@@ -1524,6 +1524,32 @@ fn a_ramp_goes_on_in_the_new_process() {
     row.end();
 }
 
+/// One call, one document: a machine's command goes on with the new process.
+#[test]
+fn a_command_that_waits_with_one_call_hears_of_the_end_from_the_new_process() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let state = |out: &str| serde_json::from_str::<Value>(out).unwrap()["state"].clone();
+    let ramp = row.begin(&["ramp", "shop", "--to", "green", "--steps", "1,100", "--every", "1h", "--json"]);
+    wait_until("it has begun", || row.lab.epoch() == 2);
+    row.upgrade();
+    assert_eq!(row.lab.cli(&["promote", "shop"]).0, 0);
+    let (code, out, err) = ended(ramp);
+    assert_eq!((code, state(&out)), (0, json!("finished")), "{out}{err}");
+
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("green").wait_served(1);
+    let flip = row.begin(&["flip", "shop", "--to", "blue", "--json"]);
+    wait_until("green is left", || row.lab.epoch() == 4);
+    row.upgrade();
+    gate.open();
+    assert!(client.answer().is_whole);
+    let (code, out, err) = ended(flip);
+    assert_eq!((code, state(&out), row.lab.epoch()), (0, json!("drained"), 4), "{out}{err}");
+    row.wait_alone();
+    row.end();
+}
+
 #[test]
 fn users_stay_with_their_versions() {
     let origins = ["blue", "green"].map(Origin::start);

@@ -115,9 +115,7 @@ pub(super) async fn begin(
     let call = Call::new(Method::POST, &["v1", "services", service, "ramp"]).json(&body);
     let mut call = with_options(call, change);
     if session.format == Format::Json && !no_wait && !change.dry_run {
-        // For machines the server waits: one call, one document.
-        let patience = patience.end.unwrap_or(text::LONGEST);
-        call = call.query("wait", "finished").query("timeout", &millis(patience)).waits(patience);
+        call = call.waits_until("finished", patience.end.unwrap_or(text::LONGEST));
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::ramp_begun)?;
