@@ -172,6 +172,38 @@ fn a_rolling_deployment_takes_back_what_takes_longer_than_it_may() {
     asked.answer();
 }
 
+/// It may be `stable` by then, beside one that has more.
+#[test]
+fn a_version_that_has_a_part_of_the_traffic_gets_the_rest_the_way_it_is_asked_for() {
+    let lab = Lab::start(&["blue", "green"]);
+    let green = lab.origin("green").address.to_string();
+    lab.flip("green");
+    let part = json!({ "blue": 8_000, "green": 2_000 });
+    lab.weights(&part);
+    assert_eq!(lab.shop()["stable"], "green");
+    let (code, said) = deploy(&lab, "green", &green, &["--steps", "25,100", "--every", "1h", "--async"]);
+    assert_eq!((code, lab.weight("green")), (0, 2_500), "{said}");
+    lab.weights(&part);
+    let (code, said) = deploy(&lab, "green", &green, &["--rolling"]);
+    assert_eq!((code, lab.weight("green")), (0, 10_000), "{said}");
+    assert!(said.contains("1 endpoint from blue to green"), "{said}");
+}
+
+#[test]
+fn the_old_version_may_take_as_long_after_a_ramp_as_after_a_flip() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let new = Origin::start("v42");
+    let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
+    let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &ramp);
+    assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
+    assert!(said.contains("timed out after 1 s; the change itself is made"), "{said}");
+    gate.open();
+    asked.answer();
+}
+
 /// A job that was retried: both are the same deployment, and only one of them can begin its rollout.
 #[test]
 fn who_is_refused_leaves_alone_what_another_one_deploys() {

@@ -33,17 +33,32 @@ pub(super) struct Asked<'a> {
     pub(super) force: bool,
     pub(super) supervise: &'a args::Supervise,
     pub(super) change: &'a args::Change,
-    /// For how long its end is waited for; `None`: as long as it takes.
-    pub(super) timeout: Option<Duration>,
+    pub(super) patience: Patience,
     pub(super) no_wait: bool,
+}
+
+/// For how long is waited.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For its end; `None`: as long as it takes.
+    pub(super) end: Option<Duration>,
+    /// Once its last step is reached, for what that has left.
+    pub(super) drain: Duration,
+}
+
+impl Patience {
+    /// As `ramp` is told.
+    fn of(timeout: Option<Duration>) -> Self {
+        Self { end: timeout, drain: timeout.unwrap_or(DRAIN) }
+    }
 }
 
 /// `switchback ramp SERVICE --to VERSION --steps 1,5,25,50,100 --every 2m`.
 pub(super) async fn ramp(session: &mut Session<'_>, args: &args::Ramp) -> anyhow::Result<Exit> {
     let args::Ramp { service, to, plan, force, supervise, change, timeout, no_wait } = args;
-    let (force, timeout, no_wait) = (*force, *timeout, *no_wait);
+    let (force, patience, no_wait) = (*force, Patience::of(*timeout), *no_wait);
     let what = format!("cannot ramp `{service}` to `{to}`");
-    begin(session, &Asked { service, to, plan, force, supervise, change, timeout, no_wait }, what).await
+    begin(session, &Asked { service, to, plan, force, supervise, change, patience, no_wait }, what).await
 }
 
 /// `switchback promote SERVICE`.
@@ -87,7 +102,7 @@ pub(super) async fn begin(
     asked: &Asked<'_>,
     what: String,
 ) -> anyhow::Result<Exit> {
-    let Asked { service, to, plan, force, supervise, change, timeout, no_wait } = *asked;
+    let Asked { service, to, plan, force, supervise, change, patience, no_wait } = *asked;
     let steps = plan.steps.iter().map(|step| Value::from(step.points())).collect::<Vec<_>>();
     let body = api::StartRamp {
         to: to.to_owned(),
@@ -100,9 +115,7 @@ pub(super) async fn begin(
     let call = Call::new(Method::POST, &["v1", "services", service, "ramp"]).json(&body);
     let mut call = with_options(call, change);
     if session.format == Format::Json && !no_wait && !change.dry_run {
-        // For machines the server waits: one call, one document.
-        let patience = timeout.unwrap_or(text::LONGEST);
-        call = call.query("wait", "finished").query("timeout", &millis(patience)).waits(patience);
+        call = call.waits_until("finished", patience.end.unwrap_or(text::LONGEST));
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::ramp_begun)?;
@@ -124,12 +137,12 @@ pub(super) async fn begin(
         (None, Some(ramped)) if no_wait => {
             // One step alone is over at once.
             session.say(render::ramp_ended(service, ramped, None));
-            finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await
+            finish(session, &answer, &args::Wait { timeout: patience.drain, no_wait }).await
         }
         _ if no_wait => Ok(left_to_itself(session, service, &answer)),
         (under_way, ramped) => {
             let begun = under_way.map(|ramp| ramp.begun).or(ramped.map(|ramped| ramped.begun));
-            follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+            follow(session, service, begun.unwrap_or(answer.epoch), patience).await
         }
     }
 }
@@ -162,10 +175,10 @@ pub(super) async fn follow(
     session: &mut Session<'_>,
     service: &str,
     begun: u64,
-    timeout: Option<Duration>,
+    patience: Patience,
 ) -> anyhow::Result<Exit> {
     let over = tokio::select! {
-        over = until_over(session, service, begun, timeout) => over?,
+        over = until_over(session, service, begun, patience.end) => over?,
         () = interrupted() => Over::Left("interrupted"),
     };
     let (present, ramped) = match over {
@@ -187,7 +200,7 @@ pub(super) async fn follow(
     }
     session.say(said);
     if exit == Exit::Done {
-        let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
+        let wait = args::Wait { timeout: patience.drain, no_wait: false };
         return finish(session, &answer, &wait).await;
     }
     session.say(render::carriers(&answer));

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::warn;
 
 pub use crate::proxy::hold::Ended;
 use custody::{Custody, Transfer};
@@ -133,6 +134,11 @@ pub fn open(
     let (state, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
     if let Some(change) = &effects.change {
         store.append(change, None)?;
+    }
+    if !effects.restated.is_empty()
+        && let Err(error) = store.restate(&effects.restated)
+    {
+        warn!(%error, "what the file says is not kept in this build's form: what is edited before the next start is no change then");
     }
     let keeper = Keeper::start(store)?;
     let (control, handle) = assemble(Arc::new(state), keeper, workers);

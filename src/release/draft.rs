@@ -248,10 +248,7 @@ impl<'s> Draft<'s> {
             base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))),
         );
         for spec in specs {
-            let mut before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
-            if let Some(standing) = before.as_mut().and_then(|record| record.standing.as_mut()) {
-                standing.file_digest = standing.file_digest.or_of(&spec);
-            }
+            let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
             let mut item = self.lay_over(Arc::new(spec), before)?;
             item.service.holds =

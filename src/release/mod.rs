@@ -274,6 +274,9 @@ pub enum Command {
 pub struct Effects {
     /// The change to persist and then publish; `None` when the table is what it was.
     pub change: Option<Change>,
+    /// Records of which nothing is different, in this build's form: to be persisted in the place of those of another build at the
+    /// same epochs. Only at a start.
+    pub restated: Vec<ServiceRecord>,
     /// Versions that lost their last weight, or are gone: no new requests; their drain starts.
     pub left: Vec<(ServiceName, VersionName)>,
     /// Versions that had no weight and carry some: a drain of theirs, which may also have ended, is cancelled.

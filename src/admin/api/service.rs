@@ -11,7 +11,7 @@ use crate::control::{Handle, Ramps};
 use crate::metrics::Kind;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{Previous, State};
-use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
+use crate::table::{self, BasisPoints, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
 
 /// All services.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -329,9 +329,15 @@ impl Service {
             in_flight: InFlight::left(control, name, &spec.name),
             also_used_by: Vec::new(),
         };
+        let mut standing = Standing::of(state, name)?;
+        // The state knows only of what the processes before this one have told.
+        let weightless =
+            service.versions.iter().filter(|spec| service.split.weight(&spec.name) == BasisPoints::NONE);
+        let leaving = weightless.filter(|spec| control.is_draining(name, &spec.name));
+        standing.leave(leaving.map(|spec| spec.name.to_string()));
         Some(Self {
             name: name.to_string(),
-            standing: Standing::of(state, name)?,
+            standing,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),

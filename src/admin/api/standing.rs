@@ -24,7 +24,7 @@ pub struct Standing {
     /// Basis points by version; versions without weight are left out.
     #[schema(example = json!({"green": 500, "blue": 9500}))]
     pub weights: BTreeMap<String, u16>,
-    /// Versions that get no new requests and still have work.
+    /// Versions that get no new requests and still have work, or may have some with a process before this one.
     pub leaving: Vec<String>,
     /// What a revert would put back.
     pub previous: Option<PreviousSplit>,
@@ -142,6 +142,16 @@ impl Standing {
             ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, &service.split)),
             ramped: deployment.ramped.as_ref().map(Ramped::from),
         })
+    }
+
+    /// With these versions leaving too.
+    pub fn leave(&mut self, versions: impl IntoIterator<Item = String>) {
+        self.leaving.extend(versions);
+        self.leaving.sort();
+        self.leaving.dedup();
+        if !self.leaving.is_empty() && matches!(self.phase, Phase::Steady | Phase::Canary) {
+            self.phase = Phase::Draining;
+        }
     }
 
     /// With what is known of the ramp's clock.

@@ -277,8 +277,12 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
         weightless.partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
     let busy = busy.into_iter().map(|version| {
         let left: Vec<_> = version.in_flight.clone().remaining();
-        let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
-        (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
+        let how = if left.is_empty() {
+            "is still draining".to_owned()
+        } else {
+            format!("still has {} in flight", amounts(&left))
+        };
+        (Tone::Bad, format!("{} {how}: do not stop it yet", version.name))
     });
     let is_gone = |name: &&String| service.versions.iter().all(|version| version.name != **name);
     let gone = leaving.iter().filter(is_gone);
