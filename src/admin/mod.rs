@@ -1,16 +1,20 @@
-//! ADMIN: the API that operators and controllers drive the switch with, on a Unix socket.
+//! ADMIN: the API that operators and controllers drive the switch with, on a Unix socket, and over TCP for those who are known.
 //!
-//! A request passes: [`socket`] (who may connect) → [`server`] (limits, peer credentials) → [`router`] → [`call`] (what
+//! A request passes: [`socket`] (who may connect) → [`server`] (limits), or [`remote`] and [`access`] (TLS, tokens, certificates) →
+//! [`caller`] (who asks) → [`router`] → [`need`] (whether that one may) → [`call`] (what
 //! is asked, read strictly) → [`change`] and [`order`], or [`read`] and [`drain`] → control's handle. The wire types are in [`api`].
 
+pub mod access;
 pub mod api;
 mod call;
+mod caller;
 mod change;
 mod drain;
 mod edit;
 mod events;
 mod explain;
 mod health;
+mod need;
 mod objects;
 mod openapi;
 mod order;
@@ -18,6 +22,7 @@ mod precondition;
 mod ramp;
 mod read;
 mod refusal;
+mod remote;
 mod renders;
 mod rollout;
 mod room;
@@ -40,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use edit::Edits;
 pub use openapi::document;
+pub use remote::serve_remote;
 pub use server::{serve, serve_metrics};
 pub use socket::{BindError, Socket};
 pub use status::{Readiness, Status};
