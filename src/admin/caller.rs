@@ -48,6 +48,11 @@ impl Caller {
         &self.name
     }
 
+    /// True for who came over TCP.
+    pub(super) fn is_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// What that one may do.
     pub(super) fn scopes(&self) -> &Scopes {
         &self.scopes

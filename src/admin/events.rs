@@ -25,7 +25,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     responses((status = 200, body = Event, description = "one a `data` line; its `type` is the event's name",
         content_type = "text/event-stream"), ReadResponses))]
 pub(super) async fn events(call: Call) -> Result<Response, Box<Problem>> {
-    let permit = std::sync::Arc::clone(&call.app.streams).try_acquire_owned();
+    let streams = if call.caller.is_remote() { &call.app.remote_streams } else { &call.app.streams };
+    let permit = std::sync::Arc::clone(streams).try_acquire_owned();
     let permit =
         permit.map_err(|_| Problem::new(503, "too_many_streams", "too many event streams are open"))?;
     // Subscribed before the epoch is read: nothing falls between the two.

@@ -58,7 +58,8 @@ use crate::control::Handle;
 /// The text of `/metrics`, made when somebody asks, on a thread where it may take its time.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Event streams open at once: they stay open, and must not take the connections that an operator needs.
+/// Event streams open at once, on the socket and over TCP each: they stay open, and must not take the connections that an operator
+/// needs.
 const STREAMS: usize = 64;
 
 /// What the admin API answers from.
@@ -68,6 +69,8 @@ pub struct App {
     metrics: Arc<Renders>,
     upgrades: Upgrades,
     streams: Arc<Semaphore>,
+    /// Of those who come over TCP.
+    remote_streams: Arc<Semaphore>,
     /// Ends the event streams, which end by nothing else.
     closing: CancellationToken,
 }
@@ -83,8 +86,9 @@ impl App {
     #[must_use]
     pub fn with(control: Handle, status: Arc<Status>, metrics: Metrics, upgrades: Upgrades) -> Arc<Self> {
         let metrics = Renders::of(metrics);
-        let (streams, closing) = (Arc::new(Semaphore::new(STREAMS)), CancellationToken::new());
-        Arc::new(Self { control, status, metrics, upgrades, streams, closing })
+        let [streams, remote_streams] = [(); 2].map(|()| Arc::new(Semaphore::new(STREAMS)));
+        let closing = CancellationToken::new();
+        Arc::new(Self { control, status, metrics, upgrades, streams, remote_streams, closing })
     }
 
     /// Cancelled when nobody is accepted on the admin socket any more.

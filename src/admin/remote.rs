@@ -50,6 +50,8 @@ pub async fn serve_remote(
             // Those that were waited for may all have acted meanwhile.
             Ok(_) if !room.make().await => {}
             Ok((stream, peer)) => {
+                // IPv4 in IPv6's form is IPv4.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let come = Come {
                     peer,
                     door: door.clone(),

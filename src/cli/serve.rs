@@ -202,14 +202,9 @@ impl Process {
         let entrances = Entrances::of(&config, None)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
         let (admin_path, mut own) = (socket.path().to_owned(), vec![handle]);
-        let metrics = match &config.metrics {
-            Some(metrics) => {
-                let (listener, handle) = sockets::metrics_socket(metrics.listen, &mut inherited)?;
-                own.push(handle);
-                Some(listener)
-            }
-            None => None,
-        };
+        let metrics = config.metrics.as_ref().map(|of| sockets::metrics_socket(of.listen, &mut inherited));
+        let (metrics, handle) = metrics.transpose()?.unzip();
+        own.extend(handle);
         let remote = remote::prepare(config.admin.remote.as_ref(), None, &mut inherited)?;
         let bound = crew::bind(&addresses(&config), &mut inherited, None, workers).map_err(cannot_listen)?;
         activation::all_taken(&inherited, predecessor.is_some())?;
