@@ -151,7 +151,7 @@ fn every_team_works_its_own_service_with_the_command_line_and_no_other() {
     assert!(exit == 0 && said.contains("token=shop-ci peer=127.0.0.1:") && said.contains("v2"), "{said}");
     assert_eq!(world.cli(&at, &reads, &["revert", "shop"]).0, 1);
     for verbs in [
-        &["weights", "shop", "green=60"][..],
+        &["weights", "shop", "blue=40"][..],
         &["explain", "http://x/shop"],
         &["versions", "shop"],
         &["history", "shop"],

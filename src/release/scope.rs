@@ -164,3 +164,46 @@ impl fmt::Display for Beyond {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scopes(all: &[String]) -> Scopes {
+        Scopes::of(all.iter().map(|scope| scope.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn a_scope_is_read_as_it_is_written() {
+        for text in ["read", "admin", "operate:shop", "operate:shop-*", "operate:*"] {
+            assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
+        }
+        for bad in ["", "Read", "write", "operate", "operate:", "operate:a b", "admin:shop", " read"] {
+            assert!(bad.parse::<Scope>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Each scope gives what it says, and none takes anything away.
+        #[test]
+        fn together_they_give_what_each_gives(
+            all in proptest::collection::vec("read|admin|operate:[ab*]{1,3}", 0..4),
+            service in "[ab]{1,3}",
+        ) {
+            let (together, name) = (scopes(&all), service.as_str());
+            let some = |may: &dyn Fn(&Scopes) -> bool| {
+                all.iter().any(|scope| may(&scopes(std::slice::from_ref(scope))))
+            };
+            prop_assert_eq!(together.are_all(), some(&Scopes::are_all));
+            prop_assert_eq!(together.read_all(), some(&Scopes::read_all));
+            prop_assert_eq!(together.read(name), some(&|alone| alone.read(name)));
+            prop_assert_eq!(together.operate(name), some(&|alone| alone.operate(name)));
+            prop_assert!(!together.operate(name) || together.read(name), "who changes it sees it");
+            prop_assert!(!together.operate(name) || together.operate_some());
+            prop_assert!(!together.are_all() || together.operate(name) && together.read_all());
+            prop_assert!(!Scopes::none().read(name) && Scopes::all().operate(name));
+        }
+    }
+}
