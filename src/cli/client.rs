@@ -254,7 +254,7 @@ impl Client {
     fn unreachable(&self, why: NotConnected) -> Error {
         let at = self.place.to_string();
         match (&self.place, why) {
-            (_, NotConnected::Tls(why)) => Error::Insecure { at, why: why.to_string() },
+            (_, NotConnected::Tls(why)) => Error::Insecure { at, why: insecure(&why.to_string()) },
             (Place::Remote(_), NotConnected::Io(why)) => Error::Unreachable { at, why: why.to_string() },
             (Place::Socket(_), NotConnected::Io(why)) => match why.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { at },
@@ -271,6 +271,14 @@ impl Client {
     fn broken(&self, why: impl ToString) -> Error {
         Error::Broken { at: self.place.to_string(), why: why.to_string() }
     }
+}
+
+/// What `openssl req -x509` makes unless told otherwise is refused in words that nobody knows.
+fn insecure(why: &str) -> String {
+    if why.contains("CaUsedAsEndEntity") {
+        return "its certificate is an authority's own; it needs one that an authority has signed, or a self-signed one with CA:FALSE".to_owned();
+    }
+    why.to_owned()
 }
 
 /// What an answer that is no problem document says.
