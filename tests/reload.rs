@@ -436,6 +436,7 @@ fn what_takes_effect_only_at_the_next_start_is_said() {
     let lab = Lab::start(&["blue"]);
     let metrics = format!("[metrics]\nlisten = \"{}\"\n", lab::origin::nobody());
     reload(&lab, &(metrics + &shop(&lab)));
-    let words = "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start";
+    let words =
+        "changes of [admin] socket, [metrics], [state] and proxy.cpu_affinity take effect at the next start";
     lab.proxy().wait_for_log(words);
 }

@@ -8,6 +8,7 @@ use http::Uri;
 
 use super::api::{Chance, Explain, Explained, Problem, Reason, Route, Sticky};
 use super::call::Call;
+use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
 use crate::table::sticky::cookie;
@@ -20,7 +21,14 @@ pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
     let request = Request::read(asked)?;
-    Ok(Json(explained(&call.app.control.state().table, &request)).into_response())
+    let explained = explained(&call.app.control.state().table, &request);
+    match &explained.service {
+        Some(service) if !call.caller.scopes().read(service) => {
+            let needed = [format!("operate:{service}")];
+            Err(out_of_scope("it goes to a service that may not be looked at", &needed))
+        }
+        Some(_) | None => Ok(Json(explained).into_response()),
+    }
 }
 
 /// A request as the router sees it.

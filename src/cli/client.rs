@@ -1,13 +1,14 @@
-//! A small HTTP client over the admin socket: one connection a call.
+//! A small HTTP client over the admin socket, or TCP: one connection a call.
 
 mod early;
+mod place;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, IF_MATCH};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -17,10 +18,11 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use early::Early;
+pub use place::{Credentials, Token};
+use place::{NotConnected, Place};
 
 use crate::admin::api::Problem;
 
@@ -33,48 +35,70 @@ const TAKE_OVERS: usize = 3;
 /// What may stand in a path segment or a query value as it is.
 const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':').remove(b'@');
 
-/// Talks to the switchback behind one socket.
+/// Talks to the switchback at one place.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
 }
 
 /// Why there is no answer, or not the one hoped for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody is there.
-    #[error("no switchback answers at {0}: is it running? (--socket, SWITCHBACK_SOCKET)", socket.display())]
+    #[error("no switchback answers at {at}: is it running? (--socket, SWITCHBACK_SOCKET)")]
     Nobody {
         /// Where.
-        socket: PathBuf,
+        at: String,
+    },
+    /// Nobody is there, or somebody in between lets nobody through.
+    #[error(
+        "no switchback answers at {at} ({why}): is [admin] listen set there, and may this machine connect to it? (--socket, SWITCHBACK_SOCKET)"
+    )]
+    Unreachable {
+        /// Where.
+        at: String,
+        /// Why not.
+        why: String,
     },
     /// The socket is there, but not for us.
-    #[error("the socket {0} is not open to this user: use the account that switchback runs as, or sudo", socket.display())]
+    #[error("the socket {at} is not open to this user: use the account that switchback runs as, or sudo")]
     Forbidden {
         /// Where.
-        socket: PathBuf,
+        at: String,
+    },
+    /// There is no secure connection.
+    #[error(
+        "there is no secure connection to {at}: {why} (--ca names who is believed, --cert and --key the certificate to show)"
+    )]
+    Insecure {
+        /// Where.
+        at: String,
+        /// Why not.
+        why: String,
     },
     /// The connection failed.
-    #[error("the connection to {0} failed: {why}", socket.display())]
+    #[error("the connection to {at} failed: {why}")]
     Broken {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How.
         why: String,
     },
     /// The connection failed after a change had been asked for.
-    #[error("the connection to {0} was lost before its answer ({why}): what was asked may have happened nevertheless", socket.display())]
+    #[error(
+        "the connection to {at} was lost before its answer ({why}): what was asked may have happened nevertheless"
+    )]
     Lost {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How.
         why: String,
     },
     /// It does not answer.
-    #[error("no answer from {0} within {seconds} s: what was asked may have happened nevertheless", socket.display())]
+    #[error("no answer from {at} within {seconds} s: what was asked may have happened nevertheless")]
     Silent {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How long was waited.
         seconds: u64,
     },
@@ -161,9 +185,12 @@ impl Call {
         }
     }
 
-    fn request(self) -> http::Result<Request<Full<Bytes>>> {
+    fn request(self, place: &Place) -> http::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(self.method).uri(self.target);
-        request = request.header(HOST, "switchback").header("switchback-client", "cli");
+        request = request.header(HOST, place.host()).header("switchback-client", "cli");
+        if let Some(token) = place.authorization() {
+            request = request.header(AUTHORIZATION, token);
+        }
         if let Some(epoch) = self.if_epoch {
             request = request.header(IF_MATCH, format!("\"{epoch}\""));
         }
@@ -181,13 +208,27 @@ impl Client {
     /// A client of the switchback behind `socket`; connects when called.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { place: Place::Socket(socket.into()) }
     }
 
-    /// The socket.
+    /// A client of the switchback at a socket's path or a URL; connects when called.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, or with the files of `credentials`.
+    pub fn at(place: &Path, credentials: &Credentials) -> anyhow::Result<Self> {
+        Ok(Self { place: Place::of(place, credentials)? })
+    }
+
+    /// True for a URL.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn is_remote(place: &Path) -> bool {
+        place::url(place).is_some()
+    }
+
+    /// True when it is the socket of a process on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.place, Place::Socket(_))
     }
 
     /// Reads what is at the path of these segments.
@@ -218,9 +259,9 @@ impl Client {
 
     async fn try_send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let (patience, is_change) = (call.patience, call.method != Method::GET);
-        let request = call.request().map_err(|why| self.broken(why))?;
+        let request = call.request(&self.place).map_err(|why| self.broken(why))?;
         let answered = tokio::time::timeout(patience, self.exchange(request, is_change)).await;
-        let silent = |_| Error::Silent { socket: self.socket.clone(), seconds: patience.as_secs() };
+        let silent = |_| Error::Silent { at: self.place.to_string(), seconds: patience.as_secs() };
         let response = answered.map_err(silent)??;
         if response.status().is_success() {
             let answer = serde_json::from_slice(response.body());
@@ -235,7 +276,7 @@ impl Client {
         request: Request<Full<Bytes>>,
         is_change: bool,
     ) -> Result<Response<Bytes>, Error> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.unreachable(&why))?;
+        let stream = self.place.connect().await.map_err(|why| self.unreachable(why))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(Early::of(stream))).await.map_err(|why| self.broken(why))?;
         // The sender goes with the answer, which ends the connection: both halves end.
@@ -248,22 +289,34 @@ impl Client {
         answer.map_err(|why| if is_change { self.lost(why) } else { self.broken(why) })
     }
 
-    fn unreachable(&self, why: &io::Error) -> Error {
-        let socket = self.socket.clone();
-        match why.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { socket },
-            io::ErrorKind::PermissionDenied => Error::Forbidden { socket },
-            _ => self.broken(why),
+    fn unreachable(&self, why: NotConnected) -> Error {
+        let at = self.place.to_string();
+        match (&self.place, why) {
+            (_, NotConnected::Tls(why)) => Error::Insecure { at, why: insecure(&why.to_string()) },
+            (Place::Remote(_), NotConnected::Io(why)) => Error::Unreachable { at, why: why.to_string() },
+            (Place::Socket(_), NotConnected::Io(why)) => match why.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { at },
+                io::ErrorKind::PermissionDenied => Error::Forbidden { at },
+                _ => self.broken(why),
+            },
         }
     }
 
     fn lost(&self, why: impl ToString) -> Error {
-        Error::Lost { socket: self.socket.clone(), why: why.to_string() }
+        Error::Lost { at: self.place.to_string(), why: why.to_string() }
     }
 
     fn broken(&self, why: impl ToString) -> Error {
-        Error::Broken { socket: self.socket.clone(), why: why.to_string() }
+        Error::Broken { at: self.place.to_string(), why: why.to_string() }
     }
+}
+
+/// What `openssl req -x509` makes unless told otherwise is refused in words that nobody knows.
+fn insecure(why: &str) -> String {
+    if why.contains("CaUsedAsEndEntity") {
+        return "its certificate is an authority's own; it needs one that an authority has signed, or a self-signed one with CA:FALSE".to_owned();
+    }
+    why.to_owned()
 }
 
 /// What an answer that is no problem document says.

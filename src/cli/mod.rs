@@ -37,7 +37,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Cli, Verb};
+use args::{Cli, Reach, Verb};
 use client::{Client, Error};
 pub use session::{Exit, Format, Session};
 pub use style::Style;
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
         Verb::Demo(args) => demo::run(args).map(|()| Exit::Done),
-        verb => on_terminal(verb, cli.socket, format),
+        verb => on_terminal(verb, &cli.reach, format),
     };
     done.unwrap_or_else(|error| tell_error(&error, format, &mut print, &mut complain)).into()
 }
@@ -84,9 +84,13 @@ pub async fn execute<W: Into<OsString> + Clone>(
         text.push('\n');
         true
     };
-    let socket = cli.socket.unwrap_or_else(|| socket.to_owned());
-    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
-    let done = perform(&mut session, cli.verb).await;
+    let done = match cli.reach.client(socket) {
+        Ok(client) => {
+            let mut session = Session { client, format, style, out: &mut out, is_heard: true };
+            perform(&mut session, cli.verb).await
+        }
+        Err(error) => Err(error),
+    };
     let exit = done.unwrap_or_else(|error| {
         let mut complaint = String::new();
         let exit = tell_error(&error, format, &mut |line| _ = out(line), &mut |line| {
@@ -100,13 +104,14 @@ pub async fn execute<W: Into<OsString> + Clone>(
     (exit, text)
 }
 
-fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::Result<Exit> {
-    let socket = match (&verb, socket) {
-        (_, Some(socket)) => socket,
-        (Verb::Check(_) | Verb::Completions(_), None) => PathBuf::new(),
-        (_, None) => Host::of_process().admin_socket().context(
+fn on_terminal(verb: Verb, reach: &Reach, format: Format) -> anyhow::Result<Exit> {
+    let client = match (&verb, &reach.socket) {
+        // They call nobody.
+        (Verb::Check(_) | Verb::Completions(_), _) => Client::new(PathBuf::new()),
+        (_, Some(place)) => reach.client(place)?,
+        (_, None) => Client::new(Host::of_process().admin_socket().context(
             "where is the admin socket? XDG_RUNTIME_DIR is not set: use --socket or SWITCHBACK_SOCKET",
-        )?,
+        )?),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut written = Ok(());
@@ -117,7 +122,7 @@ fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::R
         written.is_ok()
     };
     let style = Style::of_stdout();
-    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
+    let mut session = Session { client, format, style, out: &mut out, is_heard: true };
     let exit = runtime.block_on(perform(&mut session, verb))?;
     whole(written).context(UNWRITTEN)?;
     Ok(exit)
@@ -165,7 +170,9 @@ fn tell_error(
         Some(Error::Refused(problem)) => Some(problem),
         Some(
             Error::Nobody { .. }
+            | Error::Unreachable { .. }
             | Error::Forbidden { .. }
+            | Error::Insecure { .. }
             | Error::Broken { .. }
             | Error::Lost { .. }
             | Error::Silent { .. },

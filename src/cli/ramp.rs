@@ -308,8 +308,12 @@ async fn until_over(
                 }
             }
             // Another process may be about to answer.
-            Err(Error::Nobody { .. } | Error::Broken { .. } | Error::Silent { .. })
-                if answered.elapsed() < ABSENT => {}
+            Err(
+                Error::Nobody { .. }
+                | Error::Unreachable { .. }
+                | Error::Broken { .. }
+                | Error::Silent { .. },
+            ) if answered.elapsed() < ABSENT => {}
             Err(error) => return Err(error).context(goes_on(service)),
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {

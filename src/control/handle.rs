@@ -19,7 +19,7 @@ use super::tenures::Tenures;
 pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
-use crate::release::{Actor, Change, Command, Effects, Refused, State};
+use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
 use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
 
@@ -75,6 +75,9 @@ pub enum Failed {
     /// The change could not be made durable; nothing has changed.
     #[error("nothing has changed: {0}")]
     Store(#[from] StoreError),
+    /// More than whoever asks may do.
+    #[error("nothing has changed: {0}")]
+    Beyond(Beyond),
     /// The same idempotency key was used for something else.
     #[error("the idempotency key `{0}` was used for a different request")]
     KeyReused(String),
@@ -128,6 +131,12 @@ pub enum Failed {
         "the change is made, but another process has taken this one's place: that one tells what is left"
     )]
     LeftBehind,
+}
+
+impl From<Beyond> for Failed {
+    fn from(beyond: Beyond) -> Self {
+        Self::Beyond(beyond)
+    }
 }
 
 /// `2 request and 1 websocket on blue`.

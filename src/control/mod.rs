@@ -313,6 +313,7 @@ impl Control {
         let Wanted {
             command,
             actor,
+            scopes,
             reason,
             expected,
             force,
@@ -343,6 +344,9 @@ impl Control {
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
+        if let Some(change) = &effects.change {
+            scopes.check(change, &self.state, &next)?;
+        }
         effects.notes.extend(note);
         if !may_interfere {
             self.check_none_underway(&effects, &moved)?;

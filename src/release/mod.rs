@@ -30,6 +30,7 @@ mod pools;
 pub mod ramp;
 mod refused;
 pub mod rollout;
+pub mod scope;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
+pub use scope::{Beyond, Scope, Scopes};
 pub use trial::{Act, Supervise, Trial};
 
 use crate::table::{

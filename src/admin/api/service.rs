@@ -253,6 +253,9 @@ pub struct Status {
     pub cpus: Vec<usize>,
     /// Where clients are accepted.
     pub listeners: Vec<Listener>,
+    /// Where this API is served over TCP; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Listener>,
     /// True when it serves; false while it starts or winds down.
     pub ready: bool,
     /// How many processes there have been in a row, with this one: each upgrade is one more.

@@ -215,7 +215,7 @@ async fn readiness_and_listeners_are_told() {
     let world = World::new();
     assert_eq!((world.get("/readyz").await.status, world.get("/healthz").await.status), (503, 200));
     let listener = api::Listener { listen: "0.0.0.0:0".to_owned(), bound: "0.0.0.0:8080".to_owned() };
-    world.status.set_listeners(vec![listener]);
+    world.status.set_listeners(vec![listener], None);
     world.status.set_readiness(Readiness::Ready);
     assert_eq!(world.get("/readyz").await.status, 200);
     let status = world.get("/v1/status").await.json;

@@ -126,6 +126,7 @@ fn picture(services: Vec<Service>) -> Picture {
         pid: 4242,
         workers: 2,
         cpus: Vec::new(),
+        admin: None,
         listeners: vec![listener],
         ready: true,
         generation: 1,
