@@ -65,9 +65,7 @@ impl Place {
     pub fn goes_on(&mut self) {
         self.room = None;
     }
-}
 
-impl Place {
     /// A change has led its request to the service of these gates: it stands there now, behind those who do, and waits for room as long as
     /// it would have where it came from.
     fn move_to(&mut self, gates: &Gates, head: &Parts) {
