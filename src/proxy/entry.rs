@@ -54,7 +54,7 @@ pub(super) fn admit(
     let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
-    let writes = !head.method.is_safe() || asked.upgrade.is_some();
+    let writes = !head.only_reads() || asked.upgrade.is_some();
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
