@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::middleware::Next;
@@ -18,6 +19,7 @@ use super::App;
 use super::api::Problem;
 use super::caller::Caller;
 use super::objects::Objects;
+use super::room::Guest;
 use crate::release::{Actor, ActorKind};
 use crate::table::{EndpointAddr, Invalid, ServiceName, VersionName, VersionRef};
 
@@ -57,16 +59,21 @@ impl FromRequest<Arc<App>> for Call {
     }
 }
 
-/// Reads the body before anything is answered: who still sends it when the connection closes may not see the answer.
-pub(super) async fn hear(request: Request, next: Next) -> Response {
+/// Reads the body before anything is answered: who still sends it when the connection closes may not see the answer. Until
+/// it has come, the guest is waited for.
+pub(super) async fn hear(Extension(guest): Extension<Guest>, request: Request, next: Next) -> Response {
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of what is too large.
     if parts.headers.contains_key(EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
         return too_large().into_response();
     }
+    guest.is_waited_for();
     let read = tokio::time::timeout(BODY_TIMEOUT, read(&mut body)).await;
     match read.unwrap_or_else(|_| Err(Problem::new(408, "body_timeout", "the body did not come in 30 s"))) {
-        Ok(read) => next.run(Request::from_parts(parts, Body::from(read))).await,
+        Ok(read) => {
+            guest.has_acted();
+            next.run(Request::from_parts(parts, Body::from(read))).await
+        }
         Err(problem) => {
             linger(&mut body).await;
             problem.into_response()

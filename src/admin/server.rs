@@ -124,7 +124,7 @@ pub(super) async fn converse<S>(
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(keep.head_timeout()).max_buf_size(64 * 1024);
     server.keep_alive(keep == KeepAlive::Yes);
-    let router = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router.layer(axum::Extension(guest.clone())));
     let spoken = CancellationToken::new();
     let told = spoken.clone();
     let stream = Taking::of(stream, guest.clone(), STALL);

@@ -55,7 +55,7 @@ pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
 pub use https::Redirect;
 pub use listen::ListenAddr;
-pub use load::{Report, check, check_on, named_files};
+pub use load::{MAX_FILE, Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 pub use webhook::Webhook;
 
