@@ -583,6 +583,36 @@ fn a_deployment_can_go_up_in_steps() {
 }
 
 #[test]
+fn a_deployment_that_has_come_to_its_last_step_is_the_same_once_more() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let deploy = |more: &[&str]| {
+        let args = ["deploy", "shop", "--version", "v42", "--endpoint", &at, "--every", "100ms"];
+        lab.cli(&[&args, more].concat())
+    };
+    let (code, out, err) = deploy(&["--steps", "1,5"]);
+    assert_eq!((code, lab.weight("v42")), (0, 500), "{out}{err}");
+    let epoch = lab.epoch();
+    for more in [&["--steps", "1,5"][..], &["--steps", "1,5", "--async"], &["--steps", "2"]] {
+        let (code, out, err) = deploy(more);
+        assert_eq!((code, lab.epoch()), (0, epoch), "{out}{err}");
+        assert!(out.contains("shop: nothing to do, it is blue 95 %, v42 5 % already"), "{out}");
+        assert_eq!(out.trim_end().lines().last(), Some("blue and v42 carry traffic: stop neither"), "{out}");
+    }
+    let (code, out, err) = deploy(&["--steps", "1,5", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["changed"]), (0, &json!(false)), "{out}{err}");
+    // What was begun with the last step goes on.
+    let compared = ["--steps", "10", "--supervise", "10m", "--async"];
+    for _ in 0..2 {
+        let (code, out, err) = deploy(&compared);
+        assert_eq!((code, lab.weight("v42")), (0, 1_000), "{out}{err}");
+        assert!(out.contains("v42 is compared with blue until 20"), "{out}");
+    }
+}
+
+#[test]
 fn a_deployment_that_goes_up_in_steps_is_left_and_found_again_by_its_plan() {
     let lab = Lab::start(&["blue"]);
     let new = Origin::start("v42");

@@ -134,20 +134,27 @@ pub(super) async fn begin(
     }
 }
 
-/// Tells how a ramp stands that somebody has begun, and follows it no further.
-pub(super) fn leave(
+/// Tells how a service stands where no ramp has to be begun: somebody has begun it, and it is followed no further; or its last step
+/// is reached, and what comes of that is waited for.
+pub(super) async fn leave(
     session: &mut Session<'_>,
     service: &str,
     present: &api::Service,
+    no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let answer = ChangeAnswer { changed: false, ..left_by(service, present.standing.epoch, present) };
+    let standing = &present.standing;
+    let answer = ChangeAnswer { changed: false, ..left_by(service, standing.epoch, present) };
     session.tell(&answer, render::change)?;
     if session.format == Format::Json {
         return Ok(Exit::Done);
     }
-    if let Some(ramp) = &present.standing.ramp {
-        session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
-    }
+    let Some(ramp) = &standing.ramp else {
+        // What is compared began with the last step, and others may have changed the service since.
+        let epoch = standing.supervision.as_ref().map_or(standing.epoch, |trial| trial.stage);
+        let answer = ChangeAnswer { epoch, ..answer };
+        return finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await;
+    };
+    session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
     Ok(left_to_itself(session, service, &answer))
 }
 
