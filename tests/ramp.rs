@@ -409,6 +409,20 @@ fn ctrl_c_leaves_it_running_and_says_so() {
 }
 
 #[test]
+fn whose_service_is_gone_hears_that_the_ramp_is_over() {
+    let lab = Lab::start(&["blue", "green"]);
+    let command = followed(&lab, &["--every", "1h"]);
+    lab.write_config(&format!(
+        "[services.cart]\nroutes = [{{ path = \"/\" }}]\n[services.cart.versions.v1]\nendpoints = [\"{}\"]\n",
+        lab.origin("blue").address
+    ));
+    let (code, said) = ended(command);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("the ramp of `shop` is over: no service `shop`\nhint: "), "{said}");
+    assert!(!said.contains("goes on"), "{said}");
+}
+
+#[test]
 fn who_looks_only_when_the_traffic_is_elsewhere_hears_of_no_end() {
     let lab = Lab::start(&["blue", "green"]);
     for verb in [&["flip", "shop", "--to", "blue"][..], &["revert", "shop"]] {

@@ -304,7 +304,11 @@ async fn until_over(
             // Another process may be about to answer.
             Err(Error::Nobody { .. } | Error::Broken { .. } | Error::Silent { .. })
                 if answered.elapsed() < ABSENT => {}
-            Err(error) => return Err(error).context(goes_on(service)),
+            Err(error) => {
+                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
+                let over = || format!("the ramp of `{service}` is over");
+                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
             return Ok(Over::Left("timed out"));
