@@ -347,10 +347,14 @@ fn the_command_follows_it_to_its_end_and_its_status_says_which() {
         "ramp to green: 1 % now, then 50 %, 100 %, each after 0.1 s",
         "the way back: switchback abort shop",
         "shop: the ramp to green is finished, at 100 % (epoch 4)",
+        "the way back: switchback revert shop",
     ];
     expected.iter().for_each(|line| assert!(out.lines().any(|said| said == *line), "{line}: {out}"));
     assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
-    lab.cli(&["revert", "shop"]);
+    let (code, _, err) = lab.cli(&["abort", "shop"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("`switchback revert shop` takes back what one that is over has moved"), "{err}");
+    assert_eq!(lab.cli(&["revert", "shop"]).0, 0);
 
     let (code, out, _) = lab.cli(&ramp(&["--every", "1h", "--timeout", "300ms"]));
     assert_eq!(code, 3, "{out}");

@@ -114,11 +114,12 @@ pub(super) async fn begin(
         }
         Format::Text => {}
     }
-    if let Some(way) = render::way_back(&answer) {
-        session.say(way);
-    }
     let standing = answer.services.get(service);
     let under_way = standing.and_then(|standing| standing.ramp.as_ref());
+    // One that is over at once is followed to its end, where that is said.
+    if let Some(way) = render::way_back(&answer).filter(|_| under_way.is_some() || no_wait) {
+        session.say(way);
+    }
     let ramped = standing.and_then(|standing| standing.ramped.as_ref());
     match (under_way, ramped) {
         (None, Some(ramped)) if no_wait => {
@@ -194,6 +195,8 @@ pub(super) async fn follow(
     }
     session.say(said);
     if exit == Exit::Done {
+        // An abort was, until now.
+        render::way_back(&answer).into_iter().for_each(|way| session.say(way));
         let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
         return finish(session, &answer, &wait).await;
     }
