@@ -347,10 +347,14 @@ fn the_command_follows_it_to_its_end_and_its_status_says_which() {
         "ramp to green: 1 % now, then 50 %, 100 %, each after 0.1 s",
         "the way back: switchback abort shop",
         "shop: the ramp to green is finished, at 100 % (epoch 4)",
+        "the way back: switchback revert shop",
     ];
     expected.iter().for_each(|line| assert!(out.lines().any(|said| said == *line), "{line}: {out}"));
     assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
-    lab.cli(&["revert", "shop"]);
+    let (code, _, err) = lab.cli(&["abort", "shop"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("`switchback revert shop` takes back what one that is over has moved"), "{err}");
+    assert_eq!(lab.cli(&["revert", "shop"]).0, 0);
 
     let (code, out, _) = lab.cli(&ramp(&["--every", "1h", "--timeout", "300ms"]));
     assert_eq!(code, 3, "{out}");
@@ -406,6 +410,20 @@ fn ctrl_c_leaves_it_running_and_says_so() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("interrupted; the ramp goes on by itself"), "{said}");
     assert_eq!((lab.weight("green"), &lab.shop()["phase"]), (100, &json!("ramping")));
+}
+
+#[test]
+fn whose_service_is_gone_hears_that_the_ramp_is_over() {
+    let lab = Lab::start(&["blue", "green"]);
+    let command = followed(&lab, &["--every", "1h"]);
+    lab.write_config(&format!(
+        "[services.cart]\nroutes = [{{ path = \"/\" }}]\n[services.cart.versions.v1]\nendpoints = [\"{}\"]\n",
+        lab.origin("blue").address
+    ));
+    let (code, said) = ended(command);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("the ramp of `shop` is over: no service `shop`\nhint: "), "{said}");
+    assert!(!said.contains("goes on"), "{said}");
 }
 
 #[test]
@@ -580,6 +598,36 @@ fn a_deployment_can_go_up_in_steps() {
     assert_eq!((lab.cli(&args).0, lab.epoch()), (0, epoch), "once more is the same deployment");
     let rolling = [&args[..], &["--rolling"]].concat();
     assert_eq!(lab.cli(&rolling).0, 2);
+}
+
+#[test]
+fn a_deployment_that_has_come_to_its_last_step_is_the_same_once_more() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let deploy = |more: &[&str]| {
+        let args = ["deploy", "shop", "--version", "v42", "--endpoint", &at, "--every", "100ms"];
+        lab.cli(&[&args, more].concat())
+    };
+    let (code, out, err) = deploy(&["--steps", "1,5"]);
+    assert_eq!((code, lab.weight("v42")), (0, 500), "{out}{err}");
+    let epoch = lab.epoch();
+    for more in [&["--steps", "1,5"][..], &["--steps", "1,5", "--async"], &["--steps", "2"]] {
+        let (code, out, err) = deploy(more);
+        assert_eq!((code, lab.epoch()), (0, epoch), "{out}{err}");
+        assert!(out.contains("shop: nothing to do, it is blue 95 %, v42 5 % already"), "{out}");
+        assert_eq!(out.trim_end().lines().last(), Some("blue and v42 carry traffic: stop neither"), "{out}");
+    }
+    let (code, out, err) = deploy(&["--steps", "1,5", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["changed"]), (0, &json!(false)), "{out}{err}");
+    // What was begun with the last step goes on.
+    let compared = ["--steps", "10", "--supervise", "10m", "--async"];
+    for _ in 0..2 {
+        let (code, out, err) = deploy(&compared);
+        assert_eq!((code, lab.weight("v42")), (0, 1_000), "{out}{err}");
+        assert!(out.contains("v42 is compared with blue until 20"), "{out}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::Uri;
+use http::header::HOST;
 
 use super::api::{Chance, Explain, Explained, Problem, Reason, Route, Sticky};
 use super::call::Call;
@@ -86,6 +87,7 @@ impl Request {
         };
         match &sticky.rules.by {
             StickyBy::Cookie { name, .. } => sticky.key(cookie(all("cookie"), name)?),
+            StickyBy::Header(name) if HOST == **name => sticky.key_of_host(self.host.as_bytes()),
             StickyBy::Header(name) => sticky.key(all(name).next()?),
             StickyBy::Client => self.client.map(|client| sticky.key_of_client(client)),
         }

@@ -37,7 +37,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
     deployment.check(known.as_ref())?;
     if let Some(begun) = under_way(args, &now)? {
         if args.no_wait {
-            return ramp::leave(session, &args.service, &now);
+            return ramp::leave(session, &args.service, &now, true).await;
         }
         return ramp::follow(session, &args.service, begun, patience(args)).await;
     }
@@ -74,7 +74,11 @@ fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u
 
 /// Somebody else has changed the service since it was looked at: nothing was done.
 fn is_conflict(why: &anyhow::Error) -> bool {
-    matches!(why.downcast_ref(), Some(Error::Refused(problem)) if problem.token() == "conflict")
+    is_refused(why, "conflict")
+}
+
+fn is_refused(why: &anyhow::Error, token: &str) -> bool {
+    matches!(why.downcast_ref(), Some(Error::Refused(problem)) if problem.token() == token)
 }
 
 /// What was done about the version.
@@ -289,14 +293,20 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
 }
 
-/// Step by step, as `ramp` does.
+/// Step by step, as `ramp` does; what was so already is no change.
 async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
     let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let what = format!("cannot ramp `{service}` to `{to}`; traffic goes where it went");
     let (force, patience, no_wait, change) = (false, patience(args), *no_wait, &change);
     let asked = ramp::Asked { service, to, plan, force, supervise, change, patience, no_wait };
-    ramp::begin(session, &asked, what).await
+    match ramp::begin(session, &asked, what).await {
+        Err(why) if is_refused(&why, "nothing_to_ramp") => {
+            let present = session.client.get(&["v1", "services", service]).await.context(why)?;
+            ramp::leave(session, service, &present, no_wait).await
+        }
+        begun => begun,
+    }
 }
 
 /// A ramp takes as long as its steps do.

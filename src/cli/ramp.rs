@@ -127,11 +127,12 @@ pub(super) async fn begin(
         }
         Format::Text => {}
     }
-    if let Some(way) = render::way_back(&answer) {
-        session.say(way);
-    }
     let standing = answer.services.get(service);
     let under_way = standing.and_then(|standing| standing.ramp.as_ref());
+    // One that is over at once is followed to its end, where that is said.
+    if let Some(way) = render::way_back(&answer).filter(|_| under_way.is_some() || no_wait) {
+        session.say(way);
+    }
     let ramped = standing.and_then(|standing| standing.ramped.as_ref());
     match (under_way, ramped) {
         (None, Some(ramped)) if no_wait => {
@@ -147,20 +148,27 @@ pub(super) async fn begin(
     }
 }
 
-/// Tells how a ramp stands that somebody has begun, and follows it no further.
-pub(super) fn leave(
+/// Tells how a service stands where no ramp has to be begun: somebody has begun it, and it is followed no further; or its last step
+/// is reached, and what comes of that is waited for.
+pub(super) async fn leave(
     session: &mut Session<'_>,
     service: &str,
     present: &api::Service,
+    no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let answer = ChangeAnswer { changed: false, ..left_by(service, present.standing.epoch, present) };
+    let standing = &present.standing;
+    let answer = ChangeAnswer { changed: false, ..left_by(service, standing.epoch, present) };
     session.tell(&answer, render::change)?;
     if session.format == Format::Json {
         return Ok(Exit::Done);
     }
-    if let Some(ramp) = &present.standing.ramp {
-        session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
-    }
+    let Some(ramp) = &standing.ramp else {
+        // What is compared began with the last step, and others may have changed the service since.
+        let epoch = standing.supervision.as_ref().map_or(standing.epoch, |trial| trial.stage);
+        let answer = ChangeAnswer { epoch, ..answer };
+        return finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await;
+    };
+    session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
     Ok(left_to_itself(session, service, &answer))
 }
 
@@ -200,6 +208,8 @@ pub(super) async fn follow(
     }
     session.say(said);
     if exit == Exit::Done {
+        // An abort was, until now.
+        render::way_back(&answer).into_iter().for_each(|way| session.say(way));
         let wait = args::Wait { timeout: patience.drain, no_wait: false };
         return finish(session, &answer, &wait).await;
     }
@@ -314,7 +324,11 @@ async fn until_over(
                 | Error::Broken { .. }
                 | Error::Silent { .. },
             ) if answered.elapsed() < ABSENT => {}
-            Err(error) => return Err(error).context(goes_on(service)),
+            Err(error) => {
+                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
+                let over = || format!("the ramp of `{service}` is over");
+                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
             return Ok(Over::Left("timed out"));

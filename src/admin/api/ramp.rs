@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
 
 use super::text;
 use crate::control::RampNotice;
@@ -21,7 +22,7 @@ pub struct StartRamp {
     /// Its weights, rising: numbers are basis points as everywhere, text is per cent (`"5"`, `"0.25%"`). By default 1, 5, 25, 50, 100 %.
     /// Those that are not above what the version has are left out; the others share the rest as they did before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<u64>>, example = json!([100, 500, 2_500, 5_000, 10_000]))]
+    #[schema(value_type = Option<Vec<RampStep>>, example = json!([100, 500, 2_500, 5_000, 10_000]))]
     pub steps: Option<Vec<Value>>,
     /// How long each step lasts, `500ms`, `30s`, `5m`, at most `24h`; left out: until `promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +39,20 @@ pub struct StartRamp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+/// The forms of a step, for the document; the handler reads them, and says which one is wrong.
+struct RampStep;
+
+impl PartialSchema for RampStep {
+    fn schema() -> RefOr<Schema> {
+        let points = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(10_000));
+        let percent = ObjectBuilder::new().schema_type(Type::String).examples(["5", "0.25%"]);
+        let forms = OneOfBuilder::new().item(points.description(Some("basis points")));
+        forms.item(percent.description(Some("per cent"))).into()
+    }
+}
+
+impl ToSchema for RampStep {}
 
 /// A ramp goes to its next step at once.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]

@@ -148,6 +148,18 @@ fn the_document_says_what_a_name_is_and_how_every_call_can_be_refused() {
 }
 
 #[test]
+fn the_document_says_in_which_forms_a_ramps_steps_are_taken() {
+    let document = serde_json::to_value(document()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let item = &schemas["StartRamp"]["properties"]["steps"]["items"]["$ref"];
+    let name = item.as_str().unwrap().rsplit('/').next().unwrap();
+    let mut forms = schemas[name]["oneOf"].as_array().unwrap().clone();
+    forms.iter_mut().for_each(|form| _ = form.as_object_mut().unwrap().remove("description"));
+    let points = json!({ "type": "integer", "minimum": 1, "maximum": 10_000 });
+    assert_eq!(forms, [points, json!({ "type": "string", "examples": ["5", "0.25%"] })]);
+}
+
+#[test]
 fn the_document_describes_every_answer_and_names_every_call_once() {
     let document = serde_json::to_value(document()).unwrap();
     let mut names = BTreeSet::new();

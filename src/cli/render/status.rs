@@ -219,13 +219,19 @@ fn indent(text: &str, tone: Tone, style: Style) -> String {
 fn next(service: &Service) -> Vec<String> {
     let (name, standing) = (&service.name, &service.standing);
     let mut all = held(service);
+    // All else is refused until then.
+    let is_barred = standing.holds.iter().any(|hold| hold.by == "exclusive");
     if let Some(ramp) = &standing.ramp {
         let verb = if ramp.frozen { "resume" } else { "freeze" };
+        let on = format!("   (switchback promote|{verb} {name})");
+        let on = if is_barred { "" } else { &on };
+        all.push(format!("ramp: to {}, {}{on}", line(&ramp.to, 64), super::ramp_stands(ramp)));
+    }
+    if is_barred {
         all.push(format!(
-            "ramp: to {}, {}   (switchback promote|{verb} {name})",
-            line(&ramp.to, 64),
-            super::ramp_stands(ramp)
+            "back: switchback revert {name}   (calls the exclusive flip off; one of supervision's is made at once)"
         ));
+        return all;
     }
     if let Some(previous) = &standing.previous {
         let serves = |of: &&String| {

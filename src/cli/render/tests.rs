@@ -150,6 +150,35 @@ fn status_shows_a_hold() {
 }
 
 #[test]
+fn status_names_nothing_that_an_exclusive_flip_under_way_bars() {
+    let (steps, waits) = (vec![100, 10_000], None);
+    let ramp = api::Ramp {
+        begun: 41,
+        to: "green".to_owned(),
+        steps,
+        step: 1,
+        every_ms: Some(60_000),
+        frozen: false,
+        until: None,
+        left_ms: Some(9_000),
+        waits,
+    };
+    let said = |ramp: Option<api::Ramp>| {
+        let mut service = held_twice();
+        (service.standing.candidate, service.standing.ramp) = (Some("blue".to_owned()), ramp);
+        status(&picture(vec![service]), Style::PLAIN)
+    };
+    for text in [said(None), said(Some(ramp))] {
+        let commands: Vec<_> = text.split("switchback ").skip(2).collect();
+        assert!(
+            matches!(commands[..], [release, revert] if release.starts_with("release shop)")
+            && revert.starts_with("revert shop   (calls the exclusive flip off")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_hold_says_what_waits_and_for_how_long() {
     let services = BTreeMap::from([("shop".to_owned(), held().standing)]);
     let answer = ChangeAnswer {
