@@ -938,6 +938,33 @@ fn who_waits_for_a_verdict_or_for_health_is_told_that_another_process_knows() {
 }
 
 #[test]
+fn a_command_for_machines_waits_on_with_the_new_process() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    let (drained, supervised) = (&["--to", "green"][..], &["--to", "blue", "--supervise", "2s"][..]);
+    for (words, epoch, state) in [(drained, 2, "drained"), (supervised, 3, "finished")] {
+        let lab = &row.lab;
+        let ((code, out, err), answer) = thread::scope(|scope| {
+            let words = [&["--json", "flip", "shop", "--timeout", "20s"][..], words].concat();
+            let command = scope.spawn(move || lab.cli(&words));
+            wait_until("it is flipped", || lab.epoch() == epoch);
+            let (_, answer) = lab.call("POST", "/v1/upgrade", &json!({}));
+            gate.open();
+            (command.join().unwrap(), answer)
+        });
+        row.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&told["state"], &told["epoch"]), (&json!(state), &json!(epoch)), "{told}");
+    }
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn a_change_waits_for_what_the_old_process_has_of_a_version_that_was_left_before() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
     let mut client = row.client();

@@ -55,11 +55,9 @@ async fn make(
 ) -> anyhow::Result<Exit> {
     let mut call = with_options(call, change);
     if session.format == Format::Json && !wait.no_wait && !change.dry_run {
-        // For machines the server waits: one call, one document.
         let until = follows.until(&session.client, &call, wait.timeout).await;
         let (until, patience) = until.with_context(|| what.clone())?;
-        call = call.query("wait", until).query("timeout", &format!("{}ms", patience.as_millis()));
-        call = call.waits(patience);
+        call = call.waits_until(until, patience);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     match moves {

@@ -13,9 +13,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::RngExt;
+use rand::rngs::SmallRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use early::Early;
 
@@ -87,6 +90,8 @@ pub struct Call {
     target: String,
     body: Bytes,
     if_epoch: Option<u64>,
+    /// By which it is known for the same call when it is made again.
+    key: Option<String>,
     patience: Duration,
 }
 
@@ -96,7 +101,7 @@ impl Call {
     pub fn new(method: Method, segments: &[&str]) -> Self {
         let target =
             segments.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, &PLAIN))).collect();
-        Self { method, target, body: Bytes::new(), if_epoch: None, patience: PATIENCE }
+        Self { method, target, body: Bytes::new(), if_epoch: None, key: None, patience: PATIENCE }
     }
 
     /// With this parameter in the query.
@@ -129,11 +134,33 @@ impl Call {
         self
     }
 
+    /// For machines the server waits, until that and for so long: one call, one document. Where another process takes its place
+    /// meanwhile, that one is asked again for the same.
+    #[must_use]
+    pub fn waits_until(self, until: &str, time: Duration) -> Self {
+        let key = format!("{:032x}", rand::make_rng::<SmallRng>().random::<u128>());
+        let call = self.query("wait", until).query("timeout", &format!("{}ms", time.as_millis()));
+        Self { key: Some(key), ..call.waits(time) }
+    }
+
+    /// True of a refusal after which another process gives the answer.
+    fn is_for_another(&self, why: &Problem) -> bool {
+        match why.token() {
+            // Nothing was changed.
+            "succeeded" => true,
+            "left_behind" => self.key.is_some(),
+            _ => false,
+        }
+    }
+
     fn request(self) -> http::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(self.method).uri(self.target);
         request = request.header(HOST, "switchback").header("switchback-client", "cli");
         if let Some(epoch) = self.if_epoch {
             request = request.header(IF_MATCH, format!("\"{epoch}\""));
+        }
+        if let Some(key) = self.key {
+            request = request.header("idempotency-key", key);
         }
         if !self.body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -168,20 +195,20 @@ impl Client {
     /// # Errors
     /// [`Error`]; [`Error::Refused`] when the answer is a problem.
     pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let deadline = Instant::now() + call.patience;
         for _ in 0..TAKE_OVERS {
-            match self.try_send(call.clone()).await {
-                // Another process answers now, and nothing was changed.
-                Err(Error::Refused(problem)) if problem.token() == "succeeded" => {}
+            match self.try_send(call.clone(), deadline).await {
+                Err(Error::Refused(problem)) if call.is_for_another(&problem) => {}
                 answer => return answer,
             }
         }
-        self.try_send(call).await
+        self.try_send(call, deadline).await
     }
 
-    async fn try_send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+    async fn try_send<T: DeserializeOwned>(&self, call: Call, deadline: Instant) -> Result<T, Error> {
         let (patience, is_change) = (call.patience, call.method != Method::GET);
         let request = call.request().map_err(|why| self.broken(why))?;
-        let answered = tokio::time::timeout(patience, self.exchange(request, is_change)).await;
+        let answered = tokio::time::timeout_at(deadline, self.exchange(request, is_change)).await;
         let silent = |_| Error::Silent { socket: self.socket.clone(), seconds: patience.as_secs() };
         let response = answered.map_err(silent)??;
         if response.status().is_success() {
