@@ -72,12 +72,8 @@ fn begin(service: ServiceName, asked: &StartRamp) -> Result<Command, Box<Problem
             Steps::new(read).map_err(|Invalid(why)| Problem::new(422, "bad_steps", why).at("steps"))?
         }
     };
-    let every = asked.every.as_deref().map(text::duration).transpose();
+    let every = asked.every.as_deref().map(text::step).transpose();
     let every = every.map_err(|Invalid(why)| bad("every", why))?;
-    if every.is_some_and(|every| every.is_zero()) {
-        let why = "a step lasts 1ms at least; leave `every` out to have each wait for `promote`";
-        return Err(bad("every", why.to_owned()));
-    }
     let supervise = edit::supervise(asked.supervise.as_ref())?;
     let order = RampOrder::Begin { to: parse("to", &asked.to)?, steps, every, supervise };
     Ok(Command::Ramp { service, order })

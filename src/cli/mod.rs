@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
         let Err(error) = serve::activation::become_program(&program);
         return tell_error(&error, Format::Text, &mut print, &mut complain).into();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(said) => return tell_usage(&said).into(),
     };
@@ -73,7 +73,7 @@ pub async fn execute<W: Into<OsString> + Clone>(
     style: Style,
 ) -> (Exit, String) {
     let words = std::iter::once("switchback".into()).chain(words.into_iter().map(Into::into));
-    let cli = match Cli::try_parse_from::<_, OsString>(words) {
+    let cli = match Cli::try_parse_from::<_, OsString>(words).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => return (Exit::Usage, error.to_string()),
     };
