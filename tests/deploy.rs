@@ -56,6 +56,19 @@ impl Running {
     }
 }
 
+#[test]
+fn what_can_never_be_done_is_wrong_usage_and_adds_nothing() {
+    let (lab, green) = (Lab::start(&["blue"]), Origin::start("v42"));
+    for wrong in
+        ["--supervise 500ms", "--exclusive --supervise 0s", "--steps 50,10", "--steps 0,10", "--every 0s"]
+    {
+        let (code, said) =
+            deploy(&lab, "v42", &green.address.to_string(), &wrong.split(' ').collect::<Vec<_>>());
+        assert_eq!(code, 2, "{wrong}: {said}");
+    }
+    assert_eq!(lab.epoch(), 1);
+}
+
 /// Its machine has come up.
 fn comes_up(name: &str, address: SocketAddr) -> Origin {
     Origin::at(&address.to_string(), name, |_, stream| {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use lab::origin::Then;
 use lab::websocket::{echoed, echoes};
-use lab::{Client, Gate, Lab, Origin, Proxy, gate, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, gate, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -947,6 +947,65 @@ fn who_waits_for_a_drain_is_told_that_another_process_knows() {
     );
     assert_eq!(problem["change"]["epoch"], 2, "{problem}");
     gate.open();
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn who_waits_for_a_verdict_or_for_health_is_told_that_another_process_knows() {
+    let [blue, green] = ["blue", "green"].map(Origin::start);
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nhealth = {{ path = \"/healthz\" }}\n\
+         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
+        blue.address, green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue, green], &services);
+    let (mut row, unwell) = (Row::of(lab), Origin::with_pulse("v3", &Pulse::of(503)));
+    let supervised = json!({ "to": "green", "supervise": "1h", "force": true });
+    let comes = json!({ "endpoints": [unwell.address.to_string()] });
+    let calls = [
+        ("POST", "/v1/services/shop/flip?wait=finished&timeout=30s", supervised),
+        ("PUT", "/v1/services/shop/versions/v3?wait=healthy&timeout=30s", comes),
+    ];
+    let waiting = calls.into_iter().zip(2..).map(|((method, path, body), epoch)| {
+        let waiting = row.lab.call_later(method, path, &[], &body);
+        wait_until("the change is made", || row.lab.epoch() == epoch);
+        (waiting, epoch)
+    });
+    let waiting: Vec<_> = waiting.collect();
+    row.upgrade();
+    for (waiting, epoch) in waiting {
+        let problem = waiting.answer().json();
+        assert_eq!(problem["type"], "urn:switchback:problem:left_behind", "{problem}");
+        assert_eq!(problem["change"]["epoch"], epoch, "{problem}");
+    }
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_command_for_machines_waits_on_with_the_new_process() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    let (drained, supervised) = (&["--to", "green"][..], &["--to", "blue", "--supervise", "2s"][..]);
+    for (words, epoch, state) in [(drained, 2, "drained"), (supervised, 3, "finished")] {
+        let lab = &row.lab;
+        let ((code, out, err), answer) = thread::scope(|scope| {
+            let words = [&["--json", "flip", "shop", "--timeout", "20s"][..], words].concat();
+            let command = scope.spawn(move || lab.cli(&words));
+            wait_until("it is flipped", || lab.epoch() == epoch);
+            let (_, answer) = lab.call("POST", "/v1/upgrade", &json!({}));
+            gate.open();
+            (command.join().unwrap(), answer)
+        });
+        row.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&told["state"], &told["epoch"]), (&json!(state), &json!(epoch)), "{told}");
+    }
     assert!(client.answer().is_whole);
     row.wait_alone();
     row.end();

@@ -39,8 +39,10 @@ mod verdict;
 mod wait;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 pub use edit::Edits;
@@ -53,7 +55,7 @@ pub use upgrade::{NotUpgraded, UpgradeOrder, Upgrades};
 
 use renders::Renders;
 
-use crate::control::Handle;
+use crate::control::{Failed, Handle};
 
 /// The text of `/metrics`, made when somebody asks, on a thread where it may take its time.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -61,6 +63,8 @@ pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// Event streams open at once, on the socket and over TCP each: they stay open, and must not take the connections that an operator
 /// needs.
 const STREAMS: usize = 64;
+/// How long what is waited for may still come once nobody new is answered: the last answers have two seconds.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// What the admin API answers from.
 pub struct App {
@@ -95,5 +99,25 @@ impl App {
     #[must_use]
     pub fn closing(&self) -> CancellationToken {
         self.closing.clone()
+    }
+
+    /// What is `waited` for, if it comes within `patience`; [`Failed::Closed`] in time before nobody is answered any more.
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        waited: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<Result<T, Failed>, Elapsed> {
+        let ending = async {
+            self.closing.cancelled().await;
+            tokio::time::sleep(LAST_MOMENT).await;
+        };
+        let waited = async {
+            tokio::select! {
+                biased;
+                waited = waited => waited,
+                () = ending => Err(Failed::Closed),
+            }
+        };
+        tokio::time::timeout(patience, waited).await
     }
 }

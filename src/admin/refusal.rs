@@ -94,7 +94,7 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
             .hint("connect to the socket anew and try again: the new process answers"),
         // Not as above: who tried again would make the change a second time.
         Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
-            .hint("`switchback drain SERVICE/VERSION --wait` asks that one"),
+            .hint("the same call with its `Idempotency-Key` waits there; `switchback status SERVICE` asks that one"),
     }
 }
 

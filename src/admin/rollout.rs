@@ -134,17 +134,18 @@ pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
 /// Whether the endpoints of a version can serve: each of them is asked for a connection now.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/ready", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Ready, description = "whether the version is ready for traffic"), ReadResponses))]
+    responses((status = 200, body = Ready, description = "whether the version is ready for traffic", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn ready(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let state = control.state();
     let known = state.table.service(&name).zip(state.deployment(&name));
-    let version = resolve(known.ok_or_else(|| no_service(&name))?, &call.version_ref()?, 404, None)?;
+    let known = known.ok_or_else(|| no_service(&name))?;
+    let version = resolve(known, &call.version_ref()?, 404, None)?;
     let asked = version.serving().map(|endpoint| is_ready(control, &name, version, endpoint));
     let endpoints: Vec<_> = join_all(asked).await;
     let ready = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.ready);
-    Ok(Json(Ready { ready, endpoints }).into_response())
+    Ok(([(ETAG, etag(known.0.epoch.0))], Json(Ready { ready, endpoints })).into_response())
 }
 
 async fn is_ready(

@@ -12,7 +12,8 @@ mod words;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use endpoint::EndpointAdded;
 use help::{
@@ -46,6 +47,25 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The same, if its values go together: what is never done is wrong usage, and not found out half-way.
+    ///
+    /// # Errors
+    /// What is wrong, as clap says it.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let (Verb::Ramp(Ramp { plan, .. }) | Verb::Deploy(Deploy { plan, .. })) = &self.verb else {
+            return Ok(self);
+        };
+        match plan.check() {
+            Ok(()) => Ok(self),
+            Err(why) => {
+                let said = format!("invalid value for '--steps <PERCENT,…>': {why}");
+                Err(Self::command().error(ErrorKind::ValueValidation, said))
+            }
+        }
+    }
 }
 
 /// The verbs.

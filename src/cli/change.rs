@@ -20,16 +20,15 @@ pub(super) enum Moves {
     Pools,
 }
 
-/// As [`perform`], and then waits until supervision is over, as far as that is wanted.
+/// As [`perform`], and then waits until supervision is over, if there is any.
 pub(super) async fn perform_and_follow(
     session: &mut Session<'_>,
     call: Call,
     change: &Change,
     wait: &Wait,
     what: String,
-    follows: Follows,
 ) -> anyhow::Result<Exit> {
-    make(session, call, change, wait, what, Moves::Traffic, follows).await
+    make(session, call, change, wait, what, Moves::Traffic, Follows::Always).await
 }
 
 /// Makes the change and tells it; `what` begins the sentence when it fails: "cannot flip `shop` to `green`".

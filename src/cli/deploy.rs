@@ -17,7 +17,7 @@ use super::args::{self, Change, Wait};
 use super::change::perform_and_follow;
 use super::client::{Call, Error};
 use super::session::{Exit, Format, Session};
-use super::supervise::{Follows, value};
+use super::supervise::value;
 use super::{ramp, render, rollout};
 use crate::admin::api;
 use crate::table::{EndpointAddr, LONGEST_HOLD};
@@ -290,7 +290,7 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`; traffic goes where it went");
-    perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
+    perform_and_follow(session, call, &change, &wait, what).await
 }
 
 /// Step by step, as `ramp` does; what was so already is no change.

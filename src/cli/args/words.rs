@@ -59,6 +59,14 @@ pub(super) fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+pub(super) fn supervision(text: &str) -> Result<Duration, String> {
+    text::supervision(text).map_err(|why| why.to_string())
+}
+
+pub(super) fn step(text: &str) -> Result<Duration, String> {
+    text::step(text).map_err(|why| why.to_string())
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     text::duration(text).map_err(|why| why.to_string())
 }
