@@ -208,9 +208,9 @@ impl<'s> Draft<'s> {
             if let Some((empty, _)) = empty {
                 return Err(gone(empty.clone()));
             }
-            // A ramp that is over is not taken up; one that has not moved since goes on.
+            // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
             let step = |deployment: &Deployment| deployment.ramp.as_ref().map(|ramp| (ramp.begun, ramp.step));
-            let goes_on = step(&deployment) == step(&item.deployment);
+            let goes_on = step(&deployment) == step(&item.deployment) && service.split == item.service.split;
             deployment.ramp = item.deployment.ramp.take().filter(|_| goes_on);
             item.deployment.ramp.clone_from(&deployment.ramp);
             deployment.ramped.clone_from(&item.deployment.ramped);

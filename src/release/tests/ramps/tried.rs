@@ -57,6 +57,22 @@ fn supervision_that_leans_back_suspends_it_and_proof_ends_it() {
 }
 
 #[test]
+fn an_undo_of_what_supervision_leaned_back_from_ends_it() {
+    // Nothing but the ramp has asked for supervision.
+    let Command::Ramp { service, order: RampOrder::Begin { to, steps, every, .. } } = up() else { panic!() };
+    let order = RampOrder::Begin { to, steps, every, supervise: Supervise::For(None) };
+    let half = stepped(&after(&plain(), [Command::Ramp { service, order }]));
+    let lean = supervise("shop", trial(&half).unwrap().stage, Act::Lean(weight("10")));
+    let leaning = after(&half, [lean]);
+    let undo = Command::Undo { to: half.table.epoch(), records: records(&half) };
+    let (undone, effects) = run(&leaning, undo).unwrap();
+    assert_eq!((shop(&undone), under_way(&undone)), (shop(&half), None));
+    assert_eq!(ended(&undone), Some((RampEnd::Superseded, "50 %".to_owned())));
+    let note = "the ramp of `shop` to `green` is over; it had come to 50 % (step 2 of 3)";
+    assert_eq!(effects.notes, [note]);
+}
+
+#[test]
 fn what_is_suspect_at_a_tenth_and_less_stays_so_and_no_step_goes_past_it() {
     let begun = at(&supervised(), begin_ramp("shop", "green", &["5", "50", "100"]), 0);
     let act = |state: &State, act, millis| {
