@@ -12,7 +12,7 @@ pub use steps::Steps;
 
 use super::deployment::Previous;
 use super::draft::{Draft, Item};
-use super::{Actor, Refused, Supervise, Timestamp, Trial};
+use super::{Actor, Refused, Supervise, Suspicion, Timestamp, Trial};
 use crate::table::{BasisPoints, Epoch, Service, ServiceName, Split, VersionName, VersionRef};
 
 /// A ramp under way.
@@ -165,17 +165,17 @@ impl Ramp {
         Some(Duration::from_millis(until.0.saturating_sub(at.0)).min(self.lasts))
     }
 
-    /// True while supervision keeps traffic away from it: then no step is due.
-    #[must_use]
-    pub fn is_leaned_on(&self, split: &Split) -> bool {
-        *split != self.split()
-    }
-
     /// The step's time begins now, with so much of it left.
     fn start(&mut self, now: Timestamp, left: Option<Duration>) {
         self.lasts = left.unwrap_or_default();
         let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.until = left.map(|left| Timestamp(now.0.saturating_add(millis(left))));
+    }
+
+    /// Supervision keeps nothing away from it any more: the step's time begins anew.
+    pub(super) fn take_up(&mut self, now: Timestamp) {
+        self.start(now, self.every);
+        self.until.take_if(|_| self.is_frozen);
     }
 
     /// True while the service stands as the ramp has it, or as supervision leans back from that, and can go back.
@@ -200,8 +200,7 @@ impl Draft<'_> {
             }
             RampOrder::Step { begun, from } => {
                 let ramp = self.present(name)?;
-                let is_due = (ramp.begun, ramp.step, ramp.is_frozen) == (begun, from, false);
-                if !is_due || ramp.is_leaned_on(&self.entry(name)?.service.split) {
+                if (ramp.begun, ramp.step, ramp.is_frozen) != (begun, from, false) {
                     return Err(Refused::NoRamp { service: name.clone() });
                 }
                 self.check_not_suspect(name)?;
@@ -311,16 +310,6 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Supervision has given the version back what it had taken away: the step's time begins anew.
-    pub(super) fn take_up_ramp(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        let now = self.now;
-        if let Some(ramp) = &mut self.entry(name)?.deployment.ramp {
-            ramp.start(now, ramp.every);
-            ramp.until.take_if(|_| ramp.is_frozen);
-        }
-        Ok(())
-    }
-
     fn present(&mut self, name: &ServiceName) -> Result<Ramp, Refused> {
         let none = || Refused::NoRamp { service: name.clone() };
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
@@ -328,8 +317,8 @@ impl Draft<'_> {
 
     fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
-        match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
-            Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),
+        match deployment.suspicion(service) {
+            Some(Suspicion { version, .. }) => Err(Refused::Suspect { service: name.clone(), version }),
             None => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use crate::release::{
     Act, ActorKind, ChangeKind, Command, Effects, Event, Health, Order, Ramp, RampEnd, RampOrder, Refused,
     State, Steps, Supervise, Timestamp, step,
 };
-use crate::table::{BasisPoints, Epoch, PoolRules, ServiceSpec};
+use crate::table::{BasisPoints, Epoch, PoolRules, ServiceSpec, SuperviseMode, SuperviseRules};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
