@@ -172,6 +172,27 @@ impl Ramp {
         self.until = left.map(|left| Timestamp(now.0.saturating_add(millis(left))));
     }
 
+    /// No further step, with so much of this one left.
+    fn freeze(&mut self, left: Duration) {
+        (self.is_frozen, self.until, self.lasts) = (true, None, left.min(self.lasts));
+    }
+
+    /// On with what was left of the step.
+    fn resume(&mut self, now: Timestamp) {
+        self.is_frozen = false;
+        self.start(now, self.every.map(|_| self.lasts));
+    }
+
+    /// After an undo to when it stood as `then`, in the same step: frozen with what was left of that, or not. `None`: it had another one.
+    pub(super) fn undone_to(mut self, then: &Self, now: Timestamp) -> Option<Self> {
+        match (self.is_frozen, then.is_frozen) {
+            (false, true) => self.freeze(then.lasts),
+            (true, false) => self.resume(now),
+            (true, true) | (false, false) => {}
+        }
+        ((then.begun, then.step) == (self.begun, self.step)).then_some(self)
+    }
+
     /// Supervision keeps nothing away from it any more: the step's time begins anew.
     pub(super) fn take_up(&mut self, now: Timestamp) {
         self.start(now, self.every);
@@ -217,19 +238,17 @@ impl Draft<'_> {
                 self.revert(name)
             }
             RampOrder::Freeze { left } => {
-                let (ramp, now) = (self.present(name)?, self.now);
+                let (mut ramp, now) = (self.present(name)?, self.now);
                 if !ramp.is_frozen {
-                    let lasts = left.or_else(|| ramp.left(now)).unwrap_or_default().min(ramp.lasts);
-                    let frozen = Ramp { is_frozen: true, until: None, lasts, ..ramp };
-                    self.entry(name)?.deployment.ramp = Some(frozen);
+                    ramp.freeze(left.or_else(|| ramp.left(now)).unwrap_or_default());
+                    self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
             }
             RampOrder::Resume => {
                 let (mut ramp, now) = (self.present(name)?, self.now);
                 if ramp.is_frozen {
-                    ramp.is_frozen = false;
-                    ramp.start(now, ramp.every.map(|_| ramp.lasts));
+                    ramp.resume(now);
                     self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
