@@ -1,5 +1,6 @@
 //! Ramps: what each step is, what its time is, what stops it, and how it ends.
 
+mod others;
 mod tried;
 
 use std::sync::Arc;
