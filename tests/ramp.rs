@@ -603,6 +603,20 @@ fn asked_for_again_it_is_finished_only_while_the_traffic_is_where_its_last_step_
         let (status, problem) = ramp();
         assert_eq!((status, token(&problem)), (409, elsewhere.to_owned()), "{key}: {problem}");
     }
+    // Of two that are over the last one alone is kept.
+    begin(&lab, &json!({ "to": "green", "steps": [200] }));
+    let path = format!("{RAMP}?wait=finished&timeout=20s");
+    let body = json!({ "to": "green", "steps": [100, 5_000], "every": "50ms" });
+    let answer = lab.call_with("POST", &path, &[("idempotency-key", "half")], &body);
+    let problem = answer.json();
+    assert_eq!((answer.status, token(&problem)), (409, "superseded".to_owned()), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("the ramp of `shop` is over, and no longer the last one"),
+        "{problem}"
+    );
 }
 
 #[test]
