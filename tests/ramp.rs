@@ -10,10 +10,12 @@
 
 mod lab;
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::history::Load;
+use lab::origin::Then;
 use lab::{Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
 
@@ -323,15 +325,67 @@ fn a_suspicion_at_a_small_step_holds_up_promote_and_outlives_kill_9() {
     assert_eq!(suspect["change"]["services"]["shop"]["weights"]["green"], 500, "{suspect}");
     let (status, problem) = steer(&lab, "promote", &Value::Null);
     assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    let told = events.wait_for(|event| event["type"] == "ramp" && event["state"] == "suspended");
+    assert_eq!(told["ramp"]["waits"], "supervision suspects `green`", "{told}");
+    let (_, frozen) = steer(&lab, "freeze", &Value::Null);
+    let waits = &frozen["services"]["shop"]["ramp"]["waits"];
+    assert_eq!(waits, "it is frozen, and supervision suspects `green`", "{frozen}");
+    assert_eq!(steer(&lab, "resume", &Value::Null).0, 200);
     drop((users, events));
     // Nobody asks any more: what was found before stands.
     lab.kill_and_restart();
     let waits = |lab: &Lab| lab.shop()["ramp"]["waits"].as_str().unwrap_or_default().to_owned();
-    wait_until("the step is due", || waits(&lab) == "supervision suspects `green`");
+    assert_eq!(waits(&lab), "supervision suspects `green`");
     let (status, problem) = steer(&lab, "promote", &Value::Null);
     assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
     assert_eq!((lab.weight("green"), &lab.shop()["ramp"]["step"]), (500, &json!(1)));
     assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+}
+
+/// `shop` with checks, on blue, whose checks and answers are as its pulse says, and green, whose answers alone are.
+fn judged(blue: &Pulse, green: &Pulse) -> Lab {
+    let pulse = green.clone();
+    let green = Origin::behaving("green", move |seen, stream| {
+        let status = if seen.path() == "/healthz" { 200 } else { pulse.status() };
+        write!(stream, "HTTP/1.1 {status} X\r\nx-version: green\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let origins = vec![Origin::pulsing("blue", blue), green];
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = true\n\
+         health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    for name in ["blue", "green"] {
+        lab.wait_health(lab.origin(name).address, "up");
+    }
+    lab
+}
+
+#[test]
+fn a_suspicion_from_which_supervision_cannot_lean_back_holds_up_promote_and_is_told() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = judged(&blue, &green);
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    begin(&lab, &json!({ "to": "green", "steps": [5_000, 8_000, 10_000] }));
+    // What hits both alike is no proof, and no endpoint of blue is well.
+    blue.set(503);
+    lab.wait_health(lab.origin("blue").address, "down");
+    green.set(503);
+    let verdict = || lab.call("GET", "/v1/services/shop/verdict", &Value::Null).1;
+    wait_until("traffic cannot lean back", || {
+        verdict()["state"] == "suspect" && !verdict()["hindrance"].is_null()
+    });
+    let (status, problem) = steer(&lab, "promote", &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    let shop = lab.shop();
+    assert_eq!((lab.weight("green"), &shop["ramp"]["step"]), (5_000, &json!(1)), "{shop}");
+    assert_eq!(shop["ramp"]["waits"], "supervision suspects `green`", "{shop}");
+    assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+    drop(users);
 }
 
 #[test]
@@ -567,6 +621,20 @@ fn asked_for_again_it_is_finished_only_while_the_traffic_is_where_its_last_step_
         let (status, problem) = ramp();
         assert_eq!((status, token(&problem)), (409, elsewhere.to_owned()), "{key}: {problem}");
     }
+    // Of two that are over the last one alone is kept.
+    begin(&lab, &json!({ "to": "green", "steps": [200] }));
+    let path = format!("{RAMP}?wait=finished&timeout=20s");
+    let body = json!({ "to": "green", "steps": [100, 5_000], "every": "50ms" });
+    let answer = lab.call_with("POST", &path, &[("idempotency-key", "half")], &body);
+    let problem = answer.json();
+    assert_eq!((answer.status, token(&problem)), (409, "superseded".to_owned()), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("the ramp of `shop` is over, and no longer the last one"),
+        "{problem}"
+    );
 }
 
 #[test]

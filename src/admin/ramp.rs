@@ -186,6 +186,8 @@ fn said(service: &ServiceName, ended: Option<&Ramped>) -> String {
         Some(Ramped { to, reached, epoch, .. }) => {
             format!("a later change ended the ramp of `{service}` to `{to}` at {reached} (epoch {epoch})")
         }
-        None => format!("later changes ended the ramp of `{service}`"),
+        None => format!(
+            "the ramp of `{service}` is over, and no longer the last one that is kept: the history tells how it ended"
+        ),
     }
 }

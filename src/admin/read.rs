@@ -55,7 +55,7 @@ pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     let mut services = Services::of(&control.state(), control);
     services.services.retain(|service| call.caller.scopes().read(&service.name));
     let told = services.services.into_iter().map(|service| service.with_health(control.health()));
-    let told = told.map(|service| service.with_clock(control.ramps()));
+    let told = told.map(|service| service.with_clock(control));
     services.services = told.collect();
     uses::told(control, &mut services.services).await;
     Ok(([(ETAG, etag(services.epoch))], Json(services)).into_response())
@@ -69,7 +69,7 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let (name, control) = (call.service()?, &call.app.control);
     let present = Service::of(&control.state(), control, &name);
     let present = present.map(|service| service.with_health(control.health()));
-    let present = present.map(|service| service.with_clock(control.ramps()));
+    let present = present.map(|service| service.with_clock(control));
     let mut service = present.ok_or_else(|| no_service(&name))?;
     uses::told(control, std::slice::from_mut(&mut service)).await;
     let query = HistoryQuery { before: None, limit: LAST_CHANGES, service: Some(name) };

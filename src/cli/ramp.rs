@@ -200,7 +200,13 @@ pub(super) async fn follow(
     let answer = left_by(service, ramped.as_ref().map_or(begun, |ramped| ramped.epoch), &present);
     let (exit, said) = match &ramped {
         Some(ramped) => judged(service, ramped, &present),
-        None => (Exit::Failed, format!("{service}: later changes ended the ramp")),
+        None => {
+            let how = format!("`switchback history {service}` tells how it ended");
+            (
+                Exit::Failed,
+                format!("{service}: the ramp is over, and no longer the last one that is kept: {how}"),
+            )
+        }
     };
     if session.format == Format::Json {
         session.tell(&answer, |_, _| String::new())?;

@@ -194,7 +194,7 @@ impl<'s> Draft<'s> {
                 self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
                 continue;
             };
-            let epoch = self.epoch;
+            let (epoch, now) = (self.epoch, self.now);
             let item = self.entry(name)?;
             // What is to be found is not where traffic goes.
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
@@ -208,10 +208,10 @@ impl<'s> Draft<'s> {
             if let Some((empty, _)) = empty {
                 return Err(gone(empty.clone()));
             }
-            // A ramp that is over is not taken up; one that has not moved since goes on.
-            let step = |deployment: &Deployment| deployment.ramp.as_ref().map(|ramp| (ramp.begun, ramp.step));
-            let goes_on = step(&deployment) == step(&item.deployment);
-            deployment.ramp = item.deployment.ramp.take().filter(|_| goes_on);
+            // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
+            let is_same = service.split == item.service.split;
+            let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
+            deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
             item.deployment.ramp.clone_from(&deployment.ramp);
             deployment.ramped.clone_from(&item.deployment.ramped);
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);

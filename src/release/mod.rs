@@ -49,7 +49,7 @@ pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp
 pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
 pub use scope::{Beyond, Scope, Scopes};
-pub use trial::{Act, Supervise, Trial};
+pub use trial::{Act, Supervise, Suspicion, Trial};
 
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Split, Table, TraitsEdit,

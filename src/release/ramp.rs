@@ -12,7 +12,7 @@ pub use steps::Steps;
 
 use super::deployment::Previous;
 use super::draft::{Draft, Item};
-use super::{Actor, Refused, Supervise, Timestamp, Trial};
+use super::{Actor, Refused, Supervise, Suspicion, Timestamp, Trial};
 use crate::table::{BasisPoints, Epoch, Service, ServiceName, Split, VersionName, VersionRef};
 
 /// A ramp under way.
@@ -138,24 +138,37 @@ impl Ramp {
         self.steps.all()[self.steps.last().min(self.step + 1)]
     }
 
-    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point.
+    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point or two, and
+    /// never more than at the step before: none that was emptied has any again.
     #[must_use]
     pub fn split(&self) -> Split {
-        let Previous { stable, split, .. } = &self.before;
-        let others = || split.shares().filter(|(version, _)| **version != self.to);
         let points = |weight: BasisPoints| u64::from(weight.points());
-        let all: u64 = others().map(|(_, weight)| points(weight)).sum();
-        let rest = points(BasisPoints::ALL) - points(self.weight());
-        let parts = others().map(|(version, weight)| (version, points(weight) * rest));
-        let mut parts: Vec<_> = parts.map(|(version, part)| (version, part / all, part % all)).collect();
-        // What rounding leaves goes to the largest remainders; among equals first to whoever carries the service.
-        let left = rest - parts.iter().map(|(_, whole, _)| whole).sum::<u64>();
-        parts.sort_by_key(|(version, _, remainder)| Reverse((*remainder, *version == stable)));
-        let shares = (0..).zip(parts).map(|(rank, (version, whole, _))| {
-            (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
-        });
+        let others = || self.before.split.shares().filter(|(version, _)| **version != self.to);
+        let mut others: Vec<_> = others().map(|(version, had)| (version, points(had), points(had))).collect();
+        for step in &self.steps.all()[..=self.step] {
+            self.share_out(points(BasisPoints::ALL) - points(*step), &mut others);
+        }
+        let shares = others.into_iter().map(|(version, _, now)| (version.clone(), BasisPoints::new(now)));
+        let shares = shares.map(|(version, now)| (version, now.unwrap_or_default()));
         let weights: Vec<_> = shares.chain([(self.to.clone(), self.weight())]).collect();
         Split::new(weights).unwrap_or_else(|_| Split::all_to(self.to.clone()))
+    }
+
+    /// So many points for the others, each with what it had before the ramp, and with what it has until now.
+    fn share_out(&self, rest: u64, others: &mut [(&VersionName, u64, u64)]) {
+        let all: u64 = others.iter().map(|(_, had, _)| had).sum();
+        // What rounding leaves goes to the largest remainders; among equals first to whoever carries the service.
+        others.sort_by_key(|(version, had, _)| Reverse((had * rest % all, **version == self.before.stable)));
+        let mut left = rest - others.iter().map(|(_, had, _)| had * rest / all).sum::<u64>();
+        let mut shares: Vec<_> = others.iter().map(|(_, had, _)| had * rest / all).collect();
+        // A point each, and then wherever there is room: together they had as many.
+        for most in [1, rest] {
+            for (share, (_, _, now)) in shares.iter_mut().zip(others.iter()) {
+                let more = left.min(most).min(now.saturating_sub(*share));
+                (*share, left) = (*share + more, left - more);
+            }
+        }
+        others.iter_mut().zip(shares).for_each(|((_, _, now), share)| *now = share);
     }
 
     /// How much of the step is left by the calendar, and never more than there was; `None`: the next one is not due by time.
@@ -165,17 +178,38 @@ impl Ramp {
         Some(Duration::from_millis(until.0.saturating_sub(at.0)).min(self.lasts))
     }
 
-    /// True while supervision keeps traffic away from it: then no step is due.
-    #[must_use]
-    pub fn is_leaned_on(&self, split: &Split) -> bool {
-        *split != self.split()
-    }
-
     /// The step's time begins now, with so much of it left.
     fn start(&mut self, now: Timestamp, left: Option<Duration>) {
         self.lasts = left.unwrap_or_default();
         let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.until = left.map(|left| Timestamp(now.0.saturating_add(millis(left))));
+    }
+
+    /// No further step, with so much of this one left.
+    fn freeze(&mut self, left: Duration) {
+        (self.is_frozen, self.until, self.lasts) = (true, None, left.min(self.lasts));
+    }
+
+    /// On with what was left of the step.
+    fn resume(&mut self, now: Timestamp) {
+        self.is_frozen = false;
+        self.start(now, self.every.map(|_| self.lasts));
+    }
+
+    /// After an undo to when it stood as `then`, in the same step: frozen with what was left of that, or not. `None`: it had another one.
+    pub(super) fn undone_to(mut self, then: &Self, now: Timestamp) -> Option<Self> {
+        match (self.is_frozen, then.is_frozen) {
+            (false, true) => self.freeze(then.lasts),
+            (true, false) => self.resume(now),
+            (true, true) | (false, false) => {}
+        }
+        ((then.begun, then.step) == (self.begun, self.step)).then_some(self)
+    }
+
+    /// Supervision keeps nothing away from it any more: the step's time begins anew.
+    pub(super) fn take_up(&mut self, now: Timestamp) {
+        self.start(now, self.every);
+        self.until.take_if(|_| self.is_frozen);
     }
 
     /// True while the service stands as the ramp has it, or as supervision leans back from that, and can go back.
@@ -200,8 +234,7 @@ impl Draft<'_> {
             }
             RampOrder::Step { begun, from } => {
                 let ramp = self.present(name)?;
-                let is_due = (ramp.begun, ramp.step, ramp.is_frozen) == (begun, from, false);
-                if !is_due || ramp.is_leaned_on(&self.entry(name)?.service.split) {
+                if (ramp.begun, ramp.step, ramp.is_frozen) != (begun, from, false) {
                     return Err(Refused::NoRamp { service: name.clone() });
                 }
                 self.check_not_suspect(name)?;
@@ -218,19 +251,17 @@ impl Draft<'_> {
                 self.revert(name)
             }
             RampOrder::Freeze { left } => {
-                let (ramp, now) = (self.present(name)?, self.now);
+                let (mut ramp, now) = (self.present(name)?, self.now);
                 if !ramp.is_frozen {
-                    let lasts = left.or_else(|| ramp.left(now)).unwrap_or_default().min(ramp.lasts);
-                    let frozen = Ramp { is_frozen: true, until: None, lasts, ..ramp };
-                    self.entry(name)?.deployment.ramp = Some(frozen);
+                    ramp.freeze(left.or_else(|| ramp.left(now)).unwrap_or_default());
+                    self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
             }
             RampOrder::Resume => {
                 let (mut ramp, now) = (self.present(name)?, self.now);
                 if ramp.is_frozen {
-                    ramp.is_frozen = false;
-                    ramp.start(now, ramp.every.map(|_| ramp.lasts));
+                    ramp.resume(now);
                     self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
@@ -311,16 +342,6 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Supervision has given the version back what it had taken away: the step's time begins anew.
-    pub(super) fn take_up_ramp(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        let now = self.now;
-        if let Some(ramp) = &mut self.entry(name)?.deployment.ramp {
-            ramp.start(now, ramp.every);
-            ramp.until.take_if(|_| ramp.is_frozen);
-        }
-        Ok(())
-    }
-
     fn present(&mut self, name: &ServiceName) -> Result<Ramp, Refused> {
         let none = || Refused::NoRamp { service: name.clone() };
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
@@ -328,8 +349,8 @@ impl Draft<'_> {
 
     fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
-        match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
-            Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),
+        match deployment.suspicion(service) {
+            Some(Suspicion { version, .. }) => Err(Refused::Suspect { service: name.clone(), version }),
             None => Ok(()),
         }
     }

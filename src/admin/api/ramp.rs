@@ -9,8 +9,8 @@ use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
 
 use super::text;
 use crate::control::RampNotice;
-use crate::release;
-use crate::table::{BasisPoints, Split};
+use crate::release::{self, Suspicion};
+use crate::table::BasisPoints;
 
 /// The weight of one version rises, step by step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -139,20 +139,17 @@ pub enum RampEnded {
 }
 
 impl Ramp {
-    /// A ramp of a service with this split.
+    /// A ramp whose version supervision has this against.
     #[must_use]
-    pub fn of(ramp: &release::Ramp, split: &Split) -> Self {
-        let to = &ramp.to;
+    pub fn of(ramp: &release::Ramp, suspicion: Option<&Suspicion>) -> Self {
         let waits = if ramp.is_frozen {
             Some("it is frozen: `resume` or `promote` goes on".to_owned())
-        } else if ramp.is_leaned_on(split) {
-            Some(format!("supervision suspects `{to}`, and keeps traffic away from it"))
         } else {
             ramp.every.is_none().then(|| "the next step is taken by `promote`".to_owned())
         };
-        Self {
+        let told = Self {
             begun: ramp.begun.0,
-            to: to.to_string(),
+            to: ramp.to.to_string(),
             steps: ramp.steps.all().iter().map(|step| step.points()).collect(),
             step: ramp.step + 1,
             every_ms: ramp.every.map(millis),
@@ -160,7 +157,19 @@ impl Ramp {
             until: ramp.until.map(|until| text::rfc3339(until.0)),
             left_ms: (ramp.is_frozen && ramp.every.is_some()).then(|| millis(ramp.lasts)),
             waits,
+        };
+        told.suspected(suspicion)
+    }
+
+    /// With what supervision has against its version: for that no step is taken, by nobody.
+    #[must_use]
+    pub fn suspected(mut self, suspicion: Option<&Suspicion>) -> Self {
+        if let Some(Suspicion { version, leans }) = suspicion {
+            let frozen = if self.frozen { "it is frozen, and " } else { "" };
+            let away = if *leans { ", and keeps traffic away from it" } else { "" };
+            self.waits = Some(format!("{frozen}supervision suspects `{version}`{away}"));
         }
+        self
     }
 
     /// The weight of the step that it has come to, in basis points.
@@ -217,14 +226,13 @@ fn millis(time: Duration) -> u64 {
 pub(super) fn told(notice: &RampNotice) -> (&'static str, Option<Ramp>, Option<Ramped>) {
     match &notice.ramp {
         Ok(ramp) => {
-            let state = match (ramp.is_frozen, notice.is_leaned_on, &notice.hindrance) {
+            let state = match (ramp.is_frozen, notice.suspicion.is_some(), &notice.hindrance) {
                 (true, ..) => "frozen",
                 (false, true, _) => "suspended",
                 (false, false, Some(_)) => "waiting",
                 (false, false, None) => "ramping",
             };
-            let split = if notice.is_leaned_on { ramp.before.split.clone() } else { ramp.split() };
-            let mut ramp = Ramp::of(ramp, &split);
+            let mut ramp = Ramp::of(ramp, notice.suspicion.as_ref());
             ramp.waits = ramp.waits.or_else(|| notice.hindrance.clone());
             (state, Some(ramp), None)
         }

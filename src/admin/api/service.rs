@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing, Sticky};
+use crate::control::Handle;
 use crate::control::health::Health;
-use crate::control::{Handle, Ramps};
 use crate::metrics::Kind;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{Previous, State};
@@ -300,10 +300,10 @@ impl Services {
 }
 
 impl Service {
-    /// With what is known of its ramp's clock.
+    /// With what is known of its ramp's clock, and of the version that ramps.
     #[must_use]
-    pub fn with_clock(mut self, ramps: &Ramps) -> Self {
-        self.standing.look_at_clock(&self.name, ramps);
+    pub fn with_clock(mut self, control: &Handle) -> Self {
+        self.standing.look_at_clock(&self.name, control);
         self
     }
 

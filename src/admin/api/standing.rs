@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PreviousSplit, Ramp, Ramped, Trial, weights};
-use crate::control::Ramps;
+use crate::control::Handle;
 use crate::release::{self, State};
 use crate::table::{self, ServiceName};
 
@@ -139,7 +139,7 @@ impl Standing {
             hold: service.holds.iter().next().map(Holding::from),
             holds: service.holds.iter().map(Holding::from).collect(),
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
-            ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, &service.split)),
+            ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, deployment.suspicion(service).as_ref())),
             ramped: deployment.ramped.as_ref().map(Ramped::from),
         })
     }
@@ -154,10 +154,11 @@ impl Standing {
         }
     }
 
-    /// With what is known of the ramp's clock.
-    pub fn look_at_clock(&mut self, name: &str, ramps: &Ramps) {
+    /// With what is known of the ramp's clock, and of its version.
+    pub fn look_at_clock(&mut self, name: &str, control: &Handle) {
         // A name that we wrote ourselves.
-        let known = name.parse().ok().and_then(|name| ramps.left(&name));
-        self.ramp = self.ramp.take().map(|ramp| ramp.with_clock(known));
+        let Ok(name) = name.parse() else { return };
+        let (left, suspicion) = (control.ramps().left(&name), control.suspicion(&name));
+        self.ramp = self.ramp.take().map(|ramp| ramp.suspected(suspicion.as_ref()).with_clock(left));
     }
 }
