@@ -34,12 +34,16 @@
 //!
 //! # One flip
 //!
-//! `switchback flip shop --to green` → [`cli`] → admin socket → [`admin`] → the one task of [`control`], which owns the
+//! `switchback flip shop --to green` → [`cli`] → admin socket, or TCP → [`admin`] → the one task of [`control`], which owns the
 //! state. It steps; refused events change nothing. Then, always in this order: **persist** (the [`store`] syncs the
 //! change to disk, or nothing has happened), **publish** (every worker takes the new snapshot with its next request),
 //! **close** (the version that was left begins to drain), **report** (answer, event, metric). Why the acknowledgement
 //! can be believed: a request counts itself in and *then* looks at the published epoch; control publishes the epoch and
 //! *then* reads the counts ([`proxy::admission`], model-checked with loom in `tests/loom_admission.rs`).
+//!
+//! Whoever works the switch from another machine comes over TCP, and says with each request who it is: by a token, or by the certificate of its
+//! connection ([`admin::access`]). What a call needs stands with its route, and is compared with the [scopes](release::scope) of
+//! the caller before its handler runs; what turns out only when a change is decided (whose services an undo would touch) control looks at itself.
 //!
 //! # Leaving a version
 //!

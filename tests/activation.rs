@@ -12,6 +12,7 @@ mod lab;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -154,6 +155,13 @@ fn listeners(count: usize) -> (SocketAddr, Vec<OwnedFd>) {
     (address, all)
 }
 
+/// A socket for the admin API as a unit's `ListenStream=` and `SocketMode=` make it.
+fn admin(path: &Path, mode: u32) -> OwnedFd {
+    let listener = UnixListener::bind(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    listener.into()
+}
+
 const ADMIN: &str = "[admin]\nsocket = \"admin.sock\"\n";
 
 fn listens(address: SocketAddr) -> String {
@@ -211,7 +219,7 @@ fn a_socket_is_known_by_its_name_and_so_are_admin_and_metrics() {
     let mut manager = Manager::new();
     let ((_, web), (metrics, other)) = (listener(), listener());
     let socket = manager.path("given.sock");
-    let admin = UnixListener::bind(&socket).unwrap().into();
+    let admin = admin(&socket, 0o600);
     let config =
         format!("{ADMIN}[metrics]\nlisten = \"127.0.0.1:1\"\n[[listeners]]\nlisten = \"127.0.0.1:80\"\n");
     manager.start(&config, 2, vec![("127.0.0.1%3A80", web), ("metrics", other), ("admin", admin)]);
@@ -229,6 +237,19 @@ fn a_socket_is_known_by_its_name_and_so_are_admin_and_metrics() {
     assert_eq!((&after["listeners"], &after["generation"]), (&status["listeners"], &Value::from(2)));
     manager.stop();
     assert!(socket.exists(), "it is the manager's");
+}
+
+#[test]
+fn an_admin_socket_that_others_may_connect_to_is_an_error_that_says_what_to_do() {
+    // What systemd makes of it where nothing is said, and what lets a group in.
+    for mode in [0o666, 0o660] {
+        let mut manager = Manager::new();
+        let socket = manager.path("admin.sock");
+        manager.start(ADMIN, 1, vec![("switchback.socket", admin(&socket, mode))]);
+        let log = manager.refused();
+        let open = format!("{} is open to others than its owner (mode {mode:o})", socket.display());
+        assert!(log.contains(&open) && log.contains("SocketMode=0600"), "{log}");
+    }
 }
 
 #[test]

@@ -16,6 +16,18 @@ fn etag(lab: &Lab) -> String {
 }
 
 #[test]
+fn every_read_of_a_service_says_its_epoch() {
+    let lab = Lab::start(&["blue", "green"]);
+    let address = lab.origin("green").address;
+    let of_version = ["drain", "health", "ready"].map(|what| format!("/versions/green/{what}"));
+    let others = ["".to_owned(), "/verdict".to_owned(), format!("/versions/green/endpoints/{address}/drain")];
+    for path in of_version.into_iter().chain(others) {
+        let answer = lab.call_with("GET", &format!("/v1/services/shop{path}"), &[], &Value::Null);
+        assert_eq!((answer.status, answer.header("etag")), (200, Some("\"1\"")), "{path}");
+    }
+}
+
+#[test]
 fn a_change_on_a_stale_understanding_is_refused_with_the_present_state() {
     let lab = Lab::start(&["blue", "green"]);
     let before = etag(&lab);

@@ -16,8 +16,9 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::http2::run;
 use lab::origin::{Then, never_accepts, nobody};
-use lab::{Client, Gate, Lab, Origin, wait_until};
+use lab::{Client, Gate, Http2, Lab, Origin, wait_until};
 use serde_json::{Value, json};
 
 /// `shop` with one version that these origins are endpoints of, as `endpoint` writes each, on one worker.
@@ -141,6 +142,27 @@ fn the_same_key_goes_to_the_same_endpoint_before_and_after_a_restart() {
         plain,
     );
     assert_eq!(counts(&lab, 30).len(), 1, "one client");
+}
+
+#[test]
+fn a_host_is_the_same_key_over_http_1_and_http_2() {
+    let settings = "balance = { policy = \"hash\", key = { header = \"host\" } }";
+    let lab = pool(origins(&["a", "b", "c"]), "", settings, plain);
+    let mut client = lab.client();
+    let hosts: Vec<_> = (0..20).map(|host| format!("t{host}.test")).collect();
+    let mut ask = |host: &str| {
+        client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).answer().version().to_owned()
+    };
+    let first: Vec<_> = hosts.iter().map(|host| ask(host)).collect();
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 3, "{first:?}");
+    run(async {
+        let http2 = Http2::to(lab.address()).await;
+        for (host, who) in hosts.iter().zip(&first) {
+            assert_eq!(ask(&format!("{}:80", host.to_uppercase())), *who);
+            let request = http::Request::get(format!("http://{host}/")).body(()).unwrap();
+            assert_eq!(http2.ask(request).await.version(), who);
+        }
+    });
 }
 
 #[test]

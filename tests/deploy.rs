@@ -56,6 +56,19 @@ impl Running {
     }
 }
 
+#[test]
+fn what_can_never_be_done_is_wrong_usage_and_adds_nothing() {
+    let (lab, green) = (Lab::start(&["blue"]), Origin::start("v42"));
+    for wrong in
+        ["--supervise 500ms", "--exclusive --supervise 0s", "--steps 50,10", "--steps 0,10", "--every 0s"]
+    {
+        let (code, said) =
+            deploy(&lab, "v42", &green.address.to_string(), &wrong.split(' ').collect::<Vec<_>>());
+        assert_eq!(code, 2, "{wrong}: {said}");
+    }
+    assert_eq!(lab.epoch(), 1);
+}
+
 /// Its machine has come up.
 fn comes_up(name: &str, address: SocketAddr) -> Origin {
     Origin::at(&address.to_string(), name, |_, stream| {
@@ -168,6 +181,38 @@ fn a_rolling_deployment_takes_back_what_takes_longer_than_it_may() {
     let (code, said) = deploy(&lab, "v2", &new.address.to_string(), &["--rolling", "--timeout", "500ms"]);
     assert_eq!((code, lab.shop()["weights"].clone()), (3, json!({ "blue": 10_000 })), "{said}");
     assert!(said.contains("did not become empty in time"), "{said}");
+    gate.open();
+    asked.answer();
+}
+
+/// It may be `stable` by then, beside one that has more.
+#[test]
+fn a_version_that_has_a_part_of_the_traffic_gets_the_rest_the_way_it_is_asked_for() {
+    let lab = Lab::start(&["blue", "green"]);
+    let green = lab.origin("green").address.to_string();
+    lab.flip("green");
+    let part = json!({ "blue": 8_000, "green": 2_000 });
+    lab.weights(&part);
+    assert_eq!(lab.shop()["stable"], "green");
+    let (code, said) = deploy(&lab, "green", &green, &["--steps", "25,100", "--every", "1h", "--async"]);
+    assert_eq!((code, lab.weight("green")), (0, 2_500), "{said}");
+    lab.weights(&part);
+    let (code, said) = deploy(&lab, "green", &green, &["--rolling"]);
+    assert_eq!((code, lab.weight("green")), (0, 10_000), "{said}");
+    assert!(said.contains("1 endpoint from blue to green"), "{said}");
+}
+
+#[test]
+fn the_old_version_may_take_as_long_after_a_ramp_as_after_a_flip() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let new = Origin::start("v42");
+    let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
+    let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &ramp);
+    assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
+    assert!(said.contains("timed out after 1 s; the change itself is made"), "{said}");
     gate.open();
     asked.answer();
 }

@@ -371,7 +371,7 @@ fn a_state_directory_of_a_newer_schema_is_refused_with_the_remedy_and_left_alone
 }
 
 #[test]
-fn a_store_of_an_earlier_build_is_taken_over_without_a_change() {
+fn a_store_of_an_earlier_build_is_taken_over_without_a_change_and_an_edit_of_the_file_is_one_from_then_on() {
     let mut lab = two_services(tempfile::tempdir().unwrap());
     lab.flip("green");
     let history = |lab: &Lab| lab.call("GET", "/v1/changes", &Value::Null).1;
@@ -386,6 +386,14 @@ fn a_store_of_an_earlier_build_is_taken_over_without_a_change() {
     lab.proxy = Some(lab.spawn(2));
     assert_eq!(history(&lab), before);
     assert_eq!(lab.get("/shop").version(), "green");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let text = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), text.replace("path = \"/shop\"", "path = \"/store\"")).unwrap();
+    lab.proxy = Some(lab.spawn(2));
+    let newest = &history(&lab)["changes"][0];
+    let expected = (&json!(3), &json!("configure"), &json!("shop: as the file says now"));
+    assert_eq!((&newest["epoch"], &newest["kind"], &newest["summary"]), expected, "{newest}");
+    assert_eq!((lab.shop()["epoch"].clone(), lab.get("/store").version()), (json!(3), "green"));
 }
 
 #[test]

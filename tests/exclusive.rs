@@ -638,6 +638,8 @@ fn the_service_is_left_alone_meanwhile_and_others_are_not() {
         let answer = lab.call_with(method, path, &[], &body);
         assert_eq!(problem(&answer), (409, "exclusive_underway".to_owned()), "{path}: {}", answer.text());
     }
+    let (_, status, _) = lab.cli(&["status", "shop"]);
+    assert!(status.contains("  back: switchback revert shop   (calls the exclusive flip off"), "{status}");
     // The file is read as always.
     let mut events = lab.events();
     lab.write_config(&format!(

@@ -346,9 +346,10 @@ fn reads_flow_while_writes_are_held() {
     let waiting = [
         lab.post_later("/"),
         lab.ask_later("DELETE / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        lab.ask_later("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n"),
         lab.ask_later(websocket),
     ];
-    lab.wait_held(3);
+    lab.wait_held(4);
     for line in ["GET / ", "OPTIONS / ", "GET /up "] {
         let answer = lab.client().send(format!("{line}HTTP/1.1\r\nhost: a\r\n\r\n")).answer();
         assert_eq!((answer.version(), answer.header("switchback-reason")), ("blue", None), "{line}");

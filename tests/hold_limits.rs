@@ -12,6 +12,7 @@
 mod lab;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -308,4 +309,75 @@ fn what_a_hold_has_piled_up_and_a_circuit_refuses_is_not_counted() {
     assert_eq!(lab.get("/").version(), "green");
     wait_until("the two are counted that it had", || of_green(&lab)["requests"] == 2);
     assert_eq!((&of_green(&lab)["failed"], lab.weight("green")), (&json!(0), 10_000));
+}
+
+/// Services of these names, each with one route, with these `limits` and this endpoint.
+fn services(all: &[(&str, &str)], limits: &str, endpoint: SocketAddr) -> String {
+    let service = |(name, path): &(&str, &str)| {
+        format!(
+            "[services.{name}]\nroutes = [{{ path = \"{path}\" }}]\nstable = \"blue\"\n{limits}\n\
+             [services.{name}.versions.blue]\nendpoints = [\"{endpoint}\"]\n"
+        )
+    };
+    all.iter().map(service).collect()
+}
+
+fn lab_of(origin: Origin, all: &[(&str, &str)], limits: &str) -> Lab {
+    let text = services(all, limits, origin.address);
+    Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &text)
+}
+
+#[test]
+fn who_waits_in_a_hold_is_not_refused_where_a_reload_leads_him() {
+    for limits in [
+        "limits = { in_flight = 1, rate = \"1/h\", burst = 12 }",
+        "limits = { rate = \"1/h\", burst = 12 }\ncircuit = { requests = 1, pending = 0, queue_timeout = \"1ms\" }",
+    ] {
+        let (origin, most) = counting();
+        let lab = lab_of(origin, &[("shop", "/"), ("store", "/store/")], limits);
+        assert_eq!(lab.get("/store/").status, 200);
+        lab.hold(&json!({}));
+        let waiting = herd(&lab, 12);
+        let text = services(&[("shop", "/own/"), ("store", "/")], limits, lab.origin("blue").address);
+        lab.write_config(&text);
+        // Nor is the rate asked again, of which there is not enough left.
+        all_answered(waiting);
+        assert_eq!((lab.origin("blue").served(), most.load(Ordering::SeqCst)), (13, 1), "{limits}");
+        assert_eq!(lab.shop()["phase"], "holding");
+    }
+}
+
+#[test]
+fn who_waits_for_room_goes_on_where_a_reload_leads_him_when_the_service_is_gone() {
+    for (limits, _) in ONE {
+        let gate = Gate::default();
+        let lab = lab_of(Origin::held("blue", &gate), &[("shop", "/"), ("store", "/store/")], limits);
+        let mut late = vec![lab.get_later("/late")];
+        lab.origin("blue").wait_served(1);
+        lab.hold(&json!({}));
+        let mut waiting = herd(&lab, 5);
+        lab.release();
+        lab.wait_held(5);
+        lab.write_config(&services(&[("store", "/")], limits, lab.origin("blue").address));
+        // One of them may have been counted in before, and wait for the version's room.
+        wait_until("they go on", || waiting.iter().filter(|waiting| waiting.is_answered()).count() >= 4);
+        gate.open();
+        late.append(&mut waiting);
+        all_answered(late);
+    }
+}
+
+#[test]
+fn who_waits_in_a_hold_goes_on_when_a_new_service_takes_his_path() {
+    let lab = lab_of(Origin::start("blue"), &[("shop", "/")], "");
+    lab.hold(&json!({}));
+    let mut waiting = herd(&lab, 2);
+    waiting.push(lab.get_later("/pay/"));
+    lab.wait_held(3);
+    let text = services(&[("shop", "/"), ("pay", "/pay/")], "", lab.origin("blue").address);
+    lab.write_config(&text);
+    assert_eq!(waiting.pop().unwrap().answer().status, 200);
+    lab.wait_held(2);
+    lab.release();
+    all_answered(waiting);
 }

@@ -1,4 +1,5 @@
-//! What a connection costs while nothing goes over it: none of what went over it before is kept.
+//! What a connection costs while nothing goes over it: none of what went over it before is kept. And what nobody has any
+//! more is not in use.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 mod lab;
 
 use std::cell::Cell;
+use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -197,4 +199,25 @@ fn a_head_that_does_not_come_to_its_end_keeps_no_more_than_has_come() {
         });
         assert!(cost < MOST, "{cost} bytes each: {begun:?}");
     }
+}
+
+/// The allocator keeps what a thread has freed, and gives it back when threads have more to do than those do here.
+#[test]
+fn what_was_free_before_everybody_is_refused_is_not_in_use_for_good() {
+    let origin = Origin::start("blue");
+    let service =
+        format!("[services.shop]\nroutes = [{{}}]\nversions.blue.endpoints = [\"{}\"]\n", origin.address);
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &service);
+    lab.expected_errors.push("the configuration is not used");
+    let little = (lab.proxy().memory() >> 20) + 20;
+    lab.write_config(&format!("[limits]\nmemory = \"{little}MiB\"\n{service}"));
+    lab.proxy().wait_for_log("configuration read");
+    // Refused when all of it has been read, for it is no UTF-8.
+    let large = lab.dir.path().join("large");
+    fs::write(&large, [0xff]).unwrap();
+    fs::OpenOptions::new().write(true).open(&large).unwrap().set_len(60 << 20).unwrap();
+    fs::rename(large, lab.config()).unwrap();
+    lab.proxy().wait_for_log("now=Critical");
+    lab.proxy().wait_for_log("now=Calm");
+    assert_eq!(lab.get("/").status, 200);
 }

@@ -10,10 +10,12 @@
 
 mod lab;
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::history::Load;
+use lab::origin::Then;
 use lab::{Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
 
@@ -323,15 +325,67 @@ fn a_suspicion_at_a_small_step_holds_up_promote_and_outlives_kill_9() {
     assert_eq!(suspect["change"]["services"]["shop"]["weights"]["green"], 500, "{suspect}");
     let (status, problem) = steer(&lab, "promote", &Value::Null);
     assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    let told = events.wait_for(|event| event["type"] == "ramp" && event["state"] == "suspended");
+    assert_eq!(told["ramp"]["waits"], "supervision suspects `green`", "{told}");
+    let (_, frozen) = steer(&lab, "freeze", &Value::Null);
+    let waits = &frozen["services"]["shop"]["ramp"]["waits"];
+    assert_eq!(waits, "it is frozen, and supervision suspects `green`", "{frozen}");
+    assert_eq!(steer(&lab, "resume", &Value::Null).0, 200);
     drop((users, events));
     // Nobody asks any more: what was found before stands.
     lab.kill_and_restart();
     let waits = |lab: &Lab| lab.shop()["ramp"]["waits"].as_str().unwrap_or_default().to_owned();
-    wait_until("the step is due", || waits(&lab) == "supervision suspects `green`");
+    assert_eq!(waits(&lab), "supervision suspects `green`");
     let (status, problem) = steer(&lab, "promote", &Value::Null);
     assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
     assert_eq!((lab.weight("green"), &lab.shop()["ramp"]["step"]), (500, &json!(1)));
     assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+}
+
+/// `shop` with checks, on blue, whose checks and answers are as its pulse says, and green, whose answers alone are.
+fn judged(blue: &Pulse, green: &Pulse) -> Lab {
+    let pulse = green.clone();
+    let green = Origin::behaving("green", move |seen, stream| {
+        let status = if seen.path() == "/healthz" { 200 } else { pulse.status() };
+        write!(stream, "HTTP/1.1 {status} X\r\nx-version: green\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let origins = vec![Origin::pulsing("blue", blue), green];
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = true\n\
+         health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &services);
+    for name in ["blue", "green"] {
+        lab.wait_health(lab.origin(name).address, "up");
+    }
+    lab
+}
+
+#[test]
+fn a_suspicion_from_which_supervision_cannot_lean_back_holds_up_promote_and_is_told() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let lab = judged(&blue, &green);
+    let users = Users::of(lab.address(), Duration::from_millis(8));
+    wait_until("blue has a history", || lab.origin("blue").served() > 500);
+    begin(&lab, &json!({ "to": "green", "steps": [5_000, 8_000, 10_000] }));
+    // What hits both alike is no proof, and no endpoint of blue is well.
+    blue.set(503);
+    lab.wait_health(lab.origin("blue").address, "down");
+    green.set(503);
+    let verdict = || lab.call("GET", "/v1/services/shop/verdict", &Value::Null).1;
+    wait_until("traffic cannot lean back", || {
+        verdict()["state"] == "suspect" && !verdict()["hindrance"].is_null()
+    });
+    let (status, problem) = steer(&lab, "promote", &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "suspect".to_owned()), "{problem}");
+    let shop = lab.shop();
+    assert_eq!((lab.weight("green"), &shop["ramp"]["step"]), (5_000, &json!(1)), "{shop}");
+    assert_eq!(shop["ramp"]["waits"], "supervision suspects `green`", "{shop}");
+    assert_eq!((steer(&lab, "abort", &Value::Null).0, lab.weight("blue")), (200, 10_000));
+    drop(users);
 }
 
 #[test]
@@ -347,10 +401,14 @@ fn the_command_follows_it_to_its_end_and_its_status_says_which() {
         "ramp to green: 1 % now, then 50 %, 100 %, each after 0.1 s",
         "the way back: switchback abort shop",
         "shop: the ramp to green is finished, at 100 % (epoch 4)",
+        "the way back: switchback revert shop",
     ];
     expected.iter().for_each(|line| assert!(out.lines().any(|said| said == *line), "{line}: {out}"));
     assert_eq!(out.trim_end().lines().last(), Some("blue is safe to stop: nothing is left on it"), "{out}");
-    lab.cli(&["revert", "shop"]);
+    let (code, _, err) = lab.cli(&["abort", "shop"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("`switchback revert shop` takes back what one that is over has moved"), "{err}");
+    assert_eq!(lab.cli(&["revert", "shop"]).0, 0);
 
     let (code, out, _) = lab.cli(&ramp(&["--every", "1h", "--timeout", "300ms"]));
     assert_eq!(code, 3, "{out}");
@@ -406,6 +464,20 @@ fn ctrl_c_leaves_it_running_and_says_so() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("interrupted; the ramp goes on by itself"), "{said}");
     assert_eq!((lab.weight("green"), &lab.shop()["phase"]), (100, &json!("ramping")));
+}
+
+#[test]
+fn whose_service_is_gone_hears_that_the_ramp_is_over() {
+    let lab = Lab::start(&["blue", "green"]);
+    let command = followed(&lab, &["--every", "1h"]);
+    lab.write_config(&format!(
+        "[services.cart]\nroutes = [{{ path = \"/\" }}]\n[services.cart.versions.v1]\nendpoints = [\"{}\"]\n",
+        lab.origin("blue").address
+    ));
+    let (code, said) = ended(command);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("the ramp of `shop` is over: no service `shop`\nhint: "), "{said}");
+    assert!(!said.contains("goes on"), "{said}");
 }
 
 #[test]
@@ -492,8 +564,8 @@ fn what_cannot_be_says_what_to_do() {
         assert_eq!(lab.cli(&["ramp", "shop", "--to", "green", "--steps", steps]).0, 2, "{steps}");
     }
     let (code, _, err) = lab.cli(&["ramp", "shop", "--to", "green", "--steps", "50,5"]);
-    assert_eq!(code, 1);
-    assert!(err.contains("cannot ramp `shop` to `green`: steps rise: 5 % does not come after 50 %"), "{err}");
+    assert_eq!(code, 2);
+    assert!(err.contains("steps rise: 5 % does not come after 50 %"), "{err}");
     // One at a time.
     begin(&lab, &up("1h"));
     let (status, problem) = lab.call("POST", RAMP, &json!({ "to": "blue" }));
@@ -549,6 +621,20 @@ fn asked_for_again_it_is_finished_only_while_the_traffic_is_where_its_last_step_
         let (status, problem) = ramp();
         assert_eq!((status, token(&problem)), (409, elsewhere.to_owned()), "{key}: {problem}");
     }
+    // Of two that are over the last one alone is kept.
+    begin(&lab, &json!({ "to": "green", "steps": [200] }));
+    let path = format!("{RAMP}?wait=finished&timeout=20s");
+    let body = json!({ "to": "green", "steps": [100, 5_000], "every": "50ms" });
+    let answer = lab.call_with("POST", &path, &[("idempotency-key", "half")], &body);
+    let problem = answer.json();
+    assert_eq!((answer.status, token(&problem)), (409, "superseded".to_owned()), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("the ramp of `shop` is over, and no longer the last one"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -580,6 +666,36 @@ fn a_deployment_can_go_up_in_steps() {
     assert_eq!((lab.cli(&args).0, lab.epoch()), (0, epoch), "once more is the same deployment");
     let rolling = [&args[..], &["--rolling"]].concat();
     assert_eq!(lab.cli(&rolling).0, 2);
+}
+
+#[test]
+fn a_deployment_that_has_come_to_its_last_step_is_the_same_once_more() {
+    let lab = Lab::start(&["blue"]);
+    let new = Origin::start("v42");
+    let at = new.address.to_string();
+    let deploy = |more: &[&str]| {
+        let args = ["deploy", "shop", "--version", "v42", "--endpoint", &at, "--every", "100ms"];
+        lab.cli(&[&args, more].concat())
+    };
+    let (code, out, err) = deploy(&["--steps", "1,5"]);
+    assert_eq!((code, lab.weight("v42")), (0, 500), "{out}{err}");
+    let epoch = lab.epoch();
+    for more in [&["--steps", "1,5"][..], &["--steps", "1,5", "--async"], &["--steps", "2"]] {
+        let (code, out, err) = deploy(more);
+        assert_eq!((code, lab.epoch()), (0, epoch), "{out}{err}");
+        assert!(out.contains("shop: nothing to do, it is blue 95 %, v42 5 % already"), "{out}");
+        assert_eq!(out.trim_end().lines().last(), Some("blue and v42 carry traffic: stop neither"), "{out}");
+    }
+    let (code, out, err) = deploy(&["--steps", "1,5", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["changed"]), (0, &json!(false)), "{out}{err}");
+    // What was begun with the last step goes on.
+    let compared = ["--steps", "10", "--supervise", "10m", "--async"];
+    for _ in 0..2 {
+        let (code, out, err) = deploy(&compared);
+        assert_eq!((code, lab.weight("v42")), (0, 1_000), "{out}{err}");
+        assert!(out.contains("v42 is compared with blue until 20"), "{out}");
+    }
 }
 
 #[test]

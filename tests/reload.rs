@@ -366,6 +366,21 @@ fn a_pipe_in_conf_d_is_refused_and_not_waited_for() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_refused_unread() {
+    let mut lab = Lab::start(&["blue"]);
+    lab.expected_errors.push("the configuration is not used");
+    let beside = lab.dir.path().join("large");
+    fs::File::create(&beside).unwrap().set_len(1 << 30).unwrap();
+    let peak = || lab.proxy().peak_memory();
+    let before = peak();
+    fs::rename(beside, lab.config()).unwrap();
+    lab.proxy().wait_for_log("is larger than 64 MiB");
+    let grown = peak() - before;
+    assert!(grown < 16 << 20, "it has grown by {} MiB", grown >> 20);
+    assert_eq!(lab.get("/").version(), "blue");
+}
+
+#[test]
 fn a_listener_that_would_only_move_on_its_port_is_told_so() {
     let mut lab = Lab::start(&["blue"]);
     lab.expected_errors.push("the configuration is not used");
@@ -436,6 +451,7 @@ fn what_takes_effect_only_at_the_next_start_is_said() {
     let lab = Lab::start(&["blue"]);
     let metrics = format!("[metrics]\nlisten = \"{}\"\n", lab::origin::nobody());
     reload(&lab, &(metrics + &shop(&lab)));
-    let words = "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start";
+    let words =
+        "changes of [admin] socket, [metrics], [state] and proxy.cpu_affinity take effect at the next start";
     lab.proxy().wait_for_log(words);
 }

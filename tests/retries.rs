@@ -14,11 +14,13 @@ mod lab;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use lab::origin::{Peer, Then, nobody};
-use lab::{Answer, Lab, Origin};
+use lab::origin::{Peer, Seen, Then, nobody};
+use lab::preload::Preload;
+use lab::wire::Parsed;
+use lab::{Answer, Lab, Origin, Proxy};
 
 /// The requests that an origin has seen, by path.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -222,6 +224,135 @@ fn of_a_unix_socket_it_is_known_whether_the_request_was_read() {
         stream = serves_one(listener.accept().unwrap().0);
         assert_eq!(user.answer().status, 200);
         assert_eq!([retries(&lab, "reconnected"), upstream(&lab, "upstream_closed")], counted);
+    }
+}
+
+/// Takes one request of each connection, and closes its ear before it answers: nobody tells who is to write the next.
+fn closes_its_ear(listener: UnixListener) -> mpsc::Receiver<Seen> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut deaf = Vec::new();
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = Vec::new();
+            let seen = loop {
+                match lab::wire::request(&bytes).unwrap() {
+                    Parsed::Whole(seen, _) => break seen,
+                    Parsed::Partial => {
+                        let mut buffer = [0; 64 << 10];
+                        let read = stream.read(&mut buffer).unwrap();
+                        assert!(read > 0, "half a request: {:?}", String::from_utf8_lossy(&bytes));
+                        bytes.extend_from_slice(&buffer[..read]);
+                        if bytes.ends_with(b"expect: 100-continue\r\n\r\n") {
+                            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+                        }
+                    }
+                }
+            };
+            stream.shutdown(Shutdown::Read).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            tell.send(seen).unwrap();
+            deaf.push(stream);
+        }
+    });
+    told
+}
+
+#[test]
+fn what_could_not_be_sent_at_all_is_sent_afresh_whatever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blue.sock");
+    let told = closes_its_ear(UnixListener::bind(&path).unwrap());
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{ALL}\n\
+         [services.shop.versions.blue]\nendpoints = [\"unix:{}\"]\n",
+        path.display()
+    );
+    let mut lab = Lab::configured(dir, Vec::new(), &text);
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    assert_eq!(user.get("/").status, 200);
+    told.recv().unwrap();
+    let chunks =
+        "transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n4\r\nbody\r\n3\r\n, 2\r\n0\r\nx-sum: 7\r\n";
+    let large = |length: usize| format!("content-length: {length}\r\n\r\n{}", "x".repeat(length));
+    for (method, rest, body, trailers) in [
+        ("POST", "content-length: 0\r\n\r\n".to_owned(), String::new(), 0),
+        ("POST", "content-length: 4\r\n\r\nbody".to_owned(), "body".to_owned(), 0),
+        ("POST", format!("{chunks}\r\n"), "body, 2".to_owned(), 1),
+        ("PATCH", large(20_000), "x".repeat(20_000), 0),
+        ("PUT", large(2_000_000), "x".repeat(2_000_000), 0),
+    ] {
+        user.send(format!("{method} / HTTP/1.1\r\nhost: a\r\n{rest}"));
+        assert_eq!(failed(&user.answer()), (200, ""), "{method} {}", body.len());
+        let seen = told.recv().unwrap();
+        assert!(seen.line.starts_with(method) && seen.body == body.as_bytes(), "{}", seen.body.len());
+        assert_eq!(seen.trailers.len(), trailers);
+    }
+    user.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!((user.line(), user.line()), ("HTTP/1.1 100 Continue".into(), String::new()));
+    assert_eq!(user.send("body").answer().status, 200);
+    assert_eq!(told.recv().unwrap().body, b"body");
+    assert_eq!([retries(&lab, "reconnected"), upstream(&lab, "upstream_closed")], [6.0, 0.0]);
+}
+
+#[test]
+fn what_could_not_be_sent_is_sent_afresh_within_the_limits_that_there_are() {
+    for settings in ["retries = { attempts = 0 }", "retries = { budget = \"0%\", min_per_second = 0 }"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blue.sock");
+        let told = closes_its_ear(UnixListener::bind(&path).unwrap());
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{settings}\n\
+             [services.shop.versions.blue]\nendpoints = [\"unix:{}\"]\n",
+            path.display()
+        );
+        let mut lab = Lab::configured(dir, Vec::new(), &text);
+        lab.restrict_to_one_worker();
+        let mut user = lab.client();
+        for _ in 0..2 {
+            assert_eq!(user.get("/").status, 200);
+            told.recv().unwrap();
+            assert_eq!(failed(&user.post("/", b"body")), (502, "upstream_closed"), "{settings}");
+        }
+    }
+}
+
+/// A process whose first write of `POST /gone` fails, before a byte of it has gone out.
+const GONE: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+ssize_t send(int socket, const void *bytes, size_t length, int flags) {
+    static int failed;
+    static ssize_t (*next)(int, const void *, size_t, int);
+    if (!next) next = dlsym(RTLD_NEXT, "send");
+    if (length > 10 && !memcmp(bytes, "POST /gone", 10) && !failed++) {
+        errno = EPIPE;
+        return -1;
+    }
+    return next(socket, bytes, length, flags);
+}
+"#;
+
+#[test]
+fn a_new_connection_that_takes_nothing_is_none_and_the_request_goes_elsewhere() {
+    for (count, said) in [(2, (200, "")), (1, (502, "upstream_closed"))] {
+        let origins = ["one", "two"].into_iter().take(count).map(Origin::start).collect();
+        let mut lab = Lab::pool(origins, &[], "", ALL);
+        let library = Preload::compile(lab.dir.path(), GONE).variable();
+        assert!(lab.proxy.take().unwrap().stop().0.success());
+        lab.proxy =
+            Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
+        let mut user = lab.client();
+        let answer = user.post("/gone", b"body");
+        assert_eq!(failed(&answer), said);
+        let seen: Vec<_> = lab.origins.iter().flat_map(Origin::seen).collect();
+        assert_eq!((seen.len(), seen.iter().all(|seen| seen.body == b"body")), (count - 1, true));
+        assert_eq!([upstream(&lab, "upstream_closed"), retries(&lab, "reconnected")], [1.0, 0.0]);
+        assert_eq!(user.post("/gone", b"body").status, 200);
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Client, Gate, Lab, Origin, gate};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn held(extra: &str) -> (Lab, Gate) {
     let gate = Gate::default();
@@ -104,6 +104,20 @@ fn somebody_who_listens_to_events_does_not_hold_it_up() {
     assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
     assert!(since.elapsed() < Duration::from_millis(1_500), "{:?}", since.elapsed());
     drop(events);
+}
+
+#[test]
+fn who_waits_for_a_verdict_is_told_that_the_change_is_made() {
+    let (mut lab, _gate) = held("");
+    let body = json!({ "to": "green", "supervise": "1h" });
+    let waiting = lab.call_later("POST", "/v1/services/shop/flip?wait=finished&timeout=30s", &[], &body);
+    lab::wait_until("it is flipped", || lab.epoch() == 2);
+    terminate(&lab);
+    let answer = waiting.answer();
+    let problem = answer.json();
+    assert_eq!((answer.status, &problem["change"]["epoch"]), (503, &json!(2)), "{problem}");
+    assert_eq!(problem["detail"], "the change is made (epoch 2), but the proxy is shutting down");
+    assert_eq!(lab.proxy.take().unwrap().wait().0.code(), Some(0));
 }
 
 #[test]

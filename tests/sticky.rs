@@ -429,6 +429,39 @@ fn a_client_is_its_address_as_trusted_proxies_tell_it_and_of_ipv6_its_network() 
 }
 
 #[test]
+fn the_users_of_a_host_are_the_same_ones_however_it_is_said() {
+    let lab = shop("{ header = \"Host\" }");
+    green_to(&lab, 5_000);
+    let mut client = lab.client();
+    let mut by_http1 = |target: &str, host: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        client.send(request).answer().version().to_owned()
+    };
+    let hosts: Vec<_> = (0..30).map(|host| format!("t{host}.test")).collect();
+    let expected: Vec<_> = hosts.iter().map(|host| by_http1("/", host)).collect();
+    assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), 2, "{expected:?}");
+    run(async {
+        let http2 = Http2::to(lab.address()).await;
+        for (host, version) in hosts.iter().zip(&expected) {
+            for said in [host.clone(), format!("{host}:8080"), host.to_uppercase()] {
+                assert_eq!(by_http1("/", &said), *version, "{said}");
+                let uri = format!("http://{said}/");
+                let request = http::Request::get(&uri).body(()).unwrap();
+                assert_eq!(http2.ask(request).await.version(), version, "{said}");
+                let explained = lab.call("POST", "/v1/explain", &json!({ "uri": uri })).1;
+                assert_eq!(
+                    (&explained["reason"], &explained["version"]),
+                    (&json!("sticky"), &json!(version))
+                );
+            }
+            assert_eq!(by_http1(&format!("http://{host}/"), host), *version);
+        }
+    });
+    let without = |_| lab.client().send("GET / HTTP/1.0\r\n\r\n").answer().version().to_owned();
+    assert_eq!((0..60).map(without).collect::<BTreeSet<_>>().len(), 2, "who says none is nobody");
+}
+
+#[test]
 fn the_access_log_says_what_decided() {
     let origins = || vec![Origin::start("blue"), Origin::start("green")];
     for (sticky, expected) in [(MINT, ["single", "minted", "sticky"]), (HEADER, ["single", "coin", "sticky"])]

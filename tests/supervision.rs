@@ -257,6 +257,23 @@ fn the_command_line_waits_for_the_verdict_and_its_exit_status_tells() {
 }
 
 #[test]
+fn the_command_line_waits_for_the_verdict_where_the_service_says_that_there_is_one() {
+    let (blue, green) = (Pulse::well(), Pulse::of(500));
+    let lab = shop(&blue, &green, "true");
+    let _users = with_history(&lab);
+    for words in [&["flip", "shop", "--to", "green"][..], &["flip", "shop", "--to", "green", "--json"]] {
+        let (code, out, err) = lab.cli(words);
+        assert_eq!(code, 4, "{words:?}: {out}{err}");
+    }
+    // That lasts until the next change: there is no end to wait for.
+    for words in [&["weights", "shop", "green=5"][..], &["flip", "shop", "--to", "green", "--async"]] {
+        let (code, out, err) = lab.cli(words);
+        assert_eq!(code, 0, "{words:?}: {out}{err}");
+        assert_eq!(out.lines().last(), Some("traffic may go back to blue by itself: do not stop it"));
+    }
+}
+
+#[test]
 fn a_trial_outlives_the_process_and_begins_to_collect_anew() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let mut lab = shop(&blue, &green, "true");

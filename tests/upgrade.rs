@@ -18,7 +18,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use lab::origin::Then;
 use lab::websocket::{connect_to_who_speaks, echoed, echoes};
-use lab::{Client, Gate, Lab, Origin, Proxy, gate, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, gate, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -40,6 +40,13 @@ struct Row {
 
 fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+/// The exit status of a command, and what it has said.
+fn ended(command: Child) -> (i32, String, String) {
+    let output = command.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap_or(-1), out, err)
 }
 
 fn lives(pid: u32) -> bool {
@@ -89,6 +96,13 @@ impl Row {
         let (status, answer) = self.try_upgrade(&json!({}));
         assert_eq!(status, 200, "{answer}\n{}", self.log());
         answer
+    }
+
+    /// A command that is under way.
+    fn begin(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
+        command.args(args).env("SWITCHBACK_SOCKET", self.lab.socket());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn status(&self) -> Value {
@@ -881,6 +895,39 @@ fn an_old_process_that_has_lost_the_new_one_begins_nothing_more() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+/// What it shows of a version that was left before agrees with what `drain` answers.
+#[test]
+fn nothing_is_safe_to_stop_while_nobody_knows_what_an_older_process_has() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    row.upgrade();
+    signal("KILL", row.pids[1]);
+    row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    wait_until("the new one is gone", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    let stands = |row: &Row| {
+        let shop = row.lab.shop();
+        (
+            shop["phase"].as_str().unwrap().to_owned(),
+            shop["leaving"].clone(),
+            row.drain("blue")["drained"].clone(),
+        )
+    };
+    assert_eq!(stands(&row), ("draining".to_owned(), json!(["blue"]), json!(false)));
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("stop: blue is still draining: do not stop it yet"), "{said}");
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("the older one ends", || !lives(row.pids[0]));
+    wait_until("that is known", || stands(&row) == ("steady".to_owned(), json!([]), json!(true)));
+    let (_, said, _) = row.lab.cli(&["status"]);
+    assert!(said.contains("stop: blue is safe to stop"), "{said}");
+    assert!(anew.stop().0.success());
+}
+
 #[test]
 fn who_waits_for_a_drain_is_told_that_another_process_knows() {
     let (mut row, gate) = Row::held("[upgrade]\nspread = \"200ms\"\n");
@@ -900,6 +947,65 @@ fn who_waits_for_a_drain_is_told_that_another_process_knows() {
     );
     assert_eq!(problem["change"]["epoch"], 2, "{problem}");
     gate.open();
+    assert!(client.answer().is_whole);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn who_waits_for_a_verdict_or_for_health_is_told_that_another_process_knows() {
+    let [blue, green] = ["blue", "green"].map(Origin::start);
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nhealth = {{ path = \"/healthz\" }}\n\
+         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
+        blue.address, green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue, green], &services);
+    let (mut row, unwell) = (Row::of(lab), Origin::with_pulse("v3", &Pulse::of(503)));
+    let supervised = json!({ "to": "green", "supervise": "1h", "force": true });
+    let comes = json!({ "endpoints": [unwell.address.to_string()] });
+    let calls = [
+        ("POST", "/v1/services/shop/flip?wait=finished&timeout=30s", supervised),
+        ("PUT", "/v1/services/shop/versions/v3?wait=healthy&timeout=30s", comes),
+    ];
+    let waiting = calls.into_iter().zip(2..).map(|((method, path, body), epoch)| {
+        let waiting = row.lab.call_later(method, path, &[], &body);
+        wait_until("the change is made", || row.lab.epoch() == epoch);
+        (waiting, epoch)
+    });
+    let waiting: Vec<_> = waiting.collect();
+    row.upgrade();
+    for (waiting, epoch) in waiting {
+        let problem = waiting.answer().json();
+        assert_eq!(problem["type"], "urn:switchback:problem:left_behind", "{problem}");
+        assert_eq!(problem["change"]["epoch"], epoch, "{problem}");
+    }
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_command_for_machines_waits_on_with_the_new_process() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    let (drained, supervised) = (&["--to", "green"][..], &["--to", "blue", "--supervise", "2s"][..]);
+    for (words, epoch, state) in [(drained, 2, "drained"), (supervised, 3, "finished")] {
+        let lab = &row.lab;
+        let ((code, out, err), answer) = thread::scope(|scope| {
+            let words = [&["--json", "flip", "shop", "--timeout", "20s"][..], words].concat();
+            let command = scope.spawn(move || lab.cli(&words));
+            wait_until("it is flipped", || lab.epoch() == epoch);
+            let (_, answer) = lab.call("POST", "/v1/upgrade", &json!({}));
+            gate.open();
+            (command.join().unwrap(), answer)
+        });
+        row.pids.push(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&told["state"], &told["epoch"]), (&json!(state), &json!(epoch)), "{told}");
+    }
     assert!(client.answer().is_whole);
     row.wait_alone();
     row.end();
@@ -1252,15 +1358,14 @@ fn a_new_process_serves_where_the_old_one_is_killed_while_it_prepares_itself() {
             env!("CARGO_BIN_EXE_switchback")
         ),
     );
-    let socket = row.lab.socket();
-    let asked = thread::spawn(move || {
-        let body = json!({ "binary": body["binary"], "timeout": "30s" }).to_string();
-        lab::admin::call(&socket, "POST", "/v1/upgrade", &[], &body).is_ok()
-    });
+    let binary = body["binary"].as_str().unwrap();
+    let asked = row.begin(&["upgrade", "--binary", binary, "--timeout", "30s"]);
     wait_until("it is started", || started.exists());
     row.pids.push(fs::read_to_string(started).unwrap().trim().parse().unwrap());
     signal("KILL", row.pids[0]);
-    assert!(!asked.join().unwrap());
+    let (code, _, said) = ended(asked);
+    let told = "nobody says whether the upgrade is made (`switchback status` shows which process serves): ";
+    assert!(code == 1 && said.contains(told), "{code}: {said}");
     // For as long as the kernel closes what it had.
     let lock = fs::File::open(row.lab.dir.path().join("state/switchback.lock")).unwrap();
     lock.lock().unwrap();
@@ -1474,6 +1579,32 @@ fn a_ramp_goes_on_in_the_new_process() {
     let weights: Vec<_> =
         ramp.map(|change| change["services"]["shop"]["weights"]["green"].as_u64().unwrap()).collect();
     assert_eq!(weights, steps);
+    row.wait_alone();
+    row.end();
+}
+
+/// One call, one document: a machine's command goes on with the new process.
+#[test]
+fn a_command_that_waits_with_one_call_hears_of_the_end_from_the_new_process() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    let state = |out: &str| serde_json::from_str::<Value>(out).unwrap()["state"].clone();
+    let ramp = row.begin(&["ramp", "shop", "--to", "green", "--steps", "1,100", "--every", "1h", "--json"]);
+    wait_until("it has begun", || row.lab.epoch() == 2);
+    row.upgrade();
+    assert_eq!(row.lab.cli(&["promote", "shop"]).0, 0);
+    let (code, out, err) = ended(ramp);
+    assert_eq!((code, state(&out)), (0, json!("finished")), "{out}{err}");
+
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("green").wait_served(1);
+    let flip = row.begin(&["flip", "shop", "--to", "blue", "--json"]);
+    wait_until("green is left", || row.lab.epoch() == 4);
+    row.upgrade();
+    gate.open();
+    assert!(client.answer().is_whole);
+    let (code, out, err) = ended(flip);
+    assert_eq!((code, state(&out), row.lab.epoch()), (0, json!("drained"), 4), "{out}{err}");
     row.wait_alone();
     row.end();
 }

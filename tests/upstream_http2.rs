@@ -17,8 +17,9 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use lab::frames::{self, frame};
+use lab::preload::Preload;
 use lab::tls::{Authority, Pair};
-use lab::{Frames, Lab, Origin, PATIENCE, wait_until};
+use lab::{Frames, Lab, Origin, PATIENCE, Proxy, wait_until};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -561,6 +562,64 @@ fn a_request_that_is_refused_again_goes_to_another_endpoint_whatever_its_method(
     assert!(again >= 2.0, "{again}");
     // Once over a fresh connection, and not more often.
     assert!(refuses.connections() as f64 <= 2.0 * again, "{} for {again}", refuses.connections());
+}
+
+/// A process whose writes fail that begin with the head of a connection's second request.
+const DEAF: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+ssize_t send(int socket, const void *bytes, size_t length, int flags) {
+    static ssize_t (*next)(int, const void *, size_t, int);
+    if (!next) next = dlsym(RTLD_NEXT, "send");
+    const char *frame = bytes;
+    if (length > 9 && frame[3] == 1 && !memcmp(frame + 5, "\0\0\0\3", 4)) {
+        errno = EPIPE;
+        return -1;
+    }
+    return next(socket, bytes, length, flags);
+}
+"#;
+
+#[test]
+fn what_could_not_be_sent_at_all_is_sent_afresh_whatever_it_is() {
+    let origin = Shared::start(Habit::default());
+    let mut lab = origin.lab("retries = { budget = \"100%\", min_per_second = 1_000 }");
+    let library = Preload::compile(lab.dir.path(), DEAF).variable();
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
+    let mut client = lab.client();
+    assert_eq!(client.get("/about").status, 200);
+    let head = "POST /echo HTTP/1.1\r\nhost: a\r\n";
+    // More than the endpoint takes at first, too.
+    for body in ["", "body", &"x".repeat(300_000)] {
+        assert_eq!(client.post("/echo", body.as_bytes()).text(), body, "{}", body.len());
+    }
+    client.send(format!(
+        "{head}transfer-encoding: chunked\r\ntrailer: x-mine\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 1\r\n\r\n"
+    ));
+    assert_eq!(client.answer().text(), "abc");
+    client.send("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!((client.line(), client.line()), ("HTTP/1.1 100 Continue".into(), String::new()));
+    assert_eq!(client.send("body").answer().text(), "slow");
+    with_client(lab.address(), async |mut send| {
+        let mut request = post("/echo");
+        request.headers_mut().insert("trailer", HeaderValue::from_static("x-mine"));
+        let (answer, mut upload) = send.send_request(request, false).unwrap();
+        upload.send_data("stream".into(), false).unwrap();
+        upload
+            .send_trailers([("x-mine".parse().unwrap(), HeaderValue::from_static("1"))].into_iter().collect())
+            .unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "stream");
+        assert!(body.data().await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["x-mine"], "1");
+    });
+    assert_eq!(lab.metric(&["switchback_retries_total{", "outcome=\"reconnected\""]), Some(6.0));
+    assert_eq!(lab.metric_total("switchback_upstream_requests_total{", "reason=\"upstream_closed\""), 0.0);
 }
 
 #[test]

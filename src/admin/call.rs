@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::middleware::Next;
@@ -13,11 +14,12 @@ use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::App;
 use super::api::Problem;
+use super::caller::Caller;
 use super::objects::Objects;
+use super::room::Guest;
 use crate::release::{Actor, ActorKind};
 use crate::table::{EndpointAddr, Invalid, ServiceName, VersionName, VersionRef};
 
@@ -32,32 +34,11 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Our own command line says so; everybody else is a controller.
 pub(super) const CLIENT_HEADER: &str = "switchback-client";
 
-/// Who is at the other end of the socket, as the kernel says.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    credentials: Option<(u32, u32, Option<i32>)>,
-}
-
-impl Peer {
-    pub(super) fn of(stream: &UnixStream) -> Self {
-        let credentials = stream.peer_cred().ok();
-        Self { credentials: credentials.map(|peer| (peer.uid(), peer.gid(), peer.pid())) }
-    }
-
-    /// `uid=0 gid=0 pid=4711`.
-    fn name(self) -> String {
-        match self.credentials {
-            Some((uid, gid, Some(pid))) => format!("uid={uid} gid={gid} pid={pid}"),
-            Some((uid, gid, None)) => format!("uid={uid} gid={gid}"),
-            None => "unknown".to_owned(),
-        }
-    }
-}
-
 /// A call, its body read.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) parts: Parts,
+    pub(super) caller: Caller,
     names: Vec<(String, String)>,
     pub(super) body: Bytes,
 }
@@ -73,25 +54,36 @@ impl FromRequest<Arc<App>> for Call {
         let body = body.collect().await;
         let body = body.map_err(|why| Problem::new(400, "bad_body", format!("the body broke off: {why}")))?;
         let body = body.to_bytes();
-        Ok(Self { app: Arc::clone(app), parts, names, body })
+        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::nobody);
+        Ok(Self { app: Arc::clone(app), parts, caller, names, body })
     }
 }
 
-/// Reads the body before anything is answered: who still sends it when the connection closes may not see the answer.
-pub(super) async fn hear(request: Request, next: Next) -> Response {
+/// Reads the body before anything is answered: who still sends it when the connection closes may not see the answer. Until
+/// it has come, the guest is waited for.
+pub(super) async fn hear(Extension(guest): Extension<Guest>, request: Request, next: Next) -> Response {
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of what is too large.
     if parts.headers.contains_key(EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
         return too_large().into_response();
     }
+    guest.is_waited_for();
     let read = tokio::time::timeout(BODY_TIMEOUT, read(&mut body)).await;
     match read.unwrap_or_else(|_| Err(Problem::new(408, "body_timeout", "the body did not come in 30 s"))) {
-        Ok(read) => next.run(Request::from_parts(parts, Body::from(read))).await,
+        Ok(read) => {
+            guest.has_acted();
+            next.run(Request::from_parts(parts, Body::from(read))).await
+        }
         Err(problem) => {
-            tokio::time::timeout(LINGER, pass_over(&mut body)).await.ok();
+            linger(&mut body).await;
             problem.into_response()
         }
     }
+}
+
+/// Takes what is still coming of a body that is refused, for a while.
+pub(super) async fn linger(body: &mut Body) {
+    tokio::time::timeout(LINGER, pass_over(body)).await.ok();
 }
 
 async fn read(body: &mut Body) -> Result<Bytes, Box<Problem>> {
@@ -122,8 +114,7 @@ impl Call {
     pub(super) fn actor(&self) -> Actor {
         let cli = self.parts.headers.get(CLIENT_HEADER).is_some_and(|client| client == "cli");
         let kind = if cli { ActorKind::Operator } else { ActorKind::Controller };
-        let peer = self.parts.extensions.get::<Peer>().copied().unwrap_or(Peer { credentials: None });
-        Actor { kind, name: peer.name() }
+        Actor { kind, name: self.caller.name().to_owned() }
     }
 
     /// The service of the path.

@@ -80,15 +80,16 @@ pub(super) async fn look_at_endpoint(
     (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new(), measure }, epoch)
 }
 
-/// What is left on all versions that get no new requests; while the proxy winds down, on all.
+/// What is left on all versions that get no new requests; while the proxy winds down, on all. Of services that the caller may look at.
 #[utoipa::path(get, path = "/v1/drain", tag = "proxy", responses((status = 200, body = Drains, description = "all drains that are open"), ReadResponses))]
 pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
-    let control = &call.app.control;
+    let (control, scopes) = (&call.app.control, call.caller.scopes());
     let stopping = call.app.status.readiness() == Readiness::Stopping;
     let are_elders_quiet = control.elders().are_quiet();
     let mut versions = Vec::new();
-    for (service, version) in busy(control, stopping) {
+    let seen = busy(control, stopping).into_iter().filter(|(service, _)| scopes.read(service.as_str()));
+    for (service, version) in seen {
         let (drain, _) = look(control, &service, &version).await;
         let is_leaving = drain.weight == 0 && !drain.drained;
         if is_leaving || (stopping && !drain.remaining.is_empty()) {
@@ -97,8 +98,10 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
         }
     }
     let drained = versions.is_empty() && !stopping && are_elders_quiet;
-    let kept = if stopping { Vec::new() } else { kept(control) };
-    let shared = uses::shared(control).await;
+    let mut kept = if stopping { Vec::new() } else { kept(control) };
+    kept.retain(|kept| scopes.read(&kept.service));
+    let mut shared = uses::shared(control).await;
+    shared.retain(|left| scopes.read(&left.service));
     Ok(Json(Drains { drained, stopping, versions, shared, kept }).into_response())
 }
 

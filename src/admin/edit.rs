@@ -14,8 +14,6 @@ use crate::table::{
     Protocol, ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
 };
 
-/// The shortest supervisory period.
-const LEAST_SUPERVISION: Duration = Duration::from_secs(1);
 /// The longest reason that is kept, in bytes.
 const MAX_REASON: usize = 1024;
 
@@ -31,10 +29,8 @@ pub(super) fn supervise(value: Option<&Value>) -> Result<Supervise, Box<Problem>
         Some(Value::Bool(true)) => Ok(Supervise::For(None)),
         Some(Value::Bool(false)) => Ok(Supervise::No),
         Some(Value::String(text)) => {
-            let period = text::duration(text).map_err(|Invalid(why)| bad("supervise", why))?;
-            let is_long_enough = period >= LEAST_SUPERVISION;
-            let too_short = || bad("supervise", "a flip is supervised for 1s at least".to_owned());
-            is_long_enough.then_some(Supervise::For(Some(period))).ok_or_else(too_short)
+            let period = text::supervision(text).map_err(|Invalid(why)| bad("supervise", why))?;
+            Ok(Supervise::For(Some(period)))
         }
         Some(_) => Err(bad("supervise", "expected true, false or a time such as \"10m\"".to_owned())),
     }

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::Uri;
+use http::header::HOST;
 
 use super::api::{Chance, Explain, Explained, Problem, Reason, Route, Sticky};
 use super::call::Call;
+use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
 use crate::table::sticky::cookie;
@@ -20,7 +22,14 @@ pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
     let request = Request::read(asked)?;
-    Ok(Json(explained(&call.app.control.state().table, &request)).into_response())
+    let explained = explained(&call.app.control.state().table, &request);
+    match &explained.service {
+        Some(service) if !call.caller.scopes().read(service) => {
+            let needed = [format!("operate:{service}")];
+            Err(out_of_scope("it goes to a service that may not be looked at", &needed))
+        }
+        Some(_) | None => Ok(Json(explained).into_response()),
+    }
 }
 
 /// A request as the router sees it.
@@ -78,6 +87,7 @@ impl Request {
         };
         match &sticky.rules.by {
             StickyBy::Cookie { name, .. } => sticky.key(cookie(all("cookie"), name)?),
+            StickyBy::Header(name) if HOST == **name => sticky.key_of_host(self.host.as_bytes()),
             StickyBy::Header(name) => sticky.key(all(name).next()?),
             StickyBy::Client => self.client.map(|client| sticky.key_of_client(client)),
         }

@@ -69,7 +69,7 @@ pub(super) async fn wait(
 ) -> Result<(), Box<Problem>> {
     let control = &app.control;
     let name = drain::named(control, service, version)?;
-    match tokio::time::timeout(patience, control.wait_healthy(service, &name, what)).await {
+    match app.within(patience, control.wait_healthy(service, &name, what)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(failed)) => Err(refusal::failed(app, failed, &Blame::Path)),
         Err(_) => {

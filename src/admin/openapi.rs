@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use http::Method;
 use utoipa::openapi::path::Parameter;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
+use super::router::{self, Route};
 use super::{
     change, drain, events, explain, health, precondition, ramp, read, retire, rollout, upgrade, verdict,
 };
@@ -21,7 +24,38 @@ pub fn document() -> utoipa::openapi::OpenApi {
             operations.into_iter().flatten().flat_map(|operation| operation.parameters.iter_mut());
         parameters.flatten().for_each(say_what_a_name_is);
     }
+    say_who_may(&mut document);
     document
+}
+
+/// How callers over TCP say who they are.
+const SCHEMES: [&str; 2] = ["bearer", "certificate"];
+
+fn say_who_may(document: &mut utoipa::openapi::OpenApi) {
+    let mut components = document.components.take().unwrap_or_default();
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a token of [admin] tokens"));
+    let certificate = "a client's certificate, by a name of [admin] certificates";
+    components.add_security_scheme(SCHEMES[0], SecurityScheme::Http(bearer.build()));
+    let description = Some(certificate.to_owned());
+    let certificate = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
+    components.add_security_scheme(SCHEMES[1], certificate);
+    document.components = Some(components);
+    for Route { path, method, need, .. } in router::routes() {
+        let Some(item) = document.paths.paths.get_mut(path) else { continue };
+        let operation = match method {
+            Method::GET => &mut item.get,
+            Method::PUT => &mut item.put,
+            Method::DELETE => &mut item.delete,
+            _ => &mut item.post,
+        };
+        if let Some(operation) = operation {
+            let either = SCHEMES.map(|scheme| SecurityRequirement::new(scheme, need.told().iter().copied()));
+            // On the socket nothing is asked for.
+            let socket = SecurityRequirement::default();
+            operation.security = Some(either.into_iter().chain([socket]).collect());
+        }
+    }
 }
 
 /// What `table::name` takes, as a pattern.
@@ -43,7 +77,7 @@ fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "switchback admin API", license(name = "Apache-2.0 OR MIT"),
-        description = "Served on the admin socket. Errors are problem details (RFC 9457); `type` is stable."),
+        description = "Served on the admin socket, where nobody has to say who he is, and on `[admin] listen`, to those who show a token or a certificate that is known; the scopes that a call takes, any one of them, stand in its `security`, and `admin` is enough for all. Who may look at some services alone is told of those. Errors are problem details (RFC 9457); `type` is stable."),
     paths(
         read::services, read::service, verdict::verdict, drain::version, drain::endpoint, drain::proxy, health::version, read::changes, read::status, read::openapi, read::metrics,
         read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
@@ -178,8 +212,9 @@ impl IntoResponses for ReadResponses {
 }
 
 /// What every call can be refused with, whatever it is about.
-const ALWAYS: [(&str, &str); 4] = [
-    ("403", "the request was made by a web page"),
+const ALWAYS: [(&str, &str); 5] = [
+    ("401", "over TCP: neither a token nor a certificate that is known"),
+    ("403", "whoever asks does not have the scope for it, or is a web page"),
     ("405", "the path is not served by this method; `allow` lists those that it is"),
     ("408", "the body did not come in time"),
     ("413", "the body is larger than 1 MiB"),

@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use super::api::text::figure;
 use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
+use super::caller::out_of_scope;
 use super::refusal::{self, Blame};
 use super::{edit, precondition, ramp, read, retire, wait};
 use crate::control::health::Healthy;
@@ -110,6 +111,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     let wanted = Wanted {
         command: order.asked,
         actor: call.actor(),
+        scopes: call.caller.scopes().clone(),
         reason: edit::reason(order.reason, query.reason.as_ref())?,
         expected: expected(call, order.expected, &before)?,
         force: order.force || query.force.unwrap_or(false),
@@ -128,6 +130,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         }
     };
     let mut answer = answer(&done, &order.services);
+    may_hear(call, &answer)?;
     if dry_run {
         (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
         let users = who_moves(&before, &done.state, &answer);
@@ -136,6 +139,17 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
         wait::wait(call, &mut answer, &order.services, (named, ramp, retires), until).await?;
     }
     Ok(respond(&answer, done.replayed))
+}
+
+/// An answer that is given again was another's perhaps, who may do more.
+fn may_hear(call: &Call, answer: &ChangeAnswer) -> Result<(), Box<Problem>> {
+    let scopes = call.caller.scopes();
+    let others = answer.services.keys().filter(|service| !scopes.read(service));
+    let others: Vec<_> = others.map(|service| format!("operate:{service}")).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(out_of_scope("the answer is about services that may not be looked at", &others))
 }
 
 fn of_weights_alone(query: &ChangeQuery) -> Result<(), Box<Problem>> {

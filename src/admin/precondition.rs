@@ -58,7 +58,7 @@ pub(super) fn idempotency(call: &Call) -> Result<Option<(String, String)>, Box<P
         let detail = format!("an idempotency key is 1 to {MAX_KEY} visible ASCII characters");
         return Err(Problem::new(400, "bad_idempotency_key", detail).at(KEY_HEADER));
     }
-    Ok(Some((String::from_utf8_lossy(key).into_owned(), fingerprint(call))))
+    Ok(Some((call.caller.own_key(&String::from_utf8_lossy(key)), fingerprint(call))))
 }
 
 /// Method, path, query, and length and FNV-1a of the body: enough to notice a key that was used for something else,

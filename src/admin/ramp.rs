@@ -10,7 +10,7 @@ use super::api::{ChangeAnswer, Leaving, Problem, Promote, StartRamp, SteerRamp, 
 use super::call::{Call, parse};
 use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
-use super::refusal::{self, Blame};
+use super::refusal::Blame;
 use super::{edit, wait};
 use crate::control::Asked;
 use crate::release::{Command, RampEnd, RampOrder, Ramped, Steps};
@@ -72,12 +72,8 @@ fn begin(service: ServiceName, asked: &StartRamp) -> Result<Command, Box<Problem
             Steps::new(read).map_err(|Invalid(why)| Problem::new(422, "bad_steps", why).at("steps"))?
         }
     };
-    let every = asked.every.as_deref().map(text::duration).transpose();
+    let every = asked.every.as_deref().map(text::step).transpose();
     let every = every.map_err(|Invalid(why)| bad("every", why))?;
-    if every.is_some_and(|every| every.is_zero()) {
-        let why = "a step lasts 1ms at least; leave `every` out to have each wait for `promote`";
-        return Err(bad("every", why.to_owned()));
-    }
     let supervise = edit::supervise(asked.supervise.as_ref())?;
     let order = RampOrder::Begin { to: parse("to", &asked.to)?, steps, every, supervise };
     Ok(Command::Ramp { service, order })
@@ -127,7 +123,7 @@ pub(super) async fn until_over(
     // One step alone is over at once.
     let over = standing.and_then(|standing| standing.ramped.as_ref()).map(|ramped| ramped.begun);
     let Some(begun) = under_way.or(over) else { return Ok(None) };
-    let ended = match tokio::time::timeout(patience, control.ramped(service, Epoch(begun))).await {
+    let ended = match call.app.within(patience, control.ramped(service, Epoch(begun))).await {
         Err(_) => {
             let detail =
                 format!("the ramp of `{service}` is under way (epoch {}), and goes on", answer.epoch);
@@ -136,11 +132,7 @@ pub(super) async fn until_over(
             problem.change = Some(answer.clone());
             return Err(problem);
         }
-        Ok(Err(failed)) => {
-            let mut problem = refusal::failed(&call.app, failed, &Blame::Path);
-            problem.change = Some(answer.clone());
-            return Err(problem);
-        }
+        Ok(Err(failed)) => return Err(wait::broken_off(&call.app, answer, failed)),
         Ok(Ok(ended)) => ended,
     };
     match ended {
@@ -198,6 +190,8 @@ fn said(service: &ServiceName, ended: Option<&Ramped>) -> String {
         Some(Ramped { to, reached, epoch, .. }) => {
             format!("a later change ended the ramp of `{service}` to `{to}` at {reached} (epoch {epoch})")
         }
-        None => format!("later changes ended the ramp of `{service}`"),
+        None => format!(
+            "the ramp of `{service}` is over, and no longer the last one that is kept: the history tells how it ended"
+        ),
     }
 }

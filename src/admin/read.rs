@@ -16,9 +16,10 @@ use utoipa::IntoParams;
 
 use super::api::{self, Change, History, Problem, Service, Services};
 use super::call::{Call, parse};
+use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::{App, Readiness, openapi, refusal, uses};
-use crate::release::Refused;
+use crate::release::{self, Refused};
 use crate::store::HistoryQuery;
 use crate::table::{Epoch, ServiceName};
 
@@ -28,6 +29,12 @@ const LAST_CHANGES: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes that one call lists at most.
 const MOST_CHANGES: usize = 1000;
+
+/// Changes that are read at once, where not all of them may be looked at.
+const FILTERED: usize = 200;
+
+/// How often, for one call: the store has other things to do.
+const MOST_READ: usize = 50;
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -39,13 +46,14 @@ pub(super) fn etag(epoch: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{epoch}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
-/// All services: versions, endpoints, split, phase, what is in flight.
+/// All services that the caller may look at: versions, endpoints, split, phase, what is in flight.
 #[utoipa::path(get, path = "/v1/services", tag = "services",
     responses((status = 200, body = Services, description = "the services, by name", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn services(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let control = &call.app.control;
     let mut services = Services::of(&control.state(), control);
+    services.services.retain(|service| call.caller.scopes().read(&service.name));
     let told = services.services.into_iter().map(|service| service.with_health(control.health()));
     let told = told.map(|service| service.with_clocks(control));
     services.services = told.collect();
@@ -70,7 +78,8 @@ pub(super) async fn service(call: Call) -> Result<Response, Box<Problem>> {
     let changes =
         changes.map_or_else(|late| Err(late.to_string()), |read| read.map_err(|why| why.to_string()));
     let changes = changes.inspect_err(|error| warn!(error, "cannot read the last changes of a service"));
-    service.changes = changes.ok().map(|changes| changes.iter().map(Change::from).collect());
+    let told = |change: &release::Change| Change::from(change).seen_by(call.caller.scopes());
+    service.changes = changes.ok().map(|changes| changes.iter().filter_map(told).collect());
     Ok(([(ETAG, etag(service.standing.epoch))], Json(service)).into_response())
 }
 
@@ -93,7 +102,7 @@ pub(super) struct ChangesQuery {
     service: Option<String>,
 }
 
-/// Past changes, newest first; 503 when the store cannot be read, or does not answer within two seconds.
+/// Past changes, newest first, of the services that the caller may look at; 503 when the store cannot be read, or does not answer within two seconds.
 #[utoipa::path(get, path = "/v1/changes", tag = "changes", params(ChangesQuery),
     responses((status = 200, body = History, description = "a page, newest first"), ReadResponses))]
 pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
@@ -104,18 +113,47 @@ pub(super) async fn changes(call: Call) -> Result<Response, Box<Problem>> {
     }
     let service: Option<ServiceName> =
         query.service.as_deref().map(|name| parse("service", name)).transpose()?;
+    let scopes = call.caller.scopes();
+    if let Some(name) = service.as_ref().filter(|name| !scopes.read(name.as_str())) {
+        let needed = [format!("operate:{name}")];
+        return Err(out_of_scope("the service may not be looked at", &needed));
+    }
     let is_from_the_top = query.before.is_none();
-    // One more than asked for tells whether there are more.
-    let query = HistoryQuery { before: query.before.map(Epoch), limit: limit + 1, service: service.clone() };
-    let found = call.app.control.history(query).await.map_err(|why| refusal::store(&why))?;
+    let query = HistoryQuery { before: query.before.map(Epoch), limit, service: service.clone() };
+    let (changes, next_before) = page(&call, query).await?;
     // One that was dropped has a past; one that never was is a slip.
     let is_known = |name: &ServiceName| call.app.control.state().table.service(name).is_some();
-    if let Some(name) = service.filter(|name| found.is_empty() && is_from_the_top && !is_known(name)) {
+    if let Some(name) = service.filter(|name| changes.is_empty() && is_from_the_top && !is_known(name)) {
         return Err(no_service(&name));
     }
-    let changes: Vec<_> = found.iter().take(limit).map(Change::from).collect();
-    let next_before = changes.last().filter(|_| found.len() > limit).map(|oldest| oldest.epoch);
     Ok(Json(History { changes, next_before }).into_response())
+}
+
+/// What the caller may look at of the changes that are asked for, and where to read on.
+async fn page(call: &Call, query: HistoryQuery) -> Result<(Vec<Change>, Option<u64>), Box<Problem>> {
+    let (scopes, wanted, mut before) = (call.caller.scopes(), query.limit, query.before);
+    // Of others' changes there may be many in between.
+    let most = if scopes.read_all() { wanted } else { wanted.max(FILTERED) };
+    let mut changes = Vec::new();
+    for _ in 0..MOST_READ {
+        // One more than asked for tells whether there are more.
+        let part = HistoryQuery { before, limit: most + 1, service: query.service.clone() };
+        let found = call.app.control.history(part).await.map_err(|why| refusal::store(&why))?;
+        for change in found.iter().take(most) {
+            if changes.len() == wanted {
+                return Ok((changes, before.map(|before| before.0)));
+            }
+            before = Some(change.epoch);
+            changes.extend(Change::from(change).seen_by(scopes));
+        }
+        if found.len() <= most {
+            return Ok((changes, None));
+        }
+        if changes.len() == wanted {
+            break;
+        }
+    }
+    Ok((changes, before.map(|before| before.0)))
 }
 
 /// The proxy itself.

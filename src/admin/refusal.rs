@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::api::{Left, Problem, Service, Unhealthy, seconds};
+use super::caller::out_of_scope;
 use super::edit::Edits;
 use super::{App, precondition};
 use crate::control::{Ended, Failed, HoldEnded, InTheWay};
@@ -71,7 +72,9 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
             problem
         }
         Failed::HoldEnded(ref ended) => hold_ended(ended, failed.to_string()),
-        Failed::KeyReused(_) => Problem::new(422, "key_reused", failed.to_string())
+        Failed::Beyond(ref beyond) => out_of_scope(failed.to_string(), &beyond.needed()),
+        // As its caller wrote it: in front of it stands whose it is.
+        Failed::KeyReused(ref key) => Problem::new(422, "key_reused", reused(key))
             .hint("make a new key for every change")
             .at(precondition::KEY_HEADER),
         Failed::Closed => Problem::new(503, "shutting_down", failed.to_string()),
@@ -91,8 +94,13 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
             .hint("connect to the socket anew and try again: the new process answers"),
         // Not as above: who tried again would make the change a second time.
         Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
-            .hint("`switchback drain SERVICE/VERSION --wait` asks that one"),
+            .hint("the same call with its `Idempotency-Key` waits there; `switchback status SERVICE` asks that one"),
     }
+}
+
+fn reused(key: &str) -> String {
+    let key = key.rsplit_once(' ').map_or(key, |(_, key)| key).to_owned();
+    Failed::KeyReused(key).to_string()
 }
 
 fn in_the_way(service: &ServiceName, left: &[InTheWay]) -> Vec<Left> {

@@ -9,7 +9,6 @@ use super::api::{ChangeAnswer, Leaving, Problem, Retire};
 use super::call::Call;
 use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
-use super::refusal::{self, Blame};
 use super::wait;
 use crate::control::Asked;
 use crate::release::{Command, RampEnd, RampOrder, Retired};
@@ -61,7 +60,7 @@ pub(super) async fn until_over(
         // There was nobody to wait for.
         return Ok(());
     };
-    let ended = match tokio::time::timeout(patience, control.retired(service, Epoch(begun))).await {
+    let ended = match call.app.within(patience, control.retired(service, Epoch(begun))).await {
         Err(_) => {
             let detail =
                 format!("the retirement in `{service}` is under way (epoch {}), and goes on", answer.epoch);
@@ -70,11 +69,7 @@ pub(super) async fn until_over(
             problem.change = Some(answer.clone());
             return Err(problem);
         }
-        Ok(Err(failed)) => {
-            let mut problem = refusal::failed(&call.app, failed, &Blame::Path);
-            problem.change = Some(answer.clone());
-            return Err(problem);
-        }
+        Ok(Err(failed)) => return Err(wait::broken_off(&call.app, answer, failed)),
         Ok(Ok(ended)) => ended,
     };
     match ended {

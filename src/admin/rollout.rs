@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 
 use super::api::{EndpointReady, Problem, Proceed, Ready, Replace, Rollout, StartRollout, text};
 use super::call::{Call, parse};
+use super::caller::out_of_scope;
 use super::openapi::{ChangeHeaders, MatchHeader, ReadResponses, RolloutResponses};
 use super::read::{Nothing, etag, no_service};
 use super::refusal::{self, Blame};
@@ -21,7 +22,7 @@ use super::{edit, order, precondition};
 use crate::control::rollout::{Back, NotBegun, Order, Rollouts, answers};
 use crate::control::{Failed, Handle};
 use crate::release::rollout::{Move, Plan};
-use crate::release::{Deployment, Refused, check_expected};
+use crate::release::{Beyond, Deployment, Refused, check_expected};
 use crate::table::{EndpointAddr, Invalid, Service, ServiceName, VersionRef, VersionSpec};
 
 /// How long a new endpoint may take.
@@ -85,6 +86,7 @@ pub(super) async fn start(call: Call) -> Result<Response, Box<Problem>> {
         idempotency: precondition::idempotency(&call)?,
         ..read(&call, known, &body)?
     };
+    brings_no_path(&call, known.0, &order.plan)?;
     if query.dry_run.unwrap_or(false) {
         let told = Rollouts::plan(&order, control).map_err(|why| refused(&call, why))?;
         return Ok(Json(Rollout { dry_run: true, ..Rollout::of(&told, &state) }).into_response());
@@ -132,17 +134,18 @@ pub(super) async fn proceed(call: Call) -> Result<Response, Box<Problem>> {
 /// Whether the endpoints of a version can serve: each of them is asked for a connection now.
 #[utoipa::path(get, path = "/v1/services/{service}/versions/{version}/ready", tag = "services",
     params(("service" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Ready, description = "whether the version is ready for traffic"), ReadResponses))]
+    responses((status = 200, body = Ready, description = "whether the version is ready for traffic", headers(("etag" = String))), ReadResponses))]
 pub(super) async fn ready(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let (name, control) = (call.service()?, &call.app.control);
     let state = control.state();
     let known = state.table.service(&name).zip(state.deployment(&name));
-    let version = resolve(known.ok_or_else(|| no_service(&name))?, &call.version_ref()?, 404, None)?;
+    let known = known.ok_or_else(|| no_service(&name))?;
+    let version = resolve(known, &call.version_ref()?, 404, None)?;
     let asked = version.serving().map(|endpoint| is_ready(control, &name, version, endpoint));
     let endpoints: Vec<_> = join_all(asked).await;
     let ready = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.ready);
-    Ok(Json(Ready { ready, endpoints }).into_response())
+    Ok(([(ETAG, etag(known.0.epoch.0))], Json(Ready { ready, endpoints })).into_response())
 }
 
 async fn is_ready(
@@ -167,6 +170,21 @@ fn expected(call: &Call) -> Result<ServiceName, Box<Problem>> {
     let epochs = order::expected(call, Vec::new(), &state)?;
     check_expected(&state, &epochs).map_err(|why| refused(call, Failed::from(why).into()))?;
     Ok(service)
+}
+
+/// Its steps are the proxy's own changes: what their caller may not bring is looked for here.
+fn brings_no_path(call: &Call, service: &Service, plan: &Plan) -> Result<(), Box<Problem>> {
+    let is_new = |address: &&EndpointAddr| {
+        let is_known = service.versions.iter().any(|version| version.endpoints.contains(address));
+        matches!(address, EndpointAddr::Unix(_)) && !is_known
+    };
+    match plan.moves.iter().filter_map(|one| one.into.as_ref()).find(is_new) {
+        Some(path) if !call.caller.scopes().are_all() => {
+            let beyond = Beyond::Path(path.clone());
+            Err(out_of_scope(beyond.to_string(), &beyond.needed()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn read(

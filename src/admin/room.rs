@@ -1,7 +1,8 @@
 //! Room for connections: whoever keeps us waiting makes way for whoever comes.
 //!
-//! A listener serves so many connections at once. Without this, as many that send no head, or take nothing of their answer,
-//! would keep everybody else out until their time for that is over, and a proxy that is well would seem dead.
+//! A listener serves so many connections at once. Without this, as many that send no head, or no body behind it, or take
+//! nothing of their answer, would keep everybody else out until their time for that is over, and a proxy that is well would
+//! seem dead.
 
 use std::collections::BTreeMap;
 use std::future::Future;

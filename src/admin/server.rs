@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::call::Peer;
+use super::caller::Caller;
 use super::room::{Guest, Room};
 use super::taking::Taking;
 use super::{App, Socket, router};
 
 /// Connections to the admin socket at once.
-const CONNECTIONS: usize = 256;
+pub(super) const CONNECTIONS: usize = 256;
 /// Connections to the metrics listener at once.
 const SCRAPES: usize = 64;
 /// For a request's head, and for the next request of an idle connection.
@@ -40,7 +40,7 @@ const LAST_HEAD: Duration = Duration::from_millis(200);
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two lines in the log about that.
-const COMPLAINT: Duration = Duration::from_secs(10);
+pub(super) const COMPLAINT: Duration = Duration::from_secs(10);
 /// What a connection over the limit gets.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 26\r\nretry-after: 1\r\nconnection: close\r\n\r\ntoo many admin connections";
 
@@ -58,7 +58,7 @@ pub async fn serve(socket: Socket, app: Arc<App>, stop: impl Future<Output = ()>
         match accepted {
             Ok((stream, _)) if !room.make().await => turn_away(stream),
             Ok((stream, _)) => {
-                let router = router.clone().layer(axum::Extension(Peer::of(&stream)));
+                let router = router.clone().layer(axum::Extension(Caller::local(&stream)));
                 room.enter(|guest| converse(stream, router, KeepAlive::Yes, guest, ending.clone()));
             }
             Err(error) => pause(&error, &mut complained).await,
@@ -96,7 +96,7 @@ pub async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: impl Futu
 
 /// Whether a connection may ask again: an operator's may, a scraper's not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeepAlive {
+pub(super) enum KeepAlive {
     Yes,
     No,
 }
@@ -112,14 +112,19 @@ impl KeepAlive {
 }
 
 /// One connection, to its end. When `ending`, the answer in progress is the last; who has only just connected is heard before.
-async fn converse<S>(stream: S, router: Router, keep: KeepAlive, guest: Guest, ending: CancellationToken)
-where
+pub(super) async fn converse<S>(
+    stream: S,
+    router: Router,
+    keep: KeepAlive,
+    guest: Guest,
+    ending: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(keep.head_timeout()).max_buf_size(64 * 1024);
     server.keep_alive(keep == KeepAlive::Yes);
-    let router = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router.layer(axum::Extension(guest.clone())));
     let spoken = CancellationToken::new();
     let told = spoken.clone();
     let stream = Taking::of(stream, guest.clone(), STALL);
@@ -154,7 +159,7 @@ fn turn_away(stream: UnixStream) {
 }
 
 /// Waits, and says why unless that was said just now: it may last, and the disk of the log may be what is short.
-async fn pause(error: &std::io::Error, complained: &mut Option<Instant>) {
+pub(super) async fn pause(error: &std::io::Error, complained: &mut Option<Instant>) {
     if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
         warn!(%error, "cannot accept an admin connection");
         *complained = Some(Instant::now());
@@ -162,7 +167,7 @@ async fn pause(error: &std::io::Error, complained: &mut Option<Instant>) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn wind_down(mut connections: JoinSet<()>, ending: &CancellationToken) {
+pub(super) async fn wind_down(mut connections: JoinSet<()>, ending: &CancellationToken) {
     ending.cancel();
     let all = async { while connections.join_next().await.is_some() {} };
     // Those that are not over by then are aborted when the set is dropped.

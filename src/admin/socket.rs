@@ -53,6 +53,16 @@ pub enum BindError {
         "cannot make the admin socket {0}: something that is not a socket is there; move it away or set admin.socket"
     )]
     NotASocket(PathBuf),
+    /// Somebody has bound it, and left it open to others.
+    #[error(
+        "the admin socket {path} is open to others than its owner (mode {mode:03o}), and whoever connects may do everything; set SocketMode=0600 in the service manager's unit"
+    )]
+    Open {
+        /// It.
+        path: PathBuf,
+        /// Who may what.
+        mode: u32,
+    },
     /// The system refused.
     #[error("cannot {doing} for the admin socket: {path}")]
     Io {
@@ -89,8 +99,11 @@ impl Socket {
     /// Serves a socket that somebody has bound to `path`; its file can be taken if `is_ours`, and stays until then.
     ///
     /// # Errors
-    /// [`BindError`] when it cannot be listened on.
+    /// [`BindError`] when it cannot be listened on; [`BindError::Open`] when others than its owner may connect to somebody else's.
     pub fn adopt(socket: OwnedFd, path: &Path, is_ours: bool) -> Result<Self, BindError> {
+        if !is_ours {
+            check_private(path)?;
+        }
         let failed = |source| BindError::Io { doing: "listen", path: path.to_owned(), source };
         let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned(), file: None, is_heir: is_ours })
@@ -131,6 +144,17 @@ impl Drop for SocketFile {
 
 fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
+}
+
+/// Refused, not mended: who has connected since it was bound would be heard.
+fn check_private(path: &Path) -> Result<(), BindError> {
+    let there = match fs::symlink_metadata(path) {
+        // Nobody finds it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there.map_err(|source| BindError::Io { doing: "look", path: path.to_owned(), source })?,
+    };
+    let mode = there.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(BindError::Open { path: path.to_owned(), mode }) }
 }
 
 /// Removes a socket whose process is dead.

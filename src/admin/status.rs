@@ -22,6 +22,7 @@ pub struct Status {
 struct Changing {
     readiness: Readiness,
     listeners: Vec<api::Listener>,
+    admin: Option<api::Listener>,
 }
 
 /// May a load balancer in front send traffic here?
@@ -55,7 +56,7 @@ impl Status {
     /// The same, of a process that is not the first in a row.
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
-        let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new() };
+        let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new(), admin: None };
         Self {
             started: Instant::now(),
             workers,
@@ -76,9 +77,10 @@ impl Status {
         self.changing().readiness = readiness;
     }
 
-    /// The listening sockets, in the order of the configuration.
-    pub fn set_listeners(&self, listeners: Vec<api::Listener>) {
-        self.changing().listeners = listeners;
+    /// The listening sockets, in the order of the configuration, and that of the admin API over TCP.
+    pub fn set_listeners(&self, listeners: Vec<api::Listener>, admin: Option<api::Listener>) {
+        let mut changing = self.changing();
+        (changing.listeners, changing.admin) = (listeners, admin);
     }
 
     pub(super) fn readiness(&self) -> Readiness {
@@ -95,6 +97,7 @@ impl Status {
             workers: self.workers,
             cpus: self.cpus.clone(),
             listeners: changing.listeners.clone(),
+            admin: changing.admin.clone(),
             ready: changing.readiness == Readiness::Ready,
             generation: self.generation,
             predecessors: elders.iter().map(predecessor).collect(),

@@ -11,7 +11,7 @@ use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, Trial
 use super::call::Call;
 use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
-use super::{drain, health, ramp, retire};
+use super::{App, drain, health, ramp, retire};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::{Command, State};
@@ -96,13 +96,22 @@ pub(super) async fn wait(
             Ok(())
         }
         (Until::Healthy(version, what, patience), [service]) => {
-            health::wait(&call.app, service, &version, &what, patience).await.map_err(|mut problem| {
-                problem.change = Some(answer.clone());
-                problem
-            })
+            let waited = health::wait(&call.app, service, &version, &what, patience).await;
+            waited.map_err(|problem| but(answer, problem))
         }
         (Until::Fenced | Until::Healthy(..), _) => Ok(()),
     }
+}
+
+/// The change was made, and what comes of it is not seen here.
+pub(super) fn broken_off(app: &App, answer: &ChangeAnswer, failed: Failed) -> Box<Problem> {
+    but(answer, refusal::failed(app, failed, &Blame::Path))
+}
+
+fn but(answer: &ChangeAnswer, mut problem: Box<Problem>) -> Box<Problem> {
+    problem.detail = format!("the change is made (epoch {}), but {}", answer.epoch, problem.detail);
+    problem.change = Some(answer.clone());
+    problem
 }
 
 /// An endpoint that is to get nothing new, by the names of a command.
@@ -184,7 +193,7 @@ async fn until_finished(
     (stage, ramp): (Epoch, Option<&ServiceName>),
     patience: Duration,
 ) -> Result<(), Box<Problem>> {
-    let verdicts = call.app.control.verdicts();
+    let control = &call.app.control;
     let begun = answer.services.iter().filter_map(|(service, standing)| {
         let trial = standing.supervision.as_ref().filter(|trial| trial.stage == stage.0)?;
         // What only the next change ends does not end a ramp.
@@ -193,19 +202,21 @@ async fn until_finished(
         Some((service.parse().ok().filter(|_| is_waited_for)?, stage))
     });
     let mut begun: Vec<(ServiceName, Epoch)> = begun.collect();
-    let has_ended =
-        |service: &&ServiceName| verdicts.ended_of(service).is_some_and(|ended| ended.stage == stage);
+    let has_ended = |service: &&ServiceName| {
+        control.verdicts().ended_of(service).is_some_and(|ended| ended.stage == stage)
+    };
     if let Some(service) = ramp.filter(has_ended) {
         // Before anybody has looked.
         begun = vec![(service.clone(), stage)];
     }
     let waiting = async {
         for (service, stage) in &begun {
-            let ended = verdicts.end_of(service, *stage).await;
+            let ended = control.trial_ended(service, *stage).await?;
             answer.trials.insert(service.to_string(), TrialEnd::from(&ended));
         }
+        Ok(())
     };
-    let is_late = tokio::time::timeout(patience, waiting).await.is_err();
+    let waited = call.app.within(patience, waiting).await;
     let mut ended = answer.trials.iter();
     if let Some((service, end)) = ended.clone().find(|(_, end)| end.how == TrialEnded::Reverted) {
         let detail = format!(
@@ -214,7 +225,7 @@ async fn until_finished(
         );
         return Err(moved(answer, "reverted", detail));
     }
-    let state = call.app.control.state();
+    let state = control.state();
     let is_elsewhere = |(service, end): &(&String, &TrialEnd)| {
         end.how == TrialEnded::Superseded && !stands_as_told(&state, answer, service)
     };
@@ -225,14 +236,17 @@ async fn until_finished(
         );
         return Err(moved(answer, "superseded", detail));
     }
-    if is_late {
-        let detail = format!("the change is made (epoch {}), and is still being supervised", answer.epoch);
-        let mut problem = Problem::new(504, "timed_out", detail)
-            .hint("`GET /v1/services/{service}/verdict` tells how it stands; stop nothing until then");
-        problem.change = Some(answer.clone());
-        return Err(problem);
+    match waited {
+        Ok(waited) => waited.map_err(|failed| broken_off(&call.app, answer, failed)),
+        Err(_) => {
+            let detail =
+                format!("the change is made (epoch {}), and is still being supervised", answer.epoch);
+            let mut problem = Problem::new(504, "timed_out", detail)
+                .hint("`GET /v1/services/{service}/verdict` tells how it stands; stop nothing until then");
+            problem.change = Some(answer.clone());
+            Err(problem)
+        }
     }
-    Ok(())
 }
 
 /// True while a service has the weights that the answer tells.
@@ -258,16 +272,12 @@ async fn until_drained(
 ) -> Result<(), Box<Problem>> {
     let control = &call.app.control;
     let leaving: Vec<_> = leaving(control, answer).into_iter().collect();
-    let state = match tokio::time::timeout(patience, until_empty(control, &leaving, endpoints)).await {
+    let state = match call.app.within(patience, until_empty(control, &leaving, endpoints)).await {
         Err(_) => {
             let late = timed_out(control, answer, &leaving, endpoints).await;
             return Err(refusal::with_ages(&call.app, late).await);
         }
-        Ok(Err(failed)) => {
-            let mut problem = refusal::failed(&call.app, failed, &Blame::Path);
-            problem.change = Some(answer.clone());
-            return Err(problem);
-        }
+        Ok(Err(failed)) => return Err(broken_off(&call.app, answer, failed)),
         Ok(Ok(Emptied::Returned { what, gets })) => return Err(returned(answer, &what, gets)),
         Ok(Ok(Emptied::All(state))) => state,
     };

@@ -5,13 +5,15 @@ mod help;
 mod moves;
 mod process;
 mod ramp;
+mod reach;
 mod rollout;
 mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use endpoint::EndpointAdded;
 use help::{
@@ -21,28 +23,49 @@ use help::{
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Manual, Run, Upgrade};
 pub use ramp::{Plan, Promote, Ramp, Retire, Steer};
+pub use reach::Reach;
 pub use rollout::{Deploy, Rollout};
 use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
 
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
 ///
-/// `switchback run` starts the proxy; the other commands talk to a running one through its admin socket.
+/// `switchback run` starts the proxy; the other commands talk to a running one through its admin socket,
+/// or from another machine where [admin] listen lets them.
 /// They wait until what was asked is done, and the last line says what is safe to stop.
 ///
 /// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 timed out, 4 reverted by supervision.
 #[derive(Debug, Parser)]
 #[command(name = "switchback", version, max_term_width = 100)]
 pub struct Cli {
-    /// The admin socket [as root /run/switchback/admin.sock, else $XDG_RUNTIME_DIR/switchback/admin.sock].
-    #[arg(long, global = true, env = "SWITCHBACK_SOCKET", value_name = "PATH", hide_env_values = true)]
-    pub socket: Option<PathBuf>,
+    /// Where the proxy is called.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Answer with one JSON document, for machines.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The same, if its values go together: what is never done is wrong usage, and not found out half-way.
+    ///
+    /// # Errors
+    /// What is wrong, as clap says it.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let (Verb::Ramp(Ramp { plan, .. }) | Verb::Deploy(Deploy { plan, .. })) = &self.verb else {
+            return Ok(self);
+        };
+        match plan.check() {
+            Ok(()) => Ok(self),
+            Err(why) => {
+                let said = format!("invalid value for '--steps <PERCENT,…>': {why}");
+                Err(Self::command().error(ErrorKind::ValueValidation, said))
+            }
+        }
+    }
 }
 
 /// The verbs.

@@ -20,16 +20,15 @@ pub(super) enum Moves {
     Pools,
 }
 
-/// As [`perform`], and then waits until supervision is over, as far as that is wanted.
+/// As [`perform`], and then waits until supervision is over, if there is any.
 pub(super) async fn perform_and_follow(
     session: &mut Session<'_>,
     call: Call,
     change: &Change,
     wait: &Wait,
     what: String,
-    follows: Follows,
 ) -> anyhow::Result<Exit> {
-    make(session, call, change, wait, what, Moves::Traffic, follows).await
+    make(session, call, change, wait, what, Moves::Traffic, Follows::Always).await
 }
 
 /// Makes the change and tells it; `what` begins the sentence when it fails: "cannot flip `shop` to `green`".
@@ -55,11 +54,9 @@ async fn make(
 ) -> anyhow::Result<Exit> {
     let mut call = with_options(call, change);
     if session.format == Format::Json && !wait.no_wait && !change.dry_run {
-        // For machines the server waits: one call, one document.
         let until = follows.until(&session.client, &call, wait.timeout).await;
         let (until, patience) = until.with_context(|| what.clone())?;
-        call = call.query("wait", until).query("timeout", &format!("{}ms", patience.as_millis()));
-        call = call.waits(patience);
+        call = call.waits_until(until, patience);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     match moves {

@@ -1,23 +1,28 @@
-//! A small HTTP client over the admin socket: one connection a call.
+//! A small HTTP client over the admin socket, or TCP: one connection a call.
 
 mod early;
+mod place;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, IF_MATCH};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, IF_MATCH};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::RngExt;
+use rand::rngs::SmallRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use early::Early;
+pub use place::{Credentials, Token};
+use place::{NotConnected, Place};
 
 use crate::admin::api::Problem;
 
@@ -30,54 +35,84 @@ const TAKE_OVERS: usize = 3;
 /// What may stand in a path segment or a query value as it is.
 const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':').remove(b'@');
 
-/// Talks to the switchback behind one socket.
+/// Talks to the switchback at one place.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
 }
 
 /// Why there is no answer, or not the one hoped for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody is there.
-    #[error("no switchback answers at {0}: is it running? (--socket, SWITCHBACK_SOCKET)", socket.display())]
+    #[error("no switchback answers at {at}: is it running? (--socket, SWITCHBACK_SOCKET)")]
     Nobody {
         /// Where.
-        socket: PathBuf,
+        at: String,
+    },
+    /// Nobody is there, or somebody in between lets nobody through.
+    #[error(
+        "no switchback answers at {at} ({why}): is [admin] listen set there, and may this machine connect to it? (--socket, SWITCHBACK_SOCKET)"
+    )]
+    Unreachable {
+        /// Where.
+        at: String,
+        /// Why not.
+        why: String,
     },
     /// The socket is there, but not for us.
-    #[error("the socket {0} is not open to this user: use the account that switchback runs as, or sudo", socket.display())]
+    #[error("the socket {at} is not open to this user: use the account that switchback runs as, or sudo")]
     Forbidden {
         /// Where.
-        socket: PathBuf,
+        at: String,
+    },
+    /// There is no secure connection.
+    #[error(
+        "there is no secure connection to {at}: {why} (--ca names who is believed, --cert and --key the certificate to show)"
+    )]
+    Insecure {
+        /// Where.
+        at: String,
+        /// Why not.
+        why: String,
     },
     /// The connection failed.
-    #[error("the connection to {0} failed: {why}", socket.display())]
+    #[error("the connection to {at} failed: {why}")]
     Broken {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How.
         why: String,
     },
     /// The connection failed after a change had been asked for.
-    #[error("the connection to {0} was lost before its answer ({why}): what was asked may have happened nevertheless", socket.display())]
+    #[error(
+        "the connection to {at} was lost before its answer ({why}): what was asked may have happened nevertheless"
+    )]
     Lost {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How.
         why: String,
     },
     /// It does not answer.
-    #[error("no answer from {0} within {seconds} s: what was asked may have happened nevertheless", socket.display())]
+    #[error("no answer from {at} within {seconds} s: what was asked may have happened nevertheless")]
     Silent {
         /// Where.
-        socket: PathBuf,
+        at: String,
         /// How long was waited.
         seconds: u64,
     },
     /// It refused.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>),
+}
+
+impl Error {
+    /// True when what was asked may have happened nevertheless.
+    #[must_use]
+    pub fn leaves_open(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Silent { .. })
+    }
 }
 
 /// One call.
@@ -87,6 +122,8 @@ pub struct Call {
     target: String,
     body: Bytes,
     if_epoch: Option<u64>,
+    /// By which it is known for the same call when it is made again.
+    key: Option<String>,
     patience: Duration,
 }
 
@@ -96,7 +133,7 @@ impl Call {
     pub fn new(method: Method, segments: &[&str]) -> Self {
         let target =
             segments.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, &PLAIN))).collect();
-        Self { method, target, body: Bytes::new(), if_epoch: None, patience: PATIENCE }
+        Self { method, target, body: Bytes::new(), if_epoch: None, key: None, patience: PATIENCE }
     }
 
     /// With this parameter in the query.
@@ -129,11 +166,36 @@ impl Call {
         self
     }
 
-    fn request(self) -> http::Result<Request<Full<Bytes>>> {
+    /// For machines the server waits, until that and for so long: one call, one document. Where another process takes its place
+    /// meanwhile, that one is asked again for the same.
+    #[must_use]
+    pub fn waits_until(self, until: &str, time: Duration) -> Self {
+        let key = format!("{:032x}", rand::make_rng::<SmallRng>().random::<u128>());
+        let call = self.query("wait", until).query("timeout", &format!("{}ms", time.as_millis()));
+        Self { key: Some(key), ..call.waits(time) }
+    }
+
+    /// True of a refusal after which another process gives the answer.
+    fn is_for_another(&self, why: &Problem) -> bool {
+        match why.token() {
+            // Nothing was changed.
+            "succeeded" => true,
+            "left_behind" => self.key.is_some(),
+            _ => false,
+        }
+    }
+
+    fn request(self, place: &Place) -> http::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(self.method).uri(self.target);
-        request = request.header(HOST, "switchback").header("switchback-client", "cli");
+        request = request.header(HOST, place.host()).header("switchback-client", "cli");
+        if let Some(token) = place.authorization() {
+            request = request.header(AUTHORIZATION, token);
+        }
         if let Some(epoch) = self.if_epoch {
             request = request.header(IF_MATCH, format!("\"{epoch}\""));
+        }
+        if let Some(key) = self.key {
+            request = request.header("idempotency-key", key);
         }
         if !self.body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -146,13 +208,27 @@ impl Client {
     /// A client of the switchback behind `socket`; connects when called.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { place: Place::Socket(socket.into()) }
     }
 
-    /// The socket.
+    /// A client of the switchback at a socket's path or a URL; connects when called.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, or with the files of `credentials`.
+    pub fn at(place: &Path, credentials: &Credentials) -> anyhow::Result<Self> {
+        Ok(Self { place: Place::of(place, credentials)? })
+    }
+
+    /// True for a URL.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn is_remote(place: &Path) -> bool {
+        place::url(place).is_some()
+    }
+
+    /// True when it is the socket of a process on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.place, Place::Socket(_))
     }
 
     /// Reads what is at the path of these segments.
@@ -167,11 +243,14 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; [`Error::Refused`] when the answer is a problem.
-    pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+    pub async fn send<T: DeserializeOwned>(&self, mut call: Call) -> Result<T, Error> {
+        let (since, patience) = (Instant::now(), call.patience);
         for _ in 0..TAKE_OVERS {
             match self.try_send(call.clone()).await {
-                // Another process answers now, and nothing was changed.
-                Err(Error::Refused(problem)) if problem.token() == "succeeded" => {}
+                Err(Error::Refused(problem)) if call.is_for_another(&problem) => {
+                    // What the call itself waits for has begun.
+                    call.patience = patience.saturating_sub(since.elapsed()).max(PATIENCE);
+                }
                 answer => return answer,
             }
         }
@@ -180,9 +259,9 @@ impl Client {
 
     async fn try_send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let (patience, is_change) = (call.patience, call.method != Method::GET);
-        let request = call.request().map_err(|why| self.broken(why))?;
+        let request = call.request(&self.place).map_err(|why| self.broken(why))?;
         let answered = tokio::time::timeout(patience, self.exchange(request, is_change)).await;
-        let silent = |_| Error::Silent { socket: self.socket.clone(), seconds: patience.as_secs() };
+        let silent = |_| Error::Silent { at: self.place.to_string(), seconds: patience.as_secs() };
         let response = answered.map_err(silent)??;
         if response.status().is_success() {
             let answer = serde_json::from_slice(response.body());
@@ -197,7 +276,7 @@ impl Client {
         request: Request<Full<Bytes>>,
         is_change: bool,
     ) -> Result<Response<Bytes>, Error> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.unreachable(&why))?;
+        let stream = self.place.connect().await.map_err(|why| self.unreachable(why))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(Early::of(stream))).await.map_err(|why| self.broken(why))?;
         // The sender goes with the answer, which ends the connection: both halves end.
@@ -210,22 +289,34 @@ impl Client {
         answer.map_err(|why| if is_change { self.lost(why) } else { self.broken(why) })
     }
 
-    fn unreachable(&self, why: &io::Error) -> Error {
-        let socket = self.socket.clone();
-        match why.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { socket },
-            io::ErrorKind::PermissionDenied => Error::Forbidden { socket },
-            _ => self.broken(why),
+    fn unreachable(&self, why: NotConnected) -> Error {
+        let at = self.place.to_string();
+        match (&self.place, why) {
+            (_, NotConnected::Tls(why)) => Error::Insecure { at, why: insecure(&why.to_string()) },
+            (Place::Remote(_), NotConnected::Io(why)) => Error::Unreachable { at, why: why.to_string() },
+            (Place::Socket(_), NotConnected::Io(why)) => match why.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Nobody { at },
+                io::ErrorKind::PermissionDenied => Error::Forbidden { at },
+                _ => self.broken(why),
+            },
         }
     }
 
     fn lost(&self, why: impl ToString) -> Error {
-        Error::Lost { socket: self.socket.clone(), why: why.to_string() }
+        Error::Lost { at: self.place.to_string(), why: why.to_string() }
     }
 
     fn broken(&self, why: impl ToString) -> Error {
-        Error::Broken { socket: self.socket.clone(), why: why.to_string() }
+        Error::Broken { at: self.place.to_string(), why: why.to_string() }
     }
+}
+
+/// What `openssl req -x509` makes unless told otherwise is refused in words that nobody knows.
+fn insecure(why: &str) -> String {
+    if why.contains("CaUsedAsEndEntity") {
+        return "its certificate is an authority's own; it needs one that an authority has signed, or a self-signed one with CA:FALSE".to_owned();
+    }
+    why.to_owned()
 }
 
 /// What an answer that is no problem document says.

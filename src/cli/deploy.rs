@@ -17,7 +17,7 @@ use super::args::{self, Change, Wait};
 use super::change::perform_and_follow;
 use super::client::{Call, Error};
 use super::session::{Exit, Format, Session};
-use super::supervise::{Follows, value};
+use super::supervise::value;
 use super::{ramp, render, rollout};
 use crate::admin::api;
 use crate::table::{EndpointAddr, LONGEST_HOLD};
@@ -37,9 +37,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
     deployment.check(known.as_ref())?;
     if let Some(begun) = under_way(args, &now)? {
         if args.no_wait {
-            return ramp::leave(session, &args.service, &now);
+            return ramp::leave(session, &args.service, &now, true).await;
         }
-        return ramp::follow(session, &args.service, begun, None).await;
+        return ramp::follow(session, &args.service, begun, patience(args)).await;
     }
     let mut conflicts = 0;
     loop {
@@ -80,7 +80,11 @@ fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u
 
 /// Somebody else has changed the service since it was looked at: nothing was done.
 fn is_conflict(why: &anyhow::Error) -> bool {
-    matches!(why.downcast_ref(), Some(Error::Refused(problem)) if problem.token() == "conflict")
+    is_refused(why, "conflict")
+}
+
+fn is_refused(why: &anyhow::Error, token: &str) -> bool {
+    matches!(why.downcast_ref(), Some(Error::Refused(problem)) if problem.token() == token)
 }
 
 /// What was done about the version.
@@ -106,8 +110,9 @@ struct Deployment<'a> {
 /// Where the service stood when the version was found ready.
 struct Found {
     epoch: u64,
-    /// Traffic may be on several versions; the one that is left is the one that carries it.
-    carrier: String,
+    /// Whom the version takes traffic from. It may be on several: then it is the one that carries it, or, beside the version itself, has
+    /// most of it.
+    left: Option<String>,
 }
 
 /// What the version is ready for.
@@ -135,14 +140,13 @@ impl Deployment<'_> {
                 return Err(why);
             }
         };
-        let is_left = now.carrier != args.version;
-        if is_left && args.plan.is_asked() {
+        let Some(left) = now.left.filter(|_| args.rolling || args.plan.is_asked()) else {
+            return flip(session, args, now.epoch).await.map(Some);
+        };
+        if args.plan.is_asked() {
             return ramp(session, args, now.epoch).await.map(Some);
         }
-        if !args.rolling || !is_left {
-            return flip(session, args, now.epoch).await.map(Some);
-        }
-        match begin(session, args, &now).await {
+        match begin(session, args, left, now.epoch).await {
             Ok(begun) => roll(session, args, &begun).await.map(Some),
             Err(why) if is_conflict(&why) => Err(why),
             Err(why) => Err(self.not_begun(session, why).await),
@@ -153,9 +157,9 @@ impl Deployment<'_> {
     async fn prepare(&mut self, session: &mut Session<'_>) -> anyhow::Result<Readiness> {
         let (now, known) = self.look(session).await?;
         self.check(known.as_ref())?;
-        let carrier = now.standing.stable;
+        let left = left(&self.args.version, &now.standing);
         if known.as_ref().is_some_and(|known| known.weight > 0) {
-            return Ok(Readiness::Ready(Found { epoch: now.standing.epoch, carrier }));
+            return Ok(Readiness::Ready(Found { epoch: now.standing.epoch, left }));
         }
         let epoch = match (&self.put, self.is_as_put(known.as_ref())) {
             (Put::Found | Put::Ours(_), true) => now.standing.epoch,
@@ -169,7 +173,7 @@ impl Deployment<'_> {
             }
         };
         let Some(missing) = self.missing(session).await? else {
-            return Ok(Readiness::Ready(Found { epoch, carrier }));
+            return Ok(Readiness::Ready(Found { epoch, left }));
         };
         if Instant::now() >= self.deadline {
             return Ok(Readiness::Late(missing));
@@ -265,6 +269,13 @@ impl Deployment<'_> {
     }
 }
 
+/// Whom `version` takes traffic from, if it has not all of it.
+fn left(version: &str, standing: &api::Standing) -> Option<String> {
+    let others = standing.weights.iter().filter(|(name, _)| **name != version);
+    let left = others.max_by_key(|(name, weight)| (**name == standing.stable, **weight));
+    left.map(|(name, _)| name.clone())
+}
+
 /// All at once, as `flip` does; what was so already is no change.
 async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
     let args::Deploy { service, version, exclusive, reason, timeout, no_wait, supervise, .. } = args;
@@ -285,23 +296,39 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`; traffic goes where it went");
-    perform_and_follow(session, call, &change, &wait, what, Follows::Always).await
+    perform_and_follow(session, call, &change, &wait, what).await
 }
 
-/// Step by step, as `ramp` does.
+/// Step by step, as `ramp` does; what was so already is no change.
 async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
     let args::Deploy { service, version: to, plan, supervise, reason, no_wait, .. } = args;
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
     let what = format!("cannot ramp `{service}` to `{to}`; traffic goes where it went");
-    let (force, timeout, no_wait, change) = (false, None, *no_wait, &change);
-    let asked = ramp::Asked { service, to, plan, force, supervise, change, timeout, no_wait };
-    ramp::begin(session, &asked, what).await
+    let (force, patience, no_wait, change) = (false, patience(args), *no_wait, &change);
+    let asked = ramp::Asked { service, to, plan, force, supervise, change, patience, no_wait };
+    match ramp::begin(session, &asked, what).await {
+        Err(why) if is_refused(&why, "nothing_to_ramp") => {
+            let present = session.client.get(&["v1", "services", service]).await.context(why)?;
+            ramp::leave(session, service, &present, no_wait).await
+        }
+        begun => begun,
+    }
 }
 
-async fn begin(session: &Session<'_>, args: &args::Deploy, now: &Found) -> anyhow::Result<api::Rollout> {
+/// A ramp takes as long as its steps do.
+fn patience(args: &args::Deploy) -> ramp::Patience {
+    ramp::Patience { end: None, drain: args.timeout.unwrap_or(TIMEOUT) }
+}
+
+async fn begin(
+    session: &Session<'_>,
+    args: &args::Deploy,
+    left: String,
+    epoch: u64,
+) -> anyhow::Result<api::Rollout> {
     let timeout = args.timeout.map(rollout::millis);
     let body = api::StartRollout {
-        from: Some(now.carrier.clone()),
+        from: Some(left),
         to: Some(args.version.clone()),
         batch: Some(args.batch.into()),
         // The new endpoints are there.
@@ -311,7 +338,7 @@ async fn begin(session: &Session<'_>, args: &args::Deploy, now: &Found) -> anyho
         reason: args.reason.clone(),
         ..api::StartRollout::default()
     };
-    rollout::start(&session.client, &args.service, &body, Some(now.epoch), false).await
+    rollout::start(&session.client, &args.service, &body, Some(epoch), false).await
 }
 
 /// Endpoint by endpoint; a rollout takes back by itself what goes wrong.

@@ -11,7 +11,7 @@ use super::change::{Moves, perform, perform_and_follow, perform_quietly};
 use super::client::Call;
 use super::render;
 use super::session::{Exit, Session};
-use super::supervise::{Follows, value};
+use super::supervise::value;
 use crate::admin::api;
 use crate::table::LONGEST_HOLD;
 
@@ -36,8 +36,7 @@ pub(super) async fn flip(session: &mut Session<'_>, args: &args::Flip) -> anyhow
         call = call.waits(hold_timeout.unwrap_or(LONGEST_HOLD));
     }
     let what = format!("cannot flip `{service}` to `{to}`");
-    let follows = Follows::of(supervise);
-    perform_and_follow(session, call, &args.change, &args.wait, what, follows).await
+    perform_and_follow(session, call, &args.change, &args.wait, what).await
 }
 
 /// `switchback hold SERVICE`.
@@ -93,7 +92,7 @@ pub(super) async fn weights(session: &mut Session<'_>, args: &args::Weights) -> 
         call = call.query("supervise", &asked);
     }
     let what = format!("cannot set the weights of `{service}`");
-    perform_and_follow(session, call, &args.change, &args.wait, what, Follows::of(supervise)).await
+    perform_and_follow(session, call, &args.change, &args.wait, what).await
 }
 
 /// `switchback undo --to EPOCH`.

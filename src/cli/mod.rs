@@ -39,11 +39,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Cli, Verb};
+use args::{Cli, Reach, Verb};
 use client::{Client, Error};
 pub use session::{Exit, Format, Session};
 pub use style::Style;
 
+use crate::admin::api::Problem;
 use crate::config::Host;
 
 /// The program: reads the command line, does it, and ends with the exit status.
@@ -53,15 +54,19 @@ pub fn main() -> ExitCode {
         let Err(error) = serve::activation::become_program(&program);
         return tell_error(&error, Format::Text, &mut print, &mut complain).into();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(said) => return tell_usage(&said).into(),
     };
-    let format = if cli.json { Format::Json } else { Format::Text };
+    let format = match &cli.verb {
+        Verb::Run(_) | Verb::Demo(_) => Format::Text,
+        _ if cli.json => Format::Json,
+        _ => Format::Text,
+    };
     let done = match cli.verb {
         Verb::Run(args) => serve::run(args).map(|()| Exit::Done),
         Verb::Demo(args) => demo::run(args).map(|()| Exit::Done),
-        verb => on_terminal(verb, cli.socket, format),
+        verb => on_terminal(verb, &cli.reach, format),
     };
     done.unwrap_or_else(|error| tell_error(&error, format, &mut print, &mut complain)).into()
 }
@@ -75,7 +80,7 @@ pub async fn execute<W: Into<OsString> + Clone>(
     style: Style,
 ) -> (Exit, String) {
     let words = std::iter::once("switchback".into()).chain(words.into_iter().map(Into::into));
-    let cli = match Cli::try_parse_from::<_, OsString>(words) {
+    let cli = match Cli::try_parse_from::<_, OsString>(words).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => return (Exit::Usage, error.to_string()),
     };
@@ -86,14 +91,16 @@ pub async fn execute<W: Into<OsString> + Clone>(
         text.push('\n');
         true
     };
-    let socket = cli.socket.unwrap_or_else(|| socket.to_owned());
-    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
-    let done = perform(&mut session, cli.verb).await;
+    let done = match cli.reach.client(socket) {
+        Ok(client) => {
+            let mut session = Session { client, format, style, out: &mut out, is_heard: true };
+            perform(&mut session, cli.verb).await
+        }
+        Err(error) => Err(error),
+    };
     let exit = done.unwrap_or_else(|error| {
         let mut complaint = String::new();
-        let exit = tell_error(&error, format, &mut |line| _ = out(line), &mut |line| {
-            complaint.push_str(&format!("{line}\n"))
-        });
+        let exit = tell_error(&error, format, &mut out, &mut |line| complaint.push_str(&format!("{line}\n")));
         if !complaint.is_empty() {
             out(complaint.trim_end());
         }
@@ -102,13 +109,14 @@ pub async fn execute<W: Into<OsString> + Clone>(
     (exit, text)
 }
 
-fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::Result<Exit> {
-    let socket = match (&verb, socket) {
-        (_, Some(socket)) => socket,
-        (Verb::Check(_) | Verb::Completions(_) | Verb::Man(_), None) => PathBuf::new(),
-        (_, None) => Host::of_process().admin_socket().context(
+fn on_terminal(verb: Verb, reach: &Reach, format: Format) -> anyhow::Result<Exit> {
+    let client = match (&verb, &reach.socket) {
+        // They call nobody.
+        (Verb::Check(_) | Verb::Completions(_) | Verb::Man(_), _) => Client::new(PathBuf::new()),
+        (_, Some(place)) => reach.client(place)?,
+        (_, None) => Client::new(Host::of_process().admin_socket().context(
             "where is the admin socket? XDG_RUNTIME_DIR is not set: use --socket or SWITCHBACK_SOCKET",
-        )?,
+        )?),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut written = Ok(());
@@ -119,7 +127,7 @@ fn on_terminal(verb: Verb, socket: Option<PathBuf>, format: Format) -> anyhow::R
         written.is_ok()
     };
     let style = Style::of_stdout();
-    let mut session = Session { client: Client::new(socket), format, style, out: &mut out, is_heard: true };
+    let mut session = Session { client, format, style, out: &mut out, is_heard: true };
     let exit = runtime.block_on(perform(&mut session, verb))?;
     whole(written).context(UNWRITTEN)?;
     Ok(exit)
@@ -157,46 +165,54 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
     }
 }
 
-/// Tells what went wrong and what to do: for machines the problem document on `out`, for people on `err`.
+/// Tells what went wrong and what to do: for machines a problem document on `out`, for people, or where that cannot be written, on `err`.
 fn tell_error(
     error: &anyhow::Error,
     format: Format,
-    out: &mut dyn FnMut(&str),
+    out: &mut dyn FnMut(&str) -> bool,
     err: &mut dyn FnMut(&str),
 ) -> Exit {
     let cause = error.downcast_ref::<Error>();
-    let problem = match cause {
-        Some(Error::Refused(problem)) => Some(problem),
-        Some(
-            Error::Nobody { .. }
-            | Error::Forbidden { .. }
-            | Error::Broken { .. }
-            | Error::Lost { .. }
-            | Error::Silent { .. },
-        )
-        | None => None,
+    let (status, token) = match cause {
+        Some(Error::Refused(problem)) => (problem.status, problem.token()),
+        Some(Error::Nobody { .. }) => (503, "no_proxy"),
+        Some(Error::Unreachable { .. }) => (503, "unreachable"),
+        Some(Error::Insecure { .. }) => (400, "insecure"),
+        Some(Error::Forbidden { .. }) => (403, "not_open"),
+        Some(Error::Broken { .. }) => (502, "broken"),
+        Some(Error::Lost { .. }) => (502, "lost"),
+        Some(Error::Silent { .. }) => (504, "timed_out"),
+        None => (400, "failed"),
     };
-    match (format, problem) {
-        (Format::Json, Some(problem)) => out(&serde_json::to_string_pretty(problem).unwrap_or_default()),
-        (Format::Text, _) | (Format::Json, None) => {
-            // What a server says is made fit for a terminal line by line.
-            format!("{error:#}").lines().for_each(|text| err(&style::line(text, usize::MAX)));
-            for left in problem.and_then(|problem| problem.left.as_ref()).into_iter().flatten() {
-                if let Some(age) = left.oldest_seconds {
-                    let (kind, version) = (style::line(&left.kind, 32), style::line(&left.version, 64));
-                    err(&format!("{kind} on {version}: the oldest is in flight for {age} s"));
-                }
-            }
-            if let Some(hint) = problem.and_then(|problem| problem.hint.as_deref()) {
-                err(&format!("hint: {}", style::line(hint, usize::MAX)));
-            }
+    let said = match cause {
+        Some(Error::Refused(problem)) => Some(&**problem),
+        _ => None,
+    };
+    let document = || said.cloned().unwrap_or_else(|| *Problem::new(status, token, format!("{error:#}")));
+    let is_told =
+        format == Format::Json && out(&serde_json::to_string_pretty(&document()).unwrap_or_default());
+    if !is_told {
+        complain_of(error, said, err);
+    }
+    match token {
+        "reverted" => Exit::Reverted,
+        "timed_out" | "hold_timed_out" => Exit::TimedOut,
+        _ => Exit::Failed,
+    }
+}
+
+/// What a server says is made fit for a terminal line by line.
+fn complain_of(error: &anyhow::Error, problem: Option<&Problem>, err: &mut dyn FnMut(&str)) {
+    format!("{error:#}").lines().for_each(|text| err(&style::line(text, usize::MAX)));
+    for left in problem.and_then(|problem| problem.left.as_ref()).into_iter().flatten() {
+        if let Some(age) = left.oldest_seconds {
+            let (kind, version) = (style::line(&left.kind, 32), style::line(&left.version, 64));
+            err(&format!("{kind} on {version}: the oldest is in flight for {age} s"));
         }
     }
-    if problem.is_some_and(|problem| problem.token() == "reverted") {
-        return Exit::Reverted;
+    if let Some(hint) = problem.and_then(|problem| problem.hint.as_deref()) {
+        err(&format!("hint: {}", style::line(hint, usize::MAX)));
     }
-    let timed_out = problem.is_some_and(|problem| ["timed_out", "hold_timed_out"].contains(&problem.token()));
-    if timed_out || matches!(cause, Some(Error::Silent { .. })) { Exit::TimedOut } else { Exit::Failed }
 }
 
 /// What clap has to say: help, the version, or what it did not understand.
@@ -231,9 +247,9 @@ fn whole(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// For what ends with a failure anyhow.
-fn print(text: &str) {
-    write_out(text).ok();
+/// For what ends with a failure anyhow; false when it cannot be written.
+fn print(text: &str) -> bool {
+    write_out(text).is_ok()
 }
 
 fn complain(text: &str) {

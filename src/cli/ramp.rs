@@ -33,17 +33,32 @@ pub(super) struct Asked<'a> {
     pub(super) force: bool,
     pub(super) supervise: &'a args::Supervise,
     pub(super) change: &'a args::Change,
-    /// For how long its end is waited for; `None`: as long as it takes.
-    pub(super) timeout: Option<Duration>,
+    pub(super) patience: Patience,
     pub(super) no_wait: bool,
+}
+
+/// For how long is waited.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For its end; `None`: as long as it takes.
+    pub(super) end: Option<Duration>,
+    /// Once its last step is reached, for what that has left.
+    pub(super) drain: Duration,
+}
+
+impl Patience {
+    /// As `ramp` is told.
+    fn of(timeout: Option<Duration>) -> Self {
+        Self { end: timeout, drain: timeout.unwrap_or(DRAIN) }
+    }
 }
 
 /// `switchback ramp SERVICE --to VERSION --steps 1,5,25,50,100 --every 2m`.
 pub(super) async fn ramp(session: &mut Session<'_>, args: &args::Ramp) -> anyhow::Result<Exit> {
     let args::Ramp { service, to, plan, force, supervise, change, timeout, no_wait } = args;
-    let (force, timeout, no_wait) = (*force, *timeout, *no_wait);
+    let (force, patience, no_wait) = (*force, Patience::of(*timeout), *no_wait);
     let what = format!("cannot ramp `{service}` to `{to}`");
-    begin(session, &Asked { service, to, plan, force, supervise, change, timeout, no_wait }, what).await
+    begin(session, &Asked { service, to, plan, force, supervise, change, patience, no_wait }, what).await
 }
 
 /// `switchback promote SERVICE`.
@@ -87,7 +102,7 @@ pub(super) async fn begin(
     asked: &Asked<'_>,
     what: String,
 ) -> anyhow::Result<Exit> {
-    let Asked { service, to, plan, force, supervise, change, timeout, no_wait } = *asked;
+    let Asked { service, to, plan, force, supervise, change, patience, no_wait } = *asked;
     let steps = plan.steps.iter().map(|step| Value::from(step.points())).collect::<Vec<_>>();
     let body = api::StartRamp {
         to: to.to_owned(),
@@ -100,9 +115,7 @@ pub(super) async fn begin(
     let call = Call::new(Method::POST, &["v1", "services", service, "ramp"]).json(&body);
     let mut call = with_options(call, change);
     if session.format == Format::Json && !no_wait && !change.dry_run {
-        // For machines the server waits: one call, one document.
-        let patience = timeout.unwrap_or(text::LONGEST);
-        call = call.query("wait", "finished").query("timeout", &millis(patience)).waits(patience);
+        call = call.waits_until("finished", patience.end.unwrap_or(text::LONGEST));
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::ramp_begun)?;
@@ -114,40 +127,48 @@ pub(super) async fn begin(
         }
         Format::Text => {}
     }
-    if let Some(way) = render::way_back(&answer) {
-        session.say(way);
-    }
     let standing = answer.services.get(service);
     let under_way = standing.and_then(|standing| standing.ramp.as_ref());
+    // One that is over at once is followed to its end, where that is said.
+    if let Some(way) = render::way_back(&answer).filter(|_| under_way.is_some() || no_wait) {
+        session.say(way);
+    }
     let ramped = standing.and_then(|standing| standing.ramped.as_ref());
     match (under_way, ramped) {
         (None, Some(ramped)) if no_wait => {
             // One step alone is over at once.
             session.say(render::ramp_ended(service, ramped, None));
-            finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await
+            finish(session, &answer, &args::Wait { timeout: patience.drain, no_wait }).await
         }
         _ if no_wait => Ok(left_to_itself(session, service, &answer)),
         (under_way, ramped) => {
             let begun = under_way.map(|ramp| ramp.begun).or(ramped.map(|ramped| ramped.begun));
-            follow(session, service, begun.unwrap_or(answer.epoch), timeout).await
+            follow(session, service, begun.unwrap_or(answer.epoch), patience).await
         }
     }
 }
 
-/// Tells how a ramp stands that somebody has begun, and follows it no further.
-pub(super) fn leave(
+/// Tells how a service stands where no ramp has to be begun: somebody has begun it, and it is followed no further; or its last step
+/// is reached, and what comes of that is waited for.
+pub(super) async fn leave(
     session: &mut Session<'_>,
     service: &str,
     present: &api::Service,
+    no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let answer = ChangeAnswer { changed: false, ..left_by(service, present.standing.epoch, present) };
+    let standing = &present.standing;
+    let answer = ChangeAnswer { changed: false, ..left_by(service, standing.epoch, present) };
     session.tell(&answer, render::change)?;
     if session.format == Format::Json {
         return Ok(Exit::Done);
     }
-    if let Some(ramp) = &present.standing.ramp {
-        session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
-    }
+    let Some(ramp) = &standing.ramp else {
+        // What is compared began with the last step, and others may have changed the service since.
+        let epoch = standing.supervision.as_ref().map_or(standing.epoch, |trial| trial.stage);
+        let answer = ChangeAnswer { epoch, ..answer };
+        return finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await;
+    };
+    session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
     Ok(left_to_itself(session, service, &answer))
 }
 
@@ -162,10 +183,10 @@ pub(super) async fn follow(
     session: &mut Session<'_>,
     service: &str,
     begun: u64,
-    timeout: Option<Duration>,
+    patience: Patience,
 ) -> anyhow::Result<Exit> {
     let over = tokio::select! {
-        over = until_over(session, service, begun, timeout) => over?,
+        over = until_over(session, service, begun, patience.end) => over?,
         () = interrupted() => Over::Left("interrupted"),
     };
     let (present, ramped) = match over {
@@ -179,7 +200,13 @@ pub(super) async fn follow(
     let answer = left_by(service, ramped.as_ref().map_or(begun, |ramped| ramped.epoch), &present);
     let (exit, said) = match &ramped {
         Some(ramped) => judged(service, ramped, &present),
-        None => (Exit::Failed, format!("{service}: later changes ended the ramp")),
+        None => {
+            let how = format!("`switchback history {service}` tells how it ended");
+            (
+                Exit::Failed,
+                format!("{service}: the ramp is over, and no longer the last one that is kept: {how}"),
+            )
+        }
     };
     if session.format == Format::Json {
         session.tell(&answer, |_, _| String::new())?;
@@ -187,7 +214,9 @@ pub(super) async fn follow(
     }
     session.say(said);
     if exit == Exit::Done {
-        let wait = args::Wait { timeout: timeout.unwrap_or(DRAIN), no_wait: false };
+        // An abort was, until now.
+        render::way_back(&answer).into_iter().for_each(|way| session.say(way));
+        let wait = args::Wait { timeout: patience.drain, no_wait: false };
         return finish(session, &answer, &wait).await;
     }
     session.say(render::carriers(&answer));
@@ -295,9 +324,17 @@ async fn until_over(
                 }
             }
             // Another process may be about to answer.
-            Err(Error::Nobody { .. } | Error::Broken { .. } | Error::Silent { .. })
-                if answered.elapsed() < ABSENT => {}
-            Err(error) => return Err(error).context(goes_on(service)),
+            Err(
+                Error::Nobody { .. }
+                | Error::Unreachable { .. }
+                | Error::Broken { .. }
+                | Error::Silent { .. },
+            ) if answered.elapsed() < ABSENT => {}
+            Err(error) => {
+                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
+                let over = || format!("the ramp of `{service}` is over");
+                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
             return Ok(Over::Left("timed out"));

@@ -26,7 +26,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Retire) -> anyho
     let patience = timeout.unwrap_or(text::LONGEST);
     if session.format == Format::Json && !no_wait && !change.dry_run {
         // For machines the server waits: one call, one document.
-        call = call.query("wait", "finished").query("timeout", &millis(patience)).waits(patience);
+        call = call.waits_until("finished", patience);
     }
     let what = || format!("cannot retire a version of `{service}`");
     let answer: ChangeAnswer = session.client.send(call).await.with_context(what)?;
@@ -129,9 +129,17 @@ async fn until_over(
                 }
             }
             // Another process may be about to answer.
-            Err(Error::Nobody { .. } | Error::Broken { .. } | Error::Silent { .. })
-                if answered.elapsed() < ABSENT => {}
-            Err(error) => return Err(error).with_context(|| goes_on(service)),
+            Err(
+                Error::Nobody { .. }
+                | Error::Unreachable { .. }
+                | Error::Broken { .. }
+                | Error::Silent { .. },
+            ) if answered.elapsed() < ABSENT => {}
+            Err(error) => {
+                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
+                let over = || format!("the retirement in `{service}` is over");
+                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
             return Ok(Err("timed out"));

@@ -17,6 +17,7 @@ mod memory;
 mod notify;
 mod orphans;
 mod reload;
+mod remote;
 mod settings;
 mod sidelined;
 mod signals;
@@ -141,6 +142,9 @@ struct Process {
     /// Cancelled when nobody is accepted there any more.
     admin_closed: CancellationToken,
     admin: Vec<JoinHandle<()>>,
+    app: Arc<App>,
+    /// The admin API over TCP, where it is served so.
+    remote: Option<remote::Remote>,
     /// Where the admin API is served.
     admin_path: PathBuf,
     /// Its file, if it is ours.
@@ -198,14 +202,10 @@ impl Process {
         let entrances = Entrances::of(&config, None)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
         let (admin_path, mut own) = (socket.path().to_owned(), vec![handle]);
-        let metrics = match &config.metrics {
-            Some(metrics) => {
-                let (listener, handle) = sockets::metrics_socket(metrics.listen, &mut inherited)?;
-                own.push(handle);
-                Some(listener)
-            }
-            None => None,
-        };
+        let metrics = config.metrics.as_ref().map(|of| sockets::metrics_socket(of.listen, &mut inherited));
+        let (metrics, handle) = metrics.transpose()?.unzip();
+        own.extend(handle);
+        let remote = remote::prepare(config.admin.remote.as_ref(), None, &mut inherited)?;
         let bound = crew::bind(&addresses(&config), &mut inherited, None, workers).map_err(cannot_listen)?;
         activation::all_taken(&inherited, predecessor.is_some())?;
         let log = Log::open(&config)?;
@@ -241,6 +241,7 @@ impl Process {
         // Nothing can fail any more: until now a socket that was taken over was its giver's.
         let admin_file = socket.take_file();
         let admin = serve_admin(socket, metrics, &app, &stop_admin);
+        let (remote, _) = remote::follow(None, remote, &app, &stop_admin);
         inherited.rest().for_each(Given::forget);
         let mut process = Self {
             file,
@@ -257,6 +258,8 @@ impl Process {
             stop_admin,
             admin_closed,
             admin,
+            app,
+            remote,
             admin_path,
             admin_file,
             memory,
@@ -355,8 +358,10 @@ impl Process {
         let listeners = self.crew.listeners().iter();
         let listeners = listeners
             .map(|(listen, open)| api::Listener { listen: listen.to_string(), bound: open.real.to_string() });
-        self.status.set_listeners(listeners.collect());
-        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = self.entrances.certificates();
+        self.status.set_listeners(listeners.collect(), self.remote.as_ref().map(remote::Remote::told));
+        let shown = self.remote.iter().flat_map(remote::Remote::certificates);
+        let shown = self.entrances.certificates().into_iter().chain(shown).collect();
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 }
 

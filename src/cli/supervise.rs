@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use super::args::{self, Wait};
+use super::args::Wait;
 use super::client::{Call, Client, Error};
 use super::render;
 use super::session::{Exit, Session};
@@ -28,10 +28,6 @@ pub(super) enum Follows {
 }
 
 impl Follows {
-    pub(super) fn of(supervise: &args::Supervise) -> Self {
-        if supervise.supervise.is_some() { Self::Always } else { Self::Never }
-    }
-
     /// What a machine's call waits for, and for how long: beyond `timeout` as long as the comparison lasts that it will begin,
     /// which only the proxy knows.
     pub(super) async fn until(

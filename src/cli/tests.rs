@@ -192,6 +192,20 @@ async fn machines_get_one_document() {
             "{words}: {text}"
         );
     }
+    // Also where no proxy says what is wrong.
+    let nobody = "--socket /nonexistent.sock";
+    for (words, token) in [
+        (format!("status --json {nobody}"), "no_proxy"),
+        (format!("flip shop --to green --json {nobody}"), "no_proxy"),
+        (format!("drain shop/blue --json {nobody}"), "no_proxy"),
+        ("weights shop green=5 green=6 --json".to_owned(), "failed"),
+        ("check /nonexistent/none.toml --json".to_owned(), ""),
+    ] {
+        let (exit, text) = world.type_in(&words).await;
+        let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let is_so = token.is_empty() || problem["type"] == format!("urn:switchback:problem:{token}");
+        assert!(exit == Exit::Failed && is_so, "{words}: {text}");
+    }
     let _green = world.enter("shop", "green");
     let (exit, text) = world.type_in("revert shop --json --timeout 20ms").await;
     let problem: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -2,11 +2,10 @@
 
 use std::path::absolute;
 
-use anyhow::Context;
 use http::Method;
 
 use super::args;
-use super::client::Call;
+use super::client::{Call, Error};
 use super::session::{Exit, Session};
 use super::style::{Style, Tone};
 use crate::admin::api;
@@ -17,9 +16,19 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Upgrade) -> anyh
     let timeout = format!("{}ms", args.timeout.as_millis());
     let body = api::Upgrade { binary: binary.map(|path| path.display().to_string()), timeout: Some(timeout) };
     let call = Call::new(Method::POST, &["v1", "upgrade"]).json(&body).waits(args.timeout);
-    let done: api::Upgraded = session.client.send(call).await.context("the upgrade is not made")?;
+    let done: api::Upgraded = session.client.send(call).await.map_err(not_told)?;
     session.tell(&done, told)?;
     Ok(Exit::Done)
+}
+
+/// The process that is asked may end once the other one serves.
+fn not_told(why: Error) -> anyhow::Error {
+    let what = if why.leaves_open() {
+        "nobody says whether the upgrade is made (`switchback status` shows which process serves)"
+    } else {
+        "the upgrade is not made"
+    };
+    anyhow::Error::new(why).context(what)
 }
 
 fn told(done: &api::Upgraded, style: Style) -> String {

@@ -190,10 +190,11 @@ fn content_type(node: Node<'_>) -> Option<&str> {
 
 fn read_page(node: Node<'_>, path: &Path) -> Option<Vec<u8>> {
     let read = || {
-        let (mut file, mut bytes) = (regular::open(path)?, Vec::new());
-        let length = file.metadata()?.len();
+        let (file, mut bytes) = (regular::open(path)?, Vec::new());
+        let mut length = file.metadata()?.len();
         if length <= MAX_PAGE {
-            file.read_to_end(&mut bytes)?;
+            // It may have grown since.
+            length = file.take(MAX_PAGE + 1).read_to_end(&mut bytes)? as u64;
         }
         Ok::<_, io::Error>((length, bytes))
     };

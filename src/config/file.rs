@@ -14,7 +14,7 @@ use super::{
     AccessLog, Admin, Config, Host, Limits, ListenAddr, Listener, Metrics, Proxy, Shutdown, StateDir,
     Underscores, Upgrade, Webhook,
 };
-use super::{access_log, affinity, answer, ending, endpoint, https, identity, limits, tls, webhook};
+use super::{access_log, admin, affinity, answer, ending, endpoint, https, identity, limits, tls, webhook};
 use crate::table::{Discovery, ServiceSpec};
 
 /// The shortest duration where none at all makes no sense.
@@ -60,7 +60,7 @@ impl Main {
     ) -> Option<Self> {
         let mut taken = Taken::default();
         let listeners = listeners(&mut root, base, &mut taken);
-        let admin = admin(&mut root, base, host);
+        let admin = admin::read(&mut root, base, host, &mut taken);
         let metrics = root.take("metrics").map(|node| metrics(node, &mut taken));
         let state = state(&mut root, base, host);
         let limits = root.or("limits", Limits::default(), limits::of_process);
@@ -120,12 +120,13 @@ impl Main {
     }
 }
 
-/// Every file that the listeners of the main file name; what is wrong with them is not told.
+/// Every file that the main file names; what is wrong with them is not told.
 pub(super) fn named_files(mut root: Section<'_>, base: &Path) -> Vec<PathBuf> {
     let listeners = root.take("listeners").and_then(|node| node.list("")).unwrap_or_default();
     let listeners = listeners.into_iter().filter_map(|node| node.section(""));
     let tls = listeners.filter_map(|mut listener| listener.take("tls"));
     let mut files: Vec<_> = tls.flat_map(|node| tls::files(node, base)).collect();
+    files.extend(admin::files(&mut root, base));
     files.extend(webhook::files(&mut root, base));
     files.into_iter().chain(root.take("services").map(upstream_tls::files).unwrap_or_default()).collect()
 }
@@ -148,11 +149,11 @@ pub(super) fn read_team(root: &Section<'_>, main: &Path, services: &mut Services
 
 /// Addresses that are listened on, and where the file says so, in its order.
 #[derive(Default)]
-struct Taken(Vec<(ListenAddr, Place)>);
+pub(super) struct Taken(Vec<(ListenAddr, Place)>);
 
 impl Taken {
     /// Notes it when the kernel would not let us listen at `node`'s address beside another one.
-    fn claim(&mut self, node: Node<'_>, address: &ListenAddr) {
+    pub(super) fn claim(&mut self, node: Node<'_>, address: &ListenAddr) {
         if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
             return;
         }
@@ -267,31 +268,7 @@ fn metrics(node: Node<'_>, taken: &mut Taken) -> Option<Metrics> {
     Some(Metrics { listen: listen? })
 }
 
-fn admin(root: &mut Section<'_>, base: &Path, host: &Host) -> Option<Admin> {
-    let mut at = root.at;
-    let mut socket = None;
-    if let Some(node) = root.take("admin") {
-        let mut section = node.section("[admin]")?;
-        at = section.at;
-        socket = section.take("socket");
-        section.finish();
-    }
-    let Some(node) = socket else {
-        let default = host.admin_socket();
-        if default.is_none() {
-            at.missing(
-                "there is no place for the admin socket: XDG_RUNTIME_DIR is not set",
-                "name one: [admin] socket = \"/path/to/admin.sock\"",
-            );
-        }
-        return Some(Admin { socket: default? });
-    };
-    let socket = node.path(base, "the path of a Unix socket")?;
-    fits_a_socket(node, &socket)?;
-    Some(Admin { socket })
-}
-
-fn fits_a_socket(node: Node<'_>, path: &Path) -> Option<()> {
+pub(super) fn fits_a_socket(node: Node<'_>, path: &Path) -> Option<()> {
     let length = path.as_os_str().len();
     if length > MAX_SOCKET_PATH {
         let message =

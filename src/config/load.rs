@@ -12,7 +12,7 @@ use super::service::Services;
 use super::{Config, Host};
 
 /// The most that is read of one file: some hundred thousand services.
-const MAX_FILE: u64 = 64 << 20;
+pub const MAX_FILE: u64 = 64 << 20;
 
 impl Config {
     /// Reads `path` and the `conf.d/*.toml` beside it, in the order of their names. `path` may be a pipe, which can be
@@ -184,10 +184,14 @@ fn read_text(path: &Path, found: &Found) -> Option<String> {
 
 fn text(path: &Path, file: io::Result<File>, found: &Found) -> Option<String> {
     let mut bytes = Vec::new();
-    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read = file.and_then(|file| match file.metadata()?.len() {
+        // Not a byte of it. A pipe says 0.
+        length if length > MAX_FILE => Ok(length),
+        _ => file.take(MAX_FILE + 1).read_to_end(&mut bytes).map(|read| read as u64),
+    });
     let wrong = match read {
         Err(why) => Some(format!("cannot be read: {why}")),
-        Ok(read) if read as u64 > MAX_FILE => Some(format!("is larger than {} MiB", MAX_FILE >> 20)),
+        Ok(read) if read > MAX_FILE => Some(format!("is larger than {} MiB", MAX_FILE >> 20)),
         Ok(_) => None,
     };
     if let Some(message) = wrong {

@@ -4,6 +4,7 @@
 //! The file says what exists; where the traffic goes is the store's to say.
 
 mod access_log;
+mod admin;
 mod affinity;
 mod answer;
 mod balance;
@@ -48,12 +49,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use admin::{Admin, Authorized, CertificateName, Proof, Remote};
 pub use affinity::CpuAffinity;
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use host::Host;
 pub use https::Redirect;
 pub use listen::ListenAddr;
-pub use load::{Report, check, check_on, named_files};
+pub use load::{MAX_FILE, Report, check, check_on, named_files};
 pub use tls::{Alpn, Certificate, ClientAuth, Tls, TlsVersion};
 pub use webhook::Webhook;
 
@@ -107,13 +109,6 @@ pub struct Listener {
     pub redirect_to_https: Option<Redirect>,
     /// `Strict-Transport-Security` of all its answers; with TLS only.
     pub hsts: Option<http::HeaderValue>,
-}
-
-/// The admin API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
-    /// Its socket; default [`Host::admin_socket`].
-    pub socket: PathBuf,
 }
 
 /// The metrics listener: `/metrics`, `/healthz`, `/readyz`.

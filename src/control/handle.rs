@@ -15,14 +15,14 @@ pub use super::notice::{Notice, RolloutNotice};
 use super::ramp::Ramps;
 use super::retire::Retirements;
 use super::rollout::Rollouts;
-use super::supervisor::Verdicts;
+use super::supervisor::{Ended, Verdicts};
 use super::tenures::Tenures;
 pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
-use crate::release::{Actor, Change, Command, Effects, Refused, State};
+use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
-use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -77,6 +77,9 @@ pub enum Failed {
     /// The change could not be made durable; nothing has changed.
     #[error("nothing has changed: {0}")]
     Store(#[from] StoreError),
+    /// More than whoever asks may do.
+    #[error("nothing has changed: {0}")]
+    Beyond(Beyond),
     /// The same idempotency key was used for something else.
     #[error("the idempotency key `{0}` was used for a different request")]
     KeyReused(String),
@@ -125,11 +128,15 @@ pub enum Failed {
     /// Another process has taken this one's place.
     #[error("nothing has changed: another process has taken this one's place")]
     Succeeded,
-    /// The same, while somebody waited for what a change had left.
-    #[error(
-        "the change is made, but another process has taken this one's place: that one tells what is left"
-    )]
+    /// The same, while somebody waited for what comes of a change.
+    #[error("another process has taken this one's place: that one tells how it goes on")]
     LeftBehind,
+}
+
+impl From<Beyond> for Failed {
+    fn from(beyond: Beyond) -> Self {
+        Self::Beyond(beyond)
+    }
 }
 
 /// `2 request and 1 websocket on blue`.
@@ -331,6 +338,21 @@ impl Handle {
 }
 
 impl Handle {
+    /// How the trial of this stage has ended; waits for it. Cancel-safe.
+    ///
+    /// # Errors
+    /// As of [`Handle::wait_drained`].
+    pub async fn trial_ended(&self, service: &ServiceName, stage: Epoch) -> Result<Ended, Failed> {
+        let mut seen = self.seen.clone();
+        tokio::select! {
+            biased;
+            ended = self.verdicts.end_of(service, stage) => Ok(ended),
+            past = seen.wait_for(|seen| seen.is_past) => {
+                Err(past.map_or(Failed::Closed, |_| Failed::LeftBehind))
+            }
+        }
+    }
+
     fn waited(&self, seen: &Seen, versions: &[(ServiceName, VersionName)]) -> Option<Waited> {
         let carries = |(service, version): &&(ServiceName, VersionName)| {
             weight(&seen.state, service, version) > BasisPoints::NONE

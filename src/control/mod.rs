@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::warn;
 
 pub use crate::proxy::hold::Ended;
 use custody::{Custody, Transfer};
@@ -136,6 +137,11 @@ pub fn open(
     let (state, effects) = step(&State::at(loaded.epoch), Event::Order(order), clock::now())?;
     if let Some(change) = &effects.change {
         store.append(change, None)?;
+    }
+    if !effects.restated.is_empty()
+        && let Err(error) = store.restate(&effects.restated)
+    {
+        warn!(%error, "what the file says is not kept in this build's form: what is edited before the next start is no change then");
     }
     let keeper = Keeper::start(store)?;
     let (control, handle) = assemble(Arc::new(state), keeper, workers);
@@ -314,6 +320,7 @@ impl Control {
         let Wanted {
             command,
             actor,
+            scopes,
             reason,
             expected,
             force,
@@ -344,6 +351,9 @@ impl Control {
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
         let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
+        if let Some(change) = &effects.change {
+            scopes.check(change, &self.state, &next)?;
+        }
         effects.notes.extend(note);
         if !may_interfere {
             self.check_none_underway(&effects, &moved)?;

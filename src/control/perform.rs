@@ -324,6 +324,9 @@ pub(super) fn welcome<'s>(
 
 /// Who waits for a place waits by the limits of now, and at the endpoints of now; who asks from now on does anyway.
 fn make_room<'s>(touched: impl Iterator<Item = &'s ServiceName>, before: &Snapshot, after: &Snapshot) {
+    if !after.table.routes_as(&before.table) {
+        before.lines().for_each(|line| line.call_all());
+    }
     for service in touched.filter_map(|name| after.table.service(name)) {
         after.line(&service.name).inspect(|line| line.call());
         before.quota(&service.name).inspect(|quota| quota.look_anew());

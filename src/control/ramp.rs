@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::custody::Custody;
 use super::handle::{Handle, Notice, Wanted};
+use super::supervisor::Verdicts;
 use super::{Control, Failed, clock};
 use crate::release::verdict::Standing;
-use crate::release::{Change, Command, Ramp, RampOrder, Ramped, State, Timestamp};
+use crate::release::{Change, Command, Ramp, RampOrder, Ramped, Refused, State, Suspicion, Timestamp};
 use crate::table::{Epoch, ServiceName};
 
 /// How long after a step could not be taken it is tried again.
@@ -49,8 +50,8 @@ pub struct RampNotice {
     pub service: ServiceName,
     /// How it goes on, or how it has ended.
     pub ramp: Result<Ramp, Ramped>,
-    /// True while supervision keeps traffic away from its version.
-    pub is_leaned_on: bool,
+    /// What supervision has against its version, as it is kept: then no step is due.
+    pub suspicion: Option<Suspicion>,
     /// Why its next step, which is due, cannot be taken; it is tried again.
     pub hindrance: Option<String>,
 }
@@ -73,7 +74,7 @@ impl Ramps {
         for name in services {
             let known = state.table.service(name).zip(state.deployment(name));
             let ramp = known.and_then(|(service, deployment)| {
-                deployment.ramp.as_ref().filter(|ramp| !ramp.is_leaned_on(&service.split))
+                deployment.ramp.as_ref().filter(|_| deployment.suspicion(service).is_none())
             });
             let Some((ramp, until)) = ramp.and_then(|ramp| Some((ramp, ramp.until?))) else {
                 clocks.remove(name);
@@ -128,6 +129,12 @@ impl Ramps {
 }
 
 impl Handle {
+    /// What supervision has against the version that a service tries.
+    #[must_use]
+    pub fn suspicion(&self, service: &ServiceName) -> Option<Suspicion> {
+        suspicion(&self.state(), &self.verdicts, service)
+    }
+
     /// When the next steps of ramps are due.
     #[must_use]
     pub fn ramps(&self) -> &Arc<Ramps> {
@@ -154,6 +161,18 @@ impl Handle {
             seen.changed().await.map_err(|_| Failed::Closed)?;
         }
     }
+}
+
+/// What supervision has against the version that a service tries: by what it knows, and after a restart, when nobody judges for
+/// a moment, by what is kept.
+fn suspicion(state: &State, verdicts: &Verdicts, name: &ServiceName) -> Option<Suspicion> {
+    let (service, deployment) = state.table.service(name).zip(state.deployment(name))?;
+    let trial = deployment.trial.as_ref()?;
+    let is_known = match verdicts.standing_of(name, trial.stage) {
+        Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
+        Some(Standing::Collecting | Standing::Healthy) | None => false,
+    };
+    trial.suspicion(&service.split, is_known)
 }
 
 impl Control {
@@ -192,9 +211,6 @@ impl Control {
         if !self.elders.all().iter().all(|elder| elder.is_quiet) {
             return Some("a process before this one may still send requests the old way".to_owned());
         }
-        if self.is_suspected(service) {
-            return Some(format!("supervision suspects `{}`", ramp.to));
-        }
         let (step, steps) = (from + 2, ramp.steps.all().len());
         let why = if ramp.reason.is_empty() { String::new() } else { format!(" ({})", ramp.reason) };
         let order = RampOrder::Step { begun: *begun, from: *from };
@@ -204,24 +220,19 @@ impl Control {
         Box::pin(self.change(wanted)).await.err().map(|failed| failed.to_string())
     }
 
-    /// True while supervision has something against the version that is tried; where it only tells it holds nobody up.
-    fn is_suspected(&self, service: &ServiceName) -> bool {
-        let known = self.state.table.service(service).zip(self.state.deployment(service));
-        let trial = known.and_then(|(present, deployment)| Some((present, deployment.trial.as_ref()?)));
-        let Some((present, trial)) = trial.filter(|(_, trial)| trial.acts) else { return false };
-        match self.verdicts.standing_of(service, trial.stage) {
-            Some(Standing::Suspect | Standing::Breached | Standing::Held) => true,
-            // What is kept of it: after a restart nobody judges for a moment.
-            Some(Standing::Collecting | Standing::Healthy) | None => trial.is_suspected(&present.split),
-        }
-    }
-
     /// What is wanted of a ramp with what control alone knows: how much of a step is left that is frozen.
     ///
     /// # Errors
-    /// [`Failed::RollingOut`]: two would move the same weights.
+    /// [`Failed::RollingOut`]: two would move the same weights. [`Refused::Suspect`], also of what could not be kept: that
+    /// traffic leans back may be refused.
     pub(super) fn ramp_asked_for(&self, command: Command) -> Result<Command, Failed> {
         let Command::Ramp { service, order } = command else { return Ok(command) };
+        let gives_more =
+            matches!(order, RampOrder::Begin { .. } | RampOrder::Step { .. } | RampOrder::Promote { .. });
+        let suspicion = suspicion(&self.state, &self.verdicts, &service).filter(|_| gives_more);
+        if let Some(Suspicion { version, .. }) = suspicion {
+            return Err(Refused::Suspect { service, version }.into());
+        }
         let order = match order {
             RampOrder::Freeze { left: None } => {
                 let left = self.ramps.left(&service).map(|(left, _)| left);
@@ -244,12 +255,11 @@ impl Control {
         for name in change.services.iter().map(|record| &record.service) {
             let of = |state: &State| {
                 let deployment = state.deployment(name)?;
-                let split = state.table.service(name)?.split.clone();
-                let leans = deployment.ramp.as_ref().is_some_and(|ramp| ramp.is_leaned_on(&split));
-                Some((deployment.ramp.clone(), deployment.ramped.clone(), leans))
+                let suspicion = deployment.suspicion(state.table.service(name)?);
+                let suspicion = suspicion.filter(|_| deployment.ramp.is_some());
+                Some((deployment.ramp.clone(), deployment.ramped.clone(), suspicion))
             };
-            let (was, now) = (of(before), of(&self.state));
-            if was.map_or((None, None, false), |was| was) != now.unwrap_or((None, None, false)) {
+            if of(before).unwrap_or_default() != of(&self.state).unwrap_or_default() {
                 self.tell_ramp(name);
             }
         }
@@ -263,12 +273,12 @@ impl Control {
             (None, Some(ramped)) => Err(ramped.clone()),
             (None, None) => return,
         };
-        let is_leaned_on = ramp.as_ref().is_ok_and(|ramp| ramp.is_leaned_on(&present.split));
+        let suspicion = deployment.suspicion(present);
         let hindrance = self.ramps.left(service).and_then(|(_, why)| why);
         self.tell(Notice::Ramp(Arc::new(RampNotice {
             service: service.clone(),
             ramp,
-            is_leaned_on,
+            suspicion,
             hindrance,
         })));
     }

@@ -7,8 +7,9 @@
 //! Write beside it and rename.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub const QUIET: Duration = Duration::from_millis(100);
 const RESTLESS: Duration = Duration::from_secs(1);
 /// How often they are looked at when nothing happens: network file systems do not tell.
 const RESCAN: Duration = Duration::from_secs(30);
+/// So many bytes of a file are looked at: what is larger is refused by whoever reads it.
+pub const MOST: u64 = 64 << 20;
 /// So many links are followed on the way to a file.
 const LINKS: usize = 16;
 /// Signals that wait for the watching thread; one that waits stands for all.
@@ -224,8 +227,8 @@ impl Watched {
         let mut hasher = DefaultHasher::new();
         for file in self.all_files() {
             file.hash(&mut hasher);
-            match read(&file) {
-                Ok(bytes) => (true, bytes).hash(&mut hasher),
+            match read(&file, &mut hasher) {
+                Ok(length) => (true, length).hash(&mut hasher),
                 Err(error) => (false, error.kind()).hash(&mut hasher),
             }
         }
@@ -279,9 +282,25 @@ fn fragments(dir: &Path) -> Vec<PathBuf> {
     fragments
 }
 
+/// Takes a file's contents into a digest, piece by piece; how many bytes there were.
+///
 /// Regular files only: a pipe would be waited for.
-fn read(file: &Path) -> std::io::Result<Vec<u8>> {
-    if fs::metadata(file)?.is_file() { fs::read(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+fn read(file: &Path, digest: &mut impl Hasher) -> io::Result<u64> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut contents = BufReader::new(File::open(file)?.take(MOST + 1));
+    let mut length = 0;
+    loop {
+        let piece = contents.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(length);
+        }
+        digest.write(piece);
+        let taken = piece.len();
+        contents.consume(taken);
+        length += taken as u64;
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is wanted of control.
 
 use super::exclusive::Exclusively;
-use crate::release::{Actor, Command, Effects, State};
+use crate::release::{Actor, Command, Effects, Scopes, State};
 use crate::table::{Epoch, ServiceName};
 
 /// A wanted change with all that comes with it.
@@ -11,6 +11,8 @@ pub struct Wanted {
     pub command: Asked,
     /// Who.
     pub actor: Actor,
+    /// What they may do: a change that goes beyond is refused.
+    pub scopes: Scopes,
     /// Why; may be empty.
     pub reason: String,
     /// Refuse unless these services are at these epochs.
@@ -36,6 +38,7 @@ impl Wanted {
         Self {
             command: Asked::Command(command),
             actor,
+            scopes: Scopes::all(),
             reason,
             expected: Vec::new(),
             force: false,

@@ -56,7 +56,7 @@ pub(super) async fn forward(
     let most = limits.request_body.unwrap_or(u64::MAX);
     let request = Request { turn, head, asked, timeouts, bounds, most, limit, record, entry: None };
     let hedge = special.as_deref().and_then(|rules| rules.hedge);
-    let hedge = hedge.filter(|_| head.method.is_safe() && upload.is_empty() && asked.upgrade.is_none());
+    let hedge = hedge.filter(|_| head.only_reads() && upload.is_empty() && asked.upgrade.is_none());
     let local = Rc::clone(permit.local());
     loop {
         if let Some(rules) = circuit {

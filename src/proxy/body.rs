@@ -1,5 +1,7 @@
 //! The two bodies of an exchange: what a client sends, and what it is answered with.
 
+mod again;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +16,8 @@ use super::pipe::{Pipe, Pipes};
 use super::tunnel::Tunnel;
 use crate::metrics::Reason;
 
+pub use again::Again;
+
 /// A request's body, as it comes from the client.
 #[derive(Debug)]
 pub enum Incoming {
@@ -23,6 +27,8 @@ pub enum Incoming {
     Http1(Rc<Wire>),
     /// From a stream of an HTTP/2 connection.
     Http2(Upload),
+    /// Sent again. Boxed: rare.
+    Again(Box<Again>),
 }
 
 /// Why a request's body broke off.
@@ -42,6 +48,7 @@ impl Incoming {
         match self {
             Self::None => Poll::Ready(()),
             Self::Http1(wire) => wire.poll_come(cx),
+            Self::Again(again) => again.poll_come(cx),
             Self::Http2(upload) => {
                 if upload.has_come() {
                     Poll::Ready(())
@@ -53,9 +60,10 @@ impl Incoming {
     }
 
     /// Bytes of what is left, in a pipe; `Ready(None)` where they are to be taken as frames.
-    pub fn poll_pipe(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Broken>>> {
+    pub fn poll_pipe(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Broken>>> {
         match self {
             Self::Http1(wire) => wire.poll_pipe(cx),
+            Self::Again(again) => again.poll_pipe(cx),
             Self::None | Self::Http2(_) => Poll::Ready(None),
         }
     }
@@ -70,6 +78,7 @@ impl http_body::Body for Incoming {
             Self::None => Poll::Ready(None),
             Self::Http1(wire) => wire.poll_upload(cx),
             Self::Http2(upload) => upload.poll_frame(cx),
+            Self::Again(again) => again.poll_frame(cx),
         }
     }
 
@@ -78,6 +87,7 @@ impl http_body::Body for Incoming {
             Self::None => true,
             Self::Http1(wire) => wire.upload().is_end(),
             Self::Http2(upload) => upload.is_end(),
+            Self::Again(again) => again.is_end(),
         }
     }
 
@@ -86,6 +96,7 @@ impl http_body::Body for Incoming {
             Self::None => Some(0),
             Self::Http1(wire) => wire.upload().remaining(),
             Self::Http2(upload) => upload.remaining(),
+            Self::Again(again) => again.remaining(),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

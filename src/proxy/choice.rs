@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::head::Parts;
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderValue};
 
 use super::clock::{self, Clock};
@@ -68,6 +68,10 @@ fn is_untried(seat: &Seat, tried: &[Rc<Seat>]) -> bool {
 /// What the request is hashed to.
 fn key(what: &HashKey, turn: &Turn, head: &Parts, asked: &Asked<'_>) -> Option<u64> {
     match what {
+        HashKey::Header(name) if HOST == **name => {
+            let host = asked.bare_host();
+            (!host.is_empty()).then(|| hash(&host.to_ascii_lowercase()))
+        }
         HashKey::Header(name) => head.headers.get(&**name).map(|value| hash(value.as_bytes())),
         HashKey::Cookie(name) => cookie(&head.headers, name).map(hash),
         HashKey::Client => {

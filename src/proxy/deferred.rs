@@ -75,7 +75,8 @@ impl<W: Watch + Default> Deferred<W> {
 
     /// Sends what was gathered: pending while the client does not take it.
     ///
-    /// Ready with true when h2 had been waiting for room, and is to be polled again.
+    /// Ready with true when h2 had been waiting for room, and is to be polled again. `moved` is called when something has, or may
+    /// have, gone out.
     ///
     /// # Errors
     /// When the peer is gone.
@@ -83,7 +84,12 @@ impl<W: Watch + Default> Deferred<W> {
         let Shared { stream, out, at, is_blocked, .. } = &*self.0;
         let (mut stream, mut out) = (stream.borrow_mut(), out.borrow_mut());
         while at.get() < out.len() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &out[at.get()..]))?;
+            let rest = &out[at.get()..];
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, rest)).inspect_err(|_| {
+                if !stream.fails_whole(rest.len()) {
+                    moved();
+                }
+            })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

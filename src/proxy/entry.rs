@@ -54,7 +54,7 @@ pub(super) fn admit(
     let mut slot: Option<Slot> = None;
     let coin = worker.coin();
     let kind = if body.is_end_stream() { Kind::Request } else { Kind::Upload };
-    let writes = !head.method.is_safe() || asked.upgrade.is_some();
+    let writes = !head.only_reads() || asked.upgrade.is_some();
     loop {
         let snapshot = worker.view.newest();
         let table = &snapshot.table;
@@ -63,7 +63,7 @@ pub(super) fn admit(
         if story.take(&snapshot, routed) {
             return Ok(Entry::OwnAnswer);
         }
-        let assigned = assign(&snapshot, routed.service, coin, (client, head), &mut story.minted);
+        let assigned = assign(&snapshot, routed.service, coin, (client, head, asked), &mut story.minted);
         let Some((lane, known)) = assigned else {
             story.stays_outside(&snapshot, routed);
             return Err(Reason::NoEndpoint);
@@ -150,14 +150,14 @@ fn assign<'s>(
     snapshot: &'s Snapshot,
     service: usize,
     coin: u32,
-    (client, head): (&Client, &Parts),
+    request: (&Client, &Parts, &Asked<'_>),
     minted: &mut Option<Box<Minted>>,
 ) -> Option<(&'s Lane, Known)> {
     let lane = snapshot.assign(service, coin)?;
     let Some(sticky) = lane.rare.as_deref().and_then(|rare| rare.sticky.as_deref()) else {
         return Some((lane, Known::by_coin(lane)));
     };
-    let known = sticky::know(sticky, lane.assigned_by, client, head, minted);
+    let known = sticky::know(sticky, lane.assigned_by, request, minted);
     let index = known
         .key
         .and_then(|key| if known.is_turned_away { sticky.assign_new(key) } else { sticky.assign(key) });

@@ -130,7 +130,7 @@ impl Exchange {
             if let Some(reason) = self.is_cut() {
                 return Poll::Ready(Err(Failure::Because(reason)));
             }
-            let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
+            let moved = self.send(cx).map_err(|reason| self.not_sent(reason))? || before != self.waiting;
             match self.take_head(asked)? {
                 Taken::Final(head) if !self.bounds.fits(head.body.remaining()) => {
                     return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));

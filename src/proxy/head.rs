@@ -33,6 +33,12 @@ pub struct Answer {
 }
 
 impl Parts {
+    /// True for the methods that operators are told of as changing nothing. TRACE is as safe (RFC 9110 §9.2.1), and none of them.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+
     /// Copies what is part of the buffer that it was read into: for a request that has to wait.
     pub fn detach(&mut self) {
         let copy = Uri::from_maybe_shared(Bytes::from(self.uri.to_string()));

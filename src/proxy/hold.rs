@@ -13,6 +13,9 @@
 //! request, where the service has limits on that (`in_flight`, `circuit`): who has waited waits for it too and is not refused,
 //! nor are those that come meanwhile, behind him; as long again as the hold might have lasted, and as many again. So at most one of a
 //! line asks for room, and nobody does before it.
+//!
+//! A reload may lead some of them to another service. Then all look, and those go to the end of the line there, which each service
+//! has from then on, as they get there; their rate was asked when they came, and they are as patient as before.
 
 mod gate;
 mod line;
@@ -62,6 +65,19 @@ impl Place {
     pub fn goes_on(&mut self) {
         self.room = None;
     }
+
+    /// A change has led its request to the service of these gates: it stands there now, behind those who do, and waits for room as long as
+    /// it would have where it came from.
+    fn move_to(&mut self, gates: &Gates, head: &Parts) {
+        let held = self.gate.as_ref().map_or(Duration::ZERO, |gate| gate.hold().timeout);
+        gates.line().waits_for(held.max(self.patience()));
+        *self = Self::at_the_end(gates, self.spot.0, head);
+    }
+
+    fn at_the_end(gates: &Gates, writes: bool, head: &Parts) -> Self {
+        let (line, spot) = (Arc::clone(gates.line()), gates.join(writes, size(head)));
+        Self { line, spot, gate: None, room: None }
+    }
 }
 
 impl Drop for Place {
@@ -91,9 +107,13 @@ pub fn look(
     (head, path, writes): (&Parts, &str, bool),
     place: &mut Option<Box<Place>>,
 ) -> Way {
+    let Some(gates) = gates else {
+        *place = None;
+        return Way::Free;
+    };
     // A change may have led it elsewhere.
-    place.take_if(|place| gates.is_none_or(|gates| !Arc::ptr_eq(gates.line(), &place.line)));
-    let Some(gates) = gates else { return Way::Free };
+    let moved = place.as_mut().filter(|place| !Arc::ptr_eq(gates.line(), &place.line));
+    moved.into_iter().for_each(|place| place.move_to(gates, head));
     let (line, closed) = (gates.line(), gates.closed(writes));
     if closed.is_some_and(|gate| gate.answers(&head.method, path)) {
         return Way::Answered;
@@ -120,10 +140,7 @@ pub fn queue(
     full: Option<&Arc<Quota>>,
     place: &mut Option<Box<Place>>,
 ) {
-    let place = place.get_or_insert_with(|| {
-        let (line, spot) = (Arc::clone(gates.line()), gates.join(writes, size(head)));
-        Box::new(Place { line, spot, gate: None, room: None })
-    });
+    let place = place.get_or_insert_with(|| Box::new(Place::at_the_end(gates, writes, head)));
     // Not one for another: to end with it wakes somebody.
     let room = place.room.take().filter(|room| full.is_some_and(|full| room.is_for(full)));
     place.room = room.or_else(|| full.map(Waiting::for_place));

@@ -88,7 +88,13 @@ struct Shared {
 
 impl Shared {
     /// As it was in `before`, as far as it is the same; otherwise as others have it, of whom `known` is told.
-    fn of(service: &Service, before: Option<&Lane>, known: &mut HashSet<Arc<Terms>>, workers: usize) -> Self {
+    fn of(
+        service: &Service,
+        before: Option<&Lane>,
+        known: &mut HashSet<Arc<Terms>>,
+        workers: usize,
+        if_moved: bool,
+    ) -> Self {
         let terms = Terms { timeouts: service.timeouts, limits: service.limits };
         let same = before.map(|before| &before.terms).filter(|same| ***same == terms);
         let terms = same.or_else(|| known.get(&terms)).map_or_else(|| Arc::new(terms), Arc::clone);
@@ -97,7 +103,7 @@ impl Shared {
         Self {
             terms,
             quota: Quota::of(service.limits, before.and_then(|before| before.quota.as_ref())),
-            gates: Gates::of(service, before.and_then(|before| before.gates.as_ref())),
+            gates: Gates::of(service, before.and_then(|before| before.gates.as_ref()), if_moved),
             ledger: Ledger::of(service, before.and_then(|before| before.ledger.as_ref()), workers),
         }
     }
@@ -145,10 +151,13 @@ impl Snapshot {
         before: Option<&Self>,
         mut open: impl FnMut(&Service, &VersionSpec) -> Arc<Upstream>,
     ) -> Self {
+        // Those who wait may be led to any service: each has a line for them then.
+        let if_moved = before.is_some_and(|old| !table.routes_as(&old.table) && old.lines().next().is_some());
         let mut terms = HashSet::new();
         let join = |(index, service): (usize, &Arc<Service>)| {
             // Most services are the same value in the same place: no lookup for those.
             let unmoved = before
+                .filter(|_| !if_moved)
                 .filter(|old| old.table.services().get(index).is_some_and(|same| Arc::ptr_eq(same, service)));
             if let Some(old) = unmoved {
                 return Arc::clone(&old.lanes[index]);
@@ -162,7 +171,7 @@ impl Snapshot {
                 })
                 .collect();
             let workers = tenures.first().map_or(0, |tenure| tenure.workers());
-            let shared = Shared::of(service, old.and_then(|old| old.first()), &mut terms, workers);
+            let shared = Shared::of(service, old.and_then(|old| old.first()), &mut terms, workers, if_moved);
             let lane = |(index, version): (usize, &VersionSpec)| {
                 let kept = old.and_then(|old| old.iter().find(|lane| lane.upstream.version == version.name));
                 Lane::new(service, index, Arc::clone(&tenures[index]), shared.clone(), kept)
@@ -208,6 +217,12 @@ impl Snapshot {
     #[must_use]
     pub fn line(&self, service: &ServiceName) -> Option<&Arc<Line>> {
         Some(self.rare(service)?.gates.as_ref()?.line())
+    }
+
+    /// The lines in which somebody may stand, or come to stand.
+    pub fn lines(&self) -> impl Iterator<Item = &Arc<Line>> {
+        let gates = self.lanes.iter().filter_map(|lanes| lanes.first()?.rare.as_ref()?.gates.as_ref());
+        gates.filter(|gates| !gates.are_idle()).map(Gates::line)
     }
 
     /// How many requests of the service with this name stand there.

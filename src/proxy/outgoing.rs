@@ -62,8 +62,9 @@ pub enum Coding {
 /// What is left to send of a request.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// Bytes to write before `frame`.
+    /// Bytes to write before `frame`; the head is the first of them, until it was written.
     out: Vec<u8>,
+    head_length: usize,
     frame: Bytes,
     /// Behind both.
     pipe: Option<Pipe>,
@@ -206,6 +207,7 @@ impl Outgoing {
         );
         let rest = std::mem::replace(&mut upload.rest, Rest::Nothing);
         Self {
+            head_length: out.len(),
             out,
             frame: Bytes::new(),
             pipe: None,
@@ -228,11 +230,6 @@ impl Outgoing {
     /// The head that was written, the body that goes with it, and the change of protocol that it asks for.
     pub fn into_parts(self) -> (Vec<u8>, Rest, Option<Upgrade>) {
         (self.out, self.rest, self.upgrade)
-    }
-
-    /// The body, if nothing of it was taken.
-    pub fn into_untouched(self) -> Rest {
-        if self.taken == 0 { self.rest } else { Rest::Nothing }
     }
 
     /// True when there is nothing more to send, whether or not the endpoint took it all.
@@ -283,7 +280,8 @@ impl Outgoing {
     /// Sends as much as goes: whether any byte moved, and what the rest waits for.
     ///
     /// # Errors
-    /// When the client's body breaks off.
+    /// When the client's body breaks off; [`Reason::UpstreamClosed`] when the endpoint had closed its ear before anything
+    /// [was sent](Self::is_unsent).
     pub fn send(
         &mut self,
         stream: &mut Option<Stream>,
@@ -300,6 +298,9 @@ impl Outgoing {
             self.is_begun |= moved;
             match flushed {
                 Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) if self.is_unsent() && stream.fails_whole(self.out.len()) => {
+                    return Err(Reason::UpstreamClosed);
+                }
                 Poll::Ready(Err(_)) => self.cut(),
                 Poll::Pending => return Ok((moved, Waiting::Endpoint)),
             }

@@ -161,7 +161,7 @@ impl Pipe {
     ///
     /// # Errors
     /// When the pipe cannot be read.
-    fn into_bytes(mut self) -> io::Result<Bytes> {
+    pub fn into_bytes(mut self) -> io::Result<Bytes> {
         let mut bytes = vec![0; self.held];
         let mut at = 0;
         while let Some(ends) = self.ends.as_ref().filter(|_| at < bytes.len()) {

@@ -1,4 +1,6 @@
 //! How tight memory is: first new connections are refused, then new requests, long before the kernel kills anybody.
+//!
+//! Limit: what was let in before goes on, and may take what its windows let it.
 
 use std::fs;
 use std::path::PathBuf;

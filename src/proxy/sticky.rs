@@ -1,10 +1,11 @@
 //! Users who stay with a version: what a request is known by, and the cookie that one which is not known gets.
 
-use http::header::{COOKIE, SET_COOKIE};
+use http::header::{COOKIE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
 use super::connection::Client;
 use super::forwarded;
+use super::gate::Asked;
 use super::head::Parts;
 use super::identity::write_hex;
 use super::ledger::Drawn;
@@ -63,8 +64,7 @@ type Id = [u8; 32];
 pub(super) fn know(
     sticky: &Sticky,
     by: AssignedBy,
-    client: &Client,
-    head: &Parts,
+    (client, head, asked): (&Client, &Parts, &Asked<'_>),
     minted: &mut Option<Box<Minted>>,
 ) -> Known {
     let is_single = by == AssignedBy::Single;
@@ -93,6 +93,7 @@ pub(super) fn know(
             }
         }
         _ if is_single => keyed(None),
+        StickyBy::Header(name) if HOST == **name => keyed(sticky.key_of_host(asked.bare_host())),
         StickyBy::Header(name) => {
             let sent = head.headers.get(&**name);
             keyed(sent.and_then(|sent| sticky.key(sent.as_bytes())))

@@ -7,7 +7,7 @@ use super::digest::FileDigest;
 use super::overlay::own;
 use super::ramp::{Ramp, Ramped};
 use super::retire::{Retired, Retirement};
-use super::trial::Trial;
+use super::trial::{Suspicion, Trial};
 use crate::table::{
     BasisPoints, EndpointAddr, HoldScope, Service, ServiceSpec, Split, VersionName, VersionRef, VersionSpec,
 };
@@ -55,6 +55,12 @@ impl Deployment {
             VersionRef::Candidate => self.candidate(service),
             VersionRef::Name(_) | VersionRef::Stable => service.resolve(reference),
         }
+    }
+
+    /// What supervision has against the version that it tries in this service, as it is kept.
+    #[must_use]
+    pub fn suspicion(&self, service: &Service) -> Option<Suspicion> {
+        self.trial.as_ref()?.suspicion(&service.split, false)
     }
 
     /// True when the endpoint was found, whoever else names it: taken away, it would go on serving.

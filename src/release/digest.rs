@@ -41,10 +41,10 @@ impl FileDigest {
         Self { form: Self::FORM, hash: to.finish() }
     }
 
-    /// This one; if it is of another form the one of `spec`, as if the file had not been edited since: most have not, and an
-    /// upgrade of the program is no change of its services.
-    pub(super) fn or_of(self, spec: &ServiceSpec) -> Self {
-        if self.form == Self::FORM { self } else { Self::of(spec) }
+    /// True unless the file was edited in between, as far as that is known. Of another form it is as if it had not been: most have
+    /// not, and an upgrade of the program is no change of its services.
+    pub(super) fn agrees(self, other: Self) -> bool {
+        self.form != other.form || self.hash == other.hash
     }
 }
 

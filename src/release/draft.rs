@@ -212,10 +212,10 @@ impl<'s> Draft<'s> {
             if let Some((empty, _)) = empty {
                 return Err(gone(empty.clone()));
             }
-            // A ramp that is over is not taken up; one that has not moved since goes on.
-            let step = |deployment: &Deployment| deployment.ramp.as_ref().map(|ramp| (ramp.begun, ramp.step));
-            let goes_on = step(&deployment) == step(&item.deployment);
-            deployment.ramp = item.deployment.ramp.take().filter(|_| goes_on);
+            // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
+            let is_same = service.split == item.service.split;
+            let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
+            deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
             item.deployment.ramp.clone_from(&deployment.ramp);
             deployment.ramped.clone_from(&item.deployment.ramped);
             let retires = undo_retirement(&mut deployment, &item.deployment, (epoch, now));
@@ -254,10 +254,7 @@ impl<'s> Draft<'s> {
             base.map(|(service, deployment)| (&service.name, ServiceRecord::of(service, deployment))),
         );
         for spec in specs {
-            let mut before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
-            if let Some(standing) = before.as_mut().and_then(|record| record.standing.as_mut()) {
-                standing.file_digest = standing.file_digest.or_of(&spec);
-            }
+            let before = remembered.remove(&spec.name).filter(|record| record.standing.is_some());
             let name = spec.name.clone();
             let mut item = self.lay_over(Arc::new(spec), before)?;
             item.service.holds =

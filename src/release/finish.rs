@@ -72,9 +72,12 @@ impl Draft<'_> {
             // A hold is in the table and in the history, and in no record: nothing begins held.
             let held = base.map(|(service, _)| service.holds).unwrap_or_default();
             let held_as_before = item.service.holds == held;
-            let same = before.filter(|before| held_as_before && before.standing == after.standing);
+            let same = before.filter(|before| held_as_before && before.says_as(&after));
             if let Some(same) = same {
                 item.service.epoch = same.epoch;
+                if same.standing != after.standing {
+                    effects.restated.push(ServiceRecord { epoch: same.epoch, ..after });
+                }
                 continue;
             }
             item.service.epoch = self.epoch;

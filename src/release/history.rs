@@ -225,6 +225,19 @@ pub struct Standing {
 }
 
 impl ServiceRecord {
+    /// True when `other` says nothing else, but for the form in which another build has kept what the file said.
+    pub(super) fn says_as(&self, other: &Self) -> bool {
+        let (Some(this), Some(that)) = (&self.standing, &other.standing) else {
+            return self.standing == other.standing;
+        };
+        let Standing { stable, split, previous, trial, ramp, ramped, .. } = this;
+        let Standing { retirement, retired, edits, discovered, file_digest, .. } = this;
+        file_digest.agrees(that.file_digest)
+            && (retirement, retired) == (&that.retirement, &that.retired)
+            && (stable, split, previous, trial) == (&that.stable, &that.split, &that.previous, &that.trial)
+            && (ramp, ramped, edits, discovered) == (&that.ramp, &that.ramped, &that.edits, &that.discovered)
+    }
+
     /// The record of a service as it stands.
     #[must_use]
     pub fn of(service: &Service, deployment: &Deployment) -> Self {

@@ -31,6 +31,7 @@ pub mod ramp;
 mod refused;
 pub mod retire;
 pub mod rollout;
+pub mod scope;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,8 @@ pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp
 pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
 pub use retire::{Retired, Retirement};
-pub use trial::{Act, Supervise, Trial};
+pub use scope::{Beyond, Scope, Scopes};
+pub use trial::{Act, Supervise, Suspicion, Trial};
 
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Split, Table, TraitsEdit,
@@ -276,6 +278,9 @@ pub enum Command {
 pub struct Effects {
     /// The change to persist and then publish; `None` when the table is what it was.
     pub change: Option<Change>,
+    /// Records of which nothing is different, in this build's form: to be persisted in the place of those of another build at the
+    /// same epochs. Only at a start.
+    pub restated: Vec<ServiceRecord>,
     /// Versions that lost their last weight, or are gone: no new requests; their drain starts.
     pub left: Vec<(ServiceName, VersionName)>,
     /// Versions that had no weight and carry some: a drain of theirs, which may also have ended, is cancelled.

@@ -3,6 +3,7 @@
 //! While a ramp is under way a revert takes all of it back. Whoever moves the traffic otherwise ends it; supervision that leans back
 //! only suspends it. When a step is due, by a clock that nobody sets, is control's to know: what stands here outlives a process.
 
+mod others;
 mod steps;
 
 use std::time::Duration;
@@ -13,8 +14,8 @@ use super::deployment::Previous;
 use super::draft::{Draft, Item};
 #[cfg(doc)]
 use super::retire::{LASTS, QUIET};
-use super::{Actor, Refused, Supervise, Timestamp, Trial};
-use crate::table::{BasisPoints, Epoch, Service, ServiceName, Split, VersionName, VersionRef};
+use super::{Actor, Refused, Supervise, Suspicion, Timestamp, Trial};
+use crate::table::{BasisPoints, Epoch, Service, ServiceName, VersionName, VersionRef};
 
 /// A ramp under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,12 +152,6 @@ impl Ramp {
         self.steps.all()[self.steps.last().min(self.step + 1)]
     }
 
-    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point.
-    #[must_use]
-    pub fn split(&self) -> Split {
-        self.before.split.giving(&self.to, self.weight(), &self.before.stable)
-    }
-
     /// How much of the step is left by the calendar, and never more than there was; `None`: the next one is not due by time.
     #[must_use]
     pub fn left(&self, at: Timestamp) -> Option<Duration> {
@@ -164,17 +159,38 @@ impl Ramp {
         Some(Duration::from_millis(until.0.saturating_sub(at.0)).min(self.lasts))
     }
 
-    /// True while supervision keeps traffic away from it: then no step is due.
-    #[must_use]
-    pub fn is_leaned_on(&self, split: &Split) -> bool {
-        *split != self.split()
-    }
-
     /// The step's time begins now, with so much of it left.
     fn start(&mut self, now: Timestamp, left: Option<Duration>) {
         self.lasts = left.unwrap_or_default();
         let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         self.until = left.map(|left| Timestamp(now.0.saturating_add(millis(left))));
+    }
+
+    /// No further step, with so much of this one left.
+    fn freeze(&mut self, left: Duration) {
+        (self.is_frozen, self.until, self.lasts) = (true, None, left.min(self.lasts));
+    }
+
+    /// On with what was left of the step.
+    fn resume(&mut self, now: Timestamp) {
+        self.is_frozen = false;
+        self.start(now, self.every.map(|_| self.lasts));
+    }
+
+    /// After an undo to when it stood as `then`, in the same step: frozen with what was left of that, or not. `None`: it had another one.
+    pub(super) fn undone_to(mut self, then: &Self, now: Timestamp) -> Option<Self> {
+        match (self.is_frozen, then.is_frozen) {
+            (false, true) => self.freeze(then.lasts),
+            (true, false) => self.resume(now),
+            (true, true) | (false, false) => {}
+        }
+        ((then.begun, then.step) == (self.begun, self.step)).then_some(self)
+    }
+
+    /// Supervision keeps nothing away from it any more: the step's time begins anew.
+    pub(super) fn take_up(&mut self, now: Timestamp) {
+        self.start(now, self.every);
+        self.until.take_if(|_| self.is_frozen);
     }
 
     /// True while the service stands as the ramp has it, or as supervision leans back from that, and can go back.
@@ -199,8 +215,7 @@ impl Draft<'_> {
             }
             RampOrder::Step { begun, from } => {
                 let ramp = self.present(name)?;
-                let is_due = (ramp.begun, ramp.step, ramp.is_frozen) == (begun, from, false);
-                if !is_due || ramp.is_leaned_on(&self.entry(name)?.service.split) {
+                if (ramp.begun, ramp.step, ramp.is_frozen) != (begun, from, false) {
                     return Err(Refused::NoRamp { service: name.clone() });
                 }
                 self.check_not_suspect(name)?;
@@ -221,19 +236,17 @@ impl Draft<'_> {
             RampOrder::Retire { quiet, lasts } => self.retire(name, quiet, lasts),
             RampOrder::Retired { begun } => self.end_of_retirement(name, begun),
             RampOrder::Freeze { left } => {
-                let (ramp, now) = (self.present(name)?, self.now);
+                let (mut ramp, now) = (self.present(name)?, self.now);
                 if !ramp.is_frozen {
-                    let lasts = left.or_else(|| ramp.left(now)).unwrap_or_default().min(ramp.lasts);
-                    let frozen = Ramp { is_frozen: true, until: None, lasts, ..ramp };
-                    self.entry(name)?.deployment.ramp = Some(frozen);
+                    ramp.freeze(left.or_else(|| ramp.left(now)).unwrap_or_default());
+                    self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
             }
             RampOrder::Resume => {
                 let (mut ramp, now) = (self.present(name)?, self.now);
                 if ramp.is_frozen {
-                    ramp.is_frozen = false;
-                    ramp.start(now, ramp.every.map(|_| ramp.lasts));
+                    ramp.resume(now);
                     self.entry(name)?.deployment.ramp = Some(ramp);
                 }
                 Ok(())
@@ -316,16 +329,6 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Supervision has given the version back what it had taken away: the step's time begins anew.
-    pub(super) fn take_up_ramp(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        let now = self.now;
-        if let Some(ramp) = &mut self.entry(name)?.deployment.ramp {
-            ramp.start(now, ramp.every);
-            ramp.until.take_if(|_| ramp.is_frozen);
-        }
-        Ok(())
-    }
-
     fn present(&mut self, name: &ServiceName) -> Result<Ramp, Refused> {
         self.check_not_retiring(name)?;
         let none = || Refused::NoRamp { service: name.clone() };
@@ -334,8 +337,8 @@ impl Draft<'_> {
 
     pub(super) fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {
         let Item { service, deployment, .. } = self.entry(name)?;
-        match deployment.trial.as_ref().filter(|trial| trial.is_suspected(&service.split)) {
-            Some(trial) => Err(Refused::Suspect { service: name.clone(), version: trial.candidate.clone() }),
+        match deployment.suspicion(service) {
+            Some(Suspicion { version, .. }) => Err(Refused::Suspect { service: name.clone(), version }),
             None => Ok(()),
         }
     }

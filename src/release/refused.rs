@@ -323,7 +323,9 @@ impl Refused {
                     "`switchback abort {service}` takes it back, `switchback promote {service} --full` brings it to its end; then try again"
                 )
             }
-            Self::NoRamp { service } => format!("`switchback ramp {service} --to VERSION` begins one"),
+            Self::NoRamp { service } => format!(
+                "`switchback revert {service}` takes back what one that is over has moved, `switchback ramp {service} --to VERSION` begins one"
+            ),
             Self::NothingToRamp { service, .. } => format!("`switchback status {service}` shows the weights"),
             Self::Suspect { service, .. } => {
                 format!(

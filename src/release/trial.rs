@@ -45,6 +45,15 @@ pub struct Trial {
     pub lasts: Option<Duration>,
 }
 
+/// What supervision has against a candidate, for which nobody gives that more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspicion {
+    /// The candidate.
+    pub version: VersionName,
+    /// True while most traffic is kept away from it.
+    pub leans: bool,
+}
+
 /// Whether what a flip or new weights bring about is supervised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Supervise {
@@ -77,11 +86,18 @@ impl Trial {
         *split != self.asked
     }
 
-    /// True while supervision has something against the candidate, for which nobody gives it more; one that only tells has nothing.
+    /// True while supervision has something against the candidate; one that only tells has nothing.
     #[must_use]
     pub fn is_suspected(&self, split: &Split) -> bool {
         // A record of an earlier build tells it by the weights alone.
-        self.is_suspect && self.acts || self.leans(split)
+        self.acts && (self.is_suspect || self.leans(split))
+    }
+
+    /// What supervision has against the candidate, as it is kept; `is_known`: it has something by what it knows now.
+    #[must_use]
+    pub fn suspicion(&self, split: &Split, is_known: bool) -> Option<Suspicion> {
+        let is_suspected = self.acts && is_known || self.is_suspected(split);
+        is_suspected.then(|| Suspicion { version: self.candidate.clone(), leans: self.leans(split) })
     }
 
     /// True of the version to which supervision may give all traffic by itself.
@@ -155,8 +171,9 @@ impl Draft<'_> {
             }
             Act::Convict | Act::Acquit => None,
         };
-        if act == Act::Restore {
-            self.take_up_ramp(name)?;
+        let now = self.now;
+        if let Some(ramp) = self.entry(name)?.deployment.ramp.as_mut().filter(|_| act == Act::Restore) {
+            ramp.take_up(now);
         }
         self.by_supervision.insert(name.clone());
         Ok(())
@@ -200,7 +217,7 @@ impl Item {
                 (trial.stage, trial.generation) = (epoch, 0);
                 trial.is_suspect = trial.leans(&self.service.split);
             }
-            note = self.settle_mode();
+            note = self.settle_mode(now);
         }
         let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note.or_else(|| {
@@ -250,23 +267,31 @@ impl Item {
         !old.is_empty() && !new.is_empty() && !new.iter().any(|endpoint| old.contains(endpoint))
     }
 
-    /// What the file says now of how the service is supervised holds for the trial under way too. Notes when it ends that.
-    fn settle_mode(&mut self) -> Option<String> {
+    /// What the file says now of how the service is supervised holds for the trial under way too. Notes when it ends that, or what
+    /// supervision has done in it so far and does no more.
+    fn settle_mode(&mut self, now: Timestamp) -> Option<String> {
         let Self { service, deployment, .. } = self;
-        let trial = deployment.trial.as_mut()?;
+        let (trial, name, split) = (deployment.trial.as_mut()?, &service.name, &service.split);
+        let was_suspected = trial.is_suspected(split);
         match configured(service.supervise.as_deref()) {
             Some(mode) => (trial.acts, trial.by_file) = (mode == SuperviseMode::On, true),
             // Only a change has asked for it.
             None if !trial.by_file => {}
             None => {
                 deployment.trial = None;
-                let (name, split) = (&service.name, &service.split);
                 return Some(format!(
                     "`{name}` is not supervised any more: the file says so; it stays at {split}"
                 ));
             }
         }
-        None
+        let is_freed = was_suspected && !trial.acts;
+        if let Some(ramp) = deployment.ramp.as_mut().filter(|_| is_freed) {
+            ramp.take_up(now);
+        }
+        let is_left = is_freed && trial.leans(split);
+        is_left.then(|| {
+            format!("supervision of `{name}` only tells from now on: the file says so; it stays at {split}")
+        })
     }
 
     /// The trial that the present split is, if it is one and anybody wants it watched.

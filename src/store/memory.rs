@@ -156,6 +156,12 @@ impl Store for Memory {
         }
     }
 
+    fn restate(&mut self, records: &[ServiceRecord]) -> Result<(), StoreError> {
+        self.up()?;
+        lock(&self.shared.kept).restate(records);
+        Ok(())
+    }
+
     fn remember(&mut self, answer: &Answer) -> Result<(), StoreError> {
         self.up()?;
         lock(&self.shared.kept).insert(answer);
@@ -216,6 +222,17 @@ impl Kept {
             self.changes.pop_front();
         }
         Ok(())
+    }
+
+    fn restate(&mut self, records: &[ServiceRecord]) {
+        let Self { changes, records: kept, .. } = self;
+        let all = changes.iter_mut().flat_map(|change| &mut change.services).chain(kept);
+        for old in all {
+            let of_it = |new: &&ServiceRecord| (&new.service, new.epoch) == (&old.service, old.epoch);
+            if let Some(new) = records.iter().find(of_it) {
+                old.clone_from(new);
+            }
+        }
     }
 
     fn insert(&mut self, answer: &Answer) {

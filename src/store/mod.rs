@@ -28,6 +28,13 @@ pub trait Store: Send {
     /// [`StoreError`] when it is not known to be kept; what [`Store::history`] shows afterwards is kept.
     fn append(&mut self, change: &Change, answer: Option<&Answer>) -> Result<(), StoreError>;
 
+    /// Puts these records in the place of those of the same services and epochs: they say the same, in this build's form. No change;
+    /// all of them or none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they were not kept.
+    fn restate(&mut self, records: &[ServiceRecord]) -> Result<(), StoreError>;
+
     /// The newest changes first, at most `limit`, older than `before`, touching `service` if given.
     ///
     /// # Errors

@@ -140,6 +140,12 @@ impl Table {
         self.index(name).map(|index| &self.services[index])
     }
 
+    /// False when some requests may be for another service than by `other`.
+    #[must_use]
+    pub fn routes_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.router, &other.router)
+    }
+
     /// The service that a request is for, and the most specific route that leads it there; by index.
     pub fn route(&self, key: &impl RouteKey) -> Option<Routed> {
         self.router.route(key)

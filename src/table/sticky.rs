@@ -39,7 +39,7 @@ pub enum StickyBy {
         /// How long a cookie lasts that is given to users who have none, default 30 days; `None`: none is given.
         mint: Option<Duration>,
     },
-    /// The first value of this field, in lower case.
+    /// The first value of the field of this name, in lower case; of `host` the [host](Sticky::key_of_host) that is asked for.
     Header(Box<str>),
     /// The address, or for IPv6 its [`network`].
     Client,
@@ -182,6 +182,12 @@ impl Sticky {
             IpAddr::V4(v4) => salted(self.salt, &v4.octets()),
             IpAddr::V6(v6) => salted(self.salt, &v6.octets()),
         })
+    }
+
+    /// The key of who asks for this host, without its port: HTTP/2 has it in `:authority`, and its case tells nobody from anybody.
+    #[must_use]
+    pub fn key_of_host(&self, host: &[u8]) -> Option<StickyKey> {
+        self.key(&host.to_ascii_lowercase())
     }
 
     /// The index of the version that has this key; O(versions with weight), some 40 ns each.

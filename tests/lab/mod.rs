@@ -351,8 +351,17 @@ pub struct Proxy {
 impl Proxy {
     /// Its resident memory in bytes.
     pub fn memory(&self) -> usize {
+        self.size("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub fn peak_memory(&self) -> usize {
+        self.size("VmHWM:")
+    }
+
+    fn size(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 

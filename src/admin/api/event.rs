@@ -49,7 +49,7 @@ pub enum Event {
     Ramp {
         /// The service.
         service: String,
-        /// `ramping`; `waiting`: the next step is due and cannot be taken; `frozen`; `suspended`: supervision keeps traffic away from the
+        /// `ramping`; `waiting`: the next step is due and cannot be taken; `frozen`; `suspended`: supervision suspects the
         /// version; or how it ended: `finished`, `aborted`, `reverted`, `superseded`.
         state: String,
         /// How it stands, while it is under way.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{text, weights};
-use crate::release;
+use crate::release::{self, Scopes};
 
 /// Past changes, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -58,6 +58,20 @@ pub struct Was {
     pub stable: String,
     /// Basis points by version.
     pub weights: BTreeMap<String, u16>,
+}
+
+impl Change {
+    /// What somebody of these scopes is told of it: the services that may be looked at; `None` when there is none of those.
+    #[must_use]
+    pub fn seen_by(mut self, scopes: &Scopes) -> Option<Self> {
+        let all = self.services.len();
+        self.services.retain(|service, _| scopes.read(service));
+        if self.services.len() < all {
+            // It names others; the reason is whoever made it his own words.
+            self.summary = format!("{} of several services, told of those that may be looked at", self.kind);
+        }
+        (scopes.read_all() || !self.services.is_empty()).then_some(self)
+    }
 }
 
 impl From<&release::Change> for Change {

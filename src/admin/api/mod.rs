@@ -19,6 +19,7 @@ mod trial;
 mod upgrade;
 mod verdict;
 
+pub use crate::release::Steps;
 pub use change::{
     Batch, ChangeAnswer, Edit, EndpointEdit, Flip, Hold, Leaving, Move, PutEndpoint, PutVersion, Reached,
     Release, Rest, Revert, Undo, VersionEdit, Weights,

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
 
 use super::text;
 use crate::control::RampNotice;
-use crate::release;
-use crate::table::{BasisPoints, Split};
+use crate::release::{self, Suspicion};
+use crate::table::BasisPoints;
 
 /// The weight of one version rises, step by step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -21,7 +22,7 @@ pub struct StartRamp {
     /// Its weights, rising: numbers are basis points as everywhere, text is per cent (`"5"`, `"0.25%"`). By default 1, 5, 25, 50, 100 %.
     /// Those that are not above what the version has are left out; the others share the rest as they did before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<u64>>, example = json!([100, 500, 2_500, 5_000, 10_000]))]
+    #[schema(value_type = Option<Vec<RampStep>>, example = json!([100, 500, 2_500, 5_000, 10_000]))]
     pub steps: Option<Vec<Value>>,
     /// How long each step lasts, `500ms`, `30s`, `5m`, at most `24h`; left out: until `promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +39,20 @@ pub struct StartRamp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+/// The forms of a step, for the document; the handler reads them, and says which one is wrong.
+struct RampStep;
+
+impl PartialSchema for RampStep {
+    fn schema() -> RefOr<Schema> {
+        let points = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(10_000));
+        let percent = ObjectBuilder::new().schema_type(Type::String).examples(["5", "0.25%"]);
+        let forms = OneOfBuilder::new().item(points.description(Some("basis points")));
+        forms.item(percent.description(Some("per cent"))).into()
+    }
+}
+
+impl ToSchema for RampStep {}
 
 /// A ramp goes to its next step at once.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -124,20 +139,17 @@ pub enum RampEnded {
 }
 
 impl Ramp {
-    /// A ramp of a service with this split.
+    /// A ramp whose version supervision has this against.
     #[must_use]
-    pub fn of(ramp: &release::Ramp, split: &Split) -> Self {
-        let to = &ramp.to;
+    pub fn of(ramp: &release::Ramp, suspicion: Option<&Suspicion>) -> Self {
         let waits = if ramp.is_frozen {
             Some("it is frozen: `resume` or `promote` goes on".to_owned())
-        } else if ramp.is_leaned_on(split) {
-            Some(format!("supervision suspects `{to}`, and keeps traffic away from it"))
         } else {
             ramp.every.is_none().then(|| "the next step is taken by `promote`".to_owned())
         };
-        Self {
+        let told = Self {
             begun: ramp.begun.0,
-            to: to.to_string(),
+            to: ramp.to.to_string(),
             steps: ramp.steps.all().iter().map(|step| step.points()).collect(),
             step: ramp.step + 1,
             every_ms: ramp.every.map(millis),
@@ -145,7 +157,19 @@ impl Ramp {
             until: ramp.until.map(|until| text::rfc3339(until.0)),
             left_ms: (ramp.is_frozen && ramp.every.is_some()).then(|| millis(ramp.lasts)),
             waits,
+        };
+        told.suspected(suspicion)
+    }
+
+    /// With what supervision has against its version: for that no step is taken, by nobody.
+    #[must_use]
+    pub fn suspected(mut self, suspicion: Option<&Suspicion>) -> Self {
+        if let Some(Suspicion { version, leans }) = suspicion {
+            let frozen = if self.frozen { "it is frozen, and " } else { "" };
+            let away = if *leans { ", and keeps traffic away from it" } else { "" };
+            self.waits = Some(format!("{frozen}supervision suspects `{version}`{away}"));
         }
+        self
     }
 
     /// The weight of the step that it has come to, in basis points.
@@ -207,14 +231,13 @@ fn millis(time: Duration) -> u64 {
 pub(super) fn told(notice: &RampNotice) -> (&'static str, Option<Ramp>, Option<Ramped>) {
     match &notice.ramp {
         Ok(ramp) => {
-            let state = match (ramp.is_frozen, notice.is_leaned_on, &notice.hindrance) {
+            let state = match (ramp.is_frozen, notice.suspicion.is_some(), &notice.hindrance) {
                 (true, ..) => "frozen",
                 (false, true, _) => "suspended",
                 (false, false, Some(_)) => "waiting",
                 (false, false, None) => "ramping",
             };
-            let split = if notice.is_leaned_on { ramp.before.split.clone() } else { ramp.split() };
-            let mut ramp = Ramp::of(ramp, &split);
+            let mut ramp = Ramp::of(ramp, notice.suspicion.as_ref());
             ramp.waits = ramp.waits.or_else(|| notice.hindrance.clone());
             (state, Some(ramp), None)
         }

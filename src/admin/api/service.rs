@@ -11,7 +11,7 @@ use crate::control::health::Health;
 use crate::metrics::Kind;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{Previous, State};
-use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
+use crate::table::{self, BasisPoints, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
 
 /// All services.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -253,6 +253,9 @@ pub struct Status {
     pub cpus: Vec<usize>,
     /// Where clients are accepted.
     pub listeners: Vec<Listener>,
+    /// Where this API is served over TCP; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Listener>,
     /// True when it serves; false while it starts or winds down.
     pub ready: bool,
     /// How many processes there have been in a row, with this one: each upgrade is one more.
@@ -297,10 +300,10 @@ impl Services {
 }
 
 impl Service {
-    /// With what is known of the clocks of its ramp and its retirement.
+    /// With what is known of the clocks of its ramp and its retirement, and of the version that ramps.
     #[must_use]
     pub fn with_clocks(mut self, control: &Handle) -> Self {
-        self.standing.look_at_clocks(&self.name, control.ramps(), control.retirements());
+        self.standing.look_at_clocks(&self.name, control);
         self
     }
 
@@ -329,9 +332,15 @@ impl Service {
             in_flight: InFlight::left(control, name, &spec.name),
             also_used_by: Vec::new(),
         };
+        let mut standing = Standing::of(state, name)?;
+        // The state knows only of what the processes before this one have told.
+        let weightless =
+            service.versions.iter().filter(|spec| service.split.weight(&spec.name) == BasisPoints::NONE);
+        let leaving = weightless.filter(|spec| control.is_draining(name, &spec.name));
+        standing.leave(leaving.map(|spec| spec.name.to_string()));
         Some(Self {
             name: name.to_string(),
-            standing: Standing::of(state, name)?,
+            standing,
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),

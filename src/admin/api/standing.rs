@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PreviousSplit, Ramp, Ramped, Retired, Retirement, Trial, weights};
-use crate::control::{Ramps, Retirements};
+use crate::control::Handle;
 use crate::release::{self, State};
 use crate::table::{self, ServiceName};
 
@@ -24,7 +24,7 @@ pub struct Standing {
     /// Basis points by version; versions without weight are left out.
     #[schema(example = json!({"green": 500, "blue": 9500}))]
     pub weights: BTreeMap<String, u16>,
-    /// Versions that get no new requests and still have work.
+    /// Versions that get no new requests and still have work, or may have some with a process before this one.
     pub leaving: Vec<String>,
     /// What a revert would put back.
     pub previous: Option<PreviousSplit>,
@@ -149,18 +149,29 @@ impl Standing {
             hold: service.holds.iter().next().map(Holding::from),
             holds: service.holds.iter().map(Holding::from).collect(),
             supervision: deployment.trial.as_ref().map(|trial| Trial::of(trial, &service.split)),
-            ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, &service.split)),
+            ramp: deployment.ramp.as_ref().map(|ramp| Ramp::of(ramp, deployment.suspicion(service).as_ref())),
             ramped: deployment.ramped.as_ref().map(Ramped::from),
             retirement: deployment.retirement.as_ref().map(Retirement::from),
             retired: deployment.retired.as_ref().map(Retired::from),
         })
     }
 
-    /// With what is known of the clocks of the ramp and the retirement.
-    pub fn look_at_clocks(&mut self, name: &str, ramps: &Ramps, retirements: &Retirements) {
+    /// With these versions leaving too.
+    pub fn leave(&mut self, versions: impl IntoIterator<Item = String>) {
+        self.leaving.extend(versions);
+        self.leaving.sort();
+        self.leaving.dedup();
+        if !self.leaving.is_empty() && matches!(self.phase, Phase::Steady | Phase::Canary) {
+            self.phase = Phase::Draining;
+        }
+    }
+
+    /// With what is known of the clocks of the ramp and the retirement, and of the version that ramps.
+    pub fn look_at_clocks(&mut self, name: &str, control: &Handle) {
         // A name that we wrote ourselves.
         let Ok(name) = name.parse() else { return };
-        self.ramp = self.ramp.take().map(|ramp| ramp.with_clock(ramps.left(&name)));
-        self.retirement = self.retirement.take().map(|it| it.with_clock(retirements.clock(&name)));
+        let (left, suspicion) = (control.ramps().left(&name), control.suspicion(&name));
+        self.ramp = self.ramp.take().map(|ramp| ramp.suspected(suspicion.as_ref()).with_clock(left));
+        self.retirement = self.retirement.take().map(|it| it.with_clock(control.retirements().clock(&name)));
     }
 }

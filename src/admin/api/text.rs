@@ -9,6 +9,8 @@ use crate::table::{Invalid, duration as words};
 const DAY: u64 = 86_400_000;
 /// The longest time that is read.
 pub const LONGEST: Duration = Duration::from_hours(24);
+/// The shortest supervisory period.
+const LEAST_SUPERVISION: Duration = Duration::from_secs(1);
 
 /// Milliseconds since 1970 as `2026-01-02T03:04:05.678Z`.
 #[must_use]
@@ -43,6 +45,31 @@ pub fn duration(text: &str) -> Result<Duration, Invalid> {
         return Err(Invalid(format!("`{text}` is longer than a day: give 24h at most")));
     }
     Ok(duration)
+}
+
+/// Reads for how long something is supervised: as [`duration`], and not too short to tell anything.
+///
+/// # Errors
+/// [`Invalid`] for anything else, and for less than a second.
+pub fn supervision(text: &str) -> Result<Duration, Invalid> {
+    let period = duration(text)?;
+    if period < LEAST_SUPERVISION {
+        return Err(Invalid("a flip is supervised for 1s at least".to_owned()));
+    }
+    Ok(period)
+}
+
+/// Reads how long a step of a ramp lasts: as [`duration`], and some time.
+///
+/// # Errors
+/// [`Invalid`] for anything else, and for none.
+pub fn step(text: &str) -> Result<Duration, Invalid> {
+    let lasts = duration(text)?;
+    if lasts.is_zero() {
+        let why = "a step lasts 1ms at least; leave `every` out to have each wait for `promote`";
+        return Err(Invalid(why.to_owned()));
+    }
+    Ok(lasts)
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ async fn the_document_has_every_route_of_the_router() {
             .extend(methods.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())));
     }
     let mut served = BTreeSet::new();
-    for (path, _) in router::routes() {
+    let paths: BTreeSet<_> = router::routes().into_iter().map(|route| route.path).collect();
+    for path in paths {
         let reply = world.send("PROPFIND", &path.replace(['{', '}'], ""), &[], "").await;
         assert_eq!(reply.status, 405, "{path}");
         let allowed = reply.header("allow").unwrap().split(',').filter(|method| *method != "HEAD");
@@ -135,7 +136,7 @@ fn the_document_says_what_a_name_is_and_how_every_call_can_be_refused() {
     let patterns: Vec<_> =
         call["parameters"].as_array().unwrap().iter().map(|of| of["schema"]["pattern"].as_str()).collect();
     assert!(patterns.iter().all(Option::is_some), "{patterns:?}");
-    for status in ["403", "405", "408", "413"] {
+    for status in ["401", "403", "405", "408", "413"] {
         assert!(call["responses"][status].is_object(), "{status}");
     }
     let limit = &document["paths"]["/v1/changes"]["get"]["parameters"][0];
@@ -144,6 +145,18 @@ fn the_document_says_what_a_name_is_and_how_every_call_can_be_refused() {
         (&json!(1), &json!(1000)),
         "{limit}"
     );
+}
+
+#[test]
+fn the_document_says_in_which_forms_a_ramps_steps_are_taken() {
+    let document = serde_json::to_value(document()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let item = &schemas["StartRamp"]["properties"]["steps"]["items"]["$ref"];
+    let name = item.as_str().unwrap().rsplit('/').next().unwrap();
+    let mut forms = schemas[name]["oneOf"].as_array().unwrap().clone();
+    forms.iter_mut().for_each(|form| _ = form.as_object_mut().unwrap().remove("description"));
+    let points = json!({ "type": "integer", "minimum": 1, "maximum": 10_000 });
+    assert_eq!(forms, [points, json!({ "type": "string", "examples": ["5", "0.25%"] })]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod calls;
 mod contract;
+mod remote;
 mod sockets;
 mod waits;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
@@ -88,6 +89,33 @@ fn the_file() -> ([ServiceSpec; 2], Actor) {
     ([cart, shop], Actor { kind: ActorKind::File, name: "switchback.toml".to_owned() })
 }
 
+/// One call, the last of its connection; of an event stream what has come with its head.
+async fn send_over<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    method: &str,
+    target: &str,
+    headers: &[&str],
+    body: &str,
+) -> Reply {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    headers.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
+    let call = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(call.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while stream.read_buf(&mut answer).await.unwrap() > 0 {
+        let text = String::from_utf8_lossy(&answer);
+        if text.split_once("\r\n\r\n").is_some_and(|(head, _)| head.contains("text/event-stream")) {
+            break;
+        }
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, text) =
+        answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {target}: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let json = serde_json::from_str(text).unwrap_or(Value::Null);
+    Reply { status, head: head.to_owned(), json, text: text.to_owned() }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         let (services, file) = the_file();
@@ -125,17 +153,8 @@ impl World {
     }
 
     async fn send(&self, method: &str, target: &str, headers: &[&str], body: &str) -> Reply {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-        headers.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
-        let call = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
-        stream.write_all(call.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let json = serde_json::from_str(text).unwrap_or(Value::Null);
-        Reply { status, head: head.to_owned(), json, text: text.to_owned() }
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        send_over(stream, method, target, headers, body).await
     }
 
     pub(crate) async fn get(&self, target: &str) -> Reply {

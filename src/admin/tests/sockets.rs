@@ -140,6 +140,27 @@ async fn who_says_nothing_keeps_no_operator_out() {
     assert_eq!(last.read(&mut [0]).await.unwrap(), 1, "the others have not");
 }
 
+#[tokio::test]
+async fn who_does_not_send_its_body_keeps_no_operator_out() {
+    let world = World::new();
+    let mut silent = Vec::new();
+    for _ in 0..256 {
+        let mut client = UnixStream::connect(&world.socket).await.unwrap();
+        let head =
+            "POST /v1/changes HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut told = [0; 25];
+        client.read_exact(&mut told).await.unwrap();
+        assert_eq!(told, *b"HTTP/1.1 100 Continue\r\n\r\n");
+        silent.push(client);
+    }
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "the oldest has made way");
+    let last = silent.last_mut().unwrap();
+    last.write_all(b"{}").await.unwrap();
+    assert_eq!(last.read(&mut [0]).await.unwrap(), 1, "the others have not");
+}
+
 /// More than any socket takes.
 fn endless() -> Metrics {
     Arc::new(|| "a_metric 1\n".repeat(400_000))
@@ -215,7 +236,7 @@ async fn readiness_and_listeners_are_told() {
     let world = World::new();
     assert_eq!((world.get("/readyz").await.status, world.get("/healthz").await.status), (503, 200));
     let listener = api::Listener { listen: "0.0.0.0:0".to_owned(), bound: "0.0.0.0:8080".to_owned() };
-    world.status.set_listeners(vec![listener]);
+    world.status.set_listeners(vec![listener], None);
     world.status.set_readiness(Readiness::Ready);
     assert_eq!(world.get("/readyz").await.status, 200);
     let status = world.get("/v1/status").await.json;

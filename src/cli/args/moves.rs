@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::words::{duration, weight};
+use super::words::{duration, supervision, weight};
 use super::{Change, Wait};
 use crate::table::BasisPoints;
 
@@ -13,7 +13,7 @@ use crate::table::BasisPoints;
 pub struct Supervise {
     /// Compare the version with the one before, let it go back by itself when it is worse, and wait until that is over: for this
     /// long [as the service's `supervise` says, else 10m].
-    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "no_supervise")]
+    #[arg(long, value_name = "TIME", value_parser = supervision, conflicts_with = "no_supervise")]
     pub supervise: Option<Option<Duration>>,
     /// Do not supervise it, whatever the service's `supervise` says.
     #[arg(long)]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::words::{duration, long_duration};
+use super::words::{duration, long_duration, step};
 use super::{Change, Supervise, Wait};
-use crate::table::BasisPoints;
+use crate::admin::api::Steps;
+use crate::table::{BasisPoints, Invalid};
 
 /// How a ramp goes up.
 #[derive(Debug, Clone, Default, Args)]
@@ -15,7 +16,7 @@ pub struct Plan {
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = percent)]
     pub steps: Vec<BasisPoints>,
     /// How long each step lasts: 30s, 2m [until `switchback promote`].
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = step)]
     pub every: Option<Duration>,
 }
 
@@ -24,6 +25,14 @@ fn percent(text: &str) -> Result<BasisPoints, String> {
 }
 
 impl Plan {
+    /// Whether these are steps.
+    ///
+    /// # Errors
+    /// They do not rise, or there are too many.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        if self.steps.is_empty() { Ok(()) } else { Steps::new(self.steps.clone()).map(drop) }
+    }
+
     /// True when a ramp is asked for.
     #[must_use]
     pub fn is_asked(&self) -> bool {

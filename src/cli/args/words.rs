@@ -59,6 +59,14 @@ pub(super) fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+pub(super) fn supervision(text: &str) -> Result<Duration, String> {
+    text::supervision(text).map_err(|why| why.to_string())
+}
+
+pub(super) fn step(text: &str) -> Result<Duration, String> {
+    text::step(text).map_err(|why| why.to_string())
+}
+
 /// One of more than a day too.
 pub(super) fn long_duration(text: &str) -> Result<Duration, String> {
     table::duration::parse(text).map_err(|why| why.to_string())

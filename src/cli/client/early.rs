@@ -8,22 +8,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 
 /// Reads once something has been written, and takes what can no longer be written for written: the answer tells.
-pub(super) struct Early {
-    stream: UnixStream,
+pub(super) struct Early<S> {
+    stream: S,
     has_written: bool,
     reader: Option<Waker>,
 }
 
-impl Early {
-    pub(super) fn of(stream: UnixStream) -> Self {
+impl<S> Early<S> {
+    pub(super) fn of(stream: S) -> Self {
         Self { stream, has_written: false, reader: None }
     }
 }
 
-impl AsyncRead for Early {
+impl<S: AsyncRead + Unpin> AsyncRead for Early<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,7 +37,7 @@ impl AsyncRead for Early {
     }
 }
 
-impl AsyncWrite for Early {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Early<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
         self.has_written = true;
@@ -66,6 +65,7 @@ mod tests {
     use hyper::client::conn::http1;
     use hyper_util::rt::TokioIo;
     use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
 
     use super::*;
 

@@ -220,13 +220,19 @@ fn indent(text: &str, tone: Tone, style: Style) -> String {
 fn next(service: &Service) -> Vec<String> {
     let (name, standing) = (&service.name, &service.standing);
     let mut all = held(service);
+    // All else is refused until then.
+    let is_barred = standing.holds.iter().any(|hold| hold.by == "exclusive");
     if let Some(ramp) = &standing.ramp {
         let verb = if ramp.frozen { "resume" } else { "freeze" };
+        let on = format!("   (switchback promote|{verb} {name})");
+        let on = if is_barred { "" } else { &on };
+        all.push(format!("ramp: to {}, {}{on}", line(&ramp.to, 64), super::ramp_stands(ramp)));
+    }
+    if is_barred {
         all.push(format!(
-            "ramp: to {}, {}   (switchback promote|{verb} {name})",
-            line(&ramp.to, 64),
-            super::ramp_stands(ramp)
+            "back: switchback revert {name}   (calls the exclusive flip off; one of supervision's is made at once)"
         ));
+        return all;
     }
     if let Some(retirement) = &standing.retirement {
         all.push(format!("retiring: {}", super::retirement(retirement)));
@@ -281,8 +287,12 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
         weightless.partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
     let busy = busy.into_iter().map(|version| {
         let left: Vec<_> = version.in_flight.clone().remaining();
-        let left = if left.is_empty() { "work".to_owned() } else { amounts(&left) };
-        (Tone::Bad, format!("{} still has {left} in flight: do not stop it yet", version.name))
+        let how = if left.is_empty() {
+            "is still draining".to_owned()
+        } else {
+            format!("still has {} in flight", amounts(&left))
+        };
+        (Tone::Bad, format!("{} {how}: do not stop it yet", version.name))
     });
     let is_gone = |name: &&String| service.versions.iter().all(|version| version.name != **name);
     let gone = leaving.iter().filter(is_gone);

@@ -128,6 +128,7 @@ fn picture(services: Vec<Service>) -> Picture {
         pid: 4242,
         workers: 2,
         cpus: Vec::new(),
+        admin: None,
         listeners: vec![listener],
         ready: true,
         generation: 1,
@@ -148,6 +149,35 @@ fn status_shows_what_a_tired_operator_needs() {
 #[test]
 fn status_shows_a_hold() {
     assert_snapshot!(status(&picture(vec![held(), held_twice()]), Style::PLAIN));
+}
+
+#[test]
+fn status_names_nothing_that_an_exclusive_flip_under_way_bars() {
+    let (steps, waits) = (vec![100, 10_000], None);
+    let ramp = api::Ramp {
+        begun: 41,
+        to: "green".to_owned(),
+        steps,
+        step: 1,
+        every_ms: Some(60_000),
+        frozen: false,
+        until: None,
+        left_ms: Some(9_000),
+        waits,
+    };
+    let said = |ramp: Option<api::Ramp>| {
+        let mut service = held_twice();
+        (service.standing.candidate, service.standing.ramp) = (Some("blue".to_owned()), ramp);
+        status(&picture(vec![service]), Style::PLAIN)
+    };
+    for text in [said(None), said(Some(ramp))] {
+        let commands: Vec<_> = text.split("switchback ").skip(2).collect();
+        assert!(
+            matches!(commands[..], [release, revert] if release.starts_with("release shop)")
+            && revert.starts_with("revert shop   (calls the exclusive flip off")),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) const LOG: &str = "switchback.log";
 pub(super) const ELDER: &str = "switchback.elder";
 /// A service manager's socket for the admin API.
 pub(super) const ADMIN: &str = "admin";
+/// A service manager's socket for the admin API over TCP.
+pub(super) const ADMIN_TCP: &str = "admin_tcp";
 /// A service manager's socket for the metrics.
 pub(super) const METRICS: &str = "metrics";
 
@@ -159,10 +161,10 @@ pub(super) fn all_taken(sockets: &Inherited, is_upgrade: bool) -> Result<()> {
     let Some(given) = sockets.rest().next().filter(|_| !is_upgrade) else { return Ok(()) };
     let (name, address) = (&given.name, &given.address);
     let hint = match address {
-        ListenAddr::Tcp(tcp) => format!("listen = \"{tcp}\" for one of [[listeners]] or [metrics]"),
+        ListenAddr::Tcp(tcp) => format!("listen = \"{tcp}\" for one of [[listeners]], [metrics] or [admin]"),
         ListenAddr::Unix(_) => format!("listen = \"{address}\" for one of [[listeners]], or [admin] socket"),
     };
     bail!(
-        "no listener is configured for the inherited socket `{name}` ({address}); set {hint}, name it `{ADMIN}` or `{METRICS}` if it is for those, or take it out of the service manager's unit"
+        "no listener is configured for the inherited socket `{name}` ({address}); set {hint}, name it `{ADMIN}`, `{ADMIN_TCP}` or `{METRICS}` if it is for those, or take it out of the service manager's unit"
     )
 }

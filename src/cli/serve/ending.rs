@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::elders;
 use super::log::Log;
 use super::orphans::Trace;
+use super::remote::Remote;
 use super::signals::Signals;
 use super::talk::{Left, Line, Pool, Told};
 use super::upgrade::Successor;
@@ -59,7 +60,7 @@ impl Process {
         }
         drop((self.own, self.admin_file));
         webhooks.finish(sleep(WEBHOOK_PATIENCE)).await;
-        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
+        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin, remote: self.remote };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped");
         Ok(())
@@ -142,7 +143,7 @@ impl Process {
         }
         drop((at_work, over));
         drop((answering.await, telling.await));
-        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin };
+        let last = Last { log, stop_admin: self.stop_admin, admin: self.admin, remote: self.remote };
         last.end(self.stop_control, self.control, &mut signals).await;
         info!("stopped, {} serves", ready.pid);
         Ok(())
@@ -175,6 +176,7 @@ struct Last {
     log: Log,
     stop_admin: CancellationToken,
     admin: Vec<JoinHandle<()>>,
+    remote: Option<Remote>,
 }
 
 impl Last {
@@ -190,6 +192,9 @@ impl Last {
         self.stop_admin.cancel();
         for task in self.admin {
             drop(task.await);
+        }
+        if let Some(remote) = self.remote {
+            remote.ended().await;
         }
         drop(stop_control);
         // Every acknowledged change is on disk already: a store that hangs may be left.

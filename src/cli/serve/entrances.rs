@@ -77,7 +77,8 @@ fn tls(listener: &Listener, before: Option<&Entrances>) -> Result<Option<Arc<Tls
     Ok(Some(Arc::new(made)))
 }
 
-fn plan(tls: &config::Tls) -> Plan {
+/// What the data plane makes of a listener's `tls`.
+pub(super) fn plan(tls: &config::Tls) -> Plan {
     let (client_authorities, requires_client) = match &tls.client_auth {
         ClientAuth::None => (None, false),
         ClientAuth::Optional(authorities) => (Some(Arc::clone(authorities)), false),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 
 use crate::config::{self, Config};
-use crate::control::reload::{Watch, Watched};
+use crate::control::reload::{self, Watch, Watched};
 
 /// Where the configuration is looked for when nobody says.
 const PLACES: [&str; 2] = ["./switchback.toml", "/etc/switchback/switchback.toml"];
@@ -23,6 +23,9 @@ pub(in crate::cli) fn configuration(named: Option<PathBuf>) -> anyhow::Result<Pa
         anyhow!("no configuration: neither {} is there; name one: `switchback run --config FILE`, `switchback check FILE`", PLACES.join(" nor "))
     })
 }
+
+/// What changes in a file that is read is noticed, wherever that is.
+const _: () = assert!(config::MAX_FILE <= reload::MOST);
 
 /// Reads the file, after what it names has come under watch.
 pub(super) fn load(file: &Path, watching: Option<&Watch>) -> Result<Config, config::Errors> {

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::entrances::Entrances;
 use super::files::load_again;
 use super::settings::{fixed, memory_limit, settings};
-use super::{Process, TRY_AGAIN, actor, addresses, cannot_listen, notify};
+use super::{Process, TRY_AGAIN, actor, addresses, cannot_listen, notify, remote};
 use crate::control::Failed;
 use crate::control::reload::Trigger;
 use crate::proxy::crew;
@@ -56,6 +56,8 @@ impl Process {
         let wanted = addresses(&config);
         let bound = crew::bind(&wanted, &mut Inherited::default(), Some(&self.crew), self.crew.size());
         let bound = bound.map_err(cannot_listen)?;
+        let remote =
+            remote::prepare(config.admin.remote.as_ref(), self.remote.as_ref(), &mut Inherited::default())?;
         let log = self.log.prepare(&config)?;
         names::ask(&config.proxy.name_servers);
         match self.handle.reload(config.services.clone(), actor(&self.file)).await {
@@ -66,9 +68,12 @@ impl Process {
         self.log.follow(log);
         let settings = settings(&config, &entrances, &self.log);
         self.crew.follow(&wanted, bound, &settings).await;
+        let (remote, ended) = remote::follow(self.remote.take(), remote, &self.app, &self.stop_admin);
+        self.remote = remote;
+        self.admin.extend(ended);
         if fixed(&config) != fixed(&self.config) {
             warn!(
-                "changes of [admin], [metrics], [state] and proxy.cpu_affinity take effect at the next start"
+                "changes of [admin] socket, [metrics], [state] and proxy.cpu_affinity take effect at the next start"
             );
         }
         // Until it ends this process has the store that it has opened.

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 
-use super::activation::{ADMIN, METRICS};
+use super::activation::{ADMIN, ADMIN_TCP, METRICS};
 use crate::admin;
 use crate::proxy::crew::Crew;
 use crate::proxy::inherited::{Given, Inherited, Keeper, name, role_name};
@@ -42,26 +42,35 @@ pub(super) fn admin_socket(path: &Path, inherited: &mut Inherited) -> Result<(ad
 
 /// The metrics listener.
 pub(super) fn metrics_socket(listen: SocketAddr, inherited: &mut Inherited) -> Result<(TcpListener, Handle)> {
+    tcp(listen, METRICS, inherited)
+        .with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
+}
+
+/// The admin API's over TCP.
+pub(super) fn remote_socket(listen: SocketAddr, inherited: &mut Inherited) -> Result<(TcpListener, Handle)> {
+    tcp(listen, ADMIN_TCP, inherited).with_context(|| {
+        format!("cannot listen on {listen} for the admin API; choose another [admin] listen")
+    })
+}
+
+fn tcp(listen: SocketAddr, role: &str, inherited: &mut Inherited) -> Result<(TcpListener, Handle)> {
     let address = ListenAddr::Tcp(listen);
-    let (listener, is_kept) = match one(inherited, &address, METRICS)? {
+    let (listener, is_kept) = match one(inherited, &address, role)? {
         Some(Given { address: ListenAddr::Tcp(_), keeper, socket, .. }) => {
             (std::net::TcpListener::from(socket), keeper == Keeper::Giver)
         }
-        Some(given) => bail!("the inherited socket `{METRICS}` ({}) is no TCP socket", given.address),
+        Some(given) => bail!("the inherited socket `{role}` ({}) is no TCP socket", given.address),
         None => (bind(listen)?, false),
     };
     let fd = listener.try_clone()?.into();
     let listener = TcpListener::from_std(listener)?;
-    Ok((listener, Handle { name: called(&address, METRICS, is_kept), is_kept, fd }))
+    Ok((listener, Handle { name: called(&address, role, is_kept), is_kept, fd }))
 }
 
-fn bind(listen: SocketAddr) -> Result<std::net::TcpListener> {
-    let bound = || -> io::Result<_> {
-        let listener = std::net::TcpListener::bind(listen)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bound().with_context(|| format!("cannot listen on {listen} for metrics; choose another [metrics] listen"))
+fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// A service manager's has its name, whatever its address is; ours has its address for one.
@@ -81,7 +90,7 @@ fn one(inherited: &mut Inherited, address: &ListenAddr, role: &str) -> Result<Op
 ///
 /// # Errors
 /// When there are no file descriptors left.
-pub(super) fn handles(crew: &Crew, own: &[Handle]) -> io::Result<Vec<Handle>> {
+pub(super) fn handles<'h>(crew: &Crew, own: impl Iterator<Item = &'h Handle>) -> io::Result<Vec<Handle>> {
     let mut all = Vec::new();
     for (asked, open) in crew.listeners() {
         for fd in &open.handles {

@@ -14,7 +14,7 @@ use super::elders::Elders;
 use super::heir::{Fell, Heir};
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, orphans, sidelined, sockets};
+use super::{Process, TRY_AGAIN, actor, orphans, remote, sidelined, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::control::elders::Untold;
@@ -119,7 +119,8 @@ impl Process {
             Why::Refused(NotUpgraded::Refused { why: format!("cannot start a process: {error}"), hint })
         };
         let program = binary.unwrap_or_else(|| self.program.path().to_owned());
-        let handles = sockets::handles(&self.crew, &self.own).map_err(no_descriptors)?;
+        let own = self.own.iter().chain(self.remote.as_ref().map(remote::Remote::handle));
+        let handles = sockets::handles(&self.crew, own).map_err(no_descriptors)?;
         // Until it is clear who talks with them.
         let paused = self.elders.pause().await;
         let (elders, lines): (Vec<Older>, Vec<_>) =

@@ -21,7 +21,7 @@ async fn what_supervision_may_go_back_to_is_not_safe_to_stop() {
     assert!(!text.contains("safe to stop"), "{text}");
     let (_, text) = world.type_in("--json drain shop/blue").await;
     assert!(text.contains("\"measure\"") && text.contains("\"candidate\": \"green\""), "{text}");
-    world.type_in("flip shop --to green").await;
+    world.type_in("flip shop --to green --async").await;
     world.type_in("revert shop").await;
     let (exit, text) = world.type_in("drain shop/green").await;
     assert_eq!((exit, last(&text)), (Exit::Done, "green is safe to stop: nothing is left on it"));

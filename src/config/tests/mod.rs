@@ -1,5 +1,6 @@
 //! What operators write, right and wrong.
 
+mod admin;
 mod balance;
 mod discover;
 mod edge;

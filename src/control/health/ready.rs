@@ -63,7 +63,8 @@ impl Handle {
     /// its own.
     ///
     /// # Errors
-    /// [`Failed::Refused`] when there is no such version or endpoint any more, or it is drained, [`Failed::Closed`] when the proxy shuts down.
+    /// [`Failed::Refused`] when there is no such version or endpoint any more, or it is drained, [`Failed::Closed`] when the proxy
+    /// shuts down, [`Failed::LeftBehind`] when another process takes its place.
     pub async fn wait_healthy(
         &self,
         service: &ServiceName,
@@ -73,7 +74,9 @@ impl Handle {
         let (mut found, mut seen) = (self.health.subscribe(), self.seen.clone());
         loop {
             found.mark_unchanged();
-            seen.mark_unchanged();
+            if seen.borrow_and_update().is_past {
+                return Err(Failed::LeftBehind);
+            }
             let unknown = || no_version(self, service, version);
             let readiness = self.readiness(service, version).ok_or_else(unknown)?;
             let is_healthy = match healthy {

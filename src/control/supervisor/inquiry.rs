@@ -69,7 +69,7 @@ impl Inquiry {
         let p0 = guard_rate(decided, failed, settings.errors);
         let share = trial.asked.weight(&trial.candidate);
         let mut supervisor = Supervisor::new(ratio(share), p0, settings);
-        if trial.acts && trial.is_suspected(&service.split) {
+        if trial.is_suspected(&service.split) {
             supervisor.take_over_suspicion();
         }
         ledger.arm(u8::try_from(supervisor.fuse_len()).unwrap_or(u8::MAX));

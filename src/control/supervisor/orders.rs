@@ -57,6 +57,7 @@ impl Cause {
             Failed::Store(_) | Failed::Lent | Failed::Underway { .. } => Self::Passing,
             Failed::HoldEnded(_) => Self::InVain,
             Failed::Refused(_)
+            | Failed::Beyond(_)
             | Failed::KeyReused(_)
             | Failed::StreamsOpen { .. }
             | Failed::WorkElsewhere(_)

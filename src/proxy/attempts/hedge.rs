@@ -178,7 +178,7 @@ pub(super) async fn hedged(
                     return Err((Some(permit), failure));
                 };
                 // A kept connection that was closed says nothing about its endpoint.
-                if !matches!(failure, Failure::Stale) {
+                if !matches!(failure, Failure::Stale | Failure::Unsent) {
                     tries.failed_at(&contender.seat);
                     let since = beside.as_ref().map(|beside| beside.since);
                     permit.one_failed(&contender.seat, since, failure.reason());

@@ -26,7 +26,8 @@ use crate::table::Failing;
 ///
 /// Two things are no attempts in this sense. A kept connection that turns out to be closed, or on which the endpoint refuses,
 /// says nothing about the endpoint: a fresh connection to it takes its place, once; within the budget, and by the rules for one that
-/// was reset, unless the endpoint itself says that it has not looked at the request. And an endpoint that does not accept
+/// was reset, unless the endpoint itself says that it has not looked at the request; and whatever the request is, where nothing of it
+/// could be sent. And an endpoint that does not accept
 /// has seen nothing: another one that accepted the last time costs nothing of the budget, unless it does not accept either.
 pub(super) struct Tries {
     /// Where it has failed; and where else it was tried beside.
@@ -83,9 +84,10 @@ impl Tries {
     ) -> Result<Found, Reason> {
         let is_whole = !self.has_body || !upload.is_empty();
         let may_repeat = self.is_idempotent && is_whole;
+        let may_go_afresh = self.may_reuse && (may_repeat || is_whole && !matches!(failure, Failure::Stale));
         let (failing, may_go) = match failure {
-            Failure::Refused if is_whole && self.may_reuse => return Ok(self.afresh(permit, seat)),
-            Failure::Stale if may_repeat && self.may_reuse && may_be_made_afresh(permit, chooser) => {
+            Failure::Refused if may_go_afresh => return Ok(self.afresh(permit, seat)),
+            Failure::Stale | Failure::Unsent if may_go_afresh && may_be_made_afresh(permit, chooser) => {
                 return Ok(self.afresh(permit, seat));
             }
             Failure::Unconnected(_) => (Some(Failing::Connect), is_whole),
@@ -94,10 +96,11 @@ impl Tries {
             Failure::Broken | Failure::Because(Reason::UpstreamClosed | Reason::UpstreamProtocol) => {
                 (Some(Failing::Reset), may_repeat)
             }
-            Failure::Stale | Failure::Suspect(_) | Failure::Because(_) => (None, false),
+            Failure::Stale | Failure::Unsent | Failure::Suspect(_) | Failure::Because(_) => (None, false),
         };
         let reason = failure.reason();
-        if matches!(failure, Failure::Stale | Failure::Suspect(Risk::Head | Risk::Trailers)) {
+        if matches!(failure, Failure::Stale | Failure::Unsent | Failure::Suspect(Risk::Head | Risk::Trailers))
+        {
             // A kept connection that was closed says nothing about its endpoint, nor does what not everybody takes.
             permit.blames_nobody();
         }

@@ -3,23 +3,39 @@
 //! Whoever closes a connection that is idle has no request on it in hand. A TCP stack says so when one comes all the same: it
 //! answers with a reset, behind the end that it has sent already. Whoever has read the request and then closes sends the end alone.
 //! A reset without an end is either: closed with the request unread, or by force. Of a Unix socket it is always the first, since
-//! there the end is known at once and nothing can be sent any more.
+//! there the end is known at once and nothing can be sent any more. Of what nothing could be sent it is certain.
 
 use std::io;
 
 use super::{Exchange, Failure};
 use crate::metrics::Reason;
+use crate::proxy::upstream::Past;
 use crate::proxy::upstream::rest::CROSSING;
 
 impl Exchange {
     /// What the connection's `end` before the answer is, as far as is known at once.
     pub(super) fn cut_off(&mut self, end: &io::Result<usize>) -> Failure {
-        let is_kept = self.past.as_ref().is_some_and(|past| past.is_kept());
-        if !is_kept || !self.input.is_empty() || !self.interims.are_none() {
+        if self.outgoing.is_unsent() {
+            return Failure::unsent(self.is_kept());
+        }
+        if !self.is_kept() || !self.input.is_empty() || !self.interims.are_none() {
             return Failure::Because(Reason::UpstreamClosed);
         }
         self.was_reset = end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
         Failure::Broken
+    }
+
+    /// Why there is no answer when no more of the request can be sent, for this reason. Whatever has come on a connection on which
+    /// nothing was sent answers something else.
+    pub(super) fn not_sent(&self, reason: Reason) -> Failure {
+        match reason {
+            Reason::UpstreamClosed => Failure::unsent(self.is_kept()),
+            _ => Failure::Because(reason),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.past.as_ref().is_some_and(Past::is_kept)
     }
 
     /// True when the connection, which has [broken](Failure::Broken), had been closed before the endpoint has read the request.
@@ -28,9 +44,6 @@ impl Exchange {
     /// least; twice as long, and no longer than the news of a close may be under way.
     pub async fn was_crossed(&self) -> bool {
         let Some((stream, past)) = self.stream.as_ref().zip(self.past.as_ref()) else { return false };
-        if self.outgoing.is_unsent() {
-            return true;
-        }
         match past.rest().filter(|rest| rest.is_just_over(self.now())) {
             None => false,
             Some(rest) if self.was_reset => stream.is_unix() || rest.was_long(),

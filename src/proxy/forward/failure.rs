@@ -8,13 +8,15 @@ use crate::proxy::upstream::http2::Risk;
 pub enum Failure {
     /// The connection had been idle, and was closed before the endpoint has read the request, as far as can be told.
     Stale,
+    /// The connection had been kept, and was closed before anything of the request could be sent.
+    Unsent,
     /// The connection had been kept, and the endpoint ended it with the request in hand, before a byte of the answer.
     Broken,
     /// The endpoint says that it has not looked at the request.
     Refused,
     /// The endpoint ended its connection with an error, and this request may be why: it is not to cost others more.
     Suspect(Risk),
-    /// There was no connection to send it on.
+    /// There was no connection to send it on, or a new one that took nothing of it.
     Unconnected(Reason),
     /// The attempt took longer than one may.
     Late,
@@ -23,11 +25,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// That of a connection which was closed before anything of the request was sent; a new one is none then.
+    #[must_use]
+    pub fn unsent(is_kept: bool) -> Self {
+        if is_kept { Self::Unsent } else { Self::Unconnected(Reason::UpstreamClosed) }
+    }
+
     /// Why, in the words that all share.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Stale | Self::Broken | Self::Refused => Reason::UpstreamClosed,
+            Self::Stale | Self::Unsent | Self::Broken | Self::Refused => Reason::UpstreamClosed,
             Self::Late => Reason::ResponseTimeout,
             Self::Suspect(Risk::Head) => Reason::HeadTooLarge,
             Self::Suspect(Risk::Trailers | Risk::None) => Reason::UpstreamClosed,

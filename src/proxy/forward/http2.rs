@@ -12,6 +12,7 @@ mod status;
 mod tunnel;
 mod upload;
 
+use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -62,8 +63,8 @@ pub struct Call {
     rest: Rest,
     /// A part of the body that waits for the endpoint's window.
     part: Bytes,
-    /// True when something of the body was taken: it cannot be sent again.
-    is_touched: bool,
+    /// What was taken of the body, if anything was; of use while nothing of the request has gone out.
+    touched: Option<VecDeque<Frame<Bytes>>>,
     /// How many bytes of the body the client has sent, and how many it may.
     taken: u64,
     most: u64,
@@ -114,7 +115,7 @@ impl Call {
             upgrade,
             rest,
             part: Bytes::new(),
-            is_touched: false,
+            touched: None,
             taken: 0,
             most,
             waiting: Waiting::Endpoint,
@@ -233,7 +234,10 @@ impl Call {
     ) -> Answer {
         self.turn.alarm.clear();
         self.record.as_ref().inspect(|record| record.first_byte());
-        self.response = None;
+        (self.response, self.touched) = (None, None);
+        if self.waiting == Waiting::Sent {
+            self.rest = Rest::Nothing;
+        }
         let (mut head, body) = response.into_parts();
         headers::strip_response(&mut head.headers);
         headers::trim(&mut head.headers);
@@ -356,11 +360,11 @@ impl Call {
         self.remaining
     }
 
-    /// What is left after a [`Failure`]: the permit, and the request's body if nothing of it was taken.
+    /// What is left after a [`Failure`]: the permit, and the request's body if nothing of it was taken, or nothing of the request
+    /// was sent.
     pub fn into_parts(mut self) -> (Option<Permit>, Rest) {
         self.turn.alarm.clear();
-        let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
-        (self.permit.take(), if self.is_touched { Rest::Nothing } else { rest })
+        (self.permit.take(), self.untouched())
     }
 }
 

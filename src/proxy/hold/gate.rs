@@ -161,10 +161,11 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Those of a service that is held, or was when `before` was there: with the same line, and the same gate for the same hold.
+    /// Those of a service that is held, or was when `before` was there: with the same line, and the same gate for the same hold. Also of
+    /// any other one, `if_moved`.
     #[must_use]
-    pub fn of(service: &Service, before: Option<&Self>) -> Option<Self> {
-        if service.holds.are_none() && before.is_none() {
+    pub fn of(service: &Service, before: Option<&Self>, if_moved: bool) -> Option<Self> {
+        if service.holds.are_none() && before.is_none() && !if_moved {
             return None;
         }
         let line = before.map(|before| Arc::clone(&before.line)).unwrap_or_default();

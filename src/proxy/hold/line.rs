@@ -69,6 +69,15 @@ impl Line {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
+    /// All of them look, wherever they stand: a change may have led them elsewhere. Call after that is there to be seen.
+    pub fn call_all(&self) {
+        let mut standing = self.standing();
+        let waiters = standing.queues.iter_mut().flat_map(|queue| queue.all.values_mut());
+        let wakers: Vec<_> = waiters.filter_map(Waiter::call).collect();
+        drop(standing);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Somebody comes whose head has so many bytes, and is called at once.
     pub(super) fn join(&self, writes: bool, bytes: u64) -> Spot {
         let mut standing = self.standing();
@@ -145,9 +154,16 @@ impl Standing {
     fn call(&mut self) -> [Option<Waker>; 2] {
         self.queues.each_mut().map(|queue| {
             let mut first = queue.all.first_entry()?;
-            first.get_mut().is_called = true;
-            first.get_mut().waker.take()
+            first.get_mut().call()
         })
+    }
+}
+
+impl Waiter {
+    /// Whom to wake, if he waits.
+    fn call(&mut self) -> Option<Waker> {
+        self.is_called = true;
+        self.waker.take()
     }
 }
 

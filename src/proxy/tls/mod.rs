@@ -124,27 +124,8 @@ impl Tls {
     /// # Errors
     /// What of it rustls cannot do.
     pub fn build(plan: &Plan) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(provider(plan));
-        let resolver = Resolver::of(&plan.identities, &provider)?;
-        let verifier = match &plan.client_authorities {
-            None => Arc::new(NoClientAuth) as _,
-            Some(authorities) => verifier(authorities, plan.requires_client, &provider)?,
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions(plan))?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(resolver));
-        let served = plan.alpn.iter().filter(|name| SERVED.contains(name));
-        config.alpn_protocols = served.map(|name| name.as_bytes().to_vec()).collect();
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.max_early_data_size = 0;
-        // One is enough for a client that goes on with it; the second would cost 36 µs a handshake.
-        config.send_tls13_tickets = usize::from(plan.tickets);
-        if plan.tickets {
-            config.ticketer = aws_lc_rs::Ticketer::new()?;
-        }
         Ok(Self {
-            configs: Configs::of(config),
+            configs: Configs::of(server_config(plan)?),
             timeout: plan.timeout,
             subject_header: plan.subject_header.clone(),
             asks_clients: plan.client_authorities.is_some(),
@@ -216,6 +197,33 @@ impl Tls {
             asks_clients: self.asks_clients,
         })
     }
+}
+
+/// What rustls makes of `plan`, for listeners that no worker serves too: with ticket keys of its own.
+///
+/// # Errors
+/// What of it rustls cannot do.
+pub fn server_config(plan: &Plan) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(provider(plan));
+    let resolver = Resolver::of(&plan.identities, &provider)?;
+    let verifier = match &plan.client_authorities {
+        None => Arc::new(NoClientAuth) as _,
+        Some(authorities) => verifier(authorities, plan.requires_client, &provider)?,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions(plan))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(resolver));
+    let served = plan.alpn.iter().filter(|name| SERVED.contains(name));
+    config.alpn_protocols = served.map(|name| name.as_bytes().to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    // One is enough for a client that goes on with it; the second would cost 36 µs a handshake.
+    config.send_tls13_tickets = usize::from(plan.tickets);
+    if plan.tickets {
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+    }
+    Ok(config)
 }
 
 /// One half of a handshake; the error is why it failed. Both halves together have the time of `slot`.

@@ -94,6 +94,8 @@ struct State {
     /// The last that was sent.
     newest: Cell<Option<StreamId>>,
     queue: Rc<Queue<Handed>>,
+    /// How often something was written.
+    writes: Cell<u64>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
     /// How long it was without any the last time.
@@ -288,6 +290,7 @@ impl Connection {
             is_reused,
             risk,
             stream: Cell::new(None),
+            writes: Cell::new(0),
             is_answered: Cell::new(false),
         }
     }

@@ -36,6 +36,9 @@ pub enum Stream {
 /// machine that went without a word is noticed within two minutes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
 
+/// How many bytes a TLS record has at most (RFC 8446 §5.1); a part of one cannot be read.
+const RECORD: usize = 1 << 14;
+
 /// How much is read at a time of a connection that is not on the runtime: more than most heads have.
 const FIRST: usize = 4096;
 
@@ -118,6 +121,13 @@ impl Stream {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Fresh(_) | Self::Unix(_))
+    }
+
+    /// True when nothing that can be read was sent by a write of so many bytes that has failed. Under TLS all but the last of
+    /// several records may have been.
+    #[must_use]
+    pub fn fails_whole(&self, bytes: usize) -> bool {
+        self.is_plain() || bytes <= RECORD
     }
 
     /// Ready with what `read` has done with the socket, which was not for want of bytes; of a [plain](Self::is_plain) one.

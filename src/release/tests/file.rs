@@ -58,11 +58,13 @@ fn a_file_that_was_edited_between_two_starts_is_a_change_and_one_of_an_upgrade_i
         standing.file_digest = FileDigest { form: 0, hash: standing.file_digest.hash + 1 };
     }
     let (upgraded, effects) = start(the_file(), of_before.clone());
-    assert_eq!(effects.change, None);
+    assert_eq!((effects.change, &effects.restated), (None, &records(&before)));
     assert_eq!(records(&upgraded), records(&before));
     // From then on it is known again.
     assert!(run(&upgraded, configure(edited())).unwrap().1.change.is_some());
+    assert!(start(edited(), effects.restated).1.change.is_some());
     assert_eq!(start(edited(), of_before).1.change, None);
+    assert_eq!(start(the_file(), records(&before)).1.restated, []);
 }
 
 #[test]

@@ -13,8 +13,7 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::release::{Act, Change, Command, Effects, Event, Phase, RampOrder, Refused, ServiceRecord, State};
 use crate::table::{
-    BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, StickyBy, StickyRules,
-    VersionSpec,
+    BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
 };
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];

@@ -1,5 +1,6 @@
 //! Ramps: what each step is, what its time is, what stops it, and how it ends.
 
+mod others;
 mod tried;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::release::{
     Act, ActorKind, ChangeKind, Command, Effects, Event, Health, Order, Ramp, RampEnd, RampOrder, Refused,
     State, Steps, Supervise, Timestamp, step,
 };
-use crate::table::{BasisPoints, Epoch, PoolRules, ServiceSpec};
+use crate::table::{BasisPoints, Epoch, PoolRules, ServiceSpec, SuperviseMode, SuperviseRules};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -249,6 +250,22 @@ fn a_frozen_one_stays_and_goes_on_with_what_was_left() {
     let present = under_way(&on).unwrap();
     assert_eq!((present.step, present.is_frozen), (1, false), "who is promoted goes on");
     assert_eq!(present.left(Timestamp(900_000)), Some(MINUTE));
+}
+
+#[test]
+fn an_undo_takes_back_a_freeze_and_a_resume_too() {
+    let begun = at(&plain(), up(), 0);
+    let freeze = ramp("shop", RampOrder::Freeze { left: Some(Duration::from_secs(45)) });
+    let frozen = at(&begun, freeze, 15_000);
+    let undo = |to: &State| Command::Undo { to: to.table.epoch(), records: records(to) };
+    let (on, effects) = step(&frozen, order(undo(&begun)), Timestamp(900_000)).unwrap();
+    assert_eq!(effects.change.unwrap().summary, "shop: the ramp to green goes on");
+    let present = under_way(&on).unwrap();
+    assert_eq!((present.is_frozen, present.left(Timestamp(900_000))), (false, Some(Duration::from_secs(45))));
+    let again = at(&on, undo(&frozen), 910_000);
+    assert_eq!(under_way(&again), under_way(&frozen));
+    assert_eq!(run(&again, undo(&frozen)).unwrap().1.change, None, "it is so already");
+    assert_eq!(shop(&after(&on, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
 }
 
 #[test]

@@ -131,6 +131,12 @@ impl Store for Sqlite {
         })
     }
 
+    fn restate(&mut self, records: &[ServiceRecord]) -> Result<(), StoreError> {
+        self.transact(|transaction| {
+            records.iter().try_for_each(|record| rows::restate_record(transaction, record))
+        })
+    }
+
     fn remember(&mut self, answer: &Answer) -> Result<(), StoreError> {
         self.transact(|transaction| rows::insert_answer(transaction, rows::newest(transaction)?, answer))
     }

@@ -63,11 +63,22 @@ pub(super) fn insert_record(
     position: i64,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO service_records (service, epoch, position, standing) VALUES (?1, ?2, ?3, ?4)";
-    let standing = record.standing.as_ref().map(record::StandingForm::from);
-    let standing = standing.map(|form| record::to_text(&form)).transpose()?;
-    let row = params![record.service.as_str(), integer(epoch.0), position, standing];
+    let row = params![record.service.as_str(), integer(epoch.0), position, standing(record)?];
     connection.prepare_cached(sql).and_then(|mut insert| insert.execute(row)).map_err(failed)?;
     Ok(())
+}
+
+/// Puts one service's record in the place of the one of its epoch.
+pub(super) fn restate_record(connection: &Connection, record: &ServiceRecord) -> Result<(), StoreError> {
+    let sql = "UPDATE service_records SET standing = ?3 WHERE service = ?1 AND epoch = ?2";
+    let row = params![record.service.as_str(), integer(record.epoch.0), standing(record)?];
+    connection.prepare_cached(sql).and_then(|mut update| update.execute(row)).map_err(failed)?;
+    Ok(())
+}
+
+fn standing(record: &ServiceRecord) -> Result<Option<String>, StoreError> {
+    let standing = record.standing.as_ref().map(record::StandingForm::from);
+    standing.map(|form| record::to_text(&form)).transpose()
 }
 
 /// Adds an answer, to be forgotten with the change of `epoch`, and forgets the oldest one beyond the limit.

@@ -62,6 +62,25 @@ proptest! {
             store = Sqlite::open(dir.path(), history).unwrap();
         }
     }
+
+    #[test]
+    fn a_record_that_is_restated_stands_in_the_place_of_the_old_one(changes in arbitrary::changes(8)) {
+        let dir = TempDir::new().unwrap();
+        let (mut model, mut store) = (Memory::remembering(9), Sqlite::open(dir.path(), 9).unwrap());
+        for change in &changes {
+            model.append(change, None).unwrap();
+            store.append(change, None).unwrap();
+        }
+        let mut records = store.load().unwrap().records;
+        for standing in records.iter_mut().filter_map(|record| record.standing.as_mut()) {
+            standing.file_digest.form ^= 1;
+        }
+        model.restate(&records).unwrap();
+        store.restate(&records).unwrap();
+        prop_assert_eq!(&store.load().unwrap().records, &records);
+        prop_assert_eq!(&model.load().unwrap().records, &records);
+        prop_assert_eq!(store.history(&all()).unwrap(), model.history(&all()).unwrap());
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct RetryRules {
 /// A sort of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failing {
-    /// There was no connection to be had, so that nothing was sent.
+    /// There was no connection to be had, or a new one took nothing, so that nothing was sent.
     Connect,
     /// The endpoint said that it had not looked at the request (HTTP/2: `REFUSED_STREAM`, `GOAWAY`).
     Refused,

@@ -25,6 +25,8 @@ logging.getLogger("websockets").propagate = False
 FLIPS = int(os.environ.get("FLIPS", "10"))
 SPREAD = 20
 """Seconds over which the streams of a version that is left are told to go."""
+LATE = 3
+"""How many seconds of them a loaded machine may keep clients waiting."""
 SOCKETS, EVENTS, CALLS = 1000, 200, 200
 SHARED = 50
 """How many gRPC streams share a connection."""
@@ -231,13 +233,14 @@ async def told(cases, proxy, crowd):
         cases.same(f"{kind}: how they ended", collections.Counter(how for _, how in ends), {WAYS[kind]: most})
         seconds = collections.Counter(int(at - begin) for at, _ in ends)
         even = most / SPREAD
-        # A client that the machine keeps waiting counts an end in the second after.
+        # Clients that the machine keeps waiting count ends seconds after; none counts one before.
         counts = [seconds[second] for second in range(SPREAD)]
         uneven = [count for count in counts if abs(count - even) > 0.2 * even]
-        cases.check(f"{kind}: closings a second", len(uneven) <= SPREAD // 5, f"{counts}, not {even:g} each")
+        cases.check(f"{kind}: closings a second", len(uneven) <= SPREAD // 3, f"{counts}, not {even:g} each")
         sums = [sum(counts[: second + 1]) - even * (second + 1) for second in range(SPREAD)]
-        cases.check(f"{kind}: never a second early or late", all(abs(ahead) <= even for ahead in sums), counts)
-        late = [f"{at - begin:.2f}" for at, _ in ends if at - begin > SPREAD + 1]
+        in_time = all(-LATE * even <= ahead <= even for ahead in sums)
+        cases.check(f"{kind}: never a second early, nor {LATE} late", in_time, counts)
+        late = [f"{at - begin:.2f}" for at, _ in ends if at - begin > SPREAD + LATE]
         cases.same(f"{kind}: none after the spread", late, [])
     cases.same("no message was torn", crowd.wrong[:5], [])
 

@@ -23,7 +23,8 @@ impl Call {
             self.ticket.retire();
         }
         self.broke_off(error);
-        if !is_refused && self.ticket.is_suspect() {
+        let is_unsent = self.ticket.is_unsent();
+        if !is_refused && !is_unsent && self.ticket.is_suspect() {
             return Failure::Suspect(self.ticket.risk());
         }
         if error.is_remote() && (is_refused || error.is_go_away()) {
@@ -31,6 +32,9 @@ impl Call {
         }
         if error.is_library() {
             return Failure::Because(Reason::UpstreamProtocol);
+        }
+        if is_unsent {
+            return Failure::unsent(self.ticket.is_reused);
         }
         if !self.ticket.is_reused || error.is_reset() || !self.interims.are_none() {
             return Failure::Because(Reason::UpstreamClosed);

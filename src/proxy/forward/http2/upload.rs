@@ -1,13 +1,15 @@
 //! A request's body on its way to an endpoint, as the endpoint's window opens.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 
 use super::Call;
 use crate::metrics::{Kind, Reason};
+use crate::proxy::body::{Again, Broken, Incoming};
 use crate::proxy::fields::list_size_of;
 use crate::proxy::outgoing::{Rest, Waiting, because};
 use crate::proxy::trailers;
@@ -35,7 +37,8 @@ impl Call {
                     self.waiting = Waiting::Client;
                     break;
                 };
-                (self.is_touched, moved) = (true, true);
+                moved = true;
+                touch(&mut self.touched, &frame, self.ticket.is_unsent());
                 let is_end = match frame {
                     None => send.send_data(Bytes::new(), true).map(|()| true),
                     Some(Err(broken)) => return Err(because(broken)),
@@ -94,11 +97,41 @@ impl Call {
         Ok(moved)
     }
 
-    /// Nothing more is sent of the request.
+    /// The body, if nothing of it was taken, or nothing of the request was sent.
+    pub(super) fn untouched(&mut self) -> Rest {
+        let rest = std::mem::replace(&mut self.rest, Rest::Nothing);
+        let Some(frames) = self.touched.take() else { return rest };
+        match rest {
+            Rest::Open(rest, coding) if self.ticket.is_unsent() => {
+                Rest::Open(Incoming::Again(Box::new(Again::new(frames, None, rest))), coding)
+            }
+            _ => Rest::Nothing,
+        }
+    }
+
+    /// Nothing more is sent of the request. Its body is kept while nothing has gone out: it may have to be sent again.
     fn sent(&mut self) {
-        (self.waiting, self.rest, self.part) = (Waiting::Sent, Rest::Nothing, Bytes::new());
+        (self.waiting, self.part) = (Waiting::Sent, Bytes::new());
+        if !self.ticket.is_unsent() {
+            (self.rest, self.touched) = (Rest::Nothing, Some(VecDeque::new()));
+        }
         if let Some(permit) = &self.permit {
             permit.becomes_if(Kind::Upload, Kind::Request);
         }
+    }
+}
+
+/// Keeps a part of a body that was taken while its request `is_unsent`.
+fn touch(
+    touched: &mut Option<VecDeque<Frame<Bytes>>>,
+    frame: &Option<Result<Frame<Bytes>, Broken>>,
+    is_unsent: bool,
+) {
+    let touched = touched.get_or_insert_default();
+    if !is_unsent {
+        touched.clear();
+    } else if let Some(Ok(frame)) = frame {
+        let trailers = || frame.trailers_ref().cloned().map(Frame::trailers);
+        touched.extend(frame.data_ref().cloned().map(Frame::data).or_else(trailers));
     }
 }

@@ -78,6 +78,7 @@ pub(super) async fn start(
         is_taken: Cell::new(false),
         newest: Cell::new(None),
         queue: Rc::clone(queue),
+        writes: Cell::new(0),
         used: Cell::new(clock.ticks()),
         rest: Cell::default(),
         answered: Cell::new(0),
@@ -107,7 +108,11 @@ async fn drive(
     let mut moved = |cx: &mut Context<'_>| {
         loop {
             let is_over = connection.as_mut().poll(cx).is_ready();
-            match io.poll_send(cx, || stall.clear()) {
+            let sent = io.poll_send(cx, || {
+                stall.clear();
+                state.writes.set(state.writes.get() + 1);
+            });
+            match sent {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) if is_over => return Poll::Ready(()),
                 Poll::Ready(Ok(true)) => {}

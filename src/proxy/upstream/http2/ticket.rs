@@ -21,6 +21,8 @@ pub struct Ticket {
     pub(super) risk: Risk,
     /// The request, once it was sent.
     pub(super) stream: Cell<Option<StreamId>>,
+    /// How often something had been written on the connection by then.
+    pub(super) writes: Cell<u64>,
     /// True when it was not given up.
     pub(super) is_answered: Cell<bool>,
 }
@@ -39,6 +41,7 @@ impl Ticket {
         let sent = self.connection.send.clone().send_request(request, is_end);
         let sent = sent.inspect_err(|_| state.end())?;
         self.stream.set(Some(sent.0.stream_id()));
+        self.writes.set(state.writes.get());
         state.newest.set(self.stream.get());
         Ok(sent)
     }
@@ -67,6 +70,12 @@ impl Ticket {
         let Some(end) = self.connection.end_of() else { return false };
         let is_error = end.is_remote() && end.is_go_away() && end.reason() != Some(Code::NO_ERROR);
         is_error && self.connection.state.newest.get() == self.stream.get()
+    }
+
+    /// True while nothing of the request can have gone out, since nothing has.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.writes.get() == self.connection.state.writes.get()
     }
 
     /// True when the connection has only just been taken for a request, after so long without one that the endpoint may have closed it

@@ -49,7 +49,7 @@ pub(super) fn check_standing(service: &Service, deployment: &Deployment) {
     assert!(ramp.step + 1 < ramp.steps.all().len(), "{ramp:?}");
     assert_eq!(deployment.previous.as_ref(), Some(&ramp.before));
     let leans = deployment.trial.as_ref().is_some_and(|trial| trial.leans(&service.split));
-    assert_eq!(ramp.is_leaned_on(&service.split), leans);
+    assert_eq!(service.split != ramp.split(), leans);
     let has = service.split.weight(&ramp.to);
     assert!(if leans { has <= ramp.weight() } else { has == ramp.weight() }, "{ramp:?} with {has}");
     assert!(!(ramp.is_frozen && ramp.until.is_some()) && ramp.until.is_some() <= ramp.every.is_some());
@@ -79,15 +79,14 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
                 match order {
                     Some(RampOrder::Step { begun, from }) => {
                         assert_eq!((*begun, *from, new.step), (old.begun, old.step, old.step + 1));
-                        assert!(
-                            !old.is_frozen
-                                && !old.is_leaned_on(&before.table.service(&now.name).unwrap().split)
-                        );
+                        assert!(!old.is_frozen);
+                        assert_eq!(was.suspicion(before.table.service(&now.name).unwrap()), None);
                     }
                     Some(RampOrder::Promote { full: false }) => assert_eq!(new.step, old.step + 1),
                     _ => assert_eq!(new.step, old.step, "{command:?}"),
                 }
-                assert!(new.is_frozen == old.is_frozen || order.is_some(), "{command:?}");
+                let may_stop = order.is_some() || matches!(command, Command::Undo { .. });
+                assert!(new.is_frozen == old.is_frozen || may_stop, "{command:?}");
             }
             None => {
                 let ramped = is.ramped.as_ref().unwrap();

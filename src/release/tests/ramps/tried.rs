@@ -33,8 +33,7 @@ fn supervision_that_leans_back_suspends_it_and_proof_ends_it() {
     let act = |act| supervise("shop", trial(&half).unwrap().stage, act);
     let leaning = at(&half, act(Act::Lean(weight("10"))), 50_000);
     assert_eq!((shop(&leaning), under_way(&leaning)), ("blue 90 %, green 10 %".into(), under_way(&half)));
-    assert!(under_way(&leaning).unwrap().is_leaned_on(&split(&leaning, "shop")));
-    is_refused(&leaning, due(&leaning, "shop"), "no_ramp");
+    is_refused(&leaning, due(&leaning, "shop"), "suspect");
     is_refused(&leaning, ramp("shop", RampOrder::Promote { full: true }), "suspect");
     assert_eq!(shop(&after(&leaning, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
     let back = at(&leaning, act(Act::Restore), 70_000);
@@ -57,6 +56,22 @@ fn supervision_that_leans_back_suspends_it_and_proof_ends_it() {
 }
 
 #[test]
+fn an_undo_of_what_supervision_leaned_back_from_ends_it() {
+    // Nothing but the ramp has asked for supervision.
+    let Command::Ramp { service, order: RampOrder::Begin { to, steps, every, .. } } = up() else { panic!() };
+    let order = RampOrder::Begin { to, steps, every, supervise: Supervise::For(None) };
+    let half = stepped(&after(&plain(), [Command::Ramp { service, order }]));
+    let lean = supervise("shop", trial(&half).unwrap().stage, Act::Lean(weight("10")));
+    let leaning = after(&half, [lean]);
+    let undo = Command::Undo { to: half.table.epoch(), records: records(&half) };
+    let (undone, effects) = run(&leaning, undo).unwrap();
+    assert_eq!((shop(&undone), under_way(&undone)), (shop(&half), None));
+    assert_eq!(ended(&undone), Some((RampEnd::Superseded, "50 %".to_owned())));
+    let note = "the ramp of `shop` to `green` is over; it had come to 50 % (step 2 of 3)";
+    assert_eq!(effects.notes, [note]);
+}
+
+#[test]
 fn what_is_suspect_at_a_tenth_and_less_stays_so_and_no_step_goes_past_it() {
     let begun = at(&supervised(), begin_ramp("shop", "green", &["5", "50", "100"]), 0);
     let act = |state: &State, act, millis| {
@@ -74,6 +89,34 @@ fn what_is_suspect_at_a_tenth_and_less_stays_so_and_no_step_goes_past_it() {
     assert_eq!(effects.change.unwrap().summary, "shop: green is suspect no more");
     assert_eq!(under_way(&well).unwrap().left(Timestamp(90_000)), Some(MINUTE), "the step begins anew");
     assert_eq!(shop(&stepped(&well)), "blue 50 %, green 50 %");
+}
+
+#[test]
+fn what_only_tells_holds_up_no_step_also_when_the_file_says_so_while_it_leans_back() {
+    let file = |mode| {
+        let mut file = the_file();
+        file[0].supervise = Some(Arc::new(SuperviseRules { mode, ..SuperviseRules::default() }));
+        file
+    };
+    let begun = at(&start(file(SuperviseMode::On)), begin_ramp("shop", "green", &["50", "80", "100"]), 0);
+    let stage = trial(&begun).unwrap().stage;
+    let leaning = at(&begun, supervise("shop", stage, Act::Lean(weight("10"))), 10_000);
+    is_refused(&leaning, due(&leaning, "shop"), "suspect");
+    let (told_only, effects) =
+        step(&leaning, order(configure(file(SuperviseMode::Alert))), Timestamp(40_000)).unwrap();
+    assert_eq!(shop(&told_only), "blue 90 %, green 10 %", "a file moves no traffic");
+    assert_eq!(under_way(&told_only).unwrap().left(Timestamp(40_000)), Some(MINUTE), "the step begins anew");
+    let note =
+        "supervision of `shop` only tells from now on: the file says so; it stays at blue 90 %, green 10 %";
+    assert_eq!(effects.notes, [note]);
+    for next in [due(&told_only, "shop"), ramp("shop", RampOrder::Promote { full: false })] {
+        let next = after(&told_only, [next]);
+        assert_eq!((shop(&next), trial(&next).unwrap().acts), ("blue 20 %, green 80 %".to_owned(), false));
+        assert_eq!(shop(&after(&next, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
+    }
+    // And so it is held up again as soon as supervision acts again.
+    let again = after(&told_only, [configure(file(SuperviseMode::On))]);
+    is_refused(&again, due(&again, "shop"), "suspect");
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Who may call from elsewhere: by which token or certificate, and what each of them may do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::caller::Caller;
+use crate::release::Scopes;
+
+/// The TCP listener as the configuration has it now; replaced on a reload.
+#[derive(Debug)]
+pub struct Door {
+    /// How its TLS is done; `None`: clear text.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// Who is let in.
+    pub access: Access,
+    /// Cancelled when its TLS is another: who came by the old one is let finish, and has to come again.
+    pub replaced: CancellationToken,
+}
+
+/// Everybody who is known, in the order of the configuration.
+#[derive(Debug, Default)]
+pub struct Access(Vec<Arc<Known>>);
+
+/// Somebody who is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// As changes record it.
+    pub name: String,
+    /// What it is known by.
+    pub proof: Proof,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+/// What somebody is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A token of this SHA-256.
+    Token([u8; 32]),
+    /// A verified certificate for this name.
+    Certificate(Name),
+}
+
+/// An alternative name of a certificate's subject (RFC 5280 §4.2.1.6). Its common name is none: authorities' name constraints
+/// do not hold for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// A DNS name, in lower case.
+    Dns(String),
+    /// A URI, as it is: `spiffe://example.com/shop-cd`.
+    Uri(String),
+}
+
+impl Access {
+    /// These; of several that a certificate is for, the first counts.
+    #[must_use]
+    pub fn of(known: Vec<Known>) -> Self {
+        Self(known.into_iter().map(Arc::new).collect())
+    }
+
+    /// Takes as long whichever it is, and whether there is one: nothing can be told from that.
+    fn by_token(&self, token: &[u8]) -> Option<&Arc<Known>> {
+        let shown = digest(&SHA256, token);
+        let mut found = None;
+        for known in &self.0 {
+            if let Proof::Token(sum) = &known.proof
+                && verify_slices_are_equal(shown.as_ref(), sum).is_ok()
+            {
+                found = Some(known);
+            }
+        }
+        found
+    }
+
+    fn by_certificate(&self, shown: &Shown) -> Option<&Arc<Known>> {
+        let is_for = |known: &&Arc<Known>| match &known.proof {
+            Proof::Token(_) => false,
+            Proof::Certificate(name) => shown.names.contains(name),
+        };
+        self.0.iter().find(is_for).filter(|_| shown.is_valid(UnixTime::now()))
+    }
+
+    fn has(&self, known: &Known) -> bool {
+        self.0.iter().any(|other| **other == *known)
+    }
+}
+
+/// A certificate that was verified in a handshake.
+#[derive(Debug)]
+pub(super) struct Shown {
+    names: Vec<Name>,
+    not_after: i64,
+}
+
+impl Shown {
+    /// `None` for one that cannot be read.
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let alternative = parsed.subject_alternative_name().ok()?;
+        let names = alternative.iter().flat_map(|names| &names.value.general_names);
+        let names = names.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(Name::Dns(name.to_ascii_lowercase())),
+            GeneralName::URI(uri) => Some(Name::Uri((*uri).to_owned())),
+            _ => None,
+        });
+        Some(Self { names: names.collect(), not_after: parsed.validity().not_after.timestamp() })
+    }
+
+    /// A connection, or the ticket that it was resumed by, may outlive a certificate.
+    fn is_valid(&self, now: UnixTime) -> bool {
+        i64::try_from(now.as_secs()).is_ok_and(|now| now <= self.not_after)
+    }
+}
+
+/// A connection to the TCP listener: all that its requests are told apart by.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) peer: SocketAddr,
+    /// The client's certificate, if one was verified.
+    pub(super) shown: Option<Shown>,
+    pub(super) door: watch::Receiver<Arc<Door>>,
+    /// Cancelled when the connection has to end.
+    pub(super) replaced: CancellationToken,
+}
+
+impl Arrival {
+    /// Who asks, by what is known now: the token, where one comes with the request, else the certificate.
+    pub(super) fn caller(self: &Arc<Self>, headers: &HeaderMap) -> Option<Caller> {
+        let door = Arc::clone(&self.door.borrow());
+        let known = match token(headers) {
+            Ok(Some(token)) => door.access.by_token(token),
+            Ok(None) => self.shown.as_ref().and_then(|shown| door.access.by_certificate(shown)),
+            Err(Unreadable) => None,
+        };
+        known.map(|known| Caller::remote(Arc::clone(known), Arc::clone(self)))
+    }
+
+    /// Until `known` is known no more, or not as it was, or the connection has to end. Cancel-safe.
+    pub(super) async fn until_gone(&self, known: &Known) {
+        let mut door = self.door.clone();
+        let gone = async {
+            while door.borrow_and_update().access.has(known) {
+                if door.changed().await.is_err() {
+                    // Nothing is read any more: the process ends.
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = gone => {}
+            () = self.replaced.cancelled() => {}
+        }
+    }
+}
+
+/// There is more than one token, or something else than one.
+struct Unreadable;
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Unreadable> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    let (scheme, token) = field.as_bytes().split_at_checked(7).ok_or(Unreadable)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ") && fields.next().is_none();
+    is_bearer.then_some(Some(token.trim_ascii())).ok_or(Unreadable)
+}

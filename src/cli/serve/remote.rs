@@ -1,0 +1,155 @@
+//! The admin API over TCP, as the file says it: opened, followed through reloads, closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::entrances::plan;
+use super::sockets::{self, Handle};
+use crate::admin::access::{Access, Door, Known, Name, Proof};
+use crate::admin::{self, App, api};
+use crate::config::{self, CertificateName};
+use crate::metrics;
+use crate::proxy::inherited::Inherited;
+use crate::proxy::tls::server_config;
+
+/// For handshakes where none are done.
+const NO_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What a listener would be, before anything of it is in force.
+pub(super) struct Prepared {
+    wanted: config::Remote,
+    door: Door,
+    /// A socket of its own, unless the present one is for this address.
+    socket: Option<(TcpListener, Handle)>,
+}
+
+/// A listener that is served.
+pub(super) struct Remote {
+    wanted: config::Remote,
+    bound: SocketAddr,
+    door: watch::Sender<Arc<Door>>,
+    handle: Handle,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// Makes ready what `wanted` says; `present` is what is served so far.
+///
+/// # Errors
+/// Its address cannot be listened on, or its TLS cannot be done.
+pub(super) fn prepare(
+    wanted: Option<&config::Remote>,
+    present: Option<&Remote>,
+    inherited: &mut Inherited,
+) -> Result<Option<Prepared>> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let same = present.filter(|present| present.wanted.listen == wanted.listen);
+    let socket = match same {
+        Some(_) => None,
+        None => Some(sockets::remote_socket(wanted.listen, inherited)?),
+    };
+    let door = door(wanted, same)?;
+    Ok(Some(Prepared { wanted: wanted.clone(), door, socket }))
+}
+
+/// Puts what was prepared in the place of what is served; what is not there any more ends with what it answers now.
+pub(super) fn follow(
+    present: Option<Remote>,
+    prepared: Option<Prepared>,
+    app: &Arc<App>,
+    stop: &CancellationToken,
+) -> (Option<Remote>, Option<JoinHandle<()>>) {
+    match (present, prepared) {
+        (Some(present), Some(Prepared { wanted, door, socket: None })) => {
+            let before = present.door.send_replace(Arc::new(door));
+            if present.wanted.tls != wanted.tls {
+                before.replaced.cancel();
+            }
+            (Some(Remote { wanted, ..present }), None)
+        }
+        (present, prepared) => {
+            let ended = present.map(|present| {
+                info!(listen = %present.bound, "the admin API is not served there any more");
+                present.stop.cancel();
+                present.serving
+            });
+            (prepared.and_then(|prepared| prepared.serve(app, stop)), ended)
+        }
+    }
+}
+
+impl Prepared {
+    fn serve(self, app: &Arc<App>, stop: &CancellationToken) -> Option<Remote> {
+        let Self { wanted, door, socket } = self;
+        let (listener, handle) = socket?;
+        let (stop, bound) = (stop.child_token(), listener.local_addr().unwrap_or(wanted.listen));
+        let (door, seen) = watch::channel(Arc::new(door));
+        info!(listen = %bound, tls = wanted.tls.is_some(), known = wanted.known.len(), "the admin API is served over TCP");
+        let serving = admin::serve_remote(listener, seen, Arc::clone(app), stop.clone().cancelled_owned());
+        Some(Remote { wanted, bound, door, handle, stop, serving: spawn_local(serving) })
+    }
+}
+
+impl Remote {
+    /// Its socket, for a successor.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Its address as the file says it, and as it is.
+    pub(super) fn told(&self) -> api::Listener {
+        api::Listener { listen: self.wanted.listen.to_string(), bound: self.bound.to_string() }
+    }
+
+    /// What it shows to clients, for the metrics.
+    pub(super) fn certificates(&self) -> Vec<metrics::Certificate> {
+        let shown = self.wanted.tls.iter().flat_map(|tls| &tls.certificates);
+        let certificate = |certificate: &config::Certificate| metrics::Certificate {
+            listener: self.wanted.listen.to_string(),
+            file: certificate.cert.display().to_string(),
+            not_after: certificate.not_after,
+        };
+        shown.map(certificate).collect()
+    }
+
+    /// Waits until it has ended, once that was asked for.
+    pub(super) async fn ended(self) {
+        drop(self.serving.await);
+    }
+}
+
+/// Where its TLS is the same as before, what was made of it then stays, and so do its sessions.
+fn door(wanted: &config::Remote, present: Option<&Remote>) -> Result<Door> {
+    let access = Access::of(wanted.known.iter().map(known).collect());
+    let handshake_timeout = wanted.tls.as_ref().map_or(NO_HANDSHAKE, |tls| tls.handshake_timeout);
+    if let Some(present) = present.filter(|present| present.wanted.tls == wanted.tls) {
+        let before = present.door.borrow();
+        let (tls, replaced) = (before.tls.clone(), before.replaced.clone());
+        return Ok(Door { tls, handshake_timeout, access, replaced });
+    }
+    let tls = wanted.tls.as_ref().map(|tls| {
+        let mut plan = plan(tls);
+        plan.alpn = vec![config::Alpn::Http11.token()];
+        server_config(&plan).map(Arc::new)
+    });
+    let tls =
+        tls.transpose().with_context(|| format!("[admin] listen {} cannot do its TLS", wanted.listen))?;
+    Ok(Door { tls, handshake_timeout, access, replaced: CancellationToken::new() })
+}
+
+fn known(of: &config::Authorized) -> Known {
+    let proof = match &of.proof {
+        config::Proof::Token(sum) => Proof::Token(*sum),
+        config::Proof::Certificate(CertificateName::Dns(name)) => Proof::Certificate(Name::Dns(name.clone())),
+        config::Proof::Certificate(CertificateName::Uri(uri)) => Proof::Certificate(Name::Uri(uri.clone())),
+    };
+    Known { name: of.name.clone(), proof, scopes: of.scopes.clone() }
+}
