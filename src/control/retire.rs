@@ -185,11 +185,16 @@ impl Control {
             return;
         }
         let snapshot = self.live.snapshot();
+        let is_held = |service: &ServiceName| {
+            let service = self.state.table.service(service);
+            service.is_some_and(|service| !service.holds.are_none())
+        };
         let over = self.retirements.over(clock::instant(), |service, version| {
             let Some(tenure) = snapshot.tenure(service, version) else { return (0, false) };
             // First who has come: who comes in between is counted with the next look.
             let came = tenure.admitted();
-            (came, tenure.in_flight() > 0 || self.elders.may_have(service, version))
+            // Who waits in a hold has come, and nobody knows yet to whom.
+            (came, tenure.in_flight() > 0 || self.elders.may_have(service, version) || is_held(service))
         });
         for (service, begun, why) in over {
             let Some(why) = self.try_retire(&service, begun, why).await else { continue };

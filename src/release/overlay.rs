@@ -169,7 +169,11 @@ pub(super) fn without_the_gone(
     let mut weights: Vec<_> = kept.map(|(name, weight)| (name.clone(), weight)).collect();
     let sum: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
     weights.push((heir.clone(), BasisPoints::new(u64::from(BasisPoints::ALL.points()).saturating_sub(sum))?));
-    Ok(assemble(spec, edits, standing.discovered.clone(), heir, Split::new(weights)?, epoch))
+    let (service, mut deployment) =
+        assemble(spec, edits, standing.discovered.clone(), heir, Split::new(weights)?, epoch);
+    // It does not stand without them, and its end is no matter of theirs alone.
+    deployment.retirement.clone_from(&standing.retirement);
+    Ok((service, deployment))
 }
 
 /// True when the version is there and has an endpoint that serves, or will have: it is being looked for.

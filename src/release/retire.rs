@@ -14,9 +14,10 @@ pub use barred::Barred;
 use super::deployment::{Deployment, Previous};
 use super::draft::{Draft, Item};
 use super::history::{Actor, Standing, Timestamp};
+use super::overlay::carrier;
 use super::ramp::RampEnd;
 use super::{Refused, trial::Trial};
-use crate::table::{BasisPoints, Epoch, Service, ServiceName, ServiceSpec, Split, VersionName};
+use crate::table::{BasisPoints, Epoch, Service, ServiceName, ServiceSpec, Split, StickyRules, VersionName};
 
 /// For how long nobody may have come unless something else is said: as long as sessions on the web are mostly kept without a request.
 pub const QUIET: Duration = Duration::from_mins(30);
@@ -32,6 +33,8 @@ pub struct Retirement {
     pub version: VersionName,
     /// The weights by which those stay who are known, and by which nobody new belongs to the version.
     pub split: Split,
+    /// By what those are known: the [fingerprint](StickyRules::fingerprint) of the service's rules.
+    pub users: u64,
     /// For how long nobody may have come to it, for it to be over.
     pub quiet: Duration,
     /// When it is over in any case, by the calendar.
@@ -69,6 +72,11 @@ impl Retirement {
         self.split.giving(&self.version, BasisPoints::NONE, stable)
     }
 
+    /// True when it is told by `rules` who is new, and who is not is known by the same keys as when it began.
+    fn knows(&self, rules: Option<&StickyRules>) -> bool {
+        rules.is_some_and(|rules| rules.by.mints() && rules.fingerprint() == self.users)
+    }
+
     fn start(&mut self, now: Timestamp, lasts: Duration) {
         let millis = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         (self.lasts, self.until) = (lasts, Timestamp(now.0.saturating_add(millis)));
@@ -78,7 +86,7 @@ impl Retirement {
     fn holds(&self, service: &Service, trial: Option<&Trial>) -> bool {
         let mut needed = self.split.shares().map(|(version, _)| version);
         needed.all(|version| service.version(version).is_some())
-            && service.sticky.as_ref().is_some_and(|sticky| sticky.rules.by.mints())
+            && self.knows(service.sticky.as_ref().map(|sticky| &sticky.rules))
             && (service.split == self.split || trial.is_some_and(|trial| trial.asked == self.split))
     }
 
@@ -87,11 +95,11 @@ impl Retirement {
     }
 }
 
-/// What is remembered of a service as far as the file lets it stand: where it does not know any more who is new, the others have everything.
+/// What is remembered of a service as far as the file lets it stand: where it does not know any more who was there, the others have everything.
 pub(super) fn as_far_as_known(spec: &ServiceSpec, standing: &Standing) -> Standing {
     let mut standing = standing.clone();
-    let mints = spec.sticky.as_ref().is_some_and(|sticky| sticky.by.mints());
-    if let Some(retirement) = standing.retirement.take_if(|_| !mints) {
+    let rules = spec.sticky.as_deref();
+    if let Some(retirement) = standing.retirement.take_if(|retirement| !retirement.knows(rules)) {
         standing.split = retirement.others(&standing.stable);
     }
     standing
@@ -119,11 +127,12 @@ impl Draft<'_> {
         self.end_ramp(name, RampEnd::Superseded)?;
         let service = &self.entry(name)?.service;
         let (until, split, lasts) = (now, service.split.clone(), lasts.unwrap_or(LASTS));
-        let (quiet, by) =
-            (quiet.unwrap_or(QUIET), service.sticky.as_ref().map(|sticky| sticky.rules.by.clone()));
-        let mut retirement = Retirement { begun, version, split, quiet, until, lasts, actor, reason };
+        let (quiet, rules) =
+            (quiet.unwrap_or(QUIET), service.sticky.as_ref().map(|sticky| sticky.rules.clone()));
+        let users = rules.as_ref().map_or(0, |rules| rules.fingerprint());
+        let mut retirement = Retirement { begun, version, split, users, quiet, until, lasts, actor, reason };
         retirement.start(now, lasts);
-        match by {
+        match rules.map(|rules| rules.by.clone()) {
             Some(by) if by.mints() => self.entry(name)?.deployment.retirement = Some(retirement),
             Some(by) => {
                 let (service, stable) = (name.clone(), service.stable.clone());
@@ -210,12 +219,24 @@ pub(super) fn undo_retirement(
 }
 
 impl Item {
-    /// Ends a retirement that no longer stands, and notes that; has who is new go elsewhere while there is one.
+    /// Ends a retirement that no longer stands, and notes that; has who is new go elsewhere while there is one. Where nobody has asked
+    /// for its end the others have everything: nobody new comes to the version by it.
     ///
     /// While one is under way the way back leads to where it ends.
     pub(super) fn settle_retirement(&mut self, epoch: Epoch) -> Option<String> {
         let Self { service, deployment, before, .. } = self;
-        deployment.retirement.take_if(|retirement| !retirement.holds(service, deployment.trial.as_ref()));
+        let trial = deployment.trial.as_ref();
+        let fallen = deployment.retirement.take_if(|retirement| !retirement.holds(service, trial));
+        if let Some(Retirement { version, .. }) = &fallen
+            && service.split.shares().any(|(other, _)| other != version)
+        {
+            let split = service.split.giving(version, BasisPoints::NONE, &service.stable);
+            let (versions, holds) = (std::mem::take(&mut service.versions), service.holds);
+            let (stable, epoch) = (carrier(&service.stable, &split), service.epoch);
+            *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
+            // It would lean back to the version.
+            deployment.trial = None;
+        }
         let retirement = deployment.retirement.as_ref();
         if let Some(retirement) = retirement {
             let stable = service.stable.clone();
@@ -223,7 +244,8 @@ impl Item {
             deployment.previous = Some(Previous { stable, split, exclusive: None });
         }
         service.turn_away(retirement.map(|retirement| (&retirement.version, &retirement.split)));
-        let was = before.as_ref()?.standing.as_ref()?.retirement.as_ref()?;
+        let standing = before.as_ref().and_then(|before| before.standing.as_ref());
+        let was = fallen.as_ref().or_else(|| standing?.retirement.as_ref())?;
         let is = |begun: Option<Epoch>| begun == Some(was.begun);
         let is_told = is(deployment.retired.as_ref().map(|retired| retired.begun));
         if is_told || is(retirement.map(|retirement| retirement.begun)) {

@@ -144,12 +144,13 @@ fn ramped() -> impl Strategy<Value = Ramped> {
 fn retirement() -> impl Strategy<Value = Retirement> {
     let split = split().prop_filter("it is shared", |split| !split.is_whole());
     let times = (0..1u64 << 40, 0..1u64 << 62, 0..1u64 << 40);
-    let who = (0..ActorKind::ALL.len(), ".{0,8}", ".{0,12}");
+    let who = (any::<u64>(), 0..ActorKind::ALL.len(), ".{0,8}", ".{0,12}");
     (1..1u64 << 62, split, times, who).prop_map(
-        |(begun, split, (quiet, until, lasts), (actor, name, reason))| Retirement {
+        |(begun, split, (quiet, until, lasts), (users, actor, name, reason))| Retirement {
             begun: Epoch(begun),
             version: split.heaviest().clone(),
             split,
+            users,
             quiet: Duration::from_millis(quiet),
             until: Timestamp(until),
             lasts: Duration::from_millis(lasts),

