@@ -245,7 +245,9 @@ fn an_admin_socket_that_others_may_connect_to_is_an_error_that_says_what_to_do()
     for mode in [0o666, 0o660] {
         let mut manager = Manager::new();
         let socket = manager.path("admin.sock");
-        manager.start(ADMIN, 1, vec![("switchback.socket", admin(&socket, mode))]);
+        let (address, web) = listener();
+        let config = format!("{ADMIN}{}", listens(address));
+        manager.start(&config, 2, vec![("web", web), ("switchback.socket", admin(&socket, mode))]);
         let log = manager.refused();
         let open = format!("{} is open to others than its owner (mode {mode:o})", socket.display());
         assert!(log.contains(&open) && log.contains("SocketMode=0600"), "{log}");
