@@ -176,6 +176,8 @@ fn what_is_wrong_on_the_way_is_said_with_what_to_do() {
         (format!("https://{}", world.address()), "status", "there is no secure connection"),
         ("http://192.0.2.1:9901".to_owned(), "status", "use https:// with 192.0.2.1:9901"),
         ("https://x/v1".to_owned(), "status", "--socket takes a path"),
+        // Not the port of the scheme in its place.
+        ("http://127.0.0.1:65536".to_owned(), "status", "--socket takes a path"),
     ];
     for (at, verb, words) in cases {
         let (exit, said, error) = world.cli(&at, &[("SWITCHBACK_TOKEN", SHOP)], &[verb]);
