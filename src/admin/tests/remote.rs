@@ -339,6 +339,26 @@ async fn who_is_known_no_more_is_refused_on_the_same_connection() {
 }
 
 #[tokio::test]
+async fn who_is_known_no_more_when_the_body_has_come_changes_nothing() {
+    let remote = Remote::usual().await;
+    let mut stream = TcpStream::connect(remote.address).await.unwrap();
+    let head = format!(
+        "POST /v1/services/shop/flip HTTP/1.1\r\nhost: x\r\nauthorization: Bearer shop\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        FLIP.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).await.unwrap();
+    assert_eq!(told, *b"HTTP/1.1 100 Continue\r\n\r\n");
+    remote.door.send_replace(door(vec![known("root", &["admin"])]));
+    stream.write_all(FLIP.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(remote.get("root", "/v1/services/shop").await.json["stable"], "blue");
+}
+
+#[tokio::test]
 async fn an_event_stream_tells_of_ones_own_and_ends_with_the_right_to_it() {
     let remote = Remote::usual().await;
     let mut stream = BufReader::new(TcpStream::connect(remote.address).await.unwrap());
