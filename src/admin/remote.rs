@@ -154,6 +154,9 @@ async fn authenticate(
         return next.run(request).await;
     }
     strangers.note(arrival.peer);
+    if let Some(guest) = request.extensions().get::<Guest>() {
+        guest.is_unwelcome();
+    }
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of it.
     if !parts.headers.contains_key(EXPECT) {

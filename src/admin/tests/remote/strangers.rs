@@ -73,3 +73,27 @@ async fn strangers_who_send_nothing_make_way() {
     assert_eq!(remote.get("reader", "/healthz").await.status, 200);
     assert_eq!(remote.world.get("/healthz").await.status, 200, "and the socket knows nothing of them");
 }
+
+#[tokio::test]
+async fn strangers_whose_bodies_do_not_come_make_way_before_those_who_have_only_just_come() {
+    let remote = Remote::usual().await;
+    let mut early = TcpStream::connect(remote.address).await.unwrap();
+    let mut strangers = Vec::new();
+    for at in 0..300 {
+        if at == 254 {
+            // There is one place left, and whose answer comes has come behind those.
+            assert_eq!(remote.get("reader", "/healthz").await.status, 200);
+        }
+        let mut stranger = TcpStream::connect(remote.address).await.unwrap();
+        let head = b"POST /v1/undo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+        stranger.write_all(head).await.unwrap();
+        strangers.push(stranger);
+    }
+    assert_eq!(remote.get("reader", "/healthz").await.status, 200);
+    let call =
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer reader\r\n\r\n";
+    early.write_all(call).await.unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
