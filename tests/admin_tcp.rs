@@ -187,6 +187,12 @@ fn what_is_wrong_on_the_way_is_said_with_what_to_do() {
     }
     let (_, _, error) = world.cli(&at, &[("SWITCHBACK_TOKEN_FILE", "none")], &["status"]);
     assert!(error.contains("cannot read a token from none"), "{error}");
+    // Variables without a value are none.
+    let empty = ["TOKEN", "TOKEN_FILE", "CA", "CERT", "KEY"].map(|name| format!("SWITCHBACK_{name}"));
+    let empty = empty.each_ref().map(|name| (name.as_str(), ""));
+    assert_eq!(world.cli("none", &empty, &["completions", "bash"]).0, 0);
+    let (exit, _, error) = world.cli(&at, &empty, &["status"]);
+    assert!(exit == 1 && error.contains("neither a token nor a certificate"), "{error}");
     let (_, _, error) = world.cli("https://x", &[], &["--cert", "a.pem", "status"]);
     assert!(error.contains("--cert and --key go together"), "{error}");
 }
