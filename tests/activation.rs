@@ -255,6 +255,21 @@ fn an_admin_socket_that_others_may_connect_to_is_an_error_that_says_what_to_do()
 }
 
 #[test]
+fn tokens_are_not_taken_in_clear_text_where_a_manager_lets_everybody_come() {
+    let mut manager = Manager::new();
+    let open = TcpListener::bind("0.0.0.0:0").unwrap();
+    let bound = open.local_addr().unwrap();
+    let admin = format!(
+        "{ADMIN}listen = \"127.0.0.1:9901\"\n[[admin.tokens]]\nname = \"ci\"\nscopes = [\"admin\"]\nsha256 = \"{}\"\n",
+        "ab".repeat(32)
+    );
+    manager.start(&format!("{admin}{}", listens(listener().0)), 1, vec![("admin_tcp", open.into())]);
+    let log = manager.refused();
+    assert!(log.contains(&format!("the socket `admin_tcp` listens on {bound}")), "{log}");
+    assert!(log.contains("give [admin] a `tls`"), "{log}");
+}
+
+#[test]
 fn a_socket_that_nobody_wants_is_an_error_that_says_which() {
     let mut manager = Manager::new();
     let ((address, web), (other, stray)) = (listener(), listener());

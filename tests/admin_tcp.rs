@@ -5,7 +5,7 @@
 mod lab;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::process::Command;
 use lab::tls::{Authority, Caller, Offer, Pair, Secure};
 use lab::{Answer, Client, Lab, Origin, wait_until};
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 const SHOP: &str = "the-token-of-shops-own-pipeline-1";
@@ -176,6 +177,8 @@ fn what_is_wrong_on_the_way_is_said_with_what_to_do() {
         (format!("https://{}", world.address()), "status", "there is no secure connection"),
         ("http://192.0.2.1:9901".to_owned(), "status", "use https:// with 192.0.2.1:9901"),
         ("https://x/v1".to_owned(), "status", "--socket takes a path"),
+        // Not the port of the scheme in its place.
+        ("http://127.0.0.1:65536".to_owned(), "status", "--socket takes a path"),
     ];
     for (at, verb, words) in cases {
         let (exit, said, error) = world.cli(&at, &[("SWITCHBACK_TOKEN", SHOP)], &[verb]);
@@ -184,6 +187,12 @@ fn what_is_wrong_on_the_way_is_said_with_what_to_do() {
     }
     let (_, _, error) = world.cli(&at, &[("SWITCHBACK_TOKEN_FILE", "none")], &["status"]);
     assert!(error.contains("cannot read a token from none"), "{error}");
+    // Variables without a value are none.
+    let empty = ["TOKEN", "TOKEN_FILE", "CA", "CERT", "KEY"].map(|name| format!("SWITCHBACK_{name}"));
+    let empty = empty.each_ref().map(|name| (name.as_str(), ""));
+    assert_eq!(world.cli("none", &empty, &["completions", "bash"]).0, 0);
+    let (exit, _, error) = world.cli(&at, &empty, &["status"]);
+    assert!(exit == 1 && error.contains("neither a token nor a certificate"), "{error}");
     let (_, _, error) = world.cli("https://x", &[], &["--cert", "a.pem", "status"]);
     assert!(error.contains("--cert and --key go together"), "{error}");
 }
@@ -255,6 +264,35 @@ fn a_certificate_is_known_by_its_alternative_name_and_the_authority_alone() {
     assert!(over_tls(nothing.connect(address, "admin.test"), "/healthz", None).is_err());
     let (exit, _, error) = world.cli(&at, &shown[1..], &["status"]);
     assert!(exit == 1 && error.contains("--ca names who is believed"), "{error}");
+}
+
+#[test]
+fn a_handshake_by_an_authority_that_is_believed_no_more_leads_nowhere() {
+    let (authority, other) = (Authority::new("ops"), Authority::new("others"));
+    let shop = client(&authority, "x", uri("spiffe://example.com/shop-cd"));
+    let admin = format!("{}{CERTIFICATES}", tls("required"));
+    let world = World::start(&admin, |dir| secured(dir, &authority));
+    let config = Offer { shows: Some(&shop), ..Offer::to(&authority) }.caller().config();
+    let mut session = ClientConnection::new(config, "admin.test".try_into().unwrap()).unwrap();
+    let mut stream = std::net::TcpStream::connect(world.address()).unwrap();
+    session.write_tls(&mut stream).unwrap();
+    // All of the server's part, and nothing yet of the certificate that answers it.
+    while session.is_handshaking() {
+        session.read_tls(&mut stream).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    let applied = || world.lab.metric(&["switchback_config_reloads_total", "applied"]).unwrap();
+    let before = applied();
+    fs::write(world.lab.dir.path().join("ca.pem"), other.pem()).unwrap();
+    wait_until("it is read", || applied() > before);
+    let mut stream = StreamOwned::new(session, stream);
+    let flip = request("POST", "/v1/services/shop/flip", None, r#"{"to":"green"}"#);
+    // Either fails where the connection is closed already.
+    let mut answer = Vec::new();
+    drop(stream.write_all(flip.as_bytes()).and_then(|()| stream.read_to_end(&mut answer)));
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    let (_, after) = world.lab.call("GET", "/v1/services/shop", &Value::Null);
+    assert_eq!(after["stable"], "blue");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -18,6 +19,9 @@ use x509_parser::prelude::FromDer;
 
 use super::caller::Caller;
 use crate::release::Scopes;
+
+/// How often the clock is looked at that certificates expire by.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// The TCP listener as the configuration has it now; replaced on a reload.
 #[derive(Debug)]
@@ -28,7 +32,8 @@ pub struct Door {
     pub handshake_timeout: Duration,
     /// Who is let in.
     pub access: Access,
-    /// Cancelled when its TLS is another: who came by the old one is let finish, and has to come again.
+    /// Cancelled when its TLS is another: whose request came by the old one is let finish, and everybody has to come again.
+    /// What certificates showed by it counts no more: who vouched for them may not be believed now.
     pub replaced: CancellationToken,
 }
 
@@ -123,7 +128,22 @@ impl Shown {
 
     /// A connection, or the ticket that it was resumed by, may outlive a certificate.
     fn is_valid(&self, now: UnixTime) -> bool {
-        i64::try_from(now.as_secs()).is_ok_and(|now| now <= self.not_after)
+        self.left(now).is_some()
+    }
+
+    fn left(&self, now: UnixTime) -> Option<Duration> {
+        let now = i64::try_from(now.as_secs()).ok()?;
+        // Its last second belongs to it (RFC 5280 §4.1.2.5).
+        let left = self.not_after.checked_sub(now)?.checked_add(1)?;
+        u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
+    }
+
+    /// Until it is not valid any more. Cancel-safe.
+    async fn expired(&self) {
+        while let Some(left) = self.left(UnixTime::now()) {
+            // The clock that it is judged by may be set.
+            sleep(left.min(CLOCK_LOOK)).await;
+        }
     }
 }
 
@@ -144,10 +164,24 @@ impl Arrival {
         let door = Arc::clone(&self.door.borrow());
         let known = match token(headers) {
             Ok(Some(token)) => door.access.by_token(token),
-            Ok(None) => self.shown.as_ref().and_then(|shown| door.access.by_certificate(shown)),
+            Ok(None) => self.certificate().and_then(|shown| door.access.by_certificate(shown)),
             Err(Unreadable) => None,
         };
         known.map(|known| Caller::remote(Arc::clone(known), Arc::clone(self)))
+    }
+
+    /// The client's certificate, while it counts.
+    fn certificate(&self) -> Option<&Shown> {
+        self.shown.as_ref().filter(|_| !self.replaced.is_cancelled())
+    }
+
+    /// True while `known`, who has asked by this connection, is known as it was.
+    pub(super) fn knows(&self, known: &Known) -> bool {
+        let counts = match known.proof {
+            Proof::Token(_) => true,
+            Proof::Certificate(_) => self.certificate().is_some_and(|shown| shown.is_valid(UnixTime::now())),
+        };
+        counts && self.door.borrow().access.has(known)
     }
 
     /// Until `known` is known no more, or not as it was, or the connection has to end. Cancel-safe.
@@ -161,8 +195,15 @@ impl Arrival {
                 }
             }
         };
+        let expired = async {
+            match (&known.proof, &self.shown) {
+                (Proof::Certificate(_), Some(shown)) => shown.expired().await,
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = gone => {}
+            () = expired => {}
             () = self.replaced.cancelled() => {}
         }
     }
@@ -178,4 +219,35 @@ fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Unreadable> {
     let (scheme, token) = field.as_bytes().split_at_checked(7).ok_or(Unreadable)?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ") && fields.next().is_none();
     is_bearer.then_some(Some(token.trim_ascii())).ok_or(Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_showed_a_certificate_is_gone_when_it_expires_and_who_showed_a_token_is_not() {
+        let by = |proof| Known { name: "cd".to_owned(), proof, scopes: Scopes::all() };
+        let name = Name::Uri("spiffe://example.com/cd".to_owned());
+        let (certificate, token) = (by(Proof::Certificate(name.clone())), by(Proof::Token([0; 32])));
+        let door = Door {
+            tls: None,
+            handshake_timeout: Duration::ZERO,
+            access: Access::of(vec![certificate.clone(), token.clone()]),
+            replaced: CancellationToken::new(),
+        };
+        let replaced = door.replaced.clone();
+        let (_door, seen) = watch::channel(Arc::new(door));
+        let not_after = i64::try_from(UnixTime::now().as_secs()).unwrap() + 1;
+        let shown = Some(Shown { names: vec![name], not_after });
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        let arrival = Arc::new(Arrival { peer, shown, door: seen, replaced: replaced.clone() });
+        assert!(arrival.caller(&HeaderMap::new()).is_some() && arrival.knows(&certificate));
+        tokio::select! {
+            () = arrival.until_gone(&token) => panic!("a token does not expire"),
+            () = arrival.until_gone(&certificate) => {}
+        }
+        assert!(arrival.caller(&HeaderMap::new()).is_none() && !arrival.knows(&certificate));
+        assert!(arrival.knows(&token));
+    }
 }

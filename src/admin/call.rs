@@ -15,11 +15,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
-use super::App;
 use super::api::Problem;
 use super::caller::Caller;
 use super::objects::Objects;
 use super::room::Guest;
+use super::{App, remote};
 use crate::release::{Actor, ActorKind};
 use crate::table::{EndpointAddr, Invalid, ServiceName, VersionName, VersionRef};
 
@@ -72,6 +72,10 @@ pub(super) async fn hear(Extension(guest): Extension<Guest>, request: Request, n
     match read.unwrap_or_else(|_| Err(Problem::new(408, "body_timeout", "the body did not come in 30 s"))) {
         Ok(read) => {
             guest.has_acted();
+            // It may have been long on its way.
+            if parts.extensions.get::<Caller>().is_some_and(|caller| !caller.is_known()) {
+                return remote::unknown();
+            }
             next.run(Request::from_parts(parts, Body::from(read))).await
         }
         Err(problem) => {

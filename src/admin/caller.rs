@@ -66,6 +66,11 @@ impl Caller {
         }
     }
 
+    /// True while that one may do what it might when it asked.
+    pub(super) fn is_known(&self) -> bool {
+        self.remote.as_ref().is_none_or(|(known, arrival)| arrival.knows(known))
+    }
+
     /// Until that one may not do any more what it might when it asked. Cancel-safe.
     pub(super) async fn until_gone(self) {
         match &self.remote {

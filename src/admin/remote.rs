@@ -93,22 +93,40 @@ impl Come {
                     let router = self.admitted(&door, None);
                     converse(stream, router, KeepAlive::Yes, guest, end.clone()).await;
                 }
-                Some(tls) => match timeout(door.handshake_timeout, secured(tls, stream)).await {
-                    Ok(Ok(stream)) => {
-                        let chain = stream.get_ref().1.peer_certificates();
-                        let shown = chain.and_then(|chain| Shown::of(chain.first()?));
-                        let router = self.admitted(&door, shown);
-                        converse(stream, router, KeepAlive::Yes, guest, end.clone()).await;
-                    }
-                    Ok(Err(error)) => debug!(peer = %self.peer, %error, "admin handshake failed"),
-                    Err(_) => debug!(peer = %self.peer, "admin handshake took too long"),
-                },
+                Some(tls) => {
+                    let Some(stream) = self.secured(&door, tls, stream).await else { return };
+                    let chain = stream.get_ref().1.peer_certificates();
+                    let shown = chain.and_then(|chain| Shown::of(chain.first()?));
+                    let router = self.admitted(&door, shown);
+                    converse(stream, router, KeepAlive::Yes, guest, end.clone()).await;
+                }
             }
         };
         tokio::select! {
             () = served => {}
             () = replaced => {}
         }
+    }
+
+    /// After the handshake, if there comes an end to it while the door is as it was.
+    async fn secured(
+        &self,
+        door: &Door,
+        tls: &Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> Option<Box<TlsStream<TcpStream>>> {
+        let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+        let peer = self.peer;
+        tokio::select! {
+            biased;
+            () = door.replaced.cancelled() => debug!(%peer, "admin handshake by a TLS that is no more"),
+            ended = timeout(door.handshake_timeout, handshake) => match ended {
+                Ok(Ok(stream)) => return Some(Box::new(stream)),
+                Ok(Err(error)) => debug!(%peer, %error, "admin handshake failed"),
+                Err(_) => debug!(%peer, "admin handshake took too long"),
+            },
+        }
+        None
     }
 
     /// The API for this connection's requests, each of which has to say who makes it.
@@ -120,10 +138,6 @@ impl Come {
             move |request, next| authenticate(Arc::clone(&arrival), Arc::clone(&strangers), request, next);
         self.router.clone().layer(middleware::from_fn(known))
     }
-}
-
-async fn secured(tls: &Arc<ServerConfig>, stream: TcpStream) -> std::io::Result<Box<TlsStream<TcpStream>>> {
-    TlsAcceptor::from(Arc::clone(tls)).accept(stream).await.map(Box::new)
 }
 
 /// Finds out who asks, before anything of a request is looked at; who is not known hears that and nothing else.
@@ -140,6 +154,9 @@ async fn authenticate(
         return next.run(request).await;
     }
     strangers.note(arrival.peer);
+    if let Some(guest) = request.extensions().get::<Guest>() {
+        guest.is_unwelcome();
+    }
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of it.
     if !parts.headers.contains_key(EXPECT) {
@@ -149,7 +166,7 @@ async fn authenticate(
 }
 
 /// The same whatever was shown: what is nearly right is as wrong as nothing. The connection ends, so that each guess costs one.
-fn unknown() -> Response<Body> {
+pub(super) fn unknown() -> Response<Body> {
     let problem = Problem::new(401, "unauthenticated", "neither a token nor a certificate that is known here")
         .hint("`--token-file` or SWITCHBACK_TOKEN names a token, `--cert` and `--key` a certificate; [admin] tokens and certificates list those that are known");
     let mut response = problem.into_response();

@@ -29,12 +29,15 @@ struct Line {
     longer: Notify,
 }
 
-/// Each by a number, the one that is waited for longest first.
+/// Each by a number, the one that is waited for longest first, and before all of those whoever is not welcome.
 #[derive(Default)]
 struct Waited {
     last: u64,
     leave: BTreeMap<u64, CancellationToken>,
 }
+
+/// Added to the numbers of those who may be welcome.
+const WELCOME: u64 = 1 << 63;
 
 impl Room {
     /// Room for `size` connections.
@@ -108,14 +111,23 @@ struct Place {
 impl Guest {
     /// The client has to do something, from now on if it had not before: the connection may be ended for others.
     pub(super) fn is_waited_for(&self) {
+        self.stand(WELCOME);
+    }
+
+    /// It has acted, and shown that it is nobody's guest: what it still waits for is the first to be ended for others.
+    pub(super) fn is_unwelcome(&self) {
+        self.stand(0);
+    }
+
+    fn stand(&self, behind: u64) {
         let Place { line, leave, at } = &*self.0;
         let mut waited = line.lock();
         // Relaxed: behind the lock.
         if at.load(Ordering::Relaxed) == 0 {
             waited.last += 1;
-            at.store(waited.last, Ordering::Relaxed);
-            let last = waited.last;
-            waited.leave.insert(last, leave.clone());
+            let number = behind + waited.last;
+            at.store(number, Ordering::Relaxed);
+            waited.leave.insert(number, leave.clone());
             line.longer.notify_one();
         }
     }

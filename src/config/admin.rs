@@ -34,6 +34,14 @@ pub struct Remote {
     pub known: Vec<Authorized>,
 }
 
+impl Remote {
+    /// True where nobody else reads what is sent to `address`: it is secured, or stays on the machine.
+    #[must_use]
+    pub fn may_be_at(&self, address: SocketAddr) -> bool {
+        self.tls.is_some() || address.ip().to_canonical().is_loopback()
+    }
+}
+
 /// Somebody who may work the switch from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorized {
@@ -140,12 +148,13 @@ fn remote(section: &mut Section<'_>, base: &Path, taken: &mut Taken) -> Option<O
             .error_with("nobody could be known there: there are neither `tokens` nor `certificates`", hint);
         return None;
     }
-    if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
+    let remote = Remote { listen, tls, known: all.known };
+    if !remote.may_be_at(listen) {
         let hint = "add tls = { certificates = [{ cert = \"admin.pem\", key = \"admin.key\" }] }, or listen on 127.0.0.1";
         listen_at.at.error_with("tokens would pass readable for everybody on the way: without `tls` only a loopback address is listened on", hint);
         return None;
     }
-    Some(Some(Remote { listen, tls, known: all.known }))
+    Some(Some(remote))
 }
 
 fn address(node: Node<'_>, taken: &mut Taken) -> Option<SocketAddr> {

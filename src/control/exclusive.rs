@@ -231,7 +231,7 @@ impl Control {
             return Ok(Begun::Answered(Box::new(done)));
         }
         self.check_free(service)?;
-        let flip = self.command(wanted.command.clone()).await?;
+        let flip = self.command(wanted.command.clone(), &wanted.scopes).await?;
         let (next, effects) = self.decide(wanted, flip)?;
         if effects.change.is_none() {
             let done = self.change(Wanted { exclusive: None, ..wanted.clone() }).await?;

@@ -20,7 +20,7 @@ use super::tenures::Tenures;
 pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
-use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, State};
+use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, Scopes, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
 use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
 
@@ -136,6 +136,20 @@ pub enum Failed {
 impl From<Beyond> for Failed {
     fn from(beyond: Beyond) -> Self {
         Self::Beyond(beyond)
+    }
+}
+
+impl Failed {
+    /// What somebody of these `scopes` is told of a refusal: nothing of services that are not to be looked at.
+    pub(super) fn told(refused: Refused, scopes: &Scopes) -> Self {
+        match &refused {
+            Refused::Gone { service, .. } | Refused::NotReady { service, .. }
+                if !scopes.read(service.as_str()) =>
+            {
+                Beyond::Others.into()
+            }
+            _ => refused.into(),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub use uses::{Use, Uses};
 
 use crate::proxy::live::{Live, Snapshot};
 use crate::proxy::upstream::Upstream;
-use crate::release::{self, Actor, Command, Effects, Event, Order, Refused, State, step};
+use crate::release::{self, Actor, Command, Effects, Event, Order, Refused, Scopes, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{Answer, Store, StoreError};
 use crate::table::{ServiceName, ServiceSpec, VersionName};
@@ -336,7 +336,7 @@ impl Control {
         {
             return Ok(done);
         }
-        let command = self.ramp_asked_for(self.command(command).await?)?;
+        let command = self.ramp_asked_for(self.command(command, &scopes).await?)?;
         let (command, note) = self.meanwhile(command)?;
         if let Command::Hold { service, .. } = &command {
             self.settle(&service.clone()).await;
@@ -347,10 +347,12 @@ impl Control {
         };
         let may_interfere =
             note.is_some() || matches!(command, Command::Release { .. } | Command::Configure { .. });
-        let moved: Vec<_> = command.moves(&self.state.table).into_iter().cloned().collect();
+        let moved = command.moves(&self.state.table).into_iter().filter(|name| scopes.operate(name.as_str()));
+        let moved: Vec<_> = moved.cloned().collect();
         let health = self.health.facts(&command, &self.state.table, force);
         let order = Order { command, actor, reason, expected, health };
-        let (next, mut effects) = step(&self.state, Event::Order(order), clock::now())?;
+        let stepped = step(&self.state, Event::Order(order), clock::now());
+        let (next, mut effects) = stepped.map_err(|refused| Failed::told(refused, &scopes))?;
         if let Some(change) = &effects.change {
             scopes.check(change, &self.state, &next)?;
         }
@@ -380,7 +382,7 @@ impl Control {
     }
 
     /// The command that is asked for; an undo with what the store remembers of then.
-    async fn command(&self, asked: Asked) -> Result<Command, Failed> {
+    async fn command(&self, asked: Asked, scopes: &Scopes) -> Result<Command, Failed> {
         let to = match asked {
             Asked::Command(command) => return Ok(command),
             Asked::UndoTo(to) => to,
@@ -391,7 +393,7 @@ impl Control {
             None => Ok(Err(store.load()?.oldest)),
         });
         match remembered.await? {
-            Ok(records) => Ok(Command::Undo { to, records }),
+            Ok(records) => Ok(Command::Undo { to, records, scopes: scopes.clone() }),
             Err(oldest) => Err(Refused::UnknownEpoch { to, oldest, newest }.into()),
         }
     }

@@ -10,7 +10,7 @@ use super::history::{Actor, ServiceRecord, Standing, Timestamp};
 use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
 use super::ramp::RampEnd;
 use super::retire::undo_retirement;
-use super::{Command, Refused, State, Supervise};
+use super::{Command, Refused, Scopes, State, Supervise};
 use crate::table::{
     BasisPoints, Epoch, Hold, HoldScope, Holder, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split,
     VersionName, VersionRef, VersionSpec,
@@ -122,7 +122,7 @@ impl<'s> Draft<'s> {
                 };
                 applied.map_err(|why| Refused::Edit { index, why: Box::new(why) })
             }),
-            Command::Undo { to, records } => self.undo(to, &records),
+            Command::Undo { to, records, scopes } => self.undo(to, &records, &scopes),
             Command::Configure { services, records } => self.configure(services, &records),
         }
     }
@@ -190,12 +190,14 @@ impl<'s> Draft<'s> {
         Ok(())
     }
 
-    fn undo(&mut self, to: Epoch, records: &[ServiceRecord]) -> Result<(), Refused> {
+    fn undo(&mut self, to: Epoch, records: &[ServiceRecord], scopes: &Scopes) -> Result<(), Refused> {
         let changed = self.base.table.services().iter().filter(|service| service.epoch > to);
         for name in changed.map(|service| &service.name) {
             let then = records.iter().find(|record| record.service == *name);
             let Some(standing) = then.and_then(|record| record.standing.as_ref()) else {
-                self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
+                if scopes.read(name.as_str()) {
+                    self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
+                }
                 continue;
             };
             let (epoch, now) = (self.epoch, self.now);
@@ -239,7 +241,8 @@ impl<'s> Draft<'s> {
             }
         }
         let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
-        for name in stood.filter(|name| self.base.table.service(name).is_none()) {
+        let told = stood.filter(|name| scopes.read(name.as_str()));
+        for name in told.filter(|name| self.base.table.service(name).is_none()) {
             self.notes.push(format!("`{name}` is no longer in the file; it does not come back"));
         }
         Ok(())

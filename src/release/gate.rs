@@ -136,7 +136,7 @@ impl Command {
             | Self::Supervise { service, .. } => vec![service],
             Self::Batch(commands) => commands.iter().flat_map(|command| command.moves(table)).collect(),
             // Not gated, but what is not well is noted. What has not changed since then is not touched.
-            Self::Undo { to, records } => {
+            Self::Undo { to, records, .. } => {
                 let touched = records.iter().map(|record| &record.service);
                 touched.filter(|name| table.service(name).is_some_and(|now| now.epoch > *to)).collect()
             }

@@ -263,6 +263,8 @@ pub enum Command {
         to: Epoch,
         /// What the store remembers of that epoch, one record a service that existed.
         records: Vec<ServiceRecord>,
+        /// Whoever asks: notes tell of services that may be looked at, and no others.
+        scopes: Scopes,
     },
     /// The file was read: these services exist, and no others.
     Configure {

@@ -114,7 +114,7 @@ impl Scopes {
         let others = change.services.iter().map(|record| &record.service);
         let others: Vec<_> = others.filter(|service| !self.operate(service.as_str())).cloned().collect();
         if !others.is_empty() {
-            return Err(Beyond::Services(others));
+            return Err(if self.read_all() { Beyond::Services(others) } else { Beyond::Others });
         }
         let came = change.services.iter().find_map(|record| new_path(&record.service, before, after));
         came.map_or(Ok(()), |endpoint| Err(Beyond::Path(endpoint)))
@@ -138,6 +138,8 @@ fn new_path(service: &ServiceName, before: &State, after: &State) -> Option<Endp
 pub enum Beyond {
     /// These services would change too.
     Services(Vec<ServiceName>),
+    /// Services would change that are not told of.
+    Others,
     /// An endpoint that is a path on the proxy's machine would come.
     Path(EndpointAddr),
 }
@@ -148,6 +150,7 @@ impl Beyond {
     pub fn needed(&self) -> Vec<String> {
         match self {
             Self::Services(services) => services.iter().map(|service| format!("operate:{service}")).collect(),
+            Self::Others => vec!["operate:*".to_owned()],
             Self::Path(_) => vec!["admin".to_owned()],
         }
     }
@@ -160,6 +163,7 @@ impl fmt::Display for Beyond {
                 let names: Vec<_> = services.iter().map(|service| format!("`{service}`")).collect();
                 write!(f, "it would change {}", names.join(", "))
             }
+            Self::Others => f.write_str("it would change services that may not be looked at"),
             Self::Path(endpoint) => write!(f, "{endpoint} is a path on the proxy's own machine"),
         }
     }

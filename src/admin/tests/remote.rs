@@ -1,5 +1,7 @@
 //! The admin API over TCP: who is let in, and to what.
 
+mod strangers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,31 +185,6 @@ async fn every_call_of_the_document_is_refused_to_whom_it_is_not_for() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_known_hears_the_same_whatever_he_shows() {
-    let remote = Remote::usual().await;
-    let mut answers = Vec::new();
-    for header in [
-        "x: y",
-        "authorization: Bearer nobody",
-        "authorization: Basic c2hvcDpzaG9w",
-        "authorization: Bearer",
-        "authorization: Bearer shop\r\nauthorization: Bearer shop",
-    ] {
-        let stream = TcpStream::connect(remote.address).await.unwrap();
-        let reply = send_over(stream, "GET", "/nowhere", &[header], "").await;
-        assert_eq!(reply.status, 401, "{header}");
-        assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"switchback\""));
-        assert_eq!(reply.header("connection"), Some("close"), "a guess costs a connection");
-        answers.push(reply.text);
-    }
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "{answers:?}");
-    let stream = TcpStream::connect(remote.address).await.unwrap();
-    let known = send_over(stream, "GET", "/nowhere", &["Authorization: bearer  shop"], "").await;
-    assert_eq!(known.status, 404, "schemes have no case (RFC 9110 §11.1)");
-}
-
-#[tokio::test]
 async fn a_change_says_who_made_it_and_a_page_of_the_web_makes_none() {
     let remote = Remote::usual().await;
     let done = remote.post("shop", "/v1/services/shop/flip", FLIP).await;
@@ -246,7 +223,7 @@ async fn lists_tell_of_ones_own_services_alone() {
     assert!(!remote.get("shop", "/v1/services/shop").await.text.contains("cart"));
     assert_eq!(remote.get("shop", "/v1/changes?service=cart").await.status, 403);
     let explained = remote.post("shop", "/v1/explain", r#"{"uri":"http://cart.example.com/"}"#).await;
-    assert_eq!(explained.status, 403, "{}", explained.text);
+    assert!(explained.status == 403 && !explained.text.contains("`operate:cart`"), "{}", explained.text);
     assert_eq!(remote.post("shop", "/v1/explain", r#"{"uri":"http://shop.example.com/"}"#).await.status, 200);
     let _left = remote.world.enter("cart", "v2");
     let theirs = remote.get("shop", "/v1/drain").await;
@@ -272,8 +249,11 @@ async fn a_batch_and_an_undo_change_nobody_elses_services() {
         let refused = remote.post("shop", target, r#"{"to_epoch":1}"#).await;
         assert_eq!(
             (refused.status, refused.json["detail"].as_str()),
-            (403, Some("nothing has changed: it would change `cart`"))
+            (403, Some("nothing has changed: it would change services that may not be looked at"))
         );
+        assert!(!refused.text.contains("cart"), "{}", refused.text);
+        let told = remote.post("both", target, r#"{"to_epoch":1}"#).await;
+        assert_eq!(told.json["detail"], "nothing has changed: it would change `cart`");
     }
     assert_eq!(remote.world.get("/v1/status").await.json["epoch"], 2);
     remote.post("shop", "/v1/services/shop/flip", r#"{"to":"blue"}"#).await;
@@ -323,22 +303,6 @@ async fn an_idempotency_key_is_its_callers_own() {
 }
 
 #[tokio::test]
-async fn who_is_known_no_more_is_refused_on_the_same_connection() {
-    let remote = Remote::usual().await;
-    let mut stream = BufReader::new(TcpStream::connect(remote.address).await.unwrap());
-    let call = b"GET /healthz HTTP/1.1\r\nhost: x\r\nauthorization: Bearer shop\r\n\r\n";
-    let mut status = String::new();
-    stream.write_all(call).await.unwrap();
-    stream.read_line(&mut status).await.unwrap();
-    assert_eq!(status, "HTTP/1.1 200 OK\r\n");
-    remote.door.send_replace(door(vec![known("cart", &["operate:cart"])]));
-    stream.write_all(call).await.unwrap();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).await.unwrap();
-    assert!(rest.contains("HTTP/1.1 401"), "{rest}");
-}
-
-#[tokio::test]
 async fn an_event_stream_tells_of_ones_own_and_ends_with_the_right_to_it() {
     let remote = Remote::usual().await;
     let mut stream = BufReader::new(TcpStream::connect(remote.address).await.unwrap());
@@ -366,15 +330,4 @@ async fn an_event_stream_tells_of_ones_own_and_ends_with_the_right_to_it() {
     // It may less than when it asked.
     remote.door.send_replace(door(vec![known("shop", &["read"])]));
     stream.read_to_string(&mut seen).await.unwrap();
-}
-
-#[tokio::test]
-async fn strangers_who_send_nothing_make_way() {
-    let remote = Remote::usual().await;
-    let mut silent = Vec::new();
-    for _ in 0..300 {
-        silent.push(TcpStream::connect(remote.address).await.unwrap());
-    }
-    assert_eq!(remote.get("reader", "/healthz").await.status, 200);
-    assert_eq!(remote.world.get("/healthz").await.status, 200, "and the socket knows nothing of them");
 }

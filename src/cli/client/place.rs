@@ -154,9 +154,10 @@ impl Remote {
         let parsed = parsed.filter(|uri| matches!(uri.path(), "" | "/") && uri.query().is_none());
         let authority = parsed.as_ref().and_then(Uri::authority).cloned();
         let authority = authority.filter(|authority| {
-            !authority.host().is_empty()
-                && !authority.as_str().contains('@')
-                && authority.port_u16() != Some(0)
+            // What follows the host and is no port would be taken for none, and another one called.
+            let port = authority.port_u16().filter(|port| *port != 0);
+            let is_alone = authority.as_str() == authority.host();
+            !authority.host().is_empty() && !authority.as_str().contains('@') && (port.is_some() || is_alone)
         });
         let Some(authority) = authority else {
             anyhow::bail!(

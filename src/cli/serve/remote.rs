@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::activation::ADMIN_TCP;
 use super::entrances::plan;
 use super::sockets::{self, Handle};
 use crate::admin::access::{Access, Door, Known, Name, Proof};
@@ -26,6 +27,7 @@ const NO_HANDSHAKE: Duration = Duration::from_secs(10);
 /// What a listener would be, before anything of it is in force.
 pub(super) struct Prepared {
     wanted: config::Remote,
+    bound: SocketAddr,
     door: Door,
     /// A socket of its own, unless the present one is for this address.
     socket: Option<(TcpListener, Handle)>,
@@ -44,7 +46,7 @@ pub(super) struct Remote {
 /// Makes ready what `wanted` says; `present` is what is served so far.
 ///
 /// # Errors
-/// Its address cannot be listened on, or its TLS cannot be done.
+/// Its address cannot be listened on, its TLS cannot be done, or there is none where others could read along.
 pub(super) fn prepare(
     wanted: Option<&config::Remote>,
     present: Option<&Remote>,
@@ -52,12 +54,22 @@ pub(super) fn prepare(
 ) -> Result<Option<Prepared>> {
     let Some(wanted) = wanted else { return Ok(None) };
     let same = present.filter(|present| present.wanted.listen == wanted.listen);
-    let socket = match same {
-        Some(_) => None,
-        None => Some(sockets::remote_socket(wanted.listen, inherited)?),
+    let (bound, socket) = match same {
+        Some(present) => (present.bound, None),
+        None => {
+            let (listener, handle) = sockets::remote_socket(wanted.listen, inherited)?;
+            (listener.local_addr()?, Some((listener, handle)))
+        }
     };
+    // A service manager's is known by its name, and may be at another address than the file says.
+    if !wanted.may_be_at(bound) {
+        bail!(
+            "the socket `{ADMIN_TCP}` listens on {bound}, where tokens would pass readable for everybody on the way: give [admin] a `tls`, or let the service manager bind {}",
+            wanted.listen
+        );
+    }
     let door = door(wanted, same)?;
-    Ok(Some(Prepared { wanted: wanted.clone(), door, socket }))
+    Ok(Some(Prepared { wanted: wanted.clone(), bound, door, socket }))
 }
 
 /// Puts what was prepared in the place of what is served; what is not there any more ends with what it answers now.
@@ -68,7 +80,7 @@ pub(super) fn follow(
     stop: &CancellationToken,
 ) -> (Option<Remote>, Option<JoinHandle<()>>) {
     match (present, prepared) {
-        (Some(present), Some(Prepared { wanted, door, socket: None })) => {
+        (Some(present), Some(Prepared { wanted, door, socket: None, .. })) => {
             let before = present.door.send_replace(Arc::new(door));
             if present.wanted.tls != wanted.tls {
                 before.replaced.cancel();
@@ -88,9 +100,9 @@ pub(super) fn follow(
 
 impl Prepared {
     fn serve(self, app: &Arc<App>, stop: &CancellationToken) -> Option<Remote> {
-        let Self { wanted, door, socket } = self;
+        let Self { wanted, bound, door, socket } = self;
         let (listener, handle) = socket?;
-        let (stop, bound) = (stop.child_token(), listener.local_addr().unwrap_or(wanted.listen));
+        let stop = stop.child_token();
         let (door, seen) = watch::channel(Arc::new(door));
         info!(listen = %bound, tls = wanted.tls.is_some(), known = wanted.known.len(), "the admin API is served over TCP");
         let serving = admin::serve_remote(listener, seen, Arc::clone(app), stop.clone().cancelled_owned());

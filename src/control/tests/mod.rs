@@ -144,7 +144,7 @@ fn wanted(command: Asked) -> Wanted {
     Wanted {
         command,
         actor: Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() },
-        scopes: release::Scopes::all(),
+        scopes: Scopes::all(),
         reason: String::new(),
         expected: Vec::new(),
         force: false,

@@ -1,7 +1,7 @@
 //! Endpoints that are found: what becomes of the traffic before there are any, and what commands do to them.
 
 use super::world::*;
-use crate::release::{Command, Refused, State};
+use crate::release::{Command, Refused, Scopes, State};
 use crate::table::{EndpointAddr, EndpointWeight, Epoch, ServiceSpec, TraitsEdit};
 
 /// `shop` with blue, that has these ports in the file and is discovered, and green.
@@ -92,7 +92,7 @@ fn nobody_is_sent_to_a_version_of_which_nothing_is_found() {
             record
         })
         .collect();
-    let undo = Command::Undo { to: on_green.table.epoch(), records };
+    let undo = Command::Undo { to: on_green.table.epoch(), records, scopes: Scopes::all() };
     let gone =
         Refused::Gone { to: on_green.table.epoch(), service: service("shop"), version: version("green") };
     assert_eq!(run(&back, undo).unwrap_err(), gone);

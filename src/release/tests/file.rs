@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::world::*;
-use crate::release::{Command, FileDigest, Refused, State};
+use crate::release::{Command, FileDigest, Refused, Scopes, State};
 use crate::table::{Epoch, ServiceSpec};
 
 fn shop() -> State {
@@ -248,7 +248,8 @@ fn an_undo_that_moves_no_traffic_leaves_the_way_back_alone() {
     let flipped = after(&shop(), [flip("shop", "green")]);
     let then = records(&flipped);
     let edited = after(&flipped, [add_endpoint("shop", "green", 9102)]);
-    let undone = after(&edited, [Command::Undo { to: flipped.table.epoch(), records: then }]);
+    let undone =
+        after(&edited, [Command::Undo { to: flipped.table.epoch(), records: then, scopes: Scopes::all() }]);
     assert_eq!(ports(&undone, "shop", "green").unwrap(), ["127.0.0.1:9101"]);
     assert_eq!(split(&after(&undone, [revert("shop")]), "shop").to_string(), "blue 100 %");
 }
@@ -257,10 +258,24 @@ fn an_undo_that_moves_no_traffic_leaves_the_way_back_alone() {
 fn an_undo_says_what_the_file_has_dropped_since() {
     let then = after(&shop(), [flip("cart", "two")]);
     let dropped = after(&then, [file_with(|file| file.retain(|spec| spec.name != service("cart")))]);
-    let undo = Command::Undo { to: then.table.epoch(), records: records(&then) };
+    let undo = Command::Undo { to: then.table.epoch(), records: records(&then), scopes: Scopes::all() };
     let (_, effects) = run(&dropped, undo).unwrap();
     assert_eq!(effects.change, None);
     assert_eq!(effects.notes, ["`cart` is no longer in the file; it does not come back"]);
+}
+
+#[test]
+fn an_undo_says_nothing_of_services_that_may_not_be_looked_at() {
+    let scopes = Scopes::of(vec!["operate:shop".parse().unwrap()]);
+    let then = after(&shop(), [flip("cart", "two")]);
+    let dropped = after(&then, [file_with(|file| file.retain(|spec| spec.name != service("cart")))]);
+    let undo = Command::Undo { to: then.table.epoch(), records: records(&then), scopes: scopes.clone() };
+    assert!(run(&dropped, undo).unwrap().1.notes.is_empty());
+    // And it did not exist then.
+    let again = after(&dropped, [file_with(|_| ())]);
+    let undo = |scopes| Command::Undo { to: dropped.table.epoch(), records: records(&dropped), scopes };
+    let notes = |scopes| run(&again, undo(scopes)).unwrap().1.notes;
+    assert_eq!((notes(Scopes::all()).len(), notes(scopes).len()), (1, 0));
 }
 
 #[test]

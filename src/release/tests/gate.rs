@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::world::*;
 use crate::release::gate::EndpointHealth;
-use crate::release::{Act, Command, Effects, Event, Health, Order, Refused, State, Timestamp, step};
+use crate::release::{Act, Command, Effects, Event, Health, Order, Refused, Scopes, State, Timestamp, step};
 use crate::table::{BasisPoints, HealthCheck, Least, PoolRules, Protocol, ServiceSpec, VersionSpec};
 
 /// `shop` with checks, all of it on blue (9001, 9002); green has 9101, 9102 and 9103. `cart` has none.
@@ -120,7 +120,7 @@ fn the_way_back_is_open_whatever_is_known() {
         "{effects:?}"
     );
     assert!(!effects.change.unwrap().summary.contains("forced"));
-    let undo = Command::Undo { to: before, records: records(&state) };
+    let undo = Command::Undo { to: before, records: records(&state), scopes: Scopes::all() };
     assert!(try_with(&flipped, undo, Vec::new(), false).is_ok());
     assert!(try_with(&flipped, configure(the_file()), Vec::new(), false).is_ok());
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::release::{Act, Change, Command, Effects, Event, Phase, RampOrder, Refused, ServiceRecord, State};
+use crate::release::{
+    Act, Change, Command, Effects, Event, Phase, RampOrder, Refused, Scopes, ServiceRecord, State,
+};
 use crate::table::{
     BasisPoints, Epoch, HoldScope, Holder, Holds, Service, ServiceName, ServiceSpec, VersionSpec,
 };
@@ -155,7 +157,7 @@ impl World {
             }
             Line::Undo(back) => {
                 let to = Epoch(before.table.epoch().0.saturating_sub(back).max(1));
-                Command::Undo { to, records: self.records_at(to) }
+                Command::Undo { to, records: self.records_at(to), scopes: Scopes::all() }
             }
             Line::Left(event) => {
                 let (next, effects) =
@@ -304,7 +306,7 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
         (Command::Supervise { service, stage, act }, result) => {
             trials::check_act(before, (service, *stage, *act), result);
         }
-        (Command::Undo { to, records }, Ok((next, _))) => {
+        (Command::Undo { to, records, .. }, Ok((next, _))) => {
             for record in records {
                 let (Some(now), Some(then)) = (next.table.service(&record.service), &record.standing) else {
                     continue;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::release::{Act, Command, Event, Order, Refused, State, Supervise, Timestamp, Trial, step};
+use crate::release::{Act, Command, Event, Order, Refused, Scopes, State, Supervise, Timestamp, Trial, step};
 use crate::table::{Epoch, Hold, HoldScope, Holder, ServiceName, ServiceSpec, VersionName};
 
 /// `shop` in each phase; `cart` stays out of it.
@@ -136,11 +136,12 @@ fn batches() -> Named<Command> {
 }
 
 fn undos(state: &State) -> Named<Command> {
-    let undo = |to, state: &State| Command::Undo { to: Epoch(to), records: records(state) };
+    let undo =
+        |to, state: &State| Command::Undo { to: Epoch(to), records: records(state), scopes: Scopes::all() };
     vec![
         ("undo to the start", undo(1, &start(file_of(state)))),
         ("undo to now", undo(state.table.epoch().0, state)),
-        ("undo to before it existed", Command::Undo { to: Epoch(0), records: vec![] }),
+        ("undo to before it existed", Command::Undo { to: Epoch(0), records: vec![], scopes: Scopes::all() }),
     ]
 }
 

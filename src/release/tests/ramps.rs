@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::world::*;
 use crate::release::{
     Act, ActorKind, ChangeKind, Command, Effects, Event, Health, Order, Ramp, RampEnd, RampOrder, Refused,
-    State, Steps, Supervise, Timestamp, step,
+    Scopes, State, Steps, Supervise, Timestamp, step,
 };
 use crate::table::{BasisPoints, Epoch, PoolRules, ServiceSpec, SuperviseMode, SuperviseRules};
 
@@ -175,7 +175,7 @@ fn whoever_moves_the_traffic_otherwise_ends_it() {
         (flip("shop", "blue"), "blue 100 %"),
         (switch("shop", "green"), "green 100 %"),
         (weights("shop", &[("green", "50")], Some("blue")), "blue 50 %, green 50 %"),
-        (Command::Undo { to: Epoch(1), records: records(&plain()) }, "blue 100 %"),
+        (Command::Undo { to: Epoch(1), records: records(&plain()), scopes: Scopes::all() }, "blue 100 %"),
     ];
     for (command, expected) in others {
         let (next, effects) = run(&half, command.clone()).unwrap();
@@ -204,14 +204,17 @@ fn what_moves_no_traffic_leaves_it_alone() {
         configure(the_file()),
         configure(file),
         flip("cart", "two"),
-        Command::Undo { to: half.table.epoch(), records: records(&half) },
+        Command::Undo { to: half.table.epoch(), records: records(&half), scopes: Scopes::all() },
     ] {
         let next = after(&half, [command.clone()]);
         assert_eq!(under_way(&next), under_way(&half), "{command:?}");
     }
     // An undo of what came since the step leaves the step.
     let later = after(&half, [add_endpoint("shop", "green", 9102)]);
-    let undone = after(&later, [Command::Undo { to: half.table.epoch(), records: records(&half) }]);
+    let undone = after(
+        &later,
+        [Command::Undo { to: half.table.epoch(), records: records(&half), scopes: Scopes::all() }],
+    );
     assert_eq!(under_way(&undone), under_way(&half));
     assert_eq!(shop(&after(&undone, [ramp("shop", RampOrder::Abort)])), "blue 100 %");
 }
@@ -257,7 +260,8 @@ fn an_undo_takes_back_a_freeze_and_a_resume_too() {
     let begun = at(&plain(), up(), 0);
     let freeze = ramp("shop", RampOrder::Freeze { left: Some(Duration::from_secs(45)) });
     let frozen = at(&begun, freeze, 15_000);
-    let undo = |to: &State| Command::Undo { to: to.table.epoch(), records: records(to) };
+    let undo =
+        |to: &State| Command::Undo { to: to.table.epoch(), records: records(to), scopes: Scopes::all() };
     let (on, effects) = step(&frozen, order(undo(&begun)), Timestamp(900_000)).unwrap();
     assert_eq!(effects.change.unwrap().summary, "shop: the ramp to green goes on");
     let present = under_way(&on).unwrap();

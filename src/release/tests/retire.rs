@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::release::{
-    Act, ChangeKind, Command, Effects, RampEnd, RampOrder, Retirement, State, Supervise, Timestamp, step,
+    Act, ChangeKind, Command, Effects, RampEnd, RampOrder, Retirement, Scopes, State, Supervise, Timestamp,
+    step,
 };
 use crate::table::{Epoch, ServiceSpec, StickyBy, StickyRules};
 
@@ -282,12 +283,13 @@ fn rules(file: &[ServiceSpec]) -> StickyRules {
 fn an_undo_takes_it_back_or_takes_it_up() {
     let canary = canary(minted());
     let retiring = after(&canary, [retire()]);
-    let back = after(&retiring, [Command::Undo { to: Epoch(2), records: records(&canary) }]);
+    let back =
+        after(&retiring, [Command::Undo { to: Epoch(2), records: records(&canary), scopes: Scopes::all() }]);
     assert_eq!((shop(&back), under_way(&back)), ("blue 75 %, green 25 %".to_owned(), None));
     assert!(!is_closed(&back) && ended(&back) == Some((RampEnd::Superseded, 4)));
 
     let over = after(&retiring, [over(&retiring)]);
-    let undo = Command::Undo { to: Epoch(3), records: records(&retiring) };
+    let undo = Command::Undo { to: Epoch(3), records: records(&retiring), scopes: Scopes::all() };
     let (again, _) = step(&over, order(undo), Timestamp(5_000)).unwrap();
     let it = under_way(&again).unwrap();
     assert!(is_closed(&again) && shop(&again) == "blue 75 %, green 25 %");
@@ -295,7 +297,8 @@ fn an_undo_takes_it_back_or_takes_it_up() {
     assert_eq!(ended(&again), Some((RampEnd::Finished, 4)), "and the one before had its end");
     // What was done meanwhile and has nothing to do with it.
     let more = after(&retiring, [add_endpoint("shop", "green", 9102)]);
-    let undone = after(&more, [Command::Undo { to: Epoch(3), records: records(&retiring) }]);
+    let undone =
+        after(&more, [Command::Undo { to: Epoch(3), records: records(&retiring), scopes: Scopes::all() }]);
     assert_eq!(under_way(&undone), under_way(&retiring));
 }
 

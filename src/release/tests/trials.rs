@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::release::{Act, ChangeKind, Command, Effects, Refused, State, Supervise, Timestamp, Trial, step};
+use crate::release::{
+    Act, ChangeKind, Command, Effects, Refused, Scopes, State, Supervise, Timestamp, Trial, step,
+};
 use crate::table::{Epoch, ServiceSpec, Split, SuperviseMode, SuperviseRules, Watch};
 
 /// The file of most tests, with `shop` supervised in this mode.
@@ -345,7 +347,7 @@ fn a_trial_survives_a_restart() {
 
 /// Back to where `then` stood.
 fn undo(then: &State) -> Command {
-    Command::Undo { to: then.table.epoch(), records: records(then) }
+    Command::Undo { to: then.table.epoch(), records: records(then), scopes: Scopes::all() }
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn an_undo_of_what_supervision_leaned_back_from_ends_it() {
     let half = stepped(&after(&plain(), [Command::Ramp { service, order }]));
     let lean = supervise("shop", trial(&half).unwrap().stage, Act::Lean(weight("10")));
     let leaning = after(&half, [lean]);
-    let undo = Command::Undo { to: half.table.epoch(), records: records(&half) };
+    let undo = Command::Undo { to: half.table.epoch(), records: records(&half), scopes: Scopes::all() };
     let (undone, effects) = run(&leaning, undo).unwrap();
     assert_eq!((shop(&undone), under_way(&undone)), (shop(&half), None));
     assert_eq!(ended(&undone), Some((RampEnd::Superseded, "50 %".to_owned())));
