@@ -327,11 +327,9 @@ impl Refused {
                 "`switchback revert {service}` takes back what one that is over has moved, `switchback ramp {service} --to VERSION` begins one"
             ),
             Self::NothingToRamp { service, .. } => format!("`switchback status {service}` shows the weights"),
-            Self::Suspect { service, .. } => {
-                format!(
-                    "wait until that is over (`switchback status {service}`), or take it back: `switchback revert {service}`"
-                )
-            }
+            Self::Suspect { service, .. } => format!(
+                "wait until that is over (`switchback status {service}`), or take it back: `switchback revert {service}`"
+            ),
             Self::Retire(why) => why.hint(),
             Self::RampInBatch { .. } => "ask for it by itself".to_owned(),
             Self::BadWeights { .. } => {

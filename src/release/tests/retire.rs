@@ -264,7 +264,7 @@ fn nobody_new_comes_by_an_end_that_nobody_has_asked_for() {
     is_over(&after(&retiring, [configure(salted)]));
     // That leaned then.
     let aborted = after(&leaning, [ramp("shop", RampOrder::Abort)]);
-    let undo = Command::Undo { to: leaning.table.epoch(), records: records(&leaning) };
+    let undo = Command::Undo { to: leaning.table.epoch(), records: records(&leaning), scopes: Scopes::all() };
     let (undone, effects) = run(&aborted, undo).unwrap();
     is_over(&undone);
     assert!(effects.notes.contains(&"the retirement of `green` of `shop` is over".to_owned()));
