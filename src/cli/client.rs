@@ -113,6 +113,13 @@ impl Error {
     pub fn leaves_open(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Silent { .. })
     }
+
+    /// True when another process may be about to answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use Error::{Broken, Nobody, Silent, Unreachable};
+        matches!(self, Nobody { .. } | Unreachable { .. } | Broken { .. } | Silent { .. })
+    }
 }
 
 /// One call.

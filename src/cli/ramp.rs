@@ -21,7 +21,7 @@ use crate::admin::api::{self, ChangeAnswer, RampEnded, Ramped, text};
 /// Between two looks.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// For how long nobody may answer, while one process takes another's place.
-pub(super) const ABSENT: Duration = Duration::from_secs(30);
+const ABSENT: Duration = Duration::from_secs(30);
 /// How long the version that was left may take, once the last step is reached.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -296,6 +296,16 @@ enum Over {
     Left(&'static str),
 }
 
+/// What it means for whoever follows something that he was not answered: for a while nothing, since another process may be about to; then that it
+/// goes on unseen, or where its service is gone that it is over.
+pub(super) fn missed(why: Error, answered: Instant, (over, goes_on): (String, String)) -> anyhow::Result<()> {
+    if why.may_pass() && answered.elapsed() < ABSENT {
+        return Ok(());
+    }
+    let is_gone = matches!(&why, Error::Refused(why) if why.token() == "unknown_service");
+    Err(why).context(if is_gone { over } else { goes_on })
+}
+
 async fn until_over(
     session: &mut Session<'_>,
     service: &str,
@@ -323,17 +333,8 @@ async fn until_over(
                     }
                 }
             }
-            // Another process may be about to answer.
-            Err(
-                Error::Nobody { .. }
-                | Error::Unreachable { .. }
-                | Error::Broken { .. }
-                | Error::Silent { .. },
-            ) if answered.elapsed() < ABSENT => {}
-            Err(error) => {
-                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
-                let over = || format!("the ramp of `{service}` is over");
-                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            Err(why) => {
+                missed(why, answered, (format!("the ramp of `{service}` is over"), goes_on(service)))?
             }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {

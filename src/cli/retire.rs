@@ -10,7 +10,7 @@ use super::args;
 use super::change::{conclude, with_options};
 use super::client::{Call, Error};
 use super::hook::interrupted;
-use super::ramp::{ABSENT, PAUSE, left_by};
+use super::ramp::{PAUSE, left_by, missed};
 use super::render;
 use super::rollout::millis;
 use super::session::{Exit, Format, Session};
@@ -128,17 +128,8 @@ async fn until_over(
                     return Ok(Ok(Box::new(present)));
                 }
             }
-            // Another process may be about to answer.
-            Err(
-                Error::Nobody { .. }
-                | Error::Unreachable { .. }
-                | Error::Broken { .. }
-                | Error::Silent { .. },
-            ) if answered.elapsed() < ABSENT => {}
-            Err(error) => {
-                let is_gone = matches!(&error, Error::Refused(why) if why.token() == "unknown_service");
-                let over = || format!("the retirement in `{service}` is over");
-                return Err(error).context(if is_gone { over() } else { goes_on(service) });
+            Err(why) => {
+                missed(why, answered, (format!("the retirement in `{service}` is over"), goes_on(service)))?
             }
         }
         if timeout.is_some_and(|timeout| since.elapsed() >= timeout) {

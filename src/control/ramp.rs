@@ -13,7 +13,9 @@ use super::handle::{Handle, Notice, Wanted};
 use super::supervisor::Verdicts;
 use super::{Control, Failed, clock};
 use crate::release::verdict::Standing;
-use crate::release::{Change, Command, Ramp, RampOrder, Ramped, Refused, State, Suspicion, Timestamp};
+use crate::release::{
+    Change, Command, Deployment, Ramp, RampOrder, Ramped, Refused, State, Suspicion, Timestamp,
+};
 use crate::table::{Epoch, ServiceName};
 
 /// How long after a step could not be taken it is tried again.
@@ -146,6 +148,22 @@ impl Handle {
     /// # Errors
     /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
     pub async fn ramped(&self, service: &ServiceName, begun: Epoch) -> Result<Option<Ramped>, Failed> {
+        let over = self.once(service, |deployment| {
+            let is_over = deployment.ramp.as_ref().is_none_or(|ramp| ramp.begun != begun);
+            is_over.then(|| deployment.ramped.clone().filter(|ramped| ramped.begun == begun))
+        });
+        over.await.map(Option::flatten)
+    }
+
+    /// What `look` makes of a service's deployment, once it makes anything of it; `None`: the service is gone. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
+    pub(super) async fn once<T>(
+        &self,
+        service: &ServiceName,
+        look: impl Fn(&Deployment) -> Option<T>,
+    ) -> Result<Option<T>, Failed> {
         let mut seen = self.seen.clone();
         loop {
             {
@@ -154,8 +172,8 @@ impl Handle {
                     return Err(Failed::LeftBehind);
                 }
                 let Some(deployment) = seen.state.deployment(service) else { return Ok(None) };
-                if deployment.ramp.as_ref().is_none_or(|ramp| ramp.begun != begun) {
-                    return Ok(deployment.ramped.clone().filter(|ramped| ramped.begun == begun));
+                if let Some(made) = look(deployment) {
+                    return Ok(Some(made));
                 }
             }
             seen.changed().await.map_err(|_| Failed::Closed)?;

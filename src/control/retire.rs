@@ -156,20 +156,11 @@ impl Handle {
     /// # Errors
     /// [`Failed::Closed`] when the proxy shuts down first; [`Failed::LeftBehind`] when another process takes its place.
     pub async fn retired(&self, service: &ServiceName, begun: Epoch) -> Result<Option<Retired>, Failed> {
-        let mut seen = self.seen.clone();
-        loop {
-            {
-                let seen = seen.borrow_and_update();
-                if seen.is_past {
-                    return Err(Failed::LeftBehind);
-                }
-                let Some(deployment) = seen.state.deployment(service) else { return Ok(None) };
-                if deployment.retirement.as_ref().is_none_or(|retirement| retirement.begun != begun) {
-                    return Ok(deployment.retired.clone().filter(|retired| retired.begun == begun));
-                }
-            }
-            seen.changed().await.map_err(|_| Failed::Closed)?;
-        }
+        let over = self.once(service, |deployment| {
+            let is_over = deployment.retirement.as_ref().is_none_or(|retirement| retirement.begun != begun);
+            is_over.then(|| deployment.retired.clone().filter(|retired| retired.begun == begun))
+        });
+        over.await.map(Option::flatten)
     }
 }
 
