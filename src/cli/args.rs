@@ -31,7 +31,7 @@ pub use words::{Pair, VersionOf};
 /// A reverse proxy made for the moment when traffic moves from one version of a service to another.
 ///
 /// `switchback run` starts the proxy; the other commands talk to a running one through its admin socket,
-/// or from another machine where [admin] listen lets them.
+/// or from another machine where `[admin] listen` lets them.
 /// They wait until what was asked is done, and the last line says what is safe to stop.
 ///
 /// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 timed out, 4 reverted by supervision.

@@ -30,6 +30,8 @@ class Proxy:
         self.port = self.clients.getsockname()[1]
         self.calls = socket.socket(socket.AF_UNIX)
         self.calls.bind(self.admin)
+        # As a unit with SocketMode=0600 has it.
+        os.chmod(self.admin, 0o600)
         self.calls.listen(1024)
         self.pids = []
         self.told = set()
