@@ -141,19 +141,9 @@ fn flip(to: &str) -> Command {
 }
 
 fn wanted(command: Asked) -> Wanted {
-    Wanted {
-        command,
-        actor: Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() },
-        scopes: Scopes::all(),
-        reason: String::new(),
-        expected: Vec::new(),
-        force: false,
-        idempotency: None,
-        dry_run: false,
-        exclusive: None,
-        about: Vec::new(),
-        render: |state, _, _| format!("epoch {}", state.table.epoch()),
-    }
+    let operator = Actor { kind: ActorKind::Operator, name: "uid=0".to_owned() };
+    let render = |state: &State, _: &Effects, _: &[ServiceName]| format!("epoch {}", state.table.epoch());
+    Wanted { command, render, ..Wanted::plain(flip("blue"), operator, String::new()) }
 }
 
 fn keyed(command: Command, key: &str, fingerprint: &str) -> Wanted {
