@@ -237,15 +237,23 @@ fn one_that_breaks_off_its_answers_is_ejected() {
 
 #[test]
 fn how_long_a_client_takes_to_send_says_nothing_about_its_endpoint() {
-    let origins: Vec<_> = (0..4).map(|_| origin(&Pulse::well())).collect();
-    let settings = "outliers = { interval = \"300ms\", latency = { factor = 3, min_requests = 2 } }";
-    let mut lab = Lab::pool(origins, &[], "", settings);
+    // They take as long as a loaded machine does not double, and the client ten times as long.
+    let takes = Duration::from_millis(40);
+    let origin = || {
+        Origin::behaving("blue", move |_, stream| {
+            thread::sleep(takes);
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(Then::Keep)
+        })
+    };
+    let settings = "outliers = { interval = \"1200ms\", latency = { factor = 3, min_requests = 2 } }";
+    let mut lab = Lab::pool((0..4).map(|_| origin()).collect(), &[], "", settings);
     lab.restrict_to_one_worker();
-    for _ in 0..12 {
+    for _ in 0..8 {
         // In turn: of four the first is the slow client's.
         let mut slow = lab.client();
         slow.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab");
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(takes * 10);
         slow.send("cd");
         assert_eq!(slow.answer().status, 200);
         (0..3).for_each(|_| assert_eq!(lab.client().post("/", b"quick").status, 200));

@@ -502,7 +502,7 @@ fn who_pauses_again_and_again_but_never_for_long_has_the_time() {
         drip(stream, &body(MIB))?;
         Ok(Then::Keep)
     });
-    let lab = on_one_worker(Lab::pool(vec![origin], &[], "", "timeouts = { progress = \"300ms\" }"));
+    let lab = on_one_worker(Lab::pool(vec![origin], &[], "", "timeouts = { progress = \"1s\" }"));
     let mut client = lab.client();
     assert!(client.get("/").body == body(MIB));
     client.send(post(MIB));

@@ -634,7 +634,7 @@ fn program(row: &Row, text: &str) -> Value {
     let path = row.lab.dir.path().join(format!("program-{}", text.len()));
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    json!({ "binary": path, "timeout": "2s" })
+    json!({ "binary": path, "timeout": "4s" })
 }
 
 fn assert_goes_on(row: &mut Row, epoch: u64) {
@@ -754,7 +754,7 @@ fn nobody_takes_over_without_the_store() {
 fn whoever_changes_something_meanwhile_waits_and_is_served() {
     let mut row = Row::with("");
     let body = takes_the_store_and(&row, "open('has-it', 'w').close(); time.sleep(60)");
-    let body = json!({ "binary": body["binary"], "timeout": "1s" });
+    let body = json!({ "binary": body["binary"], "timeout": "5s" });
     let (dir, socket) = (row.lab.dir.path().to_owned(), row.lab.socket());
     let flip = thread::spawn(move || {
         wait_until("it has the store", || PathBuf::from("has-it").exists() || dir.join("has-it").exists());
