@@ -754,7 +754,7 @@ fn nobody_takes_over_without_the_store() {
 fn whoever_changes_something_meanwhile_waits_and_is_served() {
     let mut row = Row::with("");
     let body = takes_the_store_and(&row, "open('has-it', 'w').close(); time.sleep(60)");
-    let body = json!({ "binary": body["binary"], "timeout": "5s" });
+    let body = json!({ "binary": body["binary"], "timeout": "3s" });
     let (dir, socket) = (row.lab.dir.path().to_owned(), row.lab.socket());
     let flip = thread::spawn(move || {
         wait_until("it has the store", || PathBuf::from("has-it").exists() || dir.join("has-it").exists());

@@ -110,7 +110,7 @@ fn a_receiver_that_never_answers_delays_nothing_and_loses_its_oldest_events() {
         write!(stream, "HTTP/1.1 204 No Content\r\n\r\n")?;
         Ok(Then::Close)
     });
-    let lab = Lab::with(&["blue", "green"], &webhook(&receiver, "events = [\"changed\"]\ntimeout = \"1m\""));
+    let lab = Lab::with(&["blue", "green"], &webhook(&receiver, "events = [\"changed\"]\ntimeout = \"5m\""));
     lab.flip("green");
     receiver.wait_served(1);
     // Every hold and release is an event.

@@ -15,10 +15,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    /// Until it is open; gives up with the test's patience.
+    /// Until it is open; gives up when whoever waits for it has long lost patience.
     pub fn wait(&self) {
         let closed = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_timeout_while(closed, super::PATIENCE, |open| !*open).unwrap());
+        drop(self.0.1.wait_timeout_while(closed, super::PATIENCE * 4, |open| !*open).unwrap());
     }
 }
 
