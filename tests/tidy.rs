@@ -43,8 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "webhooks",
         &["admin::api", "control::Notice", "config::Webhook", "config::webhook", "metrics::Deliveries"],
     ),
-    // The table for the words that people type: names, weights, addresses.
-    ("cli", &["admin::api", "config", "table"]),
+    // The table for the words that people type: names, weights, addresses; and what stands in `/metrics`.
+    ("cli", &["admin::api", "config", "table", "metrics::names", "metrics::GRPC_FAILURES"]),
 ];
 
 /// Where everything is wired together; these may import anything and count for no circle.

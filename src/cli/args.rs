@@ -7,6 +7,7 @@ mod process;
 mod ramp;
 mod reach;
 mod rollout;
+mod watch;
 mod words;
 
 use std::path::PathBuf;
@@ -18,13 +19,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub use endpoint::EndpointAdded;
 use help::{
     COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, MAN_HELP,
-    RAMP_HELP, RETIRE_HELP, ROLLOUT_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
+    RAMP_HELP, RETIRE_HELP, ROLLOUT_HELP, TOP_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
 pub use moves::{Flip, Revert, Supervise, Weights};
 pub use process::{Completions, Manual, Run, Upgrade};
 pub use ramp::{Plan, Promote, Ramp, Retire, Steer};
 pub use reach::Reach;
 pub use rollout::{Deploy, Rollout};
+pub use watch::{Status, Top};
 use words::{PROTOCOLS, address, duration, header, version_of};
 pub use words::{Pair, VersionOf};
 
@@ -123,6 +125,9 @@ pub enum Verb {
     History(History),
     /// Put every service back to where it was at an epoch, in one change.
     Undo(Undo),
+    /// Watch what is going on: requests, failures and times of each service and version, the busiest first.
+    #[command(after_help = TOP_HELP)]
+    Top(Top),
     /// Tell which version would get a request, and why.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(Explain),
@@ -152,16 +157,6 @@ pub struct Demo {
     /// Leave the proxy running at the end, to play with.
     #[arg(long)]
     pub keep: bool,
-}
-
-/// `status`.
-#[derive(Debug, Args)]
-pub struct Status {
-    /// Only this service.
-    pub service: Option<String>,
-    /// Show it again every second, until ctrl-c.
-    #[arg(long, short)]
-    pub watch: bool,
 }
 
 /// What every change takes.

@@ -246,14 +246,30 @@ impl Client {
         self.send(Call::new(Method::GET, segments)).await
     }
 
+    /// Reads the text at the path of these segments.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn text(&self, segments: &[&str]) -> Result<String, Error> {
+        let text = self.answer(Call::new(Method::GET, segments)).await?;
+        String::from_utf8(text.into()).map_err(|why| self.broken(why))
+    }
+
     /// Makes the call and reads its answer.
     ///
     /// # Errors
     /// [`Error`]; [`Error::Refused`] when the answer is a problem.
-    pub async fn send<T: DeserializeOwned>(&self, mut call: Call) -> Result<T, Error> {
+    pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let is_change = call.method != Method::GET;
+        let answer = self.answer(call).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|why| if is_change { self.lost(why) } else { self.broken(why) })
+    }
+
+    async fn answer(&self, mut call: Call) -> Result<Bytes, Error> {
         let (since, patience) = (Instant::now(), call.patience);
         for _ in 0..TAKE_OVERS {
-            match self.try_send(call.clone()).await {
+            match self.try_answer(call.clone()).await {
                 Err(Error::Refused(problem)) if call.is_for_another(&problem) => {
                     // What the call itself waits for has begun.
                     call.patience = patience.saturating_sub(since.elapsed()).max(PATIENCE);
@@ -261,18 +277,17 @@ impl Client {
                 answer => return answer,
             }
         }
-        self.try_send(call).await
+        self.try_answer(call).await
     }
 
-    async fn try_send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+    async fn try_answer(&self, call: Call) -> Result<Bytes, Error> {
         let (patience, is_change) = (call.patience, call.method != Method::GET);
         let request = call.request(&self.place).map_err(|why| self.broken(why))?;
         let answered = tokio::time::timeout(patience, self.exchange(request, is_change)).await;
         let silent = |_| Error::Silent { at: self.place.to_string(), seconds: patience.as_secs() };
         let response = answered.map_err(silent)??;
         if response.status().is_success() {
-            let answer = serde_json::from_slice(response.body());
-            return answer.map_err(|why| if is_change { self.lost(why) } else { self.broken(why) });
+            return Ok(response.into_body());
         }
         let problem = serde_json::from_slice(response.body());
         Err(problem.map(Error::Refused).unwrap_or_else(|_| self.broken(plain(&response))))

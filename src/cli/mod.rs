@@ -29,6 +29,7 @@ mod style;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod top;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -155,6 +156,7 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Drain(args) => drain::run(session, &args).await,
         Verb::History(args) => history::run(session, &args).await,
         Verb::Undo(args) => flip::undo(session, &args).await,
+        Verb::Top(args) => top::run(session, &args).await,
         Verb::Explain(args) => explain::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
         Verb::Man(args) => man::run(session, &args),

@@ -63,6 +63,21 @@ impl Session<'_> {
         self.is_heard &= (self.out)(text.as_ref());
     }
 
+    /// Empties the screen of somebody who watches one.
+    pub(super) fn clear(&mut self) {
+        if self.format == Format::Text && self.style.colour {
+            // Home, then clear: less flicker than the other way round.
+            self.say("\x1b[H\x1b[2J");
+        }
+    }
+
+    /// What passes, for people: machines see that a document is late.
+    pub(super) fn remark(&mut self, error: &anyhow::Error) {
+        if self.format == Format::Text {
+            self.say(format!("{error:#}"));
+        }
+    }
+
     /// `value` for machines, else what `text` makes of it for people.
     pub(super) fn tell<T: Serialize>(
         &mut self,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args;
 use super::client::{Call, Client, Error};
 use super::render;
-use super::session::{Exit, Format, Session};
+use super::session::{Exit, Session};
 use crate::admin::api;
 
 /// Between two pictures of `--watch`.
@@ -45,14 +45,11 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Status) -> anyho
     }
     while session.is_heard {
         let picture = look(session, args.service.as_deref()).await;
-        if session.format == Format::Text && session.style.colour {
-            // Home, then clear: less flicker than the other way round.
-            session.say("\x1b[H\x1b[2J");
-        }
+        session.clear();
         match picture {
             Ok(picture) => session.tell(&picture, render::status)?,
             // It may come back: a restart is one of the things that are watched.
-            Err(error) if is_passing(&error) => session.say(format!("{error:#}")),
+            Err(error) if is_passing(&error) => session.remark(&error),
             Err(error) => return Err(error),
         }
         tokio::time::sleep(REFRESH).await;
@@ -60,7 +57,7 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Status) -> anyho
     Ok(Exit::Done)
 }
 
-fn is_passing(error: &anyhow::Error) -> bool {
+pub(super) fn is_passing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Error>().is_some_and(|error| !matches!(error, Error::Refused(_)))
 }
 

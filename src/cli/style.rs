@@ -9,6 +9,8 @@ pub struct Style {
     pub colour: bool,
     /// Columns.
     pub width: usize,
+    /// Lines; of what is printed once they don't count.
+    pub height: usize,
 }
 
 /// What a piece of text means; how it looks follows from that.
@@ -28,7 +30,7 @@ pub(super) enum Tone {
 
 impl Style {
     /// No colour, 100 columns: for the demo and tests.
-    pub const PLAIN: Self = Self { colour: false, width: 100 };
+    pub const PLAIN: Self = Self { colour: false, width: 100, height: usize::MAX };
 
     /// Columns where nobody looks: enough for a program to find everything.
     const PIPE: usize = 240;
@@ -38,12 +40,18 @@ impl Style {
     pub fn of_stdout() -> Self {
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
-            return Self { colour: false, width: Self::PIPE };
+            return Self { width: Self::PIPE, ..Self::PLAIN };
         }
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let width = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
-        Self { colour: !refused && !dumb, width: if width == 0 { Self::PLAIN.width } else { width } }
+        let (width, height) =
+            rustix::termios::tcgetwinsize(&stdout).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+        let or = |told: u16, plain| if told == 0 { plain } else { usize::from(told) };
+        Self {
+            colour: !refused && !dumb,
+            width: or(width, Self::PLAIN.width),
+            height: or(height, Self::PLAIN.height),
+        }
     }
 
     /// `text` in this tone; pad it before.

@@ -222,6 +222,9 @@ pub struct Cells {
     hedges: OnceLock<Box<[AtomicU64; Hedge::ALL.len()]>>,
 }
 
+/// gRPC statuses that are the server's doing: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
+pub const GRPC_FAILURES: [usize; 6] = [2, 4, 8, 13, 14, 15];
+
 /// The status of a gRPC call by its number; the last is for all others.
 pub(super) const GRPC: [&str; 18] =
     ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "other"];

@@ -17,7 +17,7 @@ mod retry;
 mod sums;
 pub mod supervision;
 
-pub use cells::{Cells, Histogram, Kind, Outcome, bump};
+pub use cells::{Cells, GRPC_FAILURES, Histogram, Kind, Outcome, bump};
 pub use checks::Checks;
 pub use collector::Exposition;
 pub use handshake::Handshake;

@@ -12,6 +12,14 @@ pub(super) const FLIP_HELP: &str = "Examples:
 
 An exclusive flip that cannot be made in time fails (status 3), and everything goes on where it was.";
 
+pub(super) const TOP_HELP: &str = "Examples:
+  switchback top                                every two seconds, until ctrl-c
+  switchback top shop --every 10s               one service, and steadier figures
+  switchback top -n 1 --json                    one picture for a script
+
+A service's own line is what its users saw; its versions' lines are what these did, attempts that were made
+good elsewhere included. ERRORS are answers from 500 on, and statuses of gRPC that are a server's doing.";
+
 pub(super) const HOLD_HELP: &str = "Examples:
   switchback hold shop --timeout 30s && migrate && switchback release shop
   switchback hold shop --writes                 GET, HEAD and OPTIONS go on";

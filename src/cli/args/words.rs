@@ -72,6 +72,12 @@ pub(super) fn long_duration(text: &str) -> Result<Duration, String> {
     table::duration::parse(text).map_err(|why| why.to_string())
 }
 
+/// Between two looks at a proxy: each costs it something.
+pub(super) fn refresh(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    (every >= Duration::from_millis(100)).then_some(every).ok_or_else(|| "expected 100ms or more".to_owned())
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     text::duration(text).map_err(|why| why.to_string())
 }

@@ -169,7 +169,7 @@ mod tests {
     fn it_is_a_table_of_eighty_columns() {
         insta::assert_snapshot!(picture().lines(Style::PLAIN).join("\n"));
         for width in [80, NARROWEST] {
-            let lines = picture().lines(Style { colour: false, width });
+            let lines = picture().lines(Style { width, ..Style::PLAIN });
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
         }
     }

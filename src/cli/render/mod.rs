@@ -10,6 +10,7 @@ mod rollout;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
 mod verdict;
 
 pub(super) use change::{carriers, change, held, quiet_change, way_back};
@@ -24,3 +25,4 @@ pub(super) use ramp::{
 pub(super) use retire::{retired, retirement};
 pub(super) use rollout::{is_safe, news, outcome, rollout};
 pub(super) use status::{status, versions};
+pub(super) use top::top;

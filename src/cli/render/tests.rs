@@ -228,13 +228,13 @@ fn status_tells_who_is_not_well_and_why() {
 
 #[test]
 fn status_fits_a_narrow_terminal() {
-    let text = status(&picture(vec![draining()]), Style { colour: false, width: 60 });
+    let text = status(&picture(vec![draining()]), Style { width: 60, ..Style::PLAIN });
     assert_snapshot!(text);
 }
 
 #[test]
 fn status_in_colour() {
-    assert_snapshot!(status(&picture(vec![draining()]), Style { colour: true, width: 100 }));
+    assert_snapshot!(status(&picture(vec![draining()]), Style { colour: true, ..Style::PLAIN }));
 }
 
 #[test]

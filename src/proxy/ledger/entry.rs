@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::page::{Decided, Outcome, Page};
 use super::quiet::Slot;
 use super::{Counting, LATELY, Side, micros};
-use crate::metrics::{Kind, Reason};
+use crate::metrics::{GRPC_FAILURES, Kind, Reason};
 use crate::proxy::clock;
 use crate::proxy::fields::Fields;
 use crate::proxy::peer::Peer;
@@ -17,9 +17,6 @@ use crate::proxy::quota::network;
 use crate::proxy::upstream::{Seat, Verdict};
 use crate::table::StickyKey;
 use crate::table::latency::bucket;
-
-/// gRPC statuses that are the server's doing: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
-const GRPC_FAILURES: [usize; 6] = [2, 4, 8, 13, 14, 15];
 
 /// One request, from its coin to the end of its first attempt.
 #[derive(Debug)]
