@@ -26,8 +26,8 @@ pub(in crate::cli) fn top(picture: &Picture, style: Style) -> String {
         ),
         style.paint(Tone::Faint, &row("SERVICE VERSION", width, title.map(str::to_owned))),
     ];
-    // One is for who is left out, one for the cursor.
-    let room = style.height.saturating_sub(2);
+    // One is for who is left out, two are where the screen begins and where the cursor stays.
+    let room = style.height.saturating_sub(3);
     for (index, service) in picture.services.iter().enumerate() {
         if index > 0 && lines.len() + 1 + service.versions.len() > room {
             let left = &picture.services[index..];
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_told_together() {
-        let small = top(&picture(), Style { height: 10, ..Style::PLAIN });
+        let small = top(&picture(), Style { height: 11, ..Style::PLAIN });
         assert_eq!(small.lines().count(), 7);
         assert!(small.ends_with("and 1 more service, 57.5 requests/s"), "{small}");
         assert!(top(&picture(), Style { height: 1, ..Style::PLAIN }).contains("green"), "one at least");
