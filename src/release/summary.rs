@@ -4,7 +4,7 @@ use super::deployment::Deployment;
 use super::history::{ServiceRecord, Standing};
 use super::ramp::{Ramp, RampEnd, Ramped};
 use super::retire::{Retired, Retirement};
-use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, VersionSpec, Watch};
+use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, Targeting, VersionSpec, Watch};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -28,8 +28,11 @@ pub(super) fn describe(
 ) -> String {
     let standing = before.and_then(|before| before.standing.as_ref());
     let mut parts = old.map_or_else(Vec::new, |old| versions(old, new));
-    if standing.is_none_or(|standing| standing.split != new.split) {
+    if standing.is_none_or(|standing| !standing.split.weighs_as(&new.split)) {
         parts.push(new.split.to_string());
+    }
+    if standing.map(|standing| standing.split.rules()).unwrap_or(&Targeting::default()) != new.split.rules() {
+        parts.push(new.split.rules().to_string());
     }
     parts.extend(ramping(standing, deployment));
     parts.extend(retiring(standing, deployment));

@@ -25,13 +25,19 @@ fn weights(all: &[(&str, u16)]) -> BTreeMap<String, u16> {
 }
 
 fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving: &[&str]) -> Standing {
-    let previous = PreviousSplit { stable: "blue".to_owned(), weights: weights(previous), exclusive: None };
+    let previous = PreviousSplit {
+        stable: "blue".to_owned(),
+        weights: weights(previous),
+        rules: Vec::new(),
+        exclusive: None,
+    };
     Standing {
         epoch: 42,
         phase,
         stable: all[0].0.to_owned(),
         candidate: all.get(1).map(|(version, _)| (*version).to_owned()),
         weights: weights(all),
+        rules: Vec::new(),
         leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
         previous: (!previous.weights.is_empty()).then_some(previous),
         hold: None,
@@ -50,6 +56,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
     Version {
         name: name.to_owned(),
         weight,
+        targeted: false,
         protocol: api::Protocol::Http1,
         endpoints: endpoints
             .iter()
@@ -359,6 +366,7 @@ fn explanations() {
         reason: Reason::Coin,
         version: None,
         chances: vec![chance("blue", 9_500), chance("green", 500)],
+        rule: None,
         sticky: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
@@ -379,7 +387,15 @@ fn explanations() {
     };
     let unknown = Explained { sticky: by(false), ..coin.clone() };
     let minted = Explained { reason: Reason::Minted, sticky: by(true), ..coin.clone() };
-    let all = [coin, single, none, known, unknown, minted]
+    let decided = api::Decided { number: 2, text: "header x-beta=yes -> green".into() };
+    let by_rule = Explained {
+        reason: Reason::Rule,
+        version: Some("green".into()),
+        chances: vec![chance("green", 500)],
+        rule: Some(decided),
+        ..coin.clone()
+    };
+    let all = [coin, single, none, known, unknown, minted, by_rule]
         .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
     assert_snapshot!(all.join("\n--\n"));
 }
