@@ -31,15 +31,13 @@ pub(super) fn describe(
     if standing.is_none_or(|standing| !standing.split.weighs_as(&new.split)) {
         parts.push(new.split.to_string());
     }
-    if standing.map(|standing| standing.split.rules()).unwrap_or(&Targeting::default()) != new.split.rules() {
-        parts.push(new.split.rules().to_string());
-    }
     parts.extend(ramping(standing, deployment));
     parts.extend(retiring(standing, deployment));
     parts.extend(holding(old.map(|old| old.holds).unwrap_or_default(), new.holds));
     if parts.is_empty() {
         parts.extend(suspected(standing, deployment));
     }
+    parts.extend(targeting(standing, (new, deployment)));
     if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
     }
@@ -47,6 +45,16 @@ pub(super) fn describe(
         parts.push("as the file says now".to_owned());
     }
     format!("{}: {}", new.name, parts.join(", "))
+}
+
+/// `1 rule (header x-beta=yes -> green)`, `no rules`, `no rules, once supervision leans back no more`.
+fn targeting(before: Option<&Standing>, (new, now): (&Service, &Deployment)) -> Option<String> {
+    let none = Targeting::default();
+    if new.split.rules() != before.map_or(&none, |before| before.split.rules()) {
+        return Some(new.split.rules().to_string());
+    }
+    let (was, asked) = (before?.trial.as_ref()?.asked.rules(), now.trial.as_ref()?.asked.rules());
+    (was != asked).then(|| format!("{asked}, once supervision leans back no more"))
 }
 
 /// `ramp to green, step 2 of 5`, `the ramp to green is frozen`, `the ramp to green goes on`, `the ramp to green is over (superseded)`.

@@ -184,7 +184,7 @@ impl Item {
     }
 
     /// The same weights with these rules.
-    fn aim(&mut self, rules: Targeting, epoch: Epoch) {
+    pub(super) fn aim(&mut self, rules: Targeting, epoch: Epoch) {
         let Self { service, deployment, .. } = self;
         if *service.split.rules() == rules {
             return;
@@ -194,12 +194,13 @@ impl Item {
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
     }
 
-    /// What a trial that goes on has been asked for, by the rules that there are now; none leads to a version that is gone.
+    /// What a trial that goes on has been asked for, by the rules that there are now; none leads to a version that is gone or empty.
     ///
     /// `leant`: it leaned back before, and then they are those that were asked for, not those that hold.
     pub(super) fn settle_rules(&mut self, leant: bool) {
         let Self { service, deployment, rules_asked, .. } = self;
-        let is_there = |version: &VersionName| service.version(version).is_some();
+        let is_there =
+            |version: &VersionName| service.split.leads_to(version) || serves(&service.versions, version);
         let Some(trial) = &mut deployment.trial else { return };
         let rules = match rules_asked {
             Some(asked) => asked.clone(),

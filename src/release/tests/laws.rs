@@ -296,7 +296,7 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                 check_way_back(before, next, service);
             }
         }
-        (Command::SetWeights { service, .. }, Ok((next, Effects { change: Some(_), .. }))) => {
+        (Command::SetWeights { service, .. }, Ok((next, _))) if rules::has_moved(before, next, service) => {
             check_way_back(before, next, service);
         }
         (Command::Supervise { service, stage, act }, result) => {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::release::{Act, Command, Deployment, RampOrder, State};
-use crate::table::{Service, Targeting};
+use crate::table::{Service, ServiceName, Targeting};
 
 const RULES: [&str; 6] = [
     "header x-beta=yes -> v1",
@@ -43,6 +43,12 @@ pub(super) fn check_standing(service: &Service, deployment: &Deployment) {
             assert_eq!(rules, trial.asked.rules());
         }
     }
+}
+
+/// True when a weight is another one: rules that come back with the same weights are no step.
+pub(super) fn has_moved(before: &State, next: &State, name: &ServiceName) -> bool {
+    let [was, is] = [before, next].map(|state| &state.table.service(name).unwrap().split);
+    !was.weighs_as(is)
 }
 
 /// Whoever moves everybody takes the rules away; whoever moves weights, or stays, leaves them.
