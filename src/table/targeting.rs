@@ -299,6 +299,9 @@ impl Matching {
                 "every value of {what} begins with nothing: have it be there instead"
             )));
         }
+        if what.starts_with("cookie") && value.contains(';') {
+            return Err(Invalid(format!("the value of {what} has a `;`, where a cookie ends")));
+        }
         let is_query = what.starts_with("query");
         let is_padded =
             value.trim_start() != &**value || matches!(self, Self::Is(_)) && value.trim_end() != &**value;

@@ -186,6 +186,7 @@ fn what_no_request_can_show_is_refused() {
         ("header x=\" a\" -> green", "a space around it"),
         ("cookie ^=a -> green", "no name for a rule"),
         ("query a^= -> green", "begins with nothing"),
+        ("cookie a=b;c -> green", "where a cookie ends"),
         ("header a=1 and header A=2 -> green", "one condition on header a"),
         ("client 10.0.0.0/33 -> green", "no network"),
         ("client 10.0.0.0/8, -> green", "no network"),
