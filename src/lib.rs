@@ -19,7 +19,7 @@
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which refuses what can be read in two ways (HTTP/2 is h2's), and
 //! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous
-//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); its coin says which version, or [whose](proxy::sticky) it is where [users stay](table::sticky); the [permit](proxy::permit) counts it in
+//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); the first [rule](table::targeting) that fits says which version, else [whose](proxy::sticky) it is where [users stay](table::sticky), else its coin; the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
 //! endpoint](proxy::upstream::balance) it goes; an [exchange](proxy::forward) carries head and body both ways as streams,
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
@@ -70,6 +70,12 @@
 //! takes what came, every ten milliseconds, and the pure [verdict](release::verdict) makes evidence of it. What it wants are ordinary
 //! changes: lean back, come back, revert, each refused when the trial that it is about is over, and given again while the store
 //! refuses it.
+//!
+//! # Targeting rules
+//!
+//! [Rules](table::targeting) are a part of the [split](table::Split), as weights are: so whoever remembers a split, goes back to one or leans away from one
+//! has them with it, and a version is live when the split [leads](table::Split::leads_to) there, by weight or by a rule. What is about all of a service's
+//! requests is a split without rules. Who is targeted throws no coin, and is not compared.
 //!
 //! # A ramp
 //!

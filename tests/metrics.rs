@@ -46,6 +46,7 @@ fn table() -> Arc<Table> {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: switchback::table::Targeting::default(),
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

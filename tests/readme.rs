@@ -113,6 +113,9 @@ fn the_tutorial_says_what_it_says() {
     for Typed { command, lines } in session() {
         let said = match command {
             "curl -s localhost:8080" => clients.get("/").text(),
+            "curl -s -H 'x-beta: yes' localhost:8080" => {
+                clients.send("GET / HTTP/1.1\r\nhost: localhost:8080\r\nx-beta: yes\r\n\r\n").answer().text()
+            }
             verb if verb.starts_with("switchback ") => type_in(dir.path(), verb),
             other if other.starts_with("for i in ") => continue,
             other => panic!("who types `{other}`?"),

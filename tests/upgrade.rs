@@ -1564,6 +1564,26 @@ fn a_new_process_that_may_serve_already_is_told_to_end_and_not_killed() {
 }
 
 #[test]
+fn targeting_rules_hold_in_the_new_process() {
+    let mut row = Row::with("[upgrade]\nspread = \"100ms\"\n");
+    let rules = json!([{ "headers": { "x-beta": "yes" }, "to": "green" }]);
+    let (status, answer) = row.lab.call("PUT", "/v1/services/shop/rules", &rules);
+    assert_eq!(status, 200, "{answer}");
+    row.upgrade();
+    let ask = |row: &Row, beta: &str| {
+        let asked = format!("GET / HTTP/1.1\r\nhost: shop.test\r\nx-beta: {beta}\r\n\r\n");
+        row.client().send(asked).answer().version().to_owned()
+    };
+    row.wait_alone();
+    assert_eq!([ask(&row, "yes"), ask(&row, "no")], ["green", "blue"]);
+    assert_eq!((&row.lab.shop()["rules"], &row.drain("green")["drained"]), (&rules, &json!(false)));
+    // What it has from the old one it can take away, and only then is nothing left there.
+    assert_eq!(row.lab.cli(&["rules", "shop", "--clear"]).0, 0);
+    assert_eq!((ask(&row, "yes").as_str(), &row.drain("green")["drained"]), ("blue", &json!(true)));
+    row.end();
+}
+
+#[test]
 fn a_ramp_goes_on_in_the_new_process() {
     let mut row = Row::with("");
     let steps = [100, 200, 300, 400, 10_000];

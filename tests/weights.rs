@@ -118,6 +118,7 @@ fn service(points: u16) -> Arc<Service> {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: switchback::table::Targeting::default(),
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

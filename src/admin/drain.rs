@@ -16,7 +16,7 @@ use super::read::{Nothing, etag, no_service};
 use super::uses;
 use crate::control::Handle;
 use crate::release::{Deployment, Refused};
-use crate::table::{self, BasisPoints, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use crate::table::{self, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
 /// (`also_used_by`) or supervision may give it traffic back (`measure`).
@@ -71,7 +71,7 @@ pub(super) async fn look_at_endpoint(
     let draining = spec.is_some_and(|spec| spec.draining.contains(endpoint));
     let remaining: Vec<_> = told.iter().flatten().map(Into::into).collect();
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
-    let gets_nothing = service.is_none_or(|service| service.split.weight(version) == BasisPoints::NONE);
+    let gets_nothing = service.is_none_or(|service| !service.split.leads_to(version));
     // What the workers said holds for a change that was published before they were asked.
     let is_fenced = epoch <= before && are_elders_quiet;
     let takes_part = in_pool && !draining;
@@ -91,7 +91,7 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     let seen = busy(control, stopping).into_iter().filter(|(service, _)| scopes.read(service.as_str()));
     for (service, version) in seen {
         let (drain, _) = look(control, &service, &version).await;
-        let is_leaving = drain.weight == 0 && !drain.drained;
+        let is_leaving = drain.weight == 0 && !drain.targeted && !drain.drained;
         if is_leaving || (stopping && !drain.remaining.is_empty()) {
             let (service, version) = (service.to_string(), version.to_string());
             versions.push(VersionLeft { service, version, drain });
@@ -110,7 +110,7 @@ fn kept(control: &Handle) -> Vec<VersionKept> {
     let state = control.state();
     let baseless = |service: &Arc<table::Service>| {
         let version = state.deployment(&service.name)?.trial.as_ref()?.baseline.clone();
-        (service.split.weight(&version) == BasisPoints::NONE).then_some(version)
+        (!service.split.leads_to(&version)).then_some(version)
     };
     let kept = state.table.services().iter().filter_map(|service| {
         let version = baseless(service)?;
@@ -125,11 +125,11 @@ pub(super) fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, V
     let mut all: BTreeSet<_> = control.draining().iter().cloned().collect();
     all.extend(control.leaving_elsewhere());
     let state = control.state();
-    let weight = |service: &ServiceName, version: &VersionName| {
-        state.table.service(service).map_or(0, |service| service.split.weight(version).points())
+    let gets_some = |service: &ServiceName, version: &VersionName| {
+        state.table.service(service).is_some_and(|service| service.split.leads_to(version))
     };
     for upstream in control.tenures().tenures() {
-        let counts = stopping || weight(&upstream.service, &upstream.version) == 0;
+        let counts = stopping || !gets_some(&upstream.service, &upstream.version);
         if counts && upstream.in_flight() > 0 {
             all.insert((upstream.service.clone(), upstream.version.clone()));
         }
@@ -152,7 +152,9 @@ pub(super) async fn look(control: &Handle, service: &ServiceName, version: &Vers
     let measure = Measure::present(&state, service, version.as_str());
     let retirement = state.deployment(service).and_then(|deployment| deployment.retirement.as_ref());
     let retiring = retirement.is_some_and(|retirement| retirement.version == *version);
-    (Drain { measure, retiring, ..Drain::of(weight, draining, &in_flight, told.as_deref()) }, epoch.0)
+    let targeted = present.is_some_and(|service| service.split.rules().leads_to(version));
+    let drain = Drain::of((weight, targeted), draining, &in_flight, told.as_deref());
+    (Drain { measure, retiring, ..drain }, epoch.0)
 }
 
 /// The version of that name or part; one that was removed, also with its service, as long as it drains.

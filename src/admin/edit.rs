@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, PutEndpoint, Weights, text};
 use super::call::{from_json, parse};
+use super::rules;
 use crate::control::{Exclusively, Streams};
 use crate::release::{Command, Supervise};
 use crate::table::{
@@ -304,10 +305,16 @@ fn command(service: ServiceName, edit: Edit) -> Result<Command, Box<Problem>> {
     if let Some(asked) = &edit.weights {
         commands.push(weights(service.clone(), asked, edit.rest.as_deref(), edit.supervise.as_ref())?);
     }
+    if let Some(asked) = &edit.rules {
+        commands.push(rules::command(service.clone(), asked).map_err(|mut problem| {
+            let inside = problem.field.take().unwrap_or_default();
+            problem.at(format!("rules{inside}"))
+        })?);
+    }
     commands.extend(pool_edits(&service, &edit)?);
     let only = if commands.len() == 1 { commands.pop() } else { None };
     only.ok_or_else(|| {
-        Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, put_version, remove_version, put_endpoint, remove_endpoint, drain_endpoint")
+        Problem::new(400, "bad_value", "an edit has exactly one of flip, revert, weights, rules, put_version, remove_version, put_endpoint, remove_endpoint, drain_endpoint")
     })
 }
 

@@ -7,13 +7,15 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use http::header::HOST;
 
-use super::api::{Chance, Explain, Explained, Problem, Reason, Route, Sticky};
+use super::api::{Chance, Decided, Explain, Explained, Problem, Reason, Route, Sticky};
 use super::call::Call;
 use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
 use crate::table::sticky::cookie;
-use crate::table::{BasisPoints, OwnAnswer, RouteKey, Service, StickyBy, StickyKey, Table};
+use crate::table::{
+    AssignedBy, BasisPoints, OwnAnswer, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
+};
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
@@ -37,6 +39,7 @@ pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
 struct Request {
     host: String,
     path: String,
+    query: String,
     /// Names in lower case.
     headers: Vec<(String, String)>,
     client: Option<IpAddr>,
@@ -51,6 +54,22 @@ impl RouteKey for Request {
     }
     fn has_header(&self, name: &str, value: &str) -> bool {
         self.headers.iter().any(|(other, found)| other == name && found == value)
+    }
+}
+
+impl Shown for Request {
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let fields = self.headers.iter().filter(move |(other, _)| other == name);
+        fields.map(|(_, value)| value.trim_ascii().as_bytes())
+    }
+    fn query(&self) -> &[u8] {
+        self.query.as_bytes()
+    }
+    fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+    fn host(&self) -> &[u8] {
+        self.host.as_bytes()
     }
 }
 
@@ -75,21 +94,17 @@ impl Request {
         let authority =
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
-        Ok(Self { host, path, headers, client: client.transpose()? })
+        let query = uri.query().unwrap_or_default().to_owned();
+        Ok(Self { host, path, query, headers, client: client.transpose()? })
     }
 
     /// What its user is known by, where users of the service stay with a version.
     fn key(&self, service: &Service) -> Option<StickyKey> {
         let sticky = service.sticky.as_ref()?;
-        let all = |wanted: &str| {
-            let wanted = wanted.to_owned();
-            let fields = self.headers.iter().filter(move |(name, _)| *name == wanted);
-            fields.map(|(_, value)| value.trim_ascii().as_bytes())
-        };
         match &sticky.rules.by {
-            StickyBy::Cookie { name, .. } => sticky.key(cookie(all("cookie"), name)?),
+            StickyBy::Cookie { name, .. } => sticky.key(cookie(self.header("cookie"), name)?),
             StickyBy::Header(name) if HOST == **name => sticky.key_of_host(self.host.as_bytes()),
-            StickyBy::Header(name) => sticky.key(all(name).next()?),
+            StickyBy::Header(name) => sticky.key(self.header(name).next()?),
             StickyBy::Client => self.client.map(|client| sticky.key_of_client(client)),
         }
     }
@@ -106,21 +121,33 @@ fn without_port(authority: &str) -> &str {
 fn explained(table: &Table, request: &Request) -> Explained {
     let epoch = table.epoch().0;
     let Some(routed) = table.route(request) else {
-        let (reason, chances) = (Reason::NoRoute, Vec::new());
-        return Explained { epoch, service: None, route: None, reason, version: None, chances, sticky: None };
+        let (reason, chances, (rule, sticky)) = (Reason::NoRoute, Vec::new(), (None, None));
+        let (service, route, version) = (None, None, None);
+        return Explained { epoch, service, route, reason, version, chances, rule, sticky };
     };
     let service = &table.services()[routed.service];
     if let Some(reason) = own_answer(service, routed.route) {
         let route: Route = (&service.routes[routed.route]).into();
         let (route, service) = (Some(route), Some(service.name.to_string()));
-        let (version, chances, sticky) = (None, Vec::new(), None);
-        return Explained { epoch, service, route, reason, version, chances, sticky };
+        let (version, chances, rule, sticky) = (None, Vec::new(), None, None);
+        return Explained { epoch, service, route, reason, version, chances, rule, sticky };
     }
     let mut chances: Vec<_> =
         service.split.shares().map(|(version, weight)| chance(version.as_str(), weight)).collect();
-    let (reason, version) = decided(service, request);
+    let (rule, (reason, version)) =
+        match service.aims.as_ref().and_then(|aims| Some((aims, aims.aim(request)?))) {
+            Some((aims, aim)) => {
+                let text = aims.rules()[usize::from(aim.rule) - 1].to_string();
+                let version = service.versions[aim.version].name.to_string();
+                (Some(Decided { number: aim.rule, text }), (Reason::Rule, Some(version)))
+            }
+            None => (None, decided(service, request)),
+        };
     if let Some(version) = &version {
         chances.retain(|chance| chance.version == *version);
+        if chances.is_empty() {
+            chances.push(chance(version, BasisPoints::NONE));
+        }
         chances.iter_mut().for_each(|chance| chance.probability = 1.0);
     } else if reason == Reason::Minted
         && let Some(closed) = service.sticky.as_ref().and_then(|sticky| sticky.closed())
@@ -133,12 +160,12 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let sticky = Sticky::of(service);
     let route: Route = (&service.routes[routed.route]).into();
     let (route, service) = (Some(route), Some(service.name.to_string()));
-    Explained { epoch, service, route, reason, version, chances, sticky }
+    Explained { epoch, service, route, reason, version, chances, rule, sticky }
 }
 
 /// What decides on the version of the request, and which it is if that is known.
 fn decided(service: &Service, request: &Request) -> (Reason, Option<String>) {
-    if service.split.is_whole() {
+    if service.assigned_by() == AssignedBy::Single {
         return (Reason::Single, Some(service.split.heaviest().to_string()));
     }
     let Some(sticky) = &service.sticky else { return (Reason::Coin, None) };

@@ -28,6 +28,7 @@ mod retire;
 mod rollout;
 mod room;
 mod router;
+mod rules;
 mod server;
 pub mod socket;
 mod status;

@@ -11,7 +11,8 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use super::api::{ChangeAnswer, Problem, Rollout, Upgraded};
 use super::router::{self, Route};
 use super::{
-    change, drain, events, explain, health, precondition, ramp, read, retire, rollout, upgrade, verdict,
+    change, drain, events, explain, health, precondition, ramp, read, retire, rollout, rules, upgrade,
+    verdict,
 };
 
 /// The document of `GET /v1/openapi.json`.
@@ -80,7 +81,7 @@ fn say_what_a_name_is(parameter: &mut RefOr<Parameter>) {
         description = "Served on the admin socket, where nobody has to say who he is, and on `[admin] listen`, to those who show a token or a certificate that is known; the scopes that a call takes, any one of them, stand in its `security`, and `admin` is enough for all. Who may look at some services alone is told of those. Errors are problem details (RFC 9457); `type` is stable."),
     paths(
         read::services, read::service, verdict::verdict, drain::version, drain::endpoint, drain::proxy, health::version, read::changes, read::status, read::openapi, read::metrics,
-        read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, change::put_version,
+        read::healthz, read::readyz, change::flip, change::revert, change::hold, change::release, change::put_weights, rules::put_rules, change::put_version,
         change::remove_version, change::put_endpoint, change::remove_endpoint, change::drain_endpoint, change::batch,
         change::undo, ramp::ramp, ramp::promote, ramp::abort, retire::retire, ramp::freeze, ramp::resume,
         explain::explain, events::events, upgrade::upgrade,

@@ -217,7 +217,11 @@ fn who_moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<String
         let (old, sticky) = (before.table.service(&new.name)?, new.sticky.as_ref()?);
         let share = moved(&old.split, &new.split) * 100.0;
         let (name, by) = (&new.name, &sticky.rules.by);
-        Some(format!("`{name}` is sticky by {by}: {} % of its users would change versions", figure(share)))
+        let besides = if old.split.rules() == new.split.rules() { "" } else { ", and whom rules are about" };
+        Some(format!(
+            "`{name}` is sticky by {by}: {} % of its users would change versions{besides}",
+            figure(share)
+        ))
     };
     names.filter_map(note).collect()
 }

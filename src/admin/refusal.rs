@@ -10,7 +10,7 @@ use super::caller::out_of_scope;
 use super::edit::Edits;
 use super::{App, precondition};
 use crate::control::{Ended, Failed, HoldEnded, InTheWay};
-use crate::release::Refused;
+use crate::release::{Misaimed, Refused};
 use crate::store::StoreError;
 use crate::table::{ServiceName, VersionRef};
 
@@ -39,6 +39,8 @@ pub(super) enum Blame {
     Member(&'static str),
     /// The body's members are versions; those of them that were named.
     Weights(Vec<String>),
+    /// The body's members are rules: the versions that they lead to.
+    Rules(Vec<String>),
     /// The edits of a batch.
     Edits(Edits),
 }
@@ -51,6 +53,10 @@ impl Blame {
             Self::Weights(named) => {
                 let version = version.to_string();
                 Some(if named.contains(&version) { version } else { "rest".to_owned() })
+            }
+            Self::Rules(to) => {
+                let version = version.to_string();
+                to.iter().position(|to| *to == version).map(|index| format!("[{index}].to"))
             }
             Self::Edits(edits) => edits.mover(service).map(|index| format!("changes[{index}]")),
         }
@@ -203,9 +209,11 @@ fn status(why: &Refused) -> u16 {
         | Refused::NothingToRamp { .. }
         | Refused::Suspect { .. }
         | Refused::Retire(_)
+        | Refused::Rules(Misaimed::Targeted { .. })
         | Refused::NoTrial { .. } => 409,
         Refused::EmptyVersion { .. }
         | Refused::BadWeights { .. }
+        | Refused::Rules(Misaimed::TooMany { .. })
         | Refused::UnknownEpoch { .. }
         | Refused::RampInBatch { .. }
         | Refused::EmptyChange => 422,
@@ -229,11 +237,13 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
             Blame::Edits(edits) => {
                 edits.expecting(service, *expected).map(|index| format!("changes[{index}].if_epoch"))
             }
-            Blame::Path | Blame::Member(_) | Blame::Weights(_) => Some("if-match".to_owned()),
+            Blame::Path | Blame::Member(_) | Blame::Weights(_) | Blame::Rules(_) => {
+                Some("if-match".to_owned())
+            }
         },
         Refused::UnknownService { service } => match blame {
             Blame::Edits(edits) => edits.about(service).map(|index| format!("changes[{index}].service")),
-            Blame::Path | Blame::Member(_) | Blame::Weights(_) => None,
+            Blame::Path | Blame::Member(_) | Blame::Weights(_) | Blame::Rules(_) => None,
         },
         Refused::NothingToRevert { .. }
         | Refused::BadWeights { .. }
@@ -250,6 +260,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::NoRamp { .. }
         | Refused::Suspect { .. }
         | Refused::Retire(_)
+        | Refused::Rules(_)
         | Refused::RampInBatch { .. }
         | Refused::NoTrial { .. } => None,
     }

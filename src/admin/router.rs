@@ -14,7 +14,7 @@ use http::header::ORIGIN;
 use super::api::Problem;
 use super::need::{self, Need};
 use super::{
-    App, call, change, drain, events, explain, health, ramp, read, retire, rollout, upgrade, verdict,
+    App, call, change, drain, events, explain, health, ramp, read, retire, rollout, rules, upgrade, verdict,
 };
 
 /// One call: where it is served, what it needs, and who answers it.
@@ -80,6 +80,7 @@ pub(super) fn routes() -> Vec<Route> {
         post("/v1/services/{service}/hold", Operate, change::hold),
         post("/v1/services/{service}/release", Operate, change::release),
         put("/v1/services/{service}/weights", Operate, change::put_weights),
+        put("/v1/services/{service}/rules", Operate, rules::put_rules),
         get("/v1/services/{service}/verdict", ReadService, verdict::verdict),
         put(VERSION, Operate, change::put_version),
         delete(VERSION, Operate, change::remove_version),

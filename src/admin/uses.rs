@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::api::{self, AlsoUsedBy, Drain, Service, VersionLeft};
 use super::drain::look;
 use crate::control::{Handle, Uses};
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
+use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// The uses of these addresses by others than this version.
 pub(super) async fn of_others(
@@ -41,7 +41,7 @@ pub(super) async fn shared(control: &Handle) -> Vec<VersionLeft> {
     let state = control.state();
     let weightless = state.table.services().iter().flat_map(|service| {
         let left = service.versions.iter().map(|spec| &spec.name);
-        left.filter(|name| service.split.weight(name) == BasisPoints::NONE).map(|name| (&service.name, name))
+        left.filter(|name| !service.split.leads_to(name)).map(|name| (&service.name, name))
     });
     let pools: Vec<_> =
         weightless.map(|(service, name)| (service, name, pool(control, service, name))).collect();

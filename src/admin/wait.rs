@@ -15,7 +15,7 @@ use super::{App, drain, health, ramp, retire};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::{Command, State};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, Service, ServiceName, VersionName, VersionRef};
+use crate::table::{EndpointAddr, Epoch, Service, ServiceName, VersionName, VersionRef};
 
 /// How long `wait=drained` waits unless told.
 const WAIT: &str = "30s";
@@ -147,7 +147,7 @@ impl Endpoint {
     /// True while requests may be sent there.
     fn serves(&self, state: &State) -> bool {
         let service = state.table.service(&self.service);
-        let has_weight = |service: &&Arc<Service>| service.split.weight(&self.version) > BasisPoints::NONE;
+        let has_weight = |service: &&Arc<Service>| service.split.leads_to(&self.version);
         let version = service.filter(has_weight).and_then(|service| service.version(&self.version));
         version.is_some_and(|version| version.serving().any(|address| *address == self.address))
     }
@@ -342,7 +342,7 @@ fn leaving(control: &Handle, answer: &ChangeAnswer) -> BTreeSet<(ServiceName, Ve
     let state = control.state();
     let before = drain::busy(control, false).into_iter().filter(|(service, version)| {
         let present = state.table.service(service);
-        let has_weight = present.is_some_and(|present| present.split.weight(version) > BasisPoints::NONE);
+        let has_weight = present.is_some_and(|present| present.split.leads_to(version));
         answer.services.contains_key(service.as_str()) && !has_weight
     });
     left.chain(before).collect()

@@ -19,9 +19,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub use endpoint::EndpointAdded;
 use help::{
     COMPLETIONS_HELP, DEPLOY_HELP, DRAIN_HELP, ENDPOINTS_HELP, EXPLAIN_HELP, FLIP_HELP, HOLD_HELP, MAN_HELP,
-    RAMP_HELP, RETIRE_HELP, ROLLOUT_HELP, TOP_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
+    RAMP_HELP, RETIRE_HELP, ROLLOUT_HELP, RULES_HELP, TOP_HELP, UPGRADE_HELP, VERSIONS_HELP, WEIGHTS_HELP,
 };
-pub use moves::{Flip, Revert, Supervise, Weights};
+pub use moves::{Flip, Revert, Rules, Supervise, Weights};
 pub use process::{Completions, Manual, Run, Upgrade};
 pub use ramp::{Plan, Promote, Ramp, Retire, Steer};
 pub use reach::Reach;
@@ -92,6 +92,9 @@ pub enum Verb {
     /// Set the weights of a service's versions, in per cent.
     #[command(after_help = WEIGHTS_HELP)]
     Weights(Weights),
+    /// Show or set the targeting rules of a service: who shows this goes to that version, before any weight.
+    #[command(after_help = RULES_HELP)]
+    Rules(Rules),
     /// Raise a version's weight step by step, each gated; then wait until the last step is reached.
     #[command(after_help = RAMP_HELP)]
     Ramp(Ramp),

@@ -16,7 +16,7 @@ use crate::admin::api::ChangeAnswer;
 pub(super) enum Moves {
     /// Traffic: a revert or an undo takes it back.
     Traffic,
-    /// Versions and endpoints: a revert would not bring them back.
+    /// Versions, endpoints and targeting rules: a revert would not bring them back.
     Pools,
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn conclude(
     let patience = (!wait.no_wait).then_some(wait.timeout);
     let states = drain::wait(session, &versions, Existence::Known, patience).await?;
     let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_) | State::Retiring));
-    let is_back = states.iter().any(|(_, state)| matches!(state, State::Carries(_)));
+    let is_back = states.iter().any(|(_, state)| matches!(state, State::Carries(_) | State::Targeted));
     if is_back {
         session.say(format!("the change was made (epoch {}), but a later one took it back", answer.epoch));
     }
@@ -148,7 +148,10 @@ fn left(answer: &ChangeAnswer) -> Vec<VersionOf> {
         .collect();
     for (service, standing) in &answer.services {
         let previous = standing.previous.iter().flat_map(|previous| previous.weights.keys());
-        for version in previous.filter(|version| !standing.weights.contains_key(*version)) {
+        let gets_some = |version: &String| {
+            standing.weights.contains_key(version) || standing.rules.iter().any(|rule| rule.to == *version)
+        };
+        for version in previous.filter(|version| !gets_some(version)) {
             let version = VersionOf { service: service.clone(), version: version.clone() };
             if !versions.contains(&version) {
                 versions.push(version);

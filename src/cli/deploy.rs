@@ -196,7 +196,7 @@ impl Deployment<'_> {
 
     /// A label stands for one release.
     fn check(&self, known: Option<&api::Version>) -> anyhow::Result<()> {
-        let other = known.filter(|known| known.weight > 0 && !self.has_pool(known));
+        let other = known.filter(|known| (known.weight > 0 || known.targeted) && !self.has_pool(known));
         anyhow::ensure!(
             other.is_none(),
             "cannot deploy `{0}` of `{1}`: `{0}` carries traffic with other endpoints\nhint: give a new release a new label; \

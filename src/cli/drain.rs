@@ -27,6 +27,8 @@ pub(super) enum State {
     Shared(Vec<api::AlsoUsedBy>),
     /// No: it carries traffic, in basis points.
     Carries(u16),
+    /// No: a targeting rule leads to it.
+    Targeted,
     /// Not yet: nobody new comes to it, and who is there may still come.
     Retiring,
     /// No: nothing is left, and supervision may give it traffic back by itself.
@@ -194,6 +196,7 @@ async fn look(
             let gone = api::Drain {
                 drained,
                 weight: 0,
+                targeted: false,
                 remaining,
                 endpoints,
                 retiring,
@@ -210,6 +213,7 @@ async fn look(
         drain if drain.drained => State::Shared(drain.also_used_by.clone()),
         drain if drain.retiring => State::Retiring,
         drain if drain.weight > 0 => State::Carries(drain.weight),
+        drain if drain.targeted => State::Targeted,
         drain => State::Left(drain.remaining.clone()),
     };
     Ok((state, drain))

@@ -21,6 +21,7 @@ mod ramp;
 mod render;
 mod retire;
 mod rollout;
+mod rules;
 mod scrape;
 mod serve;
 mod session;
@@ -143,6 +144,7 @@ async fn perform(session: &mut Session<'_>, verb: Verb) -> anyhow::Result<Exit> 
         Verb::Release(args) => flip::release(session, &args).await,
         Verb::Revert(args) => flip::revert(session, &args).await,
         Verb::Weights(args) => flip::weights(session, &args).await,
+        Verb::Rules(args) => rules::run(session, &args).await,
         Verb::Ramp(args) => ramp::ramp(session, &args).await,
         Verb::Promote(args) => ramp::promote(session, &args).await,
         Verb::Abort(args) => ramp::abort(session, &args).await,

@@ -37,6 +37,7 @@ pub mod size;
 mod split;
 mod sticky;
 mod supervise;
+mod targeting;
 #[cfg(test)]
 mod tests;
 mod tls;

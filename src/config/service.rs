@@ -10,10 +10,12 @@ use super::Listener;
 use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
-use super::{answer, drain, edits, hold, limits, pool, pool_rules, route, split, sticky, supervise};
+use super::{
+    answer, drain, edits, hold, limits, pool, pool_rules, route, split, sticky, supervise, targeting,
+};
 use crate::table::{
     Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
-    ServiceName, ServiceSpec, Timeouts, VersionName,
+    ServiceName, ServiceSpec, Targeting, Timeouts, VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -86,6 +88,7 @@ impl Services {
         let pool = pool_rules::read(&mut section, &PoolRules::default());
         let mut versions = pool::versions(&mut section, pool.as_ref().unwrap_or(&PoolRules::default()));
         let split = split::read(&mut section, &versions);
+        let rules = section.or("rules", Targeting::default(), |node| targeting::read(node, &versions));
         let timeouts = section.or("timeouts", Timeouts::default(), timeouts);
         let limits = section.or("limits", ServiceLimits::default(), limits::of_service);
         let drain = section.or("drain", DrainRules::default(), drain::read);
@@ -94,6 +97,7 @@ impl Services {
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         section.finish();
         let (stable, split) = split?;
+        let targeting = rules?;
         let weights = split.shares().map(|(version, weight)| (version.clone(), weight.points())).collect();
         let found = versions.iter_mut().filter_map(|listed| {
             let (service, version) = (name.clone()?, listed.version.name.clone());
@@ -124,6 +128,7 @@ impl Services {
             pool: Arc::new(pool?),
             supervise: supervise?.map(Arc::new),
             sticky: sticky?.map(Arc::new),
+            targeting,
         })
     }
 

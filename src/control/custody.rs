@@ -20,7 +20,7 @@ use crate::proxy::upstream::Upstream;
 use crate::release::{Actor, Change, Command, Event, Order, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{HistoryQuery, Loaded, Store, StoreError};
-use crate::table::{BasisPoints, DrainRules, Epoch, ServiceName, ServiceSpec, Table, VersionName};
+use crate::table::{DrainRules, Epoch, ServiceName, ServiceSpec, Table, VersionName};
 
 /// How long whoever wants something of the store waits while it is lent; later ones are told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -285,9 +285,8 @@ impl Control {
         let names: BTreeSet<_> = all.map(|service| &service.name).collect();
         self.health.follow(names.iter().copied(), Some(&before), &after);
         perform::welcome(names.into_iter(), &before, &after, clock::instant());
-        let carries = |upstream: &&Arc<Upstream>| {
-            super::handle::weight(&next, &upstream.service, &upstream.version) > BasisPoints::NONE
-        };
+        let carries =
+            |upstream: &&Arc<Upstream>| super::handle::is_led_to(&next, &upstream.service, &upstream.version);
         // As for every change: who is back is spared before it gets requests.
         self.drains.cancel(&after.upstreams().filter(carries).map(|upstream| upstream.id).collect());
         self.live.departures.set(self.drains.departures(clock::instant()));
@@ -299,8 +298,7 @@ impl Control {
             self.drains.open(upstream, rules, now);
         }
         for upstream in after.upstreams().filter(|upstream| !carries(upstream)) {
-            let before = super::handle::weight(&self.state, &upstream.service, &upstream.version);
-            if before > BasisPoints::NONE {
+            if super::handle::is_led_to(&self.state, &upstream.service, &upstream.version) {
                 let rules = rules(&next.table, &upstream.service);
                 self.drains.open(Arc::clone(upstream), rules, now);
             }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Handle;
-use super::handle::weight;
+use super::handle::is_led_to;
 use crate::proxy::upstream::roll::{Remaining, add_up};
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
+use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -232,9 +232,7 @@ impl Handle {
     #[must_use]
     pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
         let state = self.state();
-        let is_left = |(service, version): &(ServiceName, VersionName)| {
-            weight(&state, service, version) == BasisPoints::NONE
-        };
+        let is_left = |(service, version): &(ServiceName, VersionName)| !is_led_to(&state, service, version);
         self.left_elsewhere().into_iter().filter(is_left).collect()
     }
 

@@ -368,9 +368,8 @@ impl Handle {
     }
 
     fn waited(&self, seen: &Seen, versions: &[(ServiceName, VersionName)]) -> Option<Waited> {
-        let carries = |(service, version): &&(ServiceName, VersionName)| {
-            weight(&seen.state, service, version) > BasisPoints::NONE
-        };
+        let carries =
+            |(service, version): &&(ServiceName, VersionName)| is_led_to(&seen.state, service, version);
         if let Some((service, version)) = versions.iter().find(carries) {
             return Some(Waited::Returned(service.clone(), version.clone()));
         }
@@ -383,6 +382,11 @@ impl Handle {
 
 fn is_draining(seen: &Seen, service: &ServiceName, version: &VersionName) -> bool {
     seen.draining.iter().any(|(of, name)| (of, name) == (service, version))
+}
+
+/// True when new requests may go to `version`, by its weight or by a targeting rule; false when it is not there.
+pub(super) fn is_led_to(state: &State, service: &ServiceName, version: &VersionName) -> bool {
+    state.table.service(service).is_some_and(|service| service.split.leads_to(version))
 }
 
 /// What `version` carries; nothing when it is not there.

@@ -11,13 +11,13 @@ use tracing::{info, warn};
 use super::custody::Custody;
 use super::drain::Ended;
 use super::elders::Elder;
-use super::handle::{Notice, Seen, weight};
+use super::handle::{Notice, Seen, is_led_to};
 use super::{Control, clock, hold};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
 use crate::release::{Change, Effects, Event, State, step};
 use crate::store::{Answer, StoreError};
-use crate::table::{BasisPoints, DrainRules, ServiceName, VersionName};
+use crate::table::{DrainRules, ServiceName, VersionName};
 
 /// A change that the store may have kept or not: it failed, and then did not say.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Control {
         let told = self.elders.all().into_iter().filter_map(|elder: Elder| elder.told);
         let left = told.flat_map(|told| told.left).map(|left| (left.service, left.version, now));
         for (service, version, since) in untold.chain(left) {
-            if weight(&self.state, &service, &version) == BasisPoints::NONE
+            if !is_led_to(&self.state, &service, &version)
                 && let Entry::Vacant(new) = self.elsewhere.entry((service.clone(), version.clone()))
             {
                 new.insert(since);
@@ -245,7 +245,7 @@ impl Control {
     /// No tenure of this version has anything left; nothing to say when the version is back, or when whoever has taken this one's
     /// place says it.
     fn on_drained(&mut self, service: &ServiceName, version: &VersionName, seconds: f64) -> Option<Notice> {
-        if weight(&self.state, service, version) > BasisPoints::NONE || self.custody == Custody::Gone {
+        if is_led_to(&self.state, service, version) || self.custody == Custody::Gone {
             return None;
         }
         let (service, version) = (service.clone(), version.clone());
@@ -264,9 +264,8 @@ impl Control {
     /// Shows the present state with its drains, as one.
     pub(super) fn show(&self) {
         let here = self.drains.names();
-        let is_left = |(service, version): &&(ServiceName, VersionName)| {
-            weight(&self.state, service, version) == BasisPoints::NONE
-        };
+        let is_left =
+            |(service, version): &&(ServiceName, VersionName)| !is_led_to(&self.state, service, version);
         let elsewhere = self.elsewhere.keys().filter(|name| !here.contains(name)).filter(is_left);
         let draining = here.iter().chain(elsewhere).cloned().collect();
         let is_past = self.custody == Custody::Gone;

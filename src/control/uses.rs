@@ -9,7 +9,7 @@ use super::Handle;
 use super::elders::Elder;
 use crate::proxy::upstream::roll::{Places, Remaining, add_up};
 use crate::release::State;
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName, VersionSpec};
+use crate::table::{EndpointAddr, ServiceName, VersionName, VersionSpec};
 
 /// A version that has traffic on an address or may get it back by itself, or has work left there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ impl Handle {
             for spec in &service.versions {
                 let mut used = used(spec, is_told).filter(|address| addresses.contains(address)).peekable();
                 let has_traffic = || {
-                    let has_weight = service.split.weight(&spec.name) > BasisPoints::NONE;
+                    let has_weight = service.split.leads_to(&spec.name);
                     let may_get_some = trial.is_some_and(|trial| trial.may_go_back_to(&spec.name));
                     has_weight || may_get_some || self.has_work(&service.name, &spec.name)
                 };

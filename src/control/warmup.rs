@@ -10,15 +10,15 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::clock;
-use super::handle::{Asked, Handle, Wanted, weight};
+use super::handle::{Asked, Handle, Wanted, is_led_to};
 use crate::release::{Command, Event, Order, State, step};
-use crate::table::{BasisPoints, Service, ServiceName, VersionName, Warmup};
+use crate::table::{Service, ServiceName, VersionName, Warmup};
 
 /// How long a change waits for it at most; it goes on alongside.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Handle {
-    /// Makes those versions ready that `wanted` would give weight and that have none.
+    /// Makes those versions ready that `wanted` would give requests and that get none.
     pub(super) async fn warm_up(&self, wanted: &Wanted) {
         let Asked::Command(command) = &wanted.command else { return };
         let state = self.state();
@@ -55,6 +55,7 @@ fn moved(command: &Command) -> Vec<&ServiceName> {
     let (Command::Flip { service, .. }
     | Command::Revert { service }
     | Command::SetWeights { service, .. }
+    | Command::SetRules { service, .. }
     | Command::Ramp { service, .. }
     | Command::Switch { service, .. }) = command
     else {
@@ -68,7 +69,7 @@ fn rules(service: &Service) -> impl Iterator<Item = (&VersionName, Warmup)> {
     service.versions.iter().filter_map(|version| Some((&version.name, service.pool(version).warmup?)))
 }
 
-/// The versions that are warmed up, have weight in `next`, and have none now.
+/// The versions that are warmed up, get requests in `next`, and get none now.
 fn cold(now: &State, next: &State) -> Vec<(ServiceName, VersionName, Warmup)> {
     let all = next
         .table
@@ -76,8 +77,7 @@ fn cold(now: &State, next: &State) -> Vec<(ServiceName, VersionName, Warmup)> {
         .iter()
         .flat_map(|service| rules(service).map(move |(version, rules)| (&service.name, version, rules)));
     let comes = |service: &ServiceName, version: &VersionName| {
-        weight(now, service, version) == BasisPoints::NONE
-            && weight(next, service, version) > BasisPoints::NONE
+        !is_led_to(now, service, version) && is_led_to(next, service, version)
     };
     let cold = all.filter(|(service, version, _)| comes(service, version));
     cold.map(|(service, version, rules)| (service.clone(), version.clone(), rules)).collect()

@@ -14,6 +14,7 @@ use super::pressure::Pressure;
 use super::quota::{Comer, NotNow, Slot};
 use super::sticky::{self, Known, Minted};
 use super::story::Story;
+use super::targeting::Request;
 use crate::metrics::{Kind, Reason};
 
 /// A request that is counted in on the version it was assigned to.
@@ -37,7 +38,7 @@ pub(super) enum Entry {
     Held,
 }
 
-/// Routes the request and assigns it by its coin, or by whose it is, under one epoch; again when a change came in between (G1).
+/// Routes the request and assigns it by a rule, by whose it is, or by its coin, under one epoch; again when a change came in between (G1).
 pub(super) fn admit(
     client: &Client,
     head: &Parts,
@@ -118,7 +119,7 @@ pub(super) fn admit(
         {
             permit.slot = slot;
             let counting = rare.and_then(|rare| rare.counting.as_ref());
-            if let Some(counting) = counting.filter(|_| !known.is_turned_away) {
+            if let Some(counting) = counting.filter(|_| known.is_drawn()) {
                 let (from, drawn) = ((&client.arrival.peer, &head.headers), known.drawn());
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
@@ -145,7 +146,8 @@ fn limit_of(lane: &Lane) -> Option<Reason> {
     lane.target.pool.circuit.limits().then_some(Reason::CircuitOpen)
 }
 
-/// The lane that the request is assigned to, by its coin or by whose it is, and what has decided; `None` where there is none.
+/// The lane that the request is assigned to, and what has decided: the first rule that fits, else whose it is where users stay,
+/// else its coin. `None` where there is none.
 fn assign<'s>(
     snapshot: &'s Snapshot,
     service: usize,
@@ -154,9 +156,14 @@ fn assign<'s>(
     minted: &mut Option<Box<Minted>>,
 ) -> Option<(&'s Lane, Known)> {
     let lane = snapshot.assign(service, coin)?;
-    let Some(sticky) = lane.rare.as_deref().and_then(|rare| rare.sticky.as_deref()) else {
-        return Some((lane, Known::by_coin(lane)));
-    };
+    let Some(rare) = lane.rare.as_deref() else { return Some((lane, Known::by_coin(lane))) };
+    if let Some(aims) = &rare.aims {
+        let (client, head, asked) = request;
+        if let Some(aim) = aims.aim(&Request { client, head, asked }) {
+            return Some((snapshot.lane_of(service, aim.version), Known::by_rule(aim.rule)));
+        }
+    }
+    let Some(sticky) = &rare.sticky else { return Some((lane, Known::by_coin(lane))) };
     let known = sticky::know(sticky, lane.assigned_by, request, minted);
     let index = known
         .key

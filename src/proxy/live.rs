@@ -15,7 +15,8 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Sticky, Table, Timeouts, VersionName, VersionSpec,
+    Aims, AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Sticky, Table, Timeouts, VersionName,
+    VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -59,6 +60,8 @@ pub struct Rare {
     pub gates: Option<Gates>,
     /// What is left of its limits, if it has to be counted.
     pub quota: Option<Arc<Quota>>,
+    /// Where the service's targeting rules lead, if there are any.
+    pub aims: Option<Arc<Aims>>,
     /// How the service's users stay with a version, if they do.
     pub sticky: Option<Arc<Sticky>>,
     /// How the version's requests are counted, if it is compared with another.
@@ -112,9 +115,10 @@ impl Shared {
     fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
         let Self { quota, gates, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
-        let sticky = service.sticky.clone();
-        let is_there = quota.is_some() || gates.is_some() || ledger.is_some() || sticky.is_some();
-        is_there.then(|| Arc::new(Rare { gates, quota, sticky, counting, ledger }))
+        let (aims, sticky) = (service.aims.clone(), service.sticky.clone());
+        let is_limited = quota.is_some() || gates.is_some() || ledger.is_some();
+        let is_there = is_limited || aims.is_some() || sticky.is_some();
+        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, counting, ledger }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → (TLS) → head parsed → gate → route → (held) → admitted: coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → (held) → admitted: rule or coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -26,6 +26,7 @@ mod choice;
 pub mod forward;
 pub mod outgoing;
 pub mod sticky;
+mod targeting;
 
 pub mod body;
 pub mod bounds;

@@ -34,10 +34,20 @@ impl Known {
         Self { by: lane.assigned_by, key: None, mints: false, is_turned_away: false }
     }
 
+    /// This rule decides: there is no coin, and no user who is to be known again.
+    pub(super) fn by_rule(number: u8) -> Self {
+        Self { by: AssignedBy::Rule(number), key: None, mints: false, is_turned_away: false }
+    }
+
+    /// True where a coin, his own or one of many, has chosen among all versions: only those who throw one are compared.
+    pub(super) fn is_drawn(self) -> bool {
+        !self.is_turned_away && !matches!(self.by, AssignedBy::Rule(_))
+    }
+
     /// Whose coin that was.
     pub(super) fn drawn(self) -> Drawn {
         match (self.by, self.key) {
-            (AssignedBy::Single, _) => Drawn::Nobodys,
+            (AssignedBy::Single | AssignedBy::Rule(_), _) => Drawn::Nobodys,
             (AssignedBy::Sticky, Some(key)) => Drawn::Clients(key),
             // Who is new has thrown none before.
             (AssignedBy::Coin | AssignedBy::Minted | AssignedBy::Sticky, _) => Drawn::Its,

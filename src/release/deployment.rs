@@ -9,7 +9,7 @@ use super::ramp::{Ramp, Ramped};
 use super::retire::{Retired, Retirement};
 use super::trial::{Suspicion, Trial};
 use crate::table::{
-    BasisPoints, EndpointAddr, HoldScope, Service, ServiceSpec, Split, VersionName, VersionRef, VersionSpec,
+    EndpointAddr, HoldScope, Service, ServiceSpec, Split, VersionName, VersionRef, VersionSpec,
 };
 
 /// A service's history as far as it decides what may come next.
@@ -95,7 +95,7 @@ pub type Discovered = BTreeMap<VersionName, Arc<[EndpointAddr]>>;
 pub struct Previous {
     /// Who carried the service.
     pub stable: VersionName,
-    /// The weights.
+    /// The weights and the targeting rules.
     pub split: Split,
     /// Where an exclusive flip has left it: which requests are never with two versions. Who goes back does so exclusively or
     /// reverts.
@@ -196,10 +196,10 @@ impl Phase {
         Self::of(split, leaving.cloned().collect())
     }
 
-    /// This phase while something is left on `version`; one with weight does not leave.
+    /// This phase while something is left on `version`; one that gets new requests does not leave.
     #[must_use]
     pub fn with(&self, version: &VersionName, split: &Split) -> Self {
-        let leaves = split.weight(version) == BasisPoints::NONE;
+        let leaves = !split.leads_to(version);
         let leaving = self.leaving().iter().chain(leaves.then_some(version));
         Self::of(split, leaving.cloned().collect())
     }

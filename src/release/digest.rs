@@ -12,13 +12,13 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::table::fnv::Fnv;
 use crate::table::{
-    Balance, BasisPoints, CircuitRules, Deviation, DrainRules, Edits, EndpointAddr, EndpointWeight,
-    ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits, HostPattern,
-    HttpProbe, Identity, KeepaliveRules, Least, On, OutlierRules, OwnAnswer, Page, PathRewrite, Policy,
-    PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules, Route, RouteRules, Rules,
-    SentHost, ServiceLimits, ServiceName, ServiceSpec, SlowStart, Slowness, StickyBy, StickyRules,
-    SuperviseMode, SuperviseRules, Template, Timeouts, Tolerance, Traits, UpstreamTls, VersionName,
-    VersionSpec, Warmup, ZoneName,
+    Balance, BasisPoints, CircuitRules, Conditions, Deviation, DrainRules, Edits, EndpointAddr,
+    EndpointWeight, ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits,
+    HostPattern, HttpProbe, Identity, KeepaliveRules, Least, On, OutlierRules, OwnAnswer, Page, PathRewrite,
+    Policy, PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules, Route, RouteRules,
+    Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, SlowStart, Slowness, StickyBy, StickyRules,
+    SuperviseMode, SuperviseRules, TargetRule, Targeting, Template, Timeouts, Tolerance, Traits, UpstreamTls,
+    VersionName, VersionSpec, Warmup, ZoneName,
 };
 
 /// What the file said of a service, in 64 bits.
@@ -72,8 +72,10 @@ macro_rules! fields {
 fields! {
     ServiceSpec {
         name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise,
-        sticky
+        sticky;
+        targeting
     }
+    TargetRule { when, to }
     VersionSpec { name, endpoints, protocol, tls, proxy_header, draining, traits, pool }
     Route { host, path, headers }
     Timeouts { connect, response, progress, stream, tunnel, total }
@@ -138,6 +140,8 @@ itself! {
     ServiceName: name => name.as_str();
     VersionName: name => name.as_str();
     ZoneName: name => name.as_str();
+    Targeting: rules => rules.rules();
+    Conditions: when => when.to_string().as_str();
     EndpointAddr: address => address.to_string().as_str();
     HostPattern: host => host.to_string().as_str();
     Template: template => template.to_string().as_str();

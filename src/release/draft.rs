@@ -12,8 +12,8 @@ use super::ramp::RampEnd;
 use super::retire::undo_retirement;
 use super::{Command, Refused, Scopes, State, Supervise};
 use crate::table::{
-    BasisPoints, Epoch, Hold, HoldScope, Holder, LONGEST_HOLD, Service, ServiceName, ServiceSpec, Split,
-    VersionName, VersionRef, VersionSpec,
+    BasisPoints, Epoch, HoldScope, Holder, Service, ServiceName, ServiceSpec, Split, Targeting, VersionName,
+    VersionRef, VersionSpec,
 };
 
 /// The services as they will be.
@@ -54,11 +54,14 @@ pub(super) struct Item {
     pub(super) leaves_suspect: bool,
     /// The version to which a ramp gives more just now.
     pub(super) rising: Option<VersionName>,
+    /// The targeting rules that are wanted just now, whether supervision lets all of them hold or not.
+    pub(super) rules_asked: Option<Targeting>,
 }
 
 impl Item {
     fn of(service: Service, deployment: Deployment, before: Option<ServiceRecord>) -> Self {
-        Self { service, deployment, before, exclusive: None, leaves_suspect: false, rising: None }
+        let (exclusive, leaves_suspect, rising, rules_asked) = (None, false, None, None);
+        Self { service, deployment, before, exclusive, leaves_suspect, rising, rules_asked }
     }
 }
 
@@ -92,6 +95,7 @@ impl<'s> Draft<'s> {
                 self.wishes.insert(service.clone(), supervise);
                 self.set_weights(&service, weights, rest.as_ref())
             }
+            Command::SetRules { service, rules } => self.set_rules(&service, rules),
             Command::Ramp { service, order } => self.ramp(&service, order),
             Command::PutVersion { service, version } => self.put_version(&service, version),
             Command::RemoveVersion { service, version } => self.remove_version(&service, &version),
@@ -131,6 +135,7 @@ impl<'s> Draft<'s> {
         self.wishes.insert(name.clone(), supervise);
         let version = self.resolve(name, to)?;
         self.end_ramp(name, RampEnd::Superseded)?;
+        self.note_flip(name)?;
         self.set_split(name, Split::all_to(version))
     }
 
@@ -167,27 +172,14 @@ impl<'s> Draft<'s> {
         }
         let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
         self.end_ramp(name, RampEnd::Superseded)?;
-        self.set_split(name, split)
-    }
-
-    fn hold(
-        &mut self,
-        name: &ServiceName,
-        holder: Holder,
-        scope: HoldScope,
-        timeout: Option<Duration>,
-    ) -> Result<(), Refused> {
-        let since = self.epoch;
-        let service = &mut self.entry(name)?.service;
-        let present = service.holds.of(holder).map(|hold| hold.timeout);
-        let timeout = timeout.or(present).unwrap_or(service.hold_limits.timeout).min(LONGEST_HOLD);
-        service.holds.begin(Hold { holder, since, scope, timeout });
-        Ok(())
-    }
-
-    pub(super) fn release(&mut self, name: &ServiceName, holder: Holder) -> Result<(), Refused> {
-        self.entry(name)?.service.holds.end(holder);
-        Ok(())
+        let (epoch, item) = (self.epoch, self.entry(name)?);
+        let (rules, is_same) = (item.rules(), split.weighs_as(&item.service.split));
+        if is_same && rules != *item.service.split.rules() {
+            // Weights to which supervision leans back are asked for: no step, but its rules are not passed over any more.
+            item.aim(rules, epoch);
+            return Ok(());
+        }
+        self.set_split(name, split.targeting(rules))
     }
 
     fn undo(&mut self, to: Epoch, records: &[ServiceRecord], scopes: &Scopes) -> Result<(), Refused> {
@@ -206,6 +198,7 @@ impl<'s> Draft<'s> {
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
             let gone = |version| Refused::Gone { to, service: name.clone(), version };
             let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
+            let rules = (standing.split.rules().clone(), service.split.rules().clone());
             // Nobody is sent where nothing has been found.
             let weight_now = |version| item.service.split.weight(version);
             let empty = service.split.shares().find(|(version, weight)| {
@@ -215,7 +208,7 @@ impl<'s> Draft<'s> {
                 return Err(gone(empty.clone()));
             }
             // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
-            let is_same = service.split == item.service.split;
+            let is_same = service.split.weighs_as(&item.service.split);
             let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
             deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
             item.deployment.ramp.clone_from(&deployment.ramp);
@@ -239,6 +232,7 @@ impl<'s> Draft<'s> {
                     self.ways_back.insert(name.clone());
                 }
             }
+            self.note_lost(name, &rules.0, &rules.1);
         }
         let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
         let told = stood.filter(|name| scopes.read(name.as_str()));
@@ -316,6 +310,12 @@ impl<'s> Draft<'s> {
                 (service, deployment)
             }
         };
+        self.note_lost(&spec.name, standing.split.rules(), service.split.rules());
+        if present.is_some_and(|(_, present)| present.spec.targeting != spec.targeting) {
+            let (name, rules) = (&spec.name, service.split.rules());
+            self.notes
+                .push(format!("the file's rules of `{name}` are only its first ones; it stays at {rules}"));
+        }
         if present.is_some_and(|(_, present)| present.spec.weights != spec.weights) {
             let (name, split) = (&spec.name, &service.split);
             self.notes
@@ -328,7 +328,8 @@ impl<'s> Draft<'s> {
     pub(super) fn set_split(&mut self, name: &ServiceName, split: Split) -> Result<(), Refused> {
         let epoch = self.epoch;
         let before = self.base.table.service(name).cloned();
-        let Item { service, deployment, exclusive, .. } = self.entry(name)?;
+        let split = self.without_the_lost(name, split)?;
+        let Item { service, deployment, exclusive, rules_asked, .. } = self.entry(name)?;
         for (version, _) in split.shares() {
             match service.version(version) {
                 Some(spec) if spec.serving().next().is_none() => {
@@ -341,6 +342,7 @@ impl<'s> Draft<'s> {
         if split == service.split {
             return Ok(());
         }
+        *rules_asked = None;
         // Who insists on the weights from which supervision leans back takes nothing of their own back.
         let insisted = deployment.trial.as_ref().filter(|trial| trial.asked == split);
         let stable = carrier(insisted.map_or(&service.stable, |trial| &trial.stable), &split);

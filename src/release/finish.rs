@@ -8,7 +8,7 @@ use super::history::{Actor, Change, ChangeKind, ServiceRecord, Timestamp};
 use super::overlay::serves;
 use super::summary::{describe, summarise};
 use super::{Effects, Out, Refused, State};
-use crate::table::{BasisPoints, EndpointAddr, Epoch, Service, ServiceName, Table, VersionName, VersionSpec};
+use crate::table::{EndpointAddr, Epoch, Service, ServiceName, Table, VersionName, VersionSpec};
 
 /// What became of the services that a draft touched.
 #[derive(Default)]
@@ -94,7 +94,7 @@ impl Draft<'_> {
         for service in gone {
             effects
                 .left
-                .extend(service.split.shares().map(|(version, _)| (service.name.clone(), version.clone())));
+                .extend(service.split.versions().map(|version| (service.name.clone(), version.clone())));
         }
         Ok(settled)
     }
@@ -148,6 +148,9 @@ impl Item {
         let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
         let here = (asked, &service.stable);
         deployment.previous.take_if(|way_back| (&way_back.split, &way_back.stable) == here);
+        if let Some(way_back) = &mut deployment.previous {
+            way_back.settle_rules(service);
+        }
         let way_back = deployment.previous.as_ref()?;
         let name = &service.name;
         let needs = || way_back.split.shares().map(|(version, _)| version);
@@ -174,11 +177,11 @@ impl Item {
         effects: &mut Effects,
     ) {
         let split = &self.service.split;
-        let is_served = |version: &&VersionName| split.weight(version) > BasisPoints::NONE;
-        let was_served = |version: &&VersionName| old.split.weight(version) > BasisPoints::NONE;
+        let is_served = |version: &&VersionName| split.leads_to(version);
+        let was_served = |version: &&VersionName| old.split.leads_to(version);
         let leaving = before.phase.leaving().iter().filter(|version| !is_served(version));
-        let left: Vec<_> = old.split.shares().map(|(version, _)| version).filter(|v| !is_served(v)).collect();
-        let returned = split.shares().map(|(version, _)| version).filter(|version| !was_served(version));
+        let left: Vec<_> = old.split.versions().filter(|version| !is_served(version)).collect();
+        let returned = split.versions().filter(|version| !was_served(version));
         self.deployment.phase = Phase::of(split, left.iter().copied().chain(leaving).cloned().collect());
         let named = |version: &VersionName| (name.clone(), version.clone());
         effects.left.extend(left.into_iter().map(named));

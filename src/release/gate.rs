@@ -131,6 +131,7 @@ impl Command {
             Self::Flip { service, .. }
             | Self::Revert { service }
             | Self::SetWeights { service, .. }
+            | Self::SetRules { service, .. }
             | Self::Ramp { service, .. }
             | Self::Switch { service, .. }
             | Self::Supervise { service, .. } => vec![service],
@@ -166,14 +167,16 @@ impl Draft<'_> {
         for (name, item) in &self.services {
             // Who had traffic until now, and is ready for it.
             let serves_now = |before: &Service, but: &VersionName| {
-                let others = before.split.shares().filter(|(version, _)| *version != but);
-                let mut others = others.filter_map(|(version, _)| before.version(version));
+                let others = before.split.versions().filter(|version| *version != but);
+                let mut others = others.filter_map(|version| before.version(version));
                 others.any(|spec| health.readiness(before, spec).is_ready())
             };
             let before = self.base.table.service(name);
             let had = |version| before.map_or(BasisPoints::NONE, |before| before.split.weight(version));
-            let raised = item.service.split.shares().filter(|(version, weight)| *weight > had(version));
-            for spec in raised.filter_map(|(version, _)| item.service.version(version)) {
+            let was_led_to = |version| before.is_some_and(|before| before.split.leads_to(version));
+            let split = &item.service.split;
+            let raised = split.versions().filter(|of| split.weight(of) > had(of) || !was_led_to(of));
+            for spec in raised.filter_map(|version| item.service.version(version)) {
                 let readiness = health.readiness(&item.service, spec);
                 if readiness.is_ready() {
                     continue;

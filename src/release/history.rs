@@ -61,6 +61,8 @@ pub enum ChangeKind {
     Revert,
     /// New weights.
     Weights,
+    /// New targeting rules.
+    Rules,
     /// A ramp has begun, or come to its next step.
     Ramp,
     /// A ramp was taken back.
@@ -91,10 +93,11 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Flip,
         Self::Revert,
         Self::Weights,
+        Self::Rules,
         Self::Ramp,
         Self::Abort,
         Self::Freeze,
@@ -117,6 +120,7 @@ impl ChangeKind {
             Command::Flip { .. } | Command::Switch { .. } => Self::Flip,
             Command::Revert { .. } => Self::Revert,
             Command::SetWeights { .. } => Self::Weights,
+            Command::SetRules { .. } => Self::Rules,
             Command::Ramp { order, .. } => match order {
                 RampOrder::Begin { .. } | RampOrder::Step { .. } | RampOrder::Promote { .. } => Self::Ramp,
                 RampOrder::Abort => Self::Abort,
@@ -150,6 +154,7 @@ impl ChangeKind {
             Self::Flip => "flip",
             Self::Revert => "revert",
             Self::Weights => "weights",
+            Self::Rules => "rules",
             Self::Ramp => "ramp",
             Self::Abort => "abort",
             Self::Freeze => "freeze",
@@ -202,7 +207,7 @@ pub struct ServiceRecord {
 pub struct Standing {
     /// The version that carries the service.
     pub stable: VersionName,
-    /// The weights.
+    /// The weights and the targeting rules.
     pub split: Split,
     /// The way back.
     pub previous: Option<Previous>,

@@ -25,6 +25,7 @@ pub mod events;
 mod finish;
 pub mod gate;
 pub mod history;
+mod holds;
 mod overlay;
 mod pools;
 pub mod ramp;
@@ -33,6 +34,7 @@ pub mod retire;
 pub mod rollout;
 pub mod scope;
 mod summary;
+mod targeting;
 #[cfg(test)]
 mod tests;
 pub mod trial;
@@ -51,11 +53,12 @@ pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
 pub use retire::{Retired, Retirement};
 pub use scope::{Beyond, Scope, Scopes};
+pub use targeting::Misaimed;
 pub use trial::{Act, Supervise, Suspicion, Trial};
 
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Split, Table, TraitsEdit,
-    VersionName, VersionRef, VersionSpec,
+    BasisPoints, Conditions, EndpointAddr, Epoch, HoldScope, Holder, ServiceName, ServiceSpec, Split, Table,
+    TraitsEdit, VersionName, VersionRef, VersionSpec,
 };
 
 /// Everything that decides where traffic goes and what may be done about it next.
@@ -148,6 +151,13 @@ pub enum Command {
         rest: Option<VersionRef>,
         /// Whether what comes of it is supervised.
         supervise: Supervise,
+    },
+    /// New targeting rules, in the place of those that there are.
+    SetRules {
+        /// The service.
+        service: ServiceName,
+        /// The rules, in order, each with the version it leads to.
+        rules: Vec<(Conditions, VersionRef)>,
     },
     /// A ramp begins, or something is done with the one that is under way, or its version is retired. Stands alone, not in a batch.
     Ramp {

@@ -117,6 +117,7 @@ pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service,
     let weights = spec.weights.iter();
     let weights = weights.map(|(name, points)| Ok((name.clone(), BasisPoints::new(u64::from(*points))?)));
     let split = Split::new(weights.collect::<Result<Vec<_>, Invalid>>()?)?;
+    let split = split.targeting(spec.targeting.clone());
     let stable = carrier(&spec.stable, &split);
     Ok(assemble(spec, BTreeMap::new(), Discovered::new(), stable, split, epoch))
 }
@@ -137,7 +138,8 @@ pub(super) fn restore(
         return Err(gone.clone());
     }
     let stable = carrier(&standing.stable, &standing.split);
-    let (found, split) = (standing.discovered.clone(), standing.split.clone());
+    let rules = standing.split.rules().to_those(|version| is_usable(spec, &versions, version));
+    let (found, split) = (standing.discovered.clone(), standing.split.clone().targeting(rules));
     let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
     deployment.trial.clone_from(&standing.trial);
@@ -169,8 +171,9 @@ pub(super) fn without_the_gone(
     let mut weights: Vec<_> = kept.map(|(name, weight)| (name.clone(), weight)).collect();
     let sum: u64 = weights.iter().map(|(_, weight)| u64::from(weight.points())).sum();
     weights.push((heir.clone(), BasisPoints::new(u64::from(BasisPoints::ALL.points()).saturating_sub(sum))?));
-    let (service, mut deployment) =
-        assemble(spec, edits, standing.discovered.clone(), heir, Split::new(weights)?, epoch);
+    let rules = standing.split.rules().to_those(|version| is_usable(spec, &versions, version));
+    let (found, split) = (standing.discovered.clone(), Split::new(weights)?.targeting(rules));
+    let (service, mut deployment) = assemble(spec, edits, found, heir, split, epoch);
     // It does not stand without them, and its end is no matter of theirs alone.
     deployment.retirement.clone_from(&standing.retirement);
     Ok((service, deployment))

@@ -6,6 +6,7 @@ use super::Refused;
 use super::deployment::{Deployment, Edit};
 use super::draft::{Draft, Item};
 use super::overlay::{effective, own, serves};
+use super::targeting::Misaimed;
 use crate::table::{
     BasisPoints, EndpointAddr, Service, ServiceName, TraitsEdit, VersionName, VersionRef, VersionSpec,
 };
@@ -28,11 +29,10 @@ impl Draft<'_> {
                 version.endpoints = Arc::clone(&present.endpoints);
             }
         }
-        let weight = service.split.weight(&version.name);
         let serves =
             version.endpoints.iter().chain(&*found).any(|endpoint| !version.draining.contains(endpoint));
-        if !serves && weight > BasisPoints::NONE {
-            return Err(Refused::VersionInUse { service: name.clone(), version: version.name, weight });
+        if !serves && service.split.leads_to(&version.name) {
+            return Err(in_use(service, &version.name));
         }
         self.edit(name, version.name.clone(), Some(version), None)
     }
@@ -43,9 +43,9 @@ impl Draft<'_> {
         version: &VersionName,
     ) -> Result<(), Refused> {
         self.resolve(name, &version.clone().into())?;
-        let weight = self.entry(name)?.service.split.weight(version);
-        if weight > BasisPoints::NONE {
-            return Err(Refused::VersionInUse { service: name.clone(), version: version.clone(), weight });
+        let service = &self.entry(name)?.service;
+        if service.split.leads_to(version) {
+            return Err(in_use(service, version));
         }
         self.edit(name, version.clone(), None, None)
     }
@@ -143,8 +143,7 @@ impl Draft<'_> {
             None => deployment.discovered.remove(version),
         };
         let versions = effective(&deployment.spec, &deployment.edits, &deployment.discovered);
-        let weight = service.split.weight(version);
-        if !serves(&versions, version) && weight > BasisPoints::NONE {
+        if !serves(&versions, version) && service.split.leads_to(version) {
             // Whoever comes to an address that drained when it was there last is another one, and somebody has to serve.
             let before = service.version(version).map(|spec| Arc::clone(&spec.endpoints)).unwrap_or_default();
             let mut spec = versions.into_iter().find(|spec| spec.name == *version);
@@ -183,9 +182,13 @@ impl Draft<'_> {
         version: VersionSpec,
         endpoint: &EndpointAddr,
     ) -> Result<(), Refused> {
-        let weight = self.entry(name)?.service.split.weight(&version.name);
-        if version.serving().next().is_none() && weight > BasisPoints::NONE {
+        let split = &self.entry(name)?.service.split;
+        let weight = split.weight(&version.name);
+        if version.serving().next().is_none() && split.leads_to(&version.name) {
             let (service, endpoint) = (name.clone(), endpoint.clone());
+            if weight == BasisPoints::NONE {
+                return Err(Misaimed::Targeted { service, version: version.name }.into());
+            }
             return Err(Refused::LastEndpoint { service, version: version.name, endpoint, weight });
         }
         self.edit(name, version.name.clone(), Some(version), None)
@@ -222,6 +225,15 @@ impl Draft<'_> {
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
         Ok(())
     }
+}
+
+/// Why a version that gets requests cannot be taken away.
+fn in_use(service: &Service, version: &VersionName) -> Refused {
+    let (weight, service, version) = (service.split.weight(version), service.name.clone(), version.clone());
+    if weight == BasisPoints::NONE {
+        return Misaimed::Targeted { service, version }.into();
+    }
+    Refused::VersionInUse { service, version, weight }
 }
 
 /// The version without what was found: that is nobody's edit, but for `put`.

@@ -198,7 +198,7 @@ impl Ramp {
         let mut needed = self.before.split.shares().map(|(version, _)| version).chain([&self.to]);
         let split = self.split();
         needed.all(|version| service.version(version).is_some())
-            && (service.split == split || trial.is_some_and(|trial| trial.asked == split))
+            && (service.split.weighs_as(&split) || trial.is_some_and(|trial| trial.asked.weighs_as(&split)))
     }
 
     fn over(&self, how: RampEnd, epoch: Epoch) -> Ramped {
@@ -228,10 +228,12 @@ impl Draft<'_> {
                 self.enter(name, ramp, step)
             }
             RampOrder::Abort => {
-                if self.entry(name)?.deployment.retirement.is_none() {
-                    self.present(name)?;
-                }
-                self.revert(name)
+                let from = match &self.entry(name)?.deployment.retirement {
+                    Some(retirement) => retirement.version.clone(),
+                    None => self.present(name)?.to,
+                };
+                self.revert(name)?;
+                self.send_away(name, &from)
             }
             RampOrder::Retire { quiet, lasts } => self.retire(name, quiet, lasts),
             RampOrder::Retired { begun } => self.end_of_retirement(name, begun),
@@ -303,7 +305,11 @@ impl Draft<'_> {
         self.wishes.insert(name.clone(), ramp.supervise);
         (ramp.step, ramp.is_frozen) = (step, false);
         ramp.start(now, ramp.every);
-        self.set_split(name, ramp.split())?;
+        let rules = self.entry(name)?.rules();
+        self.set_split(name, ramp.split().targeting(rules))?;
+        if step == ramp.steps.last() {
+            self.note_elsewhere(name, &ramp.to)?;
+        }
         let Item { deployment, rising, .. } = self.entry(name)?;
         *rising = Some(ramp.to.clone());
         // All of the ramp is one step back.
@@ -351,7 +357,8 @@ impl Item {
     pub(super) fn settle_ramp(&mut self, epoch: Epoch) -> Option<String> {
         let Self { service, deployment, before, .. } = self;
         deployment.ramp.take_if(|ramp| !ramp.holds(service, deployment.trial.as_ref()));
-        if let Some(ramp) = &deployment.ramp {
+        if let Some(ramp) = &mut deployment.ramp {
+            ramp.before.settle_rules(service);
             deployment.previous = Some(ramp.before.clone());
         }
         let was = before.as_ref()?.standing.as_ref()?.ramp.as_ref()?;

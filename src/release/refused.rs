@@ -2,6 +2,7 @@
 
 use super::gate::Readiness;
 use super::retire::Barred;
+use super::targeting::Misaimed;
 use crate::table::{
     BasisPoints, EndpointAddr, Epoch, Invalid, RouteTaken, ServiceName, VersionName, VersionRef,
 };
@@ -88,6 +89,9 @@ pub enum Refused {
         /// What is wrong with them.
         why: Invalid,
     },
+    /// A targeting rule is in the way, or cannot be one.
+    #[error(transparent)]
+    Rules(#[from] Misaimed),
     /// A version that carries traffic cannot be taken away.
     #[error("version `{version}` of service `{service}` carries {weight} of the traffic")]
     VersionInUse {
@@ -281,6 +285,7 @@ impl Refused {
             Self::Retire(why) => why.token(),
             Self::RampInBatch { .. } => "ramp_in_batch",
             Self::BadWeights { .. } => "bad_weights",
+            Self::Rules(why) => why.token(),
             Self::VersionInUse { .. } => "version_in_use",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::Draining { .. } => "draining",
@@ -335,6 +340,7 @@ impl Refused {
             Self::BadWeights { .. } => {
                 "name every version that shall get traffic; the sum must be 100 %".to_owned()
             }
+            Self::Rules(why) => why.hint(),
             Self::VersionInUse { service, .. } => {
                 format!("move its traffic away first: `switchback flip {service} --to OTHER`")
             }

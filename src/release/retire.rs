@@ -17,7 +17,9 @@ use super::history::{Actor, Standing, Timestamp};
 use super::overlay::carrier;
 use super::ramp::RampEnd;
 use super::{Refused, trial::Trial};
-use crate::table::{BasisPoints, Epoch, Service, ServiceName, ServiceSpec, Split, StickyRules, VersionName};
+use crate::table::{
+    BasisPoints, Epoch, Service, ServiceName, ServiceSpec, Split, StickyRules, Targeting, VersionName,
+};
 
 /// For how long nobody may have come unless something else is said: as long as sessions on the web are mostly kept without a request.
 pub const QUIET: Duration = Duration::from_mins(30);
@@ -31,7 +33,7 @@ pub struct Retirement {
     pub begun: Epoch,
     /// The version that nobody new comes to.
     pub version: VersionName,
-    /// The weights by which those stay who are known, and by which nobody new belongs to the version.
+    /// The weights, without rules, by which those stay who are known, and by which nobody new belongs to the version.
     pub split: Split,
     /// By what those are known: the [fingerprint](StickyRules::fingerprint) of the service's rules.
     pub users: u64,
@@ -67,9 +69,10 @@ impl Retirement {
         Duration::from_millis(self.until.0.saturating_sub(at.0)).min(self.lasts)
     }
 
-    /// What the others have without it.
-    fn others(&self, stable: &VersionName) -> Split {
-        self.split.giving(&self.version, BasisPoints::NONE, stable)
+    /// What the others have without it, with what is left of these rules.
+    fn others(&self, stable: &VersionName, rules: &Targeting) -> Split {
+        let split = self.split.giving(&self.version, BasisPoints::NONE, stable);
+        split.targeting(rules.without(&self.version))
     }
 
     /// True when it is told by `rules` who is new, and who is not is known by the same keys as when it began.
@@ -87,7 +90,8 @@ impl Retirement {
         let mut needed = self.split.shares().map(|(version, _)| version);
         needed.all(|version| service.version(version).is_some())
             && self.knows(service.sticky.as_ref().map(|sticky| &sticky.rules))
-            && (service.split == self.split || trial.is_some_and(|trial| trial.asked == self.split))
+            && (service.split.weighs_as(&self.split)
+                || trial.is_some_and(|trial| trial.asked.weighs_as(&self.split)))
     }
 
     fn over(&self, how: RampEnd, epoch: Epoch) -> Retired {
@@ -100,7 +104,7 @@ pub(super) fn as_far_as_known(spec: &ServiceSpec, standing: &Standing) -> Standi
     let mut standing = standing.clone();
     let rules = spec.sticky.as_deref();
     if let Some(retirement) = standing.retirement.take_if(|retirement| !retirement.knows(rules)) {
-        standing.split = retirement.others(&standing.stable);
+        standing.split = retirement.others(&standing.stable, standing.split.rules());
     }
     standing
 }
@@ -125,14 +129,18 @@ impl Draft<'_> {
         self.check_not_suspect(name)?;
         let (begun, actor, reason) = (self.epoch, self.actor.clone(), self.reason.clone());
         self.end_ramp(name, RampEnd::Superseded)?;
+        self.send_away(name, &version)?;
         let service = &self.entry(name)?.service;
-        let (until, split, lasts) = (now, service.split.clone(), lasts.unwrap_or(LASTS));
+        let split = service.split.clone().targeting(Targeting::default());
+        // Whom only rules have sent there is not known by a cookie.
+        let is_shared = split.weight(&version) > BasisPoints::NONE;
+        let (until, lasts) = (now, lasts.unwrap_or(LASTS));
         let (quiet, rules) =
             (quiet.unwrap_or(QUIET), service.sticky.as_ref().map(|sticky| sticky.rules.clone()));
         let users = rules.as_ref().map_or(0, |rules| rules.fingerprint());
         let mut retirement = Retirement { begun, version, split, users, quiet, until, lasts, actor, reason };
         retirement.start(now, lasts);
-        match rules.map(|rules| rules.by.clone()) {
+        match rules.map(|rules| rules.by.clone()).filter(|_| is_shared) {
             Some(by) if by.mints() => self.entry(name)?.deployment.retirement = Some(retirement),
             Some(by) => {
                 let (service, stable) = (name.clone(), service.stable.clone());
@@ -156,8 +164,9 @@ impl Draft<'_> {
 
     /// The others have everything. It is a way back, and no step to take back.
     fn leave_to_others(&mut self, name: &ServiceName, retirement: &Retirement) -> Result<(), Refused> {
-        let stable = self.entry(name)?.service.stable.clone();
-        self.set_split(name, retirement.others(&stable))?;
+        let Item { service, .. } = self.entry(name)?;
+        let split = retirement.others(&service.stable, service.split.rules());
+        self.set_split(name, split)?;
         self.ways_back.insert(name.clone());
         let epoch = self.epoch;
         let deployment = &mut self.entry(name)?.deployment;
@@ -240,7 +249,7 @@ impl Item {
         let retirement = deployment.retirement.as_ref();
         if let Some(retirement) = retirement {
             let stable = service.stable.clone();
-            let split = retirement.others(&stable);
+            let split = retirement.others(&stable, service.split.rules());
             deployment.previous = Some(Previous { stable, split, exclusive: None });
         }
         service.turn_away(retirement.map(|retirement| (&retirement.version, &retirement.split)));

@@ -121,6 +121,9 @@ pub enum NotPlanned {
     /// Nobody new comes to a version: that is by the same weights.
     #[error("`{0}` is retiring, which goes by the weights")]
     Retiring(VersionName),
+    /// A targeting rule leads to the version that is to be left: it would never be empty.
+    #[error("a targeting rule leads to `{0}`")]
+    Targeted(VersionName),
     /// Less would serve than has to.
     #[error("{left} of {serving} endpoints would serve, and at least {least} have to")]
     Capacity {
@@ -156,6 +159,7 @@ impl NotPlanned {
             Self::NoTraffic(_) => "no_traffic",
             Self::Ramping(_) => "ramping",
             Self::Retiring(_) => "retiring",
+            Self::Targeted(_) => "targeted",
             Self::Capacity { .. } => "capacity",
             Self::Discovered { .. } => "discovered",
             Self::NobodyConfirms(_) => "nobody_confirms",
@@ -176,6 +180,7 @@ impl NotPlanned {
                 "`switchback abort SERVICE` takes it back, `switchback promote SERVICE --full` brings it to its end"
             }
             Self::Retiring(_) => "`switchback abort SERVICE` sends everybody back at once",
+            Self::Targeted(_) => "take the rule away first: `switchback rules SERVICE` shows them",
             Self::Capacity { .. } => {
                 "replace fewer at a time (`--batch`), let new ones come first (`--surge`), or ask for less (`--min-capacity`)"
             }
@@ -230,6 +235,9 @@ impl Plan {
         }
         if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
             return Err(NotPlanned::NoTraffic(self.from.clone()));
+        }
+        if self.is_between() && service.split.rules().leads_to(&self.from) {
+            return Err(NotPlanned::Targeted(self.from.clone()));
         }
         for (index, step) in self.moves.iter().enumerate() {
             if let Some(endpoint) = self.moves[..index].iter().find_map(|earlier| self.clash(earlier, step)) {

@@ -4,7 +4,7 @@ use super::deployment::Deployment;
 use super::history::{ServiceRecord, Standing};
 use super::ramp::{Ramp, RampEnd, Ramped};
 use super::retire::{Retired, Retirement};
-use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, VersionSpec, Watch};
+use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, Targeting, VersionSpec, Watch};
 
 /// The most services that a line of history names.
 const MOST: usize = 8;
@@ -28,7 +28,7 @@ pub(super) fn describe(
 ) -> String {
     let standing = before.and_then(|before| before.standing.as_ref());
     let mut parts = old.map_or_else(Vec::new, |old| versions(old, new));
-    if standing.is_none_or(|standing| standing.split != new.split) {
+    if standing.is_none_or(|standing| !standing.split.weighs_as(&new.split)) {
         parts.push(new.split.to_string());
     }
     parts.extend(ramping(standing, deployment));
@@ -37,6 +37,7 @@ pub(super) fn describe(
     if parts.is_empty() {
         parts.extend(suspected(standing, deployment));
     }
+    parts.extend(targeting(standing, (new, deployment)));
     if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
     }
@@ -44,6 +45,16 @@ pub(super) fn describe(
         parts.push("as the file says now".to_owned());
     }
     format!("{}: {}", new.name, parts.join(", "))
+}
+
+/// `1 rule (header x-beta=yes -> green)`, `no rules`, `no rules, once supervision leans back no more`.
+fn targeting(before: Option<&Standing>, (new, now): (&Service, &Deployment)) -> Option<String> {
+    let none = Targeting::default();
+    if new.split.rules() != before.map_or(&none, |before| before.split.rules()) {
+        return Some(new.split.rules().to_string());
+    }
+    let (was, asked) = (before?.trial.as_ref()?.asked.rules(), now.trial.as_ref()?.asked.rules());
+    (was != asked).then(|| format!("{asked}, once supervision leans back no more"))
 }
 
 /// `ramp to green, step 2 of 5`, `the ramp to green is frozen`, `the ramp to green goes on`, `the ramp to green is over (superseded)`.

@@ -7,5 +7,6 @@ mod laws;
 mod phases;
 mod ramps;
 mod retire;
+mod targeting;
 mod trials;
 mod world;

@@ -27,7 +27,7 @@ pub struct Trial {
     pub baseline: VersionName,
     /// The version that is tried.
     pub candidate: VersionName,
-    /// The weights that were asked for, from which supervision leans back.
+    /// The weights and rules that were asked for, from which supervision leans back.
     pub asked: Split,
     /// The version that carried the service then: while it leans back that is the baseline.
     pub stable: VersionName,
@@ -126,7 +126,8 @@ impl Draft<'_> {
             // To lean back never gives the candidate more than was asked for.
             Act::Lean(share) => {
                 let share = share.min(trial.asked.weight(&trial.candidate));
-                Some(Split::of_two(&trial.candidate, share, &trial.baseline))
+                let split = Split::of_two(&trial.candidate, share, &trial.baseline);
+                Some(split.targeting(trial.asked.rules().without(&trial.candidate)))
             }
             Act::Restore => Some(trial.asked.clone()),
             Act::Convict => Some(Split::all_to(trial.baseline.clone())),
@@ -190,7 +191,7 @@ impl Item {
         (now, epoch): (Timestamp, Epoch),
     ) -> Option<String> {
         let before = self.before.as_ref().and_then(|before| before.standing.as_ref());
-        let has_moved = before.is_none_or(|before| before.split != self.service.split);
+        let has_moved = before.is_none_or(|before| !before.split.weighs_as(&self.service.split));
         let (under_way, leans) =
             before.and_then(|before| before.trial.as_ref()).map_or((None, false), |trial| {
                 (Some(trial), before.is_some_and(|before| trial.leans(&before.split)))
@@ -210,6 +211,7 @@ impl Item {
             self.deployment.trial = begun;
         } else {
             self.deployment.trial = under_way.cloned();
+            self.settle_rules(leans);
             if base.is_some_and(|(_, before)| self.is_replaced(before))
                 && let Some(trial) = &mut self.deployment.trial
             {

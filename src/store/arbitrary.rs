@@ -1,9 +1,11 @@
 //! Any change that the heart could make, for property tests of the stores.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use crate::release::history::Standing;
@@ -12,8 +14,8 @@ use crate::release::{
     Retirement, ServiceRecord, Steps, Supervise, Timestamp, Trial,
 };
 use crate::table::{
-    BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, PoolTraits, Protocol, ServiceName, Split,
-    Traits, VersionName, VersionSpec,
+    BasisPoints, Condition, Conditions, EndpointAddr, EndpointWeight, Epoch, HoldScope, Matching, PoolTraits,
+    Protocol, ServiceName, Split, TargetRule, Targeting, Traits, VersionName, VersionSpec,
 };
 
 fn version_name() -> impl Strategy<Value = VersionName> {
@@ -24,7 +26,43 @@ fn service_name() -> impl Strategy<Value = ServiceName> {
     "[s-v]".prop_map(|text| text.parse().unwrap())
 }
 
+fn rule() -> impl Strategy<Value = TargetRule> {
+    let name = "[a-z][a-z0-9-]{0,6}";
+    let matching = prop_oneof![
+        Just(Matching::There),
+        "[!-~]{0,6}( [!-~]{1,4})?".prop_map(|value| Matching::Is(value.into())),
+        "[!-~é]{1,6}".prop_map(|value| Matching::Starts(value.into())),
+    ];
+    let named = (0..3u8, name, matching).prop_map(|(what, name, matching)| match what {
+        0 => Condition::Header(name.into(), matching),
+        1 => Condition::Cookie(name.into(), matching),
+        _ => Condition::Query(name.into(), matching),
+    });
+    let client = prop::collection::vec((any::<u128>(), any::<bool>(), 0..=32u8), 1..3).prop_map(|all| {
+        let network = |(bits, is_v6, length)| -> IpNet {
+            let address = if is_v6 {
+                format!("{}/{length}", Ipv6Addr::from_bits(bits))
+            } else {
+                format!("10.2.3.4/{length}")
+            };
+            address.parse().unwrap()
+        };
+        Condition::Client(all.into_iter().map(network).collect())
+    });
+    let host = "(\\*\\.)?[a-z]{1,5}\\.test".prop_map(|host| Condition::Host(host.parse().unwrap()));
+    let conditions = prop::collection::vec(prop_oneof![3 => named, 1 => client, 1 => host], 1..4);
+    (conditions, version_name()).prop_filter_map("no two about the same", |(all, to)| {
+        Some(TargetRule { when: Conditions::new(all).ok()?, to })
+    })
+}
+
+/// Any split, with rules or without.
 fn split() -> impl Strategy<Value = Split> {
+    let rules = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(rule(), 1..4)];
+    (weights(), rules).prop_map(|(split, rules)| split.targeting(Targeting::new(rules).unwrap()))
+}
+
+fn weights() -> impl Strategy<Value = Split> {
     (version_name(), version_name(), 0u64..=10_000).prop_map(|(first, second, points)| {
         if first == second {
             return Split::all_to(first);
@@ -142,7 +180,7 @@ fn ramped() -> impl Strategy<Value = Ramped> {
 }
 
 fn retirement() -> impl Strategy<Value = Retirement> {
-    let split = split().prop_filter("it is shared", |split| !split.is_whole());
+    let split = weights().prop_filter("it is shared", |split| !split.is_whole());
     let times = (0..1u64 << 40, 0..1u64 << 62, 0..1u64 << 40);
     let who = (any::<u64>(), 0..ActorKind::ALL.len(), ".{0,8}", ".{0,12}");
     (1..1u64 << 62, split, times, who).prop_map(

@@ -20,7 +20,8 @@ use crate::release::{Actor, ActorKind, Change, ChangeKind, Timestamp};
 use crate::release::{Discovered, Edit, FileDigest, Previous, Ramp, Ramped, ServiceRecord, Trial};
 use crate::release::{Retired, Retirement};
 use crate::table::{
-    BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, VersionName, VersionSpec,
+    BasisPoints, EndpointAddr, Epoch, HoldScope, Invalid, Protocol, Split, Targeting, VersionName,
+    VersionSpec,
 };
 use ramp::{RampForm, RampedForm};
 use retire::{RetiredForm, RetirementForm};
@@ -59,6 +60,9 @@ pub struct RecordForm {
 pub struct StandingForm {
     stable: String,
     weights: Weights,
+    /// The targeting rules as people type them; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
     previous: Option<PreviousForm>,
     /// The comparison under way; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +95,8 @@ type Weights = BTreeMap<String, u16>;
 struct PreviousForm {
     stable: String,
     weights: Weights,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
     /// Records of earlier builds do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exclusive: Option<ScopeForm>,
@@ -216,6 +222,7 @@ impl From<&Standing> for StandingForm {
         Self {
             stable: standing.stable.to_string(),
             weights: weights(&standing.split),
+            rules: rules(&standing.split),
             previous: standing.previous.as_ref().map(PreviousForm::from),
             trial: standing.trial.as_ref().map(TrialForm::from),
             ramp: standing.ramp.as_ref().map(RampForm::from),
@@ -237,7 +244,7 @@ impl TryFrom<StandingForm> for Standing {
         let edits = form.edits.into_iter().map(|(name, edit)| Ok((name.parse()?, Edit::try_from(edit)?)));
         Ok(Self {
             stable: form.stable.parse()?,
-            split: split(form.weights)?,
+            split: ruled(form.weights, &form.rules)?,
             previous: form.previous.map(Previous::try_from).transpose()?,
             trial: form.trial.map(Trial::try_from).transpose()?,
             ramp: form.ramp.map(Ramp::try_from).transpose()?,
@@ -276,17 +283,31 @@ fn split(weights: Weights) -> Result<Split, Invalid> {
     Split::new(weights.into_iter().map(share).collect::<Result<Vec<_>, Invalid>>()?)
 }
 
+fn rules(split: &Split) -> Vec<String> {
+    split.rules().rules().iter().map(ToString::to_string).collect()
+}
+
+fn ruled(weights: Weights, rules: &[String]) -> Result<Split, Invalid> {
+    let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<_, Invalid>>()?;
+    Ok(split(weights)?.targeting(Targeting::new(rules)?))
+}
+
 impl From<&Previous> for PreviousForm {
     fn from(previous: &Previous) -> Self {
         let (stable, weights) = (previous.stable.to_string(), weights(&previous.split));
-        Self { stable, weights, exclusive: previous.exclusive.map(ScopeForm::from) }
+        Self {
+            stable,
+            weights,
+            rules: rules(&previous.split),
+            exclusive: previous.exclusive.map(ScopeForm::from),
+        }
     }
 }
 
 impl TryFrom<PreviousForm> for Previous {
     type Error = Invalid;
     fn try_from(form: PreviousForm) -> Result<Self, Invalid> {
-        let (stable, split) = (form.stable.parse()?, split(form.weights)?);
+        let (stable, split) = (form.stable.parse()?, ruled(form.weights, &form.rules)?);
         Ok(Self { stable, split, exclusive: form.exclusive.map(HoldScope::from) })
     }
 }

@@ -21,6 +21,7 @@ pub mod service;
 pub mod split;
 pub mod sticky;
 pub mod supervise;
+pub mod targeting;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
 pub use split::Split;
 pub use sticky::{Sticky, StickyBy, StickyKey, StickyRules};
 pub use supervise::{Slowness, SuperviseMode, SuperviseRules, Tolerance, Watch};
+pub use targeting::{Aims, Condition, Conditions, Matching, Shown, TargetRule, Targeting};
 pub use template::{Part, Placeholder, Template};
 pub use transport::{Identity, Protocol, ProxyHeader, UpstreamTls};
 

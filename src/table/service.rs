@@ -14,6 +14,7 @@ use super::rules::Rules;
 use super::split::{Coin, Split};
 use super::sticky::{Sticky, StickyRules};
 use super::supervise::{SuperviseRules, Watch};
+use super::targeting::{Aims, Targeting};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
@@ -99,6 +100,8 @@ pub struct ServiceSpec {
     pub supervise: Option<Arc<SuperviseRules>>,
     /// By what its users stay with a version; `None`: each request is assigned by a coin of its own.
     pub sticky: Option<Arc<StickyRules>>,
+    /// The first targeting rules.
+    pub targeting: Targeting,
 }
 
 /// What decided on a request's version.
@@ -112,6 +115,8 @@ pub enum AssignedBy {
     Sticky,
     /// The same, which it was given with this answer.
     Minted,
+    /// The targeting rule of this number, from 1 on.
+    Rule(u8),
 }
 
 impl AssignedBy {
@@ -123,6 +128,7 @@ impl AssignedBy {
             Self::Coin => "coin",
             Self::Sticky => "sticky",
             Self::Minted => "minted",
+            Self::Rule(_) => "rule",
         }
     }
 }
@@ -138,7 +144,7 @@ pub struct Service {
     pub versions: Vec<VersionSpec>,
     /// The version that carries the service.
     pub stable: VersionName,
-    /// The present weights.
+    /// The present weights and targeting rules.
     pub split: Split,
     /// The epoch of the last change of this service.
     pub epoch: Epoch,
@@ -158,6 +164,8 @@ pub struct Service {
     pub supervise: Option<Arc<SuperviseRules>>,
     /// By what its users stay with a version, and which; `None`: each request is assigned by a coin of its own.
     pub sticky: Option<Arc<Sticky>>,
+    /// Its targeting rules, if there are any.
+    pub aims: Option<Arc<Aims>>,
     /// Its new requests wait, while there are any.
     pub holds: Holds,
     /// Whose answers are counted, if any.
@@ -178,6 +186,7 @@ impl Service {
         let names = || versions.iter().map(|version| &version.name);
         let coin = Coin::new(&split, names());
         let sticky = spec.sticky.as_ref().map(|rules| Arc::new(Sticky::new(rules, &split, names())));
+        let aims = Aims::of(split.rules(), names()).map(Arc::new);
         Self {
             name: spec.name.clone(),
             routes: Arc::clone(&spec.routes),
@@ -189,6 +198,7 @@ impl Service {
             pool: Arc::clone(&spec.pool),
             supervise: spec.supervise.clone(),
             sticky,
+            aims,
             holds: Holds::default(),
             watch: None,
             versions,
@@ -252,11 +262,12 @@ impl Service {
         version.pool.as_ref().unwrap_or(&self.pool)
     }
 
-    /// The version that is tried against stable: the heaviest of the others that have weight.
+    /// The version that is tried against stable: the heaviest of the others that have weight, else the first that a rule leads to.
     #[must_use]
     pub fn candidate(&self) -> Option<&VersionName> {
         let others = self.split.shares().filter(|(name, _)| **name != self.stable);
-        others.max_by_key(|(_, weight)| *weight).map(|(name, _)| name)
+        let heaviest = others.max_by_key(|(_, weight)| *weight).map(|(name, _)| name);
+        heaviest.or_else(|| self.split.versions().find(|name| **name != self.stable))
     }
 
     /// The version that `reference` names, if there is one now.

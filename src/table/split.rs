@@ -4,17 +4,20 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::name::{BasisPoints, Invalid, VersionName};
+use super::targeting::Targeting;
 
-/// Weights over versions that sum to exactly 100 %; versions that are not named have 0.
+/// Weights over versions that sum to exactly 100 %; versions that are not named have 0. Before these, targeting rules: whoever
+/// they fit goes where they lead, and the weights share the others.
 ///
-/// Kept in the order of the names, so that two splits with the same weights are equal.
+/// Kept in the order of the names, so that two splits with the same weights and rules are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     shares: Vec<(VersionName, BasisPoints)>,
+    targeting: Targeting,
 }
 
 impl Split {
-    /// A split of exactly these weights; entries of 0 are left out.
+    /// A split of exactly these weights, without rules; entries of 0 are left out.
     ///
     /// # Errors
     /// [`Invalid`] when a version is named twice or the weights do not sum to 100 %.
@@ -29,13 +32,47 @@ impl Split {
             return Err(Invalid(format!("weights sum to {}.{:02} %, not 100 %", sum / 100, sum % 100)));
         }
         shares.retain(|(_, weight)| *weight != BasisPoints::NONE);
-        Ok(Self { shares })
+        Ok(Self { shares, targeting: Targeting::default() })
     }
 
-    /// Everything to one version.
+    /// Everything to one version, whoever it is.
     #[must_use]
     pub fn all_to(version: VersionName) -> Self {
-        Self { shares: vec![(version, BasisPoints::ALL)] }
+        Self { shares: vec![(version, BasisPoints::ALL)], targeting: Targeting::default() }
+    }
+
+    /// These weights with these rules in the place of their own.
+    #[must_use]
+    pub fn targeting(self, targeting: Targeting) -> Self {
+        Self { targeting, ..self }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Targeting {
+        &self.targeting
+    }
+
+    /// True when the weights are the same, whatever the rules are.
+    #[must_use]
+    pub fn weighs_as(&self, other: &Self) -> bool {
+        self.shares == other.shares
+    }
+
+    /// True when new requests may go to `version`, by its weight or by a rule.
+    #[must_use]
+    pub fn leads_to(&self, version: &VersionName) -> bool {
+        self.weight(version) > BasisPoints::NONE || self.targeting.leads_to(version)
+    }
+
+    /// The versions to which new requests may go, each once: those with weight by name, then others that only rules lead to.
+    pub fn versions(&self) -> impl Iterator<Item = &VersionName> {
+        let rules = self.targeting.rules();
+        let targets = rules.iter().enumerate().filter(move |(index, rule)| {
+            let is_told = rules[..*index].iter().any(|before| before.to == rule.to);
+            !is_told && self.weight(&rule.to) == BasisPoints::NONE
+        });
+        self.shares.iter().map(|(name, _)| name).chain(targets.map(|(_, rule)| &rule.to))
     }
 
     /// The weight of `version`, 0 when it is not part of the split.
@@ -50,10 +87,10 @@ impl Split {
         self.shares.iter().map(|(name, weight)| (name, *weight))
     }
 
-    /// True when one version has everything.
+    /// True when one version has everything: no rule leads elsewhere either.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.shares.len() == 1
+        self.versions().nth(1).is_none()
     }
 
     /// `share` to one version and the rest to the other.
@@ -65,7 +102,7 @@ impl Split {
             .unwrap_or_else(|_| Self::all_to(other.clone()))
     }
 
-    /// `weight` to one version; of the rest each of the others has what it has of theirs now, to a point.
+    /// `weight` to one version; of the rest each of the others has what it has of theirs now, to a point. The rules stay.
     ///
     /// What rounding leaves goes to the largest remainders; among equals first to `stable`.
     #[must_use]
@@ -82,7 +119,8 @@ impl Split {
             (version.clone(), BasisPoints::new(whole + u64::from(rank < left)).unwrap_or_default())
         });
         let weights: Vec<_> = shares.chain([(to.clone(), weight)]).collect();
-        Self::new(weights).unwrap_or_else(|_| Self::all_to(to.clone()))
+        let split = Self::new(weights).unwrap_or_else(|_| Self::all_to(to.clone()));
+        split.targeting(self.targeting.clone())
     }
 
     /// The version with the largest weight; among equals the first by name.

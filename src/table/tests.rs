@@ -32,6 +32,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

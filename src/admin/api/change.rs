@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Standing, TrialEnd};
+use super::{Rule, Standing, TrialEnd};
 use crate::release::{Effects, Out, State};
 use crate::table::{ServiceName, Split};
 
@@ -165,7 +165,7 @@ pub struct Batch {
     pub force: Option<bool>,
 }
 
-/// One edit of one service: exactly one of `flip`, `revert`, `weights`, `put_version`, `remove_version`,
+/// One edit of one service: exactly one of `flip`, `revert`, `weights`, `rules`, `put_version`, `remove_version`,
 /// `put_endpoint`, `remove_endpoint`, `drain_endpoint`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +190,9 @@ pub struct Edit {
     /// With `weights`: whether what comes of them is supervised, as in a flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervise: Option<Value>,
+    /// The targeting rules, all of them, in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<Rule>>,
     /// A version comes, or its pool is replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub put_version: Option<VersionEdit>,

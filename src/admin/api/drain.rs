@@ -37,7 +37,7 @@ pub struct EndpointLeft {
 /// May this version be stopped?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Drain {
-    /// True only when the version has no weight, nothing is left on it on any worker, and nothing can arrive.
+    /// True only when the version has no weight and no targeting rule leads to it, nothing is left on it on any worker, and nothing can arrive.
     pub drained: bool,
     /// Its weight in basis points: a version with weight never drains.
     pub weight: u16,
@@ -46,6 +46,9 @@ pub struct Drain {
     /// The same by endpoint; what waits for an endpoint is in none.
     #[serde(default)]
     pub endpoints: Vec<EndpointLeft>,
+    /// True while a targeting rule leads to it: it never drains then, whatever its weight.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub targeted: bool,
     /// True while it is retiring: nobody new comes to it, and who is there may still come.
     #[serde(default, skip_serializing_if = "is_false")]
     pub retiring: bool,
@@ -182,10 +185,15 @@ pub struct VersionLeft {
 }
 
 impl Drain {
-    /// The answer for a version with this weight. `in_flight` was read last; `told` is what the workers said before.
+    /// The answer for a version with this weight, to which a rule leads or not. `in_flight` was read last; `told` is what the workers said before.
     #[must_use]
-    pub fn of(weight: u16, drains: bool, in_flight: &InFlight, told: Option<&[upstream::Remaining]>) -> Self {
-        let drained = weight == 0 && in_flight.total == 0 && !drains;
+    pub fn of(
+        (weight, targeted): (u16, bool),
+        drains: bool,
+        in_flight: &InFlight,
+        told: Option<&[upstream::Remaining]>,
+    ) -> Self {
+        let drained = weight == 0 && !targeted && in_flight.total == 0 && !drains;
         let told = told.filter(|_| in_flight.total > 0).unwrap_or_default();
         let oldest =
             |kind: &str| told.iter().filter(|left| left.kind.token() == kind).map(|left| left.oldest).max();
@@ -197,7 +205,7 @@ impl Drain {
         });
         let (remaining, endpoints) = (remaining.collect(), by_endpoint(told));
         let (retiring, also_used_by, measure) = Default::default();
-        Self { drained, weight, remaining, endpoints, retiring, also_used_by, measure }
+        Self { drained, weight, remaining, endpoints, targeted, retiring, also_used_by, measure }
     }
 }
 

@@ -40,9 +40,22 @@ pub struct Explained {
     pub version: Option<String>,
     /// Every version that could get it.
     pub chances: Vec<Chance>,
+    /// The targeting rule that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Decided>,
     /// By what the service's users stay with a version, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
+}
+
+/// The targeting rule that decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Decided {
+    /// Which of the list, from 1 on.
+    pub number: u8,
+    /// As people type it.
+    #[schema(example = "header x-beta=yes -> green")]
+    pub text: String,
 }
 
 /// What decides.
@@ -59,6 +72,8 @@ pub enum Reason {
     Sticky,
     /// Its user is not known yet, and gets a cookie that decides from then on.
     Minted,
+    /// A targeting rule that fits.
+    Rule,
     /// The route redirects by itself; no version is asked.
     Redirect,
     /// The route has a fixed answer; no version is asked.

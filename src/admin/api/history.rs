@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{text, weights};
+use super::{Rule, text, weights};
 use crate::release::{self, Scopes};
 
 /// Past changes, newest first.
@@ -26,7 +26,7 @@ pub struct Change {
     /// When, in UTC.
     #[schema(example = "2026-01-02T03:04:05.678Z", format = DateTime)]
     pub at: String,
-    /// flip, revert, weights, ramp, abort, freeze, resume, retire, versions, endpoints, hold, release, batch, undo, configure or supervision.
+    /// flip, revert, weights, rules, ramp, abort, freeze, resume, retire, versions, endpoints, hold, release, batch, undo, configure or supervision.
     #[schema(example = "flip")]
     pub kind: String,
     /// Who.
@@ -58,6 +58,9 @@ pub struct Was {
     pub stable: String,
     /// Basis points by version.
     pub weights: BTreeMap<String, u16>,
+    /// The targeting rules, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 impl Change {
@@ -79,6 +82,7 @@ impl From<&release::Change> for Change {
         let was = |standing: &release::history::Standing| Was {
             stable: standing.stable.to_string(),
             weights: weights(&standing.split),
+            rules: Rule::all_of(&standing.split),
         };
         let services = change.services.iter();
         let services = services.map(|record| (record.service.to_string(), record.standing.as_ref().map(was)));

@@ -11,6 +11,7 @@ mod problem;
 mod ramp;
 mod retire;
 mod rollout;
+mod rules;
 mod service;
 mod standing;
 mod sticky;
@@ -29,13 +30,14 @@ pub use drain::{
     seconds,
 };
 pub use event::Event;
-pub use explain::{Chance, Explain, Explained, Reason};
+pub use explain::{Chance, Decided, Explain, Explained, Reason};
 pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};
 pub use ramp::{Promote, Ramp, RampEnded, Ramped, StartRamp, SteerRamp};
 pub use retire::{Retire, Retired, Retirement};
 pub use rollout::{EndpointReady, Proceed, Ready, Replace, Rollout, RolloutStep, StartRollout};
+pub use rules::Rule;
 pub use service::{
     Endpoint, InFlight, Listener, PreviousSplit, Protocol, Route, Service, Services, Status, Version, weights,
 };

@@ -7,7 +7,6 @@ use super::{AlsoUsedBy, Measure, text};
 use crate::control;
 use crate::control::rollout::RolloutState;
 use crate::release::State;
-use crate::table::BasisPoints;
 
 /// A rolling upgrade: one endpoint after the other goes, and another one comes in its place.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -162,7 +161,7 @@ fn returned(told: &control::rollout::Told, state: &State) -> Option<(Option<Meas
     let replaced = told.steps.iter().filter(|step| told.from != told.to || step.out != step.into);
     let open = replaced.filter_map(|step| step.out.clone()).filter(|out| serving.contains(out));
     let open: Vec<_> = open.collect();
-    let carries = service.split.weight(&from.name) > BasisPoints::NONE;
+    let carries = service.split.leads_to(&from.name);
     let measure = || Measure::present(state, &name, &told.from).filter(|_| !open.is_empty());
     Some(if carries { (None, open) } else { (measure(), Vec::new()) })
 }

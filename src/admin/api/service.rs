@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Standing, Sticky};
+use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Rule, Standing, Sticky};
 use crate::control::Handle;
 use crate::control::health::Health;
 use crate::metrics::Kind;
 use crate::proxy::upstream::{self, Upstream};
 use crate::release::{Previous, State};
-use crate::table::{self, BasisPoints, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
+use crate::table::{self, EndpointAddr, ServiceName, Split, Traits, VersionName, VersionSpec};
 
 /// All services.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -72,6 +72,9 @@ pub struct PreviousSplit {
     /// The weights, in basis points.
     #[schema(example = json!({"blue": 10000}))]
     pub weights: BTreeMap<String, u16>,
+    /// The targeting rules, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// After an exclusive flip: which requests are never with two versions, `all` or `writes`. A revert would not see to that: an
     /// exclusive flip to `stable` does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +84,8 @@ pub struct PreviousSplit {
 impl From<&Previous> for PreviousSplit {
     fn from(previous: &Previous) -> Self {
         let exclusive = previous.exclusive.map(|scope| scope.token().to_owned());
-        Self { stable: previous.stable.to_string(), weights: weights(&previous.split), exclusive }
+        let (weights, rules) = (weights(&previous.split), Rule::all_of(&previous.split));
+        Self { stable: previous.stable.to_string(), weights, rules, exclusive }
     }
 }
 
@@ -98,6 +102,9 @@ pub struct Version {
     pub name: String,
     /// Its weight in basis points, 0 to 10,000.
     pub weight: u16,
+    /// True while a targeting rule leads to it: it gets requests, whatever its weight.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub targeted: bool,
     /// What its endpoints speak.
     pub protocol: Protocol,
     /// Its pool.
@@ -327,6 +334,7 @@ impl Service {
         let version = |spec: &VersionSpec| Version {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
+            targeted: service.split.rules().leads_to(&spec.name),
             protocol: spec.protocol.into(),
             endpoints: spec.endpoints.iter().map(endpoint(spec, deployment.only_found(&spec.name))).collect(),
             in_flight: InFlight::left(control, name, &spec.name),
@@ -334,8 +342,7 @@ impl Service {
         };
         let mut standing = Standing::of(state, name)?;
         // The state knows only of what the processes before this one have told.
-        let weightless =
-            service.versions.iter().filter(|spec| service.split.weight(&spec.name) == BasisPoints::NONE);
+        let weightless = service.versions.iter().filter(|spec| !service.split.leads_to(&spec.name));
         let leaving = weightless.filter(|spec| control.is_draining(name, &spec.name));
         standing.leave(leaving.map(|spec| spec.name.to_string()));
         Some(Self {

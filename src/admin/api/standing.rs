@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PreviousSplit, Ramp, Ramped, Retired, Retirement, Trial, weights};
+use super::{PreviousSplit, Ramp, Ramped, Retired, Retirement, Rule, Trial, weights};
 use crate::control::Handle;
 use crate::release::{self, State};
 use crate::table::{self, ServiceName};
@@ -24,6 +24,9 @@ pub struct Standing {
     /// Basis points by version; versions without weight are left out.
     #[schema(example = json!({"green": 500, "blue": 9500}))]
     pub weights: BTreeMap<String, u16>,
+    /// The targeting rules, in order: the first that fits decides, and the weights share who is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// Versions that get no new requests and still have work, or may have some with a process before this one.
     pub leaving: Vec<String>,
     /// What a revert would put back.
@@ -144,6 +147,7 @@ impl Standing {
             stable: service.stable.to_string(),
             candidate: deployment.candidate(service).map(ToString::to_string),
             weights: weights(&service.split),
+            rules: Rule::all_of(&service.split),
             leaving: deployment.phase.leaving().iter().map(ToString::to_string).collect(),
             previous: deployment.previous.as_ref().map(PreviousSplit::from),
             hold: service.holds.iter().next().map(Holding::from),

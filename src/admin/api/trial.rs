@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::service::weights;
-use super::{Verdict, text};
+use super::{Rule, Verdict, text};
 use crate::control::supervisor;
 use crate::release;
 
@@ -24,6 +24,9 @@ pub struct Trial {
     /// The weights that were asked for, in basis points; while it is suspect supervision leans away from them.
     #[schema(example = json!({"green": 10000}))]
     pub weights: BTreeMap<String, u16>,
+    /// The targeting rules that were asked for; while it leans those that lead to the candidate are passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// True while most traffic is kept away from the candidate.
     pub leaning: bool,
     /// False: supervision only tells, and never moves traffic.
@@ -46,6 +49,7 @@ impl Trial {
             baseline: trial.baseline.to_string(),
             candidate: trial.candidate.to_string(),
             weights: weights(&trial.asked),
+            rules: Rule::all_of(&trial.asked),
             leaning: trial.leans(split),
             acts: trial.acts,
             exclusive: trial.exclusive.is_some(),

@@ -79,6 +79,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     }
 }
 

@@ -29,6 +29,19 @@ pub(super) const WEIGHTS_HELP: &str = "Examples:
   switchback weights shop green=0.25%
   switchback weights shop blue=50 green=50";
 
+pub(super) const RULES_HELP: &str = "Examples:
+  switchback rules shop                         show them
+  switchback rules shop 'header x-beta=yes -> green' 'client 10.0.0.0/8 -> green'
+                                                these two, and no others; the first that fits decides
+  switchback rules shop 'cookie team^=qa and query preview -> green'
+                                                both have to be so: a cookie that begins with qa, and a parameter
+  switchback rules shop --clear                 none any more
+  switchback rules shop --json > rules.json; edit; switchback rules shop --set rules.json
+
+A condition is header, cookie or query with NAME (with any value), NAME=VALUE or NAME^=BEGINNING; client with networks,
+joined by commas; host with a name or *.name. A value with spaces stands in double quotes. Weights, ramps and freezes
+leave the rules as they are; a flip takes them away, and a revert of it brings them back.";
+
 pub(super) const RAMP_HELP: &str = "Examples:
   switchback ramp shop --to green --every 2m    1, 5, 25, 50, 100 %, two minutes each
   switchback ramp shop --to green --steps 0.25,1,10,100 --every 10m --supervise 10m

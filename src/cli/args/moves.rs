@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::words::{duration, supervision, weight};
+use super::words::{duration, rule, supervision, weight};
 use super::{Change, Wait};
+use crate::admin::api::Rule;
 use crate::table::BasisPoints;
 
 /// Whether what is moved is supervised.
@@ -71,6 +72,31 @@ pub struct Flip {
 pub struct Revert {
     /// The service.
     pub service: String,
+    /// Common options.
+    #[command(flatten)]
+    pub change: Change,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `rules`.
+#[derive(Debug, Args)]
+pub struct Rules {
+    /// The service.
+    pub service: String,
+    /// All of its rules, in order; without any, and without --set and --clear: show them.
+    #[arg(value_name = "RULE", value_parser = rule)]
+    pub rules: Vec<Rule>,
+    /// Take them from a file: JSON as --json shows it, or one a line; - is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rules", "clear"])]
+    pub set: Option<String>,
+    /// Take them all away.
+    #[arg(long, conflicts_with = "rules")]
+    pub clear: bool,
+    /// Also when too few endpoints of a version that a new rule leads to are healthy.
+    #[arg(long)]
+    pub force: bool,
     /// Common options.
     #[command(flatten)]
     pub change: Change,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::admin::api::text;
-use crate::table::{self, BasisPoints, EndpointAddr};
+use crate::admin::api::{Rule, text};
+use crate::table::{self, BasisPoints, Conditions, EndpointAddr};
 
 /// `SERVICE/VERSION`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,12 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 pub(super) fn weight(text: &str) -> Result<(String, BasisPoints), String> {
     let (version, percent) = text.split_once('=').ok_or("expected VERSION=PERCENT, such as green=5")?;
     Ok((version.to_owned(), percent.parse::<BasisPoints>().map_err(|why| why.to_string())?))
+}
+
+/// `header x-beta=yes -> green`.
+pub(super) fn rule(text: &str) -> Result<Rule, String> {
+    let (when, to) = Conditions::read_rule(text).map_err(|why| why.to_string())?;
+    Ok(Rule::new(&when, &to))
 }
 
 pub(super) fn header(text: &str) -> Result<(String, String), String> {

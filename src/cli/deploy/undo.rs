@@ -22,7 +22,7 @@ impl Deployment<'_> {
             let (now, known) = self.look(session).await.with_context(what)?;
             let left_for = match &known {
                 None => return Ok("nothing was moved, and somebody else has removed it".to_owned()),
-                Some(known) if known.weight > 0 => Some("it carries traffic by now"),
+                Some(known) if known.weight > 0 || known.targeted => Some("it carries traffic by now"),
                 Some(_) if self.is_rolled_out(session).await.with_context(what)? => {
                     Some("a rollout of it is under way")
                 }

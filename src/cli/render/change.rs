@@ -1,9 +1,9 @@
 //! What a change did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::admin::api::{ChangeAnswer, Holding, Standing};
+use crate::admin::api::{ChangeAnswer, Holding, Rule, Standing};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// A change that moves traffic: where each service stands now, and stood before.
@@ -41,6 +41,7 @@ fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> Strin
     let mut lines = Vec::new();
     for (name, standing) in &answer.services {
         lines.push(stands(answer, name, standing, &before(standing), style));
+        lines.extend(numbered(&standing.rules).map(|rule| format!("  {rule}")));
     }
     if answer.services.is_empty() {
         let nothing = match answer.notes[..] {
@@ -109,6 +110,23 @@ pub(super) fn exclusive_back(name: &str, standing: &Standing) -> Option<String> 
     has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}"))
 }
 
+/// `rule 1: header x-beta=yes -> green`.
+pub(super) fn numbered(rules: &[Rule]) -> impl Iterator<Item = String> {
+    (1..).zip(rules).map(|(number, rule)| format!("rule {number}: {}", line(&rule.text(), usize::MAX)))
+}
+
+/// The targeting rules of a service, and what there is to know of them.
+pub(in crate::cli) fn rules(name: &str, rules: &[Rule], note: Option<&str>, style: Style) -> String {
+    let head = style.paint(Tone::Strong, &line(name, 64));
+    let head = match rules {
+        [] => format!("{head}: no rules, all by the weights"),
+        _ => format!("{head}: the first that fits decides, and the weights share who is left"),
+    };
+    let note = note.map(|note| format!("note: {note}"));
+    let lines = numbered(rules).map(|rule| format!("  {rule}"));
+    [head].into_iter().chain(lines).chain(note).collect::<Vec<_>>().join("\n")
+}
+
 /// `green 5 %, blue 95 %`.
 pub(super) fn split(weights: &BTreeMap<String, u16>) -> String {
     let shares: Vec<_> =
@@ -120,7 +138,11 @@ pub(super) fn split(weights: &BTreeMap<String, u16>) -> String {
 pub(in crate::cli) fn carriers(answer: &ChangeAnswer) -> String {
     let services = answer.services.iter();
     let carriers: Vec<_> = services
-        .flat_map(|(service, standing)| standing.weights.keys().map(move |version| (service, version)))
+        .flat_map(|(service, standing)| {
+            let targets: BTreeSet<_> = standing.rules.iter().map(|rule| &rule.to).collect();
+            let targets = targets.into_iter().filter(|to| !standing.weights.contains_key(*to));
+            standing.weights.keys().chain(targets).map(move |version| (service, version))
+        })
         .map(|(service, version)| named(answer.services.len() == 1, service, version))
         .collect();
     match &carriers[..] {

@@ -36,6 +36,7 @@ fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) 
         State::Carries(points) => {
             Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
         }
+        State::Targeted => Some(format!("a targeting rule leads to {name}: do not stop it")),
         State::Retiring => {
             Some(format!("{name} is retiring: who is on it may still come, do not stop it yet"))
         }
@@ -59,7 +60,7 @@ pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> St
         State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
         State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
         State::Retiring => Some(format!("{} is retiring", name(states, version))),
-        State::Empty | State::Shared(_) | State::Carries(_) | State::Measure(_) => None,
+        State::Empty | State::Shared(_) | State::Carries(_) | State::Targeted | State::Measure(_) => None,
     });
     style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
 }

@@ -70,12 +70,20 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
                 without(explained)
             )
         }
+        (Some(version), Reason::Rule) => {
+            let rule = explained.rule.as_ref();
+            let rule = rule.map(|rule| format!("rule {} ({})", rule.number, line(&rule.text, usize::MAX)));
+            format!("to {version}: by {} (epoch {epoch})", rule.unwrap_or_default())
+        }
         (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
         (None, Reason::Redirect) => {
             format!("the route redirects by itself, no version is asked (epoch {epoch})")
         }
         (None, Reason::Fixed) => format!("the route has a fixed answer, no version is asked (epoch {epoch})"),
-        (None, Reason::Coin | Reason::Minted | Reason::Sticky | Reason::Single | Reason::NoRoute) => {
+        (
+            None,
+            Reason::Coin | Reason::Minted | Reason::Sticky | Reason::Single | Reason::Rule | Reason::NoRoute,
+        ) => {
             let by = explained.sticky.as_ref().map(|sticky| format!("{} is not there: ", sticky.what()));
             let by = by.unwrap_or_default();
             format!("{by}{}: {} (epoch {epoch})", without(explained), split(&weights))

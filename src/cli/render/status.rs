@@ -1,7 +1,7 @@
 //! The picture of `status`: for each service what it is, who carries it, what is in flight, what was done last, and
 //! what can be done next.
 
-use super::change::{exclusive_back, split};
+use super::change::{exclusive_back, numbered, split};
 use super::drain::{also_used, amounts, is_measure};
 use super::{health, verdict};
 use crate::admin::api::{self, Change, Holding, Measure, Phase, Service, Version, text};
@@ -70,6 +70,7 @@ fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Sty
     let (now, known) = (picture.at, picture.supervision.as_ref());
     let mut lines = vec![head(service, style), table(service, style)];
     lines.extend(service.sticky.as_ref().map(|sticky| indent(&stays(sticky), Tone::Faint, style)));
+    lines.extend(numbered(&service.standing.rules).map(|rule| indent(&rule, Tone::Faint, style)));
     lines.extend(health::lines(service, now, style));
     lines.extend(verdict::lines(service, known, now, style));
     lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));
@@ -282,7 +283,8 @@ fn held(service: &Service) -> Vec<String> {
 fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
     let leaving = &service.standing.leaving;
     let runs = |version: &&Version| !version.endpoints.is_empty() || version.in_flight.total > 0;
-    let weightless = service.versions.iter().filter(|version| version.weight == 0).filter(runs);
+    let weightless =
+        service.versions.iter().filter(|version| version.weight == 0 && !version.targeted).filter(runs);
     let (busy, empty): (Vec<_>, Vec<_>) =
         weightless.partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
     let busy = busy.into_iter().map(|version| {

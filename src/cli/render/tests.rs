@@ -1,5 +1,6 @@
 //! The pictures, as people see them.
 
+mod explained;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -7,11 +8,11 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use serde_json::{from_value, json};
 
-use super::{change, explained, history, safety, status, versions, waiting};
+use super::{change, history, safety, status, versions, waiting};
 use crate::admin::api::{
-    self, Actor, Chance, Change, ChangeAnswer, CheckAnswer, Ejection, Endpoint, EndpointHealth, Explained,
-    HealthState, History, Holding, InFlight, Leaving, Listener, Move, Phase, PreviousSplit, Reached, Reason,
-    Remaining, Route, Service, Standing, Version, text,
+    self, Actor, Change, ChangeAnswer, CheckAnswer, Ejection, Endpoint, EndpointHealth, HealthState, History,
+    Holding, InFlight, Leaving, Listener, Move, Phase, PreviousSplit, Reached, Remaining, Route, Service,
+    Standing, Version, text,
 };
 use crate::cli::Style;
 use crate::cli::args::VersionOf;
@@ -25,13 +26,19 @@ fn weights(all: &[(&str, u16)]) -> BTreeMap<String, u16> {
 }
 
 fn standing(phase: Phase, all: &[(&str, u16)], previous: &[(&str, u16)], leaving: &[&str]) -> Standing {
-    let previous = PreviousSplit { stable: "blue".to_owned(), weights: weights(previous), exclusive: None };
+    let previous = PreviousSplit {
+        stable: "blue".to_owned(),
+        weights: weights(previous),
+        rules: Vec::new(),
+        exclusive: None,
+    };
     Standing {
         epoch: 42,
         phase,
         stable: all[0].0.to_owned(),
         candidate: all.get(1).map(|(version, _)| (*version).to_owned()),
         weights: weights(all),
+        rules: Vec::new(),
         leaving: leaving.iter().map(|version| (*version).to_owned()).collect(),
         previous: (!previous.weights.is_empty()).then_some(previous),
         hold: None,
@@ -50,6 +57,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
     Version {
         name: name.to_owned(),
         weight,
+        targeted: false,
         protocol: api::Protocol::Http1,
         endpoints: endpoints
             .iter()
@@ -342,46 +350,6 @@ fn history_is_a_table() {
     ];
     assert_snapshot!(history(&History { changes, next_before: Some(9) }, Style::PLAIN));
     assert_eq!(history(&History { changes: Vec::new(), next_before: None }, Style::PLAIN), "no changes");
-}
-
-#[test]
-fn explanations() {
-    let route = Route { host: "shop.example.com".into(), path: "/".into(), headers: BTreeMap::new() };
-    let chance = |version: &str, weight| Chance {
-        version: version.into(),
-        weight,
-        probability: f64::from(weight) / 10_000.0,
-    };
-    let coin = Explained {
-        epoch: 42,
-        service: Some("shop".into()),
-        route: Some(route),
-        reason: Reason::Coin,
-        version: None,
-        chances: vec![chance("blue", 9_500), chance("green", 500)],
-        sticky: None,
-    };
-    let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
-    let none = Explained {
-        service: None,
-        route: None,
-        reason: Reason::NoRoute,
-        chances: Vec::new(),
-        ..coin.clone()
-    };
-    let by = |mint| Some(api::Sticky { by: "cookie".into(), name: Some("sb_id".into()), mint });
-    let known = Explained {
-        reason: Reason::Sticky,
-        version: Some("green".into()),
-        chances: vec![chance("green", 500)],
-        sticky: by(false),
-        ..coin.clone()
-    };
-    let unknown = Explained { sticky: by(false), ..coin.clone() };
-    let minted = Explained { reason: Reason::Minted, sticky: by(true), ..coin.clone() };
-    let all = [coin, single, none, known, unknown, minted]
-        .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
-    assert_snapshot!(all.join("\n--\n"));
 }
 
 #[test]

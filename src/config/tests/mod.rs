@@ -10,6 +10,7 @@ mod rules;
 mod sample;
 mod sticky;
 mod supervise;
+mod targeting;
 mod tls;
 mod webhooks;
 

@@ -1,16 +1,16 @@
 //! Which endpoints serve, of the versions that a rollout is about.
 
 use crate::control::Handle;
-use crate::control::handle::weight;
+use crate::control::handle::is_led_to;
 use crate::proxy::live::Snapshot;
 use crate::release::rollout::{Plan, Serving};
-use crate::table::{BasisPoints, EndpointAddr, ServiceName, VersionName};
+use crate::table::{EndpointAddr, ServiceName, VersionName};
 
 /// The endpoints that get requests now: of versions with traffic, not draining, and not found unwell.
 pub(super) fn serving(handle: &Handle, plan: &Plan) -> Serving {
     let (state, snapshot) = (handle.state(), handle.live().snapshot());
     let of = |version: &VersionName| {
-        if weight(&state, &plan.service, version) == BasisPoints::NONE {
+        if !is_led_to(&state, &plan.service, version) {
             return Vec::new();
         }
         let spec = state.table.service(&plan.service).and_then(|service| service.version(version));

@@ -5,13 +5,14 @@ use std::ops::Range;
 use futures_util::future::join_all;
 use tracing::warn;
 
-use super::change::{as_one, weights};
+use super::change::as_one;
 use super::told::RolloutState;
 use super::wait::{Halt, answers};
 use super::{Back, Job, lock};
 use crate::control::Handle;
+use crate::control::handle::is_led_to;
 use crate::release::{Command, State};
-use crate::table::{BasisPoints, EndpointAddr};
+use crate::table::EndpointAddr;
 
 impl Job {
     /// The old endpoints drain no more once their version has no weight: it gets nothing anyhow, and a flip, a revert, supervision or
@@ -77,7 +78,7 @@ impl Job {
     fn ends_of_drains(&self, state: &State, out: &[(&EndpointAddr, bool)]) -> Vec<Command> {
         let plan = &self.order.plan;
         let spec = state.table.service(&plan.service).and_then(|service| service.version(&plan.from));
-        let Some(spec) = spec.filter(|_| weights(state, plan).0 == BasisPoints::NONE) else {
+        let Some(spec) = spec.filter(|_| !is_led_to(state, &plan.service, &plan.from)) else {
             return Vec::new();
         };
         // Whoever is found later at the address of one that was found no more is another one.

@@ -8,10 +8,10 @@ use tokio::time::{sleep, timeout};
 use super::change::serves;
 use super::told::StepState;
 use super::{Job, Wish, capacity, lock};
-use crate::control::handle::weight;
+use crate::control::handle::is_led_to;
 use crate::control::{Failed, Handle, clock};
 use crate::proxy::upstream::dial::Dial;
-use crate::table::{BasisPoints, EndpointAddr, Protocol, VersionName};
+use crate::table::{EndpointAddr, Protocol, VersionName};
 
 /// How often it is looked.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -140,8 +140,8 @@ impl Job {
         let told = handle.remaining_at(&plan.service, version, endpoint).await;
         // What the workers said holds for the table that they were asked under.
         let state = handle.state();
-        let gets_something = weight(&state, &plan.service, version) > BasisPoints::NONE
-            && serves(&state, plan, version, endpoint);
+        let gets_something =
+            is_led_to(&state, &plan.service, version) && serves(&state, plan, version, endpoint);
         let is_same = are_elders_quiet && before == epoch() && !gets_something;
         is_same && told.is_some_and(|left| left.is_empty())
     }

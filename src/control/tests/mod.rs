@@ -129,6 +129,7 @@ fn spec(name: &str) -> ServiceSpec {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     }
 }
 

@@ -270,6 +270,10 @@ impl Record {
         }
         json::key(line, "reused");
         line.extend_from_slice(reused.unwrap_or("null").as_bytes());
+        if let Some(AssignedBy::Rule(number)) = self.assigned_by.get() {
+            json::key(line, "rule");
+            json::number(line, Some(u64::from(number)));
+        }
         line.extend_from_slice(b"}\n");
     }
 }

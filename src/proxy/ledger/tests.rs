@@ -35,6 +35,7 @@ fn service(generation: u32) -> Service {
             ..SuperviseRules::default()
         })),
         sticky: None,
+        targeting: Default::default(),
     };
     let mut service =
         Service::new(&spec, Vec::new(), version("blue"), Split::all_to(version("blue")), Epoch(7));

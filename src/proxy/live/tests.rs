@@ -38,6 +38,7 @@ fn service(name: &str, versions: Vec<VersionSpec>, to: &str, total: Option<Durat
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     };
     Service::new(&spec, versions, stable, Split::all_to(to), Epoch(1))
 }

@@ -48,6 +48,7 @@ fn plain() -> ServiceSpec {
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::Ramp;
 use crate::table::{BasisPoints, Split, VersionName};
 
 impl Ramp {
-    /// The split of the step that is reached: of the rest each of the others has what it had of theirs before, to a point or two, and
+    /// The weights of the step that is reached: of the rest each of the others has what it had of theirs before, to a point or two, and
     /// never more than at the step before: none that was emptied has any again.
     #[must_use]
     pub fn split(&self) -> Split {

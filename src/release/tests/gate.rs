@@ -72,6 +72,7 @@ fn every_way_to_more_traffic_is_gated_and_none_to_less() {
         flip("shop", "green"),
         switch("shop", "green"),
         weights("shop", &[("green", "6")], Some("@stable")),
+        set_rules("shop", &["header x-beta=yes -> green"]),
         Command::Batch(vec![flip("cart", "two"), flip("shop", "green")]),
         Command::Batch(vec![put("shop", pool("v4", &[9401])), flip("shop", "v4")]),
     ];
@@ -82,6 +83,7 @@ fn every_way_to_more_traffic_is_gated_and_none_to_less() {
     for command in [
         weights("shop", &[("green", "4")], Some("@stable")),
         weights("shop", &[("green", "5")], Some("@stable")),
+        set_rules("shop", &["header x-beta=yes -> green"]),
         put("shop", pool("green", &[9101])),
         add_endpoint("shop", "green", 9109),
     ] {

@@ -4,6 +4,7 @@ mod holds;
 mod out;
 mod ramps;
 mod retire;
+mod rules;
 mod trials;
 
 use std::sync::Arc;
@@ -66,6 +67,7 @@ fn any_edit() -> impl Strategy<Value = Command> {
         2 => any_service().prop_map(revert),
         3 => (any_service(), named, rest, trials::any_wish())
             .prop_map(|(service, named, rest, wish)| weights_with(service, &named, rest, wish)),
+        2 => (any_service(), rules::any_rules()).prop_map(|(service, rules)| set_rules(service, &rules)),
         1 => (any_service(), any_holder(), prop::sample::select(&[HoldScope::All, HoldScope::Writes][..]))
             .prop_map(|(service, holder, scope)| hold_by(service, holder, scope)),
         1 => (any_service(), any_holder()).prop_map(|(service, holder)| release_by(service, holder)),
@@ -201,11 +203,7 @@ fn check_standing(state: &State) {
         }
         assert_ne!(service.split.weight(&service.stable), BasisPoints::NONE, "stable carries nothing");
         for leaving in deployment.phase.leaving() {
-            assert_eq!(
-                service.split.weight(leaving),
-                BasisPoints::NONE,
-                "{leaving} has weight and is leaving"
-            );
+            assert!(!service.split.leads_to(leaving), "{leaving} gets requests and is leaving");
         }
         let expected = Phase::of(&service.split, deployment.phase.leaving().to_vec());
         assert_eq!(deployment.phase, expected);
@@ -221,6 +219,7 @@ fn check_standing(state: &State) {
             let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
             assert_ne!((&way_back.split, &way_back.stable), (asked, &service.stable), "leads nowhere");
         }
+        rules::check_standing(service, deployment);
         trials::check_trial(state, service, deployment);
         ramps::check_standing(service, deployment);
         retire::check_standing(service, deployment);
@@ -257,26 +256,23 @@ fn check_step(before: &State, command: &Command, next: &State, effects: &Effects
     }
     check_left_and_returned(before, next, effects);
     out::check(before, next, effects);
+    rules::check_step(before, command, next);
     trials::check_step(before, command, next);
     ramps::check_step(before, command, next);
     retire::check_step(before, command, next);
     holds::check(before, command, next);
 }
 
-/// Left: had weight and has none. Returned: had none and has some.
+/// Left: got requests, by weight or by a rule, and gets none. Returned: got none and gets some.
 fn check_left_and_returned(before: &State, next: &State, effects: &Effects) {
     let (mut left, mut returned) = (Vec::new(), Vec::new());
     for service in before.table.services() {
-        let now = |version| {
-            next.table.service(&service.name).is_some_and(|now| now.split.weight(version) > BasisPoints::NONE)
-        };
+        let now = |version| next.table.service(&service.name).is_some_and(|now| now.split.leads_to(version));
         let name = |version: &_| (service.name.clone(), crate::table::VersionName::clone(version));
-        left.extend(
-            service.split.shares().filter(|(version, _)| !now(version)).map(|(version, _)| name(version)),
-        );
-        let then = |version| service.split.weight(version) > BasisPoints::NONE;
-        let served = next.table.service(&service.name).into_iter().flat_map(|now| now.split.shares());
-        returned.extend(served.map(|(version, _)| version).filter(|version| !then(version)).map(name));
+        left.extend(service.split.versions().filter(|version| !now(version)).map(name));
+        let then = |version| service.split.leads_to(version);
+        let served = next.table.service(&service.name).into_iter().flat_map(|now| now.split.versions());
+        returned.extend(served.filter(|version| !then(version)).map(name));
     }
     let sorted = |list: &Vec<_>| {
         let mut list: Vec<(ServiceName, _)> = list.clone();
@@ -300,7 +296,7 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                 check_way_back(before, next, service);
             }
         }
-        (Command::SetWeights { service, .. }, Ok((next, Effects { change: Some(_), .. }))) => {
+        (Command::SetWeights { service, .. }, Ok((next, _))) if rules::has_moved(before, next, service) => {
             check_way_back(before, next, service);
         }
         (Command::Supervise { service, stage, act }, result) => {
@@ -314,7 +310,11 @@ fn check_command(world: &World, command: &Command, result: &Result<(State, Effec
                 let moved = before.table.service(&record.service).is_some_and(|service| service.epoch > *to);
                 // Of users who are known no more the others have everything.
                 if moved && then.retirement.is_none() {
-                    assert_eq!((&now.split, &now.stable), (&then.split, &then.stable));
+                    let there =
+                        |version: &_| now.version(version).is_some_and(|of| of.serving().next().is_some());
+                    let rules = then.split.rules().to_those(there);
+                    let split = then.split.clone().targeting(rules);
+                    assert_eq!((&now.split, &now.stable), (&split, &then.stable));
                 }
             }
         }

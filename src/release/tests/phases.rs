@@ -8,7 +8,7 @@ use crate::release::{Act, Command, Event, Order, Refused, Scopes, State, Supervi
 use crate::table::{Epoch, Hold, HoldScope, Holder, ServiceName, ServiceSpec, VersionName};
 
 /// `shop` in each phase; `cart` stays out of it.
-fn phases() -> [(&'static str, State); 11] {
+fn phases() -> [(&'static str, State); 13] {
     let steady = start(the_file());
     let canary = after(&steady, [weights("shop", &[("green", "5")], Some("@stable"))]);
     let draining = after(&steady, [flip("shop", "green")]);
@@ -23,6 +23,14 @@ fn phases() -> [(&'static str, State); 11] {
     let supervised = start(file);
     let tried = after(&supervised, [flip("shop", "green")]);
     let leaning = after(&tried, [supervise("shop", stage(&tried), Act::Lean(weight("10")))]);
+    let ruled = after(&steady, [set_rules("shop", &["header x-beta=yes -> green"])]);
+    let ruled_leaning = after(
+        &tried,
+        [
+            set_rules("shop", &["cookie beta -> green", "client 10.0.0.0/8 -> blue"]),
+            supervise("shop", stage(&tried), Act::Lean(weight("10"))),
+        ],
+    );
     let tried_canary = after(&supervised, [weights("shop", &[("green", "10")], Some("blue"))]);
     [
         ("steady on blue", steady),
@@ -36,6 +44,8 @@ fn phases() -> [(&'static str, State); 11] {
         ("supervised, all on green", tried),
         ("leaning back after a flip to green", leaning),
         ("supervised, canary on green 10 %", tried_canary),
+        ("on blue, and a rule leads to green", ruled),
+        ("leaning back, with rules to both", ruled_leaning),
     ]
 }
 
@@ -74,6 +84,19 @@ fn split_commands() -> Named<Command> {
         ("weights @stable=50, blue=50", weights("shop", &[("@stable", "50"), ("blue", "50")], None)),
         ("weights hollow=5, rest stable", weights("shop", &[("hollow", "5")], Some("@stable"))),
         ("weights nowhere=5, rest stable", weights("shop", &[("nowhere", "5")], Some("@stable"))),
+    ]
+}
+
+fn rule_commands() -> Named<Command> {
+    vec![
+        ("rules to green", set_rules("shop", &["header x-beta=yes -> green"])),
+        (
+            "rules to blue and @candidate",
+            set_rules("shop", &["query a -> blue", "host *.test -> @candidate"]),
+        ),
+        ("no rules", set_rules("shop", &[])),
+        ("rules to hollow", set_rules("shop", &["query a -> hollow"])),
+        ("rules to nowhere", set_rules("shop", &["query a -> nowhere"])),
     ]
 }
 
@@ -202,6 +225,7 @@ fn drains() -> Named<Event> {
 fn events(state: &State) -> Named<Event> {
     let commands = [
         split_commands(),
+        rule_commands(),
         supervision(state),
         hold_commands(),
         pool_commands(),
@@ -225,8 +249,10 @@ fn standing(state: &State) -> String {
         let Trial { stage, generation, baseline, candidate, asked, .. } = trial;
         format!("   trial {stage}.{generation} of {candidate} with {baseline}, asked {asked}")
     });
+    let rules = shop.split.rules();
+    let rules = if rules.is_empty() { String::new() } else { format!("   {rules}") };
     format!(
-        "{phase:<9} {:<26} stable {:<6} back to {way_back}{held}{trial}",
+        "{phase:<9} {:<26} stable {:<6} back to {way_back}{held}{trial}{rules}",
         shop.split.to_string(),
         shop.stable.to_string()
     )

@@ -8,9 +8,9 @@ use crate::release::{
     Supervise, Timestamp, step,
 };
 use crate::table::{
-    BasisPoints, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Holder, PoolTraits, Protocol, Route,
-    ServiceLimits, ServiceName, ServiceSpec, Split, Timeouts, TraitsEdit, VersionName, VersionRef,
-    VersionSpec,
+    BasisPoints, Conditions, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Holder, PoolTraits,
+    Protocol, Route, ServiceLimits, ServiceName, ServiceSpec, Split, Timeouts, TraitsEdit, VersionName,
+    VersionRef, VersionSpec,
 };
 
 pub(super) fn service(name: &str) -> ServiceName {
@@ -67,6 +67,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         pool: Arc::default(),
         supervise: None,
         sticky: None,
+        targeting: Default::default(),
     }
 }
 
@@ -103,6 +104,17 @@ pub(super) fn weights_with(
 ) -> Command {
     let weights = weights.iter().map(|(name, points)| (reference(name), weight(points))).collect();
     Command::SetWeights { service: service(name), weights, rest: rest.map(reference), supervise }
+}
+
+/// `set_rules("shop", &["header x-beta=yes -> green"])`.
+pub(super) fn set_rules(name: &str, rules: &[&str]) -> Command {
+    let rules = rules.iter().map(|rule| Conditions::read_rule(rule).unwrap()).collect();
+    Command::SetRules { service: service(name), rules }
+}
+
+/// The rules that hold, as people type them.
+pub(super) fn rules(state: &State, name: &str) -> Vec<String> {
+    split(state, name).rules().rules().iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn ramp(name: &str, order: RampOrder) -> Command {

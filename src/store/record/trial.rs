@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Weights, split, weights};
+use super::{Weights, ruled, rules, weights};
 use crate::release::{Timestamp, Trial};
 use crate::table::{BasisPoints, Epoch, HoldScope, Invalid, VersionName};
 
@@ -16,6 +16,8 @@ pub(super) struct TrialForm {
     baseline: String,
     candidate: String,
     asked: Weights,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
     /// Records of earlier builds do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stable: Option<String>,
@@ -70,6 +72,7 @@ impl From<&Trial> for TrialForm {
             baseline: trial.baseline.to_string(),
             candidate: trial.candidate.to_string(),
             asked: weights(&trial.asked),
+            rules: rules(&trial.asked),
             stable: Some(trial.stable.to_string()),
             suspect: trial.is_suspect,
             acts: trial.acts,
@@ -86,7 +89,7 @@ impl TryFrom<TrialForm> for Trial {
     fn try_from(form: TrialForm) -> Result<Self, Invalid> {
         let (baseline, candidate): (VersionName, VersionName) =
             (form.baseline.parse()?, form.candidate.parse()?);
-        let asked = split(form.asked)?;
+        let asked = ruled(form.asked, &form.rules)?;
         let is_flip = asked.weight(&baseline) == BasisPoints::NONE;
         let stable = form.stable.map(|stable| stable.parse()).transpose()?;
         Ok(Self {

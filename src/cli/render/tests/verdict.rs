@@ -53,6 +53,7 @@ fn supervision(stage: &Supervisor, acts: bool) -> Supervision {
     };
     let report = Report::of(stage, about);
     let trial = Trial {
+        rules: Vec::new(),
         stage: 42,
         baseline: "v41".to_owned(),
         candidate: "v42".to_owned(),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{Command, Effects, State, any_reference, due, ramp, service, weight};
-use crate::release::{Act, Deployment, RampEnd, RampOrder, Refused, Steps};
+use crate::release::{Act, Deployment, Previous, RampEnd, RampOrder, Refused, Steps};
 use crate::table::Service;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(super) fn check_standing(service: &Service, deployment: &Deployment) {
     assert!(ramp.step + 1 < ramp.steps.all().len(), "{ramp:?}");
     assert_eq!(deployment.previous.as_ref(), Some(&ramp.before));
     let leans = deployment.trial.as_ref().is_some_and(|trial| trial.leans(&service.split));
-    assert_eq!(service.split != ramp.split(), leans);
+    assert!(leans || service.split.weighs_as(&ramp.split()));
     let has = service.split.weight(&ramp.to);
     assert!(if leans { has <= ramp.weight() } else { has == ramp.weight() }, "{ramp:?} with {has}");
     assert!(!(ramp.is_frozen && ramp.until.is_some()) && ramp.until.is_some() <= ramp.every.is_some());
@@ -71,9 +71,13 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
         };
         match &is.ramp {
             Some(new) => {
+                // But for rules that lead to a version which is gone.
+                let rules = old.before.split.rules().to_those(|version| now.version(version).is_some());
+                let split = old.before.split.clone().targeting(rules);
+                let way_back = &Previous { split, ..old.before.clone() };
                 assert_eq!(
                     (new.begun, &new.to, &new.before, &new.steps),
-                    (old.begun, &old.to, &old.before, &old.steps)
+                    (old.begun, &old.to, way_back, &old.steps)
                 );
                 assert!(new.weight() >= old.weight());
                 match order {
@@ -104,10 +108,15 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
                     RampEnd::Finished => {
                         assert_eq!(Some(&ramped.reached), old.steps.all().last());
                         assert_eq!(now.split.weight(&old.to), ramped.reached);
-                        assert_eq!(is.previous.as_ref(), Some(&old.before));
+                        assert!(is.previous.as_ref().unwrap().split.weighs_as(&old.before.split));
                     }
                     RampEnd::Aborted if !matches!(command, Command::Batch(_)) => {
-                        assert_eq!((&now.split, &now.stable), (&old.before.split, &old.before.stable));
+                        assert!(now.split.weighs_as(&old.before.split));
+                        assert_eq!(now.stable, old.before.stable);
+                        let mut rules = now.split.rules().rules().iter();
+                        assert!(rules.all(|rule| old.before.split.rules().rules().contains(rule)));
+                        let is_abort = matches!(order, Some(RampOrder::Abort));
+                        assert!(!is_abort || !now.split.rules().leads_to(&old.to), "everybody is sent back");
                     }
                     RampEnd::Aborted | RampEnd::Reverted | RampEnd::Superseded => {}
                 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{Command, State};
 use crate::release::{Deployment, RampEnd, RampOrder};
-use crate::table::{BasisPoints, Service, StickyBy, StickyRules};
+use crate::table::{BasisPoints, Service, Split, StickyBy, StickyRules};
 
 /// Users who stay by a cookie, which is ours or the application's, or nobody who stays.
 pub(super) fn any_users() -> impl Strategy<Value = Option<Arc<StickyRules>>> {
@@ -28,7 +28,8 @@ pub(super) fn check_standing(service: &Service, deployment: &Deployment) {
     assert!(deployment.ramp.is_none());
     assert_eq!(closed.map(|index| &service.versions[index].name), Some(&retirement.version));
     let asked = deployment.trial.as_ref().map(|trial| &trial.asked);
-    assert!(service.split == retirement.split || asked == Some(&retirement.split));
+    let is_as_then = |split: &Split| split.weighs_as(&retirement.split);
+    assert!(is_as_then(&service.split) || asked.is_some_and(is_as_then));
     assert_ne!(service.split.weight(&retirement.version), BasisPoints::NONE, "who may come has not drained");
     let previous = deployment.previous.as_ref().unwrap();
     assert_eq!(previous.split.weight(&retirement.version), BasisPoints::NONE);

@@ -76,22 +76,27 @@ pub(super) fn check_step(before: &State, command: &Command, next: &State) {
         let was = before.table.service(&now.name);
         let (old, new) = (trial(before, &now.name), trial(next, &now.name));
         let by_supervision = matches!(command, Command::Supervise { service, .. } if *service == now.name);
-        let has_moved = was.is_none_or(|was| was.split != now.split);
+        let has_moved = was.is_none_or(|was| !was.split.weighs_as(&now.split));
         match (old, new) {
             (Some(old), Some(new)) if old.stage == new.stage => {
                 assert!(by_supervision || !has_moved, "{command:?} moved {old:?}");
                 let Trial { is_suspect, acts, by_file, generation, .. } = *new;
-                assert_eq!(*new, Trial { is_suspect, acts, by_file, generation, ..old.clone() });
+                // Rules come and go meanwhile.
+                let asked = old.asked.clone().targeting(new.asked.rules().clone());
+                assert_eq!(*new, Trial { is_suspect, acts, by_file, generation, asked, ..old.clone() });
                 let is_as_before = (generation, is_suspect) == (old.generation, old.is_suspect);
                 assert!(by_supervision || is_as_before);
                 let by_configuration = matches!(command, Command::Configure { .. });
                 assert!((acts, by_file) == (old.acts, old.by_file) || by_configuration);
             }
-            (Some(old), Some(new)) if !has_moved && new.asked == old.asked && new.leans(&now.split) => {
+            (Some(old), Some(new))
+                if !has_moved && new.asked.weighs_as(&old.asked) && new.leans(&now.split) =>
+            {
                 // Most of its traffic is elsewhere: others have taken the candidate's place meanwhile.
                 let Trial { acts, by_file, .. } = *new;
                 let stage = next.table.epoch();
-                assert_eq!(*new, Trial { stage, generation: 0, acts, by_file, ..old.clone() });
+                let asked = new.asked.clone();
+                assert_eq!(*new, Trial { stage, generation: 0, acts, by_file, asked, ..old.clone() });
                 let pool = |service: &Service| service.version(&new.candidate).unwrap().endpoints.clone();
                 assert_ne!(pool(was.unwrap()), pool(now), "{command:?}");
             }

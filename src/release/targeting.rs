@@ -1,0 +1,212 @@
+//! Targeting rules of a service: set whole, in order, and kept true through everything else that moves traffic.
+//!
+//! Rules are a part of the split. Weights, the steps of a ramp, and a freeze leave them as they are; whatever is about all of a
+//! service's requests takes them away: a flip, and supervision that goes back. A revert and an undo put back what there was
+//! then; an abort and a retirement send everybody away from one version, and take those away that lead there. While supervision
+//! leans back, rules that lead to its candidate are passed over, and are there again when it comes back.
+
+use super::deployment::Previous;
+use super::draft::{Draft, Item};
+use super::overlay::serves;
+use super::retire::Barred;
+use super::{Refused, Trial};
+use crate::table::{
+    Conditions, Epoch, Invalid, Service, ServiceName, Split, TargetRule, Targeting, VersionName, VersionRef,
+};
+
+/// Why rules are refused, or what they bar.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misaimed {
+    /// There are too many of them.
+    #[error("service `{service}`: {why}")]
+    TooMany {
+        /// The service.
+        service: ServiceName,
+        /// How many.
+        why: Invalid,
+    },
+    /// A version that only rules lead to cannot be taken away, nor left empty.
+    #[error("a targeting rule of service `{service}` leads to version `{version}`")]
+    Targeted {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+    },
+}
+
+impl Misaimed {
+    /// A stable token for machines, as in `type` of the problem details.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::TooMany { .. } => "bad_rules",
+            Self::Targeted { .. } => "targeted",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::TooMany { .. } => "leave out those that you can do without".to_owned(),
+            Self::Targeted { service, .. } => {
+                format!("take the rule away first: `switchback rules {service}` shows them")
+            }
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// These rules in the place of those that there are. No step to take back: a revert is about flips, ramps and weights.
+    pub(super) fn set_rules(
+        &mut self,
+        name: &ServiceName,
+        rules: Vec<(Conditions, VersionRef)>,
+    ) -> Result<(), Refused> {
+        let named = rules.into_iter().map(|(when, to)| Ok(TargetRule { when, to: self.resolve(name, &to)? }));
+        let rules = named.collect::<Result<_, Refused>>()?;
+        let rules = Targeting::new(rules).map_err(|why| Misaimed::TooMany { service: name.clone(), why })?;
+        let epoch = self.epoch;
+        // Who asks for weights as they are, or goes back, ends what it leans from.
+        let is_over = self.wishes.contains_key(name) || self.ways_back.contains(name);
+        let item = self.entry(name)?;
+        let Item { service, deployment, .. } = &*item;
+        let is_empty = |version: &VersionName| !serves(&service.versions, version);
+        let new = rules.rules().iter().map(|rule| &rule.to).filter(|to| !service.split.leads_to(to));
+        if let Some(version) = new.into_iter().find(|to| is_empty(to)).cloned() {
+            return Err(Refused::EmptyVersion { service: name.clone(), version });
+        }
+        if let Some(retirement) = &deployment.retirement
+            && rules.leads_to(&retirement.version)
+        {
+            let (service, version) = (name.clone(), retirement.version.clone());
+            return Err(Barred::Retiring { service, version }.into());
+        }
+        let leaning = item.leaning().filter(|_| !is_over).map(|trial| &trial.candidate);
+        let passed_over = leaning.filter(|candidate| rules.leads_to(candidate)).cloned();
+        item.rules_asked = Some(rules.clone());
+        let now = passed_over.as_ref().map_or_else(|| rules.clone(), |version| rules.without(version));
+        item.aim(now, epoch);
+        if let Some(version) = passed_over {
+            self.notes.push(format!(
+                "supervision leans back from `{version}` of `{name}`: rules that lead there are passed over until it comes back"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Nobody goes to `version` by a rule any more.
+    pub(super) fn send_away(&mut self, name: &ServiceName, version: &VersionName) -> Result<(), Refused> {
+        let epoch = self.epoch;
+        let item = self.entry(name)?;
+        let (rules, kept) = (item.rules(), item.rules().without(version));
+        item.rules_asked = Some(kept.clone());
+        item.aim(item.service.split.rules().without(version), epoch);
+        self.note_gone(
+            name,
+            rules.rules().len() - kept.rules().len(),
+            &format!("nobody goes to `{version}`"),
+        );
+        Ok(())
+    }
+
+    /// Tells of rules that are taken away by something else.
+    pub(super) fn note_gone(&mut self, name: &ServiceName, count: usize, why: &str) {
+        match count {
+            0 => {}
+            1 => self.notes.push(format!("a targeting rule of `{name}` is taken away: {why}")),
+            many => self.notes.push(format!("{many} targeting rules of `{name}` are taken away: {why}")),
+        }
+    }
+
+    /// A flip is about everybody.
+    pub(super) fn note_flip(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        let count = self.entry(name)?.rules().rules().len();
+        self.note_gone(name, count, "a flip is of all requests");
+        Ok(())
+    }
+
+    /// Tells of rules of before that lead nowhere any more.
+    pub(super) fn note_lost(&mut self, name: &ServiceName, before: &Targeting, now: &Targeting) {
+        let lost = before.rules().len().saturating_sub(now.rules().len());
+        self.note_gone(name, lost, "what it led to is gone or empty");
+    }
+
+    /// A split of before without rules that lead to a version which is gone or empty by now, unless they do so already. Tells of them.
+    pub(super) fn without_the_lost(&mut self, name: &ServiceName, split: Split) -> Result<Split, Refused> {
+        let service = &self.entry(name)?.service;
+        let is_there = |version: &VersionName| {
+            let is_led_to = service.split.leads_to(version) && service.version(version).is_some();
+            is_led_to || serves(&service.versions, version)
+        };
+        let rules = split.rules().to_those(is_there);
+        self.note_lost(name, split.rules(), &rules);
+        Ok(split.targeting(rules))
+    }
+
+    /// A ramp has come to its end, and some are not where it led everybody.
+    pub(super) fn note_elsewhere(&mut self, name: &ServiceName, to: &VersionName) -> Result<(), Refused> {
+        let service = &self.entry(name)?.service;
+        if let Some(rule) = service.split.rules().rules().iter().find(|rule| rule.to != *to) {
+            let note = format!(
+                "targeting rules of `{name}` still lead to `{}`: `switchback rules {name}` shows them",
+                rule.to
+            );
+            self.notes.push(note);
+        }
+        Ok(())
+    }
+}
+
+impl Previous {
+    /// No rule of it leads to a version that is gone.
+    pub(super) fn settle_rules(&mut self, service: &Service) {
+        let rules = self.split.rules().to_those(|version| service.version(version).is_some());
+        if rules != *self.split.rules() {
+            self.split = self.split.clone().targeting(rules);
+        }
+    }
+}
+
+impl Item {
+    /// The rules as they were asked for: also those that are passed over while supervision leans back.
+    pub(super) fn rules(&self) -> Targeting {
+        let asked = self.leaning().map_or(&self.service.split, |trial| &trial.asked).rules();
+        self.rules_asked.as_ref().unwrap_or(asked).clone()
+    }
+
+    /// The trial in which supervision leans back, unless the weights have been moved since.
+    fn leaning(&self) -> Option<&Trial> {
+        let before = &self.before.as_ref()?.standing.as_ref()?.split;
+        let trial = self.deployment.trial.as_ref().filter(|trial| trial.leans(before));
+        trial.filter(|_| before.weighs_as(&self.service.split))
+    }
+
+    /// The same weights with these rules.
+    pub(super) fn aim(&mut self, rules: Targeting, epoch: Epoch) {
+        let Self { service, deployment, .. } = self;
+        if *service.split.rules() == rules {
+            return;
+        }
+        let (versions, holds) = (std::mem::take(&mut service.versions), service.holds);
+        let (stable, split) = (service.stable.clone(), service.split.clone().targeting(rules));
+        *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
+    }
+
+    /// What a trial that goes on has been asked for, by the rules that there are now; none leads to a version that is gone or empty.
+    ///
+    /// `leant`: it leaned back before, and then they are those that were asked for, not those that hold.
+    pub(super) fn settle_rules(&mut self, leant: bool) {
+        let Self { service, deployment, rules_asked, .. } = self;
+        let is_there =
+            |version: &VersionName| service.split.leads_to(version) || serves(&service.versions, version);
+        let Some(trial) = &mut deployment.trial else { return };
+        let rules = match rules_asked {
+            Some(asked) => asked.clone(),
+            None if leant => trial.asked.rules().clone(),
+            None => service.split.rules().clone(),
+        };
+        trial.asked = trial.asked.clone().targeting(rules.to_those(is_there));
+    }
+}

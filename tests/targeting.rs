@@ -1,0 +1,484 @@
+//! Targeting rules: who shows what a rule wants goes where it leads, whatever the weights are; and what is about everybody takes
+//! that away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, and it measures"
+)]
+
+mod lab;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+
+use http::{HeaderName, HeaderValue, Method};
+use lab::http2::{request, run};
+use lab::origin::Then;
+use lab::{Answer, Client, Gate, Http2, Lab, Origin, Pulse, wait_until};
+use serde_json::{Value, json};
+
+const RULES: &str = "/v1/services/shop/rules";
+const BETA: &str = "x-beta: yes";
+
+/// `shop` on these origins, with `settings` of it, behind `extra`.
+fn shop_on(origins: Vec<Origin>, extra: &str, settings: &str) -> Lab {
+    let text = file(&origins, extra, settings);
+    Lab::configured(tempfile::tempdir().unwrap(), origins, &text)
+}
+
+fn file(origins: &[Origin], extra: &str, settings: &str) -> String {
+    let mut text =
+        format!("{extra}\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{settings}\n");
+    for origin in origins {
+        let (name, address) = (&origin.name, origin.address);
+        writeln!(text, "[services.shop.versions.{name}]\nendpoints = [\"{address}\"]").unwrap();
+    }
+    text
+}
+
+fn shop(settings: &str) -> Lab {
+    let origins = ["blue", "green"].map(Origin::start);
+    shop_on(origins.into(), "trusted_proxies = [\"127.0.0.1\"]", settings)
+}
+
+fn set(lab: &Lab, rules: &Value) -> Value {
+    let (status, answer) = lab.call("PUT", RULES, rules);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn beta() -> Value {
+    json!([{ "headers": { "x-beta": "yes" }, "to": "green" }])
+}
+
+/// One request with these fields.
+fn ask(lab: &Lab, path: &str, fields: &[&str]) -> Answer {
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let host = if fields.contains("host: ") { "" } else { "host: shop.test\r\n" };
+    lab.client().send(format!("GET {path} HTTP/1.1\r\n{host}{fields}\r\n")).answer()
+}
+
+/// Which version gets a request with these fields.
+fn version(lab: &Lab, fields: &[&str]) -> String {
+    ask(lab, "/", fields).version().to_owned()
+}
+
+fn post(lab: &Lab, verb: &str, body: &Value) -> Value {
+    let (status, answer) = lab.call("POST", &format!("/v1/services/shop/{verb}"), body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn token(problem: &Value) -> &str {
+    problem["type"].as_str().unwrap_or_default().rsplit(':').next().unwrap()
+}
+
+fn drain(lab: &Lab, version: &str) -> Value {
+    lab.call("GET", &format!("/v1/services/shop/versions/{version}/drain"), &Value::Null).1
+}
+
+#[test]
+fn who_shows_it_goes_there_over_http1_and_http2() {
+    let lab = shop("");
+    set(
+        &lab,
+        &json!([
+            { "headers": { "x-beta": "yes", "x-team": { "starts": "qa-" } }, "to": "green" },
+            { "cookies": { "beta": true }, "to": "green" },
+            { "query": { "preview": "a b" }, "to": "green" },
+            { "client": ["192.0.2.0/24", "2001:db8::/32"], "to": "green" },
+            { "host": "*.beta.test", "to": "green" },
+        ]),
+    );
+    let shown: [(&str, &[&str], &str); 14] = [
+        ("/", &["x-beta: yes", "x-team: qa-eu"], "green"),
+        ("/", &["x-beta: no", "x-beta: yes", "x-team: qa-eu"], "green"),
+        ("/", &["x-beta: yes"], "blue"),
+        ("/", &["x-beta: yes", "x-team: eu-qa-"], "blue"),
+        ("/", &["cookie: a=1; beta=2"], "green"),
+        ("/", &["cookie: a=1; beta"], "blue"),
+        ("/x?q=1&preview=a%20b", &[], "green"),
+        ("/x?preview=a+b", &[], "blue"),
+        ("/", &["x-forwarded-for: 192.0.2.7"], "green"),
+        ("/", &["x-forwarded-for: 2001:db8::7"], "green"),
+        ("/", &["x-forwarded-for: 198.51.100.7"], "blue"),
+        ("/", &["host: a.Beta.test:8080"], "green"),
+        ("/", &["host: beta.test"], "blue"),
+        ("/", &[], "blue"),
+    ];
+    for (path, fields, expected) in shown {
+        assert_eq!(ask(&lab, path, fields).version(), expected, "{path} {fields:?}");
+    }
+    run(async {
+        let client = Http2::to(lab.address()).await;
+        for (path, fields, expected) in shown {
+            let mut asked = request(Method::GET, path);
+            for field in fields {
+                let (name, value) = field.split_once(": ").unwrap();
+                if name == "host" {
+                    *asked.uri_mut() = format!("http://{value}{path}").parse().unwrap();
+                    continue;
+                }
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                asked.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(client.ask(asked).await.version(), expected, "{path} {fields:?}");
+        }
+    });
+}
+
+#[test]
+fn the_first_rule_that_fits_decides_and_explain_and_the_access_log_name_it() {
+    let origins: Vec<_> = ["blue", "green"].map(Origin::start).into();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let extra = format!("[access_log]\ntarget = \"file\"\npath = \"{}\"", log.display());
+    let text = file(&origins, &extra, "sticky = { cookie = \"sb_id\", mint = true }");
+    let lab = Lab::configured(dir, origins, &text);
+    let (code, said, why) = lab.cli(&["rules", "shop", "header x-beta=no -> blue", "header x-beta -> green"]);
+    assert_eq!(code, 0, "{why}");
+    assert!(said.contains("  rule 2: header x-beta -> green\n"), "{said}");
+    assert!(said.ends_with("blue and green carry traffic: stop neither\n"), "{said}");
+    assert_eq!(version(&lab, &["x-beta: no", "x-beta: yes"]), "blue");
+    let targeted = ask(&lab, "/", &["x-beta: yes"]);
+    assert_eq!(
+        (targeted.version(), targeted.header("set-cookie")),
+        ("green", None),
+        "he has no coin to be known by"
+    );
+    assert!(ask(&lab, "/", &[]).header("set-cookie").is_some(), "and everybody else has one");
+
+    let explained = lab.cli(&["explain", "http://shop.test/", "-H", BETA]).1;
+    assert!(explained.contains("to green: by rule 2 (header x-beta -> green)"), "{explained}");
+    let asked = json!({ "uri": "http://shop.test/", "headers": { "x-beta": "no" } });
+    let explained = lab.call("POST", "/v1/explain", &asked).1;
+    let expected = json!({ "number": 1, "text": "header x-beta=no -> blue" });
+    assert_eq!((&explained["reason"], &explained["rule"]), (&json!("rule"), &expected), "{explained}");
+    assert_eq!(
+        (&explained["version"], &explained["chances"][0]["probability"]),
+        (&json!("blue"), &json!(1.0))
+    );
+
+    let lines = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    wait_until("all are written", || lines().len() == 3);
+    // Two workers write, in any order.
+    let mut told: Vec<_> =
+        lines().iter().map(|line| format!("{} {}", line["assigned"], line["rule"])).collect();
+    told.sort();
+    assert_eq!(told, ["\"rule\" 1", "\"rule\" 2", "\"single\" null"]);
+
+    let status = lab.cli(&["status"]).1;
+    assert!(
+        status.contains("rule 1: header x-beta=no -> blue") && !status.contains("safe to stop"),
+        "{status}"
+    );
+    let events = lab.cli(&["history", "-n", "1"]).1;
+    assert!(events.contains("2 rules (header x-beta=no -> blue, and 1 more)"), "{events}");
+}
+
+#[test]
+fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
+    let lab = shop("");
+    set(
+        &lab,
+        &json!([{ "headers": { "x-beta": "yes" }, "to": "green" }, { "client": ["198.51.100.0/24"], "to": "blue" }]),
+    );
+    lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
+    let staff = "x-forwarded-for: 198.51.100.1";
+    let both = |expected: [&str; 2]| assert_eq!([version(&lab, &[BETA]), version(&lab, &[staff])], expected);
+    both(["green", "blue"]);
+    let flipped = lab.flip("green");
+    assert!(flipped["summary"].as_str().unwrap().contains("no rules"), "{flipped}");
+    assert_eq!(flipped["notes"][0], "2 targeting rules of `shop` are taken away: a flip is of all requests");
+    both(["green", "green"]);
+    assert_eq!(lab.shop()["previous"]["rules"].as_array().unwrap().len(), 2);
+    post(&lab, "revert", &Value::Null);
+    both(["green", "blue"]);
+    post(&lab, "flip", &json!({ "to": "blue", "exclusive": true }));
+    both(["blue", "blue"]);
+    assert_eq!(lab.shop()["rules"], Value::Null);
+
+    set(&lab, &beta());
+    post(&lab, "ramp", &json!({ "to": "green", "steps": [1, 100] }));
+    assert_eq!(version(&lab, &[BETA]), "green");
+    post(&lab, "abort", &Value::Null);
+    assert_eq!(version(&lab, &[BETA]), "blue");
+    assert_eq!(lab.shop()["rules"], Value::Null, "everybody is sent back");
+    set(&lab, &beta());
+    let epoch = lab.epoch();
+    lab.flip("blue");
+    let (status, undone) = lab.call("POST", "/v1/undo", &json!({ "to_epoch": epoch }));
+    assert_eq!((status, version(&lab, &[BETA]).as_str()), (200, "green"), "{undone}");
+    post(&lab, "retire", &Value::Null);
+    assert_eq!(version(&lab, &[BETA]), "blue");
+}
+
+#[test]
+fn a_version_that_a_rule_leads_to_is_never_said_to_be_drained() {
+    let gate = Gate::default();
+    let lab = shop_on(vec![Origin::start("blue"), Origin::held("green", &gate)], "", "");
+    set(&lab, &beta());
+    let told = drain(&lab, "green");
+    assert_eq!(
+        (&told["drained"], &told["targeted"], &told["weight"]),
+        (&json!(false), &json!(true), &json!(0))
+    );
+    let (code, said, _) = lab.cli(&["drain", "shop/green"]);
+    assert_eq!((code, said.contains("a targeting rule leads to green: do not stop it")), (1, true), "{said}");
+    for (method, path, body) in [
+        ("DELETE", "versions/green".to_owned(), Value::Null),
+        ("PUT", "versions/green".to_owned(), json!({ "endpoints": [] })),
+        ("DELETE", format!("versions/green/endpoints/{}", lab.origin("green").address), Value::Null),
+        ("POST", format!("versions/green/endpoints/{}/drain", lab.origin("green").address), Value::Null),
+    ] {
+        let (status, problem) = lab.call(method, &format!("/v1/services/shop/{path}"), &body);
+        assert_eq!((status, token(&problem)), (409, "targeted"), "{method} {path}: {problem}");
+    }
+    // Green has weight and loses it: a rule still leads there.
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let weights = lab.weights(&json!({ "blue": 10_000 }));
+    assert_eq!(weights["leaving"], json!([]), "{weights}");
+    assert_eq!(lab.shop()["phase"], "canary");
+
+    let waits = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nx-beta: yes\r\n\r\n");
+    wait_until("green has it", || lab.shop()["versions"][1]["in_flight"]["total"] == 1);
+    let cleared = set(&lab, &json!([]));
+    assert_eq!(cleared["leaving"], json!([{ "service": "shop", "version": "green" }]), "{cleared}");
+    assert_eq!((&drain(&lab, "green")["drained"], &lab.shop()["phase"]), (&json!(false), &json!("draining")));
+    assert_eq!(version(&lab, &[BETA]), "blue");
+    gate.open();
+    assert_eq!(waits.answer().version(), "green");
+    wait_until("it is empty", || drain(&lab, "green")["drained"] == true);
+    let (status, gone) = lab.call("DELETE", "/v1/services/shop/versions/green", &Value::Null);
+    assert_eq!(status, 200, "{gone}");
+}
+
+#[test]
+fn they_outlive_a_kill_and_the_file_says_only_the_first_ones() {
+    let mut lab = shop("rules = [{ cookies = { beta = \"1\" }, to = \"green\" }]");
+    assert_eq!(version(&lab, &["cookie: beta=1"]), "green");
+    set(&lab, &beta());
+    lab.weights(&json!({ "blue": 9_900, "green": 100 }));
+    lab.weights(&json!({ "blue": 10_000 }));
+    let before = lab.shop();
+    lab.kill_and_restart();
+    let after = lab.shop();
+    for key in ["epoch", "rules", "weights", "previous", "phase", "candidate"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    assert_eq!([version(&lab, &[BETA]), version(&lab, &["cookie: beta=1"])], ["green", "blue"]);
+
+    // Another file: what the store says stays, and a version that goes takes along what leads there.
+    let epoch = lab.epoch();
+    let extra = "trusted_proxies = [\"127.0.0.1\"]";
+    lab.write_config(&file(&lab.origins, extra, "rules = []\ntimeouts.connect = \"4s\""));
+    wait_until("the file is in force", || lab.epoch() > epoch);
+    assert_eq!(version(&lab, &[BETA]), "green");
+    lab.write_config(&file(&lab.origins[..1], extra, ""));
+    wait_until("green is gone", || lab.shop()["versions"].as_array().unwrap().len() == 1);
+    assert_eq!((lab.shop()["rules"].clone(), version(&lab, &[BETA]).as_str()), (Value::Null, "blue"));
+    let change = lab.call("GET", "/v1/changes?limit=1", &Value::Null).1["changes"][0].clone();
+    assert_eq!(change["kind"], "configure");
+    assert!(change["summary"].as_str().unwrap().contains("no rules"), "{change}");
+    lab.kill_and_restart();
+    assert_eq!(version(&lab, &[BETA]), "blue");
+}
+
+#[test]
+fn they_are_set_on_an_understanding_once_and_together_with_other_edits() {
+    let lab = shop("");
+    let plan = lab.call("PUT", &format!("{RULES}?dry_run=true"), &beta()).1;
+    assert_eq!((&plan["dry_run"], &plan["services"]["shop"]["rules"]), (&json!(true), &beta()), "{plan}");
+    assert_eq!(version(&lab, &[BETA]), "blue");
+
+    let headers = [("if-match", "\"1\""), ("idempotency-key", "once")];
+    let first = lab.call_with("PUT", &format!("{RULES}?reason=try"), &headers, &beta());
+    let again = lab.call_with("PUT", &format!("{RULES}?reason=try"), &headers, &beta());
+    assert_eq!((first.status, again.status), (200, 200), "{}", first.text());
+    assert_eq!((first.body, again.header("idempotent-replayed")), (again.body.clone(), Some("true")));
+    let late = lab.call_with("PUT", RULES, &[("if-match", "\"1\"")], &json!([]));
+    assert_eq!((late.status, token(&late.json())), (412, "conflict"));
+    let change = lab.call("GET", "/v1/changes?limit=1", &Value::Null).1["changes"][0].clone();
+    assert_eq!((&change["kind"], &change["reason"]), (&json!("rules"), &json!("try")));
+    assert_eq!(change["services"]["shop"]["rules"], beta());
+    assert_eq!(lab.metric(&["switchback_changes_total", "kind=\"rules\""]), Some(1.0));
+
+    let batch = json!({ "changes": [
+        { "service": "shop", "flip": { "to": "green" } },
+        { "service": "shop", "rules": [{ "query": { "old": true }, "to": "blue" }] },
+    ] });
+    let (status, answer) = lab.call("POST", "/v1/changes", &batch);
+    assert_eq!((status, &answer["leaving"]), (200, &json!([])), "{answer}");
+    assert_eq!([ask(&lab, "/?old", &[]).version(), ask(&lab, "/", &[]).version()], ["blue", "green"]);
+}
+
+#[test]
+fn what_cannot_be_a_rule_is_refused_with_its_place() {
+    let lab = shop("");
+    for (rules, status, kind, field, says) in [
+        (json!([{ "to": "green" }]), 400, "bad_value", "[0]", "fits everybody"),
+        (
+            json!([{ "headers": { "x-beta": 1 }, "to": "green" }]),
+            400,
+            "bad_value",
+            "[0].headers.x-beta",
+            "true for any",
+        ),
+        (
+            json!([{ "headers": { "x-beta": false }, "to": "green" }]),
+            400,
+            "bad_value",
+            "[0].headers.x-beta",
+            "true for any",
+        ),
+        (json!([{ "headers": { "host": "a" }, "to": "green" }]), 400, "bad_value", "[0]", "host"),
+        (
+            json!([{ "client": ["10.0.0.0/33"], "to": "green" }]),
+            400,
+            "bad_value",
+            "[0].client[0]",
+            "no network",
+        ),
+        (json!([{ "host": "a/b", "to": "green" }]), 400, "bad_value", "[0].host", "not a host"),
+        (json!([{ "host": "a.test", "to": "purple" }]), 422, "unknown_version", "[0].to", "purple"),
+        (json!([{ "header": { "a": "b" }, "to": "green" }]), 400, "bad_json", "[0].header", "unknown field"),
+        (json!([{ "host": "a.test" }]), 400, "bad_json", "[0].to", "missing field"),
+        (json!({ "rules": [] }), 400, "bad_json", "", "expected a sequence"),
+        (json!(vec![json!({ "host": "a.test", "to": "green" }); 65]), 422, "bad_rules", "", "at most 64"),
+    ] {
+        let (got, problem) = lab.call("PUT", RULES, &rules);
+        assert_eq!((got, token(&problem)), (status, kind), "{rules}: {problem}");
+        assert_eq!(problem["field"].as_str().unwrap_or_default(), field, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
+    }
+    let twice =
+        lab::admin::call(&lab.socket(), "PUT", RULES, &[], r#"[{"headers":{"a":"1","a":"2"},"to":"green"}]"#);
+    let twice = twice.unwrap();
+    assert_eq!((twice.status, twice.text().contains("named twice")), (400, true), "{}", twice.text());
+    let batch = json!({ "changes": [{ "service": "shop", "rules": [{ "host": "*", "to": "green" }] }] });
+    assert_eq!(lab.call("POST", "/v1/changes", &batch).1["field"], "changes[0].rules[0]");
+    let (code, _, why) = lab.cli(&["rules", "shop", "heading a -> green"]);
+    assert_eq!((code, why.contains("`heading` is no condition")), (2, true), "{why}");
+    assert_eq!(lab.shop()["epoch"], 1);
+
+    // From a file, as it is shown; and a rule a line.
+    let path = lab.dir.path().join("rules");
+    fs::write(
+        &path,
+        "# the beta group\nheader x-beta=yes -> green\n\nquery q=\"a b\" and host *.test -> green\n",
+    )
+    .unwrap();
+    let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
+    assert_eq!((code, lab.shop()["rules"].as_array().unwrap().len()), (0, 2), "{why}");
+    let shown = lab.cli(&["rules", "shop", "--json"]).1;
+    assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), lab.shop()["rules"]);
+    lab.cli(&["rules", "shop", "--clear"]);
+    fs::write(&path, shown).unwrap();
+    assert_eq!(lab.cli(&["rules", "shop", "--set", "rules", "--force"]).0, 0);
+    let shown = lab.cli(&["rules", "shop"]).1;
+    assert!(shown.contains("  rule 2: query q=\"a b\" and host *.test -> green"), "{shown}");
+    fs::write(&path, "header x-beta=yes\n").unwrap();
+    let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
+    assert_eq!((code, why.contains("rules:1: ")), (1, true), "{why}");
+}
+
+#[test]
+fn who_is_targeted_is_not_compared() {
+    let green = Origin::behaving("green", |seen, stream| {
+        let status = if seen.header("x-beta").is_some() { 500 } else { 200 };
+        write!(stream, "HTTP/1.1 {status} X\r\nx-version: green\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(Then::Keep)
+    });
+    let lab =
+        shop_on(vec![Origin::start("blue"), green], "", "supervise = { mode = \"on\" }\noutliers = false");
+    set(&lab, &beta());
+    let verdict = || lab.call("GET", "/v1/services/shop/verdict", &Value::Null).1;
+    assert_eq!(verdict()["state"], "none", "nothing is compared");
+    let mut client = lab.client();
+    let mut ask = |fields: &str| {
+        let answer = client.send(format!("GET / HTTP/1.1\r\nhost: shop.test\r\n{fields}\r\n")).answer();
+        (answer.status, answer.version().to_owned())
+    };
+    assert_eq!(ask("x-beta: yes\r\n"), (500, "green".to_owned()));
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    let stage = verdict()["trial"]["stage"].clone();
+    for _ in 0..300 {
+        assert_eq!(ask("x-beta: yes\r\n"), (500, "green".to_owned()));
+    }
+    let greens = (0..100).filter(|_| ask("").1 == "green").count();
+    let counted = |side: &str| verdict()["verdict"][side]["requests"].as_u64();
+    wait_until("all others are counted", || {
+        counted("candidate") == Some(greens as u64) && counted("baseline") == Some(100 - greens as u64)
+    });
+    let figures = verdict();
+    assert_eq!(
+        (&figures["verdict"]["candidate"]["failed"], &figures["state"]),
+        (&json!(0), &json!("collecting"))
+    );
+    // Rules come and go in the same comparison.
+    set(&lab, &json!([]));
+    assert_eq!(verdict()["trial"]["stage"], stage);
+}
+
+#[test]
+fn supervision_that_reverts_sends_back_who_is_targeted_too() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let origins = vec![Origin::pulsing("blue", &blue), Origin::pulsing("green", &green)];
+    let lab = shop_on(origins, "", "supervise = { mode = \"on\" }\noutliers = false");
+    lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
+    set(&lab, &beta());
+    assert_eq!(version(&lab, &[BETA]), "green");
+    green.set(500);
+    let mut client = lab.client();
+    wait_until("supervision goes back", || {
+        (0..20).for_each(|_| drop(client.get("/")));
+        lab.shop()["weights"] == json!({ "blue": 10_000 })
+    });
+    assert_eq!((version(&lab, &[BETA]).as_str(), &lab.shop()["rules"]), ("blue", &Value::Null));
+    let change = lab.call("GET", "/v1/changes?limit=1", &Value::Null).1["changes"][0].clone();
+    assert_eq!(
+        (&change["kind"], &change["actor"]["kind"]),
+        (&json!("revert"), &json!("supervisor")),
+        "{change}"
+    );
+    assert!(lab.shop()["versions"][1]["targeted"].is_null());
+}
+
+#[test]
+fn who_waits_goes_by_the_rules_that_there_are_when_he_goes_on() {
+    let lab = shop("");
+    lab.hold(&json!({}));
+    let waits = lab.ask_later("GET / HTTP/1.1\r\nhost: shop.test\r\nx-beta: yes\r\n\r\n");
+    lab.wait_held(1);
+    set(&lab, &beta());
+    lab.release();
+    assert_eq!(waits.answer().version(), "green");
+}
+
+#[test]
+fn many_rules_and_a_long_request_cost_little() {
+    let lab = shop("");
+    let rules: Vec<_> = (0..64)
+        .map(|number| json!({ "cookies": { format!("c{number}"): true }, "query": { format!("q{number}"): { "starts": "%" } }, "to": "green" }))
+        .collect();
+    set(&lab, &json!(rules));
+    let cookie = format!("cookie: {}", "a=b; ".repeat(1_500));
+    let query = "%71%36%34=%25&".repeat(600);
+    let since = std::time::Instant::now();
+    let mut client = Client::connect(lab.address());
+    for _ in 0..20 {
+        let asked = format!("GET /?{query} HTTP/1.1\r\nhost: shop.test\r\n{cookie}\r\n\r\n");
+        assert_eq!(client.send(asked).answer().version(), "blue");
+    }
+    // Unoptimised, on a busy machine: what is not linear takes minutes.
+    assert!(since.elapsed() < std::time::Duration::from_secs(20), "{:?}", since.elapsed());
+    let fits = format!("GET /?{query}q63=%25 HTTP/1.1\r\nhost: shop.test\r\n{cookie}c63=1\r\n\r\n");
+    assert_eq!(client.send(fits).answer().version(), "green");
+}
