@@ -22,7 +22,8 @@ pub enum Stream {
     /// Over TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
     /// From a client over TCP, not on the runtime for as long as nobody has to wait for it: many ask once, are answered, and
-    /// are gone, and the kernel need not watch those. Nothing is left when the runtime would not have it.
+    /// are gone, and the kernel need not watch those. Nothing is left when the runtime would not have it, nor of any that was closed
+    /// before its time.
     Fresh(Option<std::net::TcpStream>),
     /// Over a Unix socket.
     Unix(UnixStream),
