@@ -558,6 +558,45 @@ fn a_version_that_fails_gets_no_more_than_a_fifth_on_top() {
     assert_eq!((failed, failed + refused), (attempts as f64 - 200.0, 200.0));
 }
 
+/// Accepts, and closes at once.
+fn closes_at_once<S>(mut accept: impl FnMut() -> std::io::Result<S> + Send + 'static) {
+    std::thread::spawn(move || while accept().is_ok() {});
+}
+
+#[test]
+fn endpoints_that_accept_and_take_nothing_are_asked_no_more_than_a_fifth_on_top() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = ["one", "two"].map(|name| {
+        let path = dir.path().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        closes_at_once(move || listener.accept());
+        format!("unix:{}", path.display())
+    });
+    let shared = [(); 2].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        closes_at_once(move || listener.accept());
+        address.to_string()
+    });
+    for (endpoints, protocol, why) in
+        [(local, "http1", "upstream_closed"), (shared, "h2c", "upstream_protocol")]
+    {
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nretries = {{ min_per_second = 0 }}\noutliers = false\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\nprotocol = \"{protocol}\"\n"
+        );
+        let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text);
+        lab.restrict_to_one_worker();
+        let mut user = lab.client();
+        for number in 0..200 {
+            assert_eq!(failed(&user.post("/", b"")), (502, why), "{number}");
+        }
+        let made = upstream(&lab, why);
+        assert!((200.0..=240.0).contains(&made), "{made} attempts, {protocol}");
+        assert_eq!(retries(&lab, "failed"), made - 200.0, "{protocol}");
+    }
+}
+
 #[test]
 fn few_requests_are_all_tried_again() {
     let (cutter, _) = cuts_off("one");
