@@ -356,6 +356,64 @@ fn a_new_connection_that_takes_nothing_is_none_and_the_request_goes_elsewhere() 
     }
 }
 
+/// A process that writes the head of a request only when its endpoint has closed.
+const SLOW: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+ssize_t write(int socket, const void *bytes, size_t length) {
+    static ssize_t (*next)(int, const void *, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "write");
+    if (length > 6 && (!memcmp(bytes, "GET /e", 6) || !memcmp(bytes, "POST /", 6))) {
+        struct pollfd closed = { socket, POLLRDHUP, 0 };
+        poll(&closed, 1, -1);
+    }
+    return next(socket, bytes, length);
+}
+"#;
+
+#[test]
+fn the_word_of_an_endpoint_that_takes_nothing_is_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blue.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let answer = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy";
+        for words in [answer, answer, &answer[..50], "HTTP/1.1 100 Continue\r\n\r\n", ""] {
+            listener.accept().unwrap().0.write_all(words.as_bytes()).unwrap();
+            tell.send(()).unwrap();
+        }
+    });
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{ALL}\n\
+         [services.shop.versions.blue]\nendpoints = [\"unix:{}\"]\n",
+        path.display()
+    );
+    let mut lab = Lab::configured(dir, Vec::new(), &text);
+    let library = Preload::compile(lab.dir.path(), SLOW).variable();
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
+    let mut user = lab.client();
+    for ask in
+        ["GET /e HTTP/1.1\r\nhost: a\r\n\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"]
+    {
+        let answer = user.send(ask).answer();
+        assert_eq!((failed(&answer), answer.header("retry-after")), ((503, ""), Some("7")));
+        assert_eq!(answer.text(), "busy");
+        told.recv().unwrap();
+    }
+    // Part of an answer is none, nor is an interim one.
+    for number in 0..3 {
+        assert_eq!(failed(&user.post("/", b"body")), (502, "upstream_closed"), "{number}");
+        told.recv().unwrap();
+    }
+    assert_eq!([retries(&lab, "answered"), retries(&lab, "failed"), retries(&lab, "reconnected")], [0.0; 3]);
+}
+
 #[test]
 fn a_get_that_is_cut_off_is_made_again_at_another_endpoint() {
     let (cutter, log) = cuts_off("one");
