@@ -150,6 +150,11 @@ fn kept_connections_that_break_off_cost_no_more_than_a_fifth_on_top() {
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
+/// In one piece: whose body comes after the answer has no connection any more.
+fn whole(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody")
+}
+
 /// Reads a request, and answers it.
 fn serves_one<S: Read + Write>(mut stream: S) -> S {
     assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
@@ -312,7 +317,7 @@ fn what_could_not_be_sent_is_sent_afresh_within_the_limits_that_there_are() {
         for _ in 0..2 {
             assert_eq!(user.get("/").status, 200);
             told.recv().unwrap();
-            assert_eq!(failed(&user.post("/", b"body")), (502, "upstream_closed"), "{settings}");
+            assert_eq!(failed(&user.send(whole("/")).answer()), (502, "upstream_closed"), "{settings}");
         }
     }
 }
@@ -347,12 +352,12 @@ fn a_new_connection_that_takes_nothing_is_none_and_the_request_goes_elsewhere() 
         lab.proxy =
             Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
         let mut user = lab.client();
-        let answer = user.post("/gone", b"body");
+        let answer = user.send(whole("/gone")).answer();
         assert_eq!(failed(&answer), said);
         let seen: Vec<_> = lab.origins.iter().flat_map(Origin::seen).collect();
         assert_eq!((seen.len(), seen.iter().all(|seen| seen.body == b"body")), (count - 1, true));
         assert_eq!([upstream(&lab, "upstream_closed"), retries(&lab, "reconnected")], [1.0, 0.0]);
-        assert_eq!(user.post("/gone", b"body").status, 200);
+        assert_eq!(user.send(whole("/gone")).answer().status, 200);
     }
 }
 
@@ -398,9 +403,7 @@ fn the_word_of_an_endpoint_that_takes_nothing_is_the_answer() {
     assert!(lab.proxy.take().unwrap().stop().0.success());
     lab.proxy = Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
     let mut user = lab.client();
-    for ask in
-        ["GET /e HTTP/1.1\r\nhost: a\r\n\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"]
-    {
+    for ask in ["GET /e HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), whole("/")] {
         let answer = user.send(ask).answer();
         assert_eq!((failed(&answer), answer.header("retry-after")), ((503, ""), Some("7")));
         assert_eq!(answer.text(), "busy");
@@ -408,7 +411,7 @@ fn the_word_of_an_endpoint_that_takes_nothing_is_the_answer() {
     }
     // Part of an answer is none, nor is an interim one.
     for number in 0..3 {
-        assert_eq!(failed(&user.post("/", b"body")), (502, "upstream_closed"), "{number}");
+        assert_eq!(failed(&user.send(whole("/")).answer()), (502, "upstream_closed"), "{number}");
         told.recv().unwrap();
     }
     assert_eq!([retries(&lab, "answered"), retries(&lab, "failed"), retries(&lab, "reconnected")], [0.0; 3]);
