@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method};
+use lab::gate::Gate;
 use lab::http2::{request, run};
 use lab::websocket::{connect_to_who_speaks, echoed, echoes};
 use lab::{Client, Http2, Lab, Origin, wait_until};
@@ -208,6 +209,37 @@ fn what_is_in_flight_there_is_somebody() {
     assert_eq!(lab.shop()["phase"], "retiring");
     socket.close(None).unwrap();
     while socket.read().is_ok() {}
+    wait_until("it is over", || lab.shop()["retired"]["how"] == "finished");
+}
+
+#[test]
+fn who_waits_for_room_behind_a_hold_is_somebody() {
+    let gate = Gate::default();
+    let origins = ["blue", "green"].map(|version| Origin::held(version, &gate));
+    let text =
+        file(&format!("{MINT}\nlimits = {{ in_flight = 1 }}"), [origins[0].address, origins[1].address]);
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins.into(), &text);
+    lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
+    let users = new_users(lab.address(), 20);
+    let ask = |version: &str, path: &str| {
+        let (cookie, _) = users.iter().find(|(_, known)| *known == version).unwrap();
+        let mut client = lab.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\ncookie: {cookie}\r\n\r\n"));
+        client
+    };
+    retire(&lab, &json!({ "quiet": "200ms" }));
+    let mut first = ask("blue", "/late");
+    lab.wait_for_metric(&["switchback_in_flight{", "\"blue\"", "kind=\"request\""], 1.0);
+    assert_eq!(lab.call("POST", "/v1/services/shop/hold", &Value::Null).0, 200);
+    let mut second = ask("green", "/");
+    wait_until("it waits", || lab.shop()["held_requests"] == 1);
+    assert_eq!(lab.call("POST", "/v1/services/shop/release", &Value::Null).0, 200);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        assert_eq!(lab.shop()["phase"], "retiring");
+    }
+    gate.open();
+    assert_eq!((first.answer().version(), second.answer().version()), ("blue", "green"));
     wait_until("it is over", || lab.shop()["retired"]["how"] == "finished");
 }
 

@@ -150,6 +150,11 @@ fn kept_connections_that_break_off_cost_no_more_than_a_fifth_on_top() {
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
+/// In one piece: whose body comes after the answer has no connection any more.
+fn whole(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody")
+}
+
 /// Reads a request, and answers it.
 fn serves_one<S: Read + Write>(mut stream: S) -> S {
     assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
@@ -312,7 +317,7 @@ fn what_could_not_be_sent_is_sent_afresh_within_the_limits_that_there_are() {
         for _ in 0..2 {
             assert_eq!(user.get("/").status, 200);
             told.recv().unwrap();
-            assert_eq!(failed(&user.post("/", b"body")), (502, "upstream_closed"), "{settings}");
+            assert_eq!(failed(&user.send(whole("/")).answer()), (502, "upstream_closed"), "{settings}");
         }
     }
 }
@@ -347,13 +352,69 @@ fn a_new_connection_that_takes_nothing_is_none_and_the_request_goes_elsewhere() 
         lab.proxy =
             Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
         let mut user = lab.client();
-        let answer = user.post("/gone", b"body");
+        let answer = user.send(whole("/gone")).answer();
         assert_eq!(failed(&answer), said);
         let seen: Vec<_> = lab.origins.iter().flat_map(Origin::seen).collect();
         assert_eq!((seen.len(), seen.iter().all(|seen| seen.body == b"body")), (count - 1, true));
         assert_eq!([upstream(&lab, "upstream_closed"), retries(&lab, "reconnected")], [1.0, 0.0]);
-        assert_eq!(user.post("/gone", b"body").status, 200);
+        assert_eq!(user.send(whole("/gone")).answer().status, 200);
     }
+}
+
+/// A process that writes the head of a request only when its endpoint has closed.
+const SLOW: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+ssize_t write(int socket, const void *bytes, size_t length) {
+    static ssize_t (*next)(int, const void *, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "write");
+    if (length > 6 && (!memcmp(bytes, "GET /e", 6) || !memcmp(bytes, "POST /", 6))) {
+        struct pollfd closed = { socket, POLLRDHUP, 0 };
+        poll(&closed, 1, -1);
+    }
+    return next(socket, bytes, length);
+}
+"#;
+
+#[test]
+fn the_word_of_an_endpoint_that_takes_nothing_is_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blue.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let answer = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy";
+        for words in [answer, answer, &answer[..50], "HTTP/1.1 100 Continue\r\n\r\n", ""] {
+            listener.accept().unwrap().0.write_all(words.as_bytes()).unwrap();
+            tell.send(()).unwrap();
+        }
+    });
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\n{ALL}\n\
+         [services.shop.versions.blue]\nendpoints = [\"unix:{}\"]\n",
+        path.display()
+    );
+    let mut lab = Lab::configured(dir, Vec::new(), &text);
+    let library = Preload::compile(lab.dir.path(), SLOW).variable();
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
+    let mut user = lab.client();
+    for ask in ["GET /e HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), whole("/")] {
+        let answer = user.send(ask).answer();
+        assert_eq!((failed(&answer), answer.header("retry-after")), ((503, ""), Some("7")));
+        assert_eq!(answer.text(), "busy");
+        told.recv().unwrap();
+    }
+    // Part of an answer is none, nor is an interim one.
+    for number in 0..3 {
+        assert_eq!(failed(&user.send(whole("/")).answer()), (502, "upstream_closed"), "{number}");
+        told.recv().unwrap();
+    }
+    assert_eq!([retries(&lab, "answered"), retries(&lab, "failed"), retries(&lab, "reconnected")], [0.0; 3]);
 }
 
 #[test]
@@ -556,6 +617,45 @@ fn a_version_that_fails_gets_no_more_than_a_fifth_on_top() {
     assert!((230..=240).contains(&attempts), "{attempts} attempts");
     let (failed, refused) = (retries(&lab, "failed"), retries(&lab, "budget_exhausted"));
     assert_eq!((failed, failed + refused), (attempts as f64 - 200.0, 200.0));
+}
+
+/// Accepts, and closes at once.
+fn closes_at_once<S>(mut accept: impl FnMut() -> std::io::Result<S> + Send + 'static) {
+    std::thread::spawn(move || while accept().is_ok() {});
+}
+
+#[test]
+fn endpoints_that_accept_and_take_nothing_are_asked_no_more_than_a_fifth_on_top() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = ["one", "two"].map(|name| {
+        let path = dir.path().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        closes_at_once(move || listener.accept());
+        format!("unix:{}", path.display())
+    });
+    let shared = [(); 2].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        closes_at_once(move || listener.accept());
+        address.to_string()
+    });
+    for (endpoints, protocol, why) in
+        [(local, "http1", "upstream_closed"), (shared, "h2c", "upstream_protocol")]
+    {
+        let text = format!(
+            "[services.shop]\nroutes = [{{ path = \"/\" }}]\nretries = {{ min_per_second = 0 }}\noutliers = false\n\
+             [services.shop.versions.blue]\nendpoints = {endpoints:?}\nprotocol = \"{protocol}\"\n"
+        );
+        let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &text);
+        lab.restrict_to_one_worker();
+        let mut user = lab.client();
+        for number in 0..200 {
+            assert_eq!(failed(&user.post("/", b"")), (502, why), "{number}");
+        }
+        let made = upstream(&lab, why);
+        assert!((200.0..=240.0).contains(&made), "{made} attempts, {protocol}");
+        assert_eq!(retries(&lab, "failed"), made - 200.0, "{protocol}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod lab;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,7 +15,9 @@ use lab::frames::{
     self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE,
     WINDOW_UPDATE, frame,
 };
-use lab::{Frames, Lab, PATIENCE};
+use lab::preload::Preload;
+use lab::{Frames, Lab, PATIENCE, Proxy, wait_until};
+use socket2::SockRef;
 
 /// Codes of errors (RFC 9113 §7).
 const PROTOCOL_ERROR: u32 = 1;
@@ -412,6 +414,7 @@ fn an_endpoint_that_accepts_no_further_connection_gets_all_requests_on_the_one_i
 }
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// A request, and one whose head is larger than some endpoints take.
@@ -780,4 +783,96 @@ fn large_heads_take_no_more_connections_than_their_half_and_nobody_opens_more_th
     assert_eq!(served(&mut shared, &mut clients[0]), stream + 4);
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "there are no others");
+}
+
+/// How long a socket takes nothing before it is taken to be full.
+const FULL: Duration = Duration::from_millis(300);
+
+/// Fails when the proxy does not take any of it in time.
+fn upload(uploader: &mut TcpStream) -> io::Result<usize> {
+    uploader.write(&[b'u'; 16 << 10])
+}
+
+#[test]
+fn what_an_endpoint_that_ends_its_side_has_not_been_sent_it_is_not_sent_after_all() {
+    let (lab, listener) = in_front("");
+    SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+    let (mut uploader, mut payer) = (TcpStream::connect(lab.address()).unwrap(), lab.client());
+    uploader.set_write_timeout(Some(FULL)).unwrap();
+    uploader.write_all(b"POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 90000000\r\n\r\n").unwrap();
+    let mut endpoint = Endpoint::announcing(&listener, &[(INITIAL_WINDOW_SIZE, 1 << 24)]).unwrap();
+    endpoint.request().unwrap();
+    endpoint.proxy.send(frames::window_update(0, 1 << 24));
+    endpoint.is_read().unwrap();
+    // From here on the endpoint reads nothing.
+    while upload(&mut uploader).is_ok() || upload(&mut uploader).is_ok() {}
+    payer.send("POST /pay HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nonce");
+    wait_until("both are under way", || lab.metric_sum("switchback_in_flight{") == 2.0);
+    endpoint.proxy.socket().shutdown(Shutdown::Write).unwrap();
+    thread::spawn(move || {
+        let mut other = Endpoint::accept(&listener).unwrap();
+        let stream = other.request().unwrap();
+        other.begin(stream).unwrap();
+        other.end(stream).unwrap();
+        while other.proxy.try_piece().is_ok() {}
+    });
+    let is_paid_afresh = payer.answer().status == 200;
+    let is_paid_late = endpoint.proxy.rest().iter().any(|piece| piece.kind == HEADERS);
+    assert_ne!(is_paid_afresh, is_paid_late, "afresh: {is_paid_afresh}");
+}
+
+/// A process that cannot write the head of a connection's second request before it has read that connection's end.
+const LATE: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static int waits = -1, has_ended;
+
+ssize_t send(int socket, const void *bytes, size_t length, int flags) {
+    static ssize_t (*next)(int, const void *, size_t, int);
+    if (!next) next = dlsym(RTLD_NEXT, "send");
+    const char *frame = bytes;
+    if (waits < 0 && length > 9 && frame[3] == 1 && !memcmp(frame + 5, "\0\0\0\3", 4)) {
+        waits = socket;
+        fputs("the head waits\n", stderr);
+    }
+    if (socket == waits && !has_ended) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return next(socket, bytes, length, flags);
+}
+
+ssize_t recv(int socket, void *bytes, size_t length, int flags) {
+    static ssize_t (*next)(int, void *, size_t, int);
+    if (!next) next = dlsym(RTLD_NEXT, "recv");
+    ssize_t read = next(socket, bytes, length, flags);
+    if (socket == waits && read == 0) has_ended = 1;
+    return read;
+}
+"#;
+
+#[test]
+fn what_goes_out_as_an_endpoint_ends_its_side_is_not_sent_again() {
+    let (mut lab, listener) = in_front("");
+    let library = Preload::compile(lab.dir.path(), LATE).variable();
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Proxy::start_as(&["env", &library], &["--workers", "1"], &lab.config(), &lab.socket()).ok();
+    let mut client = lab.client();
+    client.send(small("/"));
+    let mut endpoint = Endpoint::accept(&listener).unwrap();
+    let stream = endpoint.request().unwrap();
+    endpoint.begin(stream).unwrap();
+    endpoint.end(stream).unwrap();
+    assert_eq!(client.answer().text(), "ended");
+    client.send("POST /pay HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nonce");
+    lab.proxy().wait_for_log("the head waits");
+    endpoint.proxy.socket().shutdown(Shutdown::Write).unwrap();
+    let stream = endpoint.request().unwrap();
+    endpoint.until(|piece| (piece.stream, piece.flags) == (stream, END_STREAM)).unwrap();
+    assert_eq!(client.answer().said(), (502, "upstream_closed"));
 }

@@ -182,10 +182,12 @@ impl Control {
         };
         let over = self.retirements.over(clock::instant(), |service, version| {
             let Some(tenure) = snapshot.tenure(service, version) else { return (0, false) };
-            // First who has come: who comes in between is counted with the next look.
+            // Who waits in a hold, or for room behind one, has come, and nobody knows yet to whom. Before the others: he keeps his
+            // place until he is one of them.
+            let waits = is_held(service) || snapshot.waiting(service) > 0;
+            // Then who has come: who comes in between is counted with the next look.
             let came = tenure.admitted();
-            // Who waits in a hold has come, and nobody knows yet to whom.
-            (came, tenure.in_flight() > 0 || self.elders.may_have(service, version) || is_held(service))
+            (came, waits || tenure.in_flight() > 0 || self.elders.may_have(service, version))
         });
         for (service, begun, why) in over {
             let Some(why) = self.try_retire(&service, begun, why).await else { continue };

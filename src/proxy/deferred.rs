@@ -54,7 +54,7 @@ struct Shared<W> {
     watch: RefCell<W>,
     /// True when the peer has sent something since that was last asked.
     was_heard: Cell<bool>,
-    /// Bytes that the peer's side has taken.
+    /// Bytes that the peer's side has taken, or may have.
     sent: Cell<u64>,
 }
 
@@ -75,28 +75,26 @@ impl<W: Watch + Default> Deferred<W> {
 
     /// Sends what was gathered: pending while the client does not take it.
     ///
-    /// Ready with true when h2 had been waiting for room, and is to be polled again. `moved` is called when something has, or may
-    /// have, gone out.
+    /// Ready with true when h2 had been waiting for room, and is to be polled again.
     ///
     /// # Errors
     /// When the peer is gone.
-    pub fn poll_send(&self, cx: &mut Context<'_>, moved: impl Fn()) -> Poll<io::Result<bool>> {
-        let Shared { stream, out, at, is_blocked, .. } = &*self.0;
+    pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Shared { stream, out, at, is_blocked, sent, .. } = &*self.0;
         let (mut stream, mut out) = (stream.borrow_mut(), out.borrow_mut());
         while at.get() < out.len() {
             let rest = &out[at.get()..];
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, rest)).inspect_err(|_| {
                 if !stream.fails_whole(rest.len()) {
-                    moved();
+                    sent.set(sent.get() + rest.len() as u64);
                 }
             })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             at.set(at.get() + written);
-            self.0.sent.set(self.0.sent.get() + written as u64);
+            sent.set(sent.get() + written as u64);
             self.0.watch.borrow_mut().sent(written);
-            moved();
         }
         ready!(Pin::new(&mut *stream).poll_flush(cx))?;
         at.set(0);
@@ -112,8 +110,14 @@ impl<W: Watch + Default> Deferred<W> {
     /// # Errors
     /// When the peer is gone.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, || {}))?;
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Closes the socket at once: nothing goes out any more of what was gathered. Whoever sends or reads next hears that the peer
+    /// is gone; nobody is woken.
+    pub fn close(&self) {
+        *self.0.stream.borrow_mut() = Stream::Fresh(None);
     }
 
     /// Reads and forgets what still comes. Ready when the peer has closed.
@@ -129,7 +133,7 @@ impl<W: Watch + Default> Deferred<W> {
         }
     }
 
-    /// Bytes that went to the peer so far.
+    /// Bytes that went to the peer so far, or may have: of a write that has failed it is not always known.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.0.sent.get()

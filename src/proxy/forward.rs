@@ -130,7 +130,8 @@ impl Exchange {
             if let Some(reason) = self.is_cut() {
                 return Poll::Ready(Err(Failure::Because(reason)));
             }
-            let moved = self.send(cx).map_err(|reason| self.not_sent(reason))? || before != self.waiting;
+            let moved = self.send(cx).map_err(Failure::Because)? || before != self.waiting;
+            self.can_be_answered()?;
             match self.take_head(asked)? {
                 Taken::Final(head) if !self.bounds.fits(head.body.remaining()) => {
                     return Poll::Ready(Err(Failure::Because(Reason::ResponseTooLarge)));
@@ -142,6 +143,7 @@ impl Exchange {
             match self.receive(self.first_read(), cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(end) => return Poll::Ready(Err(self.cut_off(&end))),
+                Poll::Pending if self.is_past_answering() => return Poll::Ready(Err(Failure::unsent(false))),
                 Poll::Pending => ready!(self.poll_late(cx, before, moved))?,
             }
         }
@@ -356,7 +358,7 @@ impl Exchange {
         self.record.as_ref().inspect(|record| record.received(self.outgoing.taken()));
         let (moved, waiting) = sent?;
         self.waiting = waiting;
-        if waiting == Waiting::Sent {
+        if waiting == Waiting::Sent && !self.outgoing.is_turned_away() {
             self.turn.client.worker.give_back(self.outgoing.take_buffer());
             if let Some(permit) = &self.permit {
                 permit.becomes_if(Kind::Upload, Kind::Request);

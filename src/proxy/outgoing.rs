@@ -280,8 +280,7 @@ impl Outgoing {
     /// Sends as much as goes: whether any byte moved, and what the rest waits for.
     ///
     /// # Errors
-    /// When the client's body breaks off; [`Reason::UpstreamClosed`] when the endpoint had closed its ear before anything
-    /// [was sent](Self::is_unsent).
+    /// When the client's body breaks off.
     pub fn send(
         &mut self,
         stream: &mut Option<Stream>,
@@ -299,7 +298,9 @@ impl Outgoing {
             match flushed {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) if self.is_unsent() && stream.fails_whole(self.out.len()) => {
-                    return Err(Reason::UpstreamClosed);
+                    // It stays as it was gathered.
+                    (self.is_sent, self.is_cut) = (true, true);
+                    break;
                 }
                 Poll::Ready(Err(_)) => self.cut(),
                 Poll::Pending => return Ok((moved, Waiting::Endpoint)),

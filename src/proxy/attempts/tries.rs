@@ -27,8 +27,9 @@ use crate::table::Failing;
 /// Two things are no attempts in this sense. A kept connection that turns out to be closed, or on which the endpoint refuses,
 /// says nothing about the endpoint: a fresh connection to it takes its place, once; within the budget, and by the rules for one that
 /// was reset, unless the endpoint itself says that it has not looked at the request; and whatever the request is, where nothing of it
-/// could be sent. And an endpoint that does not accept
-/// has seen nothing: another one that accepted the last time costs nothing of the budget, unless it does not accept either.
+/// could be sent. And an endpoint that does not accept a connection
+/// has seen nothing: another one that accepted the last time costs nothing of the budget, unless it does not accept either. One that
+/// accepts and then takes nothing has had its part of the storm.
 pub(super) struct Tries {
     /// Where it has failed; and where else it was tried beside.
     tried: SmallVec<[Rc<Seat>; 2]>,
@@ -111,13 +112,15 @@ impl Tries {
             // It led nowhere: whoever does the same next has to have something left for it.
             permit.local().charge(chooser.clock());
         }
-        let is_wanted = |failing: &Failing| may_go && permit.local().rules().retries.on.contains(failing);
-        let failing = failing.filter(is_wanted).ok_or(reason)?;
+        let is_wanted = |failing: Failing| may_go && permit.local().rules().retries.on.contains(&failing);
+        if !failing.is_some_and(is_wanted) {
+            return Err(reason);
+        }
         let same = matches!(failure, Failure::Broken).then_some(seat);
         let waits = |local: &Local, tried: &[_]| {
             chooser.pick(local, tried).or_else(|| same.map(Rc::clone)).map(|seat| (seat, None))
         };
-        let other = self.another(permit, seat, failing, chooser, waits).ok_or(reason)?;
+        let other = self.another(permit, seat, Some(failure), chooser, waits).ok_or(reason)?;
         permit.attempt_failed(reason);
         Ok(other)
     }
@@ -133,7 +136,7 @@ impl Tries {
         // Of a body it is not known whether it is still whole.
         let permit = headed.permit().filter(|_| self.may_repeat())?;
         let sits = |local: &Local, tried: &[_]| places::try_sit(local, tried, chooser);
-        let other = self.another(permit, seat, Failing::GatewayError, chooser, sits)?;
+        let other = self.another(permit, seat, None, chooser, sits)?;
         permit.attempt_answered(headed.status());
         Some(other)
     }
@@ -152,12 +155,12 @@ impl Tries {
         (Rc::clone(seat), None)
     }
 
-    /// An endpoint that was not tried yet, if one is found and another attempt may be made.
+    /// An endpoint that was not tried yet, if one is found and another attempt may be made after this `failure`, or after an answer.
     fn another(
         &mut self,
         permit: &Permit,
         seat: &Rc<Seat>,
-        failing: Failing,
+        failure: Option<&Failure>,
         chooser: Chooser<'_>,
         find: impl FnOnce(&Local, &[Rc<Seat>]) -> Option<Found>,
     ) -> Option<Found> {
@@ -167,7 +170,7 @@ impl Tries {
         }
         self.tried.push(Rc::clone(seat));
         let (other, place) = find(local, &self.tried)?;
-        self.is_free = failing == Failing::Connect && !other.is_unreachable();
+        self.is_free = failure.is_some_and(Failure::is_not_accepted) && !other.is_unreachable();
         if !self.is_free && !may_be_made(permit, chooser) {
             return None;
         }

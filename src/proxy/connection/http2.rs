@@ -75,7 +75,7 @@ pub(super) async fn run(client: Rc<Client>, stream: Stream, early: Bytes) {
             is_hurried = true;
             watch.shorten(BEGIN);
         }
-        match io.poll_send(cx, || {}) {
+        match io.poll_send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Ready(Ok(_)) | Poll::Pending => watch.poll(cx).map(|()| None),
         }
@@ -208,7 +208,7 @@ where
                 Poll::Ready(None) => self.finish(None),
                 Poll::Pending => {}
             }
-            let is_sent = match self.io.poll_send(cx, || {}) {
+            let is_sent = match self.io.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(is_worth_polling)) => {
                     if is_worth_polling || self.phase == Phase::Over {

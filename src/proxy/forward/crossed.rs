@@ -9,8 +9,8 @@ use std::io;
 
 use super::{Exchange, Failure};
 use crate::metrics::Reason;
-use crate::proxy::upstream::Past;
 use crate::proxy::upstream::rest::CROSSING;
+use crate::proxy::upstream::{Past, Stream};
 
 impl Exchange {
     /// What the connection's `end` before the answer is, as far as is known at once.
@@ -25,13 +25,18 @@ impl Exchange {
         Failure::Broken
     }
 
-    /// Why there is no answer when no more of the request can be sent, for this reason. Whatever has come on a connection on which
-    /// nothing was sent answers something else.
-    pub(super) fn not_sent(&self, reason: Reason) -> Failure {
-        match reason {
-            Reason::UpstreamClosed => Failure::unsent(self.is_kept()),
-            _ => Failure::Because(reason),
-        }
+    /// Whether what comes can be the answer, where the endpoint takes nothing of the request. On a new connection it is its word all
+    /// the same (RFC 9112 §9.5): that it is full, say. On one that was kept it answers something else.
+    ///
+    /// # Errors
+    /// [`Failure::Unsent`] when it cannot be.
+    pub(super) fn can_be_answered(&self) -> Result<(), Failure> {
+        if self.outgoing.is_turned_away() && self.is_kept() { Err(Failure::Unsent) } else { Ok(()) }
+    }
+
+    /// True when the endpoint takes nothing of the request, and has said nothing before that.
+    pub(super) fn is_past_answering(&self) -> bool {
+        self.outgoing.is_turned_away() && !self.stream.as_ref().is_some_and(Stream::is_readable)
     }
 
     fn is_kept(&self) -> bool {

@@ -1,6 +1,7 @@
 //! How an attempt at an endpoint fails before there is an answer.
 
 use crate::metrics::Reason;
+use crate::proxy::upstream::Verdict;
 use crate::proxy::upstream::http2::Risk;
 
 /// Why there is no answer.
@@ -29,6 +30,13 @@ impl Failure {
     #[must_use]
     pub fn unsent(is_kept: bool) -> Self {
         if is_kept { Self::Unsent } else { Self::Unconnected(Reason::UpstreamClosed) }
+    }
+
+    /// True when the endpoint did not even accept a connection.
+    #[must_use]
+    pub fn is_not_accepted(&self) -> bool {
+        let Self::Unconnected(reason) = self else { return false };
+        Verdict::of_reason(*reason) != Some(Verdict::Reset)
     }
 
     /// Why, in the words that all share.

@@ -28,6 +28,11 @@ impl Outgoing {
         !self.is_begun
     }
 
+    /// True when the endpoint had closed its ear before anything of it could be written: it may go elsewhere.
+    pub fn is_turned_away(&self) -> bool {
+        self.is_cut && self.is_unsent()
+    }
+
     /// The body, if nothing of it was taken, or nothing of the request was sent.
     pub fn into_untouched(mut self) -> Rest {
         let is_gathered = self.out.len() > self.head_length || !self.frame.is_empty() || self.pipe.is_some();

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use h2::StreamId;
 use h2::client::SendRequest;
 
+use heard::Heard;
 use queue::{Queue, Waiter};
 pub use risk::Risk;
 use task::{FULL, start};
@@ -31,6 +32,7 @@ use super::rest::Rest;
 use super::stream::Stream;
 use crate::metrics::Reason;
 use crate::proxy::clock::{Alarm, Clock};
+use crate::proxy::deferred::Deferred;
 
 /// Most connections of a worker to one endpoint; beyond it requests wait for a place on one.
 pub const MOST: usize = 8;
@@ -88,14 +90,13 @@ struct Connection {
 #[derive(Debug)]
 struct State {
     clock: Rc<Clock>,
+    io: Deferred<Heard>,
     streams: Cell<usize>,
     /// One of them has it for itself.
     is_taken: Cell<bool>,
     /// The last that was sent.
     newest: Cell<Option<StreamId>>,
     queue: Rc<Queue<Handed>>,
-    /// How often something was written.
-    writes: Cell<u64>,
     /// The tick at which the last of them ended.
     used: Cell<u64>,
     /// How long it was without any the last time.
@@ -290,7 +291,7 @@ impl Connection {
             is_reused,
             risk,
             stream: Cell::new(None),
-            writes: Cell::new(0),
+            sent: Cell::new(0),
             is_answered: Cell::new(false),
         }
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,7 +23,8 @@ pub enum Stream {
     /// Over TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
     /// From a client over TCP, not on the runtime for as long as nobody has to wait for it: many ask once, are answered, and
-    /// are gone, and the kernel need not watch those. Nothing is left when the runtime would not have it.
+    /// are gone, and the kernel need not watch those. Nothing is left when the runtime would not have it, nor of any that was closed
+    /// before its time.
     Fresh(Option<std::net::TcpStream>),
     /// Over a Unix socket.
     Unix(UnixStream),
@@ -104,6 +106,22 @@ impl Stream {
         }
         turn.made_progress();
         Poll::Ready(done.map(Some))
+    }
+
+    /// True when there is something to read, be it the end: by the kernel, the reactor may not know yet. Under TLS it need not be for
+    /// the application.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+            Self::Fresh(Some(tcp)) => tcp.as_fd(),
+            Self::Fresh(None) => return true,
+            Self::Tls(tls) => return tls.get_ref().0.is_readable(),
+            Self::Secured(tls) => return tls.get_ref().0.is_readable(),
+        };
+        let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// True when it is a Unix socket, or over one.

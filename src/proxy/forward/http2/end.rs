@@ -23,8 +23,7 @@ impl Call {
             self.ticket.retire();
         }
         self.broke_off(error);
-        let is_unsent = self.ticket.is_unsent();
-        if !is_refused && !is_unsent && self.ticket.is_suspect() {
+        if !is_refused && !self.ticket.is_unsent() && self.ticket.is_suspect() {
             return Failure::Suspect(self.ticket.risk());
         }
         if error.is_remote() && (is_refused || error.is_go_away()) {
@@ -33,7 +32,8 @@ impl Call {
         if error.is_library() {
             return Failure::Because(Reason::UpstreamProtocol);
         }
-        if is_unsent {
+        // A stream alone that is reset leaves the others their connection, and with it what was gathered there.
+        if error.is_io() && self.ticket.withdraw() {
             return Failure::unsent(self.ticket.is_reused);
         }
         if !self.ticket.is_reused || error.is_reset() || !self.interims.are_none() {

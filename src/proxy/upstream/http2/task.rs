@@ -64,7 +64,7 @@ pub(super) async fn start(
     let (send, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await.map_err(io::Error::other)?;
     poll_fn(|cx| {
         let over = Pin::new(&mut connection).poll(cx);
-        match (over, io.poll_send(cx, || {})) {
+        match (over, io.poll_send(cx)) {
             (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
             (Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
@@ -78,7 +78,6 @@ pub(super) async fn start(
         is_taken: Cell::new(false),
         newest: Cell::new(None),
         queue: Rc::clone(queue),
-        writes: Cell::new(0),
         used: Cell::new(clock.ticks()),
         rest: Cell::default(),
         answered: Cell::new(0),
@@ -87,31 +86,28 @@ pub(super) async fn start(
         is_doubted: Cell::new(false),
         pulse: clock.alarm(),
         clock: Rc::clone(clock),
+        io,
     });
-    let most_head = io.watch().most_head();
+    let most_head = state.io.watch().most_head();
     let ours = Rc::new(Connection { send, state, most_head, until });
-    spawn_local(drive(connection, io, Rc::clone(&ours.state), Rc::downgrade(&ours)));
+    spawn_local(drive(connection, Rc::clone(&ours.state), Rc::downgrade(&ours)));
     Ok(ours)
 }
 
 /// Moves a connection's bytes until it is over; ends when nobody can send on it and no stream is left.
-async fn drive(
-    connection: Inner<Deferred<Heard>, Bytes>,
-    io: Deferred<Heard>,
-    state: Rc<State>,
-    ours: Weak<Connection>,
-) {
+async fn drive(connection: Inner<Deferred<Heard>, Bytes>, state: Rc<State>, ours: Weak<Connection>) {
     let mut connection = pin!(connection);
     let mut pulse = Pulse::new(connection.ping_pong());
     let stall = state.clock.alarm();
     state.pulse.set(PULSE);
     let mut moved = |cx: &mut Context<'_>| {
         loop {
+            let before = state.io.sent();
             let is_over = connection.as_mut().poll(cx).is_ready();
-            let sent = io.poll_send(cx, || {
+            let sent = state.io.poll_send(cx);
+            if state.io.sent() != before {
                 stall.clear();
-                state.writes.set(state.writes.get() + 1);
-            });
+            }
             match sent {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) if is_over => return Poll::Ready(()),
@@ -133,5 +129,7 @@ async fn drive(
         over
     })
     .await;
+    // Whoever has a place on it has the socket too.
+    state.io.close();
     state.end();
 }

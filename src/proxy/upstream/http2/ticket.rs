@@ -21,8 +21,8 @@ pub struct Ticket {
     pub(super) risk: Risk,
     /// The request, once it was sent.
     pub(super) stream: Cell<Option<StreamId>>,
-    /// How often something had been written on the connection by then.
-    pub(super) writes: Cell<u64>,
+    /// How many bytes had gone out on the connection by then.
+    pub(super) sent: Cell<u64>,
     /// True when it was not given up.
     pub(super) is_answered: Cell<bool>,
 }
@@ -41,7 +41,7 @@ impl Ticket {
         let sent = self.connection.send.clone().send_request(request, is_end);
         let sent = sent.inspect_err(|_| state.end())?;
         self.stream.set(Some(sent.0.stream_id()));
-        self.writes.set(state.writes.get());
+        self.sent.set(state.io.sent());
         state.newest.set(self.stream.get());
         Ok(sent)
     }
@@ -75,7 +75,20 @@ impl Ticket {
     /// True while nothing of the request can have gone out, since nothing has.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.writes.get() == self.connection.state.writes.get()
+        self.sent.get() == self.connection.state.io.sent()
+    }
+
+    /// True when nothing of the request has gone out on its connection, which has failed; and nothing will: with what was gathered
+    /// there the connection is closed at once. An endpoint that has only ended its own side might read on.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
+        let (state, is_unsent) = (&self.connection.state, self.is_unsent());
+        if is_unsent {
+            state.io.close();
+            // Its task has no socket any more that would wake it.
+            state.pulse.wake();
+        }
+        is_unsent
     }
 
     /// True when the connection has only just been taken for a request, after so long without one that the endpoint may have closed it
