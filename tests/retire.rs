@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method};
 use lab::http2::{request, run};
 use lab::websocket::{connect_to_who_speaks, echoed, echoes};
-use lab::{Client, Http2, Lab, Origin, wait_until};
+use lab::{Client, Http2, Lab, Origin, Pulse, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -186,6 +186,48 @@ fn it_is_over_when_nobody_has_come_for_long_enough() {
     events.drained("green");
     assert_eq!(again(lab.address(), &one).into_values().next().unwrap(), "blue");
     assert_eq!(lab.call("POST", "/v1/services/shop/revert", &Value::Null).0, 409, "it was a way back itself");
+}
+
+#[test]
+fn nobody_is_moved_to_who_is_not_ready() {
+    let blue = Pulse::well();
+    let lab = |sticky: &str| {
+        let origins = vec![Origin::with_pulse("blue", &blue), Origin::start("green")];
+        let settings =
+            format!("health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n{sticky}");
+        let text = file(&settings, [origins[0].address, origins[1].address]);
+        let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &text);
+        for name in ["blue", "green"] {
+            lab.wait_health(lab.origin(name).address, "up");
+        }
+        lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
+        lab
+    };
+    let (coins, stays) = (lab(""), lab(MINT));
+    let users = new_users(stays.address(), 20);
+    let (cookie, _) = users.iter().find(|(_, version)| *version == "green").unwrap();
+    let one = BTreeMap::from([(cookie.clone(), "green".to_owned())]);
+    blue.set(503);
+    for lab in [&coins, &stays] {
+        lab.wait_health(lab.origin("blue").address, "down");
+    }
+    let (status, problem) = coins.call("POST", RETIRE, &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "not_ready"), "{problem}");
+    let (code, out, err) = coins.cli(&["retire", "shop", "--force"]);
+    assert!(code == 0 && out.contains("forced to `blue` of `shop`: 0 of 1 endpoint healthy"), "{out}{err}");
+
+    retire(&stays, &json!({ "quiet": "300ms" }));
+    let waits = || stays.shop()["retirement"]["waits"].as_str().map(str::to_owned);
+    wait_until("it should be over, and waits", || waits().is_some());
+    assert!(
+        waits().unwrap().starts_with("`blue` of `shop` is not ready for traffic: 0 of 1 endpoint healthy")
+    );
+    wait_until("somebody has come: there is time again", || {
+        again(stays.address(), &one) == one && waits().is_none()
+    });
+    blue.set(200);
+    wait_until("it is over", || stays.shop()["retired"]["how"] == "finished");
+    assert_eq!(again(stays.address(), &one).into_values().next().unwrap(), "blue");
 }
 
 #[test]

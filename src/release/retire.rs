@@ -154,11 +154,10 @@ impl Draft<'_> {
         self.leave_to_others(name, &retirement)
     }
 
-    /// The others have everything. It is a way back, and no step to take back.
+    /// The others have everything, and have to be ready for it: nobody hurries. No step to take back.
     fn leave_to_others(&mut self, name: &ServiceName, retirement: &Retirement) -> Result<(), Refused> {
         let stable = self.entry(name)?.service.stable.clone();
         self.set_split(name, retirement.others(&stable))?;
-        self.ways_back.insert(name.clone());
         let epoch = self.epoch;
         let deployment = &mut self.entry(name)?.deployment;
         (deployment.previous, deployment.retirement) = (None, None);
