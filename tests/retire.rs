@@ -254,6 +254,28 @@ fn what_is_in_flight_there_is_somebody() {
 }
 
 #[test]
+fn who_waits_for_it_to_be_drained_waits_for_its_end() {
+    let lab = lab(MINT);
+    let on_green = new_users(lab.address(), 20).into_iter().find(|(_, version)| version == "green").unwrap();
+    let drained = |body: &Value, timeout: &str| {
+        lab.call("POST", &format!("{RETIRE}?wait=drained&timeout={timeout}"), body)
+    };
+    let (status, problem) = drained(&json!({ "quiet": "1h" }), "50ms");
+    assert_eq!((status, token(&problem)), (504, "timed_out"), "{problem}");
+    let one = BTreeMap::from([on_green]);
+    assert_eq!(again(lab.address(), &one), one, "for who is on it still comes");
+    let (status, answer) = drained(&json!({ "quiet": "300ms" }), "20s");
+    assert_eq!(
+        (status, &answer["state"], &answer["leaving"]),
+        (200, &json!("drained"), &json!([])),
+        "{answer}"
+    );
+    assert_eq!(answer["services"]["shop"]["retired"]["how"], "finished", "{answer}");
+    assert_eq!(drain(&lab, "green")["drained"], true);
+    assert_eq!(again(lab.address(), &one).into_values().next().unwrap(), "blue");
+}
+
+#[test]
 fn its_time_is_over_by_the_calendar_after_a_crash_and_by_the_clock_else() {
     let mut lab = lab(MINT);
     let users = new_users(lab.address(), 20);

@@ -17,7 +17,7 @@ use crate::table::{Epoch, Invalid, ServiceName, duration};
 /// Nobody new comes to the version that is tried (`@candidate`), and a ramp is over; who is there stays. Users are those with a cookie that the proxy
 /// has minted: they stay until nobody of them has come for `quiet`, or `for` is over; then the others have everything, once enough of their endpoints are well. Of a service
 /// whose users stay by something else it is refused: nothing tells who is new. Where nobody stays, the others have everything at once, and what is in flight finishes; it is not
-/// told to go before `for` is over. `abort`, `revert`, `flip` and weights end one; `wait=finished` waits for its end, and until the version is empty.
+/// told to go before `for` is over. `abort`, `revert`, `flip` and weights end one; `wait=drained` waits for its end, and until the version is empty, `wait=finished` for supervision too.
 #[utoipa::path(post, path = "/v1/services/{service}/retire", tag = "changes", request_body = Option<Retire>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn retire(call: Call) -> Result<Response, Box<Problem>> {
