@@ -25,11 +25,14 @@ use super::room::{Guest, Room};
 use super::server::{COMPLAINT, CONNECTIONS, KeepAlive, converse, pause, wind_down};
 use super::{App, call, router};
 
+/// The connections of one who is known, at most: a quarter of all.
+const SHARE: usize = CONNECTIONS / 4;
+
 /// Serves the admin API on `listener` to those whom the `door` lets in, until `stop` is done; then finishes what is being
 /// answered, for 2 s at most.
 ///
 /// As many connections as on the socket, and none of those: who fills this listener keeps nobody from that one. Whoever has
-/// shown nothing yet makes way for whoever comes.
+/// shown nothing yet makes way for whoever comes, and nobody who is known has more than [`SHARE`].
 pub async fn serve_remote(
     listener: TcpListener,
     door: watch::Receiver<Arc<Door>>,
@@ -140,29 +143,45 @@ impl Come {
     }
 }
 
-/// Finds out who asks, before anything of a request is looked at; who is not known hears that and nothing else.
+/// Finds out who asks, before anything of a request is looked at; who is not known, or has his share of connections, hears that and
+/// nothing else.
 async fn authenticate(
     arrival: Arc<Arrival>,
     strangers: Arc<Strangers>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if let Some(caller) = arrival.caller(request.headers()) {
-        // Nobody behind this has to know it.
-        request.headers_mut().remove(AUTHORIZATION);
-        request.extensions_mut().insert(caller);
-        return next.run(request).await;
-    }
-    strangers.note(arrival.peer);
-    if let Some(guest) = request.extensions().get::<Guest>() {
-        guest.is_unwelcome();
-    }
+    let guest = request.extensions().get::<Guest>().cloned();
+    let refusal = match arrival.caller(request.headers()) {
+        Some(caller) if guest.as_ref().is_none_or(|guest| guest.belongs_to(caller.own_name(), SHARE)) => {
+            // Nobody behind this has to know it.
+            request.headers_mut().remove(AUTHORIZATION);
+            request.extensions_mut().insert(caller);
+            return next.run(request).await;
+        }
+        Some(caller) => too_many(caller.own_name()),
+        None => {
+            strangers.note(arrival.peer);
+            unknown()
+        }
+    };
+    guest.inspect(Guest::is_unwelcome);
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of it.
     if !parts.headers.contains_key(EXPECT) {
         call::linger(&mut body).await;
     }
-    unknown()
+    refusal
+}
+
+fn too_many(name: &str) -> Response<Body> {
+    let detail =
+        format!("nothing was done: `{name}` has {SHARE} connections over TCP already, and gets no more");
+    let problem = Problem::new(429, "too_many_connections", detail)
+        .hint("let calls that wait come to their end, or make them without `wait` and look how it stands");
+    let mut response = problem.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The same whatever was shown: what is nearly right is as wrong as nothing. The connection ends, so that each guess costs one.
