@@ -376,6 +376,23 @@ fn a_reload_moves_the_listener_secures_it_and_takes_it_away() {
 }
 
 #[test]
+fn who_waits_for_an_answer_has_it_also_where_the_listener_has_moved() {
+    let world = World::plain();
+    let [mut waiting, mut slow] = [(); 2].map(|()| Client::connect(world.address()));
+    let ramp = r#"{"to":"green","steps":[5000,10000]}"#;
+    waiting.send(request("POST", "/v1/services/shop/ramp?wait=finished&timeout=1m", Some(SHOP), ramp));
+    wait_until("it has begun", || world.lab.shop()["phase"] == "ramping");
+    slow.send(request("POST", "/v1/undo", Some(ROOT), "{}").trim_end_matches('}'));
+    world.reconfigure(&format!("listen = \"[::1]:0\"\n{TOKENS}{ROOTS}"));
+    assert!(slow.rest().is_empty(), "who is waited for is not waited for much longer");
+    let (status, promoted) = world.lab.call("POST", "/v1/services/shop/promote", &Value::Null);
+    assert_eq!(status, 200, "{promoted}");
+    let answer = waiting.answer();
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("finished")));
+    assert!(waiting.rest().is_empty(), "it was the last one there");
+}
+
+#[test]
 fn it_is_there_after_a_crash_and_goes_to_a_successor_with_its_address() {
     let mut world = World::plain();
     let done = Client::connect(world.address())

@@ -154,8 +154,10 @@ pub(super) struct Arrival {
     /// The client's certificate, if one was verified.
     pub(super) shown: Option<Shown>,
     pub(super) door: watch::Receiver<Arc<Door>>,
-    /// Cancelled when the connection has to end.
+    /// Cancelled when the certificate does not count any more.
     pub(super) replaced: CancellationToken,
+    /// Cancelled when the connection has to end.
+    pub(super) end: CancellationToken,
 }
 
 impl Arrival {
@@ -204,7 +206,7 @@ impl Arrival {
         tokio::select! {
             () = gone => {}
             () = expired => {}
-            () = self.replaced.cancelled() => {}
+            () = self.end.cancelled() => {}
         }
     }
 }
@@ -236,12 +238,12 @@ mod tests {
             access: Access::of(vec![certificate.clone(), token.clone()]),
             replaced: CancellationToken::new(),
         };
-        let replaced = door.replaced.clone();
+        let (replaced, end) = (door.replaced.clone(), CancellationToken::new());
         let (_door, seen) = watch::channel(Arc::new(door));
         let not_after = i64::try_from(UnixTime::now().as_secs()).unwrap() + 1;
         let shown = Some(Shown { names: vec![name], not_after });
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        let arrival = Arc::new(Arrival { peer, shown, door: seen, replaced: replaced.clone() });
+        let arrival = Arc::new(Arrival { peer, shown, door: seen, replaced, end });
         assert!(arrival.caller(&HeaderMap::new()).is_some() && arrival.knows(&certificate));
         tokio::select! {
             () = arrival.until_gone(&token) => panic!("a token does not expire"),

@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -72,6 +73,18 @@ impl Room {
         // That one, or another that has ended by itself.
         self.connections.join_next().await;
         true
+    }
+
+    /// Until all have ended: whoever is waited for after `patience` is ended, and who waits for an answer has it before. Cancel-safe.
+    pub(super) async fn close(&mut self, patience: Duration) {
+        let all = async { while self.connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, all).await.is_ok() {
+            return;
+        }
+        while !self.connections.is_empty() {
+            std::mem::take(&mut self.line.lock().leave).into_values().for_each(|leave| leave.cancel());
+            self.changes().await;
+        }
     }
 
     /// Takes in a connection, whose client is waited for from the beginning: `converse` makes it, given what is to be told
