@@ -295,6 +295,40 @@ fn a_handshake_by_an_authority_that_is_believed_no_more_leads_nowhere() {
     assert_eq!(after["stable"], "blue");
 }
 
+/// A change that asks before it sends its body.
+fn asks_first(body: &str) -> String {
+    let head = request("POST", "/v1/services/shop/flip", None, body);
+    head.trim_end_matches(body).replace("content-length", "expect: 100-continue\r\ncontent-length")
+}
+
+#[test]
+fn a_certificate_counts_while_its_authority_is_believed_whatever_the_listener_shows() {
+    let (authority, other) = (Authority::new("ops"), Authority::new("others"));
+    let shop = client(&authority, "x", uri("spiffe://example.com/shop-cd"));
+    let admin = format!("{}{CERTIFICATES}", tls("required"));
+    let world = World::start(&admin, |dir| secured(dir, &authority));
+    let caller = Offer { shows: Some(&shop), ..Offer::to(&authority) }.caller();
+    let connect = || caller.connect(world.address(), "admin.test");
+    let flip = |to: &str, meanwhile: &dyn Fn()| {
+        let (body, mut connection) = (format!("{{\"to\":\"{to}\"}}"), connect().unwrap());
+        connection.send(asks_first(&body)).wait_for("100 Continue");
+        meanwhile();
+        connection.send(body).answer().status
+    };
+    let renewed = || {
+        let next = authority.issue(&["admin.test"]);
+        next.write(world.lab.dir.path(), "admin");
+        wait_until("it is shown", || connect().is_ok_and(|secure| secure.certificate() == next.der));
+    };
+    assert_eq!(flip("green", &renewed), 200);
+    let doubted = || {
+        fs::write(world.lab.dir.path().join("ca.pem"), other.pem()).unwrap();
+        wait_until("it is believed no more", || over_tls(connect(), "/healthz", None).is_err());
+    };
+    assert_eq!(flip("blue", &doubted), 401);
+    assert_eq!(world.lab.get("/shop").version(), "green");
+}
+
 #[test]
 fn a_token_that_comes_with_a_certificate_counts_first() {
     let authority = Authority::new("ops");

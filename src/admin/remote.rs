@@ -145,8 +145,8 @@ impl Come {
 
     /// The API for this connection's requests, each of which has to say who makes it.
     fn admitted(&self, door: &Door, shown: Option<Shown>, end: &CancellationToken) -> Router {
-        let (replaced, end) = (door.replaced.clone(), end.clone());
-        let arrival = Arc::new(Arrival { peer: self.peer, shown, door: self.door.clone(), replaced, end });
+        let (doubted, end) = (door.doubted.clone(), end.clone());
+        let arrival = Arc::new(Arrival { peer: self.peer, shown, door: self.door.clone(), doubted, end });
         let strangers = Arc::clone(&self.strangers);
         let known =
             move |request, next| authenticate(Arc::clone(&arrival), Arc::clone(&strangers), request, next);

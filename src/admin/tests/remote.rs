@@ -33,8 +33,9 @@ fn known(name: &str, may: &[&str]) -> Known {
 }
 
 fn door(known: Vec<Known>) -> Arc<Door> {
-    let (handshake_timeout, replaced) = (Duration::from_secs(10), CancellationToken::new());
-    Arc::new(Door { tls: None, handshake_timeout, access: Access::of(known), replaced })
+    let handshake_timeout = Duration::from_secs(10);
+    let [replaced, doubted] = [(); 2].map(|()| CancellationToken::new());
+    Arc::new(Door { tls: None, handshake_timeout, access: Access::of(known), replaced, doubted })
 }
 
 /// A world, and its API over TCP.
