@@ -295,6 +295,40 @@ fn a_handshake_by_an_authority_that_is_believed_no_more_leads_nowhere() {
     assert_eq!(after["stable"], "blue");
 }
 
+/// A change that asks before it sends its body.
+fn asks_first(body: &str) -> String {
+    let head = request("POST", "/v1/services/shop/flip", None, body);
+    head.trim_end_matches(body).replace("content-length", "expect: 100-continue\r\ncontent-length")
+}
+
+#[test]
+fn a_certificate_counts_while_its_authority_is_believed_whatever_the_listener_shows() {
+    let (authority, other) = (Authority::new("ops"), Authority::new("others"));
+    let shop = client(&authority, "x", uri("spiffe://example.com/shop-cd"));
+    let admin = format!("{}{CERTIFICATES}", tls("required"));
+    let world = World::start(&admin, |dir| secured(dir, &authority));
+    let caller = Offer { shows: Some(&shop), ..Offer::to(&authority) }.caller();
+    let connect = || caller.connect(world.address(), "admin.test");
+    let flip = |to: &str, meanwhile: &dyn Fn()| {
+        let (body, mut connection) = (format!("{{\"to\":\"{to}\"}}"), connect().unwrap());
+        connection.send(asks_first(&body)).wait_for("100 Continue");
+        meanwhile();
+        connection.send(body).answer().status
+    };
+    let renewed = || {
+        let next = authority.issue(&["admin.test"]);
+        next.write(world.lab.dir.path(), "admin");
+        wait_until("it is shown", || connect().is_ok_and(|secure| secure.certificate() == next.der));
+    };
+    assert_eq!(flip("green", &renewed), 200);
+    let doubted = || {
+        fs::write(world.lab.dir.path().join("ca.pem"), other.pem()).unwrap();
+        wait_until("it is believed no more", || over_tls(connect(), "/healthz", None).is_err());
+    };
+    assert_eq!(flip("blue", &doubted), 401);
+    assert_eq!(world.lab.get("/shop").version(), "green");
+}
+
 #[test]
 fn a_token_that_comes_with_a_certificate_counts_first() {
     let authority = Authority::new("ops");
@@ -373,6 +407,23 @@ fn a_reload_moves_the_listener_secures_it_and_takes_it_away() {
     wait_until("nobody listens at all", || std::net::TcpStream::connect(second).is_err());
     assert_eq!(world.bound(), None);
     world.lab.expected_errors.push("the configuration is not used");
+}
+
+#[test]
+fn who_waits_for_an_answer_has_it_also_where_the_listener_has_moved() {
+    let world = World::plain();
+    let [mut waiting, mut slow] = [(); 2].map(|()| Client::connect(world.address()));
+    let ramp = r#"{"to":"green","steps":[5000,10000]}"#;
+    waiting.send(request("POST", "/v1/services/shop/ramp?wait=finished&timeout=1m", Some(SHOP), ramp));
+    wait_until("it has begun", || world.lab.shop()["phase"] == "ramping");
+    slow.send(request("POST", "/v1/undo", Some(ROOT), "{}").trim_end_matches('}'));
+    world.reconfigure(&format!("listen = \"[::1]:0\"\n{TOKENS}{ROOTS}"));
+    assert!(slow.rest().is_empty(), "who is waited for is not waited for much longer");
+    let (status, promoted) = world.lab.call("POST", "/v1/services/shop/promote", &Value::Null);
+    assert_eq!(status, 200, "{promoted}");
+    let answer = waiting.answer();
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("finished")));
+    assert!(waiting.rest().is_empty(), "it was the last one there");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use http::{HeaderValue, Method};
 use lab::gate::Gate;
 use lab::http2::{request, run};
 use lab::websocket::{connect_to_who_speaks, echoed, echoes};
-use lab::{Client, Http2, Lab, Origin, wait_until};
+use lab::{Client, Http2, Lab, Origin, Pulse, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -190,6 +190,48 @@ fn it_is_over_when_nobody_has_come_for_long_enough() {
 }
 
 #[test]
+fn nobody_is_moved_to_who_is_not_ready() {
+    let blue = Pulse::well();
+    let lab = |sticky: &str| {
+        let origins = vec![Origin::with_pulse("blue", &blue), Origin::start("green")];
+        let settings =
+            format!("health = {{ path = \"/healthz\", interval = \"100ms\", rise = 1, fall = 1 }}\n{sticky}");
+        let text = file(&settings, [origins[0].address, origins[1].address]);
+        let lab = Lab::configured(tempfile::tempdir().unwrap(), origins, &text);
+        for name in ["blue", "green"] {
+            lab.wait_health(lab.origin(name).address, "up");
+        }
+        lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
+        lab
+    };
+    let (coins, stays) = (lab(""), lab(MINT));
+    let users = new_users(stays.address(), 20);
+    let (cookie, _) = users.iter().find(|(_, version)| *version == "green").unwrap();
+    let one = BTreeMap::from([(cookie.clone(), "green".to_owned())]);
+    blue.set(503);
+    for lab in [&coins, &stays] {
+        lab.wait_health(lab.origin("blue").address, "down");
+    }
+    let (status, problem) = coins.call("POST", RETIRE, &Value::Null);
+    assert_eq!((status, token(&problem)), (409, "not_ready"), "{problem}");
+    let (code, out, err) = coins.cli(&["retire", "shop", "--force"]);
+    assert!(code == 0 && out.contains("forced to `blue` of `shop`: 0 of 1 endpoint healthy"), "{out}{err}");
+
+    retire(&stays, &json!({ "quiet": "300ms" }));
+    let waits = || stays.shop()["retirement"]["waits"].as_str().map(str::to_owned);
+    wait_until("it should be over, and waits", || waits().is_some());
+    assert!(
+        waits().unwrap().starts_with("`blue` of `shop` is not ready for traffic: 0 of 1 endpoint healthy")
+    );
+    wait_until("somebody has come: there is time again", || {
+        again(stays.address(), &one) == one && waits().is_none()
+    });
+    blue.set(200);
+    wait_until("it is over", || stays.shop()["retired"]["how"] == "finished");
+    assert_eq!(again(stays.address(), &one).into_values().next().unwrap(), "blue");
+}
+
+#[test]
 fn what_is_in_flight_there_is_somebody() {
     let green = echoes();
     let origin = Origin::start("blue");
@@ -241,6 +283,28 @@ fn who_waits_for_room_behind_a_hold_is_somebody() {
     gate.open();
     assert_eq!((first.answer().version(), second.answer().version()), ("blue", "green"));
     wait_until("it is over", || lab.shop()["retired"]["how"] == "finished");
+}
+
+#[test]
+fn who_waits_for_it_to_be_drained_waits_for_its_end() {
+    let lab = lab(MINT);
+    let on_green = new_users(lab.address(), 20).into_iter().find(|(_, version)| version == "green").unwrap();
+    let drained = |body: &Value, timeout: &str| {
+        lab.call("POST", &format!("{RETIRE}?wait=drained&timeout={timeout}"), body)
+    };
+    let (status, problem) = drained(&json!({ "quiet": "1h" }), "50ms");
+    assert_eq!((status, token(&problem)), (504, "timed_out"), "{problem}");
+    let one = BTreeMap::from([on_green]);
+    assert_eq!(again(lab.address(), &one), one, "for who is on it still comes");
+    let (status, answer) = drained(&json!({ "quiet": "300ms" }), "20s");
+    assert_eq!(
+        (status, &answer["state"], &answer["leaving"]),
+        (200, &json!("drained"), &json!([])),
+        "{answer}"
+    );
+    assert_eq!(answer["services"]["shop"]["retired"]["how"], "finished", "{answer}");
+    assert_eq!(drain(&lab, "green")["drained"], true);
+    assert_eq!(again(lab.address(), &one).into_values().next().unwrap(), "blue");
 }
 
 #[test]

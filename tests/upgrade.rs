@@ -1653,18 +1653,43 @@ fn users_stay_with_their_versions() {
     assert_eq!(versions(&row), before);
 }
 
-#[test]
-fn a_retirement_goes_on_in_the_new_process() {
+/// `shop` with these settings, half on green, where a WebSocket is.
+fn on_green(settings: &str) -> (Row, WebSocket<TcpStream>) {
     let (blue, green) = (Origin::start("blue"), echoes());
     let text = format!(
-        "[upgrade]\nspread = \"100ms\"\n[services.shop]\nroutes = [{{ path = \"/\" }}]\nsticky = {{ cookie = \"sb_id\", mint = true }}\nstable = \"blue\"\n\
+        "[upgrade]\nspread = \"100ms\"\n[services.shop]\nroutes = [{{ path = \"/\" }}]\n{settings}\nstable = \"blue\"\n\
          [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{green}\"]\n",
         blue.address
     );
-    let mut row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), vec![blue], &text));
+    let row = Row::of(Lab::configured(tempfile::tempdir().unwrap(), vec![blue], &text));
     row.lab.weights(&json!({ "green": 5_000, "blue": 5_000 }));
     let mut socket = connect_to_who_speaks(row.address());
     assert!(echoed(&mut socket, "before"), "it is on green");
+    (row, socket)
+}
+
+#[test]
+fn what_is_left_behind_is_left_alone_for_as_long_as_it_is_said() {
+    let rules = "drain = { patience = \"0s\", spread = \"0s\", deadline = \"5m\" }";
+    let (mut row, mut socket) = on_green(rules);
+    row.upgrade();
+    let since = Instant::now();
+    let (status, answer) = row.lab.call("POST", "/v1/services/shop/retire", &json!({ "for": "2s" }));
+    assert_eq!((status, &answer["services"]["shop"]["leaving"]), (200, &json!(["green"])), "{answer}");
+    assert!(echoed(&mut socket, "with the old process"));
+    let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no reason") };
+    assert_eq!(u16::from(close.code), 1012, "{close:?}");
+    assert!(since.elapsed() >= Duration::from_secs(2), "{:?}", since.elapsed());
+    let _ = socket.flush();
+    drop(socket);
+    wait_until("it is drained", || row.drain("green")["drained"] == true);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_retirement_goes_on_in_the_new_process() {
+    let (mut row, mut socket) = on_green("sticky = { cookie = \"sb_id\", mint = true }");
     let (status, answer) = row.lab.call("POST", "/v1/services/shop/retire", &json!({ "quiet": "300ms" }));
     assert_eq!(status, 200, "{answer}");
     row.upgrade();

@@ -33,8 +33,9 @@ pub struct Door {
     /// Who is let in.
     pub access: Access,
     /// Cancelled when its TLS is another: whose request came by the old one is let finish, and everybody has to come again.
-    /// What certificates showed by it counts no more: who vouched for them may not be believed now.
     pub replaced: CancellationToken,
+    /// Cancelled when other authorities are believed: what clients' certificates have shown until then counts no more.
+    pub doubted: CancellationToken,
 }
 
 /// Everybody who is known, in the order of the configuration.
@@ -154,8 +155,10 @@ pub(super) struct Arrival {
     /// The client's certificate, if one was verified.
     pub(super) shown: Option<Shown>,
     pub(super) door: watch::Receiver<Arc<Door>>,
+    /// Cancelled when the certificate does not count any more.
+    pub(super) doubted: CancellationToken,
     /// Cancelled when the connection has to end.
-    pub(super) replaced: CancellationToken,
+    pub(super) end: CancellationToken,
 }
 
 impl Arrival {
@@ -172,7 +175,7 @@ impl Arrival {
 
     /// The client's certificate, while it counts.
     fn certificate(&self) -> Option<&Shown> {
-        self.shown.as_ref().filter(|_| !self.replaced.is_cancelled())
+        self.shown.as_ref().filter(|_| !self.doubted.is_cancelled())
     }
 
     /// True while `known`, who has asked by this connection, is known as it was.
@@ -204,7 +207,7 @@ impl Arrival {
         tokio::select! {
             () = gone => {}
             () = expired => {}
-            () = self.replaced.cancelled() => {}
+            () = self.end.cancelled() => {}
         }
     }
 }
@@ -235,13 +238,14 @@ mod tests {
             handshake_timeout: Duration::ZERO,
             access: Access::of(vec![certificate.clone(), token.clone()]),
             replaced: CancellationToken::new(),
+            doubted: CancellationToken::new(),
         };
-        let replaced = door.replaced.clone();
+        let (doubted, end) = (door.doubted.clone(), CancellationToken::new());
         let (_door, seen) = watch::channel(Arc::new(door));
         let not_after = i64::try_from(UnixTime::now().as_secs()).unwrap() + 1;
         let shown = Some(Shown { names: vec![name], not_after });
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        let arrival = Arc::new(Arrival { peer, shown, door: seen, replaced: replaced.clone() });
+        let arrival = Arc::new(Arrival { peer, shown, door: seen, doubted, end });
         assert!(arrival.caller(&HeaderMap::new()).is_some() && arrival.knows(&certificate));
         tokio::select! {
             () = arrival.until_gone(&token) => panic!("a token does not expire"),

@@ -48,6 +48,11 @@ impl Caller {
         &self.name
     }
 
+    /// `shop-ci`, as the configuration names who came over TCP; else as [`Self::name`].
+    pub(super) fn own_name(&self) -> &str {
+        self.remote.as_ref().map_or(&self.name, |(known, _)| &known.name)
+    }
+
     /// True for who came over TCP.
     pub(super) fn is_remote(&self) -> bool {
         self.remote.is_some()

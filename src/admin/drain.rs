@@ -123,7 +123,7 @@ fn kept(control: &Handle) -> Vec<VersionKept> {
 /// The versions worth a look: those that drain, and those with something in flight.
 pub(super) fn busy(control: &Handle, stopping: bool) -> BTreeSet<(ServiceName, VersionName)> {
     let mut all: BTreeSet<_> = control.draining().iter().cloned().collect();
-    all.extend(control.leaving_elsewhere());
+    all.extend(control.leaving_elsewhere().into_iter().map(|left| (left.service, left.version)));
     let state = control.state();
     let gets_some = |service: &ServiceName, version: &VersionName| {
         state.table.service(service).is_some_and(|service| service.split.leads_to(version))

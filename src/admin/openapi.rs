@@ -213,12 +213,13 @@ impl IntoResponses for ReadResponses {
 }
 
 /// What every call can be refused with, whatever it is about.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 6] = [
     ("401", "over TCP: neither a token nor a certificate that is known"),
     ("403", "whoever asks does not have the scope for it, or is a web page"),
     ("405", "the path is not served by this method; `allow` lists those that it is"),
     ("408", "the body did not come in time"),
     ("413", "the body is larger than 1 MiB"),
+    ("429", "over TCP: whoever asks has as many connections already as one gets"),
 ];
 
 /// These, and those that every call can be refused with.

@@ -28,7 +28,7 @@ pub(super) struct ChangeQuery {
     /// True: only answer what would happen.
     pub(super) dry_run: Option<bool>,
     /// When to answer: `fenced` (the default: durable, and nothing is admitted under an older epoch) or `drained`
-    /// (and nothing is left on the versions that were left), or `finished` (and the comparisons and the ramp or retirement that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
+    /// (and nothing is left on the versions that were left; where one is retired: once that is over), or `finished` (and the comparisons and the ramp or retirement that it began are over), or, where a version or an endpoint comes, `healthy` (and it is
     /// found well).
     pub(super) wait: Option<String>,
     /// True: give traffic to a version although too few of its endpoints are well; it is noted in the change.

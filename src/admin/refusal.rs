@@ -19,7 +19,7 @@ impl IntoResponse for Box<Problem> {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let pause = match self.token() {
             "succeeded" => Some("0"),
-            "upgrading" => Some("1"),
+            "upgrading" | "too_many_connections" => Some("1"),
             _ => None,
         };
         let mut response = (status, Json(*self)).into_response();

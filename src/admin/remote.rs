@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HeaderValue, WWW_AUTHENTIC
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,18 @@ use tracing::{debug, warn};
 use super::access::{Arrival, Door, Shown};
 use super::api::Problem;
 use super::room::{Guest, Room};
-use super::server::{COMPLAINT, CONNECTIONS, KeepAlive, converse, pause, wind_down};
+use super::server::{COMPLAINT, CONNECTIONS, KeepAlive, STOP_TIMEOUT, converse, pause};
 use super::{App, call, router};
 
+/// The connections of one who is known, at most: a quarter of all.
+const SHARE: usize = CONNECTIONS / 4;
+
 /// Serves the admin API on `listener` to those whom the `door` lets in, until `stop` is done; then finishes what is being
-/// answered, for 2 s at most.
+/// answered: for 2 s while a client is waited for, and who waits for an answer has it, unless for 2 s nobody is accepted on the
+/// admin socket any more either.
 ///
 /// As many connections as on the socket, and none of those: who fills this listener keeps nobody from that one. Whoever has
-/// shown nothing yet makes way for whoever comes.
+/// shown nothing yet makes way for whoever comes, and nobody who is known has more than [`SHARE`].
 pub async fn serve_remote(
     listener: TcpListener,
     door: watch::Receiver<Arc<Door>>,
@@ -37,6 +41,7 @@ pub async fn serve_remote(
     stop: impl Future<Output = ()>,
 ) {
     let strangers = Arc::new(Strangers::default());
+    let closing = app.closing();
     let router = router::admin(app);
     let (mut room, ending, mut complained) = (Room::of(CONNECTIONS), CancellationToken::new(), None);
     tokio::pin!(stop);
@@ -64,7 +69,16 @@ pub async fn serve_remote(
         }
     }
     drop(listener);
-    wind_down(room.connections, &ending).await;
+    ending.cancel();
+    let stopped = async {
+        closing.cancelled().await;
+        sleep(STOP_TIMEOUT).await;
+    };
+    // Those that are not over by then are aborted with the room.
+    tokio::select! {
+        () = room.close(STOP_TIMEOUT) => {}
+        () = stopped => {}
+    }
 }
 
 /// Somebody who has connected.
@@ -90,14 +104,14 @@ impl Come {
         let served = async {
             match &door.tls {
                 None => {
-                    let router = self.admitted(&door, None);
+                    let router = self.admitted(&door, None, &end);
                     converse(stream, router, KeepAlive::Yes, guest, end.clone()).await;
                 }
                 Some(tls) => {
                     let Some(stream) = self.secured(&door, tls, stream).await else { return };
                     let chain = stream.get_ref().1.peer_certificates();
                     let shown = chain.and_then(|chain| Shown::of(chain.first()?));
-                    let router = self.admitted(&door, shown);
+                    let router = self.admitted(&door, shown, &end);
                     converse(stream, router, KeepAlive::Yes, guest, end.clone()).await;
                 }
             }
@@ -130,9 +144,9 @@ impl Come {
     }
 
     /// The API for this connection's requests, each of which has to say who makes it.
-    fn admitted(&self, door: &Door, shown: Option<Shown>) -> Router {
-        let (door_now, replaced) = (self.door.clone(), door.replaced.clone());
-        let arrival = Arc::new(Arrival { peer: self.peer, shown, door: door_now, replaced });
+    fn admitted(&self, door: &Door, shown: Option<Shown>, end: &CancellationToken) -> Router {
+        let (doubted, end) = (door.doubted.clone(), end.clone());
+        let arrival = Arc::new(Arrival { peer: self.peer, shown, door: self.door.clone(), doubted, end });
         let strangers = Arc::clone(&self.strangers);
         let known =
             move |request, next| authenticate(Arc::clone(&arrival), Arc::clone(&strangers), request, next);
@@ -140,29 +154,45 @@ impl Come {
     }
 }
 
-/// Finds out who asks, before anything of a request is looked at; who is not known hears that and nothing else.
+/// Finds out who asks, before anything of a request is looked at; who is not known, or has his share of connections, hears that and
+/// nothing else.
 async fn authenticate(
     arrival: Arc<Arrival>,
     strangers: Arc<Strangers>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if let Some(caller) = arrival.caller(request.headers()) {
-        // Nobody behind this has to know it.
-        request.headers_mut().remove(AUTHORIZATION);
-        request.extensions_mut().insert(caller);
-        return next.run(request).await;
-    }
-    strangers.note(arrival.peer);
-    if let Some(guest) = request.extensions().get::<Guest>() {
-        guest.is_unwelcome();
-    }
+    let guest = request.extensions().get::<Guest>().cloned();
+    let refusal = match arrival.caller(request.headers()) {
+        Some(caller) if guest.as_ref().is_none_or(|guest| guest.belongs_to(caller.own_name(), SHARE)) => {
+            // Nobody behind this has to know it.
+            request.headers_mut().remove(AUTHORIZATION);
+            request.extensions_mut().insert(caller);
+            return next.run(request).await;
+        }
+        Some(caller) => too_many(caller.own_name()),
+        None => {
+            strangers.note(arrival.peer);
+            unknown()
+        }
+    };
+    guest.inspect(Guest::is_unwelcome);
     let (parts, mut body) = request.into_parts();
     // Who asks first sends nothing of it.
     if !parts.headers.contains_key(EXPECT) {
         call::linger(&mut body).await;
     }
-    unknown()
+    refusal
+}
+
+fn too_many(name: &str) -> Response<Body> {
+    let detail =
+        format!("nothing was done: `{name}` has {SHARE} connections over TCP already, and gets no more");
+    let problem = Problem::new(429, "too_many_connections", detail)
+        .hint("let calls that wait come to their end, or make them without `wait` and look how it stands");
+    let mut response = problem.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The same whatever was shown: what is nearly right is as wrong as nothing. The connection ends, so that each guess costs one.

@@ -15,16 +15,16 @@ use crate::release::{Command, RampEnd, RampOrder, Retired};
 use crate::table::{Epoch, Invalid, ServiceName, duration};
 
 /// Nobody new comes to the version that is tried (`@candidate`), and a ramp is over; who is there stays. Users are those with a cookie that the proxy
-/// has minted: they stay until nobody of them has come for `quiet`, or `for` is over; then the others have everything. Of a service
+/// has minted: they stay until nobody of them has come for `quiet`, or `for` is over; then the others have everything, once enough of their endpoints are well. Of a service
 /// whose users stay by something else it is refused: nothing tells who is new. Where nobody stays, the others have everything at once, and what is in flight finishes; it is not
-/// told to go before `for` is over. `abort`, `revert`, `flip` and weights end one; `wait=finished` waits for its end, and until the version is empty.
+/// told to go before `for` is over. `abort`, `revert`, `flip` and weights end one; `wait=drained` waits for its end, and until the version is empty, `wait=finished` for supervision too.
 #[utoipa::path(post, path = "/v1/services/{service}/retire", tag = "changes", request_body = Option<Retire>,
     params(("service" = String, Path), ChangeQuery, ChangeHeaders), responses(ChangeResponses))]
 pub(super) async fn retire(call: Call) -> Result<Response, Box<Problem>> {
     let (service, body) = (call.service()?, call.json_or_default::<Retire>()?);
     let (quiet, lasts) = (time("quiet", body.quiet.as_deref())?, time("for", body.lasts.as_deref())?);
     let command = Command::Ramp { service: service.clone(), order: RampOrder::Retire { quiet, lasts } };
-    make(&call, Order::one(service, command).because(body.reason)).await
+    make(&call, Order::one(service, command).because(body.reason).forced(body.force)).await
 }
 
 fn time(field: &'static str, text: Option<&str>) -> Result<Option<Duration>, Box<Problem>> {

@@ -34,7 +34,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// For everything on one connection of the metrics listener.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For what is being answered when the proxy stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// For the first head of who has connected just before that.
 const LAST_HEAD: Duration = Duration::from_millis(200);
 /// After `accept` failed, most likely for want of file descriptors.
@@ -167,7 +167,7 @@ pub(super) async fn pause(error: &std::io::Error, complained: &mut Option<Instan
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-pub(super) async fn wind_down(mut connections: JoinSet<()>, ending: &CancellationToken) {
+async fn wind_down(mut connections: JoinSet<()>, ending: &CancellationToken) {
     ending.cancel();
     let all = async { while connections.join_next().await.is_some() {} };
     // Those that are not over by then are aborted when the set is dropped.

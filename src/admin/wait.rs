@@ -73,22 +73,22 @@ pub(super) async fn wait(
     (named, ramp, retires): (Vec<Named>, Option<ServiceName>, Option<ServiceName>),
     until: Until,
 ) -> Result<(), Box<Problem>> {
-    let endpoints = &endpoints(named, answer);
+    let (endpoints, since) = (&endpoints(named, answer), Instant::now());
+    let left = |patience: Duration| patience.saturating_sub(since.elapsed());
+    if let (Until::Drained(patience) | Until::Finished(patience), Some(service)) = (&until, &retires) {
+        // Until then it is not left: who is on it may still come.
+        retire::until_over(call, answer, service, *patience).await?;
+    }
     match (until, services) {
-        (Until::Drained(patience), _) => until_drained(call, answer, endpoints, patience).await,
+        (Until::Drained(patience), _) => until_drained(call, answer, endpoints, left(patience)).await,
         (Until::Finished(patience), _) => {
-            let since = Instant::now();
-            let left = || patience.saturating_sub(since.elapsed());
-            if let Some(service) = &retires {
-                retire::until_over(call, answer, service, patience).await?;
-            }
             let over = match &ramp {
-                Some(service) => ramp::until_over(call, answer, service, patience).await?,
+                Some(service) => ramp::until_over(call, answer, service, left(patience)).await?,
                 None => None,
             };
             let stage = over.as_ref().map_or(Epoch(answer.epoch), |over| over.epoch);
-            until_finished(call, answer, (stage, ramp.as_ref()), left()).await?;
-            until_drained(call, answer, endpoints, left()).await?;
+            until_finished(call, answer, (stage, ramp.as_ref()), left(patience)).await?;
+            until_drained(call, answer, endpoints, left(patience)).await?;
             if let Some((service, over)) = ramp.as_ref().zip(over) {
                 ramp::check_stands(call, answer, service, &over)?;
             }

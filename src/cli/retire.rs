@@ -19,8 +19,9 @@ use crate::admin::api::{self, ChangeAnswer, Leaving, RampEnded, Retired, text};
 
 /// `switchback retire SERVICE`.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Retire) -> anyhow::Result<Exit> {
-    let args::Retire { service, quiet, lasts, change, timeout, no_wait } = args;
-    let body = api::Retire { quiet: quiet.map(millis), lasts: lasts.map(millis), reason: None };
+    let args::Retire { service, quiet, lasts, force, change, timeout, no_wait } = args;
+    let (quiet, force) = (quiet.map(millis), force.then_some(true));
+    let body = api::Retire { quiet, lasts: lasts.map(millis), force, reason: None };
     let call = Call::new(Method::POST, &["v1", "services", service, "retire"]).json(&body);
     let mut call = with_options(call, change);
     let patience = timeout.unwrap_or(text::LONGEST);

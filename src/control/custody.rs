@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::elders::{Pool, Untold};
+use super::elders::{Leaving, Pool, Untold};
 use super::{Control, Failed, Handle, Notice, OpenFailed, clock, perform};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
 use crate::release::{Actor, Change, Command, Event, Order, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{HistoryQuery, Loaded, Store, StoreError};
-use crate::table::{DrainRules, Epoch, ServiceName, ServiceSpec, Table, VersionName};
+use crate::table::{DrainRules, Epoch, ServiceName, ServiceSpec, Table};
 
 /// How long whoever wants something of the store waits while it is lent; later ones are told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub(super) enum Transfer {
     TakeBack(Box<Returned>, oneshot::Sender<Result<(), OpenFailed>>),
     GiveUp(oneshot::Sender<Vec<Untold>>),
     /// These versions are left, and no others.
-    Follow(Vec<(ServiceName, VersionName)>),
+    Follow(Vec<Leaving>),
     /// These are the pools.
     GoBy(Vec<Pool>, oneshot::Sender<()>),
 }
@@ -128,7 +128,7 @@ impl Handle {
     }
 
     /// Ends the work that is left on these versions here, and spares that on others: another process decides now.
-    pub async fn follow(&self, leaving: Vec<(ServiceName, VersionName)>) {
+    pub async fn follow(&self, leaving: Vec<Leaving>) {
         // One that has ended ends everything.
         let _ = self.transfers.send(Transfer::Follow(leaving)).await;
     }
@@ -178,19 +178,20 @@ impl Control {
     }
 
     /// Another process says what leaves: work there comes to its end here too, and what it has taken back is spared.
-    fn follow(&mut self, leaving: &[(ServiceName, VersionName)]) {
+    fn follow(&mut self, leaving: &[Leaving]) {
         let now = clock::instant();
         let before = self.drains.names();
-        let table = Arc::clone(&self.state.table);
-        let leaves = |upstream: &Arc<Upstream>| {
-            leaving
-                .iter()
-                .any(|(service, version)| upstream.service == *service && upstream.version == *version)
+        let alone = |upstream: &Upstream| {
+            let is_it =
+                |left: &&Leaving| upstream.service == left.service && upstream.version == left.version;
+            leaving.iter().find(is_it).map(|left| left.alone)
         };
-        let (leave, stay): (Vec<_>, Vec<_>) = self.tenures.tenures().into_iter().partition(leaves);
-        let is_spared = self.drains.cancel(&stay.iter().map(|upstream| upstream.id).collect());
-        for upstream in leave.into_iter().filter(|upstream| upstream.in_flight() > 0) {
-            let rules = rules(&table, &upstream.service);
+        let tenures = self.tenures.tenures();
+        let stay = tenures.iter().filter(|upstream| alone(upstream).is_none());
+        let is_spared = self.drains.cancel(&stay.map(|upstream| upstream.id).collect());
+        for upstream in tenures.into_iter().filter(|upstream| upstream.in_flight() > 0) {
+            let Some(alone) = alone(&upstream) else { continue };
+            let rules = rules(&self.state.table, &upstream.service).after(alone);
             self.drains.open(upstream, rules, now);
         }
         if is_spared || before != self.drains.names() {

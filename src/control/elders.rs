@@ -5,14 +5,14 @@
 //! left there only becomes less: an old answer is never too low. What may be tried again goes by the pools of now, as soon as an
 //! elder has heard of them.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Handle;
 use super::handle::is_led_to;
+use super::{Handle, clock};
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::table::{EndpointAddr, ServiceName, VersionName};
 
@@ -105,12 +105,28 @@ pub struct Untold {
     pub age: Duration,
 }
 
+/// A version that gets no new requests: what elders have of it is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// The service.
+    pub service: ServiceName,
+    /// The version.
+    pub version: VersionName,
+    /// For how long it is left alone, before it is seen out as the service's rules say.
+    pub alone: Duration,
+}
+
+/// Until when what elders have of a version is left alone.
+type Alone = BTreeMap<(ServiceName, VersionName), Instant>;
+
 /// All of them. Written by who talks with them, read by control and the API.
 #[derive(Debug, Default)]
 pub struct Elders {
     all: watch::Sender<Vec<Elder>>,
     /// What they do not tell any more, and nobody has taken over yet.
     untold: Mutex<Vec<Untold>>,
+    /// The versions that were left so that what lasts there stays for a time, while they are left.
+    alone: Mutex<Alone>,
 }
 
 impl Elders {
@@ -136,6 +152,20 @@ impl Elders {
     #[must_use]
     pub fn take_untold(&self) -> Vec<Untold> {
         std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn alone(&self) -> MutexGuard<'_, Alone> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This version is left, and what they have of it is left alone until then. Call before it is seen that it is left.
+    pub(super) fn leave_alone(&self, service: &ServiceName, version: &VersionName, until: Instant) {
+        self.alone().insert((service.clone(), version.clone()), until);
+    }
+
+    /// The same is over where it `is_back`, and where it was until before now. Call after that is seen.
+    pub(super) fn alone_no_more(&self, now: Instant, is_back: impl Fn(&ServiceName, &VersionName) -> bool) {
+        self.alone().retain(|(service, version), until| *until > now && !is_back(service, version));
     }
 
     /// One has ended, and with it all that it had.
@@ -230,10 +260,15 @@ impl Elders {
 impl Handle {
     /// The versions that get no new requests, of those that elders have something left on.
     #[must_use]
-    pub fn leaving_elsewhere(&self) -> Vec<(ServiceName, VersionName)> {
-        let state = self.state();
+    pub fn leaving_elsewhere(&self) -> Vec<Leaving> {
+        let (state, now) = (self.state(), clock::instant());
         let is_left = |(service, version): &(ServiceName, VersionName)| !is_led_to(&state, service, version);
-        self.left_elsewhere().into_iter().filter(is_left).collect()
+        let alone = self.elders.alone();
+        let left = self.left_elsewhere().into_iter().filter(is_left).map(|name| {
+            let alone = alone.get(&name).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+            Leaving { service: name.0, version: name.1, alone }
+        });
+        left.collect()
     }
 
     /// The pools of the versions that elders have something left on, as they are now. One that is gone has none.

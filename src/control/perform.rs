@@ -169,6 +169,10 @@ impl Control {
             let lasting = effects.lasting.iter().find(|(name, _)| name == of);
             lasting.map_or(rules, |(_, before)| rules.after(*before))
         };
+        for (service, alone) in &effects.lasting {
+            let left = effects.left.iter().filter(|(of, _)| of == service);
+            left.for_each(|(_, version)| self.elders.leave_alone(service, version, now + *alone));
+        }
         for upstream in effects.left.iter().filter_map(|(service, version)| before.tenure(service, version)) {
             self.drains.open(Arc::clone(upstream), rules(&upstream.service), now);
         }
@@ -270,6 +274,8 @@ impl Control {
         let draining = here.iter().chain(elsewhere).cloned().collect();
         let is_past = self.custody == Custody::Gone;
         self.seen.send_replace(Seen { state: Arc::clone(&self.state), draining, is_past });
+        let is_back = |service: &_, version: &_| is_led_to(&self.state, service, version);
+        self.elders.alone_no_more(clock::instant(), is_back);
     }
 
     pub(super) fn tell(&self, notice: Notice) {

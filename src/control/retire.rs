@@ -128,6 +128,8 @@ impl Retirements {
                 over.push((name.clone(), clock.begun, why));
             } else {
                 clock.look = ends.min(now + (clock.quiet / PART).clamp(SOONEST, LATEST));
+                // Somebody has come meanwhile: it should not be over any more.
+                clock.hindrance = None;
             }
         }
         over

@@ -1,7 +1,7 @@
 //! The readiness gate: a version gets traffic that it did not have only when enough of its endpoints are well.
 //!
 //! What is well is told with the order, so that the decision is pure and a plan says what the change would. A way back is never
-//! barred: a revert or an undo only notes what it found. The file says what exists: what has no version any more goes to another,
+//! barred: a revert, an abort or an undo only notes what it found; the end of a retirement, which has time, waits. The file says what exists: what has no version any more goes to another,
 //! which has to be well, as long as anybody of the first is. Supervision takes traffic
 //! back to a baseline of which anybody is well, and to any that has proven to answer; it gives it to the candidate again like anybody,
 //! unless the baseline is not ready either.

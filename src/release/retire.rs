@@ -162,12 +162,11 @@ impl Draft<'_> {
         self.leave_to_others(name, &retirement)
     }
 
-    /// The others have everything. It is a way back, and no step to take back.
+    /// The others have everything, and have to be ready for it: nobody hurries. No step to take back.
     fn leave_to_others(&mut self, name: &ServiceName, retirement: &Retirement) -> Result<(), Refused> {
         let Item { service, .. } = self.entry(name)?;
         let split = retirement.others(&service.stable, service.split.rules());
         self.set_split(name, split)?;
-        self.ways_back.insert(name.clone());
         let epoch = self.epoch;
         let deployment = &mut self.entry(name)?.deployment;
         (deployment.previous, deployment.retirement) = (None, None);

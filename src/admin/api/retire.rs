@@ -24,6 +24,9 @@ pub struct Retire {
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     #[schema(example = "24h")]
     pub lasts: Option<String>,
+    /// True: also when too few endpoints of the others are well. Only where each request has a coin of its own: else the end waits for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
     /// Why, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -56,7 +59,7 @@ pub struct Retirement {
     /// For how long nobody has come, as far as this process has seen, in milliseconds; only of a service that is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_for_ms: Option<u64>,
-    /// Why it is not over although it should be: that is tried again each second.
+    /// Why it is not over although it should be, such as others that are not ready for what it has: that is tried again each second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
 }

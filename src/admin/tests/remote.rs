@@ -2,6 +2,7 @@
 
 mod strangers;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,9 @@ fn known(name: &str, may: &[&str]) -> Known {
 }
 
 fn door(known: Vec<Known>) -> Arc<Door> {
-    let (handshake_timeout, replaced) = (Duration::from_secs(10), CancellationToken::new());
-    Arc::new(Door { tls: None, handshake_timeout, access: Access::of(known), replaced })
+    let handshake_timeout = Duration::from_secs(10);
+    let [replaced, doubted] = [(); 2].map(|()| CancellationToken::new());
+    Arc::new(Door { tls: None, handshake_timeout, access: Access::of(known), replaced, doubted })
 }
 
 /// A world, and its API over TCP.
@@ -300,6 +302,42 @@ async fn an_idempotency_key_is_its_callers_own() {
     let reused = remote.call("shop", "POST", "/v1/services/shop/revert", &key, "").await;
     let detail = "the idempotency key `deploy-7` was used for a different request";
     assert_eq!((reused.status, reused.json["detail"].as_str()), (422, Some(detail)));
+}
+
+#[tokio::test]
+async fn nobody_who_is_known_keeps_the_others_out() {
+    let remote = Remote::usual().await;
+    let blue = remote.world.enter("shop", "blue");
+    let head = format!(
+        "POST /v1/services/shop/flip?wait=drained&timeout=24h HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer shop\r\ncontent-length: {}\r\n\r\n{FLIP}",
+        FLIP.len()
+    );
+    let in_time = |asked| tokio::time::timeout(Duration::from_secs(10), asked);
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        for _ in 0..60 {
+            let mut stream = TcpStream::connect(remote.address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            waiting.push(stream);
+        }
+        assert_eq!(in_time(remote.get("cart", "/healthz")).await.unwrap().status, 200);
+    }
+    let refused = in_time(remote.get("shop", "/healthz")).await.unwrap();
+    let (problem, pause) = (refused.json["type"].as_str(), refused.header("retry-after"));
+    assert_eq!(
+        (refused.status, problem, pause),
+        (429, Some("urn:switchback:problem:too_many_connections"), Some("1"))
+    );
+    // Those that wait are answered, and then there is room.
+    blue.shard(0).counts.end();
+    let mut told = BTreeMap::new();
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        *told.entry(answer[9..12].to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(told, BTreeMap::from([("200".to_owned(), 64), ("429".to_owned(), 236)]));
+    assert_eq!(in_time(remote.get("shop", "/healthz")).await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -108,6 +108,9 @@ pub struct Retire {
     /// It is over after this long in any case, from now on: 1h, 48h [24h, or as it is].
     #[arg(long = "for", value_name = "TIME", value_parser = long_duration)]
     pub lasts: Option<Duration>,
+    /// Also when too few endpoints of the others are healthy; where users stay its end waits for them.
+    #[arg(long)]
+    pub force: bool,
     /// Common options.
     #[command(flatten)]
     pub change: Change,

@@ -128,10 +128,11 @@ async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: Canc
 }
 
 async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::Result<Option<Left>> {
-    let leaving = handle.leaving_elsewhere().into_iter();
-    let leaving = leaving.map(|(service, version)| (service.to_string(), version.to_string())).collect();
     let mut line = line.lock().await;
-    line.tell(&Told::Ask { leaving, pools }).await?;
+    let leaving = handle.leaving_elsewhere();
+    let alone_ms = leaving.iter().map(|left| millis(left.alone)).collect();
+    let leaving = leaving.iter().map(|left| (left.service.to_string(), left.version.to_string())).collect();
+    line.tell(&Told::Ask { leaving, alone_ms, pools }).await?;
     match line.hear().await? {
         Some(Told::Left(left)) => Ok(Some(left)),
         Some(other) => Err(std::io::Error::other(format!("unexpected: {other:?}"))),
@@ -142,8 +143,21 @@ async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::
 impl From<elders::Untold> for Untold {
     fn from(elders::Untold { service, version, age }: elders::Untold) -> Self {
         let (service, version) = (service.to_string(), version.to_string());
-        Self { service, version, age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX) }
+        Self { service, version, age_ms: millis(age) }
     }
+}
+
+/// The versions that another process says are left, as this program knows them.
+pub(super) fn leaving(names: Vec<(String, String)>, alone_ms: Vec<u64>) -> Vec<elders::Leaving> {
+    let alone = alone_ms.into_iter().chain(std::iter::repeat(0)).map(Duration::from_millis);
+    let known = names.into_iter().zip(alone).filter_map(|((service, version), alone)| {
+        Some(elders::Leaving { service: service.parse().ok()?, version: version.parse().ok()?, alone })
+    });
+    known.collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What one has told of itself, and what is told here from now on.
@@ -218,7 +232,7 @@ pub(super) async fn left(handle: &Handle, mut pools: Vec<Pool>) -> (Vec<Work>, V
             kind: one.kind.token().to_owned(),
             endpoint: one.endpoint.map(|endpoint| endpoint.to_string()),
             count: one.count,
-            oldest_ms: u64::try_from(one.oldest.as_millis()).unwrap_or(u64::MAX),
+            oldest_ms: millis(one.oldest),
         });
         all.extend(work);
     }

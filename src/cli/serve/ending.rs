@@ -226,13 +226,10 @@ impl Here {
         let (mut to_end, mut has_told) = (Some(to_end), false);
         loop {
             match line.hear().await {
-                Ok(Some(Told::Ask { leaving, pools })) => {
-                    let names = leaving.iter().filter_map(|(service, version)| {
-                        Some((service.parse().ok()?, version.parse().ok()?))
-                    });
+                Ok(Some(Told::Ask { leaving, alone_ms, pools })) => {
                     // Before it was told what is here, it cannot say what of it leaves.
                     if std::mem::replace(&mut has_told, true) {
-                        self.handle.follow(names.collect()).await;
+                        self.handle.follow(elders::leaving(leaving, alone_ms)).await;
                     }
                     // What begins here goes by the table of its time.
                     let pools = if self.is_quiet() { pools } else { Vec::new() };

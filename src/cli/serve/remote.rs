@@ -85,6 +85,9 @@ pub(super) fn follow(
             if present.wanted.tls != wanted.tls {
                 before.replaced.cancel();
             }
+            if believed(&present.wanted) != believed(&wanted) {
+                before.doubted.cancel();
+            }
             (Some(Remote { wanted, ..present }), None)
         }
         (present, prepared) => {
@@ -144,8 +147,8 @@ fn door(wanted: &config::Remote, present: Option<&Remote>) -> Result<Door> {
     let handshake_timeout = wanted.tls.as_ref().map_or(NO_HANDSHAKE, |tls| tls.handshake_timeout);
     if let Some(present) = present.filter(|present| present.wanted.tls == wanted.tls) {
         let before = present.door.borrow();
-        let (tls, replaced) = (before.tls.clone(), before.replaced.clone());
-        return Ok(Door { tls, handshake_timeout, access, replaced });
+        let (tls, replaced, doubted) = (before.tls.clone(), before.replaced.clone(), before.doubted.clone());
+        return Ok(Door { tls, handshake_timeout, access, replaced, doubted });
     }
     let tls = wanted.tls.as_ref().map(|tls| {
         let mut plan = plan(tls);
@@ -154,7 +157,14 @@ fn door(wanted: &config::Remote, present: Option<&Remote>) -> Result<Door> {
     });
     let tls =
         tls.transpose().with_context(|| format!("[admin] listen {} cannot do its TLS", wanted.listen))?;
-    Ok(Door { tls, handshake_timeout, access, replaced: CancellationToken::new() })
+    let believed_before = present.filter(|present| believed(&present.wanted) == believed(wanted));
+    let doubted = believed_before.map(|present| present.door.borrow().doubted.clone()).unwrap_or_default();
+    Ok(Door { tls, handshake_timeout, access, replaced: CancellationToken::new(), doubted })
+}
+
+/// Who has to have signed a client's certificate.
+fn believed(of: &config::Remote) -> Option<&config::ClientAuth> {
+    of.tls.as_ref().map(|tls| &tls.client_auth)
 }
 
 fn known(of: &config::Authorized) -> Known {

@@ -52,6 +52,9 @@ pub(super) enum Told {
     Ask {
         /// The versions that get no new requests: their work is to end.
         leaving: Vec<(String, String)>,
+        /// For how long each of these is left alone before that, in milliseconds; nothing where none is.
+        #[serde(default)]
+        alone_ms: Vec<u64>,
         /// Where the others' work may go.
         #[serde(default)]
         pools: Vec<Pool>,

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use super::world::*;
 use crate::release::gate::EndpointHealth;
-use crate::release::{Act, Command, Effects, Event, Health, Order, Refused, Scopes, State, Timestamp, step};
-use crate::table::{BasisPoints, HealthCheck, Least, PoolRules, Protocol, ServiceSpec, VersionSpec};
+use crate::release::{
+    Act, Command, Effects, Event, Health, Order, RampOrder, Refused, Scopes, State, Timestamp, step,
+};
+use crate::table::{
+    BasisPoints, HealthCheck, Least, PoolRules, Protocol, ServiceSpec, StickyBy, StickyRules, VersionSpec,
+};
 
 /// `shop` with checks, all of it on blue (9001, 9002); green has 9101, 9102 and 9103. `cart` has none.
 fn checked(min_healthy: Least) -> State {
@@ -125,6 +129,39 @@ fn the_way_back_is_open_whatever_is_known() {
     let undo = Command::Undo { to: before, records: records(&state), scopes: Scopes::all() };
     assert!(try_with(&flipped, undo, Vec::new(), false).is_ok());
     assert!(try_with(&flipped, configure(the_file()), Vec::new(), false).is_ok());
+}
+
+#[test]
+fn who_is_retired_is_left_only_to_who_is_ready() {
+    let retire = || ramp("shop", RampOrder::Retire { quiet: None, lasts: None });
+    let blue_is_down = || known("blue", &[], &[9001, 9002]);
+    let canary = |file: Vec<ServiceSpec>| {
+        let canary = weights("shop", &[("green", "25")], Some("blue"));
+        try_with(&start(file), canary, known("green", &[9101], &[]), false).unwrap().0
+    };
+    let coins = canary(the_checked(Least::Count(1)));
+    let refused = try_with(&coins, retire(), blue_is_down(), false).unwrap_err();
+    assert!(matches!(refused, Refused::NotReady { .. }), "{refused}");
+    let (_, effects) = try_with(&coins, retire(), blue_is_down(), true).unwrap();
+    assert_eq!(
+        effects.change.unwrap().summary,
+        "shop: blue 100 %, green is retired; shop: forced, 0 of 2 of blue healthy"
+    );
+
+    let mut file = the_checked(Least::Count(1));
+    let by = StickyBy::Cookie { name: "sb_id".into(), mint: Some(StickyBy::MAX_AGE) };
+    file[0].sticky = Some(Arc::new(StickyRules { by, salt: "shop".into() }));
+    let (retiring, _) = try_with(&canary(file), retire(), blue_is_down(), false).unwrap();
+    let begun = retiring.deployment(&service("shop")).unwrap().retirement.as_ref().unwrap().begun;
+    let over = || ramp("shop", RampOrder::Retired { begun });
+    let refused = try_with(&retiring, over(), blue_is_down(), false).unwrap_err();
+    assert!(matches!(refused, Refused::NotReady { .. }), "{refused}");
+    let (next, _) = try_with(&retiring, over(), known("blue", &[9001], &[9002]), false).unwrap();
+    assert_eq!(split(&next, "shop").to_string(), "blue 100 %");
+    // Whoever sends everybody back is not asked.
+    for back in [ramp("shop", RampOrder::Abort), revert("shop")] {
+        assert!(try_with(&retiring, back, blue_is_down(), false).is_ok());
+    }
 }
 
 #[test]
