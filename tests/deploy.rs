@@ -299,6 +299,62 @@ fn whose_version_somebody_else_changes_says_so_and_moves_nothing() {
     assert_eq!((pool(&lab, "v42"), lab.get("/").version()), (vec![other.to_string()], "blue"));
 }
 
+/// A canary of blue and green, in which a ramp, a retirement and a rollout can begin.
+fn canary() -> Lab {
+    let origins = ["blue", "green"].map(Origin::start);
+    let sticky = "sticky = { cookie = \"sb_id\", mint = true }";
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{sticky}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins.into(), &text);
+    lab.weights(&json!({ "blue": 9_000, "green": 1_000 }));
+    lab
+}
+
+#[test]
+fn who_waits_for_its_version_leaves_alone_what_somebody_else_begins_meanwhile() {
+    let ramp = json!({ "to": "green", "every": "1h" });
+    let rollout = json!({ "from": "blue", "to": "green", "surge": true, "confirm": true });
+    for (verb, body, why) in [
+        ("ramp", ramp, "a ramp to `green` is under way\nhint: "),
+        ("retire", json!({}), "`green` is retiring\nhint: "),
+        ("rollout", rollout, "a rollout is under way; nothing was moved, and it is removed again\nhint: "),
+    ] {
+        let (lab, new) = (canary(), origin::nobody());
+        let waiting = Running::waiting(&lab, &[new], &[]);
+        let (status, begun) = lab.call("POST", &format!("/v1/services/shop/{verb}"), &body);
+        assert!(status == 200 || status == 202, "{begun}");
+        let _machine = comes_up("v42", new);
+        let (code, said) = waiting.end();
+        assert!(
+            code == 1 && said.contains("cannot deploy `v42` of `shop`: ") && said.contains(why),
+            "{said}"
+        );
+        assert!(said.contains("nothing was moved, and it is removed again"), "{said}");
+        assert_eq!(versions(&lab), ["blue", "green"], "{verb}");
+        let goes_on = match verb {
+            "ramp" => lab.shop()["ramp"]["to"] == "green",
+            "retire" => lab.shop()["retirement"]["version"] == "green",
+            _ => lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1["state"] == "running",
+        };
+        assert!(goes_on, "{verb}: {}", lab.shop());
+    }
+}
+
+/// A job that was retried, and both waited.
+#[test]
+fn who_waits_for_its_version_follows_the_ramp_that_the_same_command_has_begun() {
+    let (lab, new) = (Lab::start(&["blue"]), origin::nobody());
+    let both = [(); 2].map(|()| Running::waiting(&lab, &[new], &["--steps", "50,100", "--every", "500ms"]));
+    let _machine = comes_up("v42", new);
+    for (code, said) in both.map(Running::end) {
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("the ramp to v42 is finished, at 100 %"), "{said}");
+    }
+}
+
 #[test]
 fn it_does_not_wait_for_the_old_version_when_it_is_not_to() {
     let gate = Gate::default();
