@@ -204,17 +204,21 @@ fn a_version_that_has_a_part_of_the_traffic_gets_the_rest_the_way_it_is_asked_fo
 
 #[test]
 fn the_old_version_may_take_as_long_after_a_ramp_as_after_a_flip() {
-    let gate = Gate::default();
-    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
-    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
-    lab.origin("blue").wait_served(1);
-    let new = Origin::start("v42");
-    let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
-    let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &ramp);
-    assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
-    assert!(said.contains("timed out after 1 s; the change itself is made"), "{said}");
-    gate.open();
-    asked.answer();
+    for (format, words) in
+        [(&[][..], "timed out after 1 s; the change itself is made"), (&["--json"], "problem:timed_out\"")]
+    {
+        let gate = Gate::default();
+        let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+        let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+        lab.origin("blue").wait_served(1);
+        let new = Origin::start("v42");
+        let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
+        let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], format].concat());
+        assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
+        assert!(said.contains(words), "{said}");
+        gate.open();
+        asked.answer();
+    }
 }
 
 /// A job that was retried: both are the same deployment, and only one of them can begin its rollout.

@@ -116,6 +116,7 @@ pub(super) async fn begin(
     let mut call = with_options(call, change);
     if session.format == Format::Json && !no_wait && !change.dry_run {
         call = call.waits_until("finished", patience.end.unwrap_or(text::LONGEST));
+        call = call.query("drain_timeout", &millis(patience.drain)).waits(patience.drain);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::ramp_begun)?;
