@@ -213,12 +213,44 @@ fn the_old_version_may_take_as_long_after_a_ramp_as_after_a_flip() {
         lab.origin("blue").wait_served(1);
         let new = Origin::start("v42");
         let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
-        let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], format].concat());
-        assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
-        assert!(said.contains(words), "{said}");
+        // The first one begins the ramp, the second one finds its last step reached.
+        for _ in 0..2 {
+            let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], format].concat());
+            assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
+            assert!(said.contains(words), "{said}");
+        }
         gate.open();
         asked.answer();
     }
+}
+
+/// Whoever stops the old version goes by it.
+#[test]
+fn a_machine_that_follows_a_ramp_hears_of_its_end_when_the_old_version_is_empty() {
+    let gate = Gate::default();
+    let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+    let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+    lab.origin("blue").wait_served(1);
+    let new = Origin::start("v42");
+    let follow = |more: &[&str]| {
+        // Begun, and followed by a second command.
+        let ramp = ["--steps", "50,100", "--every", "500ms"];
+        let begun = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], &["--async"]].concat());
+        assert_eq!(begun.0, 0, "{}", begun.1);
+        assert_eq!(lab.weight("v42"), 5_000, "it is under way");
+        let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], more].concat());
+        (code, serde_json::from_str::<Value>(&said).unwrap())
+    };
+    let (code, problem) = follow(&["--json", "--timeout", "1s"]);
+    assert_eq!((code, &problem["status"]), (3, &json!(504)), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("blue still has 1 request in flight"), "{problem}");
+    assert_eq!(problem["change"]["services"]["shop"]["leaving"], json!(["blue"]), "{problem}");
+    gate.open();
+    asked.answer();
+    lab.flip("blue");
+    let (code, answer) = follow(&["--json"]);
+    assert_eq!((code, &answer["state"], &answer["leaving"]), (0, &json!("finished"), &json!([])), "{answer}");
 }
 
 /// A job that was retried: both are the same deployment, and only one of them can begin its rollout.

@@ -130,7 +130,7 @@ impl Deployment<'_> {
             Ok(Readiness::Ready(now)) => now,
             Ok(Readiness::NotYet) => return Ok(None),
             Ok(Readiness::Ramping(_, now)) if args.no_wait => {
-                return ramp::leave(session, &args.service, &now, true).await.map(Some);
+                return ramp::leave(session, &args.service, &now, wait(args)).await.map(Some);
             }
             Ok(Readiness::Ramping(begun, _)) => {
                 return ramp::follow(session, &args.service, begun, patience(args)).await.map(Some);
@@ -290,7 +290,7 @@ fn left(version: &str, standing: &api::Standing) -> Option<String> {
 
 /// All at once, as `flip` does; what was so already is no change.
 async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, exclusive, reason, timeout, no_wait, supervise, .. } = args;
+    let args::Deploy { service, version, exclusive, reason, supervise, .. } = args;
     let exclusive = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -307,9 +307,8 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
         ..api::Flip::default()
     });
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
-    let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`; traffic goes where it went");
-    perform_and_follow(session, call, &change, &wait, what).await
+    perform_and_follow(session, call, &change, &wait(args), what).await
 }
 
 /// Step by step, as `ramp` does; what was so already is no change.
@@ -322,10 +321,15 @@ async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     match ramp::begin(session, &asked, what).await {
         Err(why) if is_refused(&why, "nothing_to_ramp") => {
             let present = session.client.get(&["v1", "services", service]).await.context(why)?;
-            ramp::leave(session, service, &present, no_wait).await
+            ramp::leave(session, service, &present, wait(args)).await
         }
         begun => begun,
     }
+}
+
+/// How long the old version may take, once all is with the new one.
+fn wait(args: &args::Deploy) -> Wait {
+    Wait { timeout: args.timeout.unwrap_or(TIMEOUT), no_wait: args.no_wait }
 }
 
 /// A ramp takes as long as its steps do.
