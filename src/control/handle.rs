@@ -142,14 +142,7 @@ impl From<Beyond> for Failed {
 impl Failed {
     /// What somebody of these `scopes` is told of a refusal: nothing of services that are not to be looked at.
     pub(super) fn told(refused: Refused, scopes: &Scopes) -> Self {
-        match &refused {
-            Refused::Gone { service, .. } | Refused::NotReady { service, .. }
-                if !scopes.read(service.as_str()) =>
-            {
-                Beyond::Others.into()
-            }
-            _ => refused.into(),
-        }
+        if scopes.hear(&refused) { refused.into() } else { Beyond::Others.into() }
     }
 }
 
