@@ -204,17 +204,53 @@ fn a_version_that_has_a_part_of_the_traffic_gets_the_rest_the_way_it_is_asked_fo
 
 #[test]
 fn the_old_version_may_take_as_long_after_a_ramp_as_after_a_flip() {
+    for (format, words) in
+        [(&[][..], "timed out after 1 s; the change itself is made"), (&["--json"], "problem:timed_out\"")]
+    {
+        let gate = Gate::default();
+        let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
+        let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
+        lab.origin("blue").wait_served(1);
+        let new = Origin::start("v42");
+        let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
+        // The first one begins the ramp, the second one finds its last step reached.
+        for _ in 0..2 {
+            let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], format].concat());
+            assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
+            assert!(said.contains(words), "{said}");
+        }
+        gate.open();
+        asked.answer();
+    }
+}
+
+/// Whoever stops the old version goes by it.
+#[test]
+fn a_machine_that_follows_a_ramp_hears_of_its_end_when_the_old_version_is_empty() {
     let gate = Gate::default();
     let lab = Lab::on(vec![Origin::held("blue", &gate)], "");
     let asked = lab.ask_later("GET /late HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n");
     lab.origin("blue").wait_served(1);
     let new = Origin::start("v42");
-    let ramp = ["--steps", "50,100", "--every", "50ms", "--timeout", "1s"];
-    let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &ramp);
-    assert_eq!((code, lab.weight("v42")), (3, 10_000), "{said}");
-    assert!(said.contains("timed out after 1 s; the change itself is made"), "{said}");
+    let follow = |more: &[&str]| {
+        // Begun, and followed by a second command.
+        let ramp = ["--steps", "50,100", "--every", "500ms"];
+        let begun = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], &["--async"]].concat());
+        assert_eq!(begun.0, 0, "{}", begun.1);
+        assert_eq!(lab.weight("v42"), 5_000, "it is under way");
+        let (code, said) = deploy(&lab, "v42", &new.address.to_string(), &[&ramp[..], more].concat());
+        (code, serde_json::from_str::<Value>(&said).unwrap())
+    };
+    let (code, problem) = follow(&["--json", "--timeout", "1s"]);
+    assert_eq!((code, &problem["status"]), (3, &json!(504)), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("blue still has 1 request in flight"), "{problem}");
+    assert_eq!(problem["change"]["services"]["shop"]["leaving"], json!(["blue"]), "{problem}");
     gate.open();
     asked.answer();
+    lab.flip("blue");
+    let (code, answer) = follow(&["--json"]);
+    assert_eq!((code, &answer["state"], &answer["leaving"]), (0, &json!("finished"), &json!([])), "{answer}");
 }
 
 /// A job that was retried: both are the same deployment, and only one of them can begin its rollout.
@@ -297,6 +333,62 @@ fn whose_version_somebody_else_changes_says_so_and_moves_nothing() {
     let (code, said) = waiting.end();
     assert!(code == 1 && said.contains("somebody else has changed `v42` of `shop` meanwhile"), "{said}");
     assert_eq!((pool(&lab, "v42"), lab.get("/").version()), (vec![other.to_string()], "blue"));
+}
+
+/// A canary of blue and green, in which a ramp, a retirement and a rollout can begin.
+fn canary() -> Lab {
+    let origins = ["blue", "green"].map(Origin::start);
+    let sticky = "sticky = { cookie = \"sb_id\", mint = true }";
+    let text = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{sticky}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n[services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        origins[0].address, origins[1].address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), origins.into(), &text);
+    lab.weights(&json!({ "blue": 9_000, "green": 1_000 }));
+    lab
+}
+
+#[test]
+fn who_waits_for_its_version_leaves_alone_what_somebody_else_begins_meanwhile() {
+    let ramp = json!({ "to": "green", "every": "1h" });
+    let rollout = json!({ "from": "blue", "to": "green", "surge": true, "confirm": true });
+    for (verb, body, why) in [
+        ("ramp", ramp, "a ramp to `green` is under way\nhint: "),
+        ("retire", json!({}), "`green` is retiring\nhint: "),
+        ("rollout", rollout, "a rollout is under way; nothing was moved, and it is removed again\nhint: "),
+    ] {
+        let (lab, new) = (canary(), origin::nobody());
+        let waiting = Running::waiting(&lab, &[new], &[]);
+        let (status, begun) = lab.call("POST", &format!("/v1/services/shop/{verb}"), &body);
+        assert!(status == 200 || status == 202, "{begun}");
+        let _machine = comes_up("v42", new);
+        let (code, said) = waiting.end();
+        assert!(
+            code == 1 && said.contains("cannot deploy `v42` of `shop`: ") && said.contains(why),
+            "{said}"
+        );
+        assert!(said.contains("nothing was moved, and it is removed again"), "{said}");
+        assert_eq!(versions(&lab), ["blue", "green"], "{verb}");
+        let goes_on = match verb {
+            "ramp" => lab.shop()["ramp"]["to"] == "green",
+            "retire" => lab.shop()["retirement"]["version"] == "green",
+            _ => lab.call("GET", "/v1/services/shop/rollout", &Value::Null).1["state"] == "running",
+        };
+        assert!(goes_on, "{verb}: {}", lab.shop());
+    }
+}
+
+/// A job that was retried, and both waited.
+#[test]
+fn who_waits_for_its_version_follows_the_ramp_that_the_same_command_has_begun() {
+    let (lab, new) = (Lab::start(&["blue"]), origin::nobody());
+    let both = [(); 2].map(|()| Running::waiting(&lab, &[new], &["--steps", "50,100", "--every", "500ms"]));
+    let _machine = comes_up("v42", new);
+    for (code, said) in both.map(Running::end) {
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("the ramp to v42 is finished, at 100 %"), "{said}");
+    }
 }
 
 #[test]

@@ -290,6 +290,36 @@ fn a_trial_outlives_the_process_and_begins_to_collect_anew() {
 }
 
 #[test]
+fn the_same_call_again_is_told_by_a_later_process_too_how_the_trial_ended() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let mut lab = shop(&blue, &green, "false");
+    let users = with_history(&lab);
+    let call = |lab: &Lab, supervise: &str| {
+        let path = "/v1/services/shop/flip?wait=finished&timeout=1m";
+        let (key, body) =
+            ([("idempotency-key", supervise)], json!({ "to": "green", "supervise": supervise }));
+        let answer = lab.call_with("POST", path, &key, &body);
+        (answer.status, answer.json())
+    };
+    let (status, answer) = call(&lab, "1s");
+    assert_eq!((status, &answer["trials"]["shop"]["how"]), (200, &json!("finished")), "{answer}");
+    let finished = (status, answer["trials"].clone(), answer["state"].clone());
+    lab.flip("blue");
+    green.set(500);
+    let (status, problem) = call(&lab, "10m");
+    assert_eq!((status, &problem["title"]), (409, &json!("reverted")), "{problem}");
+    let reverted = (status, problem["detail"].clone());
+    drop(users);
+    lab.kill_and_restart();
+    let (status, problem) = call(&lab, "10m");
+    assert_eq!((status, problem["detail"].clone()), reverted, "{problem}");
+    green.set(200);
+    lab.flip("green");
+    let (status, answer) = call(&lab, "1s");
+    assert_eq!((status, answer["trials"].clone(), answer["state"].clone()), finished, "{answer}");
+}
+
+#[test]
 fn a_suspicion_that_proves_wrong_is_taken_back() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = shop(&blue, &green, "{ suspect_hold = \"1s\" }");

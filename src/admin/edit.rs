@@ -9,7 +9,7 @@ use super::api::{Batch, Edit, EndpointEdit, Flip, Hold, Problem, PutEndpoint, We
 use super::call::{from_json, parse};
 use super::rules;
 use crate::control::{Exclusively, Streams};
-use crate::release::{Command, Supervise};
+use crate::release::{Command, Interrupts, Supervise};
 use crate::table::{
     BasisPoints, EndpointAddr, EndpointWeight, Epoch, HoldScope, Holder, Invalid, LONGEST_HOLD, PoolTraits,
     Protocol, ServiceName, TraitsEdit, VersionRef, VersionSpec, ZoneEdit,
@@ -20,7 +20,8 @@ const MAX_REASON: usize = 1024;
 
 pub(super) fn flip(service: ServiceName, flip: &Flip) -> Result<Command, Box<Problem>> {
     let supervise = supervise(flip.supervise.as_ref())?;
-    Ok(Command::Flip { service, to: parse("to", &flip.to)?, supervise })
+    let interrupts = if flip.interrupt == Some(false) { Interrupts::No } else { Interrupts::Yes };
+    Ok(Command::Flip { service, to: parse("to", &flip.to)?, supervise, interrupts })
 }
 
 /// `true`, `false` or a time such as `"10m"`; left out: as the service's rules say.

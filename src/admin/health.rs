@@ -14,7 +14,7 @@ use super::call::Call;
 use super::openapi::ReadResponses;
 use super::read::etag;
 use super::refusal::{self, Blame};
-use super::{App, drain, wait};
+use super::{App, drain, until};
 use crate::control::health::Healthy;
 use crate::table::{ServiceName, VersionRef};
 
@@ -40,7 +40,7 @@ pub(super) async fn version(call: Call) -> Result<Response, Box<Problem>> {
     match query.wait.as_deref() {
         None => {}
         Some("healthy") => {
-            let patience = wait::timeout(query.timeout.as_deref())?;
+            let patience = until::timeout(query.timeout.as_deref())?;
             self::wait(&call.app, &service, &version, &Healthy::Version, patience).await?;
         }
         Some(other) => {

@@ -35,6 +35,7 @@ mod status;
 mod taking;
 #[cfg(test)]
 pub(crate) mod tests;
+mod until;
 pub mod upgrade;
 mod uses;
 mod verdict;

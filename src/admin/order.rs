@@ -13,7 +13,7 @@ use super::api::{ChangeAnswer, Move, Problem};
 use super::call::Call;
 use super::caller::out_of_scope;
 use super::refusal::{self, Blame};
-use super::{edit, precondition, ramp, read, retire, wait};
+use super::{edit, precondition, ramp, read, retire, until, wait};
 use crate::control::health::Healthy;
 use crate::control::{Asked, Done, Exclusively, Wanted};
 use crate::release::{Command, Effects, State};
@@ -35,6 +35,9 @@ pub(super) struct ChangeQuery {
     pub(super) force: Option<bool>,
     /// With `wait`, but for `fenced`: for how long, `500ms`, `30s` (the default), `5m`.
     pub(super) timeout: Option<String>,
+    /// With `wait=finished`: for how long after what it began is over until nothing is left on the versions that were left; else for what is
+    /// left of `timeout`.
+    pub(super) drain_timeout: Option<String>,
     /// Why, where the body has no place for it.
     pub(super) reason: Option<String>,
     /// With weights: who gets what they leave over: a version's label, `@stable` or `@candidate`.
@@ -101,7 +104,7 @@ impl Order {
 /// Asks control for the change, waits as wanted, and answers.
 pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Problem>> {
     let query: ChangeQuery = call.query()?;
-    let (until, dry_run) = (wait::until(&query, order.comes)?, query.dry_run.unwrap_or(false));
+    let (until, dry_run) = (until::until(&query, order.comes)?, query.dry_run.unwrap_or(false));
     if !matches!(order.blame, Blame::Weights(_)) {
         of_weights_alone(&query)?;
     }

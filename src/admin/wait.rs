@@ -7,63 +7,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, TrialEnd, TrialEnded, text};
+use super::api::{ChangeAnswer, InFlight, Left, Problem, Reached, Standing, TrialEnd, TrialEnded};
 use super::call::Call;
-use super::order::ChangeQuery;
 use super::refusal::{self, Blame};
+use super::until::Until;
 use super::{App, drain, health, ramp, retire};
-use crate::control::health::Healthy;
 use crate::control::{Asked, Failed, Handle, Waited};
 use crate::release::{Command, State};
 use crate::table::{EndpointAddr, Epoch, Service, ServiceName, VersionName, VersionRef};
 
-/// How long `wait=drained` waits unless told.
-const WAIT: &str = "30s";
 /// How often an endpoint is looked at.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// When a change is answered.
-#[derive(Debug)]
-pub(super) enum Until {
-    /// Once it is durable and fenced.
-    Fenced,
-    /// Once nothing is left on what it left, or after this long.
-    Drained(Duration),
-    /// Once the comparisons that it began are over and nothing is left on what it left, or after this long.
-    Finished(Duration),
-    /// Once what it brought is found well, or after this long.
-    Healthy(VersionRef, Healthy, Duration),
-}
-
-/// What is to be waited for, of a change that brings what `comes`.
-pub(super) fn until(
-    query: &ChangeQuery,
-    comes: Option<(VersionRef, Healthy)>,
-) -> Result<Until, Box<Problem>> {
-    let timeout = timeout(query.timeout.as_deref())?;
-    match (query.wait.as_deref(), comes) {
-        (None | Some("fenced"), _) => Ok(Until::Fenced),
-        (Some("drained"), _) => Ok(Until::Drained(timeout)),
-        (Some("healthy"), Some((version, what))) => Ok(Until::Healthy(version, what, timeout)),
-        (Some("healthy"), None) => {
-            let detail = "`healthy` goes with a version or an endpoint that is put";
-            Err(Problem::new(400, "bad_query", detail).at("wait"))
-        }
-        (Some("finished"), _) => Ok(Until::Finished(timeout)),
-        (Some(other), _) => {
-            let other = other.escape_default();
-            let detail =
-                format!("`{other}` is nothing to wait for: expected fenced, drained, finished or healthy");
-            Err(Problem::new(400, "bad_query", detail).at("wait"))
-        }
-    }
-}
-
-/// How long to wait, as the query says it.
-pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Box<Problem>> {
-    let timeout = text::duration(text.unwrap_or(WAIT));
-    timeout.map_err(|why| Problem::new(400, "bad_query", why.0).at("timeout"))
-}
 
 /// Waits for it; the change has `named` these endpoints, this service's ramp, and the service in which it retires a version.
 pub(super) async fn wait(
@@ -75,20 +29,20 @@ pub(super) async fn wait(
 ) -> Result<(), Box<Problem>> {
     let (endpoints, since) = (&endpoints(named, answer), Instant::now());
     let left = |patience: Duration| patience.saturating_sub(since.elapsed());
-    if let (Until::Drained(patience) | Until::Finished(patience), Some(service)) = (&until, &retires) {
+    if let (Until::Drained(patience) | Until::Finished(patience, _), Some(service)) = (&until, &retires) {
         // Until then it is not left: who is on it may still come.
         retire::until_over(call, answer, service, *patience).await?;
     }
     match (until, services) {
         (Until::Drained(patience), _) => until_drained(call, answer, endpoints, left(patience)).await,
-        (Until::Finished(patience), _) => {
+        (Until::Finished(patience, drain), _) => {
             let over = match &ramp {
                 Some(service) => ramp::until_over(call, answer, service, left(patience)).await?,
                 None => None,
             };
             let stage = over.as_ref().map_or(Epoch(answer.epoch), |over| over.epoch);
             until_finished(call, answer, (stage, ramp.as_ref()), left(patience)).await?;
-            until_drained(call, answer, endpoints, left(patience)).await?;
+            until_drained(call, answer, endpoints, drain.unwrap_or_else(|| left(patience))).await?;
             if let Some((service, over)) = ramp.as_ref().zip(over) {
                 ramp::check_stands(call, answer, service, &over)?;
             }

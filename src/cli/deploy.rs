@@ -33,14 +33,6 @@ const CONFLICTS: usize = 20;
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyhow::Result<Exit> {
     let deadline = Instant::now() + args.timeout.unwrap_or(TIMEOUT);
     let mut deployment = Deployment { args, deadline, put: Put::NotYet, is_told: false };
-    let (now, known) = deployment.look(session).await?;
-    deployment.check(known.as_ref())?;
-    if let Some(begun) = under_way(args, &now)? {
-        if args.no_wait {
-            return ramp::leave(session, &args.service, &now, true).await;
-        }
-        return ramp::follow(session, &args.service, begun, patience(args)).await;
-    }
     let mut conflicts = 0;
     loop {
         match deployment.advance(session).await {
@@ -53,6 +45,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: &args::Deploy) -> anyho
 }
 
 /// The ramp that the same command has begun, if it is under way.
+///
+/// # Errors
+/// Somebody else moves the traffic.
 fn under_way(args: &args::Deploy, now: &api::Service) -> anyhow::Result<Option<u64>> {
     let args::Deploy { service, version, plan, .. } = args;
     if let Some(retirement) = &now.standing.retirement {
@@ -121,6 +116,8 @@ enum Readiness {
     Ready(Found),
     /// Not yet.
     NotYet,
+    /// It has its traffic by the ramp that began at this epoch, as the same command wants it; so the service stands.
+    Ramping(u64, Box<api::Service>),
     /// For nothing, and its time is over; why.
     Late(String),
 }
@@ -132,31 +129,46 @@ impl Deployment<'_> {
         let now = match self.prepare(session).await {
             Ok(Readiness::Ready(now)) => now,
             Ok(Readiness::NotYet) => return Ok(None),
+            Ok(Readiness::Ramping(_, now)) if args.no_wait => {
+                return ramp::leave(session, &args.service, &now, wait(args)).await.map(Some);
+            }
+            Ok(Readiness::Ramping(begun, _)) => {
+                return ramp::follow(session, &args.service, begun, patience(args)).await.map(Some);
+            }
             Ok(Readiness::Late(why)) => return self.give_up(session, &why).await.map(Some),
             Err(why) if is_conflict(&why) => return Err(why),
             Err(why) => {
                 let reason = format!("the deployment of {} has failed", args.version);
-                self.take_back(session, &reason).await.context(why.to_string())?;
+                let fate = self.take_back(session, &reason).await.context(why.to_string())?;
+                if session.format == Format::Text && matches!(self.put, Put::Ours(_)) {
+                    session.say(fate);
+                }
                 return Err(why);
             }
         };
-        let Some(left) = now.left.filter(|_| args.rolling || args.plan.is_asked()) else {
-            return flip(session, args, now.epoch).await.map(Some);
+        let moved = match now.left.filter(|_| args.rolling || args.plan.is_asked()) {
+            None => flip(session, args, now.epoch).await,
+            Some(_) if args.plan.is_asked() => ramp(session, args, now.epoch).await,
+            Some(left) => match begin(session, args, left, now.epoch).await {
+                Ok(begun) => roll(session, args, &begun).await,
+                Err(why) if is_conflict(&why) => Err(why),
+                Err(why) => return Err(self.not_begun(session, why).await),
+            },
         };
-        if args.plan.is_asked() {
-            return ramp(session, args, now.epoch).await.map(Some);
-        }
-        match begin(session, args, left, now.epoch).await {
-            Ok(begun) => roll(session, args, &begun).await.map(Some),
-            Err(why) if is_conflict(&why) => Err(why),
-            Err(why) => Err(self.not_begun(session, why).await),
+        match moved {
+            Err(why) if is_refused(&why, "rollout_underway") => Err(self.not_begun(session, why).await),
+            moved => moved.map(Some),
         }
     }
 
-    /// Has the version there, and looks whether it is ready; one that has traffic was.
+    /// Has the version there, and looks whether it is ready; one that has traffic was. Nobody else moves the traffic at the epoch that is
+    /// looked at, and so at the change that is asked for on that understanding.
     async fn prepare(&mut self, session: &mut Session<'_>) -> anyhow::Result<Readiness> {
         let (now, known) = self.look(session).await?;
         self.check(known.as_ref())?;
+        if let Some(begun) = under_way(self.args, &now)? {
+            return Ok(Readiness::Ramping(begun, Box::new(now)));
+        }
         let left = left(&self.args.version, &now.standing);
         if known.as_ref().is_some_and(|known| known.weight > 0) {
             return Ok(Readiness::Ready(Found { epoch: now.standing.epoch, left }));
@@ -278,7 +290,7 @@ fn left(version: &str, standing: &api::Standing) -> Option<String> {
 
 /// All at once, as `flip` does; what was so already is no change.
 async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> anyhow::Result<Exit> {
-    let args::Deploy { service, version, exclusive, reason, timeout, no_wait, supervise, .. } = args;
+    let args::Deploy { service, version, exclusive, reason, supervise, .. } = args;
     let exclusive = exclusive.as_deref().map(|what| match what {
         "writes" => Value::from("writes"),
         _ => Value::from(true),
@@ -291,12 +303,12 @@ async fn flip(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
         to: version.clone(),
         exclusive,
         supervise: supervise.asked().map(value),
+        interrupt: Some(false),
         ..api::Flip::default()
     });
     let change = Change { reason: reason.clone(), if_epoch: Some(epoch), ..Change::default() };
-    let wait = Wait { timeout: timeout.unwrap_or(TIMEOUT), no_wait: *no_wait };
     let what = format!("cannot flip `{service}` to `{version}`; traffic goes where it went");
-    perform_and_follow(session, call, &change, &wait, what).await
+    perform_and_follow(session, call, &change, &wait(args), what).await
 }
 
 /// Step by step, as `ramp` does; what was so already is no change.
@@ -309,10 +321,15 @@ async fn ramp(session: &mut Session<'_>, args: &args::Deploy, epoch: u64) -> any
     match ramp::begin(session, &asked, what).await {
         Err(why) if is_refused(&why, "nothing_to_ramp") => {
             let present = session.client.get(&["v1", "services", service]).await.context(why)?;
-            ramp::leave(session, service, &present, no_wait).await
+            ramp::leave(session, service, &present, wait(args)).await
         }
         begun => begun,
     }
+}
+
+/// How long the old version may take, once all is with the new one.
+fn wait(args: &args::Deploy) -> Wait {
+    Wait { timeout: args.timeout.unwrap_or(TIMEOUT), no_wait: args.no_wait }
 }
 
 /// A ramp takes as long as its steps do.

@@ -15,6 +15,7 @@ use super::hook::interrupted;
 use super::render;
 use super::rollout::millis;
 use super::session::{Exit, Format, Session};
+use super::style::Style;
 use super::supervise::{self, Follows, value};
 use crate::admin::api::{self, ChangeAnswer, RampEnded, Ramped, text};
 
@@ -116,6 +117,7 @@ pub(super) async fn begin(
     let mut call = with_options(call, change);
     if session.format == Format::Json && !no_wait && !change.dry_run {
         call = call.waits_until("finished", patience.end.unwrap_or(text::LONGEST));
+        call = call.query("drain_timeout", &millis(patience.drain)).waits(patience.drain);
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     session.tell(&answer, render::ramp_begun)?;
@@ -138,7 +140,7 @@ pub(super) async fn begin(
         (None, Some(ramped)) if no_wait => {
             // One step alone is over at once.
             session.say(render::ramp_ended(service, ramped, None));
-            finish(session, &answer, &args::Wait { timeout: patience.drain, no_wait }).await
+            finish(session, service, answer, &args::Wait { timeout: patience.drain, no_wait }).await
         }
         _ if no_wait => Ok(left_to_itself(session, service, &answer)),
         (under_way, ramped) => {
@@ -154,19 +156,22 @@ pub(super) async fn leave(
     session: &mut Session<'_>,
     service: &str,
     present: &api::Service,
-    no_wait: bool,
+    args::Wait { timeout, no_wait }: args::Wait,
 ) -> anyhow::Result<Exit> {
     let standing = &present.standing;
     let answer = ChangeAnswer { changed: false, ..left_by(service, standing.epoch, present) };
-    session.tell(&answer, render::change)?;
-    if session.format == Format::Json {
+    let is_all = no_wait || standing.ramp.is_some();
+    if is_all || session.format == Format::Text {
+        session.tell(&answer, render::change)?;
+    }
+    if is_all && session.format == Format::Json {
         return Ok(Exit::Done);
     }
     let Some(ramp) = &standing.ramp else {
         // What is compared began with the last step, and others may have changed the service since.
         let epoch = standing.supervision.as_ref().map_or(standing.epoch, |trial| trial.stage);
         let answer = ChangeAnswer { epoch, ..answer };
-        return finish(session, &answer, &args::Wait { timeout: DRAIN, no_wait }).await;
+        return finish(session, service, answer, &args::Wait { timeout, no_wait }).await;
     };
     session.say(format!("ramp to {}: {}", ramp.to, render::ramp_stands(ramp)));
     Ok(left_to_itself(session, service, &answer))
@@ -208,17 +213,19 @@ pub(super) async fn follow(
             )
         }
     };
+    if exit == Exit::Done {
+        if session.format == Format::Text {
+            session.say(said);
+            // An abort was, until now.
+            render::way_back(&answer).into_iter().for_each(|way| session.say(way));
+        }
+        let wait = args::Wait { timeout: patience.drain, no_wait: false };
+        return finish(session, service, answer, &wait).await;
+    }
     if session.format == Format::Json {
-        session.tell(&answer, |_, _| String::new())?;
-        return Ok(exit);
+        return Err(otherwise(exit, said, answer));
     }
     session.say(said);
-    if exit == Exit::Done {
-        // An abort was, until now.
-        render::way_back(&answer).into_iter().for_each(|way| session.say(way));
-        let wait = args::Wait { timeout: patience.drain, no_wait: false };
-        return finish(session, &answer, &wait).await;
-    }
     session.say(render::carriers(&answer));
     Ok(exit)
 }
@@ -261,8 +268,50 @@ fn weight(weights: &BTreeMap<String, u16>, ramped: &Ramped) -> u16 {
     weights.get(&ramped.to).copied().unwrap_or_default()
 }
 
-/// Waits for what comes of the last step.
-async fn finish(session: &mut Session<'_>, answer: &ChangeAnswer, wait: &args::Wait) -> anyhow::Result<Exit> {
+/// Waits for what comes of the last step. Machines are told how the service stands then, or what is wrong, in one document.
+async fn finish(
+    session: &mut Session<'_>,
+    service: &str,
+    answer: ChangeAnswer,
+    wait: &args::Wait,
+) -> anyhow::Result<Exit> {
+    if session.format == Format::Text {
+        return come_of(session, &answer, wait).await;
+    }
+    let mut said = Vec::new();
+    let mut note = |line: &str| {
+        said.push(line.to_owned());
+        true
+    };
+    let (client, format, style) = (session.client.clone(), session.format, Style::PLAIN);
+    let mut noting = Session { client, format, style, out: &mut note, is_heard: true };
+    let exit = come_of(&mut noting, &answer, wait).await?;
+    let present = session.client.get(&["v1", "services", service]).await;
+    let present: api::Service = present.with_context(|| format!("cannot tell how `{service}` stands"))?;
+    let answer = ChangeAnswer { changed: answer.changed, ..left_by(service, answer.epoch, &present) };
+    if exit != Exit::Done {
+        return Err(otherwise(exit, said.join("; "), answer));
+    }
+    session.tell(&ChangeAnswer { state: api::Reached::Finished, ..answer }, |_, _| String::new())?;
+    Ok(exit)
+}
+
+/// What machines are told of a ramp that has not come to its end, or of whose end something else has come.
+fn otherwise(exit: Exit, said: String, answer: ChangeAnswer) -> anyhow::Error {
+    let (status, token) = match exit {
+        Exit::TimedOut => (504, "timed_out"),
+        Exit::Reverted => (409, "reverted"),
+        Exit::Done | Exit::Failed | Exit::Usage => (409, "superseded"),
+    };
+    let problem = api::Problem { change: Some(answer), ..*api::Problem::new(status, token, said) };
+    Error::Refused(Box::new(problem)).into()
+}
+
+async fn come_of(
+    session: &mut Session<'_>,
+    answer: &ChangeAnswer,
+    wait: &args::Wait,
+) -> anyhow::Result<Exit> {
     match supervise::follow(session, answer, Follows::Always, wait).await? {
         Some(exit) => Ok(exit),
         None => conclude(session, answer, wait).await,

@@ -15,14 +15,14 @@ pub use super::notice::{Notice, RolloutNotice};
 use super::ramp::Ramps;
 use super::retire::Retirements;
 use super::rollout::Rollouts;
-use super::supervisor::{Ended, Verdicts};
+use super::supervisor::Verdicts;
 use super::tenures::Tenures;
 pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, Scopes, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
-use crate::table::{BasisPoints, Epoch, ServiceName, ServiceSpec, VersionName};
+use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -142,14 +142,7 @@ impl From<Beyond> for Failed {
 impl Failed {
     /// What somebody of these `scopes` is told of a refusal: nothing of services that are not to be looked at.
     pub(super) fn told(refused: Refused, scopes: &Scopes) -> Self {
-        match &refused {
-            Refused::Gone { service, .. } | Refused::NotReady { service, .. }
-                if !scopes.read(service.as_str()) =>
-            {
-                Beyond::Others.into()
-            }
-            _ => refused.into(),
-        }
+        if scopes.hear(&refused) { refused.into() } else { Beyond::Others.into() }
     }
 }
 
@@ -352,21 +345,6 @@ impl Handle {
 }
 
 impl Handle {
-    /// How the trial of this stage has ended; waits for it. Cancel-safe.
-    ///
-    /// # Errors
-    /// As of [`Handle::wait_drained`].
-    pub async fn trial_ended(&self, service: &ServiceName, stage: Epoch) -> Result<Ended, Failed> {
-        let mut seen = self.seen.clone();
-        tokio::select! {
-            biased;
-            ended = self.verdicts.end_of(service, stage) => Ok(ended),
-            past = seen.wait_for(|seen| seen.is_past) => {
-                Err(past.map_or(Failed::Closed, |_| Failed::LeftBehind))
-            }
-        }
-    }
-
     fn waited(&self, seen: &Seen, versions: &[(ServiceName, VersionName)]) -> Option<Waited> {
         let carries =
             |(service, version): &&(ServiceName, VersionName)| is_led_to(&seen.state, service, version);

@@ -57,7 +57,7 @@ pub use uses::{Use, Uses};
 
 use crate::proxy::live::{Live, Snapshot};
 use crate::proxy::upstream::Upstream;
-use crate::release::{self, Actor, Command, Effects, Event, Order, Refused, Scopes, State, step};
+use crate::release::{self, Actor, Command, Effects, Event, Order, Refused, State, step};
 use crate::store::keeper::Keeper;
 use crate::store::{Answer, Store, StoreError};
 use crate::table::{ServiceName, ServiceSpec, VersionName};
@@ -379,22 +379,5 @@ impl Control {
         }
         let (state, effects) = (Arc::clone(&self.state), Effects::default());
         Ok(Some(Done { state, effects, body: kept.body, replayed: true }))
-    }
-
-    /// The command that is asked for; an undo with what the store remembers of then.
-    async fn command(&self, asked: Asked, scopes: &Scopes) -> Result<Command, Failed> {
-        let to = match asked {
-            Asked::Command(command) => return Ok(command),
-            Asked::UndoTo(to) => to,
-        };
-        let newest = self.state.table.epoch();
-        let remembered = self.keeper.ask(move |store| match store.records_at(to)? {
-            Some(records) => Ok(Ok(records)),
-            None => Ok(Err(store.load()?.oldest)),
-        });
-        match remembered.await? {
-            Ok(records) => Ok(Command::Undo { to, records, scopes: scopes.clone() }),
-            Err(oldest) => Err(Refused::UnknownEpoch { to, oldest, newest }.into()),
-        }
     }
 }

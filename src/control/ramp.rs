@@ -14,7 +14,7 @@ use super::supervisor::Verdicts;
 use super::{Control, Failed, clock};
 use crate::release::verdict::Standing;
 use crate::release::{
-    Change, Command, Deployment, Ramp, RampOrder, Ramped, Refused, State, Suspicion, Timestamp,
+    Change, Command, Deployment, Interrupts, Ramp, RampOrder, Ramped, Refused, State, Suspicion, Timestamp,
 };
 use crate::table::{Epoch, ServiceName};
 
@@ -241,8 +241,7 @@ impl Control {
     /// What is wanted of a ramp with what control alone knows: how much of a step is left that is frozen.
     ///
     /// # Errors
-    /// [`Failed::RollingOut`]: two would move the same weights. [`Refused::Suspect`], also of what could not be kept: that
-    /// traffic leans back may be refused.
+    /// [`Refused::Suspect`], also of what could not be kept: that traffic leans back may be refused.
     pub(super) fn ramp_asked_for(&self, command: Command) -> Result<Command, Failed> {
         let Command::Ramp { service, order } = command else { return Ok(command) };
         let gives_more =
@@ -256,16 +255,24 @@ impl Control {
                 let left = self.ramps.left(&service).map(|(left, _)| left);
                 RampOrder::Freeze { left }
             }
-            RampOrder::Begin { .. } | RampOrder::Retire { .. } => {
-                let rollout = self.rollouts.told(&service).filter(|told| told.state.is_underway());
-                if rollout.is_some_and(|told| told.from != told.to) {
-                    return Err(Failed::RollingOut);
-                }
-                order
-            }
             order => order,
         };
         Ok(Command::Ramp { service, order })
+    }
+
+    /// That no rollout between versions is under way which `command` would neither end nor go beside.
+    ///
+    /// # Errors
+    /// [`Failed::RollingOut`]: two would move the same weights.
+    pub(super) fn check_no_rollout(&self, command: &Command) -> Result<(), Failed> {
+        let service = match command {
+            Command::Flip { service, interrupts: Interrupts::No, .. }
+            | Command::Ramp { service, order: RampOrder::Begin { .. } | RampOrder::Retire { .. } } => service,
+            Command::Batch(all) => return all.iter().try_for_each(|command| self.check_no_rollout(command)),
+            _ => return Ok(()),
+        };
+        let rollout = self.rollouts.told(service).filter(|told| told.state.is_underway());
+        if rollout.is_some_and(|told| told.from != told.to) { Err(Failed::RollingOut) } else { Ok(()) }
     }
 
     /// Tells how ramps go on, or ended, by this change.

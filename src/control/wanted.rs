@@ -1,7 +1,8 @@
 //! What is wanted of control.
 
 use super::exclusive::Exclusively;
-use crate::release::{Actor, Command, Effects, Scopes, State};
+use super::{Control, Failed};
+use crate::release::{Actor, Command, Effects, Refused, Scopes, State};
 use crate::table::{Epoch, ServiceName};
 
 /// A wanted change with all that comes with it.
@@ -58,4 +59,26 @@ pub enum Asked {
     Command(Command),
     /// Everything back to where it was at this epoch.
     UndoTo(Epoch),
+}
+
+impl Control {
+    /// The command that is asked for; an undo with what the store remembers of then.
+    pub(super) async fn command(&self, asked: Asked, scopes: &Scopes) -> Result<Command, Failed> {
+        let to = match asked {
+            Asked::Command(command) => {
+                self.check_no_rollout(&command)?;
+                return Ok(command);
+            }
+            Asked::UndoTo(to) => to,
+        };
+        let newest = self.state.table.epoch();
+        let remembered = self.keeper.ask(move |store| match store.records_at(to)? {
+            Some(records) => Ok(Ok(records)),
+            None => Ok(Err(store.load()?.oldest)),
+        });
+        match remembered.await? {
+            Ok(records) => Ok(Command::Undo { to, records, scopes: scopes.clone() }),
+            Err(oldest) => Err(Refused::UnknownEpoch { to, oldest, newest }.into()),
+        }
+    }
 }

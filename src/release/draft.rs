@@ -89,7 +89,10 @@ impl<'s> Draft<'s> {
     /// Applies one command.
     pub(super) fn apply(&mut self, command: Command) -> Result<(), Refused> {
         match command {
-            Command::Flip { service, to, supervise } => self.flip(&service, &to, supervise),
+            Command::Flip { service, to, supervise, interrupts } => {
+                self.check_interrupts(&service, interrupts)?;
+                self.flip(&service, &to, supervise)
+            }
             Command::Revert { service } => self.revert(&service),
             Command::SetWeights { service, weights, rest, supervise } => {
                 self.wishes.insert(service.clone(), supervise);

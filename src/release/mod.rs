@@ -49,7 +49,7 @@ use draft::Draft;
 pub use events::EVENTS;
 pub use gate::{Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
-pub use ramp::{Ramp, RampEnd, RampOrder, Ramped, Steps};
+pub use ramp::{Interrupts, Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;
 pub use retire::{Retired, Retirement};
 pub use scope::{Beyond, Scope, Scopes};
@@ -135,6 +135,8 @@ pub enum Command {
         to: VersionRef,
         /// Whether that is supervised.
         supervise: Supervise,
+        /// Whether it ends what moves the traffic already.
+        interrupts: Interrupts,
     },
     /// The split as it was before the last flip, ramp or weight change.
     Revert {

@@ -123,6 +123,15 @@ pub enum RampOrder {
     },
 }
 
+/// Whether a flip ends what moves the traffic already: a ramp, a retirement, or a rollout between versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupts {
+    /// It does.
+    Yes,
+    /// It is refused then.
+    No,
+}
+
 impl RampEnd {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Finished, Self::Aborted, Self::Reverted, Self::Superseded];
@@ -266,11 +275,8 @@ impl Draft<'_> {
     ) -> Result<(), Refused> {
         let to = self.resolve(name, to)?;
         let (begun, actor, reason) = (self.epoch, self.actor.clone(), self.reason.clone());
-        self.check_not_retiring(name)?;
-        let Item { service, deployment, .. } = self.entry(name)?;
-        if let Some(ramp) = &deployment.ramp {
-            return Err(Refused::Ramping { service: name.clone(), to: ramp.to.clone() });
-        }
+        self.check_interrupts(name, Interrupts::No)?;
+        let Item { service, .. } = self.entry(name)?;
         let before =
             Previous { stable: service.stable.clone(), split: service.split.clone(), exclusive: None };
         let weight = service.split.weight(&to);
@@ -339,6 +345,22 @@ impl Draft<'_> {
         self.check_not_retiring(name)?;
         let none = || Refused::NoRamp { service: name.clone() };
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
+    }
+
+    /// That it may end whatever is under way, or neither a ramp nor a retirement is.
+    pub(super) fn check_interrupts(
+        &mut self,
+        name: &ServiceName,
+        interrupts: Interrupts,
+    ) -> Result<(), Refused> {
+        if interrupts == Interrupts::Yes {
+            return Ok(());
+        }
+        self.check_not_retiring(name)?;
+        match &self.entry(name)?.deployment.ramp {
+            Some(ramp) => Err(Refused::Ramping { service: name.clone(), to: ramp.to.clone() }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {

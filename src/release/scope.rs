@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Change, State};
-use crate::table::{EndpointAddr, Glob, Invalid, ServiceName};
+use super::retire::Barred;
+use super::{Change, Refused, State};
+use crate::table::{EndpointAddr, Glob, Invalid, RouteTaken, ServiceName};
 
 /// One thing that may be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -100,6 +101,44 @@ impl Scopes {
         self.0.iter().any(|scope| !matches!(scope, Scope::Read))
     }
 
+    /// True for who may hear of a refusal: it names no service, or none that may not be looked at.
+    pub(crate) fn hear(&self, refused: &Refused) -> bool {
+        match refused {
+            Refused::UnknownEpoch { .. } | Refused::EmptyChange => true,
+            Refused::Edit { why, .. } => self.hear(why),
+            Refused::RouteTaken(RouteTaken { first, second, .. }) => {
+                self.read(first.as_str()) && self.read(second.as_str())
+            }
+            Refused::Retire(
+                Barred::Retiring { service, .. }
+                | Barred::Nothing { service, .. }
+                | Barred::NobodyIsNew { service, .. },
+            )
+            | Refused::UnknownService { service }
+            | Refused::UnknownVersion { service, .. }
+            | Refused::EmptyVersion { service, .. }
+            | Refused::NothingToRevert { service }
+            | Refused::Ramping { service, .. }
+            | Refused::NoRamp { service }
+            | Refused::NothingToRamp { service, .. }
+            | Refused::Suspect { service, .. }
+            | Refused::RampInBatch { service }
+            | Refused::BadWeights { service, .. }
+            | Refused::VersionInUse { service, .. }
+            | Refused::UnknownEndpoint { service, .. }
+            | Refused::Draining { service, .. }
+            | Refused::LastEndpoint { service, .. }
+            | Refused::Measure { service, .. }
+            | Refused::NotReady { service, .. }
+            | Refused::LeftEmpty { service, .. }
+            | Refused::NoHeir { service, .. }
+            | Refused::Discovered { service, .. }
+            | Refused::Conflict { service, .. }
+            | Refused::Gone { service, .. }
+            | Refused::NoTrial { service } => self.read(service.as_str()),
+        }
+    }
+
     /// Whether somebody of these scopes may make `change`, which leads from `before` to `after`.
     ///
     /// A path on the proxy's machine may be anything that answers there, the admin socket too: who may not do everything
@@ -187,6 +226,23 @@ mod tests {
         for bad in ["", "Read", "write", "operate", "operate:", "operate:a b", "admin:shop", " read"] {
             assert!(bad.parse::<Scope>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn of_a_refusal_hears_who_may_look_at_what_it_is_about() {
+        let [service, version, candidate] = ["secret", "blue", "green"];
+        let measure = || Refused::Measure {
+            service: service.parse().unwrap(),
+            version: version.parse().unwrap(),
+            candidate: candidate.parse().unwrap(),
+        };
+        let edit = Refused::Edit { index: 0, why: Box::new(measure()) };
+        let is_heard = |scope: &str, why: &Refused| scopes(&[scope.to_owned()]).hear(why);
+        for why in [measure(), edit] {
+            assert!(!is_heard("operate:shop", &why), "{why}");
+            assert!(is_heard("operate:s*", &why) && is_heard("read", &why) && is_heard("admin", &why));
+        }
+        assert!(is_heard("operate:shop", &Refused::EmptyChange));
     }
 
     proptest! {

@@ -45,6 +45,10 @@ pub struct Flip {
     /// or false; left out: as the service's `supervise` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervise: Option<Value>,
+    /// False: refused (409 `ramping`, `retiring`, `rollout_underway`) while a ramp, a retirement or a rollout between versions of the
+    /// service is under way, which a flip ends otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt: Option<bool>,
 }
 
 /// Back to the split before the last flip or weight change.

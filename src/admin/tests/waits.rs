@@ -101,8 +101,12 @@ async fn what_gets_traffic_again_while_another_is_waited_for_is_not_called_drain
 #[tokio::test]
 async fn what_to_wait_for_is_checked_before_anything_is_changed() {
     let world = World::new();
-    for (query, status, field) in [("wait=forever", 400, "wait"), ("wait=drained&timeout=5", 400, "timeout")]
-    {
+    for (query, status, field) in [
+        ("wait=forever", 400, "wait"),
+        ("wait=drained&timeout=5", 400, "timeout"),
+        ("wait=finished&drain_timeout=5", 400, "drain_timeout"),
+        ("wait=drained&drain_timeout=5s", 400, "drain_timeout"),
+    ] {
         let reply = world.post(&format!("/v1/services/shop/flip?{query}"), r#"{"to":"green"}"#).await;
         assert_eq!((reply.status, &reply.json["field"]), (status, &json!(field)));
     }

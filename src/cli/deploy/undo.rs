@@ -90,7 +90,7 @@ impl Deployment<'_> {
         Ok(Exit::TimedOut)
     }
 
-    /// What a refusal of its rollout says of this command.
+    /// What a refusal to begin with the move says of this command.
     pub(super) async fn not_begun(&self, session: &Session<'_>, why: anyhow::Error) -> anyhow::Error {
         let mut problem = match why.downcast::<Error>() {
             Ok(Error::Refused(problem)) => problem,
@@ -99,7 +99,7 @@ impl Deployment<'_> {
             Err(why) => return why,
         };
         let args::Deploy { service, version, .. } = self.args;
-        let reason = format!("the rollout to {version} was refused ({})", problem.token());
+        let reason = format!("the move to {version} was refused ({})", problem.token());
         match self.take_back(session, &reason).await {
             Err(failed) => return failed.context(problem.detail),
             Ok(fate) => problem.detail.push_str(&format!("; {fate}")),

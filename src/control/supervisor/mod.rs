@@ -8,6 +8,7 @@
 
 mod case;
 mod convert;
+mod end;
 mod inquiry;
 mod orders;
 mod overdue;
@@ -41,8 +42,8 @@ use inquiry::Inquiry;
 use orders::Wanted as Wish;
 use shown::AT_ONCE;
 use tally::{Tallies, Tally};
-use told::{Bell, Underway};
 pub use told::{Ended, How, Stands, VerdictNotice};
+use told::{Known, Underway};
 
 /// How often trials are looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,7 +54,7 @@ pub struct Verdicts {
     cases: Mutex<BTreeMap<ServiceName, Case>>,
     /// How the last trial of each service has ended.
     ended: Mutex<BTreeMap<ServiceName, Ended>>,
-    bell: Bell,
+    known: Known,
     tallies: Tallies,
     /// What was proven against candidates that are to go back, for when they have: a store may say late that it has kept that.
     proven: Mutex<BTreeMap<ServiceName, (Trial, Report)>>,
@@ -97,7 +98,7 @@ pub async fn run(handle: Handle) {
                 Ok(Notice::Changed(change)) => {
                     verdicts.follow(&handle, change.services.iter().map(|record| &record.service));
                     let made = |record: &ServiceRecord, stage| verdicts.way_back(record, stage);
-                    verdicts.end(told::ended(&change, &mut underway, made));
+                    verdicts.end(told::ended(&change, &mut underway, made), change.epoch);
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => verdicts.begin_anew(&handle, &mut underway),
@@ -191,7 +192,7 @@ impl Verdicts {
         let before = std::mem::replace(underway, trials.collect());
         let over = before.into_iter().filter(|(name, stage)| underway.get(name) != Some(stage));
         let over = over.map(|(name, stage)| (name, Ended::unseen(stage, state.table.epoch())));
-        self.end(over.collect());
+        self.end(over.collect(), state.table.epoch());
     }
 
     /// What was proven in the exclusive trial of this stage, if all of the service is with its baseline now.
@@ -202,8 +203,8 @@ impl Verdicts {
         (trial.exclusive.is_some() && is_back).then(|| report.sentence())
     }
 
-    /// These trials are over.
-    fn end(&self, over: Vec<(ServiceName, Ended)>) {
+    /// These trials are over, and as of this epoch no others.
+    fn end(&self, over: Vec<(ServiceName, Ended)>, epoch: Epoch) {
         for (service, ended) in &over {
             let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
             let of_it =
@@ -212,25 +213,8 @@ impl Verdicts {
                 self.tallies.note(service, &trial, |tally| tally.reverted(&report));
             }
         }
-        if !over.is_empty() {
-            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
-            self.bell.send_replace(());
-        }
-    }
-
-    /// How the trial of this stage has ended; waits for it. Cancel-safe.
-    pub async fn end_of(&self, service: &ServiceName, stage: Epoch) -> Ended {
-        let mut bell = self.bell.subscribe();
-        loop {
-            match self.ended_of(service) {
-                Some(ended) if ended.stage == stage => return ended,
-                // There was another one after it.
-                Some(ended) if ended.stage > stage => return Ended::unseen(stage, ended.stage),
-                Some(_) | None => {}
-            }
-            // It rings as long as we are there.
-            let _ = bell.changed().await;
-        }
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
+        self.known.send_replace(epoch);
     }
 
     /// How the last trial of a service has ended, if there was one since this process started.

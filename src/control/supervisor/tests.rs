@@ -55,13 +55,13 @@ fn a_revert_is_counted_when_it_has_happened_and_by_whom() {
         let report = report(&trial);
         verdicts.proven.lock().unwrap().insert(shop.clone(), (trial.clone(), report));
         let ended = Ended { stage: trial.stage, how, epoch: Epoch(8), said: String::new() };
-        verdicts.end(vec![(shop.clone(), ended)]);
+        verdicts.end(vec![(shop.clone(), ended)], Epoch(8));
         reverts()
     };
     assert_eq!(end(How::Superseded), 0);
     assert_eq!(end(How::Reverted), 1);
     let ended = Ended { stage: trial.stage, how: How::Reverted, epoch: Epoch(9), said: String::new() };
-    verdicts.end(vec![(shop.clone(), ended)]);
+    verdicts.end(vec![(shop.clone(), ended)], Epoch(9));
     assert_eq!(reverts(), 1, "nothing was proven since then");
 }
 

@@ -59,7 +59,7 @@ pub(super) fn ended(
 
 impl Ended {
     /// The end that `change` has put to the trial of this stage.
-    fn by(change: &Change, stage: Epoch, next: Option<&Trial>, proven: Option<String>) -> Self {
+    pub(super) fn by(change: &Change, stage: Epoch, next: Option<&Trial>, proven: Option<String>) -> Self {
         let Change { epoch, kind, actor: Actor { kind: who, name }, reason, .. } = change;
         let (how, said) = match (who, kind, proven) {
             (ActorKind::Supervisor, ChangeKind::Revert, _) => (How::Reverted, Some(reason.clone())),
@@ -115,5 +115,5 @@ pub struct VerdictNotice {
     pub hindrance: Option<String>,
 }
 
-/// Told whenever a trial has ended.
-pub(super) type Bell = watch::Sender<()>;
+/// As of which epoch all is known of how trials have ended.
+pub(super) type Known = watch::Sender<Epoch>;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
-use crate::release::{ActorKind, Supervise};
+use crate::release::{ActorKind, Interrupts, Supervise};
 use crate::store::HistoryQuery;
 use crate::store::memory::{Fault, Memory};
 use crate::store::sqlite::Sqlite;
@@ -138,7 +138,12 @@ fn specs() -> Vec<ServiceSpec> {
 }
 
 fn flip(to: &str) -> Command {
-    Command::Flip { service: shop(), to: version(to).into(), supervise: Supervise::AsConfigured }
+    Command::Flip {
+        service: shop(),
+        to: version(to).into(),
+        supervise: Supervise::AsConfigured,
+        interrupts: Interrupts::Yes,
+    }
 }
 
 fn wanted(command: Asked) -> Wanted {

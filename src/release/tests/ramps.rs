@@ -168,6 +168,14 @@ fn the_others_share_the_rest_as_they_did() {
 }
 
 #[test]
+fn a_flip_that_is_to_end_nothing_is_refused_while_it_is_under_way() {
+    let begun = after(&plain(), [up()]);
+    is_refused(&begun, flip_aside("shop", "green"), "ramping");
+    let aborted = after(&begun, [ramp("shop", RampOrder::Abort), flip_aside("shop", "green")]);
+    assert_eq!(shop(&aborted), "green 100 %");
+}
+
+#[test]
 fn whoever_moves_the_traffic_otherwise_ends_it() {
     let half = stepped(&after(&plain(), [up()]));
     let others = [

@@ -144,6 +144,14 @@ fn nothing_is_retired_where_nothing_is_tried() {
 }
 
 #[test]
+fn a_flip_that_is_to_end_nothing_is_refused_while_it_is_under_way() {
+    let begun = after(&canary(minted()), [retire()]);
+    is_refused(&begun, flip_aside("shop", "green"), "retiring");
+    let over = after(&begun, [over(&begun), flip_aside("shop", "green")]);
+    assert_eq!(shop(&over), "green 100 %");
+}
+
+#[test]
 fn whoever_moves_the_traffic_ends_it() {
     let retiring = after(&canary(minted()), [retire()]);
     for (command, how, now) in [

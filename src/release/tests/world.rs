@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::release::{
-    Act, Actor, ActorKind, Command, Effects, Event, Order, RampOrder, Refused, ServiceRecord, State, Steps,
-    Supervise, Timestamp, step,
+    Act, Actor, ActorKind, Command, Effects, Event, Interrupts, Order, RampOrder, Refused, ServiceRecord,
+    State, Steps, Supervise, Timestamp, step,
 };
 use crate::table::{
     BasisPoints, Conditions, DrainRules, EndpointAddr, Epoch, HoldLimits, HoldScope, Holder, PoolTraits,
@@ -83,8 +83,14 @@ pub(super) fn flip(name: &str, to: &str) -> Command {
     flip_with(name, to, Supervise::AsConfigured)
 }
 
+/// A flip that ends nothing that is under way.
+pub(super) fn flip_aside(name: &str, to: &str) -> Command {
+    let (service, to, interrupts) = (service(name), reference(to), Interrupts::No);
+    Command::Flip { service, to, supervise: Supervise::AsConfigured, interrupts }
+}
+
 pub(super) fn flip_with(name: &str, to: &str, supervise: Supervise) -> Command {
-    Command::Flip { service: service(name), to: reference(to), supervise }
+    Command::Flip { service: service(name), to: reference(to), supervise, interrupts: Interrupts::Yes }
 }
 
 pub(super) fn revert(name: &str) -> Command {
