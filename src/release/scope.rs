@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::retire::Barred;
+use super::targeting::Misaimed;
 use super::{Change, Refused, State};
 use crate::table::{EndpointAddr, Glob, Invalid, RouteTaken, ServiceName};
 
@@ -114,6 +115,7 @@ impl Scopes {
                 | Barred::Nothing { service, .. }
                 | Barred::NobodyIsNew { service, .. },
             )
+            | Refused::Rules(Misaimed::TooMany { service, .. } | Misaimed::Targeted { service, .. })
             | Refused::UnknownService { service }
             | Refused::UnknownVersion { service, .. }
             | Refused::EmptyVersion { service, .. }
