@@ -1,17 +1,22 @@
-//! Connections to an endpoint that no request uses: to look whether it is well. None of them is kept or shared.
+//! Connections to an endpoint that no request uses: to look whether it is well. None of them is shared.
+
+mod dialed;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
+
+pub use dialed::Dialed;
 
 use super::eyeballs;
 use super::names::Name;
 use super::stream::Stream;
 use super::tls::Connector;
-use crate::proxy::{descriptors, proxy_protocol};
+use crate::proxy::descriptors::{self, Taken};
+use crate::proxy::proxy_protocol;
 use crate::table::{EndpointAddr, Protocol, ProxyHeader, UpstreamTls};
 
 /// How an endpoint is connected to, as a request would connect.
@@ -70,38 +75,56 @@ impl Dial {
         &self.address
     }
 
+    /// How many may be open at a time.
+    #[must_use]
+    pub fn most_at_a_time() -> usize {
+        descriptors::checks_at_a_time()
+    }
+
+    /// True when one that will be of use later may be kept until then.
+    #[must_use]
+    pub fn may_be_kept() -> bool {
+        descriptors::are_plenty()
+    }
+
     /// A new connection, over TLS where that is spoken. Closing it leaves nothing behind in the kernel.
     ///
     /// Cancel-safe.
     ///
     /// # Errors
     /// [`NotConnected`]; it has no time limit of its own.
-    pub async fn connect(&self) -> Result<Stream, NotConnected> {
+    pub async fn connect(&self) -> Result<Dialed, NotConnected> {
+        let taken = Taken::one();
         let mut stream = self.reach().await.map_err(NotConnected::Refused)?;
         stream.reset_on_close();
         if let Some(header) = self.proxy_header {
             let header = proxy_protocol::header(header, None);
             stream.write_all(&header).await.map_err(NotConnected::Refused)?;
         }
-        match &self.connector {
-            None => Ok(stream),
-            Some(connector) => {
-                Box::pin(connector.handshake(stream, &self.address)).await.map_err(NotConnected::Tls)
-            }
-        }
+        let Some(connector) = &self.connector else { return Ok(Dialed::new(stream, taken)) };
+        let secured = Box::pin(connector.handshake(stream, &self.address)).await;
+        secured.map(|stream| Dialed::new(stream, taken)).map_err(NotConnected::Tls)
     }
 
     async fn reach(&self) -> io::Result<Stream> {
         match (&self.address, &self.name) {
-            (EndpointAddr::Tcp(address), _) => Ok(Stream::Tcp(TcpStream::connect(address).await?)),
+            (EndpointAddr::Tcp(address), _) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                descriptors::spare_for_check(&socket)?;
+                socket.connect(*address).await.map(Stream::Tcp)
+            }
             (EndpointAddr::Named { port, .. }, Some(name)) => {
                 // Relaxed: any turn will do.
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 let addresses = name.addresses().await;
-                Box::pin(eyeballs::connect(&addresses, *port, turn)).await.map(Stream::Tcp)
+                let tcp = Box::pin(eyeballs::connect(&addresses, *port, turn)).await?;
+                descriptors::spare_for_check(&tcp).map(|()| Stream::Tcp(tcp))
             }
             (EndpointAddr::Named { .. }, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
-            (EndpointAddr::Unix(path), _) => UnixStream::connect(path).await.map(Stream::Unix),
+            (EndpointAddr::Unix(path), _) => {
+                let unix = UnixStream::connect(path).await?;
+                descriptors::spare_for_check(&unix).map(|()| Stream::Unix(unix))
+            }
         }
     }
 }
