@@ -1,8 +1,9 @@
-//! Connections to an endpoint that no request uses: to look whether it is well. None of them is shared.
+//! Connections that no request uses: to look whether an endpoint is well, or to tell somebody something. None of them is shared.
 
 mod dialed;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -69,6 +70,16 @@ impl Dial {
         Self { address, proxy_header, connector, name, turn: AtomicUsize::new(0) }
     }
 
+    /// To this port of a host, which is a name or an address.
+    #[must_use]
+    pub fn to(host: &str, port: u16) -> Self {
+        let address = match host.parse() {
+            Ok(ip) => EndpointAddr::Tcp(SocketAddr::new(ip, port)),
+            Err(_) => EndpointAddr::Named { host: host.to_ascii_lowercase().into(), port },
+        };
+        Self::new(address, Protocol::default(), None, None)
+    }
+
     /// Where it connects to.
     #[must_use]
     pub fn address(&self) -> &EndpointAddr {
@@ -94,8 +105,7 @@ impl Dial {
     /// # Errors
     /// [`NotConnected`]; it has no time limit of its own.
     pub async fn connect(&self) -> Result<Dialed, NotConnected> {
-        let taken = Taken::one();
-        let mut stream = self.reach().await.map_err(NotConnected::Refused)?;
+        let (mut stream, taken) = self.open().await.map_err(NotConnected::Refused)?;
         stream.reset_on_close();
         if let Some(header) = self.proxy_header {
             let header = proxy_protocol::header(header, None);
@@ -106,8 +116,19 @@ impl Dial {
         secured.map(|stream| Dialed::new(stream, taken)).map_err(NotConnected::Tls)
     }
 
-    async fn reach(&self) -> io::Result<Stream> {
-        match (&self.address, &self.name) {
+    /// A new connection on which nothing has been said, and whose end is no reset.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// That it does not accept; it has no time limit of its own.
+    pub async fn reach(&self) -> io::Result<Dialed> {
+        self.open().await.map(|(stream, taken)| Dialed::new(stream, taken))
+    }
+
+    async fn open(&self) -> io::Result<(Stream, Taken)> {
+        let taken = Taken::one();
+        let stream = match (&self.address, &self.name) {
             (EndpointAddr::Tcp(address), _) => {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
                 descriptors::spare_for_check(&socket)?;
@@ -125,6 +146,7 @@ impl Dial {
                 let unix = UnixStream::connect(path).await?;
                 descriptors::spare_for_check(&unix).map(|()| Stream::Unix(unix))
             }
-        }
+        };
+        Ok((stream?, taken))
     }
 }
