@@ -270,3 +270,14 @@ fn a_name_server_that_never_answers_keeps_no_process_from_its_end() {
     let (status, log) = lab.proxy.take().unwrap().stop();
     assert!(status.success() && log.contains("events were not delivered any more"), "{log}");
 }
+
+#[test]
+fn a_receiver_that_sends_interim_answers_without_end_delays_nothing_and_is_given_up() {
+    let receiver = Origin::never_comes_to_the_point("receiver");
+    let settings = "events = [\"changed\"]\ntimeout = \"5m\"\nattempts = 1";
+    let lab = Lab::with(&["blue", "green"], &webhook(&receiver, settings));
+    lab.flip("green");
+    lab::wait_until("it is given up", || delivered(&lab, "failed") == 1.0);
+    let log = lab.proxy().log();
+    assert!(log.contains("the answer does not end within 128 KiB"), "{log}");
+}

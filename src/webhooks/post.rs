@@ -1,6 +1,7 @@
 //! One POST over a connection of its own, in clear text or over TLS. Redirects are not followed: they would take the
 //! event somewhere that the file does not name.
 
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +134,10 @@ async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |why: hyper::Error| format!("the connection failed: {why}");
+    let broken = |why: hyper::Error| match why.source() {
+        Some(cause) => format!("the connection failed: {cause}"),
+        None => format!("the connection failed: {why}"),
+    };
     let (mut sender, connection) =
         within(end, http1::handshake(TokioIo::new(stream))).await?.map_err(broken)?;
     let answer = async move {
