@@ -131,7 +131,7 @@
 //!
 //! `release, metrics → table` · `proxy → table, metrics` · `store → table, release` · `config → table, release, metrics'
 //! reasons` · `control → table, release, store, metrics`, and of the proxy what it publishes and judges · `admin → control`, and
-//! what it has in hand · `webhooks → admin's wire types, control's notices, config's word for one` · `cli → admin's wire types,
+//! what it has in hand · `webhooks → admin's wire types, control's notices, config's word for one, the proxy's way to a host` · `cli → admin's wire types,
 //! config, table`; `cli::serve`, which starts the process, its metrics and the demo wire all.
 //! `tests/tidy.rs` has the list to the last room, and enforces it.
 

@@ -110,6 +110,17 @@ fn a_check_that_fails_says_how() {
 }
 
 #[test]
+fn an_endpoint_that_sends_interim_answers_without_end_is_not_well_at_once() {
+    let origin = Origin::never_comes_to_the_point("blue");
+    let said = said_of(Some(origin), "{ interval = \"10s\", timeout = \"10s\" }", "");
+    let why = said["said"].as_str().unwrap();
+    assert!(
+        why.starts_with("it broke off: ") && why.ends_with(": the answer does not end within 128 KiB"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_check_asks_what_it_is_told_to_and_looks_at_all_of_the_answer() {
     let origin = Origin::start("blue");
     let health = "{ path = \"/ready?deep=1\", host = \"shop.internal\", method = \"POST\", status = [\"200-204\"], \

@@ -13,35 +13,15 @@
 
 mod lab;
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::thread;
 use std::time::Instant;
 
 use lab::Lab;
+use lab::health::everywhere;
 
 const ENDPOINTS: u32 = 1_000;
 /// What an unoptimised build may take in place of 2 %.
 const DEBUG_SHARE: f64 = 0.2;
-
-/// One server at every address of 127.0.0.0/8.
-fn everywhere() -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let serve = move || {
-                let mut head = [0; 4096];
-                // A check's head comes in one piece.
-                while stream.read(&mut head).is_ok_and(|read| read > 0) {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
-                }
-            };
-            thread::Builder::new().stack_size(64 * 1024).spawn(serve).unwrap();
-        }
-    });
-    port
-}
 
 /// What a process has used so far, in user space and in the kernel; the kernel counts in hundredths.
 fn cpu_seconds(pid: u32) -> [f64; 2] {
@@ -52,9 +32,7 @@ fn cpu_seconds(pid: u32) -> [f64; 2] {
 
 #[test]
 fn a_thousand_endpoints_cost_next_to_nothing() {
-    let port = everywhere();
-    let address = |index: u32| format!("127.0.{}.{}:{port}", 1 + index / 250, 1 + index % 250);
-    let endpoints: Vec<_> = (0..ENDPOINTS).map(address).collect();
+    let endpoints = everywhere(ENDPOINTS, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     let services = format!(
         "[services.shop]\nroutes = [{{ path = \"/\" }}]\nhealth = {{ path = \"/healthz\", interval = \"2s\" }}\n\
          [services.shop.versions.blue]\nendpoints = {endpoints:?}\n"

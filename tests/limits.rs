@@ -17,6 +17,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use lab::health::everywhere;
 use lab::origin::{Peer, Then};
 use lab::{Answer, Gate, Lab, Origin, PATIENCE, Proxy};
 
@@ -395,4 +396,36 @@ fn clients_who_take_all_descriptors_leave_some_to_the_operator_and_nobody_else_i
     drop((on_blue, on_green));
     lab::wait_until("it serves again", || lab.client().try_get("/").is_ok_and(|answer| answer.status == 200));
     assert_eq!(lab.get("/").version(), "green");
+}
+
+/// With fewer descriptors than endpoints, which answer their checks so: clients are served, and the operator is.
+fn many_endpoints_leave_descriptors(answer: &'static str, is_checked: impl Fn(&Lab) -> bool) {
+    let endpoints = everywhere(400, answer);
+    let services = format!(
+        "[services.many]\nroutes = [{{ path = \"/many\" }}]\nversions.blue.endpoints = {endpoints:?}\n\
+         health = {{ path = \"/\", interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1 }}\n"
+    );
+    let mut lab = Lab::with(&["blue", "green"], &services);
+    start_with_few_descriptors(&mut lab);
+    lab::wait_until("all are checked", || is_checked(&lab));
+    let mut clients: Vec<_> = (0..30).map(|_| lab.client()).collect();
+    assert!(clients.iter_mut().all(|client| client.get("/").status == 200));
+    lab.flip("green");
+    assert!(!lab.proxy().log().contains("could not be checked"));
+}
+
+#[test]
+fn checks_of_more_endpoints_than_there_are_descriptors_leave_enough_of_them() {
+    let up = |lab: &Lab| lab.metric_sum("switchback_endpoint_up{service=\"many\"") >= 400.0;
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    many_endpoints_leave_descriptors(answer, |lab| up(lab) && unwell_or_well(lab, "well") >= 1_200.0);
+}
+
+#[test]
+fn checks_that_hang_leave_enough_descriptors_too() {
+    many_endpoints_leave_descriptors("", |lab| unwell_or_well(lab, "unwell") >= 100.0);
+}
+
+fn unwell_or_well(lab: &Lab, which: &str) -> f64 {
+    lab.metric_total("switchback_health_checks_total", &format!("result=\"{which}\""))
 }

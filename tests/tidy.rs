@@ -38,10 +38,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // Control's handle gives out the snapshot and the tenures, in which a status counts what is in flight.
     ("admin", &["table", "release", "store", "metrics", "control", "proxy::live", "proxy::upstream"]),
-    // What happened, as the API words it; and whom to tell, as the file says it.
+    // What happened, as the API words it; whom to tell, as the file says it; and how to get there.
     (
         "webhooks",
-        &["admin::api", "control::Notice", "config::Webhook", "config::webhook", "metrics::Deliveries"],
+        &[
+            "admin::api",
+            "control::Notice",
+            "config::Webhook",
+            "config::webhook",
+            "metrics::Deliveries",
+            "proxy::upstream::Dial",
+        ],
     ),
     // The table for the words that people type: names, weights, addresses; and what stands in `/metrics`.
     ("cli", &["admin::api", "config", "table", "metrics::names", "metrics::GRPC_FAILURES"]),

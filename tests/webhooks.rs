@@ -6,13 +6,16 @@ mod lab;
 
 use std::fs;
 use std::io::Write;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lab::dns::{NameServer, Record};
 use lab::origin::{Seen, Then};
+use lab::preload::Preload;
 use lab::tls::Authority;
-use lab::{Gate, Lab, Origin};
+use lab::{Gate, Lab, Origin, Proxy};
 use serde_json::Value;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -231,4 +234,50 @@ fn a_receiver_over_tls_has_to_be_who_it_should_be() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].header("webhook-signature"), Some(&*signature_of(&seen[0])));
     lab.release();
+}
+
+/// Two versions, and a receiver that is given by name, which this name server is asked for.
+fn named(server: impl ToString, port: u16) -> Lab {
+    let server = server.to_string();
+    let more = format!(
+        "[proxy]\nname_servers = [{server:?}]\n[[webhooks]]\nname = \"ci\"\nurl = \"http://Hook.internal:{port}/\"\n"
+    );
+    Lab::with(&["blue", "green"], &more)
+}
+
+#[test]
+fn a_receivers_name_is_asked_of_the_name_servers_that_endpoints_names_are() {
+    let (receiver, server) = (receiver(&[]), NameServer::start(&[Record::Address(Ipv4Addr::LOCALHOST)]));
+    let lab = named(server.address, receiver.address.port());
+    lab.flip("green");
+    lab::wait_until("it is delivered", || delivered(&lab, "delivered") > 0.0);
+    let found = lab.metric(&["switchback_name_lookups_total{", "hook.internal", "found"]);
+    assert!(found > Some(0.0));
+}
+
+#[test]
+fn a_name_server_that_never_answers_keeps_no_process_from_its_end() {
+    const ASKS_FOR_EVER: &str = "#include <unistd.h>\nint getaddrinfo(void) { for (;;) pause(); }";
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut lab = named(silent.local_addr().unwrap(), 1);
+    // Nor does the system's way to ask end.
+    let library = Preload::compile(lab.dir.path(), ASKS_FOR_EVER).variable();
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let proxy = Proxy::start_as(&["env", &library], &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    lab.flip("green");
+    lab.wait_for_metric_above(&["switchback_webhook_waiting", "\"ci\""], 0.0);
+    let (status, log) = lab.proxy.take().unwrap().stop();
+    assert!(status.success() && log.contains("events were not delivered any more"), "{log}");
+}
+
+#[test]
+fn a_receiver_that_sends_interim_answers_without_end_delays_nothing_and_is_given_up() {
+    let receiver = Origin::never_comes_to_the_point("receiver");
+    let settings = "events = [\"changed\"]\ntimeout = \"5m\"\nattempts = 1";
+    let lab = Lab::with(&["blue", "green"], &webhook(&receiver, settings));
+    lab.flip("green");
+    lab::wait_until("it is given up", || delivered(&lab, "failed") == 1.0);
+    let log = lab.proxy().log();
+    assert!(log.contains("the answer does not end within 128 KiB"), "{log}");
 }

@@ -61,6 +61,7 @@ use crate::control::discovery::Finders;
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Handle};
 use crate::proxy::crew::{self, Crew};
+use crate::proxy::descriptors;
 use crate::proxy::inherited::Given;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
@@ -273,6 +274,7 @@ impl Process {
             is_lent: Rc::default(),
             trace: None,
         };
+        descriptors::count_others();
         process.announce(succession).await;
         Ok((process, upgrades))
     }

@@ -59,7 +59,7 @@ pub struct Inputs {
     pub held: Vec<(ServiceName, u64)>,
     /// Lines of the access log that were lost.
     pub log_dropped: u64,
-    /// How lookups of endpoints' names ended.
+    /// How lookups of endpoints' and webhooks' names ended.
     pub lookups: Vec<Lookups>,
     /// Every endpoint of the table.
     pub endpoints: Vec<EndpointState>,

@@ -132,7 +132,7 @@ metrics! {
     LOG_DROPPED = Counter "switchback_access_log_dropped_total" []
         "Lines of the access log that were lost: its writer was behind, or could not write.";
     NAME_LOOKUPS = Counter "switchback_name_lookups_total" ["host", "result"]
-        "Lookups of endpoints' names: found, or failed, after which the last good addresses are kept.";
+        "Lookups of endpoints' and webhooks' names: found, or failed, after which the last good addresses are kept.";
     DISCOVERIES = Counter "switchback_discoveries_total" ["service", "version", "result"]
         "Lists of a version's endpoints: found, or failed, after which the last good one is kept. Lookups are counted by themselves.";
     WEBHOOK_DELIVERIES = Counter "switchback_webhook_deliveries_total" ["webhook", "result"]

@@ -2,13 +2,14 @@
 //!
 //! Whoever opens enough connections takes all that there are. Clients and endpoints get none of the last few, so that a flip, a
 //! scrape and the store still work; and that we have none left is never an endpoint's failure. Nor does one version get all of
-//! the others: requests that hang in it, be they of one client, are not to cost other services theirs.
+//! the others: requests that hang in it, be they of one client, are not to cost other services theirs. Nor do checks, of which
+//! there are as many as endpoints.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -17,8 +18,9 @@ use rustix::process::{Resource, getrlimit};
 const RESERVE: u64 = 64;
 
 /// From where on they are kept. The limit is raised before anybody asks, and is not looked at again.
-static RESERVED: LazyLock<RawFd> =
-    LazyLock::new(|| RawFd::try_from(usable(limit().unwrap_or(u64::MAX))).unwrap_or(RawFd::MAX));
+static RESERVED: LazyLock<RawFd> = LazyLock::new(|| first_after(usable));
+/// And from where on for checks neither.
+static RESERVED_OF_CHECKS: LazyLock<RawFd> = LazyLock::new(|| first_after(usable_by_checks));
 
 /// How many the process may have; `None` when there is no limit.
 #[must_use]
@@ -39,19 +41,56 @@ fn usable(limit: u64) -> u64 {
     limit - RESERVE.min(limit / 4)
 }
 
+/// Checks have half of those that are kept.
+fn usable_by_checks(limit: u64) -> u64 {
+    usable(limit).midpoint(limit)
+}
+
+fn first_after(usable: fn(u64) -> u64) -> RawFd {
+    RawFd::try_from(usable(limit().unwrap_or(u64::MAX))).unwrap_or(RawFd::MAX)
+}
+
+/// How many checks may be under way at a time: an eighth, for each may last as long as its endpoint likes.
+#[must_use]
+pub fn checks_at_a_time() -> usize {
+    usize::try_from(usable_here() / 8).unwrap_or(usize::MAX).max(1)
+}
+
 /// # Errors
 /// As if there were none, when `descriptor` is one of those that are kept: the kernel gives the lowest that is free.
 pub fn spare(descriptor: impl AsFd) -> io::Result<()> {
-    if descriptor.as_fd().as_raw_fd() < *RESERVED { Ok(()) } else { Err(Errno::MFILE.into()) }
+    is_before(*RESERVED, descriptor)
 }
 
-/// Those of clients' connections, of endpoints' that carry one request at a time, and of pipes: others are few.
+/// The same for a check.
+///
+/// # Errors
+/// As there.
+pub fn spare_for_check(descriptor: impl AsFd) -> io::Result<()> {
+    is_before(*RESERVED_OF_CHECKS, descriptor)
+}
+
+fn is_before(first: RawFd, descriptor: impl AsFd) -> io::Result<()> {
+    if descriptor.as_fd().as_raw_fd() < first { Ok(()) } else { Err(Errno::MFILE.into()) }
+}
+
+/// Those of clients' connections, of endpoints' that carry one request at a time or none, and of pipes: others are few.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-/// Those that the process has besides, to listen, for its workers and its store: counted once, at the first connection. What it opens
-/// later is little.
-static OTHERS: LazyLock<u64> =
-    LazyLock::new(|| fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64));
+/// Those that the process has besides, to listen, for its workers and its store.
+static OTHERS: OnceLock<u64> = OnceLock::new();
+
+/// Counts what is open besides, once all of it is. What is opened later is little.
+pub fn count_others() {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
+    OTHERS.get_or_init(|| open.saturating_sub(TAKEN.load(Ordering::Relaxed)));
+}
+
+/// True while half of them are free: what there is another way for may take one.
+#[must_use]
+pub fn are_plenty() -> bool {
+    free() >= usable_here() / 2
+}
 
 /// One of these, counted until it is dropped.
 #[derive(Debug)]
@@ -61,7 +100,6 @@ impl Taken {
     /// One more, which there is.
     #[must_use]
     pub fn one() -> Self {
-        LazyLock::force(&OTHERS);
         // Relaxed, here and below: the counts alone matter, they order nothing else.
         TAKEN.fetch_add(1, Ordering::Relaxed);
         Self(())
@@ -73,7 +111,7 @@ impl Taken {
     /// As if there were none, when less than half would be left: bodies pass without pipes too, and connections have no other way.
     pub fn for_pipe() -> io::Result<[Self; 2]> {
         let ends = [Self::one(), Self::one()];
-        if free() >= usable_here() / 2 { Ok(ends) } else { Err(Errno::MFILE.into()) }
+        if are_plenty() { Ok(ends) } else { Err(Errno::MFILE.into()) }
     }
 }
 
@@ -119,7 +157,8 @@ fn usable_here() -> u64 {
 
 /// And that nobody has.
 fn free() -> u64 {
-    usable_here().saturating_sub(*OTHERS + TAKEN.load(Ordering::Relaxed))
+    let others = OTHERS.get().copied().unwrap_or(0);
+    usable_here().saturating_sub(others + TAKEN.load(Ordering::Relaxed))
 }
 
 /// True when a version that has `own` leaves a quarter of all that are its own or free. Not of all that there are: several that
@@ -143,6 +182,7 @@ mod tests {
     fn some_are_kept_whatever_the_limit() {
         assert_eq!([4, 256, 20_000, 1 << 20].map(usable), [3, 192, 19_936, (1 << 20) - 64]);
         assert_eq!([1, 256, 20_000].map(for_clients), [1, 144, 14_952]);
+        assert_eq!([256, 20_000, u64::MAX].map(usable_by_checks), [224, 19_968, u64::MAX - 32]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One POST over a connection of its own, in clear text or over TLS. Redirects are not followed: they would take the
 //! event somewhere that the file does not name.
 
-use std::io;
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::config::Webhook;
+use crate::proxy::upstream::Dial;
 
 /// What is read of an answer's body at most; nobody looks at it.
 const MOST_ANSWER: usize = 64 * 1024;
@@ -28,6 +28,7 @@ const MOST_ANSWER: usize = 64 * 1024;
 /// Where a webhook's events go.
 pub(super) struct Target {
     of: Rc<Webhook>,
+    dial: Dial,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
@@ -39,7 +40,9 @@ impl Target {
             Some("https") => Some((connector(webhook.authorities.as_deref())?, server_name(&webhook.url)?)),
             _ => None,
         };
-        Ok(Self { of: Rc::clone(webhook), tls })
+        let usual = if tls.is_some() { 443 } else { 80 };
+        let dial = Dial::to(host(&webhook.url), webhook.url.port_u16().unwrap_or(usual));
+        Ok(Self { of: Rc::clone(webhook), dial, tls })
     }
 
     /// True when it is as the file says.
@@ -59,7 +62,7 @@ impl Target {
     ) -> Result<(StatusCode, HeaderMap), String> {
         let request = self.request(headers, body)?;
         let end = Instant::now() + time;
-        let stream = within(end, self.connect()).await?;
+        let stream = within(end, self.dial.reach()).await?;
         let stream = stream.map_err(|why| format!("cannot connect: {why}"))?;
         match &self.tls {
             None => exchange(stream, request, end).await,
@@ -69,12 +72,6 @@ impl Target {
                 exchange(secured, request, end).await
             }
         }
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let url = &self.of.url;
-        let port = url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        TcpStream::connect((host(url), port)).await
     }
 
     fn request(&self, headers: HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
@@ -137,7 +134,10 @@ async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |why: hyper::Error| format!("the connection failed: {why}");
+    let broken = |why: hyper::Error| match why.source() {
+        Some(cause) => format!("the connection failed: {cause}"),
+        None => format!("the connection failed: {why}"),
+    };
     let (mut sender, connection) =
         within(end, http1::handshake(TokioIo::new(stream))).await?.map_err(broken)?;
     let answer = async move {

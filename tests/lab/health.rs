@@ -1,10 +1,11 @@
 //! Endpoints whose health a test says, and how the proxy sees it.
 
 use std::fs;
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 
 use serde_json::Value;
 
@@ -113,4 +114,24 @@ pub fn first_check(address: SocketAddr, health: &str, version: &str, files: &[(&
         !last.is_null()
     });
     last
+}
+
+/// So many endpoints, which are one server at as many addresses of 127.0.0.0/8; it gives every head this answer.
+pub fn everywhere(endpoints: u32, answer: &'static str) -> Vec<String> {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let serve = move || {
+                let mut head = [0; 4096];
+                // A check's head comes in one piece.
+                while stream.read(&mut head).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            };
+            thread::Builder::new().stack_size(64 * 1024).spawn(serve).unwrap();
+        }
+    });
+    let address = |index: u32| format!("127.0.{}.{}:{port}", 1 + index / 250, 1 + index % 250);
+    (0..endpoints).map(address).collect()
 }

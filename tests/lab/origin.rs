@@ -187,6 +187,17 @@ impl Origin {
         Self::listening(name, Serve::Script(script))
     }
 
+    /// Sends interim answers (1xx) without end.
+    pub fn never_comes_to_the_point(name: &str) -> Self {
+        let interims = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+        Self::scripted(name, move |peer| {
+            peer.head()?;
+            loop {
+                peer.send(&interims)?;
+            }
+        })
+    }
+
     fn listening(name: &str, serve: Serve) -> Self {
         Self::listening_on(TcpListener::bind("127.0.0.1:0").expect("a port"), name, serve)
     }

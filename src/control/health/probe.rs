@@ -172,7 +172,7 @@ impl Check {
         self.ask(connection, 0).await
     }
 
-    /// Asks, and keeps the connection if it is good for another check.
+    /// Asks, and keeps the connection if it is good for another check and there is room for it.
     async fn ask(&self, mut connection: Connection, served: u32) -> Found {
         let (found, is_good) = match (&self.rules.probe, &mut connection) {
             (Probe::Http(asked), Connection::Http1(http1)) => {
@@ -191,7 +191,7 @@ impl Check {
             // Not opened for these.
             (Probe::Grpc(_), Connection::Http1(_)) | (Probe::Tcp, _) => (Ok(Said::Connected), false),
         };
-        if is_good && self.rules.reuse {
+        if is_good && self.rules.reuse && Dial::may_be_kept() {
             *self.kept() = Some((connection, served + 1));
         }
         found

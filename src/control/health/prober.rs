@@ -19,8 +19,9 @@ use super::probe::Found;
 use super::subject::Subject;
 use super::{Fresh, Health, clock};
 use crate::proxy::live::Live;
+use crate::proxy::upstream::Dial;
 
-/// Looks under way at a time; beyond it endpoints are looked at later.
+/// Looks under way at a time, or fewer where descriptors are few; beyond it endpoints are looked at later.
 const AT_ONCE: usize = 1024;
 /// Looks that begin before control has a turn again.
 const AT_A_TIME: usize = 16;
@@ -132,14 +133,15 @@ impl Prober {
 impl Looking {
     async fn run(mut self) {
         let mut looks = FuturesUnordered::new();
+        let at_once = AT_ONCE.min(Dial::most_at_a_time());
         loop {
-            let next = self.next().filter(|_| looks.len() < AT_ONCE);
+            let next = self.next().filter(|_| looks.len() < at_once);
             tokio::select! {
                 Some(subject) = self.fresh.recv() => self.on_fresh(subject),
                 Some(looked) = looks.next(), if !looks.is_empty() => self.on_looked(looked),
                 () = clock::until(next), if next.is_some() => {
                     let now = clock::instant();
-                    let most = (looks.len() + AT_A_TIME).min(AT_ONCE);
+                    let most = (looks.len() + AT_A_TIME).min(at_once);
                     while looks.len() < most && let Some((due, subject)) = self.take(now) {
                         looks.push(look(subject, due, now));
                     }

@@ -1,4 +1,4 @@
-//! Endpoints that are given by name: one thread resolves the names of all workers, and again when they are due.
+//! Hosts that are given by name, endpoints and webhooks: one thread resolves the names of all workers, and again when they are due.
 //!
 //! No request waits for a lookup but the first ones of a name that is new. What was found stays until something else
 //! is found: a name server that fails takes no endpoint away.

@@ -8,17 +8,17 @@ use hyper::client::conn::http1::{self, Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::{MOST_BODY, Unwell, broken, driven, ended};
-use crate::proxy::upstream::Stream;
+use crate::proxy::upstream::Dialed;
 
 /// A connection that can be asked.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
-    connection: http1::Connection<TokioIo<Stream>, Empty<Bytes>>,
+    connection: http1::Connection<TokioIo<Dialed>, Empty<Bytes>>,
 }
 
 impl Connection {
-    pub(super) async fn open(stream: Stream) -> Result<Self, Unwell> {
+    pub(super) async fn open(stream: Dialed) -> Result<Self, Unwell> {
         // A single `send` for what is never long.
         let opened = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(|error| broken(&error))?;

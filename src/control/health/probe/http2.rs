@@ -5,7 +5,7 @@ use h2::client::{Builder, SendRequest};
 use http::{HeaderMap, Request};
 
 use super::{MOST_BODY, Unwell, broken, driven, ended};
-use crate::proxy::upstream::Stream;
+use crate::proxy::upstream::Dialed;
 
 /// The longest head, and the longest trailers, of an answer.
 const MOST_HEADERS: u32 = 16 * 1024;
@@ -13,7 +13,7 @@ const MOST_HEADERS: u32 = 16 * 1024;
 /// A connection that can be asked.
 pub(super) struct Connection {
     client: SendRequest<Bytes>,
-    connection: h2::client::Connection<Stream, Bytes>,
+    connection: h2::client::Connection<Dialed, Bytes>,
 }
 
 /// What came back.
@@ -26,7 +26,7 @@ pub(super) struct Answer {
 }
 
 impl Connection {
-    pub(super) async fn open(stream: Stream) -> Result<Self, Unwell> {
+    pub(super) async fn open(stream: Dialed) -> Result<Self, Unwell> {
         let opened = Builder::new().max_header_list_size(MOST_HEADERS).handshake(stream).await;
         let (client, connection) = opened.map_err(|error| broken(&error))?;
         Ok(Self { client, connection })
