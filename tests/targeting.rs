@@ -346,6 +346,14 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
             "[0].client[0]",
             "no network",
         ),
+        // Left out it is any client; an empty list of networks would be nobody.
+        (
+            json!([{ "headers": { "x-beta": "yes" }, "client": [], "to": "green" }]),
+            400,
+            "bad_value",
+            "[0]",
+            "names no network",
+        ),
         (json!([{ "host": "a/b", "to": "green" }]), 400, "bad_value", "[0].host", "not a host"),
         (json!([{ "host": "a.test", "to": "purple" }]), 422, "unknown_version", "[0].to", "purple"),
         (json!([{ "header": { "a": "b" }, "to": "green" }]), 400, "bad_json", "[0].header", "unknown field"),
