@@ -395,6 +395,16 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
     fs::write(&path, "header x-beta=yes\n").unwrap();
     let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
     assert_eq!((code, why.contains("rules:1: ")), (1, true), "{why}");
+    // Whoever makes the list may have failed.
+    for empty in ["", "# the beta group\n\n"] {
+        fs::write(&path, empty).unwrap();
+        let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
+        assert_eq!((code, why.contains("rules has no rule") && why.contains("--clear")), (1, true), "{why}");
+    }
+    assert_eq!(lab.shop()["rules"].as_array().unwrap().len(), 2);
+    fs::write(&path, "[]\n").unwrap();
+    assert_eq!(lab.cli(&["rules", "shop", "--set", "rules"]).0, 0);
+    assert_eq!(lab.shop()["rules"], Value::Null);
 }
 
 #[test]

@@ -48,7 +48,8 @@ async fn show(session: &mut Session<'_>, name: &str) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// JSON, as `--json` shows it, or a rule a line as on the command line; `-` is standard input.
+/// JSON, as `--json` shows it, or a rule a line as on the command line; `-` is standard input. Nothing is no list: whoever was to
+/// write it may have failed.
 fn from_file(file: &str) -> anyhow::Result<Vec<Rule>> {
     let mut text = String::new();
     let read = match file {
@@ -72,5 +73,9 @@ fn from_file(file: &str) -> anyhow::Result<Vec<Rule>> {
             Conditions::read_rule(line).map_err(|why| anyhow::anyhow!("{place}:{}: {why}", index + 1))?;
         Ok(Rule::new(&read.0, &read.1))
     });
-    rules.collect()
+    let rules = rules.collect::<anyhow::Result<Vec<_>>>()?;
+    if rules.is_empty() {
+        bail!("{place} has no rule: `--clear`, or `[]`, takes all away");
+    }
+    Ok(rules)
 }
