@@ -261,6 +261,25 @@ fn a_version_that_a_rule_leads_to_is_never_said_to_be_drained() {
 }
 
 #[test]
+fn who_waits_for_a_flip_hears_that_rules_have_been_set_since_and_not_that_it_was_taken_back() {
+    let gate = Gate::default();
+    let lab = shop_on(vec![Origin::held("blue", &gate), Origin::start("green")], "", "");
+    let is_left = lab.get_later("/late");
+    wait_until("blue has it", || lab.shop()["versions"][0]["in_flight"]["total"] == 1);
+    let (code, said, why) = std::thread::scope(|scope| {
+        let flip = scope.spawn(|| lab.cli(&["flip", "shop", "--to", "green"]));
+        wait_until("it is flipped", || lab.shop()["weights"] == json!({ "green": 10_000 }));
+        set(&lab, &json!([{ "headers": { "x-old": true }, "to": "blue" }]));
+        flip.join().unwrap()
+    });
+    assert_eq!(code, 1, "{said}{why}");
+    assert!(said.contains("(epoch 2), and targeting rules have been set since\n"), "{said}");
+    assert!(said.ends_with("a targeting rule leads to blue: do not stop it\n"), "{said}");
+    gate.open();
+    assert_eq!(is_left.answer().version(), "blue");
+}
+
+#[test]
 fn they_outlive_a_kill_and_the_file_says_only_the_first_ones() {
     let mut lab = shop("rules = [{ cookies = { beta = \"1\" }, to = \"green\" }]");
     assert_eq!(version(&lab, &["cookie: beta=1"]), "green");
