@@ -374,6 +374,7 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
             "names no network",
         ),
         (json!([{ "host": "a/b", "to": "green" }]), 400, "bad_value", "[0].host", "not a host"),
+        (json!([{ "query": { "a%20b": true }, "to": "green" }]), 400, "bad_value", "[0]", "decoded"),
         (json!([{ "host": "a.test", "to": "purple" }]), 422, "unknown_version", "[0].to", "purple"),
         (json!([{ "header": { "a": "b" }, "to": "green" }]), 400, "bad_json", "[0].header", "unknown field"),
         (json!([{ "host": "a.test" }]), 400, "bad_json", "[0].to", "missing field"),

@@ -268,6 +268,12 @@ impl Condition {
                 }
                 (&*name, &*matching)
             }
+            Self::Query(name, _) if fit::decoded(name.as_bytes()).ne(name.bytes()) => {
+                let name = name.escape_debug();
+                return Err(Invalid(format!(
+                    "the names of a query are compared decoded: `{name}` is what is sent, not what it stands for"
+                )));
+            }
             Self::Cookie(name, matching) | Self::Query(name, matching) => (&*name, &*matching),
         };
         let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '=' | '^' | '"');
