@@ -137,7 +137,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let (rule, (reason, version)) =
         match service.aims.as_ref().and_then(|aims| Some((aims, aims.aim(request)?))) {
             Some((aims, aim)) => {
-                let text = aims.rules()[usize::from(aim.rule) - 1].to_string();
+                let text = aims.rule(aim.rule).map(ToString::to_string).unwrap_or_default();
                 let version = service.versions[aim.version].name.to_string();
                 (Some(Decided { number: aim.rule, text }), (Reason::Rule, Some(version)))
             }

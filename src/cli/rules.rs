@@ -39,12 +39,7 @@ async fn show(session: &mut Session<'_>, name: &str) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot show the rules of `{name}`"))?;
     let standing = &service.standing;
-    let passed_over = standing.supervision.as_ref().filter(|trial| trial.leaning).map(|trial| &trial.rules);
-    let rules = passed_over.unwrap_or(&standing.rules).clone();
-    let note = (rules != standing.rules).then_some(
-        "supervision leans back: rules that lead to its candidate are passed over until it comes back",
-    );
-    session.tell(&rules, |rules, style| render::rules(name, rules, note, style))?;
+    session.tell(&standing.rules_asked(), |_, style| render::rules(name, standing, style))?;
     Ok(Exit::Done)
 }
 

@@ -51,7 +51,7 @@ pub struct Explained {
 /// The targeting rule that decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decided {
-    /// Which of the list, from 1 on.
+    /// Which of the list as it was set, from 1 on.
     pub number: u8,
     /// As people type it.
     #[schema(example = "header x-beta=yes -> green")]

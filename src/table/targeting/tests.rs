@@ -283,6 +283,17 @@ fn any_request() -> impl Strategy<Value = Request> {
     })
 }
 
+#[test]
+fn a_rule_keeps_its_number_while_others_are_passed_over() {
+    let names = names();
+    let all = rules(&["host a -> green", "host b -> blue", "host a -> v3", "host c -> blue"]);
+    let aims = Aims::of(&all.without(&names[1]), names.iter()).unwrap().numbered_among(&all);
+    let told = |host: &str| aims.aim(&for_host(host)).map(|aim| (aim.rule, aim.version));
+    assert_eq!([told("a"), told("b"), told("c")], [Some((3, 2)), Some((2, 0)), Some((4, 0))]);
+    assert_eq!(aims.rule(4), Some(&all.rules()[3]));
+    assert_eq!(aims.rule(1), None);
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_again(rule in any_rule()) {
