@@ -184,6 +184,57 @@ fn the_first_rule_that_fits_decides_and_explain_and_the_access_log_name_it() {
 }
 
 #[test]
+fn explain_sees_what_the_proxy_sees_line_by_line_and_says_what_it_cannot_know() {
+    let lab = shop("");
+    let explain = |asked: &Value| lab.call("POST", "/v1/explain", asked).1;
+    for rule in [json!("yes"), json!({ "starts": "y" }), json!("no, yes")] {
+        set(&lab, &json!([{ "headers": { "x-beta": rule }, "to": "green" }]));
+        for lines in [["no", "yes"], ["yes", "no"]] {
+            let goes_to =
+                version(&lab, &lines.map(|line| format!("x-beta: {line}")).each_ref().map(|line| &**line));
+            let told = explain(&json!({ "uri": "/", "headers": { "X-Beta": lines } }));
+            assert_eq!(told["version"], *goes_to, "{rule} {lines:?}: {told}");
+            let fields = lines.map(|line| format!("x-beta: {line}"));
+            let told = lab.cli(&["explain", "/", "--json", "-H", &fields[0], "-H", &fields[1]]).1;
+            assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["version"], *goes_to, "{told}");
+        }
+    }
+    let told = explain(&json!({ "uri": "/", "headers": { "x-beta": 1 } }));
+    assert_eq!((&told["field"], token(&told)), (&json!("headers.x-beta"), "bad_json"), "{told}");
+    assert!(told["detail"].as_str().unwrap().contains("expected a text, or a list of texts"), "{told}");
+
+    // What nobody has told decides nothing, and is not passed over in silence.
+    set(&lab, &json!([{ "host": "a.test", "client": ["192.0.2.0/24"], "to": "green" }]));
+    let told = explain(&json!({ "uri": "http://a.test/" }));
+    let by_client = json!([{ "number": 1, "text": "client 192.0.2.0/24 and host a.test -> green" }]);
+    assert_eq!((&told["version"], &told["by_client"]), (&json!("blue"), &by_client), "{told}");
+    let told = lab.cli(&["explain", "http://a.test/"]).1;
+    assert!(told.contains("unless the client is in the network of rule 1 (client 192.0.2.0/24"), "{told}");
+    for (uri, client) in [("http://b.test/", Value::Null), ("http://a.test/", json!("198.51.100.1"))] {
+        let told = explain(&json!({ "uri": uri, "client": client }));
+        assert_eq!((&told["version"], &told["by_client"]), (&json!("blue"), &Value::Null), "{uri}: {told}");
+    }
+
+    set(&lab, &json!([{ "headers": { "x_beta": "yes" }, "to": "green" }]));
+    let asked = json!({ "uri": "/", "headers": { "x_beta": "yes" } });
+    let told = explain(&asked);
+    assert_eq!(told["version"], version(&lab, &["x_beta: yes"]));
+    assert_eq!((&told["version"], &told["taken_out"]), (&json!("blue"), &json!(["x_beta"])), "{told}");
+    let said = lab.cli(&["explain", "/", "-H", "x_beta: yes"]).1;
+    assert!(said.contains("without x_beta: the proxy takes out headers with an underscore"), "{said}");
+    let with = |underscores: &str| {
+        let extra = format!("[proxy]\nunderscores_in_headers = \"{underscores}\"");
+        lab.write_config(&file(&lab.origins, &extra, ""));
+    };
+    with("allow");
+    wait_until("they pass", || explain(&asked)["version"] == "green");
+    assert_eq!(version(&lab, &["x_beta: yes"]), "green");
+    with("reject");
+    wait_until("they are refused", || explain(&asked)["field"] == "headers.x_beta");
+    assert_eq!(ask(&lab, "/", &["x_beta: yes"]).status, 400);
+}
+
+#[test]
 fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
     let lab = shop("");
     set(

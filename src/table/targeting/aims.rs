@@ -65,6 +65,12 @@ impl Aims {
         self.known().find(|(rule, _)| rule.when.fit(request)).map(|(_, aim)| aim)
     }
 
+    /// What decides of that before any rule that fits, if the client, whom nobody knows, is in the right network.
+    pub fn by_client(&self, request: &impl Shown) -> impl Iterator<Item = Aim> {
+        let before = self.known().take_while(|(rule, _)| !rule.when.fit(request));
+        before.filter(|(rule, _)| rule.when.may_fit(request)).map(|(_, aim)| aim)
+    }
+
     /// The rule of this number.
     #[must_use]
     pub fn rule(&self, number: u8) -> Option<&TargetRule> {
