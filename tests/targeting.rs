@@ -184,6 +184,57 @@ fn the_first_rule_that_fits_decides_and_explain_and_the_access_log_name_it() {
 }
 
 #[test]
+fn explain_sees_what_the_proxy_sees_line_by_line_and_says_what_it_cannot_know() {
+    let lab = shop("");
+    let explain = |asked: &Value| lab.call("POST", "/v1/explain", asked).1;
+    for rule in [json!("yes"), json!({ "starts": "y" }), json!("no, yes")] {
+        set(&lab, &json!([{ "headers": { "x-beta": rule }, "to": "green" }]));
+        for lines in [["no", "yes"], ["yes", "no"]] {
+            let goes_to =
+                version(&lab, &lines.map(|line| format!("x-beta: {line}")).each_ref().map(|line| &**line));
+            let told = explain(&json!({ "uri": "/", "headers": { "X-Beta": lines } }));
+            assert_eq!(told["version"], *goes_to, "{rule} {lines:?}: {told}");
+            let fields = lines.map(|line| format!("x-beta: {line}"));
+            let told = lab.cli(&["explain", "/", "--json", "-H", &fields[0], "-H", &fields[1]]).1;
+            assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["version"], *goes_to, "{told}");
+        }
+    }
+    let told = explain(&json!({ "uri": "/", "headers": { "x-beta": 1 } }));
+    assert_eq!((&told["field"], token(&told)), (&json!("headers.x-beta"), "bad_json"), "{told}");
+    assert!(told["detail"].as_str().unwrap().contains("expected a text, or a list of texts"), "{told}");
+
+    // What nobody has told decides nothing, and is not passed over in silence.
+    set(&lab, &json!([{ "host": "a.test", "client": ["192.0.2.0/24"], "to": "green" }]));
+    let told = explain(&json!({ "uri": "http://a.test/" }));
+    let by_client = json!([{ "number": 1, "text": "client 192.0.2.0/24 and host a.test -> green" }]);
+    assert_eq!((&told["version"], &told["by_client"]), (&json!("blue"), &by_client), "{told}");
+    let told = lab.cli(&["explain", "http://a.test/"]).1;
+    assert!(told.contains("unless the client is in the network of rule 1 (client 192.0.2.0/24"), "{told}");
+    for (uri, client) in [("http://b.test/", Value::Null), ("http://a.test/", json!("198.51.100.1"))] {
+        let told = explain(&json!({ "uri": uri, "client": client }));
+        assert_eq!((&told["version"], &told["by_client"]), (&json!("blue"), &Value::Null), "{uri}: {told}");
+    }
+
+    set(&lab, &json!([{ "headers": { "x_beta": "yes" }, "to": "green" }]));
+    let asked = json!({ "uri": "/", "headers": { "x_beta": "yes" } });
+    let told = explain(&asked);
+    assert_eq!(told["version"], version(&lab, &["x_beta: yes"]));
+    assert_eq!((&told["version"], &told["taken_out"]), (&json!("blue"), &json!(["x_beta"])), "{told}");
+    let said = lab.cli(&["explain", "/", "-H", "x_beta: yes"]).1;
+    assert!(said.contains("without x_beta: the proxy takes out headers with an underscore"), "{said}");
+    let with = |underscores: &str| {
+        let extra = format!("[proxy]\nunderscores_in_headers = \"{underscores}\"");
+        lab.write_config(&file(&lab.origins, &extra, ""));
+    };
+    with("allow");
+    wait_until("they pass", || explain(&asked)["version"] == "green");
+    assert_eq!(version(&lab, &["x_beta: yes"]), "green");
+    with("reject");
+    wait_until("they are refused", || explain(&asked)["field"] == "headers.x_beta");
+    assert_eq!(ask(&lab, "/", &["x_beta: yes"]).status, 400);
+}
+
+#[test]
 fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
     let lab = shop("");
     set(
@@ -258,6 +309,25 @@ fn a_version_that_a_rule_leads_to_is_never_said_to_be_drained() {
     wait_until("it is empty", || drain(&lab, "green")["drained"] == true);
     let (status, gone) = lab.call("DELETE", "/v1/services/shop/versions/green", &Value::Null);
     assert_eq!(status, 200, "{gone}");
+}
+
+#[test]
+fn who_waits_for_a_flip_hears_that_rules_have_been_set_since_and_not_that_it_was_taken_back() {
+    let gate = Gate::default();
+    let lab = shop_on(vec![Origin::held("blue", &gate), Origin::start("green")], "", "");
+    let is_left = lab.get_later("/late");
+    wait_until("blue has it", || lab.shop()["versions"][0]["in_flight"]["total"] == 1);
+    let (code, said, why) = std::thread::scope(|scope| {
+        let flip = scope.spawn(|| lab.cli(&["flip", "shop", "--to", "green"]));
+        wait_until("it is flipped", || lab.shop()["weights"] == json!({ "green": 10_000 }));
+        set(&lab, &json!([{ "headers": { "x-old": true }, "to": "blue" }]));
+        flip.join().unwrap()
+    });
+    assert_eq!(code, 1, "{said}{why}");
+    assert!(said.contains("(epoch 2), and targeting rules have been set since\n"), "{said}");
+    assert!(said.ends_with("a targeting rule leads to blue: do not stop it\n"), "{said}");
+    gate.open();
+    assert_eq!(is_left.answer().version(), "blue");
 }
 
 #[test]
@@ -346,7 +416,16 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
             "[0].client[0]",
             "no network",
         ),
+        // Left out it is any client; an empty list of networks would be nobody.
+        (
+            json!([{ "headers": { "x-beta": "yes" }, "client": [], "to": "green" }]),
+            400,
+            "bad_value",
+            "[0]",
+            "names no network",
+        ),
         (json!([{ "host": "a/b", "to": "green" }]), 400, "bad_value", "[0].host", "not a host"),
+        (json!([{ "query": { "a%20b": true }, "to": "green" }]), 400, "bad_value", "[0]", "decoded"),
         (json!([{ "host": "a.test", "to": "purple" }]), 422, "unknown_version", "[0].to", "purple"),
         (json!([{ "header": { "a": "b" }, "to": "green" }]), 400, "bad_json", "[0].header", "unknown field"),
         (json!([{ "host": "a.test" }]), 400, "bad_json", "[0].to", "missing field"),
@@ -387,6 +466,16 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
     fs::write(&path, "header x-beta=yes\n").unwrap();
     let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
     assert_eq!((code, why.contains("rules:1: ")), (1, true), "{why}");
+    // Whoever makes the list may have failed.
+    for empty in ["", "# the beta group\n\n"] {
+        fs::write(&path, empty).unwrap();
+        let (code, _, why) = lab.cli(&["rules", "shop", "--set", "rules"]);
+        assert_eq!((code, why.contains("rules has no rule") && why.contains("--clear")), (1, true), "{why}");
+    }
+    assert_eq!(lab.shop()["rules"].as_array().unwrap().len(), 2);
+    fs::write(&path, "[]\n").unwrap();
+    assert_eq!(lab.cli(&["rules", "shop", "--set", "rules"]).0, 0);
+    assert_eq!(lab.shop()["rules"], Value::Null);
 }
 
 #[test]

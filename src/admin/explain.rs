@@ -12,7 +12,9 @@ use super::call::Call;
 use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
+use super::status::Underscores;
 use crate::table::sticky::cookie;
+use crate::table::targeting::Aim;
 use crate::table::{
     AssignedBy, BasisPoints, OwnAnswer, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
 };
@@ -23,7 +25,7 @@ use crate::table::{
 pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
-    let request = Request::read(asked)?;
+    let request = Request::read(asked, call.app.status.underscores())?;
     let explained = explained(&call.app.control.state().table, &request);
     match &explained.service {
         Some(service) if !call.caller.scopes().read(service) => {
@@ -40,8 +42,10 @@ struct Request {
     host: String,
     path: String,
     query: String,
-    /// Names in lower case.
+    /// Names in lower case; one a line.
     headers: Vec<(String, String)>,
+    /// The names of those that the proxy takes out before it looks.
+    taken_out: Vec<String>,
     client: Option<IpAddr>,
 }
 
@@ -74,7 +78,7 @@ impl Shown for Request {
 }
 
 impl Request {
-    fn read(asked: Explain) -> Result<Self, Box<Problem>> {
+    fn read(asked: Explain, underscores: Underscores) -> Result<Self, Box<Problem>> {
         let bad = |field: &'static str, detail: String| Problem::new(400, "bad_value", detail).at(field);
         let uri: Uri = asked.uri.parse().map_err(|why| bad("uri", format!("`uri` is no URI: {why}")))?;
         if uri.path().is_empty() || !uri.path().starts_with('/') {
@@ -88,14 +92,29 @@ impl Request {
             let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
             read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
         });
-        let headers: Vec<_> =
-            asked.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        let mut headers = asked.headers;
+        let mut taken_out: Vec<_> = headers.keys().filter(|name| name.contains('_')).cloned().collect();
+        match underscores {
+            Underscores::Drop => headers.retain(|name, _| !name.contains('_')),
+            Underscores::Allow => taken_out.clear(),
+            Underscores::Reject => {
+                if let Some(name) = taken_out.first() {
+                    let detail = "the answer is 400: `underscores_in_headers` is \"reject\"".to_owned();
+                    return Err(Problem::new(400, "bad_value", detail).at(format!("headers.{name}")));
+                }
+            }
+        }
+        let lines = headers.into_iter().flat_map(|(name, lines)| {
+            let name = name.to_ascii_lowercase();
+            Vec::from(lines).into_iter().map(move |line| (name.clone(), line))
+        });
+        let headers: Vec<_> = lines.collect();
         let header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
         let authority =
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
-        Ok(Self { host, path, query, headers, client: client.transpose()? })
+        Ok(Self { host, path, query, headers, taken_out, client: client.transpose()? })
     }
 
     /// What its user is known by, where users of the service stay with a version.
@@ -119,30 +138,35 @@ fn without_port(authority: &str) -> &str {
 }
 
 fn explained(table: &Table, request: &Request) -> Explained {
-    let epoch = table.epoch().0;
-    let Some(routed) = table.route(request) else {
-        let (reason, chances, (rule, sticky)) = (Reason::NoRoute, Vec::new(), (None, None));
-        let (service, route, version) = (None, None, None);
-        return Explained { epoch, service, route, reason, version, chances, rule, sticky };
+    let nowhere = Explained {
+        epoch: table.epoch().0,
+        service: None,
+        route: None,
+        reason: Reason::NoRoute,
+        version: None,
+        chances: Vec::new(),
+        rule: None,
+        by_client: Vec::new(),
+        taken_out: request.taken_out.clone(),
+        sticky: None,
     };
+    let Some(routed) = table.route(request) else { return nowhere };
     let service = &table.services()[routed.service];
+    let route: Route = (&service.routes[routed.route]).into();
+    let found = Explained { service: Some(service.name.to_string()), route: Some(route), ..nowhere };
     if let Some(reason) = own_answer(service, routed.route) {
-        let route: Route = (&service.routes[routed.route]).into();
-        let (route, service) = (Some(route), Some(service.name.to_string()));
-        let (version, chances, rule, sticky) = (None, Vec::new(), None, None);
-        return Explained { epoch, service, route, reason, version, chances, rule, sticky };
+        return Explained { reason, ..found };
     }
     let mut chances: Vec<_> =
         service.split.shares().map(|(version, weight)| chance(version.as_str(), weight)).collect();
-    let (rule, (reason, version)) =
-        match service.aims.as_ref().and_then(|aims| Some((aims, aims.aim(request)?))) {
-            Some((aims, aim)) => {
-                let text = aims.rules()[usize::from(aim.rule) - 1].to_string();
-                let version = service.versions[aim.version].name.to_string();
-                (Some(Decided { number: aim.rule, text }), (Reason::Rule, Some(version)))
-            }
-            None => (None, decided(service, request)),
-        };
+    let aims = service.aims.as_deref();
+    let aim = aims.and_then(|aims| aims.aim(request));
+    let by_client = aims.into_iter().flat_map(|aims| aims.by_client(request));
+    let by_client = by_client.filter_map(|aim| rule(service, aim)).collect();
+    let (reason, version) = match aim {
+        Some(aim) => (Reason::Rule, Some(service.versions[aim.version].name.to_string())),
+        None => decided(service, request),
+    };
     if let Some(version) = &version {
         chances.retain(|chance| chance.version == *version);
         if chances.is_empty() {
@@ -157,10 +181,14 @@ fn explained(table: &Table, request: &Request) -> Explained {
         let all: f64 = chances.iter().map(|chance| chance.probability).sum();
         chances.iter_mut().for_each(|chance| chance.probability /= all);
     }
-    let sticky = Sticky::of(service);
-    let route: Route = (&service.routes[routed.route]).into();
-    let (route, service) = (Some(route), Some(service.name.to_string()));
-    Explained { epoch, service, route, reason, version, chances, rule, sticky }
+    let rule = aim.and_then(|aim| rule(service, aim));
+    Explained { reason, version, chances, rule, by_client, sticky: Sticky::of(service), ..found }
+}
+
+/// The rule that this is by.
+fn rule(service: &Service, aim: Aim) -> Option<Decided> {
+    let rule = service.aims.as_ref()?.rule(aim.rule)?;
+    Some(Decided { number: aim.rule, text: rule.to_string() })
 }
 
 /// What decides on the version of the request, and which it is if that is known.

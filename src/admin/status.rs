@@ -23,6 +23,19 @@ struct Changing {
     readiness: Readiness,
     listeners: Vec<api::Listener>,
     admin: Option<api::Listener>,
+    underscores: Underscores,
+}
+
+/// What becomes of a request's fields with an underscore in their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They are taken out.
+    #[default]
+    Drop,
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
 }
 
 /// May a load balancer in front send traffic here?
@@ -56,7 +69,8 @@ impl Status {
     /// The same, of a process that is not the first in a row.
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
-        let changing = Changing { readiness: Readiness::Starting, listeners: Vec::new(), admin: None };
+        let (readiness, underscores) = (Readiness::Starting, Underscores::default());
+        let changing = Changing { readiness, listeners: Vec::new(), admin: None, underscores };
         Self {
             started: Instant::now(),
             workers,
@@ -81,6 +95,15 @@ impl Status {
     pub fn set_listeners(&self, listeners: Vec<api::Listener>, admin: Option<api::Listener>) {
         let mut changing = self.changing();
         (changing.listeners, changing.admin) = (listeners, admin);
+    }
+
+    /// What the workers do with such fields from now on.
+    pub fn set_underscores(&self, underscores: Underscores) {
+        self.changing().underscores = underscores;
+    }
+
+    pub(super) fn underscores(&self) -> Underscores {
+        self.changing().underscores
     }
 
     pub(super) fn readiness(&self) -> Readiness {

@@ -360,7 +360,7 @@ pub struct Undo {
 pub struct Explain {
     /// http://host/path.
     pub url: String,
-    /// A header of the request; may be repeated.
+    /// A line of the request's headers; may be repeated, also with the same name.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<(String, String)>,
     /// The request's method.

@@ -123,16 +123,24 @@ pub(super) async fn conclude(
     let patience = (!wait.no_wait).then_some(wait.timeout);
     let states = drain::wait(session, &versions, Existence::Known, patience).await?;
     let is_left = states.iter().any(|(_, state)| matches!(state, State::Left(_) | State::Retiring));
-    let is_back = states.iter().any(|(_, state)| matches!(state, State::Carries(_) | State::Targeted));
-    if is_back {
-        session.say(format!("the change was made (epoch {}), but a later one took it back", answer.epoch));
+    let any = |is_so: fn(&State) -> bool| states.iter().any(|(_, state)| is_so(state));
+    let is_back = any(|state| matches!(state, State::Carries(_)));
+    // Whoever shows nothing of it stays where the change has sent him.
+    let is_targeted = any(|state| *state == State::Targeted);
+    let since = match (is_back, is_targeted) {
+        (true, _) => Some("but a later one took it back"),
+        (false, true) => Some("and targeting rules have been set since"),
+        (false, false) => None,
+    };
+    if let Some(since) = since {
+        session.say(format!("the change was made (epoch {}), {since}", answer.epoch));
     }
     if is_left && !wait.no_wait {
         let (epoch, timeout) = (answer.epoch, wait.timeout.as_secs());
         session.say(format!("timed out after {timeout} s; the change itself is made (epoch {epoch})"));
     }
     session.say(render::safety(&states, session.style));
-    Ok(match (is_back, is_left) {
+    Ok(match (since.is_some(), is_left) {
         _ if wait.no_wait => Exit::Done,
         (true, _) => Exit::Failed,
         (false, true) => Exit::TimedOut,

@@ -13,17 +13,14 @@ use crate::admin::api;
 
 /// `switchback explain URL`; exit status 1 when no route matches.
 pub(super) async fn run(session: &mut Session<'_>, args: &args::Explain) -> anyhow::Result<Exit> {
-    let mut headers = BTreeMap::<String, String>::new();
-    for (name, value) in &args.headers {
-        // As one line, where there are several (RFC 9110 §5.3; cookies: RFC 9113 §8.2.3).
-        let comma = if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " };
-        let line = headers.entry(name.to_ascii_lowercase()).or_default();
-        *line = if line.is_empty() { value.clone() } else { format!("{line}{comma}{value}") };
+    let mut headers = BTreeMap::<_, Vec<_>>::new();
+    for (name, line) in &args.headers {
+        headers.entry(name.to_ascii_lowercase()).or_default().push(line.clone());
     }
     let body = api::Explain {
         method: Some(args.method.clone()),
         uri: args.url.clone(),
-        headers,
+        headers: headers.into_iter().map(|(name, lines)| (name, lines.into())).collect(),
         client: args.client.clone(),
     };
     let call = Call::new(Method::POST, &["v1", "explain"]).json(&body);

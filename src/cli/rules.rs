@@ -39,16 +39,12 @@ async fn show(session: &mut Session<'_>, name: &str) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot show the rules of `{name}`"))?;
     let standing = &service.standing;
-    let passed_over = standing.supervision.as_ref().filter(|trial| trial.leaning).map(|trial| &trial.rules);
-    let rules = passed_over.unwrap_or(&standing.rules).clone();
-    let note = (rules != standing.rules).then_some(
-        "supervision leans back: rules that lead to its candidate are passed over until it comes back",
-    );
-    session.tell(&rules, |rules, style| render::rules(name, rules, note, style))?;
+    session.tell(&standing.rules_asked(), |_, style| render::rules(name, standing, style))?;
     Ok(Exit::Done)
 }
 
-/// JSON, as `--json` shows it, or a rule a line as on the command line; `-` is standard input.
+/// JSON, as `--json` shows it, or a rule a line as on the command line; `-` is standard input. Nothing is no list: whoever was to
+/// write it may have failed.
 fn from_file(file: &str) -> anyhow::Result<Vec<Rule>> {
     let mut text = String::new();
     let read = match file {
@@ -72,5 +68,9 @@ fn from_file(file: &str) -> anyhow::Result<Vec<Rule>> {
             Conditions::read_rule(line).map_err(|why| anyhow::anyhow!("{place}:{}: {why}", index + 1))?;
         Ok(Rule::new(&read.0, &read.1))
     });
-    rules.collect()
+    let rules = rules.collect::<anyhow::Result<Vec<_>>>()?;
+    if rules.is_empty() {
+        bail!("{place} has no rule: `--clear`, or `[]`, takes all away");
+    }
+    Ok(rules)
 }

@@ -48,7 +48,7 @@ use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
-use settings::{memory_limit, settings};
+use settings::{memory_limit, settings, underscores};
 use signals::{Asked, Signals};
 use succession::Succession;
 use upgrade::{Outcome, Successor};
@@ -281,7 +281,7 @@ impl Process {
 
     /// It serves: everybody who waits for that is told.
     async fn announce(&mut self, succession: Succession) {
-        self.show_listeners();
+        self.show();
         self.status.set_readiness(Readiness::Ready);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -356,7 +356,9 @@ impl Process {
         }
     }
 
-    fn show_listeners(&self) {
+    /// Tells the API what is in force now.
+    fn show(&self) {
+        self.status.set_underscores(underscores(&self.config));
         let listeners = self.crew.listeners().iter();
         let listeners = listeners
             .map(|(listen, open)| api::Listener { listen: listen.to_string(), bound: open.real.to_string() });

@@ -64,6 +64,7 @@ impl Draft<'_> {
             }
             self.notes.extend(item.settle_way_back(base));
             item.service.watch = item.watch();
+            item.number_rules();
             if let Some((service, deployment)) = base {
                 item.settle_phase(name, service, deployment, effects);
             }

@@ -194,6 +194,13 @@ impl Item {
         *service = Service::new(&deployment.spec, versions, stable, split, epoch).holding(holds);
     }
 
+    /// A rule has one number, also while others before it are passed over.
+    pub(super) fn number_rules(&mut self) {
+        let Self { service, deployment, .. } = self;
+        let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked).rules().clone();
+        service.number_rules(&asked);
+    }
+
     /// What a trial that goes on has been asked for, by the rules that there are now; none leads to a version that is gone or empty.
     ///
     /// `leant`: it leaned back before, and then they are those that were asked for, not those that hold.

@@ -209,6 +209,11 @@ impl Service {
         }
     }
 
+    /// Its rules have the numbers that they have among `all` from now on.
+    pub fn number_rules(&mut self, all: &Targeting) {
+        self.aims = self.aims.as_ref().map(|aims| Arc::new(aims.numbered_among(all)));
+    }
+
     /// The same, held or not.
     #[must_use]
     pub fn holding(self, holds: Holds) -> Self {

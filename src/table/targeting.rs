@@ -7,6 +7,7 @@
 //! Cost: each condition looks once through the fields or the query that it is about, so a request costs no more than its
 //! length times the number of conditions, which is bounded.
 
+mod aims;
 mod fit;
 mod text;
 
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 
 use super::matcher::HostPattern;
 use super::name::{Invalid, VersionName};
+pub use aims::{Aim, Aims};
 pub use text::network;
 
 #[cfg(test)]
@@ -77,23 +79,6 @@ pub trait Shown {
     fn client(&self) -> Option<IpAddr>;
     /// The host without its port, in any case.
     fn host(&self) -> &[u8];
-}
-
-/// The rules of one service, compiled for the request path; at least one.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Aims {
-    rules: Targeting,
-    /// Of each rule's version in its service; `None` where it has no such version: then the rule is passed over.
-    versions: Box<[Option<usize>]>,
-}
-
-/// What a rule has decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aim {
-    /// Which rule, from 1 on.
-    pub rule: u8,
-    /// The index of its version in the service.
-    pub version: usize,
 }
 
 impl Targeting {
@@ -207,6 +192,13 @@ impl Conditions {
     pub fn fit(&self, request: &impl Shown) -> bool {
         self.0.iter().all(|condition| condition.fits(request))
     }
+
+    /// True when it shows all of it, or would if its client, whom nobody knows, were in the right network.
+    fn may_fit(&self, request: &impl Shown) -> bool {
+        let is_open =
+            |condition: &Condition| matches!(condition, Condition::Client(_)) && request.client().is_none();
+        self.0.iter().all(|condition| is_open(condition) || condition.fits(request))
+    }
 }
 
 impl Condition {
@@ -268,6 +260,12 @@ impl Condition {
                 }
                 (&*name, &*matching)
             }
+            Self::Query(name, _) if fit::decoded(name.as_bytes()).ne(name.bytes()) => {
+                let name = name.escape_debug();
+                return Err(Invalid(format!(
+                    "the names of a query are compared decoded: `{name}` is what is sent, not what it stands for"
+                )));
+            }
             Self::Cookie(name, matching) | Self::Query(name, matching) => (&*name, &*matching),
         };
         let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '=' | '^' | '"');
@@ -311,33 +309,6 @@ impl Matching {
             )));
         }
         Ok(())
-    }
-}
-
-impl Aims {
-    /// Compiles `targeting` over `versions`, in whose order the indices count; `None` where there is no rule.
-    #[must_use]
-    pub fn of<'v>(
-        targeting: &Targeting,
-        versions: impl Iterator<Item = &'v VersionName> + Clone,
-    ) -> Option<Self> {
-        let index = |rule: &TargetRule| versions.clone().position(|name| *name == rule.to);
-        let versions = targeting.rules().iter().map(index).collect();
-        (!targeting.is_empty()).then(|| Self { rules: targeting.clone(), versions })
-    }
-
-    /// The rules, in order.
-    #[must_use]
-    pub fn rules(&self) -> &[TargetRule] {
-        self.rules.rules()
-    }
-
-    /// What the first rule that fits decides.
-    pub fn aim(&self, request: &impl Shown) -> Option<Aim> {
-        let rules = (1..).zip(self.rules().iter().zip(&self.versions));
-        let mut known =
-            rules.filter_map(|(rule, (of, version))| Some((of, Aim { rule, version: (*version)? })));
-        known.find(|(rule, _)| rule.when.fit(request)).map(|(_, aim)| aim)
     }
 }
 

@@ -17,12 +17,39 @@ pub struct Explain {
     /// `http://host/path`, or `/path` with the host in `headers`.
     #[schema(example = "http://shop.example.com/cart")]
     pub uri: String,
-    /// The request's headers.
+    /// The request's headers by name: a text is one line, a list one a line, in their order.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
+    #[schema(example = json!({"x-beta": "yes", "x-team": ["qa", "eu"]}))]
+    pub headers: BTreeMap<String, Lines>,
     /// The client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+}
+
+/// The lines of a header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a text, or a list of texts where the header has several lines")]
+pub enum Lines {
+    /// One.
+    One(String),
+    /// So many.
+    Several(Vec<String>),
+}
+
+impl From<Vec<String>> for Lines {
+    fn from(lines: Vec<String>) -> Self {
+        // As a proxy of an earlier build takes it.
+        <[String; 1]>::try_from(lines).map_or_else(Self::Several, |[line]| Self::One(line))
+    }
+}
+
+impl From<Lines> for Vec<String> {
+    fn from(lines: Lines) -> Self {
+        match lines {
+            Lines::One(line) => vec![line],
+            Lines::Several(lines) => lines,
+        }
+    }
 }
 
 /// Where the request would go, by the table of this epoch.
@@ -43,15 +70,21 @@ pub struct Explained {
     /// The targeting rule that decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Decided>,
+    /// Where no `client` was told: the targeting rules that decide before anything here if its address is in their networks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_client: Vec<Decided>,
+    /// Headers that count for nothing: the proxy takes out those with an underscore in their name, as `underscores_in_headers` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_out: Vec<String>,
     /// By what the service's users stay with a version, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
 }
 
-/// The targeting rule that decides.
+/// A targeting rule that decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decided {
-    /// Which of the list, from 1 on.
+    /// Which of the list as it was set, from 1 on.
     pub number: u8,
     /// As people type it.
     #[schema(example = "header x-beta=yes -> green")]

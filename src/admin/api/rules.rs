@@ -28,10 +28,10 @@ pub struct Rule {
     /// Parameters of the query by name, likewise; names and values percent-decoded, `+` is itself, and of several of one name any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once")]
     pub query: BTreeMap<String, Value>,
-    /// Networks, in one of which the client's address is, as trusted proxies tell it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(example = json!(["10.0.0.0/8"]))]
-    pub client: Vec<String>,
+    /// Networks, in one of which the client's address is, as trusted proxies tell it; at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, example = json!(["10.0.0.0/8"]))]
+    pub client: Option<Vec<String>>,
     /// The host that is asked for, without its port: `beta.example.com` or `*.beta.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -78,7 +78,7 @@ impl Rule {
                     drop(rule.query.insert(name.to_string(), value(matching)))
                 }
                 Condition::Client(networks) => {
-                    rule.client = networks.iter().map(ToString::to_string).collect()
+                    rule.client = Some(networks.iter().map(ToString::to_string).collect());
                 }
                 Condition::Host(pattern) => rule.host = Some(pattern.to_string()),
             }
@@ -110,9 +110,8 @@ impl Rule {
                 all.push(make(name.as_str().into(), matching));
             }
         }
-        if !self.client.is_empty() {
-            let networks = self
-                .client
+        if let Some(client) = &self.client {
+            let networks = client
                 .iter()
                 .enumerate()
                 .map(|(index, text)| network(text).map_err(|why| bad(format!("client[{index}]"), why.0)));

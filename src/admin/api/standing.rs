@@ -24,7 +24,8 @@ pub struct Standing {
     /// Basis points by version; versions without weight are left out.
     #[schema(example = json!({"green": 500, "blue": 9500}))]
     pub weights: BTreeMap<String, u16>,
-    /// The targeting rules, in order: the first that fits decides, and the weights share who is left.
+    /// The targeting rules, in order: the first that fits decides, and the weights share who is left. Without those that are passed over while
+    /// supervision leans back: all stand in `supervision`, by whose order they are numbered then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
     /// Versions that get no new requests and still have work, or may have some with a process before this one.
@@ -158,6 +159,13 @@ impl Standing {
             retirement: deployment.retirement.as_ref().map(Retirement::from),
             retired: deployment.retired.as_ref().map(Retired::from),
         })
+    }
+
+    /// The targeting rules as they were set: also those that are passed over while supervision leans back.
+    #[must_use]
+    pub fn rules_asked(&self) -> &[Rule] {
+        let leaning = self.supervision.as_ref().filter(|trial| trial.leaning);
+        leaning.map_or(&self.rules, |trial| &trial.rules)
     }
 
     /// With these versions leaving too.

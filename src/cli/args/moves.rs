@@ -88,7 +88,7 @@ pub struct Rules {
     /// All of its rules, in order; without any, and without --set and --clear: show them.
     #[arg(value_name = "RULE", value_parser = rule)]
     pub rules: Vec<Rule>,
-    /// Take them from a file: JSON as --json shows it, or one a line; - is standard input.
+    /// Take them from a file: JSON as --json shows it, or one a line, at least one; - is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rules", "clear"])]
     pub set: Option<String>,
     /// Take them all away.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::admin::api::{ChangeAnswer, Holding, Rule, Standing};
+use crate::admin::api::{ChangeAnswer, Holding, Standing};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// A change that moves traffic: where each service stands now, and stood before.
@@ -41,7 +41,7 @@ fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> Strin
     let mut lines = Vec::new();
     for (name, standing) in &answer.services {
         lines.push(stands(answer, name, standing, &before(standing), style));
-        lines.extend(numbered(&standing.rules).map(|rule| format!("  {rule}")));
+        lines.extend(numbered(standing).map(|rule| format!("  {rule}")));
     }
     if answer.services.is_empty() {
         let nothing = match answer.notes[..] {
@@ -110,20 +110,26 @@ pub(super) fn exclusive_back(name: &str, standing: &Standing) -> Option<String> 
     has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}"))
 }
 
-/// `rule 1: header x-beta=yes -> green`.
-pub(super) fn numbered(rules: &[Rule]) -> impl Iterator<Item = String> {
-    (1..).zip(rules).map(|(number, rule)| format!("rule {number}: {}", line(&rule.text(), usize::MAX)))
+/// `rule 1: header x-beta=yes -> green`; in the order in which they were set, also those that are passed over.
+pub(super) fn numbered(standing: &Standing) -> impl Iterator<Item = String> {
+    (1..).zip(standing.rules_asked()).map(|(number, rule)| {
+        let passed_over = if standing.rules.contains(rule) { "" } else { " (passed over)" };
+        format!("rule {number}: {}{passed_over}", line(&rule.text(), usize::MAX))
+    })
 }
 
 /// The targeting rules of a service, and what there is to know of them.
-pub(in crate::cli) fn rules(name: &str, rules: &[Rule], note: Option<&str>, style: Style) -> String {
+pub(in crate::cli) fn rules(name: &str, standing: &Standing, style: Style) -> String {
     let head = style.paint(Tone::Strong, &line(name, 64));
-    let head = match rules {
+    let head = match standing.rules_asked() {
         [] => format!("{head}: no rules, all by the weights"),
         _ => format!("{head}: the first that fits decides, and the weights share who is left"),
     };
-    let note = note.map(|note| format!("note: {note}"));
-    let lines = numbered(rules).map(|rule| format!("  {rule}"));
+    let note = (standing.rules_asked() != standing.rules).then(|| {
+        "note: supervision leans back: rules that lead to its candidate are passed over until it comes back"
+            .to_owned()
+    });
+    let lines = numbered(standing).map(|rule| format!("  {rule}"));
     [head].into_iter().chain(lines).chain(note).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,8 +1,8 @@
 //! Past changes, and explanations.
 
 use super::change::split;
-use crate::admin::api::{Change, Explained, History, Reason, Sticky};
-use crate::cli::style::{Style, Tone, line, percent};
+use crate::admin::api::{Change, Decided, Explained, History, Reason, Sticky};
+use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// One change a line, newest first.
 pub(in crate::cli) fn history(history: &History, style: Style) -> String {
@@ -71,8 +71,7 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
             )
         }
         (Some(version), Reason::Rule) => {
-            let rule = explained.rule.as_ref();
-            let rule = rule.map(|rule| format!("rule {} ({})", rule.number, line(&rule.text, usize::MAX)));
+            let rule = explained.rule.as_ref().map(told);
             format!("to {version}: by {} (epoch {epoch})", rule.unwrap_or_default())
         }
         (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
@@ -89,5 +88,26 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
             format!("{by}{}: {} (epoch {epoch})", without(explained), split(&weights))
         }
     };
-    format!("{head}\n{why}")
+    let unless = by_client(&explained.by_client);
+    let taken_out = (!explained.taken_out.is_empty()).then(|| {
+        let names: Vec<_> = explained.taken_out.iter().map(|name| line(name, 64)).collect();
+        format!("without {}: the proxy takes out headers with an underscore in their name", and(&names))
+    });
+    [head, why].into_iter().chain(unless).chain(taken_out).collect::<Vec<_>>().join("\n")
+}
+
+/// That rules about the client's network may decide where nobody knows the client.
+fn by_client(rules: &[Decided]) -> Option<String> {
+    let told: Vec<_> = rules.iter().map(told).collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "unless the client is in the network of {}: `--client IP` says who it is",
+            told.join(", or of ")
+        )
+    })
+}
+
+/// `rule 2 (header x-beta=yes -> green)`.
+fn told(rule: &Decided) -> String {
+    format!("rule {} ({})", rule.number, line(&rule.text, usize::MAX))
 }

@@ -70,7 +70,7 @@ fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Sty
     let (now, known) = (picture.at, picture.supervision.as_ref());
     let mut lines = vec![head(service, style), table(service, style)];
     lines.extend(service.sticky.as_ref().map(|sticky| indent(&stays(sticky), Tone::Faint, style)));
-    lines.extend(numbered(&service.standing.rules).map(|rule| indent(&rule, Tone::Faint, style)));
+    lines.extend(numbered(&service.standing).map(|rule| indent(&rule, Tone::Faint, style)));
     lines.extend(health::lines(service, now, style));
     lines.extend(verdict::lines(service, known, now, style));
     lines.extend(last.map(|change| indent(&what_happened(service, change, now), Tone::Faint, style)));

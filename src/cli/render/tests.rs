@@ -314,6 +314,20 @@ fn the_way_back_from_an_exclusive_flip_is_exclusive() {
 }
 
 #[test]
+fn a_rule_has_the_number_of_the_list_that_was_set_also_while_some_are_passed_over() {
+    let [to_green, to_blue] = ["green", "blue"].map(|to| json!({ "host": "a.test", "to": to }));
+    let mut leaning = standing(Phase::Canary, &[("blue", 9_500), ("green", 500)], &[], &[]);
+    leaning.rules = from_value(json!([to_blue])).unwrap();
+    leaning.supervision = from_value(json!({
+        "stage": 42, "baseline": "blue", "candidate": "green", "weights": { "blue": 5_000, "green": 5_000 },
+        "rules": [to_green, to_blue], "leaning": true, "acts": true,
+    }))
+    .unwrap();
+    let lines: Vec<_> = change::numbered(&leaning).collect();
+    assert_eq!(lines, ["rule 1: host a.test -> green (passed over)", "rule 2: host a.test -> blue"]);
+}
+
+#[test]
 fn the_last_line_says_what_is_safe_to_stop() {
     let of = |service: &str, version: &str| VersionOf { service: service.into(), version: version.into() };
     let left = |kind: &str, count| Remaining { kind: kind.into(), count, oldest_seconds: None };

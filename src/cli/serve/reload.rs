@@ -82,7 +82,7 @@ impl Process {
         self.webhooks.follow(&config.webhooks);
         self.finders.follow(&config.discoveries);
         (self.config, self.entrances) = (config, entrances);
-        self.show_listeners();
+        self.show();
         Ok(())
     }
 }

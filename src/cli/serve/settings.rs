@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::address;
 use super::entrances::Entrances;
 use super::log::Log;
+use crate::admin;
 use crate::config::{self, Config};
 use crate::proxy::descriptors;
 use crate::proxy::gate::Underscores;
@@ -48,6 +49,15 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, log: &Log) -> Set
         identity: identity(&config.proxy),
         error_pages: config.proxy.error_pages.clone().into(),
         log: log.options(config.access_log.as_ref()),
+    }
+}
+
+/// What `explain` needs of it.
+pub(super) fn underscores(config: &Config) -> admin::Underscores {
+    match config.proxy.underscores_in_headers {
+        config::Underscores::Drop => admin::Underscores::Drop,
+        config::Underscores::Allow => admin::Underscores::Allow,
+        config::Underscores::Reject => admin::Underscores::Reject,
     }
 }
 

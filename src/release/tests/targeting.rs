@@ -173,6 +173,13 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
     assert_eq!((before.asked.rules().rules().len(), before.leans(&split(&state, "shop"))), (2, false));
     let leaning = act(&state, Act::Lean(weight("5")));
     assert_eq!(shop(&leaning), is("blue 95 %, green 5 %", &[STAFF]));
+    let numbers = |state: &State| {
+        let aims = state.table.service(&service("shop")).unwrap().aims.clone().unwrap();
+        [1, 2, 3].map(|number| aims.rule(number).map(ToString::to_string))
+    };
+    let staff = || Some(STAFF.to_owned());
+    assert_eq!(numbers(&leaning), [None, staff(), None], "it is the second one that was set");
+    assert_eq!(numbers(&act(&leaning, Act::Acquit)), [staff(), None, None], "the first one was given up");
     // What is set meanwhile is asked for, and passed over as well.
     let (set, effects) = done(&leaning, set_rules("shop", &["cookie beta -> green", STAFF, BETA]));
     assert_eq!(shop(&set), is("blue 95 %, green 5 %", &[STAFF]));

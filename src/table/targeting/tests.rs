@@ -283,6 +283,29 @@ fn any_request() -> impl Strategy<Value = Request> {
     })
 }
 
+#[test]
+fn a_rule_keeps_its_number_while_others_are_passed_over() {
+    let names = names();
+    let all = rules(&["host a -> green", "host b -> blue", "host a -> v3", "host c -> blue"]);
+    let aims = Aims::of(&all.without(&names[1]), names.iter()).unwrap().numbered_among(&all);
+    let told = |host: &str| aims.aim(&for_host(host)).map(|aim| (aim.rule, aim.version));
+    assert_eq!([told("a"), told("b"), told("c")], [Some((3, 2)), Some((2, 0)), Some((4, 0))]);
+    assert_eq!(aims.rule(4), Some(&all.rules()[3]));
+    assert_eq!(aims.rule(1), None);
+}
+
+#[test]
+fn of_whom_nobody_knows_each_network_that_may_be_his_is_told() {
+    let names = names();
+    let all =
+        ["client 10.0.0.0/8 and host a -> green", "client ::1 -> v3", "host a -> blue", "client ::2 -> v3"];
+    let aims = Aims::of(&rules(&all), names.iter()).unwrap();
+    let told = |request: &Request| aims.by_client(request).map(|aim| aim.rule).collect::<Vec<_>>();
+    assert_eq!(told(&for_host("a")), [1, 2]);
+    assert_eq!(told(&for_host("b")), [2, 4]);
+    assert_eq!(told(&from("192.0.2.1")), [0; 0]);
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_again(rule in any_rule()) {

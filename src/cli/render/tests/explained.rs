@@ -24,6 +24,8 @@ fn explanations() {
         version: None,
         chances: vec![chance("blue", 9_500), chance("green", 500)],
         rule: None,
+        by_client: Vec::new(),
+        taken_out: Vec::new(),
         sticky: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
@@ -52,7 +54,13 @@ fn explanations() {
         rule: Some(decided),
         ..coin.clone()
     };
-    let all = [coin, single, none, known, unknown, minted, by_rule]
+    let network = |number, network| api::Decided { number, text: format!("client {network} -> green") };
+    let unsure = Explained {
+        by_client: vec![network(1, "10.0.0.0/8"), network(3, "::1/128")],
+        taken_out: vec!["x_beta".into()],
+        ..single.clone()
+    };
+    let all = [coin, single, none, known, unknown, minted, by_rule, unsure]
         .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
     assert_snapshot!(all.join("\n--\n"));
 }

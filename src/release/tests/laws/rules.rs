@@ -28,6 +28,11 @@ pub(super) fn check_standing(service: &Service, deployment: &Deployment) {
     assert_eq!(service.aims.is_some(), !rules.is_empty(), "what is compiled is what is there");
     let aims = service.aims.iter().flat_map(|aims| aims.rules());
     assert!(aims.eq(rules.rules()));
+    let asked = deployment.trial.as_ref().map_or(rules, |trial| trial.asked.rules()).rules();
+    let named = (1..)
+        .zip(asked)
+        .filter(|(number, rule)| service.aims.as_ref().is_some_and(|aims| aims.rule(*number) == Some(*rule)));
+    assert_eq!(named.count(), rules.rules().len(), "each has its number in the list that was set");
     if let Some(retirement) = &deployment.retirement {
         assert!(!rules.leads_to(&retirement.version), "{} is retiring", retirement.version);
     }
