@@ -172,8 +172,9 @@ impl<'s> Draft<'s> {
         }
         let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
         self.end_ramp(name, RampEnd::Superseded)?;
+        let rules = self.rules_with(name, &split)?;
         let (epoch, item) = (self.epoch, self.entry(name)?);
-        let (rules, is_same) = (item.rules(), split.weighs_as(&item.service.split));
+        let is_same = split.weighs_as(&item.service.split);
         if is_same && rules != *item.service.split.rules() {
             // Weights to which supervision leans back are asked for: no step, but its rules are not passed over any more.
             item.aim(rules, epoch);

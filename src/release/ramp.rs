@@ -305,7 +305,10 @@ impl Draft<'_> {
         self.wishes.insert(name.clone(), ramp.supervise);
         (ramp.step, ramp.is_frozen) = (step, false);
         ramp.start(now, ramp.every);
-        let rules = self.entry(name)?.rules();
+        // It goes on as it was asked for, also where supervision has leaned back from that and only tells by now.
+        let item = self.entry(name)?;
+        let (rules, hold) = (item.rules(), item.service.split.rules().clone());
+        self.note_again(name, &hold, &rules);
         self.set_split(name, ramp.split().targeting(rules))?;
         if step == ramp.steps.last() {
             self.note_elsewhere(name, &ramp.to)?;

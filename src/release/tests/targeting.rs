@@ -1,5 +1,7 @@
 //! Targeting rules: what sets them, what takes them away, and what brings them back.
 
+mod suspicion;
+
 use std::sync::Arc;
 
 use super::retire::minted;
@@ -185,10 +187,7 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
     assert_eq!(shop(&act(&leaning, Act::Convict)), is("blue 100 %", &[]));
     let (set, effects) = done(&leaning, set_rules("shop", &[STAFF]));
     assert_eq!(shop(&set), is("blue 95 %, green 5 %", &[STAFF]));
-    assert_eq!(
-        summary(&effects),
-        "shop: 1 rule (client 10.0.0.0/8 -> blue), once supervision leans back no more"
-    );
+    assert_eq!(summary(&effects), "shop: 1 rule (client 10.0.0.0/8 -> blue)");
     assert_eq!(shop(&act(&set, Act::Restore)), is("blue 50 %, green 50 %", &[STAFF]));
     // The trial went on all the time.
     assert_eq!(trial(&set).unwrap().stage, before.stage);
@@ -197,7 +196,7 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
         after(&supervised(), [weights("shop", &[("green", "1")], Some("blue")), set_rules("shop", &[BETA])]);
     let stage = trial(&little).unwrap().stage;
     let (leaning, effects) = done(&little, supervise("shop", stage, Act::Lean(weight("5"))));
-    assert_eq!(summary(&effects), "shop: green is suspect, no rules");
+    assert_eq!(summary(&effects), "shop: green is suspect, rules to green are passed over");
     assert_eq!(shop(&leaning), is("blue 99 %, green 1 %", &[]));
     assert_eq!(shop(&act(&leaning, Act::Restore)), is("blue 99 %, green 1 %", &[BETA]));
     // Rules alone are nothing that could be compared.
