@@ -139,11 +139,27 @@ impl<'s> Draft<'s> {
         self.set_split(name, Split::all_to(version))
     }
 
-    pub(super) fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        self.end_ramp(name, RampEnd::Aborted)?;
-        let Item { deployment, .. } = self.entry(name)?;
+    /// The split as it was before, with the rules of then.
+    fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        let before = self.entry(name)?.rules();
+        let previous = self.way_back(name)?;
+        self.go_back(name, previous)?;
+        let now = self.entry(name)?.service.split.rules().clone();
+        let gone = before.rules().iter().filter(|rule| !now.rules().contains(rule)).count();
+        self.note_gone(name, gone, "a revert brings back those of before");
+        self.note_again(name, &before, &now);
+        Ok(())
+    }
+
+    /// Where a revert leads.
+    pub(super) fn way_back(&mut self, name: &ServiceName) -> Result<Previous, Refused> {
         let nothing = || Refused::NothingToRevert { service: name.clone() };
-        let previous = deployment.previous.clone().ok_or_else(nothing)?;
+        self.entry(name)?.deployment.previous.clone().ok_or_else(nothing)
+    }
+
+    /// All of it goes back to this; what is under way is over.
+    pub(super) fn go_back(&mut self, name: &ServiceName, previous: Previous) -> Result<(), Refused> {
+        self.end_ramp(name, RampEnd::Aborted)?;
         self.set_split(name, previous.split)?;
         self.ways_back.insert(name.clone());
         let Item { service, deployment, .. } = self.entry(name)?;

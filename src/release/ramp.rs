@@ -232,7 +232,9 @@ impl Draft<'_> {
                     Some(retirement) => retirement.version.clone(),
                     None => self.present(name)?.to,
                 };
-                self.revert(name)?;
+                // Rules are no part of the ramp: those that lead elsewhere stay as they are by now.
+                let (rules, back) = (self.entry(name)?.rules(), self.way_back(name)?);
+                self.go_back(name, Previous { split: back.split.targeting(rules), ..back })?;
                 self.send_away(name, &from)
             }
             RampOrder::Retire { quiet, lasts } => self.retire(name, quiet, lasts),

@@ -204,6 +204,31 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
 }
 
 #[test]
+fn an_abort_leaves_rules_as_they_are_and_a_revert_tells_of_those_of_before() {
+    let red = "cookie red -> red";
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let begin = || begin_ramp("shop", "green", &["1", "100"]);
+    let abort = || ramp("shop", RampOrder::Abort);
+    let set = after(&start(file.clone()), [begin(), set_rules("shop", &[BETA, red])]);
+    let (aborted, effects) = done(&set, abort());
+    assert_eq!(shop(&aborted), is("blue 100 %", &[red]));
+    assert_eq!(effects.notes, ["a targeting rule of `shop` is taken away: nobody goes to `green`"]);
+    let (reverted, effects) = done(&set, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
+    assert_eq!(
+        effects.notes,
+        ["2 targeting rules of `shop` are taken away: a revert brings back those of before"]
+    );
+    let cleared = after(&start(file), [set_rules("shop", &[red]), begin(), set_rules("shop", &[])]);
+    let (aborted, effects) = done(&cleared, abort());
+    assert_eq!((shop(&aborted), effects.notes), (is("blue 100 %", &[]), vec![]));
+    let (reverted, effects) = done(&cleared, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[red]));
+    assert_eq!(effects.notes, ["a targeting rule of `shop` holds again"]);
+}
+
+#[test]
 fn an_undo_brings_them_back_as_they_were() {
     let state = beta(&start(the_file()));
     let (to, records) = (state.table.epoch(), records(&state));
