@@ -8,6 +8,7 @@
 
 use super::deployment::Previous;
 use super::draft::{Draft, Item};
+use super::history::Standing;
 use super::overlay::serves;
 use super::retire::Barred;
 use super::{Refused, Trial};
@@ -181,6 +182,14 @@ impl Previous {
         if rules != *self.split.rules() {
             self.split = self.split.clone().targeting(rules);
         }
+    }
+}
+
+impl Standing {
+    /// The rules that were asked for: also those that supervision passed over then.
+    pub(super) fn rules(&self) -> &Targeting {
+        let suspecting = self.trial.as_ref().filter(|trial| trial.is_suspected(&self.split));
+        suspecting.map_or(&self.split, |trial| &trial.asked).rules()
     }
 }
 

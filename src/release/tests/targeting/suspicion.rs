@@ -98,6 +98,31 @@ fn who_only_tells_passes_over_nothing_that_is_set_from_then_on() {
 }
 
 #[test]
+fn an_undo_of_rules_leaves_supervision_where_it_is() {
+    let then = leaning("50", "10");
+    let undo = || Command::Undo { to: then.table.epoch(), records: records(&then), scopes: Scopes::all() };
+    for rules in [&["cookie beta -> green", BETA, STAFF][..], &[BETA], &[], &["cookie beta -> green"]] {
+        let (undone, effects) = done(&after(&then, [set_rules("shop", rules)]), undo());
+        assert_eq!(shop(&undone), is("blue 90 %, green 10 %", &[STAFF]), "{rules:?}");
+        assert_eq!(suspicion(&undone), suspicion(&then), "{rules:?}: {:?}", effects.notes);
+        assert!(effects.change.is_some(), "{rules:?}");
+        assert_eq!(shop(&act(&undone, Act::Restore)), is("blue 50 %, green 50 %", &[BETA, STAFF]));
+        let way_back = |state: &State| state.deployment(&service("shop")).unwrap().previous.clone();
+        assert_eq!(way_back(&undone), way_back(&then), "no step to take back");
+    }
+    // It has come back meanwhile: then they hold.
+    let back = after(&act(&then, Act::Restore), [set_rules("shop", &[])]);
+    let (moved, effects) = done(&back, undo());
+    assert_eq!(shop(&moved), is("blue 90 %, green 10 %", &[STAFF]));
+    let note = "a targeting rule of `shop` is taken away: supervision passed over then what led there";
+    assert!(has_note(&effects, note), "{:?}", effects.notes);
+    let little = leaning("5", "10");
+    let undo = Command::Undo { to: little.table.epoch(), records: records(&little), scopes: Scopes::all() };
+    let back = after(&act(&little, Act::Restore), [set_rules("shop", &[]), undo]);
+    assert_eq!(shop(&back), is("blue 95 %, green 5 %", &[BETA, STAFF]));
+}
+
+#[test]
 fn supervision_that_goes_back_tells_which_rules_it_takes_along() {
     let leaning = leaning("50", "10");
     let stage = suspicion(&leaning).unwrap().stage;
