@@ -537,6 +537,8 @@ fn supervision_that_reverts_sends_back_who_is_targeted_too() {
         (&json!("revert"), &json!("supervisor")),
         "{change}"
     );
+    // Also where it had leaned back first, and they were passed over.
+    assert_eq!(change["summary"], "shop: blue 100 %, no rules");
     assert!(lab.shop()["versions"][1]["targeted"].is_null());
 }
 

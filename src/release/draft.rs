@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::deployment::{Deployment, Previous};
 use super::history::{Actor, ServiceRecord, Standing, Timestamp};
-use super::overlay::{carrier, initial, restore, serves, still_holding, until_found, without_the_gone};
+use super::overlay::{carrier, initial, restore, still_holding, until_found, without_the_gone};
 use super::ramp::RampEnd;
-use super::retire::undo_retirement;
-use super::{Command, Refused, Scopes, State, Supervise};
+use super::{Command, Refused, State, Supervise};
 use crate::table::{
     BasisPoints, Epoch, HoldScope, Holder, Service, ServiceName, ServiceSpec, Split, Targeting, VersionName,
     VersionRef, VersionSpec,
@@ -56,12 +55,14 @@ pub(super) struct Item {
     pub(super) rising: Option<VersionName>,
     /// The targeting rules that are wanted just now, whether supervision lets all of them hold or not.
     pub(super) rules_asked: Option<Targeting>,
+    /// True when an undo has brought it back: nobody's health bars that.
+    pub(super) is_undone: bool,
 }
 
 impl Item {
     fn of(service: Service, deployment: Deployment, before: Option<ServiceRecord>) -> Self {
-        let (exclusive, leaves_suspect, rising, rules_asked) = (None, false, None, None);
-        Self { service, deployment, before, exclusive, leaves_suspect, rising, rules_asked }
+        let (exclusive, rising, rules_asked, leaves_suspect, is_undone) = Default::default();
+        Self { service, deployment, before, exclusive, leaves_suspect, rising, rules_asked, is_undone }
     }
 }
 
@@ -142,11 +143,27 @@ impl<'s> Draft<'s> {
         self.set_split(name, Split::all_to(version))
     }
 
-    pub(super) fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        self.end_ramp(name, RampEnd::Aborted)?;
-        let Item { deployment, .. } = self.entry(name)?;
+    /// The split as it was before, with the rules of then.
+    fn revert(&mut self, name: &ServiceName) -> Result<(), Refused> {
+        let before = self.entry(name)?.rules();
+        let previous = self.way_back(name)?;
+        self.go_back(name, previous)?;
+        let now = self.entry(name)?.service.split.rules().clone();
+        let gone = before.rules().iter().filter(|rule| !now.rules().contains(rule)).count();
+        self.note_gone(name, gone, "a revert brings back those of before");
+        self.note_again(name, &before, &now);
+        Ok(())
+    }
+
+    /// Where a revert leads.
+    pub(super) fn way_back(&mut self, name: &ServiceName) -> Result<Previous, Refused> {
         let nothing = || Refused::NothingToRevert { service: name.clone() };
-        let previous = deployment.previous.clone().ok_or_else(nothing)?;
+        self.entry(name)?.deployment.previous.clone().ok_or_else(nothing)
+    }
+
+    /// All of it goes back to this; what is under way is over.
+    pub(super) fn go_back(&mut self, name: &ServiceName, previous: Previous) -> Result<(), Refused> {
+        self.end_ramp(name, RampEnd::Aborted)?;
         self.set_split(name, previous.split)?;
         self.ways_back.insert(name.clone());
         let Item { service, deployment, .. } = self.entry(name)?;
@@ -175,74 +192,15 @@ impl<'s> Draft<'s> {
         }
         let split = Split::new(weights).map_err(|why| Refused::BadWeights { service: name.clone(), why })?;
         self.end_ramp(name, RampEnd::Superseded)?;
+        let rules = self.rules_with(name, &split)?;
         let (epoch, item) = (self.epoch, self.entry(name)?);
-        let (rules, is_same) = (item.rules(), split.weighs_as(&item.service.split));
+        let is_same = split.weighs_as(&item.service.split);
         if is_same && rules != *item.service.split.rules() {
             // Weights to which supervision leans back are asked for: no step, but its rules are not passed over any more.
             item.aim(rules, epoch);
             return Ok(());
         }
         self.set_split(name, split.targeting(rules))
-    }
-
-    fn undo(&mut self, to: Epoch, records: &[ServiceRecord], scopes: &Scopes) -> Result<(), Refused> {
-        let changed = self.base.table.services().iter().filter(|service| service.epoch > to);
-        for name in changed.map(|service| &service.name) {
-            let then = records.iter().find(|record| record.service == *name);
-            let Some(standing) = then.and_then(|record| record.standing.as_ref()) else {
-                if scopes.read(name.as_str()) {
-                    self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
-                }
-                continue;
-            };
-            let (epoch, now) = (self.epoch, self.now);
-            let item = self.entry(name)?;
-            // What is to be found is not where traffic goes.
-            let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
-            let gone = |version| Refused::Gone { to, service: name.clone(), version };
-            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
-            let rules = (standing.split.rules().clone(), service.split.rules().clone());
-            // Nobody is sent where nothing has been found.
-            let weight_now = |version| item.service.split.weight(version);
-            let empty = service.split.shares().find(|(version, weight)| {
-                *weight > weight_now(version) && !serves(&service.versions, version)
-            });
-            if let Some((empty, _)) = empty {
-                return Err(gone(empty.clone()));
-            }
-            // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
-            let is_same = service.split.weighs_as(&item.service.split);
-            let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
-            deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
-            item.deployment.ramp.clone_from(&deployment.ramp);
-            deployment.ramped.clone_from(&item.deployment.ramped);
-            let retires = undo_retirement(&mut deployment, &item.deployment, (epoch, now));
-            let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
-            let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
-            let is_other = stage(&deployment) != stage(&item.deployment);
-            // Where supervision leans back to is not where it stays.
-            let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
-            let is_elsewhere = (&service.split, &service.stable, &deployment.edits) != present;
-            if is_elsewhere || retires || is_other && leans {
-                // Undoing is itself a step that can be reverted.
-                let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
-                deployment.previous = Some(Previous { stable, split, exclusive: None });
-                // What was tried then and still is goes on; anything else that was is over.
-                let is_moved = service.split != item.service.split || is_other;
-                let holds = item.service.holds;
-                (item.service, item.deployment) = (service.holding(holds), deployment);
-                if is_moved {
-                    self.ways_back.insert(name.clone());
-                }
-            }
-            self.note_lost(name, &rules.0, &rules.1);
-        }
-        let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
-        let told = stood.filter(|name| scopes.read(name.as_str()));
-        for name in told.filter(|name| self.base.table.service(name).is_none()) {
-            self.notes.push(format!("`{name}` is no longer in the file; it does not come back"));
-        }
-        Ok(())
     }
 
     /// The file says what exists; what it does not say stays: the store's records at start, the present on a reload.

@@ -185,7 +185,7 @@ impl Draft<'_> {
                 let is_better = self.by_supervision.contains(name)
                     && readiness.well > 0
                     && (item.leaves_suspect || before.is_some_and(|before| !serves_now(before, &spec.name)));
-                if self.ways_back.contains(name) || is_better {
+                if self.ways_back.contains(name) || item.is_undone || is_better {
                     self.notes.push(format!("`{version}` of `{service}`: {readiness}"));
                 } else if health.forced {
                     let Readiness { well, endpoints, .. } = readiness;

@@ -38,6 +38,7 @@ mod targeting;
 #[cfg(test)]
 mod tests;
 pub mod trial;
+mod undo;
 pub mod verdict;
 
 use std::sync::Arc;

@@ -241,7 +241,9 @@ impl Draft<'_> {
                     Some(retirement) => retirement.version.clone(),
                     None => self.present(name)?.to,
                 };
-                self.revert(name)?;
+                // Rules are no part of the ramp: those that lead elsewhere stay as they are by now.
+                let (rules, back) = (self.entry(name)?.rules(), self.way_back(name)?);
+                self.go_back(name, Previous { split: back.split.targeting(rules), ..back })?;
                 self.send_away(name, &from)
             }
             RampOrder::Retire { quiet, lasts } => self.retire(name, quiet, lasts),
@@ -311,7 +313,10 @@ impl Draft<'_> {
         self.wishes.insert(name.clone(), ramp.supervise);
         (ramp.step, ramp.is_frozen) = (step, false);
         ramp.start(now, ramp.every);
-        let rules = self.entry(name)?.rules();
+        // It goes on as it was asked for, also where supervision has leaned back from that and only tells by now.
+        let item = self.entry(name)?;
+        let (rules, hold) = (item.rules(), item.service.split.rules().clone());
+        self.note_again(name, &hold, &rules);
         self.set_split(name, ramp.split().targeting(rules))?;
         if step == ramp.steps.last() {
             self.note_elsewhere(name, &ramp.to)?;

@@ -4,6 +4,7 @@ use super::deployment::Deployment;
 use super::history::{ServiceRecord, Standing};
 use super::ramp::{Ramp, RampEnd, Ramped};
 use super::retire::{Retired, Retirement};
+use super::trial::Trial;
 use crate::table::{EndpointAddr, Hold, HoldScope, Holder, Holds, Service, Targeting, VersionSpec, Watch};
 
 /// The most services that a line of history names.
@@ -47,14 +48,23 @@ pub(super) fn describe(
     format!("{}: {}", new.name, parts.join(", "))
 }
 
-/// `1 rule (header x-beta=yes -> green)`, `no rules`, `no rules, once supervision leans back no more`.
+/// `1 rule (header x-beta=yes -> green)`, `no rules`, the same `once supervision suspects green no more`; `rules to green are passed over`.
 fn targeting(before: Option<&Standing>, (new, now): (&Service, &Deployment)) -> Option<String> {
     let none = Targeting::default();
-    if new.split.rules() != before.map_or(&none, |before| before.split.rules()) {
-        return Some(new.split.rules().to_string());
+    let was_asked = before
+        .map_or(&none, |before| before.trial.as_ref().map_or(&before.split, |trial| &trial.asked).rules());
+    let (held, hold) = (before.map_or(&none, |before| before.split.rules()), new.split.rules());
+    let passed_over = now.trial.as_ref().filter(|trial| trial.asked.rules() != hold);
+    match passed_over {
+        Some(Trial { asked, candidate, .. }) if asked.rules() != was_asked => {
+            Some(format!("{}, once supervision suspects {candidate} no more", asked.rules()))
+        }
+        Some(Trial { candidate, .. }) if held != hold => {
+            Some(format!("rules to {candidate} are passed over"))
+        }
+        Some(_) => None,
+        None => (held != hold || was_asked != hold).then(|| hold.to_string()),
     }
-    let (was, asked) = (before?.trial.as_ref()?.asked.rules(), now.trial.as_ref()?.asked.rules());
-    (was != asked).then(|| format!("{asked}, once supervision leans back no more"))
 }
 
 /// `ramp to green, step 2 of 5`, `the ramp to green is frozen`, `the ramp to green goes on`, `the ramp to green is over (superseded)`.

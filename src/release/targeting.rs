@@ -3,10 +3,12 @@
 //! Rules are a part of the split. Weights, the steps of a ramp, and a freeze leave them as they are; whatever is about all of a
 //! service's requests takes them away: a flip, and supervision that goes back. A revert and an undo put back what there was
 //! then; an abort and a retirement send everybody away from one version, and take those away that lead there. While supervision
-//! leans back, rules that lead to its candidate are passed over, and are there again when it comes back.
+//! suspects its candidate, rules that lead there are passed over, and are there again when it comes back. Other weights meanwhile are
+//! the end of them.
 
 use super::deployment::Previous;
 use super::draft::{Draft, Item};
+use super::history::Standing;
 use super::overlay::serves;
 use super::retire::Barred;
 use super::{Refused, Trial};
@@ -68,8 +70,6 @@ impl Draft<'_> {
         let rules = named.collect::<Result<_, Refused>>()?;
         let rules = Targeting::new(rules).map_err(|why| Misaimed::TooMany { service: name.clone(), why })?;
         let epoch = self.epoch;
-        // Who asks for weights as they are, or goes back, ends what it leans from.
-        let is_over = self.wishes.contains_key(name) || self.ways_back.contains(name);
         let item = self.entry(name)?;
         let Item { service, deployment, .. } = &*item;
         let is_empty = |version: &VersionName| !serves(&service.versions, version);
@@ -83,17 +83,24 @@ impl Draft<'_> {
             let (service, version) = (name.clone(), retirement.version.clone());
             return Err(Barred::Retiring { service, version }.into());
         }
-        let leaning = item.leaning().filter(|_| !is_over).map(|trial| &trial.candidate);
-        let passed_over = leaning.filter(|candidate| rules.leads_to(candidate)).cloned();
         item.rules_asked = Some(rules.clone());
-        let now = passed_over.as_ref().map_or_else(|| rules.clone(), |version| rules.without(version));
-        item.aim(now, epoch);
-        if let Some(version) = passed_over {
-            self.notes.push(format!(
-                "supervision leans back from `{version}` of `{name}`: rules that lead there are passed over until it comes back"
-            ));
-        }
+        item.aim(rules, epoch);
         Ok(())
+    }
+
+    /// The rules for other weights: those that hold. Who asks for the weights from which supervision leans back has those again that it
+    /// passes over; any others are the end of them. Tells of both.
+    pub(super) fn rules_with(&mut self, name: &ServiceName, weights: &Split) -> Result<Targeting, Refused> {
+        let item = self.entry(name)?;
+        let (asked, hold) = (item.rules(), item.service.split.rules().clone());
+        let trial = item.deployment.trial.as_ref();
+        if trial.is_some_and(|trial| trial.asked.weighs_as(weights)) {
+            self.note_again(name, &hold, &asked);
+            return Ok(asked);
+        }
+        let why = "supervision has passed over what led there, and other weights are asked for";
+        self.note_gone(name, asked.rules().len().saturating_sub(hold.rules().len()), why);
+        Ok(hold)
     }
 
     /// Nobody goes to `version` by a rule any more.
@@ -117,6 +124,15 @@ impl Draft<'_> {
             0 => {}
             1 => self.notes.push(format!("a targeting rule of `{name}` is taken away: {why}")),
             many => self.notes.push(format!("{many} targeting rules of `{name}` are taken away: {why}")),
+        }
+    }
+
+    /// Tells of rules that hold from now on, and did not before.
+    pub(super) fn note_again(&mut self, name: &ServiceName, before: &Targeting, now: &Targeting) {
+        match now.rules().iter().filter(|rule| !before.rules().contains(rule)).count() {
+            0 => {}
+            1 => self.notes.push(format!("a targeting rule of `{name}` holds again")),
+            many => self.notes.push(format!("{many} targeting rules of `{name}` hold again")),
         }
     }
 
@@ -169,6 +185,14 @@ impl Previous {
     }
 }
 
+impl Standing {
+    /// The rules that were asked for: also those that supervision passed over then.
+    pub(super) fn rules(&self) -> &Targeting {
+        let suspecting = self.trial.as_ref().filter(|trial| trial.is_suspected(&self.split));
+        suspecting.map_or(&self.split, |trial| &trial.asked).rules()
+    }
+}
+
 impl Item {
     /// The rules as they were asked for: also those that are passed over while supervision leans back.
     pub(super) fn rules(&self) -> Targeting {
@@ -215,5 +239,27 @@ impl Item {
             None => service.split.rules().clone(),
         };
         trial.asked = trial.asked.clone().targeting(rules.to_those(is_there));
+    }
+
+    /// While supervision suspects its candidate, rules that lead there are passed over, whenever they were set. Notes which are so
+    /// just now.
+    pub(super) fn pass_over(&mut self, epoch: Epoch) -> Option<String> {
+        let trial = self.deployment.trial.as_ref()?;
+        let (asked, candidate) = (trial.asked.rules().clone(), trial.candidate.clone());
+        let is_asked = self.rules_asked.is_some();
+        if !trial.is_suspected(&self.service.split) {
+            // Those that an end of the suspicion has not brought back stay passed over until they are asked for.
+            if is_asked {
+                self.aim(asked, epoch);
+            }
+            return None;
+        }
+        let kept = asked.without(&candidate);
+        let is_news = kept != asked && (is_asked || kept != *self.service.split.rules());
+        self.aim(kept, epoch);
+        is_news.then(|| {
+            let name = &self.service.name;
+            format!("supervision suspects `{candidate}` of `{name}`: rules that lead there are passed over until it does so no more")
+        })
     }
 }

@@ -90,7 +90,7 @@ impl Trial {
     #[must_use]
     pub fn is_suspected(&self, split: &Split) -> bool {
         // A record of an earlier build tells it by the weights alone.
-        self.acts && (self.is_suspect || self.leans(split))
+        self.acts && (self.is_suspect || !self.asked.weighs_as(split))
     }
 
     /// What supervision has against the candidate, as it is kept; `is_known`: it has something by what it knows now.
@@ -135,6 +135,8 @@ impl Draft<'_> {
         };
         if act == Act::Convict {
             self.end_ramp(name, RampEnd::Reverted)?;
+            let count = self.entry(name)?.rules().rules().len();
+            self.note_gone(name, count, &format!("supervision goes back to `{}`", trial.baseline));
         }
         let Item { service, deployment, .. } = self.entry(name)?;
         let is_suspect = matches!(act, Act::Lean(_));
@@ -192,22 +194,21 @@ impl Item {
     ) -> Option<String> {
         let before = self.before.as_ref().and_then(|before| before.standing.as_ref());
         let has_moved = before.is_none_or(|before| !before.split.weighs_as(&self.service.split));
-        let (under_way, leans) =
-            before.and_then(|before| before.trial.as_ref()).map_or((None, false), |trial| {
-                (Some(trial), before.is_some_and(|before| trial.leans(&before.split)))
-            });
+        let under_way = before.and_then(|before| before.trial.as_ref());
+        let leans = before.zip(under_way).is_some_and(|(before, trial)| trial.leans(&before.split));
         // Weights to which supervision had gone by itself become the operator's own by being asked for.
         let takes_over = leans && (wish.is_some() || is_way_back);
-        let mut note = None;
+        let note;
         if has_moved || takes_over || wish.is_some_and(|wish| wish != Supervise::AsConfigured) {
             let before = (base.map(|(service, _)| &service.stable), leans);
             let begun = self.begin(before, wish.unwrap_or_default(), is_way_back, (now, epoch));
-            if begun.is_none() && matches!(wish, Some(Supervise::For(_))) {
+            let is_in_vain = begun.is_none() && matches!(wish, Some(Supervise::For(_)));
+            note = is_in_vain.then(|| {
                 let name = &self.service.name;
-                note = Some(format!(
+                format!(
                     "`{name}` is not supervised: that compares two versions, of which one was there before"
-                ));
-            }
+                )
+            });
             self.deployment.trial = begun;
         } else {
             self.deployment.trial = under_way.cloned();
@@ -219,7 +220,8 @@ impl Item {
                 (trial.stage, trial.generation) = (epoch, 0);
                 trial.is_suspect = trial.leans(&self.service.split);
             }
-            note = self.settle_mode(now);
+            let told = self.settle_mode(now);
+            note = self.pass_over(epoch).or(told);
         }
         let over = self.deployment.trial.take_if(|trial| trial.is_over(&self.service));
         note.or_else(|| {
@@ -275,14 +277,17 @@ impl Item {
         let Self { service, deployment, .. } = self;
         let (trial, name, split) = (deployment.trial.as_mut()?, &service.name, &service.split);
         let was_suspected = trial.is_suspected(split);
+        let is_passed_over = trial.asked.rules() != split.rules();
         match configured(service.supervise.as_deref()) {
             Some(mode) => (trial.acts, trial.by_file) = (mode == SuperviseMode::On, true),
             // Only a change has asked for it.
             None if !trial.by_file => {}
             None => {
+                let lost =
+                    if is_passed_over { ", without the targeting rules that were passed over" } else { "" };
                 deployment.trial = None;
                 return Some(format!(
-                    "`{name}` is not supervised any more: the file says so; it stays at {split}"
+                    "`{name}` is not supervised any more: the file says so; it stays at {split}{lost}"
                 ));
             }
         }
@@ -292,7 +297,14 @@ impl Item {
         }
         let is_left = is_freed && trial.leans(split);
         is_left.then(|| {
-            format!("supervision of `{name}` only tells from now on: the file says so; it stays at {split}")
+            let still = if is_passed_over {
+                ", and targeting rules are passed over until they are set anew"
+            } else {
+                ""
+            };
+            format!(
+                "supervision of `{name}` only tells from now on: the file says so; it stays at {split}{still}"
+            )
         })
     }
 

@@ -1,5 +1,7 @@
 //! Targeting rules: what sets them, what takes them away, and what brings them back.
 
+mod suspicion;
+
 use std::sync::Arc;
 
 use super::retire::minted;
@@ -192,10 +194,7 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
     assert_eq!(shop(&act(&leaning, Act::Convict)), is("blue 100 %", &[]));
     let (set, effects) = done(&leaning, set_rules("shop", &[STAFF]));
     assert_eq!(shop(&set), is("blue 95 %, green 5 %", &[STAFF]));
-    assert_eq!(
-        summary(&effects),
-        "shop: 1 rule (client 10.0.0.0/8 -> blue), once supervision leans back no more"
-    );
+    assert_eq!(summary(&effects), "shop: 1 rule (client 10.0.0.0/8 -> blue)");
     assert_eq!(shop(&act(&set, Act::Restore)), is("blue 50 %, green 50 %", &[STAFF]));
     // The trial went on all the time.
     assert_eq!(trial(&set).unwrap().stage, before.stage);
@@ -204,11 +203,36 @@ fn supervision_passes_them_over_while_it_leans_back_and_takes_them_away_when_it_
         after(&supervised(), [weights("shop", &[("green", "1")], Some("blue")), set_rules("shop", &[BETA])]);
     let stage = trial(&little).unwrap().stage;
     let (leaning, effects) = done(&little, supervise("shop", stage, Act::Lean(weight("5"))));
-    assert_eq!(summary(&effects), "shop: green is suspect, no rules");
+    assert_eq!(summary(&effects), "shop: green is suspect, rules to green are passed over");
     assert_eq!(shop(&leaning), is("blue 99 %, green 1 %", &[]));
     assert_eq!(shop(&act(&leaning, Act::Restore)), is("blue 99 %, green 1 %", &[BETA]));
     // Rules alone are nothing that could be compared.
     assert_eq!(trial(&beta(&supervised())), None);
+}
+
+#[test]
+fn an_abort_leaves_rules_as_they_are_and_a_revert_tells_of_those_of_before() {
+    let red = "cookie red -> red";
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let begin = || begin_ramp("shop", "green", &["1", "100"]);
+    let abort = || ramp("shop", RampOrder::Abort);
+    let set = after(&start(file.clone()), [begin(), set_rules("shop", &[BETA, red])]);
+    let (aborted, effects) = done(&set, abort());
+    assert_eq!(shop(&aborted), is("blue 100 %", &[red]));
+    assert_eq!(effects.notes, ["a targeting rule of `shop` is taken away: nobody goes to `green`"]);
+    let (reverted, effects) = done(&set, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
+    assert_eq!(
+        effects.notes,
+        ["2 targeting rules of `shop` are taken away: a revert brings back those of before"]
+    );
+    let cleared = after(&start(file), [set_rules("shop", &[red]), begin(), set_rules("shop", &[])]);
+    let (aborted, effects) = done(&cleared, abort());
+    assert_eq!((shop(&aborted), effects.notes), (is("blue 100 %", &[]), vec![]));
+    let (reverted, effects) = done(&cleared, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[red]));
+    assert_eq!(effects.notes, ["a targeting rule of `shop` holds again"]);
 }
 
 #[test]

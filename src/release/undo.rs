@@ -1,0 +1,86 @@
+//! An undo: every service that has changed since an epoch goes back to where it was then.
+
+use super::deployment::{Deployment, Previous};
+use super::draft::Draft;
+use super::history::{ServiceRecord, Standing};
+use super::overlay::{restore, serves};
+use super::retire::undo_retirement;
+use super::{Refused, Scopes};
+use crate::table::Epoch;
+
+impl Draft<'_> {
+    /// Every service that has changed since goes back to where it was then.
+    pub(super) fn undo(
+        &mut self,
+        to: Epoch,
+        records: &[ServiceRecord],
+        scopes: &Scopes,
+    ) -> Result<(), Refused> {
+        let changed = self.base.table.services().iter().filter(|service| service.epoch > to);
+        for name in changed.map(|service| &service.name) {
+            let then = records.iter().find(|record| record.service == *name);
+            let Some(standing) = then.and_then(|record| record.standing.as_ref()) else {
+                if scopes.read(name.as_str()) {
+                    self.notes.push(format!("`{name}` did not exist at epoch {to}; it stays as it is"));
+                }
+                continue;
+            };
+            let (epoch, now) = (self.epoch, self.now);
+            let item = self.entry(name)?;
+            // What is to be found is not where traffic goes.
+            let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
+            let gone = |version| Refused::Gone { to, service: name.clone(), version };
+            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
+            let rules = (standing.split.rules().clone(), service.split.rules().clone());
+            // Nobody is sent where nothing has been found.
+            let weight_now = |version| item.service.split.weight(version);
+            let empty = service.split.shares().find(|(version, weight)| {
+                *weight > weight_now(version) && !serves(&service.versions, version)
+            });
+            if let Some((empty, _)) = empty {
+                return Err(gone(empty.clone()));
+            }
+            // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
+            let is_same = service.split.weighs_as(&item.service.split);
+            let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
+            deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
+            item.deployment.ramp.clone_from(&deployment.ramp);
+            deployment.ramped.clone_from(&item.deployment.ramped);
+            let retires = undo_retirement(&mut deployment, &item.deployment, (epoch, now));
+            let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
+            let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);
+            let is_other = stage(&deployment) != stage(&item.deployment);
+            // Where supervision leans back to is not where it stays.
+            let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
+            let asked = standing.rules().clone();
+            let is_elsewhere =
+                (&service.split, &service.stable, &deployment.edits) != present || asked != item.rules();
+            if is_elsewhere || retires || is_other && leans {
+                // What was tried then and still is goes on; anything else that was is over. Rules alone move nothing.
+                let is_moved = !is_same || is_other;
+                let (stable, split) = (item.service.stable.clone(), item.service.split.clone());
+                let is_step = is_moved || retires || stable != service.stable;
+                // Undoing is itself a step that can be reverted.
+                let here = is_step.then_some(Previous { stable, split, exclusive: None });
+                deployment.previous = here.or_else(|| item.deployment.previous.clone());
+                let holds = item.service.holds;
+                (item.service, item.deployment) = (service.holding(holds), deployment);
+                item.is_undone = true;
+                if is_moved {
+                    self.ways_back.insert(name.clone());
+                    let lost = asked.rules().len().saturating_sub(rules.0.rules().len());
+                    self.note_gone(name, lost, "supervision passed over then what led there");
+                } else {
+                    item.rules_asked = Some(asked);
+                }
+            }
+            self.note_lost(name, &rules.0, &rules.1);
+        }
+        let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
+        let told = stood.filter(|name| scopes.read(name.as_str()));
+        for name in told.filter(|name| self.base.table.service(name).is_none()) {
+            self.notes.push(format!("`{name}` is no longer in the file; it does not come back"));
+        }
+        Ok(())
+    }
+}
