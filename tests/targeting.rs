@@ -446,8 +446,11 @@ fn what_cannot_be_a_rule_is_refused_with_its_place() {
     let (code, _, why) = lab.cli(&["rules", "shop", "heading a -> green"]);
     assert_eq!((code, why.contains("`heading` is no condition")), (2, true), "{why}");
     assert_eq!(lab.shop()["epoch"], 1);
+}
 
-    // From a file, as it is shown; and a rule a line.
+#[test]
+fn a_file_has_them_as_they_are_shown_or_one_a_line() {
+    let lab = shop("");
     let path = lab.dir.path().join("rules");
     fs::write(
         &path,
