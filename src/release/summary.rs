@@ -38,10 +38,10 @@ pub(super) fn describe(
     if parts.is_empty() {
         parts.extend(suspected(standing, deployment));
     }
-    parts.extend(targeting(standing, (new, deployment)));
     if parts.is_empty() {
         parts.extend(compared(old.and_then(|old| old.watch.as_ref()), new.watch.as_ref()));
     }
+    parts.extend(targeting(standing, (new, deployment)));
     if parts.is_empty() {
         parts.push("as the file says now".to_owned());
     }
