@@ -30,7 +30,8 @@ fn pair(blue: Origin, green: Origin, rules: &str) -> Lab {
     let origins = vec![blue, green];
     let [blue, green] = [&origins[0], &origins[1]].map(|origin| origin.address);
     let services = format!(
-        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\noutliers = false\n\
+        "trusted_proxies = [\"127.0.0.1\"]\n\
+         [services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nsupervise = {rules}\noutliers = false\n\
          [services.shop.versions.blue]\nendpoints = [\"{blue}\"]\n\
          [services.shop.versions.green]\nendpoints = [\"{green}\"]\n"
     );
@@ -79,9 +80,14 @@ fn cold() -> Origin {
 
 /// Answers at once, and `/poll` after a second.
 fn polled(version: &str) -> Origin {
-    Origin::behaving(version, |seen, stream| {
-        if seen.path() == "/poll" {
-            thread::sleep(Duration::from_secs(1));
+    slow_at("/poll", Duration::from_secs(1), version)
+}
+
+/// Answers at once, but for this path, which takes so long.
+fn slow_at(path: &'static str, takes: Duration, version: &str) -> Origin {
+    Origin::behaving(version, move |seen, stream| {
+        if seen.path() == path {
+            thread::sleep(takes);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
         Ok(Then::Keep)
@@ -111,6 +117,32 @@ fn long_polls_do_not_make_the_same_version_slow_after_an_exclusive_flip() {
     stop.store(true, Ordering::SeqCst);
     pollers.into_iter().for_each(|poller| poller.join().unwrap());
     drop(users);
+    assert_eq!(lab.weight("green"), 10_000, "{}", verdict(&lab));
+    assert_eq!(lab.metric_total("switchback_supervision_suspects_total", "green"), 0.0);
+}
+
+/// Blue took as long for `/report`, but nobody had asked it.
+#[test]
+fn one_client_that_asks_for_what_is_slow_anyway_makes_nobody_suspect() {
+    let [blue, green] =
+        ["blue", "green"].map(|version| slow_at("/report", Duration::from_millis(60), version));
+    let lab = pair(blue, green, "{ warmup = { latency = \"1s\" } }");
+    let _users = Users::of(lab.address(), Duration::from_millis(20));
+    wait_until("blue has a history", || lab.origin("blue").served() > 300);
+    lab.flip("green");
+    wait_until("it is known what is slow", || {
+        !verdict(&lab)["verdict"]["candidate"]["slow_from_seconds"].is_null()
+    });
+    let connections = [(); 3].map(|()| {
+        let mut client = Client::connect(lab.address());
+        thread::spawn(move || {
+            for _ in 0..40 {
+                client.send("GET /report HTTP/1.1\r\nhost: shop\r\nx-forwarded-for: 192.0.2.7\r\n\r\n");
+                assert_eq!(client.answer().status, 200);
+            }
+        })
+    });
+    connections.into_iter().for_each(|connection| connection.join().unwrap());
     assert_eq!(lab.weight("green"), 10_000, "{}", verdict(&lab));
     assert_eq!(lab.metric_total("switchback_supervision_suspects_total", "green"), 0.0);
 }

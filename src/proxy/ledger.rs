@@ -7,6 +7,7 @@
 mod endpoints;
 mod entry;
 mod flight;
+mod out;
 mod page;
 mod quiet;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use entry::{Drawn, Entry};
 pub use flight::LATELY;
-pub use page::SLOWLY;
+pub use out::SLOWLY;
 pub use page::{Counted, GENERATIONS, Page, Sums};
 
 use quiet::{Bad, Quiet, Slot};
@@ -66,7 +67,7 @@ pub(super) struct Shared {
     fuse: AtomicU8,
     in_a_row: AtomicU32,
     is_blown: AtomicBool,
-    /// When which clients have met failures; made with the first failure.
+    /// What which clients have asked the candidate for, or met with it, and in which second; made with the first of it.
     clients: OnceLock<Box<[AtomicU32]>>,
     /// What each client counts for, where the coin is the client's; `None` where nobody stays with a version.
     quiet: Option<Quiet>,
@@ -74,8 +75,13 @@ pub(super) struct Shared {
 
 /// A client counts as one of so many.
 const CLIENTS: usize = 1 << 16;
-/// How many failures of one client in a second count.
+/// How many bad answers of each kind to one client in a second count.
 const MOST_A_SECOND: u32 = 2;
+/// So many bits of a client's word count those: two for each kind. The rest are the second.
+const MET: u32 = 12;
+/// The place among them of what is in flight, after the kinds of what is bad.
+const ASKED: usize = Bad::KINDS;
+const _: () = assert!(2 * (ASKED + 1) == MET as usize, "each has its place");
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -260,18 +266,30 @@ impl Shared {
         known.is_some_and(|(quiet, client)| quiet.is_repeated(client, bad, micros(self.begun, clock::now())))
     }
 
-    /// A failure of the candidate met this client: true when it counts, because the client has not met others just now.
-    fn counts_for(&self, client: u16, now: u64) -> bool {
+    /// The candidate did something bad to this client: true when it counts, because the client has not met more of the kind just now.
+    fn counts_for(&self, client: u16, bad: Bad, now: u64) -> bool {
+        self.is_one_of_few(client, bad.index(), now)
+    }
+
+    /// This client asks the candidate for something: true when it counts while nothing has come of it, because it is not the
+    /// client's third in this second. Most clients have no more, so what is written here is seldom another worker's.
+    fn counts_while_out(&self, client: u16, now: u64) -> bool {
+        self.is_one_of_few(client, ASKED, now)
+    }
+
+    fn is_one_of_few(&self, client: u16, kind: usize, now: u64) -> bool {
         let clients = self.clients.get_or_init(|| (0..CLIENTS).map(|_| AtomicU32::new(0)).collect());
         let slot = &clients[usize::from(client)];
-        let second = u32::try_from(now / 1_000_000).unwrap_or(u32::MAX >> 2) << 2;
+        // It comes round after some days, and is the same only for who was last here in that very second.
+        let second = u32::try_from(now / 1_000_000 % (1 << (u32::BITS - MET))).unwrap_or(0);
         let before = slot.load(Ordering::Relaxed);
-        let met = if before & !3 == second { before & 3 } else { 0 };
-        if met >= MOST_A_SECOND {
+        let met = if before >> MET == second { before % (1 << MET) } else { 0 };
+        let place = 2 * kind;
+        if (met >> place) % 4 >= MOST_A_SECOND {
             return false;
         }
         // Two workers at once may both count: it is a bound on what one client does, not a sum.
-        slot.store(second | (met + 1), Ordering::Relaxed);
+        slot.store(second << MET | (met + (1 << place)), Ordering::Relaxed);
         true
     }
 

@@ -30,6 +30,7 @@ pub(super) fn group(w: f64, baseline: &Counted, candidate: &Counted) -> Group {
         measured: both(|counted| counted.measured),
         client_errors: both(|counted| counted.client_errors),
         slow: [baseline.slow, candidate.slow],
+        slow_beyond: candidate.slow_beyond,
         again: Again {
             bad: both(|counted| counted.again.failed),
             client_errors: both(|counted| counted.again.client_errors),

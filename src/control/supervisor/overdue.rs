@@ -58,6 +58,8 @@ impl Inquiry {
         let of = |epochs, spread| Overdue { clock, spread, epochs };
         let [[blue, green], [long_blue, cold]] = [(&sums.flights, 0), (&sums.slowly, SLOWLY)]
             .map(|(all, spread)| all.each_ref().map(|of_side| of(of_side, spread)));
+        let [beyond, cold_beyond] =
+            [(0, 0), (1, SLOWLY)].map(|(index, spread)| of(&sums.beyond[index], spread));
         // What was begun before had another coin, or none: under this one it would be proof of nothing.
         let weighed = micros(age(self.weighed, now));
         let patience = patience(&self.rules);
@@ -66,8 +68,9 @@ impl Inquiry {
         let silence = patience.max(Duration::from_secs(1));
         let is_silent = has_all && age(self.heard, now) >= silence;
         // When nothing comes of it any more, what is out for so long hangs, whenever it was begun.
-        let hanging =
-            |from: u64| if is_silent { cold.surely(from.max(micros(silence)), u64::MAX) } else { 0 };
+        let hanging = |from: u64| {
+            if is_silent { cold.surely_less(&cold_beyond, from.max(micros(silence)), u64::MAX) } else { 0 }
+        };
         let from = |bucket: u16| bucket_low(usize::from(bucket));
         let Some(([of_blue, of_green], known)) = ledger.slow().zip(ledger.slow_since()) else {
             // It makes a suspicion at most, and what is out for so long is none of the first moment's slowness.
@@ -86,7 +89,8 @@ impl Inquiry {
             slow_ones.max(hanging(from(slow)))
         });
         let suspicious = of_green.map(|slow| {
-            let slow_ones = green.moments(from(slow), compared) + cold.moments(late(slow), since);
+            let slow_ones = green.suspicious(&beyond, from(slow), compared)
+                + cold.suspicious(&cold_beyond, late(slow), since);
             slow_ones.max(hanging(from(slow)) as f64)
         });
         ([of_blue, slow], suspicious)
@@ -126,6 +130,11 @@ impl Overdue<'_> {
         moments.into_values().map(part).sum()
     }
 
+    /// As how many they raise suspicion: no more than there are without these, which are more than their clients count for.
+    fn suspicious(&self, beyond: &Self, from: u64, to: u64) -> f64 {
+        self.moments(from, to).min(self.surely_less(beyond, from, to) as f64)
+    }
+
     fn is_surely(&self, age: u64, from: u64, to: u64) -> bool {
         age >= from + self.spread && age.saturating_add(self.spread) <= to
     }
@@ -133,6 +142,11 @@ impl Overdue<'_> {
     /// How many are out for no less than `from` and no more than `to`.
     fn surely(&self, from: u64, to: u64) -> u64 {
         self.count(|age| self.is_surely(age, from, to))
+    }
+
+    /// The same without these, which are among them.
+    fn surely_less(&self, these: &Self, from: u64, to: u64) -> u64 {
+        self.surely(from, to).saturating_sub(these.surely(from, to))
     }
 
     /// How many may be.
@@ -184,6 +198,19 @@ mod tests {
             (0, 0.0),
             "not slow yet, and before all that"
         );
+    }
+
+    #[test]
+    fn what_one_client_has_out_is_as_suspicious_as_what_counts_of_it_and_no_moment_more_than_one() {
+        let suspicious = |beyond: &[(u64, u64, u64)]| {
+            let epochs: &[_] = &[(312_500, 30, 0), (512_500, 30, 0), (712_500, 30, 0)];
+            let [out, beyond] =
+                [epochs, beyond].map(|epochs| Overdue { clock: 1_050_000, spread: 0, epochs });
+            out.suspicious(&beyond, 200_000, 1_000_000)
+        };
+        assert_eq!(suspicious(&[]), 3.0);
+        assert_eq!(suspicious(&[(312_500, 28, 0), (512_500, 30, 0), (712_500, 30, 0)]), 2.0);
+        assert_eq!(suspicious(&[(312_500, 28, 28), (512_500, 10, 0)]), 3.0, "others are out as well");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use super::out::Way;
 use super::page::{Decided, Outcome, Page};
-use super::quiet::Slot;
+use super::quiet::{Bad, Slot};
 use super::{Counting, LATELY, Side, micros};
 use crate::metrics::{GRPC_FAILURES, Kind, Reason};
 use crate::proxy::clock;
@@ -37,6 +38,8 @@ pub struct Entry {
     flight: Cell<Flight>,
     /// It is with an endpoint whose speed does not count yet.
     is_cold: Cell<bool>,
+    /// Its client has asked for so much that it does not count while it is out.
+    is_beyond: bool,
     end: Cell<End>,
 }
 
@@ -95,16 +98,30 @@ impl Counting {
         }
         let begun = micros(page.shared.begun, now);
         let flight = if kind == Kind::Upload { Flight::Uploading } else { Flight::Out };
+        let (generation, side) = (self.generation, self.side);
+        let is_beyond = side == Side::Candidate && !page.shared.counts_while_out(client, begun);
         if flight == Flight::Out {
-            page.began(self.side, begun, false);
+            page.out.began(Way { side, is_cold: false, is_beyond }, begun);
         }
-        let (generation, side, begun, flight) =
-            (self.generation, self.side, Cell::new(begun), Cell::new(flight));
+        let (begun, flight) = (Cell::new(begun), Cell::new(flight));
         if let Some(clients) = page.clients().filter(|_| drawn != Drawn::Nobodys) {
             clients.came(slot);
         }
         let (sent, took, is_cold, end) = Default::default();
-        Rc::new(Entry { page, side, generation, begun, client, slot, sent, took, flight, is_cold, end })
+        Rc::new(Entry {
+            page,
+            side,
+            generation,
+            begun,
+            client,
+            slot,
+            sent,
+            took,
+            flight,
+            is_cold,
+            is_beyond,
+            end,
+        })
     }
 }
 
@@ -134,11 +151,15 @@ impl Entry {
         }
         // What has waited for an endpoint for longer than that is known to be out, and no more.
         if !is_out || now.saturating_sub(self.begun.get()) < LATELY {
-            self.is_cold.set(true);
             if is_out {
-                self.page.grows_cold(self.side, self.begun.get());
+                self.page.out.grows_cold(self.way(), self.begun.get());
             }
+            self.is_cold.set(true);
         }
+    }
+
+    fn way(&self) -> Way {
+        Way { side: self.side, is_cold: self.is_cold.get(), is_beyond: self.is_beyond }
     }
 
     /// Only who is new has to get warm: were the baseline's first answers left out too, what slows both would show on one.
@@ -159,7 +180,7 @@ impl Entry {
         if self.flight.get() == Flight::Uploading {
             let now = clock::now();
             self.begun.set(micros(self.page.shared.begun, now));
-            self.page.began(self.side, self.begun.get(), self.is_cold.get());
+            self.page.out.began(self.way(), self.begun.get());
             self.flight.set(Flight::Out);
             self.sent.set(Some(now));
         }
@@ -181,7 +202,7 @@ impl Entry {
             self.decide(outcome, seat);
             if outcome == Outcome::Good {
                 self.end.set(End::Good);
-                self.page.opened(self.side);
+                self.page.out.opened(self.side);
             }
         }
     }
@@ -190,7 +211,7 @@ impl Entry {
     pub fn stands(&self) {
         if self.end.get() == End::Good {
             self.end.set(End::Known);
-            self.page.closed(self.side);
+            self.page.out.closed(self.side);
         }
     }
 
@@ -234,7 +255,7 @@ impl Entry {
     /// Takes down a failure of the candidate: false when it counts where one client must not decide alone.
     fn is_capped(&self) -> bool {
         let shared = &self.page.shared;
-        let is_capped = !shared.counts_for(self.client, micros(shared.begun, clock::now()));
+        let is_capped = !shared.counts_for(self.client, Bad::Failed, micros(shared.begun, clock::now()));
         if !is_capped {
             shared.candidate_failed();
         }
@@ -263,14 +284,18 @@ impl Entry {
         } else if !has_failed && self.begun.get() >= shared.mark.load(Ordering::Relaxed) {
             self.page.is_alive();
         }
-        let (side, generation, slot) = (self.side, self.generation, self.slot);
-        self.page.decided(&Decided { side, generation, outcome, is_capped, bucket, slot });
+        self.page.decided(&self.with(outcome, is_capped, bucket));
         self.is_back();
+    }
+
+    fn with(&self, outcome: Outcome, is_capped: bool, bucket: Option<usize>) -> Decided {
+        let (side, generation, client, slot) = (self.side, self.generation, self.client, self.slot);
+        Decided { side, generation, outcome, is_capped, bucket, client, slot }
     }
 
     fn is_back(&self) {
         if self.flight.replace(Flight::Back) == Flight::Out {
-            self.page.ended(self.side, self.begun.get(), self.is_cold.get());
+            self.page.out.ended(self.way(), self.begun.get());
         }
     }
 }
@@ -300,9 +325,7 @@ impl Drop for Entry {
         let slow = shared.slow_from(self.side);
         if waited.zip(slow).is_some_and(|(waited, [p75, ..])| waited >= usize::from(p75)) {
             self.took.set(waited);
-            let (side, generation, slot) = (self.side, self.generation, self.slot);
-            let outcome = Outcome::GivenUp;
-            self.page.decided(&Decided { side, generation, outcome, is_capped: false, bucket: waited, slot });
+            self.page.decided(&self.with(Outcome::GivenUp, false, waited));
         }
         self.is_back();
     }

@@ -4,24 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::endpoints::Endpoints;
-use super::flight::{EPOCH, Flight, bump};
+use super::flight::bump;
+use super::out::Out;
 use super::quiet::{Bad, Clients, Slot};
-use super::{QUANTILES, Shared, Side};
+use super::{QUANTILES, Shared, Side, clock, micros};
 use crate::table::latency::BUCKETS;
 
 /// Weights that are told apart; supervision moves them less often than that before the oldest request is long forgotten.
 pub const GENERATIONS: usize = 8;
 
-/// So many times as coarsely is it known for how long the slow ones are out, and so many times as long.
-const COARSE: u64 = 16;
-/// How far from the middle of its group such a one was begun at most, in microseconds.
-pub const SLOWLY: u64 = EPOCH * COARSE / 2;
-
 /// One worker's counts. Only its worker writes: a load and a store, with nothing locked.
 pub struct Page {
     pub(super) shared: Arc<Shared>,
     groups: [[Group; 2]; GENERATIONS],
-    sides: [OfSide; 2],
+    /// How long heads took, by side.
+    took: [Box<[AtomicU64]>; 2],
+    /// What is in flight.
+    pub(super) out: Out,
     /// Good answers of the baseline to what was asked after the mark.
     alive: AtomicU64,
     endpoints: [Endpoints; 2],
@@ -41,21 +40,12 @@ struct Group {
     client_errors: AtomicU64,
     measured: AtomicU64,
     slow: [AtomicU64; QUANTILES],
+    /// Those of the slow that do not count where one client must not decide alone.
+    slow_beyond: [AtomicU64; QUANTILES],
     /// Those of them that say nothing new of their client: of the failed, the client's errors, and the slow.
     failed_again: AtomicU64,
     client_errors_again: AtomicU64,
     slow_again: [AtomicU64; QUANTILES],
-}
-
-struct OfSide {
-    /// How long heads took.
-    took: Box<[AtomicU64]>,
-    flight: Flight,
-    /// The same of a longer time, of the baseline; what is in flight to endpoints that are not warm, of the candidate, and only there.
-    slowly: Flight,
-    /// Good answers of which something was still to come, and those of which nothing is any more.
-    opened: AtomicU64,
-    closed: AtomicU64,
 }
 
 /// What was counted, of all workers.
@@ -67,9 +57,11 @@ pub struct Sums {
     pub took: [Box<[u64]>; 2],
     /// What was begun lately and what of it has ended, with the time at which it was begun in microseconds since the ledger's beginning.
     pub flights: [Vec<(u64, u64, u64)>; 2],
-    /// The same of a longer time and [less precisely](SLOWLY): all of the baseline, and what of the candidate is with endpoints that are
+    /// The same of a longer time and [less precisely](super::SLOWLY): all of the baseline, and what of the candidate is with endpoints that are
     /// not warm, which is not among the others.
     pub slowly: [Vec<(u64, u64, u64)>; 2],
+    /// Those of the candidate's in both that do not count where one client must not decide alone.
+    pub beyond: [Vec<(u64, u64, u64)>; 2],
     /// What was begun longer ago than [`LATELY`](super::LATELY) and has not ended.
     pub older: [u64; 2],
     /// Good answers of which something is still to come, by side.
@@ -95,6 +87,8 @@ pub struct Counted {
     pub measured: u64,
     /// Those of them that were slow, at each quantile.
     pub slow: [u64; QUANTILES],
+    /// Those of the slow that do not count where one client must not decide alone; of the candidate.
+    pub slow_beyond: [u64; QUANTILES],
     /// Those of the bad ones whose client had met the same just before, where the coin is the client's.
     pub again: Again,
 }
@@ -112,14 +106,16 @@ pub struct Again {
 
 impl Again {
     fn less(&self, before: &Self) -> Self {
-        let mut slow = self.slow;
-        slow.iter_mut().zip(before.slow).for_each(|(slow, before)| *slow = slow.saturating_sub(before));
         Self {
             failed: self.failed.saturating_sub(before.failed),
             client_errors: self.client_errors.saturating_sub(before.client_errors),
-            slow,
+            slow: each_less(self.slow, before.slow),
         }
     }
+}
+
+fn each_less(now: [u64; QUANTILES], before: [u64; QUANTILES]) -> [u64; QUANTILES] {
+    std::array::from_fn(|index| now[index].saturating_sub(before[index]))
 }
 
 impl Sums {
@@ -142,8 +138,6 @@ impl Counted {
     /// What came since there was `before`.
     #[must_use]
     pub fn less(&self, before: &Self) -> Self {
-        let mut slow = self.slow;
-        slow.iter_mut().zip(before.slow).for_each(|(slow, before)| *slow = slow.saturating_sub(before));
         Self {
             decided: self.decided.saturating_sub(before.decided),
             failed: self.failed.saturating_sub(before.failed),
@@ -151,7 +145,8 @@ impl Counted {
             broken: self.broken.saturating_sub(before.broken),
             client_errors: self.client_errors.saturating_sub(before.client_errors),
             measured: self.measured.saturating_sub(before.measured),
-            slow,
+            slow: each_less(self.slow, before.slow),
+            slow_beyond: each_less(self.slow_beyond, before.slow_beyond),
             again: self.again.less(&before.again),
         }
     }
@@ -164,6 +159,7 @@ impl Default for Sums {
             took: [vec![0; BUCKETS].into(), vec![0; BUCKETS].into()],
             flights: [Vec::new(), Vec::new()],
             slowly: [Vec::new(), Vec::new()],
+            beyond: [Vec::new(), Vec::new()],
             older: [0; 2],
             open: [0; 2],
             alive: 0,
@@ -174,13 +170,6 @@ impl Default for Sums {
 impl std::fmt::Debug for Page {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Page").finish_non_exhaustive()
-    }
-}
-
-impl Default for OfSide {
-    fn default() -> Self {
-        let (flight, slowly, opened, closed) = Default::default();
-        Self { took: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), flight, slowly, opened, closed }
     }
 }
 
@@ -204,6 +193,8 @@ pub(super) struct Decided {
     pub(super) is_capped: bool,
     /// The bucket of how long its head took, if it may be compared.
     pub(super) bucket: Option<usize>,
+    /// Whom it was answered, as one of many.
+    pub(super) client: u16,
     /// Whose coin it was, if a client's.
     pub(super) slot: Option<Slot>,
 }
@@ -228,7 +219,8 @@ impl Page {
             shared,
             clients,
             groups: Default::default(),
-            sides: Default::default(),
+            took: [(); 2].map(|()| (0..BUCKETS).map(|_| AtomicU64::new(0)).collect()),
+            out: Out::default(),
             alive: AtomicU64::new(0),
             endpoints: Default::default(),
         }
@@ -239,34 +231,6 @@ impl Page {
         self.clients.as_ref()
     }
 
-    /// A request was begun so long after the ledger.
-    pub(super) fn began(&self, side: Side, at: u64, is_cold: bool) {
-        let of = &self.sides[side as usize];
-        if !is_cold {
-            of.flight.began(at);
-        }
-        if is_cold || side == Side::Baseline {
-            of.slowly.began(at / COARSE);
-        }
-    }
-
-    /// What was begun then and is in flight has met an endpoint that is not warm.
-    pub(super) fn grows_cold(&self, side: Side, begun: u64) {
-        self.began(side, begun, true);
-        self.sides[side as usize].flight.ended(begun);
-    }
-
-    /// A request that was begun then is in flight no more, as far as this is concerned.
-    pub(super) fn ended(&self, side: Side, begun: u64, is_cold: bool) {
-        let of = &self.sides[side as usize];
-        if !is_cold {
-            of.flight.ended(begun);
-        }
-        if is_cold || side == Side::Baseline {
-            of.slowly.ended(begun / COARSE);
-        }
-    }
-
     /// The baseline gave a good answer to what was asked after the mark.
     pub(super) fn is_alive(&self) {
         bump(&self.alive);
@@ -274,17 +238,7 @@ impl Page {
 
     /// How long a head took.
     pub(super) fn took(&self, side: Side, bucket: usize) {
-        bump(&self.sides[side as usize].took[bucket]);
-    }
-
-    /// A good answer has begun to come.
-    pub(super) fn opened(&self, side: Side) {
-        bump(&self.sides[side as usize].opened);
-    }
-
-    /// Nothing more comes of one.
-    pub(super) fn closed(&self, side: Side) {
-        bump(&self.sides[side as usize].closed);
+        bump(&self.took[side as usize][bucket]);
     }
 
     /// The counts of these weights, unless they are long gone: their place is another's then.
@@ -304,19 +258,13 @@ impl Page {
 
     /// The end of a first attempt is known.
     pub(super) fn decided(&self, decided: &Decided) {
-        let Decided { side, generation, outcome, is_capped, bucket, slot } = *decided;
+        let Decided { side, generation, outcome, is_capped, bucket, slot, .. } = *decided;
         let Some(group) = self.group(side, generation) else { return };
         bump(&group.decided);
         if let Some((bucket, slow)) = bucket.zip(self.shared.slow_from(side)) {
             bump(&group.measured);
-            for (quantile, from) in slow.into_iter().enumerate() {
-                if bucket >= usize::from(from) {
-                    bump(&group.slow[quantile]);
-                    if self.shared.is_repeated(slot, Bad::Slow(quantile)) {
-                        bump(&group.slow_again[quantile]);
-                    }
-                }
-            }
+            let reached = slow.into_iter().take_while(|from| bucket >= usize::from(*from));
+            reached.enumerate().for_each(|(quantile, _)| self.was_slow(group, quantile, decided));
         }
         match outcome {
             Outcome::Good | Outcome::GivenUp => {}
@@ -327,6 +275,19 @@ impl Page {
                 }
             }
             Outcome::Failed => group.failed(is_capped, self.shared.is_repeated(slot, Bad::Failed)),
+        }
+    }
+
+    /// It was slow, at this quantile.
+    fn was_slow(&self, group: &Group, quantile: usize, decided: &Decided) {
+        let (shared, bad) = (&self.shared, Bad::Slow(quantile));
+        bump(&group.slow[quantile]);
+        let now = || micros(shared.begun, clock::now());
+        if decided.side == Side::Candidate && !shared.counts_for(decided.client, bad, now()) {
+            bump(&group.slow_beyond[quantile]);
+        }
+        if shared.is_repeated(decided.slot, bad) {
+            bump(&group.slow_again[quantile]);
         }
     }
 
@@ -368,6 +329,8 @@ impl Page {
                 // Parts before what they are a part of.
                 let (slow, slow_again) = (&mut sum.again.slow, &group.slow_again);
                 slow.iter_mut().zip(slow_again).for_each(|(sum, again)| *sum += read(again));
+                let (slow, beyond) = (&mut sum.slow_beyond, &group.slow_beyond);
+                slow.iter_mut().zip(beyond).for_each(|(sum, beyond)| *sum += read(beyond));
                 sum.again.client_errors += read(&group.client_errors_again);
                 sum.again.failed += read(&group.failed_again);
                 sum.capped += read(&group.capped);
@@ -379,21 +342,10 @@ impl Page {
                 sum.decided += read(&group.decided);
             }
         }
-        let flights = sums.flights.iter_mut().zip(&mut sums.older);
-        for ((side, took), (flights, older)) in self.sides.iter().zip(&mut sums.took).zip(flights) {
-            took.iter_mut().zip(&side.took).for_each(|(sum, bucket)| *sum += read(bucket));
-            *older += side.flight.look(|epoch| flights.push(epoch));
+        for (sums, took) in sums.took.iter_mut().zip(&self.took) {
+            sums.iter_mut().zip(took).for_each(|(sum, bucket)| *sum += read(bucket));
         }
-        for (index, (side, epochs)) in self.sides.iter().zip(&mut sums.slowly).enumerate() {
-            let tell = |(middle, begun, ended)| epochs.push((middle * COARSE, begun, ended));
-            let older = side.slowly.look(tell);
-            // The baseline's are among the older ones already.
-            sums.older[index] += if index == Side::Candidate as usize { older } else { 0 };
-        }
-        for (side, open) in self.sides.iter().zip(&mut sums.open) {
-            let closed = read(&side.closed);
-            *open += read(&side.opened) - closed;
-        }
+        self.out.add_to(sums);
         sums.alive += read(&self.alive);
     }
 }

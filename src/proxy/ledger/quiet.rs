@@ -21,9 +21,9 @@ pub(super) enum Bad {
 }
 
 impl Bad {
-    const KINDS: usize = 2 + QUANTILES;
+    pub(super) const KINDS: usize = 2 + QUANTILES;
 
-    fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         match self {
             Self::Failed => 0,
             Self::ClientError => 1,

@@ -6,6 +6,7 @@ mod pages;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::out::Way;
 use super::*;
 use crate::metrics::{Kind, Reason};
 use crate::proxy::fields::Fields;
@@ -152,19 +153,20 @@ fn an_answer_counts_under_the_weights_its_coin_was_thrown_under_unless_these_are
 
 #[test]
 fn what_is_in_flight_is_known_by_when_it_was_begun_however_long_that_is_ago() {
+    const WAY: Way = Way { side: Side::Baseline, is_cold: false, is_beyond: false };
     let trial = Trial::new();
     let page = trial.ledger.page(0);
-    page.began(Side::Baseline, 10, false);
-    page.began(Side::Baseline, 20, false);
-    page.ended(Side::Baseline, 10, false);
+    page.out.began(WAY, 10);
+    page.out.began(WAY, 20);
+    page.out.ended(WAY, 10);
     let lately = |trial: &Trial| trial.ledger.sums().flights[0].clone();
     assert_eq!(lately(&trial).iter().map(|(_, begun, ended)| (*begun, *ended)).collect::<Vec<_>>(), [(2, 1)]);
     // The same place, one time round later.
-    page.began(Side::Baseline, LATELY + 10, false);
+    page.out.began(WAY, LATELY + 10);
     let sums = trial.ledger.sums();
     assert_eq!((sums.flights[0].len(), sums.flights[0][0].1, sums.older[0]), (1, 1, 1));
-    page.ended(Side::Baseline, 20, false);
-    page.ended(Side::Baseline, LATELY + 10, false);
+    page.out.ended(WAY, 20);
+    page.out.ended(WAY, LATELY + 10);
     assert_eq!(trial.in_flight(), [0, 0]);
 }
 

@@ -25,6 +25,8 @@ pub struct Group {
     pub client_errors: [u64; 2],
     /// How many were slow, by the threshold of each of p75, p95 and p99.
     pub slow: [[u64; 3]; 2],
+    /// Those of the candidate's slow ones by which it may not become suspect: of one client only so many a second are meant.
+    pub slow_beyond: [u64; 3],
     /// Those of the bad ones whose client had met the same just before, where the coin is the client's: they are no throw of it.
     pub again: Again,
 }
@@ -80,6 +82,12 @@ impl Group {
         [less(self.of(metric)), less(self.bad_of(metric))]
     }
 
+    /// What the guard of speed rests on at this quantile: measured, and slow.
+    pub(super) fn guarded(&self, quantile: usize) -> [u64; 2] {
+        let beyond = self.slow_beyond[quantile];
+        [self.measured[1], self.slow[1][quantile]].map(|all| all.saturating_sub(beyond))
+    }
+
     /// For this metric's detector.
     pub(super) fn counts(&self, metric: Metric) -> Counts {
         let [decided, bad] = self.compared(metric);
@@ -104,6 +112,7 @@ impl Group {
         add(&mut self.client_errors, more.client_errors);
         add(&mut self.again.bad, more.again.bad);
         add(&mut self.again.client_errors, more.again.client_errors);
+        self.slow_beyond.iter_mut().zip(more.slow_beyond).for_each(|(sum, more)| *sum += more);
         let slow = [(&mut self.slow, more.slow), (&mut self.again.slow, more.again.slow)];
         for (sums, more) in slow.into_iter().flat_map(|(sums, more)| sums.iter_mut().zip(more)) {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);

@@ -80,7 +80,8 @@ pub struct Supervisor {
     suspicion: Option<Suspicion>,
     pairs: [PairDetector; 5],
     guards: [GuardDetector; 4],
-    pace: Pace,
+    /// One for each guard of speed.
+    paces: [Pace; 3],
     clean: CleanTest,
     evidence: Evidence,
     /// Seconds since the stage began.
@@ -146,7 +147,7 @@ impl Supervisor {
             suspicion: None,
             pairs: pairs(&settings),
             guards: guards(p0),
-            pace: Pace::new(settings.guard_pace),
+            paces: [(); 3].map(|()| Pace::new(settings.guard_pace)),
             clean: CleanTest::new(settings.errors),
             evidence: Evidence {
                 total: none,
@@ -203,11 +204,11 @@ impl Supervisor {
             suspicion.baseline[1] += group.bad[0];
         }
         if self.are_guards_on() {
-            let (measured, [errors, speed @ ..]) = (group.measured[1], &mut self.guards);
+            let [errors, speed @ ..] = &mut self.guards;
             errors.update(dt, group.guard_decided, group.guard_bad);
-            let part = self.pace.part(dt, measured);
-            for (guard, slow) in speed.iter_mut().zip(group.slow[1]) {
-                guard.update_in_part(dt, part, measured, slow);
+            for (quantile, (guard, pace)) in speed.iter_mut().zip(&mut self.paces).enumerate() {
+                let [measured, slow] = group.guarded(quantile);
+                guard.update_in_part(dt, pace.part(dt, measured), measured, slow);
             }
         }
     }

@@ -171,6 +171,29 @@ fn what_is_out_is_told_apart_by_whether_its_endpoint_is_warm() {
 }
 
 #[test]
+fn of_what_one_client_has_out_two_begun_in_a_second_are_suspicious_and_of_another_as_many() {
+    let trial = Trial::new();
+    let other = Peer::new(Some("192.0.2.2:1".parse().unwrap()), None, Arc::new(Door::default()));
+    let other = Trial { ledger: Arc::clone(&trial.ledger), peer: other };
+    let (seat, _upstream) = seat();
+    let asked: Vec<_> = (0..10).map(|_| trial.entry(0, "green", 0)).collect();
+    let _blue: Vec<_> = (0..10).map(|_| trial.entry(0, "blue", 0)).collect();
+    let _others = [0, 1].map(|worker| other.entry(worker, "green", 0));
+    let out = |all: &[Vec<(u64, u64, u64)>; 2]| {
+        all.each_ref().map(|these| these.iter().map(|(_, begun, ended)| begun - ended).sum::<u64>())
+    };
+    let beyond = || out(&trial.ledger.sums().beyond);
+    // It may have taken longer than a second.
+    let [warm, cold] = beyond();
+    assert!((4..=8).contains(&warm) && cold == 0, "{warm}, {cold}");
+    assert_eq!(out(&trial.ledger.sums().flights), [10, 12], "as proof all of them count");
+    asked.iter().for_each(|entry| entry.goes_to(&seat));
+    assert_eq!(beyond(), [warm, 0], "no endpoint has to get warm");
+    drop(asked);
+    assert_eq!(beyond(), [0, 0]);
+}
+
+#[test]
 fn an_endpoint_is_silent_from_its_first_request_to_its_first_answer() {
     let trial = Trial::new();
     let page = trial.ledger.page(0);
@@ -185,8 +208,15 @@ fn an_answer_is_slow_at_those_quantiles_whose_bucket_it_has_reached() {
     let trial = Trial::new();
     let took = |side, bucket| {
         let (generation, outcome) = (0, Outcome::Good);
-        let decided =
-            Decided { side, generation, outcome, is_capped: false, bucket: Some(bucket), slot: None };
+        let decided = Decided {
+            side,
+            generation,
+            outcome,
+            is_capped: false,
+            bucket: Some(bucket),
+            client: 3,
+            slot: None,
+        };
         trial.ledger.page(0).decided(&decided);
         let group = trial.ledger.sums().groups[0][side as usize];
         (group.measured, group.slow)
@@ -252,14 +282,41 @@ fn the_baseline_is_alive_by_good_answers_to_what_was_asked_after_the_mark() {
 }
 
 #[test]
-fn of_one_client_two_failures_in_a_second_count_and_of_another_as_many() {
+fn of_one_client_two_of_a_kind_in_a_second_count_and_of_another_as_many() {
     let trial = Trial::new();
-    let counts = |client, micros| trial.ledger.shared.counts_for(client, micros);
+    let shared = &trial.ledger.shared;
+    let counts = |client, micros| shared.counts_for(client, Bad::Failed, micros);
     let second = 1_000_000;
     assert_eq!([0, 1, second - 1].map(|at| counts(3, at)), [true, true, false]);
     assert_eq!([2, 3, 4].map(|at| counts(4, at)), [true, true, false]);
     assert_eq!([second, second + 1, 2 * second - 1].map(|at| counts(3, at)), [true, true, false]);
     assert!(counts(3, 100 * second));
+    // Who is slow is still seen to fail, and the other way round.
+    let slow = |quantile| [0, 1, 2].map(|at| shared.counts_for(5, Bad::Slow(quantile), at));
+    assert_eq!([0, 1, 2].map(slow), [[true, true, false]; 3]);
+    assert_eq!([3, 4, 5].map(|at| counts(5, at)), [true, true, false]);
+    assert!((0..3).all(|quantile| !shared.counts_for(5, Bad::Slow(quantile), second - 1)));
+}
+
+#[test]
+fn what_one_client_waits_for_is_as_suspicious_as_two_in_a_second_whether_it_stays_or_leaves() {
+    let trial = Trial::new();
+    trial.ledger.set_slow([[0; QUANTILES]; 2]);
+    let asked = |of| {
+        let entry = trial.entry(0, of, 0);
+        entry.sent();
+        entry
+    };
+    for _ in 0..10 {
+        asked("green").answered(200, false, None);
+        drop(asked("green"));
+        asked("blue").answered(200, false, None);
+    }
+    let [blue, green] = trial.ledger.sums().groups[0];
+    assert_eq!((green.measured, green.slow), (20, [20; 3]), "as proof all of them count");
+    // It may have taken longer than a second.
+    assert!(green.slow_beyond.iter().all(|beyond| (10..=18).contains(beyond)), "{green:?}");
+    assert_eq!((blue.slow, blue.slow_beyond), ([10; 3], [0; 3]));
 }
 
 #[test]

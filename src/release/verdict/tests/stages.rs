@@ -219,3 +219,25 @@ fn long_polls_that_all_came_together_and_come_again_together_are_not_suspicious(
     assert!(suspected(pace, 1).is_some_and(|seconds| seconds < 1.0), "{:?}", suspected(pace, 1));
     assert!(suspected(pace, 2).is_some_and(|seconds| seconds < 3.0), "{:?}", suspected(pace, 2));
 }
+
+/// Of a second in which 50 of 146 requests are slow, and 49 of these are beyond what one client counts for.
+#[test]
+fn slow_ones_beyond_what_one_client_counts_for_are_not_suspicious_and_do_not_speak_for_it() {
+    let second = |slow: u64, beyond: u64| {
+        let (measured, slow) = ([0, 96 + slow], [[0; 3], [slow; 3]]);
+        // As their own guard sees them they are all alike.
+        let guard_decided = 100;
+        let slow_beyond = [beyond; 3];
+        Group { w: 1.0, decided: measured, guard_decided, measured, slow, slow_beyond, ..Group::default() }
+    };
+    let evidence = |group: Group| {
+        let mut stage = Supervisor::new(1.0, usual_bound(), Settings::default());
+        for _ in 0..60 {
+            stage.tick(1.0, &[group], None, 0);
+        }
+        (stage.standing(), stage.guard_log_e())
+    };
+    assert_eq!(evidence(second(50, 0)).0, Standing::Suspect);
+    assert_eq!(evidence(second(50, 49)), evidence(second(1, 0)));
+    assert_eq!(evidence(second(50, 49)).0, Standing::Collecting);
+}
