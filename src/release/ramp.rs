@@ -3,11 +3,13 @@
 //! While a ramp is under way a revert takes all of it back. Whoever moves the traffic otherwise ends it; supervision that leans back
 //! only suspends it. When a step is due, by a clock that nobody sets, is control's to know: what stands here outlives a process.
 
+mod interrupts;
 mod others;
 mod steps;
 
 use std::time::Duration;
 
+pub use interrupts::Interrupts;
 pub use steps::Steps;
 
 use super::deployment::Previous;
@@ -121,15 +123,6 @@ pub enum RampOrder {
         /// The retirement's [`Retirement::begun`](super::Retirement::begun).
         begun: Epoch,
     },
-}
-
-/// Whether a flip ends what moves the traffic already: a ramp, a retirement, or a rollout between versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interrupts {
-    /// It does.
-    Yes,
-    /// It is refused then.
-    No,
 }
 
 impl RampEnd {
@@ -350,22 +343,6 @@ impl Draft<'_> {
         self.check_not_retiring(name)?;
         let none = || Refused::NoRamp { service: name.clone() };
         self.entry(name)?.deployment.ramp.clone().ok_or_else(none)
-    }
-
-    /// That it may end whatever is under way, or neither a ramp nor a retirement is.
-    pub(super) fn check_interrupts(
-        &mut self,
-        name: &ServiceName,
-        interrupts: Interrupts,
-    ) -> Result<(), Refused> {
-        if interrupts == Interrupts::Yes {
-            return Ok(());
-        }
-        self.check_not_retiring(name)?;
-        match &self.entry(name)?.deployment.ramp {
-            Some(ramp) => Err(Refused::Ramping { service: name.clone(), to: ramp.to.clone() }),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn check_not_suspect(&mut self, name: &ServiceName) -> Result<(), Refused> {

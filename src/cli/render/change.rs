@@ -125,10 +125,8 @@ pub(in crate::cli) fn rules(name: &str, standing: &Standing, style: Style) -> St
         [] => format!("{head}: no rules, all by the weights"),
         _ => format!("{head}: the first that fits decides, and the weights share who is left"),
     };
-    let note = (standing.rules_asked() != standing.rules).then(|| {
-        "note: supervision leans back: rules that lead to its candidate are passed over until it comes back"
-            .to_owned()
-    });
+    let note = (standing.rules_asked() != standing.rules)
+        .then(|| "note: rules that lead to a version that supervision suspects are passed over".to_owned());
     let lines = numbered(standing).map(|rule| format!("  {rule}"));
     [head].into_iter().chain(lines).chain(note).collect::<Vec<_>>().join("\n")
 }
