@@ -25,7 +25,7 @@
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
 //! kernel, in [pipes](proxy::pipe), unless TLS or HTTP/2 needs their bytes; where one fails before its answer, and the
 //! request may run twice or was not sent, another endpoint of the version is tried while the
-//! [budget](proxy::upstream::budget) lasts; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
+//! [budget](proxy::upstream::budget) lasts; where all have failed and the service is shielded, the request is admitted once more, to stable, and what it had met stays the first version's; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
 //! and the line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing
 //! is written that another worker writes, no lock is taken, no task is spawned. What is shared by its nature is the exception, and
 //! only those pay who need it: a connection that is opened is counted among the [descriptors](proxy::descriptors) of all, a
