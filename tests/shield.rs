@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::Builder;
-use http::{Method, Response};
+use http::{Method, Request, Response};
 use lab::http2::{request, run};
 use lab::origin::{Peer, Then, never_accepts, nobody};
 use lab::websocket::{echoed, echoes};
@@ -288,9 +288,9 @@ fn run_for_ever(origin: impl Future<Output = ()>) {
 #[test]
 fn over_http2_on_either_side_it_is_the_same() {
     let (blue, seen) = speaks_http2("blue", 200);
-    let (green, _tried) = speaks_http2("green", 500);
+    let (fails, _tried) = speaks_http2("green", 500);
     let (body, over_http1) = (vec![7; 50_000], answers(500));
-    for (green, protocol) in [(green, "h2c"), (nobody(), "h2c"), (over_http1.address, "http1")] {
+    for (green, protocol) in [(fails, "h2c"), (nobody(), "h2c"), (over_http1.address, "http1")] {
         let text = format!(
             "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\noutliers = false\nshield = true\n\
              rules = [{{ query = {{ to = \"green\" }}, to = \"green\" }}]\n[services.shop.versions.blue]\n\
@@ -313,6 +313,22 @@ fn over_http2_on_either_side_it_is_the_same() {
         let (method, received) = seen.recv_timeout(PATIENCE).unwrap();
         assert!(method == Method::PUT && received == body, "{} bytes", received.len());
         assert_eq!(shielded(&lab, "green"), 3.0);
+        // A gRPC call runs once: only what was not sent is stable's.
+        let is_dead = protocol == "h2c" && green != fails;
+        let call = Request::builder().method(Method::POST).uri("http://shop.test/a.B/C?to=green");
+        let call = call.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap();
+        let answer = run(async {
+            let client = Http2::to(lab.address()).await;
+            let (answer, send) = client.start(call, false).await;
+            let (sent, answer) = tokio::join!(
+                lab::http2::upload(send, Bytes::from_static(b"call"), None),
+                lab::http2::answer(answer)
+            );
+            sent.unwrap();
+            answer.unwrap()
+        });
+        assert_eq!(answer.version(), if is_dead { "blue" } else { "green" });
+        assert_eq!(seen.try_recv().is_ok(), is_dead);
     }
 }
 
