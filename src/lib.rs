@@ -118,7 +118,8 @@
 //! # What always holds
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.
-//! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte.
+//! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte; the shield admits one that its
+//!   version has failed once more, by the same protocol.
 //! - `drained` is said only when nothing is in flight on a version and nothing can arrive. Counts say *whether*; what is
 //!   left, since when and with which endpoint is a worker's own knowledge ([`proxy::upstream::flights`]), and told when the
 //!   workers are [asked](proxy::upstream::roll). It is about a version; what is stopped is a process behind an address, so

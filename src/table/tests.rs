@@ -97,6 +97,28 @@ fn the_candidate_is_the_heaviest_besides_stable() {
 }
 
 #[test]
+fn stable_covers_for_all_others_while_new_requests_come_to_it() {
+    let covered = |weights: &[(&str, u64)]| {
+        let plain = service("shop", "/", weights);
+        assert!(
+            plain.versions.iter().all(|version| plain.shield(&version.name).is_none()),
+            "nobody asked for it"
+        );
+        let mut shop = Service::clone(&plain);
+        shop.shield = Some(Arc::default());
+        let covered = shop.versions.iter().filter(|version| shop.shield(&version.name).is_some());
+        covered.map(|version| version.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(covered(&[("blue", 9_000), ("green", 500), ("v3", 500)]), ["green", "v3"]);
+    assert_eq!(covered(&[("blue", 1), ("green", 9_999)]), ["green"]);
+    assert_eq!(
+        covered(&[("blue", 0), ("green", 10_000)]),
+        [""; 0],
+        "nothing comes to a version that is left"
+    );
+}
+
+#[test]
 fn aliases_name_the_version_that_plays_the_part_now() {
     let shop = service("shop", "/", &[("blue", 9_500), ("green", 500)]);
     let resolve = |name: &str| shop.resolve(&name.parse().unwrap()).map(ToString::to_string);
