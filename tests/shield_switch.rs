@@ -85,7 +85,7 @@ fn users_see_nothing_of_a_canary_that_fails_always_and_it_goes_back_by_itself() 
 fn what_stable_answers_for_another_is_no_part_of_the_comparison() {
     let gate = Gate::default();
     let green = fails(&gate);
-    let lab = shop(Origin::start("blue"), green.address, "supervise = true");
+    let lab = shop(Origin::start("blue"), green.address, "supervise = { mode = \"alert\" }");
     // Everything but a hundredth of a per cent.
     lab.weights(&json!({ "green": 9_999, "blue": 1 }));
     let mut client = lab.client();
@@ -100,6 +100,27 @@ fn what_stable_answers_for_another_is_no_part_of_the_comparison() {
     };
     wait_until("they are counted", || sums("green") == [0.0, 3.0, 0.0]);
     assert_eq!(sums("blue"), [0.0; 3]);
+}
+
+#[test]
+fn an_endpoint_that_fails_is_left_alone_as_without_the_shield() {
+    let (bad, well) = (Origin::pulsing("green", &Pulse::of(500)), Origin::pulsing("green", &Pulse::well()));
+    let blue = Origin::start("blue");
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\nshield = true\nbalance = \"round_robin\"\n{RULE}\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\", \"{}\"]\n",
+        blue.address, bad.address, well.address
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue], &services);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    wait_until("it is ejected", || {
+        assert_eq!(client.get("/?to=green").status, 200);
+        lab.metric_total("switchback_endpoint_ejections_total{", "version=\"green\"") > 0.0
+    });
+    assert!(bad.served() >= 5, "five in a row");
+    assert_eq!(shielded(&lab), bad.served() as f64);
 }
 
 #[test]
