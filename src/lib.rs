@@ -25,7 +25,7 @@
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
 //! kernel, in [pipes](proxy::pipe), unless TLS or HTTP/2 needs their bytes; where one fails before its answer, and the
 //! request may run twice or was not sent, another endpoint of the version is tried while the
-//! [budget](proxy::upstream::budget) lasts; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
+//! [budget](proxy::upstream::budget) lasts; where all have failed and the service is shielded, the request is admitted once more, to stable, and what it had met stays the first version's; the permit ends with the last byte and records the outcome. What routes and versions change about requests and answers,
 //! and the line in the access log, go along in its [story](proxy::story), which is empty for most. On this path nothing
 //! is written that another worker writes, no lock is taken, no task is spawned. What is shared by its nature is the exception, and
 //! only those pay who need it: a connection that is opened is counted among the [descriptors](proxy::descriptors) of all, a
@@ -118,7 +118,8 @@
 //! # What always holds
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.
-//! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte.
+//! - Every request is admitted under exactly one epoch and counts on exactly one version until its last byte; the shield admits one that its
+//!   version has failed once more, by the same protocol.
 //! - `drained` is said only when nothing is in flight on a version and nothing can arrive. Counts say *whether*; what is
 //!   left, since when and with which endpoint is a worker's own knowledge ([`proxy::upstream::flights`]), and told when the
 //!   workers are [asked](proxy::upstream::roll). It is about a version; what is stopped is a process behind an address, so

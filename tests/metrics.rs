@@ -47,6 +47,7 @@ fn table() -> Arc<Table> {
         supervise: None,
         sticky: None,
         targeting: switchback::table::Targeting::default(),
+        shield: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

@@ -119,6 +119,7 @@ fn service(points: u16) -> Arc<Service> {
         supervise: None,
         sticky: None,
         targeting: switchback::table::Targeting::default(),
+        shield: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

@@ -47,6 +47,8 @@ struct Request {
     /// The names of those that the proxy takes out before it looks.
     taken_out: Vec<String>,
     client: Option<IpAddr>,
+    /// True when its method is one of a request that may run twice.
+    may_repeat: bool,
 }
 
 impl RouteKey for Request {
@@ -84,10 +86,8 @@ impl Request {
         if uri.path().is_empty() || !uri.path().starts_with('/') {
             return Err(bad("uri", "`uri` is http://host/path, or /path".to_owned()));
         }
-        if let Some(method) = &asked.method {
-            let read = http::Method::from_bytes(method.as_bytes());
-            read.map_err(|_| bad("method", "`method` is no HTTP method".to_owned()))?;
-        }
+        let method = http::Method::from_bytes(asked.method.as_deref().unwrap_or("GET").as_bytes());
+        let method = method.map_err(|_| bad("method", "`method` is no HTTP method".to_owned()))?;
         let client = asked.client.map(|client| {
             let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
             read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
@@ -114,7 +114,8 @@ impl Request {
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
-        Ok(Self { host, path, query, headers, taken_out, client: client.transpose()? })
+        let may_repeat = method.is_idempotent();
+        Ok(Self { host, path, query, headers, taken_out, client: client.transpose()?, may_repeat })
     }
 
     /// What its user is known by, where users of the service stay with a version.
@@ -149,6 +150,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         by_client: Vec::new(),
         taken_out: request.taken_out.clone(),
         sticky: None,
+        shielded_by: None,
     };
     let Some(routed) = table.route(request) else { return nowhere };
     let service = &table.services()[routed.service];
@@ -182,7 +184,11 @@ fn explained(table: &Table, request: &Request) -> Explained {
         chances.iter_mut().for_each(|chance| chance.probability /= all);
     }
     let rule = aim.and_then(|aim| rule(service, aim));
-    Explained { reason, version, chances, rule, by_client, sticky: Sticky::of(service), ..found }
+    let others = || chances.iter().filter(|chance| chance.version != service.stable.as_str());
+    let is_shielded =
+        service.shield.is_some() && service.split.leads_to(&service.stable) && request.may_repeat;
+    let shielded_by = (is_shielded && others().next().is_some()).then(|| service.stable.to_string());
+    Explained { reason, version, rule, by_client, sticky: Sticky::of(service), shielded_by, chances, ..found }
 }
 
 /// The rule that this is by.

@@ -33,6 +33,7 @@ mod regular;
 mod retries;
 mod route;
 mod service;
+mod shield;
 pub mod size;
 mod split;
 mod sticky;

@@ -11,7 +11,7 @@ use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{
-    answer, drain, edits, hold, limits, pool, pool_rules, route, split, sticky, supervise, targeting,
+    answer, drain, edits, hold, limits, pool, pool_rules, route, shield, split, sticky, supervise, targeting,
 };
 use crate::table::{
     Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
@@ -95,6 +95,7 @@ impl Services {
         let hold = section.or("hold", HoldLimits::default(), hold::read);
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
+        let shield = section.or("shield", None, shield::read);
         section.finish();
         let (stable, split) = split?;
         let targeting = rules?;
@@ -129,6 +130,7 @@ impl Services {
             supervise: supervise?.map(Arc::new),
             sticky: sticky?.map(Arc::new),
             targeting,
+            shield: shield?.map(Arc::new),
         })
     }
 

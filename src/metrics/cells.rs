@@ -208,8 +208,14 @@ pub struct Cells {
     both: Tally,
     /// The other kinds in flight, in the order of [`Kind::ALL`].
     kinds: [Flow; Kind::ALL.len()],
-    /// What the version did and users did not see: attempts that another one made good.
+    /// What the version did and users did not see: attempts that another one made good, and what it did in another version's place.
     unseen: OnceLock<Box<Tally>>,
+    /// What the version did last with requests that another version has then answered.
+    covered: OnceLock<Box<Tally>>,
+    /// What users saw of what it did in another version's place, since that one had them.
+    seen: OnceLock<Box<Tally>>,
+    /// Requests that it has failed and another version has answered.
+    shielded: AtomicU64,
     /// Requests for which endpoints were used that do not serve, because too few do.
     panics: AtomicU64,
     /// Status of gRPC calls, in the order of [`GRPC`].
@@ -235,11 +241,12 @@ impl Cells {
         self.both.record(outcome);
     }
 
-    /// How many requests have ended, and how many of them with a 5xx, the proxy's own included.
+    /// How many requests have ended, and how many of them with a 5xx, the proxy's own included; not those that another version has failed
+    /// before.
     #[must_use]
     pub fn decided_and_failed(&self) -> (u64, u64) {
         let (mut codes, mut reasons) = ([0; SLOTS], [0; Reason::ALL.len()]);
-        self.both.add_to(&mut codes, &mut reasons);
+        self.ended().for_each(|tally| tally.add_to(&mut codes, &mut reasons));
         let of_codes = codes.iter().enumerate().map(|(slot, count)| {
             let is_bad = CODES.get(slot).map_or(slot + 1 == SLOTS, |code| *code >= 500);
             (*count, is_bad)
@@ -253,13 +260,43 @@ impl Cells {
 
     /// How many requests took how long at most, in microseconds; those beyond the last bound are left out.
     pub fn took(&self) -> impl Iterator<Item = (u64, u64)> {
-        let counts = self.both.durations.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        let mut counts = [0; BOUNDS.len() + 1];
+        for tally in self.ended() {
+            tally.durations.add_to(&mut counts);
+        }
         BOUNDS.into_iter().zip(counts)
+    }
+
+    /// Its own requests, each as it has left the version.
+    fn ended(&self) -> impl Iterator<Item = &Tally> {
+        std::iter::once(&self.both).chain(self.covered.get().map(|covered| &**covered))
     }
 
     /// Counts an attempt of the version's that the user does not see, because another one is made.
     pub fn record_unseen(&self, outcome: Outcome) {
         self.unseen.get_or_init(Box::default).record(outcome);
+    }
+
+    /// Counts what became here of a request that another version answers.
+    pub fn record_covered(&self, outcome: Outcome) {
+        self.covered.get_or_init(Box::default).record(outcome);
+    }
+
+    /// Counts a request that another version had failed: what this one did, and what the user saw, who has waited since that one had it.
+    pub fn record_in_place(&self, outcome: Outcome, seen: Outcome) {
+        self.record_unseen(outcome);
+        self.seen.get_or_init(Box::default).record(seen);
+    }
+
+    /// Counts a request that it has failed and another version has answered.
+    pub fn shield(&self) {
+        bump(&self.shielded, 1);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn shielded(&self) -> u64 {
+        self.shielded.load(Ordering::Relaxed)
     }
 
     /// Counts a choice among all endpoints because too few serve.
@@ -320,12 +357,12 @@ impl Cells {
 
     /// What the version did, in parts to be added up.
     pub(super) fn upstream(&self) -> impl Iterator<Item = &Tally> {
-        std::iter::once(&self.both).chain(self.unseen.get().map(|unseen| &**unseen))
+        self.ended().chain(self.unseen.get().map(|unseen| &**unseen))
     }
 
     /// What users saw.
-    pub(super) fn client(&self) -> &Tally {
-        &self.both
+    pub(super) fn client(&self) -> impl Iterator<Item = &Tally> {
+        std::iter::once(&self.both).chain(self.seen.get().map(|seen| &**seen))
     }
 
     /// One more of this kind in flight.

@@ -129,7 +129,7 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 10] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 11] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
@@ -140,6 +140,7 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 10] {
     let mut hedges = Family::of(&names::HEDGES);
     let mut pending = Family::of(&names::PENDING);
     let mut panics = Family::of(&names::PANIC_REQUESTS);
+    let mut shielded = Family::of(&names::SHIELDED);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
@@ -152,6 +153,7 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 10] {
             in_flight.count(&[service, version, kind.token()], count);
         }
         panics.count(&[service, version], sum.panics);
+        shielded.count(&[service, version], sum.shielded);
         for kind in [Kind::Sse, Kind::Websocket, Kind::Grpc] {
             dismissed.count(&[service, version, kind.token()], sum.dismissed[kind as usize]);
         }
@@ -164,7 +166,19 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 10] {
         }
     }
     refusals(&mut client, inputs);
-    [upstream, client, upstream_seconds, in_flight, grpc, dismissed, retries, hedges, pending, panics]
+    [
+        upstream,
+        client,
+        upstream_seconds,
+        in_flight,
+        grpc,
+        dismissed,
+        retries,
+        hedges,
+        pending,
+        panics,
+        shielded,
+    ]
 }
 
 fn requests(family: &mut Family, service: &str, version: &str, requests: &Requests) {

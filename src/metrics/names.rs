@@ -101,6 +101,8 @@ metrics! {
         "Attempts at a request after its first one: answered, failed, reconnected (to the same endpoint, which had not read it), or not made because the budget was exhausted.";
     HEDGES = Counter "switchback_hedges_total" ["service", "version", "outcome"]
         "Attempts at a request beside one that takes its time: won, lost, failed, or not made because the budget was exhausted.";
+    SHIELDED = Counter "switchback_shielded_total" ["service", "version"]
+        "Requests that the version has failed and that stable has answered in its place: users saw stable's answer, and the failure is the version's (switchback_upstream_requests_total).";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
         "Changes of the table, by what they did and who asked.";
     RELOADS = Counter "switchback_config_reloads_total" ["result"]

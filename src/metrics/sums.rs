@@ -85,6 +85,8 @@ pub(super) struct VersionSum {
     pub(super) hedges: [u64; Hedge::ALL.len()],
     /// Choices among all endpoints because too few serve.
     pub(super) panics: u64,
+    /// Requests that it has failed and another version has answered.
+    pub(super) shielded: u64,
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
     /// Health checks of its endpoints, if there were any.
@@ -116,8 +118,11 @@ impl VersionSum {
         }
         cells.add_grpc(&mut self.grpc);
         self.panics += cells.panics();
-        self.client.add(cells.client());
-        self.client_seconds.add(&cells.client().durations);
+        self.shielded += cells.shielded();
+        for tally in cells.client() {
+            self.client.add(tally);
+            self.client_seconds.add(&tally.durations);
+        }
         for (total, kind) in self.in_flight.iter_mut().zip(Kind::ALL) {
             *total += cells.in_flight(kind);
         }
@@ -170,7 +175,7 @@ impl Waits {
         for (id, tenure) in before {
             if !self.shown.contains_key(&id) {
                 let gone = self.gone.entry(tenure.service().clone()).or_default();
-                tenure.each_cells(&mut |cells| gone.add(&cells.client().durations));
+                tenure.each_cells(&mut |cells| cells.client().for_each(|tally| gone.add(&tally.durations)));
             }
         }
         let services: HashSet<_> = versions.keys().map(|(service, _)| service).collect();

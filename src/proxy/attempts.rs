@@ -7,7 +7,6 @@ mod tries;
 
 use std::rc::Rc;
 
-use super::body::Incoming;
 use super::bounds::Bounds;
 use super::choice::Chooser;
 use super::connection::Turn;
@@ -17,27 +16,28 @@ use super::journal::Record;
 use super::live::Terms;
 use super::outgoing::Upload;
 use super::permit::Permit;
+use super::shield::Shield;
 use crate::metrics::Reason;
-use attempt::{Request, attempt};
+use attempt::{Headed, Request, attempt};
 use hedge::hedged;
-pub(super) use places::stay_in_line;
+pub(super) use places::{at_once, stay_in_line};
 use tries::Tries;
 
-/// Sends the request to an endpoint of its version, and to another one by the rules of [`Tries`] when that fails.
+/// Sends the request to an endpoint of its version, and to another one by the rules of [`Tries`] when that fails; when that is for good,
+/// the shield takes it over, if there is one and it does.
 pub(super) async fn forward(
     turn: &Turn,
-    head: &Parts,
-    asked: &Asked<'_>,
-    body: Incoming,
+    (head, asked): (&Parts, &Asked<'_>),
+    upload: &mut Upload,
     mut permit: Permit,
     terms: &Terms,
     record: Option<&Record>,
+    shield: Option<&Shield<'_>>,
 ) -> Result<Answer, Reason> {
     let Terms { timeouts, limits } = *terms;
     let client = &turn.client;
     let bounds = Bounds::new(client, head, timeouts, limits);
     turn.is_due(bounds.deadline());
-    let mut upload = Upload::of(head, body, asked, limits.request_body);
     let chooser = Chooser { turn, head, asked };
     let clock = chooser.clock();
     let special = permit.local().special();
@@ -46,10 +46,14 @@ pub(super) async fn forward(
         let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
         // Boxed, here and below: rare, and all requests would have its size.
         if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit, chooser)).await {
-            return places::refused(permit, reason);
+            return over(permit, upload, reason, shield, (chooser, &bounds));
         }
     }
-    let Some(mut seat) = chooser.pick(permit.local(), &[]) else { return permit.fail(Reason::NoEndpoint) };
+    // In another version's place it has been chosen already.
+    let chosen = permit.seat().map(Rc::clone).or_else(|| chooser.pick(permit.local(), &[]));
+    let Some(mut seat) = chosen else {
+        return over(permit, upload, Reason::NoEndpoint, shield, (chooser, &bounds));
+    };
     let mut tries = Tries::new(head, asked, !upload.is_empty());
     let limit = special.as_ref().and_then(|rules| rules.retries.per_try_timeout);
     let limit = limit.filter(|_| tries.may_repeat());
@@ -63,20 +67,24 @@ pub(super) async fn forward(
             let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
             let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, chooser);
             if let Err(reason) = Box::pin(sit).await {
-                return places::refused(permit, reason);
+                return over(permit, upload, reason, shield, (chooser, &bounds));
             }
             places::leave_line(&mut permit);
         }
         permit.goes_to(&seat, &turn.alarm);
         let ended = match hedge {
-            None => attempt(&request, &seat, &local, Some(permit), &mut upload, tries.may_reuse()).await,
-            Some(rules) => Box::pin(hedged(&request, &seat, permit, &upload, &mut tries, rules)).await,
+            None => attempt(&request, &seat, &local, Some(permit), upload, tries.may_reuse()).await,
+            Some(rules) => Box::pin(hedged(&request, &seat, permit, upload, &mut tries, rules)).await,
         };
         let (kept, next) = match ended {
             Ok(headed) => {
                 let looks = special.as_ref().filter(|rules| rules.retries.repeats(headed.status()));
                 let Some(other) = looks.and_then(|_| tries.after_status(&headed, &seat, chooser)) else {
                     tries.answered(headed.permit());
+                    if let Some(shield) = shield {
+                        let headed = uncovered(headed, upload, &tries, shield, (chooser, &bounds))?;
+                        return Ok(headed.answer(upload, head));
+                    }
                     return Ok(headed.answer(upload, head));
                 };
                 (headed.discard(), Ok(other))
@@ -84,7 +92,13 @@ pub(super) async fn forward(
             Err((Some(mut permit), failure)) => {
                 // Of several at a time it is the last one that has failed.
                 let seat = permit.seat().map_or_else(|| Rc::clone(&seat), Rc::clone);
-                let next = tries.after(&failure, &mut permit, &seat, &upload, chooser);
+                let next = tries.after(&failure, &mut permit, &seat, upload, chooser);
+                let shield = shield.filter(|_| tries.may_go_elsewhere(&failure));
+                if let (Err(reason), Some(shield)) = (&next, shield)
+                    && shield.takes_over(&mut permit, upload, *reason, (chooser, &bounds))
+                {
+                    return Err(*reason);
+                }
                 (Some(permit), next)
             }
             Err((None, _)) => return Err(Reason::Internal),
@@ -98,5 +112,43 @@ pub(super) async fn forward(
         if place.is_some() {
             permit.places.get_or_insert_default().endpoint = place;
         }
+    }
+}
+
+/// The answer, if it is one to the user.
+///
+/// # Errors
+/// Any reason, when the shield has taken the request over for this answer.
+fn uncovered(
+    headed: Headed,
+    upload: &mut Upload,
+    tries: &Tries,
+    shield: &Shield<'_>,
+    about: (Chooser<'_>, &Bounds),
+) -> Result<Headed, Reason> {
+    let status = headed.status();
+    if !tries.is_idempotent() || !shield.takes(status) {
+        return Ok(headed);
+    }
+    match shield.admits(headed.permit(), upload, status, about) {
+        None => Ok(headed),
+        Some(stand_in) => {
+            shield.instead(headed.discard().ok_or(Reason::Internal)?, upload, stand_in);
+            Err(Reason::Internal)
+        }
+    }
+}
+
+/// Nothing of the request was sent this time, and nothing will be, for this reason: the shield takes it over, or that is its end.
+fn over<T>(
+    mut permit: Permit,
+    upload: &mut Upload,
+    reason: Reason,
+    shield: Option<&Shield<'_>>,
+    about: (Chooser<'_>, &Bounds),
+) -> Result<T, Reason> {
+    match shield {
+        Some(shield) if shield.takes_over(&mut permit, upload, reason, about) => Err(reason),
+        Some(_) | None => places::refused(permit, reason),
     }
 }

@@ -1,6 +1,7 @@
 //! The two bodies of an exchange: what a client sends, and what it is answered with.
 
 mod again;
+mod kept;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use super::tunnel::Tunnel;
 use crate::metrics::Reason;
 
 pub use again::Again;
+pub use kept::Kept;
 
 /// A request's body, as it comes from the client.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub enum Incoming {
     Http2(Upload),
     /// Sent again. Boxed: rare.
     Again(Box<Again>),
+    /// Kept while it is sent. Boxed: rare.
+    Kept(Box<Kept>),
 }
 
 /// Why a request's body broke off.
@@ -49,6 +53,7 @@ impl Incoming {
             Self::None => Poll::Ready(()),
             Self::Http1(wire) => wire.poll_come(cx),
             Self::Again(again) => again.poll_come(cx),
+            Self::Kept(kept) => kept.poll_come(cx),
             Self::Http2(upload) => {
                 if upload.has_come() {
                     Poll::Ready(())
@@ -64,6 +69,7 @@ impl Incoming {
         match self {
             Self::Http1(wire) => wire.poll_pipe(cx),
             Self::Again(again) => again.poll_pipe(cx),
+            Self::Kept(kept) => kept.poll_pipe(cx),
             Self::None | Self::Http2(_) => Poll::Ready(None),
         }
     }
@@ -79,6 +85,7 @@ impl http_body::Body for Incoming {
             Self::Http1(wire) => wire.poll_upload(cx),
             Self::Http2(upload) => upload.poll_frame(cx),
             Self::Again(again) => again.poll_frame(cx),
+            Self::Kept(kept) => kept.poll_frame(cx),
         }
     }
 
@@ -88,6 +95,7 @@ impl http_body::Body for Incoming {
             Self::Http1(wire) => wire.upload().is_end(),
             Self::Http2(upload) => upload.is_end(),
             Self::Again(again) => again.is_end(),
+            Self::Kept(kept) => kept.is_end(),
         }
     }
 
@@ -97,6 +105,7 @@ impl http_body::Body for Incoming {
             Self::Http1(wire) => wire.upload().remaining(),
             Self::Http2(upload) => upload.remaining(),
             Self::Again(again) => again.remaining(),
+            Self::Kept(kept) => kept.remaining(),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -21,6 +21,8 @@ use crate::metrics::{Kind, Reason};
 pub(super) struct Admitted {
     pub(super) permit: Permit,
     pub(super) terms: Terms,
+    /// True when stable may answer in the version's place.
+    pub(super) is_shielded: bool,
 }
 
 /// How far a request has come.
@@ -124,7 +126,8 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            return Ok(Entry::Admitted(Admitted { permit, terms }));
+            let is_shielded = rare.is_some_and(|rare| rare.shield.is_some());
+            return Ok(Entry::Admitted(Admitted { permit, terms, is_shielded }));
         }
     }
 }

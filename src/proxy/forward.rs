@@ -180,7 +180,7 @@ impl Exchange {
 
     /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
-    pub fn answer(self: Box<Self>, head: Head, upload: Upload) -> Answer {
+    pub fn answer(self: Box<Self>, head: Head, upload: &mut Upload) -> Answer {
         self.record.as_ref().inspect(|record| record.first_byte());
         let source = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
@@ -190,7 +190,7 @@ impl Exchange {
     }
 
     /// The endpoint has changed the protocol: what follows is not ours to read.
-    fn tunnel(mut self: Box<Self>, upload: Upload) -> Source {
+    fn tunnel(mut self: Box<Self>, upload: &mut Upload) -> Source {
         self.turn.alarm.clear();
         let (Some(permit), Some(stream), Some(past)) =
             (self.permit.take(), self.stream.take(), self.past.take())
@@ -200,7 +200,7 @@ impl Exchange {
         permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
         let stream = Far::Own(stream, past);
-        let tunnel = Tunnel::new(turn, permit, stream, early, upload.into_tunnel(), self.timeouts);
+        let tunnel = Tunnel::new(turn, permit, stream, early, upload.take_tunnel(), self.timeouts);
         Source::Tunnel(Box::new(tunnel))
     }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use entry::{Drawn, Entry};
+pub use entry::{Drawn, Entry, is_failure};
 pub use flight::LATELY;
 pub use out::SLOWLY;
 pub use page::{Counted, GENERATIONS, Page, Sums};

@@ -15,8 +15,8 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    Aims, AssignedBy, Epoch, Service, ServiceLimits, ServiceName, Sticky, Table, Timeouts, VersionName,
-    VersionSpec,
+    Aims, AssignedBy, Epoch, Service, ServiceLimits, ServiceName, ShieldRules, Sticky, Table, Timeouts,
+    VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -64,6 +64,8 @@ pub struct Rare {
     pub aims: Option<Arc<Aims>>,
     /// How the service's users stay with a version, if they do.
     pub sticky: Option<Arc<Sticky>>,
+    /// What stable answers in the version's place, if it does.
+    pub shield: Option<Arc<ShieldRules>>,
     /// How the version's requests are counted, if it is compared with another.
     pub counting: Option<Counting>,
     /// Where the service's requests are counted, if it is supervised.
@@ -116,9 +118,10 @@ impl Shared {
         let Self { quota, gates, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
         let (aims, sticky) = (service.aims.clone(), service.sticky.clone());
+        let shield = service.shield(version).cloned();
         let is_limited = quota.is_some() || gates.is_some() || ledger.is_some();
-        let is_there = is_limited || aims.is_some() || sticky.is_some();
-        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, counting, ledger }))
+        let is_there = is_limited || aims.is_some() || sticky.is_some() || shield.is_some();
+        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, shield, counting, ledger }))
     }
 }
 

@@ -25,6 +25,7 @@ mod attempts;
 mod choice;
 pub mod forward;
 pub mod outgoing;
+mod shield;
 pub mod sticky;
 mod targeting;
 
@@ -89,6 +90,7 @@ use connection::{Client, Turn};
 use entry::{Admitted, Entry, admit};
 use gate::Asked;
 use head::{Answer, Parts};
+use outgoing::Upload;
 use story::Story;
 
 use crate::metrics::Reason;
@@ -126,7 +128,7 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         asked = Asked::of(head)?;
     }
     let mut place = None;
-    let Admitted { mut permit, terms } = loop {
+    let mut admitted = loop {
         match admit(client, head, &asked, &body, story, &mut place)? {
             Entry::Admitted(admitted) => break admitted,
             Entry::OwnAnswer => return story.answer(client, head, &asked),
@@ -140,12 +142,18 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         }
     };
     if let Some(place) = place {
-        attempts::stay_in_line(&mut permit, place);
+        attempts::stay_in_line(&mut admitted.permit, place);
     }
+    if admitted.is_shielded {
+        // Boxed: few are, and all would have its size.
+        return Box::pin(shield::serve(turn, (head, &asked), body, admitted, story)).await;
+    }
+    let Admitted { permit, terms, .. } = admitted;
     let rewritten = story.rewritten(client, head, &asked);
     let asked = rewritten.as_ref().map_or(asked, |rewritten| rewritten.asked(&asked));
     let head = rewritten.as_ref().map_or(&*head, |rewritten| &rewritten.head);
-    forward(turn, head, &asked, body, permit, &terms, story.record.as_deref()).await
+    let mut upload = Upload::of(head, body, &asked, terms.limits.request_body);
+    forward(turn, (head, &asked), &mut upload, permit, &terms, story.record.as_deref(), None).await
 }
 
 /// What the listener itself has to say to a request: `Some` answer, or nothing.

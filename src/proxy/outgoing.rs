@@ -1,5 +1,6 @@
 //! A request on its way to an endpoint: its head, then its body as the client sends it.
 
+mod again;
 mod flush;
 
 use std::cell::OnceCell;
@@ -121,24 +122,14 @@ impl Upload {
         Self { rest: rest(body, coding), length, tunnel, most }
     }
 
-    /// The same for another attempt of a request without a body.
-    pub fn again(&self) -> Self {
-        Self { rest: Rest::Nothing, length: self.length, tunnel: Incoming::None, most: self.most }
-    }
-
     /// What a tunnel's client sends.
-    pub fn into_tunnel(self) -> Incoming {
-        self.tunnel
+    pub fn take_tunnel(&mut self) -> Incoming {
+        std::mem::replace(&mut self.tunnel, Incoming::None)
     }
 
     /// True when there is no body.
     pub fn is_empty(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
-    }
-
-    /// Nothing of it was taken.
-    pub fn give_back(&mut self, rest: Rest) {
-        self.rest = rest;
     }
 }
 

@@ -1,5 +1,7 @@
 //! A permit: the proof that a request is counted in on its version, and the pen that records how it ended.
 
+mod seen;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use super::upstream::flights::Ask;
 use super::upstream::{Local, Place, Seat, Verdict};
 use crate::metrics::{Cells, Hedge, Kind, Outcome, Reason, Retry};
 use crate::table::Epoch;
+use seen::Seen;
 
 /// One request in flight on one version. Counts until dropped: move it into the body or the tunnel, so that it ends
 /// with the last byte and not with the head.
@@ -39,6 +42,8 @@ pub struct Permit {
     reason: Cell<Option<Reason>>,
     /// True when it was ended in words, because its version is being left.
     is_dismissed: Cell<bool>,
+    /// Who sees how it ends.
+    seen: Cell<Seen>,
     /// Where its end is noted too: the access log, when that is on.
     record: Option<Rc<Record>>,
     /// The epoch it was admitted under.
@@ -88,6 +93,7 @@ impl Permit {
             code: Cell::new(Reason::ClientGone.status()),
             reason: Cell::new(Some(Reason::ClientGone)),
             is_dismissed: Cell::new(false),
+            seen: Cell::new(Seen::Both),
             record: None,
             epoch: chosen_under,
             slot: None,
@@ -359,7 +365,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.cells().record(self.outcome(self.reason.get()));
+        self.is_over();
         self.cells().leave(self.kind.get());
         if let Some(record) = &self.record {
             record.ended(self.reason.get());

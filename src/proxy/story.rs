@@ -17,6 +17,7 @@ use super::live::{Lane, Snapshot};
 use super::permit::Permit;
 use super::quota::NotNow;
 use super::rewrite::{self, Rewritten, Values};
+use super::shield::StandIn;
 use super::sticky::{Known, Minted};
 use super::upgrade::Upgrade;
 use super::{answer, error, hold, hops};
@@ -127,6 +128,18 @@ impl Story {
         if let Some(record) = &self.record {
             record.assigned(permit.local(), known.by);
             permit.note_in(record);
+        }
+    }
+
+    /// The version that the request was assigned to has failed it, and another one is to answer.
+    pub(super) fn stands_in(&mut self, other: &mut StandIn) {
+        self.epoch = Some(other.permit.epoch);
+        let StandIn { snapshot, routed, version, .. } = &*other;
+        let place = || Place { snapshot: Rc::clone(snapshot), routed: *routed, version: Some(*version) };
+        self.place = snapshot.has_rules(routed.service).then(place);
+        if let Some(record) = &self.record {
+            record.stands_in(other.permit.local(), other.permit.epoch, other.lost.told());
+            other.permit.note_in(record);
         }
     }
 

@@ -16,9 +16,9 @@ use crate::table::{
     EndpointWeight, ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits,
     HostPattern, HttpProbe, Identity, KeepaliveRules, Least, On, OutlierRules, OwnAnswer, Page, PathRewrite,
     Policy, PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules, Route, RouteRules,
-    Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, SlowStart, Slowness, StickyBy, StickyRules,
-    SuperviseMode, SuperviseRules, TargetRule, Targeting, Template, Timeouts, Tolerance, Traits, UpstreamTls,
-    VersionName, VersionSpec, Warmup, ZoneName,
+    Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, ShieldRules, SlowStart, Slowness, StickyBy,
+    StickyRules, SuperviseMode, SuperviseRules, TargetRule, Targeting, Template, Timeouts, Tolerance, Traits,
+    UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
 };
 
 /// What the file said of a service, in 64 bits.
@@ -73,7 +73,7 @@ fields! {
     ServiceSpec {
         name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise,
         sticky;
-        targeting
+        targeting, shield
     }
     TargetRule { when, to }
     VersionSpec { name, endpoints, protocol, tls, proxy_header, draining, traits, pool }
@@ -88,6 +88,7 @@ fields! {
         sticky_quiet
     }
     StickyRules { by, salt }
+    ShieldRules { statuses, body, budget, min_per_second }
     Tolerance { ratio, excess }
     Slowness { part, least }
     Rules { routes, versions, pages }

@@ -18,6 +18,7 @@ pub mod page;
 pub mod pool;
 pub mod rules;
 pub mod service;
+pub mod shield;
 pub mod split;
 pub mod sticky;
 pub mod supervise;
@@ -47,6 +48,7 @@ pub use pool::{
 };
 pub use rules::{Edits, OwnAnswer, PathRewrite, RouteRules, Rules, SentHost};
 pub use service::{AssignedBy, Service, ServiceSpec, Timeouts, VersionSpec};
+pub use shield::ShieldRules;
 pub use split::Split;
 pub use sticky::{Sticky, StickyBy, StickyKey, StickyRules};
 pub use supervise::{Slowness, SuperviseMode, SuperviseRules, Tolerance, Watch};

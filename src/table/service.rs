@@ -11,6 +11,7 @@ use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::pool::PoolRules;
 use super::pool::traits::PoolTraits;
 use super::rules::Rules;
+use super::shield::ShieldRules;
 use super::split::{Coin, Split};
 use super::sticky::{Sticky, StickyRules};
 use super::supervise::{SuperviseRules, Watch};
@@ -102,6 +103,8 @@ pub struct ServiceSpec {
     pub sticky: Option<Arc<StickyRules>>,
     /// The first targeting rules.
     pub targeting: Targeting,
+    /// What stable answers for the others when they fail; `None`: nothing.
+    pub shield: Option<Arc<ShieldRules>>,
 }
 
 /// What decided on a request's version.
@@ -166,6 +169,8 @@ pub struct Service {
     pub sticky: Option<Arc<Sticky>>,
     /// Its targeting rules, if there are any.
     pub aims: Option<Arc<Aims>>,
+    /// What stable answers for the others when they fail; `None`: nothing.
+    pub shield: Option<Arc<ShieldRules>>,
     /// Its new requests wait, while there are any.
     pub holds: Holds,
     /// Whose answers are counted, if any.
@@ -199,6 +204,7 @@ impl Service {
             supervise: spec.supervise.clone(),
             sticky,
             aims,
+            shield: spec.shield.clone(),
             holds: Holds::default(),
             watch: None,
             versions,
@@ -273,6 +279,13 @@ impl Service {
         let others = self.split.shares().filter(|(name, _)| **name != self.stable);
         let heaviest = others.max_by_key(|(_, weight)| *weight).map(|(name, _)| name);
         heaviest.or_else(|| self.split.versions().find(|name| **name != self.stable))
+    }
+
+    /// By which rules stable answers for this version when that fails, if it does: only while new requests come to stable.
+    #[must_use]
+    pub fn shield(&self, version: &VersionName) -> Option<&Arc<ShieldRules>> {
+        let is_other = *version != self.stable && self.split.leads_to(&self.stable);
+        self.shield.as_ref().filter(|_| is_other)
     }
 
     /// The version that `reference` names, if there is one now.

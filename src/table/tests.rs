@@ -33,6 +33,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();
@@ -93,6 +94,28 @@ fn the_candidate_is_the_heaviest_besides_stable() {
     assert_eq!(candidate(&[("blue", 10_000)]), None);
     assert_eq!(candidate(&[("blue", 10_000), ("green", 0)]), None, "no weight, no candidate");
     assert_eq!(candidate(&[("blue", 1_000), ("green", 8_000), ("v3", 1_000)]).as_deref(), Some("green"));
+}
+
+#[test]
+fn stable_covers_for_all_others_while_new_requests_come_to_it() {
+    let covered = |weights: &[(&str, u64)]| {
+        let plain = service("shop", "/", weights);
+        assert!(
+            plain.versions.iter().all(|version| plain.shield(&version.name).is_none()),
+            "nobody asked for it"
+        );
+        let mut shop = Service::clone(&plain);
+        shop.shield = Some(Arc::default());
+        let covered = shop.versions.iter().filter(|version| shop.shield(&version.name).is_some());
+        covered.map(|version| version.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(covered(&[("blue", 9_000), ("green", 500), ("v3", 500)]), ["green", "v3"]);
+    assert_eq!(covered(&[("blue", 1), ("green", 9_999)]), ["green"]);
+    assert_eq!(
+        covered(&[("blue", 0), ("green", 10_000)]),
+        [""; 0],
+        "nothing comes to a version that is left"
+    );
 }
 
 #[test]

@@ -79,6 +79,10 @@ pub struct Explained {
     /// By what the service's users stay with a version, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
+    /// Who answers, where it may go to another version and that fails it: stable, if the service is shielded and the method may be
+    /// sent twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shielded_by: Option<String>,
 }
 
 /// A targeting rule that decides.

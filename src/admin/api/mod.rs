@@ -13,6 +13,7 @@ mod retire;
 mod rollout;
 mod rules;
 mod service;
+mod shield;
 mod standing;
 mod sticky;
 pub mod text;
@@ -41,6 +42,7 @@ pub use rules::Rule;
 pub use service::{
     Endpoint, InFlight, Listener, PreviousSplit, Protocol, Route, Service, Services, Status, Version, weights,
 };
+pub use shield::Shield;
 pub use standing::{Holding, Phase, Standing};
 pub use sticky::Sticky;
 pub use trial::{Supervision, Trial, TrialEnd, TrialEnded};

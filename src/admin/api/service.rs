@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Rule, Standing, Sticky};
+use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Rule, Shield, Standing, Sticky};
 use crate::control::Handle;
 use crate::control::health::Health;
 use crate::metrics::Kind;
@@ -37,6 +37,9 @@ pub struct Service {
     /// By what its users stay with a version; absent when each request has a coin of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
+    /// What stable answers for the others when they fail; absent when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
     /// How many requests wait, while it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_requests: Option<u64>,
@@ -351,6 +354,7 @@ impl Service {
             routes: service.routes.iter().map(Route::from).collect(),
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),
+            shield: Shield::of(service, control),
             held_requests: (!service.holds.are_none())
                 .then(|| control.live().snapshot().waiting(name) as u64),
             changes: None,

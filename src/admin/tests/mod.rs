@@ -80,6 +80,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     }
 }
 

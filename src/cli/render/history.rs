@@ -93,7 +93,11 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         let names: Vec<_> = explained.taken_out.iter().map(|name| line(name, 64)).collect();
         format!("without {}: the proxy takes out headers with an underscore in their name", and(&names))
     });
-    [head, why].into_iter().chain(unless).chain(taken_out).collect::<Vec<_>>().join("\n")
+    let shield = explained.shielded_by.as_ref().map(|stable| {
+        let failed = explained.version.as_deref().unwrap_or("another version");
+        format!("what {} fails is answered by {}", line(failed, 64), line(stable, 64))
+    });
+    [head, why].into_iter().chain(shield).chain(unless).chain(taken_out).collect::<Vec<_>>().join("\n")
 }
 
 /// That rules about the client's network may decide where nobody knows the client.

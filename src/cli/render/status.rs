@@ -70,6 +70,7 @@ fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Sty
     let (now, known) = (picture.at, picture.supervision.as_ref());
     let mut lines = vec![head(service, style), table(service, style)];
     lines.extend(service.sticky.as_ref().map(|sticky| indent(&stays(sticky), Tone::Faint, style)));
+    lines.extend(shield(service).map(|text| indent(&text, Tone::Faint, style)));
     lines.extend(numbered(&service.standing).map(|rule| indent(&rule, Tone::Faint, style)));
     lines.extend(health::lines(service, now, style));
     lines.extend(verdict::lines(service, known, now, style));
@@ -103,6 +104,13 @@ fn head(service: &Service, style: Style) -> String {
 fn stays(sticky: &api::Sticky) -> String {
     let given = if sticky.mint { ", which they are given" } else { "" };
     format!("sticky: users stay with a version by {}{given}", sticky.what())
+}
+
+/// `shield: what another version fails is answered by blue (12 so far)`.
+fn shield(service: &Service) -> Option<String> {
+    let shield = service.shield.as_ref()?;
+    let stable = line(&service.standing.stable, 64);
+    Some(format!("shield: what another version fails is answered by {stable} ({} so far)", shield.answered))
 }
 
 fn route(route: &api::Route) -> String {

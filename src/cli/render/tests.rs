@@ -78,7 +78,16 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
 fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
     let route = Route { host: format!("{name}.example.com"), path: "/".to_owned(), headers: BTreeMap::new() };
     let (name, routes) = (name.to_owned(), vec![route]);
-    Service { name, standing, routes, versions, sticky: None, held_requests: None, changes: None }
+    Service {
+        name,
+        standing,
+        routes,
+        versions,
+        sticky: None,
+        shield: None,
+        held_requests: None,
+        changes: None,
+    }
 }
 
 fn draining() -> Service {

@@ -8,6 +8,7 @@ mod health;
 mod refused;
 mod rules;
 mod sample;
+mod shield;
 mod sticky;
 mod supervise;
 mod targeting;

@@ -57,6 +57,7 @@ fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     };
     let split = Split::all_to(blue.name.clone());
     let service = crate::table::Service::new(&spec, vec![blue.clone()], blue.name, split, Epoch(epoch));

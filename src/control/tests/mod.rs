@@ -130,6 +130,7 @@ fn spec(name: &str) -> ServiceSpec {
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     }
 }
 

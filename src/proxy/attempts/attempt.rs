@@ -72,7 +72,7 @@ impl Headed {
     }
 
     /// The answer to the request `asked`, of which `upload` was the body.
-    pub(super) fn answer(self, upload: Upload, asked: &Parts) -> Answer {
+    pub(super) fn answer(self, upload: &mut Upload, asked: &Parts) -> Answer {
         match self {
             Self::Own(exchange, head) => exchange.answer(head, upload),
             Self::Shared(call, response) => call.answer(response, upload, asked),

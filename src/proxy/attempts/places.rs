@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::metrics::Reason;
 use crate::proxy::choice::Chooser;
 use crate::proxy::hold;
-use crate::proxy::permit::Permit;
+use crate::proxy::permit::{Permit, Places};
 use crate::proxy::upstream::{Local, NoPlace, Picked, Place, Seat, Seek, Wish};
 use crate::table::CircuitRules;
 
@@ -78,7 +78,8 @@ pub(super) async fn enter(
     limit: Duration,
     chooser: Chooser<'_>,
 ) -> Result<(), Reason> {
-    if rules.requests.is_some() {
+    let has_one = permit.places.as_ref().is_some_and(|places| places.version.is_some());
+    if rules.requests.is_some() && !has_one {
         let local = Rc::clone(permit.local());
         let circuit = local.upstream().circuit();
         let seeker = Newcomer { local: &local, chooser };
@@ -131,6 +132,22 @@ pub(super) fn try_sit(local: &Local, tried: &[Rc<Seat>], chooser: Chooser<'_>) -
     let mut seeker = Guest { local, tried, chooser, chosen: None };
     let (picked, place) = local.upstream().circuit().endpoints.try_enter(&mut seeker)?;
     Some((picked.counted(local), Some(place)))
+}
+
+/// An endpoint that has room now on a version that has, and the places that are had so.
+pub(in crate::proxy) fn at_once(
+    local: &Local,
+    chooser: Chooser<'_>,
+) -> Option<(Rc<Seat>, Option<Box<Places>>)> {
+    let is_limited = local.rules().circuit.requests.is_some();
+    let rooms = is_limited.then(|| &local.upstream().circuit().requests);
+    let version = match rooms {
+        Some(rooms) => Some(rooms.try_enter(&mut Newcomer { local, chooser })?.1),
+        None => None,
+    };
+    let (seat, endpoint) = try_sit(local, &[], chooser)?;
+    let has_some = version.is_some() || endpoint.is_some();
+    Some((seat, has_some.then(|| Box::new(Places { version, endpoint, line: None }))))
 }
 
 fn reason(why: NoPlace) -> Reason {

@@ -71,6 +71,21 @@ impl Tries {
         self.is_idempotent && !self.has_body
     }
 
+    /// True when the request may run twice, once its body is there again.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.is_idempotent
+    }
+
+    /// True when the request may be sent to somebody else after this failure, once its body is there again.
+    pub(super) fn may_go_elsewhere(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::Unconnected(_) | Failure::Refused | Failure::Unsent => true,
+            Failure::Stale | Failure::Broken | Failure::Late | Failure::Because(_) => self.is_idempotent,
+            // It may be why.
+            Failure::Suspect(_) => false,
+        }
+    }
+
     /// Where the request goes after this failure with the endpoint of `seat`; `upload` is its body, if it is whole again.
     ///
     /// # Errors

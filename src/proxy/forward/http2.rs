@@ -229,7 +229,7 @@ impl Call {
     pub fn answer(
         mut self: Box<Self>,
         response: Response<RecvStream>,
-        upload: Upload,
+        upload: &mut Upload,
         asked: &Parts,
     ) -> Answer {
         self.turn.alarm.clear();

@@ -37,6 +37,8 @@ pub struct Record {
     /// The version it was assigned to.
     local: RefCell<Option<Rc<Local>>>,
     assigned_by: Cell<Option<AssignedBy>>,
+    /// Which version had failed it before, if another one has answered.
+    shielded: RefCell<Option<Shielded>>,
     attempts: RefCell<SmallVec<[Attempt; 1]>>,
     /// Which of them counts.
     counts: Cell<usize>,
@@ -54,6 +56,17 @@ struct Attempt {
     endpoint: Rc<Endpoint>,
     /// After how many microseconds there was a connection, and whether it had been there before.
     connected: Option<(u64, bool)>,
+}
+
+/// What is told of the version that had failed it.
+#[derive(Debug)]
+struct Shielded {
+    local: Option<Rc<Local>>,
+    endpoint: Option<Rc<Endpoint>>,
+    epoch: Option<Epoch>,
+    /// What became of it there: as `outcome` and `status` would have told it.
+    outcome: &'static str,
+    status: u16,
 }
 
 /// How a request ended.
@@ -114,6 +127,7 @@ impl Record {
             epoch: Cell::default(),
             local: RefCell::default(),
             assigned_by: Cell::default(),
+            shielded: RefCell::default(),
             attempts: RefCell::default(),
             counts: Cell::default(),
             first_byte: Cell::default(),
@@ -146,6 +160,15 @@ impl Record {
     pub fn assigned(&self, local: &Rc<Local>, by: AssignedBy) {
         self.local.replace(Some(Rc::clone(local)));
         self.assigned_by.set(Some(by));
+    }
+
+    /// The version it was assigned to has failed it, with this outcome and status; that of `local` answers, under this epoch.
+    pub fn stands_in(&self, local: &Rc<Local>, epoch: Epoch, (outcome, status): (&'static str, u16)) {
+        let attempts = self.attempts.borrow();
+        let endpoint = attempts.get(self.counts.get()).map(|attempt| Rc::clone(&attempt.endpoint));
+        let local = self.local.replace(Some(Rc::clone(local)));
+        let epoch = self.epoch.replace(Some(epoch));
+        self.shielded.replace(Some(Shielded { local, endpoint, epoch, outcome, status }));
     }
 
     /// It is tried with this endpoint.
@@ -274,7 +297,35 @@ impl Record {
             json::key(line, "rule");
             json::number(line, Some(u64::from(number)));
         }
+        if let Some(shielded) = &*self.shielded.borrow() {
+            shielded.write(line);
+        }
         line.extend_from_slice(b"}\n");
+    }
+}
+
+impl Shielded {
+    /// `"shielded":{"version":"green","endpoint":"127.0.0.1:9101","outcome":"connect_failed","epoch":7,"status":503}`.
+    fn write(&self, line: &mut Vec<u8>) {
+        json::key(line, "shielded");
+        line.push(b'{');
+        let endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+        let texts = [
+            ("version", self.local.as_ref().map(|local| local.upstream().version.as_str())),
+            ("endpoint", endpoint.as_deref()),
+            ("outcome", Some(self.outcome)),
+        ];
+        for (key, text) in texts {
+            json::key(line, key);
+            json::maybe(line, text.map(str::as_bytes), MOST_FIELD);
+        }
+        for (key, number) in
+            [("epoch", self.epoch.map(|epoch| epoch.0)), ("status", Some(u64::from(self.status)))]
+        {
+            json::key(line, key);
+            json::number(line, number);
+        }
+        line.push(b'}');
     }
 }
 

@@ -226,10 +226,7 @@ impl Entry {
 
     /// The first attempt failed, or its whole request, for this reason.
     pub fn failed(&self, reason: Reason, is_late: bool, seat: Option<&Seat>) {
-        let is_its_doing = is_late
-            || Verdict::of_reason(reason).is_some()
-            || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen);
-        if is_its_doing {
+        if is_late || is_failure(reason) {
             self.has_failed(seat);
         }
     }
@@ -298,6 +295,12 @@ impl Entry {
             self.page.out.ended(self.way(), self.begun.get());
         }
     }
+}
+
+/// True when a version that gives no answer for this reason has failed.
+#[must_use]
+pub fn is_failure(reason: Reason) -> bool {
+    Verdict::of_reason(reason).is_some() || matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen)
 }
 
 impl Outcome {

@@ -39,6 +39,7 @@ fn service(name: &str, versions: Vec<VersionSpec>, to: &str, total: Option<Durat
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     };
     Service::new(&spec, versions, stable, Split::all_to(to), Epoch(1))
 }

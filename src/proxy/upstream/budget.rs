@@ -1,4 +1,5 @@
-//! How many attempts after the first a worker may make for one version: a share of its requests, and a few in any case.
+//! How many attempts after the first a worker may make for one version: a share of its requests, and a few in any case. As many
+//! requests of others that failed may come to it, by another such count.
 //!
 //! Without it every request to a version that fails would be two, when it can bear that least.
 //!
@@ -7,13 +8,34 @@
 
 use std::cell::Cell;
 
-use crate::table::RetryRules;
+use crate::table::{BasisPoints, RetryRules, ShieldRules};
 
 /// One attempt; a request brings as many parts of it as the share has basis points.
 const ATTEMPT: i64 = 10_000;
 /// How long a request counts, in ticks: 10 s, as linkerd has it.
 const WINDOW: u64 = 100;
 const TICKS_A_SECOND: u64 = 10;
+
+/// How much there is of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Of the requests.
+    share: BasisPoints,
+    /// In any case, over all workers.
+    per_second: u32,
+}
+
+impl From<&RetryRules> for Allowance {
+    fn from(rules: &RetryRules) -> Self {
+        Self { share: rules.budget, per_second: rules.min_per_second }
+    }
+}
+
+impl From<&ShieldRules> for Allowance {
+    fn from(rules: &ShieldRules) -> Self {
+        Self { share: rules.budget, per_second: rules.min_per_second }
+    }
+}
 
 /// One worker's budget for one version.
 #[derive(Debug)]
@@ -41,7 +63,8 @@ impl Budget {
 
     /// Takes one attempt, if there is one, on one of so many workers; there have been so many requests at this tick.
     #[must_use]
-    pub fn take(&self, rules: &RetryRules, workers: usize, requests: u64, tick: u64) -> bool {
+    pub fn take(&self, rules: impl Into<Allowance>, workers: usize, requests: u64, tick: u64) -> bool {
+        let rules = rules.into();
         let state = self.at(rules, workers, requests, tick);
         let may = state.share >= ATTEMPT || state.reserve >= ATTEMPT;
         self.0.set(if may { state.less(rules, workers) } else { state });
@@ -49,21 +72,22 @@ impl Budget {
     }
 
     /// Takes one whether there is one or not.
-    pub fn charge(&self, rules: &RetryRules, workers: usize, requests: u64, tick: u64) {
+    pub fn charge(&self, rules: impl Into<Allowance>, workers: usize, requests: u64, tick: u64) {
+        let rules = rules.into();
         self.0.set(self.at(rules, workers, requests, tick).less(rules, workers));
     }
 
-    fn at(&self, rules: &RetryRules, workers: usize, requests: u64, tick: u64) -> State {
+    fn at(&self, rules: Allowance, workers: usize, requests: u64, tick: u64) -> State {
         let before = self.0.get();
         let elapsed = tick.saturating_sub(before.tick);
-        let fresh = requests.saturating_sub(before.requests).saturating_mul(u64::from(rules.budget.points()));
+        let fresh = requests.saturating_sub(before.requests).saturating_mul(u64::from(rules.share.points()));
         let (kept, fresh) = if elapsed < WINDOW {
             (before.share.saturating_mul(signed(WINDOW - elapsed)) / signed(WINDOW), signed(fresh))
         } else {
             // Nobody knows when they came: as many as came in a window on average.
             (0, signed(fresh / elapsed * WINDOW))
         };
-        let per_second = signed(u64::from(rules.min_per_second)).saturating_mul(ATTEMPT);
+        let per_second = signed(u64::from(rules.per_second)).saturating_mul(ATTEMPT);
         let workers = signed(workers.max(1) as u64);
         let brought = signed(elapsed).saturating_mul(per_second) / signed(TICKS_A_SECOND) / workers;
         let reserve = before.reserve.saturating_add(brought).min(most(rules, workers));
@@ -72,7 +96,7 @@ impl Budget {
 }
 
 impl State {
-    fn less(self, rules: &RetryRules, workers: usize) -> Self {
+    fn less(self, rules: Allowance, workers: usize) -> Self {
         let most = most(rules, signed(workers.max(1) as u64));
         let (share, reserve) = (self.share - ATTEMPT, (self.reserve - ATTEMPT).max(0));
         Self { share: share.max(-most), reserve, ..self }
@@ -80,8 +104,8 @@ impl State {
 }
 
 /// The largest reserve of one of so many workers: a second's, and at least one attempt if there is a reserve.
-fn most(rules: &RetryRules, workers: i64) -> i64 {
-    match signed(u64::from(rules.min_per_second)) {
+fn most(rules: Allowance, workers: i64) -> i64 {
+    match signed(u64::from(rules.per_second)) {
         0 => 0,
         least => (least * ATTEMPT / workers).max(ATTEMPT),
     }
@@ -97,7 +121,6 @@ mod tests {
 
     use super::*;
     use crate::proxy::clock::TICK;
-    use crate::table::BasisPoints;
 
     #[test]
     fn a_second_has_as_many_ticks() {

@@ -17,7 +17,7 @@ use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::admission::Class;
 use crate::proxy::clock::Clock;
-use crate::table::{EndpointAddr, PoolRules, ZoneName};
+use crate::table::{EndpointAddr, PoolRules, ShieldRules, ZoneName};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
 ///
@@ -39,6 +39,9 @@ pub struct Local {
     pools: Rc<Pools>,
     /// What is left for attempts after the first.
     budget: Budget,
+    /// What is left for requests that another version has failed, and how many of those have come.
+    shield: Budget,
+    stood_in: Cell<u64>,
     /// What event streams are told last.
     retry: Cell<Option<Duration>>,
 }
@@ -132,6 +135,8 @@ impl Local {
         let shard = Arc::clone(upstream.shard(locals.worker));
         Self {
             budget: Budget::new(requests(&shard), locals.pools.ticks()),
+            shield: Budget::new(requests(&shard), locals.pools.ticks()),
+            stood_in: Cell::new(0),
             shard,
             id: upstream.id,
             flights: Rc::clone(&locals.flights),
@@ -270,6 +275,16 @@ impl Local {
     pub fn charge(&self, clock: &Clock) {
         let (rules, workers) = (self.rules(), self.upstream.workers());
         self.budget.charge(&rules.retries, workers, requests(&self.shard), clock.ticks());
+    }
+
+    /// Takes one request that another version has failed out of the budget for those; false when there is none. They bring nothing
+    /// for others.
+    #[must_use]
+    pub fn may_stand_in(&self, rules: &ShieldRules, clock: &Clock) -> bool {
+        let own = requests(&self.shard).saturating_sub(self.stood_in.get());
+        let may = self.shield.take(rules, self.upstream.workers(), own, clock.ticks());
+        self.stood_in.set(self.stood_in.get() + u64::from(may));
+        may
     }
 
     /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight

@@ -49,6 +49,7 @@ fn plain() -> ServiceSpec {
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     }
 }
 
@@ -213,6 +214,8 @@ fn whatever_the_file_says_else_is_another_digest() {
         with(|spec| spec.drain.deadline = Duration::ZERO),
         with(|spec| Arc::make_mut(&mut spec.hold).answer = vec!["/health".into(), "z".into()]),
         with(|spec| spec.supervise = Some(Arc::default())),
+        with(|spec| spec.shield = Some(Arc::default())),
+        with(|spec| spec.shield = Some(ShieldRules { statuses: Vec::new(), ..Default::default() }.into())),
         with(|spec| {
             spec.supervise = Some(SuperviseRules { mode: SuperviseMode::Off, ..Default::default() }.into())
         }),

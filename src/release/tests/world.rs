@@ -68,6 +68,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         supervise: None,
         sticky: None,
         targeting: Default::default(),
+        shield: None,
     }
 }
 

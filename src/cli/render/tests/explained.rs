@@ -27,6 +27,7 @@ fn explanations() {
         by_client: Vec::new(),
         taken_out: Vec::new(),
         sticky: None,
+        shielded_by: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
     let none = Explained {

@@ -22,7 +22,7 @@ impl Call {
         mut headers: HeaderMap,
         send: SendStream<Bytes>,
         body: RecvStream,
-        upload: Upload,
+        upload: &mut Upload,
         asked: &Parts,
     ) -> Answer {
         let status = StatusCode::SWITCHING_PROTOCOLS;
@@ -37,7 +37,7 @@ impl Call {
         };
         permit.answered(status.as_u16());
         let far = Far::Shared(Box::new(Shared::new(send, body, self.ticket)));
-        let tunnel = Tunnel::new(self.turn, permit, far, Bytes::new(), upload.into_tunnel(), self.timeouts);
+        let tunnel = Tunnel::new(self.turn, permit, far, Bytes::new(), upload.take_tunnel(), self.timeouts);
         Answer { status, headers: headers.into(), source: Source::Tunnel(Box::new(tunnel)) }
     }
 }

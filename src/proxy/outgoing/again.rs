@@ -1,0 +1,36 @@
+//! A request's body for another attempt.
+
+use super::{Coding, Rest, Upload};
+use crate::proxy::body::{Incoming, Kept};
+use crate::proxy::headers::BodyLength;
+
+impl Upload {
+    /// The same for another attempt of a request without a body.
+    pub fn again(&self) -> Self {
+        Self { rest: Rest::Nothing, length: self.length, tunnel: Incoming::None, most: self.most }
+    }
+
+    /// Nothing of it was taken.
+    pub fn give_back(&mut self, rest: Rest) {
+        self.rest = rest;
+    }
+
+    /// Keeps up to so many bytes of it as it is sent, if all of it may fit; what it can be [restored](Self::restore) by.
+    pub fn keep(&mut self, most: usize) -> Option<Kept> {
+        if matches!(self.length, BodyLength::Known(length) if length > most as u64) {
+            return None;
+        }
+        let (Rest::Held(body, _) | Rest::Open(body, _)) = &mut self.rest else { return None };
+        let kept = Kept::new(std::mem::replace(body, Incoming::None), most);
+        let handle = kept.again();
+        *body = Incoming::Kept(Box::new(kept));
+        handle
+    }
+
+    /// All of it, from its beginning.
+    pub fn restore(&mut self, kept: Kept) {
+        let coding =
+            if matches!(self.length, BodyLength::Known(_)) { Coding::Plain } else { Coding::Chunked };
+        self.rest = Rest::Open(Incoming::Kept(Box::new(kept)), coding);
+    }
+}
