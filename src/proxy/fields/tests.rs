@@ -11,7 +11,7 @@ use crate::proxy::head::Parts;
 use crate::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use crate::proxy::http1::{parse_head, parse_request};
 
-const NOTES: [Note; 11] = [
+const NOTES: [Note; 12] = [
     Note::Host,
     Note::Expect,
     Note::Te,
@@ -21,6 +21,7 @@ const NOTES: [Note; 11] = [
     Note::TransferEncoding,
     Note::ContentType,
     Note::Date,
+    Note::Baggage,
     Note::HopByHop,
     Note::Forwarding,
 ];
