@@ -63,7 +63,8 @@ fn facts(head: &Parts) -> impl PartialEq + std::fmt::Debug {
 
 /// Of who is not believed nothing goes on that may be read as a pin; of who is, what was read and no more.
 fn baggage_is_sorted(head: &Parts) {
-    let lines: Vec<_> = head.headers.get_all(pin::FIELD).iter().map(|line| line.as_bytes().to_vec()).collect();
+    let lines: Vec<_> =
+        head.headers.get_all(pin::FIELD).iter().map(|line| line.as_bytes().to_vec()).collect();
     let sort = |lines: &[Vec<u8>], is_believed| pin::sort(lines.iter().map(Vec::as_slice), is_believed);
     for is_believed in [false, true] {
         let sorted = sort(&lines, is_believed);
