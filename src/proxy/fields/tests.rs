@@ -108,6 +108,16 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
 }
 
 #[test]
+fn all_values_of_a_field_are_there_as_lines_and_as_a_map() {
+    let mut fields = request("Host: a\r\nX-A: 1\r\nx-ab: 2\r\nx-a:  3 \r\nX-A:\r\n").unwrap();
+    let all = |fields: &Fields| fields.all_of("x-a").map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert_eq!(all(&fields), [&b"1"[..], b"3", b""]);
+    fields.remove("x-ab");
+    assert_eq!(all(&fields), [&b"1"[..], b"3", b""]);
+    assert!(all(&Fields::default()).is_empty());
+}
+
+#[test]
 fn what_is_detached_says_the_same_and_shares_nothing() {
     let text = "GET /a?b HTTP/1.1\r\nX-Gone: 1\r\nConnection: x-gone\r\nHost: a\r\nX-A: 1\r\n\r\n";
     for is_map in [false, true] {
