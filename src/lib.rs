@@ -19,7 +19,7 @@
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which refuses what can be read in two ways (HTTP/2 is h2's), and
 //! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous
-//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); the first [rule](table::targeting) that fits says which version, else [whose](proxy::sticky) it is where [users stay](table::sticky), else its coin; the [permit](proxy::permit) counts it in
+//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); the first [rule](table::targeting) that fits says which version, else the release that a trusted hop has [pinned](table::pin), else [whose](proxy::sticky) it is where [users stay](table::sticky), else its coin; the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
 //! endpoint](proxy::upstream::balance) it goes; an [exchange](proxy::forward) carries head and body both ways as streams,
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the
@@ -76,6 +76,13 @@
 //! [Rules](table::targeting) are a part of the [split](table::Split), as weights are: so whoever remembers a split, goes back to one or leans away from one
 //! has them with it, and a version is live when the split [leads](table::Split::leads_to) there, by weight or by a rule. What is about all of a service's
 //! requests is a split without rules. Who is targeted throws no coin, and is not compared.
+//!
+//! # A release over several services
+//!
+//! Which version a request was assigned to may be [told](table::pin) to the services behind, by a member of `baggage`. At the door it is taken from whom the listener
+//! trusts, and taken out of what all others send, before anybody else looks. It is a pin of labels, and where one leads is read in the table
+//! that the request is admitted under: only to a version that its split leads to, and to none that is [avoided](table::Avoided). So nothing has to be
+//! remembered of pins, and whatever is about a version is about those who are pinned to it.
 //!
 //! # A ramp
 //!

@@ -7,16 +7,17 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use http::header::HOST;
 
-use super::api::{Chance, Decided, Explain, Explained, Problem, Reason, Route, Sticky};
+use super::api::{Chance, Decided, Explain, Explained, Fate, Pinned, Problem, Reason, Route, Sticky};
 use super::call::Call;
 use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
-use super::status::Underscores;
+use super::status::{Status, Underscores};
+use crate::table::pin::{self, FIELD, Pinnable, Sorted};
 use crate::table::sticky::cookie;
 use crate::table::targeting::Aim;
 use crate::table::{
-    AssignedBy, BasisPoints, OwnAnswer, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
+    AssignedBy, BasisPoints, OwnAnswer, Pin, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
 };
 
 /// Where a request would go, and why.
@@ -25,7 +26,7 @@ use crate::table::{
 pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
-    let request = Request::read(asked, call.app.status.underscores())?;
+    let request = Request::read(asked, &call.app.status)?;
     let explained = explained(&call.app.control.state().table, &request);
     match &explained.service {
         Some(service) if !call.caller.scopes().read(service) => {
@@ -49,6 +50,10 @@ struct Request {
     client: Option<IpAddr>,
     /// True when its method is one of a request that may run twice.
     may_repeat: bool,
+    /// What its `baggage` pins, whoever says so.
+    pin: Option<Pin>,
+    /// True when that is taken: the client is somebody whom a listener trusts.
+    is_believed: bool,
 }
 
 impl RouteKey for Request {
@@ -80,7 +85,7 @@ impl Shown for Request {
 }
 
 impl Request {
-    fn read(asked: Explain, underscores: Underscores) -> Result<Self, Box<Problem>> {
+    fn read(asked: Explain, status: &Status) -> Result<Self, Box<Problem>> {
         let bad = |field: &'static str, detail: String| Problem::new(400, "bad_value", detail).at(field);
         let uri: Uri = asked.uri.parse().map_err(|why| bad("uri", format!("`uri` is no URI: {why}")))?;
         if uri.path().is_empty() || !uri.path().starts_with('/') {
@@ -92,9 +97,10 @@ impl Request {
             let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
             read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
         });
+        let client = client.transpose()?;
         let mut headers = asked.headers;
         let mut taken_out: Vec<_> = headers.keys().filter(|name| name.contains('_')).cloned().collect();
-        match underscores {
+        match status.underscores() {
             Underscores::Drop => headers.retain(|name, _| !name.contains('_')),
             Underscores::Allow => taken_out.clear(),
             Underscores::Reject => {
@@ -108,14 +114,16 @@ impl Request {
             let name = name.to_ascii_lowercase();
             Vec::from(lines).into_iter().map(move |line| (name.clone(), line))
         });
-        let headers: Vec<_> = lines.collect();
+        let mut headers: Vec<_> = lines.collect();
+        let is_believed = client.is_some_and(|client| status.trusts(client));
+        let pin = take_pin(&mut headers, is_believed);
         let header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.as_str());
         let authority =
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
         let may_repeat = method.is_idempotent();
-        Ok(Self { host, path, query, headers, taken_out, client: client.transpose()?, may_repeat })
+        Ok(Self { host, path, query, headers, taken_out, client, pin, is_believed, may_repeat })
     }
 
     /// What its user is known by, where users of the service stay with a version.
@@ -128,6 +136,23 @@ impl Request {
             StickyBy::Client => self.client.map(|client| sticky.key_of_client(client)),
         }
     }
+}
+
+/// What is pinned in these fields, of which as much is left as the proxy lets pass.
+fn take_pin(headers: &mut Vec<(String, String)>, is_believed: bool) -> Option<Pin> {
+    let lines: Vec<_> =
+        headers.iter().filter(|(name, _)| name == FIELD).map(|(_, line)| line.clone()).collect();
+    let lines = || lines.iter().map(|line| line.trim_ascii().as_bytes());
+    if !lines().any(pin::is_in) {
+        return None;
+    }
+    let Sorted { lines: left, .. } = pin::sort(lines(), is_believed);
+    if let Some(left) = left {
+        headers.retain(|(name, _)| name != FIELD);
+        let text = |line: Vec<u8>| (FIELD.to_owned(), String::from_utf8_lossy(&line).into_owned());
+        headers.extend(left.into_iter().map(text));
+    }
+    pin::sort(lines(), true).pin
 }
 
 /// `shop.example.com:80` and `[::1]:80` without the port.
@@ -148,6 +173,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         chances: Vec::new(),
         rule: None,
         by_client: Vec::new(),
+        pinned: None,
         taken_out: request.taken_out.clone(),
         sticky: None,
         shielded_by: None,
@@ -165,9 +191,12 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let aim = aims.and_then(|aims| aims.aim(request));
     let by_client = aims.into_iter().flat_map(|aims| aims.by_client(request));
     let by_client = by_client.filter_map(|aim| rule(service, aim)).collect();
-    let (reason, version) = match aim {
-        Some(aim) => (Reason::Rule, Some(service.versions[aim.version].name.to_string())),
-        None => decided(service, request),
+    let pinned = request.pin.as_ref().map(|pin| pinned(service, pin, request.is_believed, aim));
+    let followed = pinned.as_ref().filter(|pinned| pinned.fate == Fate::Followed);
+    let (reason, version) = match (aim, followed.and_then(|pinned| pinned.version.clone())) {
+        (Some(aim), _) => (Reason::Rule, Some(service.versions[aim.version].name.to_string())),
+        (None, Some(version)) if !has_all(service, &version) => (Reason::Pinned, Some(version)),
+        (None, _) => decided(service, request),
     };
     if let Some(version) = &version {
         chances.retain(|chance| chance.version == *version);
@@ -188,13 +217,44 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let is_shielded =
         service.shield.is_some() && service.split.leads_to(&service.stable) && request.may_repeat;
     let shielded_by = (is_shielded && others().next().is_some()).then(|| service.stable.to_string());
-    Explained { reason, version, rule, by_client, sticky: Sticky::of(service), shielded_by, chances, ..found }
+    Explained {
+        reason,
+        version,
+        rule,
+        by_client,
+        pinned,
+        sticky: Sticky::of(service),
+        shielded_by,
+        chances,
+        ..found
+    }
 }
 
 /// The rule that this is by.
 fn rule(service: &Service, aim: Aim) -> Option<Decided> {
     let rule = service.aims.as_ref()?.rule(aim.rule)?;
     Some(Decided { number: aim.rule, text: rule.to_string() })
+}
+
+/// What becomes of a pin, before which a rule may decide.
+fn pinned(service: &Service, pin: &Pin, is_believed: bool, aim: Option<Aim>) -> Pinned {
+    let found = service.pinned(pin);
+    let fate = match found.map(|(_, pinnable)| pinnable) {
+        _ if !is_believed => Fate::Untrusted,
+        None => Fate::NoVersion,
+        Some(_) if aim.is_some() => Fate::Rule,
+        Some(Pinnable::Yes) => Fate::Followed,
+        Some(Pinnable::Idle) => Fate::Idle,
+        Some(Pinnable::Suspected) => Fate::Suspected,
+        Some(Pinnable::Retiring) => Fate::Retiring,
+    };
+    let version = found.map(|(index, _)| service.versions[index].name.to_string());
+    Pinned { release: pin.to_string(), version, fate }
+}
+
+/// True of the only version that has weight.
+fn has_all(service: &Service, version: &str) -> bool {
+    service.assigned_by() == AssignedBy::Single && service.split.heaviest().as_str() == version
 }
 
 /// What decides on the version of the request, and which it is if that is known.

@@ -1,7 +1,9 @@
 //! What the process tells about itself: filled in by the wiring, read by the API.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::api;
@@ -24,6 +26,7 @@ struct Changing {
     listeners: Vec<api::Listener>,
     admin: Option<api::Listener>,
     underscores: Underscores,
+    trusted: Vec<IpNet>,
 }
 
 /// What becomes of a request's fields with an underscore in their name.
@@ -70,7 +73,8 @@ impl Status {
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
         let (readiness, underscores) = (Readiness::Starting, Underscores::default());
-        let changing = Changing { readiness, listeners: Vec::new(), admin: None, underscores };
+        let (listeners, trusted) = (Vec::new(), Vec::new());
+        let changing = Changing { readiness, listeners, admin: None, underscores, trusted };
         Self {
             started: Instant::now(),
             workers,
@@ -97,13 +101,19 @@ impl Status {
         (changing.listeners, changing.admin) = (listeners, admin);
     }
 
-    /// What the workers do with such fields from now on.
-    pub fn set_underscores(&self, underscores: Underscores) {
-        self.changing().underscores = underscores;
+    /// What the workers do with such fields from now on, and the networks whom any listener trusts.
+    pub fn set_belief(&self, underscores: Underscores, trusted: Vec<IpNet>) {
+        let mut changing = self.changing();
+        (changing.underscores, changing.trusted) = (underscores, trusted);
     }
 
     pub(super) fn underscores(&self) -> Underscores {
         self.changing().underscores
+    }
+
+    /// True when any listener believes who comes from there.
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+        self.changing().trusted.iter().any(|net| net.contains(&address))
     }
 
     pub(super) fn readiness(&self) -> Readiness {

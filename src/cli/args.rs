@@ -366,7 +366,7 @@ pub struct Explain {
     /// The request's method.
     #[arg(long, short = 'X', default_value = "GET")]
     pub method: String,
-    /// The client's address.
+    /// The client's address; what a trusted one's `baggage` pins is followed.
     #[arg(long, value_name = "IP")]
     pub client: Option<String>,
 }

@@ -96,6 +96,7 @@ impl Services {
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         let shield = section.or("shield", None, shield::read);
+        let pins_release = section.or("pin_release", false, Node::flag);
         section.finish();
         let (stable, split) = split?;
         let targeting = rules?;
@@ -112,7 +113,7 @@ impl Services {
         let (routes, of_routes) = routes?;
         let pages = [pages?, self.pages.clone()].concat();
         edits?;
-        let rules = Rules { routes: of_routes, versions: edited, pages };
+        let rules = Rules { routes: of_routes, versions: edited, pages, pins_release: pins_release? };
         self.leaves_subjects(entry, &rules)?;
         Some(ServiceSpec {
             name: name?,

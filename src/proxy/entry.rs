@@ -16,6 +16,7 @@ use super::sticky::{self, Known, Minted};
 use super::story::Story;
 use super::targeting::Request;
 use crate::metrics::{Kind, Reason};
+use crate::table::Pin;
 
 /// A request that is counted in on the version it was assigned to.
 pub(super) struct Admitted {
@@ -40,7 +41,7 @@ pub(super) enum Entry {
     Held,
 }
 
-/// Routes the request and assigns it by a rule, by whose it is, or by its coin, under one epoch; again when a change came in between (G1).
+/// Routes the request and assigns it by a rule, by a pin, by whose it is, or by its coin, under one epoch; again when a change came in between (G1).
 pub(super) fn admit(
     client: &Client,
     head: &Parts,
@@ -66,7 +67,8 @@ pub(super) fn admit(
         if story.take(&snapshot, routed) {
             return Ok(Entry::OwnAnswer);
         }
-        let assigned = assign(&snapshot, routed.service, coin, (client, head, asked), &mut story.minted);
+        let told = (story.pin.as_ref(), &mut story.minted);
+        let assigned = assign(&snapshot, routed.service, coin, (client, head, asked), told);
         let Some((lane, known)) = assigned else {
             story.stays_outside(&snapshot, routed);
             return Err(Reason::NoEndpoint);
@@ -149,24 +151,32 @@ fn limit_of(lane: &Lane) -> Option<Reason> {
     lane.target.pool.circuit.limits().then_some(Reason::CircuitOpen)
 }
 
-/// The lane that the request is assigned to, and what has decided: the first rule that fits, else whose it is where users stay,
-/// else its coin. `None` where there is none.
+/// The lane that the request is assigned to, and what has decided: the first rule that fits, else a pin that leads somewhere, else
+/// whose it is where users stay, else its coin. `None` where there is none.
 fn assign<'s>(
     snapshot: &'s Snapshot,
     service: usize,
     coin: u32,
     request: (&Client, &Parts, &Asked<'_>),
-    minted: &mut Option<Box<Minted>>,
+    (pin, minted): (Option<&Pin>, &mut Option<Box<Minted>>),
 ) -> Option<(&'s Lane, Known)> {
     let lane = snapshot.assign(service, coin)?;
-    let Some(rare) = lane.rare.as_deref() else { return Some((lane, Known::by_coin(lane))) };
-    if let Some(aims) = &rare.aims {
+    let rare = lane.rare.as_deref();
+    if rare.is_none() && pin.is_none() {
+        return Some((lane, Known::by_coin(lane)));
+    }
+    if let Some(aims) = rare.and_then(|rare| rare.aims.as_ref()) {
         let (client, head, asked) = request;
         if let Some(aim) = aims.aim(&Request { client, head, asked }) {
             return Some((snapshot.lane_of(service, aim.version), Known::by_rule(aim.rule)));
         }
     }
-    let Some(sticky) = &rare.sticky else { return Some((lane, Known::by_coin(lane))) };
+    if let Some(lane) = pin.and_then(|pin| snapshot.pinned(service, pin)) {
+        return Some((lane, Known::by_pin(lane)));
+    }
+    let Some(sticky) = rare.and_then(|rare| rare.sticky.as_ref()) else {
+        return Some((lane, Known::by_coin(lane)));
+    };
     let known = sticky::know(sticky, lane.assigned_by, request, minted);
     let index = known
         .key

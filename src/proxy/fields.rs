@@ -133,6 +133,14 @@ impl Fields {
         }
     }
 
+    /// The values of the field `wanted`, one a line.
+    pub fn all_of<'f>(&'f self, wanted: &'f str) -> impl Iterator<Item = &'f [u8]> {
+        let is_it = |(name, _): &(&[u8], &[u8])| name.eq_ignore_ascii_case(wanted.as_bytes());
+        let lines = self.lines.iter().flat_map(|lines| lines.iter()).filter(is_it).map(|(_, value)| value);
+        let map = self.map.iter().flat_map(move |map| map.get_all(wanted));
+        lines.chain(map.map(HeaderValue::as_bytes))
+    }
+
     /// True when who asks takes trailers (RFC 9110 §10.1.4).
     #[must_use]
     pub fn takes_trailers(&self) -> bool {

@@ -15,8 +15,8 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    Aims, AssignedBy, Epoch, Service, ServiceLimits, ServiceName, ShieldRules, Sticky, Table, Timeouts,
-    VersionName, VersionSpec,
+    Aims, AssignedBy, Epoch, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules, Sticky, Table,
+    Timeouts, VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -39,6 +39,8 @@ pub struct Lane {
     has_rules: bool,
     /// What decides on the version of a request.
     pub assigned_by: AssignedBy,
+    /// True when pins lead to the version.
+    takes_pins: bool,
     /// [`Upstream::slot`].
     pub slot: u32,
     /// The version's tenure.
@@ -141,12 +143,19 @@ impl Lane {
             version: index,
             has_rules: service.rules.is_some(),
             assigned_by: service.assigned_by(),
+            takes_pins: service.takes_pins(&service.versions[index].name) == Pinnable::Yes,
             slot: upstream.slot(),
             upstream,
             target: same.map_or_else(|| Arc::new(target), Arc::clone),
             terms: Arc::clone(&shared.terms),
             rare: shared.rare(service, &service.versions[index].name),
         }
+    }
+
+    /// True of the only version that has weight.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.assigned_by == AssignedBy::Single && self.below > 0
     }
 }
 
@@ -199,6 +208,15 @@ impl Snapshot {
     #[must_use]
     pub fn lane_of(&self, service: usize, version: usize) -> &Lane {
         &self.lanes[service][version]
+    }
+
+    /// The lane that `pin` leads to, of the service with this index; as [`Service::pinned`]. `None` where it leads nowhere.
+    #[must_use]
+    pub fn pinned(&self, service: usize, pin: &Pin) -> Option<&Lane> {
+        let lanes = &self.lanes[service];
+        let lane = |version: &VersionName| lanes.iter().find(|lane| lane.upstream.version == *version);
+        let version = pin.version_of(&lanes.first()?.upstream.service, |version| lane(version).is_some())?;
+        lane(version).filter(|lane| lane.takes_pins)
     }
 
     /// True when the service with this index changes something about its requests or answers; every service has a lane.

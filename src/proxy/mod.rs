@@ -1,7 +1,7 @@
 //! DATA PLANE, one worker's view. This file is one request, top to bottom.
 //!
 //! ```text
-//! accept → (TLS) → head parsed → gate → route → (held) → admitted: rule or coin, permit → endpoint → head and body forwarded both ways
+//! accept → (TLS) → head parsed → gate → route → (held) → admitted: rule, pin or coin, permit → endpoint → head and body forwarded both ways
 //!        → outcome recorded, permit ended
 //! ```
 
@@ -13,6 +13,8 @@ mod atomic {
 // What a request passes, in order.
 pub mod gate;
 pub mod hops;
+
+mod baggage;
 
 mod entry;
 pub mod hold;
@@ -88,6 +90,7 @@ use attempts::forward;
 use body::Incoming;
 use connection::{Client, Turn};
 use entry::{Admitted, Entry, admit};
+use fields::Note;
 use gate::Asked;
 use head::{Answer, Parts};
 use outgoing::Upload;
@@ -125,6 +128,10 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     if let Some(hops) = hops::left(head)? {
         let Some(left) = hops.checked_sub(1) else { return story.ends_here(client, head) };
         head.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+        asked = Asked::of(head)?;
+    }
+    if head.headers.has(Note::Baggage) {
+        story.pin = baggage::take(client, &mut head.headers);
         asked = Asked::of(head)?;
     }
     let mut place = None;

@@ -39,15 +39,21 @@ impl Known {
         Self { by: AssignedBy::Rule(number), key: None, mints: false, is_turned_away: false }
     }
 
+    /// A pin leads to this lane. Where that is what every coin says, it has decided nothing, and the request counts as any does.
+    pub(super) fn by_pin(lane: &Lane) -> Self {
+        let by = if lane.has_all() { AssignedBy::Single } else { AssignedBy::Pinned };
+        Self { by, key: None, mints: false, is_turned_away: false }
+    }
+
     /// True where a coin, his own or one of many, has chosen among all versions: only those who throw one are compared.
     pub(super) fn is_drawn(self) -> bool {
-        !self.is_turned_away && !matches!(self.by, AssignedBy::Rule(_))
+        !self.is_turned_away && !matches!(self.by, AssignedBy::Rule(_) | AssignedBy::Pinned)
     }
 
     /// Whose coin that was.
     pub(super) fn drawn(self) -> Drawn {
         match (self.by, self.key) {
-            (AssignedBy::Single | AssignedBy::Rule(_), _) => Drawn::Nobodys,
+            (AssignedBy::Single | AssignedBy::Rule(_) | AssignedBy::Pinned, _) => Drawn::Nobodys,
             (AssignedBy::Sticky, Some(key)) => Drawn::Clients(key),
             // Who is new has thrown none before.
             (AssignedBy::Coin | AssignedBy::Minted | AssignedBy::Sticky, _) => Drawn::Its,

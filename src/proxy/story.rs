@@ -20,9 +20,11 @@ use super::rewrite::{self, Rewritten, Values};
 use super::shield::StandIn;
 use super::sticky::{Known, Minted};
 use super::upgrade::Upgrade;
-use super::{answer, error, hold, hops};
+use super::{answer, baggage, error, hold, hops};
 use crate::metrics::Reason;
-use crate::table::{Edits, Epoch, ErrorPage, OwnAnswer, RouteRules, Routed, Rules, Service};
+use crate::table::{
+    Edits, Epoch, ErrorPage, OwnAnswer, Pin, RouteRules, Routed, Rules, Service, VersionName,
+};
 
 /// One request's companion.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Story {
     pub record: Option<Rc<Record>>,
     /// An id for its client, who has none and needs one.
     pub(super) minted: Option<Box<Minted>>,
+    /// The release that a trusted hop has pinned for it.
+    pub(super) pin: Option<Pin>,
 }
 
 /// A route, and later a version, in the table of one epoch.
@@ -66,6 +70,12 @@ impl Place {
 
     fn version(&self) -> Option<&Edits> {
         self.rules()?.version(&self.service().versions[self.version?].name)
+    }
+
+    /// The version that services behind it are told to follow.
+    fn release(&self) -> Option<&VersionName> {
+        let version = self.version.filter(|_| self.rules().is_some_and(|rules| rules.pins_release))?;
+        Some(&self.service().versions[version].name)
     }
 
     /// The route's edits, then the version's.
@@ -102,6 +112,7 @@ impl Story {
             retry_after: 0,
             record,
             minted: None,
+            pin: None,
         }
     }
 
@@ -212,13 +223,19 @@ impl Story {
     pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
         let place = self.place.as_ref()?;
         let path = place.route().and_then(|route| route.path.as_ref());
-        if path.is_none() && place.edits().all(Edits::leaves_request) {
+        let release = place.release();
+        if path.is_none() && release.is_none() && place.edits().all(Edits::leaves_request) {
             return None;
         }
         let operations = place.edits().flat_map(|edits| &edits.request);
         let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
         let values = self.values(place, client, head, Some(asked));
-        Some(Rewritten::new(&client.arrival.peer, head, asked, operations, path, host, &values))
+        let peer = &client.arrival.peer;
+        let mut rewritten = Rewritten::new(peer, head, asked, operations, path, host, &values);
+        if let Some(release) = release {
+            baggage::pin(&mut rewritten.head.headers, release);
+        }
+        Some(rewritten)
     }
 
     /// The request may not pass now; why, and notes when it may.

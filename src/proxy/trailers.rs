@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName};
 
 use super::headers::{is_forwarding, is_hop_by_hop, is_protected};
+use crate::table::pin;
 
 /// True for fields that may come after a body: none that frame, route or authenticate, or that say what the body is and how it
 /// is to be treated (RFC 9110 §6.5.1). A digest of it may: it is known only then (RFC 9530 §4).
@@ -36,6 +37,7 @@ pub fn may_be_trailer(name: &HeaderName) -> bool {
     !is_hop_by_hop(name)
         && !is_protected(name.as_str().as_bytes())
         && !is_forwarding(name)
+        && name.as_str() != pin::FIELD
         && !refused.contains(name)
 }
 

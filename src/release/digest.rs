@@ -53,6 +53,10 @@ trait Written {
     fn write(&self, to: &mut Fnv);
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Structs are their fields, in this order. A field that comes later stands behind a `;`, and is written by its name, unless
 /// it is as by default: so the digests of all who do not use it stay what they are.
 macro_rules! fields {
@@ -61,7 +65,7 @@ macro_rules! fields {
             fn write(&self, to: &mut Fnv) {
                 let Self { $($field,)* $($($later),*)? } = self;
                 $($field.write(to);)*
-                $($(if *$later != Default::default() {
+                $($(if !is_default($later) {
                     (stringify!($later), $later).write(to);
                 })*)?
             }
@@ -91,7 +95,7 @@ fields! {
     ShieldRules { statuses, body, budget, min_per_second }
     Tolerance { ratio, excess }
     Slowness { part, least }
-    Rules { routes, versions, pages }
+    Rules { routes, versions, pages; pins_release }
     RouteRules { edits, path, answer }
     Edits { request, response, host }
     PathRewrite { prefix, with }

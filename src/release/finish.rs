@@ -65,6 +65,7 @@ impl Draft<'_> {
             self.notes.extend(item.settle_way_back(base));
             item.service.watch = item.watch();
             item.number_rules();
+            item.settle_pins();
             if let Some((service, deployment)) = base {
                 item.settle_phase(name, service, deployment, effects);
             }

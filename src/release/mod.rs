@@ -27,6 +27,7 @@ pub mod gate;
 pub mod history;
 mod holds;
 mod overlay;
+mod pins;
 mod pools;
 pub mod ramp;
 mod refused;

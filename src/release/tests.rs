@@ -5,6 +5,7 @@ mod file;
 mod gate;
 mod laws;
 mod phases;
+mod pins;
 mod ramps;
 mod retire;
 mod targeting;

@@ -19,6 +19,8 @@ pub struct Rules {
     pub versions: Vec<(VersionName, Edits)>,
     /// Bodies for the proxy's own answers: the service's, then everybody's.
     pub pages: Vec<ErrorPage>,
+    /// True when services behind this one are told which version a request was assigned to, to follow it.
+    pub pins_release: bool,
 }
 
 impl Rules {
@@ -44,7 +46,10 @@ impl Rules {
     /// True when there is no rule at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.routes.iter().all(Option::is_none) && self.versions.is_empty() && self.pages.is_empty()
+        self.routes.iter().all(Option::is_none)
+            && self.versions.is_empty()
+            && self.pages.is_empty()
+            && !self.pins_release
     }
 }
 

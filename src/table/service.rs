@@ -8,6 +8,7 @@ use super::hold::{HoldLimits, Holds};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
+use super::pin::{Avoided, Pin, Pinnable};
 use super::pool::PoolRules;
 use super::pool::traits::PoolTraits;
 use super::rules::Rules;
@@ -120,6 +121,8 @@ pub enum AssignedBy {
     Minted,
     /// The targeting rule of this number, from 1 on.
     Rule(u8),
+    /// A release that a trusted hop has pinned.
+    Pinned,
 }
 
 impl AssignedBy {
@@ -132,6 +135,7 @@ impl AssignedBy {
             Self::Sticky => "sticky",
             Self::Minted => "minted",
             Self::Rule(_) => "rule",
+            Self::Pinned => "pinned",
         }
     }
 }
@@ -175,6 +179,8 @@ pub struct Service {
     pub holds: Holds,
     /// Whose answers are counted, if any.
     pub watch: Option<Watch>,
+    /// The versions that no pin leads to, whatever they have.
+    pub avoided: Avoided,
     coin: Coin,
 }
 
@@ -207,6 +213,7 @@ impl Service {
             shield: spec.shield.clone(),
             holds: Holds::default(),
             watch: None,
+            avoided: Avoided::default(),
             versions,
             stable,
             split,
@@ -252,6 +259,29 @@ impl Service {
     #[must_use]
     pub fn assigned_by(&self) -> AssignedBy {
         if self.coin.is_certain() { AssignedBy::Single } else { AssignedBy::Coin }
+    }
+
+    /// The version that `pin` means here, and whether it leads there; `None` where the service has none of that name.
+    #[must_use]
+    pub fn pinned(&self, pin: &Pin) -> Option<(usize, Pinnable)> {
+        let place = |name: &VersionName| self.versions.iter().position(|version| version.name == *name);
+        let version = pin.version_of(&self.name, |name| place(name).is_some())?;
+        Some((place(version)?, self.takes_pins(version)))
+    }
+
+    /// Whether a pin leads to `version`: never to one that nobody else may come to.
+    #[must_use]
+    pub fn takes_pins(&self, version: &VersionName) -> Pinnable {
+        let Avoided { suspected, retiring } = &self.avoided;
+        if !self.split.leads_to(version) {
+            Pinnable::Idle
+        } else if suspected.as_ref() == Some(version) {
+            Pinnable::Suspected
+        } else if retiring.as_ref() == Some(version) {
+            Pinnable::Retiring
+        } else {
+            Pinnable::Yes
+        }
     }
 
     /// Which coins are whose: of each version with weight the first coin that is not its any more, and its index;

@@ -21,6 +21,8 @@ use ipnet::IpNet;
 use super::matcher::HostPattern;
 use super::name::{Invalid, VersionName};
 pub use aims::{Aim, Aims};
+pub(in crate::table) use fit::decoded;
+
 pub use text::network;
 
 #[cfg(test)]
@@ -260,7 +262,7 @@ impl Condition {
                 }
                 (&*name, &*matching)
             }
-            Self::Query(name, _) if fit::decoded(name.as_bytes()).ne(name.bytes()) => {
+            Self::Query(name, _) if decoded(name.as_bytes()).ne(name.bytes()) => {
                 let name = name.escape_debug();
                 return Err(Invalid(format!(
                     "the names of a query are compared decoded: `{name}` is what is sent, not what it stands for"

@@ -21,7 +21,7 @@ pub struct Explain {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(example = json!({"x-beta": "yes", "x-team": ["qa", "eu"]}))]
     pub headers: BTreeMap<String, Lines>,
-    /// The client's address.
+    /// The client's address: of somebody whom a listener trusts (`trusted_proxies`), what his `baggage` pins is believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
 }
@@ -76,6 +76,9 @@ pub struct Explained {
     /// Headers that count for nothing: the proxy takes out those with an underscore in their name, as `underscores_in_headers` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken_out: Vec<String>,
+    /// What its `baggage` pins of the service, followed or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
     /// By what the service's users stay with a version, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
@@ -95,6 +98,39 @@ pub struct Decided {
     pub text: String,
 }
 
+/// What a request's `baggage` pins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pinned {
+    /// As it is written.
+    #[schema(example = "v42")]
+    pub release: String,
+    /// The version of the service that it means; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It is followed; where the version has all the weight it decides nothing.
+    Followed,
+    /// A targeting rule decides before it.
+    Rule,
+    /// It is taken out: `client` is nobody whom a listener trusts, or was not told.
+    Untrusted,
+    /// It is passed over: the service has no version of that name.
+    NoVersion,
+    /// It is passed over: neither a weight nor a rule leads to the version.
+    Idle,
+    /// It is passed over: supervision suspects the version.
+    Suspected,
+    /// It is passed over: the version is being retired.
+    Retiring,
+}
+
 /// What decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +147,8 @@ pub enum Reason {
     Minted,
     /// A targeting rule that fits.
     Rule,
+    /// A release that a trusted hop has pinned.
+    Pinned,
     /// The route redirects by itself; no version is asked.
     Redirect,
     /// The route has a fixed answer; no version is asked.

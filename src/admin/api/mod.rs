@@ -31,7 +31,7 @@ pub use drain::{
     seconds,
 };
 pub use event::Event;
-pub use explain::{Chance, Decided, Explain, Explained, Lines, Reason};
+pub use explain::{Chance, Decided, Explain, Explained, Fate, Lines, Pinned, Reason};
 pub use health::{CheckAnswer, Ejection, EndpointHealth, HealthState, Unhealthy, VersionHealth};
 pub use history::{Actor, Change, History, Was};
 pub use problem::{Left, Problem};

@@ -79,8 +79,9 @@ pub(super) const DRAIN_HELP: &str = "Examples:
 
 One endpoint: switchback endpoints drain shop/blue 127.0.0.1:9001 --wait";
 
-pub(super) const EXPLAIN_HELP: &str = "Example:
-  switchback explain http://shop.example.com/cart -H 'x-beta: 1'";
+pub(super) const EXPLAIN_HELP: &str = "Examples:
+  switchback explain http://shop.example.com/cart -H 'x-beta: 1'
+  switchback explain http://shop.example.com/cart -H 'baggage: switchback-release=v42' --client 10.0.0.7";
 
 pub(super) const COMPLETIONS_HELP: &str = "Examples:
   switchback completions bash > /etc/bash_completion.d/switchback

@@ -1,7 +1,7 @@
 //! Past changes, and explanations.
 
 use super::change::split;
-use crate::admin::api::{Change, Decided, Explained, History, Reason, Sticky};
+use crate::admin::api::{Change, Decided, Explained, Fate, History, Pinned, Reason, Sticky};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// One change a line, newest first.
@@ -74,6 +74,10 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
             let rule = explained.rule.as_ref().map(told);
             format!("to {version}: by {} (epoch {epoch})", rule.unwrap_or_default())
         }
+        (Some(version), Reason::Pinned) => {
+            let release = explained.pinned.as_ref().map(release).unwrap_or_default();
+            format!("to {version}: a trusted hop has pinned {release} (epoch {epoch})")
+        }
         (Some(version), _) => format!("always to {version}: it carries 100 % (epoch {epoch})"),
         (None, Reason::Redirect) => {
             format!("the route redirects by itself, no version is asked (epoch {epoch})")
@@ -81,7 +85,13 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         (None, Reason::Fixed) => format!("the route has a fixed answer, no version is asked (epoch {epoch})"),
         (
             None,
-            Reason::Coin | Reason::Minted | Reason::Sticky | Reason::Single | Reason::Rule | Reason::NoRoute,
+            Reason::Coin
+            | Reason::Minted
+            | Reason::Sticky
+            | Reason::Single
+            | Reason::Rule
+            | Reason::Pinned
+            | Reason::NoRoute,
         ) => {
             let by = explained.sticky.as_ref().map(|sticky| format!("{} is not there: ", sticky.what()));
             let by = by.unwrap_or_default();
@@ -97,7 +107,15 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         let failed = explained.version.as_deref().unwrap_or("another version");
         format!("what {} fails is answered by {}", line(failed, 64), line(stable, 64))
     });
-    [head, why].into_iter().chain(shield).chain(unless).chain(taken_out).collect::<Vec<_>>().join("\n")
+    let pinned = explained.pinned.as_ref().and_then(not_followed);
+    [head, why]
+        .into_iter()
+        .chain(shield)
+        .chain(unless)
+        .chain(pinned)
+        .chain(taken_out)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// That rules about the client's network may decide where nobody knows the client.
@@ -109,6 +127,25 @@ fn by_client(rules: &[Decided]) -> Option<String> {
             told.join(", or of ")
         )
     })
+}
+
+/// Why a pin is not followed.
+fn not_followed(pinned: &Pinned) -> Option<String> {
+    let why = match pinned.fate {
+        Fate::Followed => return None,
+        Fate::Rule => ": the rule decides before that",
+        Fate::Untrusted => " by nobody who is trusted: that is taken out; `--client IP` says who asks",
+        Fate::NoVersion => ", and there is no version of that name: passed over",
+        Fate::Idle => ", which gets nothing: passed over",
+        Fate::Suspected => ", which supervision suspects: passed over",
+        Fate::Retiring => ", which is being retired: passed over",
+    };
+    Some(format!("pinned to {}{why}", release(pinned)))
+}
+
+/// `v42`, or `v42/cart:v7`.
+fn release(pinned: &Pinned) -> String {
+    line(&pinned.release, usize::MAX)
 }
 
 /// `rule 2 (header x-beta=yes -> green)`.

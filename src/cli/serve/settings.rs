@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::address;
 use super::entrances::Entrances;
 use super::log::Log;
@@ -59,6 +61,11 @@ pub(super) fn underscores(config: &Config) -> admin::Underscores {
         config::Underscores::Allow => admin::Underscores::Allow,
         config::Underscores::Reject => admin::Underscores::Reject,
     }
+}
+
+/// The same: whom any listener trusts.
+pub(super) fn trusted(config: &Config) -> Vec<IpNet> {
+    config.listeners.iter().flat_map(|listener| listener.trusted_proxies.clone()).collect()
 }
 
 fn identity(proxy: &config::Proxy) -> Identity {

@@ -6,6 +6,8 @@ use http::header::{
     WWW_AUTHENTICATE,
 };
 
+const BAGGAGE: HeaderName = HeaderName::from_static(crate::table::pin::FIELD);
+
 /// What is noted about a head's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "names of fields")]
@@ -20,6 +22,7 @@ pub enum Note {
     ContentType,
     Date,
     WwwAuthenticate,
+    Baggage,
     /// Any other that is for one connection only.
     HopByHop,
     /// Any with which proxies say who is asking.
@@ -32,6 +35,7 @@ impl Note {
     pub fn of(name: &[u8]) -> Option<Self> {
         // By first letter: most names are decided by a comparison of lengths behind it.
         match name.first()? | 0x20 {
+            b'b' if is(name, b"baggage") => Some(Self::Baggage),
             b'c' if is(name, b"content-length") => Some(Self::ContentLength),
             b'c' if is(name, b"content-type") => Some(Self::ContentType),
             b'c' if is(name, b"connection") => Some(Self::Connection),
@@ -72,6 +76,7 @@ impl Note {
             Self::ContentType => CONTENT_TYPE,
             Self::Date => DATE,
             Self::WwwAuthenticate => WWW_AUTHENTICATE,
+            Self::Baggage => BAGGAGE,
             Self::HopByHop | Self::Forwarding => return None,
         })
     }

@@ -11,7 +11,7 @@ use crate::proxy::head::Parts;
 use crate::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use crate::proxy::http1::{parse_head, parse_request};
 
-const NOTES: [Note; 11] = [
+const NOTES: [Note; 12] = [
     Note::Host,
     Note::Expect,
     Note::Te,
@@ -21,6 +21,7 @@ const NOTES: [Note; 11] = [
     Note::TransferEncoding,
     Note::ContentType,
     Note::Date,
+    Note::Baggage,
     Note::HopByHop,
     Note::Forwarding,
 ];
@@ -104,6 +105,16 @@ fn lines_pass_as_they_came_but_for_those_of_one_connection() {
         written(&changed),
         "server: Some\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ndate: today\r\ncontent-length: 5\r\nx-more: 1\r\n"
     );
+}
+
+#[test]
+fn all_values_of_a_field_are_there_as_lines_and_as_a_map() {
+    let mut fields = request("Host: a\r\nX-A: 1\r\nx-ab: 2\r\nx-a:  3 \r\nX-A:\r\n").unwrap();
+    let all = |fields: &Fields| fields.all_of("x-a").map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert_eq!(all(&fields), [&b"1"[..], b"3", b""]);
+    fields.remove("x-ab");
+    assert_eq!(all(&fields), [&b"1"[..], b"3", b""]);
+    assert!(all(&Fields::default()).is_empty());
 }
 
 #[test]

@@ -120,7 +120,9 @@ fn read<'s>(
             lines.underscore();
         }
         match note {
-            None | Some(Note::ContentType | Note::Date | Note::WwwAuthenticate) => lines.pass(line),
+            None | Some(Note::ContentType | Note::Date | Note::WwwAuthenticate | Note::Baggage) => {
+                lines.pass(line);
+            }
             Some(note) => framing.see(note, field.value, &mut lines)?,
         }
     }

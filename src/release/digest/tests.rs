@@ -161,6 +161,7 @@ fn rules() -> Rules {
             Edits { host: Some(SentHost::Endpoint), ..Edits::default() },
         )],
         pages: vec![page(On::Class(5)), page(On::Status(404)), page(On::Reason("no_endpoint"))],
+        pins_release: false,
     }
 }
 
@@ -208,6 +209,7 @@ fn whatever_the_file_says_else_is_another_digest() {
         with(|spec| spec.timeouts.response = Duration::from_millis(59_999)),
         with(|spec| spec.timeouts.total = Some(Duration::ZERO)),
         with(|spec| spec.rules = Some(Arc::default())),
+        with(|spec| spec.rules = Some(Rules { pins_release: true, ..Default::default() }.into())),
         with(|spec| spec.limits.request_body = Some(1)),
         with(|spec| spec.limits.response_body = Some(1)),
         with(|spec| spec.limits.in_flight = number(1)),

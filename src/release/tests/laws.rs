@@ -2,6 +2,7 @@
 
 mod holds;
 mod out;
+mod pins;
 mod ramps;
 mod retire;
 mod rules;
@@ -223,6 +224,7 @@ fn check_standing(state: &State) {
         trials::check_trial(state, service, deployment);
         ramps::check_standing(service, deployment);
         retire::check_standing(service, deployment);
+        pins::check_standing(service, deployment);
     }
 }
 

@@ -42,7 +42,7 @@ fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// The bytes that these stand for (RFC 3986 §2.1); a `%` without two hexadecimal digits is itself.
-pub(super) fn decoded(mut raw: &[u8]) -> impl Iterator<Item = u8> {
+pub(in crate::table) fn decoded(mut raw: &[u8]) -> impl Iterator<Item = u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     std::iter::from_fn(move || {
         let (first, after) = raw.split_first()?;

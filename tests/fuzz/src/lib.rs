@@ -5,7 +5,7 @@
 //!
 //! | target | reads | and must |
 //! |---|---|---|
-//! | `gate` | a client's request head and body | let nothing pass that another reader could frame or route differently |
+//! | `gate` | a client's request head and body | let nothing pass that another reader could frame or route differently, and no stranger's pin |
 //! | `answers` | an endpoint's answers | make the same of them however they are cut, and write the body so that it stays it |
 //! | `frames` | a client's HTTP/2 frames | count as a plain reader does, however they are cut |
 //! | `proxy_header` | a PROXY header | end where it ends, and say what `ppp` reads |

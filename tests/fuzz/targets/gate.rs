@@ -7,6 +7,7 @@ use switchback::proxy::gate::Asked;
 use switchback::proxy::head::Parts;
 use switchback::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use switchback::proxy::http1::{Chunks, Decoder, Refused, Request, parse_request};
+use switchback::table::pin;
 use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
 use switchback_fuzz::strict;
@@ -27,6 +28,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     // Nothing of the client's is read behind this body, and it is the same body however it comes.
     let read = |seed| Body::read(request.body, &mut Pieces::of(&whole, seed));
     assert_eq!(read(0), read(seed | 1));
+    baggage_is_sorted(&request.head);
     let Ok(asked) = Asked::of(&request.head) else { return };
     for is_trusted in [false, true] {
         forwarded_it_is_the_same(&request, &asked, is_trusted);
@@ -57,6 +59,22 @@ fn pieces_do_not_matter(bytes: &[u8], whole: &Result<Option<Request>, Refused>, 
 fn facts(head: &Parts) -> impl PartialEq + std::fmt::Debug {
     let fields = head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
     (head.method.clone(), head.uri.to_string(), head.version, fields)
+}
+
+/// Of who is not believed nothing goes on that may be read as a pin; of who is, what was read and no more.
+fn baggage_is_sorted(head: &Parts) {
+    let lines: Vec<_> =
+        head.headers.get_all(pin::FIELD).iter().map(|line| line.as_bytes().to_vec()).collect();
+    let sort = |lines: &[Vec<u8>], is_believed| pin::sort(lines.iter().map(Vec::as_slice), is_believed);
+    for is_believed in [false, true] {
+        let sorted = sort(&lines, is_believed);
+        let left = sorted.lines.unwrap_or_else(|| lines.clone());
+        let are_read = left.iter().filter(|line| pin::is_in(line)).count();
+        assert_eq!(are_read, usize::from(sorted.pin.is_some()), "{left:?}");
+        assert!(is_believed || sorted.pin.is_none());
+        let again = sort(&left, is_believed);
+        assert_eq!((again.pin, again.lines), (sorted.pin, None));
+    }
 }
 
 /// What the endpoint gets is one head, to a stricter reader and to our own, and says what the client said.

@@ -25,6 +25,7 @@ fn explanations() {
         chances: vec![chance("blue", 9_500), chance("green", 500)],
         rule: None,
         by_client: Vec::new(),
+        pinned: None,
         taken_out: Vec::new(),
         sticky: None,
         shielded_by: None,
@@ -61,7 +62,27 @@ fn explanations() {
         taken_out: vec!["x_beta".into()],
         ..single.clone()
     };
-    let all = [coin, single, none, known, unknown, minted, by_rule, unsure]
-        .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN));
+    let pinned = |release: &str, fate| Some(api::Pinned { release: release.into(), version: None, fate });
+    let followed = Explained {
+        reason: Reason::Pinned,
+        version: Some("green".into()),
+        chances: vec![chance("green", 500)],
+        pinned: pinned("green/cart:v7", api::Fate::Followed),
+        ..coin.clone()
+    };
+    let fates = [
+        api::Fate::Rule,
+        api::Fate::Untrusted,
+        api::Fate::NoVersion,
+        api::Fate::Idle,
+        api::Fate::Suspected,
+        api::Fate::Retiring,
+    ];
+    let passed_over = fates.map(|fate| Explained { pinned: pinned("v42", fate), ..single.clone() });
+    let all: Vec<_> = [coin, single, none, known, unknown, minted, by_rule, unsure, followed]
+        .into_iter()
+        .chain(passed_over)
+        .map(|one| explained("http://shop.example.com/cart", &one, Style::PLAIN))
+        .collect();
     assert_snapshot!(all.join("\n--\n"));
 }
