@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use lab::health::everywhere;
 use lab::origin::{Peer, Then};
-use lab::{Answer, Gate, Lab, Origin, PATIENCE, Proxy};
+use lab::{Answer, Gate, Group, Lab, Origin, PATIENCE, Proxy};
 
 fn refused(lab: &Lab, reason: &str) -> f64 {
     lab.metric_total("switchback_client_requests_total", &format!("reason=\"{reason}\""))
@@ -277,6 +277,39 @@ fn when_memory_is_tight_connections_and_requests_are_refused_until_it_is_not() {
     lab.write_config(&config("off"));
     lab.proxy().wait_for_log("now=Calm");
     assert_eq!(lab.get("/").status, 200);
+}
+
+/// `shop` with this limit on memory, in a control group.
+fn in_group(group: &Group, memory: &str) -> Lab {
+    let origin = Origin::start("blue");
+    let service = format!(
+        "[limits]\nmemory = \"{memory}\"\n[services.shop]\nroutes = [{{}}]\nversions.blue.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &service);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let enter = group.enter();
+    let enter = enter.each_ref().map(|word| &**word);
+    let proxy = Proxy::start_as(&enter, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    lab
+}
+
+#[test]
+fn metrics_that_find_no_thread_say_so_and_are_there_again_with_the_next_one() {
+    let Some(group) = Group::with("pids") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    let lab = in_group(&group, "off");
+    let scrape = || lab::admin::call(&lab.socket(), "GET", "/metrics", &[], "").unwrap();
+    group.limit("1");
+    let refused = scrape();
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("there is no thread to make it on"), "{}", refused.text());
+    assert_eq!(lab.get("/").status, 200);
+    group.limit("max");
+    assert_eq!(scrape().status, 200);
 }
 
 #[test]
