@@ -18,7 +18,7 @@ pub(super) const FILE: &str = "switchback.db";
 const LOCK: &str = "switchback.lock";
 /// `swbk`: tells our file from any other SQLite file.
 const APPLICATION_ID: i64 = 0x7377_626b;
-/// How long to wait for an operator's own `sqlite3` that writes to the file.
+/// How long to wait for an operator's own `sqlite3` that has the file open.
 const BUSY: Duration = Duration::from_millis(250);
 /// What the log is cut back to after a burst, in bytes.
 const LOG_SIZE: i64 = 4 << 20;
@@ -125,7 +125,7 @@ fn in_use(file: &mut File) -> String {
     format!("{holder} uses it; stop that one, or set another state.dir")
 }
 
-/// Opens the database in `dir`, brings its schema up to date, and makes every commit durable.
+/// Opens the database in `dir`, brings its schema up to date, and makes every commit durable. Nobody else can open it then.
 pub(super) fn database(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(FILE);
     // Made here and not by SQLite, so that nobody else can read it.
@@ -134,10 +134,17 @@ pub(super) fn database(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(|why| cannot_open(&path, why))?;
     connection.busy_timeout(BUSY).map_err(failed)?;
+    alone(&connection)?;
     let schema = identify(&connection, &path)?;
-    configure(&connection, &path)?;
+    configure(&connection)?;
     migrate(&mut connection, schema)?;
     Ok(connection)
+}
+
+/// Keeps everybody else out, before the file is read: SQLite has its index of the log in this process's own memory then. Else it
+/// is a file that is mapped, and a full disk (where that copies on write), or whoever cuts the file, ends the process by SIGBUS.
+fn alone(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).map_err(failed)
 }
 
 fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> Result<T, StoreError> {
@@ -178,19 +185,16 @@ fn is_marked(path: &Path) -> bool {
     read.is_ok() && i64::from(u32::from_be_bytes(mark)) == APPLICATION_ID
 }
 
-fn configure(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
-    if mode != "wal" {
-        return Err(cannot_open(
-            path,
-            "its file system has no shared memory; set a state.dir on a local disk",
-        ));
-    }
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    let set = |name: &str, value: &dyn rusqlite::ToSql| {
+        connection.pragma_update_and_check(None, name, value, |_| Ok(())).map_err(failed)
+    };
+    set("journal_mode", &"WAL")?;
+    set("journal_size_limit", &LOG_SIZE)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
-    let limit = connection.pragma_update_and_check(None, "journal_size_limit", LOG_SIZE, |_| Ok(()));
-    limit.map_err(failed)
+    // A change is written when it is kept and not before: until then the files are as they were left.
+    connection.pragma_update(None, "cache_spill", false).map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(failed)
 }
 
 fn migrate(connection: &mut Connection, schema: usize) -> Result<(), StoreError> {
