@@ -357,6 +357,26 @@ fn refused_as(lab: &Lab, said: &str) {
 }
 
 #[test]
+fn a_store_that_is_emptied_is_no_new_one() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    let state = lab.dir.path().join("state");
+    let (database, copy) = (state.join("switchback.db"), fs::read(state.join("switchback.db")).unwrap());
+    fs::write(&database, "").unwrap();
+    refused_as(&lab, "switchback.db: restart, to begin from what is there");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let (code, log) = refused_on(&state, lab.dir.path());
+    assert_eq!(code, 1, "{log}");
+    assert!(
+        log.contains("it is empty or gone, and its log ") && log.contains("put a copy of both back"),
+        "{log}"
+    );
+    fs::write(&database, copy).unwrap();
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!(lab.get("/shop").version(), "green");
+}
+
+#[test]
 fn a_log_that_is_emptied_refuses_the_change() {
     let lab = two_services(tempfile::tempdir().unwrap());
     lab.flip("green");

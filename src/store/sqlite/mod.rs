@@ -185,6 +185,7 @@ fn at(dir: &Path) -> impl Fn(StoreError) -> StoreError {
     let path = dir.display().to_string();
     move |error| match error {
         StoreError::Io(why) => StoreError::Open { path: path.clone(), why },
+        StoreError::Corrupt(why) => open::damaged(Path::new(&path), &why),
         other => other,
     }
 }

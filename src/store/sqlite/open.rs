@@ -1,6 +1,6 @@
 //! Opening: the directory, the lock that makes it one process's own, the file and its schema.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::files::log_of;
 use super::{StoreError, failed};
+use crate::store::REMEDY;
 
 /// The database file.
 pub(super) const FILE: &str = "switchback.db";
@@ -56,6 +58,10 @@ const MIGRATIONS: [&str; 1] = ["
 
 fn cannot_open(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::Open { path: path.display().to_string(), why: why.to_string() }
+}
+
+pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
+    cannot_open(path, format!("it is damaged ({why}): {REMEDY}"))
 }
 
 /// Makes `dir` if it is not there, for this user only.
@@ -128,6 +134,7 @@ fn in_use(file: &mut File) -> String {
 /// Opens the database in `dir`, brings its schema up to date, and makes every commit durable. Nobody else can open it then.
 pub(super) fn database(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(FILE);
+    is_with_its_log(&path)?;
     // Made here and not by SQLite, so that nobody else can read it.
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     made.map_err(|why| cannot_open(&path, why))?;
@@ -139,6 +146,22 @@ pub(super) fn database(dir: &Path) -> Result<Connection, StoreError> {
     configure(&connection)?;
     migrate(&mut connection, schema)?;
     Ok(connection)
+}
+
+/// SQLite takes an empty file for a new one, and deletes the log beside it: that may hold all that was acknowledged.
+fn is_with_its_log(path: &Path) -> Result<(), StoreError> {
+    let is_empty = |path: &Path| fs::metadata(path).map_or(true, |file| file.len() == 0);
+    let log = log_of(path);
+    if is_empty(path) && !is_empty(&log) {
+        let log = log.display();
+        return Err(cannot_open(
+            path,
+            format!(
+                "it is empty or gone, and its log {log} is not: put a copy of both back, they say where traffic goes; or move both away, to begin with the weights of the file"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Keeps everybody else out, before the file is read: SQLite has its index of the log in this process's own memory then. Else it
@@ -155,19 +178,17 @@ fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> R
 fn identify(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let foreign =
         || cannot_open(path, "it is not a file of switchback's; set another state.dir, or move it away");
-    let damaged = |error| match error {
-        StoreError::Corrupt(why) if is_marked(path) => cannot_open(
+    let unreadable = |error| match error {
+        StoreError::Corrupt(why) if is_marked(path) => damaged(path, &why),
+        StoreError::Corrupt(_) => cannot_open(
             path,
-            format!(
-                "it is damaged ({why}): put a copy of it back, it says where traffic goes; or move it away, to begin with the weights of the file"
-            ),
+            "it is not a file of switchback's, or damaged from its beginning on: set another state.dir, put a copy of it back, or move it away",
         ),
-        StoreError::Corrupt(_) => foreign(),
         other => other,
     };
-    let found: i64 = pragma(connection, "user_version").map_err(damaged)?;
+    let found: i64 = pragma(connection, "user_version").map_err(unreadable)?;
     let objects = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0));
-    let objects: i64 = objects.map_err(failed).map_err(damaged)?;
+    let objects: i64 = objects.map_err(failed).map_err(unreadable)?;
     match pragma::<i64>(connection, "application_id")? {
         APPLICATION_ID => {}
         0 if objects == 0 && found == 0 => return Ok(0),

@@ -93,3 +93,51 @@ fn what_another_program_writes_is_noticed_and_found_by_the_next_start() {
     assert_eq!(epochs(&mut store), [1]);
     store.append(&plain(2), None).unwrap();
 }
+
+#[test]
+fn an_empty_file_beside_its_log_is_refused_and_the_log_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let [path, log] = ["switchback.db", "switchback.db-wal"].map(|file| dir.path().join(file));
+    let mut store = Sqlite::open(dir.path(), 9).unwrap();
+    store.append(&plain(1), None).unwrap();
+    let copies = [&path, &log].map(|file| std::fs::read(file).unwrap());
+    drop(store);
+    std::fs::write(&log, &copies[1]).unwrap();
+    let empty = || std::fs::write(&path, "").unwrap();
+    let gone = || std::fs::remove_file(&path).unwrap();
+    for lose in [&empty as &dyn Fn(), &gone] {
+        lose();
+        let error = Sqlite::open(dir.path(), 9).unwrap_err().to_string();
+        assert!(
+            error.contains("it is empty or gone, and its log ") && error.contains("put a copy of both back"),
+            "{error}"
+        );
+        assert!(std::fs::read(&log).unwrap() == copies[1]);
+    }
+    std::fs::write(&path, &copies[0]).unwrap();
+    assert_eq!(Sqlite::open(dir.path(), 9).unwrap().load().unwrap().epoch, Epoch(1));
+}
+
+#[test]
+fn a_damaged_page_says_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("switchback.db");
+    let mut store = Sqlite::open(dir.path(), 99).unwrap();
+    (1..40).for_each(|epoch| store.append(&plain(epoch), None).unwrap());
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let mut said = 0;
+    for at in (4096..whole.len()).step_by(4096) {
+        let mut damaged = whole.clone();
+        damaged[at..at + 4096].fill(0xa5);
+        std::fs::write(&path, &damaged).unwrap();
+        let opened = Sqlite::open(dir.path(), 99);
+        let in_opening = opened.is_err();
+        let Err(error) = opened.and_then(|mut store| store.load()) else { continue };
+        let error = error.to_string();
+        assert!(error.ends_with("or move it away, to begin with the weights of the file"), "{error}");
+        assert!(!in_opening || error.contains(&*dir.path().display().to_string()), "{error}");
+        said += 1;
+    }
+    assert!(said > 1);
+}
