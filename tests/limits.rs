@@ -296,6 +296,42 @@ fn in_group(group: &Group, memory: &str) -> Lab {
 }
 
 #[test]
+fn files_that_were_read_in_the_control_group_are_no_memory_in_use() {
+    let Some(group) = Group::with("memory") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    group.limit(&(128 << 20).to_string());
+    let lab = in_group(&group, "off");
+    let [enter @ .., name] = group.enter();
+    // Read again, it is kept as one that is used.
+    let read = "head -c 70M /dev/zero > \"$1\"; for i in 1 2 3; do cat \"$1\" > /dev/null; done";
+    let mut files = Command::new(&enter[0]);
+    files.args(&enter[1..]).args([&*name, "sh", "-c", read, "sh"]).arg(lab.dir.path().join("log"));
+    assert!(files.status().unwrap().success());
+    let text = std::fs::read_to_string(lab.config()).unwrap();
+    let services = text.split_once("[limits]").unwrap().1.replace("off", "10%");
+    lab.write_config(&format!("[limits]{services}"));
+    lab.proxy().wait_for_log("all_mib=128");
+    let log = lab.proxy().log();
+    let used = log.split_once("used_mib=").unwrap().1.split(' ').next().unwrap();
+    assert!(used.parse::<u64>().unwrap() < 70, "{log}");
+}
+
+#[test]
+fn the_limit_of_a_control_group_above_counts() {
+    let Some(above) = Group::with("memory") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    above.limit(&(96 << 20).to_string());
+    let group = above.below().unwrap();
+    let lab = in_group(&group, "10%");
+    lab.proxy().wait_for_log("all_mib=96");
+    assert_eq!(lab.get("/").said(), (503, "overload"));
+}
+
+#[test]
 fn metrics_that_find_no_thread_say_so_and_are_there_again_with_the_next_one() {
     let Some(group) = Group::with("pids") else {
         eprintln!("skipped: lacks the right to make a control group (run as root)");
