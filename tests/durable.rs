@@ -303,21 +303,38 @@ fn a_disk_that_is_full_at_the_start_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_store_that_another_program_holds_refuses_the_change_until_it_lets_go() {
+fn no_other_program_has_the_store_while_the_proxy_runs() {
     let lab = two_services(tempfile::tempdir().unwrap());
     let other = rusqlite::Connection::open(lab.dir.path().join("state/switchback.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let load = Load::start(lab.address(), 2, &[("shop", "/shop")]);
-    let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "green" }));
-    assert_eq!(status, 503, "{refused}");
-    let detail = refused["detail"].as_str().unwrap();
-    assert!(detail.contains("another program writes to it; end that program"), "{refused}");
-    load.wait_for_more(5);
-    assert_eq!(lab.get("/shop").version(), "blue");
-    other.execute_batch("ROLLBACK").unwrap();
+    other.busy_timeout(Duration::ZERO).unwrap();
+    let refused = other.execute_batch("BEGIN IMMEDIATE").unwrap_err().to_string();
+    assert!(refused.contains("database is locked"), "{refused}");
     lab.flip("green");
     assert_eq!(lab.get("/shop").version(), "green");
-    assert_eq!(load.stop().failures, [] as [&str; 0]);
+}
+
+#[test]
+fn a_store_that_another_program_has_open_is_refused_at_the_start() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let state = lab.dir.path().join("state");
+    let other = rusqlite::Connection::open(state.join("switchback.db")).unwrap();
+    other.execute_batch("BEGIN; SELECT * FROM changes").unwrap();
+    let (code, log) = refused_on(&state, lab.dir.path());
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("another program has it open; end that program"), "{log}");
+    drop(other);
+    lab.proxy = Some(lab.spawn(2));
+}
+
+/// Where a disk copies on write, one that is full has no room for a page of a mapped file, and the process ends by SIGBUS.
+#[test]
+fn nothing_of_the_store_is_mapped_into_memory() {
+    let lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", lab.proxy().pid())).unwrap();
+    let state = lab.dir.path().join("state").display().to_string();
+    assert_eq!(maps.lines().find(|line| line.contains(&state)), None);
 }
 
 #[test]
@@ -326,14 +343,65 @@ fn a_store_that_is_lost_refuses_the_change_and_leaves_the_traffic_alone() {
         let lab = two_services(tempfile::tempdir().unwrap());
         lab.flip("green");
         fs::remove_file(lab.dir.path().join("state").join(lost)).unwrap();
-        let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "blue" }));
-        assert_eq!(status, 503, "{refused}");
-        let detail = refused["detail"].as_str().unwrap();
-        let said = format!("{lost} is gone, or another file stands in its place: put it back");
-        assert!(detail.contains(&said), "{refused}");
-        assert_eq!(lab.get("/shop").version(), "green");
-        assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+        refused_as(&lab, &format!("{lost} is gone: put it back"));
     }
+}
+
+/// A flip to blue is refused for this, and green goes on.
+fn refused_as(lab: &Lab, said: &str) {
+    let (status, refused) = lab.call("POST", "/v1/services/shop/flip", &json!({ "to": "blue" }));
+    assert_eq!(status, 503, "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains(said), "{refused}");
+    assert_eq!(lab.get("/shop").version(), "green");
+    assert_eq!(lab.shop()["weights"], json!({ "green": 10_000 }));
+}
+
+#[test]
+fn a_store_that_is_emptied_is_no_new_one() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    let state = lab.dir.path().join("state");
+    let (database, copy) = (state.join("switchback.db"), fs::read(state.join("switchback.db")).unwrap());
+    fs::write(&database, "").unwrap();
+    refused_as(&lab, "switchback.db: restart, to begin from what is there");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let (code, log) = refused_on(&state, lab.dir.path());
+    assert_eq!(code, 1, "{log}");
+    assert!(
+        log.contains("it is empty or gone, and its log ") && log.contains("put a copy of both back"),
+        "{log}"
+    );
+    fs::write(&database, copy).unwrap();
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!(lab.get("/shop").version(), "green");
+}
+
+#[test]
+fn a_log_that_is_emptied_refuses_the_change() {
+    let lab = two_services(tempfile::tempdir().unwrap());
+    lab.flip("green");
+    fs::write(lab.dir.path().join("state/switchback.db-wal"), "").unwrap();
+    refused_as(&lab, "switchback.db-wal: restart, to begin from what is there");
+}
+
+#[test]
+fn a_copy_that_is_put_back_while_it_runs_is_where_the_next_start_begins() {
+    let mut lab = two_services(tempfile::tempdir().unwrap());
+    let (state, copy) = (lab.dir.path().join("state"), lab.dir.path().join("copy"));
+    let put = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+        assert!(copied.success());
+    };
+    lab.weights(&json!({ "blue": 9_000, "green": 1_000 }));
+    fs::create_dir(&copy).unwrap();
+    put(&state, &copy);
+    lab.flip("green");
+    put(&copy, &state);
+    refused_as(&lab, "another program has written to");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    lab.proxy = Some(lab.spawn(2));
+    assert_eq!((green(&lab.shop()), lab.epoch()), (1_000, 2));
+    lab.flip("green");
 }
 
 /// What the proxy says that cannot start on this state directory: exit code and log.
@@ -359,11 +427,13 @@ fn a_state_directory_of_a_newer_schema_is_refused_with_the_remedy_and_left_alone
     let (dir, state) = (lab.dir.path(), lab.dir.path().join("state"));
     let store = rusqlite::Connection::open(state.join("switchback.db")).unwrap();
     store.pragma_update(None, "user_version", 99).unwrap();
+    drop(store);
     let (code, log) = refused_on(&state, dir);
     assert_eq!(code, 1, "{log}");
     assert!(log.contains("has schema 99; this switchback knows up to 1"), "{log}");
     assert!(log.contains("use a newer switchback, or another state.dir"), "{log}");
     assert!(log.contains(&*state.display().to_string()), "{log}");
+    let store = rusqlite::Connection::open(state.join("switchback.db")).unwrap();
     store.pragma_update(None, "user_version", 1).unwrap();
     drop(store);
     lab.proxy = Some(lab.spawn(2));

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use lab::health::everywhere;
 use lab::origin::{Peer, Then};
-use lab::{Answer, Gate, Lab, Origin, PATIENCE, Proxy};
+use lab::{Answer, Gate, Group, Lab, Origin, PATIENCE, Proxy};
 
 fn refused(lab: &Lab, reason: &str) -> f64 {
     lab.metric_total("switchback_client_requests_total", &format!("reason=\"{reason}\""))
@@ -277,6 +277,75 @@ fn when_memory_is_tight_connections_and_requests_are_refused_until_it_is_not() {
     lab.write_config(&config("off"));
     lab.proxy().wait_for_log("now=Calm");
     assert_eq!(lab.get("/").status, 200);
+}
+
+/// `shop` with this limit on memory, in a control group.
+fn in_group(group: &Group, memory: &str) -> Lab {
+    let origin = Origin::start("blue");
+    let service = format!(
+        "[limits]\nmemory = \"{memory}\"\n[services.shop]\nroutes = [{{}}]\nversions.blue.endpoints = [\"{}\"]\n",
+        origin.address
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), vec![origin], &service);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let enter = group.enter();
+    let enter = enter.each_ref().map(|word| &**word);
+    let proxy = Proxy::start_as(&enter, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    lab
+}
+
+#[test]
+fn files_that_were_read_in_the_control_group_are_no_memory_in_use() {
+    let Some(group) = Group::with("memory") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    group.limit(&(128 << 20).to_string());
+    let lab = in_group(&group, "off");
+    let [enter @ .., name] = group.enter();
+    // Read again, it is kept as one that is used.
+    let read = "head -c 70M /dev/zero > \"$1\"; for i in 1 2 3; do cat \"$1\" > /dev/null; done";
+    let mut files = Command::new(&enter[0]);
+    files.args(&enter[1..]).args([&*name, "sh", "-c", read, "sh"]).arg(lab.dir.path().join("log"));
+    assert!(files.status().unwrap().success());
+    let text = std::fs::read_to_string(lab.config()).unwrap();
+    let services = text.split_once("[limits]").unwrap().1.replace("off", "10%");
+    lab.write_config(&format!("[limits]{services}"));
+    lab.proxy().wait_for_log("all_mib=128");
+    let log = lab.proxy().log();
+    let used = log.split_once("used_mib=").unwrap().1.split(' ').next().unwrap();
+    assert!(used.parse::<u64>().unwrap() < 70, "{log}");
+}
+
+#[test]
+fn the_limit_of_a_control_group_above_counts() {
+    let Some(above) = Group::with("memory") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    above.limit(&(96 << 20).to_string());
+    let group = above.below().unwrap();
+    let lab = in_group(&group, "10%");
+    lab.proxy().wait_for_log("all_mib=96");
+    assert_eq!(lab.get("/").said(), (503, "overload"));
+}
+
+#[test]
+fn metrics_that_find_no_thread_say_so_and_are_there_again_with_the_next_one() {
+    let Some(group) = Group::with("pids") else {
+        eprintln!("skipped: lacks the right to make a control group (run as root)");
+        return;
+    };
+    let lab = in_group(&group, "off");
+    let scrape = || lab::admin::call(&lab.socket(), "GET", "/metrics", &[], "").unwrap();
+    group.limit("1");
+    let refused = scrape();
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("there is no thread to make it on"), "{}", refused.text());
+    assert_eq!(lab.get("/").status, 200);
+    group.limit("max");
+    assert_eq!(scrape().status, 200);
 }
 
 #[test]

@@ -174,11 +174,13 @@ pub(super) async fn openapi() -> Response {
 /// Prometheus metrics. Who asks while a text is made gets that one.
 #[utoipa::path(get, path = "/metrics", tag = "proxy",
     responses((status = 200, body = String, description = "text format 0.0.4", content_type = "text/plain"),
-        (status = 503, body = Problem, description = "the proxy is stopping", content_type = "application/problem+json")))]
+        (status = 503, body = Problem, description = "there is no thread to make it on", content_type = "application/problem+json")))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Box<Problem>> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let text = app.metrics.text().await;
-    let text = text.map_err(|_| Problem::new(503, "shutting_down", "the proxy stops"))?;
+    let text = app.metrics.text().await.map_err(|error| {
+        Problem::new(503, "overload", format!("there is no thread to make it on: {error}"))
+            .hint("raise the limit on threads (TasksMax=, a container's limit on pids)")
+    })?;
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 

@@ -3,11 +3,13 @@
 //! With ten thousand services it takes a second. One text is made at a time, however many ask: whoever comes meanwhile gets
 //! the same.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::Metrics;
 
@@ -35,8 +37,8 @@ impl Renders {
     /// A text that was done after this was called. Cancel-safe: one that was begun is finished, for the others.
     ///
     /// # Errors
-    /// When it could not be made: the process ends.
-    pub(super) async fn text(self: &Arc<Self>) -> Result<Bytes, tokio::task::JoinError> {
+    /// When there is no thread to make it on.
+    pub(super) async fn text(self: &Arc<Self>) -> io::Result<Bytes> {
         let turn = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let mut last = Arc::clone(&self.last).lock_owned().await;
         if turn <= last.asked
@@ -46,13 +48,16 @@ impl Renders {
             last.text = (turn < last.asked).then(|| text.clone());
             return Ok(text);
         }
-        let renders = Arc::clone(self);
-        let made = tokio::task::spawn_blocking(move || {
+        let (renders, (done, made)) = (Arc::clone(self), oneshot::channel());
+        // None of the runtime's: without a thread it keeps the work, and with it the lock, until it has one again.
+        thread::Builder::new().name("metrics".to_owned()).spawn(move || {
             let text = Bytes::from((renders.render)());
             let asked = renders.asked.load(Ordering::Relaxed);
             *last = Last { asked, text: (asked > turn).then(|| text.clone()) };
-            text
-        });
-        made.await
+            drop(last);
+            // Who asked may be gone.
+            let _ = done.send(text);
+        })?;
+        made.await.map_err(io::Error::other)
     }
 }

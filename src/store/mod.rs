@@ -102,6 +102,9 @@ pub struct HistoryQuery {
     pub service: Option<ServiceName>,
 }
 
+/// What to do about a store that cannot be read.
+const REMEDY: &str = "put a copy of it back, it says where traffic goes; or move it away, to begin with the weights of the file";
+
 /// The store could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -133,7 +136,7 @@ pub enum StoreError {
         "the state store failed and does not say whether it kept the change (if it did, the change takes effect when the store answers again): {0}"
     )]
     InDoubt(String),
-    /// A record does not say what it should.
-    #[error("the state store holds a record that cannot be read: {0}")]
+    /// It does not say what it should.
+    #[error("the state store holds what cannot be read ({0}): {REMEDY}")]
     Corrupt(String),
 }

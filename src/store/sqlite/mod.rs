@@ -1,4 +1,5 @@
-//! The store of a single proxy: one SQLite file in `state.dir`, written with WAL and a sync a change.
+//! The store of a single proxy: one SQLite file in `state.dir`, written with WAL and a sync a change, and nobody else's while
+//! it is open.
 
 mod files;
 mod open;
@@ -11,7 +12,9 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tracing::{debug, warn};
 
 use files::Files;
 
@@ -74,17 +77,19 @@ impl Sqlite {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.files.check()?;
         // Dropping the transaction rolls it back, after a failed commit too.
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let value = work(&transaction)?;
-        // As late as can be: a file that goes after this was there when the change was kept.
+        // Once more, as late as can be: a file that goes after this was there when the change was kept.
         self.files.check()?;
-        if let Err(error) = transaction.commit() {
+        let kept = transaction.commit().map_err(failed);
+        if kept.is_err() {
             self.forget_unsynced();
-            return Err(failed(error));
         }
-        Ok(value)
+        self.files.look();
+        kept.map(|()| value)
     }
 
     /// What a commit wrote whose sync failed: it would be replayed by the next process, after a crash. Where the disk fails for
@@ -92,7 +97,18 @@ impl Sqlite {
     fn forget_unsynced(&self) {
         let cut = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
         if let Err(error) = cut {
-            tracing::debug!(%error, "the store's log still has what was refused");
+            debug!(%error, "the store's log still has what was refused");
+        }
+    }
+}
+
+impl Drop for Sqlite {
+    /// Whatever somebody has put there stays as he left it: SQLite would write its log into that, and delete the log.
+    fn drop(&mut self) {
+        if let Err(error) = self.files.check() {
+            warn!(%error, "the store is left as it is");
+            // It is closed in any case.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 }
@@ -142,7 +158,8 @@ impl Store for Sqlite {
     }
 
     fn history(&mut self, query: &HistoryQuery) -> Result<Vec<Change>, StoreError> {
-        rows::changes(&self.connection, query)
+        // What was done to the files says more than what comes of it.
+        rows::changes(&self.connection, query).map_err(|error| self.files.check().err().unwrap_or(error))
     }
 
     fn records_at(&mut self, epoch: Epoch) -> Result<Option<Vec<ServiceRecord>>, StoreError> {
@@ -168,6 +185,7 @@ fn at(dir: &Path) -> impl Fn(StoreError) -> StoreError {
     let path = dir.display().to_string();
     move |error| match error {
         StoreError::Io(why) => StoreError::Open { path: path.clone(), why },
+        StoreError::Corrupt(why) => open::damaged(Path::new(&path), &why),
         other => other,
     }
 }
@@ -180,7 +198,7 @@ fn failed(error: rusqlite::Error) -> StoreError {
             StoreError::Corrupt(error.to_string())
         }
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-            StoreError::Io(format!("{error}: another program writes to it; end that program"))
+            StoreError::Io(format!("{error}: another program has it open; end that program"))
         }
         Some(rusqlite::ErrorCode::DiskFull) => {
             StoreError::Io(format!("{error}: make room on the disk that holds state.dir"))

@@ -1,6 +1,6 @@
 //! Opening: the directory, the lock that makes it one process's own, the file and its schema.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::files::log_of;
 use super::{StoreError, failed};
+use crate::store::REMEDY;
 
 /// The database file.
 pub(super) const FILE: &str = "switchback.db";
@@ -18,7 +20,7 @@ pub(super) const FILE: &str = "switchback.db";
 const LOCK: &str = "switchback.lock";
 /// `swbk`: tells our file from any other SQLite file.
 const APPLICATION_ID: i64 = 0x7377_626b;
-/// How long to wait for an operator's own `sqlite3` that writes to the file.
+/// How long to wait for an operator's own `sqlite3` that has the file open.
 const BUSY: Duration = Duration::from_millis(250);
 /// What the log is cut back to after a burst, in bytes.
 const LOG_SIZE: i64 = 4 << 20;
@@ -56,6 +58,10 @@ const MIGRATIONS: [&str; 1] = ["
 
 fn cannot_open(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::Open { path: path.display().to_string(), why: why.to_string() }
+}
+
+pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
+    cannot_open(path, format!("it is damaged ({why}): {REMEDY}"))
 }
 
 /// Makes `dir` if it is not there, for this user only.
@@ -125,19 +131,43 @@ fn in_use(file: &mut File) -> String {
     format!("{holder} uses it; stop that one, or set another state.dir")
 }
 
-/// Opens the database in `dir`, brings its schema up to date, and makes every commit durable.
+/// Opens the database in `dir`, brings its schema up to date, and makes every commit durable. Nobody else can open it then.
 pub(super) fn database(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(FILE);
+    is_with_its_log(&path)?;
     // Made here and not by SQLite, so that nobody else can read it.
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     made.map_err(|why| cannot_open(&path, why))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(|why| cannot_open(&path, why))?;
     connection.busy_timeout(BUSY).map_err(failed)?;
+    alone(&connection)?;
     let schema = identify(&connection, &path)?;
-    configure(&connection, &path)?;
+    configure(&connection)?;
     migrate(&mut connection, schema)?;
     Ok(connection)
+}
+
+/// SQLite takes an empty file for a new one, and deletes the log beside it: that may hold all that was acknowledged.
+fn is_with_its_log(path: &Path) -> Result<(), StoreError> {
+    let is_empty = |path: &Path| fs::metadata(path).map_or(true, |file| file.len() == 0);
+    let log = log_of(path);
+    if is_empty(path) && !is_empty(&log) {
+        let log = log.display();
+        return Err(cannot_open(
+            path,
+            format!(
+                "it is empty or gone, and its log {log} is not: put a copy of both back, they say where traffic goes; or move both away, to begin with the weights of the file"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Keeps everybody else out, before the file is read: SQLite has its index of the log in this process's own memory then. Else it
+/// is a file that is mapped, and a full disk (where that copies on write), or whoever cuts the file, ends the process by SIGBUS.
+fn alone(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).map_err(failed)
 }
 
 fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> Result<T, StoreError> {
@@ -148,19 +178,17 @@ fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> R
 fn identify(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let foreign =
         || cannot_open(path, "it is not a file of switchback's; set another state.dir, or move it away");
-    let damaged = |error| match error {
-        StoreError::Corrupt(why) if is_marked(path) => cannot_open(
+    let unreadable = |error| match error {
+        StoreError::Corrupt(why) if is_marked(path) => damaged(path, &why),
+        StoreError::Corrupt(_) => cannot_open(
             path,
-            format!(
-                "it is damaged ({why}): put a copy of it back, it says where traffic goes; or move it away, to begin with the weights of the file"
-            ),
+            "it is not a file of switchback's, or damaged from its beginning on: set another state.dir, put a copy of it back, or move it away",
         ),
-        StoreError::Corrupt(_) => foreign(),
         other => other,
     };
-    let found: i64 = pragma(connection, "user_version").map_err(damaged)?;
+    let found: i64 = pragma(connection, "user_version").map_err(unreadable)?;
     let objects = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0));
-    let objects: i64 = objects.map_err(failed).map_err(damaged)?;
+    let objects: i64 = objects.map_err(failed).map_err(unreadable)?;
     match pragma::<i64>(connection, "application_id")? {
         APPLICATION_ID => {}
         0 if objects == 0 && found == 0 => return Ok(0),
@@ -178,19 +206,16 @@ fn is_marked(path: &Path) -> bool {
     read.is_ok() && i64::from(u32::from_be_bytes(mark)) == APPLICATION_ID
 }
 
-fn configure(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
-    if mode != "wal" {
-        return Err(cannot_open(
-            path,
-            "its file system has no shared memory; set a state.dir on a local disk",
-        ));
-    }
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    let set = |name: &str, value: &dyn rusqlite::ToSql| {
+        connection.pragma_update_and_check(None, name, value, |_| Ok(())).map_err(failed)
+    };
+    set("journal_mode", &"WAL")?;
+    set("journal_size_limit", &LOG_SIZE)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
-    let limit = connection.pragma_update_and_check(None, "journal_size_limit", LOG_SIZE, |_| Ok(()));
-    limit.map_err(failed)
+    // A change is written when it is kept and not before: until then the files are as they were left.
+    connection.pragma_update(None, "cache_spill", false).map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(failed)
 }
 
 fn migrate(connection: &mut Connection, schema: usize) -> Result<(), StoreError> {
