@@ -250,7 +250,7 @@ impl<'s> Draft<'s> {
                 "the file's `{version}` of `{name}` changed; the API's edits of it are dropped{but}"
             ));
         }
-        let (service, deployment) = match restore(&spec, standing, epoch) {
+        let (service, deployment) = match restore(&spec, standing, epoch, |_| true) {
             Ok(restored) => restored,
             Err(gone) => {
                 let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
