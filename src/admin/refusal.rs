@@ -58,7 +58,7 @@ impl Blame {
                 let version = version.to_string();
                 to.iter().position(|to| *to == version).map(|index| format!("[{index}].to"))
             }
-            Self::Edits(edits) => edits.mover(service).map(|index| format!("changes[{index}]")),
+            Self::Edits(edits) => edits.mover(service, version).map(|index| format!("changes[{index}]")),
         }
     }
 }
