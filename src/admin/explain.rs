@@ -1,5 +1,6 @@
 //! `POST /v1/explain`: which version would get a request, and why, from the live table.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::Json;
@@ -12,7 +13,7 @@ use super::call::Call;
 use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
-use super::status::Underscores;
+use super::status::{TakenOut, Underscores};
 use crate::table::sticky::cookie;
 use crate::table::targeting::Aim;
 use crate::table::{
@@ -25,7 +26,7 @@ use crate::table::{
 pub(super) async fn explain(call: Call) -> Result<Response, Box<Problem>> {
     call.query::<Nothing>()?;
     let asked: Explain = call.json()?;
-    let request = Request::read(asked, call.app.status.underscores())?;
+    let request = Request::read(asked, &call.app.status.taken_out())?;
     let explained = explained(&call.app.control.state().table, &request);
     match &explained.service {
         Some(service) if !call.caller.scopes().read(service) => {
@@ -78,7 +79,7 @@ impl Shown for Request {
 }
 
 impl Request {
-    fn read(asked: Explain, underscores: Underscores) -> Result<Self, Box<Problem>> {
+    fn read(asked: Explain, rules: &TakenOut) -> Result<Self, Box<Problem>> {
         let bad = |field: &'static str, detail: String| Problem::new(400, "bad_value", detail).at(field);
         let uri: Uri = asked.uri.parse().map_err(|why| bad("uri", format!("`uri` is no URI: {why}")))?;
         if uri.path().is_empty() || !uri.path().starts_with('/') {
@@ -92,18 +93,20 @@ impl Request {
             let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
             read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
         });
-        let mut headers = asked.headers;
-        let mut taken_out: Vec<_> = headers.keys().filter(|name| name.contains('_')).cloned().collect();
-        match underscores {
-            Underscores::Drop => headers.retain(|name, _| !name.contains('_')),
-            Underscores::Allow => taken_out.clear(),
-            Underscores::Reject => {
-                if let Some(name) = taken_out.first() {
-                    let detail = "the answer is 400: `underscores_in_headers` is \"reject\"".to_owned();
-                    return Err(Problem::new(400, "bad_value", detail).at(format!("headers.{name}")));
-                }
-            }
+        let is_odd = |name: &str| name.contains('_');
+        let is_subject = |name: &str| {
+            let name = name.replace('_', "-");
+            rules.subjects.iter().any(|subject| name.eq_ignore_ascii_case(subject.as_str()))
+        };
+        let reads =
+            |name: &str| !is_subject(name) && (!is_odd(name) || rules.underscores != Underscores::Drop);
+        let odd = asked.headers.keys().find(|name| is_odd(name));
+        if let Some(name) = odd.filter(|_| rules.underscores == Underscores::Reject) {
+            let detail = "the answer is 400: `underscores_in_headers` is \"reject\"".to_owned();
+            return Err(Problem::new(400, "bad_value", detail).at(format!("headers.{name}")));
         }
+        let (headers, taken_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            asked.headers.into_iter().partition(|(name, _)| reads(name));
         let lines = headers.into_iter().flat_map(|(name, lines)| {
             let name = name.to_ascii_lowercase();
             Vec::from(lines).into_iter().map(move |line| (name.clone(), line))
@@ -114,6 +117,7 @@ impl Request {
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
+        let taken_out = taken_out.into_keys().collect();
         Ok(Self { host, path, query, headers, taken_out, client: client.transpose()? })
     }
 

@@ -1,7 +1,8 @@
 //! What the process tells about itself: filled in by the wiring, read by the API.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderName;
 use tokio::time::Instant;
 
 use super::api;
@@ -23,7 +24,16 @@ struct Changing {
     readiness: Readiness,
     listeners: Vec<api::Listener>,
     admin: Option<api::Listener>,
-    underscores: Underscores,
+    taken_out: TakenOut,
+}
+
+/// What the proxy takes out of every request before it looks at it.
+#[derive(Debug, Clone, Default)]
+pub struct TakenOut {
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// The fields in which listeners tell whose certificate was verified: nobody else does.
+    pub subjects: Arc<[HeaderName]>,
 }
 
 /// What becomes of a request's fields with an underscore in their name.
@@ -69,8 +79,8 @@ impl Status {
     /// The same, of a process that is not the first in a row.
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
-        let (readiness, underscores) = (Readiness::Starting, Underscores::default());
-        let changing = Changing { readiness, listeners: Vec::new(), admin: None, underscores };
+        let (readiness, taken_out) = (Readiness::Starting, TakenOut::default());
+        let changing = Changing { readiness, listeners: Vec::new(), admin: None, taken_out };
         Self {
             started: Instant::now(),
             workers,
@@ -97,13 +107,13 @@ impl Status {
         (changing.listeners, changing.admin) = (listeners, admin);
     }
 
-    /// What the workers do with such fields from now on.
-    pub fn set_underscores(&self, underscores: Underscores) {
-        self.changing().underscores = underscores;
+    /// What the workers take out from now on.
+    pub fn set_taken_out(&self, taken_out: TakenOut) {
+        self.changing().taken_out = taken_out;
     }
 
-    pub(super) fn underscores(&self) -> Underscores {
-        self.changing().underscores
+    pub(super) fn taken_out(&self) -> TakenOut {
+        self.changing().taken_out.clone()
     }
 
     pub(super) fn readiness(&self) -> Readiness {

@@ -205,7 +205,7 @@ impl Story {
         let operations = place.edits().flat_map(|edits| &edits.request);
         let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
         let values = self.values(place, client, head, Some(asked));
-        Some(Rewritten::new(&client.arrival.peer, head, asked, operations, path, host, &values))
+        Some(Rewritten::new(head, asked, operations, path, host, &values))
     }
 
     /// The request may not pass now; why, and notes when it may.
