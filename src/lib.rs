@@ -18,8 +18,8 @@
 //! there. A connection to a listener with [TLS](proxy::tls) does its handshake in its own task, bounded in time and
 //! number. [`proxy::serve`] is a request from top to bottom: its [connection](proxy::connection) has taken its head off
 //! the wire with our own [codec](proxy::http1), which refuses what can be read in two ways (HTTP/2 is h2's), and
-//! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) makes it unambiguous
-//! or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); the first [rule](table::targeting) that fits says which version, else the release that a trusted hop has [pinned](table::pin), else [whose](proxy::sticky) it is where [users stay](table::sticky), else its coin; the [permit](proxy::permit) counts it in
+//! its [fields](proxy::fields) stay the lines that came, for most only pass; the [gate](proxy::gate) takes out what its client may not say, and
+//! makes it unambiguous or refuses it; the newest [snapshot](proxy::live) says which service it is for, and whether that is [held](proxy::hold); the first [rule](table::targeting) that fits says which version, else the release that a trusted hop has [pinned](table::pin), else [whose](proxy::sticky) it is where [users stay](table::sticky), else its coin; the [permit](proxy::permit) counts it in
 //! there, unless a newer epoch was published in between, and then it chooses again; the version's pool says to [which
 //! endpoint](proxy::upstream::balance) it goes; an [exchange](proxy::forward) carries head and body both ways as streams,
 //! polled in place, or a [tunnel](proxy::tunnel) after a change of protocol; large bodies of a known length stay in the

@@ -159,6 +159,31 @@ fn a_label_that_is_there_is_what_it_was_when_its_new_pool_does_not_become_ready(
     assert_eq!(green(), before);
 }
 
+/// Those who are there by the rule have requests under way.
+#[test]
+fn a_label_that_a_rule_leads_to_is_left_as_it_is() {
+    let lab = Lab::start(&["blue", "green"]);
+    let protocol = || lab.shop()["versions"][1]["protocol"].clone();
+    let aim = || {
+        let rules = json!([{ "headers": { "x-beta": "yes" }, "to": "green" }]);
+        assert_eq!(lab.call("PUT", "/v1/services/shop/rules", &rules).0, 200);
+        lab.epoch()
+    };
+    aim();
+    let green = lab.origin("green").address.to_string();
+    let (code, said) = deploy(&lab, "green", &green, &["--protocol", "h2c"]);
+    assert_eq!((code, protocol(), lab.weight("green")), (0, json!("http1"), 10_000), "{said}");
+    // It is waited for as any other.
+    lab.flip("blue");
+    let dead = origin::nobody().to_string();
+    let put = lab.call("PUT", "/v1/services/shop/versions/green", &json!({ "endpoints": [dead] }));
+    assert_eq!(put.0, 200, "{}", put.1);
+    let epoch = aim();
+    let (code, said) = deploy(&lab, "green", &dead, &["--timeout", "300ms", "--protocol", "h2c"]);
+    assert_eq!((code, protocol(), lab.epoch()), (3, json!("http1"), epoch), "{said}");
+    assert!(said.contains("green is left as it is: it was there already"), "{said}");
+}
+
 #[test]
 fn a_rolling_deployment_that_is_refused_leaves_everything_as_it_was() {
     let lab = Lab::start(&["blue"]);

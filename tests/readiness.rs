@@ -38,10 +38,18 @@ fn nothing_moves_to_a_version_that_is_not_well() {
     }
     // At fault is what gives it traffic, not what else is said of the service.
     let pool = json!({ "version": "v3", "endpoints": [address.to_string()] });
-    let edits = [("put_version", pool), ("flip", json!({ "to": "green" }))];
-    let edits = edits.map(|(what, said)| json!({ "service": "shop", what: said }));
-    let (_, problem) = lab.call("POST", "/v1/changes", &json!({ "changes": edits }));
-    assert_eq!(problem["field"], "changes[1]", "{problem}");
+    let flip = |to| ("flip", json!({ "to": to }));
+    let rule = |to| ("rules", json!([{ "headers": { "x-beta": "yes" }, "to": to }]));
+    for (edits, at_fault) in [
+        ([("put_version", pool), flip("green")], "changes[1]"),
+        ([flip("green"), rule("blue")], "changes[0]"),
+        ([flip("blue"), rule("green")], "changes[1]"),
+        ([rule("green"), ("weights", json!({ "blue": 10_000, "green": 0 }))], "changes[0]"),
+    ] {
+        let edits = edits.map(|(what, said)| json!({ "service": "shop", what: said }));
+        let (_, problem) = lab.call("POST", "/v1/changes", &json!({ "changes": edits }));
+        assert_eq!((&problem["field"], &problem["status"]), (&json!(at_fault), &json!(409)), "{problem}");
+    }
     assert_eq!((lab.epoch(), lab.shop()["phase"].as_str()), (epoch, Some("steady")));
     let (code, _, said) = lab.cli(&["flip", "shop", "--to", "green"]);
     assert_eq!(code, 1);
@@ -152,7 +160,7 @@ fn a_file_does_not_send_what_is_served_to_a_version_that_is_down() {
     };
     let gone = told("");
     assert!(gone.starts_with("the file has no version `blue` of service `shop` any more"), "{gone}");
-    assert!(gone.contains("`green`, which would get it, is not ready: 0 of 1 endpoint healthy"), "{gone}");
+    assert!(gone.contains("`green`, which would get that, is not ready: 0 of 1 endpoint healthy"), "{gone}");
     let remedy = "switchback flip shop --to OTHER";
     assert!(gone.lines().last().unwrap().contains(remedy), "{gone}");
     let empty = told("[services.shop.versions.blue]\nendpoints = []\n");

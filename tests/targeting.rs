@@ -132,6 +132,48 @@ fn who_shows_it_goes_there_over_http1_and_http2() {
 }
 
 #[test]
+fn what_a_stranger_says_of_who_is_asking_decides_nothing() {
+    let fields = [
+        "x-forwarded-for: 192.0.2.7",
+        "X-Forwarded-Proto: https",
+        "x-forwarded-user: root",
+        "x-real-ip: 192.0.2.7",
+        "forwarded: for=192.0.2.7",
+    ];
+    let rules = fields.map(|field| {
+        let (name, value) = field.split_once(": ").unwrap();
+        json!({ "headers": { name: value }, "to": "green" })
+    });
+    for (trusted, expected) in [("", "blue"), ("trusted_proxies = [\"127.0.0.1\"]", "green")] {
+        let origins: Vec<_> = ["blue", "green"].map(Origin::start).into();
+        let green = origins[1].address;
+        let inner = format!(
+            "{trusted}\n[services.inner]\nroutes = [{{ path = \"/inner\", headers = {{ x-forwarded-user = \"root\" }} }}]\n\
+             versions.v1.endpoints = [\"{green}\"]"
+        );
+        let lab = shop_on(origins, &inner, "");
+        set(&lab, &json!(rules));
+        for field in fields {
+            assert_eq!(version(&lab, &[field]), expected, "{field}");
+        }
+        let routed = ask(&lab, "/inner", &["x-forwarded-user: root"]);
+        assert_eq!(routed.version(), expected, "a route");
+        run(async {
+            let client = Http2::to(lab.address()).await;
+            for field in fields {
+                let (name, value) = field.split_once(": ").unwrap();
+                let mut asked = request(Method::GET, "/");
+                asked.headers_mut().append(
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                );
+                assert_eq!(client.ask(asked).await.version(), expected, "{field}");
+            }
+        });
+    }
+}
+
+#[test]
 fn the_first_rule_that_fits_decides_and_explain_and_the_access_log_name_it() {
     let origins: Vec<_> = ["blue", "green"].map(Origin::start).into();
     let dir = tempfile::tempdir().unwrap();

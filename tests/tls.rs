@@ -13,6 +13,7 @@ use lab::tls::{Authority, Caller, Offer, Pair};
 use lab::{Http2, Lab, Origin};
 use rustls::CipherSuite;
 use rustls::version::{TLS12, TLS13};
+use serde_json::json;
 
 /// A second address beside the lab's own: ports are free ones, and two of them on one address would be one listener.
 const LISTEN: &str = "127.0.0.2:0";
@@ -279,6 +280,30 @@ fn nobody_tells_a_subject_on_another_listener_either() {
     assert_eq!(lab.client().send(FORGED).answer().version(), "blue");
     let seen = lab.origin("blue").seen().pop().unwrap();
     assert!(!seen.headers.iter().any(|(name, _)| name.contains("client")), "{:?}", seen.headers);
+}
+
+#[test]
+fn no_rule_goes_by_a_subject_that_a_client_tells_himself() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let (lab, at) = lab_of_clients(&authority, &clients, "optional");
+    let green = Origin::start("green");
+    let pool = json!({ "endpoints": [green.address.to_string()] });
+    assert_eq!(lab.call("PUT", "/v1/services/shop/versions/green", &pool).0, 200);
+    let rule = |name: &str| json!({ "headers": { name: true }, "to": "green" });
+    let rules = json!([rule("x-client-subject"), rule("x-client_subject"), rule("x-other")]);
+    assert_eq!(lab.call("PUT", "/v1/services/shop/rules", &rules).0, 200);
+    let mut secure = Caller::trusting(&authority).connect(at, "shop.test").unwrap();
+    assert_eq!(secure.send(FORGED).answer().version(), "blue");
+    assert_eq!(lab.client().send(FORGED).answer().version(), "blue");
+    let other = FORGED.replace("/forged", "/other").replace("X-Client_Subject", "x-other");
+    assert_eq!(lab.client().send(other).answer().version(), "green");
+    let asked = json!({ "uri": "http://shop.test/", "headers": { "X-Client-Subject": "CN=root" } });
+    let told = lab.call("POST", "/v1/explain", &asked).1;
+    assert_eq!(
+        (&told["version"], &told["taken_out"]),
+        (&json!("blue"), &json!(["X-Client-Subject"])),
+        "{told}"
+    );
 }
 
 #[test]

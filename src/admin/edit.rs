@@ -250,13 +250,31 @@ impl Edits {
         expected.position(|(of, wanted)| of == service && *wanted == Some(epoch))
     }
 
-    /// The edit that says where the traffic of a service goes: the last one that moves it.
-    pub(super) fn mover(&self, service: &ServiceName) -> Option<usize> {
-        let moves = |command: &Command| {
-            matches!(command, Command::Flip { .. } | Command::SetWeights { .. } | Command::Revert { .. })
+    /// The edit that sends a service's traffic to `version`: the last one that names it for that, else the last one that moves any.
+    pub(super) fn mover(&self, service: &ServiceName, version: &VersionRef) -> Option<usize> {
+        let last = |is_it: &dyn Fn(&Command) -> bool| {
+            let mut edits = self.services.iter().zip(&self.commands);
+            edits.rposition(|(of, command)| of == service && is_it(command))
         };
-        let mut edits = self.services.iter().zip(&self.commands);
-        edits.rposition(|(of, command)| of == service && moves(command))
+        let names = |command: &Command| match command {
+            Command::Flip { to, .. } => to == version,
+            Command::SetWeights { weights, rest, .. } => {
+                let gets = |(of, weight): &(_, _)| of == version && *weight > BasisPoints::NONE;
+                weights.iter().any(gets) || rest.as_ref() == Some(version)
+            }
+            Command::SetRules { rules, .. } => rules.iter().any(|(_, to)| to == version),
+            _ => false,
+        };
+        let moves = |command: &Command| {
+            matches!(
+                command,
+                Command::Flip { .. }
+                    | Command::SetWeights { .. }
+                    | Command::SetRules { .. }
+                    | Command::Revert { .. }
+            )
+        };
+        last(&names).or_else(|| last(&moves))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `POST /v1/explain`: which version would get a request, and why, from the live table.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::Json;
@@ -98,18 +99,21 @@ impl Request {
             read.map_err(|_| bad("client", "`client` is an IP address".to_owned()))
         });
         let client = client.transpose()?;
-        let mut headers = asked.headers;
-        let mut taken_out: Vec<_> = headers.keys().filter(|name| name.contains('_')).cloned().collect();
-        match status.underscores() {
-            Underscores::Drop => headers.retain(|name, _| !name.contains('_')),
-            Underscores::Allow => taken_out.clear(),
-            Underscores::Reject => {
-                if let Some(name) = taken_out.first() {
-                    let detail = "the answer is 400: `underscores_in_headers` is \"reject\"".to_owned();
-                    return Err(Problem::new(400, "bad_value", detail).at(format!("headers.{name}")));
-                }
-            }
+        let rules = status.taken_out();
+        let is_odd = |name: &str| name.contains('_');
+        let is_subject = |name: &str| {
+            let name = name.replace('_', "-");
+            rules.subjects.iter().any(|subject| name.eq_ignore_ascii_case(subject.as_str()))
+        };
+        let reads =
+            |name: &str| !is_subject(name) && (!is_odd(name) || rules.underscores != Underscores::Drop);
+        let odd = asked.headers.keys().find(|name| is_odd(name));
+        if let Some(name) = odd.filter(|_| rules.underscores == Underscores::Reject) {
+            let detail = "the answer is 400: `underscores_in_headers` is \"reject\"".to_owned();
+            return Err(Problem::new(400, "bad_value", detail).at(format!("headers.{name}")));
         }
+        let (headers, taken_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            asked.headers.into_iter().partition(|(name, _)| reads(name));
         let lines = headers.into_iter().flat_map(|(name, lines)| {
             let name = name.to_ascii_lowercase();
             Vec::from(lines).into_iter().map(move |line| (name.clone(), line))
@@ -123,6 +127,7 @@ impl Request {
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
         let may_repeat = method.is_idempotent();
+        let taken_out = taken_out.into_keys().collect();
         Ok(Self { host, path, query, headers, taken_out, client, pin, is_believed, may_repeat })
     }
 

@@ -53,7 +53,7 @@ pub use openapi::document;
 pub use remote::serve_remote;
 pub use server::{serve, serve_metrics};
 pub use socket::{BindError, Socket};
-pub use status::{Readiness, Status, Underscores};
+pub use status::{Readiness, Status, TakenOut, Underscores};
 pub use upgrade::{NotUpgraded, UpgradeOrder, Upgrades};
 
 use renders::Renders;

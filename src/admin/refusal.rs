@@ -58,7 +58,7 @@ impl Blame {
                 let version = version.to_string();
                 to.iter().position(|to| *to == version).map(|index| format!("[{index}].to"))
             }
-            Self::Edits(edits) => edits.mover(service).map(|index| format!("changes[{index}]")),
+            Self::Edits(edits) => edits.mover(service, version).map(|index| format!("changes[{index}]")),
         }
     }
 }
@@ -199,8 +199,7 @@ fn status(why: &Refused) -> u16 {
         | Refused::LastEndpoint { .. }
         | Refused::Measure { .. }
         | Refused::NotReady { .. }
-        | Refused::LeftEmpty { .. }
-        | Refused::NoHeir { .. }
+        | Refused::File(_)
         | Refused::Discovered { .. }
         | Refused::Gone { .. }
         | Refused::RouteTaken(_)
@@ -252,8 +251,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::Measure { .. }
-        | Refused::LeftEmpty { .. }
-        | Refused::NoHeir { .. }
+        | Refused::File(_)
         | Refused::Discovered { .. }
         | Refused::RouteTaken(_)
         | Refused::Ramping { .. }

@@ -1,8 +1,9 @@
 //! What the process tells about itself: filled in by the wiring, read by the API.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderName;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -25,8 +26,17 @@ struct Changing {
     readiness: Readiness,
     listeners: Vec<api::Listener>,
     admin: Option<api::Listener>,
-    underscores: Underscores,
+    taken_out: TakenOut,
     trusted: Vec<IpNet>,
+}
+
+/// What the proxy takes out of every request before it looks at it.
+#[derive(Debug, Clone, Default)]
+pub struct TakenOut {
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// The fields in which listeners tell whose certificate was verified: nobody else does.
+    pub subjects: Arc<[HeaderName]>,
 }
 
 /// What becomes of a request's fields with an underscore in their name.
@@ -72,9 +82,9 @@ impl Status {
     /// The same, of a process that is not the first in a row.
     #[must_use]
     pub fn of(workers: usize, generation: u64) -> Self {
-        let (readiness, underscores) = (Readiness::Starting, Underscores::default());
+        let (readiness, taken_out) = (Readiness::Starting, TakenOut::default());
         let (listeners, trusted) = (Vec::new(), Vec::new());
-        let changing = Changing { readiness, listeners, admin: None, underscores, trusted };
+        let changing = Changing { readiness, listeners, admin: None, taken_out, trusted };
         Self {
             started: Instant::now(),
             workers,
@@ -101,14 +111,14 @@ impl Status {
         (changing.listeners, changing.admin) = (listeners, admin);
     }
 
-    /// What the workers do with such fields from now on, and the networks whom any listener trusts.
-    pub fn set_belief(&self, underscores: Underscores, trusted: Vec<IpNet>) {
+    /// What the workers take out from now on, and the networks whom any listener trusts.
+    pub fn set_belief(&self, taken_out: TakenOut, trusted: Vec<IpNet>) {
         let mut changing = self.changing();
-        (changing.underscores, changing.trusted) = (underscores, trusted);
+        (changing.taken_out, changing.trusted) = (taken_out, trusted);
     }
 
-    pub(super) fn underscores(&self) -> Underscores {
-        self.changing().underscores
+    pub(super) fn taken_out(&self) -> TakenOut {
+        self.changing().taken_out.clone()
     }
 
     /// True when any listener believes who comes from there.

@@ -161,8 +161,8 @@ impl Deployment<'_> {
         }
     }
 
-    /// Has the version there, and looks whether it is ready; one that has traffic was. Nobody else moves the traffic at the epoch that is
-    /// looked at, and so at the change that is asked for on that understanding.
+    /// Has the version there, and looks whether it is ready; one that has traffic was, and one that a rule leads to is left as it is.
+    /// Nobody else moves the traffic at the epoch that is looked at, and so at the change that is asked for on that understanding.
     async fn prepare(&mut self, session: &mut Session<'_>) -> anyhow::Result<Readiness> {
         let (now, known) = self.look(session).await?;
         self.check(known.as_ref())?;
@@ -173,8 +173,13 @@ impl Deployment<'_> {
         if known.as_ref().is_some_and(|known| known.weight > 0) {
             return Ok(Readiness::Ready(Found { epoch: now.standing.epoch, left }));
         }
+        let is_targeted = known.as_ref().is_some_and(|known| known.targeted);
         let epoch = match (&self.put, self.is_as_put(known.as_ref())) {
             (Put::Found | Put::Ours(_), true) => now.standing.epoch,
+            (Put::NotYet | Put::Found, _) if is_targeted => {
+                self.put = Put::Found;
+                now.standing.epoch
+            }
             // Whoever had put it there has taken it back.
             (Put::NotYet, _) | (Put::Found, false) => self.put(session, known, now.standing.epoch).await?,
             (Put::Ours(_), false) => {

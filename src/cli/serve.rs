@@ -48,7 +48,7 @@ use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
 use machine::{on_own_thread, raise_file_limit, start_log};
-use settings::{memory_limit, settings, trusted, underscores};
+use settings::{memory_limit, settings, taken_out, trusted};
 use signals::{Asked, Signals};
 use succession::Succession;
 use upgrade::{Outcome, Successor};
@@ -358,7 +358,7 @@ impl Process {
 
     /// Tells the API what is in force now.
     fn show(&self) {
-        self.status.set_belief(underscores(&self.config), trusted(&self.config));
+        self.status.set_belief(taken_out(&self.config, &self.entrances), trusted(&self.config));
         let listeners = self.crew.listeners().iter();
         let listeners = listeners
             .map(|(listen, open)| api::Listener { listen: listen.to_string(), bound: open.real.to_string() });

@@ -13,9 +13,10 @@ use super::walk::{Entry, Node, Section};
 use super::{
     answer, drain, edits, hold, limits, pool, pool_rules, route, shield, split, sticky, supervise, targeting,
 };
+use crate::table::targeting::Condition;
 use crate::table::{
     Discovery, DrainRules, Edits, ErrorPage, HoldLimits, PoolRules, Route, RouteRules, Rules, ServiceLimits,
-    ServiceName, ServiceSpec, Targeting, Timeouts, VersionName,
+    ServiceName, ServiceSpec, StickyBy, StickyRules, Targeting, Timeouts, VersionName,
 };
 
 /// The services read so far, and who said what first.
@@ -114,7 +115,9 @@ impl Services {
         let pages = [pages?, self.pages.clone()].concat();
         edits?;
         let rules = Rules { routes: of_routes, versions: edited, pages, pins_release: pins_release? };
+        let sticky = sticky?;
         self.leaves_subjects(entry, &rules)?;
+        self.warn_of_subjects(entry, &targeting, sticky.as_ref());
         Some(ServiceSpec {
             name: name?,
             routes: routes.into(),
@@ -129,7 +132,7 @@ impl Services {
             hold: Arc::new(hold?),
             pool: Arc::new(pool?),
             supervise: supervise?.map(Arc::new),
-            sticky: sticky?.map(Arc::new),
+            sticky: sticky.map(Arc::new),
             targeting,
             shield: shield?.map(Arc::new),
         })
@@ -137,10 +140,7 @@ impl Services {
 
     /// Notes when a request's field is changed that a listener tells a client's subject in, or one that may be read as that.
     fn leaves_subjects(&self, entry: Entry<'_>, rules: &Rules) -> Option<()> {
-        let plain = |name: &str| name.replace('_', "-");
-        let is_subject =
-            |name: &&str| self.subjects.iter().any(|subject| plain(subject.as_str()) == plain(name));
-        let Some(name) = rules.request_fields().find(is_subject) else { return Some(()) };
+        let Some(name) = rules.request_fields().find(|name| self.is_subject(name)) else { return Some(()) };
         let service = entry.key.escape_debug();
         let message = format!("service `{service}` cannot change `{name}` of a request");
         entry.at.error_with(
@@ -148,6 +148,29 @@ impl Services {
             "a listener tells in it whose certificate was verified: its `client_subject_header`",
         );
         None
+    }
+
+    /// Notes when requests are to go by such a field: no client can send it.
+    fn warn_of_subjects(&self, entry: Entry<'_>, targeting: &Targeting, sticky: Option<&StickyRules>) {
+        let conditions = targeting.rules().iter().flat_map(|rule| rule.when.all());
+        let headers = conditions.filter_map(|condition| match condition {
+            Condition::Header(name, _) => Some(name),
+            Condition::Cookie(..) | Condition::Query(..) | Condition::Client(_) | Condition::Host(_) => None,
+        });
+        let key = sticky.and_then(|sticky| match &sticky.by {
+            StickyBy::Header(name) => Some(name),
+            StickyBy::Cookie { .. } | StickyBy::Client => None,
+        });
+        if let Some(name) = headers.chain(key).find(|name| self.is_subject(name)) {
+            let service = entry.key.escape_debug();
+            entry.at.warn(format!("service `{service}` goes by `{name}`, which is taken out of what clients send: it is a listener's `client_subject_header`"));
+        }
+    }
+
+    /// True for a field in which a listener tells a client's subject, and for one that may be read as that.
+    fn is_subject(&self, name: &str) -> bool {
+        let plain = |name: &str| name.replace('_', "-");
+        self.subjects.iter().any(|subject| plain(subject.as_str()) == plain(name))
     }
 
     fn routes(&mut self, section: &mut Section<'_>, service: &str, edits: &Edits) -> Option<Ruled> {

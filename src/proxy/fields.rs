@@ -178,8 +178,19 @@ impl Fields {
     /// The lines of a request from which no more has to be taken than what only ever is for one connection, or ours to set;
     /// `None`: to be told field by field.
     #[must_use]
-    pub fn passing(&self, keeps_forwarding: bool) -> Option<&Lines> {
-        self.lines.as_deref().filter(|lines| lines.may_pass(keeps_forwarding))
+    pub fn passing(&self) -> Option<&Lines> {
+        self.lines.as_deref().filter(|lines| lines.may_pass())
+    }
+
+    /// Takes out of a request's what says who is asking.
+    pub fn drop_forwarding(&mut self) {
+        match &mut self.lines {
+            Some(lines) => lines.drop_forwarding(),
+            None => {
+                let said: Vec<_> = self.keys().filter(|name| headers::is_forwarding(name)).cloned().collect();
+                said.iter().for_each(|name| drop(self.remove(name)));
+            }
+        }
     }
 
     /// Takes out of an answer's fields what frames and connects: the length that they tell, and whether the connection is to

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::fields::{Came, Fields, Note};
 use super::head::Parts;
-use super::headers::is_padded;
+use super::headers::{is_padded, is_taken_for};
 use super::upgrade::Upgrade;
 use crate::metrics::Reason;
 use crate::table::{RouteKey, SentHost};
@@ -22,8 +22,6 @@ pub struct Asked<'r> {
     headers: &'r Fields,
     /// The `Host` for the endpoint, where it is not the one that was asked for.
     pub sent_host: Option<&'r SentHost>,
-    /// True when it is sent on as rules have it: in its fields nothing is left of a stranger's word on who is asking.
-    pub is_rewritten: bool,
     /// True when the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The change of protocol that it asks for.
@@ -77,7 +75,6 @@ impl<'r> Asked<'r> {
             path,
             headers,
             sent_host: None,
-            is_rewritten: false,
             expects_continue,
             upgrade,
         })
@@ -86,7 +83,7 @@ impl<'r> Asked<'r> {
     /// The same as rules have it, with another target and another `Host` for the endpoint.
     #[must_use]
     pub fn sent_as(&self, target: &'r str, host: Option<&'r SentHost>) -> Self {
-        Self { target, sent_host: host, is_rewritten: true, ..*self }
+        Self { target, sent_host: host, ..*self }
     }
 
     /// The host without its port.
@@ -99,6 +96,19 @@ impl<'r> Asked<'r> {
     #[must_use]
     pub fn raw_path(&self) -> &'r str {
         self.path
+    }
+}
+
+/// Takes out what a client says of who is asking, and may not: of a stranger all of it (`X-Forwarded-*`, `Forwarded`), of anybody the
+/// fields `subjects`, in which listeners tell whose certificate they have verified. What is left is believed, and decides.
+pub fn disown(fields: &mut Fields, is_trusted: bool, subjects: &[HeaderName]) {
+    if !is_trusted && fields.has(Note::Forwarding) {
+        fields.drop_forwarding();
+    }
+    if !subjects.is_empty() {
+        let is_subject = |name: &&HeaderName| subjects.iter().any(|subject| is_taken_for(name, subject));
+        let said: Vec<_> = fields.keys().filter(is_subject).cloned().collect();
+        said.iter().for_each(|name| drop(fields.remove(name)));
     }
 }
 

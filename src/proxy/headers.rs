@@ -123,10 +123,6 @@ pub struct Origin<'c> {
     pub caller: Caller<'c>,
     /// [`Caller::introduction`], written once for all.
     pub introduction: &'c [u8],
-    /// True when what its fields say of who is asking is taken: it is a trusted proxy's word, or the operator's.
-    pub is_trusted: bool,
-    /// The fields that tell it anywhere: no client may send them.
-    pub subject_headers: &'c [HeaderName],
     /// The host that the endpoint is asked for, with its port.
     pub host: &'c [u8],
     /// The host that the client asked for, with its port.
@@ -168,10 +164,13 @@ pub fn write_request(
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     append(out, b"host", origin.host);
-    match headers.passing(origin.is_trusted) {
-        Some(lines) if origin.subject_headers.is_empty() => lines.write(out),
-        Some(_) | None => write_fields(out, request, origin),
-    }
+    let is_introduced = match headers.passing() {
+        Some(lines) => {
+            lines.write(out);
+            false
+        }
+        None => write_fields(out, request),
+    };
     match body {
         BodyLength::None => {}
         BodyLength::Known(length) => {
@@ -179,7 +178,7 @@ pub fn write_request(
         }
         BodyLength::Unknown => append(out, b"transfer-encoding", b"chunked"),
     }
-    write_forwarding(out, headers, origin);
+    write_forwarding(out, is_introduced.then_some(headers), origin);
     write_via(out, request.version, origin.via);
     if let Some((upgrade, key)) = upgrade {
         upgrade.write(out, headers, key);
@@ -189,23 +188,27 @@ pub fn write_request(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the fields that pass, one by one.
-fn write_fields(out: &mut Vec<u8>, request: &Parts, origin: Origin<'_>) {
+/// Appends the fields that pass, one by one; true when there are any that say who is asking.
+fn write_fields(out: &mut Vec<u8>, request: &Parts) -> bool {
     // An expectation of HTTP/1.0 is to be ignored (RFC 9110 §10.1.1).
     let may_expect = request.version >= Version::HTTP_11;
     let nominated = Nominated::of(&request.headers);
+    let mut is_introduced = false;
     for (name, value) in &*request.headers {
+        let note = Note::of(name.as_str().as_bytes());
+        let is_forwarding = note == Some(Note::Forwarding);
+        is_introduced |= is_forwarding;
         let passes = *name != HOST
             && *name != CONTENT_LENGTH
-            && !is_hop_by_hop(name)
-            && !(is_forwarding(name) && (!origin.is_trusted || is_ours(name)))
+            && !note.is_some_and(Note::is_hop_by_hop)
+            && !(is_forwarding && is_ours(name))
             && !nominated.contains(name)
-            && !origin.subject_headers.iter().any(|subject| is_taken_for(name, subject))
             && (may_expect || *name != EXPECT);
         if passes {
             append(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
+    is_introduced
 }
 
 /// True when an endpoint may read `name` as `meant`: many take an underscore for a hyphen (CGI's `HTTP_X_USER`).
@@ -253,16 +256,10 @@ pub fn has_token(value: &[u8], token: &[u8]) -> bool {
     named.into_iter().any(|named| named.eq_ignore_ascii_case(token))
 }
 
-/// True for the fields with which proxies say who is asking, and how; a stranger's are dropped, also those that only
+/// True for the fields with which proxies say who is asking, and how; a stranger's are dropped at the gate, also those that only
 /// somebody behind us may read (`X-Forwarded-User`, `X-Forwarded-Prefix`, `X-Real-IP`).
 pub(super) fn is_forwarding(name: &HeaderName) -> bool {
     Note::of(name.as_str().as_bytes()) == Some(Note::Forwarding)
-}
-
-/// Takes them away.
-pub fn drop_forwarding(headers: &mut HeaderMap) {
-    let said: Vec<_> = headers.keys().filter(|name| is_forwarding(name)).cloned().collect();
-    said.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// True for those of them that are written anew in any case.
@@ -270,10 +267,10 @@ fn is_ours(name: &HeaderName) -> bool {
     [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, FORWARDED].contains(name)
 }
 
-/// Strangers' `X-Forwarded-*` are replaced and their `Forwarded` dropped; a trusted proxy's are kept.
-fn write_forwarding(out: &mut Vec<u8>, headers: &Fields, origin: Origin<'_>) {
-    if origin.is_trusted && headers.has(Note::Forwarding) {
-        let known: &HeaderMap = headers;
+/// Who is asking. What `known` says of it has passed the gate, so it is a trusted proxy's word, or the operator's, and is kept.
+fn write_forwarding(out: &mut Vec<u8>, known: Option<&Fields>, origin: Origin<'_>) {
+    if let Some(known) = known {
+        let known: &HeaderMap = known;
         origin.caller.write(out, Some(known));
         let host = known.get(X_FORWARDED_HOST).map_or(origin.asked, HeaderValue::as_bytes);
         append(out, b"x-forwarded-host", host);

@@ -120,6 +120,8 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     if head.headers.has_underscores() {
         client.settings().underscores.clean(&mut head.headers)?;
     }
+    let is_trusted = client.arrival.peer.is_trusted();
+    gate::disown(&mut head.headers, is_trusted, &client.settings().subject_headers);
     let mut asked = Asked::of(head)?;
     if let Some(elsewhere) = at_the_door(client, &asked)? {
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));

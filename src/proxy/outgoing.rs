@@ -176,8 +176,6 @@ impl Outgoing {
         let origin = Origin {
             caller: client.caller(),
             introduction: client.introduction(),
-            is_trusted: asked.is_rewritten || client.arrival.peer.is_trusted(),
-            subject_headers: &settings.subject_headers,
             host,
             asked: if asked.authority.is_empty() { host } else { asked.authority },
             forwarded: settings.forwarded,

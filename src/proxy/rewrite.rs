@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::gate::Asked;
 use super::headers;
-use super::peer::Peer;
 use crate::table::{FieldOp, PathRewrite, Placeholder, SentHost};
 
 /// A request as it is sent on, where that is not as it was asked.
@@ -23,9 +22,8 @@ pub struct Rewritten<'t> {
 }
 
 impl<'t> Rewritten<'t> {
-    /// The request `head` of `peer` after `operations`, in their order, and with its path and `Host` replaced.
+    /// The request `head` after `operations`, in their order, and with its path and `Host` replaced.
     pub fn new<'o>(
-        peer: &Peer,
         head: &Parts,
         asked: &Asked<'_>,
         operations: impl Iterator<Item = &'o FieldOp>,
@@ -36,10 +34,6 @@ impl<'t> Rewritten<'t> {
         let mut head = head.clone();
         // Else `Connection: x-env` would take away what is put there now.
         headers::drop_nominated(&mut head.headers);
-        if !peer.is_trusted() {
-            // Else it would pass for what is put there now.
-            headers::drop_forwarding(&mut head.headers);
-        }
         apply(&mut head.headers, operations, values);
         Self { head, target: path.map(|path| path.apply(asked.target)), host }
     }

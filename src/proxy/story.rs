@@ -230,8 +230,7 @@ impl Story {
         let operations = place.edits().flat_map(|edits| &edits.request);
         let host = place.edits().filter_map(|edits| edits.host.as_ref()).last();
         let values = self.values(place, client, head, Some(asked));
-        let peer = &client.arrival.peer;
-        let mut rewritten = Rewritten::new(peer, head, asked, operations, path, host, &values);
+        let mut rewritten = Rewritten::new(head, asked, operations, path, host, &values);
         if let Some(release) = release {
             baggage::pin(&mut rewritten.head.headers, release);
         }

@@ -9,7 +9,7 @@ use super::gate::Asked;
 use super::head::Parts;
 use crate::table::Shown;
 
-/// A request as it came, before anything is changed about it.
+/// A request as it passed the gate, before anything else is changed about it.
 pub(super) struct Request<'r> {
     pub(super) client: &'r Client,
     pub(super) head: &'r Parts,

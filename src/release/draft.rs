@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deployment::{Deployment, Previous};
+use super::gate::Bereft;
 use super::history::{Actor, ServiceRecord, Standing, Timestamp};
-use super::overlay::{carrier, initial, restore, still_holding, until_found, without_the_gone};
+use super::overlay::{carrier, initial, is_usable, restore, still_holding, until_found, without_the_gone};
 use super::ramp::RampEnd;
 use super::{Command, Refused, State, Supervise};
 use crate::table::{
@@ -250,27 +251,24 @@ impl<'s> Draft<'s> {
                 "the file's `{version}` of `{name}` changed; the API's edits of it are dropped{but}"
             ));
         }
-        let (service, deployment) = match restore(&spec, standing, epoch) {
+        let (service, deployment) = match restore(&spec, standing, epoch, |_| true) {
             Ok(restored) => restored,
             Err(gone) => {
                 let (service, deployment) = without_the_gone(&spec, standing, epoch).map_err(bad)?;
                 let (name, split) = (&spec.name, &service.split);
-                let mut lost =
-                    standing.split.shares().filter(|(of, _)| split.weight(of) == BasisPoints::NONE);
-                let left_empty = lost.find(|(of, _)| service.version(of).is_some());
-                // A list that came out empty is a slip, as it is in the first weights. At a start somebody has to serve.
-                if let Some((version, weight)) = left_empty.filter(|_| present.is_some()) {
-                    return Err(Refused::LeftEmpty {
-                        service: name.clone(),
-                        version: version.clone(),
-                        weight,
-                    });
-                }
                 self.notes
                     .push(format!("version `{gone}` of `{name}` carried traffic and is gone: now {split}"));
                 (service, deployment)
             }
         };
+        // A list that came out empty is a slip, as it is in the first weights. At a start somebody has to serve.
+        let is_left_empty = |version: &&VersionName| {
+            service.version(version).is_some() && !is_usable(&spec, &service.versions, version)
+        };
+        if let Some(version) = standing.split.versions().find(is_left_empty).filter(|_| present.is_some()) {
+            let (service, weight) = (spec.name.clone(), standing.split.weight(version));
+            return Err(Bereft::LeftEmpty { service, version: version.clone(), weight }.into());
+        }
         self.note_lost(&spec.name, standing.split.rules(), service.split.rules());
         if present.is_some_and(|(_, present)| present.spec.targeting != spec.targeting) {
             let (name, rules) = (&spec.name, service.split.rules());

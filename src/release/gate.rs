@@ -123,6 +123,81 @@ impl fmt::Display for Readiness {
     }
 }
 
+/// Why a file is refused that takes a version away from those who go there; by a rule alone where its weight is 0.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Bereft {
+    /// It leaves the version nothing to send them to.
+    #[error("the file leaves version `{version}` of service `{service}` without endpoints, and {}", who(*weight))]
+    LeftEmpty {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// Its weight.
+        weight: BasisPoints,
+    },
+    /// It has the version no more, and who would get them is not ready for it.
+    #[error(
+        "the file has no version `{gone}` of service `{service}` any more, and {}; `{heir}`, which would get that, is not ready: {readiness}",
+        who(*weight)
+    )]
+    NoHeir {
+        /// The service.
+        service: ServiceName,
+        /// The version that the file has no more.
+        gone: VersionName,
+        /// Its weight.
+        weight: BasisPoints,
+        /// The version that would get that.
+        heir: VersionName,
+        /// How many of its endpoints are well, and what the checks of the others said.
+        readiness: Box<Readiness>,
+    },
+}
+
+/// Who goes to a version of this weight.
+fn who(weight: BasisPoints) -> String {
+    match weight {
+        BasisPoints::NONE => "a targeting rule leads there".to_owned(),
+        weight => format!("it carries {weight} of the traffic"),
+    }
+}
+
+impl Bereft {
+    /// A stable token for machines, as in `type` of the problem details.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::LeftEmpty { .. } => "left_empty",
+            Self::NoHeir { .. } => "no_heir",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let rules = |service| format!("`switchback rules {service}` shows the rules");
+        let flip = |service| format!("`switchback flip {service} --to OTHER`");
+        match self {
+            Self::LeftEmpty { service, weight: BasisPoints::NONE, .. } => {
+                format!("give it endpoints again, or take the rule away first: {}", rules(service))
+            }
+            Self::LeftEmpty { service, .. } => {
+                format!("give it endpoints again, or move its traffic away first: {}", flip(service))
+            }
+            Self::NoHeir { service, gone, weight: BasisPoints::NONE, .. } => {
+                format!("leave `{gone}` in the file while a rule leads there: {}", rules(service))
+            }
+            Self::NoHeir { service, gone, .. } => {
+                let flip = flip(service);
+                format!(
+                    "leave `{gone}` in the file until its traffic is with a version that is ready: {flip}"
+                )
+            }
+        }
+    }
+}
+
 impl Command {
     /// The services of `table` whose versions it may give traffic to.
     #[must_use]
@@ -159,7 +234,7 @@ impl Draft<'_> {
     /// Refuses to give traffic to a version that is not ready for it.
     ///
     /// # Errors
-    /// [`Refused::NotReady`], unless the order is forced, or the way back; [`Refused::NoHeir`] of a file.
+    /// [`Refused::NotReady`], unless the order is forced, or the way back; [`Bereft::NoHeir`] of a file.
     pub(super) fn gate(&mut self, health: &Health) -> Result<(), Refused> {
         if self.configured {
             return self.gate_file(health);
@@ -200,7 +275,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Refuses a file that takes traffic from who answers to who is not ready for it.
+    /// Refuses a file that takes traffic from who answers to who is not ready for it, whether it came by weight or by a rule.
     fn gate_file(&self, health: &Health) -> Result<(), Refused> {
         for (name, item) in &self.services {
             let (before, after) = (self.base.table.service(name), &item.service);
@@ -209,19 +284,20 @@ impl Draft<'_> {
             let answers = |version: &VersionName| {
                 before.version(version).is_some_and(|spec| health.readiness(before, spec).well > 0)
             };
-            let is_gone = |version: &VersionName| after.split.weight(version) == BasisPoints::NONE;
-            let mut shares = before.split.shares();
-            let Some((gone, weight)) = shares.find(|(version, _)| is_gone(version) && answers(version))
-            else {
-                continue;
-            };
-            let raised = after.split.shares().filter(|(version, now)| *now > before.split.weight(version));
-            for heir in raised.filter_map(|(version, _)| after.version(version)) {
-                let readiness = health.readiness(after, heir);
-                if readiness.endpoints == 0 || !readiness.is_ready() {
-                    let (service, gone, heir) = (name.clone(), gone.clone(), heir.name.clone());
-                    let readiness = Box::new(readiness);
-                    return Err(Refused::NoHeir { service, gone, weight, heir, readiness });
+            let is_taken = |version: &&VersionName| !after.split.leads_to(version) && answers(version);
+            for gone in before.split.versions().filter(is_taken) {
+                // Whom a rule led there goes by the weights, whether these are new or not.
+                let is_targeted = before.split.rules().leads_to(gone);
+                let heirs = after.split.shares();
+                let heirs = heirs.filter(|(to, now)| is_targeted || *now > before.split.weight(to));
+                for heir in heirs.filter_map(|(version, _)| after.version(version)) {
+                    let readiness = health.readiness(after, heir);
+                    if readiness.endpoints == 0 || !readiness.is_ready() {
+                        let (service, heir, weight) =
+                            (name.clone(), heir.name.clone(), before.split.weight(gone));
+                        let (gone, readiness) = (gone.clone(), Box::new(readiness));
+                        return Err(Bereft::NoHeir { service, gone, weight, heir, readiness }.into());
+                    }
                 }
             }
         }

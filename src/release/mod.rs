@@ -49,7 +49,7 @@ pub use deployment::{Deployment, Discovered, Edit, Phase, Previous};
 pub use digest::FileDigest;
 use draft::Draft;
 pub use events::EVENTS;
-pub use gate::{Health, Readiness};
+pub use gate::{Bereft, Health, Readiness};
 pub use history::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Timestamp};
 pub use ramp::{Interrupts, Ramp, RampEnd, RampOrder, Ramped, Steps};
 pub use refused::Refused;

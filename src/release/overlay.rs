@@ -122,23 +122,28 @@ pub(super) fn initial(spec: &Arc<ServiceSpec>, epoch: Epoch) -> Result<(Service,
     Ok(assemble(spec, BTreeMap::new(), Discovered::new(), stable, split, epoch))
 }
 
-/// A service as `standing` remembers it, over what the file says now.
+/// A service as `standing` remembers it, over what the file says now; without rules to versions that are gone or empty.
+///
+/// `waits`: of a version that is there, and of which nothing is found that serves, whether traffic goes there nevertheless.
 ///
 /// # Errors
-/// The first version that carried traffic then and is gone or empty now; one that is discovered may be empty.
+/// The first version that carried traffic then and is gone or empty now.
 pub(super) fn restore(
     spec: &Arc<ServiceSpec>,
     standing: &Standing,
     epoch: Epoch,
+    waits: impl Fn(&VersionName) -> bool,
 ) -> Result<(Service, Deployment), VersionName> {
     let standing = &as_far_as_known(spec, standing);
     let (edits, _) = still_holding(spec, &standing.edits, &standing.discovered);
     let versions = effective(spec, &edits, &standing.discovered);
-    if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !is_usable(spec, &versions, name)) {
+    let gets =
+        |name: &VersionName| is_usable(spec, &versions, name) && (serves(&versions, name) || waits(name));
+    if let Some((gone, _)) = standing.split.shares().find(|(name, _)| !gets(name)) {
         return Err(gone.clone());
     }
     let stable = carrier(&standing.stable, &standing.split);
-    let rules = standing.split.rules().to_those(|version| is_usable(spec, &versions, version));
+    let rules = standing.split.rules().to_those(gets);
     let (found, split) = (standing.discovered.clone(), standing.split.clone().targeting(rules));
     let (service, mut deployment) = assemble(spec, edits, found, stable, split, epoch);
     deployment.previous.clone_from(&standing.previous);
@@ -180,7 +185,7 @@ pub(super) fn without_the_gone(
 }
 
 /// True when the version is there and has an endpoint that serves, or will have: it is being looked for.
-fn is_usable(spec: &ServiceSpec, versions: &[VersionSpec], name: &VersionName) -> bool {
+pub(super) fn is_usable(spec: &ServiceSpec, versions: &[VersionSpec], name: &VersionName) -> bool {
     let is_looked_for =
         spec.discovering.contains(name) && versions.iter().any(|version| version.name == *name);
     is_looked_for || serves(versions, name)

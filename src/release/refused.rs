@@ -1,6 +1,6 @@
 //! Why an order was refused, in words for people and tokens for machines.
 
-use super::gate::Readiness;
+use super::gate::{Bereft, Readiness};
 use super::retire::Barred;
 use super::targeting::Misaimed;
 use crate::table::{
@@ -158,34 +158,9 @@ pub enum Refused {
         /// How many are well, and what the checks of the others said.
         readiness: Box<Readiness>,
     },
-    /// The file leaves a version that carries traffic nothing to send it to.
-    #[error(
-        "the file leaves version `{version}` of service `{service}` without endpoints, and it carries {weight} of the traffic"
-    )]
-    LeftEmpty {
-        /// The service.
-        service: ServiceName,
-        /// The version.
-        version: VersionName,
-        /// Its weight.
-        weight: BasisPoints,
-    },
-    /// The file has a version no more that carries traffic, and who would get that is not ready for it.
-    #[error(
-        "the file has no version `{gone}` of service `{service}` any more, which carries {weight} of the traffic, and `{heir}`, which would get it, is not ready: {readiness}"
-    )]
-    NoHeir {
-        /// The service.
-        service: ServiceName,
-        /// The version that the file has no more.
-        gone: VersionName,
-        /// Its weight.
-        weight: BasisPoints,
-        /// The version that would get that.
-        heir: VersionName,
-        /// How many of its endpoints are well, and what the checks of the others said.
-        readiness: Box<Readiness>,
-    },
+    /// The file takes a version away from its traffic.
+    #[error(transparent)]
+    File(#[from] Bereft),
     /// An endpoint that was found cannot be taken away: it would be found again.
     #[error("{endpoint} of version `{version}` of service `{service}` was discovered")]
     Discovered {
@@ -292,8 +267,7 @@ impl Refused {
             Self::LastEndpoint { .. } => "last_endpoint",
             Self::Measure { .. } => "measure",
             Self::NotReady { .. } => "not_ready",
-            Self::LeftEmpty { .. } => "left_empty",
-            Self::NoHeir { .. } => "no_heir",
+            Self::File(why) => why.token(),
             Self::Discovered { .. } => "discovered",
             Self::Conflict { .. } => "conflict",
             Self::UnknownEpoch { .. } => "unknown_epoch",
@@ -363,16 +337,7 @@ impl Refused {
             Self::NotReady { service, .. } => {
                 format!("`switchback status {service}` shows the checks; `--force` does it anyway")
             }
-            Self::LeftEmpty { service, .. } => {
-                format!(
-                    "give it endpoints again, or move its traffic away first: `switchback flip {service} --to OTHER`"
-                )
-            }
-            Self::NoHeir { service, gone, .. } => {
-                format!(
-                    "leave `{gone}` in the file until its traffic is with a version that is ready: `switchback flip {service} --to OTHER`"
-                )
-            }
+            Self::File(why) => why.hint(),
             Self::Discovered { service, version, endpoint } => {
                 format!(
                     "take it out where it was found, or let it be: `switchback endpoints drain {service}/{version} {endpoint}`"

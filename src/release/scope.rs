@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::gate::Bereft;
 use super::retire::Barred;
 use super::targeting::Misaimed;
 use super::{Change, Refused, State};
@@ -132,8 +133,7 @@ impl Scopes {
             | Refused::LastEndpoint { service, .. }
             | Refused::Measure { service, .. }
             | Refused::NotReady { service, .. }
-            | Refused::LeftEmpty { service, .. }
-            | Refused::NoHeir { service, .. }
+            | Refused::File(Bereft::LeftEmpty { service, .. } | Bereft::NoHeir { service, .. })
             | Refused::Discovered { service, .. }
             | Refused::Conflict { service, .. }
             | Refused::Gone { service, .. }

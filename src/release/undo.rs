@@ -6,7 +6,7 @@ use super::history::{ServiceRecord, Standing};
 use super::overlay::{restore, serves};
 use super::retire::undo_retirement;
 use super::{Refused, Scopes};
-use crate::table::Epoch;
+use crate::table::{Epoch, VersionName};
 
 impl Draft<'_> {
     /// Every service that has changed since goes back to where it was then.
@@ -30,16 +30,15 @@ impl Draft<'_> {
             // What is to be found is not where traffic goes.
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
             let gone = |version| Refused::Gone { to, service: name.clone(), version };
-            let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
+            // Nobody is sent where nobody serves, unless he is already.
+            let before = &item.service;
+            let is_so = |version: &VersionName| {
+                let is_more = standing.split.weight(version) > before.split.weight(version);
+                before.split.leads_to(version) && !is_more && !serves(&before.versions, version)
+            };
+            let restored = restore(&item.deployment.spec, standing, epoch, is_so);
+            let (service, mut deployment) = restored.map_err(gone)?;
             let rules = (standing.split.rules().clone(), service.split.rules().clone());
-            // Nobody is sent where nothing has been found.
-            let weight_now = |version| item.service.split.weight(version);
-            let empty = service.split.shares().find(|(version, weight)| {
-                *weight > weight_now(version) && !serves(&service.versions, version)
-            });
-            if let Some((empty, _)) = empty {
-                return Err(gone(empty.clone()));
-            }
             // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
             let is_same = service.split.weighs_as(&item.service.split);
             let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);

@@ -17,7 +17,8 @@ pub struct Explain {
     /// `http://host/path`, or `/path` with the host in `headers`.
     #[schema(example = "http://shop.example.com/cart")]
     pub uri: String,
-    /// The request's headers by name: a text is one line, a list one a line, in their order.
+    /// The request's headers by name: a text is one line, a list one a line, in their order. `X-Forwarded-*`, `X-Real-IP` and `Forwarded` are
+    /// taken for a trusted proxy's; anybody else's decide nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(example = json!({"x-beta": "yes", "x-team": ["qa", "eu"]}))]
     pub headers: BTreeMap<String, Lines>,
@@ -73,7 +74,8 @@ pub struct Explained {
     /// Where no `client` was told: the targeting rules that decide before anything here if its address is in their networks, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_client: Vec<Decided>,
-    /// Headers that count for nothing: the proxy takes out those with an underscore in their name, as `underscores_in_headers` says.
+    /// Headers that count for nothing: the proxy takes out those with an underscore in their name, as `underscores_in_headers` says, and
+    /// a listener's `client_subject_header`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken_out: Vec<String>,
     /// What its `baggage` pins of the service, followed or not.

@@ -101,7 +101,8 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
     let unless = by_client(&explained.by_client);
     let taken_out = (!explained.taken_out.is_empty()).then(|| {
         let names: Vec<_> = explained.taken_out.iter().map(|name| line(name, 64)).collect();
-        format!("without {}: the proxy takes out headers with an underscore in their name", and(&names))
+        let which = "headers with an underscore in their name, and a `client_subject_header`";
+        format!("without {}: the proxy takes out {which}", and(&names))
     });
     let shield = explained.shielded_by.as_ref().map(|stable| {
         let failed = explained.version.as_deref().unwrap_or("another version");

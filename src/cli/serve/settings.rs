@@ -55,12 +55,13 @@ pub(super) fn settings(config: &Config, entrances: &Entrances, log: &Log) -> Set
 }
 
 /// What `explain` needs of it.
-pub(super) fn underscores(config: &Config) -> admin::Underscores {
-    match config.proxy.underscores_in_headers {
+pub(super) fn taken_out(config: &Config, entrances: &Entrances) -> admin::TakenOut {
+    let underscores = match config.proxy.underscores_in_headers {
         config::Underscores::Drop => admin::Underscores::Drop,
         config::Underscores::Allow => admin::Underscores::Allow,
         config::Underscores::Reject => admin::Underscores::Reject,
-    }
+    };
+    admin::TakenOut { underscores, subjects: entrances.subject_headers() }
 }
 
 /// The same: whom any listener trusts.

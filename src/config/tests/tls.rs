@@ -269,6 +269,25 @@ fn who_a_client_is_by_its_certificate_is_not_for_services_to_say() {
 }
 
 #[test]
+fn nobody_goes_by_a_subject_that_clients_would_tell_themselves() {
+    let tls = format!(
+        "tls = {{ {SHOP}, client_auth = \"optional\", client_ca = \"shop.pem\", client_subject_header = \"x-who\" }}"
+    );
+    let service = |name: &str, settings: &str| {
+        format!(
+            "[services.{name}]\nroutes = [{{ host = \"{name}\" }}]\nversions.v.endpoints = [\"b:1\"]\n{settings}\n"
+        )
+    };
+    let ruled = service("ruled", "rules = [{ headers = { X-Who = true }, to = \"v\" }]");
+    let sticky = service("sticky", "sticky = { header = \"x-who\" }");
+    let other = service("other", "sticky = { header = \"x-whose\" }");
+    insta::assert_snapshot!(said_of(&listener(&format!("{tls}\n{ruled}{sticky}{other}"))), @"
+    4:11: warning: service `ruled` goes by `x-who`, which is taken out of what clients send: it is a listener's `client_subject_header`
+    8:11: warning: service `sticky` goes by `x-who`, which is taken out of what clients send: it is a listener's `client_subject_header`
+    ");
+}
+
+#[test]
 fn redirect_and_hsts_are_for_one_kind_of_listener_each() {
     let tls = format!("tls = {{ {SHOP} }}");
     insta::assert_snapshot!(said_of(&listener(&format!("{tls}\nredirect_to_https = true"))), @"

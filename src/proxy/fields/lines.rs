@@ -48,6 +48,8 @@ enum Kind {
     Answer { length: Option<u64> },
 }
 
+/// What says who is asking was taken out.
+const DISOWNED: u32 = 1 << 28;
 /// A line that passes is not plain.
 const LOOSE: u32 = 1 << 29;
 /// `Connection` names fields.
@@ -161,11 +163,15 @@ impl Lines {
         self.seen & UNDERSCORE != 0
     }
 
+    /// Takes out what says who is asking; it is in no line that passes anyway.
+    pub(super) fn drop_forwarding(&mut self) {
+        self.seen = self.seen & !Note::Forwarding.bit() | DISOWNED;
+        self.map.take();
+    }
+
     /// True when no more has to be taken from a request than what only ever is for one connection, or ours to set.
-    pub(super) fn may_pass(&self, keeps_forwarding: bool) -> bool {
-        let special = Note::Expect.bit() | NOMINATES;
-        let forwarding = if keeps_forwarding { Note::Forwarding.bit() } else { 0 };
-        self.seen & (special | forwarding) == 0
+    pub(super) fn may_pass(&self) -> bool {
+        self.seen & (Note::Expect.bit() | Note::Forwarding.bit() | NOMINATES) == 0
     }
 
     /// Takes the length out that an answer told, if one did; `None` for a request's.
@@ -202,7 +208,9 @@ impl Lines {
 
     /// All fields, by name and value.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.parts().flat_map(each)
+        let is_disowned = self.seen & DISOWNED != 0;
+        let is_there = move |name: &[u8]| !is_disowned || Note::of(name) != Some(Note::Forwarding);
+        self.parts().flat_map(each).filter(move |(name, _)| is_there(name))
     }
 
     /// The lines of all fields.

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::proxy::gate;
 use crate::proxy::head::Parts;
 use crate::proxy::headers::{BodyLength, Caller, Origin, write_request};
 use crate::proxy::http1::{parse_head, parse_request};
@@ -175,7 +176,7 @@ fn whatever_is_around_a_value_one_blank_is_passed() {
             let wanted = lines.replace(line, "X-A: 1");
             assert_eq!(written(&answer(&lines).unwrap()), wanted, "{lines:?}");
             let mut out = Vec::new();
-            request(&lines).unwrap().passing(false).unwrap().write(&mut out);
+            request(&lines).unwrap().passing().unwrap().write(&mut out);
             assert_eq!(String::from_utf8(out).unwrap(), wanted, "{lines:?}");
         }
     }
@@ -186,18 +187,41 @@ fn whatever_is_around_a_value_one_blank_is_passed() {
 
 #[test]
 fn a_request_from_which_something_is_to_be_taken_is_told_field_by_field() {
-    let passes =
-        |line: &str, keeps| request(&format!("Host: a\r\n{line}\r\n")).unwrap().passing(keeps).is_some();
+    let passes = |line: &str| request(&format!("Host: a\r\n{line}\r\n")).unwrap().passing().is_some();
     for line in
         ["X-A: 1", "Connection: keep-alive", "Connection: close, Upgrade", "Connection: host", "Te: trailers"]
     {
-        assert!(passes(line, false) && passes(line, true), "{line}");
+        assert!(passes(line), "{line}");
     }
     for line in ["Connection: x-a", "Expect: 100-continue"] {
-        assert!(!passes(line, false) && !passes(line, true), "{line}");
+        assert!(!passes(line), "{line}");
     }
-    for line in ["X-Forwarded-For: a", "Forwarded: for=a", "X-Real-IP: a", "x-forwarded-user: a"] {
-        assert!(passes(line, false) && !passes(line, true), "{line}");
+    for line in FORWARDING {
+        assert!(!passes(line), "{line}");
+    }
+}
+
+const FORWARDING: [&str; 4] =
+    ["X-Forwarded-For: a", "Forwarded: for=a", "X-Real-IP: a", "x-forwarded-user: a"];
+
+#[test]
+fn nobody_finds_what_a_stranger_says_of_who_is_asking() {
+    for line in FORWARDING {
+        let (name, value) = line.split_once(": ").unwrap();
+        let name: HeaderName = name.parse().unwrap();
+        let mut fields = request(&format!("Host: a\r\n{line}\r\nX-A: 1\r\n")).unwrap();
+        assert_eq!(fields.search(&name), Came::Once(value.as_bytes()));
+        assert!(fields.contains_key(&name), "{line}");
+        for fields in [&mut fields.clone(), &mut Fields::from(HeaderMap::clone(&fields)), &mut fields] {
+            gate::disown(fields, true, &[]);
+            assert!(fields.has(Note::Forwarding), "{line}: a trusted proxy's word");
+            gate::disown(fields, false, &[]);
+            assert_eq!(fields.search(&name), Came::Never);
+            assert!(!fields.has_value(name.as_str(), value.as_bytes()) && !fields.has(Note::Forwarding));
+            assert_eq!((fields.get(&name), fields.len()), (None, 2), "{line}");
+            assert_eq!(fields.came(Note::Host), Came::Once(b"a"));
+        }
+        assert!(fields.passing().is_some(), "{line}: the others pass as they came");
     }
 }
 
@@ -266,17 +290,15 @@ proptest! {
         let text: String = lines.iter().map(|(name, value, blank)| format!("{name}:{blank}{value}{blank}\r\n")).collect();
         let Some(fields) = request(&format!("Host: a\r\n{text}")) else { return Ok(()) };
         let map = Fields::from(HeaderMap::clone(&fields));
-        let written = |headers: Fields| {
+        let written = |mut headers: Fields| {
+            let subject = [HeaderName::from_static("x-a")];
+            gate::disown(&mut headers, is_trusted, if has_subject { &subject } else { &[] });
             let mut head = parts(headers);
             head.version = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
-            let subject = [HeaderName::from_static("x-a")];
             let introduction = CALLER.introduction();
-            let subject_headers = if has_subject { &subject[..] } else { &[] };
             let origin = Origin {
                 caller: CALLER,
                 introduction: &introduction,
-                is_trusted,
-                subject_headers,
                 host: b"a",
                 asked: b"a",
                 forwarded: false,

@@ -126,16 +126,23 @@ fn a_version_that_leaves_the_file_gives_its_weight_to_stable() {
 
 #[test]
 fn a_file_that_leaves_a_version_with_traffic_without_endpoints_changes_nothing_while_it_serves() {
-    let canary = after(&shop(), [weights("shop", &[("green", "5")], Some("@stable"))]);
     let mut empty = the_file();
     empty[0].versions[1] = pool("green", &[]);
-    let refused = run(&canary, configure(empty.clone())).unwrap_err();
-    let weight = weight("5");
-    assert_eq!(refused, Refused::LeftEmpty { service: service("shop"), version: version("green"), weight });
-    let start = Command::Configure { services: empty, records: records(&canary) };
-    let (started, effects) = run(&State::at(canary.table.epoch()), start).unwrap();
-    assert_eq!(split(&started, "shop").to_string(), "blue 100 %", "somebody has to serve");
-    assert_eq!(effects.notes.len(), 1, "{:?}", effects.notes);
+    for (command, why) in [
+        (weights("shop", &[("green", "5")], Some("@stable")), "it carries 5 % of the traffic"),
+        (set_rules("shop", &["header x-beta=yes -> green"]), "a targeting rule leads there"),
+    ] {
+        let canary = after(&shop(), [command]);
+        let refused = run(&canary, configure(empty.clone())).unwrap_err();
+        assert_eq!(refused.token(), "left_empty");
+        let told = format!("the file leaves version `green` of service `shop` without endpoints, and {why}");
+        assert_eq!(refused.to_string(), told);
+        assert!(refused.hint().starts_with("give it endpoints again, or "), "{}", refused.hint());
+        let start = Command::Configure { services: empty.clone(), records: records(&canary) };
+        let (started, effects) = run(&State::at(canary.table.epoch()), start).unwrap();
+        assert_eq!(split(&started, "shop").to_string(), "blue 100 %", "somebody has to serve");
+        assert_eq!((rules(&started, "shop").len(), effects.notes.len()), (0, 1), "{:?}", effects.notes);
+    }
 }
 
 #[test]

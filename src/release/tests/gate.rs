@@ -257,6 +257,28 @@ fn supervision_gives_a_candidate_no_more_than_anybody_could_unless_the_baseline_
 }
 
 #[test]
+fn a_file_takes_nobody_from_where_a_rule_leads_to_who_is_not_ready() {
+    let greens = || known("green", &[9101, 9102, 9103], &[]);
+    let order = set_rules("shop", &["header x-beta=yes -> green"]);
+    let (led, _) = try_with(&checked(Least::Count(1)), order, greens(), false).unwrap();
+    let without_green = |blues: Vec<EndpointHealth>| {
+        let mut file = the_checked(Least::Count(1));
+        file[0].versions.retain(|of| of.name != version("green"));
+        try_with(&led, configure(file), [greens(), blues].concat(), false)
+    };
+    let refused = without_green(known("blue", &[], &[9001, 9002])).unwrap_err();
+    assert_eq!(refused.token(), "no_heir");
+    assert!(
+        refused.to_string().contains("any more, and a targeting rule leads there; `blue`, "),
+        "{refused}"
+    );
+    assert!(refused.hint().contains("`switchback rules shop`"), "{}", refused.hint());
+    let (next, effects) = without_green(known("blue", &[9001], &[9002])).unwrap();
+    assert_eq!((split(&next, "shop").to_string(), rules(&next, "shop").len()), ("blue 100 %".into(), 0));
+    assert_eq!(effects.notes.len(), 1, "{:?}", effects.notes);
+}
+
+#[test]
 fn a_file_takes_no_traffic_from_who_answers_to_who_is_not_ready() {
     let state = after(&checked(Least::Count(0)), [flip("shop", "green")]);
     let without_green = || {
@@ -270,8 +292,8 @@ fn a_file_takes_no_traffic_from_who_answers_to_who_is_not_ready() {
     assert_eq!(refused.token(), "no_heir");
     assert_eq!(
         refused.to_string(),
-        "the file has no version `green` of service `shop` any more, which carries 100 % of the traffic, and `blue`, \
-         which would get it, is not ready: 0 of 2 endpoints healthy, 1 needed (127.0.0.1:9001: status 503; \
+        "the file has no version `green` of service `shop` any more, and it carries 100 % of the traffic; `blue`, \
+         which would get that, is not ready: 0 of 2 endpoints healthy, 1 needed (127.0.0.1:9001: status 503; \
          127.0.0.1:9002: status 503)"
     );
     let blue = |taken: Result<(State, Effects), Refused>| {

@@ -248,6 +248,36 @@ fn an_undo_brings_them_back_as_they_were() {
     assert_eq!(shop(&back), is("blue 100 %", &[BETA]), "the version came back with it: {:?}", effects.notes);
 }
 
+#[test]
+fn an_undo_leads_nobody_where_nobody_serves() {
+    let mut file = the_file();
+    file[0].discovering = vec![version("green")];
+    file[0].versions[1] = pool("green", &[]);
+    let found = |ports: &[u16]| {
+        let endpoints = Some(ports.iter().copied().map(endpoint).collect());
+        Command::Discover { service: service("shop"), version: version("green"), endpoints }
+    };
+    let half_drained = after(&start(file), [found(&[9101, 9102]), drain_endpoint("shop", "green", 9101)]);
+    // Of the two one serves again, and the other is there no more: what drained then is all that there is.
+    let serve_again = || [add_endpoint("shop", "green", 9101), found(&[9101])];
+    let undone = |then: &State, since: Vec<Command>| {
+        let (to, records) = (then.table.epoch(), records(then));
+        run(&after(then, since), Command::Undo { to, records, scopes: Scopes::all() })
+    };
+    let lost = "a targeting rule of `shop` is taken away: what it led to is gone or empty";
+
+    let led = after(&half_drained, [set_rules("shop", &[STAFF, BETA])]);
+    for since in [vec![], vec![flip("shop", "blue")]] {
+        let (back, effects) = undone(&led, since.into_iter().chain(serve_again()).collect()).unwrap();
+        assert_eq!((shop(&back), effects.notes), (is("blue 100 %", &[STAFF]), vec![lost.to_owned()]));
+    }
+    let half = after(&half_drained, [weights("shop", &[("green", "50")], Some("blue"))]);
+    for since in [vec![], vec![flip("shop", "blue")]] {
+        let refused = undone(&half, since.into_iter().chain(serve_again()).collect()).unwrap_err();
+        assert_eq!(refused.token(), "gone");
+    }
+}
+
 fn ruled(rules: &[&str]) -> Vec<ServiceSpec> {
     let mut file = the_file();
     file[0].targeting = Targeting::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()).unwrap();
