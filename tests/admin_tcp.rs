@@ -367,6 +367,30 @@ fn who_is_listed_no_more_is_refused_with_the_next_request() {
 }
 
 #[test]
+fn who_is_listed_no_more_changes_nothing_also_where_the_listener_has_moved_or_is_gone() {
+    let world = World::plain();
+    let flip = |token, admin: &str| {
+        let mut connection = Client::connect(world.address());
+        let body = r#"{"to":"green"}"#;
+        let head = asks_first(body).replace("expect", &format!("authorization: Bearer {token}\r\nexpect"));
+        let goes_on = "HTTP/1.1 100 Continue\r\n\r\n";
+        assert_eq!(connection.send(head).bytes(goes_on.len()), goes_on.as_bytes());
+        world.reconfigure(admin);
+        connection.send(body).answer().status
+    };
+    let elsewhere = format!("listen = \"[::1]:0\"\n{ROOTS}");
+    assert_eq!(flip(SHOP, &elsewhere), 401);
+    assert_eq!(flip(ROOT, ""), 401, "nobody is listed");
+    assert_eq!(world.lab.get("/shop").version(), "blue");
+    world.reconfigure(&elsewhere);
+    assert_eq!(
+        flip(ROOT, &format!("listen = \"127.0.0.1:0\"\n{ROOTS}")),
+        200,
+        "who is listed is heard to the end"
+    );
+}
+
+#[test]
 fn a_reload_moves_the_listener_secures_it_and_takes_it_away() {
     let authority = Authority::new("ops");
     let mut world =

@@ -4,6 +4,7 @@
 
 mod lab;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -11,7 +12,9 @@ use std::thread;
 use bytes::Bytes;
 use h2::server;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use lab::frames::{END_HEADERS, HEADERS, PING, PREFACE, SETTINGS, block, frame};
 use lab::health::first_check;
+use lab::origin::Peer;
 use lab::tls::{Authority, Pair};
 use lab::{Lab, Origin};
 use rustls::ServerConfig;
@@ -97,6 +100,34 @@ async fn serve(
         }
     }
     Some(())
+}
+
+#[test]
+fn what_is_sent_between_interim_answers_makes_room_for_no_more_of_them() {
+    let fields = [(":status", "103"), ("link", &*"x".repeat(1000))];
+    let interims = frame(HEADERS, END_HEADERS, 1, block(&fields)).repeat(50);
+    let until = |peer: &mut Peer, kind| -> io::Result<()> {
+        loop {
+            let head = peer.bytes(9)?;
+            peer.bytes(usize::from(u16::from_be_bytes([head[1], head[2]])))?;
+            if head[3] == kind {
+                return Ok(());
+            }
+        }
+    };
+    let origin = Origin::scripted("blue", move |peer| {
+        peer.bytes(PREFACE.len())?;
+        peer.send(frame(SETTINGS, 0, 0, []))?;
+        until(peer, HEADERS)?;
+        loop {
+            peer.send(&interims)?;
+            peer.send(frame(PING, 0, 0, [0; 8]))?;
+            until(peer, PING)?;
+        }
+    });
+    let health = "{ interval = \"10s\", timeout = \"10s\" }";
+    let said = first_check(origin.address, health, "protocol = \"h2c\"", &[])["said"].clone();
+    assert!(said.as_str().unwrap().ends_with(": the answer does not end within 128 KiB"), "{said}");
 }
 
 #[test]

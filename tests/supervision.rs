@@ -320,6 +320,25 @@ fn the_same_call_again_is_told_by_a_later_process_too_how_the_trial_ended() {
 }
 
 #[test]
+fn the_same_ramp_again_is_told_by_a_later_process_too_that_it_was_taken_back() {
+    let (blue, green) = (Pulse::well(), Pulse::well());
+    let mut lab = shop(&blue, &green, "false");
+    let users = with_history(&lab);
+    green.set(500);
+    let call = |lab: &Lab| {
+        let path = "/v1/services/shop/ramp?wait=finished&timeout=1m";
+        let body = json!({ "to": "green", "steps": [10_000], "supervise": "10m" });
+        let answer = lab.call_with("POST", path, &[("idempotency-key", "1")], &body);
+        (answer.status, answer.json()["title"].clone(), answer.json()["detail"].clone())
+    };
+    let reverted = call(&lab);
+    assert_eq!((reverted.0, &reverted.1), (409, &json!("reverted")), "{reverted:?}");
+    drop(users);
+    lab.kill_and_restart();
+    assert_eq!(call(&lab), reverted);
+}
+
+#[test]
 fn a_suspicion_that_proves_wrong_is_taken_back() {
     let (blue, green) = (Pulse::well(), Pulse::well());
     let lab = shop(&blue, &green, "{ suspect_hold = \"1s\" }");

@@ -156,11 +156,12 @@ fn the_way_back_ends_no_hold_that_was_asked_for() {
 #[test]
 fn a_revert_makes_the_way_back_at_once_and_a_release_does_not_end_it() {
     let (pulse, gate) = (Pulse::well(), Gate::default());
-    let lab = supervised(&pulse, &Served::default(), &gate);
+    let mut lab = supervised(&pulse, &Served::default(), &gate);
     let users = Users::of(&lab);
     wait_until("blue has a history", || lab.origin("blue").served() > 300);
     let body = json!({ "to": "green", "exclusive": true });
-    let waiter = lab.call_later("POST", "/v1/services/shop/flip?wait=finished&timeout=1m", &[], &body);
+    let (flip, key) = ("/v1/services/shop/flip?wait=finished&timeout=1m", [("idempotency-key", "1")]);
+    let waiter = lab.call_later("POST", flip, &key, &body);
     wait_until("green has it", || lab.origin("green").served() > 50);
     let late = lab.get_later("/late");
     wait_until("it is asked", || lab.origin("green").seen().iter().any(|seen| seen.path() == "/late"));
@@ -185,4 +186,8 @@ fn a_revert_makes_the_way_back_at_once_and_a_release_does_not_end_it() {
     users.go();
     gate.open();
     assert_eq!(late.answer().version(), "green");
+    lab.kill_and_restart();
+    let again = lab.call_with("POST", flip, &key, &body);
+    let (status, problem) = (again.status, again.json());
+    assert_eq!((status, &problem["type"]), (409, &json!("urn:switchback:problem:reverted")), "{problem}");
 }

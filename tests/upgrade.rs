@@ -1688,6 +1688,62 @@ fn what_is_left_behind_is_left_alone_for_as_long_as_it_is_said() {
 }
 
 #[test]
+fn what_is_left_behind_is_left_alone_over_further_upgrades_too() {
+    for retired_first in [true, false] {
+        let rules = "drain = { patience = \"0s\", spread = \"0s\", deadline = \"5m\" }";
+        let (mut row, mut socket) = on_green(rules);
+        let mut since = Instant::now();
+        for retires in [retired_first, !retired_first] {
+            if retires {
+                since = Instant::now();
+                let (status, answer) =
+                    row.lab.call("POST", "/v1/services/shop/retire", &json!({ "for": "6s" }));
+                assert_eq!(status, 200, "{answer}");
+            }
+            row.upgrade();
+        }
+        let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no reason") };
+        assert_eq!(u16::from(close.code), 1012, "{close:?}");
+        assert!(since.elapsed() >= Duration::from_secs(6), "{:?}", since.elapsed());
+        let _ = socket.flush();
+        drop(socket);
+        row.wait_alone();
+        row.end();
+    }
+}
+
+#[test]
+fn what_is_retired_while_a_further_process_prepares_itself_is_left_alone_too() {
+    let (mut row, mut socket) = on_green("drain = { patience = \"0s\", spread = \"0s\", deadline = \"5m\" }");
+    row.upgrade();
+    wait_until("the old one is quiet", || row.status()["predecessors"][0]["quiet"] == true);
+    let [there, go] = ["there", "go"].map(|name| row.lab.dir.path().join(name));
+    let text = format!(
+        "#!/bin/sh\n: > {there:?}\nuntil [ -e {go:?} ]; do sleep 0.02; done\nexec {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_switchback")
+    );
+    let mut body = program(&row, &text);
+    body["timeout"] = json!("30s");
+    let admin = row.lab.socket();
+    let retired = thread::spawn(move || {
+        wait_until("it is there", || there.exists());
+        let (since, body) = (Instant::now(), json!({ "for": "6s" }).to_string());
+        let answer = lab::admin::call(&admin, "POST", "/v1/services/shop/retire", &[], &body).unwrap();
+        fs::write(go, "").unwrap();
+        (since, answer.status)
+    });
+    let (status, answer) = row.try_upgrade(&body);
+    let (since, retired) = retired.join().unwrap();
+    assert_eq!((status, retired), (200, 200), "{answer}");
+    assert!(matches!(socket.read().unwrap(), Message::Close(Some(_))));
+    assert!(since.elapsed() >= Duration::from_secs(6), "{:?}", since.elapsed());
+    let _ = socket.flush();
+    drop(socket);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
 fn a_retirement_goes_on_in_the_new_process() {
     let (mut row, mut socket) = on_green("sticky = { cookie = \"sb_id\", mint = true }");
     let (status, answer) = row.lab.call("POST", "/v1/services/shop/retire", &json!({ "quiet": "300ms" }));

@@ -172,6 +172,21 @@ fn an_endpoint_that_does_not_prove_who_it_is_gets_no_request() {
 }
 
 #[test]
+fn an_endpoint_that_accepts_and_does_no_tls_costs_of_the_budget() {
+    let origin = secure(&Authority::new(), "localhost", None, &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closing = listener.local_addr().unwrap();
+    thread::spawn(move || while listener.accept().is_ok() {});
+    let rules = "tls = { verify = false }\noutliers = false\nretries = { min_per_second = 0 }";
+    let mut lab = lab(format!("{closing}\", \"{origin}"), rules, &[]);
+    lab.restrict_to_one_worker();
+    let mut user = lab.client();
+    let gave_up = (0..100).filter(|_| failed(&user.post("/", b"")) == (502, "upstream_tls")).count();
+    let again = lab.metric(&["switchback_retries_total{", "outcome=\"answered\""]).unwrap();
+    assert!(gave_up > 0 && (1.0..=20.0).contains(&again), "{gave_up} were given up, {again} made good");
+}
+
+#[test]
 fn an_endpoint_that_speaks_no_tls_or_says_nothing_is_given_up() {
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = plain.local_addr().unwrap();

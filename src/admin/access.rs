@@ -24,7 +24,7 @@ use crate::release::Scopes;
 const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// The TCP listener as the configuration has it now; replaced on a reload.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Door {
     /// How its TLS is done; `None`: clear text.
     pub tls: Option<Arc<ServerConfig>>,
@@ -39,7 +39,7 @@ pub struct Door {
 }
 
 /// Everybody who is known, in the order of the configuration.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Access(Vec<Arc<Known>>);
 
 /// Somebody who is known.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::api::{Event, Problem};
 use super::call::Call;
 use super::openapi::ReadResponses;
+use super::streams::Place;
 use crate::control::Notice;
 use crate::release::Scopes;
 
@@ -25,14 +25,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     responses((status = 200, body = Event, description = "one a `data` line; its `type` is the event's name",
         content_type = "text/event-stream"), ReadResponses))]
 pub(super) async fn events(call: Call) -> Result<Response, Box<Problem>> {
-    let streams = if call.caller.is_remote() { &call.app.remote_streams } else { &call.app.streams };
-    let permit = std::sync::Arc::clone(streams).try_acquire_owned();
-    let permit =
-        permit.map_err(|_| Problem::new(503, "too_many_streams", "too many event streams are open"))?;
+    let place = call.app.streams.open(&call.caller)?;
     // Subscribed before the epoch is read: nothing falls between the two.
     let notices = call.app.control.subscribe();
     let hello = Event::Hello { epoch: call.app.control.live().epoch().0 };
-    let events = stream::iter([hello]).chain(follow(notices, permit));
+    let events = stream::iter([hello]).chain(follow(notices, place));
     let (caller, closing) = (call.caller, call.app.closing.clone());
     let scopes = caller.scopes().clone();
     let events = events.filter_map(move |event| std::future::ready(seen_by(event, &scopes)));
@@ -60,14 +57,14 @@ fn seen_by(event: Event, scopes: &Scopes) -> Option<Event> {
     }
 }
 
-fn follow(notices: Receiver<Notice>, permit: OwnedSemaphorePermit) -> impl Stream<Item = Event> {
-    stream::unfold((notices, permit), |(mut notices, permit)| async {
+fn follow(notices: Receiver<Notice>, place: Place) -> impl Stream<Item = Event> {
+    stream::unfold((notices, place), |(mut notices, place)| async {
         let event = match notices.recv().await {
             Ok(notice) => Event::from(&notice),
             Err(RecvError::Lagged(missed)) => Event::Lagged { missed },
             Err(RecvError::Closed) => return None,
         };
-        Some((event, (notices, permit)))
+        Some((event, (notices, place)))
     })
 }
 

@@ -32,6 +32,7 @@ mod rules;
 mod server;
 pub mod socket;
 mod status;
+mod streams;
 mod taking;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -44,7 +45,7 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
@@ -57,15 +58,13 @@ pub use status::{Readiness, Status, TakenOut, Underscores};
 pub use upgrade::{NotUpgraded, UpgradeOrder, Upgrades};
 
 use renders::Renders;
+use streams::Streams;
 
 use crate::control::{Failed, Handle};
 
 /// The text of `/metrics`, made when somebody asks, on a thread where it may take its time.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Event streams open at once, on the socket and over TCP each: they stay open, and must not take the connections that an operator
-/// needs.
-const STREAMS: usize = 64;
 /// How long what is waited for may still come once nobody new is answered: the last answers have two seconds.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -75,9 +74,7 @@ pub struct App {
     status: Arc<Status>,
     metrics: Arc<Renders>,
     upgrades: Upgrades,
-    streams: Arc<Semaphore>,
-    /// Of those who come over TCP.
-    remote_streams: Arc<Semaphore>,
+    streams: Streams,
     /// Ends the event streams, which end by nothing else.
     closing: CancellationToken,
 }
@@ -93,9 +90,8 @@ impl App {
     #[must_use]
     pub fn with(control: Handle, status: Arc<Status>, metrics: Metrics, upgrades: Upgrades) -> Arc<Self> {
         let metrics = Renders::of(metrics);
-        let [streams, remote_streams] = [(); 2].map(|()| Arc::new(Semaphore::new(STREAMS)));
-        let closing = CancellationToken::new();
-        Arc::new(Self { control, status, metrics, upgrades, streams, remote_streams, closing })
+        let (streams, closing) = (Streams::default(), CancellationToken::new());
+        Arc::new(Self { control, status, metrics, upgrades, streams, closing })
     }
 
     /// Cancelled when nobody is accepted on the admin socket any more.

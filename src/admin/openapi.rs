@@ -219,7 +219,7 @@ const ALWAYS: [(&str, &str); 6] = [
     ("405", "the path is not served by this method; `allow` lists those that it is"),
     ("408", "the body did not come in time"),
     ("413", "the body is larger than 1 MiB"),
-    ("429", "over TCP: whoever asks has as many connections already as one gets"),
+    ("429", "over TCP: whoever asks has as many connections, or event streams, already as one gets"),
 ];
 
 /// These, and those that every call can be refused with.

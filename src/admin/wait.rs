@@ -156,10 +156,9 @@ async fn until_finished(
         Some((service.parse().ok().filter(|_| is_waited_for)?, stage))
     });
     let mut begun: Vec<(ServiceName, Epoch)> = begun.collect();
-    let has_ended = |service: &&ServiceName| {
-        control.verdicts().ended_of(service).is_some_and(|ended| ended.stage == stage)
-    };
-    if let Some(service) = ramp.filter(has_ended) {
+    if let Some(service) = ramp
+        && control.had_trial(service, stage).await
+    {
         // Before anybody has looked.
         begun = vec![(service.clone(), stage)];
     }

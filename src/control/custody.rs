@@ -169,10 +169,9 @@ impl Control {
             here.map(|(upstream, since)| ((upstream.service.clone(), upstream.version.clone()), since));
         let elsewhere = self.elsewhere.iter().map(|(name, since)| (name.clone(), *since));
         let (all, now): (BTreeMap<_, _>, _) = (here.chain(elsewhere).collect(), clock::instant());
-        let untold = all.into_iter().map(|((service, version), since)| Untold {
-            service,
-            version,
-            age: now.saturating_duration_since(since),
+        let untold = all.into_iter().map(|((service, version), since)| {
+            let alone = self.elders.alone_for(&service, &version, now);
+            Untold { service, version, age: now.saturating_duration_since(since), alone }
         });
         untold.chain(self.elders.take_untold()).collect()
     }

@@ -103,6 +103,8 @@ pub struct Untold {
     pub version: VersionName,
     /// How long ago it was left.
     pub age: Duration,
+    /// For how long yet what lasts there is left alone.
+    pub alone: Duration,
 }
 
 /// A version that gets no new requests: what elders have of it is to end.
@@ -143,8 +145,12 @@ impl Elders {
         });
     }
 
-    /// Whoever decides here tells from now on when these are drained, and no elder. Call before that elder is [set](Self::set).
-    pub fn leave_to_tell(&self, untold: impl IntoIterator<Item = Untold>) {
+    /// Whoever decides here tells from now on when these are drained, and no elder, and leaves alone what is left alone there. Call
+    /// before that elder is [set](Self::set).
+    pub fn leave_to_tell(&self, untold: Vec<Untold>) {
+        let now = clock::instant();
+        let alone = untold.iter().filter(|untold| !untold.alone.is_zero());
+        alone.for_each(|left| self.leave_alone(&left.service, &left.version, now + left.alone));
         self.untold.lock().unwrap_or_else(PoisonError::into_inner).extend(untold);
     }
 
@@ -161,6 +167,13 @@ impl Elders {
     /// This version is left, and what they have of it is left alone until then. Call before it is seen that it is left.
     pub(super) fn leave_alone(&self, service: &ServiceName, version: &VersionName, until: Instant) {
         self.alone().insert((service.clone(), version.clone()), until);
+    }
+
+    /// For how long yet.
+    pub(super) fn alone_for(&self, service: &ServiceName, version: &VersionName, now: Instant) -> Duration {
+        let alone = self.alone();
+        let until = alone.get(&(service.clone(), version.clone()));
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// The same is over where it `is_back`, and where it was until before now. Call after that is seen.
@@ -194,6 +207,16 @@ impl Elders {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Vec<Elder>> {
         self.all.subscribe()
+    }
+
+    /// True when it is known what leaves of what this one has: it has told that, and the process before this one has told what is left
+    /// alone.
+    #[must_use]
+    pub fn is_known(&self, pid: u32) -> bool {
+        let all = self.all.borrow();
+        let newest = all.iter().max_by_key(|elder| elder.generation);
+        let mut asked = newest.into_iter().chain(all.iter().filter(|elder| elder.pid == pid));
+        asked.all(|elder| elder.told.is_some())
     }
 
     /// What is left with them on this version.
@@ -263,10 +286,9 @@ impl Handle {
     pub fn leaving_elsewhere(&self) -> Vec<Leaving> {
         let (state, now) = (self.state(), clock::instant());
         let is_left = |(service, version): &(ServiceName, VersionName)| !is_led_to(&state, service, version);
-        let alone = self.elders.alone();
-        let left = self.left_elsewhere().into_iter().filter(is_left).map(|name| {
-            let alone = alone.get(&name).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-            Leaving { service: name.0, version: name.1, alone }
+        let left = self.left_elsewhere().into_iter().filter(is_left).map(|(service, version)| {
+            let alone = self.elders.alone_for(&service, &version, now);
+            Leaving { service, version, alone }
         });
         left.collect()
     }

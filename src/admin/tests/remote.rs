@@ -341,6 +341,32 @@ async fn nobody_who_is_known_keeps_the_others_out() {
 }
 
 #[tokio::test]
+async fn nobody_who_is_known_has_all_event_streams() {
+    let remote = Remote::usual().await;
+    let open = async |who: &str| {
+        let stream = TcpStream::connect(remote.address).await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let head = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {who}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = String::new();
+        stream.read_line(&mut status).await.unwrap();
+        (status[9..12].to_owned(), stream)
+    };
+    let mut held = Vec::new();
+    for index in 0..64 {
+        let (status, stream) = open("shop").await;
+        assert_eq!(status, if index < 32 { "200" } else { "429" });
+        held.extend((index < 32).then_some(stream));
+    }
+    let refused = remote.get("shop", "/v1/events").await;
+    assert_eq!(refused.json["type"].as_str(), Some("urn:switchback:problem:too_many_streams"));
+    assert_eq!(open("cart").await.0, "200", "others have theirs");
+    // With the end of one there is room for another.
+    drop(held.pop());
+    while open("shop").await.0 != "200" {}
+}
+
+#[tokio::test]
 async fn an_event_stream_tells_of_ones_own_and_ends_with_the_right_to_it() {
     let remote = Remote::usual().await;
     let mut stream = BufReader::new(TcpStream::connect(remote.address).await.unwrap());

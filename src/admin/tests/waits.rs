@@ -147,7 +147,7 @@ async fn events_tell_changes_and_drains() {
 async fn event_streams_leave_room_for_an_operator() {
     let world = World::new();
     let mut open = Vec::new();
-    for _ in 0..super::super::STREAMS {
+    for _ in 0..crate::admin::streams::LOCAL {
         let mut lines = listen(&world).await;
         event(&mut lines).await;
         open.push(lines);

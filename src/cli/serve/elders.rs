@@ -108,7 +108,7 @@ async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: Canc
         let pools = handle.pools_elsewhere();
         handle.elders().may_go_by(pid, &pools);
         let pools: Vec<_> = pools.into_iter().map(Pool::from).collect();
-        let Ok(Some(left)) = ask(&line, &handle, pools.clone()).await else { break };
+        let Ok(Some(left)) = ask(pid, &line, &handle, pools.clone()).await else { break };
         let is_settled = left.quiet && left.pools == pools && handle.leaving_elsewhere().is_empty();
         let pause = if is_settled { SELDOM } else { SOON };
         let (elder, untold) = heard(left);
@@ -127,12 +127,18 @@ async fn talk(pid: u32, line: Arc<Mutex<Line>>, mut handle: Handle, ending: Canc
     handle.elders().remove(pid);
 }
 
-async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::Result<Option<Left>> {
+async fn ask(
+    pid: u32,
+    line: &Mutex<Line>,
+    handle: &Handle,
+    pools: Vec<Pool>,
+) -> std::io::Result<Option<Left>> {
     let mut line = line.lock().await;
+    let unsure = !handle.elders().is_known(pid);
     let leaving = handle.leaving_elsewhere();
     let alone_ms = leaving.iter().map(|left| millis(left.alone)).collect();
     let leaving = leaving.iter().map(|left| (left.service.to_string(), left.version.to_string())).collect();
-    line.tell(&Told::Ask { leaving, alone_ms, pools }).await?;
+    line.tell(&Told::Ask { leaving, alone_ms, unsure, pools }).await?;
     match line.hear().await? {
         Some(Told::Left(left)) => Ok(Some(left)),
         Some(other) => Err(std::io::Error::other(format!("unexpected: {other:?}"))),
@@ -141,9 +147,9 @@ async fn ask(line: &Mutex<Line>, handle: &Handle, pools: Vec<Pool>) -> std::io::
 }
 
 impl From<elders::Untold> for Untold {
-    fn from(elders::Untold { service, version, age }: elders::Untold) -> Self {
+    fn from(elders::Untold { service, version, age, alone }: elders::Untold) -> Self {
         let (service, version) = (service.to_string(), version.to_string());
-        Self { service, version, age_ms: millis(age) }
+        Self { service, version, age_ms: millis(age), alone_ms: millis(alone) }
     }
 }
 
@@ -174,9 +180,9 @@ fn heard(left: Left) -> (Elder, Vec<elders::Untold>) {
     });
     let told = Some(elders::Told { connections, left: left.collect(), pools: known(pools) });
     let (generation, program) = (Some(generation), Some(version));
-    let untold = untold.into_iter().filter_map(|Untold { service, version, age_ms }| {
-        let age = Duration::from_millis(age_ms);
-        Some(elders::Untold { service: service.parse().ok()?, version: version.parse().ok()?, age })
+    let untold = untold.into_iter().filter_map(|Untold { service, version, age_ms, alone_ms }| {
+        let [age, alone] = [age_ms, alone_ms].map(Duration::from_millis);
+        Some(elders::Untold { service: service.parse().ok()?, version: version.parse().ok()?, age, alone })
     });
     (Elder { pid, generation, program, is_quiet: quiet, told }, untold.collect())
 }

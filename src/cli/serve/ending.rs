@@ -226,9 +226,9 @@ impl Here {
         let (mut to_end, mut has_told) = (Some(to_end), false);
         loop {
             match line.hear().await {
-                Ok(Some(Told::Ask { leaving, alone_ms, pools })) => {
-                    // Before it was told what is here, it cannot say what of it leaves.
-                    if std::mem::replace(&mut has_told, true) {
+                Ok(Some(Told::Ask { leaving, alone_ms, unsure, pools })) => {
+                    // Before it was told what is here, it cannot say what of it leaves, and says so unless its build is an older one.
+                    if std::mem::replace(&mut has_told, true) && !unsure {
                         self.handle.follow(elders::leaving(leaving, alone_ms)).await;
                     }
                     // What begins here goes by the table of its time.

@@ -91,11 +91,8 @@ pub(super) fn follow(
             (Some(Remote { wanted, ..present }), None)
         }
         (present, prepared) => {
-            let ended = present.map(|present| {
-                info!(listen = %present.bound, "the admin API is not served there any more");
-                present.stop.cancel();
-                present.serving
-            });
+            let wanted = prepared.as_ref().map(|prepared| &prepared.wanted);
+            let ended = present.map(|present| present.end(wanted));
             (prepared.and_then(|prepared| prepared.serve(app, stop)), ended)
         }
     }
@@ -135,6 +132,18 @@ impl Remote {
         shown.map(certificate).collect()
     }
 
+    /// Ends with what it answers now, to those who are known by what is `wanted` elsewhere.
+    fn end(self, wanted: Option<&config::Remote>) -> JoinHandle<()> {
+        info!(listen = %self.bound, "the admin API is not served there any more");
+        let before = Door::clone(&self.door.borrow());
+        if wanted.is_some_and(|wanted| believed(&self.wanted) != believed(wanted)) {
+            before.doubted.cancel();
+        }
+        self.door.send_replace(Arc::new(Door { access: wanted.map(access).unwrap_or_default(), ..before }));
+        self.stop.cancel();
+        self.serving
+    }
+
     /// Waits until it has ended, once that was asked for.
     pub(super) async fn ended(self) {
         drop(self.serving.await);
@@ -143,7 +152,7 @@ impl Remote {
 
 /// Where its TLS is the same as before, what was made of it then stays, and so do its sessions.
 fn door(wanted: &config::Remote, present: Option<&Remote>) -> Result<Door> {
-    let access = Access::of(wanted.known.iter().map(known).collect());
+    let access = access(wanted);
     let handshake_timeout = wanted.tls.as_ref().map_or(NO_HANDSHAKE, |tls| tls.handshake_timeout);
     if let Some(present) = present.filter(|present| present.wanted.tls == wanted.tls) {
         let before = present.door.borrow();
@@ -165,6 +174,10 @@ fn door(wanted: &config::Remote, present: Option<&Remote>) -> Result<Door> {
 /// Who has to have signed a client's certificate.
 fn believed(of: &config::Remote) -> Option<&config::ClientAuth> {
     of.tls.as_ref().map(|tls| &tls.client_auth)
+}
+
+fn access(wanted: &config::Remote) -> Access {
+    Access::of(wanted.known.iter().map(known).collect())
 }
 
 fn known(of: &config::Authorized) -> Known {

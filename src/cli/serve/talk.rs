@@ -55,6 +55,9 @@ pub(super) enum Told {
         /// For how long each of these is left alone before that, in milliseconds; nothing where none is.
         #[serde(default)]
         alone_ms: Vec<u64>,
+        /// Whoever asks does not know yet what leaves: the two above are not to be gone by.
+        #[serde(default)]
+        unsure: bool,
         /// Where the others' work may go.
         #[serde(default)]
         pools: Vec<Pool>,
@@ -157,6 +160,9 @@ pub(super) struct Untold {
     pub(super) service: String,
     pub(super) version: String,
     pub(super) age_ms: u64,
+    /// For how long yet what lasts there is left alone.
+    #[serde(default)]
+    pub(super) alone_ms: u64,
 }
 
 /// So much of one kind on one version with one endpoint.

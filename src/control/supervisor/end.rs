@@ -1,8 +1,9 @@
 //! How a trial has ended, for whoever waits for that, and for who asks again in a later process.
 
 use super::Verdicts;
-use super::told::Ended;
+use super::told::{Ended, is_way_back};
 use crate::control::{Failed, Handle};
+use crate::release::{ActorKind, Change, ChangeKind, ServiceRecord, Trial};
 use crate::store::HistoryQuery;
 use crate::table::{Epoch, ServiceName};
 
@@ -29,30 +30,81 @@ impl Handle {
         }
     }
 
+    /// True when the change at this epoch began a trial, and that is over.
+    pub async fn had_trial(&self, service: &ServiceName, stage: Epoch) -> bool {
+        let state = self.state();
+        let trial = state.deployment(service).and_then(|deployment| deployment.trial.as_ref());
+        if trial.is_some_and(|trial| trial.stage == stage) {
+            return false;
+        }
+        // Before the store is asked.
+        if self.verdicts.ended_of(service).is_some_and(|ended| ended.stage == stage) {
+            return true;
+        }
+        let began = |change: Change| Some(trial_after(&change, service).is_some_and(|it| it.stage == stage));
+        self.look_back(service, stage, Some(Epoch(stage.0 + 1)), began).await == Some(true)
+    }
+
     /// How a trial has ended that is over, by the history, as far as that reaches back.
     async fn ended_before(&self, service: &ServiceName, stage: Epoch) -> Ended {
-        let unseen = || Ended::unseen(stage, self.state().table.epoch());
-        // The change after the one that is looked at.
-        let (mut next, mut before) = (None, None);
+        let mut next = None;
+        let last = self.look_back(service, stage, None, |change| {
+            let trial = trial_after(&change, service).filter(|trial| trial.stage == stage).cloned();
+            if trial.is_none() {
+                next = Some(change);
+            }
+            trial
+        });
+        let last = last.await;
+        let Some((trial, end)) = last.zip(next) else {
+            return Ended::unseen(stage, self.state().table.epoch());
+        };
+        let mut proven = None;
+        let is_back = record(&end, service).is_some_and(|record| is_way_back(record, &trial));
+        if is_back && end.kind == ChangeKind::Revert {
+            // It had held everybody for that before.
+            let held = |change: Change| {
+                let is_its_own =
+                    change.actor.kind == ActorKind::Supervisor && change.kind == ChangeKind::Hold;
+                is_its_own.then_some(change.reason)
+            };
+            proven = self.look_back(service, stage, Some(end.epoch), held).await;
+        }
+        Ended::by(&end, stage, trial_after(&end, service), proven)
+    }
+
+    /// What `look` makes of the first change of a service that it makes something of: from before the epoch `before` back to `stage`,
+    /// the newest first.
+    async fn look_back<T>(
+        &self,
+        service: &ServiceName,
+        stage: Epoch,
+        mut before: Option<Epoch>,
+        mut look: impl FnMut(Change) -> Option<T>,
+    ) -> Option<T> {
         loop {
             let query = HistoryQuery { before, limit: PAGE, service: Some(service.clone()) };
-            let Ok(page) = self.history(query).await else { return unseen() };
-            let Some(oldest) = page.last() else { return unseen() };
-            before = Some(oldest.epoch);
+            let page = self.history(query).await.ok()?;
+            before = Some(page.last()?.epoch);
             for change in page {
-                let record = change.services.iter().find(|record| record.service == *service);
-                let standing = record.and_then(|record| record.standing.as_ref());
-                let trial = standing.and_then(|standing| standing.trial.clone());
-                if trial.as_ref().is_some_and(|trial| trial.stage == stage) {
-                    return next.unwrap_or_else(unseen);
+                if change.epoch < stage {
+                    return None;
                 }
-                if change.epoch <= stage {
-                    return unseen();
+                if let Some(found) = look(change) {
+                    return Some(found);
                 }
-                next = Some(Ended::by(&change, stage, trial.as_ref(), None));
             }
         }
     }
+}
+
+fn record<'c>(change: &'c Change, service: &ServiceName) -> Option<&'c ServiceRecord> {
+    change.services.iter().find(|record| record.service == *service)
+}
+
+/// The trial of a service that was under way after this change.
+fn trial_after<'c>(change: &'c Change, service: &ServiceName) -> Option<&'c Trial> {
+    record(change, service)?.standing.as_ref()?.trial.as_ref()
 }
 
 impl Verdicts {

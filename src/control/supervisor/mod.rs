@@ -36,7 +36,7 @@ use super::{Exclusively, Failed, Streams, Wanted, clock};
 use crate::metrics::supervision::Compared;
 use crate::release::verdict::{Report, Standing};
 use crate::release::{Act, Actor, ActorKind, Command, ServiceRecord, Trial};
-use crate::table::{Epoch, ServiceName, Split};
+use crate::table::{Epoch, ServiceName};
 use case::{Case, REST};
 use inquiry::Inquiry;
 use orders::Wanted as Wish;
@@ -199,8 +199,7 @@ impl Verdicts {
     fn way_back(&self, record: &ServiceRecord, stage: Epoch) -> Option<String> {
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
         let (trial, report) = proven.get(&record.service).filter(|(trial, _)| trial.stage == stage)?;
-        let is_back = record.standing.as_ref()?.split == Split::all_to(trial.baseline.clone());
-        (trial.exclusive.is_some() && is_back).then(|| report.sentence())
+        told::is_way_back(record, trial).then(|| report.sentence())
     }
 
     /// These trials are over, and as of this epoch no others.

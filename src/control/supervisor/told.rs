@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::release::verdict::{Report, Standing};
 use crate::release::{Actor, ActorKind, Change, ChangeKind, ServiceRecord, Trial};
-use crate::table::{Epoch, ServiceName, VersionName};
+use crate::table::{Epoch, ServiceName, Split, VersionName};
 
 /// How a trial has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,12 @@ pub(super) fn ended(
         }
     }
     over
+}
+
+/// True when `record` has all of the service with the baseline of an exclusive trial, as supervision's way back leaves it.
+pub(super) fn is_way_back(record: &ServiceRecord, trial: &Trial) -> bool {
+    let is_back = |split: &Split| *split == Split::all_to(trial.baseline.clone());
+    trial.exclusive.is_some() && record.standing.as_ref().is_some_and(|standing| is_back(&standing.split))
 }
 
 impl Ended {

@@ -36,7 +36,8 @@ impl Failure {
     #[must_use]
     pub fn is_not_accepted(&self) -> bool {
         let Self::Unconnected(reason) = self else { return false };
-        Verdict::of_reason(*reason) != Some(Verdict::Reset)
+        // With whom there is no TLS to be done accepted a connection for it.
+        *reason != Reason::UpstreamTls && Verdict::of_reason(*reason) != Some(Verdict::Reset)
     }
 
     /// Why, in the words that all share.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, UnixStream};
 
-pub use dialed::Dialed;
+pub use dialed::{Allowance, Dialed};
 
 use super::eyeballs;
 use super::names::Name;

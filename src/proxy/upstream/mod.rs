@@ -52,7 +52,7 @@ pub mod dial;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use dial::{Dial, Dialed, NotConnected};
+pub use dial::{Allowance, Dial, Dialed, NotConnected};
 pub use far::Far;
 use tokio::sync::Notify;
 

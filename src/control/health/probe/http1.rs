@@ -8,21 +8,23 @@ use hyper::client::conn::http1::{self, Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::{MOST_BODY, Unwell, broken, driven, ended};
-use crate::proxy::upstream::Dialed;
+use crate::proxy::upstream::{Allowance, Dialed};
 
 /// A connection that can be asked.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     connection: http1::Connection<TokioIo<Dialed>, Empty<Bytes>>,
+    allowance: Allowance,
 }
 
 impl Connection {
     pub(super) async fn open(stream: Dialed) -> Result<Self, Unwell> {
+        let allowance = stream.allowance();
         // A single `send` for what is never long.
         let opened = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(|error| broken(&error))?;
-        Ok(Self { sender, connection })
+        Ok(Self { sender, connection, allowance })
     }
 
     /// The answer's status, and the beginning of its body if somebody `reads_body`; true when it can be asked again.
@@ -31,6 +33,7 @@ impl Connection {
         request: Request<()>,
         reads_body: bool,
     ) -> Result<(u16, Vec<u8>, bool), Unwell> {
+        self.allowance.renew();
         let (sender, request) = (&mut self.sender, request.map(|()| Empty::<Bytes>::new()));
         let exchange = async {
             let mut answer = sender.send_request(request).await.map_err(|error| broken(&error))?;

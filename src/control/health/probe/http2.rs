@@ -5,7 +5,7 @@ use h2::client::{Builder, SendRequest};
 use http::{HeaderMap, Request};
 
 use super::{MOST_BODY, Unwell, broken, driven, ended};
-use crate::proxy::upstream::Dialed;
+use crate::proxy::upstream::{Allowance, Dialed};
 
 /// The longest head, and the longest trailers, of an answer.
 const MOST_HEADERS: u32 = 16 * 1024;
@@ -14,6 +14,7 @@ const MOST_HEADERS: u32 = 16 * 1024;
 pub(super) struct Connection {
     client: SendRequest<Bytes>,
     connection: h2::client::Connection<Dialed, Bytes>,
+    allowance: Allowance,
 }
 
 /// What came back.
@@ -27,9 +28,10 @@ pub(super) struct Answer {
 
 impl Connection {
     pub(super) async fn open(stream: Dialed) -> Result<Self, Unwell> {
+        let allowance = stream.allowance();
         let opened = Builder::new().max_header_list_size(MOST_HEADERS).handshake(stream).await;
         let (client, connection) = opened.map_err(|error| broken(&error))?;
-        Ok(Self { client, connection })
+        Ok(Self { client, connection, allowance })
     }
 
     /// Sends a request, and `sent` as its body; reads the beginning of the answer's, and its trailers, if somebody
@@ -40,6 +42,7 @@ impl Connection {
         sent: Option<Bytes>,
         reads_body: bool,
     ) -> Result<Answer, Unwell> {
+        self.allowance.renew();
         let client = self.client.clone();
         let exchange = async {
             let mut client = client.ready().await?;
