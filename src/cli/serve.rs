@@ -11,6 +11,7 @@ mod ending;
 mod entrances;
 mod files;
 mod heir;
+mod legacy;
 mod log;
 mod machine;
 mod memory;
@@ -19,7 +20,6 @@ mod orphans;
 mod reload;
 mod remote;
 mod settings;
-mod sidelined;
 mod signals;
 mod sockets;
 mod succession;
@@ -218,7 +218,7 @@ impl Process {
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         // Before anybody looks at them.
-        sidelined::take(&handle, succession.sidelined());
+        legacy::take(&handle, succession.legacy());
         let (stop_control, control) = on_own_thread(control)?;
         succession.meet(&handle, &config.state.dir);
         let settings = settings(&config, &entrances, &log);

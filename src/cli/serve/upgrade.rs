@@ -14,7 +14,7 @@ use super::elders::Elders;
 use super::heir::{Fell, Heir};
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, orphans, remote, sidelined, sockets};
+use super::{Process, TRY_AGAIN, actor, legacy, orphans, remote, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::control::elders::Untold;
@@ -145,7 +145,7 @@ impl Process {
             .ok();
         self.is_lent.set(true);
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
-        let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
+        let ready = heir.ready(legacy::tell(&self.handle)).await.map_err(Why::Fell)?;
         // From now on that one does.
         std::mem::replace(&mut self.elders, Elders::none()).leave();
         drop(paused);
