@@ -114,7 +114,8 @@
 //!
 //! `switchback upgrade` → [`admin`] → `cli::serve`, which starts the new program with every listening socket (by the protocol
 //! of socket activation, [`proxy::inherited`]) and a line to talk on. When that one is prepared, control closes the
-//! [store] and lends it (changes wait); the new process opens it, has table and epoch from there, accepts on
+//! [store] and lends it (changes wait); the new process opens it, has table and epoch from there, is told what is not in there
+//! (who gets no requests, [how much is left](control::Term) of what is over by time), accepts on
 //! the same sockets, and says so; only then the old one stops accepting, without touching what the kernel has queued. A
 //! process that fails gives the store back by ending. The old process may begin requests of connections that it has for some
 //! seconds more, by its table; so the new one acknowledges no change before the old one says that it begins none any

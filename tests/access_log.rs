@@ -519,6 +519,31 @@ fn a_log_that_is_full_can_be_turned_elsewhere() {
 }
 
 #[test]
+fn a_standard_output_that_nobody_reads_can_be_left_for_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pipe(dir.path());
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let origins = vec![Origin::start("blue")];
+    let text = config(dir.path(), &origins, "headers = [\"x-long\"]", "", "");
+    let mut lab = Lab::configured(dir, origins, &text);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let file = format!("target = \"file\"\npath = \"{}\"", path.display());
+    assert!(text.contains(&file));
+    lab.write_config(&text.replace(&file, "target = \"stdout\""));
+    let into = format!("exec \"$@\" > {}", path.display());
+    let proxy =
+        Proxy::start_as(&["sh", "-c", &into, "sh"], &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    fill(&lab);
+    lab.proxy().wait_for_log("nobody reads it");
+    let other = lab.dir.path().join("other.log");
+    lab.write_config(&text.replace("access.log", "other.log"));
+    wait_until("what waited is written there", || !read(&other).is_empty());
+    lab.get("/last");
+    wait_until("what comes is", || read(&other).last().unwrap()["path"] == "/last");
+}
+
+#[test]
 fn every_line_is_written_before_the_proxy_ends() {
     let lab = logging(vec![Origin::start("blue")], "");
     let address = lab.address();

@@ -9,8 +9,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use lab::history::Load;
+use lab::preload::Preload;
 use lab::{Lab, Origin, Proxy, admin};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -172,6 +174,41 @@ fn a_port_that_somebody_would_share_is_refused_all_the_same() {
     let (dir, address) = (tempfile::tempdir().unwrap(), taken.local_addr().unwrap().as_socket().unwrap());
     let said = refused(dir.path(), &config(dir.path(), address, ""));
     assert!(said.contains(&format!("cannot listen on {address}; {PORT_TAKEN}")), "{said}");
+}
+
+/// Whoever binds a socket that others may share is not scheduled for a moment before.
+const SLOW_TO_BIND: &str = r#"
+#define _GNU_SOURCE
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int bind(int socket, const struct sockaddr *address, socklen_t length) {
+    int shared = 0;
+    socklen_t size = sizeof shared;
+    if (!getsockopt(socket, SOL_SOCKET, SO_REUSEPORT, &shared, &size) && shared) usleep(1000000);
+    return syscall(SYS_bind, socket, address, length);
+}
+"#;
+
+#[test]
+fn of_two_that_want_a_port_at_the_same_moment_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = Preload::compile(dir.path(), SLOW_TO_BIND).variable();
+    let address = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let start = |name: &str| {
+        let dir = dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join("switchback.toml");
+        fs::write(&file, config(&dir, address, "")).unwrap();
+        Proxy::start_as(&["env", &library], &["--workers", "2"], &file, &dir.join("admin.sock"))
+    };
+    let both = thread::scope(|scope| {
+        ["one", "two"].map(|name| scope.spawn(|| start(name))).map(|it| it.join().unwrap())
+    });
+    let refused: Vec<_> = both.iter().filter_map(|started| started.as_ref().err()).collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].contains(&format!("cannot listen on {address}; {PORT_TAKEN}")), "{}", refused[0]);
 }
 
 #[test]

@@ -12,9 +12,14 @@
 mod lab;
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lab::origin::Then;
 use lab::preload::Preload;
 use lab::{Lab, Origin, Proxy, Pulse, wait_until};
 use serde_json::{Value, json};
@@ -41,6 +46,16 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 "#;
 
 const HOURS: i64 = 3_600;
+
+/// A process that has taken over; it ends with this.
+struct Heir(Value);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = Command::new("kill").args(["-KILL", &self.0["pid"].to_string()]).status();
+    }
+}
 
 /// A lab whose proxy has a calendar that can be set.
 struct World {
@@ -77,6 +92,13 @@ impl World {
         let beside = self.calendar.with_extension("new");
         fs::write(&beside, seconds.to_string()).unwrap();
         fs::rename(beside, &self.calendar).unwrap();
+    }
+
+    /// Another process takes over from the lab's, which is ended with what is returned.
+    fn upgrade(&mut self) -> (Proxy, Heir) {
+        let (status, answer) = self.lab.call("POST", "/v1/upgrade", &Value::Null);
+        assert_eq!(status, 200, "{answer}");
+        (self.lab.proxy.take().unwrap(), Heir(answer))
     }
 
     fn trial(&self) -> Value {
@@ -199,4 +221,79 @@ fn a_machine_that_was_restarted_is_found_well_although_the_calendar_was_set_back
     }
     wait_until("it has ended", || rollout()["state"] != "running");
     assert_eq!(rollout()["state"], "done", "{}", rollout());
+}
+
+/// `shop` and two more, of which users stay with `blog`'s versions.
+fn three() -> Lab {
+    let origins = ["blue", "green"].map(Origin::start);
+    let versions = |service: &str| {
+        let of = |origin: &Origin| {
+            format!("[services.{service}.versions.{}]\nendpoints = [\"{}\"]\n", origin.name, origin.address)
+        };
+        origins.iter().map(of).collect::<String>()
+    };
+    let more = format!(
+        "[upgrade]\nspread = \"100ms\"\n\
+         [services.cart]\nroutes = [{{ path = \"/cart\" }}]\nstable = \"blue\"\n{}\
+         [services.blog]\nroutes = [{{ path = \"/blog\" }}]\nstable = \"blue\"\n\
+         sticky = {{ cookie = \"sb_id\", mint = true }}\n{}",
+        versions("cart"),
+        versions("blog")
+    );
+    Lab::on(origins.into(), &more)
+}
+
+#[test]
+fn what_is_over_by_time_takes_its_time_in_the_process_that_takes_over() {
+    let mut world = World::of(three());
+    let asked = [
+        ("POST", "shop/ramp", json!({ "to": "green", "steps": [5_000, 10_000], "every": "8s" })),
+        ("POST", "cart/flip", json!({ "to": "green", "supervise": "8s" })),
+        ("PUT", "blog/weights", json!({ "blue": 5_000, "green": 5_000 })),
+        ("POST", "blog/retire", json!({ "for": "8s" })),
+    ];
+    let since = Instant::now();
+    for (method, of, body) in asked {
+        let (status, answer) = world.lab.call(method, &format!("/v1/services/{of}"), &body);
+        assert!(status < 300, "{of}: {answer}");
+    }
+    let phases = |lab: &Lab| {
+        ["shop", "cart", "blog"].map(|service| {
+            lab.call("GET", &format!("/v1/services/{service}"), &Value::Null).1["phase"].clone()
+        })
+    };
+    let under_way = ["ramping", "supervising", "retiring"];
+    assert_eq!(phases(&world.lab), under_way);
+    world.set(24 * HOURS);
+    let (_first, _second) = world.upgrade();
+    assert_eq!(phases(&world.lab), under_way, "right after the upgrade");
+    lasts(since, Duration::from_millis(7_900), "all are over", || {
+        phases(&world.lab) == ["steady", "steady", "steady"]
+    });
+}
+
+#[test]
+fn an_ejection_takes_its_time_in_the_process_that_takes_over() {
+    let is_bad = Arc::new(AtomicBool::new(true));
+    let bad = Arc::clone(&is_bad);
+    let fails = Origin::behaving("blue", move |_, stream| {
+        let status = if bad.load(Ordering::SeqCst) { 503 } else { 200 };
+        write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok")?;
+        Ok(Then::Keep)
+    });
+    let address = fails.address;
+    let outliers = "outliers = { base_ejection = \"3s\", max_ejection = \"60s\" }";
+    let spread = "[upgrade]\nspread = \"100ms\"\n";
+    let mut world = World::of(Lab::pool(vec![Origin::start("blue"), fails], &[], spread, outliers));
+    let state = |world: &World| world.lab.endpoint(address)["health"]["state"].clone();
+    wait_until("it is ejected", || {
+        let _ = world.lab.client().try_get("/");
+        state(&world) == "ejected"
+    });
+    let since = Instant::now();
+    is_bad.store(false, Ordering::SeqCst);
+    world.set(-HOURS);
+    let (_first, _second) = world.upgrade();
+    assert_eq!(state(&world), "ejected");
+    lasts(since, Duration::from_millis(1_000), "it gets requests again", || state(&world) != "ejected");
 }

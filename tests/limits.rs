@@ -439,6 +439,28 @@ fn start_with_few_descriptors(lab: &mut Lab) {
 }
 
 #[test]
+fn who_has_descriptors_for_its_workers_alone_says_so_and_does_not_serve() {
+    let mut lab = Lab::start(&["blue"]);
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let start = |workers: &str| {
+        let few = ["prlimit", "--nofile=256:256"];
+        Proxy::start_as(&few, &["--workers", workers], &lab.config(), &lab.socket())
+    };
+    // There is none left for clients, and not even one for each worker.
+    for workers in ["24", "48"] {
+        let Err(log) = start(workers) else { panic!("{workers} workers serve") };
+        assert!(!log.contains("ready"), "{log}");
+        assert!(log.contains("ulimit -n") && log.contains("--workers"), "{log}");
+    }
+    let proxy = start("12").unwrap_or_else(|log| panic!("the proxy did not start:\n{log}"));
+    let log = proxy.log();
+    let accepted: u64 = log.split("accepted=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!((1..100).contains(&accepted), "a worker has some eight: {log}");
+    lab.proxy = Some(proxy);
+    assert_eq!(lab.get("/").status, 200);
+}
+
+#[test]
 fn clients_who_take_all_descriptors_leave_some_to_the_operator_and_nobody_else_is_to_blame() {
     let gate = Gate::default();
     let mut lab = Lab::on(["blue", "green"].map(|name| Origin::held(name, &gate)).into(), "");

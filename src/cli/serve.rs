@@ -11,6 +11,7 @@ mod ending;
 mod entrances;
 mod files;
 mod heir;
+mod legacy;
 mod log;
 mod machine;
 mod memory;
@@ -19,7 +20,6 @@ mod orphans;
 mod reload;
 mod remote;
 mod settings;
-mod sidelined;
 mod signals;
 mod sockets;
 mod succession;
@@ -47,7 +47,7 @@ pub(super) use files::configuration;
 use files::{load, watched};
 use heir::OwnProgram;
 use log::Log;
-use machine::{on_own_thread, raise_file_limit, start_log};
+use machine::{check_room, no_workers, on_own_thread, raise_file_limit, remedy, start_log};
 use settings::{memory_limit, settings, taken_out, trusted};
 use signals::{Asked, Signals};
 use succession::Succession;
@@ -61,7 +61,6 @@ use crate::control::discovery::Finders;
 use crate::control::reload::{Trigger, Watch, watch};
 use crate::control::{self, Handle};
 use crate::proxy::crew::{self, Crew};
-use crate::proxy::descriptors;
 use crate::proxy::inherited::Given;
 use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
@@ -107,7 +106,7 @@ fn run_from(runtime: &LocalRuntime, started: Started, args: Run) -> Result<()> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let affinity = args.cpu_affinity.as_ref().unwrap_or(&config.proxy.cpu_affinity);
     let cores = Cores::of(affinity, args.workers.map(usize::from))?;
-    raise_file_limit(config.limits.connections);
+    raise_file_limit();
     runtime.block_on(async {
         let signals = Signals::take()?;
         let start = Start { file, watching, config, cores, program };
@@ -218,12 +217,14 @@ impl Process {
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;
         // Before anybody looks at them.
-        sidelined::take(&handle, succession.sidelined());
+        legacy::take(&handle, succession.legacy());
         let (stop_control, control) = on_own_thread(control)?;
         succession.meet(&handle, &config.state.dir);
-        let settings = settings(&config, &entrances, &log);
-        let mut crew = Crew::start(workers, &pins, handle.live(), &settings)?;
-        crew.follow(&addresses(&config), bound, &settings).await;
+        let settings = || settings(&config, &entrances, &log);
+        let crew = Crew::start(workers, &pins, handle.live(), &settings());
+        let mut crew = crew.map_err(|error| no_workers(workers, error))?;
+        check_room(bound.to_spare(), config.limits.connections)?;
+        crew.follow(&addresses(&config), bound, &settings()).await;
 
         let (memory, limit) = channel::channel(memory_limit(&config));
         spawn_local(memory::look(Arc::clone(crew.commons()), limit));
@@ -274,7 +275,6 @@ impl Process {
             is_lent: Rc::default(),
             trace: None,
         };
-        descriptors::count_others();
         process.announce(succession).await;
         Ok((process, upgrades))
     }
@@ -370,7 +370,7 @@ impl Process {
 }
 
 fn cannot_listen(error: crew::CannotListen) -> anyhow::Error {
-    let hint = error.hint();
+    let hint = remedy(&error.why).unwrap_or_else(|| error.hint());
     anyhow::Error::new(error.why).context(format!("cannot listen on {}; {hint}", error.address))
 }
 

@@ -21,6 +21,7 @@ mod retire;
 pub mod rollout;
 pub mod supervisor;
 mod tenures;
+mod terms;
 mod uses;
 mod wanted;
 mod warmup;
@@ -53,6 +54,7 @@ pub use retire::{RetirementClock, Retirements};
 use rollout::Rollouts;
 use supervisor::Verdicts;
 pub use tenures::Tenures;
+pub use terms::{Term, TermOf};
 pub use uses::{Use, Uses};
 
 use crate::proxy::live::{Live, Snapshot};

@@ -1,8 +1,8 @@
 //! Ramps go on by themselves: control takes each step when its time is over, as an ordinary change of who began the ramp.
 //!
 //! When that is is kept on a clock that nobody sets; by the calendar, which alone outlives a process, only what a process finds
-//! when it begins. What stands in a step's way is told, and the step is tried again each second; none is skipped for that, and none is
-//! taken twice: it names the step that it goes on from.
+//! when it begins and [nobody tells](super::terms). What stands in a step's way is told, and the step is tried again each second; none
+//! is skipped for that, and none is taken twice: it names the step that it goes on from.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::custody::Custody;
 use super::handle::{Handle, Notice, Wanted};
 use super::supervisor::Verdicts;
+use super::terms::End;
 use super::{Control, Failed, clock};
 use crate::release::verdict::Standing;
 use crate::release::{
@@ -89,6 +90,18 @@ impl Ramps {
                 let (begun, from, due) = (ramp.begun, ramp.step, now + left);
                 clocks.insert(name.clone(), Clock { begun, from, until, due, hindrance: None });
             }
+        }
+    }
+
+    /// When the steps are over.
+    pub(super) fn ends(&self) -> Vec<(ServiceName, End)> {
+        self.lock().iter().map(|(name, clock)| (name.clone(), (clock.until, clock.due))).collect()
+    }
+
+    /// The present step of a service is over then, if that is the one.
+    pub(super) fn go_on(&self, service: &ServiceName, (until, due): End) {
+        if let Some(clock) = self.lock().get_mut(service).filter(|clock| clock.until == until) {
+            clock.due = due;
         }
     }
 

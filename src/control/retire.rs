@@ -1,8 +1,8 @@
 //! Retirements end by themselves: control looks whether anybody has come to their versions, and ends them as an ordinary change of who
 //! began them, when nobody has for long enough, or their whole time is over.
 //!
-//! Both go by a clock that nobody sets; by the calendar only what a process finds when it begins. What it did not see itself it does not
-//! count as quiet: a process begins to listen when it begins.
+//! Both go by a clock that nobody sets; by the calendar only what a process finds when it begins and [nobody tells](super::terms). What it
+//! did not see itself it does not count as quiet: a process begins to listen when it begins.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::custody::Custody;
 use super::handle::{Handle, Wanted};
+use super::terms::End;
 use super::{Control, Failed, clock};
 use crate::release::{Command, RampOrder, Retired, State, Timestamp};
 use crate::table::duration::text;
@@ -86,6 +87,18 @@ impl Retirements {
             let last = known.map_or((now, 0), |clock| clock.last);
             let clock = Clock { begun, version, quiet, until, due, last, look: now, hindrance };
             clocks.insert(name.clone(), clock);
+        }
+    }
+
+    /// When they are over at the latest.
+    pub(super) fn ends(&self) -> Vec<(ServiceName, End)> {
+        self.lock().iter().map(|(name, clock)| (name.clone(), (clock.until, clock.due))).collect()
+    }
+
+    /// The retirement of a service is over then at the latest, if that is the one.
+    pub(super) fn go_on(&self, service: &ServiceName, (until, due): End) {
+        if let Some(clock) = self.lock().get_mut(service).filter(|clock| clock.until == until) {
+            clock.due = due;
         }
     }
 

@@ -37,6 +37,14 @@ struct Hand {
 #[derive(Debug, Default)]
 pub struct Bound(Vec<(ListenAddr, Open, Vec<Vec<Accepting>>)>);
 
+impl Bound {
+    /// How many descriptors whoever accepts on them takes besides: one to spare for each socket.
+    #[must_use]
+    pub fn to_spare(&self) -> usize {
+        self.0.iter().flat_map(|(_, _, shares)| shares).map(Vec::len).sum()
+    }
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
         self.0.iter().filter_map(|(_, open, _)| open.file.as_ref()).for_each(SocketFile::remove);

@@ -28,12 +28,17 @@ pub fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many clients may be connected with so many descriptors: a quarter is for endpoints.
+/// How many clients may be connected with so many descriptors: a quarter of what the process itself leaves is for endpoints. It is not
+/// known before [`count_others`].
 ///
 /// An idle client needs one, and one with a request a second one most of the time.
 #[must_use]
 pub fn for_clients(limit: u64) -> usize {
-    usize::try_from(usable(limit) / 4 * 3).unwrap_or(usize::MAX).max(1)
+    left_to_clients(limit, others())
+}
+
+fn left_to_clients(limit: u64, others: u64) -> usize {
+    usize::try_from(usable(limit).saturating_sub(others) / 4 * 3).unwrap_or(usize::MAX)
 }
 
 /// Those that are not kept.
@@ -80,10 +85,14 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Those that the process has besides, to listen, for its workers and its store.
 static OTHERS: OnceLock<u64> = OnceLock::new();
 
-/// Counts what is open besides, once all of it is. What is opened later is little.
-pub fn count_others() {
-    let open = fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
+/// Counts what is open besides, once all of it is but so many that are `to_come`. What is opened later is little.
+pub fn count_others(to_come: usize) {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, |open| (open.count() + to_come) as u64);
     OTHERS.get_or_init(|| open.saturating_sub(TAKEN.load(Ordering::Relaxed)));
+}
+
+fn others() -> u64 {
+    OTHERS.get().copied().unwrap_or(0)
 }
 
 /// True while half of them are free: what there is another way for may take one.
@@ -157,8 +166,7 @@ fn usable_here() -> u64 {
 
 /// And that nobody has.
 fn free() -> u64 {
-    let others = OTHERS.get().copied().unwrap_or(0);
-    usable_here().saturating_sub(others + TAKEN.load(Ordering::Relaxed))
+    usable_here().saturating_sub(others() + TAKEN.load(Ordering::Relaxed))
 }
 
 /// True when a version that has `own` leaves a quarter of all that are its own or free. Not of all that there are: several that
@@ -181,7 +189,8 @@ mod tests {
     #[test]
     fn some_are_kept_whatever_the_limit() {
         assert_eq!([4, 256, 20_000, 1 << 20].map(usable), [3, 192, 19_936, (1 << 20) - 64]);
-        assert_eq!([1, 256, 20_000].map(for_clients), [1, 144, 14_952]);
+        assert_eq!([256, 20_000].map(|limit| left_to_clients(limit, 0)), [144, 14_952]);
+        assert_eq!([40, 192, 300].map(|others| left_to_clients(256, others)), [114, 0, 0]);
         assert_eq!([256, 20_000, u64::MAX].map(usable_by_checks), [224, 19_968, u64::MAX - 32]);
     }
 

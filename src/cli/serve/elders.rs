@@ -162,7 +162,7 @@ pub(super) fn leaving(names: Vec<(String, String)>, alone_ms: Vec<u64>) -> Vec<e
     known.collect()
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

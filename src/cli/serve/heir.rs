@@ -22,7 +22,7 @@ use tracing::warn;
 use super::activation::{BECOME, ELDER, LINE, LOG};
 use super::diary;
 use super::sockets::Handle;
-use super::talk::{Hello, Line, Ready, Sidelined, Told};
+use super::talk::{Hello, Legacy, Line, Ready, Told};
 
 /// How many lines of its log are kept as its last words, and how long they may be.
 const WORDS: usize = 8;
@@ -99,9 +99,9 @@ impl Heir {
         }
     }
 
-    /// Tells it that the store is its own, and who gets no requests, and hears that it serves.
-    pub(super) async fn ready(&mut self, sidelined: Vec<Sidelined>) -> Result<Ready, Fell> {
-        self.line.tell(&Told::Yours { sidelined }).await.map_err(|_| Fell::Silently)?;
+    /// Tells it that the store is its own, and what is not in there, and hears that it serves.
+    pub(super) async fn ready(&mut self, legacy: Legacy) -> Result<Ready, Fell> {
+        self.line.tell(&Told::Yours(legacy)).await.map_err(|_| Fell::Silently)?;
         match self.line.hear().await {
             Ok(Some(Told::Ready(ready))) => {
                 self.process.is_ours = false;

@@ -1,12 +1,14 @@
 //! The access log of this process: its writer is started, turned to another file and ended as the configuration says.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tracing::warn;
 
+use super::machine::remedy;
 use crate::config::{self, Config, LogTarget};
 use crate::proxy::journal::writer::Output;
 use crate::proxy::journal::{Options, Target, Writer};
@@ -50,13 +52,15 @@ impl Log {
             LogTarget::Stdout => Target::Stdout,
             LogTarget::File(path) => Target::File(path.clone()),
         };
-        let why = || {
-            format!("cannot open the access log {}; name another [access_log] path", name(&target).display())
+        let why = |error: io::Error| {
+            let hint = remedy(&error).unwrap_or("name another [access_log] path");
+            let what = format!("cannot open the access log {}; {hint}", name(&target).display());
+            anyhow::Error::new(error).context(what)
         };
         match &self.writer {
-            Some(_) => Ok(Prepared::Turned(target.clone(), target.open().with_context(why)?)),
+            Some(_) => Ok(Prepared::Turned(target.clone(), target.open().map_err(why)?)),
             None => {
-                let writer = Writer::start(target.clone(), Arc::clone(&self.dropped)).with_context(why)?;
+                let writer = Writer::start(target.clone(), Arc::clone(&self.dropped)).map_err(why)?;
                 Ok(Prepared::Fresh(writer))
             }
         }

@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Error, Result, bail};
 use futures_util::future::OptionFuture;
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 use tracing::{Level, warn};
@@ -18,20 +19,30 @@ use crate::control::Control;
 use crate::control::health::Prober;
 use crate::proxy::descriptors;
 
-/// A proxy needs two descriptors a request: as many as the system lets it have. Says so when that is too few for as many clients
-/// as are `configured`.
-pub(super) fn raise_file_limit(configured: usize) {
+/// A proxy needs two descriptors a request: as many as the system lets it have.
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit on open files stays where it is");
     }
-    warn_of_few_files(configured);
 }
 
-fn warn_of_few_files(configured: usize) {
+/// Counts the descriptors that the process has for itself, all but so many that are `to_come`, and says so when what is left is too
+/// little for as many clients as are `configured`.
+///
+/// # Errors
+/// When nobody could.
+pub(super) fn check_room(to_come: usize, configured: usize) -> Result<()> {
+    descriptors::count_others(to_come);
     let most = most_connections();
+    if most == 0 {
+        bail!(
+            "none of {} file descriptors is left for clients once the workers have theirs: raise the limit on open files (LimitNOFILE=, ulimit -n), or start fewer workers (--workers)",
+            descriptors::limit().unwrap_or(0)
+        );
+    }
     if most < configured {
         warn!(
             accepted = most,
@@ -39,6 +50,24 @@ fn warn_of_few_files(configured: usize) {
             open_files = descriptors::limit(),
             "fewer clients than [limits] connections are accepted: raise the limit on open files (LimitNOFILE=, ulimit -n), or lower that"
         );
+    }
+    Ok(())
+}
+
+/// Why so many workers cannot be started, and what to do about it.
+pub(super) fn no_workers(workers: usize, error: io::Error) -> Error {
+    let hint = remedy(&error).map_or(String::new(), |hint| format!("; {hint}, or start fewer (--workers)"));
+    Error::new(error).context(format!("cannot start {workers} workers{hint}"))
+}
+
+/// What to do about an error that says that the machine gives no more of something.
+pub(super) fn remedy(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => Some("raise the limit on open files (LimitNOFILE=, ulimit -n)"),
+        Errno::NFILE => Some("raise the machine's limit on open files (sysctl fs.file-max)"),
+        Errno::AGAIN => Some("raise the limit on processes and threads (TasksMax=, pids.max, ulimit -u)"),
+        Errno::NOMEM => Some("give it more memory"),
+        _ => None,
     }
 }
 
@@ -90,4 +119,17 @@ pub(super) fn on_own_thread(mut control: Control) -> Result<(oneshot::Sender<()>
         }));
     })?;
     Ok((stop, ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_does_not_give_is_told_with_who_does() {
+        let said = |errno: Errno| remedy(&errno.into()).unwrap_or_default();
+        assert!(said(Errno::MFILE).contains("LimitNOFILE") && said(Errno::NFILE).contains("fs.file-max"));
+        assert!(said(Errno::AGAIN).contains("TasksMax"));
+        assert_eq!(remedy(&Errno::NOENT.into()), None);
+    }
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::activation::Predecessor;
 use super::elders::{Elders, unknown};
 use super::orphans;
-use super::talk::{Hello, Line, Older, Ready, Sidelined, Told};
+use super::talk::{Hello, Legacy, Line, Older, Ready, Told};
 use crate::control::Handle;
 
 /// How long the kernel may take to close what a process had whose end was heard: connections in the thousands come before its lock
@@ -26,8 +26,8 @@ struct Taken {
     hello: Hello,
     line: Line,
     log: Option<OwnedFd>,
-    /// The endpoints that get no requests.
-    sidelined: Vec<Sidelined>,
+    /// What it knows and the store does not.
+    legacy: Legacy,
     /// How long the store may still be locked.
     closing: Duration,
     elders: Vec<std::os::unix::net::UnixStream>,
@@ -49,12 +49,12 @@ impl Succession {
                 state.display()
             );
         }
-        let (line, sidelined) = (Line::over(line)?, Vec::new());
-        let mut taken = Taken { hello, line, log, sidelined, closing: Duration::ZERO, elders };
+        let (line, legacy) = (Line::over(line)?, Legacy::default());
+        let mut taken = Taken { hello, line, log, legacy, closing: Duration::ZERO, elders };
         // One that has died hears nothing, and then says nothing.
         let _ = taken.line.tell(&Told::Prepared).await;
         match taken.line.hear().await {
-            Ok(Some(Told::Yours { sidelined })) => Ok(Self(Some(Taken { sidelined, ..taken }))),
+            Ok(Some(Told::Yours(legacy))) => Ok(Self(Some(Taken { legacy, ..taken }))),
             Ok(None) | Err(_) => {
                 // First: what it was to pass on nobody reads any more.
                 taken.speak();
@@ -77,9 +77,9 @@ impl Succession {
         self.0.as_ref().map_or(Duration::ZERO, |taken| taken.closing)
     }
 
-    /// The endpoints that get no requests, as the predecessor has found; to be taken once.
-    pub(super) fn sidelined(&mut self) -> Vec<Sidelined> {
-        self.0.as_mut().map(|taken| std::mem::take(&mut taken.sidelined)).unwrap_or_default()
+    /// What the predecessor knows and the store does not; to be taken once.
+    pub(super) fn legacy(&mut self) -> Legacy {
+        self.0.as_mut().map(|taken| std::mem::take(&mut taken.legacy)).unwrap_or_default()
     }
 
     /// Counts what the older processes have before anybody asks; they are talked with from [`Succession::end`] on.

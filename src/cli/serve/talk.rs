@@ -11,7 +11,8 @@
 //!     │ ─── left ──────────────────────────▶ │
 //! ```
 //!
-//! A member or a message that one side does not know is an error there: [`PROTOCOL`] tells the two apart before.
+//! A message that one side does not know is an error there: [`PROTOCOL`] tells the two apart before. A member that it does not know is
+//! passed over, and one that is not told has a default: so an older build and a newer one take over from one another.
 
 use std::io;
 use std::time::Duration;
@@ -37,10 +38,7 @@ pub(super) enum Told {
     /// The new one could start now.
     Prepared,
     /// The store is closed, and the new process's.
-    Yours {
-        /// The endpoints that get no requests.
-        sidelined: Vec<Sidelined>,
-    },
+    Yours(Legacy),
     /// The new one serves.
     Ready(Ready),
     /// The new one cannot start.
@@ -105,6 +103,26 @@ pub(super) struct Ready {
     pub(super) epoch: u64,
 }
 
+/// What the old process knows and the store does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Legacy {
+    /// The endpoints that get no requests.
+    pub(super) sidelined: Vec<Sidelined>,
+    /// What is over by time.
+    #[serde(default)]
+    pub(super) terms: Vec<Term>,
+}
+
+/// So much is left of what is over by time: a `step` of a ramp, a `trial`, a `retirement`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Term {
+    pub(super) service: String,
+    pub(super) of: String,
+    /// When it is over as the store has it, in milliseconds since 1970.
+    pub(super) until: u64,
+    pub(super) left_ms: u64,
+}
+
 /// An endpoint that gets no requests. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sidelined {
@@ -124,6 +142,9 @@ pub(super) struct Ejected {
     pub(super) cause: String,
     pub(super) said: String,
     pub(super) until: u64,
+    /// How long that is, whatever the calendar says.
+    #[serde(default)]
+    pub(super) left_ms: Option<u64>,
     pub(super) count: u32,
 }
 
@@ -221,5 +242,20 @@ impl Line {
     pub(super) fn handle(&self) -> io::Result<std::os::fd::OwnedFd> {
         use std::os::fd::AsFd;
         self.0.get_ref().as_fd().try_clone_to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_build_tells_less_and_a_newer_one_more() {
+        let older = r#"{"yours":{"sidelined":[{"service":"shop","version":"blue","endpoint":"127.0.0.1:1","state":"up","since":1,
+            "failure":null,"ejection":{"cause":"failures","said":"","until":2,"count":1}}]}}"#;
+        let Told::Yours(Legacy { sidelined, terms }) = serde_json::from_str(older).unwrap() else { panic!() };
+        assert_eq!((sidelined[0].ejection.as_ref().unwrap().left_ms, terms), (None, Vec::new()));
+        let newer = r#"{"yours":{"sidelined":[],"terms":[],"more":1}}"#;
+        assert_eq!(serde_json::from_str::<Told>(newer).unwrap(), Told::Yours(Legacy::default()));
     }
 }

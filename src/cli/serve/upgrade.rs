@@ -1,6 +1,7 @@
 //! Another process takes the place of this one: with its sockets, then its store, then its work; or this one goes on.
 
 use std::cell::Cell;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -12,9 +13,10 @@ use tracing::{error, info, warn};
 
 use super::elders::Elders;
 use super::heir::{Fell, Heir};
+use super::machine::remedy;
 use super::signals::Signals;
 use super::talk::{Hello, Older, PROTOCOL, Ready};
-use super::{Process, TRY_AGAIN, actor, orphans, remote, sidelined, sockets};
+use super::{Process, TRY_AGAIN, actor, legacy, orphans, remote, sockets};
 use crate::admin::{NotUpgraded, UpgradeOrder, api};
 use crate::control::Failed;
 use crate::control::elders::Untold;
@@ -114,17 +116,13 @@ impl Process {
 
     async fn attempt(&mut self, binary: Option<PathBuf>, started: &mut Option<Heir>) -> Result<Ready, Why> {
         self.check().map_err(Why::Refused)?;
-        let no_descriptors = |error: std::io::Error| {
-            let hint = "raise the limit on open files (LimitNOFILE)".to_owned();
-            Why::Refused(NotUpgraded::Refused { why: format!("cannot start a process: {error}"), hint })
-        };
         let program = binary.unwrap_or_else(|| self.program.path().to_owned());
         let own = self.own.iter().chain(self.remote.as_ref().map(remote::Remote::handle));
-        let handles = sockets::handles(&self.crew, own).map_err(no_descriptors)?;
+        let handles = sockets::handles(&self.crew, own).map_err(cannot_start)?;
         // Until it is clear who talks with them.
         let paused = self.elders.pause().await;
         let (elders, lines): (Vec<Older>, Vec<_>) =
-            paused.handles().map_err(no_descriptors)?.into_iter().unzip();
+            paused.handles().map_err(cannot_start)?.into_iter().unzip();
         let kept = handles.iter().filter(|handle| handle.is_kept).map(|handle| handle.name.clone()).collect();
         let hello = Hello {
             protocol: PROTOCOL,
@@ -136,7 +134,7 @@ impl Process {
             state: self.config.state.dir.to_str().map(str::to_owned),
         };
         info!(program = %program.display(), "another process is to take over");
-        let heir = Heir::start(&program, handles, lines, hello).await.map_err(no_descriptors)?;
+        let heir = Heir::start(&program, handles, lines, hello).await.map_err(cannot_start)?;
         let heir = started.insert(heir);
         heir.prepared().await.map_err(Why::Fell)?;
         // Before anybody else can serve: from then on somebody may come who knows of this process by nothing else.
@@ -145,7 +143,7 @@ impl Process {
             .ok();
         self.is_lent.set(true);
         self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
-        let ready = heir.ready(sidelined::tell(&self.handle)).await.map_err(Why::Fell)?;
+        let ready = heir.ready(legacy::tell(&self.handle)).await.map_err(Why::Fell)?;
         // From now on that one does.
         std::mem::replace(&mut self.elders, Elders::none()).leave();
         drop(paused);
@@ -270,6 +268,16 @@ async fn unless_stopped(
     (done, true)
 }
 
+fn cannot_start(error: io::Error) -> Why {
+    let hint = match (remedy(&error), error.kind()) {
+        (Some(remedy), _) => remedy,
+        (None, io::ErrorKind::NotFound) => "mount /proc: a process is started from there",
+        (None, _) => "let it start processes",
+    };
+    let why = format!("cannot start a process: {error}");
+    Why::Refused(NotUpgraded::Refused { why, hint: hint.to_owned() })
+}
+
 fn upgraded(ready: &Ready, began: Instant) -> api::Upgraded {
     let Ready { pid, generation, version, epoch } = ready.clone();
     let seconds = began.elapsed().as_secs_f64();
@@ -286,5 +294,23 @@ fn failed(why: Why, words: String) -> NotUpgraded {
             why: "the proxy was told to stop meanwhile".to_owned(),
             hint: "start it again".to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn why_no_process_can_be_started_is_told_with_what_to_do() {
+        let hint = |errno: Errno| match cannot_start(errno.into()) {
+            Why::Refused(NotUpgraded::Refused { hint, .. }) => hint,
+            _ => String::new(),
+        };
+        assert!(hint(Errno::AGAIN).contains("TasksMax"), "{}", hint(Errno::AGAIN));
+        assert!(hint(Errno::MFILE).contains("LimitNOFILE"), "{}", hint(Errno::MFILE));
+        assert!(hint(Errno::NOENT).contains("/proc"), "{}", hint(Errno::NOENT));
     }
 }

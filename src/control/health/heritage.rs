@@ -1,7 +1,7 @@
 //! What a process knows of endpoints that get no requests, for the one that takes its place: that one is to send them none
 //! either, before it has found out for itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::judge::{Task, member};
 use super::watched::may_eject;
@@ -34,15 +34,17 @@ pub struct Sidelined {
     pub ejection: Option<Ejected>,
 }
 
-/// Why it is left alone, as far as two processes share a clock.
+/// Why it is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ejected {
     /// Why.
     pub cause: Cause,
     /// That in words.
     pub said: String,
-    /// Until when.
+    /// Until when, by the calendar.
     pub until: Timestamp,
+    /// How long that is, by a clock that nobody sets; `None`: an older build does not tell.
+    pub left: Option<Duration>,
     /// Which one in a row it is.
     pub count: u32,
 }
@@ -51,9 +53,10 @@ impl Health {
     /// The endpoints that get no requests.
     #[must_use]
     pub fn sidelined(&self) -> Vec<Sidelined> {
-        let pools = self.lock();
+        let (pools, now) = (self.lock(), clock::instant());
         let subjects = pools.values().flatten().flat_map(|pool| pool.subjects.values());
-        let told = subjects.filter_map(|subject| subject.known().told(&subject.upstream, &subject.address));
+        let told =
+            subjects.filter_map(|subject| subject.known().told(&subject.upstream, &subject.address, now));
         told.take(MOST).collect()
     }
 

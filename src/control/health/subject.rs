@@ -101,14 +101,20 @@ impl Known {
     }
 
     /// What another process is told of it; `None` when it gets requests.
-    pub(super) fn told(&self, upstream: &Upstream, address: &EndpointAddr) -> Option<Sidelined> {
+    pub(super) fn told(
+        &self,
+        upstream: &Upstream,
+        address: &EndpointAddr,
+        now: Instant,
+    ) -> Option<Sidelined> {
         if self.standing.serves() {
             return None;
         }
-        let ejection = self.ejection.as_ref().map(|Ejection { cause, said, until, .. }| heritage::Ejected {
-            cause: *cause,
-            said: said.clone(),
-            until: *until,
+        let ejection = self.ejection.as_ref().map(|ejection| heritage::Ejected {
+            cause: ejection.cause,
+            said: ejection.said.clone(),
+            until: ejection.until,
+            left: Some(ejection.ends.saturating_duration_since(now)),
             count: self.ejections.0,
         });
         Some(Sidelined {
@@ -221,8 +227,9 @@ impl Subject {
             known.last_failure = told.last_failure;
         }
         if let (Some(ejection), Some(rules)) = (told.ejection, rules) {
-            // By the calendar, which is all that two processes share; never for longer than here.
-            let left = Duration::from_millis(ejection.until.0.saturating_sub(at.0));
+            // By the calendar only where nobody tells; never for longer than here.
+            let by_calendar = || Duration::from_millis(ejection.until.0.saturating_sub(at.0));
+            let left = ejection.left.unwrap_or_else(by_calendar);
             let (lasts, left) = (rules.lasts(ejection.count), left.min(rules.lasts(u32::MAX)));
             let ends = now + left;
             known.ejections = (ejection.count, Some(ends));

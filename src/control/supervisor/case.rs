@@ -8,6 +8,7 @@ use super::inquiry::Inquiry;
 use super::orders::Wanted;
 use super::past::{Past, Times};
 use super::shown::Shown;
+use crate::control::terms::End;
 use crate::proxy::ledger::{Counted, GENERATIONS, Ledger, Side, Sums};
 use crate::proxy::live::Snapshot;
 use crate::release::verdict::{LatencyHist, Report, bucket_index};
@@ -36,7 +37,7 @@ pub(super) struct Case {
     /// The trial, while there is one.
     pub(super) inquiry: Option<Inquiry>,
     /// When the last trial ends that ends by itself, as it is written and on the clock that nobody sets.
-    ends: Option<(Timestamp, Instant)>,
+    ends: Option<End>,
     /// The difference between its versions, as it was shown last.
     pub(super) shown: Shown,
 }
@@ -54,6 +55,16 @@ impl Case {
     /// The epoch at which the trial began, if there is one.
     pub(super) fn stage(&self) -> Option<Epoch> {
         self.inquiry.as_ref().map(|inquiry| inquiry.trial.stage)
+    }
+
+    /// When its trial is over, if that ends by itself.
+    pub(super) fn end(&self) -> Option<End> {
+        self.inquiry.as_ref().and(self.ends)
+    }
+
+    /// Its trial is over then, if that is the one that it finds.
+    pub(super) fn go_on(&mut self, end: End) {
+        self.ends = Some(end);
     }
 
     /// Takes over what the table and the deployment say now; `ledger` is the published one.
@@ -173,7 +184,7 @@ fn ever_took(snapshot: &Snapshot, service: &ServiceName, version: &VersionName) 
     took
 }
 
-/// How much is left until then: by the calendar, which alone outlives a process, and never more than it lasts in all.
+/// How much is left until then where nobody tells: by the calendar, which alone outlives a process, and never more than it lasts in all.
 fn left(until: Timestamp, lasts: Option<Duration>, at: Timestamp) -> Duration {
     let left = Duration::from_millis(until.0.saturating_sub(at.0));
     left.min(lasts.unwrap_or(LONGEST))

@@ -32,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::handle::{Handle, Notice};
+use super::terms::End;
 use super::{Exclusively, Failed, Streams, Wanted, clock};
 use crate::metrics::supervision::Compared;
+use crate::proxy::ledger::Ledger;
 use crate::release::verdict::{Report, Standing};
 use crate::release::{Act, Actor, ActorKind, Command, ServiceRecord, Trial};
 use crate::table::{Epoch, ServiceName};
@@ -160,6 +162,18 @@ impl Verdicts {
     pub(super) fn give_up(&self) {
         self.over.cancel();
         self.lock().clear();
+    }
+
+    /// When the trials are over that end by themselves.
+    pub(super) fn ends(&self) -> Vec<(ServiceName, End)> {
+        self.lock().iter().filter_map(|(name, case)| Some((name.clone(), case.end()?))).collect()
+    }
+
+    /// The trial of a service with this ledger is over then, if that is the one. To be called before it is looked at.
+    pub(super) fn go_on(&self, ledger: Option<&Arc<Ledger>>, service: ServiceName, end: End) {
+        if let Some(ledger) = ledger {
+            self.lock().entry(service).or_insert_with(|| Case::new(Arc::clone(ledger))).go_on(end);
+        }
     }
 
     /// Takes over what is published of these services.

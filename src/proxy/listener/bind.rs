@@ -96,15 +96,16 @@ fn beside(real: &ListenAddr) -> Option<Socket> {
 }
 
 fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
-    // A stranger's socket with SO_REUSEPORT would share the port with us without a word: without the option the
-    // kernel says that somebody is there.
-    drop(tcp_socket(address, false)?);
-    let mut bound = address;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
+    // A stranger's socket with SO_REUSEPORT would share the port with us without a word. The first one is bound and listens without
+    // the option, so that the kernel says when somebody is there, or wants to be at this very moment; its sisters come to it then.
+    let first = tcp_socket(address, false)?;
+    first.listen(BACKLOG)?;
+    first.set_reuse_port(true)?;
+    let bound = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..workers {
         let socket = tcp_socket(bound, true)?;
         socket.listen(BACKLOG)?;
-        bound = socket.local_addr()?.as_socket().unwrap_or(bound);
         sockets.push(socket);
     }
     Ok((bound, sockets))
@@ -121,9 +122,6 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     tune(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
-    if !shared {
-        socket.listen(1)?;
-    }
     Ok(socket)
 }
 

@@ -12,6 +12,7 @@ mod ciphers;
 mod handshakes;
 mod resolver;
 mod subject;
+mod tickets;
 
 use std::future::poll_fn;
 use std::io;
@@ -36,6 +37,7 @@ pub use handshakes::Handshakes;
 use ciphers::Configs;
 use handshakes::Slot;
 use resolver::Resolver;
+use tickets::Tickets;
 
 use super::peer::Peer;
 use super::quota::network;
@@ -221,7 +223,7 @@ pub fn server_config(plan: &Plan) -> Result<ServerConfig, rustls::Error> {
     // One is enough for a client that goes on with it; the second would cost 36 µs a handshake.
     config.send_tls13_tickets = usize::from(plan.tickets);
     if plan.tickets {
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.ticketer = Arc::new(Tickets::new()?);
     }
     Ok(config)
 }

@@ -27,8 +27,8 @@ pub struct Seat {
     pub passed: mpsc::Receiver<Passed>,
 }
 
-/// Starts a worker on a thread of its own; it ends when it is told to stop and nothing is left, or when the sender
-/// is gone; the receiver says when.
+/// Starts a worker on a thread of its own, and waits until it has all that it needs. It ends when it is told to stop and nothing
+/// is left, or when the sender is gone; the receiver says when.
 ///
 /// # Errors
 /// When there is no thread or no runtime to be had.
@@ -46,25 +46,25 @@ pub fn start(
     let runtime = move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
     };
-    let (stands, standing) = std::sync::mpsc::channel::<()>();
+    let (stands, standing) = std::sync::mpsc::channel();
     let run = move || {
         // Dropped with the thread, also when it panics.
         let _end = end;
         // Before anything is allocated, so that it lies near that CPU.
         cpu.into_iter().for_each(|cpu| stay_on(id, cpu));
-        drop(stands);
         match runtime() {
             Ok(runtime) => {
+                drop(stands);
                 let worker = Worker::new(id, live, settings, stats).sharing(commons);
                 runtime.block_on(obey(Rc::new(worker), inbox, passed, warm_ups));
             }
-            Err(error) => tracing::error!(%error, worker = id, "cannot start"),
+            // Whoever starts it waits for that.
+            Err(error) => drop(stands.send(error)),
         }
     };
     std::thread::Builder::new().name(format!("worker-{id}")).spawn(run)?;
-    // Who has been started is where it stays: it says so by its end of the channel.
-    let _ = standing.recv();
-    Ok((orders, ended))
+    // Who has a runtime, and is where it stays, says so by its end of the channel.
+    standing.recv().map_or(Ok((orders, ended)), Err)
 }
 
 /// Keeps this thread, which is worker `id`'s, on that CPU. That the CPU is allowed was known a moment ago.
