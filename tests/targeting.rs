@@ -235,6 +235,15 @@ fn explain_sees_what_the_proxy_sees_line_by_line_and_says_what_it_cannot_know() 
 }
 
 #[test]
+fn a_rollout_from_where_only_a_rule_leads_is_refused_for_the_rule() {
+    let lab = shop("");
+    set(&lab, &beta());
+    let rollout = json!({ "from": "green", "to": "blue" });
+    let (status, problem) = lab.call("POST", "/v1/services/shop/rollout", &rollout);
+    assert_eq!((status, token(&problem)), (422, "targeted"), "{problem}");
+}
+
+#[test]
 fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
     let lab = shop("");
     set(
