@@ -244,6 +244,26 @@ fn a_rollout_from_where_only_a_rule_leads_is_refused_for_the_rule() {
 }
 
 #[test]
+fn a_ramp_is_over_also_where_a_rule_leads_to_the_old_version() {
+    let lab = shop("");
+    let old = json!([{ "headers": { "x-old": "1" }, "to": "blue" }]);
+    let ramp = "/v1/services/shop/ramp?wait=finished&timeout=20s";
+    let steps = |steps: &Value| json!({ "to": "green", "steps": steps, "every": "300ms" });
+    set(&lab, &old);
+    let (status, answer) = lab.call("POST", ramp, &steps(&json!([10_000])));
+    assert_eq!((status, &answer["state"]), (200, &json!("finished")), "{answer}");
+    lab.flip("blue");
+    // Also one that came meanwhile.
+    let epoch = lab.epoch();
+    let waiting = lab.call_later("POST", ramp, &[], &steps(&json!([5_000, 10_000])));
+    wait_until("it has begun", || lab.epoch() > epoch);
+    set(&lab, &old);
+    let answer = waiting.answer();
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("finished")), "{}", answer.json());
+    assert_eq!(version(&lab, &["x-old: 1"]), "blue");
+}
+
+#[test]
 fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
     let lab = shop("");
     set(
