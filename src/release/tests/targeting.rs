@@ -248,6 +248,16 @@ fn an_undo_brings_them_back_as_they_were() {
     assert_eq!(shop(&back), is("blue 100 %", &[BETA]), "the version came back with it: {:?}", effects.notes);
 }
 
+#[test]
+fn the_end_of_a_version_that_only_a_rule_led_to_is_no_step() {
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let targeted = after(&start(file), [flip("shop", "green"), set_rules("shop", &["cookie red -> red"])]);
+    let retired = after(&targeted, [ramp("shop", RampOrder::Retire { quiet: None, lasts: None })]);
+    assert_eq!(shop(&retired), is("green 100 %", &[]));
+    assert_eq!(shop(&after(&retired, [revert("shop")])), is("blue 100 %", &[]), "the way back of the flip");
+}
+
 fn ruled(rules: &[&str]) -> Vec<ServiceSpec> {
     let mut file = the_file();
     file[0].targeting = Targeting::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()).unwrap();
