@@ -264,6 +264,29 @@ fn a_ramp_is_over_also_where_a_rule_leads_to_the_old_version() {
 }
 
 #[test]
+fn an_undo_of_them_is_taken_back_by_an_undo() {
+    let lab = shop("");
+    lab.flip("green");
+    let before = lab.epoch();
+    set(&lab, &json!([{ "headers": { "x-old": "1" }, "to": "blue" }]));
+    let (code, said, err) = lab.cli(&["undo", "--to", &before.to_string()]);
+    assert_eq!((code, version(&lab, &["x-old: 1"]).as_str()), (0, "green"), "{err}");
+    assert!(!said.contains("was blue"), "all was on green: {said}");
+    let way = said.lines().find_map(|line| line.strip_prefix("the way back: switchback "));
+    let (code, said, err) = lab.cli(&way.unwrap().split(' ').collect::<Vec<_>>());
+    assert_eq!((code, version(&lab, &["x-old: 1"]).as_str()), (0, "blue"), "{said}{err}");
+    assert_eq!(version(&lab, &[]), "green", "the flip stands");
+}
+
+#[test]
+fn a_plan_says_that_they_move_whom_nobody_knows() {
+    let lab = shop("");
+    let (status, plan) = lab.call("PUT", &format!("{RULES}?dry_run=true"), &beta());
+    assert_eq!((status, &plan["moves"]), (200, &Value::Null), "{plan}");
+    assert_eq!(plan["notes"], json!(["whom the rules of `shop` would move is not known before they come"]));
+}
+
+#[test]
 fn a_flip_is_of_everybody_and_a_revert_brings_the_rules_back() {
     let lab = shop("");
     set(

@@ -169,7 +169,8 @@ impl Item {
         Some(format!("`{name}` cannot be reverted while no endpoint of `{empty}` serves"))
     }
 
-    /// The phase after the step from `old`, and which versions left or returned by it, or which of their endpoints are out.
+    /// The phase after the step from `old`, whether it moved weights, and which versions left or returned by it, or which of their
+    /// endpoints are out.
     fn settle_phase(
         &mut self,
         name: &ServiceName,
@@ -185,6 +186,9 @@ impl Item {
         let returned = split.versions().filter(|version| !was_served(version));
         self.deployment.phase = Phase::of(split, left.iter().copied().chain(leaving).cloned().collect());
         let named = |version: &VersionName| (name.clone(), version.clone());
+        if !split.weighs_as(&old.split) {
+            effects.moved.push((name.clone(), old.split.clone()));
+        }
         effects.left.extend(left.into_iter().map(named));
         effects.returned.extend(returned.map(named));
         effects.out.extend(self.service.versions.iter().flat_map(|new| out(name, old, new)));
