@@ -114,14 +114,20 @@ fn undo_of(answer: &ChangeAnswer) -> String {
     format!("the way back: switchback undo --to {}", answer.epoch.saturating_sub(1))
 }
 
-/// The command that takes a service back after an exclusive flip, as exclusively.
+/// The command that takes a service back after an exclusive flip, as exclusively; with the rules that no flip brings back.
 pub(super) fn exclusive_back(name: &str, standing: &Standing) -> Option<String> {
     let previous = standing.previous.as_ref()?;
     let (stable, scope) = (&previous.stable, previous.exclusive.as_deref()?);
     let what = if scope == "writes" { "=writes" } else { "" };
     // Who carried the service and still does was with the others before: only a revert gives them back what they had.
     let has_left = !standing.weights.contains_key(stable);
-    has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}"))
+    let rules: Vec<_> =
+        previous.rules.iter().map(|rule| line(&rule.text(), usize::MAX).to_string()).collect();
+    let without = match &rules[..] {
+        [] => String::new(),
+        rules => format!("   (without its rules of before: {})", rules.join("; ")),
+    };
+    has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}{without}"))
 }
 
 /// `rule 1: header x-beta=yes -> green`; in the order in which they were set, also those that are passed over.

@@ -1,5 +1,7 @@
 //! The command that takes a change back, as it is named.
 
+use serde_json::{from_value, json};
+
 use super::{answer, standing};
 use crate::admin::api::{ChangeAnswer, Move, Phase};
 use crate::cli::Style;
@@ -16,8 +18,17 @@ fn the_way_back_from_an_exclusive_flip_is_exclusive() {
         let before = [("blue", 9_000), ("green", 1_000)];
         let mut flipped = standing(Phase::Steady, split, &before, &[]);
         flipped.previous.as_mut().unwrap().exclusive = Some(scope.to_owned());
-        let told = way_back(&answer(&[("shop", flipped)]));
+        let told = way_back(&answer(&[("shop", flipped.clone())]));
         assert_eq!(told, Some(format!("the way back: {back}")));
+        let rule = json!({ "headers": { "x-beta": "yes" }, "to": "red" });
+        flipped.previous.as_mut().unwrap().rules = from_value(json!([rule])).unwrap();
+        let lost = if back.contains("flip") {
+            "   (without its rules of before: header x-beta=yes -> red)"
+        } else {
+            ""
+        };
+        let told = way_back(&answer(&[("shop", flipped)]));
+        assert_eq!(told, Some(format!("the way back: {back}{lost}")), "a flip brings no rules back");
     }
 }
 
