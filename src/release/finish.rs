@@ -63,6 +63,7 @@ impl Draft<'_> {
                 self.notes.extend(item.check_measure(service, may_be_left)?);
             }
             self.notes.extend(item.settle_way_back(base));
+            self.notes.extend(item.settle_rules_of_way_back());
             item.service.watch = item.watch();
             item.number_rules();
             if let Some((service, deployment)) = base {
@@ -149,9 +150,6 @@ impl Item {
         let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
         let here = (asked, &service.stable);
         deployment.previous.take_if(|way_back| (&way_back.split, &way_back.stable) == here);
-        if let Some(way_back) = &mut deployment.previous {
-            way_back.settle_rules(service);
-        }
         let way_back = deployment.previous.as_ref()?;
         let name = &service.name;
         let needs = || way_back.split.shares().map(|(version, _)| version);

@@ -68,8 +68,7 @@ impl Draft<'_> {
                 item.is_undone = true;
                 if is_moved {
                     self.ways_back.insert(name.clone());
-                    let lost = asked.rules().len().saturating_sub(rules.0.rules().len());
-                    self.note_gone(name, lost, "supervision passed over then what led there");
+                    self.note_gone(name, &asked.beyond(&rules.0), "supervision passed over then what led there");
                 } else {
                     item.rules_asked = Some(asked);
                 }

@@ -105,11 +105,9 @@ fn weights_and_ramps_leave_them_and_whatever_moves_everybody_takes_them_away() {
 
     let (flipped, effects) = done(&other, flip("shop", "green"));
     assert_eq!(shop(&flipped), is("green 100 %", &[]));
-    assert!(
-        effects
-            .notes
-            .contains(&"2 targeting rules of `shop` are taken away: a flip is of all requests".to_owned())
-    );
+    let note =
+        format!("2 targeting rules of `shop` are taken away: a flip is of all requests ({BETA}, {STAFF})");
+    assert!(effects.notes.contains(&note), "{:?}", effects.notes);
     assert!(summary(&effects).contains("no rules"), "{}", summary(&effects));
     // Also where it moves no weight.
     let (same, effects) = done(&beta(&start(the_file())), flip("shop", "blue"));
@@ -133,11 +131,8 @@ fn a_revert_brings_back_what_there_was_and_an_abort_sends_everybody_back() {
     );
     let (aborted, effects) = done(&ramping, ramp("shop", RampOrder::Abort));
     assert_eq!(shop(&aborted), is("blue 100 %", &[STAFF]));
-    assert!(
-        effects
-            .notes
-            .contains(&"a targeting rule of `shop` is taken away: nobody goes to `green`".to_owned())
-    );
+    let note = format!("a targeting rule of `shop` is taken away: nobody goes to `green` ({BETA})");
+    assert!(effects.notes.contains(&note), "{:?}", effects.notes);
     assert_eq!(effects.left, [(service("shop"), version("green"))]);
     assert_eq!(shop(&after(&ramping, [revert("shop")])), is("blue 100 %", &[BETA, STAFF]));
 }
@@ -220,19 +215,20 @@ fn an_abort_leaves_rules_as_they_are_and_a_revert_tells_of_those_of_before() {
     let set = after(&start(file.clone()), [begin(), set_rules("shop", &[BETA, red])]);
     let (aborted, effects) = done(&set, abort());
     assert_eq!(shop(&aborted), is("blue 100 %", &[red]));
-    assert_eq!(effects.notes, ["a targeting rule of `shop` is taken away: nobody goes to `green`"]);
-    let (reverted, effects) = done(&set, revert("shop"));
-    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
     assert_eq!(
         effects.notes,
-        ["2 targeting rules of `shop` are taken away: a revert brings back those of before"]
+        [format!("a targeting rule of `shop` is taken away: nobody goes to `green` ({BETA})")]
     );
+    let (reverted, effects) = done(&set, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
+    let why = "a revert brings back those of before";
+    assert_eq!(effects.notes, [format!("2 targeting rules of `shop` are taken away: {why} ({BETA}, {red})")]);
     let cleared = after(&start(file), [set_rules("shop", &[red]), begin(), set_rules("shop", &[])]);
     let (aborted, effects) = done(&cleared, abort());
     assert_eq!((shop(&aborted), effects.notes), (is("blue 100 %", &[]), vec![]));
     let (reverted, effects) = done(&cleared, revert("shop"));
     assert_eq!(shop(&reverted), is("blue 100 %", &[red]));
-    assert_eq!(effects.notes, ["a targeting rule of `shop` holds again"]);
+    assert_eq!(effects.notes, [format!("a targeting rule of `shop` holds again ({red})")]);
 }
 
 #[test]
@@ -246,6 +242,24 @@ fn an_undo_brings_them_back_as_they_were() {
     let (back, effects) =
         done(&after(&gone, [flip("cart", "two"), weights("shop", &[("blue", "100")], None)]), undo());
     assert_eq!(shop(&back), is("blue 100 %", &[BETA]), "the version came back with it: {:?}", effects.notes);
+}
+
+#[test]
+fn what_a_way_back_does_not_bring_back_any_more_is_told_once() {
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let red = "cookie red -> red";
+    let ruled = after(&start(file), [set_rules("shop", &[red, STAFF])]);
+    let why = "does not come back by a revert any more: what it led to is gone";
+    let note = format!("a targeting rule of `shop` {why} ({red})");
+    let ramping = || [begin_ramp("shop", "green", &["1", "100"]), set_rules("shop", &[])];
+    for under_way in [after(&ruled, [flip("shop", "green")]), after(&ruled, ramping())] {
+        let (gone, effects) = done(&under_way, remove("shop", "red"));
+        assert_eq!(effects.notes, [&*note]);
+        let (later, effects) = done(&gone, put("shop", pool("v3", &[9501])));
+        assert!(effects.notes.is_empty(), "{:?}", effects.notes);
+        assert_eq!(shop(&after(&later, [revert("shop")])), is("blue 100 %", &[STAFF]));
+    }
 }
 
 #[test]
