@@ -5,8 +5,9 @@ use super::draft::Draft;
 use super::history::{ServiceRecord, Standing};
 use super::overlay::{restore, serves};
 use super::retire::undo_retirement;
+use super::targeting::told;
 use super::{Refused, Scopes};
-use crate::table::Epoch;
+use crate::table::{Epoch, VersionName};
 
 impl Draft<'_> {
     /// Every service that has changed since goes back to where it was then.
@@ -31,7 +32,7 @@ impl Draft<'_> {
             let standing = &Standing { discovered: item.deployment.discovered.clone(), ..standing.clone() };
             let gone = |version| Refused::Gone { to, service: name.clone(), version };
             let (service, mut deployment) = restore(&item.deployment.spec, standing, epoch).map_err(gone)?;
-            let rules = (standing.split.rules().clone(), service.split.rules().clone());
+            let lost = standing.split.rules().beyond(service.split.rules());
             // Nobody is sent where nothing has been found.
             let weight_now = |version| item.service.split.weight(version);
             let empty = service.split.shares().find(|(version, weight)| {
@@ -52,7 +53,9 @@ impl Draft<'_> {
             let is_other = stage(&deployment) != stage(&item.deployment);
             // Where supervision leans back to is not where it stays.
             let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
-            let asked = standing.rules().clone();
+            // What leads nowhere any more does not come back.
+            let leads = |to: &VersionName| service.split.leads_to(to) || serves(&service.versions, to);
+            let asked = standing.rules().to_those(leads);
             let is_elsewhere =
                 (&service.split, &service.stable, &deployment.edits) != present || asked != item.rules();
             if is_elsewhere || retires || is_other && leans {
@@ -68,12 +71,16 @@ impl Draft<'_> {
                 item.is_undone = true;
                 if is_moved {
                     self.ways_back.insert(name.clone());
-                    self.note_gone(name, &asked.beyond(&rules.0), "supervision passed over then what led there");
+                    let passed_over = standing.rules().beyond(standing.split.rules());
+                    self.note_gone(name, &passed_over, "supervision passed over then what led there");
                 } else {
                     item.rules_asked = Some(asked);
                 }
             }
-            self.note_lost(name, &rules.0, &rules.1);
+            if scopes.read(name.as_str()) {
+                let what = ["does not come back", "do not come back"];
+                self.notes.extend(told(name, &lost, what, "what it led to is gone or empty"));
+            }
         }
         let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
         let told = stood.filter(|name| scopes.read(name.as_str()));

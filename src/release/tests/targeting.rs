@@ -245,6 +245,28 @@ fn an_undo_brings_them_back_as_they_were() {
 }
 
 #[test]
+fn an_undo_does_not_bring_back_what_leads_nowhere_and_tells_only_those_who_may_hear() {
+    let mut file = the_file();
+    file[1].versions.push(pool("red", &[9401]));
+    let rule = "cookie red -> red";
+    let state = after(&start(file), [set_rules("cart", &[rule])]);
+    let (to, records) = (state.table.epoch(), records(&state));
+    let later = after(&state, [flip("shop", "green"), set_rules("cart", &[]), configure(the_file())]);
+    let undo = |scope: &str| {
+        let scopes = Scopes::of(vec![scope.parse().unwrap()]);
+        done(&later, Command::Undo { to, records: records.clone(), scopes })
+    };
+    let note =
+        format!("a targeting rule of `cart` does not come back: what it led to is gone or empty ({rule})");
+    for (scope, notes) in [("operate:shop", vec![]), ("admin", vec![note])] {
+        let (back, effects) = undo(scope);
+        assert_eq!((shop(&back), effects.notes), (is("blue 100 %", &[]), notes), "{scope}");
+        let changed = effects.change.unwrap().services;
+        assert_eq!(changed.iter().map(|record| record.service.as_str()).collect::<Vec<_>>(), ["shop"]);
+    }
+}
+
+#[test]
 fn what_a_way_back_does_not_bring_back_any_more_is_told_once() {
     let mut file = the_file();
     file[0].versions.push(pool("red", &[9401]));
