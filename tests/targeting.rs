@@ -235,6 +235,31 @@ fn explain_sees_what_the_proxy_sees_line_by_line_and_says_what_it_cannot_know() 
 }
 
 #[test]
+fn they_see_what_came_and_not_what_the_proxy_has_made_of_it() {
+    let origins = || ["blue", "green"].map(Origin::start).into();
+    let marking = "[proxy]\nrequest_id = { accept = \"trusted\" }\ntrace = { start = true }";
+    for lab in [shop_on(origins(), "", ""), shop_on(origins(), marking, "")] {
+        for (name, value, fields, expected) in [
+            ("x-request-id", json!({ "starts": "qa-" }), vec!["x-request-id: qa-1"], "green"),
+            ("x-request-id", json!(true), vec![], "blue"),
+            ("traceparent", json!(true), vec![], "blue"),
+            ("traceparent", json!("bogus"), vec!["traceparent: bogus"], "green"),
+            ("tracestate", json!(true), vec!["tracestate: a=1"], "green"),
+            ("x-beta", json!("yes"), vec![BETA, "connection: x-beta"], "green"),
+        ] {
+            set(&lab, &json!([{ "headers": { name: value }, "to": "green" }]));
+            assert_eq!(version(&lab, &fields), expected, "{name} {value} {fields:?}");
+        }
+        set(&lab, &json!([{ "headers": { "max-forwards": "5" }, "to": "green" }]));
+        let client = &mut lab.client();
+        let answer = client.send("OPTIONS / HTTP/1.1\r\nhost: a\r\nmax-forwards: 5\r\n\r\n").answer();
+        assert_eq!(answer.version(), "green");
+        let seen = lab.origin("green").seen().pop().unwrap();
+        assert_eq!(seen.header("max-forwards"), Some("4"), "it is sent on as it has to be");
+    }
+}
+
+#[test]
 fn an_undo_of_them_is_taken_back_by_an_undo() {
     let lab = shop("");
     lab.flip("green");
