@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::api::text::figure;
-use super::api::{ChangeAnswer, Move, Problem};
+use super::api::{ChangeAnswer, Problem};
 use super::call::Call;
 use super::caller::out_of_scope;
 use super::refusal::{self, Blame};
@@ -135,7 +135,7 @@ pub(super) async fn make(call: &Call, order: Order) -> Result<Response, Box<Prob
     let mut answer = answer(&done, &order.services);
     may_hear(call, &answer)?;
     if dry_run {
-        (answer.dry_run, answer.moves) = (true, moves(&before, &done.state, &answer));
+        answer.dry_run = true;
         let users = who_moves(&before, &done.state, &answer);
         answer.notes.extend(users);
     } else {
@@ -204,23 +204,20 @@ fn told(state: &State, effects: &Effects, services: &[ServiceName]) -> ChangeAns
     answer
 }
 
-/// Which weights the planned change would move.
-fn moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<Move> {
-    let names =
-        after.table.services().iter().filter(|service| answer.services.contains_key(service.name.as_str()));
-    let pairs = names.filter_map(|new| Some((before.table.service(&new.name)?, new)));
-    pairs.flat_map(|(old, new)| Move::between(&new.name, &old.split, &new.split)).collect()
-}
-
-/// How many of those who stay with a version the planned change would move, one note a service.
+/// Whom the planned change would move, as far as that can be known, one note a service: how many of those who stay with a version, and
+/// that there are those whom rules are about.
 fn who_moves(before: &State, after: &State, answer: &ChangeAnswer) -> Vec<String> {
     let names =
         after.table.services().iter().filter(|service| answer.services.contains_key(service.name.as_str()));
     let note = |new: &Arc<Service>| {
-        let (old, sticky) = (before.table.service(&new.name)?, new.sticky.as_ref()?);
-        let share = moved(&old.split, &new.split) * 100.0;
-        let (name, by) = (&new.name, &sticky.rules.by);
-        let besides = if old.split.rules() == new.split.rules() { "" } else { ", and whom rules are about" };
+        let (name, old) = (&new.name, before.table.service(&new.name)?);
+        let has_other_rules = old.split.rules() != new.split.rules();
+        let Some(sticky) = &new.sticky else {
+            let note = format!("whom the rules of `{name}` would move is not known before they come");
+            return has_other_rules.then_some(note);
+        };
+        let (share, by) = (moved(&old.split, &new.split) * 100.0, &sticky.rules.by);
+        let besides = if has_other_rules { ", and whom rules are about" } else { "" };
         Some(format!(
             "`{name}` is sticky by {by}: {} % of its users would change versions{besides}",
             figure(share)

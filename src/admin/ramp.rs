@@ -6,14 +6,14 @@ use std::time::Duration;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::api::{ChangeAnswer, Leaving, Problem, Promote, StartRamp, SteerRamp, text};
+use super::api::{ChangeAnswer, Leaving, Problem, Promote, Rule, StartRamp, SteerRamp, text};
 use super::call::{Call, parse};
 use super::openapi::{ChangeHeaders, ChangeResponses};
 use super::order::{ChangeQuery, Order, make};
 use super::refusal::Blame;
 use super::{edit, wait};
 use crate::control::Asked;
-use crate::release::{Command, RampEnd, RampOrder, Ramped, Steps};
+use crate::release::{Command, RampEnd, RampOrder, Ramped, State, Steps};
 use crate::table::{BasisPoints, Epoch, Invalid, ServiceName};
 
 /// The weight of one version rises, step by step: each is a change of its own, made when the one before has lasted long enough, the version is
@@ -137,7 +137,7 @@ pub(super) async fn until_over(
     };
     match ended {
         Some(ended) if ended.how == RampEnd::Finished => {
-            answer.leaving.extend(left(answer, service, &ended));
+            answer.leaving.extend(left(answer, service, &ended, &control.state()));
             answer.add(&control.state(), service);
             Ok(Some(ended))
         }
@@ -146,11 +146,18 @@ pub(super) async fn until_over(
 }
 
 /// The versions that its last step has left: by what the ramp began from, not by the present state, in which they may have traffic again.
-fn left(answer: &ChangeAnswer, service: &ServiceName, ended: &Ramped) -> Vec<Leaving> {
-    let standing = answer.services.get(service.as_str()).filter(|_| ended.reached == BasisPoints::ALL);
-    let before = standing.and_then(|standing| standing.previous.as_ref());
-    let versions = before.iter().flat_map(|before| before.weights.keys());
-    let others = versions.filter(|version| *version != ended.to.as_str());
+///
+/// Those to which a rule led are not left. Where the service has changed since that step, the rules are those that the ramp began with.
+fn left(answer: &ChangeAnswer, service: &ServiceName, ended: &Ramped, state: &State) -> Vec<Leaving> {
+    let Some(standing) = answer.services.get(service.as_str()).filter(|_| ended.reached == BasisPoints::ALL)
+    else {
+        return Vec::new();
+    };
+    let unchanged = state.table.service(service).filter(|present| present.epoch == ended.epoch);
+    let rules = unchanged.map_or_else(|| standing.rules.clone(), |present| Rule::all_of(&present.split));
+    let versions = standing.previous.iter().flat_map(|before| before.weights.keys());
+    let is_led_to = |version: &String| rules.iter().any(|rule| rule.to == *version);
+    let others = versions.filter(|version| *version != ended.to.as_str() && !is_led_to(version));
     others.map(|version| Leaving { service: service.to_string(), version: version.clone() }).collect()
 }
 

@@ -14,10 +14,12 @@ use crate::admin::api::ChangeAnswer;
 /// What a change moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moves {
-    /// Traffic: a revert or an undo takes it back.
+    /// Traffic: a revert takes it back.
     Traffic,
     /// Versions, endpoints and targeting rules: a revert would not bring them back.
     Pools,
+    /// An undo, any of these: a revert takes it back where it moved traffic, and only another undo where it did not.
+    Any,
 }
 
 /// As [`perform`], and then waits until supervision is over, if there is any.
@@ -60,7 +62,7 @@ async fn make(
     }
     let answer: ChangeAnswer = session.client.send(call).await.context(what)?;
     match moves {
-        Moves::Traffic => session.tell(&answer, render::change)?,
+        Moves::Traffic | Moves::Any => session.tell(&answer, render::change)?,
         Moves::Pools => session.tell(&answer, render::quiet_change)?,
     }
     match (session.format, answer.dry_run) {
@@ -70,9 +72,12 @@ async fn make(
             Ok(Exit::Done)
         }
         (Format::Text, false) => {
-            if let Some(way) = render::way_back(&answer).filter(|_| moves == Moves::Traffic) {
-                session.say(way);
-            }
+            let way = match moves {
+                Moves::Traffic => render::way_back(&answer),
+                Moves::Any => render::way_back_from_undo(&answer),
+                Moves::Pools => None,
+            };
+            way.into_iter().for_each(|way| session.say(way));
             match supervise::follow(session, &answer, follows, wait).await? {
                 Some(exit) => Ok(exit),
                 None => conclude(session, &answer, wait).await,

@@ -100,6 +100,5 @@ pub(super) async fn undo(session: &mut Session<'_>, args: &args::Undo) -> anyhow
     let to_epoch = args.to_epoch;
     let call = Call::new(Method::POST, &["v1", "undo"]).json(&api::Undo { to_epoch, reason: None });
     let change = args::Change { reason: args.reason.clone(), dry_run: args.dry_run, if_epoch: None };
-    perform(session, call, &change, &args.wait, format!("cannot undo to epoch {to_epoch}"), Moves::Traffic)
-        .await
+    perform(session, call, &change, &args.wait, format!("cannot undo to epoch {to_epoch}"), Moves::Any).await
 }

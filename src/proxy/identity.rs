@@ -4,7 +4,7 @@ use super::head::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::connection::Client;
-use super::headers::{self, only};
+use super::headers::{self, is_nominated, only};
 
 /// The field with a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,29 +54,71 @@ pub struct Traces {
     pub sampled: bool,
 }
 
-/// Gives the request its id and its trace, as the settings say; the id, if it has one.
-pub fn establish(client: &Client, head: &mut Parts) -> Option<HeaderValue> {
-    let Identity { request_id, trace } = client.settings().identity;
-    if request_id.is_none() && trace.is_none() {
-        return None;
+/// What a request is known by from here on: it is written into its head once its version is chosen, so that routes, targeting rules and
+/// users' keys go by what came.
+#[derive(Debug)]
+pub struct Marks {
+    /// Its id, where requests have one.
+    pub id: Option<HeaderValue>,
+    trace: Trace,
+}
+
+/// What becomes of `traceparent` and `tracestate`.
+#[derive(Debug, PartialEq, Eq)]
+enum Trace {
+    /// Both pass.
+    Kept,
+    /// The first one passes alone.
+    Stateless,
+    /// This one is in the place of both, if any.
+    Instead(Option<HeaderValue>),
+}
+
+impl Marks {
+    /// The id and the trace of the request `head`, as the settings say; `None` where they say nothing.
+    pub fn of(client: &Client, head: &Parts) -> Option<Box<Self>> {
+        let Identity { request_id, trace } = client.settings().identity;
+        if request_id.is_none() && trace.is_none() {
+            return None;
+        }
+        let (headers, mut dice) = (&head.headers, || client.worker.dice());
+        let trace = trace.map_or(Trace::Kept, |traces| Trace::of(headers, traces, &mut dice));
+        let id = request_id.map(|ids| {
+            let believed = match ids.accept {
+                Accept::Trusted => client.arrival.peer.is_trusted(),
+                Accept::Always => true,
+                Accept::Never => false,
+            };
+            let sent = end_to_end(headers, &REQUEST_ID).filter(|id| believed && is_sane(id));
+            sent.cloned().unwrap_or_else(|| minted(dice()))
+        });
+        Some(Box::new(Self { id, trace }))
     }
-    // Else `Connection: x-request-id` would take away what is put there now.
-    headers::drop_nominated(&mut head.headers);
-    if let Some(traces) = trace {
-        follow_trace(&mut head.headers, traces, || client.worker.dice());
+
+    /// Puts them into the fields that are sent on.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        // Else `Connection: x-request-id` would take away what is put there now.
+        headers::drop_nominated(headers);
+        self.trace.write(headers);
+        if let Some(id) = &self.id {
+            headers.insert(REQUEST_ID, id.clone());
+        }
     }
-    let ids = request_id?;
-    let believed = match ids.accept {
-        Accept::Trusted => client.arrival.peer.is_trusted(),
-        Accept::Always => true,
-        Accept::Never => false,
-    };
-    if let Some(id) = only(&head.headers, &REQUEST_ID).filter(|id| believed && is_sane(id)) {
-        return Some(id.clone());
+
+    /// The field `name` of a request that came with `headers`, as it is sent on; of several the first.
+    pub fn field<'f>(&'f self, headers: &'f HeaderMap, name: &HeaderName) -> Option<&'f HeaderValue> {
+        match (&self.id, &self.trace) {
+            (Some(id), _) if *name == REQUEST_ID => Some(id),
+            (_, Trace::Instead(parent)) if *name == TRACEPARENT => parent.as_ref(),
+            (_, Trace::Instead(_) | Trace::Stateless) if *name == TRACESTATE => None,
+            _ => headers.get(name),
+        }
     }
-    let id = minted(client.worker.dice());
-    head.headers.insert(REQUEST_ID, id.clone());
-    Some(id)
+}
+
+/// The value of a field that is there once, and not for this connection alone.
+fn end_to_end<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    only(headers, name).filter(|_| !is_nominated(headers, name))
 }
 
 /// Visible ASCII of a length that every log can hold.
@@ -104,21 +146,30 @@ pub(super) fn write_hex(out: &mut [u8], mut bits: u128) {
     }
 }
 
-/// A valid context stays as it is: we take no part in the trace (Trace Context §4.3). An invalid one is replaced, together
-/// with its `tracestate`, which is of no meaning without it (§3.3); an invalid `tracestate` alone is dropped.
-fn follow_trace(headers: &mut HeaderMap, traces: Traces, mut dice: impl FnMut() -> u128) {
-    let is_there = headers.contains_key(TRACEPARENT);
-    if only(headers, &TRACEPARENT).is_some_and(|parent| is_traceparent(parent.as_bytes())) {
-        if !is_tracestate(headers) {
-            headers.remove(TRACESTATE);
+impl Trace {
+    /// A valid context stays as it is: we take no part in the trace (Trace Context §4.3). An invalid one is replaced, together
+    /// with its `tracestate`, which is of no meaning without it (§3.3); an invalid `tracestate` alone is dropped.
+    fn of(headers: &HeaderMap, traces: Traces, mut dice: impl FnMut() -> u128) -> Self {
+        let parent = end_to_end(headers, &TRACEPARENT);
+        match parent.is_some_and(|parent| is_traceparent(parent.as_bytes())) {
+            true if is_tracestate(headers) => Self::Kept,
+            true => Self::Stateless,
+            false => Self::Instead(traces.start.then(|| started(traces.sampled, dice(), dice()))),
         }
-        return;
     }
-    headers.remove(TRACESTATE);
-    if traces.start {
-        headers.insert(TRACEPARENT, started(traces.sampled, dice(), dice()));
-    } else if is_there {
-        headers.remove(TRACEPARENT);
+
+    fn write(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Kept => {}
+            Self::Stateless => drop(headers.remove(TRACESTATE)),
+            Self::Instead(parent) => {
+                headers.remove(TRACESTATE);
+                match parent {
+                    Some(parent) => drop(headers.insert(TRACEPARENT, parent.clone())),
+                    None => drop(headers.remove(TRACEPARENT)),
+                }
+            }
+        }
     }
 }
 
@@ -201,7 +252,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        follow_trace(&mut headers, traces, || 0xabc);
+        Trace::of(&headers, traces, || 0xabc).write(&mut headers);
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
 

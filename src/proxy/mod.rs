@@ -84,7 +84,7 @@ mod usher;
 mod warmer;
 
 use http::HeaderValue;
-use http::header::{MAX_FORWARDS, STRICT_TRANSPORT_SECURITY};
+use http::header::STRICT_TRANSPORT_SECURITY;
 
 use attempts::forward;
 use body::Incoming;
@@ -101,7 +101,7 @@ use crate::metrics::Reason;
 /// Answers one request; what goes wrong becomes an answer too.
 pub async fn serve(turn: Turn, mut head: Box<Parts>, body: Incoming) -> Answer {
     let client = &turn.client;
-    let mut story = Story::begin(client, &mut head);
+    let mut story = Story::begin(client, &head);
     let answer = respond(&turn, &mut head, body, &mut story).await;
     let mut answer = answer.unwrap_or_else(|reason| story.failed(client, reason, &head));
     story.finish(client, &head, &mut answer);
@@ -127,10 +127,9 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         story.record.as_ref().inspect(|record| record.answered_by_itself("redirect"));
         return Ok(elsewhere);
     }
-    if let Some(hops) = hops::left(head)? {
-        let Some(left) = hops.checked_sub(1) else { return story.ends_here(client, head) };
-        head.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
-        asked = Asked::of(head)?;
+    let hops = hops::left(head)?;
+    if hops == Some(0) {
+        return story.ends_here(client, head);
     }
     if head.headers.has(Note::Baggage) {
         story.pin = baggage::take(client, &mut head.headers);
@@ -152,6 +151,10 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     };
     if let Some(place) = place {
         attempts::stay_in_line(&mut admitted.permit, place);
+    }
+    if story.is_marked() || hops.is_some() {
+        story.mark(head, hops);
+        asked = Asked::of(head)?;
     }
     if admitted.is_shielded {
         // Boxed: few are, and all would have its size.

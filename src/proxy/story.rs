@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::head::{Answer, Parts};
 use http::HeaderValue;
-use http::header::RETRY_AFTER;
+use http::header::{MAX_FORWARDS, RETRY_AFTER};
 
 use super::connection::Client;
 use super::gate::Asked;
-use super::identity::{self, REQUEST_ID};
+use super::identity::{Marks, REQUEST_ID};
 use super::journal::Record;
 use super::live::{Lane, Snapshot};
 use super::permit::Permit;
@@ -29,7 +29,8 @@ use crate::table::{
 /// One request's companion.
 #[derive(Debug)]
 pub struct Story {
-    request_id: Option<HeaderValue>,
+    /// What it is known by, if the settings give it anything.
+    marks: Option<Box<Marks>>,
     /// Where it leads, if there are rules about that, or its service does not let it in.
     place: Option<Place>,
     /// The epoch that it was admitted under; until then, that of the table it was routed by.
@@ -100,12 +101,12 @@ impl Drop for Here<'_> {
 }
 
 impl Story {
-    /// The beginning of the request `head`, which gets its id and trace.
-    pub fn begin(client: &Client, head: &mut Parts) -> Self {
-        let request_id = identity::establish(client, head);
-        let record = client.worker.journal.begin(client, head, request_id.as_ref());
+    /// The beginning of the request `head`.
+    pub fn begin(client: &Client, head: &Parts) -> Self {
+        let marks = Marks::of(client, head);
+        let record = client.worker.journal.begin(client, head, marks.as_deref());
         Self {
-            request_id,
+            marks,
             place: None,
             epoch: None,
             is_admitted: false,
@@ -114,6 +115,25 @@ impl Story {
             minted: None,
             pin: None,
         }
+    }
+
+    fn request_id(&self) -> Option<&HeaderValue> {
+        self.marks.as_ref()?.id.as_ref()
+    }
+
+    /// Its version is chosen, by what came: from here on the request `head` has its id and trace, and counts this proxy among its `hops`.
+    pub(super) fn mark(&self, head: &mut Parts, hops: Option<u64>) {
+        if let Some(marks) = &self.marks {
+            marks.write(&mut head.headers);
+        }
+        if let Some(hops) = hops {
+            head.headers.insert(MAX_FORWARDS, HeaderValue::from(hops.saturating_sub(1)));
+        }
+    }
+
+    /// True when the request has an id or a trace of ours, or may not have the one that it came with.
+    pub(super) fn is_marked(&self) -> bool {
+        self.marks.is_some()
     }
 
     /// The request took this route; again when a change came in between. True when the route answers by itself.
@@ -270,7 +290,7 @@ impl Story {
 
     /// The answer's head is about to go out: what is still changed about it, whoever made it.
     pub fn finish(&self, client: &Client, head: &Parts, answer: &mut Answer) {
-        if let Some(id) = &self.request_id
+        if let Some(id) = self.request_id()
             && client.settings().identity.request_id.is_some_and(|ids| ids.answer)
         {
             answer.headers.insert(REQUEST_ID, id.clone());
@@ -308,7 +328,7 @@ impl Story {
             service: service.name.as_str(),
             version: place.version.map_or("", |version| service.versions[version].name.as_str()),
             epoch: place.snapshot.table.epoch().0,
-            request_id: self.request_id.as_ref().map_or(b"", |id| id.as_bytes()),
+            request_id: self.request_id().map_or(b"", |id| id.as_bytes()),
         }
     }
 }

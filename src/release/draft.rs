@@ -150,8 +150,7 @@ impl<'s> Draft<'s> {
         let previous = self.way_back(name)?;
         self.go_back(name, previous)?;
         let now = self.entry(name)?.service.split.rules().clone();
-        let gone = before.rules().iter().filter(|rule| !now.rules().contains(rule)).count();
-        self.note_gone(name, gone, "a revert brings back those of before");
+        self.note_gone(name, &before.beyond(&now), "a revert brings back those of before");
         self.note_again(name, &before, &now);
         Ok(())
     }

@@ -63,6 +63,7 @@ impl Draft<'_> {
                 self.notes.extend(item.check_measure(service, may_be_left)?);
             }
             self.notes.extend(item.settle_way_back(base));
+            self.notes.extend(item.settle_rules_of_way_back());
             item.service.watch = item.watch();
             item.number_rules();
             item.settle_pins();
@@ -150,9 +151,6 @@ impl Item {
         let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked);
         let here = (asked, &service.stable);
         deployment.previous.take_if(|way_back| (&way_back.split, &way_back.stable) == here);
-        if let Some(way_back) = &mut deployment.previous {
-            way_back.settle_rules(service);
-        }
         let way_back = deployment.previous.as_ref()?;
         let name = &service.name;
         let needs = || way_back.split.shares().map(|(version, _)| version);
@@ -170,7 +168,8 @@ impl Item {
         Some(format!("`{name}` cannot be reverted while no endpoint of `{empty}` serves"))
     }
 
-    /// The phase after the step from `old`, and which versions left or returned by it, or which of their endpoints are out.
+    /// The phase after the step from `old`, whether it moved weights, and which versions left or returned by it, or which of their
+    /// endpoints are out.
     fn settle_phase(
         &mut self,
         name: &ServiceName,
@@ -186,6 +185,9 @@ impl Item {
         let returned = split.versions().filter(|version| !was_served(version));
         self.deployment.phase = Phase::of(split, left.iter().copied().chain(leaving).cloned().collect());
         let named = |version: &VersionName| (name.clone(), version.clone());
+        if !split.weighs_as(&old.split) {
+            effects.moved.push((name.clone(), old.split.clone()));
+        }
         effects.left.extend(left.into_iter().map(named));
         effects.returned.extend(returned.map(named));
         effects.out.extend(self.service.versions.iter().flat_map(|new| out(name, old, new)));

@@ -305,6 +305,8 @@ pub struct Effects {
     pub lasting: Vec<(ServiceName, Duration)>,
     /// Endpoints that got new requests and get none any more, of versions that are still there.
     pub out: Vec<Out>,
+    /// Services whose weights are others now, with the split that they had.
+    pub moved: Vec<(ServiceName, Split)>,
     /// Things the operator should know that are no reason to refuse.
     pub notes: Vec<String>,
 }

@@ -361,8 +361,7 @@ impl Item {
     pub(super) fn settle_ramp(&mut self, epoch: Epoch) -> Option<String> {
         let Self { service, deployment, before, .. } = self;
         deployment.ramp.take_if(|ramp| !ramp.holds(service, deployment.trial.as_ref()));
-        if let Some(ramp) = &mut deployment.ramp {
-            ramp.before.settle_rules(service);
+        if let Some(ramp) = &deployment.ramp {
             deployment.previous = Some(ramp.before.clone());
         }
         let was = before.as_ref()?.standing.as_ref()?.ramp.as_ref()?;

@@ -69,6 +69,11 @@ impl Retirement {
         Duration::from_millis(self.until.0.saturating_sub(at.0)).min(self.lasts)
     }
 
+    /// False when only rules have sent anybody to the version: whom they sent is not known by a cookie.
+    fn is_shared(&self) -> bool {
+        self.split.weight(&self.version) > BasisPoints::NONE
+    }
+
     /// What the others have without it, with what is left of these rules.
     fn others(&self, stable: &VersionName, rules: &Targeting) -> Split {
         let split = self.split.giving(&self.version, BasisPoints::NONE, stable);
@@ -132,15 +137,13 @@ impl Draft<'_> {
         self.send_away(name, &version)?;
         let service = &self.entry(name)?.service;
         let split = service.split.clone().targeting(Targeting::default());
-        // Whom only rules have sent there is not known by a cookie.
-        let is_shared = split.weight(&version) > BasisPoints::NONE;
         let (until, lasts) = (now, lasts.unwrap_or(LASTS));
         let (quiet, rules) =
             (quiet.unwrap_or(QUIET), service.sticky.as_ref().map(|sticky| sticky.rules.clone()));
         let users = rules.as_ref().map_or(0, |rules| rules.fingerprint());
         let mut retirement = Retirement { begun, version, split, users, quiet, until, lasts, actor, reason };
         retirement.start(now, lasts);
-        match rules.map(|rules| rules.by.clone()).filter(|_| is_shared) {
+        match rules.map(|rules| rules.by.clone()).filter(|_| retirement.is_shared()) {
             Some(by) if by.mints() => self.entry(name)?.deployment.retirement = Some(retirement),
             Some(by) => {
                 let (service, stable) = (name.clone(), service.stable.clone());
@@ -162,14 +165,16 @@ impl Draft<'_> {
         self.leave_to_others(name, &retirement)
     }
 
-    /// The others have everything, and have to be ready for it: nobody hurries. No step to take back.
+    /// The others have everything, and have to be ready for it: nobody hurries. No step to take back; where only rules led to the
+    /// version none was made, and the one before it is still the last.
     fn leave_to_others(&mut self, name: &ServiceName, retirement: &Retirement) -> Result<(), Refused> {
         let Item { service, .. } = self.entry(name)?;
         let split = retirement.others(&service.stable, service.split.rules());
         self.set_split(name, split)?;
         let epoch = self.epoch;
         let deployment = &mut self.entry(name)?.deployment;
-        (deployment.previous, deployment.retirement) = (None, None);
+        deployment.retirement = None;
+        deployment.previous.take_if(|_| retirement.is_shared());
         deployment.retired = Some(retirement.over(RampEnd::Finished, epoch));
         Ok(())
     }

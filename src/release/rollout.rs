@@ -233,11 +233,11 @@ impl Plan {
         if let Some(retirement) = deployment.retirement.as_ref().filter(|_| self.is_between()) {
             return Err(NotPlanned::Retiring(retirement.version.clone()));
         }
-        if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
-            return Err(NotPlanned::NoTraffic(self.from.clone()));
-        }
         if self.is_between() && service.split.rules().leads_to(&self.from) {
             return Err(NotPlanned::Targeted(self.from.clone()));
+        }
+        if self.is_between() && service.split.weight(&self.from) == BasisPoints::NONE {
+            return Err(NotPlanned::NoTraffic(self.from.clone()));
         }
         for (index, step) in self.moves.iter().enumerate() {
             if let Some(endpoint) = self.moves[..index].iter().find_map(|earlier| self.clash(earlier, step)) {

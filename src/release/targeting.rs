@@ -16,6 +16,9 @@ use crate::table::{
     Conditions, Epoch, Invalid, Service, ServiceName, Split, TargetRule, Targeting, VersionName, VersionRef,
 };
 
+/// Of so many rules a note tells which they are.
+const MOST_TOLD: usize = 8;
+
 /// Why rules are refused, or what they bar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misaimed {
@@ -99,7 +102,7 @@ impl Draft<'_> {
             return Ok(asked);
         }
         let why = "supervision has passed over what led there, and other weights are asked for";
-        self.note_gone(name, asked.rules().len().saturating_sub(hold.rules().len()), why);
+        self.note_gone(name, &asked.beyond(&hold), why);
         Ok(hold)
     }
 
@@ -110,43 +113,30 @@ impl Draft<'_> {
         let (rules, kept) = (item.rules(), item.rules().without(version));
         item.rules_asked = Some(kept.clone());
         item.aim(item.service.split.rules().without(version), epoch);
-        self.note_gone(
-            name,
-            rules.rules().len() - kept.rules().len(),
-            &format!("nobody goes to `{version}`"),
-        );
+        self.note_gone(name, &rules.beyond(&kept), &format!("nobody goes to `{version}`"));
         Ok(())
     }
 
     /// Tells of rules that are taken away by something else.
-    pub(super) fn note_gone(&mut self, name: &ServiceName, count: usize, why: &str) {
-        match count {
-            0 => {}
-            1 => self.notes.push(format!("a targeting rule of `{name}` is taken away: {why}")),
-            many => self.notes.push(format!("{many} targeting rules of `{name}` are taken away: {why}")),
-        }
+    pub(super) fn note_gone(&mut self, name: &ServiceName, gone: &Targeting, why: &str) {
+        self.notes.extend(told(name, gone, ["is taken away", "are taken away"], why));
     }
 
     /// Tells of rules that hold from now on, and did not before.
     pub(super) fn note_again(&mut self, name: &ServiceName, before: &Targeting, now: &Targeting) {
-        match now.rules().iter().filter(|rule| !before.rules().contains(rule)).count() {
-            0 => {}
-            1 => self.notes.push(format!("a targeting rule of `{name}` holds again")),
-            many => self.notes.push(format!("{many} targeting rules of `{name}` hold again")),
-        }
+        self.notes.extend(told(name, &now.beyond(before), ["holds again", "hold again"], ""));
     }
 
     /// A flip is about everybody.
     pub(super) fn note_flip(&mut self, name: &ServiceName) -> Result<(), Refused> {
-        let count = self.entry(name)?.rules().rules().len();
-        self.note_gone(name, count, "a flip is of all requests");
+        let rules = self.entry(name)?.rules();
+        self.note_gone(name, &rules, "a flip is of all requests");
         Ok(())
     }
 
     /// Tells of rules of before that lead nowhere any more.
     pub(super) fn note_lost(&mut self, name: &ServiceName, before: &Targeting, now: &Targeting) {
-        let lost = before.rules().len().saturating_sub(now.rules().len());
-        self.note_gone(name, lost, "what it led to is gone or empty");
+        self.note_gone(name, &before.beyond(now), "what it led to is gone or empty");
     }
 
     /// A split of before without rules that lead to a version which is gone or empty by now, unless they do so already. Tells of them.
@@ -175,13 +165,26 @@ impl Draft<'_> {
     }
 }
 
+/// `a targeting rule of shop is taken away: why (header x-beta=yes -> green)`; `None` where there are none.
+pub(super) fn told(name: &ServiceName, rules: &Targeting, what: [&str; 2], why: &str) -> Option<String> {
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let listed = rules.first(MOST_TOLD);
+    match rules.rules().len() {
+        0 => None,
+        1 => Some(format!("a targeting rule of `{name}` {}{why} ({listed})", what[0])),
+        many => Some(format!("{many} targeting rules of `{name}` {}{why} ({listed})", what[1])),
+    }
+}
+
 impl Previous {
-    /// No rule of it leads to a version that is gone.
-    pub(super) fn settle_rules(&mut self, service: &Service) {
+    /// No rule of it leads to a version that is gone; gives those that did.
+    fn settle_rules(&mut self, service: &Service) -> Targeting {
         let rules = self.split.rules().to_those(|version| service.version(version).is_some());
-        if rules != *self.split.rules() {
+        let lost = self.split.rules().beyond(&rules);
+        if !lost.is_empty() {
             self.split = self.split.clone().targeting(rules);
         }
+        lost
     }
 }
 
@@ -223,6 +226,17 @@ impl Item {
         let Self { service, deployment, .. } = self;
         let asked = deployment.trial.as_ref().map_or(&service.split, |trial| &trial.asked).rules().clone();
         service.number_rules(&asked);
+    }
+
+    /// No rule of the way back leads to a version that is gone. Notes which did.
+    pub(super) fn settle_rules_of_way_back(&mut self) -> Option<String> {
+        let Self { service, deployment, .. } = self;
+        if let Some(ramp) = &mut deployment.ramp {
+            ramp.before.settle_rules(service);
+        }
+        let lost = deployment.previous.as_mut()?.settle_rules(service);
+        let what = ["does not come back by a revert any more", "do not come back by a revert any more"];
+        told(&service.name, &lost, what, "what it led to is gone")
     }
 
     /// What a trial that goes on has been asked for, by the rules that there are now; none leads to a version that is gone or empty.

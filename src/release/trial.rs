@@ -135,8 +135,8 @@ impl Draft<'_> {
         };
         if act == Act::Convict {
             self.end_ramp(name, RampEnd::Reverted)?;
-            let count = self.entry(name)?.rules().rules().len();
-            self.note_gone(name, count, &format!("supervision goes back to `{}`", trial.baseline));
+            let rules = self.entry(name)?.rules();
+            self.note_gone(name, &rules, &format!("supervision goes back to `{}`", trial.baseline));
         }
         let Item { service, deployment, .. } = self.entry(name)?;
         let is_suspect = matches!(act, Act::Lean(_));

@@ -5,6 +5,7 @@ use super::draft::Draft;
 use super::history::{ServiceRecord, Standing};
 use super::overlay::{restore, serves};
 use super::retire::undo_retirement;
+use super::targeting::told;
 use super::{Refused, Scopes};
 use crate::table::{Epoch, VersionName};
 
@@ -38,7 +39,7 @@ impl Draft<'_> {
             };
             let restored = restore(&item.deployment.spec, standing, epoch, is_so);
             let (service, mut deployment) = restored.map_err(gone)?;
-            let rules = (standing.split.rules().clone(), service.split.rules().clone());
+            let lost = standing.split.rules().beyond(service.split.rules());
             // A ramp that is over is not taken up; one goes on that has not moved since, and is not moved by this.
             let is_same = service.split.weighs_as(&item.service.split);
             let ramps = deployment.ramp.take().zip(item.deployment.ramp.take()).filter(|_| is_same);
@@ -51,7 +52,9 @@ impl Draft<'_> {
             let is_other = stage(&deployment) != stage(&item.deployment);
             // Where supervision leans back to is not where it stays.
             let leans = item.deployment.trial.as_ref().is_some_and(|trial| trial.leans(&item.service.split));
-            let asked = standing.rules().clone();
+            // What leads nowhere any more does not come back.
+            let leads = |to: &VersionName| service.split.leads_to(to) || serves(&service.versions, to);
+            let asked = standing.rules().to_those(leads);
             let is_elsewhere =
                 (&service.split, &service.stable, &deployment.edits) != present || asked != item.rules();
             if is_elsewhere || retires || is_other && leans {
@@ -67,13 +70,16 @@ impl Draft<'_> {
                 item.is_undone = true;
                 if is_moved {
                     self.ways_back.insert(name.clone());
-                    let lost = asked.rules().len().saturating_sub(rules.0.rules().len());
-                    self.note_gone(name, lost, "supervision passed over then what led there");
+                    let passed_over = standing.rules().beyond(standing.split.rules());
+                    self.note_gone(name, &passed_over, "supervision passed over then what led there");
                 } else {
                     item.rules_asked = Some(asked);
                 }
             }
-            self.note_lost(name, &rules.0, &rules.1);
+            if scopes.read(name.as_str()) {
+                let what = ["does not come back", "do not come back"];
+                self.notes.extend(told(name, &lost, what, "what it led to is gone or empty"));
+            }
         }
         let stood = records.iter().filter(|record| record.standing.is_some()).map(|record| &record.service);
         let told = stood.filter(|name| scopes.read(name.as_str()));

@@ -134,6 +134,12 @@ impl Targeting {
         Self(self.0.iter().filter(|rule| keeps(&rule.to)).cloned().collect())
     }
 
+    /// Those that `others` have not, in the same order.
+    #[must_use]
+    pub fn beyond(&self, others: &Self) -> Self {
+        Self(self.0.iter().filter(|rule| !others.0.contains(rule)).cloned().collect())
+    }
+
     /// Those that lead elsewhere than to `version`.
     #[must_use]
     pub fn without(&self, version: &VersionName) -> Self {
@@ -144,18 +150,31 @@ impl Targeting {
 /// `no rules`, `1 rule (header x-beta=yes -> green)`, `3 rules (header x-beta=yes -> green, and 2 more)`.
 impl fmt::Display for Targeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            0 => f.write_str("no rules"),
+            1 => write!(f, "1 rule ({})", self.first(1)),
+            many => write!(f, "{many} rules ({})", self.first(1)),
+        }
+    }
+}
+
+impl Targeting {
+    /// `header x-beta=yes -> green, client 10.0.0.0/8 -> blue, and 2 more`: so many of them, and of each so much that a line has an end.
+    #[must_use]
+    pub fn first(&self, most: usize) -> String {
         /// Of a rule's text so much is shown.
         const SHOWN: usize = 120;
-        let Some((first, more)) = self.0.split_first() else { return f.write_str("no rules") };
-        let mut text = first.to_string();
-        if let Some((end, _)) = text.char_indices().nth(SHOWN) {
-            text.truncate(end);
-            text.push('…');
-        }
-        match more.len() {
-            0 => write!(f, "1 rule ({text})"),
-            more => write!(f, "{} rules ({text}, and {more} more)", more + 1),
-        }
+        let shown = self.0.iter().take(most).map(|rule| {
+            let mut text = rule.to_string();
+            if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+                text.truncate(end);
+                text.push('…');
+            }
+            text
+        });
+        let more = self.0.len().saturating_sub(most);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        shown.chain(more).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -267,7 +267,7 @@ pub struct ChangeAnswer {
     pub out: Vec<EndpointOut>,
     /// Things to know that are no reason to refuse.
     pub notes: Vec<String>,
-    /// In a plan: which weights would move.
+    /// Which weights it moves. Whom other targeting rules move is not known before he comes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
     /// With `wait=finished`: how the comparisons that it began have ended, by service.
@@ -314,16 +314,16 @@ impl From<&Out> for EndpointOut {
     }
 }
 
-/// A version whose weight would change.
+/// A version whose weight is another by a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Move {
     /// The service.
     pub service: String,
     /// The version.
     pub version: String,
-    /// Its weight now, in basis points.
+    /// Its weight before, in basis points.
     pub from: u16,
-    /// Its weight then.
+    /// Its weight after it.
     pub to: u16,
 }
 
@@ -331,6 +331,8 @@ impl ChangeAnswer {
     /// The answer to a change that left `state` and had these effects.
     #[must_use]
     pub fn of(state: &State, effects: &Effects) -> Self {
+        let moved = effects.moved.iter();
+        let moved = moved.filter_map(|(name, before)| Some((name, before, state.table.service(name)?)));
         let mut answer = Self {
             epoch: state.table.epoch().0,
             changed: effects.change.is_some(),
@@ -341,7 +343,7 @@ impl ChangeAnswer {
             leaving: Vec::new(),
             out: effects.out.iter().map(Into::into).collect(),
             notes: effects.notes.clone(),
-            moves: Vec::new(),
+            moves: moved.flat_map(|(name, before, now)| Move::between(name, before, &now.split)).collect(),
             trials: BTreeMap::new(),
         };
         let records = effects.change.iter().flat_map(|change| &change.services);

@@ -8,15 +8,17 @@ use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// A change that moves traffic: where each service stands now, and stood before.
 pub(in crate::cli) fn change(answer: &ChangeAnswer, style: Style) -> String {
-    told(answer, style, |standing| {
-        let before = standing.previous.as_ref().filter(|previous| previous.weights != standing.weights);
+    told(answer, style, |name, standing| {
+        let has_moved = answer.moves.iter().any(|step| step.service == name);
+        let before =
+            standing.previous.as_ref().filter(|before| has_moved && before.weights != standing.weights);
         before.map(|previous| format!(", was {}", split(&previous.weights))).unwrap_or_default()
     })
 }
 
 /// A change that moves no traffic: the split before is that of an earlier one.
 pub(in crate::cli) fn quiet_change(answer: &ChangeAnswer, style: Style) -> String {
-    told(answer, style, |_| String::new())
+    told(answer, style, |_, _| String::new())
 }
 
 /// A hold, or its end.
@@ -37,10 +39,10 @@ fn wait(hold: &Holding) -> &'static str {
     if hold.scope == "writes" { "writes wait" } else { "requests wait" }
 }
 
-fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&Standing) -> String) -> String {
+fn told(answer: &ChangeAnswer, style: Style, before: impl Fn(&str, &Standing) -> String) -> String {
     let mut lines = Vec::new();
     for (name, standing) in &answer.services {
-        lines.push(stands(answer, name, standing, &before(standing), style));
+        lines.push(stands(answer, name, standing, &before(name, standing), style));
         lines.extend(numbered(standing).map(|rule| format!("  {rule}")));
     }
     if answer.services.is_empty() {
@@ -93,21 +95,39 @@ pub(in crate::cli) fn way_back(answer: &ChangeAnswer) -> Option<String> {
             let back = abort.or_else(|| exclusive_back(name, standing));
             Some(format!("the way back: {}", back.unwrap_or_else(|| format!("switchback revert {name}"))))
         }
-        (Some(_), Some(_)) => {
-            Some(format!("the way back: switchback undo --to {}", answer.epoch.saturating_sub(1)))
-        }
+        (Some(_), Some(_)) => Some(undo_of(answer)),
         _ => None,
     }
 }
 
-/// The command that takes a service back after an exclusive flip, as exclusively.
+/// How to take back an undo: a revert would go further back than that where it has moved no weight.
+pub(in crate::cli) fn way_back_from_undo(answer: &ChangeAnswer) -> Option<String> {
+    if answer.dry_run || !answer.changed {
+        return None;
+    }
+    let is_step =
+        !answer.moves.is_empty() && answer.services.values().all(|standing| standing.retirement.is_none());
+    way_back(answer).filter(|_| is_step).or_else(|| Some(undo_of(answer)))
+}
+
+fn undo_of(answer: &ChangeAnswer) -> String {
+    format!("the way back: switchback undo --to {}", answer.epoch.saturating_sub(1))
+}
+
+/// The command that takes a service back after an exclusive flip, as exclusively; with the rules that no flip brings back.
 pub(super) fn exclusive_back(name: &str, standing: &Standing) -> Option<String> {
     let previous = standing.previous.as_ref()?;
     let (stable, scope) = (&previous.stable, previous.exclusive.as_deref()?);
     let what = if scope == "writes" { "=writes" } else { "" };
     // Who carried the service and still does was with the others before: only a revert gives them back what they had.
     let has_left = !standing.weights.contains_key(stable);
-    has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}"))
+    let rules: Vec<_> =
+        previous.rules.iter().map(|rule| line(&rule.text(), usize::MAX).to_string()).collect();
+    let without = match &rules[..] {
+        [] => String::new(),
+        rules => format!("   (without its rules of before: {})", rules.join("; ")),
+    };
+    has_left.then(|| format!("switchback flip {name} --to {stable} --exclusive{what}{without}"))
 }
 
 /// `rule 1: header x-beta=yes -> green`; in the order in which they were set, also those that are passed over.

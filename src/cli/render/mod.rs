@@ -13,7 +13,7 @@ mod tests;
 mod top;
 mod verdict;
 
-pub(super) use change::{carriers, change, held, quiet_change, rules, way_back};
+pub(super) use change::{carriers, change, held, quiet_change, rules, way_back, way_back_from_undo};
 pub(super) use drain::{
     all_left, endpoint_left, endpoint_safety, safety, waiting, waiting_for_all, waiting_for_endpoint,
 };

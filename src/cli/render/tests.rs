@@ -2,6 +2,7 @@
 
 mod explained;
 mod verdict;
+mod way_back;
 
 use std::collections::BTreeMap;
 
@@ -210,7 +211,7 @@ fn a_hold_says_what_waits_and_for_how_long() {
         leaving: Vec::new(),
         out: Vec::new(),
         notes: Vec::new(),
-        moves: Vec::new(),
+        moves: vec![Move { service: "shop".into(), version: "green".into(), from: 0, to: 10_000 }],
         trials: BTreeMap::new(),
     };
     assert_eq!(super::held(&answer, Style::PLAIN), "shop: writes wait for at most 1.5 s (epoch 42)");
@@ -288,38 +289,26 @@ fn answer(services: &[(&str, Standing)]) -> ChangeAnswer {
 #[test]
 fn what_a_change_did() {
     let flipped = draining().standing;
-    let one = answer(&[("shop", flipped.clone())]);
-    let two = answer(&[("shop", flipped.clone()), ("cart", canary().standing)]);
-    let none = ChangeAnswer { changed: false, ..one.clone() };
-    let step = |version: &str, from, to| Move { service: "shop".into(), version: version.into(), from, to };
-    let moves = vec![step("blue", 10_000, 0), step("green", 0, 10_000)];
+    let step = |service: &str, version: &str, from, to| {
+        let (service, version) = (service.to_owned(), version.to_owned());
+        Move { service, version, from, to }
+    };
+    let moves = vec![step("shop", "blue", 10_000, 0), step("shop", "green", 0, 10_000)];
+    let one = ChangeAnswer { moves: moves.clone(), ..answer(&[("shop", flipped.clone())]) };
+    let both = answer(&[("shop", flipped.clone()), ("cart", canary().standing)]);
+    let two = ChangeAnswer { moves: [moves.clone(), vec![step("cart", "green", 0, 500)]].concat(), ..both };
+    let none = ChangeAnswer { changed: false, moves: Vec::new(), ..one.clone() };
     let notes = vec!["`old` did not exist at epoch 7".to_owned()];
     let summary = "shop: green 100 %".to_owned();
     let plan = ChangeAnswer { dry_run: true, summary, moves, notes: notes.clone(), ..one.clone() };
     let summary = "shop: green 10.0.0.1:80 draining".to_owned();
-    let of_a_pool = ChangeAnswer { dry_run: true, summary, ..one.clone() };
+    let of_a_pool = ChangeAnswer { dry_run: true, summary, moves: Vec::new(), ..one.clone() };
     let in_vain = ChangeAnswer { changed: false, notes, ..answer(&[]) };
     let told = |answer: &ChangeAnswer| {
         let lines = [Some(change(answer, Style::PLAIN)), super::way_back(answer)];
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
     };
     assert_snapshot!([one, two, none, plan, of_a_pool, in_vain].map(|answer| told(&answer)).join("\n--\n"));
-}
-
-#[test]
-fn the_way_back_from_an_exclusive_flip_is_exclusive() {
-    for (scope, split, back) in [
-        ("all", [("green", 10_000)].as_slice(), "switchback flip shop --to blue --exclusive"),
-        ("writes", &[("green", 10_000)], "switchback flip shop --to blue --exclusive=writes"),
-        // It carried most before, and all since.
-        ("all", &[("blue", 10_000)], "switchback revert shop"),
-    ] {
-        let before = [("blue", 9_000), ("green", 1_000)];
-        let mut flipped = standing(Phase::Steady, split, &before, &[]);
-        flipped.previous.as_mut().unwrap().exclusive = Some(scope.to_owned());
-        let way_back = super::way_back(&answer(&[("shop", flipped)]));
-        assert_eq!(way_back, Some(format!("the way back: {back}")));
-    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub use record::Record;
 pub use writer::{Pipe, Target, Writer};
 
 use super::connection::Client;
+use super::identity::Marks;
 use crate::metrics::Reason;
 use crate::table::BasisPoints;
 use crate::table::fnv::Fnv;
@@ -73,13 +74,14 @@ impl Journal {
         self: &Rc<Self>,
         client: &Client,
         head: &Parts,
-        id: Option<&HeaderValue>,
+        marks: Option<&Marks>,
     ) -> Option<Rc<Record>> {
         // The one look that requests cost when the log is off.
         let options = self.options.borrow().as_ref().map(Rc::clone)?;
+        let id = marks.and_then(|marks| marks.id.as_ref());
         let is_sampled = options.is_sampled(id, || client.worker.coin());
         (is_sampled || options.errors)
-            .then(|| Rc::new(Record::of_request(Rc::clone(self), options, client, head, id, is_sampled)))
+            .then(|| Rc::new(Record::of_request(Rc::clone(self), options, client, head, marks, is_sampled)))
     }
 
     /// Writes about what never became a request.

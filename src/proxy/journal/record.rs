@@ -14,6 +14,7 @@ use crate::metrics::Reason;
 use crate::proxy::body::Source;
 use crate::proxy::clock;
 use crate::proxy::connection::Client;
+use crate::proxy::identity::Marks;
 use crate::proxy::upstream::{Endpoint, Local};
 use crate::table::{AssignedBy, Epoch, ServiceName};
 
@@ -87,14 +88,14 @@ impl Record {
         options: Rc<Options>,
         client: &Client,
         head: &Parts,
-        id: Option<&HeaderValue>,
+        marks: Option<&Marks>,
         is_sampled: bool,
     ) -> Self {
         let who = client.arrival.peer.client_text(&head.headers);
         let mut record = Self::begun(journal, options, who.as_deref(), is_sampled);
         record.is_head = head.method == Method::HEAD;
         let mut line = record.line.take();
-        write_head(&mut line, client.arrival.scheme(), head, &record.options, id);
+        write_head(&mut line, client.arrival.scheme(), head, &record.options, marks);
         record.line.replace(line);
         record
     }
@@ -343,8 +344,9 @@ impl Drop for Record {
 }
 
 /// Appends what the head says.
-fn write_head(line: &mut Vec<u8>, scheme: &str, head: &Parts, options: &Options, id: Option<&HeaderValue>) {
+fn write_head(line: &mut Vec<u8>, scheme: &str, head: &Parts, options: &Options, marks: Option<&Marks>) {
     let (uri, headers) = (&head.uri, &head.headers);
+    let id = marks.and_then(|marks| marks.id.as_ref());
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
     let target = match uri.path_and_query() {
@@ -370,7 +372,7 @@ fn write_head(line: &mut Vec<u8>, scheme: &str, head: &Parts, options: &Options,
     line.push(b'{');
     for name in &options.headers {
         // The first of several: a line has an end.
-        if let Some(value) = headers.get(name) {
+        if let Some(value) = marks.map_or_else(|| headers.get(name), |marks| marks.field(headers, name)) {
             json::key(line, name.as_str());
             json::text(line, value.as_bytes(), MOST_FIELD);
         }

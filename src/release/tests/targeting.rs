@@ -105,11 +105,9 @@ fn weights_and_ramps_leave_them_and_whatever_moves_everybody_takes_them_away() {
 
     let (flipped, effects) = done(&other, flip("shop", "green"));
     assert_eq!(shop(&flipped), is("green 100 %", &[]));
-    assert!(
-        effects
-            .notes
-            .contains(&"2 targeting rules of `shop` are taken away: a flip is of all requests".to_owned())
-    );
+    let note =
+        format!("2 targeting rules of `shop` are taken away: a flip is of all requests ({BETA}, {STAFF})");
+    assert!(effects.notes.contains(&note), "{:?}", effects.notes);
     assert!(summary(&effects).contains("no rules"), "{}", summary(&effects));
     // Also where it moves no weight.
     let (same, effects) = done(&beta(&start(the_file())), flip("shop", "blue"));
@@ -133,11 +131,8 @@ fn a_revert_brings_back_what_there_was_and_an_abort_sends_everybody_back() {
     );
     let (aborted, effects) = done(&ramping, ramp("shop", RampOrder::Abort));
     assert_eq!(shop(&aborted), is("blue 100 %", &[STAFF]));
-    assert!(
-        effects
-            .notes
-            .contains(&"a targeting rule of `shop` is taken away: nobody goes to `green`".to_owned())
-    );
+    let note = format!("a targeting rule of `shop` is taken away: nobody goes to `green` ({BETA})");
+    assert!(effects.notes.contains(&note), "{:?}", effects.notes);
     assert_eq!(effects.left, [(service("shop"), version("green"))]);
     assert_eq!(shop(&after(&ramping, [revert("shop")])), is("blue 100 %", &[BETA, STAFF]));
 }
@@ -220,19 +215,20 @@ fn an_abort_leaves_rules_as_they_are_and_a_revert_tells_of_those_of_before() {
     let set = after(&start(file.clone()), [begin(), set_rules("shop", &[BETA, red])]);
     let (aborted, effects) = done(&set, abort());
     assert_eq!(shop(&aborted), is("blue 100 %", &[red]));
-    assert_eq!(effects.notes, ["a targeting rule of `shop` is taken away: nobody goes to `green`"]);
-    let (reverted, effects) = done(&set, revert("shop"));
-    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
     assert_eq!(
         effects.notes,
-        ["2 targeting rules of `shop` are taken away: a revert brings back those of before"]
+        [format!("a targeting rule of `shop` is taken away: nobody goes to `green` ({BETA})")]
     );
+    let (reverted, effects) = done(&set, revert("shop"));
+    assert_eq!(shop(&reverted), is("blue 100 %", &[]));
+    let why = "a revert brings back those of before";
+    assert_eq!(effects.notes, [format!("2 targeting rules of `shop` are taken away: {why} ({BETA}, {red})")]);
     let cleared = after(&start(file), [set_rules("shop", &[red]), begin(), set_rules("shop", &[])]);
     let (aborted, effects) = done(&cleared, abort());
     assert_eq!((shop(&aborted), effects.notes), (is("blue 100 %", &[]), vec![]));
     let (reverted, effects) = done(&cleared, revert("shop"));
     assert_eq!(shop(&reverted), is("blue 100 %", &[red]));
-    assert_eq!(effects.notes, ["a targeting rule of `shop` holds again"]);
+    assert_eq!(effects.notes, [format!("a targeting rule of `shop` holds again ({red})")]);
 }
 
 #[test]
@@ -264,18 +260,69 @@ fn an_undo_leads_nobody_where_nobody_serves() {
         let (to, records) = (then.table.epoch(), records(then));
         run(&after(then, since), Command::Undo { to, records, scopes: Scopes::all() })
     };
-    let lost = "a targeting rule of `shop` is taken away: what it led to is gone or empty";
+    let why = "does not come back: what it led to is gone or empty";
+    let lost = format!("a targeting rule of `shop` {why} ({BETA})");
 
     let led = after(&half_drained, [set_rules("shop", &[STAFF, BETA])]);
     for since in [vec![], vec![flip("shop", "blue")]] {
         let (back, effects) = undone(&led, since.into_iter().chain(serve_again()).collect()).unwrap();
-        assert_eq!((shop(&back), effects.notes), (is("blue 100 %", &[STAFF]), vec![lost.to_owned()]));
+        assert_eq!((shop(&back), effects.notes), (is("blue 100 %", &[STAFF]), vec![lost.clone()]));
     }
     let half = after(&half_drained, [weights("shop", &[("green", "50")], Some("blue"))]);
     for since in [vec![], vec![flip("shop", "blue")]] {
         let refused = undone(&half, since.into_iter().chain(serve_again()).collect()).unwrap_err();
         assert_eq!(refused.token(), "gone");
     }
+}
+
+#[test]
+fn an_undo_does_not_bring_back_what_leads_nowhere_and_tells_only_those_who_may_hear() {
+    let mut file = the_file();
+    file[1].versions.push(pool("red", &[9401]));
+    let rule = "cookie red -> red";
+    let state = after(&start(file), [set_rules("cart", &[rule])]);
+    let (to, records) = (state.table.epoch(), records(&state));
+    let later = after(&state, [flip("shop", "green"), set_rules("cart", &[]), configure(the_file())]);
+    let undo = |scope: &str| {
+        let scopes = Scopes::of(vec![scope.parse().unwrap()]);
+        done(&later, Command::Undo { to, records: records.clone(), scopes })
+    };
+    let note =
+        format!("a targeting rule of `cart` does not come back: what it led to is gone or empty ({rule})");
+    for (scope, notes) in [("operate:shop", vec![]), ("admin", vec![note])] {
+        let (back, effects) = undo(scope);
+        assert_eq!((shop(&back), effects.notes), (is("blue 100 %", &[]), notes), "{scope}");
+        let changed = effects.change.unwrap().services;
+        assert_eq!(changed.iter().map(|record| record.service.as_str()).collect::<Vec<_>>(), ["shop"]);
+    }
+}
+
+#[test]
+fn what_a_way_back_does_not_bring_back_any_more_is_told_once() {
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let red = "cookie red -> red";
+    let ruled = after(&start(file), [set_rules("shop", &[red, STAFF])]);
+    let why = "does not come back by a revert any more: what it led to is gone";
+    let note = format!("a targeting rule of `shop` {why} ({red})");
+    let ramping = || [begin_ramp("shop", "green", &["1", "100"]), set_rules("shop", &[])];
+    for under_way in [after(&ruled, [flip("shop", "green")]), after(&ruled, ramping())] {
+        let (gone, effects) = done(&under_way, remove("shop", "red"));
+        assert_eq!(effects.notes, [&*note]);
+        let (later, effects) = done(&gone, put("shop", pool("v3", &[9501])));
+        assert!(effects.notes.is_empty(), "{:?}", effects.notes);
+        assert_eq!(shop(&after(&later, [revert("shop")])), is("blue 100 %", &[STAFF]));
+    }
+}
+
+#[test]
+fn the_end_of_a_version_that_only_a_rule_led_to_is_no_step() {
+    let mut file = the_file();
+    file[0].versions.push(pool("red", &[9401]));
+    let targeted = after(&start(file), [flip("shop", "green"), set_rules("shop", &["cookie red -> red"])]);
+    let retired = after(&targeted, [ramp("shop", RampOrder::Retire { quiet: None, lasts: None })]);
+    assert_eq!(shop(&retired), is("green 100 %", &[]));
+    assert_eq!(shop(&after(&retired, [revert("shop")])), is("blue 100 %", &[]), "the way back of the flip");
 }
 
 fn ruled(rules: &[&str]) -> Vec<ServiceSpec> {

@@ -26,7 +26,7 @@ fn has_note(effects: &Effects, note: &str) -> bool {
 
 #[test]
 fn weights_never_send_anybody_to_who_is_suspect_by_rules_that_are_passed_over() {
-    let gone = "a targeting rule of `shop` is taken away: supervision has passed over what led there, and other weights are asked for";
+    let gone = "a targeting rule of `shop` is taken away: supervision has passed over what led there, and other weights are asked for (header x-beta=yes -> green)";
     let leaning = leaning("50", "10");
     let (none, effects) = done(&leaning, weights("shop", &[("blue", "100")], None));
     assert_eq!((shop(&none), phase(&none)), (is("blue 100 %", &[STAFF]), draining()));
@@ -39,7 +39,11 @@ fn weights_never_send_anybody_to_who_is_suspect_by_rules_that_are_passed_over() 
     // Who insists on what he has asked for has all of that.
     let (again, effects) = done(&leaning, weights("shop", &[("green", "50")], Some("blue")));
     assert_eq!(shop(&again), is("blue 50 %, green 50 %", &[BETA, STAFF]));
-    assert!(has_note(&effects, "a targeting rule of `shop` holds again"), "{:?}", effects.notes);
+    assert!(
+        has_note(&effects, "a targeting rule of `shop` holds again (header x-beta=yes -> green)"),
+        "{:?}",
+        effects.notes
+    );
     // So has he what he asks for together with them, in any order.
     for both in [
         [set_rules("shop", &[BETA]), weights("shop", &[("green", "30")], Some("blue"))],
@@ -114,8 +118,10 @@ fn an_undo_of_rules_leaves_supervision_where_it_is() {
     let back = after(&act(&then, Act::Restore), [set_rules("shop", &[])]);
     let (moved, effects) = done(&back, undo());
     assert_eq!(shop(&moved), is("blue 90 %, green 10 %", &[STAFF]));
-    let note = "a targeting rule of `shop` is taken away: supervision passed over then what led there";
-    assert!(has_note(&effects, note), "{:?}", effects.notes);
+    let note = format!(
+        "a targeting rule of `shop` is taken away: supervision passed over then what led there ({BETA})"
+    );
+    assert!(has_note(&effects, &note), "{:?}", effects.notes);
     let little = leaning("5", "10");
     let undo = Command::Undo { to: little.table.epoch(), records: records(&little), scopes: Scopes::all() };
     let back = after(&act(&little, Act::Restore), [set_rules("shop", &[]), undo]);
@@ -130,7 +136,9 @@ fn supervision_that_goes_back_tells_which_rules_it_takes_along() {
     assert_eq!(shop(&back), is("blue 100 %", &[]));
     assert_eq!(
         effects.notes,
-        ["2 targeting rules of `shop` are taken away: supervision goes back to `blue`"]
+        [format!(
+            "2 targeting rules of `shop` are taken away: supervision goes back to `blue` ({BETA}, {STAFF})"
+        )]
     );
     // Also where all that it takes away was passed over.
     let passed_over = after(&leaning, [set_rules("shop", &[BETA])]);
