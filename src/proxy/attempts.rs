@@ -147,8 +147,9 @@ fn over<T>(
     shield: Option<&Shield<'_>>,
     about: (Chooser<'_>, &Bounds),
 ) -> Result<T, Reason> {
+    places::excuse(&mut permit, reason);
     match shield {
         Some(shield) if shield.takes_over(&mut permit, upload, reason, about) => Err(reason),
-        Some(_) | None => places::refused(permit, reason),
+        Some(_) | None => permit.fail(reason),
     }
 }

@@ -211,8 +211,8 @@ impl<'r> Shield<'r> {
             let (rules, version) = shielding(service, routed, failed)?;
             let lane = snapshot.lane_of(routed.service, version);
             let gates = lane.rare.as_ref().and_then(|rare| rare.gates.as_ref());
-            if gates.is_some_and(|gates| !gates.are_idle()) {
-                // Something is held, or those go first who wait.
+            // Who stands in the line has come later: it was let in already.
+            if gates.is_some_and(|gates| gates.closed(writes).is_some()) {
                 return None;
             }
             let local = worker.local(lane);
