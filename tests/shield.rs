@@ -414,6 +414,25 @@ fn no_more_than_the_budget_comes_to_stable() {
 }
 
 #[test]
+fn what_is_over_the_budget_takes_no_turn_at_stables_endpoints() {
+    let (one, other, green) = (Origin::start("blue"), Origin::start("blue"), answers(500));
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\noutliers = false\nbalance = \"round_robin\"\n\
+         shield = {{ budget = \"0%\", min_per_second = 0 }}\nrules = [{{ query = {{ to = \"green\" }}, to = \"green\" }}]\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\", \"{}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        one.address, other.address, green.address
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    for _ in 0..10 {
+        assert_eq!((client.get("/").version(), client.get("/?to=green").version()), ("blue", "green"));
+    }
+    assert_eq!((one.served(), other.served()), (5, 5), "as without the shield");
+}
+
+#[test]
 fn the_versions_own_endpoints_come_first_and_stable_once() {
     let dead = [nobody(), nobody()];
     let retries = "shield = true\nretries = { budget = \"100%\", min_per_second = 1_000 }";

@@ -200,7 +200,6 @@ impl<'r> Shield<'r> {
         }
         let kind = if self.has_body { Kind::Upload } else { Kind::Request };
         let writes = !self.head.only_reads() || self.asked.upgrade.is_some();
-        let mut may = false;
         loop {
             if worker.is_shut.get() || worker.commons.pressure() == Pressure::Critical {
                 return None;
@@ -217,16 +216,16 @@ impl<'r> Shield<'r> {
             }
             let local = worker.local(lane);
             local.follow(&lane.target);
-            let (seat, places) = at_once(&local, chooser)?;
-            may = may || local.may_stand_in(rules, &worker.clock);
-            if !may {
+            if !local.may_stand_in(rules, &worker.clock) {
                 return None;
             }
+            let (seat, places) = at_once(&local, chooser)?;
             let epoch = snapshot.table.epoch();
             let Ok(mut permit) = Permit::admit(&local, worker.view.live(), epoch, (kind, Class::of(writes)))
             else {
                 continue;
             };
+            local.stands_in(rules, &worker.clock);
             permit.places = places;
             permit.goes_to(&seat, &self.turn.alarm);
             let mut terms = *lane.terms;
