@@ -503,6 +503,29 @@ fn stable_gets_it_as_it_would_have_and_the_answer_is_stables() {
 }
 
 #[test]
+fn it_comes_to_the_endpoint_of_stable_that_is_its_own() {
+    let (blues, green) = (["b0", "b1", "b2", "b3"].map(Origin::start), answers(500));
+    let addresses: Vec<_> = blues.iter().map(|blue| blue.address.to_string()).collect();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\noutliers = false\n\
+         shield = {{ budget = \"100%\", min_per_second = 1_000 }}\nbalance = {{ policy = \"hash\", key = {{ header = \"x-user\" }} }}\n\
+         rules = [{{ query = {{ to = \"green\" }}, to = \"green\" }}]\n\
+         [services.shop.versions.blue]\nendpoints = {addresses:?}\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\nrequest_headers = {{ set = {{ x-user = \"anybody\" }} }}\n",
+        green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
+    let mut client = lab.client();
+    let mut get = |path: &str, user: u32| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\nx-user: u{user}\r\n\r\n");
+        client.send(request).answer().version().to_owned()
+    };
+    for user in 0..16 {
+        assert_eq!(get("/", user), get("/?to=green", user));
+    }
+}
+
+#[test]
 fn a_user_stays_with_the_version_he_was_assigned_to() {
     let settings =
         "shield = true\nweights = { blue = 0.01, green = 99.99 }\nsticky = { cookie = \"id\", mint = true }";
