@@ -12,7 +12,7 @@ mod lab;
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::Builder;
 use http::{Method, Request, Response};
+use lab::frames::{self, frame};
 use lab::http2::{request, run};
 use lab::origin::{Peer, Then, never_accepts, nobody};
 use lab::websocket::{echoed, echoes};
@@ -158,6 +159,41 @@ fn whatever_a_version_fails_with_stable_answers_and_the_failure_is_the_versions(
     let lab = shop_at(Origin::start("blue"), &[nobody()], ON, "");
     let answer = ask(&lab, "GET");
     is_shielded(&lab, &answer, ("503", "connect_failed"));
+}
+
+/// Speaks frames of HTTP/2, takes no WebSockets, and does this with the first request.
+fn speaks_frames(then: impl Fn(&mut Peer) -> std::io::Result<()> + Send + Sync + 'static) -> Origin {
+    Origin::scripted("green", move |peer| {
+        peer.bytes(frames::PREFACE.len())?;
+        peer.send(frame(frames::SETTINGS, 0, 0, b""))?;
+        loop {
+            let head = peer.bytes(9)?;
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            peer.bytes(length)?;
+            match head[3] {
+                frames::SETTINGS if head[4] & frames::ACK == 0 => {
+                    peer.send(frame(frames::SETTINGS, frames::ACK, 0, b""))?;
+                }
+                frames::HEADERS => return then(peer),
+                _ => {}
+            }
+        }
+    })
+}
+
+#[test]
+fn a_version_that_ends_its_connection_with_an_error_is_covered_for() {
+    let green = speaks_frames(|peer| {
+        let internal_error = [1_u32.to_be_bytes(), 2_u32.to_be_bytes()].concat();
+        peer.send(frame(frames::GOAWAY, 0, 0, internal_error))?;
+        peer.stream().shutdown(Shutdown::Write)?;
+        peer.rest();
+        Ok(())
+    });
+    let lab = shop_at(Origin::start("blue"), &[green.address], ON, "protocol = \"h2c\"\n");
+    let answer = ask(&lab, "GET");
+    is_shielded(&lab, &answer, ("502", "upstream_closed"));
+    assert_eq!(ask(&lab, "POST").said(), (502, "upstream_closed"), "it may have run");
 }
 
 #[test]
