@@ -581,9 +581,10 @@ fn a_user_stays_with_the_version_he_was_assigned_to() {
 
 #[test]
 fn a_websocket_that_is_not_accepted_is_accepted_by_stable() {
-    let (dir, refuses) = (tempfile::tempdir().unwrap(), answers(503));
-    for green in [nobody(), refuses.address] {
-        let services = text(&dir.path().display().to_string(), echoes(), &[green], ON, "");
+    let (dir, refuses, has_none) = (tempfile::tempdir().unwrap(), answers(503), speaks_frames(|_| Ok(())));
+    let greens = [(nobody(), ""), (refuses.address, ""), (has_none.address, "protocol = \"h2c\"\n")];
+    for (green, extra) in greens {
+        let services = text(&dir.path().display().to_string(), echoes(), &[green], ON, extra);
         let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
         let mut socket = lab::websocket::connect(lab.address(), "/chat?to=green");
         assert!(echoed(&mut socket, "hello"));

@@ -146,6 +146,19 @@ fn a_flip_ends_the_shield_and_what_is_in_flight_fails_as_it_does() {
 }
 
 #[test]
+fn what_is_cut_at_the_end_of_a_versions_drain_stable_answers() {
+    let gate = Gate::default();
+    let green = fails(&gate);
+    let drain = "drain = { patience = \"100ms\", spread = \"100ms\", deadline = \"300ms\" }";
+    let lab = shop(Origin::start("blue"), green.address, &format!("{RULE}\n{drain}"));
+    let late = lab.get_later("/late?to=green");
+    green.wait_served(1);
+    lab.flip("blue");
+    assert_eq!(late.answer().version(), "blue");
+    gate.open();
+}
+
+#[test]
 fn stable_is_not_drained_while_it_answers_for_another() {
     let (gate, green) = (Gate::default(), fails(&Gate::default()));
     let held = gate.clone();

@@ -144,7 +144,7 @@ impl<'r> Shield<'r> {
         reason: Reason,
         bounds: &Bounds,
     ) -> bool {
-        if !ledger::is_failure(reason) {
+        if !is_lost(reason) {
             return false;
         }
         let Some(mut stand_in) = self.admit(permit, upload, Lost::Failed(reason), bounds) else {
@@ -236,6 +236,13 @@ impl<'r> Shield<'r> {
         let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
         at_once(local, Chooser { turn, head, asked: &sent })
     }
+}
+
+/// True when it is the version that has not answered, whether or not that is counted against it.
+fn is_lost(reason: Reason) -> bool {
+    let is_withheld =
+        matches!(reason, Reason::NoWebsocket | Reason::ResponseTooLarge | Reason::DrainDeadline);
+    is_withheld || ledger::is_failure(reason)
 }
 
 /// By which rules stable answers for the version that has failed, and its index: while the request still leads to their service, which
