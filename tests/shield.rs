@@ -284,6 +284,26 @@ fn a_client_that_waits_to_be_told_to_send_its_body_sends_it_once() {
     assert_eq!(client.get("/").version(), "blue", "and the connection goes on");
 }
 
+#[test]
+fn a_body_that_nobody_has_asked_for_is_not_asked_for_by_the_shield() {
+    let refuses = |name: &'static str, status: u16| {
+        Origin::scripted(name, move |peer| {
+            peer.head()?;
+            peer.send(format!("HTTP/1.1 {status} X\r\nx-version: {name}\r\ncontent-length: 0\r\n\r\n"))?;
+            peer.rest();
+            Ok(())
+        })
+    };
+    let green = refuses("green", 503);
+    let lab = shop_at(refuses("blue", 401), &[green.address], ON, "");
+    let mut client = lab.client();
+    client.send(
+        "PUT /a?to=green HTTP/1.1\r\nhost: shop.test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.version(), answer.interim.len()), (401, "blue", 0));
+}
+
 /// An origin that speaks HTTP/2, answers with this status, and tells what it was sent.
 fn speaks_http2(name: &'static str, status: u16) -> (SocketAddr, mpsc::Receiver<(Method, Vec<u8>)>) {
     let ((tell, seen), (tell_address, address)) = (mpsc::channel(), mpsc::channel());

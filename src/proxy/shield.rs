@@ -58,6 +58,8 @@ pub(super) struct Shield<'r> {
     rules: &'r ShieldRules,
     story: &'r Story,
     has_body: bool,
+    /// True when its client waited to be told to send that.
+    is_held: bool,
     /// What its body can be read by once more, if it has one and may run twice.
     kept: Option<Kept>,
     /// Who answers in the version's place, once it has failed.
@@ -123,11 +125,11 @@ impl<'r> Shield<'r> {
         rules: &'r ShieldRules,
         upload: &mut Upload,
     ) -> Self {
-        let has_body = !upload.is_empty();
+        let (has_body, is_held) = (!upload.is_empty(), upload.is_held());
         let most = usize::try_from(rules.body).unwrap_or(usize::MAX);
         // What may not run twice is sent again only if nothing of it was taken.
         let kept = if head.method.is_idempotent() { upload.keep(most) } else { None };
-        Self { turn, head, asked, story, rules, has_body, kept, stand_in: RefCell::default() }
+        Self { turn, head, asked, story, rules, has_body, is_held, kept, stand_in: RefCell::default() }
     }
 
     /// True when an answer with this status is a failure.
@@ -175,8 +177,9 @@ impl<'r> Shield<'r> {
     }
 
     fn hand_over(&self, stand_in: Box<StandIn>, upload: &mut Upload) {
-        if self.has_body && upload.is_empty() {
-            self.kept.as_ref().and_then(Kept::again).into_iter().for_each(|kept| upload.restore(kept));
+        if let Some(kept) = self.kept.as_ref().filter(|_| self.has_body && upload.is_empty()) {
+            let is_held = self.is_held && !kept.is_asked_for();
+            kept.again().into_iter().for_each(|kept| upload.restore(kept, is_held));
         }
         self.stand_in.replace(Some(stand_in));
     }

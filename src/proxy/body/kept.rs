@@ -29,13 +29,15 @@ struct Body {
     trailers: Option<HeaderMap>,
     /// How many bytes may be kept.
     most: usize,
+    /// True once somebody wanted any of it.
+    is_asked_for: bool,
 }
 
 impl Kept {
     /// Reads `rest`, of which nothing was taken, and keeps up to so many bytes of it.
     #[must_use]
     pub fn new(rest: Incoming, most: usize) -> Self {
-        let body = Body { rest, copy: Some(Vec::new()), trailers: None, most };
+        let body = Body { rest, copy: Some(Vec::new()), trailers: None, most, is_asked_for: false };
         Self::of(Rc::new(RefCell::new(body)))
     }
 
@@ -50,9 +52,16 @@ impl Kept {
         is_whole.then(|| Self::of(Rc::clone(&self.body)))
     }
 
+    /// True once somebody wanted any of it: its client has been told to send it, or waits for nothing.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.body.borrow().is_asked_for
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let is_last = Rc::strong_count(&self.body) == 1;
         let mut body = self.body.borrow_mut();
+        body.is_asked_for = true;
         let left = body.left(self.read);
         if !left.is_empty() {
             let data = Bytes::copy_from_slice(left);
