@@ -582,6 +582,17 @@ fn it_comes_to_the_endpoint_of_stable_that_is_its_own() {
 }
 
 #[test]
+fn what_a_version_has_failed_is_in_the_log_whatever_the_sample() {
+    let (dir, blue, green) = (tempfile::tempdir().unwrap(), Origin::start("blue"), answers(500));
+    let services = text(&dir.path().display().to_string(), blue.address, &[green.address], ON, "");
+    let services = services.replace("[access_log]", "[access_log]\nsample = \"0%\"");
+    let lab = Lab::configured(dir, vec![blue, green], &services);
+    assert_eq!((lab.get("/").version(), ask(&lab, "GET").version()), ("blue", "blue"));
+    let line = log(&lab, 1).remove(0);
+    assert_eq!((&line["status"], &line["shielded"]["status"]), (&json!(200), &json!(500)), "{line}");
+}
+
+#[test]
 fn a_user_stays_with_the_version_he_was_assigned_to() {
     let settings =
         "shield = true\nweights = { blue = 0.01, green = 99.99 }\nsticky = { cookie = \"id\", mint = true }";
