@@ -653,6 +653,7 @@ fn it_follows_the_file_and_is_told() {
     let explain = |more: &[&str]| lab.cli(&[&["explain", "http://shop.test/?to=green"], more].concat()).1;
     assert!(explain(&[]).contains("what green fails is answered by blue"), "{}", explain(&[]));
     assert!(!explain(&["--method", "POST"]).contains("answered by"), "a POST is not");
+    assert!(explain(&["--method", "CONNECT"]).contains("answered by"), "a WebSocket is");
     let (_, other, _) = lab.cli(&["explain", "http://shop.test/"]);
     assert!(!other.contains("answered by"), "blue's own: {other}");
     write("shield = false");
