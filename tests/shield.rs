@@ -12,7 +12,7 @@ mod lab;
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::Builder;
 use http::{Method, Request, Response};
+use lab::frames::{self, frame};
 use lab::http2::{request, run};
 use lab::origin::{Peer, Then, never_accepts, nobody};
 use lab::websocket::{echoed, echoes};
@@ -160,6 +161,41 @@ fn whatever_a_version_fails_with_stable_answers_and_the_failure_is_the_versions(
     is_shielded(&lab, &answer, ("503", "connect_failed"));
 }
 
+/// Speaks frames of HTTP/2, takes no WebSockets, and does this with the first request.
+fn speaks_frames(then: impl Fn(&mut Peer) -> std::io::Result<()> + Send + Sync + 'static) -> Origin {
+    Origin::scripted("green", move |peer| {
+        peer.bytes(frames::PREFACE.len())?;
+        peer.send(frame(frames::SETTINGS, 0, 0, b""))?;
+        loop {
+            let head = peer.bytes(9)?;
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            peer.bytes(length)?;
+            match head[3] {
+                frames::SETTINGS if head[4] & frames::ACK == 0 => {
+                    peer.send(frame(frames::SETTINGS, frames::ACK, 0, b""))?;
+                }
+                frames::HEADERS => return then(peer),
+                _ => {}
+            }
+        }
+    })
+}
+
+#[test]
+fn a_version_that_ends_its_connection_with_an_error_is_covered_for() {
+    let green = speaks_frames(|peer| {
+        let internal_error = [1_u32.to_be_bytes(), 2_u32.to_be_bytes()].concat();
+        peer.send(frame(frames::GOAWAY, 0, 0, internal_error))?;
+        peer.stream().shutdown(Shutdown::Write)?;
+        peer.rest();
+        Ok(())
+    });
+    let lab = shop_at(Origin::start("blue"), &[green.address], ON, "protocol = \"h2c\"\n");
+    let answer = ask(&lab, "GET");
+    is_shielded(&lab, &answer, ("502", "upstream_closed"));
+    assert_eq!(ask(&lab, "POST").said(), (502, "upstream_closed"), "it may have run");
+}
+
 #[test]
 fn where_nobody_shields_and_where_a_request_may_not_run_twice_the_user_sees_the_failure() {
     let lab = shop(answers(500), "shield = false");
@@ -246,6 +282,26 @@ fn a_client_that_waits_to_be_told_to_send_its_body_sends_it_once() {
     assert_eq!((answer.status, answer.version(), answer.interim.len()), (200, "blue", 0));
     assert_eq!(lab.origin("blue").only().body, b"hello");
     assert_eq!(client.get("/").version(), "blue", "and the connection goes on");
+}
+
+#[test]
+fn a_body_that_nobody_has_asked_for_is_not_asked_for_by_the_shield() {
+    let refuses = |name: &'static str, status: u16| {
+        Origin::scripted(name, move |peer| {
+            peer.head()?;
+            peer.send(format!("HTTP/1.1 {status} X\r\nx-version: {name}\r\ncontent-length: 0\r\n\r\n"))?;
+            peer.rest();
+            Ok(())
+        })
+    };
+    let green = refuses("green", 503);
+    let lab = shop_at(refuses("blue", 401), &[green.address], ON, "");
+    let mut client = lab.client();
+    client.send(
+        "PUT /a?to=green HTTP/1.1\r\nhost: shop.test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.version(), answer.interim.len()), (401, "blue", 0));
 }
 
 /// An origin that speaks HTTP/2, answers with this status, and tells what it was sent.
@@ -414,6 +470,25 @@ fn no_more_than_the_budget_comes_to_stable() {
 }
 
 #[test]
+fn what_is_over_the_budget_takes_no_turn_at_stables_endpoints() {
+    let (one, other, green) = (Origin::start("blue"), Origin::start("blue"), answers(500));
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\noutliers = false\nbalance = \"round_robin\"\n\
+         shield = {{ budget = \"0%\", min_per_second = 0 }}\nrules = [{{ query = {{ to = \"green\" }}, to = \"green\" }}]\n\
+         [services.shop.versions.blue]\nendpoints = [\"{}\", \"{}\"]\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\n",
+        one.address, other.address, green.address
+    );
+    let mut lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
+    lab.restrict_to_one_worker();
+    let mut client = lab.client();
+    for _ in 0..10 {
+        assert_eq!((client.get("/").version(), client.get("/?to=green").version()), ("blue", "green"));
+    }
+    assert_eq!((one.served(), other.served()), (5, 5), "as without the shield");
+}
+
+#[test]
 fn the_versions_own_endpoints_come_first_and_stable_once() {
     let dead = [nobody(), nobody()];
     let retries = "shield = true\nretries = { budget = \"100%\", min_per_second = 1_000 }";
@@ -484,6 +559,40 @@ fn stable_gets_it_as_it_would_have_and_the_answer_is_stables() {
 }
 
 #[test]
+fn it_comes_to_the_endpoint_of_stable_that_is_its_own() {
+    let (blues, green) = (["b0", "b1", "b2", "b3"].map(Origin::start), answers(500));
+    let addresses: Vec<_> = blues.iter().map(|blue| blue.address.to_string()).collect();
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\noutliers = false\n\
+         shield = {{ budget = \"100%\", min_per_second = 1_000 }}\nbalance = {{ policy = \"hash\", key = {{ header = \"x-user\" }} }}\n\
+         rules = [{{ query = {{ to = \"green\" }}, to = \"green\" }}]\n\
+         [services.shop.versions.blue]\nendpoints = {addresses:?}\n\
+         [services.shop.versions.green]\nendpoints = [\"{}\"]\nrequest_headers = {{ set = {{ x-user = \"anybody\" }} }}\n",
+        green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
+    let mut client = lab.client();
+    let mut get = |path: &str, user: u32| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\nx-user: u{user}\r\n\r\n");
+        client.send(request).answer().version().to_owned()
+    };
+    for user in 0..16 {
+        assert_eq!(get("/", user), get("/?to=green", user));
+    }
+}
+
+#[test]
+fn what_a_version_has_failed_is_in_the_log_whatever_the_sample() {
+    let (dir, blue, green) = (tempfile::tempdir().unwrap(), Origin::start("blue"), answers(500));
+    let services = text(&dir.path().display().to_string(), blue.address, &[green.address], ON, "");
+    let services = services.replace("[access_log]", "[access_log]\nsample = \"0%\"");
+    let lab = Lab::configured(dir, vec![blue, green], &services);
+    assert_eq!((lab.get("/").version(), ask(&lab, "GET").version()), ("blue", "blue"));
+    let line = log(&lab, 1).remove(0);
+    assert_eq!((&line["status"], &line["shielded"]["status"]), (&json!(200), &json!(500)), "{line}");
+}
+
+#[test]
 fn a_user_stays_with_the_version_he_was_assigned_to() {
     let settings =
         "shield = true\nweights = { blue = 0.01, green = 99.99 }\nsticky = { cookie = \"id\", mint = true }";
@@ -503,9 +612,10 @@ fn a_user_stays_with_the_version_he_was_assigned_to() {
 
 #[test]
 fn a_websocket_that_is_not_accepted_is_accepted_by_stable() {
-    let (dir, refuses) = (tempfile::tempdir().unwrap(), answers(503));
-    for green in [nobody(), refuses.address] {
-        let services = text(&dir.path().display().to_string(), echoes(), &[green], ON, "");
+    let (dir, refuses, has_none) = (tempfile::tempdir().unwrap(), answers(503), speaks_frames(|_| Ok(())));
+    let greens = [(nobody(), ""), (refuses.address, ""), (has_none.address, "protocol = \"h2c\"\n")];
+    for (green, extra) in greens {
+        let services = text(&dir.path().display().to_string(), echoes(), &[green], ON, extra);
         let lab = Lab::configured(tempfile::tempdir().unwrap(), Vec::new(), &services);
         let mut socket = lab::websocket::connect(lab.address(), "/chat?to=green");
         assert!(echoed(&mut socket, "hello"));
@@ -543,6 +653,7 @@ fn it_follows_the_file_and_is_told() {
     let explain = |more: &[&str]| lab.cli(&[&["explain", "http://shop.test/?to=green"], more].concat()).1;
     assert!(explain(&[]).contains("what green fails is answered by blue"), "{}", explain(&[]));
     assert!(!explain(&["--method", "POST"]).contains("answered by"), "a POST is not");
+    assert!(explain(&["--method", "CONNECT"]).contains("answered by"), "a WebSocket is");
     let (_, other, _) = lab.cli(&["explain", "http://shop.test/"]);
     assert!(!other.contains("answered by"), "blue's own: {other}");
     write("shield = false");

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lab::held::Later;
 use lab::origin::{Then, nobody};
 use lab::{Gate, Lab, Origin, Pulse, Users, wait_until};
 use serde_json::{Value, json};
@@ -145,6 +146,19 @@ fn a_flip_ends_the_shield_and_what_is_in_flight_fails_as_it_does() {
 }
 
 #[test]
+fn what_is_cut_at_the_end_of_a_versions_drain_stable_answers() {
+    let gate = Gate::default();
+    let green = fails(&gate);
+    let drain = "drain = { patience = \"100ms\", spread = \"100ms\", deadline = \"300ms\" }";
+    let lab = shop(Origin::start("blue"), green.address, &format!("{RULE}\n{drain}"));
+    let late = lab.get_later("/late?to=green");
+    green.wait_served(1);
+    lab.flip("blue");
+    assert_eq!(late.answer().version(), "blue");
+    gate.open();
+}
+
+#[test]
 fn stable_is_not_drained_while_it_answers_for_another() {
     let (gate, green) = (Gate::default(), fails(&Gate::default()));
     let held = gate.clone();
@@ -178,6 +192,47 @@ fn nothing_is_shielded_while_the_service_is_held() {
     assert_eq!(lab.origin("blue").served(), 0);
     lab.release();
     assert_eq!(lab.get("/?to=green").version(), "blue");
+}
+
+#[test]
+fn who_was_held_is_covered_for_while_others_still_stand_in_the_line() {
+    for limits in ["", "limits = { in_flight = 1 }"] {
+        let shield = "shield = { budget = \"100%\", min_per_second = 1_000 }";
+        let lab = shop(Origin::start("blue"), nobody(), &format!("{shield}\n{RULE}\n{limits}"));
+        lab.hold(&json!({}));
+        let waiting: Vec<_> = (0..20).map(|_| lab.get_later("/?to=green")).collect();
+        lab.wait_held(20);
+        lab.release();
+        for answer in waiting.into_iter().map(Later::answer) {
+            assert_eq!(answer.said(), (200, ""), "{limits}");
+        }
+        assert_eq!(shielded(&lab), 20.0);
+    }
+}
+
+#[test]
+fn what_a_hold_has_piled_up_at_a_circuit_stable_answers_and_it_is_no_fault_of_the_version() {
+    let gate = Gate::default();
+    let green = Origin::held("green", &gate);
+    let settings =
+        "supervise = { mode = \"alert\" }\n[services.shop.versions.green.circuit]\nrequests = 1\npending = 0";
+    let lab = shop(Origin::start("blue"), green.address, settings);
+    lab.weights(&json!({ "green": 9_999, "blue": 1 }));
+    lab.hold(&json!({ "timeout": "1s" }));
+    let waiting: Vec<_> = (0..3).map(|_| lab.get_later("/late")).collect();
+    lab.wait_held(3);
+    lab.release();
+    wait_until("two are answered", || shielded(&lab) == 2.0);
+    gate.open();
+    for answer in waiting.into_iter().map(Later::answer) {
+        assert_eq!(answer.said(), (200, ""));
+    }
+    let counted = |outcome: &str| {
+        let labels = format!("version=\"green\",outcome=\"{outcome}\"");
+        lab.metric_total("switchback_supervision_requests_total{", &labels)
+    };
+    wait_until("the one is counted that it had", || counted("ok") == 1.0);
+    assert_eq!(counted("failed"), 0.0);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::Uri;
 use http::header::HOST;
+use http::{Method, Uri};
 
 use super::api::{Chance, Decided, Explain, Explained, Fate, Pinned, Problem, Reason, Route, Sticky};
 use super::call::Call;
@@ -92,7 +92,7 @@ impl Request {
         if uri.path().is_empty() || !uri.path().starts_with('/') {
             return Err(bad("uri", "`uri` is http://host/path, or /path".to_owned()));
         }
-        let method = http::Method::from_bytes(asked.method.as_deref().unwrap_or("GET").as_bytes());
+        let method = Method::from_bytes(asked.method.as_deref().unwrap_or("GET").as_bytes());
         let method = method.map_err(|_| bad("method", "`method` is no HTTP method".to_owned()))?;
         let client = asked.client.map(|client| {
             let read = client.parse::<IpAddr>().map(|address| address.to_canonical());
@@ -126,7 +126,8 @@ impl Request {
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
-        let may_repeat = method.is_idempotent();
+        // A WebSocket over HTTP/2 is shielded as the GET is that it would be over HTTP/1.1.
+        let may_repeat = method.is_idempotent() || method == Method::CONNECT;
         let taken_out = taken_out.into_keys().collect();
         Ok(Self { host, path, query, headers, taken_out, client, pin, is_believed, may_repeat })
     }

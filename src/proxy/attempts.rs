@@ -46,13 +46,13 @@ pub(super) async fn forward(
         let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
         // Boxed, here and below: rare, and all requests would have its size.
         if let Err(reason) = Box::pin(places::enter(&mut permit, rules, limit, chooser)).await {
-            return over(permit, upload, reason, shield, (chooser, &bounds));
+            return over(permit, upload, reason, shield, &bounds);
         }
     }
     // In another version's place it has been chosen already.
     let chosen = permit.seat().map(Rc::clone).or_else(|| chooser.pick(permit.local(), &[]));
     let Some(mut seat) = chosen else {
-        return over(permit, upload, Reason::NoEndpoint, shield, (chooser, &bounds));
+        return over(permit, upload, Reason::NoEndpoint, shield, &bounds);
     };
     let mut tries = Tries::new(head, asked, !upload.is_empty());
     let limit = special.as_ref().and_then(|rules| rules.retries.per_try_timeout);
@@ -67,7 +67,7 @@ pub(super) async fn forward(
             let limit = bounds.at_most(places::patience(&permit, rules), clock.ticks());
             let sit = places::sit(&mut permit, &mut seat, tries.tried(), rules, limit, chooser);
             if let Err(reason) = Box::pin(sit).await {
-                return over(permit, upload, reason, shield, (chooser, &bounds));
+                return over(permit, upload, reason, shield, &bounds);
             }
             places::leave_line(&mut permit);
         }
@@ -82,7 +82,7 @@ pub(super) async fn forward(
                 let Some(other) = looks.and_then(|_| tries.after_status(&headed, &seat, chooser)) else {
                     tries.answered(headed.permit());
                     if let Some(shield) = shield {
-                        let headed = uncovered(headed, upload, &tries, shield, (chooser, &bounds))?;
+                        let headed = uncovered(headed, upload, &tries, shield, &bounds)?;
                         return Ok(headed.answer(upload, head));
                     }
                     return Ok(headed.answer(upload, head));
@@ -95,7 +95,7 @@ pub(super) async fn forward(
                 let next = tries.after(&failure, &mut permit, &seat, upload, chooser);
                 let shield = shield.filter(|_| tries.may_go_elsewhere(&failure));
                 if let (Err(reason), Some(shield)) = (&next, shield)
-                    && shield.takes_over(&mut permit, upload, *reason, (chooser, &bounds))
+                    && shield.takes_over(&mut permit, upload, *reason, &bounds)
                 {
                     return Err(*reason);
                 }
@@ -124,13 +124,13 @@ fn uncovered(
     upload: &mut Upload,
     tries: &Tries,
     shield: &Shield<'_>,
-    about: (Chooser<'_>, &Bounds),
+    bounds: &Bounds,
 ) -> Result<Headed, Reason> {
     let status = headed.status();
     if !tries.is_idempotent() || !shield.takes(status) {
         return Ok(headed);
     }
-    match shield.admits(headed.permit(), upload, status, about) {
+    match shield.admits(headed.permit(), upload, status, bounds) {
         None => Ok(headed),
         Some(stand_in) => {
             shield.instead(headed.discard().ok_or(Reason::Internal)?, upload, stand_in);
@@ -145,10 +145,11 @@ fn over<T>(
     upload: &mut Upload,
     reason: Reason,
     shield: Option<&Shield<'_>>,
-    about: (Chooser<'_>, &Bounds),
+    bounds: &Bounds,
 ) -> Result<T, Reason> {
+    places::excuse(&mut permit, reason);
     match shield {
-        Some(shield) if shield.takes_over(&mut permit, upload, reason, about) => Err(reason),
-        Some(_) | None => places::refused(permit, reason),
+        Some(shield) if shield.takes_over(&mut permit, upload, reason, bounds) => Err(reason),
+        Some(_) | None => permit.fail(reason),
     }
 }

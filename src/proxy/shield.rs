@@ -9,7 +9,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Class;
@@ -22,12 +21,12 @@ use super::entry::Admitted;
 use super::gate::Asked;
 use super::head::{Answer, Parts};
 use super::ledger;
-use super::live::{Snapshot, Terms};
+use super::live::Terms;
 use super::outgoing::Upload;
-use super::permit::Permit;
+use super::permit::{Permit, Places};
 use super::pressure::Pressure;
-use super::story::Story;
-use super::upstream::Local;
+use super::story::{Place, Story};
+use super::upstream::{Local, Seat};
 use crate::metrics::{Kind, Reason};
 use crate::table::{Routed, Service, ShieldRules};
 
@@ -57,7 +56,10 @@ pub(super) struct Shield<'r> {
     head: &'r Parts,
     asked: &'r Asked<'r>,
     rules: &'r ShieldRules,
+    story: &'r Story,
     has_body: bool,
+    /// True when its client waited to be told to send that.
+    is_held: bool,
     /// What its body can be read by once more, if it has one and may run twice.
     kept: Option<Kept>,
     /// Who answers in the version's place, once it has failed.
@@ -65,15 +67,12 @@ pub(super) struct Shield<'r> {
 }
 
 /// A request that stable is to answer, and is counted in there for.
-#[expect(clippy::redundant_allocation, reason = "the worker's own pointer: no shared count is written")]
 pub(super) struct StandIn {
     pub(super) permit: Permit,
     /// Its total time is what is left of it.
     terms: Terms,
-    /// Where it leads, now.
-    pub(super) snapshot: Rc<Arc<Snapshot>>,
-    pub(super) routed: Routed,
-    pub(super) version: usize,
+    /// Where it leads now, if there are rules about that.
+    pub(super) place: Option<Place>,
     /// Where it had failed, and how.
     failed: Rc<Local>,
     pub(super) lost: Lost,
@@ -99,7 +98,7 @@ pub(super) async fn serve(
         let sent = rewritten.as_ref().map_or(*asked, |rewritten| rewritten.asked(asked));
         let sent_head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
         let mut upload = Upload::of(sent_head, body, &sent, terms.limits.request_body);
-        let shield = rules.map(|rules| Shield::new(turn, (head, asked), rules, &mut upload));
+        let shield = rules.map(|rules| Shield::new(turn, (head, asked, &*story), rules, &mut upload));
         let (shield, record) = (shield.as_ref(), story.record.as_deref());
         let answer = forward(turn, (sent_head, &sent), &mut upload, permit, &terms, record, shield).await;
         // What it has failed with is no answer then.
@@ -122,15 +121,15 @@ pub(super) async fn serve(
 impl<'r> Shield<'r> {
     fn new(
         turn: &'r Turn,
-        (head, asked): (&'r Parts, &'r Asked<'r>),
+        (head, asked, story): (&'r Parts, &'r Asked<'r>, &'r Story),
         rules: &'r ShieldRules,
         upload: &mut Upload,
     ) -> Self {
-        let has_body = !upload.is_empty();
+        let (has_body, is_held) = (!upload.is_empty(), upload.is_held());
         let most = usize::try_from(rules.body).unwrap_or(usize::MAX);
         // What may not run twice is sent again only if nothing of it was taken.
         let kept = if head.method.is_idempotent() { upload.keep(most) } else { None };
-        Self { turn, head, asked, rules, has_body, kept, stand_in: RefCell::default() }
+        Self { turn, head, asked, story, rules, has_body, is_held, kept, stand_in: RefCell::default() }
     }
 
     /// True when an answer with this status is a failure.
@@ -145,12 +144,12 @@ impl<'r> Shield<'r> {
         permit: &mut Permit,
         upload: &mut Upload,
         reason: Reason,
-        (chooser, bounds): (Chooser<'_>, &Bounds),
+        bounds: &Bounds,
     ) -> bool {
-        if !ledger::is_failure(reason) {
+        if !is_lost(reason) {
             return false;
         }
-        let Some(mut stand_in) = self.admit(permit, upload, Lost::Failed(reason), (chooser, bounds)) else {
+        let Some(mut stand_in) = self.admit(permit, upload, Lost::Failed(reason), bounds) else {
             return false;
         };
         permit.failed_before(&mut stand_in.permit, reason);
@@ -164,9 +163,9 @@ impl<'r> Shield<'r> {
         permit: Option<&Permit>,
         upload: &Upload,
         status: u16,
-        about: (Chooser<'_>, &Bounds),
+        bounds: &Bounds,
     ) -> Option<Box<StandIn>> {
-        self.admit(permit?, upload, Lost::Answered(status), about)
+        self.admit(permit?, upload, Lost::Answered(status), bounds)
     }
 
     /// The answer is not wanted: the request is stable's from now on.
@@ -178,20 +177,15 @@ impl<'r> Shield<'r> {
     }
 
     fn hand_over(&self, stand_in: Box<StandIn>, upload: &mut Upload) {
-        if self.has_body && upload.is_empty() {
-            self.kept.as_ref().and_then(Kept::again).into_iter().for_each(|kept| upload.restore(kept));
+        if let Some(kept) = self.kept.as_ref().filter(|_| self.has_body && upload.is_empty()) {
+            let is_held = self.is_held && !kept.is_asked_for();
+            kept.again().into_iter().for_each(|kept| upload.restore(kept, is_held));
         }
         self.stand_in.replace(Some(stand_in));
     }
 
     /// Counts the request in on stable, if it is all there, has time left, and stable takes it.
-    fn admit(
-        &self,
-        failed: &Permit,
-        upload: &Upload,
-        lost: Lost,
-        (chooser, bounds): (Chooser<'_>, &Bounds),
-    ) -> Option<Box<StandIn>> {
+    fn admit(&self, failed: &Permit, upload: &Upload, lost: Lost, bounds: &Bounds) -> Option<Box<StandIn>> {
         let worker = &self.turn.client.worker;
         let now = worker.clock.ticks();
         let is_whole = || self.kept.as_ref().is_some_and(|kept| kept.again().is_some());
@@ -200,7 +194,6 @@ impl<'r> Shield<'r> {
         }
         let kind = if self.has_body { Kind::Upload } else { Kind::Request };
         let writes = !self.head.only_reads() || self.asked.upgrade.is_some();
-        let mut may = false;
         loop {
             if worker.is_shut.get() || worker.commons.pressure() == Pressure::Critical {
                 return None;
@@ -211,31 +204,48 @@ impl<'r> Shield<'r> {
             let (rules, version) = shielding(service, routed, failed)?;
             let lane = snapshot.lane_of(routed.service, version);
             let gates = lane.rare.as_ref().and_then(|rare| rare.gates.as_ref());
-            if gates.is_some_and(|gates| !gates.are_idle()) {
-                // Something is held, or those go first who wait.
+            // Who stands in the line has come later: it was let in already.
+            if gates.is_some_and(|gates| gates.closed(writes).is_some()) {
                 return None;
             }
             let local = worker.local(lane);
             local.follow(&lane.target);
-            let (seat, places) = at_once(&local, chooser)?;
-            may = may || local.may_stand_in(rules, &worker.clock);
-            if !may {
+            if !local.may_stand_in(rules, &worker.clock) {
                 return None;
             }
+            let place = Place::of(&snapshot, routed, version);
+            let (seat, places) = self.room(&local, place.as_ref())?;
             let epoch = snapshot.table.epoch();
             let Ok(mut permit) = Permit::admit(&local, worker.view.live(), epoch, (kind, Class::of(writes)))
             else {
                 continue;
             };
+            local.stands_in(rules, &worker.clock);
             permit.places = places;
             permit.goes_to(&seat, &self.turn.alarm);
             let mut terms = *lane.terms;
             let left = bounds.at_most(Duration::MAX, now);
             terms.timeouts.total = (left < Duration::MAX).then_some(left);
-            let (failed, snapshot) = (Rc::clone(failed.local()), Rc::clone(&snapshot));
-            return Some(Box::new(StandIn { permit, terms, snapshot, routed, version, failed, lost }));
+            let failed = Rc::clone(failed.local());
+            return Some(Box::new(StandIn { permit, terms, place, failed, lost }));
         }
     }
+
+    /// An endpoint of stable for the request as it is sent there, and the places that are had so.
+    fn room(&self, local: &Local, place: Option<&Place>) -> Option<(Rc<Seat>, Option<Box<Places>>)> {
+        let Self { turn, head, asked, story, .. } = *self;
+        let rewritten = place.and_then(|place| story.rewritten_at(place, &turn.client, head, asked));
+        let sent = rewritten.as_ref().map_or(*asked, |rewritten| rewritten.asked(asked));
+        let head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
+        at_once(local, Chooser { turn, head, asked: &sent })
+    }
+}
+
+/// True when it is the version that has not answered, whether or not that is counted against it.
+fn is_lost(reason: Reason) -> bool {
+    let is_withheld =
+        matches!(reason, Reason::NoWebsocket | Reason::ResponseTooLarge | Reason::DrainDeadline);
+    is_withheld || ledger::is_failure(reason)
 }
 
 /// By which rules stable answers for the version that has failed, and its index: while the request still leads to their service, which

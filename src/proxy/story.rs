@@ -50,13 +50,20 @@ pub struct Story {
 /// A route, and later a version, in the table of one epoch.
 #[derive(Debug)]
 #[expect(clippy::redundant_allocation, reason = "the worker's own pointer: no shared count is written")]
-struct Place {
+pub(super) struct Place {
     snapshot: Rc<Arc<Snapshot>>,
     routed: Routed,
     version: Option<usize>,
 }
 
 impl Place {
+    /// This one, if there are rules about that.
+    #[expect(clippy::redundant_allocation, reason = "the worker's own pointer: no shared count is written")]
+    pub(super) fn of(snapshot: &Rc<Arc<Snapshot>>, routed: Routed, version: usize) -> Option<Self> {
+        let place = || Self { snapshot: Rc::clone(snapshot), routed, version: Some(version) };
+        snapshot.has_rules(routed.service).then(place)
+    }
+
     fn service(&self) -> &Service {
         &self.snapshot.table.services()[self.routed.service]
     }
@@ -165,9 +172,7 @@ impl Story {
     /// The version that the request was assigned to has failed it, and another one is to answer.
     pub(super) fn stands_in(&mut self, other: &mut StandIn) {
         self.epoch = Some(other.permit.epoch);
-        let StandIn { snapshot, routed, version, .. } = &*other;
-        let place = || Place { snapshot: Rc::clone(snapshot), routed: *routed, version: Some(*version) };
-        self.place = snapshot.has_rules(routed.service).then(place);
+        self.place = other.place.take();
         if let Some(record) = &self.record {
             record.stands_in(other.permit.local(), other.permit.epoch, other.lost.told());
             other.permit.note_in(record);
@@ -241,7 +246,17 @@ impl Story {
 
     /// The request as it is sent on; `None`: as it was asked.
     pub fn rewritten(&self, client: &Client, head: &Parts, asked: &Asked<'_>) -> Option<Rewritten<'_>> {
-        let place = self.place.as_ref()?;
+        self.rewritten_at(self.place.as_ref()?, client, head, asked)
+    }
+
+    /// The same for one that leads there.
+    pub(super) fn rewritten_at<'p>(
+        &self,
+        place: &'p Place,
+        client: &Client,
+        head: &Parts,
+        asked: &Asked<'_>,
+    ) -> Option<Rewritten<'p>> {
         let path = place.route().and_then(|route| route.path.as_ref());
         let release = place.release();
         if path.is_none() && release.is_none() && place.edits().all(Edits::leaves_request) {

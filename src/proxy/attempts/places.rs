@@ -51,16 +51,11 @@ fn pending(permit: &Permit, rules: &CircuitRules) -> Option<u32> {
     line(permit).is_none().then_some(rules.pending)
 }
 
-/// There is no place.
-///
-/// # Errors
-/// The reason, always.
-pub(super) fn refused<T>(mut permit: Permit, reason: Reason) -> Result<T, Reason> {
-    if reason == Reason::CircuitOpen && line(&permit).is_some() {
-        // That so many have come at once says something of the hold, and nothing of the version.
+/// There is no place, for this reason: it is no fault of the version when that so many have come at once says something of the hold alone.
+pub(super) fn excuse(permit: &mut Permit, reason: Reason) {
+    if reason == Reason::CircuitOpen && line(permit).is_some() {
         permit.entry = None;
     }
-    permit.fail(reason)
 }
 
 /// How long a request waits for a place.

@@ -81,8 +81,9 @@ impl Tries {
         match failure {
             Failure::Unconnected(_) | Failure::Refused | Failure::Unsent => true,
             Failure::Stale | Failure::Broken | Failure::Late | Failure::Because(_) => self.is_idempotent,
-            // It may be why.
-            Failure::Suspect(_) => false,
+            // It may be why. Another version need not mind, but for what is known to cost others their connection.
+            Failure::Suspect(Risk::None) => self.is_idempotent,
+            Failure::Suspect(Risk::Head | Risk::Trailers) => false,
         }
     }
 

@@ -12,6 +12,9 @@ use http_body::{Body as _, Frame};
 use super::{Broken, Incoming};
 use crate::proxy::pipe::Pipe;
 
+/// How much of what is kept is in one piece.
+const PIECE: usize = 16 * 1024;
+
 /// One reading of such a body, from its beginning: first what has come already, then what the client still sends.
 #[derive(Debug)]
 pub struct Kept {
@@ -24,18 +27,28 @@ pub struct Kept {
 #[derive(Debug)]
 struct Body {
     rest: Incoming,
-    /// What has come so far; `None` once that was too much. In one piece: it may have come in thousands.
-    copy: Option<Vec<u8>>,
+    /// What has come so far; `None` once that was too much.
+    copy: Option<Pieces>,
     trailers: Option<HeaderMap>,
     /// How many bytes may be kept.
     most: usize,
+    /// True once somebody wanted any of it.
+    is_asked_for: bool,
+}
+
+/// Bytes, in pieces that are full but for the last: they may have come in thousands, and in one piece they would be copied as it grows, and
+/// once more to be read.
+#[derive(Debug, Default)]
+struct Pieces {
+    all: Vec<Vec<u8>>,
+    length: usize,
 }
 
 impl Kept {
     /// Reads `rest`, of which nothing was taken, and keeps up to so many bytes of it.
     #[must_use]
     pub fn new(rest: Incoming, most: usize) -> Self {
-        let body = Body { rest, copy: Some(Vec::new()), trailers: None, most };
+        let body = Body { rest, copy: Some(Pieces::default()), trailers: None, most, is_asked_for: false };
         Self::of(Rc::new(RefCell::new(body)))
     }
 
@@ -50,9 +63,16 @@ impl Kept {
         is_whole.then(|| Self::of(Rc::clone(&self.body)))
     }
 
+    /// True once somebody wanted any of it: its client has been told to send it, or waits for nothing.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.body.borrow().is_asked_for
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let is_last = Rc::strong_count(&self.body) == 1;
         let mut body = self.body.borrow_mut();
+        body.is_asked_for = true;
         let left = body.left(self.read);
         if !left.is_empty() {
             let data = Bytes::copy_from_slice(left);
@@ -70,7 +90,7 @@ impl Kept {
         let frame = ready!(Pin::new(&mut body.rest).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             body.keep(frame);
-            self.read = body.copy.as_ref().map_or(0, Vec::len);
+            self.read = body.length();
             self.has_trailers = body.trailers.is_some();
         }
         Poll::Ready(frame)
@@ -98,25 +118,49 @@ impl Kept {
 
     pub(super) fn remaining(&self) -> Option<u64> {
         let body = self.body.borrow();
-        body.rest.size_hint().exact().map(|rest| rest + body.left(self.read).len() as u64)
+        body.rest.size_hint().exact().map(|rest| rest + body.length().saturating_sub(self.read) as u64)
     }
 }
 
 impl Body {
-    /// What is kept behind the first bytes.
+    /// What is kept behind the first bytes, as far as it is in one piece.
     fn left(&self, read: usize) -> &[u8] {
-        self.copy.as_ref().and_then(|copy| copy.get(read..)).unwrap_or_default()
+        self.copy.as_ref().map_or(&[], |copy| copy.left(read))
+    }
+
+    /// How many bytes are kept.
+    fn length(&self) -> usize {
+        self.copy.as_ref().map_or(0, |copy| copy.length)
     }
 
     /// Keeps what has come, or nothing any more.
     fn keep(&mut self, frame: &Frame<Bytes>) {
         let Some(copy) = &mut self.copy else { return };
         let more = frame.data_ref().map_or(&[][..], |data| &data[..]);
-        if copy.len() + more.len() > self.most {
+        if copy.length + more.len() > self.most {
             self.copy = None;
         } else {
-            copy.extend_from_slice(more);
+            copy.append(more);
             self.trailers = frame.trailers_ref().cloned();
+        }
+    }
+}
+
+impl Pieces {
+    fn left(&self, read: usize) -> &[u8] {
+        self.all.get(read / PIECE).and_then(|piece| piece.get(read % PIECE..)).unwrap_or_default()
+    }
+
+    fn append(&mut self, mut more: &[u8]) {
+        while !more.is_empty() {
+            if self.length.is_multiple_of(PIECE) {
+                // The first one grows: most bodies are small.
+                self.all.push(Vec::with_capacity(if self.length == 0 { 0 } else { PIECE }));
+            }
+            let (fits, rest) = more.split_at(more.len().min(PIECE - self.length % PIECE));
+            self.all.last_mut().into_iter().for_each(|piece| piece.extend_from_slice(fits));
+            self.length += fits.len();
+            more = rest;
         }
     }
 }
@@ -158,6 +202,16 @@ mod tests {
             assert_eq!(all(&mut second).concat(), *b"onetwothree", "after {taken}");
             assert!(second.is_end());
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_a_piece_at_a_time() {
+        let mut first = Kept::new(body(&["0123456789"; 4_000]), 40_000);
+        let handle = first.again().unwrap();
+        drop((all(&mut first), first));
+        let pieces = all(&mut handle.again().unwrap());
+        assert!(pieces.iter().all(|piece| piece.len() <= PIECE), "not all of it at once");
+        assert_eq!(pieces.concat(), b"0123456789".repeat(4_000));
     }
 
     #[test]

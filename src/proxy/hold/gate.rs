@@ -198,7 +198,8 @@ impl Gates {
     }
 
     /// One that is closed for a request which `writes`, or does not.
-    pub(super) fn closed(&self, writes: bool) -> Option<&Arc<Gate>> {
+    #[must_use]
+    pub fn closed(&self, writes: bool) -> Option<&Arc<Gate>> {
         self.all.iter().find(|gate| gate.hold.scope.holds(writes) && gate.ended().is_none())
     }
 

@@ -244,10 +244,13 @@ impl Record {
         u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// True for what is written whatever the sample: a failure of ours or of the version's, or a client that left. Not
-    /// what a client alone did wrong: anybody could fill the log with it.
+    /// True for what is written whatever the sample: a failure of ours or of the version's, also one that another version has covered
+    /// for, or a client that left. Not what a client alone did wrong: anybody could fill the log with it.
     fn is_error(&self) -> bool {
         let gone = Reason::ClientGone.status();
+        if self.shielded.borrow().as_ref().is_some_and(|shielded| shielded.status >= gone) {
+            return true;
+        }
         match self.outcome.get() {
             Outcome::Failed(reason) => reason.status() >= gone,
             Outcome::Whole | Outcome::Own(_) => self.status.get() >= gone,

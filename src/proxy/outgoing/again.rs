@@ -27,10 +27,16 @@ impl Upload {
         handle
     }
 
-    /// All of it, from its beginning.
-    pub fn restore(&mut self, kept: Kept) {
+    /// True while its client waits to be told to send it.
+    pub fn is_held(&self) -> bool {
+        matches!(self.rest, Rest::Held(..))
+    }
+
+    /// All of it, from its beginning; `is_held` when its client still waits to be told to send it.
+    pub fn restore(&mut self, kept: Kept, is_held: bool) {
         let coding =
             if matches!(self.length, BodyLength::Known(_)) { Coding::Plain } else { Coding::Chunked };
-        self.rest = Rest::Open(Incoming::Kept(Box::new(kept)), coding);
+        let rest = if is_held { Rest::Held } else { Rest::Open };
+        self.rest = rest(Incoming::Kept(Box::new(kept)), coding);
     }
 }

@@ -66,9 +66,15 @@ impl Budget {
     pub fn take(&self, rules: impl Into<Allowance>, workers: usize, requests: u64, tick: u64) -> bool {
         let rules = rules.into();
         let state = self.at(rules, workers, requests, tick);
-        let may = state.share >= ATTEMPT || state.reserve >= ATTEMPT;
+        let may = state.has_one();
         self.0.set(if may { state.less(rules, workers) } else { state });
         may
+    }
+
+    /// True when there is one to take.
+    #[must_use]
+    pub fn has_one(&self, rules: impl Into<Allowance>, workers: usize, requests: u64, tick: u64) -> bool {
+        self.at(rules.into(), workers, requests, tick).has_one()
     }
 
     /// Takes one whether there is one or not.
@@ -96,6 +102,10 @@ impl Budget {
 }
 
 impl State {
+    fn has_one(self) -> bool {
+        self.share >= ATTEMPT || self.reserve >= ATTEMPT
+    }
+
     fn less(self, rules: Allowance, workers: usize) -> Self {
         let most = most(rules, signed(workers.max(1) as u64));
         let (share, reserve) = (self.share - ATTEMPT, (self.reserve - ATTEMPT).max(0));

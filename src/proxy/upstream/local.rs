@@ -277,14 +277,21 @@ impl Local {
         self.budget.charge(&rules.retries, workers, requests(&self.shard), clock.ticks());
     }
 
-    /// Takes one request that another version has failed out of the budget for those; false when there is none. They bring nothing
-    /// for others.
+    /// True when the budget for requests that another version has failed has one more.
     #[must_use]
     pub fn may_stand_in(&self, rules: &ShieldRules, clock: &Clock) -> bool {
-        let own = requests(&self.shard).saturating_sub(self.stood_in.get());
-        let may = self.shield.take(rules, self.upstream.workers(), own, clock.ticks());
-        self.stood_in.set(self.stood_in.get() + u64::from(may));
-        may
+        self.shield.has_one(rules, self.upstream.workers(), self.own(), clock.ticks())
+    }
+
+    /// Takes such a request, which was counted in, out of that budget.
+    pub fn stands_in(&self, rules: &ShieldRules, clock: &Clock) {
+        self.stood_in.set(self.stood_in.get() + 1);
+        self.shield.charge(rules, self.upstream.workers(), self.own(), clock.ticks());
+    }
+
+    /// Requests that it ever had of its own: those of others bring nothing for more of them.
+    fn own(&self) -> u64 {
+        requests(&self.shard).saturating_sub(self.stood_in.get())
     }
 
     /// Its endpoints' idle connections are closed, but for those that another version names too; what is in flight
