@@ -94,6 +94,7 @@ impl Process {
             spawn_local(tell_quiet(trace, Arc::clone(crew.commons()), crew.size()));
         }
         let (heard, has_heard) = oneshot::channel();
+        let has_to_tell = !untold.is_empty();
         let here = Here {
             generation: self.generation,
             workers: crew.size(),
@@ -113,10 +114,10 @@ impl Process {
         spawn_local(here.answer(line, told_to_end));
         let (over, is_over) = oneshot::channel::<()>();
         let answering = spawn_local(async move {
-            // One that does not ask serves nevertheless, and does not have to before this one ends.
+            // One that does not ask serves nevertheless, and does not have to before this one ends, unless there is something to hear.
             tokio::select! {
                 _ = timeout(HEARING, has_heard) => {}
-                _ = is_over => {}
+                _ = is_over, if !has_to_tell => {}
             }
             asked.answer();
         });
