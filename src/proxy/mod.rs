@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept → (TLS) → head parsed → gate → route → (held) → admitted: rule, pin or coin, permit → endpoint → head and body forwarded both ways
-//!        → outcome recorded, permit ended
+//!        → (failed, and shielded: admitted once more, to stable) → outcome recorded, permit ended
 //! ```
 
 /// The atomics of the admission protocol; the loom model puts its own in their place.

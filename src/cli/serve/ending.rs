@@ -250,6 +250,8 @@ impl Here {
         // Whoever comes after it knows nothing of this process: its table must not be gone by any more.
         self.commons.begin_no_more();
         if to_end.is_some() {
+            // It is said when it is so.
+            self.commons.all_shut(self.workers).await;
             warn!(
                 "the process that has taken over is gone; nothing more is begun, what is in flight is finished"
             );
