@@ -492,6 +492,8 @@ fn a_rollout_goes_on_when_an_old_process_that_did_not_answer_does_again() {
     let mut kept = row.client();
     kept.get("/");
     row.upgrade();
+    // Until then it has the admin socket.
+    row.first.as_ref().unwrap().wait_for_log("handed over");
     signal("STOP", row.pids[0]);
     let replace = json!([{ "out": old.address.to_string(), "into": new.address.to_string() }]);
     let path = "/v1/services/shop/rollout";
@@ -1452,6 +1454,8 @@ fn no_change_is_acknowledged_before_an_old_process_that_nobody_hears_begins_noth
     let mut kept = row.client();
     assert_eq!(kept.get("/").version(), "blue");
     row.upgrade();
+    // Until then it has the admin socket.
+    row.first.as_ref().unwrap().wait_for_log("handed over");
     signal("STOP", row.pids[0]);
     signal("KILL", row.pids[1]);
     wait_until("the new one is gone", || !lives(row.pids[1]));
@@ -1477,6 +1481,8 @@ fn a_file_is_in_force_as_a_whole_where_an_old_process_does_not_say_that_it_begin
     let mut kept = row.client();
     assert_eq!(kept.get("/").version(), "blue");
     row.upgrade();
+    // Until then it has the admin socket.
+    row.first.as_ref().unwrap().wait_for_log("handed over");
     signal("STOP", row.pids[0]);
     let (text, unix) = (fs::read_to_string(row.lab.config()).unwrap(), row.lab.dir.path().join("shop.sock"));
     let more = format!(
