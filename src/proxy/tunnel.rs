@@ -148,7 +148,8 @@ impl Tunnel {
             Err(Reason::BodyTruncated | Reason::UpstreamClosed | Reason::BodyStalled) => return Ending::Torn,
             // As far as it goes at once: under TLS closing alone says nothing.
             Ok(()) | Err(_) => {
-                poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut self.stream).poll_shutdown(cx)))).await;
+                let say = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut self.stream).poll_shutdown(cx));
+                drop(poll_fn(say).await);
             }
         }
         Ending::Said

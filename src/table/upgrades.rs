@@ -65,10 +65,7 @@ impl fmt::Display for UpgradeName {
 }
 
 /// Which of `listed` the lines of an `Upgrade` offer, each once, the most wanted first.
-pub fn offered<'l>(
-    listed: &'l [UpgradeName],
-    lines: impl IntoIterator<Item: AsRef<[u8]>>,
-) -> Vec<&'l UpgradeName> {
+pub fn offered(listed: &[UpgradeName], lines: impl IntoIterator<Item: AsRef<[u8]>>) -> Vec<&UpgradeName> {
     let mut offered = Vec::new();
     for line in lines {
         for name in line.as_ref().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
