@@ -197,7 +197,8 @@ fn every_command_is_one() {
 
 #[test]
 fn every_reason_is_told_with_its_status() {
-    let told: Vec<_> = include_str!("../docs/monitoring.md").lines().filter(|line| line.starts_with("| `")).collect();
+    let told: Vec<_> =
+        include_str!("../docs/monitoring.md").lines().filter(|line| line.starts_with("| `")).collect();
     for reason in Reason::ALL {
         let row = format!("| `{}` | {} | ", reason.token(), reason.status());
         assert!(told.iter().any(|line| line.starts_with(&row)), "{row}");
@@ -220,7 +221,9 @@ fn every_example_is_accepted() {
     for page in pages() {
         for example in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
             let mut file: toml::Table = blocks(README, "toml")[0].parse().unwrap();
-            let example = example.parse().unwrap_or_else(|error| panic!("{}: {error}\n{example}", page.display()));
+            let example = example
+                .parse::<toml::Table>()
+                .unwrap_or_else(|error: toml::de::Error| panic!("{}: {error}\n{example}", page.display()));
             laid_over(&mut file, example);
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("switchback.toml");
