@@ -223,6 +223,113 @@ fn a_reset_is_one_on_the_other_side_too() {
     assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Some(ErrorKind::ConnectionReset));
 }
 
+#[test]
+fn a_reset_is_one_also_in_the_middle_of_what_the_other_side_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lab = Lab::pool(vec![], &[listener.local_addr().unwrap()], "", LISTED);
+    let stuck = Gate::default();
+    let endpoint = thread::spawn({
+        let stuck = stuck.clone();
+        move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(format!("{YES}half a").as_bytes()).unwrap();
+            stuck.wait();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let mut client = attached(&lab);
+    assert_eq!(client.bytes(6), b"half a");
+    let mut sender = client.sender();
+    sender.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while sender.write(&[7; 64 * 1024]).is_ok() {}
+    // Writing to the endpoint is what fails first.
+    stuck.open();
+    assert_eq!(end_of(&client.sender()), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+    endpoint.join().unwrap();
+    let torn = ["switchback_upstream_requests_total{", "reason=\"body_truncated\""];
+    lab.wait_for_metric(&torn, 1.0);
+}
+
+#[test]
+fn a_client_that_breaks_off_behind_its_endpoints_end_has_not_ended() {
+    let (told, ends) = mpsc::channel();
+    let told = Mutex::new(told);
+    let origin = takes(move |peer| {
+        peer.stream().shutdown(Shutdown::Write)?;
+        peer.bytes(1)?;
+        told.lock().unwrap().send(end_of(peer.stream()).1).unwrap();
+        Ok(())
+    });
+    let lab = in_front_of(origin, "");
+    let mut client = attached(&lab);
+    assert_eq!(client.rest(), b"");
+    client.send("x");
+    socket2::SockRef::from(&client.sender()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    // It would take for all of it what it has heard.
+    assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Some(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn who_pauses_for_longer_than_a_body_may_misses_nothing() {
+    let stuck = Gate::default();
+    let origin = takes({
+        let stuck = stuck.clone();
+        move |peer| {
+            let (mut stream, all, mut sent) = (peer.stream(), pattern(4 * MANY, 1), 0);
+            stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+            while sent < all.len() {
+                match stream.write(&all[sent..]) {
+                    Ok(more) => sent += more,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => stuck.open(),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        }
+    });
+    let lab = in_front_of(origin, "timeouts = { progress = \"300ms\" }");
+    let mut client = attached(&lab);
+    stuck.wait();
+    assert!(client.bytes(4 * MANY) == pattern(4 * MANY, 1));
+}
+
+#[test]
+fn what_has_not_come_through_is_no_end_to_anybody() {
+    const SHORT: &str = "timeouts = { tunnel = \"400ms\" }";
+    for word in ["ends", "stays"] {
+        let (told, ends) = mpsc::channel();
+        let (told, paused) = (Mutex::new(told), Gate::default());
+        let origin = takes({
+            let paused = paused.clone();
+            move |peer| {
+                if peer.bytes(word.len())? == b"ends" {
+                    peer.stream().shutdown(Shutdown::Write)?;
+                }
+                paused.wait();
+                told.lock().unwrap().send(end_of(peer.stream()).1).unwrap();
+                Ok(())
+            }
+        });
+        let lab = in_front_of(origin, SHORT);
+        let mut client = attached(&lab);
+        let mut sender = client.send(word).sender();
+        sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        while sender.write(&[7; 64 * 1024]).is_ok() {}
+        lab.wait_for_metric(&["switchback_upstream_requests_total{", "reason=\"body_stalled\""], 1.0);
+        paused.open();
+        assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Some(ErrorKind::ConnectionReset), "{word}");
+    }
+    let origin = takes(|peer| {
+        while peer.send([7; 64 * 1024]).is_ok() {}
+        Ok(())
+    });
+    let lab = in_front_of(origin, SHORT);
+    let client = attached(&lab);
+    lab.wait_for_metric(&["switchback_upstream_requests_total{", "reason=\"client_stalled\""], 1.0);
+    assert_eq!(end_of(&client.sender()).1, Some(ErrorKind::ConnectionReset));
+}
+
 /// An endpoint that wants none of it.
 fn refuses(status: &'static str) -> Origin {
     Origin::behaving("blue", move |seen, stream| {

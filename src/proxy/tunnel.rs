@@ -84,6 +84,8 @@ struct Half {
     is_read: bool,
     /// True when its sink was told so.
     is_over: bool,
+    /// True when its sink has broken off: what comes from there reads from then on as if it had ended.
+    is_torn: bool,
 }
 
 /// How a tunnel ended.
@@ -91,7 +93,7 @@ struct Half {
 pub enum Ending {
     /// With an end that the client can be told.
     Said,
-    /// Its endpoint broke off, in a protocol that may have no other word for that.
+    /// With something that was not passed on, in a protocol that may have no other word for that.
     Torn,
 }
 
@@ -141,17 +143,16 @@ impl Tunnel {
         ending
     }
 
-    /// Closes the endpoint's side of what is no WebSocket: as the client has left its own.
+    /// Closes the endpoint's side of what is no WebSocket. What has not come through is a reset to both sides: either would take
+    /// an end for all there is.
     async fn close(&mut self, ended: Result<(), Reason>) -> Ending {
-        match ended {
-            Err(Reason::ClientGone | Reason::ClientStalled) => self.stream.reset_on_close(),
-            Err(Reason::BodyTruncated | Reason::UpstreamClosed | Reason::BodyStalled) => return Ending::Torn,
-            // As far as it goes at once: under TLS closing alone says nothing.
-            Ok(()) | Err(_) => {
-                let say = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut self.stream).poll_shutdown(cx));
-                drop(poll_fn(say).await);
-            }
+        if !matches!(ended, Ok(()) | Err(Reason::DrainDeadline)) {
+            self.stream.reset_on_close();
+            return Ending::Torn;
         }
+        // As far as it goes at once: under TLS closing alone says nothing.
+        let say = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut self.stream).poll_shutdown(cx));
+        drop(poll_fn(say).await);
         Ending::Said
     }
 
@@ -162,10 +163,6 @@ impl Tunnel {
         match (up, down) {
             // Who was told to go may go without a word.
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) if self.is_told() => {
-                return Poll::Ready(Ok(()));
-            }
-            // The endpoint has ended before: it need not take what the client still says.
-            (Poll::Ready(Err(_)), Poll::Ready(Ok(()))) if self.change == Change::Other => {
                 return Poll::Ready(Ok(()));
             }
             (Poll::Ready(Err(reason)), _) | (_, Poll::Ready(Err(reason))) => return Poll::Ready(Err(reason)),
@@ -180,12 +177,13 @@ impl Tunnel {
             return self.poll_farewell(client, cx);
         }
         let is_idle = self.up.data.is_empty() && self.down.data.is_empty();
-        let limit = if is_idle { self.timeouts.tunnel } else { self.timeouts.progress };
-        // One who has ended may wait for long: for what a command prints whose input is over, say.
-        let is_last = match self.change {
-            Change::Websocket => self.up.is_over,
-            Change::Other => self.down.is_over,
+        // One who has ended may wait for long: for what a command prints whose input is over, say. So may one who has heard enough for
+        // now, with a pager behind it: it is between the two of them.
+        let (is_last, may_pause) = match self.change {
+            Change::Websocket => (self.up.is_over, is_idle),
+            Change::Other => (self.down.is_over, true),
         };
+        let limit = if may_pause { self.timeouts.tunnel } else { self.timeouts.progress };
         let limit = if is_last { limit.min(FAREWELL) } else { limit };
         let alarm = &self.turn.alarm;
         if moved {
@@ -195,7 +193,7 @@ impl Tunnel {
         }
         ready!(alarm.poll(cx));
         // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
-        Poll::Ready(if is_last {
+        Poll::Ready(if is_last && self.up.data.is_empty() {
             Ok(())
         } else if !self.down.data.is_empty() {
             Err(Reason::ClientStalled)
@@ -304,7 +302,11 @@ impl Tunnel {
         while !up.is_over {
             while !up.data.is_empty() {
                 let written = ready!(Pin::new(&mut *stream).poll_write(cx, &up.data));
-                let written = written.map_err(|_| Reason::UpstreamClosed)?;
+                let written = written.map_err(|error| {
+                    // The kernel tells it once. Under TLS an end is one only if that was said.
+                    up.is_torn = error.kind() == io::ErrorKind::ConnectionReset && stream.is_plain();
+                    Reason::UpstreamClosed
+                })?;
                 pass_over(&mut up.data, written);
                 permit.record().inspect(|record| record.received_more(written));
                 *moved |= written > 0;
@@ -368,6 +370,9 @@ impl Tunnel {
             down.is_read = down.data.is_empty();
             *moved = true;
             if self.change == Change::Other {
+                if self.down.is_read && self.up.is_torn {
+                    return Poll::Ready(Err(Reason::BodyTruncated));
+                }
                 continue;
             }
             if matches!(self.stage, Stage::Said | Stage::Over) {

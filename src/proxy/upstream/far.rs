@@ -92,6 +92,15 @@ impl Drop for Shared {
 }
 
 impl Far {
+    /// True when its bytes are a socket's own.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        match self {
+            Self::Own(stream, _) => stream.is_plain(),
+            Self::Shared(_) => false,
+        }
+    }
+
     /// Its end will be seen as a reset.
     pub fn reset_on_close(&self) {
         match self {
