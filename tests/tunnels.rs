@@ -532,6 +532,24 @@ fn a_tunnel_counts_until_it_ends_survives_a_flip_and_is_cut_at_the_deadline() {
 }
 
 #[test]
+fn an_exclusive_flip_that_closes_streams_does_not_wait_for_a_tunnel_that_nobody_ends() {
+    let (blue, green) = (echoes(), Origin::start("green"));
+    let services = format!(
+        "[services.shop]\nroutes = [{{ path = \"/\" }}]\nstable = \"blue\"\n{LISTED}\n\
+         versions.blue.endpoints = [\"{}\"]\nversions.green.endpoints = [\"{}\"]\n",
+        blue.address, green.address
+    );
+    let lab = Lab::configured(tempfile::tempdir().unwrap(), vec![blue, green], &services);
+    let mut client = attached(&lab);
+    assert_eq!(lab.flip_later("green", &json!({})).answer().status, 409, "it has no end in sight");
+    assert_eq!(client.send("after").bytes(5), b"after");
+    let flip = lab.flip_later("green", &json!({ "streams": "close" }));
+    assert_eq!(end_of(&client.sender()), (Vec::new(), None));
+    let done = flip.answer();
+    assert_eq!(done.status, 200, "{}", done.text());
+}
+
+#[test]
 fn one_that_is_silent_for_too_long_is_ended_on_both_sides() {
     let (told, ends) = mpsc::channel();
     let told = Mutex::new(told);

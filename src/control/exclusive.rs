@@ -60,7 +60,7 @@ pub enum Streams {
     #[default]
     Refuse,
     /// Those that have words for an early end are told to go at once, as when a version is left, and cut when they have not gone
-    /// [a little later](crate::proxy::upstream::leaving::ANSWER). All others are waited for.
+    /// [a little later](crate::proxy::upstream::leaving::ANSWER), as tunnels are. All others are waited for.
     Close,
     /// They are not waited for: two versions do serve at the same time then.
     Ignore,
@@ -294,7 +294,7 @@ impl Control {
         Ok(Done { state: Arc::clone(&self.state), effects, body, replayed: false })
     }
 
-    /// What lasts on these goes at once; what cannot be told is not cut, however long the hold is.
+    /// What lasts on these goes at once; what cannot be told, and is no tunnel, is not cut, however long the hold is.
     fn hurried(&self, service: &ServiceName, others: &[Arc<Upstream>]) -> Vec<Departure> {
         let retry = self.state.table.service(service).and_then(|service| service.drain.retry);
         let plan = Plan::of_words(clock::instant(), retry);

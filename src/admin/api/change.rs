@@ -29,7 +29,7 @@ pub struct Flip {
     /// With `exclusive`: what is done about streams, event streams, WebSockets, tunnels and gRPC calls of the others.
     /// `refuse` (the default): the flip is refused if there are event streams, WebSockets or tunnels, and waits for the rest;
     /// `close`: event streams, WebSockets and gRPC streams are told to go at once, in their protocol's own words, and cut when they
-    /// have not gone after 5 s;
+    /// have not gone after 5 s, as tunnels are, which cannot be told;
     /// `ignore`: it does not wait for any of these, and then two versions do serve at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "refuse")]

@@ -204,10 +204,15 @@ impl<'f> Part<'f> {
         untold.into_iter().for_each(|flight| flight.asked(Ask::Go));
     }
 
-    /// Cuts all of them, or those that were told to go.
+    /// Cuts all of them, or those that were told to go and those that cannot be told otherwise.
     pub fn cut(&self, cuts: Cuts) {
         self.each(|flight| {
-            if flight.ask == Ask::Go || (flight.ask == Ask::Stay && cuts == Cuts::All) {
+            let is_meant = match flight.ask {
+                Ask::Stay => cuts == Cuts::All || flight.kind == Kind::Tunnel,
+                Ask::Go => true,
+                Ask::Cut => false,
+            };
+            if is_meant {
                 flight.asked(Ask::Cut);
             }
         });

@@ -35,7 +35,7 @@ pub struct Plan {
 pub enum Cuts {
     /// Whatever there is.
     All,
-    /// Who was told to go and has not gone.
+    /// Who was told to go and has not gone, and tunnels, which cannot be told and have no end of their own.
     Told,
 }
 
@@ -54,7 +54,8 @@ impl Plan {
         Self::of(since, rules)
     }
 
-    /// Whatever has words for an early end is told to go at once, and cut after [`ANSWER`]; all else is waited for.
+    /// Whatever has words for an early end is told to go at once, and cut after [`ANSWER`], and so are tunnels; all else is waited
+    /// for.
     #[must_use]
     pub fn of_words(since: Instant, retry: Option<Duration>) -> Self {
         let rules = DrainRules { patience: Duration::ZERO, spread: Duration::ZERO, deadline: ANSWER, retry };
