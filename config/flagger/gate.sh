@@ -31,7 +31,7 @@ case $1 in
         ;;
     not-worse)
         state=$(state_of "$3")
-        [[ $state == @(collecting|healthy|suspect|held) ]] || { echo "$3: $state"; exit 1; }
+        [[ $state == @(collecting|healthy|suspect) ]] || { echo "$3: $state"; exit 1; }
         ;;
     proven)
         state=$(state_of "$3")
