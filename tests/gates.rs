@@ -11,6 +11,7 @@
 
 mod lab;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -228,6 +229,7 @@ impl World {
             match variable["value"].as_str() {
                 Some(value) => command.env(text(&variable["name"]), value),
                 None if variable["name"] == "TOKEN" => command.env("TOKEN", TOKEN),
+                None if variable["name"] == "JOB" => command.env("JOB", "the-job"),
                 None => &mut command,
             };
         }
@@ -296,8 +298,14 @@ fn a_job_moves_the_weights_once() {
     }
     let world = World::start("false");
     let template = template("argo-rollouts/weights.yml", "switchback-weights");
-    let given =
-        [("service", "shop"), ("to", "green"), ("weight", "1000"), ("rest", "blue"), ("change", "6f7c9")];
+    let given = [
+        ("service", "shop"),
+        ("to", "green"),
+        ("weight", "1000"),
+        ("rest", "blue"),
+        ("change", "6f7c9"),
+        ("supervise", "false"),
+    ];
     for again in [false, true] {
         let output = world.job(&template, &given).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
@@ -420,6 +428,28 @@ fn the_rollout_names_what_there_is_and_its_judges_are_over_before_the_ramp() {
 }
 
 #[test]
+fn templates_can_be_used_together() {
+    if !is_here(&[YAML]) {
+        return;
+    }
+    // Argo Rollouts refuses two arguments of one name with different values, and two metrics of one name.
+    let (mut arguments, mut names) = (BTreeMap::new(), BTreeSet::new());
+    for file in ["weights", "ramp", "verdict", "errors"] {
+        for template in documents(&format!("argo-rollouts/{file}.yml")) {
+            for argument in template["spec"]["args"].as_array().unwrap() {
+                let Some(value) = argument["value"].as_str() else { continue };
+                let before =
+                    arguments.entry(text(&argument["name"]).to_owned()).or_insert_with(|| value.to_owned());
+                assert_eq!(before, value, "{argument}");
+            }
+            for metric in template["spec"]["metrics"].as_array().unwrap() {
+                assert!(names.insert(text(&metric["name"]).to_owned()), "{metric}");
+            }
+        }
+    }
+}
+
+#[test]
 fn no_requests_are_neither_good_nor_bad_for_the_judge_by_prometheus() {
     if !is_here(&[YAML]) {
         return;
@@ -475,8 +505,13 @@ fn flaggers_hooks_work_the_switch() {
     assert_eq!(status, 200, "{answer}");
     let users = world.users();
     world.wait("healthy");
-    assert!(run("rollout") && !run("rollback") && run("confirm-promotion"));
+    // Twice, as Flagger does, with all that it asks in between.
+    for _ in 0..2 {
+        assert!(run("rollout") && !run("rollback") && run("confirm-promotion"));
+    }
     drop(users);
+    assert_eq!(world.weight("green"), 5_000);
+    assert!(run("post-rollout"));
     assert_eq!((world.weight("green"), world.weight("blue")), (0, 10_000));
     let epoch = world.lab.epoch();
     assert!(run("post-rollout"));
