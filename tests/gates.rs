@@ -319,7 +319,7 @@ fn a_job_moves_the_weights_once() {
     assert_eq!(history["changes"][0]["reason"], "argo-rollouts:6f7c9", "{history}");
     // What does not exist is refused, and the job fails with the proxy's words.
     let given = given.map(|(name, value)| if name == "to" { (name, "purple") } else { (name, value) });
-    let output = world.job(&template, &given).output().unwrap();
+    let output = world.job(&template, &given).env("JOB", "the-next-job").output().unwrap();
     assert!(!output.status.success() && said(&output).contains("no version `purple`"), "{}", said(&output));
     assert_eq!(world.lab.epoch(), 2);
 }

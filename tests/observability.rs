@@ -167,12 +167,12 @@ struct World {
 fn world() -> World {
     let speaks = |name: &'static str| {
         Origin::behaving(name, move |seen, stream| {
-            let grpc = if seen.path() == "/grpc" {
-                "content-type: application/grpc\r\ngrpc-status: 0\r\n"
+            let rest = if seen.path() == "/grpc" {
+                "content-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n1\r\n0\r\n0\r\ngrpc-status: 0\r\n\r\n"
             } else {
-                ""
+                "content-length: 0\r\n\r\n"
             };
-            write!(stream, "HTTP/1.1 200 OK\r\nx-version: {name}\r\n{grpc}content-length: 0\r\n\r\n")?;
+            write!(stream, "HTTP/1.1 200 OK\r\nx-version: {name}\r\n{rest}")?;
             Ok(Then::Keep)
         })
     };
@@ -190,7 +190,7 @@ fn world() -> World {
         webhook.address, origins[0].address
     );
     let lab = Lab::configured(dir, origins, &services);
-    lab.wait_health(lab.origin("green").address, "up");
+    lab.wait_for_metric(&["switchback_endpoint_up", "green"], 1.0);
     World { lab, metrics, _webhook: webhook }
 }
 
@@ -225,7 +225,8 @@ fn each_rule_and_each_panel_is_answered_by_a_real_prometheus() {
     prometheus.until("up{job=\"switchback\"}", |result| result[0]["value"][1] == "1");
     lab.weights(&json!({ "blue": 5_000, "green": 5_000 }));
     let users = Users::of(lab.address(), Duration::from_millis(10));
-    assert_eq!(lab.get("/grpc").status, 200);
+    let call = "POST /grpc HTTP/1.1\r\nhost: a\r\nte: trailers\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(lab.client().send(call).answer().status, 200);
     let rules = rules(&prometheus);
     let records = rules.iter().filter(|rule| rule["type"] == "recording");
     let records: Vec<_> = records.map(|rule| text(&rule["name"])).collect();
@@ -242,6 +243,7 @@ fn each_rule_and_each_panel_is_answered_by_a_real_prometheus() {
     let share = "service_version:switchback_upstream_requests:share_rate1m{version=\"green\"}";
     let share: f64 = text(&prometheus.query(share)[0]["value"][1]).parse().unwrap();
     assert!((0.3..0.7).contains(&share), "{share}");
+    prometheus.until("rate(switchback_upstream_grpc_status_total[1m])", |result| result[0].is_object());
     let silent = silent_panels(&prometheus);
     drop(users);
     let expected: Vec<String> = Vec::new();
