@@ -12,6 +12,7 @@ use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{
     answer, drain, edits, hold, limits, pool, pool_rules, route, shield, split, sticky, supervise, targeting,
+    upgrades,
 };
 use crate::table::targeting::Condition;
 use crate::table::{
@@ -97,6 +98,7 @@ impl Services {
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         let shield = section.or("shield", None, shield::read);
+        let upgrades = section.or("upgrades", Arc::default(), upgrades::read);
         let pins_release = section.or("pin_release", false, Node::flag);
         section.finish();
         let (stable, split) = split?;
@@ -135,6 +137,7 @@ impl Services {
             sticky: sticky.map(Arc::new),
             targeting,
             shield: shield?.map(Arc::new),
+            upgrades: upgrades?,
         })
     }
 

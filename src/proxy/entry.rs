@@ -15,6 +15,7 @@ use super::quota::{Comer, NotNow, Slot};
 use super::sticky::{self, Known, Minted};
 use super::story::Story;
 use super::targeting::Request;
+use super::upgrade::Offer;
 use crate::metrics::{Kind, Reason};
 use crate::table::Pin;
 
@@ -24,6 +25,8 @@ pub(super) struct Admitted {
     pub(super) terms: Terms,
     /// True when stable may answer in the version's place.
     pub(super) is_shielded: bool,
+    /// What the version may change the protocol to.
+    pub(super) offer: Option<Offer>,
 }
 
 /// How far a request has come.
@@ -75,6 +78,8 @@ pub(super) fn admit(
         };
         let rare = lane.rare.as_deref();
         let gates = rare.and_then(|rare| rare.gates.as_ref());
+        let offer = rare.and_then(|rare| Offer::of(head, rare.upgrades.as_deref()?));
+        let writes = writes || offer.is_some();
         let mut way = Way::Free;
         if place.is_some() || gates.is_some_and(|gates| !gates.are_idle()) {
             way = hold::look(gates, (head, asked.raw_path(), writes), place);
@@ -128,8 +133,8 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            let is_shielded = rare.is_some_and(|rare| rare.shield.is_some());
-            return Ok(Entry::Admitted(Admitted { permit, terms, is_shielded }));
+            let is_shielded = offer.is_none() && rare.is_some_and(|rare| rare.shield.is_some());
+            return Ok(Entry::Admitted(Admitted { permit, terms, is_shielded, offer }));
         }
     }
 }

@@ -18,6 +18,7 @@ use super::sticky::{Sticky, StickyRules};
 use super::supervise::{SuperviseRules, Watch};
 use super::targeting::{Aims, Targeting};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
+use super::upgrades::UpgradeName;
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,7 +59,7 @@ pub struct Timeouts {
     pub progress: Duration,
     /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
     pub stream: Duration,
-    /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
+    /// Between two bytes of a tunnel, a WebSocket above all, whichever way they go; default 1 h.
     pub tunnel: Duration,
     /// For all of a request, from its head to the answer's last byte; default none.
     pub total: Option<Duration>,
@@ -106,6 +107,8 @@ pub struct ServiceSpec {
     pub targeting: Targeting,
     /// What stable answers for the others when they fail; `None`: nothing.
     pub shield: Option<Arc<ShieldRules>>,
+    /// What its requests may change to beside WebSocket.
+    pub upgrades: Arc<[UpgradeName]>,
 }
 
 /// What decided on a request's version.
@@ -175,6 +178,8 @@ pub struct Service {
     pub aims: Option<Arc<Aims>>,
     /// What stable answers for the others when they fail; `None`: nothing.
     pub shield: Option<Arc<ShieldRules>>,
+    /// What its requests may change to beside WebSocket.
+    pub upgrades: Arc<[UpgradeName]>,
     /// Its new requests wait, while there are any.
     pub holds: Holds,
     /// Whose answers are counted, if any.
@@ -211,6 +216,7 @@ impl Service {
             sticky,
             aims,
             shield: spec.shield.clone(),
+            upgrades: Arc::clone(&spec.upgrades),
             holds: Holds::default(),
             watch: None,
             avoided: Avoided::default(),
@@ -316,6 +322,12 @@ impl Service {
     pub fn shield(&self, version: &VersionName) -> Option<&Arc<ShieldRules>> {
         let is_other = *version != self.stable && self.split.leads_to(&self.stable);
         self.shield.as_ref().filter(|_| is_other)
+    }
+
+    /// What requests to this version may change to beside WebSocket: nothing where it speaks HTTP/2, which has no such change.
+    #[must_use]
+    pub fn upgrades(&self, version: &VersionSpec) -> Option<&Arc<[UpgradeName]>> {
+        Some(&self.upgrades).filter(|upgrades| !upgrades.is_empty() && !version.protocol.is_http2())
     }
 
     /// The version that `reference` names, if there is one now.

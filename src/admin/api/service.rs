@@ -40,6 +40,10 @@ pub struct Service {
     /// What stable answers for the others when they fail; absent when it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shield: Option<Shield>,
+    /// The protocols that its requests may change to beside WebSocket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["spdy/3.1"]))]
+    pub upgrades: Vec<String>,
     /// How many requests wait, while it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_requests: Option<u64>,
@@ -355,6 +359,7 @@ impl Service {
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),
             shield: Shield::of(service, control),
+            upgrades: service.upgrades.iter().map(ToString::to_string).collect(),
             held_requests: (!service.holds.are_none())
                 .then(|| control.live().snapshot().waiting(name) as u64),
             changes: None,

@@ -109,9 +109,14 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         format!("what {} fails is answered by {}", line(failed, 64), line(stable, 64))
     });
     let pinned = explained.pinned.as_ref().and_then(not_followed);
+    let upgrades = (!explained.upgrades.is_empty()).then(|| {
+        let names: Vec<_> = explained.upgrades.iter().map(|name| line(name, 64)).collect();
+        format!("the upgrade to {} is passed on", names.join(", "))
+    });
     [head, why]
         .into_iter()
         .chain(shield)
+        .chain(upgrades)
         .chain(unless)
         .chain(pinned)
         .chain(taken_out)

@@ -13,6 +13,7 @@ mod sticky;
 mod supervise;
 mod targeting;
 mod tls;
+mod upgrades;
 mod webhooks;
 
 use std::path::PathBuf;

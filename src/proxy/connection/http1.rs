@@ -320,11 +320,7 @@ impl Wire {
         // They keep all of the buffer that they were read into, and the rest may take hours.
         drop(headers);
         if let Some(tunnel) = tunnel {
-            self.due.set(u64::MAX);
-            if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
-                tunnel.join(&mut &*self).await;
-            }
-            return Left::Tunnel;
+            return self.join(*tunnel).await;
         }
         match poll_fn(|cx| self.poll_body(&mut rest, framing, cx)).await {
             Err(_) => Left::Broken,

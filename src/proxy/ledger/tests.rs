@@ -38,6 +38,7 @@ fn service(generation: u32) -> Service {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Default::default(),
     };
     let mut service =
         Service::new(&spec, Vec::new(), version("blue"), Split::all_to(version("blue")), Epoch(7));
