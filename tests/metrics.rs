@@ -48,6 +48,7 @@ fn table() -> Arc<Table> {
         sticky: None,
         targeting: switchback::table::Targeting::default(),
         shield: None,
+        mirror: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

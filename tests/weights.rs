@@ -120,6 +120,7 @@ fn service(points: u16) -> Arc<Service> {
         sticky: None,
         targeting: switchback::table::Targeting::default(),
         shield: None,
+        mirror: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

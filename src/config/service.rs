@@ -11,7 +11,8 @@ use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{
-    answer, drain, edits, hold, limits, pool, pool_rules, route, shield, split, sticky, supervise, targeting,
+    answer, drain, edits, hold, limits, mirror, pool, pool_rules, route, shield, split, sticky, supervise,
+    targeting,
 };
 use crate::table::targeting::Condition;
 use crate::table::{
@@ -97,6 +98,7 @@ impl Services {
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         let shield = section.or("shield", None, shield::read);
+        let mirror = section.or("mirror", None, |node| mirror::read(node, &versions));
         let pins_release = section.or("pin_release", false, Node::flag);
         section.finish();
         let (stable, split) = split?;
@@ -135,6 +137,7 @@ impl Services {
             sticky: sticky.map(Arc::new),
             targeting,
             shield: shield?.map(Arc::new),
+            mirror: mirror?.map(Arc::new),
         })
     }
 

@@ -22,8 +22,8 @@ use crate::table::Pin;
 pub(super) struct Admitted {
     pub(super) permit: Permit,
     pub(super) terms: Terms,
-    /// True when stable may answer in the version's place.
-    pub(super) is_shielded: bool,
+    /// True when stable may answer in the version's place, or a copy of it may be sent elsewhere.
+    pub(super) is_attended: bool,
 }
 
 /// How far a request has come.
@@ -128,8 +128,8 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            let is_shielded = rare.is_some_and(|rare| rare.shield.is_some());
-            return Ok(Entry::Admitted(Admitted { permit, terms, is_shielded }));
+            let is_attended = rare.is_some_and(|rare| rare.shield.is_some() || rare.mirror.is_some());
+            return Ok(Entry::Admitted(Admitted { permit, terms, is_attended }));
         }
     }
 }

@@ -15,8 +15,8 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    Aims, AssignedBy, Epoch, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules, Sticky, Table,
-    Timeouts, VersionName, VersionSpec,
+    Aims, AssignedBy, Epoch, MirrorRules, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules,
+    Sticky, Table, Timeouts, VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -68,6 +68,8 @@ pub struct Rare {
     pub sticky: Option<Arc<Sticky>>,
     /// What stable answers in the version's place, if it does.
     pub shield: Option<Arc<ShieldRules>>,
+    /// Which of the service's requests are copied, if any are now.
+    pub mirror: Option<Arc<MirrorRules>>,
     /// How the version's requests are counted, if it is compared with another.
     pub counting: Option<Counting>,
     /// Where the service's requests are counted, if it is supervised.
@@ -120,10 +122,11 @@ impl Shared {
         let Self { quota, gates, ledger, .. } = self;
         let counting = Counting::of(service, version, ledger.as_ref());
         let (aims, sticky) = (service.aims.clone(), service.sticky.clone());
-        let shield = service.shield(version).cloned();
+        let (shield, mirror) = (service.shield(version).cloned(), service.mirroring().cloned());
         let is_limited = quota.is_some() || gates.is_some() || ledger.is_some();
-        let is_there = is_limited || aims.is_some() || sticky.is_some() || shield.is_some();
-        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, shield, counting, ledger }))
+        let is_there =
+            is_limited || aims.is_some() || sticky.is_some() || shield.is_some() || mirror.is_some();
+        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, shield, mirror, counting, ledger }))
     }
 }
 

@@ -34,6 +34,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        mirror: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

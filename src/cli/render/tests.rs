@@ -86,6 +86,7 @@ fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
         versions,
         sticky: None,
         shield: None,
+        mirror: None,
         held_requests: None,
         changes: None,
     }

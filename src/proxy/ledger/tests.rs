@@ -38,6 +38,7 @@ fn service(generation: u32) -> Service {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        mirror: None,
     };
     let mut service =
         Service::new(&spec, Vec::new(), version("blue"), Split::all_to(version("blue")), Epoch(7));

@@ -50,6 +50,7 @@ fn plain() -> ServiceSpec {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        mirror: None,
     }
 }
 
@@ -217,6 +218,11 @@ fn whatever_the_file_says_else_is_another_digest() {
         with(|spec| Arc::make_mut(&mut spec.hold).answer = vec!["/health".into(), "z".into()]),
         with(|spec| spec.supervise = Some(Arc::default())),
         with(|spec| spec.shield = Some(Arc::default())),
+        with(|spec| spec.mirror = Some(MirrorRules::to("green".parse().unwrap()).into())),
+        with(|spec| {
+            let to = MirrorRules::to("green".parse().unwrap());
+            spec.mirror = Some(MirrorRules { compare: Compare::None, ..to }.into());
+        }),
         with(|spec| spec.shield = Some(ShieldRules { statuses: Vec::new(), ..Default::default() }.into())),
         with(|spec| {
             spec.supervise = Some(SuperviseRules { mode: SuperviseMode::Off, ..Default::default() }.into())
