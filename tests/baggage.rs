@@ -534,11 +534,11 @@ fn asking_cart(name: &'static str, cart: &Arc<OnceLock<SocketAddr>>) -> Origin {
     })
 }
 
-/// The README's example: two services, one behind the other.
+/// The example of docs/assignment.md: two services, one behind the other.
 #[test]
 fn who_meets_a_release_in_front_meets_it_behind() {
-    let readme = include_str!("../README.md");
-    let section = readme.split("## A release over several services\n").nth(1).unwrap();
+    let page = include_str!("../docs/assignment.md");
+    let section = page.split("## A release over several services\n").nth(1).unwrap();
     let example = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let cart = Arc::new(OnceLock::new());
     let origins = vec![

@@ -1,11 +1,13 @@
-//! The README does not lie: its tutorial is typed as it stands, and says what the README says that it says.
+//! The README and the pages behind it do not lie: the tutorial is typed as it stands, and says what the README says that it
+//! says; commands are commands, examples are accepted, and every link leads somewhere.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser;
@@ -17,9 +19,48 @@ use lab::{Client, Origin, Proxy};
 const README: &str = include_str!("../README.md");
 
 /// The contents of the fenced blocks of this language.
-fn blocks(language: &str) -> Vec<&'static str> {
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
-    README.split(&*fence).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
+    text.split(&*fence).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every page that is read by people, by its path.
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<_> = ["README.md", "benches/README.md"].iter().map(|page| root().join(page)).collect();
+    let mut directories = vec![root().join("docs"), root().join("config")];
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+/// The page without its fenced blocks.
+fn prose(page: &str) -> String {
+    page.split("```").step_by(2).collect()
+}
+
+/// What GitHub calls the headings of a page in a link.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for line in prose(page).lines().filter(|line| line.starts_with('#')) {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+        let anchor: String = kept.map(|char| if char == ' ' { '-' } else { char }).collect();
+        let again = (1..).map(|count| format!("{anchor}-{count}"));
+        let free = std::iter::once(anchor.clone()).chain(again).find(|anchor| !anchors.contains(anchor));
+        anchors.insert(free.unwrap());
+    }
+    anchors
 }
 
 /// What was typed in the tutorial, and what came.
@@ -30,7 +71,7 @@ struct Typed {
 
 fn session() -> Vec<Typed> {
     let mut session: Vec<Typed> = Vec::new();
-    for line in blocks("console").into_iter().flat_map(str::lines) {
+    for line in blocks(README, "console").into_iter().flat_map(str::lines) {
         match line.strip_prefix("$ ") {
             Some(command) => session.push(Typed { command, lines: Vec::new() }),
             None => session.last_mut().unwrap().lines.push(line),
@@ -72,7 +113,7 @@ fn masked(line: &str) -> String {
 
 /// The README's switchback.toml on these origins and a free port.
 fn configuration(blue: &Origin, green: &Origin) -> String {
-    let toml = blocks("toml").remove(0);
+    let toml = blocks(README, "toml").remove(0);
     let replaced = [
         ("127.0.0.1:8080", "127.0.0.1:0".to_owned()),
         ("127.0.0.1:9001", blue.address.to_string()),
@@ -132,38 +173,97 @@ fn the_tutorial_says_what_it_says() {
 }
 
 #[test]
-fn every_command_of_the_readme_is_one() {
-    let shell = blocks("sh").into_iter().flat_map(str::lines);
-    let spans = README.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
+fn every_command_is_one() {
     let mut checked = 0;
-    for text in shell.chain(spans) {
-        let commands = text.split("&&").map(|part| part.split(" 2>").next().unwrap().trim());
-        for command in commands.filter(|command| command.starts_with("switchback ")) {
-            if command.contains("VERSION") || command.contains("--help") {
-                continue;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let shell = blocks(&text, "sh").into_iter().flat_map(str::lines);
+        let spans = text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
+        for line in shell.chain(spans) {
+            let commands = line.split("&&").map(|part| part.split(" 2>").next().unwrap().trim());
+            for command in commands.filter(|command| command.starts_with("switchback ")) {
+                if ["VERSION", "--help", "…"].iter().any(|part| command.contains(part)) {
+                    continue;
+                }
+                if let Err(error) = Cli::try_parse_from(words(command)) {
+                    panic!("{}: `{command}`: {error}", page.display());
+                }
+                checked += 1;
             }
-            if let Err(error) = Cli::try_parse_from(words(command)) {
-                panic!("`{command}`: {error}");
-            }
-            checked += 1;
         }
     }
-    assert!(checked >= 2, "where are the commands?");
+    assert!(checked > 30, "where are the commands?");
 }
 
 #[test]
 fn every_reason_is_told_with_its_status() {
-    let told: Vec<_> = README.lines().filter(|line| line.starts_with("| `")).collect();
+    let told: Vec<_> =
+        include_str!("../docs/monitoring.md").lines().filter(|line| line.starts_with("| `")).collect();
     for reason in Reason::ALL {
         let row = format!("| `{}` | {} | ", reason.token(), reason.status());
         assert!(told.iter().any(|line| line.starts_with(&row)), "{row}");
     }
 }
 
+/// `over` on top of `under`: tables are joined, everything else is replaced.
+fn laid_over(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => laid_over(under, over),
+            (_, value) => _ = under.insert(key, value),
+        }
+    }
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let mut checked = 0;
+    for page in pages() {
+        for example in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
+            let mut file: toml::Table = blocks(README, "toml")[0].parse().unwrap();
+            let example = example
+                .parse::<toml::Table>()
+                .unwrap_or_else(|error: toml::de::Error| panic!("{}: {error}\n{example}", page.display()));
+            laid_over(&mut file, example);
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("switchback.toml");
+            fs::write(&path, file.to_string()).unwrap();
+            let report = switchback::config::check(&path);
+            assert!(report.ok, "{}: {}\n{file}", page.display(), report.text);
+            checked += 1;
+        }
+    }
+    assert!(checked > 5, "where are the examples?");
+}
+
 #[test]
 fn every_link_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let targets = README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-    let missing: Vec<_> = targets.filter(|target| !root.join(target).exists()).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let prose = prose(&text);
+        let targets = prose.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let leads = file.exists()
+                && (anchor.is_empty() || anchors(&fs::read_to_string(&file).unwrap()).contains(anchor));
+            if !leads {
+                wrong.push(format!("{}: {target}", page.strip_prefix(root()).unwrap().display()));
+            }
+            checked += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(checked > 100, "where are the links?");
+}
+
+#[test]
+fn the_index_leads_to_every_page() {
+    let index = include_str!("../docs/README.md");
+    for page in fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let page = page.to_str().unwrap().to_owned();
+        assert!(page == "README.md" || index.contains(&format!("]({page})")), "{page}");
+    }
 }
