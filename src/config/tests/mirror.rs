@@ -9,7 +9,7 @@ use crate::table::{Compare, MirrorRules};
 
 /// What a file makes of this `mirror`, beside a version `green`.
 fn text(mirror: &str) -> String {
-    format!("{SMALL}\nmirror = {mirror}\nversions.green.endpoints = [\"127.0.0.1:9101\"]")
+    format!("{SMALL}\nmirror = {mirror}\nstable = \"blue\"\nversions.green.endpoints = [\"127.0.0.1:9101\"]")
 }
 
 fn rules(mirror: &str) -> Option<MirrorRules> {
