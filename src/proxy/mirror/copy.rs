@@ -134,15 +134,13 @@ impl Copy {
         let local = flight.local();
         local.shard().cells().mirror();
         let Some(answered) = answered else { return };
-        let differs = match expected.differs_at_once(&answered) {
-            Some(differs) => differs,
+        let Some(differs) = expected.differs_at_once(&answered) else {
             // The version is done with it, and its user is not.
-            None => {
-                drop(flight);
-                return if expected.differs_later(answered, end).await {
-                    local.shard().cells().differ()
-                };
+            drop(flight);
+            if expected.differs_later(answered, end).await {
+                local.shard().cells().differ();
             }
+            return;
         };
         if differs {
             local.shard().cells().differ();
