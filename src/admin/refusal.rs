@@ -195,6 +195,7 @@ fn status(why: &Refused) -> u16 {
         Refused::Conflict { .. } => 412,
         Refused::NothingToRevert { .. }
         | Refused::VersionInUse { .. }
+        | Refused::Mirrored { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::Measure { .. }
@@ -247,6 +248,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         Refused::NothingToRevert { .. }
         | Refused::BadWeights { .. }
         | Refused::VersionInUse { .. }
+        | Refused::Mirrored { .. }
         | Refused::UnknownEndpoint { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }

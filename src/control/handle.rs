@@ -346,8 +346,9 @@ impl Handle {
 
 impl Handle {
     fn waited(&self, seen: &Seen, versions: &[(ServiceName, VersionName)]) -> Option<Waited> {
-        let carries =
-            |(service, version): &&(ServiceName, VersionName)| is_led_to(&seen.state, service, version);
+        let carries = |(service, version): &&(ServiceName, VersionName)| {
+            is_led_to(&seen.state, service, version) || is_mirrored(&seen.state, service, version)
+        };
         if let Some((service, version)) = versions.iter().find(carries) {
             return Some(Waited::Returned(service.clone(), version.clone()));
         }
@@ -365,6 +366,11 @@ fn is_draining(seen: &Seen, service: &ServiceName, version: &VersionName) -> boo
 /// True when new requests may go to `version`, by its weight or by a targeting rule; false when it is not there.
 pub(super) fn is_led_to(state: &State, service: &ServiceName, version: &VersionName) -> bool {
     state.table.service(service).is_some_and(|service| service.split.leads_to(version))
+}
+
+/// True while copies of requests may go to `version`.
+pub(super) fn is_mirrored(state: &State, service: &ServiceName, version: &VersionName) -> bool {
+    state.table.service(service).is_some_and(|service| service.mirrors_to(version))
 }
 
 /// What `version` carries; nothing when it is not there.
