@@ -1,13 +1,20 @@
 //! The body of the request at hand: read when the exchange asks for it, passed over when nobody wants it.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
 
 use super::{Stage, Wire};
-use crate::proxy::body::Broken;
+use crate::proxy::body::{Broken, Source};
 use crate::proxy::http1::{Decoded, Decoder};
+use crate::proxy::worker::HEAD;
+
+/// How long, and for how many bytes, a client that may ask again goes on sending what nobody will read, once it has its answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
 
 impl Wire {
     /// The next part of the body of the request at hand.
@@ -52,6 +59,42 @@ impl Wire {
     /// How the body of the request at hand is delimited from here on.
     pub fn upload(&self) -> Decoder {
         self.body.get()
+    }
+
+    /// Whether the connection can take another request behind this answer, by what is left of the body of the one at hand: it will not
+    /// be read once the answer is over (RFC 9112 §9.3).
+    pub(super) fn may_persist(&self, source: &Source) -> bool {
+        match source {
+            // Until then it is still on its way to the endpoint; but for one that its client waits to be asked for, and need not send.
+            Source::Stream(_) => self.stage.get() != Stage::Expecting || self.body.get().is_end(),
+            Source::Full(_) | Source::Tunnel(_) => self.skip_body(),
+        }
+    }
+
+    /// True when nothing is left of the body of the request at hand, whose answer is over.
+    pub(super) async fn is_read(&self, persists: bool) -> bool {
+        // Boxed: rare, and all would have its size.
+        self.skip_body() || persists && Box::pin(self.linger()).await
+    }
+
+    /// Passes over what the client is still sending; true when that was all. The answer did not say that the connection ends: it may
+    /// have sent its next request already.
+    async fn linger(&self) -> bool {
+        self.watch.set(LINGER);
+        let mut left = LINGER_BYTES;
+        let is_read = poll_fn(|cx| {
+            while !self.skip_body() {
+                match self.poll_fill(HEAD, cx) {
+                    Poll::Ready(Ok(read @ 1..)) if read < left => left -= read,
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return self.watch.poll(cx).map(|()| false),
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await;
+        self.watch.clear();
+        is_read
     }
 
     /// Passes over what has come of a body that nobody wants; true when that was all of it.
