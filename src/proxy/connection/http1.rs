@@ -327,7 +327,10 @@ impl Wire {
             Err(_) => Left::Broken,
             Ok(()) if matches!(rest, Rest::BrokenOff) && framing.until_close => Left::Reset,
             Ok(()) if matches!(rest, Rest::BrokenOff) => Left::Broken,
-            Ok(()) if !self.is_read(framing.persists).await => Left::Unread,
+            // Boxed: rare, and all would have its size.
+            Ok(()) if !(self.skip_body() || framing.persists && Box::pin(self.linger()).await) => {
+                Left::Unread
+            }
             Ok(()) if framing.persists => Left::Open,
             Ok(()) if self.input.borrow().is_empty() => Left::Done,
             Ok(()) => Left::Unread,

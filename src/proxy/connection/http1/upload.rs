@@ -9,7 +9,7 @@ use http_body::Frame;
 
 use super::{Stage, Wire};
 use crate::proxy::body::{Broken, Source};
-use crate::proxy::http1::{Decoded, Decoder};
+use crate::proxy::http1::{Decoded, Decoder, Malformed};
 use crate::proxy::worker::HEAD;
 
 /// How long, and for how many bytes, a client that may ask again goes on sending what nobody will read, once it has its answer.
@@ -71,26 +71,20 @@ impl Wire {
         }
     }
 
-    /// True when nothing is left of the body of the request at hand, whose answer is over.
-    pub(super) async fn is_read(&self, persists: bool) -> bool {
-        // Boxed: rare, and all would have its size.
-        self.skip_body() || persists && Box::pin(self.linger()).await
-    }
-
-    /// Passes over what the client is still sending; true when that was all. The answer did not say that the connection ends: it may
-    /// have sent its next request already.
-    async fn linger(&self) -> bool {
+    /// Passes over what the client is still sending of the request at hand, whose answer is over; true when that was all. The answer did
+    /// not say that the connection ends: the next request may be on its way already.
+    pub(super) async fn linger(&self) -> bool {
         self.watch.set(LINGER);
         let mut left = LINGER_BYTES;
         let is_read = poll_fn(|cx| {
-            while !self.skip_body() {
+            while let Ok(false) = self.skip() {
                 match self.poll_fill(HEAD, cx) {
                     Poll::Ready(Ok(read @ 1..)) if read < left => left -= read,
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending => return self.watch.poll(cx).map(|()| false),
                 }
             }
-            Poll::Ready(true)
+            Poll::Ready(self.body.get().is_end())
         })
         .await;
         self.watch.clear();
@@ -99,10 +93,20 @@ impl Wire {
 
     /// Passes over what has come of a body that nobody wants; true when that was all of it.
     pub(super) fn skip_body(&self) -> bool {
+        self.skip().unwrap_or(false)
+    }
+
+    fn skip(&self) -> Result<bool, Malformed> {
         let mut body = self.body.get();
         let mut input = self.input.borrow_mut();
-        while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = body.decode(&mut input) {}
+        let skipped = loop {
+            match body.decode(&mut input) {
+                Ok(Decoded::Data(_) | Decoded::Trailers(_)) => {}
+                Ok(Decoded::End | Decoded::More) => break Ok(body.is_end()),
+                Err(why) => break Err(why),
+            }
+        };
         self.body.set(body);
-        body.is_end()
+        skipped
     }
 }
