@@ -123,6 +123,12 @@
 //! pools, and counts as [elders'](control::elders) in every drain, until that process has ended. Should the new one die before, the old one begins nothing more, and a lock in the state directory, which it took
 //! before it lent the store, tells whoever is started next that it is there, and when it begins nothing more.
 //!
+//! # A mirror
+//!
+//! [Copies](proxy::mirror) of a service's requests go to one version as long as that has no traffic. A copy is no request: it is admitted by the same protocol, to
+//! a class of its own, so that the fence and `drained` hold for it, and counts in nothing else. Where it may come stands in the published table
+//! ([`table::Service::mirroring`]); once its version has had traffic the mirror is [over](release::Deployment::mirror_over), which is remembered.
+//!
 //! # What always holds
 //!
 //! - An acknowledged change is on disk, and no request is admitted under an older epoch afterwards, on any worker.

@@ -49,6 +49,7 @@ fn table() -> Arc<Table> {
         targeting: switchback::table::Targeting::default(),
         shield: None,
         upgrades: Default::default(),
+        mirror: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };
     let actor = Actor { kind: ActorKind::File, name: String::new() };

@@ -121,6 +121,7 @@ fn service(points: u16) -> Arc<Service> {
         targeting: switchback::table::Targeting::default(),
         shield: None,
         upgrades: Default::default(),
+        mirror: None,
     };
     let weight =
         |name: &str, points: u16| (name.parse().unwrap(), BasisPoints::new(u64::from(points)).unwrap());

@@ -15,7 +15,7 @@ use super::openapi::ReadResponses;
 use super::read::{Nothing, etag, no_service};
 use super::uses;
 use crate::control::Handle;
-use crate::release::{Deployment, Refused};
+use crate::release::{Deployment, Refused, Scopes};
 use crate::table::{self, EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 
 /// May this version be stopped? `drained` is an answer, not a timer. What is drained is safe to stop unless others use its addresses
@@ -71,13 +71,17 @@ pub(super) async fn look_at_endpoint(
     let draining = spec.is_some_and(|spec| spec.draining.contains(endpoint));
     let remaining: Vec<_> = told.iter().flatten().map(Into::into).collect();
     let epoch = service.map_or(state.table.epoch(), |service| service.epoch);
-    let gets_nothing = service.is_none_or(|service| !service.split.leads_to(version));
+    let takes_part = in_pool && !draining;
+    let mirrored = takes_part && service.is_some_and(|service| service.mirrors_to(version));
+    let gets_nothing = !mirrored && service.is_none_or(|service| !service.split.leads_to(version));
     // What the workers said holds for a change that was published before they were asked.
     let is_fenced = epoch <= before && are_elders_quiet;
-    let takes_part = in_pool && !draining;
     let drained = (!takes_part || gets_nothing) && is_fenced && told.is_some() && remaining.is_empty();
     let measure = takes_part.then(|| Measure::present(&state, name, version.as_str())).flatten();
-    (EndpointDrain { drained, in_pool, draining, remaining, also_used_by: Vec::new(), measure }, epoch)
+    (
+        EndpointDrain { drained, in_pool, draining, mirrored, remaining, also_used_by: Vec::new(), measure },
+        epoch,
+    )
 }
 
 /// What is left on all versions that get no new requests; while the proxy winds down, on all. Of services that the caller may look at.
@@ -91,7 +95,7 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     let seen = busy(control, stopping).into_iter().filter(|(service, _)| scopes.read(service.as_str()));
     for (service, version) in seen {
         let (drain, _) = look(control, &service, &version).await;
-        let is_leaving = drain.weight == 0 && !drain.targeted && !drain.drained;
+        let is_leaving = drain.weight == 0 && !drain.targeted && !drain.mirrored && !drain.drained;
         if is_leaving || (stopping && !drain.remaining.is_empty()) {
             let (service, version) = (service.to_string(), version.to_string());
             versions.push(VersionLeft { service, version, drain });
@@ -102,7 +106,20 @@ pub(super) async fn proxy(call: Call) -> Result<Response, Box<Problem>> {
     kept.retain(|kept| scopes.read(&kept.service));
     let mut shared = uses::shared(control).await;
     shared.retain(|left| scopes.read(&left.service));
-    Ok(Json(Drains { drained, stopping, versions, shared, kept }).into_response())
+    let mirrored = if stopping { Vec::new() } else { mirrored((control, scopes)).await };
+    Ok(Json(Drains { drained, stopping, versions, shared, mirrored, kept }).into_response())
+}
+
+/// The versions that copies of requests may come to, of services that the caller may look at.
+async fn mirrored((control, scopes): (&Handle, &Scopes)) -> Vec<VersionLeft> {
+    let state = control.state();
+    let mirrors = state.table.services().iter().filter_map(|service| Some((service, &service.mirror()?.to)));
+    let mut all = Vec::new();
+    for (service, version) in mirrors.filter(|(service, _)| scopes.read(service.name.as_str())) {
+        let (drain, _) = look(control, &service.name, version).await;
+        all.push(VersionLeft { service: service.name.to_string(), version: version.to_string(), drain });
+    }
+    all
 }
 
 /// The versions without traffic to which supervision may give it back.
@@ -153,7 +170,8 @@ pub(super) async fn look(control: &Handle, service: &ServiceName, version: &Vers
     let retirement = state.deployment(service).and_then(|deployment| deployment.retirement.as_ref());
     let retiring = retirement.is_some_and(|retirement| retirement.version == *version);
     let targeted = present.is_some_and(|service| service.split.rules().leads_to(version));
-    let drain = Drain::of((weight, targeted), draining, &in_flight, told.as_deref());
+    let mirrored = present.is_some_and(|service| service.mirrors_to(version));
+    let drain = Drain::of((weight, targeted, mirrored), draining, &in_flight, told.as_deref());
     (Drain { measure, retiring, ..drain }, epoch.0)
 }
 

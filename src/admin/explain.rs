@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::HOST;
 use http::{Method, Uri};
 
-use super::api::{Chance, Decided, Explain, Explained, Fate, Pinned, Problem, Reason, Route, Sticky};
+use super::api::{
+    Chance, Copied, Decided, Explain, Explained, Fate, NotCopied, Pinned, Problem, Reason, Route, Sticky,
+};
 use super::call::Call;
 use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
@@ -21,6 +23,9 @@ use crate::table::upgrades::offered;
 use crate::table::{
     AssignedBy, BasisPoints, OwnAnswer, Pin, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
 };
+
+/// What marks a copy: as the proxy has it.
+const MARK: &str = "switchback-mirrored";
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,
@@ -50,8 +55,7 @@ struct Request {
     /// The names of those that the proxy takes out before it looks.
     taken_out: Vec<String>,
     client: Option<IpAddr>,
-    /// True when its method is one of a request that may run twice.
-    may_repeat: bool,
+    method: Method,
     /// What its `baggage` pins, whoever says so.
     pin: Option<Pin>,
     /// True when that is taken: the client is somebody whom a listener trusts.
@@ -127,10 +131,41 @@ impl Request {
             uri.authority().map_or_else(|| header.unwrap_or_default(), |authority| authority.as_str());
         let (host, path) = (without_port(authority).to_owned(), uri.path().to_owned());
         let query = uri.query().unwrap_or_default().to_owned();
-        // A WebSocket over HTTP/2 is shielded as the GET is that it would be over HTTP/1.1.
-        let may_repeat = method.is_idempotent() || method == Method::CONNECT;
         let taken_out = taken_out.into_keys().collect();
-        Ok(Self { host, path, query, headers, taken_out, client, pin, is_believed, may_repeat })
+        Ok(Self { host, path, query, headers, taken_out, client, pin, is_believed, method })
+    }
+
+    /// True when its method is one of a request that may run twice.
+    fn may_repeat(&self) -> bool {
+        // A WebSocket over HTTP/2 is shielded as the GET is that it would be over HTTP/1.1.
+        self.method.is_idempotent() || self.method == Method::CONNECT
+    }
+
+    /// Whether such requests are copied, if the service has a mirror.
+    fn copied(&self, service: &Service) -> Option<Copied> {
+        let rules = service.mirror.as_ref()?;
+        let has = |name: &str| self.header(name).next().is_some();
+        let is_grpc = self.header("content-type").any(|content| {
+            let name = &b"application/grpc"[..];
+            content.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+        });
+        let unless = if service.mirror().is_none() {
+            Some(NotCopied::Over)
+        } else if service.mirroring().is_none() {
+            Some(NotCopied::Held)
+        } else if self.method == Method::CONNECT || has("upgrade") {
+            Some(NotCopied::Upgrade)
+        } else if !rules.methods.contains(&self.method) {
+            Some(NotCopied::Method)
+        } else if is_grpc {
+            Some(NotCopied::Grpc)
+        } else if has("expect") {
+            Some(NotCopied::Expect)
+        } else {
+            has(MARK).then_some(NotCopied::Marked)
+        };
+        let share = if unless.is_some() { 0 } else { rules.share.points() };
+        Some(Copied { to: rules.to.to_string(), share, unless })
     }
 
     /// What of its `Upgrade` is passed on, over HTTP/1.1, where a version of the service takes any.
@@ -199,6 +234,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         sticky: None,
         shielded_by: None,
         upgrades: Vec::new(),
+        copied: None,
     };
     let Some(routed) = table.route(request) else { return nowhere };
     let service = &table.services()[routed.service];
@@ -238,7 +274,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
     let others = || chances.iter().filter(|chance| chance.version != service.stable.as_str());
     let upgrades = request.upgrades(service);
     let is_shielded = service.shield.is_some() && service.split.leads_to(&service.stable);
-    let is_shielded = is_shielded && request.may_repeat && upgrades.is_empty();
+    let is_shielded = is_shielded && request.may_repeat() && upgrades.is_empty();
     let shielded_by = (is_shielded && others().next().is_some()).then(|| service.stable.to_string());
     Explained {
         reason,
@@ -249,6 +285,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         sticky: Sticky::of(service),
         shielded_by,
         upgrades,
+        copied: request.copied(service),
         chances,
         ..found
     }

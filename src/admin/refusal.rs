@@ -99,7 +99,7 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::Succeeded => Problem::new(503, "succeeded", failed.to_string())
             .hint("connect to the socket anew and try again: the new process answers"),
         // Not as above: who tried again would make the change a second time.
-        Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
+        Failed::Overtaken | Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
             .hint("the same call with its `Idempotency-Key` waits there; `switchback status SERVICE` asks that one"),
     }
 }
@@ -195,6 +195,7 @@ fn status(why: &Refused) -> u16 {
         Refused::Conflict { .. } => 412,
         Refused::NothingToRevert { .. }
         | Refused::VersionInUse { .. }
+        | Refused::Mirrored { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }
         | Refused::Measure { .. }
@@ -247,6 +248,7 @@ fn field(why: &Refused, blame: &Blame) -> Option<String> {
         Refused::NothingToRevert { .. }
         | Refused::BadWeights { .. }
         | Refused::VersionInUse { .. }
+        | Refused::Mirrored { .. }
         | Refused::UnknownEndpoint { .. }
         | Refused::Draining { .. }
         | Refused::LastEndpoint { .. }

@@ -101,8 +101,10 @@ impl Endpoint {
     /// True while requests may be sent there.
     fn serves(&self, state: &State) -> bool {
         let service = state.table.service(&self.service);
-        let has_weight = |service: &&Arc<Service>| service.split.leads_to(&self.version);
-        let version = service.filter(has_weight).and_then(|service| service.version(&self.version));
+        let gets_some = |service: &&Arc<Service>| {
+            service.split.leads_to(&self.version) || service.mirrors_to(&self.version)
+        };
+        let version = service.filter(gets_some).and_then(|service| service.version(&self.version));
         version.is_some_and(|version| version.serving().any(|address| *address == self.address))
     }
 
@@ -232,6 +234,7 @@ async fn until_drained(
         }
         Ok(Err(failed)) => return Err(broken_off(&call.app, answer, failed)),
         Ok(Ok(Emptied::Returned { what, gets })) => return Err(returned(answer, &what, gets)),
+        Ok(Ok(Emptied::Mirrored { what })) => return Err(mirrored(answer, &what)),
         Ok(Ok(Emptied::All(state))) => state,
     };
     (answer.state, answer.leaving) = (Reached::Drained, Vec::new());
@@ -243,6 +246,8 @@ async fn until_drained(
 enum Emptied {
     /// In this state nothing was left on any of it.
     All(Arc<State>),
+    /// Copies of requests may come to one of them.
+    Mirrored { what: String },
     /// One of them gets something again.
     Returned { what: String, gets: &'static str },
 }
@@ -260,7 +265,12 @@ async fn until_empty(
             Waited::Drained(state) => state,
             Waited::Returned(service, version) => {
                 let what = format!("`{version}` of `{service}`");
-                return Ok(Emptied::Returned { what, gets: "traffic" });
+                let state = control.state();
+                let is_mirrored = |service: &Arc<Service>| service.mirrors_to(&version);
+                return Ok(match state.table.service(&service).is_some_and(is_mirrored) {
+                    true => Emptied::Mirrored { what },
+                    false => Emptied::Returned { what, gets: "traffic" },
+                });
             }
         };
         if let Some(Endpoint { service, version, address }) = endpoints.iter().find(|one| one.serves(&state))
@@ -295,8 +305,9 @@ fn leaving(control: &Handle, answer: &ChangeAnswer) -> BTreeSet<(ServiceName, Ve
     let state = control.state();
     let before = drain::busy(control, false).into_iter().filter(|(service, version)| {
         let present = state.table.service(service);
-        let has_weight = present.is_some_and(|present| present.split.leads_to(version));
-        answer.services.contains_key(service.as_str()) && !has_weight
+        let gets_some =
+            present.is_some_and(|present| present.split.leads_to(version) || present.mirrors_to(version));
+        answer.services.contains_key(service.as_str()) && !gets_some
     });
     left.chain(before).collect()
 }
@@ -308,6 +319,18 @@ fn returned(answer: &ChangeAnswer, what: &str, gets: &str) -> Box<Problem> {
     );
     let mut problem =
         Problem::new(409, "returned", detail).hint("`switchback history` tells who changed it back");
+    problem.change = Some(answer.clone());
+    problem
+}
+
+/// It is empty of what it had, or will be, and copies of requests come all the same.
+fn mirrored(answer: &ChangeAnswer, what: &str) -> Box<Problem> {
+    let epoch = answer.epoch;
+    let detail = format!(
+        "the change was made (epoch {epoch}), but the mirror leads to {what}: it is not drained, nor safe to stop"
+    );
+    let mut problem = Problem::new(409, "mirrored", detail)
+        .hint("take `mirror` of the service out of the file first, or name another version there");
     problem.change = Some(answer.clone());
     problem
 }

@@ -132,10 +132,12 @@ pub(super) async fn conclude(
     let is_back = any(|state| matches!(state, State::Carries(_)));
     // Whoever shows nothing of it stays where the change has sent him.
     let is_targeted = any(|state| *state == State::Targeted);
-    let since = match (is_back, is_targeted) {
-        (true, _) => Some("but a later one took it back"),
-        (false, true) => Some("and targeting rules have been set since"),
-        (false, false) => None,
+    let is_mirrored = any(|state| *state == State::Mirrored);
+    let since = match (is_back, is_targeted, is_mirrored) {
+        (true, _, _) => Some("but a later one took it back"),
+        (false, true, _) => Some("and targeting rules have been set since"),
+        (false, false, true) => Some("and a mirror has been set since"),
+        (false, false, false) => None,
     };
     if let Some(since) = since {
         session.say(format!("the change was made (epoch {}), {since}", answer.epoch));

@@ -29,6 +29,8 @@ pub(super) enum State {
     Carries(u16),
     /// No: a targeting rule leads to it.
     Targeted,
+    /// No: copies of requests may come to it.
+    Mirrored,
     /// Not yet: nobody new comes to it, and who is there may still come.
     Retiring,
     /// No: nothing is left, and supervision may give it traffic back by itself.
@@ -84,8 +86,8 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
         match asked {
             // It said that it would end, and it has. From elsewhere that cannot be told from a network that is.
             Err(Error::Nobody { .. } | Error::Broken { .. }) if was_stopping && client.is_local() => {
-                let (versions, shared, kept) = Default::default();
-                Ok(api::Drains { drained: true, stopping: true, versions, shared, kept })
+                let (versions, shared, mirrored, kept) = Default::default();
+                Ok(api::Drains { drained: true, stopping: true, versions, shared, mirrored, kept })
             }
             other => {
                 let drains = other.context("cannot look at what is left")?;
@@ -98,7 +100,9 @@ async fn all(session: &mut Session<'_>, patience: Option<Duration>) -> anyhow::R
     let drains = until(session, patience, ask, is_over, render::waiting_for_all).await?;
     session.tell(&drains, render::all_left)?;
     Ok(match (drains.drained, patience) {
-        (true, _) if drains.shared.is_empty() && drains.kept.is_empty() => Exit::Done,
+        (true, _) if drains.shared.is_empty() && drains.mirrored.is_empty() && drains.kept.is_empty() => {
+            Exit::Done
+        }
         (false, Some(_)) => Exit::TimedOut,
         (true, _) | (false, None) => Exit::Failed,
     })
@@ -141,8 +145,16 @@ pub(super) async fn wait_for_endpoint(
             // The change just made knew it.
             Err(Error::Refused(why)) if is_gone(&why) => {
                 let (in_pool, draining, remaining, also_used_by) = (false, false, Vec::new(), Vec::new());
-                let (drained, measure) = (true, None);
-                Ok(api::EndpointDrain { drained, in_pool, draining, remaining, also_used_by, measure })
+                let (drained, mirrored, measure) = (true, false, None);
+                Ok(api::EndpointDrain {
+                    drained,
+                    in_pool,
+                    draining,
+                    mirrored,
+                    remaining,
+                    also_used_by,
+                    measure,
+                })
             }
             other => other.with_context(|| format!("cannot look at {endpoint} of `{name}` of `{service}`")),
         }
@@ -197,6 +209,7 @@ async fn look(
                 drained,
                 weight: 0,
                 targeted: false,
+                mirrored: false,
                 remaining,
                 endpoints,
                 retiring,
@@ -214,6 +227,7 @@ async fn look(
         drain if drain.retiring => State::Retiring,
         drain if drain.weight > 0 => State::Carries(drain.weight),
         drain if drain.targeted => State::Targeted,
+        drain if drain.mirrored => State::Mirrored,
         drain => State::Left(drain.remaining.clone()),
     };
     Ok((state, drain))

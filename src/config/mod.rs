@@ -26,6 +26,7 @@ mod identity;
 mod limits;
 mod listen;
 mod load;
+mod mirror;
 mod outliers;
 mod pool;
 mod pool_rules;

@@ -11,8 +11,8 @@ use super::document::Place;
 use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{
-    answer, drain, edits, hold, limits, pool, pool_rules, route, shield, split, sticky, supervise, targeting,
-    upgrades,
+    answer, drain, edits, hold, limits, mirror, pool, pool_rules, route, shield, split, sticky, supervise,
+    targeting, upgrades,
 };
 use crate::table::targeting::Condition;
 use crate::table::{
@@ -99,6 +99,7 @@ impl Services {
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         let shield = section.or("shield", None, shield::read);
         let upgrades = section.or("upgrades", Arc::default(), upgrades::read);
+        let mirror = section.or("mirror", None, |node| mirror::read(node, &versions));
         let pins_release = section.or("pin_release", false, Node::flag);
         section.finish();
         let (stable, split) = split?;
@@ -138,6 +139,7 @@ impl Services {
             targeting,
             shield: shield?.map(Arc::new),
             upgrades: upgrades?,
+            mirror: mirror?.map(Arc::new),
         })
     }
 

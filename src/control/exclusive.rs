@@ -126,6 +126,8 @@ pub(super) struct Errand {
     replies: Vec<Reply>,
     /// The tenures of the service's other versions.
     others: Vec<Arc<Upstream>>,
+    /// Those of the version that everything goes to: copies that came to it before the hold are waited for too.
+    target: Vec<Arc<Upstream>>,
     /// What was found there when it was looked last: as soon as the gate is open, others come.
     left: Vec<InTheWay>,
     /// Those of the others on which what lasts is told to go.
@@ -136,7 +138,9 @@ impl Errand {
     /// Looks whether nothing of what has to end is left.
     pub(super) fn look(&mut self) -> bool {
         let waits_for = |class| self.how.waits_for(class);
-        let is_clear = self.others.iter().all(|upstream| upstream.in_flight_of(waits_for) == 0);
+        let is_copy = |class| class == Class::Copy;
+        let is_clear = self.others.iter().all(|upstream| upstream.in_flight_of(waits_for) == 0)
+            && self.target.iter().all(|upstream| upstream.in_flight_of(is_copy) == 0);
         self.left = match self.how.scope {
             _ if is_clear => Vec::new(),
             HoldScope::All => in_flight(&self.others, &Kind::ALL),
@@ -201,12 +205,13 @@ impl Control {
             Err(failed) => drop(reply.send(Err(failed))),
             Ok(Begun::Answered(done)) => drop(reply.send(Ok(*done))),
             Ok(Begun::Held(to)) => {
-                let others = self.others(&service, &to);
+                let (others, target) = (self.others(&service, &to), self.tenures.of_version(&service, &to));
                 let hurried =
                     if how.streams == Streams::Close { self.hurried(&service, &others) } else { Vec::new() };
                 let (replies, left) = (vec![reply], Vec::new());
                 let last = last_step(command, &to, how.scope);
-                let errand = Box::new(Errand { to, last, how, wanted, replies, others, left, hurried });
+                let errand =
+                    Box::new(Errand { to, last, how, wanted, replies, others, target, left, hurried });
                 if let Err(errand) = self.holds.entrust(&service, errand) {
                     errand.reply(&Err(Failed::Closed));
                 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::custody::Custody;
 use super::drain::Ended;
 use super::elders::Elder;
-use super::handle::{Notice, Seen, is_led_to};
+use super::handle::{Notice, Seen, is_led_to, is_mirrored};
 use super::{Control, clock, hold};
 use crate::proxy::live::Snapshot;
 use crate::proxy::upstream::Upstream;
@@ -254,6 +254,10 @@ impl Control {
         }
         let (service, version) = (service.clone(), version.clone());
         self.observe(Event::Drained { service: service.clone(), version: version.clone() });
+        if is_mirrored(&self.state, &service, &version) {
+            // What it had is over, and copies may come: nobody is to stop it.
+            return None;
+        }
         info!(%service, %version, seconds, "drained");
         Some(Notice::Drained { service, version, seconds })
     }

@@ -100,7 +100,7 @@ impl Handle {
             for spec in &service.versions {
                 let mut used = used(spec, is_told).filter(|address| addresses.contains(address)).peekable();
                 let has_traffic = || {
-                    let has_weight = service.split.leads_to(&spec.name);
+                    let has_weight = service.split.leads_to(&spec.name) || service.mirrors_to(&spec.name);
                     let may_get_some = trial.is_some_and(|trial| trial.may_go_back_to(&spec.name));
                     has_weight || may_get_some || self.has_work(&service.name, &spec.name)
                 };

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::kind::Kind;
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use std::sync::{LazyLock, OnceLock};
@@ -10,54 +11,6 @@ use std::sync::{LazyLock, OnceLock};
 pub fn bump(cell: &AtomicU64, by: u64) {
     // Single writer; the collector reads with Relaxed and may see the sum a little late.
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-}
-
-/// What sort of work is in flight, as in the label `kind` of `switchback_in_flight`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// An ordinary request.
-    Request,
-    /// A request whose body is still on its way to the version.
-    Upload,
-    /// A response without a known length.
-    Stream,
-    /// A server-sent event stream.
-    Sse,
-    /// A WebSocket.
-    Websocket,
-    /// A gRPC call.
-    Grpc,
-    /// Any other upgraded connection.
-    Tunnel,
-}
-
-impl Kind {
-    /// All of them, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Request, Self::Upload, Self::Stream, Self::Sse, Self::Websocket, Self::Grpc, Self::Tunnel];
-
-    /// True for what only an answer can have become: it stays with its endpoint.
-    #[must_use]
-    pub fn is_answered(self) -> bool {
-        match self {
-            Self::Request | Self::Upload | Self::Grpc => false,
-            Self::Stream | Self::Sse | Self::Websocket | Self::Tunnel => true,
-        }
-    }
-
-    /// The label's value.
-    #[must_use]
-    pub fn token(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Upload => "upload",
-            Self::Stream => "stream",
-            Self::Sse => "sse",
-            Self::Websocket => "websocket",
-            Self::Grpc => "grpc",
-            Self::Tunnel => "tunnel",
-        }
-    }
 }
 
 /// How one request ended.
@@ -226,6 +179,9 @@ pub struct Cells {
     retries: OnceLock<Box<[AtomicU64; Retry::ALL.len()]>>,
     /// What became of attempts beside another; in the order of [`Hedge::ALL`].
     hedges: OnceLock<Box<[AtomicU64; Hedge::ALL.len()]>>,
+    /// Copies of other versions' requests that it was sent, and those that it answered otherwise.
+    mirrored: AtomicU64,
+    differences: AtomicU64,
 }
 
 /// gRPC statuses that are the server's doing: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
@@ -297,6 +253,28 @@ impl Cells {
     #[must_use]
     pub fn shielded(&self) -> u64 {
         self.shielded.load(Ordering::Relaxed)
+    }
+
+    /// Counts a copy of another version's request that it was sent.
+    pub fn mirror(&self) {
+        bump(&self.mirrored, 1);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn mirrored(&self) -> u64 {
+        self.mirrored.load(Ordering::Relaxed)
+    }
+
+    /// Counts a copy that it answered otherwise than that version did the request.
+    pub fn differ(&self) {
+        bump(&self.differences, 1);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn differences(&self) -> u64 {
+        self.differences.load(Ordering::Relaxed)
     }
 
     /// Counts a choice among all endpoints because too few serve.

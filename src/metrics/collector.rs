@@ -7,10 +7,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{GRPC, Kind, code_labels};
+use super::cells::{GRPC, code_labels};
 use super::family::Family;
 use super::handshake::Handshake;
 use super::inputs::{EndpointState, Finds, Inputs, Source};
+use super::kind::Kind;
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use super::sums::{Requests, Versions, Waits, versions};
@@ -129,7 +130,7 @@ impl Collector for Gathering {
     }
 }
 
-fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 11] {
+fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 13] {
     let mut upstream = Family::of(&names::UPSTREAM_REQUESTS);
     let mut client = Family::of(&names::CLIENT_REQUESTS);
     let mut upstream_seconds = Family::of(&names::UPSTREAM_SECONDS);
@@ -141,6 +142,8 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 11] {
     let mut pending = Family::of(&names::PENDING);
     let mut panics = Family::of(&names::PANIC_REQUESTS);
     let mut shielded = Family::of(&names::SHIELDED);
+    let mut mirrored = Family::of(&names::MIRRORED);
+    let mut differences = Family::of(&names::MIRROR_DIFFERENCES);
     for ((service, version), sum) in versions {
         let (service, version) = (service.as_str(), version.as_str());
         requests(&mut upstream, service, version, &sum.upstream);
@@ -154,6 +157,8 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 11] {
         }
         panics.count(&[service, version], sum.panics);
         shielded.count(&[service, version], sum.shielded);
+        mirrored.count(&[service, version], sum.mirrored);
+        differences.count(&[service, version], sum.differences);
         for kind in [Kind::Sse, Kind::Websocket, Kind::Grpc] {
             dismissed.count(&[service, version, kind.token()], sum.dismissed[kind as usize]);
         }
@@ -178,6 +183,8 @@ fn of_versions(versions: &Versions, inputs: &Inputs) -> [Family; 11] {
         pending,
         panics,
         shielded,
+        mirrored,
+        differences,
     ]
 }
 

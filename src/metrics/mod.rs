@@ -10,6 +10,7 @@ mod collector;
 mod family;
 mod handshake;
 mod inputs;
+mod kind;
 pub mod names;
 mod process;
 mod reason;
@@ -17,7 +18,7 @@ mod retry;
 mod sums;
 pub mod supervision;
 
-pub use cells::{Cells, GRPC_FAILURES, Histogram, Kind, Outcome, bump};
+pub use cells::{Cells, GRPC_FAILURES, Histogram, Outcome, bump};
 pub use checks::Checks;
 pub use collector::Exposition;
 pub use handshake::Handshake;
@@ -25,5 +26,6 @@ pub use inputs::{
     Buckets, Certificate, Deliveries, Edge, EndpointState, Finds, Inputs, Lookups, Operations, Reloads,
     Source, Tenure,
 };
+pub use kind::Kind;
 pub use reason::Reason;
 pub use retry::{Hedge, Retry};

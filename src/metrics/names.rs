@@ -103,6 +103,10 @@ metrics! {
         "Attempts at a request beside one that takes its time: won, lost, failed, or not made because the budget was exhausted.";
     SHIELDED = Counter "switchback_shielded_total" ["service", "version"]
         "Requests that the version has failed and that stable has answered in its place: users saw stable's answer, and the failure is the version's (switchback_upstream_requests_total).";
+    MIRRORED = Counter "switchback_mirrored_total" ["service", "version"]
+        "Copies of other versions' requests that the version was sent; they are in none of the other counts.";
+    MIRROR_DIFFERENCES = Counter "switchback_mirror_differences_total" ["service", "version"]
+        "Copies that the version answered otherwise than the request was answered, or not at all.";
     CHANGES = Counter "switchback_changes_total" ["service", "kind", "actor"]
         "Changes of the table, by what they did and who asked.";
     RELOADS = Counter "switchback_config_reloads_total" ["result"]

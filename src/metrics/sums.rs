@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::cells::{BOUNDS, Cells, GRPC, Histogram, Kind, SLOTS, Tally};
+use super::cells::{BOUNDS, Cells, GRPC, Histogram, SLOTS, Tally};
 use super::checks::Checks;
 use super::inputs::{Buckets, Tenure};
+use super::kind::Kind;
 use super::reason::Reason;
 use super::retry::{Hedge, Retry};
 use crate::table::pool::outliers::Cause;
@@ -87,6 +88,9 @@ pub(super) struct VersionSum {
     pub(super) panics: u64,
     /// Requests that it has failed and another version has answered.
     pub(super) shielded: u64,
+    /// Copies of others' requests, and those that it answered otherwise.
+    pub(super) mirrored: u64,
+    pub(super) differences: u64,
     /// Status of gRPC calls, if there were any; in the order of [`GRPC`].
     pub(super) grpc: Option<[u64; GRPC.len()]>,
     /// Health checks of its endpoints, if there were any.
@@ -119,6 +123,8 @@ impl VersionSum {
         cells.add_grpc(&mut self.grpc);
         self.panics += cells.panics();
         self.shielded += cells.shielded();
+        self.mirrored += cells.mirrored();
+        self.differences += cells.differences();
         for tally in cells.client() {
             self.client.add(tally);
             self.client_seconds.add(&tally.durations);

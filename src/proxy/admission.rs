@@ -49,20 +49,22 @@ pub enum Class {
     LastingRead,
     /// The same, or a tunnel, through which something may be changed.
     LastingWrite,
+    /// The copy of a request that another version serves.
+    Copy,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::LastingRead, Self::LastingWrite];
+    pub const ALL: [Self; 5] = [Self::Read, Self::Write, Self::LastingRead, Self::LastingWrite, Self::Copy];
 
     /// The class of a request that `writes`, or does not.
     pub fn of(writes: bool) -> Self {
         if writes { Self::Write } else { Self::Read }
     }
 
-    /// True when it may change something.
+    /// True when it may change something; a copy may.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::LastingWrite)
+        matches!(self, Self::Write | Self::LastingWrite | Self::Copy)
     }
 
     /// True when nobody knows how long it will take.
@@ -75,6 +77,7 @@ impl Class {
         match self {
             Self::Read | Self::LastingRead => Self::LastingRead,
             Self::Write | Self::LastingWrite => Self::LastingWrite,
+            Self::Copy => Self::Copy,
         }
     }
 }

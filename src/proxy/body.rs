@@ -13,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use super::connection::http1::Wire;
 use super::connection::http2::Upload;
 use super::forward::{Call, Exchange};
+use super::mirror::Watched;
 use super::pipe::{Pipe, Pipes};
 use super::tunnel::Tunnel;
 use crate::metrics::Reason;
@@ -138,6 +139,8 @@ pub enum Flow {
     Http1(Box<Exchange>),
     /// As a stream of a shared connection.
     Http2(Box<Call>),
+    /// Either, while somebody looks at what passes. Boxed: rare.
+    Watched(Box<Watched>),
 }
 
 impl Flow {
@@ -150,6 +153,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.poll_part(pipes, cx),
             Self::Http2(call) => call.poll_frame(cx).map_ok(Part::Frame),
+            Self::Watched(watched) => watched.poll_part(pipes, cx),
         }
     }
 
@@ -158,6 +162,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.push(cx),
             Self::Http2(call) => call.push(cx),
+            Self::Watched(watched) => watched.flow_mut().push(cx),
         }
     }
 
@@ -166,6 +171,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.poll_cut(cx),
             Self::Http2(call) => call.poll_cut(cx),
+            Self::Watched(watched) => watched.flow().poll_cut(cx),
         }
     }
 
@@ -174,6 +180,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.give_up(reason),
             Self::Http2(call) => call.give_up(reason),
+            Self::Watched(watched) => watched.flow_mut().give_up(reason),
         }
     }
 
@@ -183,6 +190,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.is_over(),
             Self::Http2(call) => call.is_over(),
+            Self::Watched(watched) => watched.flow().is_over(),
         }
     }
 
@@ -192,6 +200,7 @@ impl Flow {
         match self {
             Self::Http1(exchange) => exchange.remaining(),
             Self::Http2(call) => call.remaining(),
+            Self::Watched(watched) => watched.flow().remaining(),
         }
     }
 }

@@ -101,6 +101,27 @@ pub fn are_plenty() -> bool {
     free() >= usable_here() / 2
 }
 
+/// Those of copies, of all services.
+static COPYING: AtomicU64 = AtomicU64::new(0);
+
+/// A copy of a request that may have one, until it is dropped.
+#[derive(Debug)]
+pub struct OfCopy(());
+
+/// Copies have a thirty-second of them, and none while less than half are free: users need what is left, and come first.
+#[must_use]
+pub fn for_copy() -> Option<OfCopy> {
+    let copying = COPYING.fetch_add(1, Ordering::Relaxed) + 1;
+    let one = OfCopy(());
+    (copying <= (usable_here() / 32).max(1) && are_plenty()).then_some(one)
+}
+
+impl Drop for OfCopy {
+    fn drop(&mut self) {
+        COPYING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One of these, counted until it is dropped.
 #[derive(Debug)]
 pub struct Taken(());

@@ -8,7 +8,7 @@ use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
 use super::hold::{self, Place, Way};
-use super::live::{Lane, Snapshot, Terms};
+use super::live::{Lane, Rare, Snapshot, Terms};
 use super::permit::Permit;
 use super::pressure::Pressure;
 use super::quota::{Comer, NotNow, Slot};
@@ -23,9 +23,9 @@ use crate::table::Pin;
 pub(super) struct Admitted {
     pub(super) permit: Permit,
     pub(super) terms: Terms,
-    /// True when stable may answer in the version's place.
-    pub(super) is_shielded: bool,
-    /// What the version may change the protocol to.
+    /// True when stable may answer in the version's place, or a copy of it may be sent elsewhere.
+    pub(super) is_attended: bool,
+    /// What the version may change the protocol to; nobody attends it then.
     pub(super) offer: Option<Offer>,
 }
 
@@ -133,8 +133,9 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            let is_shielded = offer.is_none() && rare.is_some_and(|rare| rare.shield.is_some());
-            return Ok(Entry::Admitted(Admitted { permit, terms, is_shielded, offer }));
+            let attends = |rare: &Rare| rare.shield.is_some() || rare.mirror.is_some();
+            let is_attended = offer.is_none() && rare.is_some_and(attends);
+            return Ok(Entry::Admitted(Admitted { permit, terms, is_attended, offer }));
         }
     }
 }

@@ -15,8 +15,8 @@ use super::upstream::leaving::Departures;
 use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
-    Aims, AssignedBy, Epoch, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules, Sticky, Table,
-    Timeouts, UpgradeName, VersionName, VersionSpec,
+    Aims, AssignedBy, Epoch, MirrorRules, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules,
+    Sticky, Table, Timeouts, UpgradeName, VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -70,6 +70,8 @@ pub struct Rare {
     pub shield: Option<Arc<ShieldRules>>,
     /// What requests to the version may change to beside WebSocket, if to anything.
     pub upgrades: Option<Arc<[UpgradeName]>>,
+    /// Which of the service's requests are copied, if any are now.
+    pub mirror: Option<Arc<MirrorRules>>,
     /// How the version's requests are counted, if it is compared with another.
     pub counting: Option<Counting>,
     /// Where the service's requests are counted, if it is supervised.
@@ -123,9 +125,11 @@ impl Shared {
         let counting = Counting::of(service, &spec.name, ledger.as_ref());
         let (aims, sticky) = (service.aims.clone(), service.sticky.clone());
         let (shield, upgrades) = (service.shield(&spec.name).cloned(), service.upgrades(spec).cloned());
+        let mirror = service.mirroring().cloned();
         let is_limited = quota.is_some() || gates.is_some() || ledger.is_some();
-        let is_special = aims.is_some() || sticky.is_some() || shield.is_some() || upgrades.is_some();
-        let rare = || Rare { gates, quota, aims, sticky, shield, upgrades, counting, ledger };
+        let is_attended = shield.is_some() || mirror.is_some();
+        let is_special = aims.is_some() || sticky.is_some() || upgrades.is_some() || is_attended;
+        let rare = || Rare { gates, quota, aims, sticky, shield, upgrades, mirror, counting, ledger };
         (is_limited || is_special).then(|| Arc::new(rare()))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept → (TLS) → head parsed → gate → route → (held) → admitted: rule, pin or coin, permit → endpoint → head and body forwarded both ways
-//!        → (failed, and shielded: admitted once more, to stable) → outcome recorded, permit ended
+//!        → (failed, and shielded: admitted once more, to stable) → (mirrored: a copy admitted beside it) → outcome recorded, permit ended
 //! ```
 
 /// The atomics of the admission protocol; the loom model puts its own in their place.
@@ -26,6 +26,7 @@ pub mod permit;
 mod attempts;
 mod choice;
 pub mod forward;
+pub mod mirror;
 pub mod outgoing;
 mod shield;
 pub mod sticky;
@@ -160,9 +161,9 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
         story.mark(head, hops);
         asked = Asked::of(head)?;
     }
-    if admitted.is_shielded {
+    if admitted.is_attended {
         // Boxed: few are, and all would have its size.
-        return Box::pin(shield::serve(turn, (head, &asked), body, admitted, story)).await;
+        return Box::pin(mirror::serve(turn, (head, &asked), body, admitted, story)).await;
     }
     let Admitted { permit, terms, .. } = admitted;
     let rewritten = story.rewritten(client, head, &asked);

@@ -394,6 +394,6 @@ fn has_no_end(kind: Kind) -> bool {
 fn is_lasting(kind: Kind) -> bool {
     match kind {
         Kind::Request | Kind::Upload => false,
-        Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Grpc | Kind::Tunnel => true,
+        Kind::Stream | Kind::Sse | Kind::Websocket | Kind::Grpc | Kind::Tunnel | Kind::Mirror => true,
     }
 }

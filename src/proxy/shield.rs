@@ -22,6 +22,7 @@ use super::gate::Asked;
 use super::head::{Answer, Parts};
 use super::ledger;
 use super::live::Terms;
+use super::mirror::Original;
 use super::outgoing::Upload;
 use super::permit::{Permit, Places};
 use super::pressure::Pressure;
@@ -78,7 +79,7 @@ pub(super) struct StandIn {
     pub(super) lost: Lost,
 }
 
-/// Sends a request to the version it was assigned to, and to stable when that fails.
+/// Sends a request to the version it was assigned to, and to stable when that fails; its body is kept for `original`, if it is to be copied.
 ///
 /// # Errors
 /// As [`forward`], of whoever had the request last.
@@ -88,6 +89,7 @@ pub(super) async fn serve(
     body: Incoming,
     Admitted { permit, terms, .. }: Admitted,
     story: &mut Story,
+    original: Option<&mut Original<'_>>,
 ) -> Result<Answer, Reason> {
     let client = &turn.client;
     let (mut stand_in, mut upload) = {
@@ -98,6 +100,9 @@ pub(super) async fn serve(
         let sent = rewritten.as_ref().map_or(*asked, |rewritten| rewritten.asked(asked));
         let sent_head = rewritten.as_ref().map_or(head, |rewritten| &rewritten.head);
         let mut upload = Upload::of(sent_head, body, &sent, terms.limits.request_body);
+        if let Some(original) = original {
+            original.keep(&mut upload);
+        }
         let shield = rules.map(|rules| Shield::new(turn, (head, asked, &*story), rules, &mut upload));
         let (shield, record) = (shield.as_ref(), story.record.as_deref());
         let answer = forward(turn, (sent_head, &sent), &mut upload, permit, &terms, record, shield).await;

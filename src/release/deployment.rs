@@ -37,6 +37,8 @@ pub struct Deployment {
     pub retirement: Option<Retirement>,
     /// How the last one has ended.
     pub retired: Option<Retired>,
+    /// The version for which the mirror is over.
+    pub mirror_over: Option<VersionName>,
 }
 
 impl Deployment {

@@ -12,13 +12,13 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::table::fnv::Fnv;
 use crate::table::{
-    Balance, BasisPoints, CircuitRules, Conditions, Deviation, DrainRules, Edits, EndpointAddr,
+    Balance, BasisPoints, CircuitRules, Compare, Conditions, Deviation, DrainRules, Edits, EndpointAddr,
     EndpointWeight, ErrorPage, Failing, FieldOp, HashKey, Hashing, HealthCheck, HedgeRules, HoldLimits,
-    HostPattern, HttpProbe, Identity, KeepaliveRules, Least, On, OutlierRules, OwnAnswer, Page, PathRewrite,
-    Policy, PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules, Route, RouteRules,
-    Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, ShieldRules, SlowStart, Slowness, StickyBy,
-    StickyRules, SuperviseMode, SuperviseRules, TargetRule, Targeting, Template, Timeouts, Tolerance, Traits,
-    UpgradeName, UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
+    HostPattern, HttpProbe, Identity, KeepaliveRules, Least, MirrorRules, On, OutlierRules, OwnAnswer, Page,
+    PathRewrite, Policy, PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules,
+    Route, RouteRules, Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, ShieldRules, SlowStart,
+    Slowness, StickyBy, StickyRules, SuperviseMode, SuperviseRules, TargetRule, Targeting, Template,
+    Timeouts, Tolerance, Traits, UpgradeName, UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
 };
 
 /// What the file said of a service, in 64 bits.
@@ -77,7 +77,7 @@ fields! {
     ServiceSpec {
         name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise,
         sticky;
-        targeting, shield, upgrades
+        targeting, shield, upgrades, mirror
     }
     TargetRule { when, to }
     VersionSpec { name, endpoints, protocol, tls, proxy_header, draining, traits, pool }
@@ -93,6 +93,7 @@ fields! {
     }
     StickyRules { by, salt }
     ShieldRules { statuses, body, budget, min_per_second }
+    MirrorRules { to, share, methods, body, compare, concurrency, timeout }
     Tolerance { ratio, excess }
     Slowness { part, least }
     Rules { routes, versions, pages; pins_release }
@@ -153,6 +154,7 @@ itself! {
     Template: template => template.to_string().as_str();
     Protocol: protocol => protocol.token();
     Failing: failing => failing.token();
+    Compare: compare => compare.token();
     BasisPoints: share => share.points();
     EndpointWeight: weight => weight.number();
     PoolTraits: traits => traits.iter().collect::<Vec<_>>();

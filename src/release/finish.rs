@@ -64,6 +64,7 @@ impl Draft<'_> {
             }
             self.notes.extend(item.settle_way_back(base));
             self.notes.extend(item.settle_rules_of_way_back());
+            self.notes.extend(item.settle_mirror());
             item.service.watch = item.watch();
             item.number_rules();
             item.settle_pins();

@@ -221,6 +221,8 @@ pub struct Standing {
     pub retirement: Option<Retirement>,
     /// How the last one has ended.
     pub retired: Option<Retired>,
+    /// The version for which the mirror is over.
+    pub mirror_over: Option<VersionName>,
     /// What the API changed about the file's versions.
     pub edits: BTreeMap<VersionName, Edit>,
     /// What was found of their endpoints.
@@ -236,9 +238,9 @@ impl ServiceRecord {
             return self.standing == other.standing;
         };
         let Standing { stable, split, previous, trial, ramp, ramped, .. } = this;
-        let Standing { retirement, retired, edits, discovered, file_digest, .. } = this;
+        let Standing { retirement, retired, mirror_over, edits, discovered, file_digest, .. } = this;
         file_digest.agrees(that.file_digest)
-            && (retirement, retired) == (&that.retirement, &that.retired)
+            && (retirement, retired, mirror_over) == (&that.retirement, &that.retired, &that.mirror_over)
             && (stable, split, previous, trial) == (&that.stable, &that.split, &that.previous, &that.trial)
             && (ramp, ramped, edits, discovered) == (&that.ramp, &that.ramped, &that.edits, &that.discovered)
     }
@@ -255,6 +257,7 @@ impl ServiceRecord {
             ramped: deployment.ramped.clone(),
             retirement: deployment.retirement.clone(),
             retired: deployment.retired.clone(),
+            mirror_over: deployment.mirror_over.clone(),
             edits: deployment.edits.clone(),
             discovered: deployment.discovered.clone(),
             file_digest: deployment.file_digest,

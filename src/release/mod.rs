@@ -26,6 +26,7 @@ mod finish;
 pub mod gate;
 pub mod history;
 mod holds;
+mod mirror;
 mod overlay;
 mod pins;
 mod pools;

@@ -152,6 +152,7 @@ pub(super) fn restore(
     deployment.ramped.clone_from(&standing.ramped);
     deployment.retirement.clone_from(&standing.retirement);
     deployment.retired.clone_from(&standing.retired);
+    deployment.mirror_over.clone_from(&standing.mirror_over);
     Ok((service, deployment))
 }
 
@@ -181,6 +182,7 @@ pub(super) fn without_the_gone(
     let (service, mut deployment) = assemble(spec, edits, found, heir, split, epoch);
     // It does not stand without them, and its end is no matter of theirs alone.
     deployment.retirement.clone_from(&standing.retirement);
+    deployment.mirror_over.clone_from(&standing.mirror_over);
     Ok((service, deployment))
 }
 
@@ -221,6 +223,7 @@ fn assemble(
         ramped,
         retirement,
         retired,
+        mirror_over: None,
     };
     (service, deployment)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Refused;
 use super::deployment::{Deployment, Edit};
 use super::draft::{Draft, Item};
+use super::mirror::mirrored;
 use super::overlay::{effective, own, serves};
 use super::targeting::Misaimed;
 use crate::table::{
@@ -34,6 +35,9 @@ impl Draft<'_> {
         if !serves && service.split.leads_to(&version.name) {
             return Err(in_use(service, &version.name));
         }
+        if !serves && deployment.mirrors_to(service, &version.name) {
+            return Err(mirrored(name, &version.name));
+        }
         self.edit(name, version.name.clone(), Some(version), None)
     }
 
@@ -43,9 +47,12 @@ impl Draft<'_> {
         version: &VersionName,
     ) -> Result<(), Refused> {
         self.resolve(name, &version.clone().into())?;
-        let service = &self.entry(name)?.service;
+        let Item { service, deployment, .. } = self.entry(name)?;
         if service.split.leads_to(version) {
             return Err(in_use(service, version));
+        }
+        if deployment.mirrors_to(service, version) {
+            return Err(mirrored(name, version));
         }
         self.edit(name, version.clone(), None, None)
     }
@@ -182,7 +189,11 @@ impl Draft<'_> {
         version: VersionSpec,
         endpoint: &EndpointAddr,
     ) -> Result<(), Refused> {
-        let split = &self.entry(name)?.service.split;
+        let Item { service, deployment, .. } = self.entry(name)?;
+        if version.serving().next().is_none() && deployment.mirrors_to(service, &version.name) {
+            return Err(mirrored(name, &version.name));
+        }
+        let split = &service.split;
         let weight = split.weight(&version.name);
         if version.serving().next().is_none() && split.leads_to(&version.name) {
             let (service, endpoint) = (name.clone(), endpoint.clone());

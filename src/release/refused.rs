@@ -102,6 +102,14 @@ pub enum Refused {
         /// Its weight.
         weight: BasisPoints,
     },
+    /// Copies of requests come to the version: it cannot be taken away, nor left empty.
+    #[error("the mirror of service `{service}` leads to version `{version}`")]
+    Mirrored {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+    },
     /// The pool has no such endpoint.
     #[error("version `{version}` of service `{service}` has no endpoint {endpoint}")]
     UnknownEndpoint {
@@ -262,6 +270,7 @@ impl Refused {
             Self::BadWeights { .. } => "bad_weights",
             Self::Rules(why) => why.token(),
             Self::VersionInUse { .. } => "version_in_use",
+            Self::Mirrored { .. } => "mirrored",
             Self::UnknownEndpoint { .. } => "unknown_endpoint",
             Self::Draining { .. } => "draining",
             Self::LastEndpoint { .. } => "last_endpoint",
@@ -315,6 +324,9 @@ impl Refused {
                 "name every version that shall get traffic; the sum must be 100 %".to_owned()
             }
             Self::Rules(why) => why.hint(),
+            Self::Mirrored { service, .. } => {
+                format!("take `mirror` of `{service}` out of the file first, or name another version there")
+            }
             Self::VersionInUse { service, .. } => {
                 format!("move its traffic away first: `switchback flip {service} --to OTHER`")
             }

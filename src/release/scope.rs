@@ -128,6 +128,7 @@ impl Scopes {
             | Refused::RampInBatch { service }
             | Refused::BadWeights { service, .. }
             | Refused::VersionInUse { service, .. }
+            | Refused::Mirrored { service, .. }
             | Refused::UnknownEndpoint { service, .. }
             | Refused::Draining { service, .. }
             | Refused::LastEndpoint { service, .. }

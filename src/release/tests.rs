@@ -4,6 +4,7 @@ mod discovery;
 mod file;
 mod gate;
 mod laws;
+mod mirror;
 mod phases;
 mod pins;
 mod ramps;

@@ -46,6 +46,8 @@ impl Draft<'_> {
             deployment.ramp = ramps.and_then(|(then, ramp)| ramp.undone_to(&then, now));
             item.deployment.ramp.clone_from(&deployment.ramp);
             deployment.ramped.clone_from(&item.deployment.ramped);
+            // Nor do copies come again to what has had traffic since.
+            deployment.mirror_over.clone_from(&item.deployment.mirror_over);
             let retires = undo_retirement(&mut deployment, &item.deployment, (epoch, now));
             let present = (&item.service.split, &item.service.stable, &item.deployment.edits);
             let stage = |deployment: &Deployment| deployment.trial.as_ref().map(|trial| trial.stage);

@@ -219,14 +219,15 @@ fn standing() -> impl Strategy<Value = Standing> {
     let discovered = prop::collection::btree_map(version_name(), found, 0..2);
     let ways = (prop::option::of(previous()), prop::option::of(trial()));
     let ramps = (prop::option::of(ramp()), prop::option::of(ramped()));
-    let retired = (prop::option::of(retirement()), prop::option::of(retired()));
+    let over = prop::option::of(version_name());
+    let retired = (prop::option::of(retirement()), prop::option::of(retired()), over);
     let ramps = (ramps, retired);
     (version_name(), split(), ways, ramps, edits, discovered, any::<(u32, u64)>()).prop_map(
         |(
             stable,
             split,
             (previous, trial),
-            ((ramp, ramped), (retirement, retired)),
+            ((ramp, ramped), (retirement, retired, mirror_over)),
             edits,
             discovered,
             (form, hash),
@@ -239,6 +240,7 @@ fn standing() -> impl Strategy<Value = Standing> {
             ramped,
             retirement,
             retired,
+            mirror_over,
             edits,
             discovered,
             file_digest: FileDigest { form, hash },

@@ -77,6 +77,9 @@ pub struct StandingForm {
     retirement: Option<RetirementForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retired: Option<RetiredForm>,
+    /// The version for which the mirror is over; records of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mirror_over: Option<String>,
     edits: BTreeMap<String, EditForm>,
     /// Endpoints that were found; records of earlier builds have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -229,6 +232,7 @@ impl From<&Standing> for StandingForm {
             ramped: standing.ramped.as_ref().map(RampedForm::from),
             retirement: standing.retirement.as_ref().map(RetirementForm::from),
             retired: standing.retired.as_ref().map(RetiredForm::from),
+            mirror_over: standing.mirror_over.as_ref().map(ToString::to_string),
             edits: edits.map(|(version, edit)| (version.to_string(), EditForm::from(edit))).collect(),
             discovered: found(&standing.discovered),
             file_digest: format!("{:016x}", standing.file_digest.hash),
@@ -251,6 +255,7 @@ impl TryFrom<StandingForm> for Standing {
             ramped: form.ramped.map(Ramped::try_from).transpose()?,
             retirement: form.retirement.map(Retirement::try_from).transpose()?,
             retired: form.retired.map(Retired::try_from).transpose()?,
+            mirror_over: form.mirror_over.map(|version| version.parse()).transpose()?,
             edits: edits.collect::<Result<_, Invalid>>()?,
             discovered: discovered(form.discovered)?,
             file_digest: FileDigest {

@@ -7,6 +7,7 @@ use super::drain::DrainRules;
 use super::hold::{HoldLimits, Holds};
 use super::limits::ServiceLimits;
 use super::matcher::Route;
+use super::mirror::MirrorRules;
 use super::name::{EndpointAddr, Epoch, ServiceName, VersionName, VersionRef};
 use super::pin::{Avoided, Pin, Pinnable};
 use super::pool::PoolRules;
@@ -109,6 +110,8 @@ pub struct ServiceSpec {
     pub shield: Option<Arc<ShieldRules>>,
     /// What its requests may change to beside WebSocket.
     pub upgrades: Arc<[UpgradeName]>,
+    /// Which of its requests are copied to a version without traffic; `None`: none.
+    pub mirror: Option<Arc<MirrorRules>>,
 }
 
 /// What decided on a request's version.
@@ -180,6 +183,10 @@ pub struct Service {
     pub shield: Option<Arc<ShieldRules>>,
     /// What its requests may change to beside WebSocket.
     pub upgrades: Arc<[UpgradeName]>,
+    /// Which of its requests are copied, unless the [mirror is over](Self::mirror_over).
+    pub mirror: Option<Arc<MirrorRules>>,
+    /// True once the version that its mirror leads to has had traffic, or one version alone may serve: it gets no copies any more.
+    pub mirror_over: bool,
     /// Its new requests wait, while there are any.
     pub holds: Holds,
     /// Whose answers are counted, if any.
@@ -217,6 +224,8 @@ impl Service {
             aims,
             shield: spec.shield.clone(),
             upgrades: Arc::clone(&spec.upgrades),
+            mirror: spec.mirror.clone(),
+            mirror_over: false,
             holds: Holds::default(),
             watch: None,
             avoided: Avoided::default(),
@@ -328,6 +337,27 @@ impl Service {
     #[must_use]
     pub fn upgrades(&self, version: &VersionSpec) -> Option<&Arc<[UpgradeName]>> {
         Some(&self.upgrades).filter(|upgrades| !upgrades.is_empty() && !version.protocol.is_http2())
+    }
+
+    /// The mirror, while its version may get copies: it is there, and has no requests of its own.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Arc<MirrorRules>> {
+        self.mirror.as_ref().filter(|mirror| {
+            let has_traffic = self.stable == mirror.to || self.split.leads_to(&mirror.to);
+            !self.mirror_over && !has_traffic && self.version(&mirror.to).is_some()
+        })
+    }
+
+    /// The same, while it gets them: not while anything of the service is held.
+    #[must_use]
+    pub fn mirroring(&self) -> Option<&Arc<MirrorRules>> {
+        self.mirror().filter(|_| self.holds.are_none())
+    }
+
+    /// True while copies of requests may come to this version.
+    #[must_use]
+    pub fn mirrors_to(&self, version: &VersionName) -> bool {
+        self.mirror().is_some_and(|mirror| mirror.to == *version)
     }
 
     /// The version that `reference` names, if there is one now.

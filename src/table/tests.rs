@@ -35,6 +35,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         targeting: Default::default(),
         shield: None,
         upgrades: Arc::default(),
+        mirror: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
     let split = Split::new(points).unwrap();

@@ -15,7 +15,7 @@ use crate::table::{EndpointAddr, ServiceName};
 /// So many of one kind are left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Remaining {
-    /// request, upload, stream, sse, websocket, grpc or tunnel.
+    /// request, upload, stream, sse, websocket, grpc, tunnel or mirror.
     pub kind: String,
     /// How many.
     pub count: u64,
@@ -37,7 +37,7 @@ pub struct EndpointLeft {
 /// May this version be stopped?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Drain {
-    /// True only when the version has no weight and no targeting rule leads to it, nothing is left on it on any worker, and nothing can arrive.
+    /// True only when the version has no weight, no targeting rule and no mirror leads to it, nothing is left on it on any worker, and nothing can arrive.
     pub drained: bool,
     /// Its weight in basis points: a version with weight never drains.
     pub weight: u16,
@@ -49,6 +49,9 @@ pub struct Drain {
     /// True while a targeting rule leads to it: it never drains then, whatever its weight.
     #[serde(default, skip_serializing_if = "is_false")]
     pub targeted: bool,
+    /// True while copies of requests may come to it: it never drains then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mirrored: bool,
     /// True while it is retiring: nobody new comes to it, and who is there may still come.
     #[serde(default, skip_serializing_if = "is_false")]
     pub retiring: bool,
@@ -123,6 +126,9 @@ pub struct EndpointDrain {
     pub in_pool: bool,
     /// True while it is in the pool and gets no new requests.
     pub draining: bool,
+    /// True while copies of requests may come to it, with its version.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mirrored: bool,
     /// What is left, by kind; with what is elsewhere, or waits, and may come to it yet: the requests of a version that was left or removed are
     /// tried again with any endpoint of its pool that does not drain.
     pub remaining: Vec<Remaining>,
@@ -155,6 +161,9 @@ pub struct Drains {
     /// The versions that are drained and yet not safe to stop: others use addresses of theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<VersionLeft>,
+    /// Versions without traffic that copies of requests may come to: not to be stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrored: Vec<VersionLeft>,
     /// Versions without traffic to which supervision may give it back by itself: not to be stopped, drained or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<VersionKept>,
@@ -185,15 +194,15 @@ pub struct VersionLeft {
 }
 
 impl Drain {
-    /// The answer for a version with this weight, to which a rule leads or not. `in_flight` was read last; `told` is what the workers said before.
+    /// The answer for a version with this weight, to which a rule leads or not, and a mirror or not. `in_flight` was read last; `told` is what the workers said before.
     #[must_use]
     pub fn of(
-        (weight, targeted): (u16, bool),
+        (weight, targeted, mirrored): (u16, bool, bool),
         drains: bool,
         in_flight: &InFlight,
         told: Option<&[upstream::Remaining]>,
     ) -> Self {
-        let drained = weight == 0 && !targeted && in_flight.total == 0 && !drains;
+        let drained = weight == 0 && !targeted && !mirrored && in_flight.total == 0 && !drains;
         let told = told.filter(|_| in_flight.total > 0).unwrap_or_default();
         let oldest =
             |kind: &str| told.iter().filter(|left| left.kind.token() == kind).map(|left| left.oldest).max();
@@ -205,7 +214,7 @@ impl Drain {
         });
         let (remaining, endpoints) = (remaining.collect(), by_endpoint(told));
         let (retiring, also_used_by, measure) = Default::default();
-        Self { drained, weight, remaining, endpoints, targeted, retiring, also_used_by, measure }
+        Self { drained, weight, remaining, endpoints, targeted, mirrored, retiring, also_used_by, measure }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Route, Sticky};
+use super::{Copied, Route, Sticky};
 
 /// A request to explain.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -93,6 +93,9 @@ pub struct Explained {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["spdy/3.1"]))]
     pub upgrades: Vec<String>,
+    /// Whether it is copied to a version that does not serve it, if the service has a mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<Copied>,
 }
 
 /// A targeting rule that decides.

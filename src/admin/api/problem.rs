@@ -45,7 +45,7 @@ pub struct Left {
     pub service: String,
     /// The version.
     pub version: String,
-    /// request, upload, stream, sse, websocket, grpc or tunnel.
+    /// request, upload, stream, sse, websocket, grpc, tunnel or mirror.
     pub kind: String,
     /// How many.
     pub count: u64,

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AlsoUsedBy, Change, EndpointHealth, Predecessor, Remaining, Rule, Shield, Standing, Sticky};
+use super::{
+    AlsoUsedBy, Change, EndpointHealth, Mirror, Predecessor, Remaining, Rule, Shield, Standing, Sticky,
+};
 use crate::control::Handle;
 use crate::control::health::Health;
 use crate::metrics::Kind;
@@ -44,6 +46,9 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["spdy/3.1"]))]
     pub upgrades: Vec<String>,
+    /// Which version gets copies of its requests; absent when there is no mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
     /// How many requests wait, while it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_requests: Option<u64>,
@@ -112,6 +117,9 @@ pub struct Version {
     /// True while a targeting rule leads to it: it gets requests, whatever its weight.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub targeted: bool,
+    /// True while copies of requests may come to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mirrored: bool,
     /// What its endpoints speak.
     pub protocol: Protocol,
     /// Its pool.
@@ -200,7 +208,7 @@ fn is_one(weight: &u16) -> bool {
 pub struct InFlight {
     /// All of them; never fewer than there are.
     pub total: u64,
-    /// By kind (request, upload, stream, sse, websocket, grpc, tunnel); kinds without any are left out.
+    /// By kind (request, upload, stream, sse, websocket, grpc, tunnel, mirror); kinds without any are left out.
     #[schema(example = json!({"request": 3}))]
     pub by_kind: BTreeMap<String, u64>,
 }
@@ -342,6 +350,7 @@ impl Service {
             name: spec.name.to_string(),
             weight: service.split.weight(&spec.name).points(),
             targeted: service.split.rules().leads_to(&spec.name),
+            mirrored: service.mirrors_to(&spec.name),
             protocol: spec.protocol.into(),
             endpoints: spec.endpoints.iter().map(endpoint(spec, deployment.only_found(&spec.name))).collect(),
             in_flight: InFlight::left(control, name, &spec.name),
@@ -360,6 +369,7 @@ impl Service {
             sticky: Sticky::of(service),
             shield: Shield::of(service, control),
             upgrades: service.upgrades.iter().map(ToString::to_string).collect(),
+            mirror: Mirror::of(service, control),
             held_requests: (!service.holds.are_none())
                 .then(|| control.live().snapshot().waiting(name) as u64),
             changes: None,

@@ -82,6 +82,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         targeting: Default::default(),
         shield: None,
         upgrades: Arc::default(),
+        mirror: None,
     }
 }
 

@@ -37,6 +37,9 @@ fn objection(states: &[(VersionOf, State)], version: &VersionOf, state: &State) 
             Some(format!("{name} carries {} of the traffic: do not stop it", percent(*points)))
         }
         State::Targeted => Some(format!("a targeting rule leads to {name}: do not stop it")),
+        State::Mirrored => {
+            Some(format!("the mirror leads to {name}: copies may come at any time, do not stop it"))
+        }
         State::Retiring => {
             Some(format!("{name} is retiring: who is on it may still come, do not stop it yet"))
         }
@@ -60,7 +63,12 @@ pub(in crate::cli) fn waiting(states: &[(VersionOf, State)], style: Style) -> St
         State::Left(left) if left.is_empty() => Some(format!("{} is draining", name(states, version))),
         State::Left(left) => Some(format!("{} has {}", name(states, version), in_flight(left))),
         State::Retiring => Some(format!("{} is retiring", name(states, version))),
-        State::Empty | State::Shared(_) | State::Carries(_) | State::Targeted | State::Measure(_) => None,
+        State::Empty
+        | State::Shared(_)
+        | State::Carries(_)
+        | State::Targeted
+        | State::Mirrored
+        | State::Measure(_) => None,
     });
     style.paint(Tone::Faint, &format!("waiting: {}", left.collect::<Vec<_>>().join("; ")))
 }
@@ -124,6 +132,10 @@ pub(in crate::cli) fn endpoint_safety(endpoint: &str, drain: &EndpointDrain, sty
             (Tone::Bad, format!("nothing of this version is left there, but {others}: do not stop it"))
         }
         drain if drain.drained => (Tone::Good, format!("{endpoint} is safe to stop: nothing is left on it")),
+        drain if drain.mirrored => (
+            Tone::Bad,
+            format!("the mirror leads to {endpoint}: copies may come at any time, do not stop it"),
+        ),
         drain if drain.in_pool && !drain.draining => {
             (Tone::Bad, format!("{endpoint} gets requests again: do not stop it"))
         }
@@ -152,7 +164,8 @@ fn all_states(drains: &Drains) -> Vec<(VersionOf, State)> {
     let of = |left: &VersionLeft| VersionOf { service: left.service.clone(), version: left.version.clone() };
     let left = drains.versions.iter().map(|left| (of(left), State::Left(left.drain.remaining.clone())));
     let shared = drains.shared.iter().map(|left| (of(left), State::Shared(left.drain.also_used_by.clone())));
-    left.chain(shared).collect()
+    let mirrored = drains.mirrored.iter().map(|left| (of(left), State::Mirrored));
+    left.chain(shared).chain(mirrored).collect()
 }
 
 /// What a wait for everything is waiting for.

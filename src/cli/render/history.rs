@@ -1,7 +1,7 @@
 //! Past changes, and explanations.
 
 use super::change::split;
-use crate::admin::api::{Change, Decided, Explained, Fate, History, Pinned, Reason, Sticky};
+use crate::admin::api::{Change, Copied, Decided, Explained, Fate, History, Pinned, Reason, Sticky};
 use crate::cli::style::{Style, Tone, and, line, percent};
 
 /// One change a line, newest first.
@@ -108,6 +108,7 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         let failed = explained.version.as_deref().unwrap_or("another version");
         format!("what {} fails is answered by {}", line(failed, 64), line(stable, 64))
     });
+    let copied = explained.copied.as_ref().map(copies);
     let pinned = explained.pinned.as_ref().and_then(not_followed);
     let upgrades = (!explained.upgrades.is_empty()).then(|| {
         let names: Vec<_> = explained.upgrades.iter().map(|name| line(name, 64)).collect();
@@ -117,11 +118,21 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
         .into_iter()
         .chain(shield)
         .chain(upgrades)
+        .chain(copied)
         .chain(unless)
         .chain(pinned)
         .chain(taken_out)
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// `5 % of such requests are copied to green`.
+fn copies(copied: &Copied) -> String {
+    let to = line(&copied.to, 64);
+    match copied.unless {
+        None => format!("{} of such requests are copied to {to}", percent(copied.share)),
+        Some(why) => format!("it is not copied to {to}: {}", why.text()),
+    }
 }
 
 /// That rules about the client's network may decide where nobody knows the client.

@@ -4,7 +4,7 @@
 use super::change::{exclusive_back, numbered, split};
 use super::drain::{also_used, amounts, is_measure};
 use super::{health, verdict};
-use crate::admin::api::{self, Change, Holding, Measure, Phase, Service, Version, text};
+use crate::admin::api::{self, Change, Holding, Measure, Mirroring, Phase, Service, Version, text};
 use crate::cli::status::Picture;
 use crate::cli::style::{Style, Tone, and, counted, line, percent, span};
 
@@ -71,6 +71,7 @@ fn block(service: &Service, last: Option<&Change>, picture: &Picture, style: Sty
     let mut lines = vec![head(service, style), table(service, style)];
     lines.extend(service.sticky.as_ref().map(|sticky| indent(&stays(sticky), Tone::Faint, style)));
     lines.extend(shield(service).map(|text| indent(&text, Tone::Faint, style)));
+    lines.extend(mirror(service).map(|text| indent(&text, Tone::Faint, style)));
     lines.extend(numbered(&service.standing).map(|rule| indent(&rule, Tone::Faint, style)));
     lines.extend(health::lines(service, now, style));
     lines.extend(verdict::lines(service, known, now, style));
@@ -111,6 +112,20 @@ fn shield(service: &Service) -> Option<String> {
     let shield = service.shield.as_ref()?;
     let stable = line(&service.standing.stable, 64);
     Some(format!("shield: what another version fails is answered by {stable} ({} so far)", shield.answered))
+}
+
+/// `mirror: 5 % of GET, HEAD, OPTIONS are copied to green (120 so far, 3 answered otherwise)`.
+fn mirror(service: &Service) -> Option<String> {
+    let mirror = service.mirror.as_ref()?;
+    let (to, methods) = (line(&mirror.to, 64), line(&mirror.methods.join(", "), 64));
+    let counts = format!("{} so far, {} answered otherwise", mirror.mirrored, mirror.differences);
+    Some(match mirror.state {
+        Mirroring::On => {
+            format!("mirror: {} of {methods} are copied to {to} ({counts})", percent(mirror.share))
+        }
+        Mirroring::Held => format!("mirror: nothing is copied to {to} while the service is held ({counts})"),
+        Mirroring::Over => format!("mirror: nothing is copied to {to} any more ({counts})"),
+    })
 }
 
 fn route(route: &api::Route) -> String {
@@ -293,8 +308,13 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
     let runs = |version: &&Version| !version.endpoints.is_empty() || version.in_flight.total > 0;
     let weightless =
         service.versions.iter().filter(|version| version.weight == 0 && !version.targeted).filter(runs);
-    let (busy, empty): (Vec<_>, Vec<_>) =
-        weightless.partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
+    let (mirrored, weightless): (Vec<_>, Vec<_>) = weightless.partition(|version| version.mirrored);
+    let mirrored = mirrored
+        .into_iter()
+        .map(|version| (Tone::Bad, format!("the mirror leads to {}: do not stop it", version.name)));
+    let (busy, empty): (Vec<_>, Vec<_>) = weightless
+        .into_iter()
+        .partition(|version| version.in_flight.total > 0 || leaving.contains(&version.name));
     let busy = busy.into_iter().map(|version| {
         let left: Vec<_> = version.in_flight.clone().remaining();
         let how = if left.is_empty() {
@@ -322,5 +342,5 @@ fn stops(service: &Service) -> impl Iterator<Item = (Tone, String)> {
     let empty: Vec<_> = safe.into_iter().map(|version| version.name.clone()).collect();
     let verb = if empty.len() == 1 { "is" } else { "are" };
     let safe = (!empty.is_empty()).then(|| (Tone::Good, format!("{} {verb} safe to stop", and(&empty))));
-    busy.chain(gone).chain(kept).chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
+    busy.chain(gone).chain(mirrored).chain(kept).chain(shared).chain(safe).collect::<Vec<_>>().into_iter()
 }

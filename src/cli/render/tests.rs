@@ -59,6 +59,7 @@ fn version(name: &str, weight: u16, in_flight: &[(&str, u64)], endpoints: &[&str
         name: name.to_owned(),
         weight,
         targeted: false,
+        mirrored: false,
         protocol: api::Protocol::Http1,
         endpoints: endpoints
             .iter()
@@ -87,6 +88,7 @@ fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
         sticky: None,
         shield: None,
         upgrades: Vec::new(),
+        mirror: None,
         held_requests: None,
         changes: None,
     }

@@ -5,6 +5,7 @@ mod balance;
 mod discover;
 mod edge;
 mod health;
+mod mirror;
 mod refused;
 mod rules;
 mod sample;

@@ -33,6 +33,7 @@ pub(super) fn writers(upstream: &Arc<Upstream>) -> Vec<InTheWay> {
         (Kind::Websocket, websockets),
         (Kind::Grpc, calls),
         (Kind::Tunnel, tunnels),
+        (Kind::Mirror, of(Kind::Mirror)),
     ];
     let some = all.into_iter().filter(|(_, count)| *count > 0);
     some.map(|(kind, count)| InTheWay { version: upstream.version.clone(), kind, count }).collect()

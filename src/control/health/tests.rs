@@ -59,6 +59,7 @@ fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
         targeting: Default::default(),
         shield: None,
         upgrades: Default::default(),
+        mirror: None,
     };
     let split = Split::all_to(blue.name.clone());
     let service = crate::table::Service::new(&spec, vec![blue.clone()], blue.name, split, Epoch(epoch));

@@ -132,6 +132,7 @@ fn spec(name: &str) -> ServiceSpec {
         targeting: Default::default(),
         shield: None,
         upgrades: Default::default(),
+        mirror: None,
     }
 }
 

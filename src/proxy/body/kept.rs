@@ -69,6 +69,14 @@ impl Kept {
         self.body.borrow().is_asked_for
     }
 
+    /// All of it, if it has come to its end, without trailers, and is kept.
+    #[must_use]
+    pub fn whole(&self) -> Option<Vec<u8>> {
+        let body = self.body.borrow();
+        let pieces = body.copy.as_ref().filter(|_| body.trailers.is_none() && body.rest.is_end_stream())?;
+        Some(pieces.all.concat())
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let is_last = Rc::strong_count(&self.body) == 1;
         let mut body = self.body.borrow_mut();

@@ -25,7 +25,7 @@ pub enum Note {
     Baggage,
     /// Any other that is for one connection only.
     HopByHop,
-    /// Any with which proxies say who is asking.
+    /// Any with which proxies say who is asking, or that it is a copy.
     Forwarding,
 }
 
@@ -47,6 +47,7 @@ impl Note {
             b'p' if is(name, b"proxy-connection") => Some(Self::HopByHop),
             b'p' if is(name, b"proxy-authenticate") => Some(Self::HopByHop),
             b'p' if is(name, b"proxy-authorization") => Some(Self::HopByHop),
+            b's' if is(name, b"switchback-mirrored") => Some(Self::Forwarding),
             b't' if is(name, b"te") => Some(Self::Te),
             b't' if is(name, b"transfer-encoding") => Some(Self::TransferEncoding),
             b'u' if is(name, b"upgrade") => Some(Self::Upgrade),

@@ -39,6 +39,7 @@ fn service(generation: u32) -> Service {
         targeting: Default::default(),
         shield: None,
         upgrades: Default::default(),
+        mirror: None,
     };
     let mut service =
         Service::new(&spec, Vec::new(), version("blue"), Split::all_to(version("blue")), Epoch(7));

@@ -5,6 +5,12 @@ use crate::proxy::body::{Incoming, Kept};
 use crate::proxy::headers::BodyLength;
 
 impl Upload {
+    /// A body of so many bytes, if there is a word about it, that is sent by somebody else.
+    pub fn elsewhere(announced: Option<usize>) -> Self {
+        let length = announced.map_or(BodyLength::None, |length| BodyLength::Known(length as u64));
+        Self { rest: Rest::Nothing, length, tunnel: Incoming::None, most: u64::MAX }
+    }
+
     /// The same for another attempt of a request without a body.
     pub fn again(&self) -> Self {
         Self { rest: Rest::Nothing, length: self.length, tunnel: Incoming::None, most: self.most }

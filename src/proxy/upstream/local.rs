@@ -17,6 +17,7 @@ use super::target::Target;
 use super::{Shard, Upstream};
 use crate::proxy::admission::Class;
 use crate::proxy::clock::Clock;
+use crate::proxy::mirror::Places;
 use crate::table::{EndpointAddr, PoolRules, ShieldRules, ZoneName};
 
 /// What one worker has of one version's tenure. Nothing in it is shared with another worker but the shard.
@@ -44,6 +45,8 @@ pub struct Local {
     stood_in: Cell<u64>,
     /// What event streams are told last.
     retry: Cell<Option<Duration>>,
+    /// The copies of requests that it has for the version.
+    copies: Places,
 }
 
 /// A worker's parts of all versions that it has had requests for, by [`Upstream::slot`].
@@ -141,6 +144,7 @@ impl Local {
             id: upstream.id,
             flights: Rc::clone(&locals.flights),
             retry: Cell::new(None),
+            copies: Places::default(),
             seats: RefCell::new(Seats::none()),
             used: Cell::new(0),
             upstream,
@@ -215,6 +219,18 @@ impl Local {
                 seats.unname();
             }
         }
+    }
+
+    /// The copies of requests that the worker has for the version.
+    #[must_use]
+    pub fn copies(&self) -> &Places {
+        &self.copies
+    }
+
+    /// The endpoint for a copy, by lot; whom users' requests go to next is as it was.
+    #[must_use]
+    pub fn seat_for_copy(&self, lot: u64) -> Option<Rc<Seat>> {
+        self.seats.borrow().by_lot(lot)
     }
 
     /// The endpoint for a request; `None` when there is none that may be used.

@@ -117,7 +117,7 @@ pub struct Shard {
     /// Metrics.
     cells: Cells,
     /// Requests in flight of the other classes, in their order.
-    others: [Counts; 3],
+    others: [Counts; 4],
 }
 
 impl Shard {
@@ -128,6 +128,7 @@ impl Shard {
             Class::Write => &self.others[0],
             Class::LastingRead => &self.others[1],
             Class::LastingWrite => &self.others[2],
+            Class::Copy => &self.others[3],
         }
     }
 

@@ -18,6 +18,7 @@ pub use opening::Patience;
 pub use past::Past;
 
 use super::census::Census;
+use super::dial::Dial;
 use super::http2::{Connections, Ticket};
 use super::names::Name;
 use super::rest::Rest;
@@ -197,6 +198,13 @@ impl Endpoint {
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.there.protocol.is_tls() { "https" } else { "http" }
+    }
+
+    /// How a connection of somebody's own is opened to it.
+    #[must_use]
+    pub fn dial(&self) -> Dial {
+        let Destination { address, protocol, proxy_header, tls } = &self.there;
+        Dial::new(address.clone(), *protocol, tls.as_ref(), *proxy_header)
     }
 
     /// The idle connection used last, if one is still good: on it the endpoint is least likely to close just now.

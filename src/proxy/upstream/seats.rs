@@ -97,6 +97,14 @@ impl Seats {
         serving.map(|seat| Rc::clone(&seat.endpoint)).collect()
     }
 
+    /// One of those that serve.
+    pub(super) fn by_lot(&self, lot: u64) -> Option<Rc<Seat>> {
+        let serving: SmallVec<[_; 8]> =
+            self.all.iter().filter(|seat| seat.vitals.standing().serves()).collect();
+        let index = lot.checked_rem(serving.len() as u64).and_then(|index| usize::try_from(index).ok())?;
+        serving.get(index).map(|seat| Rc::clone(seat))
+    }
+
     /// Takes over the new pool; endpoints that stay keep their connections, those that nobody else names lose them.
     pub(super) fn follow(&mut self, target: &Arc<Target>, upstream: &Arc<Upstream>, pools: &Rc<Pools>) {
         let Target { endpoints: list, protocol, proxy_header, tls, traits, .. } = &**target;

@@ -51,6 +51,7 @@ fn plain() -> ServiceSpec {
         targeting: Default::default(),
         shield: None,
         upgrades: Arc::default(),
+        mirror: None,
     }
 }
 
@@ -219,6 +220,11 @@ fn whatever_the_file_says_else_is_another_digest() {
         with(|spec| spec.supervise = Some(Arc::default())),
         with(|spec| spec.shield = Some(Arc::default())),
         with(|spec| spec.upgrades = ["tcp".parse().unwrap()].into()),
+        with(|spec| spec.mirror = Some(MirrorRules::to("green".parse().unwrap()).into())),
+        with(|spec| {
+            let to = MirrorRules::to("green".parse().unwrap());
+            spec.mirror = Some(MirrorRules { compare: Compare::None, ..to }.into());
+        }),
         with(|spec| spec.shield = Some(ShieldRules { statuses: Vec::new(), ..Default::default() }.into())),
         with(|spec| {
             spec.supervise = Some(SuperviseRules { mode: SuperviseMode::Off, ..Default::default() }.into())

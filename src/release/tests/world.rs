@@ -70,6 +70,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         targeting: Default::default(),
         shield: None,
         upgrades: Arc::default(),
+        mirror: None,
     }
 }
 

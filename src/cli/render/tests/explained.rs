@@ -30,6 +30,7 @@ fn explanations() {
         sticky: None,
         shielded_by: None,
         upgrades: Vec::new(),
+        copied: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };
     let none = Explained {
