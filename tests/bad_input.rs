@@ -260,6 +260,22 @@ fn an_admin_socket_that_a_dead_process_left_is_taken_over() {
     lab.flip("blue");
 }
 
+/// Another that starts at the same moment may have made it just now.
+#[test]
+fn who_does_not_get_the_state_takes_no_socket_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, state) = (dir.path().join("admin.sock"), dir.path().join("state"));
+    drop(UnixListener::bind(&socket).unwrap());
+    fs::create_dir(&state).unwrap();
+    let lock = fs::File::create(state.join("switchback.lock")).unwrap();
+    lock.lock().unwrap();
+    let text = config(dir.path(), any_port(), "");
+    assert!(text.contains(&format!("dir = \"{}\"", state.display())), "{text}");
+    let said = refused(dir.path(), &text);
+    assert!(said.contains("uses it; stop that one, or set another state.dir"), "{said}");
+    assert!(socket.exists());
+}
+
 #[test]
 fn an_admin_socket_in_use_is_refused_and_its_owner_goes_on() {
     let lab = Lab::start(&["blue", "green"]);

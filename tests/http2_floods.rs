@@ -389,6 +389,35 @@ fn class_20_a_byte_at_a_time() {
     siege.raise("flood");
 }
 
+/// CVE-2019-9517 by one frame for all streams: what they are sent by it is more than it.
+#[test]
+fn class_20_a_byte_of_each_answer_at_a_time() {
+    const STREAMS: u32 = 40;
+    let siege = Siege::lay();
+    let mut attacker = Frames::silent(siege.lab.address()).open(&[(4, 0)]);
+    for index in 0..STREAMS {
+        attacker.send(frame(HEADERS, WHOLE, stream(index), frames::get("/large")));
+    }
+    (0..STREAMS).for_each(|_| drop(attacker.until(|piece| piece.kind == HEADERS)));
+    let since = Instant::now();
+    let bytes = |attacker: &mut Frames, window| {
+        attacker.try_send(settings(&[(4, window)]))?;
+        let mut left = STREAMS;
+        while left > 0 {
+            let piece = attacker.try_piece()?;
+            if piece.kind == GOAWAY {
+                assert_calmed(Some(piece.code()));
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
+            left -= u32::from(piece.kind == DATA);
+        }
+        std::io::Result::Ok(())
+    };
+    let end = (1..).find(|window| bytes(&mut attacker, *window).is_err() || since.elapsed() > lab::PATIENCE);
+    assert!(since.elapsed() < lab::PATIENCE, "it is let do for ever, {end:?} times so far");
+    siege.raise("flood");
+}
+
 #[test]
 fn pings_that_are_answered_out_of_turn_are_passed_over() {
     let siege = Siege::lay();

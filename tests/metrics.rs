@@ -48,6 +48,7 @@ fn table() -> Arc<Table> {
         sticky: None,
         targeting: switchback::table::Targeting::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     };
     let command = release::Command::Configure { services: vec![shop], records: vec![] };

@@ -10,99 +10,18 @@
 
 mod lab;
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use lab::origin::Then;
+use lab::prometheus::{Prometheus, is_here};
 use lab::{Client, Lab, Origin, admin};
 use serde_json::{Value, json};
 
 /// The error rate of each version (the question of every canary).
 const ERROR_RATE: &str = "sum by (version) (rate(switchback_upstream_requests_total{code=~\"5..\"}[1m])) / \
                           sum by (version) (rate(switchback_upstream_requests_total[1m]))";
-
-/// True when the program is here; says what the test lacks when not.
-fn is_here(program: &str) -> bool {
-    let here = Command::new(program).arg("--version").output().is_ok();
-    if !here {
-        eprintln!("skipped: lacks `{program}` (Debian's package `prometheus`)");
-    }
-    here
-}
-
-/// A running Prometheus; ended by its pid when dropped.
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    /// One that scrapes `target`, on a free port, with all that it writes in `dir`.
-    fn start(dir: &Path, target: SocketAddr) -> Self {
-        let config = dir.join("prometheus.yml");
-        let text = format!(
-            "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\nscrape_configs:\n  - job_name: switchback\n    \
-             static_configs:\n      - targets: ['{target}']\n"
-        );
-        fs::write(&config, text).unwrap();
-        // Somebody may take the free port first; then another one is tried.
-        (0..5).find_map(|_| Self::try_start(dir, &config, lab::origin::nobody())).expect("prometheus starts")
-    }
-
-    fn try_start(dir: &Path, config: &Path, address: SocketAddr) -> Option<Self> {
-        let mut child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("prometheus runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
-        let is_ready = lines.any(|line| line.contains("Server is ready to receive web requests"));
-        // Whoever reads no more would hold it up.
-        thread::spawn(move || lines.for_each(drop));
-        if is_ready {
-            return Some(Self { child, address });
-        }
-        let _ = child.wait();
-        None
-    }
-
-    /// What a query gives now.
-    fn query(&self, query: &str) -> Value {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = Client::connect(self.address).get(&format!("/api/v1/query?query={encoded}"));
-        let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(body["status"], "success", "{body}");
-        body["data"]["result"].clone()
-    }
-
-    /// Asks until the answer is `wanted`: it comes with some scrape, and nobody tells when.
-    fn until(&self, query: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let since = Instant::now();
-        loop {
-            let result = self.query(query);
-            if wanted(&result) {
-                return result;
-            }
-            assert!(since.elapsed() < lab::PATIENCE, "{query}: {result}");
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Blue is well; of green's answers every third is a 500.
 fn lab_with_metrics() -> (Lab, SocketAddr) {

@@ -6,7 +6,8 @@
 mod lab;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use clap::Parser;
 use switchback::cli::args::Cli;
 use switchback::metrics::Reason;
 
+use lab::tls::Authority;
 use lab::{Client, Origin, Proxy};
 
 const README: &str = include_str!("../README.md");
@@ -215,9 +217,16 @@ fn laid_over(under: &mut toml::Table, over: toml::Table) {
     }
 }
 
+/// A token that nobody else may read.
+fn secret(path: &Path) {
+    fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn every_example_is_accepted() {
     let mut checked = 0;
+    let admin = Authority::new("ours").issue(&["admin.test"]);
     for page in pages() {
         for example in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
             let mut file: toml::Table = blocks(README, "toml")[0].parse().unwrap();
@@ -228,6 +237,9 @@ fn every_example_is_accepted() {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("switchback.toml");
             fs::write(&path, file.to_string()).unwrap();
+            // What an example may name beside it.
+            admin.write(dir.path(), "admin");
+            secret(&dir.path().join("argo.token"));
             let report = switchback::config::check(&path);
             assert!(report.ok, "{}: {}\n{file}", page.display(), report.text);
             checked += 1;

@@ -309,6 +309,50 @@ fn an_early_refusal_reaches_a_client_that_is_still_sending() {
     assert_eq!(lab.origins[0].connections(), 2);
 }
 
+/// An answer of unknown length, to the head alone, over a connection that is kept.
+fn answers_early(name: &str) -> Origin {
+    Origin::scripted(name, |proxy: &mut Peer| {
+        while proxy.head()?.path() == "/small" {
+            proxy.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        }
+        proxy.send("HTTP/1.1 401 Unauthorized\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n")?;
+        proxy.send("0\r\n\r\n")?;
+        proxy.rest();
+        Ok(())
+    })
+}
+
+#[test]
+fn who_is_answered_early_may_ask_again_when_the_body_is_sent() {
+    let lab = Lab::on(vec![answers_early("blue")], "");
+    let mut client = lab.client();
+    client.send("POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n");
+    client.send([b'x'; 50_000]);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("connection")), (401, "no", None));
+    // The rest, and the next request, are on their way when the answer comes.
+    client.send([b'x'; 50_000]);
+    assert_eq!(client.get("/small").status, 200);
+    // The next one is never all there.
+    client.send("POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n");
+    assert_eq!(client.answer().status, 401);
+    assert!(client.rest().is_empty(), "nothing more is waited for");
+}
+
+#[test]
+fn who_waits_to_be_asked_for_the_body_and_is_refused_hears_that_the_connection_ends() {
+    let lab = Lab::on(vec![answers_early("blue")], "");
+    let mut client = lab.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 100000\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (401, Some("close")));
+    assert!(client.rest().is_empty());
+    let mut client = lab.client();
+    client.send("GET /small HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer().header("connection"), None, "there is no body");
+    assert_eq!(client.get("/small").status, 200);
+}
+
 #[test]
 fn an_origin_that_refuses_and_hangs_up_is_still_heard() {
     let origin = Origin::scripted("blue", |proxy: &mut Peer| {

@@ -17,7 +17,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,8 +26,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::origin::Then;
+use lab::preload::Preload;
 use lab::websocket::{connect_to_who_speaks, echoed, echoes};
-use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, gate, wait_until};
+use lab::{Client, Gate, Lab, Origin, Proxy, Pulse, SmallDisk, gate, wait_until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -342,7 +344,7 @@ fn the_sockets_are_the_same_and_so_is_everything_that_was_decided() {
     let (_, history) = row.lab.call("GET", "/v1/changes", &Value::Null);
     let epochs: Vec<_> = history["changes"].as_array().unwrap().iter().map(|c| c["epoch"].clone()).collect();
     assert_eq!(epochs, [json!(3), json!(2), json!(1)]);
-    let mut stream = std::os::unix::net::UnixStream::connect(&unix).unwrap();
+    let mut stream = UnixStream::connect(&unix).unwrap();
     Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -928,6 +930,35 @@ fn nothing_is_safe_to_stop_while_nobody_knows_what_an_older_process_has() {
     let (_, said, _) = row.lab.cli(&["status"]);
     assert!(said.contains("stop: blue is safe to stop"), "{said}");
     assert!(anew.stop().0.success());
+}
+
+/// The lock by which it is known needs no room.
+#[test]
+fn an_older_process_is_known_of_where_the_disk_is_full() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"100ms\"\n");
+    assert!(row.first.take().unwrap().stop().0.success());
+    let Some(disk) = SmallDisk::at(&row.lab.dir.path().join("state")) else {
+        eprintln!("skipped: lacks the right to mount a tmpfs (run as root)");
+        return;
+    };
+    let first = row.lab.spawn(2);
+    (row.pids, row.first) = (vec![first.pid()], Some(first));
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.lab.flip("green");
+    disk.fill();
+    row.upgrade();
+    signal("KILL", row.pids[1]);
+    row.first.as_ref().unwrap().wait_for_log("nothing more is begun");
+    wait_until("the new one is gone", || !lives(row.pids[1]));
+    let anew = row.lab.spawn(2);
+    assert_eq!(row.drain("blue")["drained"], false);
+    gate.open();
+    assert!(client.answer().is_whole);
+    wait_until("the older one ends, and that is known", || row.drain("blue")["drained"] == true);
+    assert!(anew.stop().0.success());
+    wait_until("it ends", || !lives(row.pids[0]));
 }
 
 #[test]
@@ -1724,12 +1755,7 @@ fn what_is_retired_while_a_further_process_prepares_itself_is_left_alone_too() {
     row.upgrade();
     wait_until("the old one is quiet", || row.status()["predecessors"][0]["quiet"] == true);
     let [there, go] = ["there", "go"].map(|name| row.lab.dir.path().join(name));
-    let text = format!(
-        "#!/bin/sh\n: > {there:?}\nuntil [ -e {go:?} ]; do sleep 0.02; done\nexec {} \"$@\"\n",
-        env!("CARGO_BIN_EXE_switchback")
-    );
-    let mut body = program(&row, &text);
-    body["timeout"] = json!("30s");
+    let body = waits(&row, &there, &go);
     let admin = row.lab.socket();
     let retired = thread::spawn(move || {
         wait_until("it is there", || there.exists());
@@ -1765,6 +1791,230 @@ fn a_retirement_goes_on_in_the_new_process() {
     socket.close(None).unwrap();
     while socket.read().is_ok() {}
     wait_until("it is over", || row.lab.shop()["retired"]["how"] == "finished");
+    row.wait_alone();
+    row.end();
+}
+
+/// Somebody looks into it with a debugger, or the kernel writes down its memory.
+#[test]
+fn an_old_process_that_stands_still_does_not_keep_the_new_one_from_ending() {
+    let mut row =
+        talking(echoes(), "[upgrade]\nspread = \"100ms\"\n[shutdown]\nspread = \"0s\"\ndeadline = \"1s\"\n");
+    let mut socket = websocket(row.address());
+    row.upgrade();
+    assert!(echoed(&mut socket, "hello"));
+    wait_until("the old one is quiet", || row.status()["predecessors"][0]["quiet"] == true);
+    signal("STOP", row.pids[0]);
+    signal("TERM", row.pids[1]);
+    wait_until("the new one ends", || !lives(row.pids[1]));
+    signal("CONT", row.pids[0]);
+    drop(socket);
+    row.wait_alone();
+    assert!(row.first.take().unwrap().wait().0.success());
+}
+
+/// A program that is started in the new version's place, and becomes it once `go` is there; then `there` is.
+fn waits(row: &Row, there: &Path, go: &Path) -> Value {
+    let text = format!(
+        "#!/bin/sh\n: > {there:?}\nuntil [ -e {go:?} ]; do sleep 0.02; done\nexec {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_switchback")
+    );
+    let mut body = program(row, &text);
+    body["timeout"] = json!("30s");
+    body
+}
+
+#[test]
+fn a_change_is_acknowledged_while_a_further_process_prepares_itself() {
+    let mut row = Row::with("[upgrade]\nspread = \"1s\"\n");
+    let mut kept = row.client();
+    assert_eq!(kept.get("/").version(), "blue");
+    row.upgrade();
+    let [there, go] = ["there", "go"].map(|name| row.lab.dir.path().join(name));
+    let body = waits(&row, &there, &go);
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &body);
+    wait_until("it is there", || there.exists());
+    assert_eq!(row.status()["predecessors"][0]["quiet"], false, "too late to see anything");
+    row.lab.flip("green");
+    fs::write(&go, "").unwrap();
+    let answer = asked.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    row.pids.push(u32::try_from(answer.json()["pid"].as_u64().unwrap()).unwrap());
+    assert_eq!(row.client().get("/").version(), "green");
+    row.wait_alone();
+    row.end();
+}
+
+/// Syncs wait while the file is there that says so.
+const SLOW_SYNC: &str = r#"
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int synced(long call, int file) {
+    while (!access(getenv("SLOW_SYNC"), F_OK)) usleep(1000);
+    return syscall(call, file);
+}
+
+int fsync(int file) { return synced(SYS_fsync, file); }
+int fdatasync(int file) { return synced(SYS_fdatasync, file); }
+"#;
+
+/// One whose store takes as long as the file is there that is returned.
+fn slow(extra: &str) -> (Row, PathBuf) {
+    let mut lab = Lab::with(&["blue", "green"], extra);
+    let library = Preload::compile(lab.dir.path(), SLOW_SYNC);
+    let slow = lab.dir.path().join("slow");
+    assert!(lab.proxy.take().unwrap().stop().0.success());
+    let before = ["env", &library.variable(), &format!("SLOW_SYNC={}", slow.display())];
+    let proxy = Proxy::start_as(&before, &["--workers", "2"], &lab.config(), &lab.socket());
+    lab.proxy = Some(proxy.unwrap_or_else(|log| panic!("the proxy did not start:\n{log}")));
+    (Row::of(lab), slow)
+}
+
+const SOME: &str = r#"{ "blue": 9000, "green": 1000 }"#;
+
+#[test]
+fn a_log_that_is_moved_away_during_an_upgrade_is_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let (mut row, slow) = slow(&format!("[access_log]\ntarget = \"file\"\npath = {log:?}\n"));
+    let move_away = |row: &Row| {
+        fs::rename(&log, log.with_extension("1")).unwrap();
+        signal("USR1", row.pids[0]);
+    };
+    let is_written = |row: &Row| {
+        assert_eq!(row.client().get("/").status, 200);
+        wait_until("it is written where it is looked for", || {
+            fs::metadata(&log).is_ok_and(|log| log.len() > 0)
+        });
+    };
+    let [there, go] = ["there", "go"].map(|name| dir.path().join(name));
+    let mut body = waits(&row, &there, &go);
+    body["timeout"] = json!("1s");
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &body);
+    wait_until("it is there", || there.exists());
+    move_away(&row);
+    assert_eq!(asked.answer().status, 504);
+    is_written(&row);
+
+    // The new process has opened it when it is moved.
+    fs::write(&slow, "").unwrap();
+    let change =
+        row.lab.call_later("PUT", "/v1/services/shop/weights", &[], &serde_json::from_str(SOME).unwrap());
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &json!({}));
+    let trace = row.lab.dir.path().join(format!("state/older-{}.lock", row.pids[0]));
+    wait_until("it is prepared", || trace.exists());
+    move_away(&row);
+    fs::remove_file(&slow).unwrap();
+    assert_eq!(change.answer().status, 200);
+    let answer = asked.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    row.pids.push(u32::try_from(answer.json()["pid"].as_u64().unwrap()).unwrap());
+    is_written(&row);
+    row.wait_alone();
+    row.end();
+}
+
+#[test]
+fn a_store_that_was_not_lent_before_the_time_was_over_is_not_waited_for() {
+    let (mut row, slow) = slow("");
+    row.lab.hold(&json!({ "timeout": "60s" }));
+    fs::write(&slow, "").unwrap();
+    let change =
+        row.lab.call_later("PUT", "/v1/services/shop/weights", &[], &serde_json::from_str(SOME).unwrap());
+    let (status, answer) = row.try_upgrade(&json!({ "timeout": "1s" }));
+    assert_eq!(status, 504, "{answer}");
+    fs::remove_file(&slow).unwrap();
+    assert_eq!(change.answer().status, 200);
+    assert_eq!(row.lab.call("POST", "/v1/services/shop/release", &Value::Null).0, 200);
+    wait_until("another process can take over", || {
+        let (status, answer) = row.try_upgrade(&json!({}));
+        assert!(status == 200 || answer["detail"].as_str().unwrap().contains("not back yet"), "{answer}");
+        status == 200
+    });
+    row.wait_alone();
+    row.end();
+}
+
+/// The process that is asked hears nothing of the first one any more, once the third one does.
+#[test]
+fn no_change_is_acknowledged_because_a_further_process_takes_over() {
+    let (mut row, slow) = slow("[upgrade]\nspread = \"5s\"\n");
+    let mut kept: Vec<_> = (0..20).map(|_| row.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").version() == "blue"));
+    row.upgrade();
+    fs::write(&slow, "").unwrap();
+    let change = row.lab.call_later("POST", "/v1/services/shop/flip", &[], &json!({ "to": "green" }));
+    let asked = row.lab.call_later("POST", "/v1/upgrade", &[], &json!({}));
+    let trace = row.lab.dir.path().join(format!("state/older-{}.lock", row.pids[1]));
+    wait_until("it is prepared", || trace.exists());
+    fs::remove_file(&slow).unwrap();
+    let answer = asked.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    row.pids.push(u32::try_from(answer.json()["pid"].as_u64().unwrap()).unwrap());
+    let answer = change.answer();
+    let told = answer.json();
+    assert_eq!((answer.status, &told["type"]), (504, &json!("urn:switchback:problem:left_behind")), "{told}");
+    assert!(told["detail"].as_str().unwrap().starts_with("the change is made"), "{told}");
+    assert_eq!(row.lab.flip("green")["changed"], false, "it was made, and is fenced now");
+    for client in &mut kept {
+        if let Ok(answer) = client.try_get("/") {
+            assert_ne!(answer.version(), "blue", "after the change was acknowledged");
+        }
+    }
+    drop(kept);
+    row.wait_alone();
+    row.end();
+}
+
+/// Who has connected before may be heard after that.
+#[test]
+fn nobody_who_is_heard_late_is_told_that_what_an_older_process_has_is_drained() {
+    let (mut row, gate) = Row::held("[upgrade]\nspread = \"50ms\"\n");
+    let mut client = row.client();
+    client.send("GET /held HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    row.lab.origin("blue").wait_served(1);
+    row.upgrade();
+    row.lab.flip("green");
+    let address = row.lab.origin("blue").address;
+    let paths =
+        ["/v1/drain".to_owned(), format!("/v1/services/shop/versions/blue/endpoints/{address}/drain")];
+    let over = Arc::new(AtomicBool::new(false));
+    let asking = {
+        let (socket, over) = (row.lab.socket(), Arc::clone(&over));
+        thread::spawn(move || {
+            let mut late = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                for path in &paths {
+                    // Nobody is there for a moment: then others are.
+                    let Ok(mut stream) = UnixStream::connect(&socket) else { continue };
+                    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                    late.push(thread::spawn(move || {
+                        thread::sleep(Duration::from_millis(100));
+                        let mut answer = String::new();
+                        // It may be closed before it is heard.
+                        let _ = stream.write_all(head.as_bytes());
+                        let _ = stream.read_to_string(&mut answer);
+                        answer
+                    }));
+                }
+                thread::sleep(Duration::from_millis(4));
+            }
+            late.into_iter().map(|late| late.join().unwrap()).collect::<Vec<_>>()
+        })
+    };
+    for _ in 0..3 {
+        row.upgrade();
+    }
+    over.store(true, Ordering::SeqCst);
+    let answers = asking.join().unwrap();
+    assert!(answers.len() > 20, "{}", answers.len());
+    let said = answers.iter().find(|answer| answer.contains("\"drained\":true"));
+    assert_eq!(said, None, "of {}", answers.len());
+    gate.open();
+    assert!(client.answer().is_whole);
     row.wait_alone();
     row.end();
 }

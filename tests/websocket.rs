@@ -1,4 +1,4 @@
-//! WebSockets pass over HTTP/1.1 and HTTP/2, count until they end, and are the only change of protocol that is served.
+//! WebSockets pass over HTTP/1.1 and HTTP/2, count until they end, and are the only change of protocol that is served unasked.
 
 #![allow(
     clippy::unwrap_used,

@@ -120,6 +120,7 @@ fn service(points: u16) -> Arc<Service> {
         sticky: None,
         targeting: switchback::table::Targeting::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     };
     let weight =

@@ -19,6 +19,7 @@ use super::status::{Status, Underscores};
 use crate::table::pin::{self, FIELD, Pinnable, Sorted};
 use crate::table::sticky::cookie;
 use crate::table::targeting::Aim;
+use crate::table::upgrades::offered;
 use crate::table::{
     AssignedBy, BasisPoints, OwnAnswer, Pin, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
 };
@@ -167,6 +168,20 @@ impl Request {
         Some(Copied { to: rules.to.to_string(), share, unless })
     }
 
+    /// What of its `Upgrade` is passed on, over HTTP/1.1, where a version of the service takes any.
+    fn upgrades(&self, service: &Service) -> Vec<String> {
+        let is_there = |name: &[u8]| name.eq_ignore_ascii_case(b"upgrade");
+        let connection = self.header("connection");
+        let mut options = connection.flat_map(|line| line.split(|byte| *byte == b','));
+        if !options.any(|option| is_there(option.trim_ascii()))
+            || service.versions.iter().all(|version| service.upgrades(version).is_none())
+        {
+            return Vec::new();
+        }
+        let offered = offered(&service.upgrades, self.header("upgrade"));
+        offered.into_iter().map(ToString::to_string).collect()
+    }
+
     /// What its user is known by, where users of the service stay with a version.
     fn key(&self, service: &Service) -> Option<StickyKey> {
         let sticky = service.sticky.as_ref()?;
@@ -218,6 +233,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         taken_out: request.taken_out.clone(),
         sticky: None,
         shielded_by: None,
+        upgrades: Vec::new(),
         copied: None,
     };
     let Some(routed) = table.route(request) else { return nowhere };
@@ -256,8 +272,9 @@ fn explained(table: &Table, request: &Request) -> Explained {
     }
     let rule = aim.and_then(|aim| rule(service, aim));
     let others = || chances.iter().filter(|chance| chance.version != service.stable.as_str());
-    let is_shielded =
-        service.shield.is_some() && service.split.leads_to(&service.stable) && request.may_repeat();
+    let upgrades = request.upgrades(service);
+    let is_shielded = service.shield.is_some() && service.split.leads_to(&service.stable);
+    let is_shielded = is_shielded && request.may_repeat() && upgrades.is_empty();
     let shielded_by = (is_shielded && others().next().is_some()).then(|| service.stable.to_string());
     Explained {
         reason,
@@ -267,6 +284,7 @@ fn explained(table: &Table, request: &Request) -> Explained {
         pinned,
         sticky: Sticky::of(service),
         shielded_by,
+        upgrades,
         copied: request.copied(service),
         chances,
         ..found

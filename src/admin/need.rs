@@ -6,12 +6,15 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::Method;
 use http_body_util::BodyExt;
 
 use super::App;
 use super::api::Problem;
 use super::caller::{Caller, out_of_scope};
 use super::edit::Edits;
+use super::refusal::{self, Blame};
+use crate::control::Failed;
 use crate::release::Scopes;
 
 /// What a call needs. Every route has one; `admin` is enough for all.
@@ -90,8 +93,16 @@ fn shown(service: &str) -> String {
 
 /// Lets the call through to its handler if its caller may make it.
 pub(super) async fn authorize(need: Need, app: Arc<App>, request: Request, next: Next) -> Response {
+    let is_read = request.method() == Method::GET && need != Need::Nothing;
     match allowed(need, &app, request).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => {
+            let answer = next.run(request).await;
+            // Behind it: what was read before that is no news of what the other process knows since.
+            if is_read && app.control.is_past() {
+                return refusal::failed(&app, Failed::Succeeded, &Blame::Path).into_response();
+            }
+            answer
+        }
         Err(problem) => problem.into_response(),
     }
 }

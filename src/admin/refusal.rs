@@ -99,7 +99,7 @@ pub(super) fn failed(app: &App, failed: Failed, blame: &Blame) -> Box<Problem> {
         Failed::Succeeded => Problem::new(503, "succeeded", failed.to_string())
             .hint("connect to the socket anew and try again: the new process answers"),
         // Not as above: who tried again would make the change a second time.
-        Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
+        Failed::Overtaken | Failed::LeftBehind => Problem::new(504, "left_behind", failed.to_string())
             .hint("the same call with its `Idempotency-Key` waits there; `switchback status SERVICE` asks that one"),
     }
 }

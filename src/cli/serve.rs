@@ -66,7 +66,6 @@ use crate::proxy::listener::ListenAddr;
 use crate::proxy::pressure::MemoryLimit;
 use crate::proxy::upstream::names;
 use crate::release::{Actor, ActorKind};
-use crate::store::sqlite::Sqlite;
 use crate::webhooks::Webhooks;
 
 /// After how long a reload that the store refused is tried again.
@@ -200,6 +199,8 @@ impl Process {
         let (workers, pins) = (cores.workers, cores.pins());
         let Started { sockets: mut inherited, predecessor } = started;
         let entrances = Entrances::of(&config, None)?;
+        // First: of two that start at once the one that does not get it takes no socket away that the other has made.
+        let claim = Succession::claim(predecessor.as_ref(), &config.state)?;
         let (mut socket, handle) = sockets::admin_socket(&config.admin.socket, &mut inherited)?;
         let (admin_path, mut own) = (socket.path().to_owned(), vec![handle]);
         let metrics = config.metrics.as_ref().map(|of| sockets::metrics_socket(of.listen, &mut inherited));
@@ -211,8 +212,7 @@ impl Process {
         let log = Log::open(&config)?;
         let mut succession = Succession::begin(predecessor, &config.state.dir).await?;
         let generation = succession.generation();
-        let state = &config.state;
-        let store = Box::new(Sqlite::open_within(succession.closing(), &state.dir, state.history)?);
+        let store = succession.store(claim, &config.state)?;
         names::ask(&config.proxy.name_servers);
         let (control, handle) = control::open(store, config.services.clone(), workers, actor(&file))
             .with_context(|| format!("cannot start from the state in {}", config.state.dir.display()))?;

@@ -43,6 +43,7 @@ mod targeting;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upgrades;
 mod upstream_tls;
 mod walk;
 mod warmup;

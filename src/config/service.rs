@@ -12,7 +12,7 @@ use super::file::SOME_TIME;
 use super::walk::{Entry, Node, Section};
 use super::{
     answer, drain, edits, hold, limits, mirror, pool, pool_rules, route, shield, split, sticky, supervise,
-    targeting,
+    targeting, upgrades,
 };
 use crate::table::targeting::Condition;
 use crate::table::{
@@ -98,6 +98,7 @@ impl Services {
         let supervise = section.or("supervise", None, |node| supervise::read(node).map(Some));
         let sticky = section.or("sticky", None, |node| sticky::read(node, name.as_ref()).map(Some));
         let shield = section.or("shield", None, shield::read);
+        let upgrades = section.or("upgrades", Arc::default(), upgrades::read);
         let mirror = section.or("mirror", None, |node| mirror::read(node, &versions));
         let pins_release = section.or("pin_release", false, Node::flag);
         section.finish();
@@ -137,6 +138,7 @@ impl Services {
             sticky: sticky.map(Arc::new),
             targeting,
             shield: shield?.map(Arc::new),
+            upgrades: upgrades?,
             mirror: mirror?.map(Arc::new),
         })
     }

@@ -190,11 +190,6 @@ impl Elders {
         });
     }
 
-    /// Another process counts what they have.
-    pub fn clear(&self) {
-        self.all.send_replace(Vec::new());
-    }
-
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Elder> {

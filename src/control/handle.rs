@@ -122,6 +122,9 @@ pub enum Failed {
         "the change is made, but a process that this one has replaced does not answer: it may send requests the old way"
     )]
     Unfenced,
+    /// The change is made, and another process has taken this one's place before such a process has said that.
+    #[error("the change is made, and another process has taken over: that one tells when it is fenced")]
+    Overtaken,
     /// The store is with a process that starts and may take this one's place.
     #[error("nothing has changed: another process is about to take this one's place")]
     Lent,
@@ -184,7 +187,7 @@ impl Handle {
     /// When dropped early the change may happen nevertheless; an idempotency key tells.
     ///
     /// # Errors
-    /// [`Failed`] says why nothing has changed.
+    /// [`Failed`] says why nothing has changed; [`Failed::Unfenced`] and [`Failed::Overtaken`] that it has, and is not known to be fenced.
     pub async fn change(&self, wanted: Wanted) -> Result<Done, Failed> {
         self.warm_up(&wanted).await;
         let dry_run = wanted.dry_run;
@@ -196,9 +199,17 @@ impl Handle {
             return Ok(done);
         }
         // A process whose place we have taken may still send requests the old way.
-        match timeout(HUSH, self.elders.quiet()).await {
-            Ok(()) => Ok(done),
-            Err(_) => Err(Failed::Unfenced),
+        timeout(HUSH, self.hushed()).await.unwrap_or(Err(Failed::Unfenced)).map(|()| done)
+    }
+
+    /// Waits until no elder begins new requests any more.
+    async fn hushed(&self) -> Result<(), Failed> {
+        let mut seen = self.seen.clone();
+        tokio::select! {
+            biased;
+            () = self.elders.quiet() => Ok(()),
+            // They tell another process from now on.
+            past = seen.wait_for(|seen| seen.is_past) => Err(past.map_or(Failed::Closed, |_| Failed::Overtaken)),
         }
     }
 
@@ -308,8 +319,23 @@ impl Handle {
     /// What the workers, and the elders, have left on a version, all of its tenures together; `None` when one of them does not answer in
     /// time. Cancel-safe.
     pub async fn remaining(&self, service: &ServiceName, version: &VersionName) -> Option<Vec<Remaining>> {
-        let here = self.live.roll.call(self.tenures.of_version(service, version)).await?;
+        let here = self.remaining_here(service, version).await?;
         Some(add_up(here.into_iter().chain(self.elders.left(service, version))))
+    }
+
+    /// The same without what the elders have.
+    pub async fn remaining_here(
+        &self,
+        service: &ServiceName,
+        version: &VersionName,
+    ) -> Option<Vec<Remaining>> {
+        self.live.roll.call(self.tenures.of_version(service, version)).await
+    }
+
+    /// True when another process has taken this one's place: what is seen here is how it was.
+    #[must_use]
+    pub fn is_past(&self) -> bool {
+        self.seen.borrow().is_past
     }
 
     /// The versions that still have work from before the change that left them.

@@ -8,13 +8,14 @@ use super::body::Incoming;
 use super::connection::Client;
 use super::gate::Asked;
 use super::hold::{self, Place, Way};
-use super::live::{Lane, Snapshot, Terms};
+use super::live::{Lane, Rare, Snapshot, Terms};
 use super::permit::Permit;
 use super::pressure::Pressure;
 use super::quota::{Comer, NotNow, Slot};
 use super::sticky::{self, Known, Minted};
 use super::story::Story;
 use super::targeting::Request;
+use super::upgrade::Offer;
 use crate::metrics::{Kind, Reason};
 use crate::table::Pin;
 
@@ -24,6 +25,8 @@ pub(super) struct Admitted {
     pub(super) terms: Terms,
     /// True when stable may answer in the version's place, or a copy of it may be sent elsewhere.
     pub(super) is_attended: bool,
+    /// What the version may change the protocol to; nobody attends it then.
+    pub(super) offer: Option<Offer>,
 }
 
 /// How far a request has come.
@@ -75,6 +78,8 @@ pub(super) fn admit(
         };
         let rare = lane.rare.as_deref();
         let gates = rare.and_then(|rare| rare.gates.as_ref());
+        let offer = rare.and_then(|rare| Offer::of(head, rare.upgrades.as_deref()?));
+        let writes = writes || offer.is_some();
         let mut way = Way::Free;
         if place.is_some() || gates.is_some_and(|gates| !gates.are_idle()) {
             way = hold::look(gates, (head, asked.raw_path(), writes), place);
@@ -128,8 +133,9 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            let is_attended = rare.is_some_and(|rare| rare.shield.is_some() || rare.mirror.is_some());
-            return Ok(Entry::Admitted(Admitted { permit, terms, is_attended }));
+            let attends = |rare: &Rare| rare.shield.is_some() || rare.mirror.is_some();
+            let is_attended = offer.is_none() && rare.is_some_and(attends);
+            return Ok(Entry::Admitted(Admitted { permit, terms, is_attended, offer }));
         }
     }
 }

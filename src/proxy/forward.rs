@@ -30,7 +30,7 @@ use super::body::{Flow, Part, Source};
 use super::bounds::Bounds;
 use super::connection::Turn;
 use super::farewell::Farewell;
-use super::http1::{self, Decoded, Decoder, Head};
+use super::http1::{self, Change, Decoded, Decoder, Head};
 use super::journal::Record;
 use super::media;
 use super::outgoing::{Outgoing, Upload, Waiting};
@@ -76,6 +76,8 @@ pub struct Exchange {
     /// What the rest of the request waits for.
     waiting: Waiting,
     input: Bytes,
+    /// The endpoint's yes to a change of protocol, which begins behind the request's body (RFC 9110 §7.8).
+    accepted: Option<Box<Head>>,
     interims: Interims,
     decoder: Decoder,
     keep_alive: bool,
@@ -111,6 +113,7 @@ impl Exchange {
             outgoing,
             waiting: Waiting::Endpoint,
             input: Bytes::new(),
+            accepted: None,
             interims: Interims::default(),
             decoder: Decoder::Length(0),
             keep_alive: false,
@@ -140,7 +143,9 @@ impl Exchange {
                 Taken::Continue => continue,
                 Taken::Nothing => {}
             }
-            match self.receive(self.first_read(), cx) {
+            // What is behind a yes is no head.
+            let is_accepted = self.accepted.is_some();
+            match if is_accepted { Poll::Pending } else { self.receive(self.first_read(), cx) } {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(end) => return Poll::Ready(Err(self.cut_off(&end))),
                 Poll::Pending if self.is_past_answering() => return Poll::Ready(Err(Failure::unsent(false))),
@@ -152,14 +157,20 @@ impl Exchange {
     /// A head off the input; interim ones are relayed to a client that can read them (RFC 9110 §15.2).
     fn take_head(&mut self, asked: &Parts) -> Result<Taken, Failure> {
         let mut taken = Taken::Nothing;
+        if let Some(head) = self.accepted.take() {
+            return self.accept(head);
+        }
         while !self.input.is_empty() {
             let malformed = |why: http1::Malformed| Failure::Because(why.reason());
             let Some(head) = http1::parse_head(&mut self.input, &asked.method).map_err(malformed)? else {
                 break;
             };
-            if !head.status.is_informational() || self.outgoing.is_accepted_by(&head) {
+            if !head.status.is_informational() || self.outgoing.is_accepted_by(&head, asked) {
                 self.outgoing.check(&head).map_err(Failure::Because)?;
                 self.bind(&head);
+                if head.change.is_some() && !self.outgoing.is_over() {
+                    return self.accept(Box::new(head));
+                }
                 return Ok(Taken::Final(head));
             }
             let now = self.now();
@@ -178,29 +189,43 @@ impl Exchange {
         Ok(taken)
     }
 
+    /// The endpoint has said yes to a change of protocol with `head`, and gets the rest of the request before anything else: what is
+    /// left of its body would be taken for the other protocol.
+    fn accept(&mut self, head: Box<Head>) -> Result<Taken, Failure> {
+        if !self.outgoing.is_over() {
+            self.accepted = Some(head);
+            return Ok(Taken::Nothing);
+        }
+        if self.outgoing.is_whole() {
+            Ok(Taken::Final(*head))
+        } else {
+            Err(Failure::Because(Reason::UpstreamClosed))
+        }
+    }
+
     /// The answer with this head to the request of which `upload` was the body.
     #[must_use]
     pub fn answer(self: Box<Self>, head: Head, upload: &mut Upload) -> Answer {
         self.record.as_ref().inspect(|record| record.first_byte());
         let source = match head.status {
-            StatusCode::SWITCHING_PROTOCOLS => self.tunnel(upload),
+            StatusCode::SWITCHING_PROTOCOLS => self.tunnel(head.change, upload),
             _ => self.body(&head),
         };
         Answer { status: head.status, headers: head.headers, source }
     }
 
     /// The endpoint has changed the protocol: what follows is not ours to read.
-    fn tunnel(mut self: Box<Self>, upload: &mut Upload) -> Source {
+    fn tunnel(mut self: Box<Self>, change: Option<Change>, upload: &mut Upload) -> Source {
         self.turn.alarm.clear();
-        let (Some(permit), Some(stream), Some(past)) =
-            (self.permit.take(), self.stream.take(), self.past.take())
+        let (Some(permit), Some(stream), Some(past), Some(change)) =
+            (self.permit.take(), self.stream.take(), self.past.take(), change)
         else {
             return Source::Full(Bytes::new());
         };
         permit.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         let (turn, early) = (self.turn.clone(), std::mem::take(&mut self.input));
-        let stream = Far::Own(stream, past);
-        let tunnel = Tunnel::new(turn, permit, stream, early, upload.take_tunnel(), self.timeouts);
+        let ends = (Far::Own(stream, past), early, upload.take_tunnel());
+        let tunnel = Tunnel::new(turn, permit, ends, change, self.timeouts);
         Source::Tunnel(Box::new(tunnel))
     }
 

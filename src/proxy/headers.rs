@@ -158,7 +158,8 @@ pub fn write_request(
 ) {
     let headers = &request.headers;
     // Of `CONNECT` only what is a `GET` in HTTP/1.1 gets here (RFC 8441 §5).
-    let method = if upgrade.is_some() { &Method::GET } else { &request.method };
+    let is_handshake = upgrade.is_some_and(|(upgrade, _)| upgrade != Upgrade::Listed);
+    let method = if is_handshake { &Method::GET } else { &request.method };
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
@@ -181,8 +182,9 @@ pub fn write_request(
     write_forwarding(out, is_introduced.then_some(headers), origin);
     write_via(out, request.version, origin.via);
     if let Some((upgrade, key)) = upgrade {
-        upgrade.write(out, headers, key);
-    } else if headers.takes_trailers() {
+        upgrade.write(out, request, key);
+    }
+    if !is_handshake && headers.takes_trailers() {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");

@@ -16,7 +16,7 @@ use super::upstream::warmups::Warmups;
 use super::upstream::{Roll, Target, Upstream};
 use crate::table::{
     Aims, AssignedBy, Epoch, MirrorRules, Pin, Pinnable, Service, ServiceLimits, ServiceName, ShieldRules,
-    Sticky, Table, Timeouts, VersionName, VersionSpec,
+    Sticky, Table, Timeouts, UpgradeName, VersionName, VersionSpec,
 };
 
 /// One table with the tenures of its versions; never edited.
@@ -68,6 +68,8 @@ pub struct Rare {
     pub sticky: Option<Arc<Sticky>>,
     /// What stable answers in the version's place, if it does.
     pub shield: Option<Arc<ShieldRules>>,
+    /// What requests to the version may change to beside WebSocket, if to anything.
+    pub upgrades: Option<Arc<[UpgradeName]>>,
     /// Which of the service's requests are copied, if any are now.
     pub mirror: Option<Arc<MirrorRules>>,
     /// How the version's requests are counted, if it is compared with another.
@@ -118,15 +120,17 @@ impl Shared {
     }
 
     /// What a version has of it that only few have.
-    fn rare(self, service: &Service, version: &VersionName) -> Option<Arc<Rare>> {
+    fn rare(self, service: &Service, spec: &VersionSpec) -> Option<Arc<Rare>> {
         let Self { quota, gates, ledger, .. } = self;
-        let counting = Counting::of(service, version, ledger.as_ref());
+        let counting = Counting::of(service, &spec.name, ledger.as_ref());
         let (aims, sticky) = (service.aims.clone(), service.sticky.clone());
-        let (shield, mirror) = (service.shield(version).cloned(), service.mirroring().cloned());
+        let (shield, upgrades) = (service.shield(&spec.name).cloned(), service.upgrades(spec).cloned());
+        let mirror = service.mirroring().cloned();
         let is_limited = quota.is_some() || gates.is_some() || ledger.is_some();
-        let is_there =
-            is_limited || aims.is_some() || sticky.is_some() || shield.is_some() || mirror.is_some();
-        is_there.then(|| Arc::new(Rare { gates, quota, aims, sticky, shield, mirror, counting, ledger }))
+        let is_attended = shield.is_some() || mirror.is_some();
+        let is_special = aims.is_some() || sticky.is_some() || upgrades.is_some() || is_attended;
+        let rare = || Rare { gates, quota, aims, sticky, shield, upgrades, mirror, counting, ledger };
+        (is_limited || is_special).then(|| Arc::new(rare()))
     }
 }
 
@@ -151,7 +155,7 @@ impl Lane {
             upstream,
             target: same.map_or_else(|| Arc::new(target), Arc::clone),
             terms: Arc::clone(&shared.terms),
-            rare: shared.rare(service, &service.versions[index].name),
+            rare: shared.rare(service, &service.versions[index]),
         }
     }
 

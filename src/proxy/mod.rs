@@ -153,6 +153,10 @@ async fn respond(turn: &Turn, head: &mut Parts, body: Incoming, story: &mut Stor
     if let Some(place) = place {
         attempts::stay_in_line(&mut admitted.permit, place);
     }
+    if let Some(offer) = admitted.offer.take() {
+        head.extensions.insert(offer);
+        asked = Asked::of(head)?;
+    }
     if story.is_marked() || hops.is_some() {
         story.mark(head, hops);
         asked = Asked::of(head)?;

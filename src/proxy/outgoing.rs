@@ -18,10 +18,10 @@ use super::fields::Note;
 use super::gate::Asked;
 use super::head::Parts;
 use super::headers::{self, BodyLength, Origin};
-use super::http1::{self, Head};
+use super::http1::{self, Change, Head};
 use super::pipe::Pipe;
 use super::settings::Settings;
-use super::upgrade::{self, Upgrade};
+use super::upgrade::{self, Offer, Upgrade};
 use super::upstream::{Endpoint, Stream};
 use crate::metrics::Reason;
 use crate::table::{EndpointAddr, SentHost};
@@ -103,7 +103,7 @@ impl Upload {
     /// The body of the request `head`, of at most so many bytes, and how it is delimited towards the endpoint.
     pub fn of(head: &Parts, body: Incoming, asked: &Asked<'_>, most: Option<u64>) -> Self {
         let most = most.unwrap_or(u64::MAX);
-        if asked.upgrade.is_some() {
+        if asked.upgrade.is_some_and(|upgrade| upgrade != Upgrade::Listed) {
             return Self { rest: Rest::Nothing, length: BodyLength::None, tunnel: body, most };
         }
         let tunnel = Incoming::None;
@@ -183,7 +183,7 @@ impl Outgoing {
         };
         let key = match asked.upgrade {
             Some(Upgrade::Http2) => upgrade::key([0; 4].map(|_: u32| client.worker.coin())),
-            Some(Upgrade::Http1) | None => String::new(),
+            Some(Upgrade::Http1 | Upgrade::Listed) | None => String::new(),
         };
         let mut out = client.worker.take_buffer();
         headers::write_request(
@@ -231,15 +231,19 @@ impl Outgoing {
         self.is_sent && !self.is_cut
     }
 
-    /// True when `head` is the change of protocol that was asked for.
-    pub fn is_accepted_by(&self, head: &Head) -> bool {
-        head.to_websocket
-            && match self.upgrade {
-                None => false,
-                // It is the client's key, and the client's to judge.
-                Some(Upgrade::Http1) => head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1,
-                Some(Upgrade::Http2) => upgrade::is_accepted(&head.headers, self.key.as_bytes()),
+    /// True when `head` is the change of protocol that `asked` has asked for.
+    pub fn is_accepted_by(&self, head: &Head, asked: &Parts) -> bool {
+        match (self.upgrade, head.change) {
+            // It is the client's key, and the client's to judge.
+            (Some(Upgrade::Http1), Some(Change::Websocket)) => {
+                head.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() == 1
             }
+            (Some(Upgrade::Http2), Some(Change::Websocket)) => {
+                upgrade::is_accepted(&head.headers, self.key.as_bytes())
+            }
+            (Some(Upgrade::Listed), Some(Change::Other)) => Offer::is_accepted(asked, &head.headers),
+            (_, Some(Change::Websocket | Change::Other) | None) => false,
+        }
     }
 
     /// Any success of a `CONNECT` is the tunnel to its client (RFC 9110 §9.3.6), who would take the body for what comes through.

@@ -1,6 +1,7 @@
 //! A tunnel: what a connection is after a change of protocol. Bytes go both ways as they come, and nothing is read that
 //! the other side has not room for.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use tokio_util::io::poll_read_buf;
 use super::body::Incoming;
 use super::clock::{Clock, TICK};
 use super::connection::Turn;
-use super::http1::pass_over;
+use super::http1::{Change, pass_over};
 use super::permit::Permit;
 use super::upstream::Far;
 use super::upstream::flights::Ask;
@@ -22,7 +23,8 @@ use super::websocket::{self, Frames};
 use crate::metrics::{Kind, Reason};
 use crate::table::Timeouts;
 
-/// How long an endpoint may be silent at most when its client has said all it had to say.
+/// How long an endpoint of a WebSocket may be silent at most when its client has said all it had to say, and the client of any
+/// other tunnel when its endpoint has: whoever is gone for good looks the same as one that only has ended.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// How long a client may take to answer its Close at the deadline of the drain, in place of [`ANSWER`]; also how long the endpoint
 /// may take for its own, and to end once both have closed.
@@ -47,6 +49,7 @@ pub struct Tunnel {
     permit: Permit,
     stream: Far,
     timeouts: Timeouts,
+    change: Change,
     up: Half,
     down: Half,
     /// What the endpoint has said behind a message after which the client is to be told to go: kept back until it is.
@@ -83,6 +86,15 @@ struct Half {
     is_over: bool,
 }
 
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With an end that the client can be told.
+    Said,
+    /// Its endpoint broke off, in a protocol that may have no other word for that.
+    Torn,
+}
+
 impl Half {
     /// True when its source has sent a Close, and all of that has gone on.
     fn has_closed(&self) -> bool {
@@ -91,32 +103,56 @@ impl Half {
 }
 
 impl Tunnel {
-    /// A tunnel over `stream`, off which `early` was already read.
+    /// A tunnel over a stream, off which `early` was already read.
     pub(super) fn new(
         turn: Turn,
         permit: Permit,
-        stream: Far,
-        early: Bytes,
-        incoming: Incoming,
+        (stream, early, incoming): (Far, Bytes, Incoming),
+        change: Change,
         timeouts: Timeouts,
     ) -> Self {
-        permit.becomes(Kind::Websocket);
-        permit.has_words();
         let mut down = Half { data: early, ..Half::default() };
-        down.frames.follow(&down.data);
+        match change {
+            Change::Websocket => {
+                permit.becomes(Kind::Websocket);
+                permit.has_words();
+                down.frames.follow(&down.data);
+            }
+            Change::Other => permit.becomes(Kind::Tunnel),
+        }
         let (up, rest, stage, until) = (Half::default(), Bytes::new(), Stage::Open, 0);
-        Self { incoming, turn, permit, stream, timeouts, up, down, rest, stage, until }
+        Self { incoming, turn, permit, stream, timeouts, change, up, down, rest, stage, until }
     }
 
-    /// Joins both sides until the endpoint has ended, or nothing has moved for too long. Ends the permit.
-    pub async fn join(mut self, client: &mut impl End) {
-        let ended = std::future::poll_fn(|cx| self.poll(client, cx)).await;
+    /// Joins both sides until the endpoint has ended, or, where that means something, both have; or nothing has moved for too long.
+    /// Ends the permit.
+    pub async fn join(mut self, client: &mut impl End) -> Ending {
+        let ended = poll_fn(|cx| self.poll(client, cx)).await;
+        let mut ending = Ending::Said;
+        if self.change == Change::Other {
+            ending = self.close(ended).await;
+        }
         match ended {
             Ok(()) if self.is_told() => self.permit.said_goodbye(),
             Ok(()) => self.permit.complete(),
             Err(reason) => self.permit.failed(reason),
         }
         self.turn.alarm.clear();
+        ending
+    }
+
+    /// Closes the endpoint's side of what is no WebSocket: as the client has left its own.
+    async fn close(&mut self, ended: Result<(), Reason>) -> Ending {
+        match ended {
+            Err(Reason::ClientGone | Reason::ClientStalled) => self.stream.reset_on_close(),
+            Err(Reason::BodyTruncated | Reason::UpstreamClosed | Reason::BodyStalled) => return Ending::Torn,
+            // As far as it goes at once: under TLS closing alone says nothing.
+            Ok(()) | Err(_) => {
+                let say = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut self.stream).poll_shutdown(cx));
+                drop(poll_fn(say).await);
+            }
+        }
+        Ending::Said
     }
 
     fn poll(&mut self, client: &mut impl End, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
@@ -128,17 +164,29 @@ impl Tunnel {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) if self.is_told() => {
                 return Poll::Ready(Ok(()));
             }
+            // The endpoint has ended before: it need not take what the client still says.
+            (Poll::Ready(Err(_)), Poll::Ready(Ok(()))) if self.change == Change::Other => {
+                return Poll::Ready(Ok(()));
+            }
             (Poll::Ready(Err(reason)), _) | (_, Poll::Ready(Err(reason))) => return Poll::Ready(Err(reason)),
-            // The endpoint has closed: nothing that the client still says can reach it.
-            (_, Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-            (_, Poll::Pending) => {}
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+            // The endpoint has closed: nothing that a WebSocket's client still says can reach it.
+            (Poll::Pending, Poll::Ready(Ok(()))) if self.change == Change::Websocket => {
+                return Poll::Ready(Ok(()));
+            }
+            (Poll::Pending | Poll::Ready(Ok(())), Poll::Pending) | (Poll::Pending, Poll::Ready(Ok(()))) => {}
         }
         if self.stage != Stage::Open || self.permit.ask() == Ask::Cut {
             return self.poll_farewell(client, cx);
         }
         let is_idle = self.up.data.is_empty() && self.down.data.is_empty();
         let limit = if is_idle { self.timeouts.tunnel } else { self.timeouts.progress };
-        let limit = if self.up.is_over { limit.min(FAREWELL) } else { limit };
+        // One who has ended may wait for long: for what a command prints whose input is over, say.
+        let is_last = match self.change {
+            Change::Websocket => self.up.is_over,
+            Change::Other => self.down.is_over,
+        };
+        let limit = if is_last { limit.min(FAREWELL) } else { limit };
         let alarm = &self.turn.alarm;
         if moved {
             alarm.set(limit);
@@ -147,7 +195,7 @@ impl Tunnel {
         }
         ready!(alarm.poll(cx));
         // Who does not follow has nothing more to say; where nobody says anything nobody has failed.
-        Poll::Ready(if self.up.is_over {
+        Poll::Ready(if is_last {
             Ok(())
         } else if !self.down.data.is_empty() {
             Err(Reason::ClientStalled)
@@ -167,7 +215,7 @@ impl Tunnel {
     /// those of both, where one has closed by itself.
     fn poll_farewell(&mut self, client: &mut impl End, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         if self.stage == Stage::Open {
-            // It was cut, and in the middle of a frame: there is no word for it.
+            // It was cut, and in the middle of a frame, or of what knows no frames: there is no word for it.
             return Poll::Ready(Err(Reason::DrainDeadline));
         }
         loop {
@@ -211,6 +259,9 @@ impl Tunnel {
     /// What comes next for a client that has taken all before: a Close, where that is asked and tears nothing, else what was kept
     /// back.
     fn next_words(&mut self) -> Bytes {
+        if self.change == Change::Other {
+            return Bytes::new();
+        }
         let (frames, rest) = (&self.down.frames, std::mem::take(&mut self.rest));
         let next = match (self.stage, self.permit.ask()) {
             (Stage::Theirs | Stage::Said | Stage::Over, _) | (Stage::Open, Ask::Stay) => return rest,
@@ -233,7 +284,23 @@ impl Tunnel {
         moved: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Reason>> {
-        let Self { up, stream, permit, .. } = self;
+        let sent = ready!(self.poll_send(client, moved, cx));
+        if sent == Err(Reason::UpstreamClosed) && self.change == Change::Other {
+            // It takes nothing any more; its last words may be on their way all the same.
+            (self.up.data, self.up.is_over) = (Bytes::new(), true);
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(sent)
+    }
+
+    /// The same, as far as the endpoint takes it.
+    fn poll_send(
+        &mut self,
+        client: &mut impl End,
+        moved: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Reason>> {
+        let Self { up, stream, permit, change, .. } = self;
         while !up.is_over {
             while !up.data.is_empty() {
                 let written = ready!(Pin::new(&mut *stream).poll_write(cx, &up.data));
@@ -254,7 +321,9 @@ impl Tunnel {
             }
             up.data = ready!(client.poll_read(cx)).map_err(|_| Reason::ClientGone)?;
             up.is_read = up.data.is_empty();
-            up.frames.follow(&up.data);
+            if *change == Change::Websocket {
+                up.frames.follow(&up.data);
+            }
             *moved = true;
         }
         Poll::Ready(Ok(()))
@@ -298,6 +367,9 @@ impl Tunnel {
             down.data = scratch.split().freeze();
             down.is_read = down.data.is_empty();
             *moved = true;
+            if self.change == Change::Other {
+                continue;
+            }
             if matches!(self.stage, Stage::Said | Stage::Over) {
                 // It was told goodbye.
                 down.data = Bytes::new();

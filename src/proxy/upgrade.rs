@@ -1,7 +1,10 @@
-//! The one change of protocol that is served: to WebSocket, over HTTP/1.1 (RFC 6455 §4) and HTTP/2 (RFC 8441).
+//! The changes of protocol that are served: to WebSocket, over HTTP/1.1 (RFC 6455 §4) and HTTP/2 (RFC 8441), and over HTTP/1.1
+//! to what a service lists.
 //!
 //! Anything else that `Upgrade` may name is dropped and the request served as it is; `h2c` above all, with which a
 //! request could leave the proxy's sight.
+
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
@@ -12,18 +15,55 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Version, request};
 
-use super::fields::Note;
+use super::fields::{Fields, Note};
 use super::head::Parts;
 use super::headers::{append, has_token, only};
 use crate::metrics::Reason;
+use crate::table::{UpgradeName, upgrades};
 
-/// How a client asks for a WebSocket.
+/// How a client asks for another protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upgrade {
     /// `GET` with `Upgrade: websocket`; the client's own key is passed on, and what answers it.
     Http1,
     /// Extended `CONNECT` of a stream; the handshake with the endpoint is ours.
     Http2,
+    /// No WebSocket: what the [`Offer`] of its head says.
+    Listed,
+}
+
+/// What a request may be answered with a change to: what it asks for, as far as its service lists it. It is an extension of the
+/// request's head from when the service is known.
+#[derive(Debug, Clone)]
+pub struct Offer(Arc<[UpgradeName]>);
+
+impl Offer {
+    /// What `request` asks for of `listed`; `None` when that is nothing, and in what is no upgrade (RFC 9110 §7.8).
+    #[must_use]
+    pub fn of(request: &Parts, listed: &[UpgradeName]) -> Option<Self> {
+        let headers = &request.headers;
+        if request.version != Version::HTTP_11 || !headers.has(Note::Upgrade) || !is_connected(headers) {
+            return None;
+        }
+        let offered = upgrades::offered(listed, headers.all_of(UPGRADE.as_str()));
+        (!offered.is_empty()).then(|| Self(offered.into_iter().cloned().collect()))
+    }
+
+    /// True when `request` was offered a change to what the only `Upgrade` of its answer says.
+    #[must_use]
+    pub fn is_accepted(request: &Parts, answer: &Fields) -> bool {
+        let offer = request.extensions.get::<Self>();
+        let accepted = answer.first(Note::Upgrade);
+        offer.zip(accepted).is_some_and(|(offer, accepted)| offer.0.iter().any(|name| name.is(accepted)))
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for (index, name) in self.0.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { b"upgrade: " } else { b", " });
+            out.extend_from_slice(name.as_str().as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 impl Upgrade {
@@ -37,6 +77,9 @@ impl Upgrade {
             let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
             return if is_websocket { Ok(Some(Self::Http2)) } else { Err(Reason::Method) };
         }
+        if request.extensions.get::<Offer>().is_some() {
+            return Ok(Some(Self::Listed));
+        }
         let headers = &request.headers;
         if request.version != Version::HTTP_11 || !headers.has(Note::Upgrade) {
             return Ok(None);
@@ -47,21 +90,30 @@ impl Upgrade {
             && !has_body
             && only(headers, &UPGRADE)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-            && headers.get_all(CONNECTION).iter().any(|value| has_token(value.as_bytes(), b"upgrade"))
+            && is_connected(headers)
             && only(headers, &SEC_WEBSOCKET_KEY).is_some();
         Ok(is_sound.then_some(Self::Http1))
     }
 
-    /// Appends the fields of the handshake towards an endpoint; `key` is ours, for a client that has none.
-    pub fn write(self, out: &mut Vec<u8>, headers: &HeaderMap, key: &str) {
-        out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+    /// Appends the fields towards an endpoint that ask for it; `key` is ours, for a client that has none.
+    pub fn write(self, out: &mut Vec<u8>, request: &Parts, key: &str) {
+        out.extend_from_slice(b"connection: Upgrade\r\n");
+        if let Some(offer) = request.extensions.get::<Offer>() {
+            return offer.write(out);
+        }
+        out.extend_from_slice(b"upgrade: websocket\r\n");
         if self == Self::Http2 {
             append(out, b"sec-websocket-key", key.as_bytes());
-            if !headers.contains_key(SEC_WEBSOCKET_VERSION) {
+            if !request.headers.contains_key(SEC_WEBSOCKET_VERSION) {
                 append(out, b"sec-websocket-version", b"13");
             }
         }
     }
+}
+
+/// True when `Connection` says that the protocol is to be changed.
+fn is_connected(headers: &Fields) -> bool {
+    headers.all_of(CONNECTION.as_str()).any(|value| has_token(value, b"upgrade"))
 }
 
 /// Takes a key away that came with an extended `CONNECT`, where it means nothing (RFC 8441 §5): the endpoint would have two, and
@@ -124,6 +176,41 @@ mod tests {
         }
         assert_eq!(asked("POST", &[("upgrade", "websocket"), ASKS, KEY]), Ok(None));
         assert_eq!(asked("CONNECT", &[]), Err(Reason::Method));
+    }
+
+    #[test]
+    fn what_is_listed_is_offered_and_nothing_else_is_accepted() {
+        let listed: Vec<UpgradeName> = ["tcp", "spdy/3.1"].iter().map(|name| name.parse().unwrap()).collect();
+        let request = |version, fields: &[(&str, &str)]| {
+            let mut request = http::Request::builder().version(version);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            Parts::from(request.body(()).unwrap().into_parts().0)
+        };
+        let mut asks = request(Version::HTTP_11, &[ASKS, ("upgrade", "foo, TCP"), ("upgrade", "h2c")]);
+        let offer = Offer::of(&asks, &listed).unwrap();
+        asks.extensions.insert(offer);
+        assert_eq!(Upgrade::of(&asks), Ok(Some(Upgrade::Listed)));
+        let mut out = Vec::new();
+        Upgrade::Listed.write(&mut out, &asks, "");
+        assert_eq!(out, b"connection: Upgrade\r\nupgrade: tcp\r\n");
+        let accepted = |name: &'static str| {
+            let fields = HeaderMap::from_iter([(UPGRADE, HeaderValue::from_static(name))]);
+            Offer::is_accepted(&asks, &fields.into())
+        };
+        assert_eq!(
+            ["Tcp", "spdy/3.1", "foo", "tcp, foo", ""].map(accepted),
+            [true, false, false, false, false]
+        );
+        for (version, fields) in [
+            (Version::HTTP_11, vec![("upgrade", "tcp")]),
+            (Version::HTTP_11, vec![ASKS, ("upgrade", "foo, spdy, websocket")]),
+            (Version::HTTP_10, vec![ASKS, ("upgrade", "tcp")]),
+            (Version::HTTP_2, vec![ASKS, ("upgrade", "tcp")]),
+        ] {
+            assert!(Offer::of(&request(version, &fields), &listed).is_none(), "{version:?} {fields:?}");
+        }
     }
 
     #[test]

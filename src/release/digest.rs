@@ -18,7 +18,7 @@ use crate::table::{
     PathRewrite, Policy, PoolRules, PoolTraits, Probe, Protocol, ProxyHeader, Rate, RateBy, RetryRules,
     Route, RouteRules, Rules, SentHost, ServiceLimits, ServiceName, ServiceSpec, ShieldRules, SlowStart,
     Slowness, StickyBy, StickyRules, SuperviseMode, SuperviseRules, TargetRule, Targeting, Template,
-    Timeouts, Tolerance, Traits, UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
+    Timeouts, Tolerance, Traits, UpgradeName, UpstreamTls, VersionName, VersionSpec, Warmup, ZoneName,
 };
 
 /// What the file said of a service, in 64 bits.
@@ -77,7 +77,7 @@ fields! {
     ServiceSpec {
         name, routes, versions, discovering, stable, weights, timeouts, rules, limits, drain, hold, pool, supervise,
         sticky;
-        targeting, shield, mirror
+        targeting, shield, upgrades, mirror
     }
     TargetRule { when, to }
     VersionSpec { name, endpoints, protocol, tls, proxy_header, draining, traits, pool }
@@ -146,6 +146,7 @@ itself! {
     ServiceName: name => name.as_str();
     VersionName: name => name.as_str();
     ZoneName: name => name.as_str();
+    UpgradeName: name => name.as_str();
     Targeting: rules => rules.rules();
     Conditions: when => when.to_string().as_str();
     EndpointAddr: address => address.to_string().as_str();

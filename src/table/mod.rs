@@ -29,6 +29,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod transport;
+pub mod upgrades;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub use supervise::{Slowness, SuperviseMode, SuperviseRules, Tolerance, Watch};
 pub use targeting::{Aims, Condition, Conditions, Matching, Shown, TargetRule, Targeting};
 pub use template::{Part, Placeholder, Template};
 pub use transport::{Identity, Protocol, ProxyHeader, UpstreamTls};
+pub use upgrades::UpgradeName;
 
 /// Routes, services, splits and pools at one epoch. Never edited: every change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default)]

@@ -19,6 +19,7 @@ use super::sticky::{Sticky, StickyRules};
 use super::supervise::{SuperviseRules, Watch};
 use super::targeting::{Aims, Targeting};
 use super::transport::{Protocol, ProxyHeader, UpstreamTls};
+use super::upgrades::UpgradeName;
 
 /// One release of a service as it was defined: a label and a pool of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,7 +60,7 @@ pub struct Timeouts {
     pub progress: Duration,
     /// Between two bytes of an answer of unknown length: a stream, server-sent events; default 5 min.
     pub stream: Duration,
-    /// Between two bytes of a WebSocket, whichever way they go; default 1 h.
+    /// Between two bytes of a tunnel, a WebSocket above all, whichever way they go; default 1 h.
     pub tunnel: Duration,
     /// For all of a request, from its head to the answer's last byte; default none.
     pub total: Option<Duration>,
@@ -107,6 +108,8 @@ pub struct ServiceSpec {
     pub targeting: Targeting,
     /// What stable answers for the others when they fail; `None`: nothing.
     pub shield: Option<Arc<ShieldRules>>,
+    /// What its requests may change to beside WebSocket.
+    pub upgrades: Arc<[UpgradeName]>,
     /// Which of its requests are copied to a version without traffic; `None`: none.
     pub mirror: Option<Arc<MirrorRules>>,
 }
@@ -178,6 +181,8 @@ pub struct Service {
     pub aims: Option<Arc<Aims>>,
     /// What stable answers for the others when they fail; `None`: nothing.
     pub shield: Option<Arc<ShieldRules>>,
+    /// What its requests may change to beside WebSocket.
+    pub upgrades: Arc<[UpgradeName]>,
     /// Which of its requests are copied, unless the [mirror is over](Self::mirror_over).
     pub mirror: Option<Arc<MirrorRules>>,
     /// True once the version that its mirror leads to has had traffic, or one version alone may serve: it gets no copies any more.
@@ -218,6 +223,7 @@ impl Service {
             sticky,
             aims,
             shield: spec.shield.clone(),
+            upgrades: Arc::clone(&spec.upgrades),
             mirror: spec.mirror.clone(),
             mirror_over: false,
             holds: Holds::default(),
@@ -325,6 +331,12 @@ impl Service {
     pub fn shield(&self, version: &VersionName) -> Option<&Arc<ShieldRules>> {
         let is_other = *version != self.stable && self.split.leads_to(&self.stable);
         self.shield.as_ref().filter(|_| is_other)
+    }
+
+    /// What requests to this version may change to beside WebSocket: nothing where it speaks HTTP/2, which has no such change.
+    #[must_use]
+    pub fn upgrades(&self, version: &VersionSpec) -> Option<&Arc<[UpgradeName]>> {
+        Some(&self.upgrades).filter(|upgrades| !upgrades.is_empty() && !version.protocol.is_http2())
     }
 
     /// The mirror, while its version may get copies: it is there, and has no requests of its own.

@@ -34,6 +34,7 @@ fn service(name: &str, path: &str, weights: &[(&str, u64)]) -> Arc<Service> {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Arc::default(),
         mirror: None,
     };
     let points = weights.iter().map(|(name, points)| (version(name), BasisPoints::new(*points).unwrap()));
@@ -127,4 +128,13 @@ fn aliases_name_the_version_that_plays_the_part_now() {
     assert_eq!(resolve("@candidate").as_deref(), Some("green"));
     assert_eq!(resolve("green").as_deref(), Some("green"));
     assert_eq!(resolve("v3"), None);
+}
+
+#[test]
+fn to_versions_of_http_2_nothing_is_upgraded() {
+    let mut shop = Service::clone(&service("shop", "/", &[("blue", 10_000), ("green", 0)]));
+    assert!(shop.upgrades(&shop.versions[0]).is_none(), "nothing is listed");
+    shop.upgrades = ["tcp".parse().unwrap()].into();
+    let takes = |protocol| shop.upgrades(&VersionSpec { protocol, ..shop.versions[1].clone() }).is_some();
+    assert_eq!(Protocol::ALL.map(takes), [true, true, false, false]);
 }

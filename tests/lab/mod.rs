@@ -42,6 +42,7 @@ pub mod http2;
 pub mod origin;
 pub mod preload;
 pub mod process;
+pub mod prometheus;
 pub mod tls;
 pub mod users;
 pub mod websocket;

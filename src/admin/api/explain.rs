@@ -88,6 +88,11 @@ pub struct Explained {
     /// sent twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shielded_by: Option<String>,
+    /// What of its `upgrade` is passed on, if it asks for a change of protocol that the service lists. A version that speaks HTTP/2 gets
+    /// nothing of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["spdy/3.1"]))]
+    pub upgrades: Vec<String>,
     /// Whether it is copied to a version that does not serve it, if the service has a mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<Copied>,

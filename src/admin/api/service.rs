@@ -42,6 +42,10 @@ pub struct Service {
     /// What stable answers for the others when they fail; absent when it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shield: Option<Shield>,
+    /// The protocols that its requests may change to beside WebSocket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["spdy/3.1"]))]
+    pub upgrades: Vec<String>,
     /// Which version gets copies of its requests; absent when there is no mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
@@ -364,6 +368,7 @@ impl Service {
             versions: service.versions.iter().map(version).collect(),
             sticky: Sticky::of(service),
             shield: Shield::of(service, control),
+            upgrades: service.upgrades.iter().map(ToString::to_string).collect(),
             mirror: Mirror::of(service, control),
             held_requests: (!service.holds.are_none())
                 .then(|| control.live().snapshot().waiting(name) as u64),

@@ -81,6 +81,7 @@ fn spec(service: &str, versions: &[(&str, &[&str])]) -> ServiceSpec {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Arc::default(),
         mirror: None,
     }
 }

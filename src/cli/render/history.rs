@@ -110,9 +110,14 @@ pub(in crate::cli) fn explained(url: &str, explained: &Explained, style: Style) 
     });
     let copied = explained.copied.as_ref().map(copies);
     let pinned = explained.pinned.as_ref().and_then(not_followed);
+    let upgrades = (!explained.upgrades.is_empty()).then(|| {
+        let names: Vec<_> = explained.upgrades.iter().map(|name| line(name, 64)).collect();
+        format!("the upgrade to {} is passed on", names.join(", "))
+    });
     [head, why]
         .into_iter()
         .chain(shield)
+        .chain(upgrades)
         .chain(copied)
         .chain(unless)
         .chain(pinned)

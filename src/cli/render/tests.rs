@@ -87,6 +87,7 @@ fn service(name: &str, standing: Standing, versions: Vec<Version>) -> Service {
         versions,
         sticky: None,
         shield: None,
+        upgrades: Vec::new(),
         mirror: None,
         held_requests: None,
         changes: None,

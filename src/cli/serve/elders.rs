@@ -38,14 +38,7 @@ struct Conversation {
 }
 
 /// The lines to them, in nobody's use: for a successor, or until this is dropped.
-pub(super) struct Paused(Vec<(Older, OwnedMutexGuard<Line>)>);
-
-impl Paused {
-    /// Who they are, with a handle of each line.
-    pub(super) fn handles(&self) -> std::io::Result<Vec<(Older, OwnedFd)>> {
-        self.0.iter().map(|(with, line)| Ok((with.clone(), line.handle()?))).collect()
-    }
-}
+pub(super) struct Paused(#[expect(dead_code, reason = "held")] Vec<OwnedMutexGuard<Line>>);
 
 impl Elders {
     /// Nobody.
@@ -68,12 +61,21 @@ impl Elders {
         self.all.len()
     }
 
-    /// Says nothing to them until what is returned is dropped.
-    pub(super) async fn pause(&mut self) -> Paused {
+    /// Who they are, with a handle of each line: for a process that may come to talk with them, and does not yet.
+    pub(super) async fn handles(&mut self) -> std::io::Result<Vec<(Older, OwnedFd)>> {
         self.all.retain(|one| !one.task.is_finished());
+        let mut handles = Vec::new();
+        for Conversation { with, line, .. } in &self.all {
+            handles.push((with.clone(), line.lock().await.handle()?));
+        }
+        Ok(handles)
+    }
+
+    /// Says nothing to them until what is returned is dropped.
+    pub(super) async fn pause(&self) -> Paused {
         let mut paused = Vec::new();
         for one in &self.all {
-            paused.push((one.with.clone(), Arc::clone(&one.line).lock_owned().await));
+            paused.push(Arc::clone(&one.line).lock_owned().await);
         }
         Paused(paused)
     }
@@ -86,11 +88,16 @@ impl Elders {
     /// Tells them to wind down too. They go on by the table of their time until this process has ended, and no longer.
     pub(super) async fn end(self) {
         self.ending.cancel();
-        for one in self.all {
-            // Those that do not listen end by their deadline.
-            let _ = timeout(PATIENCE, one.task).await;
+        for Conversation { line, mut task, .. } in self.all {
+            if timeout(PATIENCE, &mut task).await.is_err() {
+                // Whoever asks one that does not answer has the line.
+                task.abort();
+                let _ = task.await;
+                // It hears this once it goes on, or ends by its deadline.
+                let _ = timeout(PATIENCE, async { line.lock().await.tell(&Told::End).await }).await;
+            }
             // Its end says that somebody else may decide from now on.
-            one.line.lock().await.hold();
+            line.lock().await.hold();
         }
     }
 }
@@ -217,7 +224,7 @@ pub(super) async fn left(handle: &Handle, mut pools: Vec<Pool>) -> (Vec<Work>, V
     names.dedup();
     let mut all = Vec::new();
     for (service, version) in names {
-        let told = handle.remaining(&service, &version).await;
+        let told = handle.remaining_here(&service, &version).await;
         if told.is_none() || has_past(handle, &service, &version) {
             pools.retain(|pool| pool.service != service.as_str() || pool.version != version.as_str());
         }

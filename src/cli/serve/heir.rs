@@ -112,10 +112,10 @@ impl Heir {
         }
     }
 
-    /// Tells it to wind down, as this process was told.
-    pub(super) fn wind_down(&self) {
+    /// Tells it what this process was told.
+    pub(super) fn pass_on(&self, signal: Signal) {
         // It may have ended already.
-        let _ = kill_process(Pid::from_child(&self.process.child), Signal::TERM);
+        let _ = kill_process(Pid::from_child(&self.process.child), signal);
     }
 
     /// The conversation with it, once it serves. Its end is waited for: it is to leave no trace in the system's list.

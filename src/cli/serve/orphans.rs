@@ -41,7 +41,10 @@ pub(super) struct Trace {
 pub(super) fn enter(dir: &Path) -> io::Result<Trace> {
     let path = dir.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
     let mut file = File::create(&path)?;
-    file.write_all(BEGINS)?;
+    if let Err(error) = file.write_all(BEGINS) {
+        // The lock needs no room; and by what comes of a crash this process begins nothing more, a moment later.
+        warn!(%error, "should the new process crash, who comes after it does not wait until this one begins nothing more");
+    }
     file.try_lock().map_err(io::Error::from)?;
     Ok(Trace { path, file })
 }

@@ -62,7 +62,7 @@ impl Process {
         names::ask(&config.proxy.name_servers);
         match self.handle.reload(config.services.clone(), actor(&self.file)).await {
             // Its services are in force here, and kept: so is the rest.
-            Err(unfenced @ Failed::Unfenced) => warn!("{unfenced}"),
+            Err(unfenced @ (Failed::Unfenced | Failed::Overtaken)) => warn!("{unfenced}"),
             reloaded => drop(reloaded?),
         }
         self.log.follow(log);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use futures_util::FutureExt as _;
+use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
@@ -53,9 +55,21 @@ impl Signals {
         }
     }
 
-    /// The next one that says stop. Cancel-safe.
+    /// Those that have come and wait still, for the process that has taken over.
+    pub(super) fn unheard(&mut self) -> impl Iterator<Item = process::Signal> {
+        let waits = |signal: &mut Signal| signal.recv().now_or_never().is_some();
+        let hang_up = waits(&mut self.hang_up).then_some(process::Signal::HUP);
+        let user1 = waits(&mut self.user1).then_some(process::Signal::USR1);
+        hang_up.into_iter().chain(user1)
+    }
+
+    /// The next one that says stop; the others wait. Cancel-safe.
     pub(super) async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+        }
     }
 }
 

@@ -13,7 +13,10 @@ use super::activation::Predecessor;
 use super::elders::{Elders, unknown};
 use super::orphans;
 use super::talk::{Hello, Legacy, Line, Older, Ready, Told};
+use crate::config;
 use crate::control::Handle;
+use crate::store::StoreError;
+use crate::store::sqlite::{Claim, Sqlite};
 
 /// How long the kernel may take to close what a process had whose end was heard: connections in the thousands come before its lock
 /// on the store.
@@ -34,6 +37,14 @@ struct Taken {
 }
 
 impl Succession {
+    /// What is nobody else's while this process lives; `None` where a predecessor has it yet.
+    pub(super) fn claim(
+        predecessor: Option<&Predecessor>,
+        state: &config::StateDir,
+    ) -> Result<Option<Claim>, StoreError> {
+        predecessor.is_none().then(|| Claim::of(&state.dir, Duration::ZERO)).transpose()
+    }
+
     /// Says that everything is prepared, and returns when the store in `state` may be opened.
     ///
     /// # Errors
@@ -72,9 +83,15 @@ impl Succession {
         self.0.as_ref().map_or(1, |taken| taken.hello.generation + 1)
     }
 
-    /// How long the store may still be locked by a predecessor that has died.
-    pub(super) fn closing(&self) -> Duration {
-        self.0.as_ref().map_or(Duration::ZERO, |taken| taken.closing)
+    /// Opens the store, which was claimed before, or is to be had from the predecessor.
+    pub(super) fn store(
+        &self,
+        claim: Option<Claim>,
+        state: &config::StateDir,
+    ) -> Result<Box<Sqlite>, StoreError> {
+        let closing = self.0.as_ref().map_or(Duration::ZERO, |taken| taken.closing);
+        let claim = claim.map_or_else(|| Claim::of(&state.dir, closing), Ok)?;
+        Ok(Box::new(claim.open(state.history)?))
     }
 
     /// What the predecessor knows and the store does not; to be taken once.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::Result;
+use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
@@ -75,10 +76,9 @@ impl Process {
         let (attempt, is_stopped) = unless_stopped(attempt, &is_lent, signals).await;
         let why = match (attempt, heir) {
             (Ok(ready), Some(heir)) => {
-                if is_stopped {
-                    // Who serves is meant; it tells this one too.
-                    heir.wind_down();
-                }
+                // Who serves is meant; it tells this one too that it is to stop.
+                let stop = is_stopped.then_some(Signal::TERM);
+                signals.unheard().chain(stop).for_each(|signal| heir.pass_on(signal));
                 info!(
                     pid = ready.pid,
                     generation = ready.generation,
@@ -90,8 +90,6 @@ impl Process {
                 self.admin_closed.cancelled().await;
                 // Whoever waits for the store is told to ask there.
                 let untold = self.handle.give_up().await;
-                // Only now: who waited for them would have taken them to be done.
-                self.handle.elders().clear();
                 let asked = Asked { reply, upgraded: upgraded(&ready, began) };
                 return Outcome::Succeeded(Box::new(Successor { heir, ready, untold, asked }));
             }
@@ -119,10 +117,8 @@ impl Process {
         let program = binary.unwrap_or_else(|| self.program.path().to_owned());
         let own = self.own.iter().chain(self.remote.as_ref().map(remote::Remote::handle));
         let handles = sockets::handles(&self.crew, own).map_err(cannot_start)?;
-        // Until it is clear who talks with them.
-        let paused = self.elders.pause().await;
         let (elders, lines): (Vec<Older>, Vec<_>) =
-            paused.handles().map_err(cannot_start)?.into_iter().unzip();
+            self.elders.handles().await.map_err(cannot_start)?.into_iter().unzip();
         let kept = handles.iter().filter(|handle| handle.is_kept).map(|handle| handle.name.clone()).collect();
         let hello = Hello {
             protocol: PROTOCOL,
@@ -137,12 +133,13 @@ impl Process {
         let heir = Heir::start(&program, handles, lines, hello).await.map_err(cannot_start)?;
         let heir = started.insert(heir);
         heir.prepared().await.map_err(Why::Fell)?;
+        // Until it is clear who talks with them, and no sooner: changes wait for what they say.
+        let paused = self.elders.pause().await;
         // Before anybody else can serve: from then on somebody may come who knows of this process by nothing else.
         self.trace = orphans::enter(&self.config.state.dir)
             .inspect_err(|error| warn!(%error, "should the new process crash, who comes after it will not know of this one"))
             .ok();
-        self.is_lent.set(true);
-        self.handle.lend().await.map_err(|why| self.not_lent(&why))?;
+        self.lend().await.map_err(|why| not_lent(&why))?;
         let ready = heir.ready(legacy::tell(&self.handle)).await.map_err(Why::Fell)?;
         // From now on that one does.
         std::mem::replace(&mut self.elders, Elders::none()).leave();
@@ -150,20 +147,18 @@ impl Process {
         Ok(ready)
     }
 
-    fn not_lent(&self, why: &Failed) -> Why {
-        self.is_lent.set(false);
-        let hint = match why {
-            Failed::Holding => "release it first, or wait until the flip is over",
-            Failed::Queueing(_) => {
-                "wait until they have gone on; as long again as they might have been held, at most"
+    /// Closes the store for another process. What becomes of it is noted also when the attempt is over by then.
+    async fn lend(&self) -> Result<(), Failed> {
+        let (is_lent, handle) = (Rc::clone(&self.is_lent), self.handle.clone());
+        is_lent.set(true);
+        let lending = spawn_local(async move {
+            let lent = handle.lend().await;
+            if lent.is_err() {
+                is_lent.set(false);
             }
-            Failed::RollingOut => "wait until it is over, or stop it: `switchback rollout SERVICE --stop`",
-            Failed::Store(_) => {
-                "mend the store first: a process that begins without it would have forgotten what was decided"
-            }
-            _ => "try again",
-        };
-        Why::Refused(NotUpgraded::Refused { why: why.to_string(), hint: hint.to_owned() })
+            lent
+        });
+        lending.await.unwrap_or(Err(Failed::Closed))
     }
 
     /// Whether another process may take over now.
@@ -266,6 +261,21 @@ async fn unless_stopped(
         () = signals.stop() => Err(Why::Stopped),
     };
     (done, true)
+}
+
+fn not_lent(why: &Failed) -> Why {
+    let hint = match why {
+        Failed::Holding => "release it first, or wait until the flip is over",
+        Failed::Queueing(_) => {
+            "wait until they have gone on; as long again as they might have been held, at most"
+        }
+        Failed::RollingOut => "wait until it is over, or stop it: `switchback rollout SERVICE --stop`",
+        Failed::Store(_) => {
+            "mend the store first: a process that begins without it would have forgotten what was decided"
+        }
+        _ => "try again",
+    };
+    Why::Refused(NotUpgraded::Refused { why: why.to_string(), hint: hint.to_owned() })
 }
 
 fn cannot_start(error: io::Error) -> Why {

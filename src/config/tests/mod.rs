@@ -14,6 +14,7 @@ mod sticky;
 mod supervise;
 mod targeting;
 mod tls;
+mod upgrades;
 mod webhooks;
 
 use std::path::PathBuf;

@@ -58,6 +58,7 @@ fn table(epoch: u64, ports: &[u16], rules: PoolRules) -> Arc<Table> {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     };
     let split = Split::all_to(blue.name.clone());

@@ -96,7 +96,7 @@ impl Job {
         let made = match handle.change(self.wanted(command.clone(), epoch, reason)).await {
             Ok(done) => weights(&done.state, &self.order.plan),
             // It is made; and nothing counts as empty before the old process has answered.
-            Err(Failed::Unfenced) => self.weights_after(&command),
+            Err(Failed::Unfenced | Failed::Overtaken) => self.weights_after(&command),
             Err(failed) => {
                 if matches!(failed, Failed::Store(StoreError::InDoubt(_))) {
                     self.may_be_made(&command);

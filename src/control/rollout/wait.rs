@@ -39,7 +39,7 @@ impl Halt {
     /// A change that was not made.
     pub(super) fn of(failed: Failed) -> Self {
         match failed {
-            Failed::Closed | Failed::Succeeded | Failed::LeftBehind => Self::Closed,
+            Failed::Closed | Failed::Succeeded | Failed::Overtaken | Failed::LeftBehind => Self::Closed,
             other => Self::Bound(other.to_string()),
         }
     }

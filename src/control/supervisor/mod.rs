@@ -335,7 +335,7 @@ impl Verdicts {
         let Ordered { order: Order { service, trial, wanted, report }, done } = ordered;
         let made = match done {
             // It is made, and somebody else does not say that nothing goes the old way.
-            Ok(()) | Err(Failed::Unfenced) => Ok(()),
+            Ok(()) | Err(Failed::Unfenced | Failed::Overtaken) => Ok(()),
             Err(failed) => Err(failed),
         };
         if made.is_ok() && matches!(wanted, Wish::Eject(..)) {

@@ -66,6 +66,7 @@ impl Cause {
             | Failed::RollingOut
             | Failed::Closed
             | Failed::Unfenced
+            | Failed::Overtaken
             | Failed::Succeeded
             | Failed::LeftBehind => Self::Lasting,
         }

@@ -131,6 +131,7 @@ fn spec(name: &str) -> ServiceSpec {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     }
 }

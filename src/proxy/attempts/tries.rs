@@ -13,6 +13,7 @@ use crate::proxy::forward::Failure;
 use crate::proxy::gate::Asked;
 use crate::proxy::outgoing::Upload;
 use crate::proxy::permit::Permit;
+use crate::proxy::upgrade::Upgrade;
 use crate::proxy::upstream::http2::Risk;
 use crate::proxy::upstream::{Local, Seat};
 use crate::table::Failing;
@@ -47,8 +48,15 @@ impl Tries {
     /// None yet, of a request with a body or not.
     pub(super) fn new(head: &Parts, asked: &Asked<'_>, has_body: bool) -> Self {
         // A change of protocol that was not answered has not begun.
-        let is_idempotent = head.method.is_idempotent() || asked.upgrade.is_some();
-        Self { tried: SmallVec::new(), made: 0, is_idempotent, has_body, may_reuse: true, is_free: false }
+        let is_idempotent = match asked.upgrade {
+            None => head.method.is_idempotent(),
+            Some(Upgrade::Http1 | Upgrade::Http2) => true,
+            // Nobody knows of what it has not.
+            Some(Upgrade::Listed) => false,
+        };
+        // It may have no second chance, and is about to have a connection of its own in any case.
+        let may_reuse = asked.upgrade != Some(Upgrade::Listed);
+        Self { tried: SmallVec::new(), made: 0, is_idempotent, has_body, may_reuse, is_free: false }
     }
 
     /// The endpoints at which it has failed, and the one that is tried now is none of them.

@@ -110,7 +110,13 @@ pub(super) fn encode(
         append(out, b"connection", b"upgrade");
     }
     match (framing.persists, asked.is_old) {
-        _ if framing.upgrades => out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n"),
+        _ if framing.upgrades => {
+            append(out, b"connection", b"Upgrade");
+            // To anything else its own field says.
+            if !headers.has(Note::Upgrade) {
+                append(out, b"upgrade", b"websocket");
+            }
+        }
         (false, _) => append(out, b"connection", b"close"),
         (true, true) => append(out, b"connection", b"keep-alive"),
         (true, false) => {}

@@ -296,11 +296,8 @@ impl Wire {
     /// Writes an answer, head and body.
     async fn answer(&self, answer: Answer, asked: Asked) -> Left {
         let Answer { status, mut headers, source } = answer;
-        // What is left of the request will not be read once the answer is over (RFC 9112 §9.3).
-        // Not while the answer comes: until then it is still on its way to the endpoint.
-        let may_persist = (matches!(source, Source::Stream(_)) || self.skip_body())
-            && asked.keep_alive
-            && !self.client.worker.is_stopping.get();
+        let may_persist =
+            self.may_persist(&source) && asked.keep_alive && !self.client.worker.is_stopping.get();
         self.stage.set(Stage::Answering);
         let framing = Framing::of(status, &mut headers, &source, asked, may_persist);
         let (mut rest, mut tunnel) = (Rest::Over, None);
@@ -320,17 +317,16 @@ impl Wire {
         // They keep all of the buffer that they were read into, and the rest may take hours.
         drop(headers);
         if let Some(tunnel) = tunnel {
-            self.due.set(u64::MAX);
-            if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
-                tunnel.join(&mut &*self).await;
-            }
-            return Left::Tunnel;
+            return self.join(*tunnel).await;
         }
         match poll_fn(|cx| self.poll_body(&mut rest, framing, cx)).await {
             Err(_) => Left::Broken,
             Ok(()) if matches!(rest, Rest::BrokenOff) && framing.until_close => Left::Reset,
             Ok(()) if matches!(rest, Rest::BrokenOff) => Left::Broken,
-            Ok(()) if !self.skip_body() => Left::Unread,
+            // Boxed: rare, and all would have its size.
+            Ok(()) if !(self.skip_body() || framing.persists && Box::pin(self.linger()).await) => {
+                Left::Unread
+            }
             Ok(()) if framing.persists => Left::Open,
             Ok(()) if self.input.borrow().is_empty() => Left::Done,
             Ok(()) => Left::Unread,

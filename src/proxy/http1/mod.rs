@@ -14,7 +14,7 @@ mod tests;
 
 pub use body::{Chunks, Decoded, Decoder, encode_chunk, encode_end, encode_size};
 pub use request::{Refused, Request, parse_request};
-pub use response::{Head, parse_head};
+pub use response::{Change, Head, parse_head};
 
 use bytes::{Buf, Bytes};
 

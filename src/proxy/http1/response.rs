@@ -13,7 +13,8 @@ use super::{
 use crate::proxy::fields::{Fields, Lines, Note};
 use crate::proxy::headers::{self, ConnectionOption};
 
-/// A response's head, hop-by-hop fields already dropped, but for the `Upgrade` of a 426, which is its point (RFC 9110 §15.5.22).
+/// A response's head, hop-by-hop fields already dropped, but for the `Upgrade` of a 426, which is its point (RFC 9110 §15.5.22),
+/// and that of a 101 which is no WebSocket's.
 #[derive(Debug)]
 pub struct Head {
     /// The status.
@@ -24,8 +25,17 @@ pub struct Head {
     pub body: Decoder,
     /// True when the endpoint keeps the connection open afterwards.
     pub keep_alive: bool,
-    /// True when it changes to WebSocket, and to nothing else.
-    pub to_websocket: bool,
+    /// What it changes the protocol to, if it does.
+    pub change: Option<Change>,
+}
+
+/// A change of protocol that an endpoint has made: to one, and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// To WebSocket.
+    Websocket,
+    /// To what the `Upgrade` among the fields says.
+    Other,
 }
 
 /// Schemes of authentication (RFC 9110 §11.1) by which a connection is authenticated, and not the request alone (RFC 4559 §6).
@@ -73,7 +83,7 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
         return Err(Malformed::Head);
     }
     let Connection { close, keep_alive, upgrade, nominated } = Connection::of(response.headers);
-    let mut protocol = 0;
+    let (mut websockets, mut others) = (0, 0);
     let mut framing = Framing::default();
     let mut lines = Lines::of_answer(input.slice(start..length));
     for (index, field) in response.headers.iter().enumerate() {
@@ -87,8 +97,13 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
                 lines.see(note, value);
                 lines.pass(line);
             }
-            // Counted so that only one, and this one, is right.
-            Some(Note::Upgrade) => protocol += if value.eq_ignore_ascii_case(b"websocket") { 1 } else { 2 },
+            // Counted so that only one is right.
+            Some(Note::Upgrade) if value.eq_ignore_ascii_case(b"websocket") => websockets += 1,
+            Some(Note::Upgrade) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                others += 1;
+                lines.see(note, value);
+                lines.pass(line);
+            }
             Some(note) if note.is_hop_by_hop() => {}
             _ if is_nominated(&nominated, name) => {}
             note => {
@@ -102,8 +117,13 @@ pub fn parse_head(input: &mut Bytes, method: &Method) -> Result<Option<Head>, Ma
     let body = framing.decoder(status, method, version)?;
     pass_over(input, length);
     let keep_alive = !close && (version == 1 || keep_alive) && !matches!(body, Decoder::UntilClose);
-    let to_websocket = status == StatusCode::SWITCHING_PROTOCOLS && upgrade && protocol == 1;
-    Ok(Some(Head { status, headers: lines.into(), body, keep_alive, to_websocket }))
+    let change = match (websockets, others) {
+        _ if status != StatusCode::SWITCHING_PROTOCOLS || !upgrade => None,
+        (1, 0) => Some(Change::Websocket),
+        (0, 1) => Some(Change::Other),
+        _ => None,
+    };
+    Ok(Some(Head { status, headers: lines.into(), body, keep_alive, change }))
 }
 
 fn is_nominated(nominated: &[Bytes], name: &[u8]) -> bool {

@@ -38,6 +38,7 @@ fn service(generation: u32) -> Service {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     };
     let mut service =

@@ -40,6 +40,7 @@ fn service(name: &str, versions: Vec<VersionSpec>, to: &str, total: Option<Durat
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Default::default(),
         mirror: None,
     };
     Service::new(&spec, versions, stable, Split::all_to(to), Epoch(1))

@@ -91,6 +91,17 @@ impl Drop for Shared {
     }
 }
 
+impl Far {
+    /// Its end will be seen as a reset.
+    pub fn reset_on_close(&self) {
+        match self {
+            Self::Own(stream, _) => stream.reset_on_close(),
+            // It is reset unless the endpoint has ended it.
+            Self::Shared(_) => {}
+        }
+    }
+}
+
 impl AsyncRead for Far {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

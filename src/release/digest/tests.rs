@@ -50,6 +50,7 @@ fn plain() -> ServiceSpec {
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Arc::default(),
         mirror: None,
     }
 }
@@ -218,6 +219,7 @@ fn whatever_the_file_says_else_is_another_digest() {
         with(|spec| Arc::make_mut(&mut spec.hold).answer = vec!["/health".into(), "z".into()]),
         with(|spec| spec.supervise = Some(Arc::default())),
         with(|spec| spec.shield = Some(Arc::default())),
+        with(|spec| spec.upgrades = ["tcp".parse().unwrap()].into()),
         with(|spec| spec.mirror = Some(MirrorRules::to("green".parse().unwrap()).into())),
         with(|spec| {
             let to = MirrorRules::to("green".parse().unwrap());

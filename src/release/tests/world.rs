@@ -69,6 +69,7 @@ pub(super) fn spec(name: &str, stable: &str, versions: &[(&str, &[u16])]) -> Ser
         sticky: None,
         targeting: Default::default(),
         shield: None,
+        upgrades: Arc::default(),
         mirror: None,
     }
 }

@@ -9,7 +9,7 @@ mod rows;
 mod tests;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -21,6 +21,40 @@ use files::Files;
 use super::{Answer, HistoryQuery, Loaded, MOST_ANSWERS, Store, StoreError, record};
 use crate::release::{Change, ServiceRecord};
 use crate::table::Epoch;
+
+/// A directory that is this process's until the claim, or the store that is opened there, is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Claim {
+    /// Claims `dir`, which is made if it is not there. A process that uses it may have it for `patience`: one that was killed has not
+    /// given everything back yet when its end is heard of.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when the directory cannot be used, or another process uses it.
+    pub fn of(dir: &Path, patience: Duration) -> Result<Self, StoreError> {
+        open::directory(dir)?;
+        Ok(Self { dir: dir.to_owned(), lock: open::lock(dir, patience)? })
+    }
+
+    /// Opens the store there, as [`Sqlite::open`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(self, history: usize) -> Result<Sqlite, StoreError> {
+        let Self { dir, lock } = self;
+        let connection = open::database(&dir).map_err(at(&dir))?;
+        open::sync(&dir)?;
+        let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
+        let files = Files::of(&dir.join(open::FILE));
+        let mut store = Sqlite { connection, files, history, _lock: lock };
+        store.forget_all().map_err(at(&dir))?;
+        Ok(store)
+    }
+}
 
 /// The embedded store.
 #[derive(Debug)]
@@ -43,24 +77,7 @@ impl Sqlite {
     /// [`StoreError::Open`] when the directory cannot be used, or another process uses it;
     /// [`StoreError::NewerSchema`]; [`StoreError::Corrupt`].
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
-        Self::open_within(Duration::ZERO, dir, history)
-    }
-
-    /// The same; a process that uses the directory may have it for `patience`: one that was killed has not given everything back yet
-    /// when its end is heard of.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn open_within(patience: Duration, dir: &Path, history: usize) -> Result<Self, StoreError> {
-        open::directory(dir)?;
-        let lock = open::lock(dir, patience)?;
-        let connection = open::database(dir).map_err(at(dir))?;
-        open::sync(dir)?;
-        let history = u64::try_from(history).unwrap_or(u64::MAX).max(1);
-        let files = Files::of(&dir.join(open::FILE));
-        let mut store = Self { connection, files, history, _lock: lock };
-        store.forget_all().map_err(at(dir))?;
-        Ok(store)
+        Claim::of(dir, Duration::ZERO)?.open(history)
     }
 
     /// Forgets what a shorter history than the last one no longer holds.

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::header::UPGRADE;
 use http::{HeaderMap, HeaderName, Method};
 use switchback::proxy::headers::is_hop_by_hop;
-use switchback::proxy::http1::{Chunks, Decoder, Head, Malformed, encode_chunk, encode_end, parse_head};
+use switchback::proxy::http1::{
+    Change, Chunks, Decoder, Head, Malformed, encode_chunk, encode_end, parse_head,
+};
 use switchback::proxy::trailers::may_be_trailer;
 use switchback_fuzz::fuzz_target;
 use switchback_fuzz::pieces::{Body, Pieces};
@@ -37,7 +39,7 @@ struct Facts {
     fields: Vec<(String, Vec<u8>)>,
     body: Decoder,
     keep_alive: bool,
-    to_websocket: bool,
+    change: Option<Change>,
 }
 
 impl Answer {
@@ -64,7 +66,7 @@ impl Answer {
 
 /// What a head says; that it is one that can be passed on.
 fn facts(head: &Head, method: &Method) -> Facts {
-    let may_stay = |name: &HeaderName| head.status == 426 && *name == UPGRADE;
+    let may_stay = |name: &HeaderName| matches!(head.status.as_u16(), 426 | 101) && *name == UPGRADE;
     assert!(!head.headers.keys().any(|name| is_hop_by_hop(name) && !may_stay(name)));
     let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
     match head.body {
@@ -78,14 +80,17 @@ fn facts(head: &Head, method: &Method) -> Facts {
         Decoder::Chunked(at) => assert!(at == Chunks::Size && lengths.is_empty(), "{lengths:?}"),
         Decoder::UntilClose => assert!(!head.keep_alive && lengths.is_empty(), "{lengths:?}"),
     }
-    assert!(!head.to_websocket || head.status == 101);
+    assert!(head.change.is_none() || head.status == 101);
+    if head.change == Some(Change::Other) {
+        assert_eq!(head.headers.get_all(UPGRADE).iter().count(), 1);
+    }
     let fields = head.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
     Facts {
         status: head.status.as_u16(),
         fields: fields.collect(),
         body: head.body,
         keep_alive: head.keep_alive,
-        to_websocket: head.to_websocket,
+        change: head.change,
     }
 }
 

@@ -29,6 +29,7 @@ fn explanations() {
         taken_out: Vec::new(),
         sticky: None,
         shielded_by: None,
+        upgrades: Vec::new(),
         copied: None,
     };
     let single = Explained { reason: Reason::Single, version: Some("blue".into()), ..coin.clone() };

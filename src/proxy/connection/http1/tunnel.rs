@@ -1,5 +1,6 @@
 //! The connection as one side of a tunnel.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,9 +8,23 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::Wire;
+use super::{Left, Wire};
 use crate::proxy::http1::pass_over;
-use crate::proxy::tunnel::End;
+use crate::proxy::tunnel::{End, Ending, Tunnel};
+
+impl Wire {
+    /// Joins the connection to an endpoint that has changed the protocol.
+    pub(super) async fn join(&self, tunnel: Tunnel) -> Left {
+        self.due.set(u64::MAX);
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return Left::Tunnel;
+        }
+        match tunnel.join(&mut &*self).await {
+            Ending::Said => Left::Tunnel,
+            Ending::Torn => Left::Reset,
+        }
+    }
+}
 
 /// The client's side of a tunnel; what it sent too early was kept for it.
 impl End for &Wire {

@@ -165,6 +165,8 @@ impl Frames {
             DATA => self.idle += u64::from(length == 0 && !is_first),
             // Who acknowledges settings that were not sent ends its connection.
             SETTINGS if is_first => {}
+            // Owed for nothing: each can open the windows of all streams by a byte, and what goes out by that would pay for the next.
+            SETTINGS => self.idle += 1,
             // PRIORITY, RST_STREAM, WINDOW_UPDATE, an answer to a PING, of which there are few, and what h2 passes over because it
             // does not know it.
             _ => self.count(),
@@ -289,6 +291,14 @@ mod tests {
         assert_eq!(frames.verdict(0, &tally), None);
         frames.read(&window_updates(5));
         assert_eq!(frames.idle, 2);
+    }
+
+    #[test]
+    fn settings_are_no_answer_to_what_was_sent() {
+        let mut frames = followed(&[], 1);
+        frames.sent(1 << 20);
+        frames.read(&[window_updates(3), vec![frame(SETTINGS, 0, &[0, 4, 0, 0, 0, 1]); 3].concat()].concat());
+        assert_eq!(frames.idle, 3);
     }
 
     #[test]

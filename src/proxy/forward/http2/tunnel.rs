@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::Call;
 use crate::proxy::body::Source;
 use crate::proxy::head::{Answer, Parts};
+use crate::proxy::http1::Change;
 use crate::proxy::outgoing::Upload;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upgrade;
@@ -37,7 +38,8 @@ impl Call {
         };
         permit.answered(status.as_u16());
         let far = Far::Shared(Box::new(Shared::new(send, body, self.ticket)));
-        let tunnel = Tunnel::new(self.turn, permit, far, Bytes::new(), upload.take_tunnel(), self.timeouts);
+        let ends = (far, Bytes::new(), upload.take_tunnel());
+        let tunnel = Tunnel::new(self.turn, permit, ends, Change::Websocket, self.timeouts);
         Answer { status, headers: headers.into(), source: Source::Tunnel(Box::new(tunnel)) }
     }
 }

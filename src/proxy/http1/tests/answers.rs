@@ -53,6 +53,29 @@ fn a_head_is_taken_only_when_it_is_whole() {
 }
 
 #[test]
+fn a_change_of_protocol_is_to_one_and_is_said_twice() {
+    let change = |status: &str, fields: &str| {
+        let head = parse(&format!("HTTP/1.1 {status}\r\n{fields}\r\n")).unwrap().unwrap();
+        let named = head.headers.get("upgrade").map(|name| name.to_str().unwrap().to_owned());
+        (head.change, named)
+    };
+    let yes = |fields: &str| change("101 Yes", &format!("connection: x, Upgrade\r\n{fields}"));
+    assert_eq!(yes("upgrade: WebSocket\r\n"), (Some(Change::Websocket), None));
+    assert_eq!(yes("upgrade: SPDY/3.1\r\n"), (Some(Change::Other), Some("SPDY/3.1".to_owned())));
+    for fields in [
+        "",
+        "upgrade: websocket\r\nupgrade: websocket\r\n",
+        "upgrade: websocket\r\nupgrade: tcp\r\n",
+        "upgrade: tcp\r\nupgrade: tcp\r\n",
+    ] {
+        assert_eq!(yes(fields).0, None, "{fields}");
+    }
+    assert_eq!(change("101 Yes", "upgrade: tcp\r\n").0, None);
+    assert_eq!(change("200 OK", "connection: upgrade\r\nupgrade: tcp\r\n"), (None, None));
+    assert_eq!(change("426 No", "connection: upgrade\r\nupgrade: tcp\r\n"), (None, Some("tcp".to_owned())));
+}
+
+#[test]
 fn lengths_that_can_be_read_in_two_ways_are_refused() {
     let refused = [
         "content-length: 1\r\ncontent-length: 2\r\n",
