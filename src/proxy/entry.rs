@@ -133,11 +133,15 @@ pub(super) fn admit(
                 permit.entry = Some(counting.begin(worker.id, kind, from, drawn));
             }
             story.assigned(lane, known, &mut permit);
-            let attends = |rare: &Rare| rare.shield.is_some() || rare.mirror.is_some();
-            let is_attended = offer.is_none() && rare.is_some_and(attends);
+            let is_attended = offer.is_none() && rare.is_some_and(is_attended);
             return Ok(Entry::Admitted(Admitted { permit, terms, is_attended, offer }));
         }
     }
+}
+
+/// True when somebody besides the version may have to do with a request.
+fn is_attended(rare: &Rare) -> bool {
+    rare.shield.is_some() || rare.mirror.is_some()
 }
 
 /// Why the request has no business here, whatever has room: it is too large, or so is the line behind a hold.
