@@ -360,7 +360,15 @@ fn explain_says_whether_a_request_is_copied() {
         assert_eq!(status, 200, "{told}");
         told["copied"].clone()
     };
-    assert_eq!(explain(json!({ "uri": "/" })), json!({ "to": "green", "share": 500 }));
+    let unlisted = json!({ "connection": "upgrade", "upgrade": "h2c" });
+    let marked = json!({ "switchback-mirrored": "shop" });
+    for request in [
+        json!({ "uri": "/" }),
+        json!({ "uri": "/", "headers": unlisted }),
+        json!({ "uri": "/", "headers": marked, "client": "192.0.2.1" }),
+    ] {
+        assert_eq!(explain(request), json!({ "to": "green", "share": 500 }));
+    }
     for (request, unless) in [
         (json!({ "uri": "/", "method": "POST" }), "method"),
         (json!({ "uri": "/", "headers": { "upgrade": "websocket" } }), "upgrade"),

@@ -18,8 +18,10 @@ use lab::{Gate, Lab, Origin, wait_until};
 use serde_json::{Value, json};
 
 const MIRRORED: &str = "switchback_mirrored_total{";
+const DIFFERENCES: &str = "switchback_mirror_differences_total{";
 
 const TO_GREEN: &str = "mirror = { to = \"green\", timeout = \"30s\" }";
+const WRITES_TO_GREEN: &str = "mirror = { to = \"green\", timeout = \"30s\", methods = [\"GET\", \"POST\"] }";
 
 /// `shop` on blue, with this mirror, and these versions at these addresses.
 fn text(versions: &[(&str, SocketAddr)], mirror: &str) -> String {
@@ -203,8 +205,8 @@ fn an_exclusive_flip_waits_for_copies_and_none_comes_behind_it() {
     for to in ["green", "red"] {
         let gate = Gate::default();
         let origins = vec![Origin::start("blue"), Origin::held("green", &gate), Origin::start("red")];
-        let lab = shop(origins, TO_GREEN);
-        lab.get("/late");
+        let lab = shop(origins, WRITES_TO_GREEN);
+        lab.client().post("/late", b"");
         wait_until("a copy is there", || lab.origin("green").connections() == 1);
         let flip = lab.flip_later(to, &json!({ "exclusive": true }));
         lab.wait_holding(true);
@@ -220,6 +222,39 @@ fn an_exclusive_flip_waits_for_copies_and_none_comes_behind_it() {
         lab.flip("blue");
         none_copied(&lab, 20);
     }
+}
+
+#[test]
+fn an_exclusive_flip_gives_up_a_copy_that_changes_nothing_before_its_users_wait_for_long() {
+    for to in ["green", "red"] {
+        let gate = Gate::default();
+        let origins = vec![Origin::start("blue"), Origin::held("green", &gate), Origin::start("red")];
+        let lab = shop(origins, TO_GREEN);
+        lab.get("/late");
+        wait_until("a copy is there", || lab.origin("green").connections() == 1);
+        // Green does not answer it before the flip is made.
+        let flip = lab.flip_later(to, &json!({ "exclusive": true })).answer();
+        assert_eq!(flip.status, 200, "{flip:?}");
+        assert_eq!(lab.get("/").version(), to);
+        assert_eq!(in_flight(&lab), 0.0);
+        assert_eq!(
+            lab.metric_total(DIFFERENCES, "version=\"green\""),
+            0.0,
+            "nobody knows what it would have said"
+        );
+        gate.open();
+    }
+}
+
+#[test]
+fn an_exclusive_flip_that_was_not_made_names_the_copies_on_the_version_that_it_leads_to() {
+    let gate = Gate::default();
+    let lab = shop(vec![Origin::start("blue"), Origin::held("green", &gate)], WRITES_TO_GREEN);
+    lab.client().post("/late", b"");
+    wait_until("a copy is there", || lab.origin("green").connections() == 1);
+    let (_, _, said) = lab.cli(&["flip", "shop", "--to", "green", "--exclusive", "--hold-timeout", "200ms"]);
+    assert!(said.contains("in the way: 1 mirror on `green`"), "{said}");
+    gate.open();
 }
 
 #[test]

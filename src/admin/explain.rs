@@ -149,11 +149,14 @@ impl Request {
             let name = &b"application/grpc"[..];
             content.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
         });
+        // What of an `Upgrade` is not passed on is no change of protocol.
+        let mut offered = self.header("upgrade").flat_map(|line| line.split(|byte| *byte == b','));
+        let is_websocket = offered.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"));
         let unless = if service.mirror().is_none() {
             Some(NotCopied::Over)
         } else if service.mirroring().is_none() {
             Some(NotCopied::Held)
-        } else if self.method == Method::CONNECT || has("upgrade") {
+        } else if self.method == Method::CONNECT || is_websocket || !self.upgrades(service).is_empty() {
             Some(NotCopied::Upgrade)
         } else if !rules.methods.contains(&self.method) {
             Some(NotCopied::Method)
@@ -162,7 +165,9 @@ impl Request {
         } else if has("expect") {
             Some(NotCopied::Expect)
         } else {
-            has(MARK).then_some(NotCopied::Marked)
+            // Of a stranger it is taken out.
+            let may_say_so = self.is_believed || self.client.is_none();
+            (may_say_so && has(MARK)).then_some(NotCopied::Marked)
         };
         let share = if unless.is_some() { 0 } else { rules.share.points() };
         Some(Copied { to: rules.to.to_string(), share, unless })

@@ -285,8 +285,9 @@ impl Control {
         let names: BTreeSet<_> = all.map(|service| &service.name).collect();
         self.health.follow(names.iter().copied(), Some(&before), &after);
         perform::welcome(names.into_iter(), &before, &after, clock::instant());
-        let carries =
-            |upstream: &&Arc<Upstream>| super::handle::is_led_to(&next, &upstream.service, &upstream.version);
+        let carries = |upstream: &&Arc<Upstream>| {
+            super::traffic::is_led_to(&next, &upstream.service, &upstream.version)
+        };
         // As for every change: who is back is spared before it gets requests.
         self.drains.cancel(&after.upstreams().filter(carries).map(|upstream| upstream.id).collect());
         self.live.departures.set(self.drains.departures(clock::instant()));
@@ -298,7 +299,7 @@ impl Control {
             self.drains.open(upstream, rules, now);
         }
         for upstream in after.upstreams().filter(|upstream| !carries(upstream)) {
-            if super::handle::is_led_to(&self.state, &upstream.service, &upstream.version) {
+            if super::traffic::is_led_to(&self.state, &upstream.service, &upstream.version) {
                 let rules = rules(&next.table, &upstream.service);
                 self.drains.open(Arc::clone(upstream), rules, now);
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::handle::is_led_to;
+use super::traffic::is_led_to;
 use super::{Handle, clock};
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::table::{EndpointAddr, ServiceName, VersionName};

@@ -146,6 +146,9 @@ impl Errand {
             HoldScope::All => in_flight(&self.others, &Kind::ALL),
             HoldScope::Writes => self.others.iter().flat_map(writers).collect(),
         };
+        if !is_clear {
+            self.left.extend(in_flight(&self.target, &[Kind::Mirror]));
+        }
         is_clear
     }
 

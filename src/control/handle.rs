@@ -17,12 +17,13 @@ use super::retire::Retirements;
 use super::rollout::Rollouts;
 use super::supervisor::Verdicts;
 use super::tenures::Tenures;
+use super::traffic::{is_led_to, is_mirrored};
 pub use super::wanted::{Asked, Wanted};
 use crate::proxy::live::Live;
 use crate::proxy::upstream::roll::{Remaining, add_up};
 use crate::release::{Actor, Beyond, Change, Command, Effects, Refused, Scopes, State};
 use crate::store::{Answer, HistoryQuery, StoreError};
-use crate::table::{BasisPoints, ServiceName, ServiceSpec, VersionName};
+use crate::table::{ServiceName, ServiceSpec, VersionName};
 
 /// How long a change waits until elders are quiet, beyond which it is not acknowledged.
 const HUSH: Duration = Duration::from_secs(8);
@@ -387,19 +388,4 @@ impl Handle {
 
 fn is_draining(seen: &Seen, service: &ServiceName, version: &VersionName) -> bool {
     seen.draining.iter().any(|(of, name)| (of, name) == (service, version))
-}
-
-/// True when new requests may go to `version`, by its weight or by a targeting rule; false when it is not there.
-pub(super) fn is_led_to(state: &State, service: &ServiceName, version: &VersionName) -> bool {
-    state.table.service(service).is_some_and(|service| service.split.leads_to(version))
-}
-
-/// True while copies of requests may go to `version`.
-pub(super) fn is_mirrored(state: &State, service: &ServiceName, version: &VersionName) -> bool {
-    state.table.service(service).is_some_and(|service| service.mirrors_to(version))
-}
-
-/// What `version` carries; nothing when it is not there.
-pub(super) fn weight(state: &State, service: &ServiceName, version: &VersionName) -> BasisPoints {
-    state.table.service(service).map_or(BasisPoints::NONE, |service| service.split.weight(version))
 }

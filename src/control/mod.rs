@@ -22,6 +22,7 @@ pub mod rollout;
 pub mod supervisor;
 mod tenures;
 mod terms;
+mod traffic;
 mod uses;
 mod wanted;
 mod warmup;

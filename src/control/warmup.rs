@@ -10,7 +10,8 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::clock;
-use super::handle::{Asked, Handle, Wanted, is_led_to};
+use super::handle::{Asked, Handle, Wanted};
+use super::traffic::is_led_to;
 use crate::release::{Command, Event, Order, State, step};
 use crate::table::{Service, ServiceName, VersionName, Warmup};
 

@@ -164,7 +164,8 @@ impl<'r> Original<'r> {
             let message =
                 Message::of(&self.turn.client, (sent_head, &sent), &seat.endpoint, (body, &self.service));
             let expected = Expected::of(answer, rules.compare, rules.body);
-            return Some(Copy { flight, _place: taken, seat, message, expected, timeout: rules.timeout });
+            let (timeout, only_reads) = (rules.timeout, head.only_reads());
+            return Some(Copy { flight, _place: taken, seat, message, expected, timeout, only_reads });
         }
     }
 

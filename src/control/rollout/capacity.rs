@@ -1,7 +1,7 @@
 //! Which endpoints serve, of the versions that a rollout is about.
 
 use crate::control::Handle;
-use crate::control::handle::is_led_to;
+use crate::control::traffic::is_led_to;
 use crate::proxy::live::Snapshot;
 use crate::release::rollout::{Plan, Serving};
 use crate::table::{EndpointAddr, ServiceName, VersionName};

@@ -10,7 +10,7 @@ use super::told::RolloutState;
 use super::wait::{Halt, answers};
 use super::{Back, Job, lock};
 use crate::control::Handle;
-use crate::control::handle::is_led_to;
+use crate::control::traffic::is_led_to;
 use crate::release::{Command, State};
 use crate::table::EndpointAddr;
 

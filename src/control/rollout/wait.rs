@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::change::serves;
 use super::told::StepState;
 use super::{Job, Wish, capacity, lock};
-use crate::control::handle::is_led_to;
+use crate::control::traffic::is_led_to;
 use crate::control::{Failed, Handle, clock};
 use crate::proxy::upstream::dial::Dial;
 use crate::table::{EndpointAddr, Protocol, VersionName};

@@ -25,6 +25,10 @@ use crate::proxy::upstream::Seat;
 use crate::proxy::worker::Worker;
 use crate::table::Compare;
 
+/// How many looks, of one tick or two, an exclusive flip, behind which users wait, waits for a copy that changes nothing: about half a second.
+/// Most have their answer by then.
+const PATIENCE: u32 = 2;
+
 /// A copy that is counted in.
 pub(super) struct Copy {
     pub(super) flight: Flight,
@@ -33,6 +37,8 @@ pub(super) struct Copy {
     pub(super) message: Message,
     pub(super) expected: Expected,
     pub(super) timeout: Duration,
+    /// True when it changes nothing.
+    pub(super) only_reads: bool,
 }
 
 /// What the request itself was answered.
@@ -119,14 +125,14 @@ impl Copy {
     }
 
     async fn run(self, worker: &Worker) {
-        let Self { flight, _place, seat, message, expected, timeout } = self;
+        let Self { flight, _place, seat, message, expected, timeout, only_reads } = self;
         let Some(_descriptor) = descriptors::for_copy() else { return };
         let end = Instant::from_std(clock::now()) + timeout;
         let is_sent = Cell::new(false);
         let exchange = message.exchange(&seat.endpoint, expected.reads(), end, &is_sent);
         let answered = tokio::select! {
             answered = exchange => Some(answered),
-            () = unwanted(worker, &flight) => None,
+            () = unwanted(worker, &flight, only_reads) => None,
         };
         if !is_sent.get() {
             return;
@@ -148,13 +154,20 @@ impl Copy {
     }
 }
 
-/// Ready when the copy is not to go on: what is short is for users.
-async fn unwanted(worker: &Worker, flight: &Flight) {
+/// Ready when the copy is not to go on: what is short is for users, and none of them waits for long for a copy that changes nothing.
+async fn unwanted(worker: &Worker, flight: &Flight, only_reads: bool) {
+    let mut patience = PATIENCE;
     loop {
         flight.alarm.set(TICK);
         poll_fn(|cx| if flight.is_cut() { Poll::Ready(()) } else { flight.alarm.poll(cx) }).await;
         if flight.is_cut() || !are_welcome(worker) || !descriptors::are_plenty() {
             return;
+        }
+        if only_reads && flight.is_waited_for(worker) {
+            match patience.checked_sub(1) {
+                Some(left) => patience = left,
+                None => return,
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::proxy::clock::{self, Alarm};
 use crate::proxy::upstream::flights::Ask;
 use crate::proxy::upstream::{Local, Seat};
 use crate::proxy::worker::Worker;
-use crate::table::Epoch;
+use crate::table::{Epoch, Holder};
 
 /// Counts until it is dropped.
 pub(super) struct Flight {
@@ -39,6 +39,13 @@ impl Flight {
     /// True when it has to end.
     pub(super) fn is_cut(&self) -> bool {
         self.local.flights().ask(self.key) == Ask::Cut
+    }
+
+    /// True while an exclusive flip of its service waits for it.
+    pub(super) fn is_waited_for(&self, worker: &Worker) -> bool {
+        let snapshot = worker.view.newest();
+        let service = snapshot.table.service(&self.local.upstream().service);
+        service.is_some_and(|service| service.holds.of(Holder::Exclusive).is_some())
     }
 
     /// The worker's part of the version it counts on.
