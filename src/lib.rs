@@ -125,8 +125,8 @@
 //!
 //! # A mirror
 //!
-//! [Copies](proxy::mirror) of a service's requests go to one version as long as that has no traffic. A copy is no request: it is admitted by the same protocol, to
-//! a class of its own, so that the fence and `drained` hold for it, and counts in nothing else. Where it may come stands in the published table
+//! [Copies](proxy::mirror) of a service's requests go to one version as long as that has no traffic. A copy is no request: once the head of the user's answer is there it goes, in a task of its own and over a
+//! connection of its own, and nobody waits for it. It is admitted by the same protocol, to a class of its own, so that the fence and `drained` hold for it, and counts in nothing else. Where it may come stands in the published table
 //! ([`table::Service::mirroring`]); once its version has had traffic the mirror is [over](release::Deployment::mirror_over), which is remembered.
 //!
 //! # What always holds

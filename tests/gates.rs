@@ -291,6 +291,16 @@ fn what_is_suspect_is_not_decided_yet() {
     assert_eq!(world.blue.status(), 200);
 }
 
+/// A tenth for green, as a job is asked for it.
+const A_TENTH: [(&str, &str); 6] = [
+    ("service", "shop"),
+    ("to", "green"),
+    ("weight", "1000"),
+    ("rest", "blue"),
+    ("change", "6f7c9"),
+    ("supervise", "false"),
+];
+
 #[test]
 fn a_job_moves_the_weights_once() {
     if !is_here(&[YAML, CURL]) {
@@ -298,26 +308,18 @@ fn a_job_moves_the_weights_once() {
     }
     let world = World::start("false");
     let template = template("argo-rollouts/weights.yml", "switchback-weights");
-    let given = [
-        ("service", "shop"),
-        ("to", "green"),
-        ("weight", "1000"),
-        ("rest", "blue"),
-        ("change", "6f7c9"),
-        ("supervise", "false"),
-    ];
-    let output = world.job(&template, &given).output().unwrap();
+    let output = world.job(&template, &A_TENTH).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((world.weight("green"), world.weight("blue"), world.lab.epoch()), (1_000, 9_000, 2));
     let (_, history) = world.lab.call("GET", "/v1/changes?limit=1", &Value::Null);
     assert_eq!(history["changes"][0]["reason"], "argo-rollouts:6f7c9", "{history}");
     // Its pod is started again, when somebody has gone on.
     world.lab.weights(&json!({ "green": 2_000, "blue": 8_000 }));
-    let output = world.job(&template, &given).output().unwrap();
+    let output = world.job(&template, &A_TENTH).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((world.weight("green"), world.lab.epoch()), (2_000, 3), "it was made already");
     // What does not exist is refused, and the job fails with the proxy's words.
-    let given = given.map(|(name, value)| if name == "to" { (name, "purple") } else { (name, value) });
+    let given = A_TENTH.map(|(name, value)| if name == "to" { (name, "purple") } else { (name, value) });
     let output = world.job(&template, &given).env("JOB", "the-next-job").output().unwrap();
     assert!(!output.status.success() && said(&output).contains("no version `purple`"), "{}", said(&output));
     assert_eq!(world.lab.epoch(), 3);
@@ -342,19 +344,11 @@ fn somebody_elses_change_in_between_is_not_overwritten() {
     fs::set_permissions(bin.join("curl"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{path}", bin.display());
     let template = template("argo-rollouts/weights.yml", "switchback-weights");
-    let given = [
-        ("service", "shop"),
-        ("to", "green"),
-        ("weight", "1000"),
-        ("rest", "blue"),
-        ("change", "6f7c9"),
-        ("supervise", "false"),
-    ];
     let refused = |output: &Output| {
         assert!(!output.status.success() && said(output).contains("412"), "{}", said(output));
         assert_eq!(world.weight("green"), 3_000);
     };
-    refused(&world.job(&template, &given).env("PATH", &path).output().unwrap());
+    refused(&world.job(&template, &A_TENTH).env("PATH", &path).output().unwrap());
     world.lab.weights(&json!({ "blue": 10_000 }));
     let gate = ["weights", "shop", "green", "1000", "blue"];
     refused(&world.shell(Command::new("bash").arg(file("flagger/gate.sh")).args(gate).env("PATH", &path)));

@@ -16,6 +16,7 @@ use super::caller::out_of_scope;
 use super::openapi::ReadResponses;
 use super::read::Nothing;
 use super::status::{Status, Underscores};
+use crate::table::mirror::MARK;
 use crate::table::pin::{self, FIELD, Pinnable, Sorted};
 use crate::table::sticky::cookie;
 use crate::table::targeting::Aim;
@@ -23,9 +24,6 @@ use crate::table::upgrades::offered;
 use crate::table::{
     AssignedBy, BasisPoints, OwnAnswer, Pin, RouteKey, Service, Shown, StickyBy, StickyKey, Table,
 };
-
-/// What marks a copy: as the proxy has it.
-const MARK: &str = "switchback-mirrored";
 
 /// Where a request would go, and why.
 #[utoipa::path(post, path = "/v1/explain", tag = "services", request_body = Explain,

@@ -29,6 +29,7 @@ use super::story::{Place as Way, Story};
 use super::upstream::Local;
 use super::worker::Worker;
 use crate::metrics::Reason;
+use crate::table::mirror::MARK;
 use crate::table::{MirrorRules, Routed, ServiceName};
 use copy::{Copy, Expected};
 pub use digest::Watched;
@@ -36,10 +37,6 @@ use exchange::Message;
 use flight::Flight;
 use place::Place;
 pub use place::Places;
-
-/// What says that a request is a copy, and of which service's requests: of a stranger it is taken out like what else he says of who is
-/// asking.
-pub const MARK: &str = "switchback-mirrored";
 
 /// A request that is to be copied, unless something comes in between.
 pub(super) struct Original<'r> {

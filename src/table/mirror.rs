@@ -6,6 +6,10 @@ use http::Method;
 
 use super::name::{BasisPoints, VersionName};
 
+/// What says that a request is a copy, and of which service's requests: of a stranger it is taken out like what else he says of who is
+/// asking.
+pub const MARK: &str = "switchback-mirrored";
+
 /// Which requests of a service are copied, to where, and what is made of the answers. They are thrown away: users see nothing of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MirrorRules {

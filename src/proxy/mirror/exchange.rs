@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::MARK;
 use super::digest::{Digest, Sum};
 use crate::proxy::connection::Client;
 use crate::proxy::fields::Note;
@@ -24,6 +23,7 @@ use crate::proxy::media;
 use crate::proxy::outgoing::{Outgoing, Upload};
 use crate::proxy::upstream::{Dialed, Endpoint};
 use crate::table::ServiceName;
+use crate::table::mirror::MARK;
 
 /// How long an answer that nobody compares is read at most, so that its version does not find its connection reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -115,10 +115,9 @@ impl Message {
         };
         let Head { status, headers, mut body, .. } = timeout_at(end, begun).await??;
         let content = headers.first(Note::ContentType).unwrap_or_default();
-        let body = match reads {
-            Some(most) => in_time(end, answer.body(&mut body, most)).await,
-            None if media::is_events(content) => None,
-            None => in_time(end.min(Instant::now() + LINGER), answer.body(&mut body, u64::MAX)).await,
+        let body = match far(reads, end, media::is_events(content)) {
+            Some((most, end)) => in_time(end, answer.body(&mut body, most)).await,
+            None => None,
         };
         Ok(Answered { status: status.as_u16(), body })
     }
@@ -147,13 +146,11 @@ impl Message {
                 Ok::<_, Broken>(answer.await?.into_parts())
             };
             let (head, mut receive) = timeout_at(end, begun).await??;
-            let is_events = |headers: &HeaderMap| {
-                headers.get(CONTENT_TYPE).is_some_and(|content| media::is_events(content.as_bytes()))
-            };
-            let body = match reads {
-                Some(most) => in_time(end, body_of(&mut receive, most)).await,
-                None if is_events(&head.headers) => None,
-                None => in_time(end.min(Instant::now() + LINGER), body_of(&mut receive, u64::MAX)).await,
+            let content = head.headers.get(CONTENT_TYPE);
+            let is_events = content.is_some_and(|content| media::is_events(content.as_bytes()));
+            let body = match far(reads, end, is_events) {
+                Some((most, end)) => in_time(end, body_of(&mut receive, most)).await,
+                None => None,
             };
             Ok(Answered { status: head.status.as_u16(), body })
         };
@@ -164,6 +161,14 @@ impl Message {
             // What has come is there.
             _ = &mut connection => exchange.await,
         }
+    }
+}
+
+/// How much of a body is read, and until when; `None` of one that is not compared and may have no end.
+fn far(reads: Option<u64>, end: Instant, is_events: bool) -> Option<(u64, Instant)> {
+    match reads {
+        Some(most) => Some((most, end)),
+        None => (!is_events).then(|| (u64::MAX, end.min(Instant::now() + LINGER))),
     }
 }
 
